@@ -1,0 +1,137 @@
+"""Kubeconfig files: written for users of the local API server, read with errors that name the file, and plain HTTPS calls with them."""
+
+from __future__ import annotations
+
+import base64
+import http.client
+import json
+import ssl
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import yaml
+
+from localkube.errors import LocalKubeError
+
+
+@dataclass(frozen=True)
+class Access:
+    """What opens an API server: its URL, its authority and either a client certificate with key or a token (all PEM or plain text)."""
+
+    server: str
+    authority: str
+    certificate: str = ""
+    key: str = ""
+    token: str = ""
+
+    def __repr__(self) -> str:
+        """Only the address: keys and tokens must not reach a log."""
+        return f"Access({self.server!r})"
+
+    def write(self, path: Path, *, namespace: str = "default") -> Path:
+        """Write it as a kubeconfig that carries everything in itself, readable by the owner only, in one step. Returns ``path``."""
+        user: dict[str, str] = {"token": self.token}
+        if not self.token:
+            user = {"client-certificate-data": _encoded(self.certificate), "client-key-data": _encoded(self.key)}
+        config = {
+            "apiVersion": "v1",
+            "kind": "Config",
+            "clusters": [{"name": "local", "cluster": {"server": self.server, "certificate-authority-data": _encoded(self.authority)}}],
+            "users": [{"name": "local", "user": user}],
+            "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local", "namespace": namespace}}],
+            "current-context": "local",
+        }
+        path.parent.mkdir(parents=True, exist_ok=True)
+        partial = path.with_name(f".{path.name}.partial")
+        partial.unlink(missing_ok=True)
+        partial.touch(mode=0o600)
+        partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+        partial.replace(path)
+        return path
+
+
+class Caller:
+    """Plain HTTPS calls to one API server, a connection each: for readiness, tokens and metrics, not for work."""
+
+    def __init__(self, access: Access) -> None:
+        self._access = access
+        parts = urlsplit(access.server)
+        self._host, self._port = parts.hostname or "", parts.port or 443
+        self._tls = ssl.create_default_context(cadata=access.authority)
+        if access.certificate:
+            # ssl loads client certificates from files only
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:
+                pem.write(access.certificate + access.key)
+                pem.flush()
+                self._tls.load_cert_chain(pem.name)
+
+    def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, str]:
+        """(status, body) of one call; ``body`` is sent as JSON. OSError or http.client.HTTPException when there was no answer."""
+        headers = {"Accept": "application/json, text/plain, */*"}
+        if self._access.token:
+            headers["Authorization"] = f"Bearer {self._access.token}"
+        if body is not None:
+            headers["Content-Type"] = "application/json"
+        connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
+        try:
+            connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
+            answer = connection.getresponse()
+            return answer.status, answer.read().decode("utf-8", "replace")
+        finally:
+            connection.close()
+
+
+def read(path: Path) -> Access:
+    """The access that the current context of a kubeconfig gives. LocalKubeError, naming the file and what is wrong, if it gives none."""
+    try:
+        config = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"there is no kubeconfig at {path}: start the control plane with 'hack/cluster up'"
+        raise LocalKubeError(msg) from None
+    except (OSError, UnicodeDecodeError) as error:
+        msg = f"the kubeconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}"
+        raise LocalKubeError(msg) from error
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        where = f" (line {place.line + 1})" if place else ""
+        msg = f"the kubeconfig {path} is not YAML{where}: write it again with 'hack/cluster up' or correct it"
+        raise LocalKubeError(msg) from error
+    try:
+        context = _named(config, "context", config["current-context"])
+        cluster = _named(config, "cluster", context["cluster"])
+        user = _named(config, "user", context["user"])
+        return Access(
+            server=cluster["server"],
+            authority=_pem(path, cluster, "certificate-authority"),
+            certificate=_pem(path, user, "client-certificate", optional=True),
+            key=_pem(path, user, "client-key", optional=True),
+            token=user.get("token", ""),
+        )
+    except (KeyError, TypeError, StopIteration, ValueError, OSError) as error:
+        what = f"{type(error).__name__} {error}".strip()
+        msg = f"the kubeconfig {path} does not lead to a cluster and a user ({what}): write it again or correct it"
+        raise LocalKubeError(msg) from error
+
+
+def _named(config: Any, kind: str, name: str) -> dict[str, Any]:
+    found: dict[str, Any] = next(entry[kind] for entry in config[f"{kind}s"] if entry["name"] == name)
+    return found
+
+
+def _pem(path: Path, entry: dict[str, Any], field: str, *, optional: bool = False) -> str:
+    """The PEM text of ``field``, inline (``field-data``) or in a file relative to the kubeconfig."""
+    if f"{field}-data" in entry:
+        return base64.b64decode(entry[f"{field}-data"], validate=True).decode("ascii")
+    if field in entry:
+        return Path(path.parent, entry[field]).read_text(encoding="ascii")
+    if optional:
+        return ""
+    msg = f"{field}-data"
+    raise KeyError(msg)
+
+
+def _encoded(text: str) -> str:
+    return base64.b64encode(text.encode()).decode("ascii")

@@ -1,0 +1,162 @@
+"""Child processes: started, told apart from strangers with the same pid, and ended; nothing about Kubernetes is known here."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+
+POLL_SECONDS = 0.02
+
+# Run in the new process before the program: PR_SET_PDEATHSIG (1) has the kernel send SIGKILL (9) when the thread that started it ends.
+# A parent that died before the call is caught by comparing the parent's pid. exec keeps the setting.
+_LEASH = (
+    "import ctypes,os,sys; ctypes.CDLL(None).prctl(1,9); os.getppid()==int(sys.argv[1]) or os._exit(1); os.execv(sys.argv[2],sys.argv[2:])"
+)
+
+
+@dataclass
+class Process:
+    """One process by pid and start time, so that another process that got its pid later is never touched."""
+
+    name: str
+    pid: int
+    started: int  # clock ticks since boot, field 22 of /proc/<pid>/stat
+    boot: str  # id of the boot those ticks count from
+    log: Path
+    child: subprocess.Popen[bytes] | None = field(default=None, repr=False, compare=False)  # only in the process that started it
+
+    def alive(self) -> bool:
+        """Whether this very process still runs (a zombie does not)."""
+        if self.child is not None and self.child.poll() is not None:
+            return False
+        stat = _stat(self.pid)
+        return stat is not None and stat == ("running", self.started) and self.boot == _boot()
+
+    def exit_text(self) -> str:
+        """How it ended, for a sentence: ``exited with status 1``, ``was ended by signal 9`` or ``ended``."""
+        code = self.child.poll() if self.child is not None else None
+        if code is None:
+            return "ended"
+        return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
+
+    def last_lines(self, count: int = 6) -> str:
+        """The last ``count`` lines of its log, for an error message."""
+        try:
+            with self.log.open("rb") as log:
+                log.seek(max(0, log.seek(0, os.SEEK_END) - 16384))
+                lines = log.read().decode("utf-8", "replace").splitlines()
+        except OSError:
+            return "(no log)"
+        return "\n".join(line[:400] for line in lines[-count:]) or "(its log is empty)"
+
+    def signal(self, number: signal.Signals) -> bool:
+        """Send a signal to this very process; False when it is gone."""
+        if not self.alive():
+            return False
+        try:
+            os.kill(self.pid, number)
+        except ProcessLookupError:
+            return False
+        return True
+
+
+class Spawner:
+    """Starts processes. ``leashed`` ones die with this Python process, however it ends; others get a session of their own and outlive it.
+
+    The kernel ties a leash to the starting *thread*, so all are started from one thread that lives until ``close``.
+    """
+
+    def __init__(self, *, leashed: bool) -> None:
+        self._leashed = leashed
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+
+    def start(self, name: str, argv: Sequence[str | Path], *, folder: Path, log: Path, env: Mapping[str, str] | None = None) -> Process:
+        """Start ``argv`` in ``folder`` with output appended to ``log``. LocalKubeError when it cannot be started."""
+        return self._thread.submit(self._start, name, [str(word) for word in argv], folder, log, env).result()
+
+    def close(self) -> None:
+        """End the starting thread; leashed processes that still run are killed by the kernel."""
+        self._thread.shutdown()
+
+    def _start(self, name: str, argv: list[str], folder: Path, log: Path, env: Mapping[str, str] | None) -> Process:
+        if not os.access(argv[0], os.X_OK):
+            msg = f"{name} cannot be started: {argv[0]} is not there or not executable"
+            raise LocalKubeError(msg)
+        if self._leashed:
+            argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
+        with log.open("ab") as output:
+            child = subprocess.Popen(
+                argv, cwd=folder, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT, start_new_session=True
+            )
+        stat = _stat(child.pid)
+        return Process(name, child.pid, stat[1] if stat else 0, _boot(), log, child)
+
+
+def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
+    """End exactly these processes: SIGTERM, and SIGKILL for those left after ``grace`` seconds. Returns those that had to be killed."""
+    left = [process for process in processes if process.signal(signal.SIGTERM)]
+    for process in left:
+        process.signal(signal.SIGCONT)  # a stopped process sees no SIGTERM before it is continued
+    left = _wait(left, grace)
+    for process in left:
+        process.signal(signal.SIGKILL)
+    survivors = _wait(left, 5.0)
+    if survivors:
+        names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors)
+        msg = f"{names} did not end within 5 s of SIGKILL: look at the machine's disk, then end it by hand"
+        raise LocalKubeError(msg)
+    return left
+
+
+def save(path: Path, processes: Iterable[Process]) -> None:
+    """Write the processes to ``path`` in one step, so that another command can find and end them."""
+    rows = [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes]
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def load(path: Path) -> list[Process]:
+    """The processes that ``save`` wrote; none if the file is not there. LocalKubeError if it cannot be understood."""
+    try:
+        rows = json.loads(path.read_text(encoding="utf-8"))
+        return [Process(str(r["name"]), int(r["pid"]), int(r["started"]), str(r["boot"]), Path(r["log"])) for r in rows]
+    except FileNotFoundError:
+        return []
+    except (OSError, ValueError, TypeError, KeyError) as error:
+        msg = f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}"
+        raise LocalKubeError(msg) from error
+
+
+def _wait(processes: list[Process], seconds: float) -> list[Process]:
+    """Those of ``processes`` that still run after at most ``seconds``."""
+    deadline = time.monotonic() + seconds
+    left = [process for process in processes if process.alive()]
+    while left and time.monotonic() < deadline:
+        time.sleep(POLL_SECONDS)
+        left = [process for process in left if process.alive()]
+    return left
+
+
+def _stat(pid: int) -> tuple[str, int] | None:
+    """("running" or "dead", start time in ticks since boot) of a pid, None when there is none."""
+    try:
+        text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
+    except OSError:
+        return None
+    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
+    return ("dead" if fields[0] in "ZX" else "running"), int(fields[19])
+
+
+def _boot() -> str:
+    return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()

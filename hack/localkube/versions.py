@@ -1,0 +1,80 @@
+"""Which programs the control plane needs and at which version; the go.mod files under hack/tools are the one place that pins them."""
+
+from __future__ import annotations
+
+import platform
+import re
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+
+TOOLS = Path(__file__).resolve().parent.parent / "tools"
+
+
+@dataclass(frozen=True)
+class Program:
+    """One program: where its source is pinned, and how it tells its version."""
+
+    name: str
+    version: str  # with the leading v, as Go modules and release pages spell it
+    module: Path  # the folder of the go.mod that pins it
+    package: str  # Go import path of its main package
+    go: tuple[int, int]  # the oldest Go that its go.mod accepts
+    version_args: tuple[str, ...]
+    version_says: str  # part of what it prints when asked for its version
+    build_seconds: int  # cold build on 2 cores, measured; only for the progress line
+
+    @property
+    def of_kubernetes(self) -> bool:
+        """Whether it belongs to the Kubernetes release (and not to etcd's)."""
+        return self.module.name == "kubernetes"
+
+
+def pinned_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """The programs of the control plane in the order in which they are built, versions read from ``tools/*/go.mod``."""
+    etcd, kube = tools / "etcd", tools / "kubernetes"
+    etcd_version, etcd_go = _pin(etcd, "go.etcd.io/etcd/server/v3")
+    kube_version, kube_go = _pin(kube, "k8s.io/kubernetes")
+
+    def of_kubernetes(name: str, seconds: int, *args: str) -> Program:
+        says = f"Client Version: {kube_version}" if name == "kubectl" else f"Kubernetes {kube_version}"
+        return Program(name, kube_version, kube, f"k8s.io/kubernetes/cmd/{name}", kube_go, args or ("--version",), says, seconds)
+
+    return (
+        Program("etcd", etcd_version, etcd, "go.etcd.io/etcd/server/v3", etcd_go, ("--version",), f"etcd Version: {etcd_version[1:]}", 40),
+        of_kubernetes("kube-apiserver", 160),
+        of_kubernetes("kube-controller-manager", 45),
+        of_kubernetes("kube-scheduler", 6),
+        of_kubernetes("kubectl", 20, "version", "--client"),
+    )
+
+
+def kubernetes_version(tools: Path = TOOLS) -> str:
+    """The pinned Kubernetes version, such as ``v1.34.4``."""
+    return _pin(tools / "kubernetes", "k8s.io/kubernetes")[0]
+
+
+def host_platform() -> tuple[str, str]:
+    """(operating system, architecture) of this machine in Go's words. Only Linux: /proc, prctl and whole 127.0.0.0/8 are needed."""
+    arch = {"x86_64": "amd64", "amd64": "amd64", "aarch64": "arm64", "arm64": "arm64"}.get(platform.machine().lower())
+    if sys.platform != "linux" or arch is None:
+        msg = f"the local control plane runs on Linux on amd64 or arm64, not on {sys.platform} on {platform.machine()}: use a Linux machine"
+        raise LocalKubeError(msg)
+    return "linux", arch
+
+
+def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
+    """(version of the module ``path``, oldest Go) that ``module``/go.mod pins."""
+    try:
+        text = (module / "go.mod").read_text(encoding="utf-8")
+    except OSError as error:
+        msg = f"cannot read {module / 'go.mod'}, which pins the version of {path}: {error.strerror}"
+        raise LocalKubeError(msg) from error
+    version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
+    go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
+    if version is None or go is None:
+        msg = f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git"
+        raise LocalKubeError(msg)
+    return version[1], (int(go[1]), int(go[2]))
