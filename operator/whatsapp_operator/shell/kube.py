@@ -19,7 +19,7 @@ The client library logs one INFO line for each request (logger `httpx2`): the pr
 from __future__ import annotations
 
 import asyncio
-import socket
+import re
 from collections import Counter
 from contextlib import asynccontextmanager
 from copy import copy
@@ -43,8 +43,10 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
+from whatsapp_operator.shell.lines import Lines, socket_options
+
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Mapping, Sequence
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
     from pathlib import Path
 
     from lightkube.config.kubeconfig import SingleConfig
@@ -205,86 +207,6 @@ class Kube(Protocol):
         ...
 
 
-# ---------------------------------------------------------------------------------------------------------- connections
-
-
-class Lines(httpx2.AsyncBaseTransport):
-    """Connections that are kept open for ever, and given up all together when one of them fails.
-
-    The library drops idle connections after 5 s, which costs a TLS handshake after each pause. Kept ones have a danger of their own: when
-    an API server, or the balancer before it, dies without a word, all are dead, and each would cost one call its timeout. So a call that
-    fails or is given up before it was answered makes every later call dial anew; calls under way (watches too) end on the old lines.
-    """
-
-    def __init__(self, dial: Callable[[], httpx2.AsyncBaseTransport]) -> None:
-        self._dial = dial
-        self._pool = dial()
-        self._under_way: Counter[httpx2.AsyncBaseTransport] = Counter()
-
-    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
-        """Send a request over the newest lines (called by the client library)."""
-        pool = self._pool
-        self._under_way[pool] += 1
-        try:
-            response = await pool.handle_async_request(request)
-        except BaseException:  # a timeout arrives here as a cancellation
-            self._give_up(pool)
-            await self._ended(pool)
-            raise
-        if not isinstance(response.stream, httpx2.AsyncByteStream):
-            msg = f"the transport {type(pool).__name__} gave a stream that is not asynchronous."
-            raise TypeError(msg)
-        response.stream = _Line(response.stream, lambda: self._give_up(pool), lambda: self._ended(pool))
-        return response
-
-    async def aclose(self) -> None:
-        """Close the newest lines; older ones close with their last call."""
-        await self._pool.aclose()
-
-    def _give_up(self, pool: httpx2.AsyncBaseTransport) -> None:
-        if pool is self._pool:  # else one of the calls that failed together has done it
-            self._pool = self._dial()
-
-    async def _ended(self, pool: httpx2.AsyncBaseTransport) -> None:
-        self._under_way[pool] -= 1
-        if not self._under_way[pool]:
-            del self._under_way[pool]
-            if pool is not self._pool:
-                await pool.aclose()
-
-
-class _Line(httpx2.AsyncByteStream):
-    """The body of an answer, which tells when it broke and when it ended."""
-
-    def __init__(self, body: httpx2.AsyncByteStream, broke: Callable[[], None], ended: Callable[[], Awaitable[None]]) -> None:
-        self._body = body
-        self._broke = broke
-        self._ended: Callable[[], Awaitable[None]] | None = ended
-
-    async def __aiter__(self) -> AsyncIterator[bytes]:
-        try:
-            async for part in self._body:
-                yield part
-        except httpx2.TransportError:
-            self._broke()
-            raise
-
-    async def aclose(self) -> None:
-        ended, self._ended = self._ended, None
-        if ended is not None:
-            try:
-                await self._body.aclose()
-            finally:
-                await ended()
-
-
-def _socket_options() -> list[tuple[int, int, int]]:
-    """Let the kernel find dead connections: after 5 s without traffic ask each 2 s, give up after 2 questions or 6 s without an ACK."""
-    wanted = [("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 2), ("TCP_USER_TIMEOUT", 6000)]
-    known = [(socket.IPPROTO_TCP, getattr(socket, name), value) for name, value in wanted if hasattr(socket, name)]
-    return [(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1), *known]
-
-
 # ------------------------------------------------------------------------------------------------------------- the door
 
 
@@ -326,7 +248,7 @@ class LightKube:
                 verify=tls,
                 trust_env=False,
                 limits=httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=None),
-                socket_options=_socket_options(),
+                socket_options=socket_options(),
             )
         )
         self._api: Any = AsyncClient(  # Any: its types know no classes made at run time
@@ -381,9 +303,10 @@ class LightKube:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         """See Kube."""
+        call = _Call("get", kind, namespace, name)
         within = _within(kind, namespace)
         try:
-            async with _explained(_Call("get", kind, namespace, name), self._limits.read):
+            async with _explained(call, self._limits.read):
                 return dict(await self._api.get(_resource(kind), name, **within))
         except NotFound as e:
             if e.reason == OBJECT_MISSING:
@@ -527,6 +450,10 @@ OBJECT_MISSING = "NotFound"
 """`reason` of a NotFound that speaks of the object itself; it is empty where the namespace or the whole kind is missing."""
 
 
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""What every object and namespace of these kinds is named like (an RFC 1123 subdomain)."""
+
+
 @dataclass(frozen=True, slots=True)
 class _Call:
     verb: str
@@ -537,6 +464,13 @@ class _Call:
     @classmethod
     def of(cls, verb: str, obj: Mapping[str, Any]) -> _Call:
         return cls(verb, kind_of(obj), obj["metadata"].get("namespace"), obj["metadata"]["name"])
+
+    def __post_init__(self) -> None:
+        """Refuse names that would make another address of it: an empty one would delete a whole collection."""
+        unnamed = self.verb in {"list", "watch"} and not self.name
+        if not (unnamed or NAME.fullmatch(self.name)) or not (self.namespace is None or NAME.fullmatch(self.namespace)):
+            msg = f"{self}: not sent, nothing can have such a name."
+            raise Refused(msg)
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.namespace, self.name) if part)
