@@ -1,0 +1,20 @@
+"""The operator for the WhatsApp Business API client in Multiconnect.
+
+A map of the rooms (a test checks it against the tree):
+
+- ``__main__``: reads the settings, builds the shell, campaigns for leadership, runs Kopf.
+- ``settings``: the only reader of the environment.
+- ``core.model``: the nouns: what is desired, what is observed, what is to be done.
+- ``core.facts``: what follows from one look, without deciding anything.
+- ``core.rules``: THE table: which row wins, what it does and why.
+- ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
+- ``core.status``: what was seen, as status and conditions.
+- ``shell.handlers``: Kopf's door; events wake a loop, nothing else.
+- ``shell.reconcile``: the loop: look, plan, note, act, report, rest.
+- ``shell.observe``: every read.
+- ``shell.act``: every write.
+- ``shell.kube``: the door to Kubernetes.
+- ``shell.wabiz``: the door to the WhatsApp Business API.
+- ``shell.probe``: tethers to the Coreapps, and what they are told.
+- ``shell.leader``: the Lease.
+"""

@@ -1,0 +1,321 @@
+"""What follows from one look: predicates and picks that rules and status share. Nothing here decides what is done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from functools import cached_property
+
+from . import manifests
+from .model import Answer, Coreapp, Desired, Epoch, Evidence, Obj, Observed, Operation, Ref, Route
+
+
+@dataclass(frozen=True)
+class Facts:
+    """One look beside what is wanted, with the operation as it stands after the newest answer."""
+
+    want: Desired
+    see: Observed
+    operation: Operation | None
+
+    # --- numbers: R, S, D, X of the laws ---------------------------------------------------------------------------
+
+    @property
+    def shards(self) -> int | None:
+        """S: the shards that the client reports; None while unknown."""
+        return self.see.client.shards
+
+    @property
+    def replicas(self) -> int:
+        """R: the replicas of the StatefulSet; 0 while there is none."""
+        return self.see.statefulset.replicas if self.see.statefulset else 0
+
+    @property
+    def wanted_pods(self) -> int:
+        """D + X."""
+        return self.want.shards + self.want.spares
+
+    @property
+    def floor(self) -> int:
+        """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (DESIGN law 4)."""
+        return max(self.shards or self.see.settled_shards or 0, self.operation.to if self.operation else 0)
+
+    @property
+    def needed_pods(self) -> int:
+        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X."""
+        return max(self.floor, self.want.shards) + self.want.spares
+
+    @cached_property
+    def ready(self) -> tuple[Coreapp, ...]:
+        """Coreapps that could serve now."""
+        return tuple(pod for pod in self.see.coreapps if is_fit(pod))
+
+    @cached_property
+    def by_uid(self) -> dict[str, Coreapp]:
+        """Pods by uid."""
+        return {pod.uid: pod for pod in self.see.coreapps}
+
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes that count: ours, and of a shard that exists as far as is known."""
+        return tuple(route for route in self.see.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
+
+    # --- the client --------------------------------------------------------------------------------------------------
+
+    @property
+    def webapp_ready(self) -> bool:
+        """Whether a Webapp is ready."""
+        return self.see.webapp is not None and self.see.webapp.ready > 0
+
+    @property
+    def shards_are_fresh(self) -> bool:
+        """Whether the number of shards was asked for just now, in this leadership (DESIGN law 5)."""
+        asked = self.see.client.asked_at
+        return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the shards are those wanted and no call is under way."""
+        return self.operation is None and self.shards == self.want.shards
+
+    @property
+    def is_unsettled(self) -> bool:
+        """Whether something is under way that the next answer of the client moves on."""
+        return (
+            not self.is_settled
+            or self.replicas != self.wanted_pods
+            or self.see.settled_shards != self.shards
+            or any(route.shard >= self.want.shards for route in self.see.routes)
+        )
+
+    @property
+    def resize_is_wanted(self) -> bool:
+        """Whether Set Shards is to be called: the client reports another number, and nothing is under way."""
+        return self.shards is not None and self.shards != self.want.shards and (self.operation is None or self.may_try_again)
+
+    @property
+    def may_try_again(self) -> bool:
+        """Whether an earlier call is out of the way: answered with "busy" and waited for, or long accepted but not all back."""
+        operation = self.operation
+        if operation is None:
+            return True
+        if operation.answer is Answer.BUSY:
+            return self.see.now >= operation.started_at + self.backoff
+        return self.restart_is_overdue
+
+    @property
+    def backoff(self) -> timedelta:
+        """Pause after a 403: doubles with each attempt, up to a minute."""
+        attempts = self.operation.attempts if self.operation else 1
+        return min(self.want.tuning.busy_backoff * (1 << min(attempts - 1, 10)), timedelta(minutes=1))
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
+        settled = self.see.settled_shards
+        return self.resize_is_wanted and settled is not None and settled == self.want.shards
+
+    # --- the restart after Set Shards --------------------------------------------------------------------------------
+
+    @property
+    def restart_is_expected(self) -> bool:
+        """Whether a Set Shards restart explains a Coreapp that is away (DESIGN law 9)."""
+        operation = self.operation
+        return operation is not None and operation.answer is not Answer.BUSY and self.see.now < operation.deadline
+
+    @property
+    def restart_is_overdue(self) -> bool:
+        """Whether the shards are set but the deadline for the restart has passed."""
+        operation = self.operation
+        return (
+            operation is not None
+            and operation.answer is Answer.ACCEPTED
+            and self.shards == operation.to
+            and self.see.now >= operation.deadline
+        )
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether there is no call under way, or GET reports its number and it was accepted."""
+        operation = self.operation
+        return operation is None or (operation.answer is Answer.ACCEPTED and self.shards == operation.to)
+
+    def is_back(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp reports the number of shards that the client reports."""
+        return pod.report is not None and pod.report.shards == (self.operation.to if self.operation else self.shards)
+
+    def is_excused(self, pod: Coreapp) -> bool:
+        """Return whether the restart explains this pod's absence; its window ends when it reports the new number."""
+        return self.restart_is_expected and not self.is_back(pod)
+
+    @cached_property
+    def missing(self) -> tuple[Coreapp, ...]:
+        """Coreapps that were started, are to stay, and have not come back with the number of shards."""
+        return tuple(pod for pod in self.see.coreapps if pod.phase == "Running" and not pod.deleting and not self.is_back(pod))
+
+    @property
+    def enough_are_back(self) -> bool:
+        """Whether as many Coreapps are back as there are shards."""
+        return self.shards is not None and sum(self.is_back(pod) for pod in self.ready) >= self.shards
+
+    def has_held_for(self, fact: str, span: timedelta) -> bool:
+        """Return whether a fact that the last plans named has held for so long."""
+        since = self.see.since.get(fact)
+        return since is not None and self.see.now - since >= span
+
+    # --- holders -----------------------------------------------------------------------------------------------------
+
+    def holder(self, route: Route) -> Coreapp | None:
+        """Return the pod that the route names, if it is there."""
+        return self.by_uid.get(route.holder_uid) if route.holder_uid else None
+
+    @cached_property
+    def holder_uids(self) -> frozenset[str]:
+        """Uids of the pods that some route of ours names, also a route that is about to go."""
+        return frozenset(route.holder_uid for route in self.see.routes if route.holder_uid and not route.foreign)
+
+    def is_served(self, route: Route) -> bool:
+        """Return whether the holder that the route names could serve, and does not say that it serves something else.
+
+        A holder that was not asked yet, because the operator has just come up, counts as serving: unknown is no failure.
+        """
+        pod = self.holder(route)
+        return (
+            pod is not None
+            and is_fit(pod)
+            and self.failure(route) is None
+            and (pod.report is None or (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch))
+        )
+
+    def failure(self, route: Route) -> Evidence | None:
+        """Return why the holder of a route must be replaced, or None (DESIGN section 5, "Failure evidence")."""
+        if route.holder_uid is None:
+            return None
+        pod = self.holder(route)
+        return next((evidence for evidence, holds in EVIDENCE if holds(self, route, pod)), None)
+
+    @cached_property
+    def failed(self) -> tuple[tuple[Route, Evidence], ...]:
+        """Routes whose holder must be replaced, lowest shard first."""
+        return tuple((route, why) for route in self.routes if (why := self.failure(route)) is not None)
+
+    @cached_property
+    def unassigned(self) -> tuple[Route, ...]:
+        """Routes that never had a holder, lowest shard first."""
+        return tuple(route for route in self.routes if route.holder_uid is None)
+
+    def claim(self, pod: Coreapp) -> str:
+        """Return what the epoch label on a pod is worth (DESIGN law 2).
+
+        ``none``: there is none. ``committed``: its Service names it. ``dead``: its Service has moved past it. ``pending``:
+        somebody may still commit it. ``orphan``: its Service is not there.
+        """
+        epoch = Epoch.parse(pod.epoch_label)
+        if epoch is None:
+            return "none"
+        route = next((route for route in self.see.routes if route.shard == pod.shard_label), None)
+        if route is None:
+            return "orphan"
+        if route.epoch == pod.epoch_label:
+            return "committed"
+        return "dead" if route.version > epoch.n else "pending"
+
+    def standbys(self, route: Route | None = None, taken: Collection[str] = ()) -> list[Coreapp]:
+        """Return the pods that could take a shard, best first.
+
+        Ready, not leaving, answering, on another node than the failed holder, up to date, lowest ordinal (DESIGN section 5). A
+        pod whose label may still be committed by somebody is left out until its Service was touched.
+        """
+        failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
+        revision = self.see.statefulset.revision if self.see.statefulset else None
+        fit = [
+            pod
+            for pod in self.ready
+            if pod.uid not in self.holder_uids
+            and pod.uid not in taken
+            and self.claim(pod) in {"none", "dead"}
+            and not self.is_excused(pod)
+            and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
+        ]
+        return sorted(
+            fit,
+            key=lambda pod: (
+                pod.report is None,
+                pod.ordinal >= self.wanted_pods,
+                failed is not None and pod.node == failed.node,
+                revision is not None and pod.revision != revision,
+                pod.ordinal,
+            ),
+        )
+
+    @cached_property
+    def too_high(self) -> tuple[Route, ...]:
+        """Routes whose holder has an ordinal that goes when the StatefulSet shrinks to what is wanted."""
+        if self.replicas <= self.wanted_pods or self.shards is None or self.shards > self.want.shards:
+            return ()
+        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.wanted_pods)
+
+    # --- objects -----------------------------------------------------------------------------------------------------
+
+    @cached_property
+    def objects(self) -> tuple[Obj, ...]:
+        """The objects that are kept in shape, as they should be."""
+        started = self.see.settled_shards is not None or self.shards is not None
+        # Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15).
+        return manifests.upkeep(self.want, webapp_replicas=self.want.webapps if started else 1, resharding=self.operation is not None)
+
+    def is_there(self, obj: Obj) -> bool:
+        """Return whether an object of this kind and name exists, ours or not."""
+        ref = Ref(obj["kind"], obj["metadata"]["name"])
+        return ref in self.see.objects or ref in self.see.taken
+
+    @cached_property
+    def absent(self) -> tuple[Obj, ...]:
+        """Objects that are to be made, Secrets included."""
+        return tuple(obj for obj in (*manifests.secrets(self.want), *self.objects) if not self.is_there(obj))
+
+    @cached_property
+    def changed(self) -> tuple[Obj, ...]:
+        """Objects that are there but not as they should be."""
+        live = ((obj, self.see.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
+        return tuple(obj for obj, seen in live if seen is not None and not manifests.covers(seen, obj))
+
+    def shards_without_service(self) -> Iterator[int]:
+        """Yield the shards that the client has and that have no Service yet."""
+        there = {route.shard for route in self.see.routes}
+        yield from (shard for shard in range(self.shards or 0) if shard not in there)
+
+
+def is_fit(pod: Coreapp) -> bool:
+    """Return whether a Coreapp could serve now, as far as one pod tells."""
+    return pod.ready and not pod.deleting and pod.phase == "Running" and not pod.terminated and pod.broken_at is None and bool(pod.ip)
+
+
+def _is_gone(_: Facts, __: Route, pod: Coreapp | None) -> bool:
+    return pod is None or pod.deleting
+
+
+def _is_overdue(f: Facts, _: Route, pod: Coreapp | None) -> bool:
+    return pod is not None and f.is_excused(pod) and not is_fit(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
+
+
+def _serves_another(f: Facts, route: Route, pod: Coreapp | None) -> bool:
+    return pod is not None and pod.epoch_label not in {route.epoch, None} and f.claim(pod) == "committed"
+
+
+def _without_excuse(holds: Callable[[Coreapp], bool]) -> Callable[[Facts, Route, Coreapp | None], bool]:
+    """A restart explains that a Coreapp exits, refuses or is silent (DESIGN law 9)."""
+    return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(pod)
+
+
+EVIDENCE: tuple[tuple[Evidence, Callable[[Facts, Route, Coreapp | None], bool]], ...] = (
+    (Evidence.POD_DELETED, _is_gone),
+    (Evidence.POD_FAILED, lambda _, __, pod: pod is not None and pod.phase in {"Failed", "Succeeded"}),
+    # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
+    (Evidence.LABELS_TAKEN, _serves_another),
+    (Evidence.RESTART_OVERDUE, _is_overdue),
+    (Evidence.CONTAINER_TERMINATED, _without_excuse(lambda pod: pod.terminated)),
+    (Evidence.TETHER_BROKEN, _without_excuse(lambda pod: pod.broken_at is not None)),
+)
+"""What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""

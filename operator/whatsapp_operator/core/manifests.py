@@ -1,0 +1,547 @@
+"""Desired state as Kubernetes objects; all names, labels, ports and patches. Pure: the same input gives the same object."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Any, Final
+
+from .model import Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
+
+API_VERSION: Final = "multiconnect.dev/v1alpha1"
+CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
+ROLE_LABEL: Final = "multiconnect.dev/role"
+SHARD_LABEL: Final = "multiconnect.dev/shard"
+EPOCH_LABEL: Final = "multiconnect.dev/epoch"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+
+HOLDER_ANNOTATION: Final = "multiconnect.dev/holder"
+PREVIOUS_ANNOTATION: Final = "multiconnect.dev/previous-holder"
+EVIDENCE_ANNOTATION: Final = "multiconnect.dev/evidence"
+COMMITTED_ANNOTATION: Final = "multiconnect.dev/committed-at"
+TOUCHED_ANNOTATION: Final = "multiconnect.dev/touched"
+SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
+PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
+
+NO_EPOCH: Final = "none"
+"""Selector value that no pod ever carries: a route that leads nowhere."""
+
+MESSAGING_PORT: Final = 6250
+CONTACTS_PORT: Final = 6251
+CONTROL_PORT: Final = 6252
+HEALTHCHECK_PORT: Final = 6253
+COREAPP_PORTS: Final[Mapping[str, int]] = {
+    "messaging": MESSAGING_PORT,
+    "contacts": CONTACTS_PORT,
+    "control": CONTROL_PORT,
+    "healthcheck": HEALTHCHECK_PORT,
+}
+"""Ports of a Coreapp (whatsapp-client.md section 2)."""
+WEBAPP_PORT: Final = 8443
+"""Where the stand-in's Webapp listens; its Service says 443."""
+SIMULATOR_PORT: Final = 8080
+STATE_FOLDER: Final = "/var/lib/wabiz"
+TLS_FOLDER: Final = "/etc/wabiz/tls"
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+
+
+def coreapp_name(name: str) -> str:
+    """Return the name of the Coreapps' StatefulSet, headless Service and PodDisruptionBudget."""
+    return f"{name}-coreapp"
+
+
+def webapp_name(name: str) -> str:
+    """Return the name of the Webapps' Deployment and Service."""
+    return f"{name}-webapp"
+
+
+def simulator_name(name: str) -> str:
+    """Return the name of the stand-in's StatefulSet and Service."""
+    return f"{name}-simulator"
+
+
+def shard_name(name: str, shard: int) -> str:
+    """Return the name of a shard's Service."""
+    return f"{name}-shard-{shard}"
+
+
+def admin_secret_name(name: str) -> str:
+    """Return the name of the generated Secret with the administrator's password."""
+    return f"{name}-admin"
+
+
+def tls_secret_name(name: str) -> str:
+    """Return the name of the generated Secret with the Webapps' certificate."""
+    return f"{name}-webapp-tls"
+
+
+def webapp_host(key: Key) -> str:
+    """Return the name that the Webapps' certificate carries (API.md, ``webapp.tls.serverName``)."""
+    return f"{webapp_name(key.name)}.{key.namespace}.svc"
+
+
+def coreapp_statefulset(name: str) -> Ref:
+    """Return what names the Coreapps' StatefulSet."""
+    return Ref("StatefulSet", coreapp_name(name))
+
+
+# --- what all objects share ------------------------------------------------------------------------------------------
+
+
+def cluster_labels(name: str) -> dict[str, str]:
+    """Return the label that every object of a cluster carries, to select by."""
+    return {CLUSTER_LABEL: name}
+
+
+def _component(name: str, component: str) -> dict[str, str]:
+    return {CLUSTER_LABEL: name, COMPONENT_LABEL: component}
+
+
+def _object(want: Desired, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": want.key.namespace,
+            "labels": {
+                "app.kubernetes.io/name": "whatsapp-business-api",
+                "app.kubernetes.io/instance": want.key.name,
+                "app.kubernetes.io/managed-by": "whatsapp-operator",
+                **_component(want.key.name, component),
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "WhatsAppCluster",
+                    "name": want.key.name,
+                    "uid": want.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **body,
+    }
+
+
+def is_owned(obj: Obj, uid: str) -> bool:
+    """Return whether the cluster with this uid owns the object (DESIGN law 14: own by uid, not by name)."""
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def _pod(want: Desired, component: str, extra: Mapping[str, str], container: dict[str, Any], volumes: Sequence[Obj]) -> dict[str, Any]:
+    labels = _component(want.key.name, component)
+    return {
+        "metadata": {
+            "labels": {
+                "app.kubernetes.io/name": "whatsapp-business-api",
+                "app.kubernetes.io/instance": want.key.name,
+                "app.kubernetes.io/managed-by": "whatsapp-operator",
+                **labels,
+                **extra,
+            }
+        },
+        "spec": {
+            "automountServiceAccountToken": False,
+            "enableServiceLinks": False,
+            "terminationGracePeriodSeconds": 10,
+            "securityContext": {
+                "runAsNonRoot": True,
+                "runAsUser": 65532,
+                "runAsGroup": 65532,
+                "fsGroup": 65532,
+                "seccompProfile": {"type": "RuntimeDefault"},
+            },
+            "affinity": {
+                "podAntiAffinity": {
+                    "preferredDuringSchedulingIgnoredDuringExecution": [
+                        {
+                            "weight": 100,
+                            "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}},
+                        }
+                    ]
+                }
+            },
+            "containers": [
+                {
+                    "name": component,
+                    "image": want.image,
+                    "command": ["python", "-m", "wabiz_sim", component if component != "simulator" else "upstream"],
+                    "securityContext": {
+                        "allowPrivilegeEscalation": False,
+                        "readOnlyRootFilesystem": True,
+                        "capabilities": {"drop": ["ALL"]},
+                    },
+                    **container,
+                }
+            ],
+            "volumes": list(volumes),
+        },
+    }
+
+
+def _field(path: str) -> dict[str, Any]:
+    return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
+
+
+def _pod_env(want: Desired) -> list[dict[str, Any]]:
+    return [
+        {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
+        {"name": "POD_UID", "valueFrom": _field("metadata.uid")},
+        {"name": "POD_IP", "valueFrom": _field("status.podIP")},
+        {"name": "NODE_NAME", "valueFrom": _field("spec.nodeName")},
+        {"name": "WABIZ_CLUSTER", "value": want.key.name},
+    ]
+
+
+def _upstream_env(want: Desired) -> dict[str, Any]:
+    return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(want.key.name)}:{SIMULATOR_PORT}"}
+
+
+# --- the objects -----------------------------------------------------------------------------------------------------
+
+
+def admin_secret(want: Desired) -> dict[str, Any]:
+    """Return the administrator's Secret without its password, which the shell draws."""
+    return _object(want, "v1", "Secret", admin_secret_name(want.key.name), "webapp", type="Opaque")
+
+
+def tls_secret(want: Desired) -> dict[str, Any]:
+    """Return the Webapps' TLS Secret without its content, which the shell draws."""
+    return _object(want, "v1", "Secret", tls_secret_name(want.key.name), "webapp", type="kubernetes.io/tls")
+
+
+def secrets(want: Desired) -> tuple[dict[str, Any], ...]:
+    """Return the Secrets that are generated once and never changed."""
+    return (admin_secret(want), tls_secret(want))
+
+
+def _service(want: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
+    return _object(
+        want,
+        "v1",
+        "Service",
+        name,
+        component,
+        spec={
+            "ports": [{"name": port, "port": number, "targetPort": target, "protocol": "TCP"} for port, (number, target) in ports.items()],
+            **spec,
+        },
+    )
+
+
+def simulator(want: Desired) -> Iterator[dict[str, Any]]:
+    """Yield the stand-in's upstream: its claim if one is wanted, its Service and its StatefulSet."""
+    name = simulator_name(want.key.name)
+    if want.storage is not None:
+        yield _object(
+            want,
+            "v1",
+            "PersistentVolumeClaim",
+            name,
+            "simulator",
+            spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": want.storage}}},
+        )
+    yield _service(
+        want,
+        name,
+        "simulator",
+        {"http": (SIMULATOR_PORT, SIMULATOR_PORT)},
+        selector=_component(want.key.name, "simulator"),
+        # Coreapps come up together with it and hold their connection through a readiness flap.
+        publishNotReadyAddresses=True,
+    )
+    account = want.account
+    env = [
+        *_pod_env(want),
+        {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER},
+        {"name": "WABIZ_RESTART_SECONDS", "value": str(want.restart_seconds)},
+    ]
+    if account is not None:
+        env += [{"name": "WABIZ_CC", "value": account.country_code}, {"name": "WABIZ_PHONE", "value": account.phone_number}]
+        if account.registered_at is not None:
+            env.append({"name": "WABIZ_REGISTERED_AT", "value": timestamp(account.registered_at)})
+    volume = {"emptyDir": {}} if want.storage is None else {"persistentVolumeClaim": {"claimName": name}}
+    yield _object(
+        want,
+        "apps/v1",
+        "StatefulSet",
+        name,
+        "simulator",
+        spec={
+            "serviceName": name,
+            "replicas": 1,
+            "selector": {"matchLabels": _component(want.key.name, "simulator")},
+            "template": _pod(
+                want,
+                "simulator",
+                {},
+                {
+                    "env": env,
+                    "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}, "periodSeconds": 2},
+                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+                    "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
+                },
+                [{"name": "state", **volume}],
+            ),
+        },
+    )
+
+
+def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
+    """Return the Coreapps' StatefulSet; without ``replicas`` for upkeep, which must not touch the number (DESIGN law 4)."""
+    name = coreapp_name(want.key.name)
+    spec: dict[str, Any] = {
+        "serviceName": name,
+        "podManagementPolicy": "Parallel",
+        "updateStrategy": {"type": "OnDelete"},
+        # Neither role nor shard nor epoch: a re-created pod comes back as a standby.
+        "selector": {"matchLabels": _component(want.key.name, "coreapp")},
+        "template": _pod(
+            want,
+            "coreapp",
+            {ROLE_LABEL: "standby"},
+            {
+                "env": [*_pod_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
+                "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
+                "readinessProbe": {"tcpSocket": {"port": HEALTHCHECK_PORT}, "periodSeconds": 1, "failureThreshold": 2},
+                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+                "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
+            },
+            [{"name": "state", "emptyDir": {}}],
+        ),
+    }
+    if replicas is not None:
+        spec["replicas"] = replicas
+    return _object(want, "apps/v1", "StatefulSet", name, "coreapp", spec=spec)
+
+
+def webapps(want: Desired, *, replicas: int) -> dict[str, Any]:
+    """Return the Webapps' Deployment."""
+    name = webapp_name(want.key.name)
+    return _object(
+        want,
+        "apps/v1",
+        "Deployment",
+        name,
+        "webapp",
+        spec={
+            "replicas": replicas,
+            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+            "selector": {"matchLabels": _component(want.key.name, "webapp")},
+            "template": _pod(
+                want,
+                "webapp",
+                {},
+                {
+                    "env": [
+                        *_pod_env(want),
+                        _upstream_env(want),
+                        {"name": "WABIZ_TLS_DIR", "value": TLS_FOLDER},
+                        {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(want.key.name, 0).removesuffix("0") + "{shard}"},
+                    ],
+                    "ports": [{"name": "https", "containerPort": WEBAPP_PORT, "protocol": "TCP"}],
+                    "readinessProbe": {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}, "periodSeconds": 2},
+                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
+                    "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
+                },
+                [{"name": "tls", "secret": {"secretName": tls_secret_name(want.key.name)}}],
+            ),
+        },
+    )
+
+
+def disruption_budget(want: Desired, *, resharding: bool) -> dict[str, Any]:
+    """Return the budget over all Coreapps: never by role, for a role moves and a budget must not follow it."""
+    return _object(
+        want,
+        "policy/v1",
+        "PodDisruptionBudget",
+        coreapp_name(want.key.name),
+        "coreapp",
+        spec={
+            "maxUnavailable": 0 if resharding else max(1, want.spares),
+            "selector": {"matchLabels": _component(want.key.name, "coreapp")},
+        },
+    )
+
+
+def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
+    """Yield who may connect to what (whatsapp-client.md section 2, "Segregation rule")."""
+    name = want.key.name
+    operator: dict[str, Any] = {
+        "namespaceSelector": {},
+        "podSelector": {"matchLabels": {"app.kubernetes.io/name": "whatsapp-operator"}},
+    }
+
+    def policy(policy_name: str, component: str, ports: Sequence[int], sources: Sequence[Obj] | None) -> dict[str, Any]:
+        rule: dict[str, Any] = {"ports": [{"port": port, "protocol": "TCP"} for port in ports]}
+        if sources is not None:
+            rule["from"] = list(sources)
+        return _object(
+            want,
+            "networking.k8s.io/v1",
+            "NetworkPolicy",
+            policy_name,
+            component,
+            spec={
+                "podSelector": {"matchLabels": _component(name, component)},
+                "policyTypes": ["Ingress"],
+                "ingress": [rule],
+            },
+        )
+
+    def pods(component: str) -> dict[str, Any]:
+        return {"podSelector": {"matchLabels": _component(name, component)}}
+
+    yield policy(name, "coreapp", tuple(COREAPP_PORTS.values()), [pods("webapp"), pods("coreapp"), operator])
+    yield policy(webapp_name(name), "webapp", (WEBAPP_PORT,), None)
+    yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
+
+
+def upkeep(want: Desired, *, webapp_replicas: int, resharding: bool) -> tuple[dict[str, Any], ...]:
+    """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number."""
+    name = want.key.name
+    return (
+        *network_policies(want),
+        *simulator(want),
+        _service(
+            want,
+            coreapp_name(name),
+            "coreapp",
+            {port: (number, number) for port, number in COREAPP_PORTS.items()},
+            clusterIP="None",
+            publishNotReadyAddresses=True,
+            selector=_component(name, "coreapp"),
+        ),
+        _service(want, webapp_name(name), "webapp", {"https": (443, WEBAPP_PORT)}, type="ClusterIP", selector=_component(name, "webapp")),
+        disruption_budget(want, resharding=resharding),
+        coreapps(want, replicas=None),
+        webapps(want, replicas=webapp_replicas),
+    )
+
+
+def shard_service(want: Desired, shard: int) -> dict[str, Any]:
+    """Return a new shard's Service: it leads nowhere until a handover commits (DESIGN law 2)."""
+    service = _service(
+        want,
+        shard_name(want.key.name, shard),
+        "coreapp",
+        {"messaging": (MESSAGING_PORT, MESSAGING_PORT), "contacts": (CONTACTS_PORT, CONTACTS_PORT)},
+        selector={CLUSTER_LABEL: want.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: NO_EPOCH},
+        # A shard has one holder, so only a claim moves its traffic, never a readiness flap (DESIGN section 2).
+        publishNotReadyAddresses=True,
+    )
+    service["metadata"]["labels"][SHARD_LABEL] = str(shard)
+    return service
+
+
+def covers(live: Any, wanted: Any) -> bool:
+    """Return whether ``live`` has everything that ``wanted`` says; what the API server added does not count."""
+    if isinstance(wanted, Mapping):
+        return isinstance(live, Mapping) and all(covers(live.get(key), value) for key, value in wanted.items())
+    if isinstance(wanted, (list, tuple)):
+        return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
+    # The API server leaves out what is empty or false.
+    return bool(live == wanted) or (live is None and wanted is False)
+
+
+# --- reading shard Services, and the patches of a handover --------------------------------------------------------------
+
+
+def route_of(service: Obj, cluster_uid: str) -> Route | None:
+    """Return the route that a Service of this cluster is, or None if it is no shard's Service."""
+    meta = service["metadata"]
+    text = (meta.get("labels") or {}).get(SHARD_LABEL, "")
+    if not (text.isascii() and text.isdigit()):
+        return None
+    notes: Mapping[str, str] = meta.get("annotations") or {}
+    epoch = Epoch.parse((service["spec"].get("selector") or {}).get(EPOCH_LABEL))
+    holder, _, holder_uid = notes.get(HOLDER_ANNOTATION, "").partition("/")
+    committed = notes.get(COMMITTED_ANNOTATION)
+    kind, _, evidence = notes.get(EVIDENCE_ANNOTATION, "").partition("/")
+    return Route(
+        shard=int(text),
+        name=meta["name"],
+        uid=meta["uid"],
+        version=int(meta["resourceVersion"]),
+        epoch=str(epoch) if epoch else None,
+        holder=holder if epoch and holder else None,
+        holder_uid=holder_uid if epoch and holder_uid else None,
+        previous=notes.get(PREVIOUS_ANNOTATION) or None,
+        evidence=evidence or None,
+        planned=kind == "Switchover",
+        committed_at=moment(committed) if committed else None,
+        foreign=not is_owned(service, cluster_uid),
+    )
+
+
+def _pointer(label: str) -> str:
+    return "/metadata/labels/" + label.replace("~", "~0").replace("/", "~1")
+
+
+def _test(coreapp: Coreapp) -> list[dict[str, Any]]:
+    # A test against null passes for an absent label (python-clients.md, lightkube).
+    return [
+        {"op": "test", "path": "/metadata/uid", "value": coreapp.uid},
+        {"op": "test", "path": _pointer(EPOCH_LABEL), "value": coreapp.epoch_label},
+    ]
+
+
+def label_patch(coreapp: Coreapp, shard: int, epoch: str) -> list[dict[str, Any]]:
+    """Return the JSON patch that prepares a pod: it takes effect only on this very pod with the label as it was read."""
+    labels = {ROLE_LABEL: "active", SHARD_LABEL: str(shard), EPOCH_LABEL: epoch}
+    return [*_test(coreapp), *({"op": "add", "path": _pointer(label), "value": value} for label, value in labels.items())]
+
+
+def strip_patch(coreapp: Coreapp) -> list[dict[str, Any]]:
+    """Return the JSON patch that makes a pod a standby again."""
+    return [
+        *_test(coreapp),
+        *({"op": "remove", "path": _pointer(label)} for label in (SHARD_LABEL, EPOCH_LABEL) if label in coreapp.labels),
+        {"op": "add", "path": _pointer(ROLE_LABEL), "value": "standby"},
+    ]
+
+
+def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
+    """Return the merge patch that is the handover: selector and holder, by the resourceVersion that gave the epoch its n."""
+    route, pod = handover.route, handover.to
+    return {
+        "metadata": {
+            "resourceVersion": str(route.version),
+            "annotations": {
+                HOLDER_ANNOTATION: f"{pod.name}/{pod.uid}",
+                PREVIOUS_ANNOTATION: route.holder,
+                EVIDENCE_ANNOTATION: f"{'Switchover' if handover.planned else 'Failover'}/{handover.evidence}" if route.holder else None,
+                COMMITTED_ANNOTATION: timestamp(at, milliseconds=True),
+                TOUCHED_ANNOTATION: None,
+            },
+        },
+        "spec": {"selector": {CLUSTER_LABEL: key.name, SHARD_LABEL: str(route.shard), EPOCH_LABEL: str(handover.epoch)}},
+    }
+
+
+def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
+    """Return the merge patch that moves a Service's resourceVersion and nothing else."""
+    return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: nonce}}}
+
+
+# --- times as Kubernetes spells them ---------------------------------------------------------------------------------
+
+
+def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
+    """Spell an aware time as RFC 3339 in UTC."""
+    return at.isoformat(timespec="milliseconds" if milliseconds else "seconds").replace("+00:00", "Z")
+
+
+def moment(text: str) -> datetime | None:
+    """Read an RFC 3339 time; None if it is none."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return at if at.tzinfo is not None else None

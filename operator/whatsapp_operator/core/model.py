@@ -1,0 +1,479 @@
+"""The nouns: frozen values that a look yields, a plan is made of, and an act is told. Nothing here decides."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any, NamedTuple, Self
+
+Obj = Mapping[str, Any]
+"""A Kubernetes object as JSON."""
+
+SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
+"""What Set Shards accepts (multiconnect-page.txt, "Parameters")."""
+
+
+class Ref(NamedTuple):
+    """Names one Kubernetes object in the namespace of its cluster."""
+
+    kind: str
+    name: str
+
+
+class Key(NamedTuple):
+    """Names one WhatsAppCluster."""
+
+    namespace: str
+    name: str
+
+    def __str__(self) -> str:
+        return f"{self.namespace}/{self.name}"
+
+
+class Epoch(NamedTuple):
+    """Names one attempt at a handover: ``<n>-<random>``; n is the resourceVersion of the Service it will swap (DESIGN section 1)."""
+
+    n: int
+    random: str
+
+    def __str__(self) -> str:
+        return f"{self.n}-{self.random}"
+
+    @classmethod
+    def parse(cls, text: str | None) -> Self | None:
+        """Return the epoch that a label or selector spells, or None for anything else."""
+        n, dash, random = (text or "").partition("-")
+        return cls(int(n), random) if dash and random and n.isascii() and n.isdigit() else None
+
+
+# --- what is wanted --------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Account:
+    """The WhatsApp account of a cluster, without anything secret."""
+
+    country_code: str
+    phone_number: str
+    secret_name: str | None = None
+    registered_at: datetime | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Switchover:
+    """One entry of the annotation ``multiconnect.dev/switchover``: move this shard, to this pod if one is named."""
+
+    shard: int
+    to: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tuning:
+    """Settings of the operator that rules go by; times that a test makes shorter."""
+
+    restart_timeout: timedelta = timedelta(seconds=180)
+    """How long the Coreapps may take to come back after Set Shards."""
+    settle_grace: timedelta = timedelta(seconds=600)
+    """How long after the restart window an unanswered Set Shards may still take effect (DESIGN law 4)."""
+    call_timeout: timedelta = timedelta(seconds=60)
+    """Time-out of the Set Shards call (DESIGN law 5)."""
+    missing_holder: timedelta = timedelta(seconds=10)
+    """How long a holder may stay away once enough Coreapps are back from a restart (DESIGN law 9)."""
+    busy_backoff: timedelta = timedelta(seconds=2)
+    """First pause after a 403 of Set Shards; doubles up to a minute."""
+    certificate_margin: timedelta = timedelta(hours=24)
+    """How long before its stated expiry a certificate is no longer sent."""
+    ask_fresh: timedelta = timedelta(seconds=2)
+    """A number of shards older than this is asked for again before Set Shards or a shrink."""
+    ask_busy: timedelta = timedelta(milliseconds=250)
+    """How often the number of shards is asked for while something is under way."""
+    ask_steady: timedelta = timedelta(seconds=30)
+    """How often the number of shards is asked for when all is quiet (drift)."""
+    rest: timedelta = timedelta(seconds=30)
+    """Longest pause between two looks."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Desired:
+    """A WhatsAppCluster as its user wants it."""
+
+    key: Key
+    uid: str
+    generation: int
+    shards: int
+    spares: int = 1
+    paused: bool = False
+    manual: bool = False
+    restart_seconds: int = 45
+    storage: str | None = None
+    account: Account | None = None
+    webapps: int = 2
+    switchovers: tuple[Switchover, ...] = ()
+    switchover_text: str = ""
+    """The annotation as it stands."""
+    switchover_problem: str | None = None
+    deleting: bool = False
+    image: str = "whatsapp-operator/wabiz-sim:dev"
+    tuning: Tuning = Tuning()
+
+
+# --- what is seen ----------------------------------------------------------------------------------------------------
+
+
+class Evidence(StrEnum):
+    """Why a holder is replaced; the word in ``status.recentHandovers`` and in the metrics (API.md, "Evidence words")."""
+
+    POD_DELETED = "PodDeleted"
+    POD_FAILED = "PodFailed"
+    CONTAINER_TERMINATED = "ContainerTerminated"
+    TETHER_BROKEN = "TetherBroken"
+    LABELS_TAKEN = "LabelsTaken"
+    REQUESTED = "Requested"
+    PACKED_LOW = "PackedLow"
+    RESTART_OVERDUE = "RestartOverdue"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a Coreapp says of itself on its healthcheck port."""
+
+    shard: int | None = None
+    epoch: str | None = None
+    shards: int | None = None
+    gateway: str = "disconnected"
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coreapp:
+    """One pod of the StatefulSet, and what its Coreapp said last."""
+
+    name: str
+    uid: str
+    ordinal: int
+    resource_version: str = ""
+    node: str | None = None
+    ip: str | None = None
+    phase: str = "Pending"
+    ready: bool = False
+    deleting: bool = False
+    terminated: bool = False
+    revision: str | None = None
+    pending_because: str | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
+    report: Report | None = None
+    broken_at: datetime | None = None
+
+    @property
+    def epoch_label(self) -> str | None:
+        """The epoch label as it was read; a prepare tests that it is still so."""
+        return self.labels.get("multiconnect.dev/epoch")
+
+    @property
+    def shard_label(self) -> int | None:
+        """The shard label, if it is a number."""
+        text = self.labels.get("multiconnect.dev/shard", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The Service of one shard: claim and route in one object."""
+
+    shard: int
+    name: str
+    uid: str
+    version: int
+    epoch: str | None = None
+    holder: str | None = None
+    holder_uid: str | None = None
+    previous: str | None = None
+    evidence: str | None = None
+    planned: bool = False
+    committed_at: datetime | None = None
+    foreign: bool = False
+
+
+class Answer(StrEnum):
+    """What is known of the last Set Shards call (``status.operation.answer``)."""
+
+    NONE = "None"
+    ACCEPTED = "Accepted"
+    BUSY = "Busy"
+    REFUSED = "Refused"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """The intent of a Set Shards call, noted in status before the call (DESIGN laws 4 and 5)."""
+
+    id: str
+    to: int
+    leader_epoch: int
+    started_at: datetime
+    settle_by: datetime
+    deadline: datetime
+    origin: int | None = None
+    attempts: int = 1
+    answer: Answer = Answer.NONE
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A Set Shards call of this very process: still running, or answered."""
+
+    id: str
+    answer: Answer | None = None
+    not_sent: bool = False
+    """It was noted, but too much time had passed to send it (DESIGN law 5)."""
+    detail: str = ""
+    banned: bool = False
+    fingerprint: str | None = None
+
+
+class Login(StrEnum):
+    """How the last login went."""
+
+    UNTRIED = "Untried"
+    DONE = "Done"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """What the WhatsApp Business API answered. ``None`` means: not known, never: not there."""
+
+    shards: int | None = None
+    asked_at: datetime | None = None
+    """When the question was sent whose answer is ``shards``; by this process."""
+    asking: bool = False
+    login: Login = Login.UNTRIED
+    silent_since: datetime | None = None
+    problem: str = ""
+    version: str | None = None
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSecret:
+    """What is to be known of the account's Secret without holding it."""
+
+    missing: str | None = None
+    """What is not there: the Secret, named; None when it is."""
+    has_certificate: bool = False
+    well_formed: bool = False
+    fingerprint: str | None = None
+    expires_at: datetime | None = None
+    pin_well_formed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A StatefulSet or Deployment, as far as its numbers go."""
+
+    uid: str
+    resource_version: str
+    replicas: int
+    ready: int = 0
+    revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Observed:
+    """One look: everything that was read, as one frozen value."""
+
+    now: datetime
+    nonce: str
+    """Random letters, fresh for each look; the random part of epochs and operation ids."""
+    leader_epoch: int
+    generation: int = 0
+    resource_version: str = ""
+    status: Obj = field(default_factory=dict)
+    objects: Mapping[Ref, Obj] = field(default_factory=dict)
+    """Live objects that this cluster owns, for upkeep."""
+    taken: tuple[Ref, ...] = ()
+    """Objects under our names that somebody else owns."""
+    refused: str | None = None
+    """What the API server said when it refused one of our objects."""
+    statefulset: Workload | None = None
+    webapp: Workload | None = None
+    coreapps: tuple[Coreapp, ...] = ()
+    routes: tuple[Route, ...] = ()
+    operation: Operation | None = None
+    settled_shards: int | None = None
+    refused_fingerprint: str | None = None
+    banned: bool = False
+    client: Client = Client()
+    account: AccountSecret | None = None
+    commit_times: Mapping[str, int] = field(default_factory=dict)
+    """Milliseconds from detection to commit, by epoch, as far as this process did it."""
+    since: Mapping[str, datetime] = field(default_factory=dict)
+    """For each fact that the last plan said to hold: since when it held without a break."""
+
+
+# --- what is to be done ----------------------------------------------------------------------------------------------
+
+
+class State(StrEnum):
+    """What a row means to the user."""
+
+    READY = "Ready"
+    WORKING = "Working"
+    WAITING = "Waiting"
+    STUCK = "Stuck"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Create:
+    """Create this object; if the name is taken, say so."""
+
+    obj: Obj
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GenerateSecret:
+    """Create a Secret whose content the shell draws: ``admin`` (a password) or ``tls`` (a self-signed certificate)."""
+
+    obj: Obj
+    recipe: str
+    host_names: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Apply:
+    """Bring this object, which exists under ``uid``, to the wanted content."""
+
+    obj: Obj
+    uid: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Delete:
+    """Delete exactly the object that was judged."""
+
+    ref: Ref
+    uid: str
+    resource_version: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Scale:
+    """Set the replicas of the Coreapps' StatefulSet, by the resourceVersion that was judged (DESIGN law 4)."""
+
+    ref: Ref
+    uid: str
+    resource_version: str
+    replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Handover:
+    """Move a shard: prepare the pod's labels, then commit the Service, then tell both sides (DESIGN section 5)."""
+
+    route: Route
+    to: Coreapp
+    epoch: Epoch
+    evidence: Evidence
+    planned: bool
+    shards: int | None
+    old: Coreapp | None = None
+    detected_at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Touch:
+    """Move a Service's resourceVersion, so that an uncommitted label of somebody else is dead for ever (DESIGN law 2)."""
+
+    route: Route
+    nonce: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Strip:
+    """Take dead shard and epoch labels off a pod, testing that they are still those that were judged."""
+
+    coreapp: Coreapp
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Relabel:
+    """Give a holder whose labels somebody removed the committed ones again."""
+
+    coreapp: Coreapp
+    route: Route
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """Tell a Coreapp its role. With ``holder`` somebody else serves that shard."""
+
+    coreapp: Coreapp
+    shards: int
+    shard: int | None = None
+    epoch: str | None = None
+    holder: Coreapp | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ask:
+    """Log in if needed and ask for the number of shards; the answer arrives later and wakes the loop."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SetShards:
+    """Make the call whose intent was noted; the answer arrives later and wakes the loop."""
+
+    operation: Operation
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Annotate:
+    """Write an annotation of the WhatsAppCluster anew; None takes it off."""
+
+    name: str
+    value: str | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Say:
+    """Write an Event about the cluster."""
+
+    reason: str
+    message: str
+    warning: bool = False
+
+
+Action = Create | GenerateSecret | Apply | Delete | Scale | Handover | Touch | Strip | Relabel | Tell | Ask | SetShards | Annotate | Say
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """A row that matched: its name, what it means to the user, and the sentence."""
+
+    row: str
+    state: State
+    why: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """What one look led to."""
+
+    verdict: Verdict
+    """The row that won; it decided what is done."""
+    moving: Verdict | None = None
+    """The first row that matched and means that the operator still moves; for condition Reconciling."""
+    stuck: Verdict | None = None
+    """The first row that matched and means that a person must act; for condition Stalled."""
+    actions: tuple[Action, ...] = ()
+    operation: Operation | None = None
+    """The intent as it is to stand in status from here on."""
+    settled_shards: int | None = None
+    refused_fingerprint: str | None = None
+    banned: bool = False
+    holds: frozenset[str] = frozenset()
+    """Facts whose age the next look wants to know."""
+    wake_after: timedelta | None = None

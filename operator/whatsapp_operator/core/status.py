@@ -1,0 +1,386 @@
+"""What was seen, as status and conditions. Speaks of what is, never of what is hoped; every time in it is absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import manifests
+from .facts import Facts
+from .model import Obj, Plan, Route
+from .rules import objection
+
+EXPIRES_SOON = timedelta(days=30)
+MESSAGE_LIMIT = 1024
+HANDOVERS_KEPT = 10
+SILENT_AFTER = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One aspect of the state: its status, the word for it and the sentence."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class Word:
+    """One row of a condition's own table: the first whose ``when`` holds speaks."""
+
+    reason: str
+    status: str
+    when: Callable[[Facts], bool]
+    message: Callable[[Facts], str]
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+def _is_moving(f: Facts, route: Route) -> bool:
+    """Whether a holder is on its way: the one that is named lives, or a standby is there to take over."""
+    if f.failure(route) is None and route.holder_uid is not None:
+        return True
+    return not f.want.manual and bool(f.standbys(route))
+
+
+def shard_state(f: Facts, route: Route) -> str:
+    """Return ``Serving``, ``Moving`` or ``Unserved``."""
+    if f.is_served(route):
+        return "Serving"
+    return "Moving" if _is_moving(f, route) else "Unserved"
+
+
+def _in_state(f: Facts, state: str) -> list[Route]:
+    return [route for route in f.routes if shard_state(f, route) == state]
+
+
+def _all_served(f: Facts) -> bool:
+    expected = f.shards if f.shards is not None else f.see.settled_shards
+    return expected is not None and len(_in_state(f, "Serving")) >= expected
+
+
+def _tell_shards(f: Facts, routes: Iterable[Route]) -> str:
+    return "; ".join(
+        f"shard {route.shard}: {route.holder or 'no holder'}" + (f" ({why})" if (why := f.failure(route)) else "") for route in routes
+    )
+
+
+def failures_tolerated(f: Facts) -> int:
+    """Return how many Coreapps may fail now without a shard going unserved."""
+    waiting = sum(not f.is_served(route) for route in f.routes) if f.routes else f.want.shards
+    return max(0, len(f.standbys()) - waiting)
+
+
+# --- the tables of the conditions ----------------------------------------------------------------------------------------
+
+
+def _is_restarting(f: Facts) -> bool:
+    return f.restart_is_expected and not _all_served(f)
+
+
+def _deadline(f: Facts) -> str:
+    operation = f.operation
+    if operation is None:
+        return ""
+    back = sum(f.is_back(pod) for pod in f.see.coreapps)
+    return (
+        f"Set Shards {operation.origin or '?'} -> {operation.to}: {back} of {len(f.see.coreapps)} Coreapps are back, deadline "
+        f"{manifests.timestamp(operation.deadline)}."
+    )
+
+
+READY: tuple[Word, ...] = (
+    Word("Banned", "False", lambda f: f.see.banned, lambda _: "The client says that the account is banned."),
+    Word(
+        "CertificateRefused",
+        "False",
+        lambda f: (one := objection(f)) is not None and one.name == "CertificateRefused",
+        lambda f: one.why(f) if (one := objection(f)) else "",
+    ),
+    Word("RestartOverdue", "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
+    Word("Restarting", "False", _is_restarting, _deadline),
+    Word(
+        "Bootstrapping",
+        "False",
+        lambda f: f.see.settled_shards is None and not _all_served(f),
+        lambda _: "The client is being set up for the first time.",
+    ),
+    Word(
+        "Unserved",
+        "False",
+        lambda f: bool(_in_state(f, "Unserved")),
+        lambda f: f"No Coreapp can take {_tell_shards(f, _in_state(f, 'Unserved'))}.",
+    ),
+    Word(
+        "FailingOver",
+        "False",
+        lambda f: not _all_served(f),
+        lambda f: f"Being taken over: {_tell_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
+    ),
+    Word("WebappDown", "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."),
+    Word(
+        "ClientSilent",
+        "Unknown",
+        lambda f: f.see.client.silent_since is not None and f.see.now - f.see.client.silent_since >= SILENT_AFTER,
+        lambda f: f"The Webapp does not answer: {f.see.client.problem}",
+    ),
+    Word("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.see.settled_shards} shards are served{_spare_words(f)}."),
+)
+
+
+def _spare_words(f: Facts) -> str:
+    count = failures_tolerated(f)
+    if f.want.spares == 0:
+        return ""
+    return f"; {count} failure{'s' if count != 1 else ''} can be taken" if count else ", but no spare is left"
+
+
+REDUNDANT: tuple[Word, ...] = (
+    Word("NoSpareWanted", "True", lambda f: f.want.spares == 0, lambda _: "spec.spares is 0: a failed Coreapp is out until it is back."),
+    Word("Restarting", "False", _is_restarting, _deadline),
+    Word(
+        "NoSpareLeft",
+        "False",
+        lambda f: failures_tolerated(f) == 0,
+        lambda f: f"0 of {f.want.spares} wanted spares are ready; the next failure leaves a shard unserved.",
+    ),
+    Word(
+        "SpareLost",
+        "False",
+        lambda f: failures_tolerated(f) < f.want.spares,
+        lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready.",
+    ),
+    Word("AsPromised", "True", lambda _: True, lambda f: f"{f.want.spares} spares are ready."),
+)
+
+
+def _soon(f: Facts) -> bool:
+    at = f.see.account.expires_at if f.see.account else None
+    return at is not None and at - f.see.now < EXPIRES_SOON
+
+
+CERTIFICATE_FIT: tuple[Word, ...] = (
+    Word("Simulated", "True", lambda f: f.want.account is None, lambda _: "The stand-in's made-up account needs no certificate."),
+    Word(
+        "CertificateExpiresSoon",
+        "True",
+        lambda f: objection(f) is None and _soon(f),
+        lambda f: f"The certificate expires at {_expiry(f)}; get a new one.",
+    ),
+    Word(
+        "Fit",
+        "True",
+        lambda f: objection(f) is None,
+        lambda f: (
+            f"Set Shards could be sent; the certificate expires at {_expiry(f)}."
+            if _expiry(f)
+            else "Set Shards could be sent without a certificate until 7 days after registration."
+        ),
+    ),
+)
+
+
+def _expiry(f: Facts) -> str | None:
+    at = f.see.account.expires_at if f.see.account else None
+    return manifests.timestamp(at) if at else None
+
+
+def _speak(kind: str, table: tuple[Word, ...], f: Facts) -> Condition | None:
+    word = next((word for word in table if word.when(f)), None)
+    return Condition(type=kind, status=word.status, reason=word.reason, message=word.message(f)) if word else None
+
+
+def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
+    """Return every condition of this release, each by its own table, whichever row won. Pure."""
+    moving, stuck = plan.moving, plan.stuck
+    fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
+    if fit is None and (one := objection(f)) is not None:
+        fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
+    spoken = (
+        _speak("Ready", READY, f),
+        Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
+        if moving
+        else Condition(type="Reconciling", status="False", reason="Settled", message="Nothing to do."),
+        Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
+        if stuck
+        else Condition(type="Stalled", status="False", reason="Settled", message="Nothing waits for a person."),
+        _speak("Redundant", REDUNDANT, f),
+        fit,
+    )
+    return tuple(condition for condition in spoken if condition is not None)
+
+
+def loudest(spoken: Iterable[Condition]) -> Condition:
+    """Return the condition that matters most now (API.md, "Conditions")."""
+    by_type = {condition.type: condition for condition in spoken}
+    ready, moving, stuck, redundant = (by_type[kind] for kind in ("Ready", "Reconciling", "Stalled", "Redundant"))
+    order = (
+        (stuck.status == "True", stuck),
+        (ready.status != "True", ready),
+        (redundant.status == "False" and redundant.reason == "NoSpareLeft", redundant),
+        (moving.status == "True", moving),
+        *((one.status == "False", one) for one in by_type.values() if one not in {ready, moving, stuck}),
+    )
+    return next((condition for holds, condition in order if holds), ready)
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------------
+
+
+def _condition_list(f: Facts, spoken: Iterable[Condition]) -> list[dict[str, Any]]:
+    earlier = {one.get("type"): one for one in f.see.status.get("conditions") or ()}
+    now = manifests.timestamp(f.see.now)
+    return [
+        {
+            "type": one.type,
+            "status": one.status,
+            "reason": one.reason,
+            "message": one.message[:MESSAGE_LIMIT],
+            "observedGeneration": f.want.generation,
+            "lastTransitionTime": earlier[one.type]["lastTransitionTime"]
+            if one.type in earlier and earlier[one.type].get("status") == one.status
+            else now,
+        }
+        for one in spoken
+    ]
+
+
+def _shard_map(f: Facts) -> list[dict[str, Any]]:
+    entries = []
+    for route in f.routes:
+        pod = f.holder(route)
+        entry = {
+            "shard": route.shard,
+            "state": shard_state(f, route),
+            "holder": route.holder,
+            "node": pod.node if pod else None,
+            "epoch": route.epoch,
+            "since": manifests.timestamp(route.committed_at) if route.committed_at else None,
+        }
+        entries.append(_without_none(entry))
+    return entries
+
+
+def _milliseconds(start: datetime, end: datetime) -> int:
+    return max(0, round((end - start) / timedelta(milliseconds=1)))
+
+
+def _handovers(f: Facts) -> list[dict[str, Any]]:
+    """Return the incident record: what was kept, and each epoch that the last report did not know.
+
+    The Services are its source, so a crash between a commit and its report loses no entry.
+    """
+    kept = [dict(entry) for entry in f.see.status.get("recentHandovers") or ()]
+    known = {entry.get("epoch") for entry in kept}
+    reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
+    fresh: list[dict[str, Any]] = []
+    for route in f.routes:
+        if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
+            continue
+        entry = {
+            "at": manifests.timestamp(route.committed_at),
+            "shard": route.shard,
+            "kind": "Switchover" if route.planned else "Failover",
+            "from": route.previous,
+            "to": route.holder,
+            "epoch": route.epoch,
+            "evidence": route.evidence,
+            "commitMilliseconds": f.see.commit_times.get(route.epoch or ""),
+        }
+        fresh.append(_without_none(entry))
+    served = {route.epoch: route.committed_at for route in f.routes if route.committed_at and f.is_served(route)}
+    for entry in fresh:
+        if entry["epoch"] in served:
+            entry["serveMilliseconds"] = _milliseconds(served[entry["epoch"]], f.see.now)
+    return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
+
+
+def _operation(plan: Plan) -> dict[str, Any] | None:
+    operation = plan.operation
+    if operation is None:
+        return None
+    return _without_none(
+        {
+            "id": operation.id,
+            "from": operation.origin,
+            "to": operation.to,
+            "leaderEpoch": operation.leader_epoch,
+            "attempts": operation.attempts,
+            "answer": str(operation.answer),
+            "startedAt": manifests.timestamp(operation.started_at, milliseconds=True),
+            "deadline": manifests.timestamp(operation.deadline),
+            "settleBy": manifests.timestamp(operation.settle_by),
+        }
+    )
+
+
+def _certificate(f: Facts, plan: Plan) -> dict[str, Any] | None:
+    account = f.see.account
+    entry = _without_none(
+        {
+            "fingerprint": account.fingerprint if account else None,
+            "expiresAt": _expiry(f),
+            "refusedFingerprint": plan.refused_fingerprint,
+        }
+    )
+    return entry or None
+
+
+def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def report(f: Facts, plan: Plan) -> dict[str, Any]:
+    """Return the whole status as it should stand after this look. Pure; equal looks give equal status."""
+    spoken = conditions(f, plan)
+    loud = loudest(spoken)
+    standby = len(f.standbys())
+    shown = f.shards if f.shards is not None else plan.settled_shards
+    target = plan.operation.to if plan.operation else f.want.shards
+    ready = len(f.ready)
+    webapps_ready = f.see.webapp.ready if f.see.webapp else 0
+    status: dict[str, Any] = {
+        "observedGeneration": f.want.generation,
+        "conditions": _condition_list(f, spoken),
+        "reason": loud.reason,
+        "message": loud.message[:MESSAGE_LIMIT],
+        "url": f"https://{manifests.webapp_host(f.want.key)}:443",
+        "shards": f.shards if f.shards is not None else f.see.status.get("shards"),
+        "settledShards": plan.settled_shards,
+        "failuresTolerated": failures_tolerated(f),
+        "coreapp": {
+            "desired": f.needed_pods,
+            "ready": ready,
+            "active": sum(f.is_served(route) for route in f.routes),
+            "standby": standby,
+        },
+        "webapp": {"desired": f.want.webapps, "ready": webapps_ready},
+        "display": {
+            "shards": str(shown or f.want.shards) if (shown or target) == target else f"{shown}->{target}",
+            "coreapps": f"{ready}/{f.needed_pods}",
+            "webapps": f"{webapps_ready}/{f.want.webapps}",
+        },
+        "shardMap": _shard_map(f),
+        "operation": _operation(plan),
+        "recentHandovers": _handovers(f) or None,
+        "certificate": _certificate(f, plan),
+        "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
+    }
+    return _without_none(status)
+
+
+def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
+    """Return the merge patch that leads from one status to another, or None if there is nothing to write (DESIGN law 11)."""
+    body: dict[str, Any] = {}
+    for key in {*before, *after}:
+        if before.get(key) != after.get(key):
+            value = after.get(key)
+            if isinstance(value, dict) and isinstance(before.get(key), dict):
+                value = {**dict.fromkeys(before[key]), **value}
+            body[key] = value
+    return body or None
