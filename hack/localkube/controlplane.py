@@ -97,9 +97,9 @@ class ControlPlane:
         timeout: float = START_SECONDS,
         report: Callable[[str], None] = lambda line: None,
     ) -> ControlPlane:
-        """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, controllers and scheduler healthy.
+        """Start a control plane in ``folder``; return when it is ready: default ServiceAccount there, scheduler healthy.
 
-        ``binaries``: the programs; found, fetched or built when not given. ``port``: of the API server; free ones are chosen when not given.
+        ``binaries``: the programs; found, fetched or built when not given. ``port``: of the API server; a free one if not given.
         ``hollow``: switch the endpoint controllers off. ``fast_nodes``: a silent node is NotReady after 7-8 s, not 47.
         ``audit_log``: note every write, for ``writes()``. ``detached``: outlive this Python process; else all processes end with it.
         ``timeout``: seconds until ready, not counting fetching or building. Data left in ``folder`` by an earlier run is used again.
@@ -253,15 +253,16 @@ class ControlPlane:
         (self.folder / ETCD_SOCKET).unlink(missing_ok=True)  # left by an etcd that was killed
         self._run("etcd", _etcd_args(self.folder))
         # found closed, the socket would be tried again only after a second
-        self._until((self.folder / ETCD_SOCKET).exists, "etcd to open its socket", deadline)
+        self._until((self.folder / ETCD_SOCKET).exists, "etcd", "to open its socket", deadline)
         self._run("kube-apiserver", _apiserver_args(self.folder, ports, made, settings))
-        self._until(lambda: self._answers("/livez"), "the API server to answer", deadline)
+        self._until(lambda: self._answers("/livez"), "kube-apiserver", "to answer", deadline)
         report(f"etcd and kube-apiserver answer after {time.monotonic() - begun:.1f} s")
         self._run("kube-controller-manager", _controller_manager_args(self.folder, ports, made, settings))
         self._run("kube-scheduler", _scheduler_args(self.folder, ports, made))
-        self._until(lambda: self._answers("/api/v1/namespaces/default/serviceaccounts/default"), "the default ServiceAccount", deadline)
-        self._until(lambda: self._answers("/readyz"), "the API server to be ready", deadline)
-        self._until(lambda: _healthy(ports.scheduler), "the scheduler to be healthy", deadline)
+        account = "/api/v1/namespaces/default/serviceaccounts/default"
+        self._until(lambda: self._answers(account), "kube-controller-manager", "to make the default ServiceAccount", deadline)
+        self._until(lambda: self._answers("/readyz"), "kube-apiserver", "to be ready", deadline)
+        self._until(lambda: _healthy(ports.scheduler), "kube-scheduler", "to be healthy", deadline)
         report(f"kube-controller-manager and kube-scheduler work after {time.monotonic() - begun:.1f} s")
 
     def _run(self, name: str, args: Sequence[str]) -> None:
@@ -273,8 +274,8 @@ class ControlPlane:
         self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log))
         processes.save(self.folder / "processes.json", self._running)
 
-    def _until(self, done: Callable[[], bool], what: str, deadline: float) -> None:
-        """Wait for ``done``; LocalKubeError with log lines as soon as a process died, or at the deadline."""
+    def _until(self, done: Callable[[], bool], name: str, what: str, deadline: float) -> None:
+        """Wait for the program ``name``; LocalKubeError with log lines as soon as any program died, or at the deadline."""
         while not done():
             for process in self._running:
                 if not process.alive():
@@ -283,11 +284,8 @@ class ControlPlane:
                     msg = f"{process.name} {process.exit_text()} while the control plane started; the end of {process.log}:\n{lines}"
                     raise kind(msg)
             if time.monotonic() > deadline:
-                slow = self._running[-1] if len(self._running) > 2 else self._running[1]
-                msg = (
-                    f"waited in vain for {what}: the control plane in {self.folder} was not ready in time; "
-                    f"the end of {slow.log}:\n{slow.last_lines()}"
-                )
+                slow = next(process for process in self._running if process.name == name)
+                msg = f"waited in vain for {name} {what}, in {self.folder}; the end of {slow.log}:\n{slow.last_lines()}"
                 raise LocalKubeError(msg)
             time.sleep(processes.POLL_SECONDS)
 
@@ -449,7 +447,7 @@ def _free(port: int) -> bool:
 
 
 def _healthy(port: int) -> bool:
-    """Whether a component says ok on its health page, which needs no rights and shows nothing secret (so its certificate is not checked)."""
+    """Whether a component says ok on its health page, which needs no rights and holds no secret (so no certificate is checked)."""
     unchecked = ssl._create_unverified_context()  # noqa: S323, SLF001
     connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=2.0, context=unchecked)
     try:

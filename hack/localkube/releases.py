@@ -86,7 +86,7 @@ class Releases:
     def _checksum(self, page: str, url: str) -> str:
         """The text of a small file, or NotHadError in a few seconds; then the page counts as silent."""
         try:
-            text = _within(self.checksum_seconds, lambda: _open(url, self.checksum_seconds).read(1 << 20).decode("ascii"))
+            text = _within(self.checksum_seconds, lambda: _text(url, self.checksum_seconds))
         except (OSError, http.client.HTTPException, UnicodeDecodeError, TimeoutError) as error:
             self._silent[page] = f"{page} gave no answer ({_reason(error)})"
             raise NotHadError(self._silent[page]) from error
@@ -117,8 +117,17 @@ class Releases:
 
 
 def _open(url: str, timeout: float) -> IO[bytes]:
-    answer: IO[bytes] = urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 - fixed https addresses above
+    try:
+        answer: IO[bytes] = urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 - fixed https addresses above
+    except urllib.error.HTTPError as error:
+        error.close()  # it is an open answer
+        raise
     return answer
+
+
+def _text(url: str, timeout: float) -> str:
+    with _open(url, timeout) as answer:
+        return answer.read(1 << 20).decode("ascii")
 
 
 def _within(seconds: float, work: Callable[[], T]) -> T:

@@ -1,0 +1,28 @@
+"""What the integration tests share: one real control plane for the whole session."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from localkube.binaries import Binaries, provide
+from localkube.controlplane import ControlPlane
+from localkube.progress import to_stderr
+
+
+@pytest.fixture(scope="session")
+def binaries(request: pytest.FixtureRequest) -> Binaries:
+    """The control plane's programs. The first time they may be built, for minutes, so what is done is shown through pytest's capturing."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return provide(os.environ, report=to_stderr)
+
+
+@pytest.fixture(scope="session")
+def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane with an audit log, without nodes. Tests share it: each works in namespaces of its own and leaves no node behind."""
+    plane = ControlPlane.start(tmp_path_factory.mktemp("control-plane"), binaries=binaries, audit_log=True)
+    yield plane
+    plane.stop()
