@@ -7,15 +7,18 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
-from collections.abc import Iterable, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
+from queue import SimpleQueue
 
 from localkube.errors import LocalKubeError
 
 POLL_SECONDS = 0.02
+START_SECONDS = 30.0
 
 # Run in the new process before the program: PR_SET_PDEATHSIG (1) has the kernel send SIGKILL (9) when the thread that started it ends.
 # A parent that died before the call is caught by comparing the parent's pid. exec keeps the setting.
@@ -73,20 +76,30 @@ class Process:
 class Spawner:
     """Starts processes. ``leashed`` ones die with this Python process, however it ends; others get a session of their own and outlive it.
 
-    The kernel ties a leash to the starting *thread*, so all are started from one thread that lives until ``close``.
+    The kernel ties a leash to the starting *thread*, so all are started from one thread that lives until ``close`` or the end of Python.
     """
 
     def __init__(self, *, leashed: bool) -> None:
         self._leashed = leashed
-        self._thread = ThreadPoolExecutor(1, thread_name_prefix="spawner")
+        self._orders: SimpleQueue[Callable[[], None] | None] = SimpleQueue()
+        threading.Thread(target=_serve, args=(self._orders,), name="spawner", daemon=True).start()
 
     def start(self, name: str, argv: Sequence[str | Path], *, folder: Path, log: Path, env: Mapping[str, str] | None = None) -> Process:
         """Start ``argv`` in ``folder`` with output appended to ``log``. LocalKubeError when it cannot be started."""
-        return self._thread.submit(self._start, name, [str(word) for word in argv], folder, log, env).result()
+        answer: Future[Process] = Future()
+
+        def order() -> None:
+            try:
+                answer.set_result(self._start(name, [str(word) for word in argv], folder, log, env))
+            except BaseException as error:  # handed to the caller
+                answer.set_exception(error)
+
+        self._orders.put(order)
+        return answer.result(START_SECONDS)
 
     def close(self) -> None:
         """End the starting thread; leashed processes that still run are killed by the kernel."""
-        self._thread.shutdown()
+        self._orders.put(None)
 
     def _start(self, name: str, argv: list[str], folder: Path, log: Path, env: Mapping[str, str] | None) -> Process:
         if not os.access(argv[0], os.X_OK):
@@ -104,7 +117,8 @@ class Spawner:
 
 def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     """End exactly these processes: SIGTERM, and SIGKILL for those left after ``grace`` seconds. Returns those that had to be killed."""
-    left = [process for process in processes if process.signal(signal.SIGTERM)]
+    everyone = list(processes)
+    left = [process for process in everyone if process.signal(signal.SIGTERM)]
     for process in left:
         process.signal(signal.SIGCONT)  # a stopped process sees no SIGTERM before it is continued
     left = _wait(left, grace)
@@ -115,6 +129,9 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors)
         msg = f"{names} did not end within 5 s of SIGKILL: look at the machine's disk, then end it by hand"
         raise LocalKubeError(msg)
+    for process in everyone:
+        if process.child is not None:
+            process.child.wait(5.0)  # it has ended; this takes its exit status
     return left
 
 
@@ -136,6 +153,11 @@ def load(path: Path) -> list[Process]:
     except (OSError, ValueError, TypeError, KeyError) as error:
         msg = f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}"
         raise LocalKubeError(msg) from error
+
+
+def _serve(orders: SimpleQueue[Callable[[], None] | None]) -> None:
+    while (order := orders.get()) is not None:
+        order()
 
 
 def _wait(processes: list[Process], seconds: float) -> list[Process]:

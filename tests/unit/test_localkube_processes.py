@@ -1,0 +1,222 @@
+"""Processes are told apart by pid and start time; kubeconfigs that cannot be used say so in one sentence; so does the command."""
+
+from __future__ import annotations
+
+import dataclasses
+import signal
+import socket
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from localkube import cluster, kubeconfig, processes
+from localkube.binaries import Binaries
+from localkube.controlplane import ControlPlane
+from localkube.errors import LocalKubeError
+from localkube.kubeconfig import Access
+from localkube.processes import Process, Spawner
+
+SLEEPER = ["/bin/sleep", "60"]
+
+
+def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
+    deadline = time.monotonic() + seconds
+    while not done():
+        assert time.monotonic() < deadline, "waited in vain"
+        time.sleep(0.01)
+
+
+@pytest.fixture
+def sleeper(tmp_path: Path) -> Iterator[Process]:
+    """A process that ends with this one at the latest."""
+    spawner = Spawner(leashed=True)
+    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
+    yield process
+    processes.stop([process])
+    spawner.close()
+
+
+# ---- processes
+
+
+def test_stop_ends_the_process_even_when_it_is_stopped(sleeper: Process) -> None:
+    assert sleeper.alive()
+    sleeper.signal(signal.SIGSTOP)
+
+    assert processes.stop([sleeper]) == []
+
+    assert not sleeper.alive()
+    assert sleeper.exit_text() == "was ended by signal 15"
+
+
+def test_one_that_ignores_sigterm_is_killed(tmp_path: Path) -> None:
+    spawner = Spawner(leashed=True)
+    stubborn = spawner.start(
+        "stubborn", ["/bin/sh", "-c", "trap '' TERM; echo ready; while :; do sleep 0.1; done"], folder=tmp_path, log=tmp_path / "log"
+    )
+    until(lambda: stubborn.last_lines() == "ready")
+
+    assert processes.stop([stubborn], grace=0.2) == [stubborn]
+
+    assert not stubborn.alive()
+    spawner.close()
+
+
+def test_a_stranger_with_the_same_pid_is_left_alone(sleeper: Process) -> None:
+    stranger = dataclasses.replace(sleeper, started=sleeper.started - 1, child=None)
+    rebooted = dataclasses.replace(sleeper, boot="another boot", child=None)
+
+    assert not stranger.alive()
+    assert not rebooted.alive()
+    assert processes.stop([stranger, rebooted]) == []
+    assert sleeper.alive()
+
+
+def test_saved_processes_are_found_again(sleeper: Process, tmp_path: Path) -> None:
+    processes.save(tmp_path / "processes.json", [sleeper])
+
+    assert processes.load(tmp_path / "processes.json") == [sleeper]
+    assert processes.load(tmp_path / "processes.json")[0].alive()
+    assert processes.load(tmp_path / "none.json") == []
+
+
+def test_a_record_that_cannot_be_read_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "processes.json").write_text("[{]")
+
+    with pytest.raises(LocalKubeError, match="does not say which processes run"):
+        processes.load(tmp_path / "processes.json")
+
+
+def test_leashed_processes_die_with_the_thread_that_holds_them(tmp_path: Path) -> None:
+    spawner = Spawner(leashed=True)
+    process = spawner.start("sleeper", SLEEPER, folder=tmp_path, log=tmp_path / "log")
+    until(lambda: "sleep" in Path(f"/proc/{process.pid}/comm").read_text())
+
+    spawner.close()
+
+    until(lambda: not process.alive())
+
+
+def test_a_program_that_is_not_there_is_one_sentence(tmp_path: Path) -> None:
+    spawner = Spawner(leashed=False)
+    with pytest.raises(LocalKubeError, match="etcd cannot be started: /no/such is not there"):
+        spawner.start("etcd", ["/no/such"], folder=tmp_path, log=tmp_path / "log")
+    spawner.close()
+
+
+# ---- kubeconfigs
+
+
+def test_a_kubeconfig_is_read_as_it_was_written(tmp_path: Path) -> None:
+    access = Access("https://127.0.0.1:1", "authority", certificate="certificate", key="key")
+    path = access.write(tmp_path / "deep" / "kubeconfig", namespace="x")
+
+    assert kubeconfig.read(path) == access
+    assert path.stat().st_mode & 0o077 == 0
+    assert "key" not in repr(access)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        ("a: [", r"is not YAML \(line \d\)"),
+        ("just words", "does not lead to a cluster and a user"),
+        ("{current-context: a, contexts: []}", "does not lead to a cluster and a user"),
+        (
+            (
+                "{current-context: a, contexts: [{name: a, context: {cluster: c, user: u}}], users: [{name: u, user: {}}], "
+                "clusters: [{name: c, cluster: {server: s, certificate-authority-data: '%%%'}}]}"
+            ),
+            "does not lead to a cluster and a user",
+        ),
+        ("\x00", "is not YAML"),
+    ],
+)
+def test_an_unreadable_kubeconfig_is_one_sentence(tmp_path: Path, text: str, said: str) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(text)
+
+    with pytest.raises(LocalKubeError, match=said) as caught:
+        kubeconfig.read(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_missing_kubeconfig_and_a_folder_are_one_sentence(tmp_path: Path) -> None:
+    with pytest.raises(LocalKubeError, match="there is no kubeconfig at"):
+        kubeconfig.read(tmp_path / "none")
+    with pytest.raises(LocalKubeError, match="cannot be read: Is a directory"):
+        kubeconfig.read(tmp_path)
+
+
+# ---- starting, and the command
+
+
+def test_a_taken_port_is_one_sentence(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+
+        with pytest.raises(LocalKubeError, match=f"port {port} on 127.0.0.1 is taken by another program"):
+            ControlPlane.start(tmp_path / "x", binaries=Binaries({}), port=port)
+
+
+def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
+    broken = tmp_path / "etcd"
+    broken.write_text("#!/bin/sh\necho line one\necho the disk is full\nexit 7\n")
+    broken.chmod(0o755)
+
+    with pytest.raises(LocalKubeError, match="etcd exited with status 7 while the control plane started") as caught:
+        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
+    assert str(caught.value).endswith("line one\nthe disk is full")
+
+
+def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
+    idle = tmp_path / "etcd"
+    idle.write_text("#!/bin/sh\necho still thinking\nexec sleep 60\n")
+    idle.chmod(0o755)
+
+    with pytest.raises(LocalKubeError, match=r"waited in vain for etcd to open its socket[\s\S]*still thinking"):
+        ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
+
+    assert [process.alive() for process in ControlPlane.attach(tmp_path / "x").processes] == [False]
+
+
+def test_the_command_says_one_sentence_and_exits_with_1(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cluster.main(["status", "--dir", str(tmp_path)], root=tmp_path) == 1
+
+    assert capsys.readouterr().err == (
+        f"hack/cluster: there is no control plane in {tmp_path}: start one with 'hack/cluster up --dir {tmp_path}'\n"
+    )
+
+
+def test_down_where_nothing_runs_is_fine(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
+    assert "nothing runs in" in capsys.readouterr().err
+
+
+def test_down_ends_what_runs_and_leaves_other_files(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    spawner = Spawner(leashed=False)
+    process = spawner.start("etcd", SLEEPER, folder=tmp_path, log=tmp_path / "log")
+    spawner.close()
+    processes.save(tmp_path / "processes.json", [process])
+    (tmp_path / "mine.txt").write_text("keep")
+
+    assert cluster.main(["down", "--dir", str(tmp_path)], root=tmp_path) == 0
+
+    assert not process.alive()
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.txt", "log"}
+
+
+def test_the_script_finds_its_package() -> None:
+    import subprocess
+
+    script = Path(cluster.__file__).resolve().parent.parent / "cluster"
+    done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=30, check=False)
+
+    assert done.returncode == 0
+    assert "up,status,down" in done.stdout
