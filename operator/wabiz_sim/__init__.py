@@ -1,0 +1,39 @@
+"""The stand-in for the vendor's WhatsApp Business API client: the documented contract, no WhatsApp.
+
+It sends nothing to anybody. Three components, each one process (or one object inside a hollow node):
+
+    settings.py     what each component reads from its environment, once
+    resolve.py      how a name of a Service becomes an address
+    process.py      the life of a component: start, stop, kill, hang, resume
+    listener.py     one port that can be slammed shut
+    bell.py         "something changed, look again"
+    link.py         a component's registration at the upstream, kept up for ever
+    epoch.py        the fencing token of a shard
+    sharding.py     recipient -> shard
+    certificate.py  the stand-in's own certificates, with an expiry that it can read
+    envelope.py     the documented error envelope and its codes
+    version.py      the version that the stand-in claims to be
+
+    coreapp.py      serves one shard or stands by
+    role.py         what a Coreapp was told, durably
+    gateway.py      a Coreapp's one connection to the WhatsApp servers
+    webhook.py      inbound messages on their way to the customer
+
+    webapp.py       the HTTPS REST API
+    delivery.py     one message on its way to the Coreapp of its shard
+    tls.py          its certificate
+    session.py      which bearer tokens this Webapp has seen to be good
+
+    upstream.py     the shared database and the WhatsApp servers
+    store.py        the database
+    exchange.py     the WhatsApp servers: gateways, fence, messages
+    members.py      who is registered
+    account.py      shards, certificate, ban
+    users.py        login and tokens
+    preferences.py  the application settings
+    api.py          the routes behind the Webapp
+    faults.py       what goes wrong on purpose
+    control.py      the routes for tests
+
+    __main__.py     one component as a process of its own
+"""

@@ -1,0 +1,71 @@
+"""One component as a process of its own: ``python -m wabiz_sim coreapp|webapp|upstream``, settings from the environment."""
+
+import argparse
+import asyncio
+import logging
+import os
+import signal
+import sys
+
+from .coreapp import Coreapp
+from .process import Process
+from .settings import Settings, SettingsError
+from .upstream import Upstream
+from .webapp import Webapp
+
+_GRACE_SECONDS = 20.0
+"""Less than the 30 s that Kubernetes waits before it kills."""
+
+
+def build(component: str, settings: Settings) -> Process:
+    """Return the component of that name."""
+    if component == "coreapp":
+        return Coreapp(settings)
+    return Webapp(settings) if component == "webapp" else Upstream(settings)
+
+
+async def run(process: Process) -> None:
+    """Run until SIGTERM or SIGINT, then stop in good order; a second signal kills."""
+    loop = asyncio.get_running_loop()
+    told = asyncio.Event()
+    killing: list[asyncio.Task[None]] = []
+
+    def on_signal() -> None:
+        if told.is_set():
+            killing.append(asyncio.ensure_future(process.kill()))
+        told.set()
+
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, on_signal)
+    await process.start()
+    stopped = asyncio.ensure_future(process.wait_stopped())
+    waiting = asyncio.ensure_future(told.wait())
+    await asyncio.wait({stopped, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if told.is_set():
+        await process.stop(_GRACE_SECONDS)
+    waiting.cancel()
+    await stopped
+
+
+def main() -> None:
+    """Read the command line and the environment; exit code 2 for bad settings, 1 when the component cannot start or dies."""
+    parser = argparse.ArgumentParser(prog="wabiz_sim", description="The stand-in for the WhatsApp Business API client.")
+    parser.add_argument("component", choices=("coreapp", "webapp", "upstream"))
+    component: str = parser.parse_args().component
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
+    try:
+        settings = Settings.from_env(os.environ)
+        asyncio.run(run(build(component, settings)))
+    except SettingsError as error:
+        sys.exit(_say(component, error, 2))
+    except OSError as error:
+        sys.exit(_say(component, error, 1))
+
+
+def _say(component: str, error: Exception, code: int) -> int:
+    print(f"wabiz_sim {component}: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever starts it
+    return code
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,239 @@
+"""The routes behind the Webapps: each answers one call of the REST API, or goes wrong as a fault says."""
+
+import asyncio
+import base64
+import json
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from .account import Account
+from .certificate import fingerprint
+from .envelope import ACCESS_DENIED, Answer, failure, success
+from .exchange import Exchange
+from .faults import Fault, Faults
+from .members import Members
+from .preferences import Preferences
+from .store import Store
+from .users import Users
+
+FAULT_HEADER = "X-Stand-In-Fault"
+"""Tells the Webapp what to do with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
+SECONDS_HEADER = "X-Stand-In-Seconds"
+TRUSTED_HEADER = "X-Stand-In-Trusted"
+"""Set by a Webapp that has checked the API key itself."""
+
+_FAR_FUTURE = "2099-12-31T00:00:00+00:00"
+
+Work = Callable[[], Awaitable[Answer]]
+
+
+class Api:
+    """All of ``/internal``. Only Webapps come here; they pass on status and body unchanged."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        account: Account,
+        users: Users,
+        preferences: Preferences,
+        members: Members,
+        exchange: Exchange,
+        faults: Faults,
+        spawn: Callable[..., object],
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._users = users
+        self._preferences = preferences
+        self._members = members
+        self._exchange = exchange
+        self._faults = faults
+        self._spawn = spawn
+        self.expire_timestamp = _FAR_FUTURE
+        """When this build expires, as ``GET /v1/support`` says it."""
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.post("/internal/v1/users/login", self._login),
+            web.post("/internal/v1/users/logout", self._logout),
+            web.get("/internal/v1/account/shards", self._get_shards),
+            web.post("/internal/v1/account/shards", self._set_shards),
+            web.get("/internal/v1/health", self._health),
+            web.get("/internal/v1/settings/application", self._settings),
+            web.patch("/internal/v1/settings/application", self._settings),
+            web.get("/internal/v1/support", self._support),
+            web.get("/internal/session", self._session),
+        ]
+
+    def health(self) -> dict[str, dict[str, str]]:
+        """Return the cluster-wide map, keyed ``ip:pod``. Coreapps only: the stand-in has no Masters."""
+        return {
+            f"{member.ip}:{member.pod}": {
+                "gateway_status": "connected" if self._exchange.connected(member.uid) else "disconnected",
+                "role": "coreapp",
+            }
+            for member in self._members.of("coreapp")
+        }
+
+    async def _login(self, request: web.Request) -> web.Response:
+        username, password = _basic(request.headers.get("Authorization", ""))
+        body = await _body(request)
+        new_password = body.get("new_password") if isinstance(body, dict) else None
+        return await self._answer("login", lambda: self._users.login(username, password, new_password))
+
+    async def _logout(self, request: web.Request) -> web.Response:
+        return await self._guarded(request, "logout", lambda: self._users.logout(_bearer(request)))
+
+    async def _get_shards(self, request: web.Request) -> web.Response:
+        async def work() -> Answer:
+            return success({"account": {"shards": self._account.shards}})
+
+        return await self._guarded(request, "get_shards", work)
+
+    async def _health(self, request: web.Request) -> web.Response:
+        async def work() -> Answer:
+            return success({"health": self.health()})
+
+        return await self._guarded(request, "health", work)
+
+    async def _settings(self, request: web.Request) -> web.Response:
+        async def work() -> Answer:
+            if request.method == "GET":
+                return self._preferences.shown()
+            answer = await self._preferences.change(await _body(request))
+            if answer.good:
+                await self._members.tell("coreapp", {"type": "settings", "settings": self._preferences.application})
+            return answer
+
+        return await self._guarded(request, "settings", work)
+
+    async def _support(self, request: web.Request) -> web.Response:
+        async def work() -> Answer:
+            return success(
+                {
+                    "support": {
+                        "db_engine": "SQLITE",
+                        "debug_info": "stand-in",
+                        "description": "WhatsApp Business API client, stand-in",
+                        "expire_timestamp": self.expire_timestamp,
+                        "multi_connect": True,
+                    }
+                }
+            )
+
+        return await self._guarded(request, "support", work)
+
+    async def _session(self, request: web.Request) -> web.Response:
+        left = await self._users.seconds_left(_bearer(request))
+        return web.json_response({"seconds": left}) if left > 0 else _render(_unauthorized())
+
+    async def _set_shards(self, request: web.Request) -> web.Response:
+        if (refusal := await self._stranger(request)) is not None:
+            return _render(refusal)
+        body = await _body(request)
+        fault = self._faults.take("set_shards")
+        call: dict[str, Any] = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "by": "api",
+            "from": self._account.shards,
+            "shards": body.get("shards") if isinstance(body, dict) else None,
+            "coreapps": len(self._members.of("coreapp")),
+            "certificate": _short_fingerprint(body),
+            "fault": fault.fault if fault else None,
+        }
+        before = self._account.restarts
+        answer, response = await self._perform_set_shards(body, fault)
+        call |= {"status": answer.status, "restarted": self._account.restarts > before}
+        await self._store.note_call(call)
+        return response
+
+    async def _perform_set_shards(self, body: Any, fault: Fault | None) -> tuple[Answer, web.Response]:
+        if fault is None:
+            answer = await self._account.set_shards(body)
+            return answer, _render(answer)
+        if fault.fault == "busy":
+            answer = failure(403, ACCESS_DENIED, "server temporarily unavailable, retry")
+            return answer, _render(answer)
+        if fault.fault == "wrong_certificate":
+            answer = await self._account.set_shards(body, mistrust=True)
+            return answer, _render(answer)
+        if fault.fault == "late":
+            self._spawn(self._apply_late(body, fault.seconds))
+            answer = failure(fault.status, fault.code, "as asked for by a fault")
+            return answer, _render(answer)
+        response, answer = await _go_wrong(fault, lambda: self._account.set_shards(body))
+        return answer, response
+
+    async def _apply_late(self, body: Any, seconds: float) -> None:
+        await asyncio.sleep(seconds)
+        await self._account.set_shards(body)
+
+    async def _stranger(self, request: web.Request) -> Answer | None:
+        if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(_bearer(request)) > 0:
+            return None
+        return _unauthorized()
+
+    async def _guarded(self, request: web.Request, call: str, work: Work) -> web.Response:
+        if (refusal := await self._stranger(request)) is not None:
+            return _render(refusal)
+        return await self._answer(call, work)
+
+    async def _answer(self, call: str, work: Work) -> web.Response:
+        fault = self._faults.take(call)
+        if fault is None:
+            return _render(await work())
+        response, _ = await _go_wrong(fault, work)
+        return response
+
+
+async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
+    """Return the response that carries the fault to the Webapp, and what would have been answered."""
+    refused = failure(fault.status, fault.code, "as asked for by a fault")
+    answer = await work() if fault.applies or fault.fault == "slow" else refused
+    if fault.fault == "slow":
+        return _render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
+    if fault.fault == "error":
+        return _render(refused), refused
+    return _render(refused, {FAULT_HEADER: fault.fault}), refused
+
+
+def _render(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:
+    return web.json_response(answer.body, status=answer.status, headers=headers)
+
+
+def _unauthorized() -> Answer:
+    return failure(401, ACCESS_DENIED, "the token is missing, unknown or expired: log in")
+
+
+def _bearer(request: web.Request) -> str:
+    scheme, _, token = request.headers.get("Authorization", "").partition(" ")
+    return token.strip() if scheme.lower() == "bearer" else ""
+
+
+def _basic(header: str) -> tuple[str, str]:
+    scheme, _, text = header.partition(" ")
+    if scheme.lower() == "basic":
+        with suppress(ValueError):
+            username, _, password = base64.b64decode(text, validate=True).decode().partition(":")
+            return username, password
+    return "", ""
+
+
+async def _body(request: web.Request) -> Any:
+    try:
+        return json.loads(await request.text() or "{}")
+    except ValueError:
+        return None
+
+
+def _short_fingerprint(body: Any) -> str | None:
+    try:
+        return fingerprint(body["cert"])[:12]
+    except (TypeError, KeyError, ValueError, AttributeError):
+        return None

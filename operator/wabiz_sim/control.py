@@ -1,0 +1,198 @@
+"""The routes for tests: counters, faults, and what else a test may do to the WhatsApp servers. Never reachable from outside the cluster."""
+
+import json
+import secrets
+from collections.abc import Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from aiohttp import web
+
+from .account import Account
+from .api import Api
+from .exchange import Exchange
+from .faults import Fault, Faults
+from .members import Members
+from .sharding import ALLOWED_SHARDS, shard_of
+from .store import Inbound, Store
+from .users import TOKEN_SECONDS, Users
+
+Handler = Callable[[web.Request], Awaitable[web.Response]]
+
+
+class Control:
+    """All of ``/control``."""
+
+    def __init__(
+        self,
+        *,
+        store: Store,
+        account: Account,
+        users: Users,
+        members: Members,
+        exchange: Exchange,
+        faults: Faults,
+        api: Api,
+    ) -> None:
+        self._store = store
+        self._account = account
+        self._users = users
+        self._members = members
+        self._exchange = exchange
+        self._faults = faults
+        self._api = api
+
+    def routes(self) -> list[web.RouteDef]:
+        """Return the routes."""
+        return [
+            web.get("/control/counters", self._counters),
+            web.get("/control/members", self._show_members),
+            web.get("/control/messages", self._messages),
+            web.post("/control/missing", _checked(self._missing)),
+            web.get("/control/faults", self._show_faults),
+            web.post("/control/faults", _checked(self._add_fault)),
+            web.delete("/control/faults", self._clear_faults),
+            web.post("/control/shards", _checked(self._shards)),
+            web.post("/control/inbound", _checked(self._inbound)),
+            web.post("/control/certificate", _checked(self._certificate)),
+            web.post("/control/pin", _checked(self._pin)),
+            web.post("/control/reset-password", _checked(self._reset_password)),
+            web.post("/control/tokens", _checked(self._tokens)),
+            web.post("/control/support", _checked(self._support)),
+            web.post("/control/registered", _checked(self._registered)),
+            web.post("/control/reset-fence", _checked(self._reset_fence)),
+        ]
+
+    async def _counters(self, _request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                **self._exchange.counters(),
+                "connections": self._exchange.active(),
+                "shards": self._account.shards,
+                "restarts": self._account.restarts,
+                "set_shards_calls": await self._store.calls(),
+                "banned": self._account.banned,
+                "logged_off": self._account.logged_off,
+                "password_change_required": self._users.change_required,
+            }
+        )
+
+    async def _show_members(self, _request: web.Request) -> web.Response:
+        return web.json_response(
+            {
+                role: [{"uid": member.uid, "pod": member.pod, "ip": member.ip} for member in self._members.of(role)]
+                for role in ("coreapp", "webapp")
+            }
+        )
+
+    async def _messages(self, request: web.Request) -> web.Response:
+        try:
+            after, limit = int(request.query.get("after", "0")), int(request.query.get("limit", "1000"))
+        except ValueError:
+            return _bad("after and limit must be numbers")
+        return web.json_response({"messages": await self._store.messages(after, max(1, min(limit, 10_000)))})
+
+    async def _missing(self, body: dict[str, Any]) -> web.Response:
+        ids = body.get("ids")
+        if not isinstance(ids, list) or not all(isinstance(message_id, str) for message_id in ids):
+            return _bad("ids must be a list of message ids")
+        return web.json_response({"missing": await self._store.missing(ids)})
+
+    async def _show_faults(self, _request: web.Request) -> web.Response:
+        return web.json_response({"faults": self._faults.shown()})
+
+    async def _add_fault(self, body: dict[str, Any]) -> web.Response:
+        fault = Fault.read(body)
+        self._faults.add(fault)
+        return web.json_response(fault.shown(), status=201)
+
+    async def _clear_faults(self, _request: web.Request) -> web.Response:
+        self._faults.clear()
+        return web.json_response({})
+
+    async def _shards(self, body: dict[str, Any]) -> web.Response:
+        shards = body.get("n")
+        if not isinstance(shards, int) or shards not in ALLOWED_SHARDS:
+            return _bad(f"n must be one of {', '.join(map(str, ALLOWED_SHARDS))}")
+        call = {
+            "at": datetime.now(UTC).isoformat(timespec="milliseconds"),
+            "by": "control",
+            "from": self._account.shards,
+            "shards": shards,
+            "coreapps": len(self._members.of("coreapp")),
+            "certificate": None,
+            "fault": None,
+            "status": 201,
+            "restarted": True,
+        }
+        await self._account.reshard(shards)
+        await self._store.note_call(call)
+        return web.json_response({"shards": shards}, status=201)
+
+    async def _inbound(self, body: dict[str, Any]) -> web.Response:
+        sender, text = body.get("from"), body.get("body", "")
+        if not isinstance(sender, str) or not isinstance(text, str):
+            return _bad("from and body must be text")
+        message = Inbound(id=str(body.get("id") or secrets.token_hex(8)), sender=sender, body=text)
+        new = await self._exchange.inbound(message)
+        return web.json_response({"id": message.id, "shard": shard_of(sender, self._account.shards), "duplicate": not new}, status=201)
+
+    async def _certificate(self, body: dict[str, Any]) -> web.Response:
+        beginning = body.get("fingerprint")
+        if beginning is not None and not isinstance(beginning, str):
+            return _bad("fingerprint must be the SHA-256 in hex of the only right certificate (or its beginning), or null")
+        await self._account.require_certificate(beginning)
+        return web.json_response({})
+
+    async def _pin(self, body: dict[str, Any]) -> web.Response:
+        pin = body.get("pin")
+        if pin is not None and not (isinstance(pin, str) and len(pin) == 6 and pin.isdigit()):
+            return _bad("pin must be six digits, or null for no two-step verification")
+        await self._account.require_pin(pin)
+        return web.json_response({})
+
+    async def _reset_password(self, _body: dict[str, Any]) -> web.Response:
+        await self._users.reset_password()
+        return web.json_response({})
+
+    async def _tokens(self, body: dict[str, Any]) -> web.Response:
+        seconds = body.get("seconds", TOKEN_SECONDS)
+        if not isinstance(seconds, int | float) or seconds < 0:
+            return _bad("seconds must be how long a new token is good")
+        self._users.token_seconds = float(seconds)
+        if body.get("expire"):
+            await self._users.expire_tokens()
+        return web.json_response({})
+
+    async def _support(self, body: dict[str, Any]) -> web.Response:
+        instant = datetime.fromisoformat(str(body.get("expire_timestamp")))
+        self._api.expire_timestamp = instant.isoformat()
+        return web.json_response({})
+
+    async def _registered(self, body: dict[str, Any]) -> web.Response:
+        instant = datetime.fromisoformat(str(body.get("at")))
+        self._account.registered_at = instant.timestamp()
+        return web.json_response({})
+
+    async def _reset_fence(self, _body: dict[str, Any]) -> web.Response:
+        await self._store.reset_fence()
+        return web.json_response({})
+
+
+def _bad(error: str) -> web.Response:
+    return web.json_response({"error": error}, status=400)
+
+
+def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Handler:
+    """Read the body as a JSON object; what is wrong with it is answered by one sentence and 400."""
+
+    async def handler(request: web.Request) -> web.Response:
+        try:
+            body = json.loads(await request.text() or "{}")
+            if not isinstance(body, dict):
+                return _bad("the body must be a JSON object")
+            return await handle(body)
+        except (ValueError, TypeError) as error:
+            return _bad(str(error))
+
+    return handler

@@ -1,0 +1,57 @@
+"""The documented answer envelope of the REST API, and its error codes. Pure."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from .version import CLIENT_VERSION
+
+ACCESS_DENIED = 1005
+NOT_FOUND = 1006
+PARAMETER_MISSING = 1008
+PARAMETER_INVALID = 1009
+NOT_READY = 1011
+INTERNAL_ERROR = 1014
+TOO_MANY_REQUESTS = 1015
+OVERLOADED = 1016
+WEBHOOK_NOT_SET = 1022
+PASSWORD_CHANGE_REQUIRED = 1024
+ACCOUNT_LOCKED = 1031
+
+TITLES = {
+    ACCESS_DENIED: "Access denied",
+    NOT_FOUND: "Resource not found",
+    PARAMETER_MISSING: "Required parameter is missing",
+    PARAMETER_INVALID: "Parameter value is not valid",
+    NOT_READY: "Service not ready",
+    INTERNAL_ERROR: "Internal error",
+    TOO_MANY_REQUESTS: "Too many requests",
+    OVERLOADED: "System overloaded",
+    WEBHOOK_NOT_SET: "Webhook URL is not configured",
+    PASSWORD_CHANGE_REQUIRED: "Password Change Required",
+    ACCOUNT_LOCKED: "Account locked",
+}
+
+META = {"api_status": "stable", "version": CLIENT_VERSION}
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """One answer of the REST API, before it is put on a wire."""
+
+    status: int
+    body: dict[str, Any]
+
+    @property
+    def good(self) -> bool:
+        """True for 2xx."""
+        return 200 <= self.status < 300
+
+
+def success(body: dict[str, Any] | None = None, status: int = 200) -> Answer:
+    """Return a success with ``body`` beside the meta object."""
+    return Answer(status, {**(body or {}), "meta": META})
+
+
+def failure(status: int, code: int, details: str) -> Answer:
+    """Return an error with one of the documented codes; ``details`` never holds a secret."""
+    return Answer(status, {"errors": [{"code": code, "title": TITLES.get(code, "Error"), "details": details}], "meta": META})

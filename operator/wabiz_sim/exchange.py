@@ -1,0 +1,265 @@
+"""The WhatsApp servers: one connection per shard, the fence, messages out and in. Everything that counts is counted here."""
+
+import asyncio
+import json
+from collections import Counter, defaultdict, deque
+from collections.abc import Callable, Coroutine
+from contextlib import suppress
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from aiohttp import WSMsgType, web
+
+from .epoch import Epoch
+from .faults import Faults
+from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED
+from .sharding import shard_of
+from .store import Inbound, Store
+
+_HEARTBEAT_SECONDS = 5.0
+_PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
+_WINDOW = 64
+"""So many inbound messages may be under way to one Coreapp."""
+
+
+class Standing(Protocol):
+    """What the exchange must know of the account."""
+
+    @property
+    def shards(self) -> int:
+        """The number of shards."""
+
+    @property
+    def barred(self) -> str | None:
+        """Why nobody may connect (``banned``, ``logged_off``), None when they may."""
+
+
+@dataclass(eq=False, slots=True)
+class Connection:
+    """One WhatsApp connection of one shard."""
+
+    shard: int
+    epoch: Epoch
+    uid: str
+    socket: web.WebSocketResponse
+    queue: deque[Inbound] = field(default_factory=deque)
+    under_way: set[str] = field(default_factory=set)
+
+
+class Exchange:
+    """Connections and messages. Sums over restarts come from the store, the rest is counted since the start."""
+
+    def __init__(
+        self,
+        store: Store,
+        standing: Standing,
+        faults: Faults,
+        gate: asyncio.Event,
+        spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
+    ) -> None:
+        self._store = store
+        self._standing = standing
+        self._faults = faults
+        self._gate = gate
+        self._spawn = spawn
+        self._active: dict[int, Connection] = {}
+        self._live: defaultdict[int, set[Connection]] = defaultdict(set)
+        self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
+        self._waiting: dict[str, Inbound] = {}
+        self._counts: Counter[tuple[str, int]] = Counter()
+
+    async def load(self) -> None:
+        """Read the sums of earlier lives and the inbound messages that nobody took."""
+        for name, shard, value in await self._store.counts():
+            self._counts[name, shard] = value
+        for shard, value in (await self._store.accepted()).items():
+            self._counts["accepted", shard] = value
+            self._counts["sent", shard] = value + self._counts["duplicates", shard]
+        for shard, value in (await self._store.acknowledged()).items():
+            self._counts["inbound_acked", shard] = value
+        self._waiting = {inbound.id: inbound for inbound in await self._store.waiting()}
+
+    def connected(self, uid: str) -> bool:
+        """True when that Coreapp holds a connection."""
+        return any(connection.uid == uid for connection in self._active.values())
+
+    def active(self) -> dict[str, dict[str, Any]]:
+        """Return who is connected, by shard."""
+        return {str(shard): {"uid": connection.uid, "epoch": str(connection.epoch)} for shard, connection in sorted(self._active.items())}
+
+    def counters(self) -> dict[str, Any]:
+        """Return all counters; those per shard are maps from the shard as text."""
+        per_shard: dict[str, dict[str, int]] = {name: {} for name in _PER_SHARD}
+        for (name, shard), value in sorted(self._counts.items()):
+            if name in per_shard:
+                per_shard[name][str(shard)] = value
+        return {
+            **per_shard,
+            "active": {str(shard): len(live) for shard, live in sorted(self._live.items()) if live},
+            "double_active_instants": self._counts["double_active", -1],
+            "inbound_received": len(self._waiting) + sum(per_shard["inbound_acked"].values()),
+            "inbound_waiting": len(self._waiting),
+        }
+
+    async def close_all(self, code: int) -> None:
+        """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off."""
+        connections = [connection for live in self._live.values() for connection in live]
+        for connection in connections:
+            self._remove(connection)
+        await asyncio.gather(*(connection.socket.close(code=code) for connection in connections), return_exceptions=True)
+
+    # connections
+
+    async def serve(self, request: web.Request) -> web.StreamResponse:
+        """``GET /ws/gateway?shard&epoch&uid&shards``."""
+        try:
+            shard, shards = int(request.query["shard"]), int(request.query["shards"])
+            epoch, uid = Epoch.parse(request.query["epoch"]), request.query["uid"]
+        except (KeyError, ValueError) as error:
+            return web.json_response({"error": f"shard, epoch, uid and shards are needed: {error}"}, status=400)
+        if (fault := self._faults.take("gateway")) is not None:
+            if fault.fault == "error":
+                return web.json_response({"error": "as asked for by a fault"}, status=503)
+            await asyncio.sleep(fault.seconds)
+        # One at a time per shard: between the fence and the replacement of the older connection no other may come in.
+        async with self._locks[shard]:
+            refusal = await self._refusal(shard, shards, epoch, uid)
+            if refusal is not None:
+                return refusal
+            socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
+            await socket.prepare(request)
+            connection = Connection(shard=shard, epoch=epoch, uid=uid, socket=socket)
+            if self._standing.barred is not None or self._standing.shards != shards:  # changed while the handshake went out
+                await socket.close(code=RESHARDED if self._standing.barred is None else LOGGED_OFF)
+                return socket
+            self._activate(connection)
+        try:
+            await self._pump(connection)
+            await self._listen(connection)
+        finally:
+            self._remove(connection)
+        return socket
+
+    async def _refusal(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
+        if (barred := self._standing.barred) is not None:
+            return _refused(barred, {"error": barred})
+        if shards != self._standing.shards or not 0 <= shard < shards:
+            return _refused("shards", {"error": "shards", "shards": self._standing.shards})
+        highest = await self._store.admit(shard, epoch, uid)
+        if highest is not None:
+            await self._count("fenced", shard)
+            return _refused("fenced", {"error": "fenced", "highest": str(highest)})
+        return None
+
+    def _activate(self, connection: Connection) -> None:
+        older = self._active.get(connection.shard)
+        if older is not None:
+            self._remove(older)
+            self._spawn(self._replace(older))
+        self._active[connection.shard] = connection
+        self._live[connection.shard].add(connection)
+        if len(self._live[connection.shard]) > 1:  # cannot be, and is counted for just that reason
+            self._counts["double_active", -1] += 1
+            self._spawn(self._store.count("double_active", -1))
+        mine = [inbound for inbound in self._waiting.values() if shard_of(inbound.sender, self._standing.shards) == connection.shard]
+        connection.queue.extend(mine)
+
+    def _remove(self, connection: Connection) -> None:
+        self._live[connection.shard].discard(connection)
+        if self._active.get(connection.shard) is connection:
+            del self._active[connection.shard]
+
+    async def _replace(self, older: Connection) -> None:
+        await self._count("replaced", older.shard)
+        with suppress(ConnectionError, RuntimeError):
+            await older.socket.close(code=REPLACED)
+
+    # frames
+
+    async def _listen(self, connection: Connection) -> None:
+        while True:
+            message = await connection.socket.receive()
+            await self._gate.wait()
+            if message.type is WSMsgType.TEXT:
+                await self._handle(connection, json.loads(message.data))
+            elif message.type is WSMsgType.PING:
+                with suppress(ConnectionError):
+                    await connection.socket.pong(message.data)
+            elif message.type is not WSMsgType.PONG:
+                return
+
+    async def _handle(self, connection: Connection, frame: dict[str, Any]) -> None:
+        if frame["type"] == "inbound_ack":  # also from a connection that was just replaced: the webhook did take it
+            await self._acknowledged(connection, frame["id"])
+        elif frame["type"] == "send":
+            if self._active.get(connection.shard) is not connection:
+                await self._count("stale", connection.shard)
+                return
+            await self._take(connection, frame["id"], frame["to"])
+
+    async def _take(self, connection: Connection, message_id: str, to: str) -> None:
+        shard = connection.shard
+        fault = self._faults.take("messages")
+        if fault is not None and fault.fault != "slow" and not fault.applies:
+            if fault.fault == "reset":
+                await connection.socket.close(code=1011)
+            return
+        if shard_of(to, self._standing.shards) != shard:
+            await self._count("misrouted", shard)
+        new = await self._store.accept(message_id, shard, to)
+        self._counts["sent", shard] += 1
+        if new:
+            self._counts["accepted", shard] += 1
+        else:
+            await self._count("duplicates", shard)
+        if fault is None:
+            await self._acknowledge(connection, message_id, new)
+        elif fault.fault == "slow":
+            self._spawn(self._acknowledge(connection, message_id, new, fault.seconds))
+        elif fault.fault == "reset":
+            await connection.socket.close(code=1011)
+
+    async def _acknowledge(self, connection: Connection, message_id: str, new: bool, after: float = 0.0) -> None:
+        if after:
+            await asyncio.sleep(after)
+        with suppress(ConnectionError, RuntimeError):
+            await connection.socket.send_str(json.dumps({"type": "ack", "id": message_id, "duplicate": not new}))
+
+    # inbound
+
+    async def inbound(self, message: Inbound) -> bool:
+        """A WhatsApp user writes: kept durably, sent to the shard's holder now or to the next one; False when the id is known."""
+        if not await self._store.add_inbound(message):
+            return False
+        self._waiting[message.id] = message
+        connection = self._active.get(shard_of(message.sender, self._standing.shards))
+        if connection is not None:
+            connection.queue.append(message)
+            await self._pump(connection)
+        return True
+
+    async def _pump(self, connection: Connection) -> None:
+        while connection.queue and len(connection.under_way) < _WINDOW and self._active.get(connection.shard) is connection:
+            message = connection.queue.popleft()
+            if message.id not in self._waiting:
+                continue
+            connection.under_way.add(message.id)
+            self._counts["inbound_sent", connection.shard] += 1
+            frame = {"type": "inbound", "id": message.id, "from": message.sender, "body": message.body}
+            with suppress(ConnectionError, RuntimeError):
+                await connection.socket.send_json(frame)
+
+    async def _acknowledged(self, connection: Connection, inbound_id: str) -> None:
+        connection.under_way.discard(inbound_id)
+        self._waiting.pop(inbound_id, None)
+        if await self._store.acknowledge(inbound_id, connection.shard):
+            self._counts["inbound_acked", connection.shard] += 1
+        await self._pump(connection)
+
+    async def _count(self, name: str, shard: int) -> None:
+        self._counts[name, shard] += 1
+        await self._store.count(name, shard)
+
+
+def _refused(reason: str, body: dict[str, Any]) -> web.Response:
+    return web.json_response(body, status=409, headers={REFUSAL_HEADER: reason})

@@ -1,0 +1,110 @@
+"""A component's connections to the upstream: how one is dialled, and the registration that is kept up for ever."""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import suppress
+from typing import Any
+
+import aiohttp
+
+from .process import Process
+
+Frame = dict[str, Any]
+"""One JSON object on a websocket; its ``type`` says what it is."""
+
+UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
+"""What dialling or asking another component raises when there is no answer to be had."""
+
+_DIAL_SECONDS = 2.0
+_SILENCE_SECONDS = 15.0
+"""The upstream pings every 5 s; so long without a frame means that it hangs or is gone."""
+
+
+class Backoff:
+    """Growing pauses between attempts, seconds, with jitter so that many do not come back in step."""
+
+    def __init__(self, first: float = 0.03, most: float = 0.5) -> None:
+        self._first = first
+        self._most = most
+        self._next = first
+
+    def reset(self) -> None:
+        """Begin with the shortest pause again."""
+        self._next = self._first
+
+    async def pause(self) -> None:
+        """Sleep; the next pause is twice as long."""
+        await asyncio.sleep(self._next * random.uniform(0.8, 1.2))  # noqa: S311 - spreads load, hides nothing
+        self._next = min(self._next * 2, self._most)
+
+
+async def upstream_url(process: Process, path: str) -> str:
+    """Return the URL of ``path`` at the upstream, resolved now.
+
+    Raises LookupError when its Service has no endpoint.
+    """
+    host, port = await process.resolve(*process.settings.upstream)
+    return f"http://{host}:{port}{path}"
+
+
+async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
+    """Open a websocket to the upstream.
+
+    Raises WSServerHandshakeError when it refuses, another of UNREACHABLE when it cannot be reached within 2 s.
+    """
+    async with asyncio.timeout(_DIAL_SECONDS):
+        url = await upstream_url(process, path)
+        return await process.session.ws_connect(url, params=query, autoping=False, timeout=aiohttp.ClientWSTimeout(ws_close=0.5))
+
+
+async def frames(socket: aiohttp.ClientWebSocketResponse, gate: asyncio.Event) -> AsyncIterator[Frame]:
+    """Yield frames until the connection ends or was silent for too long; answers pings unless hung."""
+    while True:
+        try:
+            message = await socket.receive(_SILENCE_SECONDS)
+        except TimeoutError:
+            return
+        await gate.wait()
+        if message.type is aiohttp.WSMsgType.PING:
+            with suppress(ConnectionError, aiohttp.ClientError):
+                await socket.pong(message.data)
+        elif message.type is aiohttp.WSMsgType.TEXT:
+            yield json.loads(message.data)
+        elif message.type is not aiohttp.WSMsgType.PONG:
+            return
+
+
+class Link:
+    """One component's registration at the upstream."""
+
+    def __init__(self, process: Process, query: Mapping[str, str], on_frame: Callable[[Frame], Frame | None]) -> None:
+        """``on_frame`` takes each frame and may return an answer to it."""
+        self._process = process
+        self._query = query
+        self._on_frame = on_frame
+        self.up = False
+        """True while registered."""
+
+    async def run(self) -> None:
+        """Register, and again whenever the connection is lost, until cancelled."""
+        backoff = Backoff()
+        while True:
+            try:
+                socket = await dial(self._process, "/ws/node", self._query)
+            except UNREACHABLE:
+                await backoff.pause()
+                continue
+            self.up = True
+            backoff.reset()
+            try:
+                async for frame in frames(socket, self._process.gate):
+                    if (answer := self._on_frame(frame)) is not None:
+                        await socket.send_json(answer)
+            except UNREACHABLE:
+                pass
+            finally:
+                self.up = False
+                await socket.close()
+            await backoff.pause()

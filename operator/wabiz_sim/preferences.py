@@ -1,0 +1,60 @@
+"""The application settings of the API, ``/v1/settings/application``."""
+
+from typing import Any
+
+from .envelope import PARAMETER_INVALID, Answer, failure, success
+from .store import Store
+
+_DEFAULTS: dict[str, Any] = {
+    "callback_backoff_delay_ms": 3000,
+    "callback_persist": True,
+    "garbagecollector_enable": {"media": False, "messages": True},
+    "heartbeat_interval": 5,
+    "max_callback_backoff_delay_ms": 900_000,
+    "media": {"auto_download": []},
+    "notify_user_change_number": True,
+    "show_security_notifications": True,
+    "unhealthy_interval": 30,
+    "webhooks": {"url": "", "max_concurrent_requests": 6, "message": {"sent": False, "delivered": True, "read": True}},
+    "verbose_logging": False,
+    "log_level": "info",
+}
+"""Meta's sample (reference/settings/app). The stand-in obeys ``webhooks.url`` and the two backoff values; the rest it only keeps."""
+
+
+class Preferences:
+    """The settings and their merge."""
+
+    def __init__(self, store: Store) -> None:
+        self._store = store
+        self.application: dict[str, Any] = _DEFAULTS
+
+    async def load(self) -> None:
+        """Read what was set."""
+        self.application = _merged(_DEFAULTS, (await self._store.facts()).get("application", {}))
+
+    def shown(self) -> Answer:
+        """Answer GET."""
+        return success({"settings": {"application": self.application}})
+
+    async def change(self, body: Any) -> Answer:
+        """Answer PATCH: absent fields stay as they are."""
+        if not isinstance(body, dict):
+            return failure(400, PARAMETER_INVALID, "the body must be a JSON object")
+        for name, value in body.items():
+            if name not in _DEFAULTS or type(value) is not type(_DEFAULTS[name]):
+                return failure(400, PARAMETER_INVALID, f"{name} is unknown or of another type")
+        url = body.get("webhooks", {}).get("url", "")
+        if not isinstance(url, str) or (url and not url.startswith(("http://", "https://"))):
+            return failure(400, PARAMETER_INVALID, "webhooks.url must be a URL")
+        self.application = _merged(self.application, body)
+        await self._store.put_facts({"application": self.application})
+        return success()
+
+
+def _merged(old: dict[str, Any], new: dict[str, Any]) -> dict[str, Any]:
+    merged = dict(old)
+    for name, value in new.items():
+        before = merged.get(name)
+        merged[name] = _merged(before, value) if isinstance(before, dict) and isinstance(value, dict) else value
+    return merged

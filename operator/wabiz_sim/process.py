@@ -1,0 +1,167 @@
+"""The life of a component as if it were a container's process: start, stop, kill, hang, resume."""
+
+import abc
+import asyncio
+import logging
+from collections.abc import Coroutine
+from contextlib import suppress
+
+import aiohttp
+
+from .listener import Listener
+from .resolve import Resolve, by_dns
+from .settings import Settings
+
+log = logging.getLogger(__name__)
+
+_NEW, _RUNNING, _STOPPING, _STOPPED = "new", "running", "stopping", "stopped"
+
+
+class Process(abc.ABC):
+    """A component. Lives once: a restarted container is a new object with the same settings."""
+
+    linger_seconds = 0.0
+    """How long it goes on serving after SIGTERM, because routes lag."""
+
+    def __init__(self, settings: Settings, *, resolve: Resolve = by_dns) -> None:
+        self.settings = settings
+        self.resolve = resolve
+        self.gate = asyncio.Event()
+        """Closed while hung: nothing is answered, sent or decided then."""
+        self.gate.set()
+        self.listeners: list[Listener] = []
+        self.log = logging.LoggerAdapter(logging.getLogger(type(self).__module__), {"pod": settings.pod_name})
+        self._state = _NEW
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._session: aiohttp.ClientSession | None = None
+        self._stopped = asyncio.Event()
+        self._failure: BaseException | None = None
+        self._undertaker: asyncio.Task[None] | None = None
+
+    @abc.abstractmethod
+    async def come_up(self) -> None:
+        """Read durable state, listen, start background work."""
+
+    async def say_goodbye(self) -> None:  # noqa: B027 - most have nobody to take leave of
+        """Leave in good order (close frames); called once on SIGTERM after the linger time."""
+
+    def let_go(self) -> None:  # noqa: B027 - most hold nothing else
+        """Release what is left when listeners, tasks and connections are gone."""
+
+    @property
+    def ready(self) -> bool:
+        """True while it listens, is not hung and was not told to stop."""
+        return self._state == _RUNNING and self.gate.is_set() and any(listener.listening for listener in self.listeners)
+
+    @property
+    def running(self) -> bool:
+        """True from ``start`` until it has stopped."""
+        return self._state in {_RUNNING, _STOPPING}
+
+    @property
+    def session(self) -> aiohttp.ClientSession:
+        """The HTTP client for everything this component calls; connections are kept, names are resolved anew for each."""
+        if self._session is None:
+            connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, keepalive_timeout=60)
+            self._session = aiohttp.ClientSession(connector=connector)
+        return self._session
+
+    async def start(self) -> None:
+        """Start.
+
+        Raises OSError when an address is taken, SettingsError when a setting that this component needs is missing, RuntimeError when
+        it was started before.
+        """
+        if self._state != _NEW:
+            msg = f"{self.settings.pod_name} was started before; make a new object for a restarted container"
+            raise RuntimeError(msg)
+        self._state = _RUNNING
+        try:
+            await self.come_up()
+        except BaseException:
+            await self.kill()
+            raise
+
+    async def stop(self, grace: float) -> None:
+        """Do what SIGTERM does: serve on for the linger time, then leave; after ``grace`` seconds in all it is killed."""
+        if self._state != _RUNNING:
+            await self.kill()
+            return
+        self._state = _STOPPING
+        deadline = asyncio.get_running_loop().time() + grace
+        try:
+            async with asyncio.timeout(grace):
+                await self.gate.wait()
+                if await self._killed_within(min(grace, self.linger_seconds)):
+                    return
+                await self.say_goodbye()
+                left = max(0.0, deadline - asyncio.get_running_loop().time())
+                await asyncio.gather(*(listener.close(left) for listener in self.listeners))
+        except TimeoutError:
+            log.debug("%s did not stop within %.1f s and is killed", self.settings.pod_name, grace)
+        await self.kill()
+
+    async def kill(self) -> None:
+        """Die: every listener and connection is closed at once with no goodbye. Returns when all is gone; may be called again."""
+        if self._state == _STOPPED:
+            await self._stopped.wait()
+            return
+        self._state = _STOPPED
+        for listener in self.listeners:
+            listener.abort()
+        connector = self._session.connector if self._session is not None else None
+        closing = asyncio.ensure_future(connector.close()) if connector is not None else None
+        await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can still say goodbye on them
+        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
+        for task in tasks:
+            task.cancel()
+        try:
+            if tasks:
+                await asyncio.wait(tasks, timeout=5.0)
+            await asyncio.gather(*(listener.close(0.0) for listener in self.listeners))
+            if closing is not None:
+                with suppress(Exception):
+                    await closing
+            if self._session is not None:
+                await self._session.close()
+        finally:
+            self.let_go()
+            self._stopped.set()
+
+    def hang(self) -> None:
+        """Stop answering as a frozen process does: connections stay open, new ones are still taken by the kernel."""
+        self.gate.clear()
+
+    def resume(self) -> None:
+        """Go on after ``hang``."""
+        self.gate.set()
+
+    async def wait_stopped(self) -> None:
+        """Wait until it has stopped.
+
+        Raises what it died of when it was not told to stop.
+        """
+        await self._stopped.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run background work that ends with the component; if it fails, the component dies of it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._reap)
+        return task
+
+    def _reap(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        if task.cancelled() or task.exception() is None or self._state == _STOPPED:
+            return
+        self._failure = task.exception()
+        self.log.error("%s died", self.settings.pod_name, exc_info=self._failure)
+        self._undertaker = asyncio.create_task(self.kill())
+
+    async def _killed_within(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._stopped.wait()
+        return self._state == _STOPPED

@@ -1,0 +1,242 @@
+"""The upstream's database: what must outlive its process. SQLite today; the methods are async so that a server can stand behind them."""
+
+import asyncio
+import json
+import sqlite3
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+from .epoch import Epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Inbound:
+    """A message from a WhatsApp user that no webhook took yet."""
+
+    id: str
+    sender: str
+    body: str
+
+
+class Store(Protocol):
+    """Each method is one transaction; what it returns from is durable."""
+
+    async def facts(self) -> dict[str, Any]:
+        """Return all named values."""
+
+    async def put_facts(self, facts: Mapping[str, Any]) -> None:
+        """Set named values (JSON)."""
+
+    async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
+        """The fence: note ``epoch`` of ``shard`` for ``uid`` and return None, or return the highest epoch that forbids it."""
+
+    async def reset_fence(self) -> None:
+        """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
+
+    async def accept(self, message_id: str, shard: int, to: str) -> bool:
+        """Take a message; False when its id was taken before."""
+
+    async def accepted(self) -> dict[int, int]:
+        """Return how many messages were taken, per shard."""
+
+    async def missing(self, ids: list[str]) -> list[str]:
+        """Return those of ``ids`` that were never taken."""
+
+    async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """Return up to ``limit`` taken messages behind sequence number ``after``, oldest first."""
+
+    async def add_inbound(self, inbound: Inbound) -> bool:
+        """Keep a message for the webhook; False when its id is known."""
+
+    async def acknowledge(self, inbound_id: str, shard: int) -> bool:
+        """The webhook took it; False when that was known."""
+
+    async def waiting(self) -> list[Inbound]:
+        """Return all that no webhook took, oldest first."""
+
+    async def acknowledged(self) -> dict[int, int]:
+        """Return how many inbound messages webhooks took, per shard that delivered them."""
+
+    async def count(self, name: str, shard: int) -> None:
+        """Add one to a durable counter."""
+
+    async def counts(self) -> list[tuple[str, int, int]]:
+        """Return all durable counters as (name, shard, value)."""
+
+    async def note_call(self, call: Mapping[str, Any]) -> None:
+        """Append one Set Shards call to the log."""
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """Return the log of Set Shards calls, oldest first."""
+
+    async def put_token(self, digest: str, expires_at: float) -> None:
+        """Keep a token's digest until ``expires_at`` (seconds since 1970)."""
+
+    async def token_expiry(self, digest: str) -> float | None:
+        """Return when a token expires, None when it is unknown."""
+
+    async def drop_tokens(self, digest: str | None) -> None:
+        """Forget one token, or all."""
+
+    async def upkeep(self) -> None:
+        """Whatever the database needs now and then."""
+
+    def close(self) -> None:
+        """Let go. May be called again."""
+
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS message (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL, at REAL NOT NULL);
+CREATE TABLE IF NOT EXISTS inbound (
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
+CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value INTEGER NOT NULL, PRIMARY KEY (name, shard)) WITHOUT ROWID;
+CREATE TABLE IF NOT EXISTS shards_call (seq INTEGER PRIMARY KEY, call TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
+"""
+
+
+class SqliteStore:
+    """One SQLite file in WAL mode.
+
+    Calls run on the event loop: a commit takes some 30 microseconds, less than a thread would. With ``synchronous=NORMAL`` a commit
+    survives the process, not a power cut; the slow part, moving the log into the file, is done by ``upkeep`` in a thread.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open or make the file.
+
+        Raises OSError when it cannot be opened or is no database.
+        """
+        self._path = path
+        try:
+            self._db = _connect(path)
+            self._db.executescript(_SCHEMA)
+        except sqlite3.Error as error:
+            msg = f"the database {path} cannot be opened: {error}; remove it to start with a new account"
+            raise OSError(msg) from None
+
+    async def facts(self) -> dict[str, Any]:
+        """See Store."""
+        return {name: json.loads(value) for name, value in self._db.execute("SELECT name, value FROM fact")}
+
+    async def put_facts(self, facts: Mapping[str, Any]) -> None:
+        """See Store."""
+        rows = [(name, json.dumps(value)) for name, value in facts.items()]
+        self._db.execute("BEGIN IMMEDIATE")
+        self._db.executemany("INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", rows)
+        self._db.execute("COMMIT")
+
+    async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
+        """See Store."""
+        # One statement, so that it is also right with other writers: the row moves to a higher n only, or stays what it was.
+        self._db.execute(
+            "INSERT INTO fence VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE "
+            "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",
+            (shard, epoch.n, epoch.text, uid),
+        )
+        text, holder = self._db.execute("SELECT epoch, uid FROM fence WHERE shard = ?", (shard,)).fetchone()
+        return None if (text, holder) == (epoch.text, uid) else Epoch.parse(text)
+
+    async def reset_fence(self) -> None:
+        """See Store."""
+        self._db.execute("DELETE FROM fence")
+
+    async def accept(self, message_id: str, shard: int, to: str) -> bool:
+        """See Store."""
+        row = (message_id, shard, to, time.time())
+        return self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at) VALUES (?, ?, ?, ?)", row).rowcount == 1
+
+    async def accepted(self) -> dict[int, int]:
+        """See Store."""
+        return dict(self._db.execute("SELECT shard, count(*) FROM message GROUP BY shard"))
+
+    async def missing(self, ids: list[str]) -> list[str]:
+        """See Store."""
+        known = "SELECT 1 FROM message WHERE id = ?"
+        return [message_id for message_id in ids if self._db.execute(known, (message_id,)).fetchone() is None]
+
+    async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
+        """See Store."""
+        rows = self._db.execute("SELECT seq, id, shard, recipient, at FROM message WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        return [{"seq": seq, "id": mid, "shard": shard, "to": to, "at": at} for seq, mid, shard, to, at in rows]
+
+    async def add_inbound(self, inbound: Inbound) -> bool:
+        """See Store."""
+        row = (inbound.id, inbound.sender, inbound.body)
+        return self._db.execute("INSERT OR IGNORE INTO inbound (id, sender, body) VALUES (?, ?, ?)", row).rowcount == 1
+
+    async def acknowledge(self, inbound_id: str, shard: int) -> bool:
+        """See Store."""
+        return self._db.execute("UPDATE inbound SET shard = ? WHERE id = ? AND shard IS NULL", (shard, inbound_id)).rowcount == 1
+
+    async def waiting(self) -> list[Inbound]:
+        """See Store."""
+        return [Inbound(*row) for row in self._db.execute("SELECT id, sender, body FROM inbound WHERE shard IS NULL ORDER BY seq")]
+
+    async def acknowledged(self) -> dict[int, int]:
+        """See Store."""
+        return dict(self._db.execute("SELECT shard, count(*) FROM inbound WHERE shard IS NOT NULL GROUP BY shard"))
+
+    async def count(self, name: str, shard: int) -> None:
+        """See Store."""
+        self._db.execute("INSERT INTO tally VALUES (?, ?, 1) ON CONFLICT (name, shard) DO UPDATE SET value = value + 1", (name, shard))
+
+    async def counts(self) -> list[tuple[str, int, int]]:
+        """See Store."""
+        return [(name, shard, value) for name, shard, value in self._db.execute("SELECT name, shard, value FROM tally")]
+
+    async def note_call(self, call: Mapping[str, Any]) -> None:
+        """See Store."""
+        self._db.execute("INSERT INTO shards_call (call) VALUES (?)", (json.dumps(call),))
+
+    async def calls(self) -> list[dict[str, Any]]:
+        """See Store."""
+        return [json.loads(call) for (call,) in self._db.execute("SELECT call FROM shards_call ORDER BY seq")]
+
+    async def put_token(self, digest: str, expires_at: float) -> None:
+        """See Store."""
+        self._db.execute("DELETE FROM token WHERE expires_at < ?", (time.time() - 86400,))
+        self._db.execute("INSERT OR REPLACE INTO token VALUES (?, ?)", (digest, expires_at))
+
+    async def token_expiry(self, digest: str) -> float | None:
+        """See Store."""
+        row = self._db.execute("SELECT expires_at FROM token WHERE digest = ?", (digest,)).fetchone()
+        return None if row is None else float(row[0])
+
+    async def drop_tokens(self, digest: str | None) -> None:
+        """See Store."""
+        if digest is None:
+            self._db.execute("DELETE FROM token")
+        else:
+            self._db.execute("DELETE FROM token WHERE digest = ?", (digest,))
+
+    async def upkeep(self) -> None:
+        """See Store."""
+        await asyncio.to_thread(self._checkpoint)
+
+    def close(self) -> None:
+        """See Store."""
+        self._db.close()
+
+    def _checkpoint(self) -> None:
+        db = _connect(self._path)
+        try:
+            db.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        except sqlite3.Error:
+            return  # the next upkeep does it
+        finally:
+            db.close()
+
+
+def _connect(path: Path) -> sqlite3.Connection:
+    db = sqlite3.connect(path, timeout=2.0, isolation_level=None, check_same_thread=False)
+    db.execute("PRAGMA journal_mode = WAL")
+    db.execute("PRAGMA synchronous = NORMAL")
+    db.execute("PRAGMA wal_autocheckpoint = 0")
+    return db
