@@ -123,7 +123,7 @@ class _Maker:
             self._cache.keep(program, staged)
         except BaseException as error:
             staged.unlink(missing_ok=True)
-            step.end(f"interrupted ({type(error).__name__}), to be resumed," if not isinstance(error, LocalKubeError) else "failed")
+            step.end("failed" if isinstance(error, LocalKubeError) else "interrupted; the next run goes on from there,")
             raise
         step.end("done")
 

@@ -43,7 +43,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         print(f"hack/cluster: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
-        print("hack/cluster: interrupted; what was started has been ended", file=sys.stderr)
+        print("hack/cluster: interrupted; what was started has been ended, what was built is kept", file=sys.stderr)
         return 130
 
 

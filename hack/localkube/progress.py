@@ -46,7 +46,7 @@ class Step:
         if self._terminal is not None:
             self._terminal.write("\r\x1b[K")
             self._terminal.flush()
-            self._report(f"{self._text}: {result} in {clock(self.seconds)}")
+            self._report(f"{self._text}: {result} after {clock(self.seconds)}")
         elif result != "done":
             self._report(f"{self._text}: {result}")
 
