@@ -46,13 +46,14 @@ from localkube.hollow_spec import (
     service_name,
     target_port,
 )
-from localkube.hollow_status import is_ready
+from localkube.hollow_status import is_barred, is_ready
 
 logger = logging.getLogger("localkube.hollow")
 
 Obj = dict[str, Any]
 LOOK_S = 0.02
 READY_TIMEOUT_S = 60.0
+SCHEDULABLE_TIMEOUT_S = 10.0
 ZONES = 3
 
 
@@ -89,6 +90,9 @@ class Hollow:
         self._config_maps = Mirror(kube, "/api/v1/configmaps", self._config_changed)
         self._nodes = Mirror(kube, "/api/v1/nodes", self._node_changed)
         self._pods = Mirror(kube, "/api/v1/pods", self._pod_changed, selector="spec.nodeName!=")  # the empty value: only bound pods
+        self._barred = set(self.nodes)
+        self._open = asyncio.Event()
+        """Set as soon as the scheduler may use all nodes."""
         self._tasks: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------ life
@@ -106,6 +110,15 @@ class Hollow:
         for node in self.nodes.values():
             self._spawn(node.keep())
         self._spawn(self._look())
+        await self._schedulable()
+
+    async def _schedulable(self) -> None:
+        """Wait until the scheduler may use the nodes, lest it put all pods on the first; without a controller manager, go on."""
+        try:
+            async with asyncio.timeout(SCHEDULABLE_TIMEOUT_S):
+                await self._open.wait()
+        except TimeoutError:
+            logger.warning("the nodes still carry taints after %.0f s: does a controller manager run?", SCHEDULABLE_TIMEOUT_S)
 
     async def stop(self) -> None:
         """Everything ends at once, as if the power went off. Nodes and pods stay in the API."""
@@ -165,8 +178,14 @@ class Hollow:
 
     def _node_changed(self, event: str, obj: Obj) -> None:
         node = self.nodes.get(obj["metadata"]["name"])
-        if node is not None and event != "DELETED":
-            node.judged(obj)
+        if node is None or event == "DELETED":
+            return
+        node.judged(obj)
+        self._barred.discard(node.name)
+        if is_barred(obj):
+            self._barred.add(node.name)
+        if not self._barred:
+            self._open.set()
 
     def _sources(self, namespace: str) -> Sources:
         def read(mirror: Mirror, decode: Callable[[Obj], dict[str, bytes]]) -> Callable[[str], Data | None]:

@@ -463,7 +463,7 @@ class HollowPod:
             try:
                 answer = await self.around.kube.patch(f"{self._path}/status", body)
             except RefusedError as e:
-                if e.status in {404, 409}:  # gone, or a namesake with another uid: the watch will say so
+                if e.status == 404 or "metadata.uid" in str(e):  # gone, or a namesake with another uid (422): the watch will say so
                     continue
                 logger.warning("%s", e)
             except KubeError as e:

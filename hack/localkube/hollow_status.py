@@ -269,3 +269,9 @@ def node_status(name: str, *, address: str, since: datetime, now: datetime) -> O
 def is_ready(obj: Obj) -> bool:
     """Whether a pod or node, as the API has it, carries condition Ready=True."""
     return any(one["type"] == "Ready" and one["status"] == "True" for one in (obj.get("status") or {}).get("conditions") or [])
+
+
+def is_barred(node: Obj) -> bool:
+    """Whether the node controller still keeps pods off a Node because it was not ready or out of reach."""
+    barring = {"node.kubernetes.io/not-ready", "node.kubernetes.io/unreachable"}
+    return any(taint["key"] in barring for taint in (node.get("spec") or {}).get("taints") or [])

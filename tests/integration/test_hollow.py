@@ -1,0 +1,480 @@
+"""Hollow nodes under a real API server, scheduler and controller manager, with fake components in the place of the stand-in."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import json
+import os
+import re
+import signal
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from localkube import kubeconfig
+from localkube.binaries import Binaries
+from localkube.controlplane import ControlPlane
+from localkube.hollow import Hollow, controlled, running
+from localkube.hollow_control import HollowControl, HollowControlError
+from localkube.hollow_kube import Kube, RefusedError
+from localkube.hollow_pods import Resolve
+from localkube.hollow_status import is_ready
+
+pytestmark = pytest.mark.integration
+
+Obj = dict[str, Any]
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+
+class FakeComponent:
+    """Listens on its address like a Coreapp's health port, so that tests see what the network sees."""
+
+    def __init__(self, env: Mapping[str, str]) -> None:
+        self.env = dict(env)
+        self.ready = False
+        self.stopped = asyncio.Event()
+        self.gate = asyncio.Event()
+        self.gate.set()
+        self.server: asyncio.Server | None = None
+        self.writers: list[asyncio.StreamWriter] = []
+
+    async def start(self) -> None:
+        self.server = await asyncio.start_server(self._answer, self.env["WABIZ_LISTEN"], 6253)
+        self.ready = True
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        while await reader.readline():
+            await self.gate.wait()
+            writer.write(b"here\n")
+
+    async def stop(self, grace: float) -> None:
+        self.ready = False
+        await self.kill()
+
+    async def kill(self) -> None:
+        if self.server is not None:
+            self.server.close()
+        for writer in self.writers:
+            writer.transport.abort()
+        self.stopped.set()
+
+    def hang(self) -> None:
+        self.gate.clear()
+
+    def resume(self) -> None:
+        self.gate.set()
+
+    async def wait_stopped(self) -> None:
+        await self.stopped.wait()
+
+
+def fake(kind: str, env: Mapping[str, str], resolve: Resolve) -> FakeComponent:
+    return FakeComponent(env)
+
+
+class Ground:
+    """A namespace of a control plane, with hollow nodes of its own."""
+
+    def __init__(self, plane: ControlPlane, kube: Kube, hollow: Hollow, control: HollowControl, namespace: str, folder: Path) -> None:
+        self.plane, self.kube, self.hollow, self.control, self.namespace, self.folder = plane, kube, hollow, control, namespace, folder
+        self.pods = f"/api/v1/namespaces/{namespace}/pods"
+
+    async def create(self, collection: str, obj: Obj) -> Obj:
+        api = "/apis/apps/v1" if collection == "statefulsets" else "/api/v1"
+        return await self.kube.post(f"{api}/namespaces/{self.namespace}/{collection}", obj)
+
+    async def pod(self, name: str) -> Obj:
+        return await self.kube.get(f"{self.pods}/{name}") or {}
+
+    async def ready_pod(self, name: str, *, but: str = "") -> Obj:
+        """The pod of this name when it is Ready, and not the one of uid `but`."""
+        found: Obj = await eventually(
+            lambda: self.pod(name), lambda pod: bool(pod) and pod["metadata"]["uid"] != but and is_ready(pod), name
+        )
+        return found
+
+    async def delete_pod(self, name: str, grace: int | None = None) -> None:
+        body = {"apiVersion": "v1", "kind": "DeleteOptions"} | ({} if grace is None else {"gracePeriodSeconds": grace})
+        await self.kube._call("DELETE", f"{self.pods}/{name}", body)
+
+
+async def eventually(
+    read: Callable[[], Awaitable[Any]], want: Callable[[Any], object], what: str = "it", seconds: float = 20.0, every: float = 0.01
+) -> Any:
+    """What `read` answers as soon as it is as wanted; fails with the last answer after `seconds`."""
+    last: Any = None
+    try:
+        async with asyncio.timeout(seconds):
+            while True:
+                last = await read()
+                if want(last):
+                    return last
+                await asyncio.sleep(every)
+    except TimeoutError:
+        pytest.fail(f"{what} did not become as wanted within {seconds} s; last seen: {json.dumps(last, default=str)[:3000]}")
+
+
+@asynccontextmanager
+async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: float = 0.0) -> AsyncIterator[Ground]:
+    number = next(_numbers)
+    namespace, prefix = f"hollow-{number}", f"hollow{number}"
+    access = kubeconfig.read(plane.admin_kubeconfig)
+    async with Kube(access) as kube:
+        await kube.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
+        account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
+        await eventually(lambda: kube.get(account), lambda found: found is not None, "the service account")
+        async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, make=fake) as hollow:
+            async with controlled(hollow) as url, HollowControl(url) as control:
+                yield Ground(plane, kube, hollow, control, namespace, folder)
+            for collection in (f"/apis/apps/v1/namespaces/{namespace}/statefulsets", f"/api/v1/namespaces/{namespace}/pods"):
+                await kube._call("DELETE", collection)
+            await eventually(lambda: kube.get(f"/api/v1/namespaces/{namespace}/pods"), lambda found: not (found or {}).get("items"), "pods")
+        await kube._call("DELETE", f"/api/v1/namespaces/{namespace}")
+        for i in range(nodes):
+            await kube._call("DELETE", f"/api/v1/nodes/{prefix}-{i}")
+
+
+@pytest.fixture
+async def ground(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[Ground]:
+    async with a_ground(control_plane, tmp_path) as one:
+        yield one
+
+
+@pytest.fixture(scope="module")
+def fast_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
+    """A control plane of our own: silent nodes are noticed soon, and its API server may be stopped without disturbing other tests."""
+    plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, fast_nodes=True)
+    yield plane
+    plane.stop()
+
+
+def a_container(**more: Any) -> Obj:
+    return {"name": "coreapp", "image": "wabiz", "command": ["python", "-m", "wabiz_sim", "coreapp"]} | more
+
+
+def a_pod(name: str, container: Obj | None = None, **spec: Any) -> Obj:
+    return {"metadata": {"name": name, "labels": {"app": name}}, "spec": {"containers": [container or a_container()]} | spec}
+
+
+def a_stateful_set(name: str, replicas: int, **spec: Any) -> Obj:
+    template = {"metadata": {"labels": {"app": name}}, "spec": {"containers": [a_container()]} | spec}
+    selector = {"matchLabels": {"app": name}}
+    return {
+        "metadata": {"name": name},
+        "spec": {"replicas": replicas, "podManagementPolicy": "Parallel", "serviceName": name, "selector": selector, "template": template},
+    }
+
+
+def main_status(pod: Obj) -> Obj:
+    return next(iter(pod.get("status", {}).get("containerStatuses") or [{}]))
+
+
+async def says(ip: str, seconds: float = 1.0) -> str:
+    """What the fake component at an address answers: here, refused, silent."""
+    try:
+        async with asyncio.timeout(seconds):
+            reader, writer = await asyncio.open_connection(ip, 6253)
+            try:
+                writer.write(b"?\n")
+                return (await reader.readline()).decode().strip() or "cut"
+            finally:
+                writer.close()
+    except ConnectionError:
+        return "refused"
+    except TimeoutError:
+        return "silent"
+
+
+# ---------------------------------------------------------------- pods
+
+
+async def test_a_stateful_set_becomes_ready_with_an_address_per_pod(ground: Ground) -> None:
+    await ground.create("statefulsets", a_stateful_set("many", 12))
+    path = f"/apis/apps/v1/namespaces/{ground.namespace}/statefulsets/many"
+    await eventually(lambda: ground.kube.get(path), lambda found: found["status"].get("readyReplicas") == 12, "the StatefulSet")
+
+    pods = (await ground.kube.get(ground.pods) or {})["items"]
+    addresses = {pod["status"]["podIP"] for pod in pods}
+    assert len(addresses) == 12
+    assert {pod["spec"]["nodeName"] for pod in pods} == set(ground.hollow.nodes)
+    conditions = {one["type"]: one["status"] for one in pods[0]["status"]["conditions"]}
+    assert conditions == dict.fromkeys(["PodScheduled", "PodReadyToStartContainers", "Initialized", "ContainersReady", "Ready"], "True")
+    assert [await says(ip) for ip in sorted(addresses)] == ["here"] * 12
+
+
+async def test_a_deleted_pod_ends_and_is_replaced(ground: Ground) -> None:
+    await ground.create("statefulsets", a_stateful_set("one", 1))
+    old = await ground.ready_pod("one-0")
+    await ground.delete_pod("one-0")
+    new = await ground.ready_pod("one-0", but=old["metadata"]["uid"])
+
+    assert new["status"]["podIP"] != old["status"]["podIP"]
+    assert await says(old["status"]["podIP"]) == "refused"
+    assert not (ground.folder / "pods" / old["metadata"]["uid"]).exists()
+
+
+async def test_a_force_deleted_pod_is_killed(ground: Ground) -> None:
+    await ground.create("pods", a_pod("forced"))
+    ip = (await ground.ready_pod("forced"))["status"]["podIP"]
+    await ground.delete_pod("forced", grace=0)
+
+    await eventually(lambda: says(ip), lambda answer: answer == "refused", "its port")
+
+
+async def test_a_crash_shows_as_the_kubelet_shows_it(ground: Ground) -> None:
+    await ground.create("pods", a_pod("crash"))
+    version = (await ground.ready_pod("crash"))["metadata"]["resourceVersion"]
+    await ground.control.kill(ground.namespace, "crash")
+
+    seen = []
+    async with asyncio.timeout(10):
+        async for _, pod in ground.kube.watch(ground.pods, version, "metadata.name=crash"):
+            seen.append((next(iter(main_status(pod)["state"])), is_ready(pod)))
+            if seen[-1] == ("running", True):
+                break
+    after = main_status(await ground.pod("crash"))
+    assert seen == [("terminated", False), ("running", True)]
+    assert (after["restartCount"], after["lastState"]["terminated"]["exitCode"]) == (1, 137)
+
+
+async def test_a_container_that_exits_or_a_pod_that_fails_says_so(ground: Ground) -> None:
+    await ground.create("pods", a_pod("exits", restartPolicy="Never"))
+    await ground.create("pods", a_pod("fails"))
+    await ground.ready_pod("exits")
+    await ground.ready_pod("fails")
+    await ground.control.exit(ground.namespace, "exits", 3)
+    await ground.control.fail(ground.namespace, "fails", "Evicted")
+
+    exited = await eventually(lambda: ground.pod("exits"), lambda pod: pod["status"]["phase"] == "Failed", "exits")
+    failed = await eventually(lambda: ground.pod("fails"), lambda pod: pod["status"]["phase"] == "Failed", "fails")
+    assert main_status(exited)["state"]["terminated"]["exitCode"] == 3
+    assert failed["status"]["reason"] == "Evicted"
+    assert not is_ready(failed)
+    with pytest.raises(HollowControlError, match="runs no container now"):
+        await ground.control.kill(ground.namespace, "fails")
+    with pytest.raises(HollowControlError, match="no hollow node runs a pod"):
+        await ground.control.kill(ground.namespace, "crash", uid="other")
+
+
+async def test_a_hung_container_takes_connections_and_answers_nothing(ground: Ground) -> None:
+    probe = {"tcpSocket": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 1}
+    await ground.create("pods", a_pod("hung", a_container(readinessProbe=probe)))
+    ip = (await ground.ready_pod("hung"))["status"]["podIP"]
+    await ground.control.hang(ground.namespace, "hung")
+
+    assert await says(ip, 0.3) == "silent"
+    await eventually(lambda: ground.pod("hung"), lambda pod: not is_ready(pod), "hung")
+    await ground.control.resume(ground.namespace, "hung")
+    assert await says(ip) == "here"
+    await ground.ready_pod("hung")
+
+
+async def test_a_missing_secret_is_said_and_the_pod_runs_once_it_is_there(ground: Ground) -> None:
+    env = [
+        {"name": "KEY", "valueFrom": {"secretKeyRef": {"name": "late", "key": "k"}}},
+        {"name": "DIR", "value": "/tls"},
+        {"name": "POD_IP", "valueFrom": {"fieldRef": {"fieldPath": "status.podIP"}}},
+    ]
+    container = a_container(env=env, volumeMounts=[{"name": "tls", "mountPath": "/tls"}])
+    await ground.create("pods", a_pod("waits", container, volumes=[{"name": "tls", "secret": {"secretName": "late"}}]))
+    waiting = await eventually(lambda: ground.pod("waits"), lambda pod: "waiting" in main_status(pod).get("state", {}), "waits")
+    state = main_status(waiting)["state"]["waiting"]
+    await ground.create("secrets", {"metadata": {"name": "late"}, "stringData": {"k": "v"}})
+    pod = await ground.ready_pod("waits")
+
+    assert (state["reason"], state["message"]) == ("CreateContainerConfigError", 'secret "late" not found')
+    assert waiting["status"]["phase"] == "Pending"
+    component = ground.hollow.pod(ground.namespace, "waits")._component
+    assert isinstance(component, FakeComponent)
+    assert (component.env["KEY"], component.env["POD_IP"]) == ("v", pod["status"]["podIP"])
+    assert (Path(component.env["DIR"]) / "k").read_text() == "v"
+
+
+async def test_a_late_report_does_not_touch_a_namesake(ground: Ground) -> None:
+    await ground.create("pods", a_pod("namesake"))
+    await ground.ready_pod("namesake")
+    body = {"metadata": {"uid": "00000000-0000-0000-0000-000000000000"}, "status": {"message": "wrong"}}
+
+    with pytest.raises(RefusedError, match=r"metadata.uid: .* field is immutable") as refused:
+        await ground.kube.patch(f"{ground.pods}/namesake/status", body)
+    assert refused.value.status == 422
+
+
+# ---------------------------------------------------------------- Services
+
+
+async def test_a_service_resolves_by_its_selector_at_this_moment(ground: Ground) -> None:
+    service = {"metadata": {"name": "shard"}, "spec": {"selector": {"epoch": "none"}, "ports": [{"port": 80, "targetPort": 6250}]}}
+    await ground.create("services", service)
+    for name in ("a", "b"):
+        await ground.create("pods", a_pod(name))
+    one, other = [(await ground.ready_pod(name))["status"]["podIP"] for name in ("a", "b")]
+    await eventually_resolved(ground, "service hollow-[0-9]+/shard has no endpoint")
+
+    for name, ip, epoch in (("a", one, "1-x"), ("b", other, "2-y")):
+        await ground.kube.patch(f"{ground.pods}/{name}", {"metadata": {"labels": {"epoch": epoch}}})
+        path = f"/api/v1/namespaces/{ground.namespace}/services/shard"
+        await ground.kube.patch(path, {"spec": {"selector": {"epoch": epoch}}})
+        await eventually_resolved(ground, ip)
+    assert (await ground.control.state())["ambiguous"] == {}
+
+    await ground.kube.patch(f"{ground.pods}/a", {"metadata": {"labels": {"epoch": "2-y"}}})
+    await eventually_resolved(ground, one)
+    assert (await ground.control.state())["ambiguous"] == {f"{ground.namespace}/shard": 1}
+
+
+async def eventually_resolved(ground: Ground, want: str) -> None:
+    """Wait until the Service leads to an address, or to a complaint."""
+
+    async def resolved() -> str:
+        try:
+            ip, port = await ground.control.resolve(ground.namespace, "shard", 80)
+        except HollowControlError as e:
+            return str(e)
+        assert port == 6250
+        return ip
+
+    await eventually(resolved, lambda found: re.search(want + "$", found), f"the address {want}", 5)
+
+
+# ---------------------------------------------------------------- the process
+
+
+async def test_a_restarted_process_keeps_addresses_and_counts_on(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(control_plane, tmp_path) as ground:
+        await ground.create("pods", a_pod("stays", terminationGracePeriodSeconds=1))
+        await ground.create("pods", a_pod("goes"))
+        before, _ = await ground.ready_pod("stays"), await ground.ready_pod("goes")
+        access, prefix = kubeconfig.read(control_plane.admin_kubeconfig), next(iter(ground.hollow.nodes)).rsplit("-", 1)[0]
+        await ground.hollow.stop()
+        ground.hollow._around.addresses.close()
+        await ground.delete_pod("goes")
+
+        async with running(access, tmp_path, nodes=2, prefix=prefix, restart_delay_s=0.0, make=fake):
+            after = await eventually(
+                lambda: ground.pod("stays"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "stays"
+            )
+            await eventually(lambda: ground.pod("goes"), lambda pod: not pod, "the pod that was deleted meanwhile")
+            assert after["status"]["podIP"] == before["status"]["podIP"]
+            assert after["metadata"]["uid"] == before["metadata"]["uid"]
+            await ground.delete_pod("stays")
+            await eventually(lambda: ground.pod("stays"), lambda pod: not pod, "the other pod")
+
+
+def command(*arguments: str | Path) -> list[str]:
+    return [sys.executable, "-m", "localkube.hollow", *map(str, arguments)]
+
+
+def environment() -> dict[str, str]:
+    return {**os.environ, "PYTHONPATH": f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"}
+
+
+async def test_the_command_serves_until_it_is_told_to_stop(control_plane: ControlPlane, tmp_path: Path) -> None:
+    options: list[str | Path] = [
+        "--kubeconfig",
+        control_plane.admin_kubeconfig,
+        "--nodes",
+        "1",
+        "--node-prefix",
+        "command",
+        "--folder",
+        tmp_path,
+    ]
+    process = await asyncio.create_subprocess_exec(*command(*options), env=environment())
+    try:
+        await eventually(lambda: asyncio.sleep(0, (tmp_path / "hollow.json").exists()), bool, "hollow.json")
+        async with HollowControl.of(tmp_path) as control:
+            assert [node["name"] for node in (await control.state())["nodes"]] == ["command-0"]
+        second = await asyncio.create_subprocess_exec(*command(*options), env=environment(), stderr=asyncio.subprocess.PIPE)
+        _, complaint = await asyncio.wait_for(second.communicate(), 20)
+        assert (second.returncode, "other hollow nodes run in" in complaint.decode()) == (1, True)
+        process.send_signal(signal.SIGTERM)
+        assert await asyncio.wait_for(process.wait(), 10) == 0
+    finally:
+        if process.returncode is None:
+            process.kill()
+            await process.wait()
+        control_plane.kubectl("delete", "node", "command-0", "--ignore-not-found")
+    assert not (tmp_path / "hollow.json").exists()
+    with pytest.raises(HollowControlError, match="no hollow nodes are ready"):
+        HollowControl.of(tmp_path)
+
+
+async def test_a_bad_kubeconfig_is_one_sentence(tmp_path: Path) -> None:
+    bad = tmp_path / "config"
+    bad.write_text("nonsense: [")
+    process = await asyncio.create_subprocess_exec(
+        *command("--kubeconfig", bad, "--folder", tmp_path / "h"), env=environment(), stderr=asyncio.subprocess.PIPE
+    )
+    _, complaint = await asyncio.wait_for(process.communicate(), 20)
+
+    assert process.returncode == 1
+    assert str(bad) in complaint.decode()
+    assert complaint.decode().count("\n") == 1
+
+
+# ---------------------------------------------------------------- loss
+
+
+async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(fast_plane, tmp_path, nodes=3) as ground:
+        await ground.create("statefulsets", a_stateful_set("set", 3))
+        pods = [await ground.ready_pod(f"set-{i}") for i in range(3)]
+        stays, leaves = pods[0], next(pod for pod in pods[1:] if pod["spec"]["nodeName"] == pods[1]["spec"]["nodeName"])
+        lost = leaves["spec"]["nodeName"]
+        assert stays["spec"]["nodeName"] != lost
+        await ground.control.lose(lost)
+
+        assert await says(leaves["status"]["podIP"], 0.3) == "silent"
+        name = leaves["metadata"]["name"]
+        await eventually(lambda: ground.pod(name), lambda pod: not is_ready(pod), "the pod of the lost node", 30)
+        assert is_ready(await ground.pod(stays["metadata"]["name"]))
+        await ground.delete_pod(name)  # nobody there carries it out
+        await ground.control.back(lost)
+        new = await ground.ready_pod(name, but=leaves["metadata"]["uid"])
+        await eventually(lambda: says(leaves["status"]["podIP"]), lambda answer: answer == "refused", "the old pod")
+        node = await eventually(lambda: ground.kube.get(f"/api/v1/nodes/{lost}"), is_ready, "the node")
+        assert new["metadata"]["uid"] != leaves["metadata"]["uid"]
+        assert node["metadata"]["name"] == lost
+
+
+async def test_a_pod_goes_on_over_the_loss_and_is_killed_by_a_reboot(fast_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
+        await ground.create("pods", a_pod("pod"))
+        pod = await ground.ready_pod("pod")
+        node = pod["spec"]["nodeName"]
+        await ground.control.lose(node)
+        await eventually(lambda: ground.pod("pod"), lambda seen: not is_ready(seen), "the pod", 30)
+        await ground.control.back(node)
+        again = await ground.ready_pod("pod")
+        assert main_status(again)["restartCount"] == 0
+        assert await says(pod["status"]["podIP"]) == "here"
+
+        await ground.control.lose(node)
+        await ground.control.back(node, rebooted=True)
+        await eventually(lambda: ground.pod("pod"), lambda seen: main_status(seen)["restartCount"] == 1 and is_ready(seen), "the pod")
+        assert await says(pod["status"]["podIP"]) == "here"
+
+
+async def test_what_happened_while_the_api_server_was_silent_is_made_up_for(fast_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
+        await ground.create("pods", a_pod("pod"))
+        await ground.ready_pod("pod")
+        fast_plane.pause_apiserver()
+        try:
+            await ground.control.kill(ground.namespace, "pod")
+
+            async def restarts() -> int:
+                return int((await ground.control.pods(ground.namespace))[0]["restarts"])
+
+            await eventually(restarts, lambda count: count == 1, "the container")
+        finally:
+            fast_plane.resume_apiserver()
+        await eventually(lambda: ground.pod("pod"), lambda pod: main_status(pod)["restartCount"] == 1 and is_ready(pod), "the report", 30)
