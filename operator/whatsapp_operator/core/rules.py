@@ -642,27 +642,26 @@ def _is_surplus(f: Facts, route: Route) -> bool:
     return f.operation is None and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
 
 
-def _asks(f: Facts) -> bool:
+def _asks(f: Facts, state: State) -> bool:
+    """Whether it is time to ask the client for its number of shards."""
     client = f.see.client
-    if client.asking or not f.webapp_ready or f.want.deleting:
+    if client.asking or not f.webapp_ready:
         return False
-    tuning = f.want.tuning
-    pause = tuning.ask_busy if f.is_unsettled else tuning.ask_steady
-    if client.silent_since is not None or client.login is Login.REFUSED:
-        pause = max(pause, timedelta(seconds=1))
-    return client.asked_at is None or f.see.now - client.asked_at >= pause
+    return client.asked_at is None or f.see.now - client.asked_at >= _pace(f, state, f.want.tuning.ask_steady)
 
 
 def _answered(want: Desired, see: Observed, operation: Operation, call: Call) -> Observed:
     """Return the look with what this process's own call came to."""
     if call.not_sent:
         return replace(see, operation=None)
-    if call.answer is Answer.REFUSED:
+    if call.answer is Answer.REFUSED and (call.fingerprint or call.banned):
         return replace(see, operation=None, refused_fingerprint=call.fingerprint, banned=see.banned or call.banned)
     if call.answer is None or operation.answer is not Answer.NONE:
         return see
     deadline = see.now + want.tuning.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
-    return replace(see, operation=replace(operation, answer=call.answer, deadline=deadline))
+    # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
+    answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
+    return replace(see, operation=replace(operation, answer=answer, deadline=deadline))
 
 
 def _settled_unknown(see: Observed, operation: Operation) -> Observed:
@@ -718,7 +717,7 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += _mending(f)
     actions += _tidying(f, busy)
     actions += _tells(f, frozenset(action.route.shard for action in moves))
-    if _asks(f):
+    if _asks(f, winner.state):
         actions.append(Ask())
     called = next((action.operation for action in actions if isinstance(action, SetShards)), None)
     settled = f.shards if f.is_settled and not f.missing and f.shards_are_fresh else f.see.settled_shards
@@ -732,7 +731,7 @@ def plan(want: Desired, see: Observed) -> Plan:
         refused_fingerprint=f.see.refused_fingerprint,
         banned=f.see.banned,
         holds=frozenset(_held(f)),
-        wake_after=_rest(f),
+        wake_after=_pace(f, winner.state, want.tuning.rest),
     )
 
 
@@ -749,9 +748,9 @@ def _held(f: Facts) -> Iterator[str]:
         yield "LacksCoreapps"
 
 
-def _rest(f: Facts) -> timedelta:
-    """Return how long the loop may sleep if nothing wakes it: as long as no time that a rule compares with can pass unseen."""
-    tuning = f.want.tuning
-    if f.is_unsettled:
-        return tuning.ask_busy if f.see.client.silent_since is None else timedelta(seconds=1)
-    return tuning.rest
+def _pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
+    """Return the time between two questions or looks: short while something moves, long while nothing does."""
+    if not f.is_unsettled:
+        return quiet
+    slow = state is State.STUCK or f.want.paused or f.see.client.silent_since is not None or f.see.client.login is Login.REFUSED
+    return min(quiet, timedelta(seconds=1)) if slow else f.want.tuning.ask_busy

@@ -9,7 +9,7 @@ from typing import Any
 
 from . import manifests
 from .facts import Facts
-from .model import Obj, Plan, Route
+from .model import Answer, Handover, Obj, Observed, Operation, Plan, Route, Say, Scale
 from .rules import objection
 
 EXPIRES_SOON = timedelta(days=30)
@@ -155,7 +155,7 @@ REDUNDANT: tuple[Word, ...] = (
         lambda f: failures_tolerated(f) < f.want.spares,
         lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready.",
     ),
-    Word("AsPromised", "True", lambda _: True, lambda f: f"{f.want.spares} spares are ready."),
+    Word("AsPromised", "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready."),
 )
 
 
@@ -300,10 +300,8 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
     return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
 
 
-def _operation(plan: Plan) -> dict[str, Any] | None:
-    operation = plan.operation
-    if operation is None:
-        return None
+def operation_entry(operation: Operation) -> dict[str, Any]:
+    """Return an intent as it stands in ``status.operation``. Times are to the millisecond: laws 4 and 6 compare them."""
     return _without_none(
         {
             "id": operation.id,
@@ -313,8 +311,8 @@ def _operation(plan: Plan) -> dict[str, Any] | None:
             "attempts": operation.attempts,
             "answer": str(operation.answer),
             "startedAt": manifests.timestamp(operation.started_at, milliseconds=True),
-            "deadline": manifests.timestamp(operation.deadline),
-            "settleBy": manifests.timestamp(operation.settle_by),
+            "deadline": manifests.timestamp(operation.deadline, milliseconds=True),
+            "settleBy": manifests.timestamp(operation.settle_by, milliseconds=True),
         }
     )
 
@@ -366,7 +364,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
             "webapps": f"{webapps_ready}/{f.want.webapps}",
         },
         "shardMap": _shard_map(f),
-        "operation": _operation(plan),
+        "operation": operation_entry(plan.operation) if plan.operation else None,
         "recentHandovers": _handovers(f) or None,
         "certificate": _certificate(f, plan),
         "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
@@ -384,3 +382,54 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
                 value = {**dict.fromkeys(before[key]), **value}
             body[key] = value
     return body or None
+
+
+# --- events: the story, told when a word changes ---------------------------------------------------------------------------
+
+WARNINGS = frozenset(
+    {"FailingOver", "Unserved", "NoSpareLeft", "SpareLost", "RestartOverdue", "WebappDown", "ClientSilent", "AnswerUnknown"}
+)
+"""Reasons whose event is a warning although no person must act."""
+
+
+def _reasons(status: Obj) -> dict[str, str]:
+    return {one["type"]: one["reason"] for one in status.get("conditions") or ()}
+
+
+def events(before: Obj, after: Obj) -> tuple[Say, ...]:
+    """Return what a report says anew: each condition whose reason changed, each reason once. Pure."""
+    earlier = _reasons(before)
+    said: dict[str, Say] = {}
+    for one in after["conditions"]:
+        changed = earlier.get(one["type"]) != one["reason"] and one["reason"] not in earlier.values()
+        if changed and one["reason"] not in said and one["reason"] not in {"Settled", "AsPromised", "NoSpareWanted", "Simulated", "Fit"}:
+            bad = one["reason"] in WARNINGS or (one["type"] in {"Stalled"} and one["status"] == "True")
+            said[one["reason"]] = Say(reason=one["reason"], message=one["message"], warning=bad)
+    done = before.get("operation")
+    if done and not after.get("operation") and after.get("shards") == done.get("to"):
+        message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
+        said["SetShardsDone"] = Say(reason="SetShardsDone", message=message)
+    return tuple(said.values())
+
+
+def set_shards_sent(operation: Operation) -> Say:
+    """Return the Event of a call that was noted and is being made."""
+    attempt = f", attempt {operation.attempts}" if operation.attempts > 1 else ""
+    message = f"{operation.origin or '?'} -> {operation.to} (id {operation.id}{attempt}): all Coreapps will restart."
+    return Say(reason="SetShardsSent", message=message)
+
+
+def plan_events(see: Observed, plan: Plan) -> tuple[Say, ...]:
+    """Return what is said before a plan is acted on: steps that may be over before the next report. Pure."""
+    said: list[Say] = []
+    if any(isinstance(action, Scale) for action in plan.actions):
+        said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
+    for action in plan.actions:
+        if isinstance(action, Handover) and not action.planned:
+            where = f" ({action.old.node})" if action.old and action.old.node else ""
+            message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
+            said.append(Say(reason="FailingOver", message=message, warning=True))
+    call = see.client.call
+    if call is not None and see.operation is not None and call.id == see.operation.id and call.answer is Answer.BUSY:
+        said.append(Say(reason="ServerBusy", message=f"Set Shards was answered: {call.detail}."))
+    return tuple(said)

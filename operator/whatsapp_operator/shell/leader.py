@@ -375,7 +375,7 @@ class Election:
     async def _pause(self, until: float) -> None:
         """Wait for news, at most until that time on our clock."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.0, until - self._clock())):
+            async with asyncio.timeout(max(0.001, until - self._clock())):  # never a busy loop, however the two clocks differ
                 await self._news.wait()
 
     def _complain(self, doing: str, error: Exception) -> None:

@@ -1,0 +1,102 @@
+"""Installs the operator into a local control plane as the chart would, and runs it as processes: with its own rights, never as admin."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.controlplane import ControlPlane
+from localkube.processes import Process, Spawner, stop
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
+NAME = "whatsapp-operator"
+NAMESPACE = "whatsapp-operator-system"
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return what an installation is: CRD, namespace, ServiceAccount, and the rules that the chart uses, bound to it."""
+    crd: dict[str, Any] = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
+
+    def rules(name: str) -> Any:
+        return yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
+
+    rbac = "rbac.authorization.k8s.io"
+    return [
+        crd,
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NAMESPACE}},
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules("cluster-rules.yaml")},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
+            "subjects": [subject],
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "Role",
+            "metadata": {"name": NAME, "namespace": NAMESPACE},
+            "rules": rules("lease-rules.yaml"),
+        },
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "RoleBinding",
+            "metadata": {"name": NAME, "namespace": NAMESPACE},
+            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME},
+            "subjects": [subject],
+        },
+    ]
+
+
+class Operators:
+    """Replicas of the operator as processes beside a local control plane."""
+
+    def __init__(self, plane: ControlPlane, folder: Path, *, env: Mapping[str, str] | None = None) -> None:
+        """Prepare; ``env`` adds settings of the operator. Processes end with this one."""
+        self._plane = plane
+        self._folder = folder
+        self._env = dict(env or {})
+        self._spawner = Spawner(leashed=True)
+        self.running: dict[str, Process] = {}
+
+    def install(self) -> None:
+        """Apply CRD and rights, and wait until the API server serves the CRD."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in manifests()))
+        self._plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+
+    def start(self, name: str) -> Process:
+        """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``."""
+        kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, NAME, self._folder / f"{name}.kubeconfig")
+        env = {
+            **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
+            "PYTHONPATH": str(REPOSITORY / "operator"),
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAME": name,
+            "POD_NAMESPACE": NAMESPACE,
+            **self._env,
+        }
+        command = [sys.executable, "-m", "whatsapp_operator"]
+        process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
+        self.running[name] = process
+        return process
+
+    def leader(self) -> str | None:
+        """Return the name of the replica whose process holds the Lease, or None."""
+        text = self._plane.kubectl("get", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
+        name = text.strip().rpartition("_")[0]
+        return name if name in self.running and self.running[name].alive() else None
+
+    def close(self) -> None:
+        """End the replicas that still run: SIGTERM first, so that the Lease is released."""
+        stop(self.running.values())
+        self._spawner.close()

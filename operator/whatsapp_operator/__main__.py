@@ -1,0 +1,130 @@
+"""Reads the settings, builds the shell, campaigns for leadership, runs Kopf."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import signal
+import sys
+import weakref
+from contextlib import suppress
+from datetime import timedelta
+
+import kopf
+import prometheus_client
+
+from .core.model import Key
+from .settings import SettingError, Settings
+from .shell import handlers
+from .shell.act import Hands
+from .shell.clock import SystemClock
+from .shell.kube import KubeError, LightKube
+from .shell.leader import Election, Leadership, Timings
+from .shell.observe import Observer
+from .shell.probe import Tethers
+from .shell.reconcile import Reconciler
+from .shell.wabiz import Desks
+
+log = logging.getLogger("whatsapp_operator")
+
+
+class Operator:
+    """The whole shell, built once."""
+
+    def __init__(self, settings: Settings) -> None:
+        """Build everything; nothing is sent yet. KubeError if the way to the API server cannot be read."""
+        self._settings = settings
+        clock = SystemClock()
+        kube = LightKube.from_kubeconfig(settings.kubeconfig)
+        timings = Timings(duration=settings.lease_seconds, renew_deadline=settings.renew_deadline_seconds, retry=settings.retry_seconds)
+        self._election = Election(
+            kube,
+            namespace=settings.namespace,
+            name=settings.lease_name,
+            identity=settings.identity,
+            timings=timings,
+            watch=kube.watch,
+        )
+        self._kube = kube
+        self._tethers = Tethers(clock=clock, wake=self._wake)
+        self._desks = Desks(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
+        fenced = kube.fenced(self._election)
+        self._reconciler = Reconciler(
+            kube=fenced,
+            observer=Observer(
+                kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, image=settings.image, tuning=settings.tuning
+            ),
+            hands=Hands(kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity),
+            clock=clock,
+            forget=self._forget,
+            namespaces=settings.watch_namespaces,
+        )
+
+    def _wake(self, key: Key) -> None:
+        self._reconciler.wake(key)
+
+    def _forget(self, key: Key) -> None:
+        self._tethers.hold(key, {})
+        self._desks.forget(key)
+
+    async def _lead(self, leadership: Leadership) -> None:
+        """Be the leader until cancelled; when this returns nothing of ours writes any more."""
+        log.info("leading, epoch %s", leadership.epoch)
+        try:
+            await self._reconciler.run(leadership)
+        finally:
+            await self._desks.close()
+            await self._tethers.close()
+            log.info("no longer leading")
+
+    async def run(self) -> None:
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease and end."""
+        stop = asyncio.Event()
+        ours: weakref.WeakSet[asyncio.Task[object]] = weakref.WeakSet()
+        settings = self._settings
+        # Kopf cancels at its end every task that it does not know; those that wait for the end of our work are ours.
+        campaign = asyncio.create_task(self._election.run(self._lead), name="campaign")
+        watch = await kopf.spawn_tasks(
+            registry=handlers.registry(self._wake, lambda: handlers.connection(settings.kubeconfig)),
+            settings=handlers.settings(),
+            clusterwide=not settings.watch_namespaces,
+            namespaces=settings.watch_namespaces,
+            stop_flag=stop,
+            standalone=True,
+        )
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
+        ours.update(asyncio.all_tasks() - set(watch))
+        stopping = asyncio.create_task(stop.wait(), name="stop")
+        ours.add(stopping)
+        watching = asyncio.create_task(kopf.run_tasks(watch, ignored=ours), name="watch")
+        await asyncio.wait([campaign, stopping, watching], return_when=asyncio.FIRST_COMPLETED)
+        # The Lease first: our successor waits for nothing else.
+        campaign.cancel()
+        with suppress(asyncio.CancelledError):
+            await campaign
+        stop.set()
+        await watching
+        await self._kube.close()
+
+
+async def _main(settings: Settings) -> None:
+    await Operator(settings).run()
+
+
+def main() -> None:
+    """Run the operator; a setting or kubeconfig that cannot be used ends it with one sentence and status 2."""
+    try:
+        settings = Settings.from_env()
+        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+        handlers.quieten()
+        if settings.metrics_port:
+            prometheus_client.start_http_server(settings.metrics_port)
+        asyncio.run(_main(settings))
+    except (SettingError, KubeError) as error:
+        sys.exit(f"whatsapp-operator: {error}")
+
+
+if __name__ == "__main__":
+    main()

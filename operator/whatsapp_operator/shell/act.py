@@ -1,0 +1,308 @@
+"""Every write: one small function for each action. Obeys the plan and decides nothing; a shard stops at its first failure, others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+import secrets
+import string
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import (
+    Action,
+    Annotate,
+    Apply,
+    Ask,
+    Create,
+    Delete,
+    GenerateSecret,
+    Handover,
+    Relabel,
+    Say,
+    Scale,
+    SetShards,
+    Strip,
+    Tell,
+    Touch,
+)
+
+from . import kube as door
+from .clock import Clock
+from .kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Refused, TestFailed
+from .observe import Look, Memory
+from .probe import Coreapps
+from .wabiz import Clients
+
+log = logging.getLogger(__name__)
+
+MOVED_ON = (AlreadyExists, Conflict, NotFound, TestFailed)
+"""Answers that say that the cluster is no longer as it was looked at: nothing is wrong, the next look judges anew."""
+CERTIFICATE_LIFETIME = timedelta(days=3650)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round of acts came to."""
+
+    wrote: bool = False
+    """Something changed, so that the next look is due at once."""
+    moved_on: bool = False
+    """The cluster is no longer as it was looked at."""
+    failed: list[str] = field(default_factory=list)
+    """One sentence for each act that could not be done."""
+
+
+class Hands:
+    """Does what plans say."""
+
+    def __init__(self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str) -> None:
+        """Prepare; ``kube`` is fenced by our lease. ``identity`` signs Events."""
+        self._kube = kube
+        self._clients = clients
+        self._coreapps = coreapps
+        self._clock = clock
+        self._identity = identity
+
+    async def perform(self, look: Look, actions: Iterable[Action], memory: Memory) -> Outcome:
+        """Do all actions of a plan but Set Shards, which follows its note; handovers first, and all of them together."""
+        outcome = Outcome()
+        todo = [action for action in actions if not isinstance(action, SetShards)]
+        handovers = [action for action in todo if isinstance(action, Handover)]
+        await self._hand_over(look, handovers, memory, outcome)
+        if handovers and (outcome.failed or outcome.moved_on):
+            # The wish stands until it came true.
+            todo = [action for action in todo if not isinstance(action, Annotate)]
+        memory.untold = False
+        rest = [action for action in todo if not isinstance(action, Handover)]
+        await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
+        return outcome
+
+    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> None:
+        try:
+            done = await self._do(look, action, memory)
+        except MOVED_ON as answer:
+            log.debug("%s: %s", look.want.key, answer)
+            outcome.moved_on = True
+            memory.slow = None
+        except KubeError as error:
+            outcome.failed.append(str(error))
+            if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret):
+                memory.refused = str(error)
+        else:
+            outcome.wrote |= done
+            if isinstance(action, Create | GenerateSecret):
+                memory.refused = None
+
+    async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
+        """Do one action; return whether something changed that the next look would see."""
+        if isinstance(action, Create | GenerateSecret | Apply | Delete):
+            # What was read of slow objects is no longer so.
+            memory.slow = None
+        match action:
+            case Tell():
+                memory.untold |= not await self._coreapps.tell(action)
+                return False
+            case Ask():
+                self._clients.ask(look.want.key, look.access)
+                return False
+            case Say():
+                await self.say(look, action)
+                return False
+            case Create() | GenerateSecret() | Apply() | Delete() | Scale():
+                await self._write_object(look, action)
+            case _:
+                await self._write_marks(look, action)
+        return True
+
+    async def _write_object(self, look: Look, action: Create | GenerateSecret | Apply | Delete | Scale) -> None:
+        """Write a whole object, or the number of Coreapps."""
+        namespace = look.want.key.namespace
+        match action:
+            case Create(obj=obj):
+                await self._kube.create(dict(obj))
+            case GenerateSecret():
+                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.now()))
+            case Apply(obj=obj, uid=uid):
+                await self._kube.apply({**obj, "metadata": {**obj["metadata"], "uid": uid}})
+            case Delete(ref=ref, uid=uid, resource_version=version):
+                kind = next(kind for kind in door.KINDS if kind.kind == ref.kind)
+                await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
+            case Scale(ref=ref, resource_version=version, replicas=replicas):
+                body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+                await self._kube.patch_merge(door.STATEFULSET, namespace, ref.name, body)
+
+    async def _write_marks(self, look: Look, action: Action) -> None:
+        """Write labels of a pod, or annotations."""
+        namespace = look.want.key.namespace
+        match action:
+            case Touch(route=route, nonce=nonce):
+                await self._kube.patch_merge(door.SERVICE, namespace, route.name, manifests.touch_patch(route, nonce))
+            case Strip(coreapp=pod):
+                await self._kube.patch_json(door.POD, namespace, pod.name, manifests.strip_patch(pod))
+            case Relabel(coreapp=pod, route=route):
+                patch = manifests.label_patch(pod, route.shard, route.epoch or manifests.NO_EPOCH)
+                await self._kube.patch_json(door.POD, namespace, pod.name, patch)
+            case Annotate(name=name, value=value):
+                version = look.see.resource_version
+                body = {"metadata": {"resourceVersion": version, "annotations": {name: value}}}
+                await self._kube.patch_merge(door.WAC, namespace, look.want.key.name, body)
+            case _:
+                msg = f"no function for {type(action).__name__}"
+                raise AssertionError(msg)
+
+    # --- the handover: prepare, commit, tell (DESIGN section 5); tidying is the next look's ---------------------------
+
+    async def _hand_over(self, look: Look, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
+        """Prepare all, commit those that are prepared, tell those that are committed. Nothing here waits for an old holder."""
+        prepared = await self._each(handovers, lambda one: self._prepare(look, one), outcome)
+        committed = await self._each(prepared, lambda one: self._commit(look, one, memory), outcome)
+        outcome.wrote |= bool(prepared)
+        await asyncio.gather(*(self._tell_both(one) for one in committed))
+        await self.tell_story(look, [handed_over(one, memory.commit_times.get(str(one.epoch))) for one in committed])
+
+    async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
+        results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
+        done: list[Handover] = []
+        for one, result in zip(handovers, results, strict=True):
+            if result is None:
+                done.append(one)
+            elif isinstance(result, MOVED_ON):
+                outcome.moved_on = True
+            elif isinstance(result, KubeError):
+                outcome.failed.append(str(result))
+            else:
+                raise result
+        return done
+
+    async def _prepare(self, look: Look, one: Handover) -> None:
+        patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
+        await self._kube.patch_json(door.POD, look.want.key.namespace, one.to.name, patch)
+
+    async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
+        now = self._clock.now()
+        patch = manifests.commit_patch(look.want.key, one, now)
+        await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        memory.commit_times[str(one.epoch)] = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
+
+    async def _tell_both(self, one: Handover) -> None:
+        report = one.to.report
+        shards = report.shards if report is not None and report.shards is not None else one.shards
+        if shards is None:
+            return
+        route, epoch = one.route, str(one.epoch)
+        messages = [Tell(coreapp=one.to, shards=shards, shard=route.shard, epoch=epoch)]
+        if one.old is not None and one.old.ip is not None:
+            messages.append(Tell(coreapp=one.old, shards=shards, shard=route.shard, epoch=epoch, holder=one.to))
+        # Only the new holder is waited for: the old one may be dead, and then takes its time to say nothing.
+        first, *others = [asyncio.create_task(self._coreapps.tell(message)) for message in messages]
+        for task in others:
+            task.add_done_callback(_listened)
+        await first
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    async def say(self, look: Look, event: Say) -> None:
+        """Write an Event about the cluster."""
+        key, now = look.want.key, manifests.timestamp(self._clock.now())
+        await self._kube.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"{key.name}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
+                "involvedObject": {
+                    "apiVersion": manifests.API_VERSION,
+                    "kind": "WhatsAppCluster",
+                    "name": key.name,
+                    "namespace": key.namespace,
+                    "uid": look.want.uid,
+                },
+                "type": "Warning" if event.warning else "Normal",
+                "reason": event.reason,
+                "message": event.message[:1024],
+                "source": {"component": "whatsapp-operator"},
+                "reportingComponent": "multiconnect.dev/whatsapp-operator",
+                "reportingInstance": self._identity,
+                "firstTimestamp": now,
+                "lastTimestamp": now,
+                "count": 1,
+            }
+        )
+
+    async def _say_quietly(self, look: Look, event: Say) -> None:
+        """Write an Event; one that cannot be written is no reason to stop."""
+        try:
+            await self.say(look, event)
+        except KubeError as error:
+            log.warning("%s: %s", look.want.key, error)
+
+    async def tell_story(self, look: Look, events: Iterable[Say]) -> None:
+        """Write the Events of a report."""
+        await asyncio.gather(*(self._say_quietly(look, event) for event in events))
+
+    # --- the call ---------------------------------------------------------------------------------------------------
+
+    def set_shards(self, look: Look, action: SetShards, noted_at: float) -> None:
+        """Begin the call whose intent stands in status since ``noted_at``."""
+        self._clients.set_shards(look.want.key, look.access, look.credentials, action.operation, noted_at)
+
+
+def _listened(task: asyncio.Task[bool]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def handed_over(one: Handover, commit_milliseconds: int | None) -> Say:
+    """Return the Event of a committed handover."""
+    old = one.route.holder
+    took = f", commit {commit_milliseconds} ms" if commit_milliseconds is not None else ""
+    if old is None:
+        return Say(reason="HandedOver", message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
+    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence}){took}."
+    return Say(reason="HandedOver", message=message)
+
+
+# --- Secrets that are drawn once -------------------------------------------------------------------------------------
+
+
+def filled_secret(action: GenerateSecret, now: datetime) -> dict[str, Any]:
+    """Return the Secret with drawn content: a password, or a self-signed certificate for ``action.host_names``."""
+    data = _certificate(action.host_names, now) if action.recipe == "tls" else _password()
+    return {**action.obj, "data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
+
+
+def _password() -> dict[str, bytes]:
+    """8 to 64 characters with a digit, an upper, a lower and a special one (whatsapp-client.md section 3.1)."""
+    drawn = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
+    return {"username": b"admin", "password": f"{drawn}aA1!".encode(), "initialPassword": b"secret"}
+
+
+def _certificate(host_names: tuple[str, ...], now: datetime) -> dict[str, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_names[0][:64])])
+    start = now.astimezone(UTC) - timedelta(minutes=5)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + CERTIFICATE_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in host_names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"tls.crt": pem, "tls.key": private, "ca.crt": pem}

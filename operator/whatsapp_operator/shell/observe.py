@@ -1,0 +1,453 @@
+"""Every read: one look at a cluster becomes one frozen value. What could not be read raises; it never reads as "is not there"."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import binascii
+import hashlib
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime
+from typing import Any
+
+import msgspec
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import (
+    Account,
+    AccountSecret,
+    Answer,
+    Coreapp,
+    Desired,
+    Key,
+    Obj,
+    Observed,
+    Operation,
+    Ref,
+    Report,
+    Switchover,
+    Tuning,
+    Workload,
+)
+
+from . import kube as door
+from .clock import Clock
+from .kube import Kube
+from .probe import Coreapps
+from .wabiz import Access, Clients, Credentials
+
+SLOW_FOR = 5.0
+"""Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
+VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
+
+
+# --- the spec ---------------------------------------------------------------------------------------------------------
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
+
+
+class _SecretRef(_Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class _Account(_Struct, frozen=True, kw_only=True):
+    country_code: str
+    phone_number: str
+    secret_ref: _SecretRef | None = None
+    registered_at: datetime | None = None
+
+
+class _Storage(_Struct, frozen=True, kw_only=True):
+    size: str
+
+
+class _Simulator(_Struct, frozen=True, kw_only=True):
+    restart_seconds: int = 45
+    storage: _Storage | None = None
+
+
+class _Client(_Struct, frozen=True, kw_only=True):
+    type: str
+    simulator: _Simulator = _Simulator()
+
+
+class _Webapp(_Struct, frozen=True, kw_only=True):
+    replicas: int = 2
+
+
+class _Failover(_Struct, frozen=True, kw_only=True):
+    mode: str = "Automatic"
+
+
+class _Spec(_Struct, frozen=True, kw_only=True):
+    shards: int
+    client: _Client
+    spares: int = 1
+    paused: bool = False
+    account: _Account | None = None
+    webapp: _Webapp = _Webapp()
+    failover: _Failover = _Failover()
+
+
+class SpecError(Exception):
+    """A WhatsAppCluster that the schema let through cannot be read; the message names the field."""
+
+
+def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
+    """Return what a WhatsAppCluster wants; SpecError names the field that cannot be read."""
+    meta = obj["metadata"]
+    key = Key(meta["namespace"], meta["name"])
+    try:
+        spec = msgspec.convert(obj.get("spec") or {}, _Spec)
+    except msgspec.ValidationError as error:
+        msg = f"WhatsAppCluster {key}: spec: {error}. Is the CRD of this release installed?"
+        raise SpecError(msg) from None
+    notes: Mapping[str, str] = meta.get("annotations") or {}
+    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
+    switchovers, problem = switchovers_of(text)
+    account = spec.account
+    return Desired(
+        key=key,
+        uid=meta["uid"],
+        generation=int(meta.get("generation", 0)),
+        shards=spec.shards,
+        spares=spec.spares,
+        paused=spec.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
+        manual=spec.failover.mode == "Manual",
+        restart_seconds=spec.client.simulator.restart_seconds,
+        storage=spec.client.simulator.storage.size if spec.client.simulator.storage else None,
+        account=Account(
+            country_code=account.country_code,
+            phone_number=account.phone_number,
+            secret_name=account.secret_ref.name if account.secret_ref else None,
+            registered_at=account.registered_at,
+        )
+        if account
+        else None,
+        webapps=spec.webapp.replicas,
+        switchovers=switchovers,
+        switchover_text=text,
+        switchover_problem=problem,
+        deleting=meta.get("deletionTimestamp") is not None,
+        image=image,
+        tuning=tuning,
+    )
+
+
+def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
+    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and what is wrong with the rest, if anything."""
+    wishes: list[Switchover] = []
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"(\d{1,2})(?:=([a-z0-9][a-z0-9-]*))?", part)
+        if match is None:
+            return (), f"Annotation {manifests.SWITCHOVER_ANNOTATION} says {part[:60]!r}; write a shard such as 0, or 0=<pod>."
+        wishes.append(Switchover(shard=int(match[1]), to=match[2]))
+    return tuple(wishes), None
+
+
+# --- pods -------------------------------------------------------------------------------------------------------------
+
+
+def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
+    return next((one for one in conditions or () if one.get("type") == kind), {})
+
+
+def _is_terminated(status: Obj, container: str) -> bool:
+    """Whether the container has ended and does not run now: terminated, or waiting to be started again."""
+    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
+    now = state.get("state") or {}
+    return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
+
+
+def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None) -> Coreapp | None:
+    """Return the Coreapp that a pod is, or None if its name has no ordinal."""
+    meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
+    ordinal = meta["name"].rpartition("-")[2]
+    if not ordinal.isdigit():
+        return None
+    labels = dict(meta.get("labels") or {})
+    scheduled = _condition(status.get("conditions"), "PodScheduled")
+    return Coreapp(
+        name=meta["name"],
+        uid=meta["uid"],
+        ordinal=int(ordinal),
+        resource_version=meta["resourceVersion"],
+        node=spec.get("nodeName"),
+        ip=status.get("podIP"),
+        phase=status.get("phase", "Pending"),
+        ready=_condition(status.get("conditions"), "Ready").get("status") == "True",
+        deleting=meta.get("deletionTimestamp") is not None,
+        terminated=_is_terminated(status, "coreapp"),
+        revision=labels.get("controller-revision-hash"),
+        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else None,
+        labels=labels,
+        report=report,
+        broken_at=broken_at,
+    )
+
+
+def _is_ready(pod: Obj) -> bool:
+    ready = _condition((pod.get("status") or {}).get("conditions"), "Ready").get("status") == "True"
+    return ready and pod["metadata"].get("deletionTimestamp") is None
+
+
+def _component(obj: Obj) -> str:
+    return str((obj["metadata"].get("labels") or {}).get(manifests.COMPONENT_LABEL, ""))
+
+
+# --- the status as it was -----------------------------------------------------------------------------------------------
+
+
+def operation_of(status: Obj) -> Operation | None:
+    """Return the intent that stands in status, or None. An intent that cannot be read counts as noted and unanswered."""
+    entry = status.get("operation")
+    if not entry:
+        return None
+    started = manifests.moment(str(entry.get("startedAt", "")))
+    settle = manifests.moment(str(entry.get("settleBy", "")))
+    far = manifests.moment("9999-01-01T00:00:00Z")
+    early = manifests.moment("1970-01-01T00:00:00Z")
+    if far is None or early is None:
+        raise AssertionError
+    return Operation(
+        id=str(entry["id"]),
+        origin=entry.get("from"),
+        to=int(entry["to"]),
+        leader_epoch=int(entry.get("leaderEpoch", 0)),
+        started_at=started or early,
+        settle_by=settle or far,
+        deadline=manifests.moment(str(entry.get("deadline", ""))) or started or early,
+        attempts=int(entry.get("attempts", 1)),
+        answer=Answer(entry.get("answer", "None")),
+    )
+
+
+# --- Secrets ------------------------------------------------------------------------------------------------------------
+
+
+def _decoded(secret: Obj | None, key: str) -> str | None:
+    """Return a key of a Secret as text; None if it is not there or no text."""
+    text = ((secret or {}).get("data") or {}).get(key)
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(text).decode().strip()
+    except (binascii.Error, UnicodeDecodeError):
+        return ""
+
+
+def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
+    """Return what is to be known of the account's Secret; never its content."""
+    if secret is None:
+        return AccountSecret(missing=f"Secret {name}")
+    certificate, pin = _decoded(secret, "certificate"), _decoded(secret, "pin")
+    try:
+        raw = base64.b64decode("".join((certificate or "").split()), validate=True)
+    except (binascii.Error, ValueError):
+        raw = b""
+    return AccountSecret(
+        has_certificate=certificate is not None,
+        well_formed=bool(raw),
+        fingerprint=hashlib.sha256(raw).hexdigest() if raw else None,
+        expires_at=manifests.moment(_decoded(secret, "expiresAt") or ""),
+        pin_well_formed=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
+    )
+
+
+# --- the look -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """One look: what is wanted, what is seen, and what acts need beside it. Its repr shows nothing secret."""
+
+    want: Desired
+    see: Observed
+    access: Access = field(repr=False)
+    credentials: Credentials = field(repr=False)
+
+
+@dataclass(slots=True)
+class Slow:
+    """What the last look read of objects that no failover depends on."""
+
+    read_at: float
+    objects: dict[Ref, Obj]
+    secrets: Mapping[str, Obj | None] = field(repr=False)
+    taken: tuple[Ref, ...] = ()
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
+
+    slow: Slow | None = None
+    since: dict[str, datetime] = field(default_factory=dict)
+    commit_times: dict[str, int] = field(default_factory=dict)
+    refused: str | None = None
+    untold: bool = False
+    """A Coreapp did not take what it was told; it is told again soon."""
+
+
+class Observer:
+    """Reads everything about one cluster at a time."""
+
+    def __init__(self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, image: str, tuning: Tuning) -> None:
+        """Prepare; nothing is read yet."""
+        self._kube = kube
+        self._clients = clients
+        self._coreapps = coreapps
+        self._clock = clock
+        self._image = image
+        self._tuning = tuning
+
+    async def look(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Look | None:
+        """Return one look at a cluster, or None if the API server says that it is not there.
+
+        Raises KubeError if anything could not be read, SpecError if its spec cannot be.
+        """
+        labels = manifests.cluster_labels(key.name)
+        async with asyncio.TaskGroup() as group:
+            cluster_task = group.create_task(self._kube.get(door.WAC, key.namespace, key.name))
+            # Routes are read before pods: a label that is newer than its Service is then seen as pending, never as dead.
+            services_task = group.create_task(self._kube.list(door.SERVICE, key.namespace, labels))
+            sets_task = group.create_task(self._kube.list(door.STATEFULSET, key.namespace, labels))
+            pods_task = group.create_task(self._list_after(services_task, door.POD, key.namespace, labels))
+        cluster, services, sets, pods = cluster_task.result(), services_task.result(), sets_task.result(), pods_task.result()
+        if cluster is None:
+            return None
+        want = desired_of(cluster, image=self._image, tuning=self._tuning)
+        fast = [*services, *sets]
+        slow = await self._slow(want, memory, fast)
+        objects = {**slow.objects, **_by_ref(fast, want.uid)}
+        mine = [pod for pod in pods if _component(pod) == "coreapp"]
+        addresses = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in mine if (pod.get("status") or {}).get("podIP")}
+        self._coreapps.hold(key, addresses)
+        webapps = [pod for pod in pods if _component(pod) == "webapp" and _is_ready(pod) and pod["status"].get("podIP")]
+        status: Obj = cluster.get("status") or {}
+        secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
+        certificate: Obj = status.get("certificate") or {}
+        see = Observed(
+            now=self._clock.now(),
+            nonce=nonce,
+            leader_epoch=leader_epoch,
+            generation=want.generation,
+            resource_version=cluster["metadata"]["resourceVersion"],
+            status=status,
+            objects=objects,
+            taken=slow.taken,
+            refused=memory.refused,
+            statefulset=_workload(objects.get(manifests.coreapp_statefulset(key.name))),
+            webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
+            coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
+            routes=tuple(
+                sorted(
+                    (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
+                    key=lambda route: route.shard,
+                )
+            ),
+            operation=operation_of(status),
+            settled_shards=status.get("settledShards"),
+            refused_fingerprint=certificate.get("refusedFingerprint"),
+            banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
+            client=self._clients.seen(key),
+            account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
+            commit_times=dict(memory.commit_times),
+            since=dict(memory.since),
+        )
+        return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
+
+    async def _list_after(
+        self, first: asyncio.Task[list[dict[str, Any]]], kind: door.Kind, namespace: str, labels: Mapping[str, str]
+    ) -> list[dict[str, Any]]:
+        await asyncio.wait([first])
+        return await self._kube.list(kind, namespace, labels)
+
+    def _coreapp(self, pod: Obj) -> Coreapp | None:
+        uid = pod["metadata"]["uid"]
+        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid))
+
+    async def _slow(self, want: Desired, memory: Memory, fast: Iterable[Obj]) -> Slow:
+        now = self._clock.monotonic()
+        if memory.slow is not None and now - memory.slow.read_at < SLOW_FOR:
+            return memory.slow
+        namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
+        kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
+        names = [manifests.admin_secret_name(want.key.name), manifests.tls_secret_name(want.key.name)]
+        if want.account is not None and want.account.secret_name is not None:
+            names.append(want.account.secret_name)
+        async with asyncio.TaskGroup() as group:
+            lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
+            gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
+        secrets = {name: task.result() for name, task in zip(names, gets, strict=True)}
+        read = [obj for task in lists for obj in task.result()]
+        read += [obj for name in names[:2] if (obj := secrets[name]) is not None]
+        there = {**_by_ref(read, want.uid), **_by_ref(fast, want.uid)}
+        foreign = [_ref(obj) for obj in (*read, *fast) if _ref(obj) not in there]
+        taken = (*foreign, *await self._taken(want, {*there, *foreign}))
+        own = {ref: obj for ref, obj in _by_ref(read, want.uid).items() if ref.kind != "Secret"}
+        own |= {ref: _without_content(obj) for ref, obj in _by_ref(read, want.uid).items() if ref.kind == "Secret"}
+        memory.slow = Slow(read_at=now, objects=own, secrets=secrets, taken=tuple(taken))
+        return memory.slow
+
+    async def _taken(self, want: Desired, there: set[Ref]) -> list[Ref]:
+        """Return which of the names that we need are held by objects that are not found by our label."""
+        needed = manifests.upkeep(want, webapp_replicas=1, resharding=False)
+        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there]
+        found = await asyncio.gather(*(self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]) for obj in missing))
+        return [_ref(obj) for obj in found if obj is not None and not manifests.is_owned(obj, want.uid)]
+
+
+def _ref(obj: Obj) -> Ref:
+    return Ref(obj["kind"], obj["metadata"]["name"])
+
+
+def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
+    return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
+
+
+def _without_content(secret: Obj) -> Obj:
+    return {key: value for key, value in secret.items() if key not in {"data", "stringData"}}
+
+
+def _workload(obj: Obj | None) -> Workload | None:
+    if obj is None:
+        return None
+    status = obj.get("status") or {}
+    return Workload(
+        uid=obj["metadata"]["uid"],
+        resource_version=obj["metadata"]["resourceVersion"],
+        replicas=int(obj["spec"].get("replicas", 1)),
+        ready=int(status.get("readyReplicas", 0)),
+        revision=status.get("updateRevision"),
+    )
+
+
+def _access(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
+    admin = slow.secrets.get(manifests.admin_secret_name(want.key.name))
+    return Access(
+        addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
+        server_name=manifests.webapp_host(want.key),
+        authority=_decoded(slow.secrets.get(manifests.tls_secret_name(want.key.name)), "ca.crt"),
+        username=_decoded(admin, "username") or "admin",
+        password=_decoded(admin, "password") or "",
+        initial_password=_decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
+    )
+
+
+def _credentials(want: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
+    if want.account is None:
+        # The stand-in's made-up account.
+        return Credentials(country_code="1", phone_number="6315550000")
+    certificate = _decoded(secret, "certificate")
+    return Credentials(
+        country_code=want.account.country_code,
+        phone_number=want.account.phone_number,
+        pin=_decoded(secret, "pin"),
+        certificate="".join(certificate.split()) if certificate else None,
+        fingerprint=account.fingerprint if account else None,
+    )

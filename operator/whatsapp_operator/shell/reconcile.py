@@ -1,0 +1,212 @@
+"""The loop: look, plan, note, act, report, rest. One writer per cluster, and only while this process leads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from datetime import timedelta
+from typing import Any
+
+from whatsapp_operator.core import rules, status
+from whatsapp_operator.core.model import Key, Plan, Say, SetShards
+
+from . import kube as door
+from .act import Hands, Outcome
+from .clock import Clock, draw_nonce
+from .kube import Conflict, Kube, KubeError, NotFound
+from .leader import Leadership
+from .observe import Look, Memory, Observer, SpecError
+
+log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 12
+"""Rounds of look, plan, act before a report is due in any case."""
+SOON = timedelta(milliseconds=500)
+"""Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
+FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One cluster's loop: its task, what wakes it, and what it remembers."""
+
+    key: Key
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    memory: Memory = field(default_factory=Memory)
+    task: asyncio.Task[None] | None = None
+    told: set[tuple[str, str]] = field(default_factory=set)
+
+
+class Reconciler:
+    """All loops of this process."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        observer: Observer,
+        hands: Hands,
+        clock: Clock,
+        forget: Callable[[Key], None],
+        nonce: Callable[[], str] = draw_nonce,
+        namespaces: Iterable[str] = (),
+    ) -> None:
+        """Prepare; ``run`` starts. ``forget`` lets go of all that doors hold of a cluster."""
+        self._kube = kube
+        self._observer = observer
+        self._hands = hands
+        self._clock = clock
+        self._forget = forget
+        self._nonce = nonce
+        self._namespaces = tuple(namespaces)
+        self._clusters: dict[Key, Cluster] = {}
+        self._leadership: Leadership | None = None
+
+    def wake(self, key: Key) -> None:
+        """Say that something about a cluster changed. Does nothing while this process does not lead."""
+        leadership = self._leadership
+        if leadership is None or (self._namespaces and key.namespace not in self._namespaces):
+            return
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            cluster = self._clusters[key] = Cluster(key)
+            cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {key}")
+        cluster.woken.set()
+
+    async def run(self, leadership: Leadership) -> None:
+        """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
+        self._leadership = leadership
+        try:
+            await self._find_all()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._leadership = None
+            tasks = [cluster.task for cluster in self._clusters.values() if cluster.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for key in tuple(self._clusters):
+                self._forget(key)
+            self._clusters.clear()
+
+    async def _find_all(self) -> None:
+        """Wake every cluster that there is; from then on events do."""
+        pause = FIRST_RETRY
+        while True:
+            try:
+                for namespace in self._namespaces or (None,):
+                    for obj in await self._kube.list(door.WAC, namespace, None):
+                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]))
+            except KubeError as error:
+                log.warning("The clusters could not be listed: %s", error)
+                await asyncio.sleep(pause)
+                pause = min(pause * 2, LAST_RETRY)
+            else:
+                return
+
+    async def _keep(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Run one cluster's loop until the cluster is gone."""
+        pause = FIRST_RETRY
+        while True:
+            cluster.woken.clear()
+            try:
+                rest = await self._tick(cluster, leadership)
+                pause = FIRST_RETRY
+            except Exception as error:
+                # The loop ends with the cluster or our leadership, never by an error.
+                _complain(cluster.key, error)
+                rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
+            if rest is None:
+                self._clusters.pop(cluster.key, None)
+                self._forget(cluster.key)
+                return
+            with suppress(TimeoutError):
+                async with asyncio.timeout(rest.total_seconds()):
+                    await cluster.woken.wait()
+
+    async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
+        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
+        for rounds_left in reversed(range(MOST_ROUNDS)):
+            look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
+            if look is None:
+                return None
+            plan = rules.plan(look.want, look.see)
+            outcome = await self._act(cluster, look, plan)
+            moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
+            if moving and rounds_left:
+                continue
+            reported = look.want.deleting or await self._report(cluster, look, plan)
+            if moving or not reported:
+                cluster.woken.set()
+            rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
+            return min(rest, SOON) if outcome.failed or cluster.memory.untold else rest
+        return timedelta(0)
+
+    def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
+        memory, now = cluster.memory, look.see.now
+        memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
+        epochs = {route.epoch for route in look.see.routes}
+        memory.commit_times = {epoch: took for epoch, took in memory.commit_times.items() if epoch in epochs}
+
+    async def _act(self, cluster: Cluster, look: Look, plan: Plan) -> Outcome:
+        """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
+        self._remember(cluster, look, plan)
+        outcome = await self._hands.perform(look, plan.actions, cluster.memory)
+        for sentence in outcome.failed:
+            log.warning("%s: %s", look.want.key, sentence)
+        call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
+        if call is not None and not (outcome.wrote or outcome.failed or outcome.moved_on):
+            noted_at = self._clock.monotonic()
+            if await self._write_status(look, {"operation": status.operation_entry(call.operation)}):
+                self._hands.set_shards(look, call, noted_at)
+                await self._hands.tell_story(look, [status.set_shards_sent(call.operation)])
+                outcome.wrote = True
+            else:
+                outcome.moved_on = True
+        await self._hands.tell_story(look, self._new_words(cluster, status.plan_events(look.see, plan)))
+        return outcome
+
+    async def _report(self, cluster: Cluster, look: Look, plan: Plan) -> bool:
+        """Write the status if it differs; return False if the cluster has changed since the look."""
+        f = rules.facts(look.want, look.see)
+        after = status.report(f, plan)
+        body = status.patch(look.see.status, after)
+        if body is None:
+            return True
+        if not await self._write_status(look, body):
+            return False
+        await self._hands.tell_story(look, self._new_words(cluster, status.events(look.see.status, after)))
+        return True
+
+    async def _write_status(self, look: Look, body: dict[str, Any]) -> bool:
+        key = look.want.key
+        patch = {"metadata": {"resourceVersion": look.see.resource_version}, "status": body}
+        try:
+            await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+        except (Conflict, NotFound) as answer:
+            log.debug("%s: %s", key, answer)
+            return False
+        return True
+
+    def _new_words(self, cluster: Cluster, events: Iterable[Say]) -> list[Say]:
+        """Leave out what was said with just these words since the reason changed."""
+        fresh: list[Say] = []
+        for event in events:
+            if (event.reason, event.message) not in cluster.told:
+                cluster.told = {(reason, text) for reason, text in cluster.told if reason != event.reason}
+                cluster.told.add((event.reason, event.message))
+                fresh.append(event)
+        return fresh
+
+
+def _complain(key: Key, error: BaseException) -> None:
+    """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, (KubeError, SpecError)):
+        log.warning("%s: %s", key, error)
+    else:
+        log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)

@@ -1,0 +1,355 @@
+"""The door to the WhatsApp Business API: login, GET shards, Set Shards. Nothing here retries, nothing here decides.
+
+Questions run beside the loop, one at a time for each cluster; what came of them is read with ``seen``. No content of a Secret is in
+any message, log line or value that leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import ssl
+from collections.abc import Callable, Coroutine
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from typing import Any, Protocol
+
+import httpx
+
+from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation
+
+from .clock import Clock
+
+log = logging.getLogger(__name__)
+
+SEND_WITHIN = 2.0
+"""Seconds from the note of the intent to its sending, or it is not sent at all (DESIGN law 5)."""
+TOKEN_RENEWAL = timedelta(days=6)
+"""Age at which a token is renewed; the client's last 7 days (whatsapp-client.md section 3.1)."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach and enter the API of one cluster. Its repr shows nothing secret."""
+
+    addresses: tuple[str, ...]
+    """Ready Webapps, ``ip:port``."""
+    server_name: str
+    """Name in their certificate."""
+    authority: str | None = field(default=None, repr=False)
+    """PEM of the authority; None: the system's."""
+    username: str = field(default="admin", repr=False)
+    password: str = field(default="", repr=False)
+    initial_password: str = field(default="", repr=False)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What Set Shards sends beside the number. Its repr shows nothing secret."""
+
+    country_code: str = ""
+    phone_number: str = ""
+    pin: str | None = field(default=None, repr=False)
+    certificate: str | None = field(default=None, repr=False)
+    fingerprint: str | None = None
+
+
+class Clients(Protocol):
+    """What the loop needs of the API."""
+
+    def seen(self, key: Key) -> Client:
+        """Return what is known of the client of a cluster."""
+        ...
+
+    def ask(self, key: Key, access: Access) -> None:
+        """Begin to ask for the number of shards, unless a question is under way."""
+        ...
+
+    def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        ...
+
+    def forget(self, key: Key) -> None:
+        """Drop everything about a cluster."""
+        ...
+
+
+class ApiError(Exception):
+    """The API answered with an error or not at all; the message names the call and the status, nothing else."""
+
+    def __init__(self, message: str, *, status: int | None = None, code: int | None = None, details: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.details = details
+
+
+class Desk:
+    """The conversation with the client of one cluster."""
+
+    def __init__(self, key: Key, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float, ask_timeout: float = 5.0) -> None:
+        """Prepare; nothing is sent yet. Time-outs in seconds."""
+        self.client = Client()
+        self._key = key
+        self._clock = clock
+        self._wake = wake
+        self._call_timeout = call_timeout
+        self._ask_timeout = ask_timeout
+        self._http: tuple[str | None, httpx.AsyncClient] | None = None
+        self._token: tuple[str, datetime] | None = None
+        self._login_for: tuple[str, str] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one question beside the loop; it ends by itself or with ``close``."""
+        task = asyncio.create_task(work, name=f"client of {self._key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what runs and await it."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        if self._http is not None:
+            await self._http[1].aclose()
+            self._http = None
+
+    def _note(self, **changes: Any) -> None:
+        before = self.client
+        self.client = replace(before, **changes)
+        # An answer that says the same as before moves nothing, save that it was waited for.
+        if replace(before, asked_at=None, asking=False) != replace(self.client, asked_at=None, asking=False) or not self.client.asking:
+            self._wake(self._key)
+
+    async def ask(self, access: Access) -> None:
+        """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``."""
+        asked_at = self._clock.now()
+        try:
+            body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
+            shards = int(body["account"]["shards"])
+            version = (body.get("meta") or {}).get("version")
+        except ApiError as error:
+            self._note(asking=False, silent_since=self.client.silent_since or self._clock.now(), problem=str(error))
+        except (KeyError, TypeError, ValueError):
+            self._note(asking=False, silent_since=self.client.silent_since or self._clock.now(), problem="GET shards: unreadable answer")
+        else:
+            known = version if isinstance(version, str) else None
+            self._note(asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
+        finally:
+            self.client = replace(self.client, asking=False)
+
+    async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Make the call once; whatever comes of it is in ``client.call``."""
+        body: dict[str, Any] = {
+            "cc": credentials.country_code,
+            "phone_number": credentials.phone_number,
+            "shards": operation.to,
+        }
+        if credentials.pin is not None:
+            body["pin"] = credentials.pin
+        if credentials.certificate is not None:
+            body["cert"] = credentials.certificate
+
+        def in_time() -> bool:
+            return self._clock.monotonic() - noted_at <= SEND_WITHIN
+
+        call = Call(id=operation.id, fingerprint=credentials.fingerprint)
+        try:
+            if not await self._entered(access, in_time):
+                call = replace(call, not_sent=True)
+            else:
+                await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout)
+                call = replace(call, answer=Answer.ACCEPTED)
+        except ApiError as error:
+            if error.status == 401:
+                # The token was refused, so the call was not looked at: log in anew and note a new intent.
+                self._token = None
+                call = replace(call, not_sent=True)
+            else:
+                call = replace(call, answer=judge_answer(error), detail=str(error), banned="banned" in error.details.lower())
+            log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, error)
+        self._note(call=call)
+
+    async def _entered(self, access: Access, in_time: Callable[[], bool]) -> bool:
+        """Make sure of a token; a login that fails means that the call itself was not sent."""
+        try:
+            await self._log_in(access)
+        except ApiError as error:
+            log.warning("Set Shards of %s was not sent: %s", self._key, error)
+            return False
+        return in_time()
+
+    async def _request(self, access: Access, method: str, path: str, *, timeout: float) -> dict[str, Any]:
+        """Send one request with a token; a refused token is renewed once."""
+        await self._log_in(access)
+        try:
+            return await self._send(access, method, path, timeout=timeout)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+        self._token = None
+        await self._log_in(access)
+        return await self._send(access, method, path, timeout=timeout)
+
+    async def _log_in(self, access: Access) -> None:
+        if self._token is not None and self._clock.now() < self._token[1]:
+            return
+        entry = (access.username, access.password)
+        if self._login_for == entry and self.client.login is Login.REFUSED:
+            pause = timedelta(seconds=10)
+            if self.client.silent_since is not None and self._clock.now() - self.client.silent_since < pause:
+                msg = "the login was refused"
+                raise ApiError(msg, status=401)
+        self._login_for = entry
+        try:
+            answer = await self._send(access, "POST", "/v1/users/login", basic=entry, body={}, timeout=self._ask_timeout)
+        except ApiError as error:
+            if error.status not in {401, 403} and error.code != 1024:
+                raise
+            answer = await self._change_password(access)
+        try:
+            self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
+        except (KeyError, IndexError, TypeError):
+            msg = "POST login: unreadable answer"
+            raise ApiError(msg) from None
+        self.client = replace(self.client, login=Login.DONE)
+
+    async def _change_password(self, access: Access) -> dict[str, Any]:
+        """Log in for the first time, which must change the password (whatsapp-client.md section 3.1)."""
+        entry = (access.username, access.initial_password)
+        try:
+            return await self._send(
+                access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
+            )
+        except ApiError as error:
+            if error.status in {401, 403}:
+                self.client = replace(self.client, login=Login.REFUSED)
+            raise
+
+    async def _send(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        basic: tuple[str, str] | None = None,
+    ) -> dict[str, Any]:
+        """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer."""
+        if not access.addresses:
+            msg = "no Webapp is ready"
+            raise ApiError(msg)
+        headers = {"Host": access.server_name}
+        if basic is None and self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token[0]}"
+        http = await self._connection(access)
+        what = f"{method} {path}"
+        try:
+            answer = await http.request(
+                method,
+                f"https://{access.addresses[0]}{path}",
+                json=body,
+                headers=headers,
+                auth=httpx.BasicAuth(*basic) if basic else None,
+                timeout=timeout,
+                extensions={"sni_hostname": access.server_name},
+            )
+        except httpx.HTTPError as error:
+            # Not chained: httpx's error holds the request, and that the token.
+            msg = f"{what}: {type(error).__name__}"
+            raise ApiError(msg) from None
+        if not answer.is_success:
+            code, details = _first_error(answer)
+            msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
+            raise ApiError(msg, status=answer.status_code, code=code, details=details)
+        try:
+            read = answer.json() if answer.content else {}
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            read = None
+        if not isinstance(read, dict):
+            msg = f"{what}: unreadable answer"
+            raise ApiError(msg)
+        return read
+
+    async def _connection(self, access: Access) -> httpx.AsyncClient:
+        if self._http is not None and self._http[0] != access.authority:
+            await self._http[1].aclose()
+            self._http = None
+        if self._http is None:
+            try:
+                trust = ssl.create_default_context(cadata=access.authority)
+            except (ssl.SSLError, ValueError):
+                msg = "the authority in the Webapps' TLS Secret (key ca.crt) is no PEM certificate"
+                raise ApiError(msg) from None
+            self._http = (access.authority, httpx.AsyncClient(verify=trust, trust_env=False))
+        return self._http[1]
+
+
+def _first_error(answer: httpx.Response) -> tuple[int | None, str]:
+    """Return code and text of the documented error envelope, if it is one (whatsapp-client.md section 3)."""
+    try:
+        first = answer.json()["errors"][0]
+        return int(first.get("code", 0)) or None, f"{first.get('title', '')} {first.get('details', '')}"
+    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
+        return None, ""
+
+
+def judge_answer(error: ApiError) -> Answer:
+    """Return what a failed Set Shards call means: 403 busy, another 4xx refused, anything else unknown (DESIGN section 4, law 6)."""
+    if error.status == 403:
+        return Answer.BUSY
+    if error.status is not None and 400 <= error.status < 500:
+        return Answer.REFUSED
+    return Answer.UNKNOWN
+
+
+class Desks:
+    """The conversations of all clusters that this process leads."""
+
+    def __init__(self, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float = 60.0) -> None:
+        """Prepare; ``wake`` is called with a cluster whenever an answer arrived."""
+        self._clock = clock
+        self._wake = wake
+        self._call_timeout = call_timeout
+        self._desks: dict[Key, Desk] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def _desk(self, key: Key) -> Desk:
+        if key not in self._desks:
+            self._desks[key] = Desk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+        return self._desks[key]
+
+    def seen(self, key: Key) -> Client:
+        """Return what is known of the client of a cluster."""
+        return self._desks[key].client if key in self._desks else Client()
+
+    def ask(self, key: Key, access: Access) -> None:
+        """Begin to ask for the number of shards, unless a question is under way."""
+        desk = self._desk(key)
+        if not desk.client.asking:
+            desk.client = replace(desk.client, asking=True)
+            desk.begin(desk.ask(access))
+
+    def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        desk = self._desk(key)
+        desk.client = replace(desk.client, call=Call(id=operation.id))
+        desk.begin(desk.set_shards(access, credentials, operation, noted_at))
+
+    def forget(self, key: Key) -> None:
+        """Drop everything about a cluster."""
+        desk = self._desks.pop(key, None)
+        if desk is not None:
+            task = asyncio.create_task(desk.close(), name=f"close client of {key}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Cancel every call and await it."""
+        for key in tuple(self._desks):
+            self.forget(key)
+        await asyncio.gather(*self._closing, return_exceptions=True)
