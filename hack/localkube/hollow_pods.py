@@ -340,7 +340,7 @@ class HollowPod:
         except Exception as e:
             logger.warning("pod %s/%s: %s did not start: %s: %s", self.namespace, self.name, self.kind, type(e).__name__, e)
             self._message = f"{type(e).__name__}: {e}"
-            return 1
+            return 2 if isinstance(e, ValueError) else 1  # as the stand-in's own command: 2 for bad settings
         finally:
             if noticing is not None:
                 noticing.cancel()

@@ -14,15 +14,16 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import aiohttp
 import pytest
 
 from localkube import kubeconfig
 from localkube.binaries import Binaries
 from localkube.controlplane import ControlPlane
-from localkube.hollow import Hollow, controlled, running
+from localkube.hollow import Hollow, controlled, running, stand_in
 from localkube.hollow_control import HollowControl, HollowControlError
 from localkube.hollow_kube import Kube, RefusedError
-from localkube.hollow_pods import Resolve
+from localkube.hollow_pods import Make, Resolve
 from localkube.hollow_status import is_ready
 
 pytestmark = pytest.mark.integration
@@ -122,7 +123,7 @@ async def eventually(
 
 
 @asynccontextmanager
-async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: float = 0.0) -> AsyncIterator[Ground]:
+async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: float = 0.0, make: Make = fake) -> AsyncIterator[Ground]:
     number = next(_numbers)
     namespace, prefix = f"hollow-{number}", f"hollow{number}"
     access = kubeconfig.read(plane.admin_kubeconfig)
@@ -130,7 +131,7 @@ async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: 
         await kube.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
         account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
         await eventually(lambda: kube.get(account), lambda found: found is not None, "the service account")
-        async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, make=fake) as hollow:
+        async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, make=make) as hollow:
             async with controlled(hollow) as url, HollowControl(url) as control:
                 yield Ground(plane, kube, hollow, control, namespace, folder)
             for collection in (f"/apis/apps/v1/namespaces/{namespace}/statefulsets", f"/api/v1/namespaces/{namespace}/pods"):
@@ -342,6 +343,67 @@ async def eventually_resolved(ground: Ground, want: str) -> None:
         return ip
 
     await eventually(resolved, lambda found: re.search(want + "$", found), f"the address {want}", 5)
+
+
+# ---------------------------------------------------------------- the stand-in itself
+
+
+def field(name: str, path: str) -> Obj:
+    return {"name": name, "valueFrom": {"fieldRef": {"fieldPath": path}}}
+
+
+def a_part(kind: str) -> Obj:
+    """A pod of the stand-in as the operator's manifests have it, in small."""
+    fields = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
+    env = [field(name, path) for name, path in fields.items()] + [{"name": "WABIZ_STATE_DIR", "value": "/state"}]
+    container = a_container(command=["python", "-m", "wabiz_sim", kind], env=env, volumeMounts=[{"name": "state", "mountPath": "/state"}])
+    return a_pod(kind, container, volumes=[{"name": "state", "emptyDir": {}}])
+
+
+def a_service(name: str, app: str, port: int, target: int) -> Obj:
+    return {"metadata": {"name": name}, "spec": {"selector": {"app": app}, "ports": [{"port": port, "targetPort": target}]}}
+
+
+async def test_the_stand_in_takes_a_message_and_remembers_its_role_over_a_crash(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(control_plane, tmp_path, make=stand_in) as ground, aiohttp.ClientSession() as http:
+        for service in (("acme-simulator", "upstream", 8080, 8080), ("acme-shard-0", "coreapp", 6250, 6250)):
+            await ground.create("services", a_service(*service))
+        for kind in ("upstream", "coreapp", "webapp"):
+            await ground.create("pods", a_part(kind))
+        ips = {kind: (await ground.ready_pod(kind))["status"]["podIP"] for kind in ("upstream", "coreapp", "webapp")}
+        uid = (await ground.pod("coreapp"))["metadata"]["uid"]
+
+        async def report() -> Obj:
+            try:
+                async with http.get(f"http://{ips['coreapp']}:6253/") as answer:
+                    return dict(await answer.json())
+            except aiohttp.ClientError:
+                return {}
+
+        async def send() -> int:
+            async with http.post(f"{url}/messages", json={"to": "49301", "text": {"body": "hi"}}, headers=bearer, ssl=False) as answer:
+                return answer.status
+
+        await eventually(report, lambda seen: seen.get("shards") == 1, "the Coreapp's number of shards")
+        order = {"uid": uid, "shard": 0, "epoch": "5-abcde", "shards": 1}
+        async with http.post(f"http://{ips['coreapp']}:6252/role", json=order) as answer:
+            assert answer.status == 200
+        url = f"https://{ips['webapp']}:8443/v1"
+        first = {"Authorization": aiohttp.encode_basic_auth("admin", "secret")}
+        async with http.post(f"{url}/users/login", json={"new_password": "Adm1n-pass!"}, headers=first, ssl=False) as answer:
+            bearer = {"Authorization": f"Bearer {(await answer.json())['users'][0]['token']}"}
+        assert await send() == 201
+
+        await ground.control.kill(ground.namespace, "coreapp")
+        again = await eventually(report, lambda seen: seen.get("gateway_status") == "connected", "the Coreapp")
+        assert (again["shard"], again["epoch"], again["uid"]) == (0, "5-abcde", uid)
+        assert await send() == 201
+        await ground.control.hang(ground.namespace, "coreapp")
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.2):
+                await report()
+        await ground.control.resume(ground.namespace, "coreapp")
+        assert (await report())["shard"] == 0
 
 
 # ---------------------------------------------------------------- the process
