@@ -30,8 +30,11 @@ NODES_SECONDS = 30.0
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run one command; ``root`` is the repository. Returns the exit status: 0, or 1 after one sentence on standard error."""
     options = _parser(root).parse_args(argv)
-    folder: Path = options.dir.absolute()
     try:
+        if options.command == "programs":
+            provide(os.environ, report=to_stderr)
+            return 0
+        folder: Path = options.dir.absolute()
         if options.command == "up":
             return _up(folder, options, root)
         return _status(folder) if options.command == "status" else _down(folder)
@@ -50,6 +53,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 def _parser(root: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack/cluster", description="A local Kubernetes control plane with hollow nodes.")
     commands = parser.add_subparsers(dest="command", required=True)
+    commands.add_parser("programs", help="find, fetch or build its programs; up does so too")
     up = commands.add_parser("up", help="start it, or say where it runs")
     up.add_argument("--nodes", type=int, default=3, help="hollow nodes (default: 3)")
     up.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")

@@ -1,0 +1,64 @@
+# `make` alone says what there is. Everything installs what it needs by itself; nothing outside this folder and the user's cache is changed.
+PYTHON ?= python3
+VENV := .venv
+RUN := $(VENV)/bin
+export PYTHONPATH := operator:hack
+export PYTHONDONTWRITEBYTECODE :=
+
+.DEFAULT_GOAL := help
+.PHONY: help setup binaries lint types contracts check unit simulation integration test demo demo-down bench lock clean
+
+help: ## Say what there is
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+
+$(VENV)/.ready: hack/lock/dev.txt
+	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
+	@echo "setting up $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(RUN)/pip install --quiet --disable-pip-version-check --require-hashes -r hack/lock/dev.txt
+	@touch $@
+
+setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
+
+binaries: setup ## Find, fetch or build the programs of the control plane (once; about 4 minutes when built)
+	@$(RUN)/python hack/cluster programs
+
+lint: setup ## Style (ruff)
+	$(RUN)/ruff check .
+	$(RUN)/ruff format --check .
+
+types: setup ## Types (mypy, strict)
+	$(RUN)/mypy
+
+contracts: setup ## Layers: what may import what
+	PYTHONPATH=operator $(RUN)/lint-imports
+
+check: lint types contracts ## Everything that runs no test
+
+unit: setup ## Unit tests alone
+	$(RUN)/pytest tests/unit
+
+simulation: setup ## Simulation tests alone
+	$(RUN)/pytest tests/simulation
+
+integration: setup binaries ## Integration tests alone, on a real API server
+	$(RUN)/pytest tests/integration
+
+test: check binaries ## All checks, then unit, simulation and integration tests
+	$(RUN)/pytest tests/unit tests/simulation tests/integration
+
+demo: binaries ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
+	@$(RUN)/python hack/demo $(if $(KEEP),--keep)
+
+demo-down: setup ## Remove what `make demo KEEP=1` left
+	@$(RUN)/python hack/demo --down
+
+bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=...)
+	@$(RUN)/python hack/bench $(if $(CASE),--case $(CASE)) $(if $(N),--n $(N))
+
+lock: setup ## Write hack/lock anew from pyproject.toml
+	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt
+	$(RUN)/uv pip compile --quiet pyproject.toml --extra simulator --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/run.txt
+
+clean: ## Remove what the build made here (the programs in the user's cache stay)
+	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis
