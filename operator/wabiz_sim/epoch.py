@@ -11,16 +11,17 @@ class Epoch:
     text: str
 
     @classmethod
-    def parse(cls, text: str) -> "Epoch":
+    def parse(cls, text: object) -> "Epoch":
         """Read ``12-ab3d9``.
 
-        Raises ValueError when there is no whole number before the first hyphen or nothing behind it.
+        Raises ValueError when it is no text, or there is no whole number before the first hyphen or nothing behind it.
         """
-        number, _, random = text.partition("-")
-        if not (number.isascii() and number.isdigit() and random):
-            msg = f"epoch {text!r} is not of the form <whole number>-<random>"
-            raise ValueError(msg)
-        return cls(n=int(number), text=text)
+        if isinstance(text, str):
+            number, _, random = text.partition("-")
+            if number.isascii() and number.isdigit() and random:
+                return cls(n=int(number), text=text)
+        msg = f"epoch {text!r} is not of the form <whole number>-<random>"
+        raise ValueError(msg)
 
     def __str__(self) -> str:
         return self.text

@@ -206,7 +206,7 @@ class Exchange:
             return
         if shard_of(to, self._standing.shards) != shard:
             await self._count("misrouted", shard)
-        new = await self._store.accept(message_id, shard, to)
+        new = await self._store.accept(message_id, shard, to, connection.uid)
         self._counts["sent", shard] += 1
         if new:
             self._counts["accepted", shard] += 1

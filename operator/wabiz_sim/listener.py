@@ -1,14 +1,17 @@
 """One listening port that can be slammed shut, frozen, and opened again."""
 
 import asyncio
+import functools
+import logging
 import socket
 import ssl
 from collections.abc import Iterable
-from contextlib import suppress
-from typing import cast
+from typing import Any, cast
 
 from aiohttp import web
 from aiohttp.typedefs import Handler, Middleware
+
+log = logging.getLogger(__name__)
 
 _NEVER = 10 * 365 * 86400.0
 """Keep-alive of an idle connection, seconds: such a connection is the operator's tether, so only a death may end it."""
@@ -34,14 +37,14 @@ class Listener:
         self._middlewares = list(middlewares)
         self._ssl_context = ssl_context
         self._socket: socket.socket | None = None
-        self._server: asyncio.Server | None = None
         self._runner: web.AppRunner | None = None
+        self._arriving: set[asyncio.Task[None]] = set()
         self._at_work: set[asyncio.Task[object]] = set()
 
     @property
     def listening(self) -> bool:
         """True while connections are taken."""
-        return self._server is not None and self._server.is_serving()
+        return self._socket is not None
 
     async def open(self) -> None:
         """Listen.
@@ -52,19 +55,44 @@ class Listener:
         app.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_NEVER, shutdown_timeout=0.1)
         await self._runner.setup()
-        protocol = cast(web.Server, self._runner.server)  # there is one from setup to cleanup
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        # Our own socket, and serving as a second step: it is known here before the first await, so that a kill at any point frees the port.
         self._socket = socket.create_server((self.host, self.port), family=family, backlog=1024)
-        self._server = await asyncio.get_running_loop().create_server(
-            protocol,
-            sock=self._socket,
-            ssl=self._ssl_context,
-            ssl_handshake_timeout=5.0 if self._ssl_context else None,
-            backlog=1024,
-            start_serving=False,
+        self._socket.setblocking(False)
+        self._accept_on(self._socket)
+
+    def _accept_on(self, listening: socket.socket) -> None:
+        # Not asyncio's own server: it forgets a connection that was accepted just before it is closed, and the other end hangs on that.
+        if self._socket is listening:
+            asyncio.get_running_loop().add_reader(listening, self._accept, listening)
+
+    def _accept(self, listening: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        for _ in range(100):
+            try:
+                connection, _peer = listening.accept()
+            except (BlockingIOError, InterruptedError, ConnectionAbortedError):
+                return
+            except OSError as error:  # no more file descriptors, most likely: it must not spin
+                log.warning("%s:%d cannot accept connections for a second: %s", self.host, self.port, error.strerror)
+                loop.remove_reader(listening)
+                loop.call_later(1.0, self._accept_on, listening)
+                return
+            connection.setblocking(False)
+            task = loop.create_task(self._welcome(connection))
+            self._arriving.add(task)
+            task.add_done_callback(functools.partial(self._arrived, connection))
+
+    async def _welcome(self, connection: socket.socket) -> None:
+        protocol = cast(web.Server, self._runner.server if self._runner else None)
+        handshake = 5.0 if self._ssl_context else None
+        await asyncio.get_running_loop().connect_accepted_socket(
+            protocol, connection, ssl=self._ssl_context, ssl_handshake_timeout=handshake
         )
-        await self._server.start_serving()
+
+    def _arrived(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
+        self._arriving.discard(task)
+        if task.cancelled() or task.exception() is not None:  # slammed shut, or whoever called has gone again or speaks no TLS
+            connection.close()
 
     @web.middleware
     async def _pass_gate(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -81,6 +109,8 @@ class Listener:
     def abort(self) -> None:
         """Free the port and cut all connections now, without a goodbye; whoever is at work is cancelled."""
         self._stop_listening()
+        for arriving in self._arriving:
+            arriving.cancel()
         if self._runner is not None and self._runner.server is not None:
             for connection in self._runner.server.connections:
                 if connection.transport is not None:
@@ -91,21 +121,21 @@ class Listener:
     async def close(self, grace: float) -> None:
         """Stop listening, let those at work finish for ``grace`` seconds at most, then cut. Also tidies up after ``abort``."""
         self._stop_listening()
-        if self._at_work and grace > 0:
+        if grace <= 0:
+            self.abort()
+        elif self._at_work:
             await asyncio.wait(set(self._at_work), timeout=grace)
-        at_work = set(self._at_work)
-        self.abort()
-        if at_work:
-            await asyncio.wait(at_work, timeout=5.0)
+        ending: set[asyncio.Task[Any]] = {*self._at_work, *self._arriving}
+        for straggler in ending:
+            straggler.cancel()
+        if ending:
+            await asyncio.wait(ending, timeout=5.0)
         runner, self._runner = self._runner, None
         if runner is not None:
-            with suppress(asyncio.TimeoutError):
-                await runner.cleanup()
+            await runner.cleanup()
 
     def _stop_listening(self) -> None:
-        if self._server is not None:
-            self._server.close()
-            self._server = None
-        if self._socket is not None:
-            self._socket.close()
-            self._socket = None
+        listening, self._socket = self._socket, None
+        if listening is not None:
+            asyncio.get_running_loop().remove_reader(listening)
+            listening.close()

@@ -36,8 +36,8 @@ class Store(Protocol):
     async def reset_fence(self) -> None:
         """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
 
-    async def accept(self, message_id: str, shard: int, to: str) -> bool:
-        """Take a message; False when its id was taken before."""
+    async def accept(self, message_id: str, shard: int, to: str, by: str) -> bool:
+        """Take a message from the Coreapp with uid ``by``; False when its id was taken before."""
 
     async def accepted(self) -> dict[int, int]:
         """Return how many messages were taken, per shard."""
@@ -92,7 +92,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS message (
-    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL, at REAL NOT NULL);
+    seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL, at REAL NOT NULL, by TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS inbound (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
 CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value INTEGER NOT NULL, PRIMARY KEY (name, shard)) WITHOUT ROWID;
@@ -147,10 +147,10 @@ class SqliteStore:
         """See Store."""
         self._db.execute("DELETE FROM fence")
 
-    async def accept(self, message_id: str, shard: int, to: str) -> bool:
+    async def accept(self, message_id: str, shard: int, to: str, by: str) -> bool:
         """See Store."""
-        row = (message_id, shard, to, time.time())
-        return self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at) VALUES (?, ?, ?, ?)", row).rowcount == 1
+        row = (message_id, shard, to, time.time(), by)
+        return self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at, by) VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""
@@ -163,8 +163,8 @@ class SqliteStore:
 
     async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
         """See Store."""
-        rows = self._db.execute("SELECT seq, id, shard, recipient, at FROM message WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
-        return [{"seq": seq, "id": mid, "shard": shard, "to": to, "at": at} for seq, mid, shard, to, at in rows]
+        rows = self._db.execute("SELECT seq, id, shard, recipient, at, by FROM message WHERE seq > ? ORDER BY seq LIMIT ?", (after, limit))
+        return [{"seq": seq, "id": mid, "shard": shard, "to": to, "at": at, "by": by} for seq, mid, shard, to, at, by in rows]
 
     async def add_inbound(self, inbound: Inbound) -> bool:
         """See Store."""

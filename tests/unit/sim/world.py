@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 
 import aiohttp
 from aiohttp import web
+
 from wabiz_sim.coreapp import Coreapp
 from wabiz_sim.process import Process
 from wabiz_sim.settings import Settings
@@ -121,6 +122,17 @@ class World:
     async def report(self, number: int) -> dict[str, Any]:
         _, answer = await self.call("GET", f"http://{self.address(number + 1)}:6253/")
         return dict(answer)
+
+    async def report_or_none(self, number: int, *, shards: int) -> dict[str, Any] | None:
+        """Return the report once it says that many shards; None before, also while nobody answers."""
+        try:
+            report = await self.report(number)
+        except (aiohttp.ClientError, OSError):
+            return None
+        return report if report["shards"] == shards else None
+
+    async def member_count(self, count: int) -> bool:
+        return len((await self.control("members"))["coreapp"]) == count
 
     async def tell(self, number: int, shard: int | None, epoch: str | None, shards: int = 1, **more: Any) -> tuple[int, Any]:
         """Give a role on the control port; ``holder`` is the number of the Coreapp that serves the shard now."""

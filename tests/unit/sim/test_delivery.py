@@ -1,0 +1,192 @@
+"""Messages reach the holder of their shard, each once, whatever moves meanwhile."""
+
+import asyncio
+import time
+
+import pytest
+
+from .world import World, recipient, until
+
+
+async def test_a_message_goes_to_the_holder_of_its_shard(world: World) -> None:
+    await world.cluster(2)
+    await world.control("shards", {"n": 2})
+    for number in range(2):
+        await until(lambda number=number: world.report_or_none(number, shards=2))
+    await world.serve(0, 0, "1-a", shards=2)
+    await world.serve(1, 1, "1-b", shards=2)
+
+    for shard in range(2):
+        status, answer = await world.send(recipient(shard, 2), f"m{shard}")
+
+        assert (status, answer["messages"]) == (201, [{"id": f"m{shard}"}])
+    counters = await world.control("counters")
+    assert counters["accepted"] == {"0": 1, "1": 1}
+    assert counters["misrouted"] == {}
+    assert counters["double_active_instants"] == 0
+
+
+async def test_an_id_is_taken_once_however_often_it_is_sent(world: World) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+
+    answers = await asyncio.gather(*(world.send(recipient(0, 1), "same") for _ in range(5)))
+
+    assert {status for status, _ in answers} == {201}
+    counters = await world.control("counters")
+    assert counters["accepted"] == {"0": 1}
+    assert (await world.control("missing", {"ids": ["same", "other"]})) == {"missing": ["other"]}
+    assert [message["id"] for message in (await world.control("messages"))["messages"]] == ["same"]
+
+
+async def test_a_message_without_an_id_gets_one(world: World) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+
+    status, answer = await world.api("POST", "/v1/messages", {"to": recipient(0, 1), "type": "text", "text": {"body": "hi"}})
+
+    assert status == 201
+    assert len(answer["messages"][0]["id"]) == 32
+
+
+async def test_a_straggler_is_redirected_to_the_new_holder_and_arrives(world: World) -> None:
+    await world.cluster(2)
+    await world.serve(0, 0, "1-a")
+    assert (await world.tell(1, 0, "2-b"))[0] == 200
+    await world.until_connected(1)
+    assert (await world.tell(0, 0, "2-b", holder=1))[0] == 200
+
+    message = {"id": "m1", "shard": 0, "to": recipient(0, 1), "body": "x"}
+    status, answer = await world.call("POST", f"http://{world.address(1)}:6250/messages", message)
+    assert status == 421
+    assert answer == {"error": answer["error"], "holder": f"{world.address(2)}:6250", "shard": 0, "epoch": "2-b"}
+
+    assert (await world.send(recipient(0, 1), "m1"))[0] == 201  # the route still leads to the old one
+
+
+async def test_a_message_waits_for_a_coreapp_that_is_not_yet_told(world: World) -> None:
+    await world.cluster(1)
+    world.route(0, 0)
+
+    sending = asyncio.create_task(world.send(recipient(0, 1), "early"))
+    done, _ = await asyncio.wait({sending}, timeout=0.2)
+    assert not done
+    await world.tell(0, 0, "1-a")
+
+    assert (await sending)[0] == 201
+
+
+async def test_a_message_that_nobody_is_told_about_is_refused_after_two_seconds(world: World) -> None:
+    await world.cluster(1)
+    started = time.monotonic()
+
+    message = {"id": "m1", "shard": 0, "to": recipient(0, 1), "body": "x"}
+    status, answer = await world.call("POST", f"http://{world.address(1)}:6250/messages", message)
+
+    assert status == 503
+    assert "not served here" in answer["error"]
+    assert 1.9 < time.monotonic() - started < 3.0
+
+
+async def test_a_failover_during_a_message_loses_nothing(world: World) -> None:
+    _, cores, _ = await world.cluster(2)
+    await world.serve(0, 0, "1-a")
+    assert (await world.send(recipient(0, 1), "before"))[0] == 201
+
+    await cores[0].kill()
+    sending = asyncio.create_task(world.send(recipient(0, 1), "during"))
+    await asyncio.wait({sending}, timeout=0.2)
+    world.route(0, 1)
+    await world.tell(1, 0, "2-b")
+
+    assert (await sending)[0] == 201
+    counters = await world.control("counters")
+    assert counters["accepted"] == {"0": 2}
+    assert counters["double_active_instants"] == 0
+
+
+async def test_a_message_stuck_in_a_hung_coreapp_follows_the_service(world: World) -> None:
+    _, cores, _ = await world.cluster(2)
+    await world.serve(0, 0, "1-a")
+    cores[0].hang()
+    sending = asyncio.create_task(world.send(recipient(0, 1), "stuck"))
+    await asyncio.wait({sending}, timeout=0.2)
+    assert not sending.done()
+
+    world.route(0, 1)
+    await world.tell(1, 0, "2-b")
+
+    started = time.monotonic()
+    assert (await sending)[0] == 201
+    assert time.monotonic() - started < 1.0
+    cores[0].resume()
+    await until(lambda: cores[0].report()["gateway_status"] == "disconnected")
+    assert (await world.control("counters"))["replaced"] == {"0": 1}
+
+
+async def test_without_a_holder_the_sender_is_told_to_retry(world: World) -> None:
+    await world.cluster(1)
+    started = time.monotonic()
+
+    status, answer = await world.send(recipient(0, 1), "m1")
+
+    assert status == 503
+    assert answer["errors"][0]["code"] == 1011
+    assert answer["meta"]["api_status"] == "stable"
+    assert time.monotonic() - started < 3.0
+
+
+@pytest.mark.parametrize("applies", [True, False])
+async def test_a_send_that_was_never_acknowledged_is_retried_by_its_id(world: World, applies: bool) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    await world.control("faults", {"call": "messages", "fault": "timeout", "applies": applies})
+
+    first, _ = await world.send(recipient(0, 1), "m1")
+    second, _ = await world.send(recipient(0, 1), "m1")
+
+    assert (first, second) == (503, 201)
+    counters = await world.control("counters")
+    assert counters["accepted"] == {"0": 1}
+    assert counters["duplicates"] == ({"0": 1} if applies else {})
+
+
+async def test_a_cut_gateway_is_dialled_again_and_the_message_sent_again(world: World) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    await world.control("faults", {"call": "messages", "fault": "reset", "applies": True})
+
+    assert (await world.send(recipient(0, 1), "m1"))[0] == 201
+
+    counters = await world.control("counters")
+    assert (counters["accepted"], counters["duplicates"]) == ({"0": 1}, {"0": 1})
+
+
+async def test_a_slow_acknowledgement_is_waited_for(world: World) -> None:
+    await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    await world.control("faults", {"call": "messages", "fault": "slow", "seconds": 0.2})
+    started = time.monotonic()
+
+    assert (await world.send(recipient(0, 1), "m1"))[0] == 201
+
+    assert time.monotonic() - started >= 0.2
+
+
+@pytest.mark.parametrize(
+    ("body", "status", "code"),
+    [
+        ({"type": "text", "text": {"body": "x"}}, 400, 1008),
+        ({"to": "1", "type": "text"}, 400, 1008),
+        ({"to": "1", "type": "image", "image": {}}, 400, 1009),
+        (["no object"], 400, 1009),
+    ],
+)
+async def test_a_bad_message_is_refused_in_the_documented_envelope(world: World, body: object, status: int, code: int) -> None:
+    await world.upstream()
+    await world.webapp()
+    await world.login()
+
+    got, answer = await world.api("POST", "/v1/messages", body)
+
+    assert (got, answer["errors"][0]["code"]) == (status, code)

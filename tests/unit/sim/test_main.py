@@ -1,0 +1,87 @@
+"""A component as a process of its own."""
+
+import asyncio
+import signal
+import sys
+from pathlib import Path
+
+import aiohttp
+
+from .world import World, closed, until
+
+
+async def _run(world: World, component: str, number: int, tmp_path: Path, **more: str) -> asyncio.subprocess.Process:
+    env = {
+        "PYTHONPATH": ":".join(path for path in sys.path if path),
+        "POD_NAME": component,
+        "POD_IP": world.address(number),
+        "WABIZ_LISTEN": world.address(number),
+        "WABIZ_UPSTREAM": f"{world.address(250)}:8080",
+        "WABIZ_STATE_DIR": str(tmp_path / f"{component}-process"),
+        **more,
+    }
+    return await asyncio.create_subprocess_exec(sys.executable, "-m", "wabiz_sim", component, env=env, stderr=asyncio.subprocess.PIPE)
+
+
+async def test_all_three_run_and_end_on_sigterm(world: World, tmp_path: Path) -> None:
+    processes = [
+        await _run(world, "upstream", 250, tmp_path),
+        await _run(world, "coreapp", 1, tmp_path),
+        await _run(world, "webapp", 200, tmp_path),
+    ]
+    try:
+
+        async def bootstrapped() -> bool:
+            try:
+                return (await world.login())[0] == 200 and len((await world.api("GET", "/v1/health"))[1]["health"]) == 1
+            except (aiohttp.ClientError, OSError):
+                return False
+
+        await until(bootstrapped, 20)
+    finally:
+        for process in processes:
+            process.send_signal(signal.SIGTERM)
+        ends = await asyncio.wait_for(asyncio.gather(*(process.communicate() for process in processes)), 15)
+    assert [process.returncode for process in processes] == [0, 0, 0], ends
+    assert closed(world.address(1), 6253)
+
+
+async def test_a_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> None:
+    process = await _run(world, "coreapp", 1, tmp_path)
+    await until(lambda: not closed(world.address(1), 6253), 20)
+    process.send_signal(signal.SIGTERM)
+    process.send_signal(signal.SIGINT)
+
+    await asyncio.wait_for(process.communicate(), 2.5)
+
+
+async def test_bad_settings_are_one_sentence(world: World, tmp_path: Path) -> None:
+    process = await _run(world, "coreapp", 1, tmp_path, WABIZ_STATE_DIR="")
+    _, errors = await process.communicate()
+
+    assert process.returncode == 2
+    assert errors.decode().splitlines() == [
+        "wabiz_sim coreapp: WABIZ_STATE_DIR is not set; set it to a folder that outlives the container (an emptyDir or a claim)"
+    ]
+
+
+async def test_a_taken_address_is_one_sentence(world: World, tmp_path: Path) -> None:
+    await world.upstream()
+    process = await _run(world, "upstream", 250, tmp_path)
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1
+    assert "already in use" in errors.decode().splitlines()[-1]
+    assert "Traceback" not in errors.decode()
+
+
+async def test_a_broken_database_is_one_sentence(world: World, tmp_path: Path) -> None:
+    folder = tmp_path / "upstream-process"
+    folder.mkdir()
+    (folder / "upstream.sqlite").write_text("no database " * 100)
+    process = await _run(world, "upstream", 250, tmp_path)
+    _, errors = await process.communicate()
+
+    assert process.returncode == 1
+    assert "cannot be opened" in errors.decode()
+    assert "Traceback" not in errors.decode()
