@@ -87,6 +87,7 @@ class Facts:
             or self.replicas != self.wanted_pods
             or self.see.settled_shards != self.shards
             or any(route.shard >= self.want.shards for route in self.see.routes)
+            or any(pod.report is not None and pod.report.shards not in {None, self.shards} for pod in self.see.coreapps)
         )
 
     @property

@@ -254,6 +254,8 @@ class Client:
     silent_since: datetime | None = None
     problem: str = ""
     version: str | None = None
+    first_login_at: datetime | None = None
+    """When the initial password was accepted: the account is a new one."""
     call: Call | None = None
 
 
@@ -279,6 +281,16 @@ class Workload:
     replicas: int
     ready: int = 0
     revision: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverTimes:
+    """How long a handover took, in milliseconds."""
+
+    commit: int
+    """From detection to commit."""
+    serve: int | None = None
+    """From commit until the new holder had taken the shard; None while it has not."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -308,8 +320,10 @@ class Observed:
     banned: bool = False
     client: Client = Client()
     account: AccountSecret | None = None
-    commit_times: Mapping[str, int] = field(default_factory=dict)
-    """Milliseconds from detection to commit, by epoch, as far as this process did it."""
+    account_is_new: bool = False
+    """The client was set up anew since it was last settled; what was settled before says nothing of it."""
+    handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
+    """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)
     """For each fact that the last plan said to hold: since when it held without a break."""
 
@@ -474,6 +488,10 @@ class Plan:
     settled_shards: int | None = None
     refused_fingerprint: str | None = None
     banned: bool = False
+    is_settled: bool = False
+    """The client has the wanted shards, and nothing is under way."""
+    is_speakable: bool = True
+    """Enough was seen to report; a process that has just begun to lead has not asked the client yet."""
     holds: frozenset[str] = frozenset()
     """Facts whose age the next look wants to know."""
     wake_after: timedelta | None = None

@@ -340,6 +340,13 @@ def _may_shrink(f: Facts) -> bool:
     )
 
 
+def _has_asked(f: Facts) -> bool:
+    """Whether this process knows something of the client, be it that it is silent."""
+    client = f.see.client
+    known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
+    return known or not f.webapp_ready or f.see.settled_shards is None
+
+
 def _span(f: Facts) -> str:
     return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
 
@@ -438,7 +445,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="LoggingIn",
         state=State.WORKING,
-        when=lambda f: f.shards is None,
+        when=lambda f: f.shards is None and _has_asked(f),
         why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.see.client.problem if f.see.client.problem else ''}.",
     ),
     Row(
@@ -681,6 +688,8 @@ def judge(want: Desired, see: Observed) -> Observed:
     An unknown one is settled when GET reports its number, or when GET still differs after ``settle_by`` (law 4).
     """
     call = see.client.call
+    if see.account_is_new:
+        see = replace(see, settled_shards=None)
     if see.operation is not None and call is not None and call.id == see.operation.id:
         see = _answered(want, see, see.operation, call)
     elif see.operation is not None and see.operation.answer is Answer.NONE:
@@ -730,6 +739,8 @@ def plan(want: Desired, see: Observed) -> Plan:
         settled_shards=settled,
         refused_fingerprint=f.see.refused_fingerprint,
         banned=f.see.banned,
+        is_settled=f.is_settled,
+        is_speakable=_has_asked(f),
         holds=frozenset(_held(f)),
         wake_after=_pace(f, winner.state, want.tuning.rest),
     )
@@ -752,5 +763,11 @@ def _pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
     """Return the time between two questions or looks: short while something moves, long while nothing does."""
     if not f.is_unsettled:
         return quiet
-    slow = state is State.STUCK or f.want.paused or f.see.client.silent_since is not None or f.see.client.login is Login.REFUSED
+    slow = (
+        state is State.STUCK
+        or f.restart_is_overdue
+        or f.want.paused
+        or f.see.client.silent_since is not None
+        or f.see.client.login is Login.REFUSED
+    )
     return min(quiet, timedelta(seconds=1)) if slow else f.want.tuning.ask_busy

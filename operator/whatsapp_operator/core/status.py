@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from typing import Any
 
 from . import manifests
@@ -266,10 +266,6 @@ def _shard_map(f: Facts) -> list[dict[str, Any]]:
     return entries
 
 
-def _milliseconds(start: datetime, end: datetime) -> int:
-    return max(0, round((end - start) / timedelta(milliseconds=1)))
-
-
 def _handovers(f: Facts) -> list[dict[str, Any]]:
     """Return the incident record: what was kept, and each epoch that the last report did not know.
 
@@ -290,13 +286,10 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "to": route.holder,
             "epoch": route.epoch,
             "evidence": route.evidence,
-            "commitMilliseconds": f.see.commit_times.get(route.epoch or ""),
+            "commitMilliseconds": times.commit if (times := f.see.handover_times.get(route.epoch or "")) else None,
+            "serveMilliseconds": times.serve if times else None,
         }
         fresh.append(_without_none(entry))
-    served = {route.epoch: route.committed_at for route in f.routes if route.committed_at and f.is_served(route)}
-    for entry in fresh:
-        if entry["epoch"] in served:
-            entry["serveMilliseconds"] = _milliseconds(served[entry["epoch"]], f.see.now)
     return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
 
 

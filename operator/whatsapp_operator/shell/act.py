@@ -9,7 +9,7 @@ import secrets
 import string
 import uuid
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -28,6 +28,7 @@ from whatsapp_operator.core.model import (
     Delete,
     GenerateSecret,
     Handover,
+    HandoverTimes,
     Relabel,
     Say,
     Scale,
@@ -168,8 +169,8 @@ class Hands:
         prepared = await self._each(handovers, lambda one: self._prepare(look, one), outcome)
         committed = await self._each(prepared, lambda one: self._commit(look, one, memory), outcome)
         outcome.wrote |= bool(prepared)
-        await asyncio.gather(*(self._tell_both(one) for one in committed))
-        await self.tell_story(look, [handed_over(one, memory.commit_times.get(str(one.epoch))) for one in committed])
+        await asyncio.gather(*(self._tell_both(one, memory) for one in committed))
+        await self.tell_story(look, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
 
     async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
         results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
@@ -193,9 +194,11 @@ class Hands:
         now = self._clock.now()
         patch = manifests.commit_patch(look.want.key, one, now)
         await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
-        memory.commit_times[str(one.epoch)] = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
+        took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
+        memory.handover_times[str(one.epoch)] = HandoverTimes(commit=took)
 
-    async def _tell_both(self, one: Handover) -> None:
+    async def _tell_both(self, one: Handover, memory: Memory) -> None:
+        committed_at = self._clock.monotonic()
         report = one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
         if shards is None:
@@ -208,7 +211,9 @@ class Hands:
         first, *others = [asyncio.create_task(self._coreapps.tell(message)) for message in messages]
         for task in others:
             task.add_done_callback(_listened)
-        await first
+        if await first:
+            took = round((self._clock.monotonic() - committed_at) * 1000)
+            memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=took)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -262,10 +267,10 @@ def _listened(task: asyncio.Task[bool]) -> None:
         task.exception()
 
 
-def handed_over(one: Handover, commit_milliseconds: int | None) -> Say:
+def handed_over(one: Handover, times: HandoverTimes | None) -> Say:
     """Return the Event of a committed handover."""
     old = one.route.holder
-    took = f", commit {commit_milliseconds} ms" if commit_milliseconds is not None else ""
+    took = f": commit {times.commit} ms" + (f", serve {times.serve} ms" if times.serve is not None else "") if times else ""
     if old is None:
         return Say(reason="HandedOver", message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
     message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence}){took}."

@@ -5,8 +5,9 @@ on our own clock (no timestamp of another machine is ever read). The holder coun
 before any other can have waited long enough. Work is stopped and awaited before the record is released. And whatever is in doubt (a call
 that timed out, a deleted record, an event that contradicts us) is looked at again instead of believed.
 
-What is not covered: somebody deletes the Lease *and* a process that never saw it starts before the holder has put it back (it does so as
-soon as its watch or its next renewal tells).
+What is not covered: somebody deletes the Lease, and a process starts and looks before the holder has put it back, which it does as soon as
+its watch or its next renewal tells (processes that saw the record wait for its duration). And a clock that stands still while others go on
+(a virtual machine restored from a snapshot): only the compare-and-swap of each write helps there.
 """
 
 from __future__ import annotations
@@ -42,8 +43,8 @@ def utc_now() -> datetime:
 class Timings:
     """How long things may take, seconds. A holder that hangs or dies is replaced `duration` after its last renewal.
 
-    An outage of the API server that is over `renew_deadline` after the last renewal goes unnoticed, so any of up to
-    `renew_deadline - retry` does. All candidates wait for the duration that stands in the record.
+    An outage of the API server that is over a tenth of `retry` before the `renew_deadline` of the last renewal goes unnoticed, so one of
+    1.9 s always does. All candidates wait for the duration that stands in the record.
     """
 
     duration: float = 4.0
@@ -290,7 +291,7 @@ class Election:
             except (KubeError, TimeoutError) as e:
                 self._mine = None  # it may have been written all the same
                 self._complain("renew", e)
-                wake = min(self._clock() + self._timings.retry / 4, self._renewed_at + self._timings.renew_deadline)
+                wake = min(self._clock() + self._timings.retry / 10, self._renewed_at + self._timings.renew_deadline)
         self._term = None
         logger.warning("Lost the lease in epoch %d: %s.", term.epoch, lost)
 
@@ -338,8 +339,10 @@ class Election:
     def _see(self, found: Obj | None) -> None:
         now = self._clock()
         if found is None and self._seen is not None:
-            self._vacant_from = self._vacant_at()
-        if self._changed_at is None or (found or {}).get("spec") != (self._seen or {}).get("spec"):
+            self._vacant_from = now + _duration(
+                self._seen, self._timings.duration
+            )  # its holder may have renewed just before it was deleted
+        if self._changed_at is None or _version(found) != _version(self._seen):  # not by the times in it: they could stand still or repeat
             self._changed_at = now
         self._seen = found
         self._asked_at = now
@@ -423,6 +426,11 @@ def _holder(record: Obj) -> str:
 def _epoch(record: Obj | None) -> int:
     """Return the epoch of a record; -1 if there is none, so that the first one is 0."""
     return int(_spec(record).get("leaseTransitions") or 0) if record else -1
+
+
+def _version(record: Obj | None) -> str:
+    """Return what compare-and-swap compares: so a record that is taken is the very one that was seen unchanged."""
+    return str(record["metadata"].get("resourceVersion")) if record else ""
 
 
 def _duration(record: Obj, otherwise: float) -> float:

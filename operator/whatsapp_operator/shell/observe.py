@@ -19,8 +19,10 @@ from whatsapp_operator.core.model import (
     Account,
     AccountSecret,
     Answer,
+    Client,
     Coreapp,
     Desired,
+    HandoverTimes,
     Key,
     Obj,
     Observed,
@@ -40,6 +42,7 @@ from .wabiz import Access, Clients, Credentials
 
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
+SLOW_FOR_TAKEN = 0.5
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
 
 
@@ -287,7 +290,9 @@ class Memory:
 
     slow: Slow | None = None
     since: dict[str, datetime] = field(default_factory=dict)
-    commit_times: dict[str, int] = field(default_factory=dict)
+    handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
+    settled_at: datetime | None = None
+    """When the client was last seen to have the wanted shards, by this process."""
     refused: str | None = None
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
@@ -324,7 +329,9 @@ class Observer:
         fast = [*services, *sets]
         slow = await self._slow(want, memory, fast)
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
-        mine = [pod for pod in pods if _component(pod) == "coreapp"]
+        coreapps = objects.get(manifests.coreapp_statefulset(key.name))
+        # By owner, not by label: a cluster that was deleted under the same name may still have pods.
+        mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
         addresses = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in mine if (pod.get("status") or {}).get("podIP")}
         self._coreapps.hold(key, addresses)
         webapps = [pod for pod in pods if _component(pod) == "webapp" and _is_ready(pod) and pod["status"].get("podIP")]
@@ -341,7 +348,7 @@ class Observer:
             objects=objects,
             taken=slow.taken,
             refused=memory.refused,
-            statefulset=_workload(objects.get(manifests.coreapp_statefulset(key.name))),
+            statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
             routes=tuple(
@@ -356,7 +363,8 @@ class Observer:
             banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
             client=self._clients.seen(key),
             account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
-            commit_times=dict(memory.commit_times),
+            account_is_new=_is_new(self._clients.seen(key), memory),
+            handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
         return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
@@ -373,7 +381,8 @@ class Observer:
 
     async def _slow(self, want: Desired, memory: Memory, fast: Iterable[Obj]) -> Slow:
         now = self._clock.monotonic()
-        if memory.slow is not None and now - memory.slow.read_at < SLOW_FOR:
+        # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
+        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
             return memory.slow
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
@@ -408,6 +417,11 @@ def _ref(obj: Obj) -> Ref:
 
 def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
     return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
+
+
+def _is_new(client: Client, memory: Memory) -> bool:
+    first = client.first_login_at
+    return first is not None and (memory.settled_at is None or first > memory.settled_at)
 
 
 def _without_content(secret: Obj) -> Obj:

@@ -138,18 +138,19 @@ class Reconciler:
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             if moving and rounds_left:
                 continue
-            reported = look.want.deleting or await self._report(cluster, look, plan)
-            if moving or not reported:
+            silent = look.want.deleting or not plan.is_speakable
+            if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
-            return min(rest, SOON) if outcome.failed or cluster.memory.untold else rest
+            return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold else rest
         return timedelta(0)
 
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
         memory, now = cluster.memory, look.see.now
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
         epochs = {route.epoch for route in look.see.routes}
-        memory.commit_times = {epoch: took for epoch, took in memory.commit_times.items() if epoch in epochs}
+        memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
+        memory.settled_at = now if plan.is_settled else memory.settled_at
 
     async def _act(self, cluster: Cluster, look: Look, plan: Plan) -> Outcome:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""

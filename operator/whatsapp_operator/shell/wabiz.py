@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 SEND_WITHIN = 2.0
 """Seconds from the note of the intent to its sending, or it is not sent at all (DESIGN law 5)."""
+LOGIN_PAUSE = 10.0
+"""Seconds before a login that was refused is tried again with the same passwords."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (whatsapp-client.md section 3.1)."""
 
@@ -98,7 +100,8 @@ class Desk:
         self._ask_timeout = ask_timeout
         self._http: tuple[str | None, httpx.AsyncClient] | None = None
         self._token: tuple[str, datetime] | None = None
-        self._login_for: tuple[str, str] | None = None
+        self._refused: tuple[tuple[str, str, str], float] | None = None
+        self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
@@ -198,18 +201,16 @@ class Desk:
         if self._token is not None and self._clock.now() < self._token[1]:
             return
         entry = (access.username, access.password)
-        if self._login_for == entry and self.client.login is Login.REFUSED:
-            pause = timedelta(seconds=10)
-            if self.client.silent_since is not None and self._clock.now() - self.client.silent_since < pause:
-                msg = "the login was refused"
-                raise ApiError(msg, status=401)
-        self._login_for = entry
+        tried = (*entry, access.initial_password)
+        if self._refused is not None and self._refused[0] == tried and self._clock.monotonic() - self._refused[1] < LOGIN_PAUSE:
+            msg = "the login was refused"
+            raise ApiError(msg, status=401)
         try:
             answer = await self._send(access, "POST", "/v1/users/login", basic=entry, body={}, timeout=self._ask_timeout)
         except ApiError as error:
             if error.status not in {401, 403} and error.code != 1024:
                 raise
-            answer = await self._change_password(access)
+            answer = await self._change_password(access, tried)
         try:
             self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
         except (KeyError, IndexError, TypeError):
@@ -217,17 +218,20 @@ class Desk:
             raise ApiError(msg) from None
         self.client = replace(self.client, login=Login.DONE)
 
-    async def _change_password(self, access: Access) -> dict[str, Any]:
+    async def _change_password(self, access: Access, tried: tuple[str, str, str]) -> dict[str, Any]:
         """Log in for the first time, which must change the password (whatsapp-client.md section 3.1)."""
         entry = (access.username, access.initial_password)
         try:
-            return await self._send(
+            answer = await self._send(
                 access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
             )
         except ApiError as error:
             if error.status in {401, 403}:
+                self._refused = (tried, self._clock.monotonic())
                 self.client = replace(self.client, login=Login.REFUSED)
             raise
+        self.client = replace(self.client, first_login_at=self._clock.now())
+        return answer
 
     async def _send(
         self,
@@ -251,7 +255,7 @@ class Desk:
         try:
             answer = await http.request(
                 method,
-                f"https://{access.addresses[0]}{path}",
+                f"https://{access.addresses[self._turn % len(access.addresses)]}{path}",
                 json=body,
                 headers=headers,
                 auth=httpx.BasicAuth(*basic) if basic else None,
@@ -260,6 +264,7 @@ class Desk:
             )
         except httpx.HTTPError as error:
             # Not chained: httpx's error holds the request, and that the token.
+            self._turn += 1  # another Webapp may answer the next question
             msg = f"{what}: {type(error).__name__}"
             raise ApiError(msg) from None
         if not answer.is_success:
