@@ -1,0 +1,779 @@
+"""The election, in virtual time, against a Lease in memory whose calls can hang, fail, get lost and come late.
+
+Each candidate is a process of its own: it can be stopped (SIGSTOP) and go on later with all that came due meanwhile, and a killed one is
+stopped for ever. At every instant of every test at most one may lead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import logging
+import random
+from contextlib import asynccontextmanager, suppress
+from contextvars import ContextVar
+from copy import deepcopy
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from whatsapp_operator.shell.kube import AlreadyExists, Conflict, LightKube, NotFound, Unavailable
+from whatsapp_operator.shell.leader import Election, Leadership, Timings, WorkDidNotStop, boottime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
+
+    from whatsapp_operator.shell.kube import Fence, Kind, Kube, Obj
+    from whatsapp_operator.shell.leader import Leases, Watch
+
+pytestmark = pytest.mark.looptime
+
+LATENCY = 0.005
+
+
+# ---------------------------------------------------------------------------------------------------------------- the world
+
+
+class Server:
+    """The API server, as far as one Lease goes."""
+
+    def __init__(self) -> None:
+        self.lease: Obj | None = None
+        self.version = 100
+        self.writes: list[tuple[float, str, int]] = []
+        self.streams: list[asyncio.Queue[tuple[str, Obj]]] = []
+
+    def store(self, what: str, obj: Obj) -> Obj:
+        if what == "MODIFIED" and self.lease and obj["spec"] == self.lease["spec"]:
+            return deepcopy(self.lease)  # a write that changes nothing is none
+        self.version += 1
+        self.lease = deepcopy(obj)
+        self.lease["metadata"]["resourceVersion"] = str(self.version)
+        self.writes.append((now(), obj["spec"]["holderIdentity"], obj["spec"]["leaseTransitions"]))
+        self.tell(what)
+        return deepcopy(self.lease)
+
+    def delete(self) -> None:
+        if self.lease:
+            self.tell("DELETED")
+        self.lease = None
+
+    def tell(self, what: str) -> None:
+        for stream in self.streams:
+            stream.put_nowait((what, deepcopy(self.lease or {})))
+
+    @property
+    def holder(self) -> str:
+        return str(self.lease["spec"]["holderIdentity"]) if self.lease else ""
+
+
+class Process:
+    """A candidate: its own network, its own clock, its own will to run."""
+
+    def __init__(self, world: World, identity: str, *, watching: bool = True, skew: float = 0.0, rate: float = 1.0) -> None:
+        self.world = world
+        self.identity = identity
+        self.server = world.server
+        self.skew, self.rate = skew, rate
+        self.latency: Callable[[], float] = lambda: LATENCY
+        self.down = False  # connection refused
+        self.hanging = False  # sent, never arrives, never answered
+        self.mute = False  # arrives, is never answered
+        self.deaf = False  # its watch is a black hole
+        self.calls = 0
+        self.awake = asyncio.Event()
+        self.awake.set()
+        self.works: list[Leadership] = []
+        self.working = 0
+        self.work: Callable[[Leadership], Awaitable[None]] = self.busy
+        watch: Watch | None = self.watch if watching else None
+        self.election = Election(
+            self,
+            namespace="ns",
+            name="op",
+            identity=identity,
+            watch=watch,
+            timings=world.timings,
+            clock=self.clock,
+            wall=lambda: datetime(2000, 1, 1, tzinfo=UTC),  # useless on purpose: it stands still
+        )
+        self.task: asyncio.Task[None] | None = None
+
+    def clock(self) -> float:
+        return now() * self.rate + self.skew
+
+    def start(self) -> None:
+        token = PROCESS.set(self)
+        self.task = asyncio.create_task(self.election.run(self.perform))
+        PROCESS.reset(token)
+
+    def stop(self) -> None:
+        self.awake.clear()
+
+    def go_on(self) -> None:
+        self.awake.set()
+
+    async def perform(self, term: Leadership) -> None:
+        self.works.append(term)
+        self.working += 1
+        try:
+            await self.work(term)
+        finally:
+            self.working -= 1
+
+    async def busy(self, term: Leadership) -> None:
+        while True:
+            await asyncio.sleep(0.05)
+            if self.election.seconds_left() > 2:  # the fence
+                self.world.writes.append((now(), self.identity, term.epoch))
+                assert [p.identity for p in self.world.processes if p.election.leading] == [self.identity]
+
+    # its door
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        found: Obj | None = await self.call(lambda: deepcopy(self.server.lease))
+        return found
+
+    async def create(self, obj: Obj) -> Obj:
+        def creating() -> Obj:
+            if self.server.lease is not None:
+                raise AlreadyExists("create: 409 AlreadyExists")
+            return self.server.store("ADDED", obj)
+
+        created: Obj = await self.call(creating)
+        return created
+
+    async def replace(self, obj: Obj) -> Obj:
+        def replacing() -> Obj:
+            if self.server.lease is None:
+                raise NotFound("replace: 404")
+            if self.server.lease["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+                raise Conflict("replace: 409 Conflict")
+            return self.server.store("MODIFIED", obj)
+
+        replaced: Obj = await self.call(replacing)
+        return replaced
+
+    async def call(self, act: Callable[[], Any]) -> Any:
+        """Perform `act` at the server; giving up waiting for the answer does not call it back."""
+        self.calls += 1
+        if self.down:
+            raise Unavailable("connection refused")
+        answer: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        delays = self.latency(), self.latency()
+
+        def arrive() -> None:
+            if self.hanging:
+                return
+            try:
+                result, error = act(), None
+            except Exception as e:
+                result, error = None, e
+            if not self.mute:
+                loop.call_later(delays[1], settle, result, error)
+
+        def settle(result: Any, error: Exception | None) -> None:
+            if not answer.done():
+                answer.set_exception(error) if error else answer.set_result(result)
+
+        loop = asyncio.get_running_loop()
+        loop.call_later(delays[0], arrive)
+        return await answer
+
+    async def watch(self, kind: Kind, namespace: str | None, *, name: str | None, server_timeout: int) -> AsyncGenerator[tuple[str, Obj]]:
+        if self.down:
+            raise Unavailable("connection refused")
+        stream: asyncio.Queue[tuple[str, Obj]] = asyncio.Queue()
+        if self.server.lease:
+            stream.put_nowait(("ADDED", deepcopy(self.server.lease)))
+        self.server.streams.append(stream)
+        try:
+            while True:
+                event = await stream.get()
+                await asyncio.sleep(LATENCY)
+                if not (self.deaf or self.hanging):
+                    yield event
+        finally:
+            self.server.streams.remove(stream)
+
+
+class World:
+    """One server, some processes, and the law that is checked all the time."""
+
+    def __init__(self, timings: Timings) -> None:
+        self.timings = timings
+        self.server = Server()
+        self.processes: list[Process] = []
+        self.writes: list[tuple[float, str, int]] = []
+        self.epochs: dict[int, str] = {}
+        self.epochs_repeat = False  # a deleted Lease forgets its number
+
+    def process(self, identity: str, **more: Any) -> Process:
+        process = Process(self, identity, **more)
+        self.processes.append(process)
+        process.start()
+        return process
+
+    def leaders(self) -> list[str]:
+        return [p.identity for p in self.processes if p.election.leading]
+
+    def check(self) -> None:
+        leaders = self.leaders()
+        assert len(leaders) <= 1, f"{leaders} lead at {now()}"
+        for process in self.processes:
+            if (epoch := process.election.epoch) is not None and not self.epochs_repeat:
+                assert self.epochs.setdefault(epoch, process.identity) == process.identity
+            if process.task and process.task.done() and not process.task.cancelled():
+                process.task.result()
+            for term in process.works[:-1]:
+                assert term != process.works[-1]
+
+    async def leader(self, within: float = 10.0) -> Process:
+        """Wait until somebody works as the leader."""
+        async with asyncio.timeout(within):
+            while not (leading := [p for p in self.processes if p.election.leading and p.working]):
+                await asyncio.sleep(0.001)
+        return leading[0]
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("PROCESS", default=None)
+
+
+def gated(loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, Any], **options: Any) -> asyncio.Task[Any]:
+    """Create a task that, if it belongs to a stopped process, takes no step until that goes on."""
+    process = PROCESS.get()
+    return asyncio.Task(coroutine if process is None else step(coroutine, process.awake), loop=loop, **options)
+
+
+async def step(coroutine: Coroutine[Any, Any, Any], awake: asyncio.Event) -> Any:
+    class Steps:
+        def __await__(self) -> Generator[Any, Any, Any]:
+            value: Any = None
+            error: BaseException | None = None
+            while True:
+                while not awake.is_set():
+                    try:
+                        yield from awake.wait().__await__()
+                    except asyncio.CancelledError as e:  # a timer that came due; it is dealt with when we go on
+                        error = e
+                try:
+                    wish = coroutine.throw(error) if error else coroutine.send(value)
+                except StopIteration as e:
+                    return e.value
+                try:
+                    value, error = (yield wish), None
+                except BaseException as e:
+                    value, error = None, e
+
+    return await Steps()
+
+
+@asynccontextmanager
+async def a_world(timings: Timings | None = None) -> AsyncIterator[World]:
+    loop = asyncio.get_running_loop()
+    loop.set_task_factory(gated)  # type: ignore[arg-type]  # typeshed's protocol is narrower than what the loop calls
+    world = World(timings or Timings())
+
+    async def police() -> None:
+        while True:
+            world.check()
+            await asyncio.sleep(0.01)
+
+    policing = asyncio.create_task(police())
+    try:
+        yield world
+        world.check()
+    finally:
+        loop.set_task_factory(None)
+        for process in world.processes:
+            process.go_on()
+            assert process.task
+            process.task.cancel()
+        await asyncio.gather(*(p.task for p in world.processes if p.task), return_exceptions=True)
+        policing.cancel()
+        with suppress(asyncio.CancelledError):
+            await policing
+
+
+# -------------------------------------------------------------------------------------------------------------- the tests
+
+
+def typed(kube: LightKube) -> None:
+    """Let mypy say that the parts fit."""
+    door: Kube = kube
+    leases: Leases = door
+    watch: Watch = kube.watch
+    fence: Fence = Election(leases, namespace="n", name="n", identity="i", watch=watch)
+    kube.fenced(fence)
+
+
+async def test_the_first_candidate_leads_at_once_and_stays() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader(within=0.1)
+        assert a.election.epoch == 0
+        assert 3.9 < a.election.seconds_left() <= 4
+        await asyncio.sleep(60)
+        assert a.works == [Leadership(0, "a")]
+        assert 55 <= len(world.server.writes) <= 62  # one renewal each second, never a write more
+        assert a.calls <= 65
+
+
+async def test_a_released_lease_is_taken_within_a_tenth_of_a_second() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(10.4)
+        assert a.task
+        a.task.cancel()
+        began = now()
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert now() - began <= 0.1
+        assert a.task.cancelled()
+        assert b.election.epoch == 1
+
+
+async def test_the_work_has_stopped_before_the_lease_is_released() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        ended: list[float] = []
+
+        async def slow_to_stop(_: Leadership) -> None:
+            try:
+                await asyncio.Event().wait()
+            finally:
+                assert not a.election.leading
+                assert a.election.seconds_left() <= 0
+                await asyncio.sleep(1.5)
+                assert world.server.holder == "a"
+                ended.append(now())
+
+        a.work = slow_to_stop
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(5)
+        assert a.task
+        a.task.cancel()
+        await asyncio.sleep(0.5)
+        a.task.cancel()  # a second signal does not break the order
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert 0 < now() - ended[0] <= 0.1
+
+
+async def test_work_that_does_not_stop_ends_the_run_and_is_never_released() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        stubborn = asyncio.Event()
+
+        async def never_stops(_: Leadership) -> None:
+            while not stubborn.is_set():
+                with suppress(asyncio.CancelledError):
+                    await stubborn.wait()
+
+        a.work = never_stops
+        await world.leader()
+        world.processes.remove(a)
+        assert a.task
+        a.task.cancel()
+        with pytest.raises(WorkDidNotStop, match=r"did not stop within 4 s of being cancelled; end this process\."):
+            await a.task
+        assert world.server.holder == "a"
+        stubborn.set()
+
+
+@pytest.mark.parametrize("watching", [True, False])
+async def test_a_killed_leader_is_replaced_within_five_seconds(watching: bool) -> None:
+    async with a_world() as world:
+        a = world.process("a", watching=watching)
+        await world.leader()
+        b, c = world.process("b", watching=watching), world.process("c", watching=watching)
+        await asyncio.sleep(10.37)
+        a.stop()
+        killed = now()
+        while not (b.election.leading or c.election.leading):
+            await asyncio.sleep(0.001)
+        assert 3 <= now() - killed < 5
+        new = await world.leader()
+        assert new is not a
+        assert new.election.epoch == 1
+        await asyncio.sleep(10)
+        assert world.leaders() == [new.identity]
+
+
+async def test_a_stopped_leader_knows_when_it_goes_on_before_it_writes() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(5.2)
+        a.stop()
+        await asyncio.sleep(8)
+        assert b.election.leading
+        assert a.election.seconds_left() <= 0
+        a.go_on()
+        resumed = now()
+        await asyncio.sleep(10)
+        assert not [w for w in world.writes if w[0] >= resumed and w[1] == "a"]
+        assert world.leaders() == ["b"]
+        assert a.working == 0
+
+
+async def test_a_machine_that_was_suspended_leads_no_longer_though_no_timer_ran() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        a.skew += 10  # CLOCK_BOOTTIME counts the suspension, the event loop's clock does not
+        assert a.election.seconds_left() < 0
+        assert a.election.leading is False
+        assert a.election.epoch is None
+        await asyncio.sleep(2.5)
+        assert [term.epoch for term in a.works] == [0, 1]
+
+
+async def test_hanging_renewals_end_the_leadership_before_the_next_one_begins() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(6)
+        a.hanging = True
+        began = now()
+        while a.election.leading:
+            await asyncio.sleep(0.001)
+        gave_up = now()
+        assert 2 <= gave_up - began <= 3.1
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert 0.9 < now() - gave_up < 1.1
+        assert a.working == 0
+
+
+async def test_renewals_that_are_written_but_never_answered_lose_the_lease_too() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(6)
+        a.mute = True
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert a.working == 0
+        a.mute = False
+        await asyncio.sleep(20)
+        assert world.leaders() == ["b"]
+
+
+@pytest.mark.parametrize("how", ["down", "hanging", "mute"])
+@pytest.mark.parametrize("phase", [0.0, 0.25, 0.5, 0.9, 0.999])
+async def test_an_outage_up_to_deadline_less_retry_loses_nothing(how: str, phase: float) -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(10 + phase)
+        for process in (a, b):
+            setattr(process, how, True)
+        await asyncio.sleep(1.9 if how == "down" else 0.9)
+        for process in (a, b):
+            setattr(process, how, False)
+        await asyncio.sleep(10)
+        assert a.election.epoch == 0
+        assert len(a.works) == 1
+        assert b.works == []
+
+
+async def test_a_long_outage_for_all_ends_with_one_leader() -> None:
+    async with a_world() as world:
+        for name in "abc":
+            world.process(name)
+        await world.leader()
+        for process in world.processes:
+            process.down = True
+        await asyncio.sleep(30)
+        assert world.leaders() == []
+        for process in world.processes:
+            process.down = False
+        await world.leader(within=3)
+
+
+async def test_a_deleted_lease_is_put_back_by_its_holder() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(10.2)
+        world.server.delete()
+        await asyncio.sleep(0.1)
+        assert world.server.holder == "a"
+        await asyncio.sleep(20)
+        assert a.election.epoch == 0
+        assert b.works == []
+
+
+async def test_a_deleted_lease_of_a_holder_that_hangs_is_taken_only_when_that_must_have_stopped() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(10.2)
+        a.hanging = True
+        world.server.delete()
+        deleted = now()
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert 3.5 < now() - deleted < 4.1
+        assert b.election.epoch == 1  # it remembers the number of the record that is gone
+
+
+async def test_a_stolen_lease_is_given_up_at_once() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        await asyncio.sleep(5.3)
+        assert world.server.lease
+        stolen = deepcopy(world.server.lease)
+        stolen["spec"] |= {"holderIdentity": "thief", "leaseTransitions": 7}
+        world.server.store("MODIFIED", stolen)
+        await asyncio.sleep(0.1)
+        assert not a.election.leading
+        assert world.server.holder == "thief"
+        await asyncio.sleep(6)
+        assert a.election.epoch == 8
+
+
+async def test_another_epoch_under_our_name_is_not_ours() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        assert world.server.lease
+        edited = deepcopy(world.server.lease)
+        edited["spec"]["leaseTransitions"] = 5
+        world.server.store("MODIFIED", edited)
+        await asyncio.sleep(3)
+        assert [term.epoch for term in a.works] == [0, 6]
+
+
+async def test_what_others_keep_in_the_lease_stays() -> None:
+    async with a_world() as world:
+        world.process("a")
+        await world.leader()
+        assert world.server.lease
+        edited = deepcopy(world.server.lease)
+        edited["metadata"]["labels"] = {"owner": "helm"}
+        edited["spec"]["renewTime"] = "x"
+        world.server.store("MODIFIED", edited)
+        await asyncio.sleep(5)
+        assert world.server.lease["metadata"]["labels"] == {"owner": "helm"}
+        assert world.server.lease["spec"]["renewTime"] != "x"
+
+
+async def test_a_longer_duration_in_the_record_is_respected() -> None:
+    async with a_world() as world:
+        world.server.store(
+            "ADDED",
+            {"metadata": {"name": "op"}, "spec": {"holderIdentity": "older", "leaseDurationSeconds": 15, "leaseTransitions": 3}},
+        )
+        a = world.process("a")
+        await asyncio.sleep(14.9)
+        assert not a.election.leading
+        await asyncio.sleep(0.2)
+        assert a.election.epoch == 4
+
+
+async def test_timestamps_of_others_are_not_believed() -> None:
+    async with a_world() as world:
+        stamp = {"holderIdentity": "old", "leaseDurationSeconds": 4, "leaseTransitions": 3, "renewTime": "1970-01-01T00:00:00.000000Z"}
+        world.server.store("ADDED", {"metadata": {"name": "op"}, "spec": stamp})
+        a = world.process("a")
+        await asyncio.sleep(3.9)
+        assert not a.election.leading  # it may have been renewed the moment before we looked
+        await world.leader(within=0.3)
+
+
+async def test_clocks_may_differ_by_years() -> None:
+    async with a_world() as world:
+        a = world.process("a", skew=-1e8, rate=1 + 1e-4)
+        await world.leader()
+        b = world.process("b", skew=+3e8, rate=1 - 1e-4)
+        world.process("c", skew=17.0)
+        await asyncio.sleep(20)
+        assert world.leaders() == ["a"]
+        a.stop()
+        stopped = now()
+        await asyncio.sleep(3)
+        assert (await world.leader()).identity in "bc"
+        assert now() - stopped < 5
+        assert b.election.seconds_left() <= 4.001
+
+
+async def test_a_watch_that_is_dead_costs_nothing_but_time() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        await world.leader()
+        b = world.process("b")
+        b.deaf = True
+        await asyncio.sleep(30)
+        assert world.leaders() == ["a"]
+        a.stop()
+        stopped = now()
+        while not b.election.leading:
+            await asyncio.sleep(0.001)
+        assert now() - stopped < 6.1
+
+
+async def test_work_that_fails_is_logged_and_the_lease_goes_to_another(caplog: pytest.LogCaptureFixture) -> None:
+    async with a_world() as world:
+        a = world.process("a")
+
+        async def fails(_: Leadership) -> None:
+            await asyncio.sleep(0.5)
+            raise ZeroDivisionError
+
+        a.work = fails
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(0.7)
+        assert b.election.epoch == 1
+        assert "leader-work failed: ZeroDivisionError" in caplog.text
+
+
+async def test_work_that_fails_begins_again_after_a_retry_if_nobody_else_is_there() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        begun: list[float] = []
+
+        async def fails(_: Leadership) -> None:
+            begun.append(now())
+            raise ZeroDivisionError
+
+        a.work = fails
+        await asyncio.sleep(5)
+        assert all(0.9 < later - earlier < 1.2 for earlier, later in itertools.pairwise(begun))
+        assert [term.epoch for term in a.works] == list(range(len(begun)))
+
+
+async def test_work_that_returns_hands_over() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        doubt = asyncio.Event()
+
+        async def until_in_doubt(_: Leadership) -> None:
+            await doubt.wait()
+
+        a.work = until_in_doubt
+        await world.leader()
+        b = world.process("b")
+        await asyncio.sleep(5)
+        doubt.set()
+        await asyncio.sleep(0.1)
+        assert b.election.leading
+        await asyncio.sleep(20)
+        assert world.leaders() == ["b"]
+
+
+async def test_a_campaign_cancelled_while_it_won_does_not_leave_its_name_behind() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        while not world.server.holder:
+            await asyncio.sleep(0.001)
+        assert not a.election.leading  # the answer is still on its way
+        assert a.task
+        a.task.cancel()
+        with suppress(asyncio.CancelledError):
+            await a.task
+        assert world.server.holder == ""
+
+
+async def test_troubles_are_told_once_and_not_each_second(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    async with a_world() as world:
+        a = world.process("a")
+        a.down = True
+        await asyncio.sleep(60)
+        assert caplog.text.count("Could not seek the lease: connection refused") == 1
+        assert caplog.text.count("cannot be watched") == 1
+
+
+@pytest.mark.parametrize("seed", range(20))
+async def test_never_two_leaders_whatever_happens(seed: int) -> None:
+    chance = random.Random(seed)
+    async with a_world() as world:
+        world.epochs_repeat = True
+        born = 0
+
+        def birth() -> None:
+            nonlocal born
+            born += 1
+            process = world.process(
+                f"p{born}", watching=chance.random() < 0.8, skew=chance.uniform(-1e6, 1e6), rate=1 + chance.uniform(-1e-4, 1e-4)
+            )
+            spread = chance.choice([0.004, 0.05, 0.4, 1.2])
+            process.latency = lambda: chance.uniform(0.002, spread)
+
+        for _ in range(3):
+            birth()
+        for _ in range(60):
+            await asyncio.sleep(chance.expovariate(1.0))
+            process = chance.choice(world.processes)
+            what = chance.choice(["down", "hanging", "mute", "deaf", "freeze", "kill", "leave", "delete", "heal"])
+            match what:
+                case "down" | "hanging" | "mute" | "deaf":
+                    setattr(process, what, not getattr(process, what))
+                case "freeze":
+                    process.stop() if process.awake.is_set() else process.go_on()
+                case "delete":
+                    if all(p.election._seen is not None for p in world.processes):  # else it is the case that is not covered
+                        world.server.delete()
+                case "heal":
+                    for each in world.processes:
+                        each.down = each.hanging = each.mute = each.deaf = False
+                        each.go_on()
+                case "kill" | "leave":
+                    if world.server.lease is None:  # somebody new would not know of the holder
+                        continue
+                    if what == "leave" and process.awake.is_set():
+                        assert process.task
+                        process.task.cancel()
+                        await asyncio.wait({process.task}, timeout=8)
+                        assert process.task.done()
+                    process.stop()  # a dead one stays among the processes until its lease must have run out
+                    await asyncio.sleep(0.3)
+                    if not process.election.leading:
+                        process.go_on()
+                        assert process.task
+                        process.task.cancel()
+                        world.processes.remove(process)
+                        await asyncio.wait({process.task})
+                        birth()
+        for process in world.processes:
+            process.down = process.hanging = process.mute = process.deaf = False
+            process.go_on()
+            process.latency = lambda: LATENCY
+        await asyncio.sleep(12)
+        leader = await world.leader(within=3)
+        await asyncio.sleep(10)
+        assert world.leaders() == [leader.identity]
+        assert world.writes
+
+
+def test_timings_that_cannot_work_are_refused() -> None:
+    for bad in [(4, 4, 1), (4, 3, 3), (4, 3, 0), (3.5, 3, 1)]:
+        with pytest.raises(ValueError, match="they must fall from duration over renew deadline to retry"):
+            Timings(*bad)
+
+
+def test_an_identity_is_needed() -> None:
+    with pytest.raises(ValueError, match="unique for this process"):
+        Election(None, namespace="n", name="n", identity="", watch=None)  # type: ignore[arg-type]
+
+
+def test_the_clock_counts_suspensions() -> None:
+    assert boottime() <= boottime()
