@@ -2,7 +2,7 @@
 
 `python -m localkube.hollow --kubeconfig PATH --nodes N --folder DIR` runs until SIGTERM and writes DIR/hollow.json when it is ready.
 The map: `hollow_nodes` nodes and Leases; `hollow_pods` one pod; `hollow_spec` what a pod asks for; `hollow_status` what is reported;
-`hollow_kube` the API server; `hollow_addresses` loopback addresses; `hollow_control` faults on command; here they meet.
+`hollow_kube` the API server; `hollow_addresses` loopback addresses; `hollow_claims` volumes; `hollow_control` faults; here they meet.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import shutil
 import signal
 import sys
 from collections import Counter
-from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Coroutine, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, cast
@@ -28,9 +28,10 @@ from aiohttp import web
 from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.hollow_addresses import AddressError, Addresses
+from localkube.hollow_claims import HollowClaims
 from localkube.hollow_control import ADDRESS_FILE, application
 from localkube.hollow_kube import Kube, KubeError, Mirror
-from localkube.hollow_nodes import HollowNode
+from localkube.hollow_nodes import RENEW_S, HollowNode
 from localkube.hollow_pods import Component, HollowPod, Make, Resolve, Surroundings
 from localkube.hollow_spec import (
     Backend,
@@ -89,6 +90,7 @@ class Hollow:
         self._secrets = Mirror(kube, "/api/v1/secrets", self._config_changed)
         self._config_maps = Mirror(kube, "/api/v1/configmaps", self._config_changed)
         self._nodes = Mirror(kube, "/api/v1/nodes", self._node_changed)
+        self._claims = HollowClaims(kube, around.folder / "claims", self._spawn)
         self._pods = Mirror(kube, "/api/v1/pods", self._pod_changed, selector="spec.nodeName!=")  # the empty value: only bound pods
         self._barred = set(self.nodes)
         self._open = asyncio.Event()
@@ -100,7 +102,7 @@ class Hollow:
     async def start(self) -> None:
         """Register the nodes and follow their pods; returns when everything that exists is known. Raises KubeError."""
         await asyncio.gather(*(node.register() for node in self.nodes.values()))
-        mirrors = [self._services, self._secrets, self._config_maps, self._nodes]
+        mirrors = [self._services, self._secrets, self._config_maps, self._nodes, self._claims.mirror]
         for mirror in mirrors:
             self._spawn(mirror.run())
         await asyncio.gather(*(mirror.synced.wait() for mirror in mirrors))
@@ -133,7 +135,7 @@ class Hollow:
                 pod.look()
             await asyncio.sleep(LOOK_S)
 
-    def _spawn(self, work: Any) -> None:
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._ended)
@@ -310,6 +312,7 @@ async def running(
     nodes: int = 3,
     prefix: str = "hollow",
     restart_delay_s: float = 0.1,
+    renew_s: float = RENEW_S,
     pod_range: str | None = None,
     make: Make = stand_in,
 ) -> AsyncGenerator[Hollow, None]:
@@ -321,7 +324,7 @@ async def running(
     try:
         async with Kube(access) as kube:
             around = Surroundings(kube=kube, addresses=addresses, folder=folder, restart_delay_s=restart_delay_s, make=make)
-            members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % ZONES]}") for i in range(nodes)]
+            members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % ZONES]}", renew_s) for i in range(nodes)]
             hollow = Hollow(around, members)
             try:
                 async with asyncio.timeout(READY_TIMEOUT_S):
@@ -369,6 +372,7 @@ async def _serve(options: argparse.Namespace) -> None:
         nodes=options.nodes,
         prefix=options.node_prefix,
         restart_delay_s=options.restart_delay,
+        renew_s=options.renew,
         pod_range=options.pod_range,
     )
     file: Path = options.folder / ADDRESS_FILE
@@ -420,6 +424,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--folder", type=Path, required=True, help="for volumes, and for hollow.json when ready")
     parser.add_argument("--control-port", type=int, default=0, help="loopback port for faults on command (default: a free one)")
     parser.add_argument("--restart-delay", type=float, default=0.1, help="seconds from a container's end to its restart (default 0.1)")
+    parser.add_argument("--renew", type=float, default=RENEW_S, help=f"seconds between renewals of a node's Lease (default {RENEW_S:.0f})")
     parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 … (default hollow)")
     parser.add_argument("--pod-range", help="addresses of the pods, e.g. 127.72.0.0/18 (default: one that is free)")
     parser.add_argument("--verbose", action="store_true", help="log what is retried")

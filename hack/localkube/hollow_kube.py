@@ -98,9 +98,10 @@ class Kube:
         """Patch the object at a path: a strategic merge unless said otherwise."""
         return await self._call("PATCH", path, body, f"application/{kind}")
 
-    async def finish_deletion(self, path: str, uid: str) -> bool:
-        """The kubelet's last word: delete at once the object of this uid. False when it is gone or replaced already."""
-        body = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0, "preconditions": {"uid": uid}}
+    async def finish_deletion(self, path: str, uid: str | None = None) -> bool:
+        """The kubelet's last word: delete at once the object (of this uid). False when it is gone or replaced already."""
+        body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        body |= {"preconditions": {"uid": uid}} if uid else {}
         try:
             await self._call("DELETE", path, body)
         except RefusedError as e:

@@ -26,8 +26,9 @@ _LEASES = "/apis/coordination.k8s.io/v1/namespaces/kube-node-lease/leases"
 class HollowNode:
     """A node that is there as long as its Lease is renewed."""
 
-    def __init__(self, kube: Kube, name: str, address: str, zone: str) -> None:
+    def __init__(self, kube: Kube, name: str, address: str, zone: str, renew_s: float = RENEW_S) -> None:
         self.name, self.address, self.zone = name, address, zone
+        self._renew_s = renew_s
         self.reachable = asyncio.Event()
         """Clear while the node is lost: nothing of it may speak to the API server."""
         self.reachable.set()
@@ -75,13 +76,13 @@ class HollowNode:
 
     async def keep(self) -> None:
         """The heartbeat, until cancelled."""
-        pause = random.uniform(0, RENEW_S)  # noqa: S311  # many nodes must not renew in one instant
+        pause = random.uniform(0, self._renew_s)  # noqa: S311  # many nodes must not renew in one instant
         while True:
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(pause):
                     await self._poked.wait()
             await self.reachable.wait()
-            poked, pause = self._poked.is_set(), RENEW_S
+            poked, pause = self._poked.is_set(), self._renew_s
             self._poked.clear()
             try:
                 await self._renew()

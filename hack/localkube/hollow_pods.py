@@ -12,7 +12,7 @@ import inspect
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -482,7 +482,7 @@ class HollowPod:
 
     # ------------------------------------------------------------ small parts
 
-    def _task(self, name: str, work: Any) -> None:
+    def _task(self, name: str, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work, name=f"{name} {self.namespace}/{self.name}")
         task.add_done_callback(_complain)
         self._tasks[name] = task

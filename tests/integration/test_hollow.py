@@ -131,7 +131,7 @@ async def a_ground(plane: ControlPlane, folder: Path, *, nodes: int = 2, delay: 
         await kube.post("/api/v1/namespaces", {"metadata": {"name": namespace}})
         account = f"/api/v1/namespaces/{namespace}/serviceaccounts/default"
         await eventually(lambda: kube.get(account), lambda found: found is not None, "the service account")
-        async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, make=make) as hollow:
+        async with running(access, folder, nodes=nodes, prefix=prefix, restart_delay_s=delay, renew_s=3.0, make=make) as hollow:
             async with controlled(hollow) as url, HollowControl(url) as control:
                 yield Ground(plane, kube, hollow, control, namespace, folder)
             for collection in (f"/apis/apps/v1/namespaces/{namespace}/statefulsets", f"/api/v1/namespaces/{namespace}/pods"):
@@ -296,6 +296,27 @@ async def test_a_missing_secret_is_said_and_the_pod_runs_once_it_is_there(ground
     assert isinstance(component, FakeComponent)
     assert (component.env["KEY"], component.env["POD_IP"]) == ("v", pod["status"]["podIP"])
     assert (Path(component.env["DIR"]) / "k").read_text() == "v"
+
+
+async def test_a_claim_gets_a_folder_that_outlives_the_pod_and_goes_with_the_claim(ground: Ground) -> None:
+    claim = {"metadata": {"name": "kept"}, "spec": {"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": "1Gi"}}}}
+    made = await ground.create("persistentvolumeclaims", claim)
+    container = a_container(volumeMounts=[{"name": "v", "mountPath": "/v"}])
+    pod = a_pod("keeps", container, volumes=[{"name": "v", "persistentVolumeClaim": {"claimName": "kept"}}])
+    folder = ground.folder / "claims" / made["metadata"]["uid"]
+    await ground.create("pods", pod)
+    await ground.ready_pod("keeps")
+    (folder / "file").write_text("x")
+    await ground.delete_pod("keeps")
+    await eventually(lambda: ground.pod("keeps"), lambda seen: not seen, "the pod")
+    assert (folder / "file").read_text() == "x"
+
+    path = f"/api/v1/namespaces/{ground.namespace}/persistentvolumeclaims/kept"
+    await ground.kube._call("DELETE", path)
+    await eventually(lambda: asyncio.sleep(0, folder.exists()), lambda there: not there, "the folder")
+    await eventually(
+        lambda: ground.kube.get(f"/api/v1/persistentvolumes/hollow-{made['metadata']['uid']}"), lambda seen: seen is None, "the volume"
+    )
 
 
 async def test_a_late_report_does_not_touch_a_namesake(ground: Ground) -> None:

@@ -12,6 +12,7 @@ from typing import Any, cast
 import pytest
 
 from localkube.hollow_addresses import CLAIM_PORT, AddressError, Addresses
+from localkube.hollow_claims import unbound
 from localkube.hollow_kube import Kube, Mirror, NoAnswerError, RefusedError
 from localkube.hollow_nodes import HollowNode
 from localkube.hollow_pods import HollowPod, Resolve, Surroundings
@@ -524,7 +525,7 @@ async def a_bench(folder: Path, sources: Sources = NOTHING, **component: bool) -
 
 async def until(condition: Callable[[], object], seconds: float = 3.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110  # conditions of all kinds, not all of them events
+        while not condition():  # conditions of all kinds, not all of them events
             await asyncio.sleep(0.005)
 
 
@@ -755,6 +756,20 @@ async def test_a_claim_is_a_folder_that_outlives_the_pod(tmp_path: Path) -> None
 
         assert bench.made[0].env["D"] == str(tmp_path / "claims" / "claim-1")
         assert (tmp_path / "claims" / "claim-1").is_dir()
+
+
+@pytest.mark.parametrize(
+    ("spec", "meta", "want"),
+    [
+        ({}, {}, True),
+        ({"storageClassName": ""}, {}, True),
+        ({"storageClassName": "fast"}, {}, False),
+        ({"volumeName": "v"}, {}, False),
+        ({}, {"deletionTimestamp": "2026-03-01T12:00:00Z"}, False),
+    ],
+)
+def test_only_claims_that_nobody_else_serves_are_served(spec: Obj, meta: Obj, want: bool) -> None:
+    assert unbound({"metadata": meta, "spec": spec}) == want
 
 
 # ---------------------------------------------------------------- the mirror of a collection
