@@ -60,12 +60,12 @@ def manifests() -> list[dict[str, Any]]:
 class Operators:
     """Replicas of the operator as processes beside a local control plane."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, env: Mapping[str, str] | None = None) -> None:
-        """Prepare; ``env`` adds settings of the operator. Processes end with this one."""
+    def __init__(self, plane: ControlPlane, folder: Path, *, env: Mapping[str, str] | None = None, leashed: bool = True) -> None:
+        """Prepare; ``env`` adds settings of the operator. Processes end with this one, unless they are not ``leashed``."""
         self._plane = plane
         self._folder = folder
         self._env = dict(env or {})
-        self._spawner = Spawner(leashed=True)
+        self._spawner = Spawner(leashed=leashed)
         self.running: dict[str, Process] = {}
 
     def install(self) -> None:
