@@ -1,0 +1,296 @@
+"""Looks for tests, built by sentences: ``look().settled(shards=2).holder_deleted(0)``. Every step gives a new value."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from whatsapp_operator.core import manifests, rules, status
+from whatsapp_operator.core.facts import Facts
+from whatsapp_operator.core.model import (
+    Account,
+    AccountSecret,
+    Answer,
+    Call,
+    Client,
+    Coreapp,
+    Desired,
+    Key,
+    Login,
+    Obj,
+    Observed,
+    Operation,
+    Plan,
+    Ref,
+    Report,
+    Route,
+    Workload,
+)
+
+NOW = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
+NONCE = "n0nce"
+FINGERPRINT = "ab" * 32
+REVISION = "rev-1"
+
+
+def seconds(number: float) -> timedelta:
+    return timedelta(seconds=number)
+
+
+def labels_for(shard: int, epoch: str) -> dict[str, str]:
+    """The labels that a prepare puts on a pod."""
+    return {manifests.ROLE_LABEL: "active", manifests.SHARD_LABEL: str(shard), manifests.EPOCH_LABEL: epoch}
+
+
+def pod(ordinal: int, *, shards: int | None = 2, **changes: Any) -> Coreapp:
+    """A ready standby that answers and has ``shards`` shards."""
+    made = Coreapp(
+        name=f"acme-coreapp-{ordinal}",
+        uid=f"uid-{ordinal}",
+        ordinal=ordinal,
+        resource_version=str(500 + ordinal),
+        node=f"node-{ordinal}",
+        ip=f"10.0.0.{ordinal + 1}",
+        phase="Running",
+        ready=True,
+        revision=REVISION,
+        labels={manifests.ROLE_LABEL: "standby"},
+        report=Report(shards=shards, version="v2.53.4"),
+    )
+    return replace(made, **changes)
+
+
+def route(shard: int, holder: Coreapp | None = None, **changes: Any) -> Route:
+    """The Service of a shard: at version 100 + shard, committed at epoch 10 + shard when there is a holder."""
+    made = Route(shard=shard, name=f"acme-shard-{shard}", uid=f"service-{shard}", version=100 + shard)
+    if holder is not None:
+        made = replace(
+            made, epoch=epoch_of(shard), holder=holder.name, holder_uid=holder.uid, committed_at=NOW - timedelta(hours=1, seconds=shard)
+        )
+    return replace(made, **changes)
+
+
+def epoch_of(shard: int) -> str:
+    """The epoch under which ``settled`` gives a shard its first holder."""
+    return f"{10 + shard}-first"
+
+
+def serving(holder: Coreapp, shard: int, *, epoch: str | None = None, shards: int | None = None) -> Coreapp:
+    """The pod as a holder that was labelled and told."""
+    words = epoch or epoch_of(shard)
+    known = shards if shards is not None else holder.report.shards if holder.report else None
+    return replace(
+        holder,
+        labels=labels_for(shard, words),
+        report=Report(shard=shard, epoch=words, shards=known, gateway="connected", version="v2.53.4"),
+    )
+
+
+def kept_objects(want: Desired, *, operation: Operation | None, webapps: int | None = None) -> dict[Ref, Obj]:
+    """Every object of a cluster as the API server holds it when nothing is to be mended."""
+    wanted = (
+        *manifests.secrets(want),
+        *manifests.upkeep(want, webapp_replicas=want.webapps if webapps is None else webapps, resharding=operation is not None),
+    )
+    live: dict[Ref, Obj] = {}
+    for obj in wanted:
+        ref = Ref(obj["kind"], obj["metadata"]["name"])
+        live[ref] = {**obj, "metadata": {**obj["metadata"], "uid": f"{ref.kind}-{ref.name}".lower(), "resourceVersion": "7"}}
+    return live
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look beside what is wanted."""
+
+    want: Desired
+    see: Observed
+
+    # --- what follows from it ---
+
+    def plan(self) -> Plan:
+        return rules.plan(self.want, self.see)
+
+    def facts(self) -> Facts:
+        return rules.facts(self.want, self.see)
+
+    def row(self) -> str:
+        return self.plan().verdict.row
+
+    def report(self) -> dict[str, Any]:
+        return status.report(self.facts(), self.plan())
+
+    def condition(self, kind: str) -> dict[str, Any]:
+        found: dict[str, Any] = next(one for one in self.report()["conditions"] if one["type"] == kind)
+        return found
+
+    # --- states of a whole cluster ---
+
+    def settled(self, shards: int = 2, spares: int = 1) -> Look:
+        """A converged cluster: every object exists, pod k holds shard k, the rest are spares, GET was just answered."""
+        want = replace(self.want, shards=shards, spares=spares)
+        pods = [pod(ordinal, shards=shards) for ordinal in range(shards + spares)]
+        pods = [serving(one, one.ordinal) if one.ordinal < shards else one for one in pods]
+        see = replace(
+            self.see,
+            objects=kept_objects(want, operation=None),
+            statefulset=Workload(uid="sts", resource_version="9", replicas=len(pods), ready=len(pods), revision=REVISION),
+            webapp=Workload(uid="deploy", resource_version="8", replicas=want.webapps, ready=want.webapps),
+            coreapps=tuple(pods),
+            routes=tuple(route(shard, pods[shard]) for shard in range(shards)),
+            settled_shards=shards,
+            client=Client(shards=shards, asked_at=self.see.now - seconds(0.1), login=Login.DONE, version="v2.53.4"),
+        )
+        return Look(want, see)
+
+    # --- small steps ---
+
+    def wanting(self, **changes: Any) -> Look:
+        """Change the wish; objects are kept in shape for it."""
+        return replace(self, want=replace(self.want, **changes)).kept()
+
+    def seeing(self, **changes: Any) -> Look:
+        return replace(self, see=replace(self.see, **changes))
+
+    def client(self, **changes: Any) -> Look:
+        return self.seeing(client=replace(self.see.client, **changes))
+
+    def reporting(self, shards: int | None) -> Look:
+        """GET has just answered this number of shards."""
+        return self.client(shards=shards, asked_at=self.see.now)
+
+    def kept(self) -> Look:
+        """Objects that exist are as they should be."""
+        if not self.see.objects:
+            return self
+        fresh = kept_objects(self.want, operation=self.see.operation)
+        return self.seeing(objects={ref: obj for ref, obj in fresh.items() if ref in self.see.objects})
+
+    def later(self, span: float) -> Look:
+        """Time passes, and GET is asked again meanwhile if it was before."""
+        now = self.see.now + seconds(span)
+        asked = self.see.client.asked_at
+        return self.seeing(now=now).client(asked_at=now if asked is not None else None)
+
+    def without_object(self, kind: str, name: str) -> Look:
+        return self.seeing(objects={ref: obj for ref, obj in self.see.objects.items() if ref != Ref(kind, name)})
+
+    def replicas(self, number: int) -> Look:
+        assert self.see.statefulset is not None
+        return self.seeing(statefulset=replace(self.see.statefulset, replicas=number))
+
+    # --- pods ---
+
+    def with_pods(self, ordinals: Iterable[int], **changes: Any) -> Look:
+        """Add standbys, and as many replicas."""
+        found = self
+        for ordinal in ordinals:
+            found = found.with_pod(ordinal, **changes)
+        return found.replicas(max(one.ordinal for one in found.see.coreapps) + 1)
+
+    def with_pod(self, ordinal: int, **changes: Any) -> Look:
+        """Change the pod with this ordinal, or add a standby."""
+        there = next((one for one in self.see.coreapps if one.ordinal == ordinal), None)
+        made = replace(there or pod(ordinal, shards=self.see.client.shards), **changes)
+        others = [one for one in self.see.coreapps if one.ordinal != ordinal]
+        return self.seeing(coreapps=tuple(sorted([*others, made], key=lambda one: one.ordinal)))
+
+    def all_pods(self, **changes: Any) -> Look:
+        return self.seeing(coreapps=tuple(replace(one, **changes) for one in self.see.coreapps))
+
+    def without_pod(self, ordinal: int) -> Look:
+        return self.seeing(coreapps=tuple(one for one in self.see.coreapps if one.ordinal != ordinal))
+
+    def restarted(self, shards: int, ordinals: Iterable[int] | None = None) -> Look:
+        """These Coreapps, or all, came back as standbys with the new number of shards."""
+        chosen = {one.ordinal for one in self.see.coreapps} if ordinals is None else set(ordinals)
+        fresh = Report(shards=shards, version="v2.53.4")
+        return self.seeing(coreapps=tuple(replace(one, report=fresh) if one.ordinal in chosen else one for one in self.see.coreapps))
+
+    # --- holders ---
+
+    def holder_of(self, shard: int) -> Coreapp:
+        named = self.route(shard)
+        return next(one for one in self.see.coreapps if one.uid == named.holder_uid)
+
+    def with_holder(self, shard: int, **changes: Any) -> Look:
+        return self.with_pod(self.holder_of(shard).ordinal, **changes)
+
+    def holder_deleted(self, shard: int) -> Look:
+        return self.without_pod(self.holder_of(shard).ordinal)
+
+    def held_by(self, shard: int, ordinal: int) -> Look:
+        """The shard was committed to the pod with this ordinal; the pod that held it is a standby again."""
+        old = next((one for one in self.see.coreapps if one.uid == self.route(shard).holder_uid), None)
+        found = self
+        if old is not None:
+            found = found.with_pod(old.ordinal, labels=pod(0).labels, report=Report(shards=self.see.client.shards))
+        epoch = f"{self.route(shard).version}-moved"
+        new = serving(next(one for one in found.see.coreapps if one.ordinal == ordinal), shard, epoch=epoch)
+        return found.with_pod(ordinal, labels=new.labels, report=new.report).with_route(
+            shard,
+            version=self.route(shard).version + 50,
+            epoch=epoch,
+            holder=new.name,
+            holder_uid=new.uid,
+            previous=self.route(shard).holder,
+        )
+
+    # --- routes ---
+
+    def route(self, shard: int) -> Route:
+        return next(one for one in self.see.routes if one.shard == shard)
+
+    def with_route(self, shard: int, **changes: Any) -> Look:
+        """Change the Service of a shard, or add one that leads nowhere."""
+        there = next((one for one in self.see.routes if one.shard == shard), None)
+        others = [one for one in self.see.routes if one.shard != shard]
+        made = replace(there or route(shard), **changes)
+        return self.seeing(routes=tuple(sorted([*others, made], key=lambda one: one.shard)))
+
+    def without_route(self, shard: int) -> Look:
+        return self.seeing(routes=tuple(one for one in self.see.routes if one.shard != shard))
+
+    # --- Set Shards ---
+
+    def noted(self, to: int, answer: Answer = Answer.NONE, **changes: Any) -> Look:
+        """A call was noted one second ago; nothing of this process knows more about it."""
+        tuning = self.want.tuning
+        start = self.see.now - seconds(1)
+        operation = Operation(
+            id=f"{to}-noted",
+            origin=self.see.client.shards,
+            to=to,
+            leader_epoch=self.see.leader_epoch,
+            started_at=start,
+            deadline=start + tuning.restart_timeout,
+            settle_by=start + tuning.call_timeout + tuning.restart_timeout + tuning.settle_grace,
+            answer=answer,
+        )
+        return self.seeing(operation=replace(operation, **changes)).kept()
+
+    def calling(self, to: int, answer: Answer | None = None, **changes: Any) -> Look:
+        """A call of this process: under way, or answered just now."""
+        return self.noted(to).client(call=Call(id=f"{to}-noted", answer=answer, **changes))
+
+    # --- account ---
+
+    def with_account(self, *, secret: AccountSecret | None = None, registered_at: datetime | None = None, **changes: Any) -> Look:
+        """A real account, with a Secret that is fit unless ``changes`` say otherwise."""
+        fit = AccountSecret(has_certificate=True, well_formed=True, fingerprint=FINGERPRINT, expires_at=self.see.now + timedelta(days=300))
+        account = Account(country_code="1", phone_number="6315550000", secret_name="acme-account", registered_at=registered_at)
+        return self.wanting(account=account).seeing(account=replace(secret or fit, **changes))
+
+    # --- status ---
+
+    def reported(self) -> Look:
+        """The status of this look was written."""
+        return self.seeing(status=self.report())
+
+
+def look() -> Look:
+    """A cluster of two shards and one spare that was just applied: nothing exists yet."""
+    want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1)
+    return Look(want, Observed(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77"))

@@ -1,0 +1,232 @@
+"""Objects, names and patches."""
+
+# ruff: noqa: N802  (a test carries the word of its row as it is spelt, so that one grep finds everything)
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import Epoch, Evidence, Handover, Key
+
+from .looks import NOW, kept_objects, labels_for, look, pod, route
+
+WANT = look().want
+OBJECTS = [*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False), manifests.shard_service(WANT, 0)]
+IDS = [f"{obj['kind']}-{obj['metadata']['name']}" for obj in OBJECTS]
+
+
+@pytest.mark.parametrize("obj", OBJECTS, ids=IDS)
+def test_every_object_is_labelled_and_owned(obj: dict[str, Any]) -> None:
+    labels = obj["metadata"]["labels"]
+
+    assert labels["multiconnect.dev/cluster"] == "acme"
+    assert labels["app.kubernetes.io/managed-by"] == "whatsapp-operator"
+    assert manifests.is_owned(obj, "cluster-uid")
+    assert not manifests.is_owned(obj, "somebody-else")
+    assert obj["metadata"]["namespace"] == "default"
+
+
+def test_no_two_objects_share_a_name() -> None:
+    assert len(set(IDS)) == len(IDS)
+
+
+def test_names_are_those_of_the_design() -> None:
+    assert {
+        "StatefulSet-acme-coreapp",
+        "Service-acme-coreapp",
+        "Service-acme-shard-0",
+        "Deployment-acme-webapp",
+        "Service-acme-webapp",
+        "PodDisruptionBudget-acme-coreapp",
+        "StatefulSet-acme-simulator",
+        "Service-acme-simulator",
+        "NetworkPolicy-acme",
+    } <= set(IDS)
+
+
+def test_the_longest_name_still_makes_legal_names() -> None:
+    name = "a" * 40
+
+    assert max(len(one(name)) for one in (manifests.coreapp_name, manifests.simulator_name, manifests.tls_secret_name)) <= 52
+    assert len(manifests.shard_name(name, 31)) <= 63
+
+
+def test_Coreapps_come_back_as_standbys() -> None:
+    spec = manifests.coreapps(WANT, replicas=3)["spec"]
+
+    assert spec["template"]["metadata"]["labels"][manifests.ROLE_LABEL] == "standby"
+    assert not {manifests.SHARD_LABEL, manifests.EPOCH_LABEL} & set(spec["template"]["metadata"]["labels"])
+    assert not {manifests.ROLE_LABEL, manifests.SHARD_LABEL, manifests.EPOCH_LABEL} & set(spec["selector"]["matchLabels"])
+    assert (spec["podManagementPolicy"], spec["updateStrategy"]["type"], spec["replicas"]) == ("Parallel", "OnDelete", 3)
+
+
+def test_upkeep_never_touches_the_number_of_Coreapps() -> None:
+    assert "replicas" not in manifests.coreapps(WANT, replicas=None)["spec"]
+
+
+def test_a_selector_matches_its_template() -> None:
+    for obj in OBJECTS:
+        spec = obj.get("spec", {})
+        if "template" in spec:
+            assert set(spec["selector"]["matchLabels"].items()) <= set(spec["template"]["metadata"]["labels"].items())
+
+
+def test_a_new_shard_Service_leads_nowhere_and_to_not_ready_pods_too() -> None:
+    service = manifests.shard_service(WANT, 3)
+
+    assert service["spec"]["selector"] == {manifests.CLUSTER_LABEL: "acme", manifests.SHARD_LABEL: "3", manifests.EPOCH_LABEL: "none"}
+    assert service["spec"]["publishNotReadyAddresses"] is True
+    read = manifests.route_of({**service, "metadata": {**service["metadata"], "uid": "u", "resourceVersion": "12"}}, "cluster-uid")
+    assert read is not None
+    assert (read.shard, read.version, read.epoch, read.holder, read.foreign) == (3, 12, None, None, False)
+
+
+@pytest.mark.parametrize(("spares", "resharding", "allowed"), [(0, False, 1), (1, False, 1), (3, False, 3), (3, True, 0)])
+def test_the_budget(spares: int, resharding: bool, allowed: int) -> None:
+    budget = manifests.disruption_budget(look().wanting(spares=spares).want, resharding=resharding)
+
+    assert budget["spec"]["maxUnavailable"] == allowed
+    assert manifests.ROLE_LABEL not in budget["spec"]["selector"]["matchLabels"]
+
+
+def test_only_Webapps_Coreapps_and_the_operator_reach_a_Coreapp() -> None:
+    policy = next(obj for obj in OBJECTS if obj["kind"] == "NetworkPolicy" and obj["metadata"]["name"] == "acme")
+
+    (rule,) = policy["spec"]["ingress"]
+    assert [port["port"] for port in rule["ports"]] == [6250, 6251, 6252, 6253]
+    assert len(rule["from"]) == 3
+
+
+def test_a_claim_is_made_only_when_storage_is_wanted() -> None:
+    kinds = [obj["kind"] for obj in manifests.simulator(look().wanting(storage="1Gi").want)]
+
+    assert kinds == ["PersistentVolumeClaim", "Service", "StatefulSet"]
+    assert "PersistentVolumeClaim" not in {obj["kind"] for obj in OBJECTS}
+
+
+# --- what counts as a difference
+
+
+@pytest.mark.parametrize(
+    ("live", "wanted", "covered"),
+    [
+        ({"a": 1, "b": 2}, {"a": 1}, True),
+        ({"a": 1}, {"a": 2}, False),
+        ({}, {"a": 1}, False),
+        ({}, {"a": False}, True),
+        ({}, {"a": {"b": False}}, False),
+        ({"a": [{"x": 1, "y": 2}]}, {"a": [{"x": 1}]}, True),
+        ({"a": [{"x": 1}, {"x": 2}]}, {"a": [{"x": 1}]}, False),
+        (None, {"a": 1}, False),
+    ],
+)
+def test_covers(live: Any, wanted: Any, covered: bool) -> None:
+    assert manifests.covers(live, wanted) is covered
+
+
+@pytest.mark.parametrize(("asked", "stored"), [("1024Mi", "1Gi"), ("0.5Gi", "512Mi"), ("1000Mi", "1000Mi"), ("1e9", "1e9")])
+def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> None:
+    """The API server stores the canonical spelling: a difference in spelling alone would be an apply at every look (law 11)."""
+    one = look().wanting(storage=asked)
+    wanted = next(obj for obj in manifests.simulator(one.want) if obj["kind"] == "PersistentVolumeClaim")
+    live = next(obj for obj in manifests.simulator(look().wanting(storage=stored).want) if obj["kind"] == "PersistentVolumeClaim")
+
+    assert manifests.covers(live, wanted)
+
+
+def test_kept_objects_are_covered() -> None:
+    live = kept_objects(WANT, operation=None)
+
+    assert all(manifests.covers(seen, seen) for seen in live.values())
+
+
+# --- the patches of a handover
+
+
+def handover(old: bool = True) -> Handover:
+    named = route(0, pod(0)) if old else route(0)
+    return Handover(
+        route=named, to=pod(2), epoch=Epoch(100, "abc"), evidence=Evidence.POD_DELETED, planned=False, shards=2, detected_at=NOW
+    )
+
+
+def test_prepare_tests_uid_and_label_as_they_were_read() -> None:
+    patch = manifests.label_patch(pod(2, labels=labels_for(0, "5-old")), 0, "100-abc")
+
+    assert patch[:2] == [
+        {"op": "test", "path": "/metadata/uid", "value": "uid-2"},
+        {"op": "test", "path": "/metadata/labels/multiconnect.dev~1epoch", "value": "5-old"},
+    ]
+    assert {op["path"].rpartition("~1")[2]: op["value"] for op in patch[2:]} == {"role": "active", "shard": "0", "epoch": "100-abc"}
+
+
+def test_tidy_tests_them_too_and_removes_only_what_is_there() -> None:
+    patch = manifests.strip_patch(pod(2, labels={manifests.EPOCH_LABEL: "5-old"}))
+
+    assert [op["op"] for op in patch] == ["test", "test", "remove", "add"]
+    assert patch[-1]["value"] == "standby"
+
+
+def test_commit_swaps_by_the_version_that_gave_the_epoch_its_n() -> None:
+    patch = manifests.commit_patch(Key("default", "acme"), handover(), NOW + timedelta(milliseconds=7))
+
+    assert patch["metadata"]["resourceVersion"] == "100"
+    assert patch["metadata"]["annotations"] == {
+        manifests.HOLDER_ANNOTATION: "acme-coreapp-2/uid-2",
+        manifests.PREVIOUS_ANNOTATION: "acme-coreapp-0",
+        manifests.EVIDENCE_ANNOTATION: "Failover/PodDeleted",
+        manifests.COMMITTED_ANNOTATION: "2027-01-04T12:00:00.007Z",
+        manifests.TOUCHED_ANNOTATION: None,
+    }
+    assert patch["spec"]["selector"] == {manifests.CLUSTER_LABEL: "acme", manifests.SHARD_LABEL: "0", manifests.EPOCH_LABEL: "100-abc"}
+
+
+def test_the_first_holder_of_a_shard_is_no_handover() -> None:
+    patch = manifests.commit_patch(Key("default", "acme"), handover(old=False), NOW)
+
+    assert patch["metadata"]["annotations"][manifests.EVIDENCE_ANNOTATION] is None
+
+
+def test_a_committed_Service_reads_back_as_its_route() -> None:
+    patch = manifests.commit_patch(Key("default", "acme"), handover(), NOW)
+    service = manifests.shard_service(WANT, 0)
+    notes = {key: value for key, value in patch["metadata"]["annotations"].items() if value is not None}
+    service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
+    service["spec"]["selector"] = patch["spec"]["selector"]
+
+    read = manifests.route_of(service, "cluster-uid")
+
+    assert read is not None
+    assert (read.version, read.epoch, read.holder, read.holder_uid) == (140, "100-abc", "acme-coreapp-2", "uid-2")
+    assert (read.previous, read.evidence, read.planned, read.committed_at) == ("acme-coreapp-0", "PodDeleted", False, NOW)
+    stranger = manifests.route_of(service, "other")
+    assert stranger is not None
+    assert stranger.foreign
+
+
+def test_a_touch_moves_nothing_but_the_version() -> None:
+    patch = manifests.touch_patch(route(0), "x")
+
+    assert patch == {"metadata": {"resourceVersion": "100", "annotations": {manifests.TOUCHED_ANNOTATION: "x"}}}
+
+
+@pytest.mark.parametrize("text", ["", "x", "12", "12-", "-a", "a-b", "-1-x"])
+def test_what_is_no_epoch(text: str) -> None:
+    assert Epoch.parse(text) is None
+
+
+@pytest.mark.parametrize("text", ["2027-05-01", "2027-05-01T00:00:00", "soon", ""])
+def test_what_is_no_time(text: str) -> None:
+    assert manifests.moment(text) is None
+
+
+def test_times_are_spelt_in_UTC() -> None:
+    """Also one that came with another offset."""
+    at = manifests.moment("2027-05-01T02:00:00+02:00")
+
+    assert at is not None
+    assert manifests.timestamp(at) == "2027-05-01T00:00:00Z"

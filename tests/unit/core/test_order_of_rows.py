@@ -1,0 +1,141 @@
+"""The order in which rows are asked is the operator's mind; nobody changes it by accident."""
+
+from __future__ import annotations
+
+import pytest
+
+from whatsapp_operator.core import rules
+from whatsapp_operator.core.model import AccountSecret, Answer, Ref, Switchover
+
+from .looks import FINGERPRINT, Look, look
+from .witnesses import WITNESSES, growing
+
+ORDER = [
+    "Deleting",
+    "FailingOver",
+    "SwitchoverRequested",
+    "NameTaken",
+    "LoginRefused",
+    "PodsRefused",
+    "Bootstrapping",
+    "ScalingUp",
+    "LoggingIn",
+    "AnswerUnknown",
+    "ServerBusy",
+    "Verifying",
+    "AssigningShards",
+    "PackingLow",
+    "Restarting",
+    "Paused",
+    "ScalingDown",
+    "DriftFound",
+    "Banned",
+    "SecretMissing",
+    "PinMalformed",
+    "RegistrationTooOld",
+    "CertificateMissing",
+    "CertificateMalformed",
+    "CertificateExpiryUnknown",
+    "CertificateExpired",
+    "CertificateRefused",
+    "AwaitingCoreapps",
+    "SettingShards",
+    "RestartOverdue",
+    "Refilling",
+    "Settled",
+]
+
+
+def test_rows_stand_in_this_order() -> None:
+    assert [row.name for row in rules.ROWS] == ORDER
+
+
+def test_failover_stands_above_all_order() -> None:
+    assert ORDER.index("FailingOver") == 1
+
+
+def test_objections_stand_in_the_order_of_their_rows() -> None:
+    names = [one.name for one in rules.OBJECTIONS]
+
+    assert names == [name for name in ORDER if name in names]
+
+
+def test_a_row_has_one_name() -> None:
+    assert len(set(ORDER)) == len(ORDER)
+
+
+def test_the_last_row_always_holds() -> None:
+    assert rules.ROWS[-1].name == "Settled"
+
+
+@pytest.mark.parametrize("name", ORDER)
+def test_every_row_wins_in_some_look(name: str) -> None:
+    assert WITNESSES[name].row() == name
+
+
+def test_every_row_has_a_witness_and_every_witness_a_row() -> None:
+    assert sorted(WITNESSES) == sorted(ORDER)
+
+
+@pytest.mark.parametrize("name", ORDER[:-1])
+def test_a_row_that_is_removed_changes_a_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    before = WITNESSES[name].plan()
+    monkeypatch.setattr(rules, "ROWS", tuple(row for row in rules.ROWS if row.name != name))
+
+    assert WITNESSES[name].plan() != before
+
+
+def matching(one: Look) -> list[str]:
+    """The rows that hold in a look, from the top."""
+    return [row.name for row in rules.ROWS if row.when(one.facts())]
+
+
+CONTESTS: list[tuple[str, str, Look]] = [
+    ("Deleting", "FailingOver", look().settled().holder_deleted(0).wanting(deleting=True)),
+    ("FailingOver", "SwitchoverRequested", look().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
+    ("FailingOver", "NameTaken", look().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("FailingOver", "Bootstrapping", look().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
+    ("FailingOver", "ScalingUp", look().settled().holder_deleted(0).wanting(shards=4)),
+    ("FailingOver", "AnswerUnknown", growing().noted(4, Answer.UNKNOWN).later(200).holder_deleted(0)),
+    ("FailingOver", "CertificateRefused", growing().with_account().seeing(refused_fingerprint=FINGERPRINT).holder_deleted(0)),
+    ("FailingOver", "SettingShards", growing().holder_deleted(0)),
+    ("SwitchoverRequested", "ScalingUp", WITNESSES["SwitchoverRequested"].wanting(shards=4)),
+    ("NameTaken", "Bootstrapping", look().seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("LoginRefused", "LoggingIn", WITNESSES["LoginRefused"]),
+    ("PodsRefused", "Bootstrapping", WITNESSES["PodsRefused"]),
+    ("Bootstrapping", "ScalingUp", look().settled().without_object("Service", "acme-webapp").replicas(1)),
+    ("ScalingUp", "LoggingIn", WITNESSES["LoggingIn"].replicas(2)),
+    ("ScalingUp", "AssigningShards", look().settled().without_route(0).replicas(2)),
+    ("ScalingUp", "SettingShards", WITNESSES["ScalingUp"]),
+    ("LoggingIn", "AnswerUnknown", WITNESSES["LoggingIn"].noted(2, Answer.UNKNOWN)),
+    ("AssigningShards", "Restarting", growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4, [0, 1, 2, 3])),
+    ("AssigningShards", "PackingLow", look().settled(spares=2).with_pods([4]).held_by(0, 4).without_route(1)),
+    ("PackingLow", "ScalingDown", WITNESSES["PackingLow"]),
+    (
+        "PackingLow",
+        "Restarting",
+        look().settled().with_pods([3]).held_by(0, 3).noted(2, Answer.ACCEPTED, origin=4).with_pod(1, report=None),
+    ),
+    ("Paused", "SettingShards", growing().wanting(paused=True)),
+    ("Paused", "ScalingDown", look().settled().with_pods([3]).wanting(paused=True)),
+    ("Paused", "DriftFound", WITNESSES["DriftFound"].wanting(paused=True)),
+    ("DriftFound", "SettingShards", WITNESSES["DriftFound"]),
+    ("CertificateExpired", "SettingShards", WITNESSES["CertificateExpired"]),
+    ("CertificateMissing", "AwaitingCoreapps", WITNESSES["AwaitingCoreapps"].with_account(secret=AccountSecret())),
+    ("AwaitingCoreapps", "SettingShards", WITNESSES["AwaitingCoreapps"]),
+    ("SettingShards", "Refilling", growing().with_pod(5, ready=False).replicas(6)),
+    ("RestartOverdue", "Refilling", WITNESSES["RestartOverdue"].with_pod(4, ready=False)),
+]
+
+
+@pytest.mark.parametrize(("higher", "lower", "one"), CONTESTS, ids=[f"{higher}-{lower}" for higher, lower, _ in CONTESTS])
+def test_of_two_rows_that_hold_the_higher_wins(higher: str, lower: str, one: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+    assert one.row() == higher
+    assert lower in matching(one)
+
+    rows = [row for row in rules.ROWS if row.name != higher]
+    place = [row.name for row in rows].index(lower) + 1
+    moved = next(row for row in rules.ROWS if row.name == higher)
+    monkeypatch.setattr(rules, "ROWS", (*rows[:place], moved, *rows[place:]))
+
+    assert one.row() != higher

@@ -1,0 +1,471 @@
+"""Status: the vocabulary of API.md, the loudest word, the record of handovers, and silence when nothing changed."""
+
+# ruff: noqa: N802  (a test carries the word of its row as it is spelt, so that one grep finds everything)
+
+from __future__ import annotations
+
+import json
+import re
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+
+from whatsapp_operator.core import status
+from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Report
+from whatsapp_operator.core.status import Condition
+
+from .laws import looks
+from .looks import FINGERPRINT, NOW, Look, look, seconds
+from .test_laws import many
+from .witnesses import WITNESSES, growing, restarting
+
+# Transcribed from API.md, "Conditions": (type, status) -> words.
+STALLED = {
+    "SecretMissing",
+    "CertificateMissing",
+    "CertificateMalformed",
+    "CertificateExpiryUnknown",
+    "CertificateExpired",
+    "CertificateRefused",
+    "RegistrationTooOld",
+    "PinMalformed",
+    "PinRefused",
+    "LoginRefused",
+    "DriftFound",
+    "CapacityTight",
+    "WindowInvalid",
+    "PodsRefused",
+    "ImageUnavailable",
+    "ClaimUnusable",
+    "NameTaken",
+    "ClientExpired",
+    "Banned",
+}
+# "The Certificate words of Stalled", read as: every reason not to send one.
+UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {"SecretMissing", "RegistrationTooOld", "PinMalformed", "Banned"}
+WORDS: dict[tuple[str, str], set[str]] = {
+    ("Ready", "True"): {"Serving"},
+    ("Ready", "False"): {
+        "Bootstrapping",
+        "FailingOver",
+        "Unserved",
+        "Restarting",
+        "RestartOverdue",
+        "WebappDown",
+        "CertificateRefused",
+        "Banned",
+    },
+    ("Ready", "Unknown"): {"NotReconciled", "Doubt", "ClientSilent"},
+    ("Reconciling", "True"): {
+        "Bootstrapping",
+        "LoggingIn",
+        "ScalingUp",
+        "AwaitingCoreapps",
+        "WithoutSpares",
+        "WindowClosed",
+        "SettingShards",
+        "ServerBusy",
+        "AnswerUnknown",
+        "Restarting",
+        "RestartOverdue",
+        "Verifying",
+        "AssigningShards",
+        "PackingLow",
+        "ScalingDown",
+        "RollingOut",
+        "FailingOver",
+        "Refilling",
+        "Paused",
+    },
+    ("Reconciling", "False"): {"Settled"},
+    ("Stalled", "True"): STALLED,
+    ("Stalled", "False"): {"Settled"},
+    ("Redundant", "True"): {"AsPromised", "NoSpareWanted"},
+    ("Redundant", "False"): {"SpareLost", "NoSpareLeft", "Restarting"},
+    ("CertificateFit", "True"): {"Fit", "CertificateExpiresSoon", "Simulated"},
+    ("CertificateFit", "False"): UNFIT,
+}
+EVIDENCE_WORDS = {
+    "PodDeleted",
+    "PodDraining",
+    "PodFailed",
+    "ContainerTerminated",
+    "NodeGone",
+    "TetherBroken",
+    "ProbeTimeout",
+    "NotReadyLong",
+    "Requested",
+    "PackedLow",
+    "VendorMoved",
+}
+
+EVERYTHING: dict[str, Look] = {
+    **WITNESSES,
+    "restarting": restarting(),
+    "unserved": look().settled(spares=0).holder_deleted(0),
+    "silent": look().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
+    "expires soon": look().settled().with_account(expires_at=NOW + timedelta(days=29)),
+    "fit": look().settled().with_account(),
+}
+
+
+def words(one: Look) -> dict[str, tuple[str, str]]:
+    return {entry["type"]: (entry["status"], entry["reason"]) for entry in one.report()["conditions"]}
+
+
+# --- vocabulary
+
+
+def assert_words_of_the_api(one: Look) -> None:
+    for kind, (state, reason) in words(one).items():
+        assert reason in WORDS[(kind, state)], f"{kind}={state} says {reason}"
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_conditions_speak_the_words_of_the_api(name: str) -> None:
+    assert_words_of_the_api(EVERYTHING[name])
+
+
+@many
+@given(one=looks())
+def test_conditions_speak_the_words_of_the_api_in_any_look(one: Look) -> None:
+    assert_words_of_the_api(one)
+
+
+def test_evidence_is_named_by_the_words_of_the_api() -> None:
+    assert {str(evidence) for evidence in Evidence} <= EVIDENCE_WORDS
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
+    assert list(words(EVERYTHING[name])) == ["Ready", "Reconciling", "Stalled", "Redundant", "CertificateFit"]
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "expected"),
+    [
+        ("Settled", "Ready", ("True", "Serving")),
+        ("Settled", "Reconciling", ("False", "Settled")),
+        ("Settled", "Stalled", ("False", "Settled")),
+        ("Settled", "Redundant", ("True", "AsPromised")),
+        ("Settled", "CertificateFit", ("True", "Simulated")),
+        ("FailingOver", "Ready", ("False", "FailingOver")),
+        ("FailingOver", "Redundant", ("False", "NoSpareLeft")),
+        ("unserved", "Ready", ("False", "Unserved")),
+        ("unserved", "Redundant", ("True", "NoSpareWanted")),
+        ("restarting", "Ready", ("False", "Restarting")),
+        ("restarting", "Redundant", ("False", "Restarting")),
+        ("Bootstrapping", "Ready", ("False", "Bootstrapping")),
+        ("silent", "Ready", ("Unknown", "ClientSilent")),
+        ("CertificateRefused", "Ready", ("False", "CertificateRefused")),
+        ("CertificateRefused", "Stalled", ("True", "CertificateRefused")),
+        ("CertificateRefused", "CertificateFit", ("False", "CertificateRefused")),
+        ("Banned", "Ready", ("False", "Banned")),
+        ("Paused", "Ready", ("True", "Serving")),
+        ("Paused", "Reconciling", ("True", "Paused")),
+        ("fit", "CertificateFit", ("True", "Fit")),
+        ("expires soon", "CertificateFit", ("True", "CertificateExpiresSoon")),
+        ("RestartOverdue", "Reconciling", ("True", "RestartOverdue")),
+    ],
+)
+def test_a_condition_answers_its_own_question(name: str, kind: str, expected: tuple[str, str]) -> None:
+    assert words(EVERYTHING[name])[kind] == expected
+
+
+def test_WebappDown_when_none_is_ready() -> None:
+    assert words(look().settled().seeing(webapp=None))["Ready"] == ("False", "WebappDown")
+
+
+def test_RestartOverdue_when_a_shard_is_unserved_after_the_deadline() -> None:
+    one = restarting().restarted(4, [1, 2, 3]).with_pod(4, ready=False, report=None).with_pod(0, ready=False).later(600)
+
+    assert words(one)["Ready"] == ("False", "RestartOverdue")
+
+
+def test_SpareLost_when_some_are_left() -> None:
+    assert words(look().settled(spares=2).with_pod(3, ready=False))["Redundant"] == ("False", "SpareLost")
+
+
+def test_a_failover_does_not_clear_Stalled() -> None:
+    found = words(EVERYTHING["CertificateExpired"].holder_deleted(0))
+
+    assert found["Stalled"] == ("True", "CertificateExpired")
+    assert found["Reconciling"] == ("True", "FailingOver")
+
+
+# --- the loudest
+
+
+def spoken(**statuses: str) -> list[Condition]:
+    quiet = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Redundant": "True", "CertificateFit": "True"}
+    return [Condition(type=kind, status=state, reason=kind + "Word", message="") for kind, state in {**quiet, **statuses}.items()]
+
+
+@pytest.mark.parametrize(
+    ("statuses", "expected"),
+    [
+        ({}, "Ready"),
+        ({"Stalled": "True", "Ready": "False", "Redundant": "False", "Reconciling": "True"}, "Stalled"),
+        ({"Ready": "False", "Redundant": "False", "Reconciling": "True"}, "Ready"),
+        ({"Ready": "Unknown", "Reconciling": "True"}, "Ready"),
+        ({"Redundant": "False", "Reconciling": "True"}, "Reconciling"),
+        ({"Redundant": "False"}, "Redundant"),
+        ({"CertificateFit": "False"}, "CertificateFit"),
+        ({"CertificateFit": "False", "Reconciling": "True"}, "Reconciling"),
+    ],
+)
+def test_the_loudest(statuses: dict[str, str], expected: str) -> None:
+    assert status.loudest(spoken(**statuses)).type == expected
+
+
+def test_NoSpareLeft_is_louder_than_Reconciling() -> None:
+    some = [one for one in spoken(Reconciling="True") if one.type != "Redundant"]
+
+    assert status.loudest([*some, Condition(type="Redundant", status="False", reason="NoSpareLeft", message="")]).reason == "NoSpareLeft"
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_reason_and_message_repeat_one_of_the_conditions(name: str) -> None:
+    report = EVERYTHING[name].report()
+
+    assert (report["reason"], report["message"]) in [(one["reason"], one["message"]) for one in report["conditions"]]
+
+
+# --- silence
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
+    """The same look again, written meanwhile, and a little later: no patch (law 11)."""
+    one = EVERYTHING[name].reported()
+
+    assert status.patch(one.see.status, one.report()) is None
+    assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
+
+
+def test_a_steady_cluster_is_never_written_again() -> None:
+    one = look().settled().reported()
+
+    assert status.patch(one.see.status, one.later(3600).report()) is None
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_no_message_counts_time(name: str) -> None:
+    """Absolute times only: "21 s ago" would be a write every second."""
+    one, later = EVERYTHING[name], EVERYTHING[name].seeing(now=EVERYTHING[name].see.now + seconds(0.4))
+    if one.row() != later.row():
+        return
+
+    told = {entry["type"]: entry["message"] for entry in one.report()["conditions"]}
+    assert told == {entry["type"]: entry["message"] for entry in later.report()["conditions"]}
+    assert not [message for message in told.values() if re.search(r"\b(ago|since \d+ s|in \d+ s)\b", message)]
+
+
+def test_patch_says_null_for_what_is_gone() -> None:
+    assert status.patch({"a": 1, "b": 2}, {"a": 1}) == {"b": None}
+    assert status.patch({"o": {"x": 1, "y": 2}}, {"o": {"x": 1}}) == {"o": {"x": 1, "y": None}}
+    assert status.patch({}, {"o": {"x": 1}}) == {"o": {"x": 1}}
+    assert status.patch({"l": [1]}, {"l": [2]}) == {"l": [2]}
+    assert status.patch({"a": {"b": 1}}, {"a": {"b": 1}}) is None
+
+
+def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7396, as the API server does it."""
+    result = dict(before) if isinstance(before, dict) else {}
+    for key, value in body.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
+    return result
+
+
+@many
+@given(first=looks(), then=looks())
+def test_a_patch_leads_from_one_status_to_the_other(first: Look, then: Look) -> None:
+    before = first.report()
+    after = then.seeing(status=before).report()
+
+    assert merged(before, status.patch(before, after) or {}) == after
+
+
+def test_a_transition_time_moves_only_with_the_status() -> None:
+    one = look().settled().reported().later(60)
+
+    assert one.condition("Ready")["lastTransitionTime"] == "2027-01-04T12:00:00Z"
+    assert one.holder_deleted(0).condition("Ready")["lastTransitionTime"] == "2027-01-04T12:01:00Z"
+    assert one.wanting(generation=4).condition("Ready")["observedGeneration"] == 4
+
+
+# --- secrets
+
+SENTINEL = "hunter2-c2VjcmV0"
+
+
+@pytest.mark.parametrize("name", EVERYTHING)
+def test_nothing_of_a_Secret_is_in_status_or_plan(name: str) -> None:
+    one = EVERYTHING[name]
+    objects = {
+        ref: {**obj, "data": {"password": SENTINEL}, "stringData": {"pin": SENTINEL}} if ref.kind == "Secret" else obj
+        for ref, obj in one.see.objects.items()
+    }
+    one = one.seeing(objects=objects)
+
+    assert SENTINEL not in json.dumps(one.report())
+    assert SENTINEL not in repr(one.plan())
+
+
+# --- numbers, map, record
+
+
+def test_the_columns() -> None:
+    assert look().settled().report()["display"] == {"shards": "2", "coreapps": "3/3", "webapps": "2/2"}
+    assert growing().noted(4).report()["display"]["shards"] == "2->4"
+
+
+@pytest.mark.parametrize(("spares", "broken", "tolerated"), [(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 1, 1), (1, 1, 0)])
+def test_failures_tolerated(spares: int, broken: int, tolerated: int) -> None:
+    one = look().settled(spares=spares)
+    for ordinal in range(2, 2 + broken):
+        one = one.with_pod(ordinal, ready=False)
+
+    assert one.report()["failuresTolerated"] == tolerated
+
+
+@pytest.mark.parametrize(
+    ("one", "state"),
+    [
+        (look().settled(), "Serving"),
+        (look().settled().holder_deleted(0), "Moving"),
+        (look().settled().with_holder(0, report=Report(shards=2)), "Moving"),
+        (look().settled(spares=0).holder_deleted(0), "Unserved"),
+        (look().settled().holder_deleted(0).wanting(manual=True), "Unserved"),
+    ],
+)
+def test_the_state_of_a_shard(one: Look, state: str) -> None:
+    assert one.report()["shardMap"][0]["state"] == state
+
+
+def handed_over() -> Look:
+    """Shard 0 failed over to the spare half a second ago."""
+    one = look().settled().reported().held_by(0, 2)
+    return one.with_route(0, evidence="PodDeleted", committed_at=NOW).later(0.5)
+
+
+def test_a_handover_is_recorded_from_the_Service_once() -> None:
+    one = handed_over().seeing(handover_times={"100-moved": HandoverTimes(commit=38, serve=55)})
+
+    (entry,) = one.report()["recentHandovers"]
+    assert entry == {
+        "at": "2027-01-04T12:00:00Z",
+        "shard": 0,
+        "kind": "Failover",
+        "from": "acme-coreapp-0",
+        "to": "acme-coreapp-2",
+        "epoch": "100-moved",
+        "evidence": "PodDeleted",
+        "commitMilliseconds": 38,
+        "serveMilliseconds": 55,
+    }
+    assert one.reported().report()["recentHandovers"] == [entry]
+
+
+def test_a_handover_is_recorded_after_a_crash_before_the_report() -> None:
+    assert handed_over().seeing(leader_epoch=9).report()["recentHandovers"][0]["epoch"] == "100-moved"
+
+
+def test_a_planned_one_is_a_Switchover() -> None:
+    assert handed_over().with_route(0, planned=True, evidence="Requested").report()["recentHandovers"][0]["kind"] == "Switchover"
+
+
+def test_a_handover_is_timed_when_the_new_holder_serves_after_the_first_report() -> None:
+    """The report follows the commit at once, mostly before the new holder has taken the shard: the time must come with a later one."""
+    early = handed_over().seeing(handover_times={"100-moved": HandoverTimes(commit=38)}).reported()
+
+    later = early.seeing(handover_times={"100-moved": HandoverTimes(commit=38, serve=55)})
+    assert later.report()["recentHandovers"][0].get("serveMilliseconds") == 55
+
+
+def test_the_first_holder_of_a_shard_is_not_recorded() -> None:
+    assert "recentHandovers" not in look().settled().report()
+
+
+def test_ten_are_kept_newest_first() -> None:
+    kept = [
+        {"at": f"2027-01-01T00:00:{20 - n:02}Z", "shard": 0, "kind": "Failover", "to": "x", "epoch": f"{n}-x", "evidence": "PodDeleted"}
+        for n in range(10)
+    ]
+    one = handed_over()
+    found = one.seeing(status={**one.see.status, "recentHandovers": kept}).report()["recentHandovers"]
+
+    assert [entry["epoch"] for entry in found] == ["100-moved", *(f"{n}-x" for n in range(9))]
+
+
+def test_an_operation_is_reported_as_it_stands() -> None:
+    operation = growing().plan().operation
+
+    assert operation is not None
+    assert growing().report()["operation"] == {
+        "id": "4-n0nce",
+        "from": 2,
+        "to": 4,
+        "leaderEpoch": 5,
+        "attempts": 1,
+        "answer": "None",
+        "startedAt": "2027-01-04T12:00:00.000Z",
+        "deadline": "2027-01-04T12:03:00.000Z",
+        "settleBy": "2027-01-04T12:14:00.000Z",
+    }
+    assert "operation" not in look().settled().report()
+
+
+def test_shards_are_absent_while_unknown() -> None:
+    assert "shards" not in look().settled().reported().reporting(None).report()
+
+
+def test_a_refused_fingerprint_is_kept() -> None:
+    one = growing().with_account().calling(4, Answer.REFUSED, fingerprint=FINGERPRINT)
+
+    assert one.report()["certificate"]["refusedFingerprint"] == FINGERPRINT
+    assert one.report()["certificate"]["expiresAt"].endswith("Z")
+
+
+def test_a_deletion_forgets_neither_the_intent_nor_the_settled_shards() -> None:
+    """Deletion in the foreground takes a while, and its reports should not unsay what is so."""
+    assert growing().noted(4).wanting(deleting=True).report().get("settledShards") == 2
+
+
+# --- events
+
+
+def test_events_are_said_on_change_only() -> None:
+    before = look().settled().report()
+
+    assert status.events(before, before) == ()
+    said = status.events(before, look().settled().holder_deleted(0).report())
+    assert [one.reason for one in said] == ["FailingOver", "NoSpareLeft"]
+    assert all(one.warning for one in said)
+
+
+def test_SetShardsDone_is_said_when_all_are_back() -> None:
+    before = restarting().report()
+
+    assert "SetShardsDone" in [one.reason for one in status.events(before, restarting().restarted(4).report())]
+    assert "SetShardsDone" not in [one.reason for one in status.events(before, before)]
+
+
+def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
+    operation = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan().operation
+
+    assert operation is not None
+    said = status.set_shards_sent(operation)
+    assert (said.reason, said.message) == ("SetShardsSent", "2 -> 4 (id 4-n0nce, attempt 4): all Coreapps will restart.")
+
+
+def test_a_failover_is_told_before_it_is_done() -> None:
+    one = look().settled().with_holder(0, terminated=True)
+
+    (said,) = status.plan_events(one.see, one.plan())
+    assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."

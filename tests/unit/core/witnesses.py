@@ -1,0 +1,61 @@
+"""For each row of the table a look in which it wins."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import timedelta
+
+from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover
+
+from .looks import FINGERPRINT, NOW, Look, look
+
+
+def growing() -> Look:
+    """Two shards, four wanted, all pods there and ready: Set Shards may be sent."""
+    return look().settled(shards=2).wanting(shards=4).with_pods([3, 4])
+
+
+def restarting() -> Look:
+    """Set Shards 2 -> 4 was accepted and GET says so; every shard has a holder, but nobody is back yet."""
+    return look().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).restarted(2)
+
+
+def back() -> Look:
+    """Set Shards 2 -> 4 was accepted, GET says so, and all five Coreapps are back as standbys."""
+    return growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4)
+
+
+WITNESSES: Mapping[str, Look] = {
+    "Deleting": look().settled().wanting(deleting=True),
+    "FailingOver": look().settled().holder_deleted(0),
+    "SwitchoverRequested": look().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
+    "NameTaken": look().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "LoginRefused": look().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
+    "PodsRefused": look().seeing(refused="exceeded quota: compute"),
+    "Bootstrapping": look(),
+    "ScalingUp": look().settled().wanting(shards=4),
+    "LoggingIn": look().settled().client(shards=None, asked_at=None, silent_since=NOW),
+    "AnswerUnknown": growing().noted(4, Answer.UNKNOWN),
+    "ServerBusy": growing().noted(4, Answer.BUSY),
+    "Verifying": growing().noted(4, Answer.ACCEPTED),
+    "AssigningShards": back(),
+    "PackingLow": look().settled().with_pods([3]).held_by(0, 3),
+    "Restarting": restarting(),
+    "Paused": look().settled().wanting(shards=4, paused=True),
+    "ScalingDown": look().settled().with_pods([3, 4]),
+    "DriftFound": look().settled().reporting(1),
+    "Banned": growing().seeing(banned=True),
+    "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
+    "PinMalformed": growing().with_account(pin_well_formed=False),
+    "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
+    "CertificateMissing": growing().with_account(secret=AccountSecret()),
+    "CertificateMalformed": growing().with_account(well_formed=False),
+    "CertificateExpiryUnknown": growing().with_account(expires_at=None),
+    "CertificateExpired": growing().with_account(expires_at=NOW - timedelta(seconds=1)),
+    "CertificateRefused": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
+    "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
+    "SettingShards": growing(),
+    "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
+    "Refilling": look().settled().with_pod(2, ready=False),
+    "Settled": look().settled(),
+}
