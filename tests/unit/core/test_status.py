@@ -242,7 +242,8 @@ def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
     one = EVERYTHING[name].reported()
 
     assert status.patch(one.see.status, one.report()) is None
-    assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
+    if one.plan().operation == one.see.operation:  # else a call is made now, and the next look knows of it
+        assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
 
 
 def test_a_steady_cluster_is_never_written_again() -> None:
