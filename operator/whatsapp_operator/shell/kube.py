@@ -21,7 +21,7 @@ from __future__ import annotations
 import asyncio
 import re
 from collections import Counter
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -33,7 +33,7 @@ import yaml
 from lightkube import ALL_NS, AsyncClient, KubeConfig
 from lightkube.config.client_adapter import verify_cluster
 from lightkube.config.models import User
-from lightkube.core.exceptions import ApiError, ConfigError
+from lightkube.core.exceptions import ConfigError
 from lightkube.core.resource import ApiInfo, ResourceDef
 from lightkube.generic_resource import (
     GenericGlobalResource,
@@ -238,11 +238,14 @@ class LightKube:
         self._field_manager = field_manager
         self.writes: Counter[tuple[str, str]] = Counter()
         """Writes sent so far by (verb, kind), refused ones too; shared with all `fenced` views. Metrics read it."""
+        tls, failed = None, ""
         try:
             tls = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
         except (OSError, ValueError, ConfigError) as e:  # ssl.SSLError is an OSError
-            msg = f"read the TLS files for {config.cluster.server}: {type(e).__name__}; check what the kubeconfig names."
-            raise Refused(msg) from None
+            failed = type(e).__name__
+        if tls is None:  # raised out here, because the library's frames keep a key in a temporary file for as long as its error lives
+            msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
+            raise Refused(msg)
         lines = Lines(
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
@@ -486,11 +489,8 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except TimeoutError:
         msg = f"{call}: the API server did not answer within {seconds:g} s."
         raise Unavailable(msg) from None
-    except ApiError as e:
-        code = e.status.code or (e.response.status_code if e.response is not None else 0)
-        raise _refusal(call, code, msgspec.to_builtins(e.status), json_patch=json_patch) from None
-    except httpx2.HTTPStatusError as e:
-        raise _refusal(call, e.response.status_code, {"message": "an answer that is not Kubernetes'"}) from None
+    except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
+        raise _refusal(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
     except httpx2.HTTPError as e:
         msg = f"{call}: the API server cannot be reached ({type(e).__name__}: {str(e)[:100]})."
         raise Unavailable(msg) from None
@@ -500,6 +500,15 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except (ValueError, KeyError) as e:  # msgspec's too; the library parses answers without looking at their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None
+
+
+def _status(response: httpx2.Response) -> Mapping[str, Any]:
+    """Return the Status in a refusal, or what there is to say if there is none."""
+    with suppress(ValueError):
+        status = msgspec.json.decode(response.content)
+        if isinstance(status, dict):
+            return status
+    return {"message": "an answer that is not Kubernetes'"}
 
 
 def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: bool = False) -> KubeError:

@@ -1,0 +1,602 @@
+"""The door to Kubernetes, against a small HTTP server: what is sent, what each answer becomes, and how little a dead line costs."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import traceback
+from contextlib import aclosing, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import pytest
+import yaml
+from aiohttp import web
+from lightkube import AsyncClient, KubeConfig
+from lightkube.config.models import Cluster, User
+
+from whatsapp_operator.shell import kube as door
+from whatsapp_operator.shell.kube import (
+    DEPLOYMENT,
+    KINDS,
+    LEASE,
+    NODE,
+    POD,
+    SECRET,
+    SERVICE,
+    WAC,
+    AlreadyExists,
+    CallLimits,
+    Conflict,
+    Expired,
+    KubeError,
+    LeaseTooShort,
+    LightKube,
+    NotFound,
+    Refused,
+    TestFailed,
+    Unavailable,
+    kind_of,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+    from pathlib import Path
+
+    from whatsapp_operator.shell.kube import Kube, Obj
+
+TOKEN = "token-that-nobody-may-see"
+PASSWORD = "password-that-nobody-may-see"
+A_POD: dict[str, Any] = {"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "ns", "resourceVersion": "7"}}
+
+
+class Server:
+    """Answers each request by `answer`, and remembers what it was asked."""
+
+    def __init__(self) -> None:
+        self.asked: list[tuple[str, str, str, Any]] = []
+        self.peers: set[Any] = set()
+        self.hanging = asyncio.Event()
+        self.answer: Callable[[web.Request], Awaitable[web.StreamResponse]] = self.ok
+        self.url = ""
+
+    async def ok(self, _: web.Request) -> web.StreamResponse:
+        return web.json_response({"kind": "Pod", "metadata": {"name": "a"}})
+
+    def says(self, body: Any, *, status: int = 200) -> None:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.json_response(body, status=status)
+
+        self.answer = answer
+
+    def refuses(self, code: int, reason: str, message: str = "no", **details: Any) -> None:
+        self.says(
+            {"kind": "Status", "status": "Failure", "code": code, "reason": reason, "message": message, "details": details}, status=code
+        )
+
+    def sends(self, **response: Any) -> None:
+        async def answer(_: web.Request) -> web.StreamResponse:
+            return web.Response(**response)
+
+        self.answer = answer
+
+    async def hang(self, request: web.Request) -> web.StreamResponse:
+        await self.hanging.wait()
+        return await self.ok(request)
+
+    async def handle(self, request: web.Request) -> web.StreamResponse:
+        body = await request.text()
+        self.asked.append((request.method, str(request.rel_url), request.content_type, json.loads(body) if body else None))
+        assert request.transport
+        self.peers.add(request.transport.get_extra_info("peername"))
+        return await self.answer(request)
+
+
+@asynccontextmanager
+async def a_server() -> AsyncIterator[Server]:
+    server = Server()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", server.handle)
+    runner = web.AppRunner(app, shutdown_timeout=0.1, handler_cancellation=True)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    server.url = "http://127.0.0.1:{}".format(runner.addresses[0][1])
+    try:
+        yield server
+    finally:
+        server.hanging.set()
+        await runner.cleanup()
+
+
+@asynccontextmanager
+async def a_door(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
+    async with a_server() as server:
+        kube = door_to(server.url, **more)
+        try:
+            yield server, kube
+        finally:
+            await kube.close()
+
+
+def door_to(url: str, **more: Any) -> LightKube:
+    config = KubeConfig.from_one(cluster=Cluster(server=url), user=User(token=TOKEN)).get()
+    assert config
+    return LightKube(config, **more)
+
+
+async def test_reads_ask_for_plain_objects() -> None:
+    async with a_door() as (server, kube):
+        assert await kube.get(POD, "ns", "a") == {"kind": "Pod", "metadata": {"name": "a"}}
+        assert type(await kube.get(NODE, None, "n")) is dict
+        server.says({"kind": "PodList", "metadata": {"resourceVersion": "5"}, "items": [{"metadata": {"name": "a"}}]})
+        expected = [{"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a"}}]
+        assert await kube.list(POD, "ns", {"x": "y", "multiconnect.dev/z": "1"}) == expected
+        assert await kube.list(POD, None) == expected
+        await kube.list(NODE, None)
+        await kube.list(WAC, "ns")
+
+        assert [asked[:2] for asked in server.asked] == [
+            ("GET", "/api/v1/namespaces/ns/pods/a"),
+            ("GET", "/api/v1/nodes/n"),
+            ("GET", "/api/v1/namespaces/ns/pods?labelSelector=x%3Dy%2Cmulticonnect.dev%2Fz%3D1"),
+            ("GET", "/api/v1/pods"),
+            ("GET", "/api/v1/nodes"),
+            ("GET", "/apis/multiconnect.dev/v1alpha1/namespaces/ns/whatsappclusters"),
+        ]
+
+
+async def test_writes_say_who_writes_and_on_what_condition() -> None:
+    async with a_door(field_manager="me") as (server, kube):
+        await kube.create(A_POD)
+        await kube.replace(A_POD)
+        await kube.apply(A_POD)
+        await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
+        await kube.patch_merge(SERVICE, "ns", "a", {"metadata": {"resourceVersion": "7"}})
+        await kube.patch_status(WAC, "ns", "a", {"status": {}})
+        assert await kube.delete(POD, "ns", "a", uid="u", resource_version="7", grace_seconds=0)
+        assert await kube.delete(POD, "ns", "a", uid="u")
+
+        only = {"apiVersion": "v1", "kind": "DeleteOptions"}
+        wac = "/apis/multiconnect.dev/v1alpha1/namespaces/ns/whatsappclusters/a"
+        pod = "/api/v1/namespaces/ns/pods/a"
+        assert server.asked == [
+            ("POST", "/api/v1/namespaces/ns/pods?fieldManager=me", "application/json", A_POD),
+            ("PUT", f"{pod}?fieldManager=me", "application/json", A_POD),
+            ("PATCH", f"{pod}?force=true&fieldManager=me", "application/apply-patch+yaml", A_POD),
+            ("PATCH", f"{pod}?fieldManager=me", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
+            (
+                "PATCH",
+                "/api/v1/namespaces/ns/services/a?fieldManager=me",
+                "application/merge-patch+json",
+                {"metadata": {"resourceVersion": "7"}},
+            ),
+            ("PATCH", f"{wac}/status?fieldManager=me", "application/merge-patch+json", {"status": {}}),
+            ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u", "resourceVersion": "7"}, "gracePeriodSeconds": 0}),
+            ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u"}}),
+        ]
+        assert kube.writes == {
+            ("create", "Pod"): 1,
+            ("replace", "Pod"): 1,
+            ("apply", "Pod"): 1,
+            ("patch", "Pod"): 1,
+            ("patch", "Service"): 1,
+            ("patch status", "WhatsAppCluster"): 1,
+            ("delete", "Pod"): 2,
+        }
+
+
+def test_the_private_path_of_lightkube_is_where_it_was() -> None:
+    """`delete` and `watch` go through AsyncClient._client: if this fails after an update, look at both in shell/kube.py."""
+    config = KubeConfig.from_server("http://nowhere").get()
+    assert config
+    inner = AsyncClient(config._replace(user=User()), trust_env=False)._client
+    ask = inner.prepare_request("delete", res=door._resource(POD), name="a", namespace="ns")
+    ask.data = {"preconditions": {"uid": "u"}}
+    request = inner.build_adapter_request(ask)
+    assert (request.method, request.url.path, request.content) == (
+        "DELETE",
+        "/api/v1/namespaces/ns/pods/a",
+        b'{"preconditions":{"uid":"u"}}',
+    )
+    assert request.headers["Content-Type"] == "application/json"
+    ask = inner.prepare_request("list", res=door._resource(LEASE), namespace="ns", watch=True, params={"timeoutSeconds": 3, "x": None})
+    request = inner.build_adapter_request(ask)
+    assert str(request.url).endswith("/apis/coordination.k8s.io/v1/namespaces/ns/leases?timeoutSeconds=3&watch=true")
+    assert callable(inner.send)
+    assert callable(inner.raise_for_status)
+
+
+@pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
+def test_kinds_are_found_by_what_objects_say(kind: door.Kind) -> None:
+    assert kind_of({"apiVersion": kind.api_version, "kind": kind.kind}) is kind
+
+
+def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
+    with pytest.raises(ValueError, match=r"apiVersion 'v2', kind 'Pod' is not among the kinds of this door; add it to KINDS\."):
+        kind_of({"apiVersion": "v2", "kind": "Pod"})
+
+
+# --------------------------------------------------------------------------------------------------------------- answers
+
+
+@pytest.mark.parametrize(
+    ("code", "reason", "error"),
+    [
+        (400, "BadRequest", Refused),
+        (401, "Unauthorized", Refused),
+        (403, "Forbidden", Refused),
+        (404, "NotFound", NotFound),
+        (405, "MethodNotAllowed", Refused),
+        (409, "AlreadyExists", AlreadyExists),
+        (409, "Conflict", Conflict),
+        (413, "RequestEntityTooLarge", Refused),
+        (415, "UnsupportedMediaType", Refused),
+        (422, "Invalid", Refused),
+        (429, "TooManyRequests", Unavailable),
+        (500, "InternalError", Unavailable),
+        (503, "ServiceUnavailable", Unavailable),
+        (504, "Timeout", Unavailable),
+    ],
+)
+async def test_each_refusal_has_its_error(code: int, reason: str, error: type[KubeError]) -> None:
+    async with a_door() as (server, kube):
+        server.refuses(code, reason, "because  of\nthis", name="a")
+        with pytest.raises(error) as caught:
+            await kube.create(A_POD)
+        assert type(caught.value) is error
+        assert str(caught.value).startswith(f"create Pod ns/a: {code} {reason}: because of this")
+        assert (caught.value.code, caught.value.reason) == (code, reason)
+
+
+async def test_a_missing_object_is_none_but_a_missing_kind_is_not() -> None:
+    async with a_door() as (server, kube):
+        server.refuses(404, "NotFound", 'pods "a" not found', name="a", kind="pods")
+        assert await kube.get(POD, "ns", "a") is None
+        assert await kube.delete(POD, "ns", "a", uid="u") is False
+        with pytest.raises(NotFound, match="patch Pod ns/a: 404 NotFound"):
+            await kube.patch_merge(POD, "ns", "a", {})
+
+        server.refuses(404, "NotFound", "the server could not find the requested resource")
+        with pytest.raises(NotFound, match=r"are whatsappclusters of multiconnect.dev/v1alpha1 installed\?"):
+            await kube.get(WAC, "ns", "a")
+        with pytest.raises(NotFound, match="installed"):
+            await kube.delete(WAC, "ns", "a", uid="u")
+
+        server.sends(status=404, text="404 page not found\n")
+        with pytest.raises(NotFound, match="installed"):
+            await kube.get(WAC, "ns", "a")
+
+
+async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
+    async with a_door() as (server, kube):
+        server.refuses(422, "Invalid", "the server rejected our request due to an error in our request")
+        with pytest.raises(TestFailed, match=r"patch Pod ns/a: 422 Invalid: a test or a path of the patch does not match"):
+            await kube.patch_json(POD, "ns", "a", [])
+        with pytest.raises(Refused):
+            await kube.patch_merge(POD, "ns", "a", {})
+        server.refuses(422, "Invalid", 'Pod "a" is invalid', name="a", causes=[{"field": "spec"}])
+        with pytest.raises(Refused, match="is invalid"):
+            await kube.patch_json(POD, "ns", "a", [])
+
+
+@pytest.mark.parametrize(
+    "response",
+    [
+        {"status": 502, "text": "<html>bad gateway"},
+        {"status": 502, "headers": {"Content-Type": ""}},
+        {"status": 503, "text": "apiserver is starting", "content_type": "application/json"},
+        {"status": 302, "headers": {"Location": "http://elsewhere/"}},
+        {"status": 200, "text": "<html>please log in"},
+        {"status": 200, "text": '{"kind": "Pod", "meta', "content_type": "application/json"},
+        {"status": 500, "text": '{"status": 17}', "content_type": "application/json"},
+    ],
+)
+async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str, Any]) -> None:
+    async with a_door() as (server, kube):
+        server.sends(**response)
+        with pytest.raises(Unavailable, match=r"get Pod ns/a: "):
+            await kube.get(POD, "ns", "a")
+        with pytest.raises(Unavailable, match=r"list Pod ns: "):
+            await kube.list(POD, "ns")
+        with pytest.raises(Unavailable, match=r"watch Pod ns: "):
+            async for _ in kube.watch(POD, "ns"):
+                pass
+
+
+async def test_no_error_shows_a_secret() -> None:
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"p": PASSWORD}}
+    async with a_door() as (server, kube):
+        server.refuses(422, "Invalid", f"data[p]: Invalid value: {PASSWORD}", name="s", causes=[{"message": PASSWORD}])
+        with pytest.raises(Refused) as caught:
+            await kube.create(secret)
+        assert str(caught.value) == "create Secret ns/s: 422 Invalid: (not repeated here, it could quote a secret)"
+        shown = "".join(traceback.format_exception(caught.value))
+        assert PASSWORD not in shown
+        assert TOKEN not in shown
+
+        server.refuses(403, "Forbidden", "x" * 5000)
+        with pytest.raises(Refused) as caught:
+            await kube.get(SECRET, "ns", "s")
+        with pytest.raises(Refused) as caught:
+            await kube.get(POD, "ns", "s")
+        assert len(str(caught.value)) < 400
+        assert TOKEN not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("name", ["", "..", "a/b", "a?x", "a#b", "A", "a%2f", "-a", "a\n"])
+async def test_a_name_cannot_become_another_address(name: str) -> None:
+    async with a_door() as (server, kube):
+        for call in (
+            kube.get(POD, "ns", name),
+            kube.delete(POD, "ns", name, uid="u"),
+            kube.patch_merge(POD, "ns", name, {}),
+            kube.get(POD, f"ns{name}/.." if name else "..", "a"),
+        ):
+            with pytest.raises(Refused, match="nothing can have such a name"):
+                await call
+        assert server.asked == []
+
+
+async def test_mistakes_of_ours_are_not_sent() -> None:
+    async with a_door() as (server, kube):
+        with pytest.raises(ValueError, match="Pod is namespaced: name the namespace"):
+            await kube.get(POD, None, "a")
+        with pytest.raises(ValueError, match=r"replace Pod ns/a needs metadata.resourceVersion"):
+            await kube.replace({"apiVersion": "v1", "kind": "Pod", "metadata": {"name": "a", "namespace": "ns"}})
+        assert server.asked == []
+
+
+# ----------------------------------------------------------------------------------------------------------------- fence
+
+
+class Left:
+    def __init__(self, seconds: float) -> None:
+        self.seconds = seconds
+
+    def seconds_left(self) -> float:
+        return self.seconds
+
+
+async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> None:
+    async with a_door() as (server, open_door):
+        lease = Left(2.0)
+        kube = open_door.fenced(lease)
+        writes: list[Callable[[Kube], Awaitable[object]]] = [
+            lambda kube: kube.create(A_POD),
+            lambda kube: kube.apply(A_POD),
+            lambda kube: kube.replace(A_POD),
+            lambda kube: kube.patch_json(POD, "ns", "a", []),
+            lambda kube: kube.patch_merge(POD, "ns", "a", {}),
+            lambda kube: kube.patch_status(WAC, "ns", "a", {}),
+            lambda kube: kube.delete(POD, "ns", "a", uid="u"),
+        ]
+        for write in writes:
+            with pytest.raises(LeaseTooShort, match=r"not sent, 2\.0 s of our lease are left and the call may take 2 s\."):
+                await write(kube)
+        assert server.asked == []
+        assert not kube.writes
+
+        await kube.get(POD, "ns", "a")  # reads may
+        for write in writes:
+            await write(open_door)  # the door of the election itself
+        lease.seconds = 2.1
+        for write in writes:
+            await write(kube)
+        assert len(server.asked) == 1 + 2 * len(writes)
+        assert kube.writes is open_door.writes
+        lease.seconds = -5
+        with pytest.raises(LeaseTooShort, match=r"0\.0 s"):
+            await kube.create(A_POD)
+
+
+# ----------------------------------------------------------------------------------------------------------------- lines
+
+
+def now() -> float:
+    return asyncio.get_running_loop().time()
+
+
+async def test_calls_are_bounded_and_a_dead_line_costs_one_of_them() -> None:
+    async with a_door(limits=CallLimits(read=0.3, write=0.2)) as (server, kube):
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(20)))
+        old = set(server.peers)
+        assert len(old) > 5
+        server.answer = server.hang
+        began = now()
+        with pytest.raises(Unavailable, match=r"create Pod ns/a: the API server did not answer within 0\.2 s\."):
+            await kube.create(A_POD)
+        with pytest.raises(Unavailable, match=r"get Pod ns/a: the API server did not answer within 0\.3 s\."):
+            await kube.get(POD, "ns", "a")
+        assert now() - began < 1
+        server.answer = server.ok
+        server.peers.clear()
+        await kube.get(POD, "ns", "a")
+        assert not server.peers & old  # none of the other idle lines was tried, each of which could be dead as well
+
+
+async def test_calls_under_way_outlive_the_lines_given_up() -> None:
+    async with a_door(limits=CallLimits(read=5, write=0.2)) as (server, kube):
+        server.answer = server.hang
+        under_way = asyncio.create_task(kube.get(POD, "ns", "a"))
+        while not server.asked:
+            await asyncio.sleep(0)
+        with pytest.raises(Unavailable):
+            await kube.create(A_POD)
+        server.hanging.set()
+        assert await under_way
+
+
+async def test_lines_are_kept() -> None:
+    async with a_door() as (server, kube):
+        for _ in range(5):
+            await kube.get(POD, "ns", "a")
+        await kube.create(A_POD)
+        assert len(server.peers) == 1
+        pool = kube._api._client._client._transport._pool._pool
+        assert pool._keepalive_expiry is None
+
+
+async def test_a_server_that_is_not_there_is_told_without_detours(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_server() as server:
+        url = server.url
+    monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
+    monkeypatch.setenv("ALL_PROXY", "http://proxy.invalid:1")
+    kube = door_to(url)
+    with pytest.raises(Unavailable, match=r"get Pod ns/a: the API server cannot be reached \(ConnectError: "):
+        await kube.get(POD, "ns", "a")
+    await kube.close()
+
+
+async def test_a_server_that_hangs_up_in_the_middle_is_unavailable() -> None:
+    async def hang_up(request: web.Request) -> web.StreamResponse:
+        assert request.transport
+        request.transport.abort()
+        return web.Response()
+
+    async with a_door() as (server, kube):
+        server.answer = hang_up
+        with pytest.raises(Unavailable, match="cannot be reached"):
+            await kube.create(A_POD)
+        server.answer = server.ok
+        await kube.create(A_POD)
+
+
+# ----------------------------------------------------------------------------------------------------------------- watch
+
+
+def stream(*events: Any, then: Callable[[], Awaitable[object]] | None = None) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+    async def answer(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "application/json"})
+        await response.prepare(request)
+        for event in events:
+            await response.write(json.dumps(event).encode() + b"\n")
+        if then:
+            await then()
+        return response
+
+    return answer
+
+
+async def test_a_watch_yields_until_the_server_ends_it() -> None:
+    async with a_door() as (server, kube):
+        lease: Obj = {"metadata": {"name": "op", "resourceVersion": "9"}}
+        server.answer = stream({"type": "ADDED", "object": lease}, {"type": "DELETED", "object": lease})
+        seen = [event async for event in kube.watch(LEASE, "ns", name="op", labels={"a": "b"}, resource_version="8", server_timeout=20)]
+        assert seen == [("ADDED", lease), ("DELETED", lease)]
+        assert server.asked[0][1] == (
+            "/apis/coordination.k8s.io/v1/namespaces/ns/leases?"
+            "timeoutSeconds=20&resourceVersion=8&labelSelector=a%3Db&fieldSelector=metadata.name%3Dop&watch=true"
+        )
+        assert [event async for event in kube.watch(DEPLOYMENT, None)] == seen
+        assert server.asked[1][1] == "/apis/apps/v1/deployments?timeoutSeconds=30&watch=true"
+
+
+async def test_a_watch_tells_why_it_cannot_go_on() -> None:
+    async with a_door(limits=CallLimits(read=0.3)) as (server, kube):
+
+        async def watch() -> None:
+            async for _ in kube.watch(LEASE, "ns", name="op", server_timeout=0):
+                pass
+
+        server.answer = stream({"type": "ERROR", "object": {"code": 410, "reason": "Expired", "message": "too old"}})
+        with pytest.raises(Expired, match="watch Lease ns/op: 410 Expired: too old"):
+            await watch()
+        server.refuses(403, "Forbidden", "leases is forbidden")
+        with pytest.raises(Refused, match="leases is forbidden"):
+            await watch()
+        server.answer = stream({"kind": "Status"})
+        with pytest.raises(Unavailable, match="not Kubernetes' JSON"):
+            await watch()
+        server.answer = stream(then=server.hanging.wait)  # a black hole
+        began = now()
+        with pytest.raises(Unavailable, match="did not answer"):
+            await watch()
+        assert now() - began < 1
+
+
+async def test_a_watch_that_is_left_frees_its_line() -> None:
+    async with a_door() as (server, kube):
+        server.answer = stream({"type": "ADDED", "object": {"metadata": {}}}, then=server.hanging.wait)
+        async with aclosing(kube.watch(LEASE, "ns")) as events:
+            async for _ in events:
+                break
+        pool = kube._api._client._client._transport._pool._pool
+        assert not [line for line in pool.connections if not line.is_idle()]
+
+
+# --------------------------------------------------------------------------------------------------------- configuration
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    cases: list[tuple[object, str]] = [
+        ("{", "ParserError"),
+        ("[]", "Error"),
+        ({"clusters": []}, "contexts"),
+        ({"clusters": [], "contexts": [], "users": []}, "current context"),
+        ({"clusters": [], "contexts": [{"name": "a", "context": {"cluster": "x"}}], "current-context": "a"}, "x"),
+        ({"clusters": [], "contexts": [], "current-context": "a"}, "Context 'a' not found"),
+    ]
+    for content, said in cases:
+        path = tmp_path / "kubeconfig"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        with pytest.raises(Refused, match=said) as caught:
+            LightKube.from_kubeconfig(path)
+        assert str(path) in str(caught.value)
+    with pytest.raises(Refused, match="not found"):
+        LightKube.from_kubeconfig(tmp_path / "missing")
+
+
+def test_certificates_that_cannot_be_read_are_told_without_showing_them(tmp_path: Path) -> None:
+    user = {"name": "u", "user": {"client-certificate-data": "YWJj", "client-key-data": "c2VjcmV0"}}
+    cluster = {"name": "c", "cluster": {"server": "https://nowhere"}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump({"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}))
+    with pytest.raises(Refused, match=r"read the TLS files for https://nowhere: SSLError") as caught:
+        LightKube.from_kubeconfig(path)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_in_a_pod_the_service_account_and_the_address_of_the_environment_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightkube.config import kubeconfig
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    original = KubeConfig.from_service_account
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda: original(tmp_path))
+    with pytest.raises(Refused, match=r"from the service account of this pod: .*No such file.*outside of a cluster name a kubeconfig"):
+        LightKube.from_kubeconfig(None)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "namespace").write_text("operators")
+    with pytest.raises(Refused, match=r"'KUBERNETES_SERVICE_HOST' is missing in the environment of this pod"):
+        LightKube.from_kubeconfig(None)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    with pytest.raises(Refused, match=r"read the TLS files for https://\[fd00::1\]:6443: FileNotFoundError"):
+        LightKube.from_kubeconfig(None)
+    assert kubeconfig.SERVICE_ACCOUNT == "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with a_server() as server:
+
+        async def only_the_new(request: web.Request) -> web.StreamResponse:
+            if request.headers["Authorization"] != "Bearer new":
+                return web.json_response({"code": 401, "reason": "Unauthorized"}, status=401)
+            return await server.ok(request)
+
+        server.answer = only_the_new
+        config = KubeConfig.from_one(cluster=Cluster(server=server.url), user=User(token_file=str(token))).get()
+        assert config
+        kube = LightKube(config)
+        with pytest.raises(Refused, match="401 Unauthorized"):
+            await kube.get(POD, "ns", "a")
+        token.write_text("new")
+        await kube.create(A_POD)
+        token.unlink()
+        server.says({"code": 401, "reason": "Unauthorized"}, status=401)
+        with pytest.raises(Unavailable, match="credentials of the kubeconfig or service account could not be read"):
+            await kube.create(A_POD)
+        await kube.close()
