@@ -1,4 +1,24 @@
-"""The routes for tests: counters, faults, and what else a test may do to the WhatsApp servers. Never reachable from outside the cluster."""
+"""The routes for tests: counters, faults, and what else a test may do to the WhatsApp servers. Never reachable from outside the cluster.
+
+All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"error"}``.
+
+    GET    counters                         what was counted, who is connected, the log of Set Shards calls, banned, logged_off
+    GET    members                          who is registered
+    GET    messages?after=0&limit=1000      accepted messages {seq, id, shard, to, at, by: uid}
+    POST   missing {ids}                    those of the ids that were never accepted: what was lost
+    GET    faults                           all faults with left and fired
+    POST   faults {call, fault, ...}        one more fault, see the module of faults
+    DELETE faults                           none any more
+    POST   shards {n}                       somebody else sets the shards; everything restarts
+    POST   inbound {from, body, id?}        a WhatsApp user writes
+    POST   certificate {fingerprint|null}   the only right certificate, by its SHA-256 or the beginning of it
+    POST   pin {pin|null}                   two-step verification on or off
+    POST   reset-password {}                the initial password again, all tokens void
+    POST   tokens {seconds?, expire?}       how long new tokens are good; expire makes all void now
+    POST   registered {at}                  when the number was registered (until the next start)
+    POST   support {expire_timestamp}       when the build expires (until the next start)
+    POST   reset-fence {}                   forget all epochs, as after a restore of etcd
+"""
 
 import json
 import secrets

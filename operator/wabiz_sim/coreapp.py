@@ -133,7 +133,10 @@ class Coreapp(Process):
     def _on_frame(self, frame: Frame) -> None:
         if frame["type"] == "hello":
             self._webhook.configure(frame["settings"])
-            self._hello(frame["shards"], frame["seconds"])
+            try:
+                self._hello(frame["shards"], frame["seconds"])
+            except OSError as error:  # a full or lost disk: as standby it does no harm, and the operator tells it again
+                self.log.error("%s cannot write its note (%s) and stands by", self.settings.pod_name, error.strerror)
         elif frame["type"] == "settings":
             self._webhook.configure(frame["settings"])
         elif frame["type"] == "restart":

@@ -132,7 +132,11 @@ class Listener:
             await asyncio.wait(ending, timeout=5.0)
         runner, self._runner = self._runner, None
         if runner is not None:
-            await runner.cleanup()
+            try:
+                await runner.cleanup()
+            except asyncio.CancelledError:
+                self._runner = runner  # the grace was over: what is left is cut by the next call
+                raise
 
     def _stop_listening(self) -> None:
         listening, self._socket = self._socket, None

@@ -36,7 +36,8 @@ class Process(abc.ABC):
         self._session: aiohttp.ClientSession | None = None
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
-        self._undertaker: asyncio.Task[None] | None = None
+        self._burial: asyncio.Task[None] | None = None
+        self._last_rites: asyncio.Task[None] | None = None
 
     @abc.abstractmethod
     async def come_up(self) -> None:
@@ -103,21 +104,22 @@ class Process(abc.ABC):
 
     async def kill(self) -> None:
         """Die: every listener and connection is closed at once with no goodbye. Returns when all is gone; may be called again."""
-        if self._state == _STOPPED:
-            await self._stopped.wait()
-            return
-        self._state = _STOPPED
-        for listener in self.listeners:
-            listener.abort()
+        if self._burial is None:
+            self._state = _STOPPED
+            for listener in self.listeners:
+                listener.abort()
+            self._burial = asyncio.create_task(self._bury())
+        await asyncio.shield(self._burial)  # whoever waits for it may give up; it is finished all the same
+
+    async def _bury(self) -> None:
         connector = self._session.connector if self._session is not None else None
         closing = asyncio.ensure_future(connector.close()) if connector is not None else None
         await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can still say goodbye on them
-        tasks = {task for task in self._tasks if task is not asyncio.current_task()}
-        for task in tasks:
+        for task in self._tasks:
             task.cancel()
         try:
-            if tasks:
-                await asyncio.wait(tasks, timeout=5.0)
+            if self._tasks:
+                await asyncio.wait(set(self._tasks), timeout=5.0)
             await asyncio.gather(*(listener.close(0.0) for listener in self.listeners))
             if closing is not None:
                 with suppress(Exception):
@@ -158,7 +160,7 @@ class Process(abc.ABC):
             return
         self._failure = task.exception()
         self.log.error("%s died", self.settings.pod_name, exc_info=self._failure)
-        self._undertaker = asyncio.create_task(self.kill())
+        self._last_rites = asyncio.create_task(self.kill())
 
     async def _killed_within(self, seconds: float) -> bool:
         with suppress(TimeoutError):

@@ -13,7 +13,7 @@ _ASK_SECONDS = 5.0
 
 
 class Sessions:
-    """Good tokens by digest. Emptied when the upstream says that some became void, and when the link to it was lost."""
+    """Good tokens by digest. Emptied when the upstream says that some became void, and when the link to it is back after a loss."""
 
     def __init__(self, process: Process) -> None:
         self._process = process

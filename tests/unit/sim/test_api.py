@@ -18,9 +18,7 @@ async def test_the_first_login_must_change_the_password(world: World) -> None:
     status, answer = await world.login(new_password=None)
     assert (status, answer["errors"][0]["code"]) == (401, 1024)
 
-    for weak in ("short-A1", "nodigits-Aa", "NOLOWER-12", "noupper-12", "NoSpecial12", "x" * 61 + "-A1b"):
-        if weak == "short-A1":
-            continue  # eight characters will do
+    for weak in ("shrt-A1", "nodigits-Aa", "NOLOWER-12", "noupper-12", "NoSpecial12", "x" * 61 + "-A1b", 12345678):
         status, answer = await world.login(new_password=weak)
         assert (status, answer["errors"][0]["code"]) == (400, 1009), weak
 
@@ -192,15 +190,20 @@ async def test_an_unknown_path_is_answered_in_the_envelope(world: World) -> None
     assert (await world.api("DELETE", "/v1/health"))[0] == 405
 
 
-@pytest.mark.parametrize("hung", [False, True])
-async def test_without_an_upstream_the_webapp_says_not_ready(world: World, hung: bool) -> None:
+async def test_a_hung_upstream_answers_when_it_goes_on(world: World) -> None:
     server, _, _ = await world.cluster(0)
-    if hung:
-        server.hang()
-        with pytest.raises(TimeoutError):
-            await world.api("GET", "/v1/account/shards", timeout=0.3)
-        server.resume()
-        return
+    server.hang()
+    asking = asyncio.create_task(world.api("GET", "/v1/account/shards"))
+    done, _ = await asyncio.wait({asking}, timeout=0.2)
+    assert not done
+
+    server.resume()
+
+    assert (await asking)[0] == 200
+
+
+async def test_without_an_upstream_the_webapp_says_not_ready(world: World) -> None:
+    server, _, _ = await world.cluster(0)
     await server.kill()
 
     for method, path in (("GET", "/v1/account/shards"), ("POST", "/v1/users/login"), ("GET", "/v1/health")):

@@ -259,8 +259,7 @@ async def test_set_shards_to_the_same_number_keeps_its_role(world: World) -> Non
 
     await world.control("shards", {"n": 1})
 
-    await until(lambda: not cores[0].ready)
-    await until(lambda: cores[0].ready)
+    await world.restarted(cores[0])
     await world.until_connected(0)
     assert cores[0].report()["epoch"] == "1-a"
 
@@ -359,6 +358,18 @@ async def test_killed_in_the_middle_of_a_stop_it_is_gone_at_once(world: World) -
     assert closed(world.address(1), 6253)
 
 
+async def test_a_kill_that_nobody_waits_for_is_finished_all_the_same(world: World) -> None:
+    _, cores, _ = await world.cluster(1)
+    killing = asyncio.create_task(cores[0].kill())
+    await asyncio.sleep(0)
+    killing.cancel()
+
+    await asyncio.wait_for(cores[0].wait_stopped(), 2)
+    await cores[0].kill()
+
+    assert closed(world.address(1), 6253)
+
+
 async def test_it_cannot_be_started_twice_nor_on_a_taken_address(world: World) -> None:
     core = await world.coreapp(0)
     with pytest.raises(RuntimeError, match="started before"):
@@ -368,6 +379,32 @@ async def test_it_cannot_be_started_twice_nor_on_a_taken_address(world: World) -
         await world.coreapp(0)
 
     assert (await world.report(0))["pod"] == "coreapp-0"
+
+
+async def test_a_role_that_cannot_be_noted_is_not_taken(world: World) -> None:
+    await world.cluster(1)
+    (world.folder / "coreapp-0").rmdir()
+
+    status, answer = await world.tell(0, 0, "1-a")
+
+    assert status == 500
+    assert answer == {"error": "the role could not be noted durably: No such file or directory"}
+    assert (await world.report(0))["shard"] is None
+    (world.folder / "coreapp-0").mkdir()
+    assert (await world.tell(0, 0, "1-a"))[0] == 200
+
+
+async def test_background_work_that_fails_ends_the_process_with_its_error(world: World) -> None:
+    core = await world.coreapp(0)
+
+    async def fail() -> None:
+        raise LookupError("something nobody thought of")
+
+    core.spawn(fail())
+
+    with pytest.raises(LookupError, match="nobody thought of"):
+        await asyncio.wait_for(core.wait_stopped(), 2)
+    assert closed(world.address(1), 6253)
 
 
 async def test_contacts_are_answered(world: World) -> None:

@@ -136,7 +136,7 @@ async def test_a_wrong_certificate_logs_the_client_off_until_the_right_one_is_se
     assert (counters["logged_off"], counters["banned"], counters["restarts"]) == (True, False, 0)
 
     assert (await world.set_shards(1, cert=GOOD))[0] == 201
-    await until(lambda: not cores[0].ready)
+    await world.restarted(cores[0])
     await world.until_connected(0)
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201
 
@@ -171,8 +171,7 @@ async def test_an_expired_certificate_bans_the_account_for_good(world: World) ->
 async def test_without_a_certificate_it_works_for_seven_days_after_registration(world: World) -> None:
     _, cores, _ = await world.cluster(1)
     assert (await world.set_shards(1))[0] == 201
-    await until(lambda: not cores[0].ready)
-    await until(lambda: cores[0].ready)
+    await world.restarted(cores[0])
     await world.serve(0, 0, "1-a")
     await world.control("registered", {"at": (NOW - timedelta(days=7, minutes=1)).isoformat()})
 

@@ -102,7 +102,7 @@ class World:
         headers = {"Authorization": f"Bearer {self.token}", **more.pop("headers", {})}
         return await self.call(method, f"https://{self.address(200 + webapp)}:8443{path}", body, headers=headers, **more)
 
-    async def login(self, password: str = "secret", new_password: str | None = PASSWORD) -> tuple[int, Any]:
+    async def login(self, password: str = "secret", new_password: object = PASSWORD) -> tuple[int, Any]:
         body = {"new_password": new_password} if new_password else None
         url = f"https://{self.address(200)}:8443/v1/users/login"
         status, answer = await self.call("POST", url, body, headers={"Authorization": aiohttp.encode_basic_auth("admin", password)})
@@ -152,6 +152,11 @@ class World:
         status, answer = await self.tell(number, shard, epoch, shards)
         assert status == 200, answer
         await self.until_connected(number)
+
+    async def restarted(self, core: Coreapp) -> None:
+        """Wait until Set Shards has closed the Coreapp and it is back and knows its number of shards."""
+        await until(lambda: not core.ready)
+        await until(lambda: core.ready and core.shards is not None)
 
     async def until_connected(self, number: int) -> None:
         core = next(p for p in reversed(self.processes) if isinstance(p, Coreapp) and p.settings.pod_name == f"coreapp-{number}")
