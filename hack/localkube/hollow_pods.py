@@ -40,7 +40,7 @@ Obj = dict[str, Any]
 Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 START_TIMEOUT_S = 10.0
-KILL_TIMEOUT_S = 3.0
+KILL_TIMEOUT_S = 6.0
 CONFIG_LAG_S = 0.05
 """A Secret that was created just before its pod may reach us just after it; only after this is it said to be missing."""
 CONFIG_RETRY_S = 1.0
@@ -142,6 +142,7 @@ class HollowPod:
         self._said: Obj | None = None
         self._said_version = 0
         self._tasks: dict[str, asyncio.Task[None]] = {}
+        self._endings: set[asyncio.Task[None]] = set()
 
     # ------------------------------------------------------------ what its node tells it
 
@@ -394,6 +395,8 @@ class HollowPod:
                 break
             if stop is None and self._settled.is_set() and not self._hung:  # a stopped process gets its SIGTERM when it goes on
                 stop = asyncio.create_task(component.stop(remaining), name=f"stop {self.name}")
+                self._endings.add(stop)
+                stop.add_done_callback(self._endings.discard)
             waited_for: set[asyncio.Future[Any]] = {self._end} | ({stop} if stop else set())
             await asyncio.wait(waited_for, timeout=min(remaining, 0.1), return_when=asyncio.FIRST_COMPLETED)
             if stop is not None and stop.done():
@@ -493,13 +496,18 @@ class HollowPod:
             if task is not None and task is not asyncio.current_task():
                 task.cancel()
 
-    async def _quietly(self, work: Awaitable[None]) -> None:
-        """Bounded, and whatever it raises is logged: an ended component has nothing more to say."""
-        try:
-            async with asyncio.timeout(KILL_TIMEOUT_S):
-                await work
-        except Exception as e:
-            logger.warning("pod %s/%s: %s at its end: %s: %s", self.namespace, self.name, self.kind, type(e).__name__, e)
+    async def _quietly(self, work: Coroutine[Any, Any, None]) -> None:
+        """See it through, for a bounded time; what it raises is logged, since an ended component has nothing more to say.
+
+        It is a task of its own: whoever waits here may be cancelled, but a kill that is cut short would leave ports and tasks behind.
+        """
+        task = asyncio.create_task(work, name=f"end of {self.namespace}/{self.name}")
+        self._endings.add(task)
+        task.add_done_callback(self._endings.discard)
+        task.add_done_callback(_complain)
+        done, _ = await asyncio.wait({task}, timeout=KILL_TIMEOUT_S)
+        if not done:
+            logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)
 
 
 async def _called(result: object) -> None:

@@ -428,6 +428,7 @@ class FakeComponent:
         self.env, self.fails, self.lingers = dict(env), fails, lingers
         self.calls: list[str] = []
         self.ready = False
+        self.gone = False
         self.stopped = asyncio.Event()
 
     async def start(self) -> None:
@@ -447,6 +448,8 @@ class FakeComponent:
         if not self.stopped.is_set():
             self.calls.append("kill")
         self.stopped.set()
+        await asyncio.sleep(0.02)
+        self.gone = True
 
     def hang(self) -> None:
         self.calls.append("hang")
@@ -698,6 +701,20 @@ async def test_a_force_deleted_pod_is_killed_at_once(tmp_path: Path) -> None:
 
         assert bench.made[0].calls == ["start", "kill"]
         assert bench.kube.deleted == []
+        assert pod.finished
+
+
+async def test_a_kill_that_began_is_seen_through_when_the_object_vanishes_meanwhile(tmp_path: Path) -> None:
+    async with a_bench(tmp_path) as bench:
+        obj = a_pod()
+        pod = bench.pod(obj)
+        await until(lambda: pod.container.ready)
+        bench.kube.away = True
+        pod.update(leaving(obj, 0))
+        await until(lambda: "kill" in bench.made[0].calls)
+        await pod.vanish()
+
+        assert bench.made[0].gone
         assert pod.finished
 
 
