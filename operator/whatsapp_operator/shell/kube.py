@@ -516,7 +516,7 @@ def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: b
     reason = status.get("reason") or ""
     details = status.get("details") or {}
     said = " ".join(str(status.get("message") or "nothing").split())
-    if call.kind is SECRET:
+    if call.kind is SECRET and call.verb not in {"get", "list", "watch"}:
         said = "(not repeated here, it could quote a secret)"
     error: type[KubeError]
     if code == 404:
