@@ -6,7 +6,7 @@ import asyncio
 import base64
 import ssl
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -17,7 +17,7 @@ from localkube import kubeconfig
 from localkube.demo_stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.hollow_control import HollowControl
-from localkube.hollow_kube import Kube, KubeError
+from localkube.hollow_kube import Kube, KubeError, Mirror
 from localkube.observer import Commit, Observer
 
 T = TypeVar("T")
@@ -25,7 +25,9 @@ Obj = dict[str, Any]
 
 NAMESPACE, NAME = "default", "acme"
 GROUP = "/apis/multiconnect.dev/v1alpha1"
-LEASE = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases/whatsapp-operator"
+LEASES = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/leases"
+LEASE = "whatsapp-operator"
+ROLE = "multiconnect.dev/role"
 SWITCHOVER = "multiconnect.dev/switchover"
 POLL_S = 0.01
 CALL_S = 5.0
@@ -48,6 +50,14 @@ class Holder:
     uid: str
 
 
+@dataclass(frozen=True)
+class LeaseChange:
+    """The operators' Lease was seen to be held by somebody else (empty: nobody) than before."""
+
+    holder: str
+    monotonic: float
+
+
 class Cluster:
     """The cluster of ``examples/cluster.yaml`` on a stage. Use as an async context manager."""
 
@@ -58,16 +68,21 @@ class Cluster:
         self.control = HollowControl.of(stage.folder / "hollow")
         self.api = Api(kubeconfig.read(stage.plane.admin_kubeconfig))
         self._session: aiohttp.ClientSession | None = None
+        self._leases: list[LeaseChange] = []
+        self._watching: asyncio.Task[None] | None = None
 
     async def __aenter__(self) -> Self:
         await asyncio.to_thread(self.observer.__enter__)
         await self.control.__aenter__()
         await self.api.__aenter__()
-        # The address of a pod may come back as another pod's: no connection is kept between steps that mean another one.
+        self._watching = asyncio.create_task(Mirror(self.api, LEASES, self._lease_changed).run())
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_S))
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        if self._watching is not None:
+            self._watching.cancel()
+            await asyncio.wait({self._watching})
         if self._session is not None:
             await self._session.close()
         await self.api.__aexit__()
@@ -111,6 +126,8 @@ class Cluster:
         conditions = {one["type"]: (one["status"], one.get("reason")) for one in status.get("conditions") or ()}
         coreapps = self.coreapps()
         shards, spares = spec["shards"], spec["spares"]
+        holders = self.observer.holders(NAMESPACE, NAME)
+        reported = {one["shard"]: one.get("holder") for one in status.get("shardMap") or ()}
         return (
             status.get("observedGeneration") == obj["metadata"]["generation"]
             and conditions.get("Ready", ("", ""))[0] == "True"
@@ -120,7 +137,9 @@ class Cluster:
             and SWITCHOVER not in (obj["metadata"].get("annotations") or {})
             and len(coreapps) == shards + spares
             and all(_is_ready(pod) for pod in coreapps)
-            and len(self.observer.holders(NAMESPACE, NAME)) == shards
+            and len(holders) == shards
+            and reported == holders
+            and {_label(pod, ROLE) for pod in coreapps if pod["metadata"]["name"] not in holders.values()} <= {"standby"}
         )
 
     def coreapps(self) -> list[Obj]:
@@ -141,7 +160,7 @@ class Cluster:
         fits = (one for one in self.observer.commits if one.monotonic > monotonic and one.shard == shard and one.holder_uid != not_to)
         return next(fits, None)
 
-    async def seen(self, look: Callable[[], T], timeout: float, what: str) -> T:
+    async def seen(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
         """What ``look`` says as soon as that is true. LocalKubeError after ``timeout`` seconds or when a process of the stage died."""
         deadline = time.monotonic() + timeout
         while not (found := look()):
@@ -156,10 +175,21 @@ class Cluster:
         """Wait until the cluster is as wanted."""
         await self.seen(self.settled, timeout, f"{NAMESPACE}/{NAME} as wanted, with all its spares,")
 
-    async def lease_holder(self) -> str:
-        """Name of the operator that leads, empty if the Lease is free."""
-        lease = await self.api.get(LEASE)
-        return str(((lease or {}).get("spec") or {}).get("holderIdentity") or "").rpartition("_")[0]
+    def leader(self) -> str | None:
+        """Name of the operator that leads, if its process runs."""
+        name = self._leases[-1].holder if self._leases else ""
+        process = self.stage.operators().get(name)
+        return name if process is not None and process.alive() else None
+
+    def lease_after(self, monotonic: float, *, not_to: str) -> LeaseChange | None:
+        """When an operator of another name was first seen to hold the Lease after this time."""
+        return next((one for one in self._leases if one.monotonic > monotonic and one.holder not in {"", not_to}), None)
+
+    def _lease_changed(self, kind: str, lease: Obj) -> None:
+        if kind != "DELETED" and lease["metadata"]["name"] == LEASE:
+            holder = str(lease["spec"].get("holderIdentity") or "").rpartition("_")[0]
+            if not self._leases or self._leases[-1].holder != holder:
+                self._leases.append(LeaseChange(holder, time.monotonic()))
 
     # ---- the stand-in
 
@@ -205,11 +235,6 @@ class Cluster:
 def sentence(error: BaseException) -> str:
     """An error that a person reads, without a traceback."""
     return str(error) if isinstance(error, (LocalKubeError, KubeError)) else f"{type(error).__name__}: {error}"
-
-
-def names(holders: Iterable[Holder]) -> str:
-    """Names of pods for a sentence."""
-    return ", ".join(holder.pod for holder in holders)
 
 
 def _label(pod: Obj, name: str) -> str:

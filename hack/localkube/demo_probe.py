@@ -142,6 +142,12 @@ class Probe:
         waits = [one.taken_at - one.at for one in self.sent.values() if one.taken_at is not None and one.taken_at >= since]
         return max(waits, default=0.0)
 
+    async def longest_gap(self) -> float:
+        """The longest time, in seconds, within which none of our messages was taken by the WhatsApp servers."""
+        await self._look()
+        times = sorted(float(row["at"]) for row in self._ours.values())
+        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
+
     async def _look(self) -> None:
         answer = await self.cluster.upstream(f"messages?after={self.after}&limit={PAGE}")
         for row in answer["messages"]:
