@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
 from localkube.binaries import Binaries, provide
 from localkube.controlplane import ControlPlane
 from localkube.progress import to_stderr
+
+from .stage import Stage, Theatre, a_stage
 
 
 @pytest.fixture(scope="session")
@@ -26,3 +29,25 @@ def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
     plane = ControlPlane.start(tmp_path_factory.mktemp("control-plane"), binaries=binaries, audit_log=True)
     yield plane
     plane.stop()
+
+
+@pytest.fixture(scope="session")
+def theatre(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+    """What the operator's tests share: a control plane of their own with hollow nodes that run the stand-in, and two operators."""
+    folder = tmp_path_factory.mktemp("operator")
+    plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True)
+    theatre = Theatre(plane, folder)
+    try:
+        theatre.start()
+        yield theatre
+    finally:
+        theatre.close()
+        plane.stop()
+
+
+@pytest.fixture
+async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+    """A namespace of the theatre with both operators up, watched throughout, and checked for every law at the end."""
+    await asyncio.to_thread(theatre.ensure_replicas)
+    async with a_stage(theatre) as one:
+        yield one

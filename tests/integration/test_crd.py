@@ -1,0 +1,175 @@
+"""What the API server refuses, and the sentences with which it does."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.controlplane import ControlPlane
+from localkube.errors import LocalKubeError
+from localkube.operators import REPOSITORY
+
+pytestmark = pytest.mark.integration
+
+Obj = dict[str, Any]
+NAMESPACE = "crd"
+ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+
+
+def a_cluster(name: str = "acme", **spec: Any) -> Obj:
+    body = {"shards": 2, "client": {"type": "Simulator"}, **spec}
+    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": body}
+
+
+class Api:
+    """kubectl with strict validation, as people have it by default."""
+
+    def __init__(self, plane: ControlPlane) -> None:
+        self._plane = plane
+
+    def create(self, obj: Obj, *, dry_run: bool = True) -> Obj:
+        dry = ["--dry-run=server"] if dry_run else []
+        text = self._plane.kubectl("-n", NAMESPACE, "create", "-f", "-", "-o", "json", *dry, input=json.dumps(obj))
+        answer: Obj = json.loads(text)
+        return answer
+
+    def patch(self, name: str, **spec: Any) -> None:
+        self._plane.kubectl("-n", NAMESPACE, "patch", "wac", name, "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": spec}))
+
+    def refusal(self, obj: Obj) -> str:
+        with pytest.raises(LocalKubeError) as caught:
+            self.create(obj)
+        return str(caught.value)
+
+    def patch_refusal(self, name: str, **spec: Any) -> str:
+        with pytest.raises(LocalKubeError) as caught:
+            self.patch(name, **spec)
+        return str(caught.value)
+
+
+@pytest.fixture(scope="module")
+def api(control_plane: ControlPlane) -> Iterator[Api]:
+    control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "whatsappclusters.yaml"))
+    control_plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+    control_plane.kubectl("create", "namespace", NAMESPACE)
+    api = Api(control_plane)
+    api.create(a_cluster("kept", account=ACCOUNT), dry_run=False)
+    yield api
+    control_plane.kubectl("delete", "crd", "whatsappclusters.multiconnect.dev")
+    control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")
+
+
+def test_the_example_is_taken_and_gets_its_defaults(api: Api) -> None:
+    made = api.create(yaml.safe_load((REPOSITORY / "examples" / "cluster.yaml").read_text(encoding="utf-8")))
+    assert (made["spec"]["spares"], made["spec"]["webapp"]["replicas"], made["spec"]["failover"]["mode"]) == (1, 2, "Automatic")
+    assert made["spec"]["paused"] is False
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4, 8, 16, 32])
+def test_every_documented_number_of_shards_is_taken(api: Api, shards: int) -> None:
+    assert api.create(a_cluster(shards=shards))["spec"]["shards"] == shards
+
+
+@pytest.mark.parametrize("shards", [0, 3, -1, 64, "two", 2.5, None])
+def test_another_number_of_shards_is_refused(api: Api, shards: object) -> None:
+    text = api.refusal(a_cluster(shards=shards))
+    assert "spec.shards" in text
+    if isinstance(shards, int):
+        assert 'supported values: "1", "2", "4", "8", "16", "32"' in text
+
+
+def test_shards_have_no_default(api: Api) -> None:
+    obj = a_cluster()
+    del obj["spec"]["shards"]
+    assert "spec.shards: Required value" in api.refusal(obj)
+
+
+@pytest.mark.parametrize(("spares", "sentence"), [(-1, "should be greater than or equal to 0"), (33, "should be less than or equal to 32")])
+def test_spares_have_bounds(api: Api, spares: int, sentence: str) -> None:
+    text = api.refusal(a_cluster(spares=spares))
+    assert "spec.spares" in text
+    assert sentence in text
+
+
+@pytest.mark.parametrize("field", ["cert", "certificate", "pin"])
+def test_an_inline_secret_is_refused_without_repeating_it(api: Api, field: str) -> None:
+    text = api.refusal(a_cluster(account={**ACCOUNT, field: "c2VjcmV0LWNlcnQ="}))
+    assert f"spec.account.{field}" in text
+    key = "pin" if field == "pin" else "certificate"
+    assert f"must not be given inline: put it under key `{key}` of the Secret that `account.secretRef` names" in text
+    assert "c2VjcmV0LWNlcnQ=" not in text
+
+
+@pytest.mark.parametrize("name", ["a" * 41, "4acme", "acme.corp"])
+def test_a_name_that_no_service_could_have_is_refused(api: Api, name: str) -> None:
+    text = api.refusal(a_cluster(name))
+    assert "metadata.name" in text
+    assert "must be at most 40 of a-z, 0-9 and -, begin with a letter and not end with -: Services and pods are named after it" in text
+
+
+def test_the_longest_name_is_taken(api: Api) -> None:
+    assert api.create(a_cluster("a" * 40))["metadata"]["name"] == "a" * 40
+
+
+@pytest.mark.parametrize(("spec", "field"), [({"shard": 2}, "spec.shard"), ({"webapp": {"replica": 2}}, "spec.webapp.replica")])
+def test_an_unknown_field_is_refused(api: Api, spec: Obj, field: str) -> None:
+    text = api.refusal(a_cluster(**spec))
+    assert "strict decoding error" in text
+    assert f'unknown field "{field}"' in text
+
+
+@pytest.mark.parametrize(
+    ("spec", "sentence"),
+    [
+        ({"client": {"type": "Vendor"}}, "spec.client.type"),
+        ({"client": {}}, "spec.client.type: Required value"),
+        ({"failover": {"mode": "Never"}}, 'supported values: "Automatic", "Manual"'),
+        ({"webapp": {"replicas": 0}}, "spec.webapp.replicas"),
+        (
+            {"account": {"countryCode": "+1", "phoneNumber": "6315550000", "secretRef": {"name": "a"}}},
+            "must be 1 to 3 digits without plus sign",
+        ),
+        (
+            {"account": {"countryCode": "1", "phoneNumber": "555 00", "secretRef": {"name": "a"}}},
+            "must be 4 to 14 digits without country code",
+        ),
+        ({"account": {"countryCode": "1", "phoneNumber": "6315550000"}}, "must have `secretRef` (the certificate) or, within 7 days"),
+        ({"client": {"type": "Simulator", "simulator": {"storage": {"size": "much"}}}}, "must be a positive amount such as 1Gi"),
+    ],
+)
+def test_what_else_cannot_be_is_refused_with_a_sentence(api: Api, spec: Obj, sentence: str) -> None:
+    assert sentence in api.refusal(a_cluster(**spec))
+
+
+def test_the_account_can_be_added_but_neither_removed_nor_made_another(api: Api) -> None:
+    assert "spec.account: Forbidden: cannot be removed" in api.patch_refusal("kept", account=None)
+    text = api.patch_refusal("kept", account={"phoneNumber": "6315550001"})
+    assert "number cannot be changed: another number is another cluster" in text
+    api.patch("kept", account={"secretRef": {"name": "another"}})
+
+
+def test_the_type_of_client_cannot_be_changed(api: Api) -> None:
+    text = api.patch_refusal("kept", client={"type": "Vendor"})
+    assert "spec.client.type" in text
+    # The first release knows one type only; with the second the rule speaks, and it must stand ready.
+    crd = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    client = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]["client"]
+    rules = {rule["rule"]: rule["message"] for rule in client["properties"]["type"]["x-kubernetes-validations"]}
+    assert rules["self == oldSelf"].startswith("cannot be changed")
+
+
+def test_a_new_cluster_says_that_nobody_has_looked(api: Api, control_plane: ControlPlane) -> None:
+    columns = control_plane.kubectl("-n", NAMESPACE, "get", "wac", "kept", "--no-headers").split()
+    assert columns[1] == "Unknown"
+    condition = control_plane.kubectl("-n", NAMESPACE, "get", "wac", "kept", "-o", "jsonpath={.status.conditions[0].reason}")
+    assert condition == "NotReconciled"
+
+
+def test_status_is_not_written_by_users_of_the_resource(api: Api, control_plane: ControlPlane) -> None:
+    before = control_plane.kubectl("-n", NAMESPACE, "get", "wac", "kept", "-o", "jsonpath={.status}")
+    control_plane.kubectl("-n", NAMESPACE, "patch", "wac", "kept", "--type=merge", "-p", '{"status":{"shards":32}}')
+    assert control_plane.kubectl("-n", NAMESPACE, "get", "wac", "kept", "-o", "jsonpath={.status}") == before
