@@ -1,0 +1,137 @@
+"""What a person sees of the demo: a table that lives on a terminal, plain lines elsewhere, and the summary."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from rich import box
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.markup import escape
+from rich.spinner import Spinner
+from rich.table import Table
+from rich.text import Text
+
+PLAIN_WIDTH = 140
+REFRESH_PER_SECOND = 8
+
+
+@dataclass
+class Step:
+    """One step of the demo and how it went. Times in seconds."""
+
+    name: str
+    what: str
+    """In one line, for people."""
+    vendor: str = ""
+    """What the vendor's documentation says of it, such as ``35 s``."""
+    meaning: str = ""
+    """What the measured time is."""
+    seconds: float | None = None
+    note: str = ""
+    begun: float | None = None
+    """``time.monotonic()``."""
+    failed: bool = False
+    details: dict[str, object] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """``waiting``, ``running``, ``done`` or ``failed``."""
+        if self.failed:
+            return "failed"
+        return "done" if self.seconds is not None else "running" if self.begun is not None else "waiting"
+
+
+def clock(seconds: float) -> str:
+    """Seconds as people read them: milliseconds below one."""
+    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.1f} s"
+
+
+class Screen:
+    """Shows steps. On a terminal one table that changes, elsewhere a line when a step begins and one when it ends."""
+
+    def __init__(self, console: Console, steps: Sequence[Step], *, below: Callable[[], str] = lambda: "") -> None:
+        """``below`` gives the line under the table, such as the messages so far."""
+        self._console = console
+        self._steps = steps
+        self._below = below
+        self._spinner = Spinner("dots", style="cyan")
+        self._live = Live(
+            console=console,
+            get_renderable=self._render,
+            refresh_per_second=REFRESH_PER_SECOND,
+            redirect_stderr=False,
+            redirect_stdout=False,
+        )
+
+    def __enter__(self) -> Screen:
+        """Begin to show."""
+        if self._console.is_terminal:
+            self._live.start(refresh=True)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Leave the last state on the screen."""
+        if self._console.is_terminal:
+            self._live.stop()
+
+    @contextmanager
+    def running(self, step: Step) -> Iterator[Step]:
+        """Show that a step runs until the block ends, in which ``seconds`` and ``note`` are set."""
+        step.begun = time.monotonic()
+        self._say(f"... {step.what}")
+        try:
+            yield step
+        except BaseException:
+            step.failed = True
+            self._say(f"    failed after {clock(time.monotonic() - step.begun)}")
+            raise
+        vendor = f" (vendor: {step.vendor})" if step.vendor else ""
+        self._say(f"    {clock(step.seconds or 0.0)} {step.meaning}{vendor}{'; ' if step.note else ''}{step.note}")
+
+    def _say(self, line: str) -> None:
+        if not self._console.is_terminal:
+            self._console.print(line, markup=False, highlight=False, soft_wrap=True)
+
+    def _render(self) -> RenderableType:
+        return Group(self._table(), Text(f"  {self._below()}", style="dim"))
+
+    def _table(self) -> Table:
+        table = Table(box=box.SIMPLE_HEAD)
+        table.add_column("", width=2)
+        table.add_column("step")
+        table.add_column("time", justify="right", no_wrap=True)
+        table.add_column("vendor", justify="right", no_wrap=True)
+        table.add_column("what happened")
+        for step in self._steps:
+            table.add_row(self._mark(step), escape(step.what), _time(step), step.vendor, escape(step.note), style=_style(step))
+        return table
+
+    def _mark(self, step: Step) -> RenderableType:
+        marks = {"waiting": " ", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
+        return self._spinner if step.state == "running" else marks[step.state]
+
+
+def summary(steps: Sequence[Step]) -> Table:
+    """The measured times beside the vendor's."""
+    table = Table(box=box.SIMPLE_HEAD, title="What it took", title_justify="left")
+    table.add_column("step")
+    table.add_column("measured", justify="right", no_wrap=True)
+    table.add_column("vendor", justify="right", no_wrap=True)
+    table.add_column("which is")
+    for step in steps:
+        table.add_row(escape(step.what), "-" if step.seconds is None else clock(step.seconds), step.vendor or "-", escape(step.meaning))
+    return table
+
+
+def _time(step: Step) -> str:
+    if step.seconds is not None:
+        return clock(step.seconds)
+    return f"{time.monotonic() - step.begun:.1f} s" if step.begun is not None and not step.failed else ""
+
+
+def _style(step: Step) -> str:
+    return {"waiting": "dim", "running": "bold", "done": "", "failed": "red"}[step.state]
