@@ -1,0 +1,215 @@
+"""One process's way to the simulated API server: the `Kube` protocol with delays, lost answers, late writes and stale reads."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from random import Random
+from typing import Any, TypeVar
+
+from whatsapp_operator.shell.kube import LEASE, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
+
+from .apiserver import ApiServer
+
+T = TypeVar("T")
+
+READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
+
+
+@dataclass(slots=True)
+class Weather:
+    """How bad the way to the API server is: chances from 0 to 1 for each call, times in seconds."""
+
+    dropped: float = 0.0
+    """Not executed, Unavailable."""
+    lost: float = 0.0
+    """Executed, Unavailable."""
+    late: float = 0.0
+    """Unavailable after the time limit, executed after that."""
+    touched: float = 0.0
+    """Somebody else touches the object first, so that its resourceVersion moves on."""
+    slow: float = 0.0
+    """Takes up to a second more."""
+    stale: float = 0.0
+    """A read sees an older state."""
+    stale_by: float = 1.0
+    down: bool = False
+    """Nothing gets through."""
+
+    def clear(self) -> None:
+        """Make everything work."""
+        self.dropped = self.lost = self.late = self.touched = self.slow = self.stale = 0.0
+        self.down = False
+
+
+class SimKube:
+    """The door of one process. `kill` ends it: what is under way lands or not, as chance has it."""
+
+    def __init__(self, server: ApiServer, *, actor: str, rng: Random, weather: Weather, fence: Fence | None = None) -> None:
+        self._server = server
+        self._actor = actor
+        self._rng = rng
+        self._weather = weather
+        self._fence = fence
+        self._dead = [False]
+        self.before_write: Callable[[str], None] | None = None
+        self.after_write: Callable[[str], None] | None = None
+        """Called with what a write is, at the instants between which it takes effect; for crashes at every write."""
+
+    def fenced(self, fence: Fence) -> SimKube:
+        """Return a view of the same process whose writes ask `fence` first."""
+        view = SimKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view._dead = self._dead
+        view.before_write, view.after_write = self.before_write, self.after_write
+        return view
+
+    def kill(self) -> None:
+        """The process is gone: no call of it returns, none begins."""
+        self._dead[0] = True
+
+    async def _read(self, what: str, ask: Callable[[float | None], T], *, may_be_stale: bool) -> T:
+        stale = may_be_stale and self._rng.random() < self._weather.stale
+        lag = self._rng.random() * self._weather.stale_by if stale else 0.0
+        loop = asyncio.get_running_loop()
+        return await self._send(what, lambda: ask(loop.time() - lag if lag else None), READ_LIMIT)
+
+    async def _write(self, what: str, kind: Kind, name: str, touch: Callable[[], None] | None, do: Callable[[], T]) -> T:
+        if self._dead[0]:
+            raise asyncio.CancelledError
+        if self._fence is not None and self._fence.seconds_left() <= WRITE_LIMIT:
+            raise LeaseTooShort(f"{what} {kind.kind} {name}: not sent")
+        if self.before_write is not None:
+            self.before_write(f"{what} {kind.kind} {name}")
+
+        def execute() -> T:
+            if touch is not None and kind is not LEASE and self._rng.random() < self._weather.touched:
+                touch()
+            result = do()
+            if self.after_write is not None:
+                self.after_write(f"{what} {kind.kind} {name}")
+            return result
+
+        return await self._send(f"{what} {kind.kind} {name}", execute, WRITE_LIMIT)
+
+    async def _send(self, what: str, execute: Callable[[], T], limit: float) -> T:
+        if self._dead[0]:
+            raise asyncio.CancelledError
+        loop, rng, weather = asyncio.get_running_loop(), self._rng, self._weather
+        answer: asyncio.Future[T] = loop.create_future()
+        there = 0.001 + rng.random() * 0.004
+        back = 0.001 + rng.random() * 0.002
+        if weather.slow and rng.random() < weather.slow:
+            there += rng.random()
+        fate = rng.random()
+        unavailable = Unavailable(f"{what}: no answer")
+        if weather.down or fate < weather.dropped:
+            loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, unavailable)
+            return await self._heard(answer)
+        fate -= weather.dropped
+        heard = True
+        if fate < weather.lost:
+            heard = False
+            loop.call_later(there + back, _fail, answer, unavailable)
+        elif fate < weather.lost + weather.late:
+            heard = False
+            there = limit + rng.random() * 4
+            loop.call_later(limit, _fail, answer, unavailable)
+        lands_after_death = rng.random() < 0.5
+
+        def arrive() -> None:
+            if self._dead[0] and not lands_after_death:
+                return
+            try:
+                result = execute()
+            except KubeError as error:
+                if heard:
+                    loop.call_later(back, _fail, answer, error)
+            else:
+                if heard:
+                    loop.call_later(back, _succeed, answer, result)
+
+        loop.call_later(there, arrive)
+        return await self._heard(answer)
+
+    async def _heard(self, answer: asyncio.Future[T]) -> T:
+        result = await answer
+        if self._dead[0]:
+            raise asyncio.CancelledError
+        return result
+
+    # --- the protocol -------------------------------------------------------------------------------------------------
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        return await self._read(
+            f"get {kind.kind} {name}", lambda as_of: self._server.get(kind, (namespace or "", name), as_of), may_be_stale=kind is not LEASE
+        )
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
+
+    async def create(self, obj: Obj) -> Obj:
+        return await self._write(
+            "create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj)
+        )
+
+    async def apply(self, obj: Obj) -> Obj:
+        return await self._write("apply", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.apply(self._actor, obj))
+
+    async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
+        key = (namespace or "", name)
+        return await self._write("patch", kind, name, self._touch(kind, key), lambda: self._server.patch(self._actor, kind, key, ops))
+
+    async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        key = (namespace or "", name)
+        return await self._write("patch", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, body))
+
+    async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        key = (namespace or "", name)
+        only = {part: body[part] for part in ("metadata", "status") if part in body}
+        return await self._write(
+            "status", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, only, status=True)
+        )
+
+    async def replace(self, obj: Obj) -> Obj:
+        return await self._write("replace", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.replace(self._actor, obj))
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        key = (namespace or "", name)
+        return await self._write(
+            "delete",
+            kind,
+            name,
+            self._touch(kind, key),
+            lambda: self._server.delete(self._actor, kind, key, uid=uid, version=resource_version, grace=grace_seconds),
+        )
+
+    def _touch(self, kind: Kind, key: tuple[str, str]) -> Callable[[], None]:
+        def touch() -> None:
+            if self._server.get(kind, key) is not None:
+                body = {"metadata": {"annotations": {"somebody.example/was-here": str(self._server.revision)}}}
+                self._server.merge("somebody", kind, key, body)
+
+        return touch
+
+
+
+
+
+def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:
+    if not answer.done():
+        answer.set_exception(error)
+
+
+def _succeed(answer: asyncio.Future[Any], result: object) -> None:
+    if not answer.done():
+        answer.set_result(result)

@@ -1,0 +1,402 @@
+"""The laws, checked apart from the code that is to keep them: on every write of the world and on every call to the client.
+
+Knows nothing of the operator but its labels and its status; whatever it needs to judge it has seen itself.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from collections import deque
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any
+
+from whatsapp_operator.core.model import Epoch
+from whatsapp_operator.shell.kube import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
+
+from .apiserver import ApiServer, Change, matches
+from .client import Account
+from .machines import Cluster, is_ready
+from .virtual import START
+
+CLUSTER, ROLE, SHARD, EPOCH, HOLDER, EVIDENCE = (
+    f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch", "holder", "evidence")
+)
+LOOK = 6.0
+"""Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
+
+
+class LawBroken(AssertionError):
+    """A law of the design does not hold; the message says which, when and how."""
+
+
+@dataclass(slots=True)
+class Call:
+    """One Set Shards call on its way."""
+
+    at: float
+    actor: str
+    to: int
+    answered: bool = False
+
+
+@dataclass(slots=True)
+class Unknown:
+    """A Set Shards call that nobody got a definite answer to."""
+
+    to: int
+    since: float
+    settle_by: datetime
+
+
+@dataclass
+class Laws:
+    """Judges. `broken` holds every violation, in the order in which they happened."""
+
+    server: ApiServer
+    account: Account
+    cluster: Cluster
+    now: Callable[[], float]
+    namespace: str
+    name: str
+    is_operator: Callable[[str], bool]
+    secrets: list[str] = field(default_factory=list)
+    margin: timedelta = timedelta(hours=24)
+    lenient: bool = False
+    """Reads may be stale: the laws that rest on fresh reads of more than one object are not judged."""
+    broken: list[str] = field(default_factory=list)
+    writes: int = 0
+    """Writes of operators, Leases and Events apart."""
+    events: int = 0
+    handovers: list[tuple[float, int, str, str]] = field(default_factory=list)
+    """Commits: when, which shard, the evidence, the holder."""
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=400))
+
+    def __post_init__(self) -> None:
+        self._prepared: dict[str, str] = {}
+        self._labeller: dict[str, str] = {}
+        self._highest: dict[int, int] = {}
+        self._specs: list[tuple[float, int, int]] = []
+        self._ready: deque[tuple[float, int, int]] = deque()
+        self._noted: dict[str, tuple[float, int]] = {}
+        self._calls: list[Call] = []
+        self._unknown: Unknown | None = None
+        self._refused: set[str] = set()
+        self._restart_began = float("-inf")
+        self._enough_since: float | None = None
+        self.account.on_set.append(self._shards_were_set)
+        self.server.checks.append(self.check)
+
+    def say(self, what: str) -> None:
+        """Keep a line for the report of a failure."""
+        self.log.append(f"{self.now():9.3f} {what}")
+
+    def _break(self, law: int, sentence: str) -> None:
+        text = f"law {law} at {self.now():.3f}: {sentence}"
+        self.broken.append(text)
+        self.say("BROKEN " + text)
+
+    # --- what is true ---------------------------------------------------------------------------------------------------
+
+    def pods(self) -> list[Obj]:
+        """Coreapp pods of the cluster."""
+        labels = {CLUSTER: self.name, "app.kubernetes.io/component": "coreapp"}
+        return self.server.list(POD, self.namespace, labels)
+
+    def routes(self) -> Iterator[tuple[int, Obj]]:
+        """Shard Services of the cluster."""
+        for service in self.server.list(SERVICE, self.namespace, {CLUSTER: self.name}):
+            if (text := service["metadata"]["labels"].get(SHARD)) is not None:
+                yield int(text), service
+
+    def wac(self) -> Obj | None:
+        """The WhatsAppCluster."""
+        return self.server.get(WAC, (self.namespace, self.name))
+
+    # --- every write ------------------------------------------------------------------------------------------------
+
+    def check(self, change: Change) -> None:
+        """Judge one write that just took effect."""
+        if change.kind is LEASE:
+            return
+        self.say(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
+        if self.is_operator(change.actor):
+            self._check_operator(change)
+        if change.kind is POD:
+            self._check_pod(change)
+        if change.kind is SERVICE:
+            self._check_service(change)
+        if change.kind in {POD, SERVICE}:
+            self._law_1(change)
+        if change.kind in {POD, STATEFULSET}:
+            self._note_numbers()
+        if change.kind is STATEFULSET and change.after is not None and change.before is not None:
+            self._check_replicas(change, change.before, change.after)
+        if change.kind is WAC:
+            self._check_cluster(change)
+
+    def _law_1(self, change: Change) -> None:
+        pods = self.server.list(POD, self.namespace, {CLUSTER: self.name})
+        for shard, service in self.routes():
+            selector = service["spec"].get("selector")
+            there = [pod["metadata"]["name"] for pod in pods if selector and matches(selector, pod["metadata"].get("labels"))]
+            if len(there) > 1:
+                self._break(1, f"{change.verb} {change.name[1]} by {change.actor}: shard {shard} leads to {there}")
+
+    def _check_operator(self, change: Change) -> None:
+        if change.kind is EVENT:
+            self.events += 1
+        else:
+            self.writes += 1
+        if change.kind is not SECRET and change.after is not None:
+            text = json.dumps({key: value for key, value in change.after.items() if key != "spec"} if change.kind is WAC else change.after)
+            for secret in self.secrets:
+                if secret in text:
+                    self._break(13, f"{change.kind.kind} {change.name[1]} holds a secret")
+        if change.before is not None and change.kind is not WAC:
+            self._law_14(change, change.before)
+
+    def _law_14(self, change: Change, before: Obj) -> None:
+        wac = self.wac()
+        owners = {owner.get("uid") for owner in before["metadata"].get("ownerReferences") or ()}
+        if change.kind is POD:
+            sets = self.server.list(STATEFULSET, self.namespace)
+            ours = {one["metadata"]["uid"] for one in sets if wac and _owned(one, wac["metadata"]["uid"])}
+            if not owners & ours and any(one["metadata"]["uid"] in owners for one in sets):
+                self._break(14, f"{change.actor} writes pod {change.name[1]}, which belongs to another")
+        elif wac is not None and wac["metadata"]["uid"] not in owners:
+            self._break(14, f"{change.actor} {change.verb} {change.kind.kind} {change.name[1]}, which belongs to {owners or 'nobody'}")
+        if change.after is None and not change.by_version:
+            self._break(14, f"{change.actor} deletes {change.kind.kind} {change.name[1]} without the version that was judged")
+
+    def _check_pod(self, change: Change) -> None:
+        """Law 2: an epoch is on one pod, for ever."""
+        if change.after is None:
+            return
+        meta = change.after["metadata"]
+        epoch = (meta.get("labels") or {}).get(EPOCH)
+        earlier = ((change.before or {}).get("metadata", {}).get("labels") or {}).get(EPOCH)
+        if epoch != earlier:
+            self._labeller[meta["uid"]] = change.actor
+        if epoch is None or epoch == earlier:
+            return
+        first = self._prepared.setdefault(epoch, meta["uid"])
+        if first != meta["uid"]:
+            self._break(2, f"epoch {epoch} is on pod {meta['uid']} and was on {first}")
+
+    def _check_service(self, change: Change) -> None:
+        """Law 2: prepared before committed, committed only by the resourceVersion that the epoch's n names, n grows."""
+        if change.after is None or change.name[1] != f"{self.name}-shard-{change.name[1].rpartition('-')[2]}":
+            return
+        meta = change.after["metadata"]
+        if not self.is_operator(change.actor):
+            return
+        shard = int(change.name[1].rpartition("-")[2])
+        new = (change.after["spec"].get("selector") or {}).get(EPOCH)
+        if change.before is None:
+            if Epoch.parse(new) is not None:
+                self._break(2, f"{change.name[1]} is created with a selector that may match: {new}")
+            return
+        if new == (change.before["spec"].get("selector") or {}).get(EPOCH):
+            if change.before["spec"].get("selector") != change.after["spec"].get("selector"):
+                self._break(2, f"the selector of {change.name[1]} is changed otherwise than by a commit")
+            return
+        self._commit(change, shard, meta, new, change.before)
+
+    def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
+        epoch = Epoch.parse(new)
+        if epoch is None or change.verb == "apply":
+            self._break(2, f"{change.name[1]} is given selector {new} by {change.verb}")
+            return
+        if not change.by_version or epoch.n != int(before["metadata"]["resourceVersion"]):
+            self._break(2, f"{change.name[1]} was at {before['metadata']['resourceVersion']} when epoch {new} was committed")
+        if epoch.n <= self._highest.get(shard, -1):
+            self._break(2, f"epoch {new} of shard {shard} does not grow over {self._highest[shard]}")
+        self._highest[shard] = max(epoch.n, self._highest.get(shard, -1))
+        holder, _, uid = (meta.get("annotations") or {}).get(HOLDER, "").partition("/")
+        if self._prepared.get(str(new)) != uid:
+            self._break(2, f"epoch {new} is committed to {holder}, which was not prepared")
+        pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == uid), None)
+        if pod is not None and pod["metadata"]["labels"].get(EPOCH) != new and self.is_operator(self._labeller.get(uid, "")):
+            self._break(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
+        kind, _, evidence = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")
+        self.handovers.append((self.now(), shard, evidence or "First", holder))
+        old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
+        if kind == "Failover" and old:
+            self._law_9(shard, old, evidence)
+
+    def _law_9(self, shard: int, old: str, evidence: str) -> None:
+        pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
+        machine = self.cluster.machines.get(old)
+        if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
+            return
+        if not machine.coreapp.restarting or not machine.running or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
+            return
+        if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
+            return
+        self._break(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
+
+    # --- numbers ----------------------------------------------------------------------------------------------------
+
+    def _note_numbers(self) -> None:
+        workload = self.server.get(STATEFULSET, (self.namespace, f"{self.name}-coreapp"))
+        ready = sum(is_ready(pod) for pod in self.pods())
+        self._ready.append((self.now(), ready, int(workload["spec"].get("replicas", 1)) if workload else 0))
+        _forget(self._ready, self.now() - LOOK)
+        enough = ready >= self.account.shards
+        self._enough_since = (self._enough_since if self._enough_since is not None else self.now()) if enough else None
+
+    def _wanted(self) -> list[tuple[int, int]]:
+        """Return every (D, X) that an operator may go by: the present one and those that it may have looked at just before."""
+        return [(shards, spares) for until, shards, spares in self._specs if until >= self.now() - LOOK]
+
+    def _check_replicas(self, change: Change, before: Obj, after: Obj) -> None:
+        old, new = int(before["spec"].get("replicas", 1)), int(after["spec"].get("replicas", 1))
+        if old == new or not self.is_operator(change.actor):
+            return
+        if not change.by_version:
+            self._break(4, f"replicas {old} -> {new} without the version that was judged")
+        floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
+        if new < min(old, *floors) and not self.lenient:
+            self._break(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
+        if new < old and not self.lenient:
+            self._law_7(old, new)
+
+    def _law_7(self, old: int, new: int) -> None:
+        for shard, service in self.routes():
+            holder, _, uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
+            there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
+            if there and int(holder.rpartition("-")[2]) >= new and shard < self.account.shards:
+                self._break(7, f"replicas {old} -> {new} would take {holder}, which holds shard {shard}")
+        away = [one.name[1] for one in self.cluster.machines.values() if one.coreapp is not None and one.coreapp.restarting]
+        if away:
+            self._break(7, f"replicas {old} -> {new} while {away} still restart")
+
+    def _intents(self) -> list[int]:
+        """Return the targets of Set Shards calls that may still take effect."""
+        entry = ((self.wac() or {}).get("status") or {}).get("operation")
+        targets = [call.to for call in self._calls if not call.answered]
+        if self._unknown is not None:
+            targets.append(self._unknown.to)
+        if entry and (entry["answer"] in {"None", "Unknown"} or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])):
+            targets.append(int(entry["to"]))
+        return [*targets, 0]
+
+    def _check_cluster(self, change: Change) -> None:
+        if change.after is None:
+            return
+        spec = change.after["spec"]
+        if change.before is None or change.before["spec"] != spec:
+            self._specs = [(min(until, self.now()), shards, spares) for until, shards, spares in self._specs]
+            self._specs.append((float("inf"), int(spec["shards"]), int(spec.get("spares", 1))))
+        operation = (change.after.get("status") or {}).get("operation")
+        earlier = ((change.before or {}).get("status") or {}).get("operation")
+        if operation and operation["id"] != (earlier or {}).get("id"):
+            self._noted[operation["id"]] = (self.now(), int(operation["to"]))
+            if not change.by_version:
+                self._break(5, "an intent is noted without compare-and-swap")
+            if int(operation["to"]) != int(spec["shards"]):
+                self._break(5, f"the intent of {operation['to']} shards is noted while {spec['shards']} are wanted")
+
+    # --- the client --------------------------------------------------------------------------------------------------
+
+    def _shards_were_set(self, before: int, after: int) -> None:
+        self.say(f"the client restarts, shards {before} -> {after}")
+        self._restart_began = self.now()
+        self._enough_since = None
+
+    def sent(self, actor: str, body: Mapping[str, Any]) -> Call:
+        """Judge a Set Shards call at the instant at which it is sent."""
+        to = int(body["shards"])
+        call = Call(self.now(), actor, to)
+        self.say(f"{actor:18} POST shards {to}")
+        under_way = [one for one in self._calls if not one.answered]
+        if under_way:
+            self._break(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
+        if self._unknown is not None:
+            self._break(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
+        noted = [at for at, target in self._noted.values() if target == to and self.now() - at <= 2.0]
+        if not noted:
+            self._break(5, f"{actor} sends Set Shards({to}), which was not noted within the last 2 s")
+        _forget(self._ready, self.now() - LOOK)
+        if not any(ready >= to and replicas >= to for _, ready, replicas in self._ready) and not self.lenient:
+            self._break(5, f"Set Shards({to}) with {list(self._ready)[-1:]} Coreapps ready")
+        if self.account.shards == to:
+            self._break(5, f"Set Shards({to}), which the client has already")
+        self._law_8(body)
+        self._calls.append(call)
+        return call
+
+    def _law_8(self, body: Mapping[str, Any]) -> None:
+        secret = self.server.get(SECRET, (self.namespace, "account"))
+        sent = body.get("cert")
+        if sent is None:
+            return
+        data = (secret or {}).get("data") or {}
+        expires = _text(data.get("expiresAt"))
+        if sent in self._refused:
+            self._break(8, "a certificate is sent again that was refused")
+        try:
+            base64.b64decode(sent, validate=True)
+        except ValueError:
+            self._break(8, "a certificate is sent that is not base64")
+        if _text(data.get("certificate")) == sent:
+            at = datetime.fromisoformat(expires) if expires else None
+            if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=LOOK):
+                self._break(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
+
+    def ended(self, call: Call, *, definite: bool, refused: str | None = None) -> None:
+        """Note what the caller learned of its call: a definite answer, or nothing (also when it was killed)."""
+        call.answered = True
+        self.say(f"{call.actor:18} POST shards {call.to}: {'answered' if definite else 'no answer'}")
+        if refused is not None:
+            self._refused.add(refused)
+        if not definite:
+            entry = ((self.wac() or {}).get("status") or {}).get("operation") or {}
+            settle_by = datetime.fromisoformat(entry["settleBy"]) if entry else START + timedelta(seconds=self.now() + 60)
+            self._unknown = Unknown(call.to, call.at, settle_by)
+
+    def asked(self, sent_at: float, shards: int) -> None:
+        """Note an answer to GET that an operator heard, to a question sent at `sent_at`."""
+        unknown = self._unknown
+        if unknown is None or sent_at < unknown.since:
+            return
+        if shards == unknown.to or START + timedelta(seconds=sent_at) > unknown.settle_by - timedelta(seconds=1):
+            self._unknown = None
+
+
+def _forget(series: deque[tuple[float, int, int]], before: float) -> None:
+    """Drop what is older, but for the last entry of that time: it held until the next one."""
+    while len(series) > 1 and series[1][0] < before:
+        series.popleft()
+
+
+def _owned(obj: Obj, uid: str) -> bool:
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def _text(value: str | None) -> str:
+    return base64.b64decode(value or "").decode()
+
+
+def _short(change: Change) -> str:
+    if change.kind is EVENT and change.after is not None:
+        return f"{change.after['reason']}: {change.after['message'][:120]}"
+    before, after = change.before or {}, change.after or {}
+    said = []
+    for part in ("labels", "annotations", "deletionTimestamp"):
+        old, new = before.get("metadata", {}).get(part), after.get("metadata", {}).get(part)
+        if old != new and change.before is not None and change.after is not None:
+            said.append(f"{part}={_difference(old, new)}")
+    for part in ("spec", "status"):
+        if before.get(part) != after.get(part) and change.before is not None and change.after is not None:
+            said.append(f"{part}={_difference(before.get(part), after.get(part))}"[:300])
+    return " ".join(said)
+
+
+def _difference(old: Any, new: Any) -> Any:
+    if isinstance(old, dict) and isinstance(new, dict):
+        return {key: new.get(key) for key in sorted({*old, *new}) if old.get(key) != new.get(key)}
+    return new

@@ -1,0 +1,259 @@
+"""The simulated Kubernetes cluster: controllers of StatefulSets and Deployments, kubelets, garbage collection. Each acts a little later."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from dataclasses import dataclass
+from random import Random
+from typing import Any
+
+from whatsapp_operator.shell.kube import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
+
+from .apiserver import ApiServer, Change, Name
+from .client import Account, Coreapp, Line
+
+WORKLOADS = (STATEFULSET, DEPLOYMENT)
+NODES = 4
+
+
+@dataclass(slots=True)
+class Machine:
+    """What runs of one pod on its node; it outlives the pod's object when that is deleted by force."""
+
+    uid: str
+    name: Name
+    component: str
+    ip: str
+    coreapp: Coreapp | None = None
+    running: bool = False
+    starts: int = 0
+
+
+class Cluster:
+    """Follows the API server and brings about what its objects ask for."""
+
+    def __init__(self, server: ApiServer, *, rng: Random, account: Account) -> None:
+        self._server = server
+        self._rng = rng
+        self._account = account
+        self._due: set[tuple[Kind, Name]] = set()
+        self.machines: dict[str, Machine] = {}
+        self._names = 0
+        self.deaf: float = 0.0
+        """Chance that a connection to a Coreapp gets no answer."""
+        self.start_seconds = (0.2, 1.5)
+        server.watchers.append(self._watch)
+
+    def _later(self, low: float, high: float, do: Callable[..., object], *args: Any) -> None:
+        asyncio.get_running_loop().call_later(low + self._rng.random() * (high - low), do, *args)
+
+    # --- controllers --------------------------------------------------------------------------------------------------
+
+    def _watch(self, change: Change) -> None:
+        obj = change.after or change.before or {}
+        if change.after is None:
+            self._later(0.05, 0.5, self._collect, obj["metadata"]["uid"])
+        if change.kind in WORKLOADS and change.after is not None:
+            self._soon(change.kind, change.name)
+        elif change.kind is POD:
+            self._pod_changed(change)
+            for owner in obj["metadata"].get("ownerReferences") or ():
+                kind = next((kind for kind in WORKLOADS if kind.kind == owner["kind"]), None)
+                if kind is not None:
+                    self._soon(kind, (change.name[0], owner["name"]))
+
+    def _soon(self, kind: Kind, name: Name) -> None:
+        if (kind, name) not in self._due:
+            self._due.add((kind, name))
+            self._later(0.005, 0.05, self._control, kind, name)
+
+    def _collect(self, uid: str) -> None:
+        """Delete what the object that is gone owned."""
+        for kind in KINDS:
+            for obj in self._server.list(kind, None):
+                if any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ()):
+                    name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+                    self._server.delete("garbage-collector", kind, name, uid=obj["metadata"]["uid"])
+
+    def _pods_of(self, workload: Obj) -> list[Obj]:
+        uid, namespace = workload["metadata"]["uid"], workload["metadata"]["namespace"]
+        return [
+            pod
+            for pod in self._server.list(POD, namespace)
+            if any(owner.get("uid") == uid for owner in pod["metadata"].get("ownerReferences") or ())
+        ]
+
+    def _control(self, kind: Kind, name: Name) -> None:
+        self._due.discard((kind, name))
+        workload = self._server.get(kind, name)
+        if workload is None:
+            return
+        pods = self._pods_of(workload)
+        (self._control_set if kind is STATEFULSET else self._control_deployment)(workload, pods)
+        after = self._pods_of(workload)
+        ready = sum(is_ready(pod) for pod in after)
+        status = {"replicas": len(after), "readyReplicas": ready, "updateRevision": "rev-1"}
+        self._server.merge("controller", kind, name, {"status": status}, status=True)
+
+    def _control_set(self, workload: Obj, pods: list[Obj]) -> None:
+        meta, wanted = workload["metadata"], int(workload["spec"].get("replicas", 1))
+        names = {pod["metadata"]["name"] for pod in pods}
+        for ordinal in range(wanted):
+            name = f"{meta['name']}-{ordinal}"
+            if name not in names and self._server.get(POD, (meta["namespace"], name)) is None:
+                self._make(workload, name)
+        for pod in pods:
+            ordinal = int(pod["metadata"]["name"].rpartition("-")[2])
+            if (ordinal >= wanted or pod["status"].get("phase") == "Failed") and "deletionTimestamp" not in pod["metadata"]:
+                self._delete(pod)
+
+    def _control_deployment(self, workload: Obj, pods: list[Obj]) -> None:
+        living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
+        wanted = int(workload["spec"].get("replicas", 1))
+        for _ in range(wanted - len(living)):
+            self._names += 1
+            self._make(workload, f"{workload['metadata']['name']}-{self._names:04d}x")
+        for pod in living[wanted:]:
+            self._delete(pod)
+
+    def _make(self, workload: Obj, name: str) -> None:
+        meta, template = workload["metadata"], workload["spec"]["template"]
+        owner = {"apiVersion": workload["apiVersion"], "kind": workload["kind"], "name": meta["name"], "uid": meta["uid"], "controller": True}
+        labels = {**template["metadata"]["labels"], "controller-revision-hash": "rev-1"}
+        pod = {
+            "apiVersion": "v1",
+            "kind": "Pod",
+            "metadata": {"name": name, "namespace": meta["namespace"], "labels": labels, "ownerReferences": [owner]},
+            "spec": {"containers": [{"name": template["spec"]["containers"][0]["name"]}]},
+            "status": {"phase": "Pending"},
+        }
+        self._server.create("controller", pod)
+
+    def _delete(self, pod: Obj) -> None:
+        name = (pod["metadata"]["namespace"], pod["metadata"]["name"])
+        self._server.delete("controller", POD, name, uid=pod["metadata"]["uid"])
+
+    # --- kubelets ----------------------------------------------------------------------------------------------------
+
+    def _pod_changed(self, change: Change) -> None:
+        if change.before is None and change.after is not None:
+            self._later(*self.start_seconds, self._start, change.name, change.after["metadata"]["uid"])
+        elif change.after is None and change.before is not None:
+            # Deleted by force: the kubelet learns of it late.
+            machine = self.machines.get(change.before["metadata"]["uid"])
+            if machine is not None:
+                self._later(0.0, 4.0, self._stop, machine)
+        elif change.before is not None and change.after is not None:
+            begun = "deletionTimestamp" in change.after["metadata"] and "deletionTimestamp" not in change.before["metadata"]
+            if begun:
+                uid = change.after["metadata"]["uid"]
+                self._later(0.2, 5.0, self._gone, change.name, uid)
+
+    def _gone(self, name: Name, uid: str) -> None:
+        machine = self.machines.get(uid)
+        if machine is not None:
+            self._stop(machine)
+        pod = self._pod(name, uid)
+        if pod is not None:
+            self._server.delete("kubelet", POD, name, uid=uid, grace=0)
+
+    def _stop(self, machine: Machine) -> None:
+        machine.running = False
+        if machine.coreapp is not None:
+            machine.coreapp.die()
+        self.machines.pop(machine.uid, None)
+
+    def _pod(self, name: Name, uid: str) -> Obj | None:
+        pod = self._server.get(POD, name)
+        return pod if pod is not None and pod["metadata"]["uid"] == uid else None
+
+    def _start(self, name: Name, uid: str) -> None:
+        pod = self._pod(name, uid)
+        if pod is None or "deletionTimestamp" in pod["metadata"]:
+            return
+        component = pod["spec"]["containers"][0]["name"]
+        number = int(uid.rpartition("-")[2])
+        machine = Machine(uid, name, component, f"10.0.{number // 250}.{number % 250}")
+        if component == "coreapp":
+            machine.coreapp = Coreapp(self._account, pod=name[1], uid=uid)
+            machine.coreapp.changed = lambda: self._listening_changed(machine)
+        self.machines[uid] = machine
+        node = f"node-{self._rng.randrange(NODES)}"
+        self._server.merge("scheduler", POD, name, {"spec": {"nodeName": node}}, inside=True)
+        self._run(machine)
+
+    def _run(self, machine: Machine) -> None:
+        """Start the container."""
+        if machine.uid not in self.machines:
+            return
+        machine.running = True
+        machine.starts += 1
+        if machine.coreapp is not None:
+            machine.coreapp.start()
+        status = {"phase": "Running", "podIP": machine.ip, "containerStatuses": [_container(machine, running=True)]}
+        self._report(machine, status, ready=False)
+        self._later(0.05, 1.0, self.look_at, machine)
+
+    def crash(self, machine: Machine) -> None:
+        """The container ends; its kubelet notices and starts it again."""
+        if not machine.running:
+            return
+        machine.running = False
+        if machine.coreapp is not None:
+            machine.coreapp.die()
+        self._later(0.005, 0.1, self._crashed, machine)
+        self._later(0.3, 5.0, self._run, machine)
+
+    def _crashed(self, machine: Machine) -> None:
+        if not machine.running:
+            self._report(machine, {"containerStatuses": [_container(machine, running=False)]}, ready=False)
+
+    def look_at(self, machine: Machine) -> None:
+        """Probe readiness, as a kubelet does each second."""
+        if machine.uid not in self.machines:
+            return
+        up = machine.running and (machine.coreapp is None or machine.coreapp.listening)
+        if machine.running:
+            self._report(machine, {}, ready=up)
+
+    def _listening_changed(self, machine: Machine) -> None:
+        """A kubelet finds out at its next probe that somebody listens, and after two that nobody does."""
+        up = machine.coreapp is not None and machine.coreapp.listening
+        self._later(*((0.0, 1.0) if up else (1.0, 2.0)), self.look_at, machine)
+
+    def _report(self, machine: Machine, status: dict[str, Any], *, ready: bool) -> None:
+        if self._pod(machine.name, machine.uid) is None:
+            return
+        conditions = [{"type": "Ready", "status": "True" if ready else "False"}, {"type": "PodScheduled", "status": "True"}]
+        self._server.merge("kubelet", POD, machine.name, {"status": {**status, "conditions": conditions}}, status=True)
+
+    # --- the network ----------------------------------------------------------------------------------------------------
+
+    def coreapp_at(self, ip: str) -> Coreapp | None:
+        """Return the Coreapp with this address."""
+        return next((machine.coreapp for machine in self.machines.values() if machine.ip == ip and machine.coreapp), None)
+
+    async def connect(self, ip: str, _port: int) -> Line:
+        """Open a tether: refused when nobody listens, no answer when there is no such machine."""
+        await asyncio.sleep(0.001 + self._rng.random() * 0.002)
+        coreapp = self.coreapp_at(ip)
+        if coreapp is None or (self.deaf and self._rng.random() < self.deaf):
+            await asyncio.sleep(1.0)
+            raise TimeoutError
+        if not coreapp.listening:
+            raise ConnectionRefusedError
+        line = Line(coreapp)
+        coreapp.lines[line] = None
+        return line
+
+
+def is_ready(pod: Obj) -> bool:
+    """Return whether a pod is ready and stays."""
+    conditions = pod.get("status", {}).get("conditions") or ()
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions) and "deletionTimestamp" not in pod["metadata"]
+
+
+def _container(machine: Machine, *, running: bool) -> dict[str, Any]:
+    ended = {"terminated": {"exitCode": 137}}
+    return {"name": machine.component, "restartCount": machine.starts - 1, "state": {"running": {}} if running else ended}

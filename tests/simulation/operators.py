@@ -1,0 +1,309 @@
+"""One operator process: the real loop, observer, hands, tethers, desks and election, on simulated doors. It can be killed at any await."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Mapping
+from dataclasses import replace
+from datetime import timedelta
+from random import Random
+from typing import Any, Protocol
+
+from whatsapp_operator.core.manifests import CLUSTER_LABEL
+from whatsapp_operator.core.model import Key, Tell, Tuning
+from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
+from whatsapp_operator.shell.leader import Election, Leadership
+from whatsapp_operator.shell.observe import Observer
+from whatsapp_operator.shell.probe import Pace, Tethers, read_report
+from whatsapp_operator.shell.reconcile import Reconciler
+from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
+
+from .apiserver import ApiServer, Change
+from .client import Account, Fate
+from .door import SimKube, Weather
+from .laws import Call, Laws
+from .machines import Cluster
+from .virtual import SimClock, VirtualLoop
+
+
+class Surroundings(Protocol):
+    """What an operator finds around it."""
+
+    loop: VirtualLoop
+    rng: Random
+    server: ApiServer
+    account: Account
+    cluster: Cluster
+    laws: Laws
+    weather: Weather
+    tuning: Tuning
+    watch_lag: float
+    tell_lost: float
+    api_faults: float
+
+
+class SimTethers(Tethers):
+    """Real tethers; only what goes over the wire is simulated."""
+
+    def __init__(self, around: Surroundings, operator: Operator) -> None:
+        super().__init__(clock=operator.clock, wake=operator.wake, pace=Pace(period=2.0))
+        self._around = around
+        self._operator = operator
+
+    async def tell(self, message: Tell) -> bool:
+        """Post a role order; it may be lost on its way there or back."""
+        around, pod, holder = self._around, message.coreapp, message.holder
+        lost = around.rng.random() < around.tell_lost
+        lost_on_the_way = around.rng.random() < 0.5
+        await asyncio.sleep(0.001 + around.rng.random() * 0.01)
+        if self._operator.dead:
+            raise asyncio.CancelledError
+        coreapp = around.cluster.coreapp_at(pod.ip or "")
+        if coreapp is None or not coreapp.listening or (lost and lost_on_the_way):
+            if coreapp is None or lost:
+                await asyncio.sleep(1.0)
+            return False
+        order: dict[str, Any] = {"uid": pod.uid, "shard": message.shard, "epoch": message.epoch, "shards": message.shards}
+        if holder is not None:
+            order["holder"] = {"pod": holder.name, "ip": holder.ip}
+        took = coreapp.obey(order)
+        if lost:
+            await asyncio.sleep(1.0)
+            return False
+        if took and pod.uid in self._tethers:
+
+
+            self._tethers[pod.uid][1].take(read_report(json.dumps(coreapp.report()).encode()))
+        return took
+
+
+class SimDesk(Desk):
+    """A real desk; only what goes over the wire is simulated."""
+
+    around: Surroundings
+    operator: Operator
+
+    async def _send(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        basic: tuple[str, str] | None = None,
+    ) -> dict[str, Any]:
+        around, account, rng = self.around, self.around.account, self.around.rng
+        what = f"{method} {path}"
+        if not access.addresses:
+            raise ApiError("no Webapp is ready")
+        if self.operator.dead:
+            raise asyncio.CancelledError
+        sent_at = around.loop.time()
+        if (method, path) == ("POST", "/v1/account/shards"):
+            return await self._answer_set_shards(what, body or {}, timeout)
+        await asyncio.sleep(0.002 + rng.random() * 0.02)
+        if rng.random() < around.api_faults:
+            await asyncio.sleep(timeout if rng.random() < 0.3 else 0.01)
+            raise ApiError(f"{what}: no answer", status=rng.choice([None, 503]))
+        if path == "/v1/users/login":
+            return self._answer_login(what, basic or ("", ""), body or {})
+        if self._token is None or self._token[0] not in account.tokens:
+            raise ApiError(f"{what}: HTTP 401", status=401)
+        around.laws.asked(sent_at, account.shards)
+        return {"account": {"shards": account.shards}, "meta": {"version": "v2.53.4"}}
+
+    def _answer_login(self, what: str, basic: tuple[str, str], body: Mapping[str, Any]) -> dict[str, Any]:
+        account = self.around.account
+        if account.password is None and basic[1] == "secret" and body.get("new_password"):
+            account.password = body["new_password"]
+        elif basic[1] != account.password:
+            raise ApiError(f"{what}: HTTP 401", status=401)
+        token = f"token-{len(account.tokens)}-{self.around.rng.random():.6f}"
+        account.tokens.add(token)
+        return {"users": [{"token": token}]}
+
+    async def _answer_set_shards(self, what: str, body: dict[str, Any], timeout: float) -> dict[str, Any]:
+        around, account, laws = self.around, self.around.account, self.around.laws
+        if self._token is None or self._token[0] not in account.tokens:
+            raise ApiError(f"{what}: HTTP 401", status=401)
+        call = laws.sent(self.operator.name, body)
+        fate = account.fates.popleft() if account.fates else Fate()
+        heard: asyncio.Future[dict[str, Any]] = around.loop.create_future()
+        delay = 0.005 + around.rng.random() * 0.03
+        if fate.applied is None:
+            pass
+        elif fate.status is None:
+            around.loop.call_later(delay + fate.applied, self._arrive, what, body, call, heard if fate.kind == "answer" else None)
+        if fate.status is not None:
+            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP {fate.status}", status=fate.status))
+        elif fate.kind == "5xx":
+            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP 500", status=500))
+        elif fate.kind == "reset":
+            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: ReadError"))
+        definite = refused = None
+        try:
+            async with asyncio.timeout(timeout):
+                answer = await heard
+            definite = True
+        except TimeoutError:
+            raise ApiError(f"{what}: ReadTimeout") from None
+        except ApiError as error:
+            definite = error.status is not None and error.status < 500
+            refused = body.get("cert") if definite and error.status == 400 else None
+            raise
+        else:
+            return answer
+        finally:
+            laws.ended(call, definite=bool(definite) and not self.operator.dead, refused=refused)
+
+    def _arrive(self, what: str, body: dict[str, Any], _call: Call, heard: asyncio.Future[dict[str, Any]] | None) -> None:
+        """The call reaches the account."""
+        account = self.around.account
+        if account.now() < account.restarting_until:
+            _refuse(heard, ApiError(f"{what}: HTTP 403", status=403))
+        elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
+            account.logged_off = True
+            account.connections.clear()
+            _refuse(heard, ApiError(f"{what}: HTTP 400, error 1005", status=400, code=1005, details="client setup is logged off"))
+        else:
+            account.set_shards(int(body["shards"]))
+            if heard is not None and not heard.done():
+                self.around.loop.call_later(0.01, lambda: heard.done() or heard.set_result({}))
+
+
+def _refuse(heard: asyncio.Future[dict[str, Any]] | None, error: ApiError) -> None:
+    if heard is not None and not heard.done():
+        heard.set_exception(error)
+
+
+class SimDesks(Desks):
+    """Real desks with simulated wires."""
+
+    def __init__(self, around: Surroundings, operator: Operator) -> None:
+        super().__init__(clock=operator.clock, wake=operator.wake, call_timeout=around.tuning.call_timeout / timedelta(seconds=1))
+        self._around = around
+        self._operator = operator
+
+    def _desk(self, key: Key) -> Desk:
+        if key not in self._desks:
+            desk = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+            desk.around, desk.operator = self._around, self._operator
+            self._desks[key] = desk
+        return self._desks[key]
+
+
+class Operator:
+    """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, whatever the Lease says."""
+
+    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None) -> None:
+        self.name = name
+        self.dead = False
+        self._around = around
+        self._rng = Random(around.rng.random())
+        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5))
+        self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
+        self._tasks: list[asyncio.Task[Any]] = []
+        self.election = Election(
+            self.kube,
+            namespace="operator",
+            name="whatsapp-operator",
+            identity=name,
+            watch=None,
+            clock=around.loop.time,
+            wall=self.clock.now,
+        )
+        self._tethers = SimTethers(around, self)
+        self._desks = SimDesks(around, self)
+        self._reconciler: Reconciler | None = None
+        around.server.watchers.append(self._watch)
+
+    def _build(self, kube: SimKube) -> Reconciler:
+        around = self._around
+        doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
+        return Reconciler(
+            kube=kube,
+            observer=Observer(**doors, image="sim:1", tuning=around.tuning),
+            hands=Hands(**doors, identity=self.name),
+            clock=self.clock,
+            forget=self._forget,
+            nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
+        )
+
+    def wake(self, key: Key) -> None:
+        """Pass on that something changed."""
+        if self._reconciler is not None and not self.dead:
+            self._reconciler.wake(key)
+
+    def _forget(self, key: Key) -> None:
+        self._tethers.hold(key, {})
+        self._desks.forget(key)
+
+    def _watch(self, change: Change) -> None:
+        if self.dead or change.kind not in {POD, SERVICE, STATEFULSET, WAC}:
+            return
+        obj = change.after or change.before or {}
+        name = change.name[1] if change.kind is WAC else (obj["metadata"].get("labels") or {}).get(CLUSTER_LABEL)
+        if name:
+            lag = 0.001 + self._rng.random() * 0.01
+            if self._rng.random() < 0.05:
+                lag += self._rng.random() * self._around.watch_lag
+            self._around.loop.call_later(lag, self.wake, Key(change.name[0], name))
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def campaign(self) -> None:
+        """Run as the real process does: whenever the Lease is ours, lead."""
+        self._reconciler = self._build(self.kube.fenced(self.election))
+        self._begin(self.election.run(self._lead))
+
+    def lead(self, epoch: int) -> None:
+        """Believe to lead from now on, without any Lease."""
+        self._reconciler = self._build(self.kube)
+        self._begin(self._lead(Leadership(epoch, self.name)))
+
+    async def _lead(self, leadership: Leadership) -> None:
+        if self._reconciler is None:
+            raise AssertionError
+        self._around.laws.say(f"{self.name} leads, epoch {leadership.epoch}")
+        try:
+            await self._reconciler.run(leadership)
+        finally:
+            await self._desks.close()
+            await self._tethers.close()
+
+    def _begin(self, work: Any) -> None:
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=self.name))
+
+    def kill(self) -> None:
+        """End like `kill -9`: nothing is tidied up, and what is under way lands or does not."""
+        if self.dead:
+            return
+        self._around.laws.say(f"{self.name} is killed")
+        self.dead = True
+        self.kube.kill()
+        self._around.server.watchers.remove(self._watch)
+        for task in self._tasks:
+            task.cancel()
+
+    async def stop(self) -> None:
+        """End like SIGTERM: stop the work, release the Lease."""
+        for task in self._tasks:
+            task.cancel()
+        await asyncio.gather(*self._tasks, return_exceptions=True)
+        self.kill()
+
+
+def hurried(tuning: Tuning | None = None) -> Tuning:
+    """Return the times that simulations go by: those of the real thing, made shorter."""
+    return replace(
+        tuning or Tuning(),
+        restart_timeout=timedelta(seconds=20),
+        call_timeout=timedelta(seconds=5),
+        settle_grace=timedelta(seconds=2),
+        missing_holder=timedelta(seconds=10),
+    )
+
+

@@ -1,0 +1,272 @@
+"""Random accidents: what a seed draws happens to a world for a while; then all is well again and the cluster must become what is wanted."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable
+from random import Random
+from typing import Any
+
+from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
+
+from .client import Fate
+from .laws import CLUSTER, EPOCH, ROLE, SHARD
+from .world import NAME, NAMESPACE, World
+
+Accident = Callable[[World, Random], None]
+
+FATES = (
+    Fate(),
+    Fate(status=403, applied=None),
+    Fate(status=403, applied=None),
+    Fate(kind="reset", applied=None),
+    Fate(kind="reset", applied=0.0),
+    Fate(kind="reset", applied=3.0),
+    Fate(kind="timeout", applied=None),
+    Fate(kind="timeout", applied=0.0),
+    Fate(kind="timeout", applied=4.0),
+    Fate(kind="timeout", applied=20.0),
+    Fate(kind="5xx", applied=None),
+    Fate(kind="5xx", applied=0.0),
+    Fate(kind="5xx", applied=1.0),
+    Fate(applied=2.0),
+)
+"""What may become of one Set Shards call. None takes effect after the 27 s in which these simulations settle an unknown one."""
+
+
+def delete_a_coreapp(world: World, rng: Random) -> None:
+    """Delete a pod, by force or not; mostly one that serves."""
+    machines = world.coreapps()
+    holders = [machine for shard in range(world.account.shards) if (machine := world.holder(shard)) is not None]
+    choice = holders if holders and rng.random() < 0.7 else machines
+    if choice:
+        world.delete_pod(rng.choice(choice), force=rng.random() < 0.3)
+
+
+def crash_a_coreapp(world: World, rng: Random) -> None:
+    """End a container."""
+    machines = [machine for machine in world.coreapps() if machine.coreapp is not None and machine.coreapp.listening]
+    if machines:
+        world.cluster.crash(rng.choice(machines))
+
+
+def two_at_once(world: World, rng: Random) -> None:
+    """Two accidents in the same instant."""
+    for _ in range(2):
+        rng.choice((delete_a_coreapp, crash_a_coreapp))(world, rng)
+
+
+def edit_the_spec(world: World, rng: Random) -> None:
+    """Ask for another number of shards or spares."""
+    if rng.random() < 0.6:
+        world.edit(shards=rng.choice((1, 2, 2, 4)))
+    else:
+        world.edit(spares=rng.choice((0, 1, 1, 2)))
+
+
+def pause_or_go_on(world: World, rng: Random) -> None:
+    """Flip spec.paused."""
+    world.edit(paused=rng.random() < 0.5)
+
+
+def delete_a_service(world: World, rng: Random) -> None:
+    """Delete a shard's Service."""
+    names = [service["metadata"]["name"] for _, service in world.laws.routes()]
+    if names:
+        world.server.delete("user", SERVICE, (NAMESPACE, rng.choice(names)))
+
+
+def take_labels_away(world: World, rng: Random) -> None:
+    """Remove a label of ours from a pod."""
+    pods = [pod for pod in world.laws.pods() if ROLE in pod["metadata"]["labels"]]
+    if pods:
+        pod = rng.choice(pods)
+        gone = rng.choice(((SHARD,), (EPOCH,), (ROLE,), (SHARD, EPOCH), (SHARD, EPOCH, ROLE)))
+        body = {"metadata": {"labels": dict.fromkeys(gone)}}
+        world.server.merge("user", POD, (NAMESPACE, pod["metadata"]["name"]), body)
+
+
+def scale_by_hand(world: World, rng: Random) -> None:
+    """Scale the StatefulSet, up or down."""
+    name = (NAMESPACE, f"{NAME}-coreapp")
+    workload = world.server.get(STATEFULSET, name)
+    if workload is not None:
+        replicas = max(0, int(workload["spec"]["replicas"]) + rng.choice((-2, -1, 1, 2)))
+        world.server.merge("user", STATEFULSET, name, {"spec": {"replicas": replicas}})
+
+
+def odd_answers(world: World, rng: Random) -> None:
+    """Decide what becomes of the next calls to Set Shards."""
+    world.account.fates.extend(rng.choice(FATES) for _ in range(rng.randint(1, 3)))
+
+
+def expire_tokens(world: World, _rng: Random) -> None:
+    """Forget who logged in."""
+    world.account.tokens.clear()
+
+
+def wish_a_switchover(world: World, rng: Random) -> None:
+    """Ask for a planned handover."""
+    shard = rng.randrange(world.account.shards)
+    pods = [pod["metadata"]["name"] for pod in world.laws.pods()]
+    to = f"={rng.choice(pods)}" if pods and rng.random() < 0.5 else ""
+    if world.server.get(WAC, (NAMESPACE, NAME)) is not None:
+        world.annotate(switchover=f"{shard}{to}")
+
+
+def bad_weather(world: World, rng: Random) -> None:
+    """Make the way to the API server worse or better."""
+    weather = world.weather
+    weather.clear()
+    kind = rng.choice(("none", "none", "lossy", "late", "touched", "slow", "down", "all"))
+    if kind in {"lossy", "all"}:
+        weather.dropped, weather.lost = rng.random() * 0.15, rng.random() * 0.2
+    if kind in {"late", "all"}:
+        weather.late = rng.random() * 0.15
+    if kind in {"touched", "all"}:
+        weather.touched = rng.random() * 0.3
+    if kind in {"slow", "all"}:
+        weather.slow = rng.random() * 0.5
+    weather.down = kind == "down" and rng.random() < 0.5
+    world.tell_lost = rng.choice((0.0, 0.0, 0.3))
+    world.api_faults = rng.choice((0.0, 0.0, 0.2))
+    world.cluster.deaf = rng.choice((0.0, 0.0, 0.1))
+    world.watch_lag = rng.choice((0.0, 0.5, 3.0))
+
+
+def squat_on_a_name(world: World, rng: Random) -> None:
+    """Somebody else makes a Service under a name that a shard needs, with or without our labels."""
+    name = f"{NAME}-shard-{rng.randrange(4)}"
+    if world.server.get(SERVICE, (NAMESPACE, name)) is None:
+        labels = {CLUSTER: NAME, SHARD: name[-1]} if rng.random() < 0.5 else {}
+        meta = {"namespace": NAMESPACE, "name": name, "labels": labels}
+        world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
+
+
+ACCIDENTS: tuple[tuple[Accident, int], ...] = (
+    (delete_a_coreapp, 5),
+    (crash_a_coreapp, 4),
+    (two_at_once, 2),
+    (edit_the_spec, 5),
+    (pause_or_go_on, 1),
+    (delete_a_service, 1),
+    (take_labels_away, 2),
+    (scale_by_hand, 1),
+    (odd_answers, 4),
+    (expire_tokens, 1),
+    (wish_a_switchover, 2),
+    (bad_weather, 4),
+    (squat_on_a_name, 1),
+)
+
+
+class Electorate:
+    """Operators as they really run: each seeks the Lease; one or two, killed and started again."""
+
+    def __init__(self, world: World, rng: Random) -> None:
+        self._world, self._rng = world, rng
+        self._wanted = rng.choice((1, 2))
+        self.recover()
+
+    async def upset(self) -> None:
+        """Kill or stop one."""
+        living = self._world.living()
+        if living:
+            victim = self._rng.choice(living)
+            if self._rng.random() < 0.7:
+                victim.kill()
+            else:
+                await victim.stop()
+        if self._rng.random() < 0.7:
+            self.recover()
+
+    def recover(self) -> None:
+        """Start what is missing."""
+        while len(self._world.living()) < self._wanted:
+            self._world.operator().campaign()
+
+
+class Usurpers:
+    """Operators that believe to lead whatever the Lease says: often two at once, one of them deposed without knowing."""
+
+    def __init__(self, world: World, rng: Random) -> None:
+        self._world, self._rng = world, rng
+        self._epoch = 0
+        self.recover()
+
+    def _lead(self) -> None:
+        self._epoch += 1
+        self._world.operator().lead(self._epoch)
+
+    async def upset(self) -> None:
+        """One more begins to lead, or one ends."""
+        living = self._world.living()
+        if len(living) < 2 and self._rng.random() < 0.6:
+            self._lead()
+        elif living:
+            self._rng.choice(living).kill()
+
+    def recover(self) -> None:
+        """Leave exactly one."""
+        living = self._world.living()
+        for one in living[:-1]:
+            one.kill()
+        if not living:
+            self._lead()
+
+
+async def endure(world: World, *, overlapping: bool = False, stale: bool = False, seconds: float = 60.0, silent: float = 600.0) -> None:
+    """Let accidents happen for a while; then everything works again, and the cluster must become what is wanted and fall silent."""
+    rng = Random(f"accidents {world.seed}")
+    shards, spares = rng.choice((1, 2, 2, 4)), rng.choice((0, 1, 1, 2))
+    account = _account(world, rng)
+    world.create(shards=shards, spares=spares, **account)
+    crew: Electorate | Usurpers = (Usurpers if overlapping else Electorate)(world, rng)
+    if rng.random() < 0.7:
+        await world.until_done(within=120)
+    if stale:
+        world.weather.stale, world.weather.stale_by = 0.3, 1.5
+        world.laws.lenient = True
+    end = world.loop.time() + seconds
+    deeds, odds = zip(*ACCIDENTS, strict=True)
+    while world.loop.time() < end:
+        await world.pause(rng.choice((0.0, 0.05, 0.5, 2.0, 8.0)) * rng.random())
+        if rng.random() < 0.12:
+            await crew.upset()
+            continue
+        deed = rng.choices(deeds, odds)[0]
+        world.laws.say(f"accident: {deed.__name__}")
+        deed(world, rng)
+        stale_by = world.weather.stale_by
+        if stale:
+            world.weather.stale, world.weather.stale_by = 0.3, stale_by
+    all_is_well(world)
+    crew.recover()
+    await world.until_done(within=300)
+    await world.stays_silent(silent)
+
+
+def _account(world: World, rng: Random) -> dict[str, Any]:
+    """Now and then there is an account with a certificate."""
+    if rng.random() < 0.7:
+        return {}
+    certificate = base64.b64encode(rng.randbytes(40)).decode()
+    world.put_account_secret(certificate=certificate, expiresAt="2027-12-31T00:00:00Z", pin="482913")
+    world.account.right_certificate = certificate
+    return {"account": {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}}}
+
+
+def all_is_well(world: World) -> None:
+    """End every fault."""
+    world.laws.say("all is well from here on")
+    world.weather.clear()
+    world.weather.stale = 0.0
+    world.tell_lost = world.api_faults = world.cluster.deaf = world.watch_lag = 0.0
+    world.account.fates.clear()
+    world.edit(paused=False)
+    for name in [f"{NAME}-shard-{shard}" for shard in range(32)]:
+        service = world.server.get(SERVICE, (NAMESPACE, name))
+        if service is not None and not service["metadata"].get("ownerReferences"):
+            world.server.delete("user", SERVICE, (NAMESPACE, name))
+
+
