@@ -109,7 +109,7 @@ class Facts:
     def backoff(self) -> timedelta:
         """Pause after a 403: doubles with each attempt, up to a minute."""
         attempts = self.operation.attempts if self.operation else 1
-        return min(self.want.tuning.busy_backoff * (1 << min(attempts - 1, 10)), timedelta(minutes=1))
+        return min(self.want.tuning.busy_backoff * (1 << max(0, min(attempts - 1, 10))), timedelta(minutes=1))
 
     @property
     def has_drifted(self) -> bool:
@@ -138,9 +138,11 @@ class Facts:
 
     @property
     def is_verified(self) -> bool:
-        """Whether there is no call under way, or GET reports its number and it was accepted."""
+        """Whether the number that GET reports is the last word: no call under way, one that was turned away, or one that GET confirms."""
         operation = self.operation
-        return operation is None or (operation.answer is Answer.ACCEPTED and self.shards == operation.to)
+        if operation is None or operation.answer is Answer.BUSY:
+            return True
+        return operation.answer is Answer.ACCEPTED and self.shards == operation.to
 
     def is_back(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp reports the number of shards that the client reports."""
@@ -207,14 +209,21 @@ class Facts:
         return tuple(route for route in self.routes if route.holder_uid is None)
 
     def claim(self, pod: Coreapp) -> str:
-        """Return what the epoch label on a pod is worth (DESIGN law 2).
+        """Return what the labels on a pod are worth (DESIGN law 2).
 
-        ``none``: there is none. ``committed``: its Service names it. ``dead``: its Service has moved past it. ``pending``:
-        somebody may still commit it. ``orphan``: its Service is not there.
+        ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
+        ``dead``: its Service has moved past it, or it names no shard. ``pending``: somebody may still commit it. ``orphan``: its Service is
+        not there.
         """
         epoch = Epoch.parse(pod.epoch_label)
         if epoch is None:
-            return "none"
+            return "none" if pod.epoch_label is None else "dead"
+        named = next((one for one in self.see.routes if one.holder_uid == pod.uid and one.epoch == pod.epoch_label), None)
+        if named is not None and not named.foreign:
+            whole = pod.shard_label == named.shard and pod.labels.get(manifests.ROLE_LABEL) == "active"
+            return "committed" if whole else "damaged"
+        if pod.shard_label is None:
+            return "dead"
         route = next((route for route in self.see.routes if route.shard == pod.shard_label), None)
         if route is None:
             return "orphan"
@@ -236,7 +245,7 @@ class Facts:
             if pod.uid not in self.holder_uids
             and pod.uid not in taken
             and self.claim(pod) in {"none", "dead"}
-            and not self.is_excused(pod)
+            and not (self.is_excused(pod) and pod.report is None)
             and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
         ]
         return sorted(
@@ -264,7 +273,8 @@ class Facts:
         """The objects that are kept in shape, as they should be."""
         started = self.see.settled_shards is not None or self.shards is not None
         # Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15).
-        return manifests.upkeep(self.want, webapp_replicas=self.want.webapps if started else 1, resharding=self.operation is not None)
+        replicas = self.want.webapps if started else 1
+        return manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected)
 
     def is_there(self, obj: Obj) -> bool:
         """Return whether an object of this kind and name exists, ours or not."""

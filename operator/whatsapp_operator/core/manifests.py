@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
-from datetime import datetime
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from .model import Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
@@ -440,14 +442,41 @@ def shard_service(want: Desired, shard: int) -> dict[str, Any]:
     return service
 
 
-def covers(live: Any, wanted: Any) -> bool:
-    """Return whether ``live`` has everything that ``wanted`` says; what the API server added does not count."""
+def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
+    """Return whether ``live`` has everything that ``wanted`` says; what the API server added does not count.
+
+    Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
+    """
     if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(covers(live.get(key), value) for key, value in wanted.items())
+        return isinstance(live, Mapping) and all(
+            covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
+        )
     if isinstance(wanted, (list, tuple)):
         return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
+    if amounts and _amount(live) is not None:
+        return _amount(live) == _amount(wanted)
     # The API server leaves out what is empty or false.
     return bool(live == wanted) or (live is None and wanted is False)
+
+
+_AMOUNT = re.compile(r"([+-]?[0-9.]+)(?:([numkMGTPE]?)|([KMGTPE])i|[eE]([+-]?[0-9]+))")
+
+
+def _amount(text: Any) -> Decimal | None:
+    """Return the value of a Kubernetes quantity, or None if it is none."""
+    match = _AMOUNT.fullmatch(str(text))
+    if match is None:
+        return None
+    number, decimal, binary, exponent = match.groups()
+    try:
+        value = Decimal(number)
+    except InvalidOperation:
+        return None
+    if binary:
+        return value * Decimal(1024) ** ("KMGTPE".index(binary) + 1)
+    if exponent:
+        return value.scaleb(int(exponent))
+    return value * Decimal(10) ** {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}[decimal or ""]
 
 
 # --- reading shard Services, and the patches of a handover --------------------------------------------------------------
@@ -535,7 +564,7 @@ def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
 
 def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
     """Spell an aware time as RFC 3339 in UTC."""
-    return at.isoformat(timespec="milliseconds" if milliseconds else "seconds").replace("+00:00", "Z")
+    return at.astimezone(UTC).isoformat(timespec="milliseconds" if milliseconds else "seconds").replace("+00:00", "Z")
 
 
 def moment(text: str) -> datetime | None:

@@ -166,6 +166,10 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
+ALWAYS_SAID = frozenset({"Banned", "SecretMissing"})
+"""Objections that a person must act on although no change of shards waits for it."""
+
+
 def objection(f: Facts) -> Objection | None:
     """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds."""
     return next((one for one in OBJECTIONS if one.when(f)), None)
@@ -229,12 +233,15 @@ def _switch_over(f: Facts) -> Iterator[Action]:
     for wish in f.want.switchovers:
         route = next((route for route in f.routes if route.shard == wish.shard), None)
         pod = next((pod for pod in f.see.coreapps if pod.name == wish.to), None) if wish.to else None
-        if (why := refusal(f, wish)) is not None:
+        if pod is not None and f.claim(pod) == "pending":
+            # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
+            left.append(f"{wish.shard}={pod.name}")
+        elif (why := refusal(f, wish)) is not None:
             yield Say(reason="SwitchoverRefused", message=f"Shard {wish.shard} was not moved: {why}", warning=True)
         elif route is not None and pod is None:
             choices = f.standbys(route, taken)
             taken.update(one.uid for one in choices[:1])
-            left += [f"{wish.shard}={one.name}" for one in choices[:1]]
+            left.append(f"{wish.shard}={choices[0].name}" if choices else str(wish.shard))
         elif route is not None and pod is not None and pod.uid != route.holder_uid:
             left.append(f"{wish.shard}={pod.name}")
             if pod.uid not in taken:
@@ -302,6 +309,7 @@ def _may_call(f: Facts) -> bool:
         and f.replicas >= f.want.shards
         and f.shards_are_fresh
         and objection(f) is None
+        and not (_secret(f) and f.see.account is None)
         and not _is_calling(f)
     )
 
@@ -332,6 +340,7 @@ def _may_shrink(f: Facts) -> bool:
     return (
         f.replicas > f.needed_pods
         and f.is_settled
+        and not _is_calling(f)
         and f.shards_are_fresh
         and not f.missing
         and not f.too_high
@@ -398,18 +407,9 @@ ROWS: tuple[Row, ...] = (
     ),
     # --- order: what must exist
     Row(
-        name="NameTaken",
-        state=State.STUCK,
-        when=lambda f: bool(f.see.taken) or any(route.foreign for route in f.see.routes),
-        why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in f.see.taken) or 'A shard Service'} belongs to somebody else and is "
-            "left alone. Delete or rename it, or make the cluster under another name."
-        ),
-    ),
-    Row(
         name="LoginRefused",
         state=State.STUCK,
-        when=lambda f: f.see.client.login is Login.REFUSED and f.shards is None,
+        when=lambda f: f.see.client.login is Login.REFUSED and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh)),
         why=lambda f: (
             f"The Webapp accepts neither key password nor key initialPassword of Secret "
             f"{manifests.admin_secret_name(f.want.key.name)}. Put the right password there."
@@ -441,6 +441,38 @@ ROWS: tuple[Row, ...] = (
         then=lambda f: _scale(f, _raised(f)),
         why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}.",
     ),
+    Row(
+        name="NameTaken",
+        state=State.STUCK,
+        when=lambda f: bool(f.see.taken) or any(route.foreign for route in f.see.routes),
+        why=lambda f: (
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in f.see.taken) or 'A shard Service'} belongs to somebody else and is "
+            "left alone. Delete or rename it, or make the cluster under another name."
+        ),
+    ),
+    # --- order: every shard has a holder, on pods that stay
+    Row(
+        name="AssigningShards",
+        state=State.WORKING,
+        # Whatever is under way: GET says that these shards exist.
+        when=lambda f: bool([*f.shards_without_service()]) or bool(_assignments(f)),
+        then=lambda f: (
+            *(Create(obj=manifests.shard_service(f.want, shard)) for shard in f.shards_without_service()),
+            *_assignments(f),
+        ),
+        why=lambda f: f"Giving holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}.",
+    ),
+    Row(
+        name="PackingLow",
+        state=State.WORKING,
+        # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
+        when=lambda f: f.is_verified and not f.want.paused and bool(_packing(f)),
+        then=_packing,
+        why=lambda f: (
+            f"Moving shards {', '.join(str(route.shard) for route in f.too_high)} to low ordinals before Coreapps "
+            f"{f.replicas} -> {f.wanted_pods}."
+        ),
+    ),
     # --- order: a call under way
     Row(
         name="LoggingIn",
@@ -471,28 +503,6 @@ ROWS: tuple[Row, ...] = (
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
         why=lambda f: f"Set Shards {_span(f)} was accepted; the client still reports {f.shards}.",
-    ),
-    # --- order: every shard has a holder, on pods that stay
-    Row(
-        name="AssigningShards",
-        state=State.WORKING,
-        when=lambda f: f.is_verified and (bool([*f.shards_without_service()]) or bool(_assignments(f))),
-        then=lambda f: (
-            *(Create(obj=manifests.shard_service(f.want, shard)) for shard in f.shards_without_service()),
-            *_assignments(f),
-        ),
-        why=lambda f: f"Giving holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}.",
-    ),
-    Row(
-        name="PackingLow",
-        state=State.WORKING,
-        # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
-        when=lambda f: f.is_verified and not f.want.paused and bool(_packing(f)),
-        then=_packing,
-        why=lambda f: (
-            f"Moving shards {', '.join(str(route.shard) for route in f.too_high)} to low ordinals before Coreapps "
-            f"{f.replicas} -> {f.wanted_pods}."
-        ),
     ),
     Row(
         name="Restarting",
@@ -533,7 +543,7 @@ ROWS: tuple[Row, ...] = (
         Row(
             name=one.name,
             state=State.STUCK,
-            when=lambda f, one=one: (f.resize_is_wanted or one.name == "SecretMissing") and objection(f) is one,  # type: ignore[misc]
+            when=lambda f, one=one: (f.resize_is_wanted or one.name in ALWAYS_SAID) and objection(f) is one,  # type: ignore[misc]
             why=one.why,
         )
         for one in OBJECTIONS
@@ -579,36 +589,37 @@ ROWS: tuple[Row, ...] = (
 # --- what is done beside the winning row --------------------------------------------------------------------------------
 
 
-def _tells(f: Facts, moving: frozenset[int]) -> Iterator[Tell]:
-    """Yield what Coreapps must be told: wherever what one reports differs from the Services (DESIGN section 5, "Telling")."""
+def _tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Tell]:
+    """Yield what Coreapps must be told: wherever what one reports differs from the Services (DESIGN section 5, "Telling").
+
+    ``busy`` pods and ``moving`` shards are told by the handover that is under way.
+    """
     by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
     by_shard = {route.shard: route for route in f.see.routes if not route.foreign}
-    packing = {route.shard for route in f.too_high} if f.operation is not None else set()
     for pod in f.see.coreapps:
         report = pod.report
         # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
         if (
-            report is None
+            pod.uid in busy
+            or report is None
             or report.shards is None
             or pod.deleting
             or pod.ip is None
-            or not f.is_verified
             or report.shards != (f.shards or report.shards)
         ):
             continue
         route = by_holder.get(pod.uid)
         if route is not None and route.shard < report.shards:
-            if (report.shard, report.epoch) != (route.shard, route.epoch) and route.shard not in packing:
+            if (report.shard, report.epoch) != (route.shard, route.epoch):
                 yield Tell(coreapp=pod, shards=report.shards, shard=route.shard, epoch=route.epoch)
         elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.see.routes}:
             other = by_shard.get(report.shard)
-            yield Tell(
-                coreapp=pod,
-                shards=report.shards,
-                shard=other.shard if other else None,
-                epoch=other.epoch if other else None,
-                holder=f.holder(other) if other else None,
-            )
+            holder = f.holder(other) if other is not None else None
+            if other is not None and holder is not None:
+                yield Tell(coreapp=pod, shards=report.shards, shard=other.shard, epoch=other.epoch, holder=holder)
+            else:
+                # Without a holder to name, a shard in the message would mean "serve it".
+                yield Tell(coreapp=pod, shards=report.shards)
 
 
 def _mending(f: Facts) -> Iterator[Apply]:
@@ -633,20 +644,25 @@ def _tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
             yield Touch(route=route, nonce=f.see.nonce)
         elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or _is_surplus(f, route)):
             yield Strip(coreapp=pod)
-        elif claim == "none":
+        elif claim in {"none", "damaged"}:
             named = next((one for one in f.routes if one.holder_uid == pod.uid), None)
-            if named is not None and f.failure(named) is None:
+            if named is not None and f.failure(named) is None and not _is_elsewhere(f, named):
                 yield Relabel(coreapp=pod, route=named)
-            elif named is None and pod.labels.get(manifests.ROLE_LABEL) != "standby":
+            elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
                 yield Strip(coreapp=pod)
     for route in f.see.routes:
         if _is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
             yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
 
 
+def _is_elsewhere(f: Facts, route: Route) -> bool:
+    """Whether another pod carries the route's epoch: until that is stripped a second label would make two pods match (DESIGN law 1)."""
+    return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.see.coreapps)
+
+
 def _is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
-    return f.operation is None and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
+    return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
 
 
 def _asks(f: Facts, state: State) -> bool:
@@ -662,7 +678,8 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     if call.not_sent:
         return replace(see, operation=None)
     if call.answer is Answer.REFUSED and (call.fingerprint or call.banned):
-        return replace(see, operation=None, refused_fingerprint=call.fingerprint, banned=see.banned or call.banned)
+        refused = call.fingerprint or see.refused_fingerprint
+        return replace(see, operation=None, refused_fingerprint=refused, banned=see.banned or call.banned)
     if call.answer is None or operation.answer is not Answer.NONE:
         return see
     deadline = see.now + want.tuning.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
@@ -671,14 +688,14 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     return replace(see, operation=replace(operation, answer=answer, deadline=deadline))
 
 
-def _settled_unknown(see: Observed, operation: Operation) -> Observed:
-    """Return the look with an unanswered call settled by GET, if it is: it reports the number, or still another one after ``settle_by``."""
+def _settled_by_get(see: Observed, operation: Operation) -> Observed:
+    """Return the look with a call settled by GET, if it is: GET reports its number, or still another one after ``settle_by``."""
     asked, shards = see.client.asked_at, see.client.shards
-    if asked is None or shards is None or asked <= operation.started_at:
+    if asked is None or shards is None or asked <= operation.started_at or operation.answer is Answer.NONE:
         return see
     if shards == operation.to:
         return replace(see, operation=replace(operation, answer=Answer.ACCEPTED))
-    return replace(see, operation=None) if asked > operation.settle_by else see
+    return replace(see, operation=None) if asked > operation.settle_by and operation.answer is not Answer.BUSY else see
 
 
 def judge(want: Desired, see: Observed) -> Observed:
@@ -694,8 +711,8 @@ def judge(want: Desired, see: Observed) -> Observed:
         see = _answered(want, see, see.operation, call)
     elif see.operation is not None and see.operation.answer is Answer.NONE:
         see = replace(see, operation=replace(see.operation, answer=Answer.UNKNOWN))
-    if see.operation is not None and see.operation.answer is Answer.UNKNOWN:
-        see = _settled_unknown(see, see.operation)
+    if see.operation is not None:
+        see = _settled_by_get(see, see.operation)
     operation = see.operation
     if operation is None:
         return see
@@ -719,13 +736,19 @@ def plan(want: Desired, see: Observed) -> Plan:
     matches = [row for row in ROWS if row.when(f)]
     winner = matches[0]
     if want.deleting:
-        return Plan(verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)))
+        return Plan(
+            verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
+            operation=f.operation,
+            settled_shards=f.see.settled_shards,
+            refused_fingerprint=f.see.refused_fingerprint,
+            banned=f.see.banned,
+        )
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
     actions += _mending(f)
     actions += _tidying(f, busy)
-    actions += _tells(f, frozenset(action.route.shard for action in moves))
+    actions += _tells(f, busy, frozenset(action.route.shard for action in moves))
     if _asks(f, winner.state):
         actions.append(Ask())
     called = next((action.operation for action in actions if isinstance(action, SetShards)), None)

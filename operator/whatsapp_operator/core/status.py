@@ -9,7 +9,7 @@ from typing import Any
 
 from . import manifests
 from .facts import Facts
-from .model import Answer, Handover, Obj, Observed, Operation, Plan, Route, Say, Scale
+from .model import Answer, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale
 from .rules import objection
 
 EXPIRES_SOON = timedelta(days=30)
@@ -266,12 +266,19 @@ def _shard_map(f: Facts) -> list[dict[str, Any]]:
     return entries
 
 
+def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, Any]:
+    """Return an entry of the incident record with how long it took, as far as that is known now."""
+    if times is None:
+        return dict(entry)
+    return {**entry, **_without_none({"commitMilliseconds": times.commit, "serveMilliseconds": times.serve})}
+
+
 def _handovers(f: Facts) -> list[dict[str, Any]]:
     """Return the incident record: what was kept, and each epoch that the last report did not know.
 
     The Services are its source, so a crash between a commit and its report loses no entry.
     """
-    kept = [dict(entry) for entry in f.see.status.get("recentHandovers") or ()]
+    kept = [_timed(entry, f.see.handover_times.get(entry.get("epoch", ""))) for entry in f.see.status.get("recentHandovers") or ()]
     known = {entry.get("epoch") for entry in kept}
     reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
     fresh: list[dict[str, Any]] = []
@@ -286,10 +293,8 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "to": route.holder,
             "epoch": route.epoch,
             "evidence": route.evidence,
-            "commitMilliseconds": times.commit if (times := f.see.handover_times.get(route.epoch or "")) else None,
-            "serveMilliseconds": times.serve if times else None,
         }
-        fresh.append(_without_none(entry))
+        fresh.append(_timed(_without_none(entry), f.see.handover_times.get(route.epoch or "")))
     return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
 
 
@@ -341,7 +346,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
         "reason": loud.reason,
         "message": loud.message[:MESSAGE_LIMIT],
         "url": f"https://{manifests.webapp_host(f.want.key)}:443",
-        "shards": f.shards if f.shards is not None else f.see.status.get("shards"),
+        "shards": f.shards,
         "settledShards": plan.settled_shards,
         "failuresTolerated": failures_tolerated(f),
         "coreapp": {
@@ -424,5 +429,5 @@ def plan_events(see: Observed, plan: Plan) -> tuple[Say, ...]:
             said.append(Say(reason="FailingOver", message=message, warning=True))
     call = see.client.call
     if call is not None and see.operation is not None and call.id == see.operation.id and call.answer is Answer.BUSY:
-        said.append(Say(reason="ServerBusy", message=f"Set Shards was answered: {call.detail}."))
+        said.append(Say(reason="ServerBusy", message=f"Set Shards, attempt {see.operation.attempts}: {call.detail}."))
     return tuple(said)

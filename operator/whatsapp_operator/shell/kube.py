@@ -492,7 +492,8 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
         raise _refusal(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
     except httpx2.HTTPError as e:
-        msg = f"{call}: the API server cannot be reached ({type(e).__name__}: {str(e)[:100]})."
+        said = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
+        msg = f"{call}: the API server cannot be reached ({said})."
         raise Unavailable(msg) from None
     except ConfigError:
         msg = f"{call}: the credentials of the kubeconfig or service account could not be read."

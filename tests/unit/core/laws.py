@@ -122,13 +122,15 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Look) -> None:
         label = move.to.epoch_label
         if label is not None:
             named = services.get(move.to.shard_label if move.to.shard_label is not None else -1)
+            if move.to.shard_label is None:
+                continue  # no Service selects it, whoever commits
             assert named is not None, "the label's Service is missing"
             assert named.epoch != label, "the label is committed"
             assert named.version > int(label.partition("-")[0]), "the label is pending"
     for strip in _of(actions, Strip):
         uid, label = strip.coreapp.uid, strip.coreapp.epoch_label
         for other in one.see.routes:
-            gone = one.see.client.shards is not None and other.shard >= one.see.client.shards and one.see.operation is None
+            gone = one.see.client.shards is not None and other.shard >= one.see.client.shards and one.facts().is_verified
             serves = other.holder_uid == uid and other.epoch == label and other.shard == strip.coreapp.shard_label
             assert gone or not serves, "the label serves"
     for touch in _of(actions, Touch):

@@ -112,7 +112,7 @@ def test_a_restart_does_not_excuse_what_is_certain(changes: dict[str, Any]) -> N
     ("labels", "worth"),
     [
         ({}, "none"),
-        (labels_for(0, "garbage"), "none"),
+        (labels_for(0, "garbage"), "dead"),
         (labels_for(0, epoch_of(0)), "committed"),
         (labels_for(0, "99-old"), "dead"),
         (labels_for(0, "100-now"), "pending"),

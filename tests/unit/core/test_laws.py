@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from whatsapp_operator.core import facts, manifests, rules
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report
+from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, Tell
 
 from . import laws
 from .laws import CHECKS, Check, PlanOf, looks
@@ -149,7 +149,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "everybody is told to serve",
         laws.only_the_named_pod_is_told_to_serve,
-        patched((Facts, "holder", lambda _, __: None)),
+        patched((rules, "_tells", lambda f, _, __: (Tell(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.see.coreapps))),
         look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch="10-first", shards=2)),
     ),
     (
@@ -189,7 +189,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "silence settles",
         laws.law_6_unknown_is_a_value,
-        patched((rules, "_settled_unknown", lambda see, _: replace(see, operation=None))),
+        patched((rules, "_settled_by_get", lambda see, _: replace(see, operation=None))),
         growing().noted(4, Answer.UNKNOWN),
     ),
     (

@@ -78,6 +78,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "FailingOver",
         "Refilling",
         "Paused",
+        "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
     },
     ("Reconciling", "False"): {"Settled"},
     ("Stalled", "True"): STALLED,
@@ -99,6 +100,9 @@ EVIDENCE_WORDS = {
     "Requested",
     "PackedLow",
     "VendorMoved",
+    # Not in API.md yet: a pod that two Services name, and a holder that stays away after Set Shards (DESIGN law 9).
+    "LabelsTaken",
+    "RestartOverdue",
 }
 
 EVERYTHING: dict[str, Look] = {
