@@ -1,0 +1,318 @@
+"""The election between real processes on a real API server: signals, SIGKILL, SIGSTOP, and a network that can be cut for one of them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import json
+import os
+import signal
+import statistics
+import sys
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import urlsplit
+
+import pytest
+
+from localkube import kubeconfig
+from localkube.controlplane import ControlPlane
+from whatsapp_operator.shell.leader import boottime
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+pytestmark = pytest.mark.integration
+
+ROOT = Path(__file__).resolve().parents[2]
+_numbers = itertools.count(1)
+
+CANDIDATE = """
+import asyncio, json, logging, signal, sys
+from whatsapp_operator.shell.kube import LEASE, Conflict, KubeError, LeaseTooShort, LightKube
+from whatsapp_operator.shell.leader import Election, boottime
+
+path, namespace, identity = sys.argv[1:]
+logging.basicConfig(level=logging.INFO, stream=sys.stderr)
+logging.getLogger("httpx2").setLevel(logging.WARNING)
+
+def say(what, **more):
+    print(json.dumps({"t": boottime(), "who": identity, "what": what} | more), flush=True)
+
+async def main():
+    kube = LightKube.from_kubeconfig(path)
+    election = Election(kube, namespace=namespace, name="op", identity=identity, watch=kube.watch)
+    fenced = kube.fenced(election)
+
+    async def work(term):
+        say("leads", epoch=term.epoch)
+        try:
+            while True:
+                try:
+                    began = boottime()
+                    mark = {"by": identity, "epoch": str(term.epoch)}
+                    await fenced.patch_merge(LEASE, namespace, "ledger", {"metadata": {"annotations": mark}})
+                    say("wrote", began=began, epoch=term.epoch)
+                except KubeError as e:
+                    say("could not write", why=type(e).__name__)
+                await asyncio.sleep(0.02)
+        finally:
+            say("stopped", epoch=term.epoch)
+
+    running = asyncio.create_task(election.run(work))
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, running.cancel)
+    say("ready")
+    try:
+        await running
+    except asyncio.CancelledError:
+        pass
+    await kube.close()
+    say("left")
+
+asyncio.run(main())
+"""
+
+LEDGER = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {"name": "ledger"}, "spec": {}}
+
+
+class Wire:
+    """A TCP line to the API server that can be refused or turned into a black hole."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self.target = target
+        self.flowing = asyncio.Event()
+        self.flowing.set()
+        self.refusing = False
+        self.writers: list[asyncio.StreamWriter] = []
+        self.tasks: set[asyncio.Task[None]] = set()
+        self.server: asyncio.Server | None = None
+
+    async def open(self) -> int:
+        self.server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
+        port: int = self.server.sockets[0].getsockname()[1]
+        return port
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.refusing:
+            writer.transport.abort()
+            return
+        far_reader, far_writer = await asyncio.open_connection(*self.target)
+        self.writers += [writer, far_writer]
+        for source, sink in ((reader, far_writer), (far_reader, writer)):
+            task = asyncio.create_task(self._carry(source, sink))
+            self.tasks.add(task)
+            task.add_done_callback(self.tasks.discard)
+
+    async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(OSError):
+            while data := await source.read(65536):
+                await self.flowing.wait()
+                sink.write(data)
+                await sink.drain()
+        sink.close()
+
+    def refuse(self) -> None:
+        self.refusing = True
+        for writer in self.writers:
+            writer.transport.abort()
+        self.writers.clear()
+
+    async def close(self) -> None:
+        self.flowing.set()
+        assert self.server
+        self.server.close()
+        self.refuse()
+        for task in list(self.tasks):
+            task.cancel()
+
+
+class Candidate:
+    """A process that campaigns, and what it said."""
+
+    def __init__(self, identity: str, process: asyncio.subprocess.Process) -> None:
+        self.identity = identity
+        self.process = process
+        self.said: list[dict[str, Any]] = []
+        self.reading = asyncio.create_task(self._read())
+
+    async def _read(self) -> None:
+        assert self.process.stdout
+        async for line in self.process.stdout:
+            self.said.append(json.loads(line))
+
+    def signal(self, number: signal.Signals) -> float:
+        now = boottime()
+        self.process.send_signal(number)
+        return now
+
+    def when(self, what: str) -> list[float]:
+        return [said["t"] for said in self.said if said["what"] == what]
+
+    @property
+    def terms(self) -> list[int]:
+        return [said["epoch"] for said in self.said if said["what"] == "leads"]
+
+    async def until(self, what: str, *, after: float = 0.0, within: float = 20.0) -> float:
+        """Wait until it says this; return when it did."""
+        async with asyncio.timeout(within):
+            while not (times := [t for t in self.when(what) if t >= after]):
+                await asyncio.sleep(0.005)
+        return times[0]
+
+
+class Stage:
+    """A namespace with its Lease, and the candidates in it."""
+
+    def __init__(self, control_plane: ControlPlane, namespace: str, folder: Path) -> None:
+        self.control_plane, self.namespace, self.folder = control_plane, namespace, folder
+        self.candidates: list[Candidate] = []
+        self.wires: list[Wire] = []
+
+    async def candidate(self, identity: str, *, wire: Wire | None = None) -> Candidate:
+        path = self.control_plane.admin_kubeconfig
+        if wire is not None:
+            self.wires.append(wire)
+            access = kubeconfig.read(path)
+            path = replace(access, server=f"https://127.0.0.1:{await wire.open()}").write(self.folder / f"{identity}.kubeconfig")
+        process = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-c", CANDIDATE, str(path), self.namespace, identity),
+            stdout=asyncio.subprocess.PIPE,
+            env={**os.environ, "PYTHONPATH": str(ROOT / "operator")},
+        )
+        candidate = Candidate(identity, process)
+        self.candidates.append(candidate)
+        await candidate.until("ready")
+        return candidate
+
+    def wire(self) -> Wire:
+        server = urlsplit(self.control_plane.server)
+        assert server.hostname
+        assert server.port
+        return Wire((server.hostname, server.port))
+
+    def lease(self) -> dict[str, Any]:
+        spec: dict[str, Any] = json.loads(self.control_plane.kubectl("get", "lease", "op", "-n", self.namespace, "-o", "json"))["spec"]
+        return spec
+
+    def judge(self) -> None:
+        """No epoch is used twice, and no write of one leader was begun before the last one of its predecessor had ended."""
+        epochs = [epoch for candidate in self.candidates for epoch in candidate.terms]
+        assert len(set(epochs)) == len(epochs), epochs
+        writes = sorted((said["began"], said["t"], said["epoch"]) for c in self.candidates for said in c.said if said["what"] == "wrote")
+        for (_, ended, earlier), (began, _, later) in itertools.pairwise(writes):
+            assert earlier == later or (earlier < later and ended <= began)
+
+
+@asynccontextmanager
+async def a_stage(control_plane: ControlPlane, folder: Path) -> AsyncIterator[Stage]:
+    namespace = f"leader-{next(_numbers)}"
+    control_plane.kubectl("create", "namespace", namespace)
+    control_plane.kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(LEDGER))
+    stage = Stage(control_plane, namespace, folder)
+    try:
+        async with asyncio.timeout(120):
+            yield stage
+    finally:
+        for candidate in stage.candidates:
+            with contextlib.suppress(ProcessLookupError):
+                candidate.process.kill()
+            await candidate.process.wait()
+            await candidate.reading
+        for wire in stage.wires:
+            await wire.close()
+    stage.judge()
+
+
+async def test_graceful_handovers_take_a_tenth_of_a_second(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_stage(control_plane, tmp_path) as stage:
+        leader = await stage.candidate("c0")
+        await leader.until("leads")
+        took = []
+        for number in range(1, 8):
+            follower = await stage.candidate(f"c{number}")
+            await asyncio.sleep(0.5)
+            asked = leader.signal(signal.SIGTERM)
+            took.append(await follower.until("leads") - asked)
+            assert await leader.process.wait() == 0
+            leader = follower
+        print("handovers, seconds:", [round(t, 3) for t in took])
+        assert statistics.median(took) <= 0.1
+        assert max(took) < 1  # a poll instead of the watch would take 2 s
+        assert stage.lease()["leaseTransitions"] == 7
+    for earlier, later in itertools.pairwise(stage.candidates):
+        assert earlier.when("stopped")[0] <= later.when("leads")[0]
+
+
+async def test_a_killed_leader_is_replaced_within_five_seconds(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_stage(control_plane, tmp_path) as stage:
+        leader = await stage.candidate("c0")
+        await leader.until("leads")
+        for number in (1, 2):
+            follower = await stage.candidate(f"c{number}")
+            await asyncio.sleep(1.5)
+            killed = leader.signal(signal.SIGKILL)
+            took = await follower.until("leads") - killed
+            print("killed to led, seconds:", round(took, 3))
+            assert 2.5 < took < 5
+            leader = follower
+
+
+async def test_a_stopped_leader_writes_nothing_when_it_goes_on(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_stage(control_plane, tmp_path) as stage:
+        stopped = await stage.candidate("stopped")
+        await stopped.until("wrote")
+        other = await stage.candidate("other")
+        await asyncio.sleep(1)
+        stopped.signal(signal.SIGSTOP)
+        began = await other.until("leads")
+        await asyncio.sleep(1)
+        resumed = stopped.signal(signal.SIGCONT)
+        await stopped.until("stopped", after=resumed, within=5)
+        assert [said for said in stopped.said if said["what"] == "wrote" and said["began"] >= began] == []
+        await asyncio.sleep(2)
+        assert other.terms == [1]
+        assert stopped.terms == [0]
+
+
+async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_stage(control_plane, tmp_path) as stage:
+        wire = stage.wire()
+        leader = await stage.candidate("cut", wire=wire)
+        await leader.until("leads")
+        other = await stage.candidate("other")
+        await asyncio.sleep(1.2)
+        wire.refuse()
+        await asyncio.sleep(1.5)
+        wire.refusing = False
+        await leader.until("wrote", after=boottime())
+        await asyncio.sleep(2)
+        assert (leader.terms, other.terms) == ([0], [])
+
+        wire.flowing.clear()  # from here on a black hole
+        cut = boottime()
+        stopped = await leader.until("stopped", after=cut)
+        took_over = await other.until("leads")
+        assert stopped - cut < 3.5
+        assert stopped < took_over < cut + 5
+        wire.flowing.set()
+        await asyncio.sleep(3)
+        assert other.terms == [1]
+        other.signal(signal.SIGTERM)
+        await leader.until("leads", after=took_over, within=2)  # it watches again
+
+
+async def test_a_deleted_lease_is_put_back_by_its_leader(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_stage(control_plane, tmp_path) as stage:
+        leader = await stage.candidate("a")
+        await leader.until("leads")
+        other = await stage.candidate("b")
+        await asyncio.sleep(0.5)
+        for _ in range(3):
+            control_plane.kubectl("delete", "lease", "op", "-n", stage.namespace)
+            await asyncio.sleep(0.3)
+            assert stage.lease()["holderIdentity"] == "a"
+        await asyncio.sleep(5)
+        assert (leader.terms, other.terms) == ([0], [])
