@@ -29,6 +29,8 @@ RETRY_SECONDS = 0.1
 BLIND_SECONDS = 10.0
 """A watch that could not be taken up again for so long has died."""
 CATCH_UP_SECONDS = 10.0
+LOOK_SECONDS = 0.1
+"""So often a predicate is asked that may depend on something that no watch tells of."""
 
 
 class ObserverError(LocalKubeError):
@@ -173,7 +175,7 @@ class Observer:
     # ------------------------------------------------------------ waiting and judging
 
     def wait_until(self, predicate: Callable[[Self], T], timeout: float, what: str = "it") -> T:
-        """Return what ``predicate`` says of this observer as soon as that is true; it is asked after every event.
+        """Return what ``predicate`` says of this observer as soon as that is true; it is asked after every event, and now and then.
 
         Raises NotSeenError after ``timeout`` seconds, ObserverError when a watch died.
         """
@@ -187,7 +189,7 @@ class Observer:
                 if left <= 0:
                     msg = f"{what} was not seen within {timeout:g} s. {self.summary()}"
                     raise NotSeenError(msg)
-                self._changed.wait(left)
+                self._changed.wait(min(left, LOOK_SECONDS))
 
     def verify(self) -> tuple[Violation, ...]:
         """Catch up with the API server, judge the whole history once more in its exact order, and return all violations.

@@ -1,0 +1,185 @@
+"""From a CR to a working cluster and back to nothing, on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import re
+import time
+from collections.abc import AsyncIterator
+from datetime import UTC, datetime
+
+import pytest
+import pytest_asyncio
+
+from .stage import KINDS, LONG, Stage, Theatre, a_stage, now, told
+
+pytestmark = pytest.mark.integration
+
+QUIET_SECONDS = 60.0
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def steady(theatre: Theatre) -> AsyncIterator[tuple[Stage, float, str]]:
+    """A cluster that nobody touches while the other tests of this file play, since when it is at rest, and the same as a timestamp."""
+    theatre.ensure_replicas()
+    async with a_stage(theatre) as stage:
+        await stage.created()
+        for reason in ("Serving", "SetShardsDone"):  # the story is told after the report
+            await stage.event(reason)
+        yield stage, time.monotonic(), now()
+
+
+async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: object) -> None:
+    began = time.monotonic()
+    before = await stage.everything()
+    await stage.create(shards=2, spares=1)
+    await stage.until(lambda _: stage.words().get("Ready") == "True", "Ready")
+    took = time.monotonic() - began
+    await stage.at_rest()
+
+    status = stage.status()
+    assert status["display"] == {"shards": "2", "coreapps": "3/3", "webapps": "2/2"}
+    assert (status["shards"], status["settledShards"], status["failuresTolerated"]) == (2, 2, 1)
+    assert status["coreapp"] == {"desired": 3, "ready": 3, "active": 2, "standby": 1}
+    assert [entry["state"] for entry in status["shardMap"]] == ["Serving", "Serving"]
+    assert status["reason"] == "Serving"
+    assert stage.seen.holders(stage.namespace, "acme") == {0: "acme-coreapp-0", 1: "acme-coreapp-1"}
+    assert took < 20
+
+    made = await stage.everything() - before
+    assert made >= {
+        "whatsappcluster.multiconnect.dev/acme",
+        "statefulset.apps/acme-coreapp",
+        "statefulset.apps/acme-simulator",
+        "deployment.apps/acme-webapp",
+        "service/acme-coreapp",
+        "service/acme-webapp",
+        "service/acme-shard-0",
+        "service/acme-shard-1",
+        "poddisruptionbudget.policy/acme-coreapp",
+        "networkpolicy.networking.k8s.io/acme",
+        "secret/acme-admin",
+    }
+    columns = (await stage.kubectl("get", "wac", "acme", "--no-headers")).split()
+    assert columns[:7] == ["acme", "True", "Serving", "2", "3/3", "2/2", "1"]
+    assert "All 2 shards are served" in (await stage.event("Serving"))["message"]
+    calls = (await stage.books())["set_shards_calls"]
+    assert [(call["from"], call["shards"], call["status"]) for call in calls] == [(1, 2, 201)]
+
+
+async def test_messages_go_out_and_come_in(stage: Stage, steady: object) -> None:
+    await stage.created(shards=2, spares=0)
+    async with stage.traffic(rate=100, count=100, inbound_rate=20) as traffic:
+        await stage.until(lambda _: len(traffic.messages) == 100, "100 messages", 10)
+        report = await traffic.finish()
+    assert (report.sent, report.delivered, report.lost, report.doubled) == (100, 100, 0, 0)
+    assert report.inbound_injected == report.inbound_arrived > 0
+    assert all(part["delivered"] for part in report.shards.values())
+
+
+async def test_the_number_of_webapps_follows(stage: Stage, steady: object) -> None:
+    await stage.created(shards=1, spares=0, webapp={"replicas": 1})
+    await stage.patch(webapp={"replicas": 3})
+    await stage.at_rest()
+    assert (len(stage.ready("webapp")), stage.status()["webapp"]) == (3, {"desired": 3, "ready": 3})
+    await stage.patch(webapp={"replicas": 2})
+    await stage.at_rest()
+    assert stage.status()["display"]["webapps"] == "2/2"
+    assert len((await stage.books())["set_shards_calls"]) == 0
+
+
+async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stage, steady: object) -> None:
+    account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+    await stage.create(shards=2, spares=0, account=account)
+    await stage.until(lambda _: stage.words().get("Stalled") == "True", "Stalled")
+    assert stage.reason("Stalled") == "SecretMissing"
+    assert "acme-account" in stage.status()["message"]
+    await stage.event("SecretMissing")
+    assert not (await stage.kubectl("get", "secret", "acme-account", "--ignore-not-found"))
+
+    from wabiz_sim.certificate import make
+
+    certificate = make("Acme Inc", 4711, datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC))
+    data = {"certificate": certificate, "expiresAt": "2036-01-01T00:00:00Z"}
+    encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "data": encoded}
+    await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
+    await stage.at_rest(timeout=45)
+    assert stage.reason("Stalled") == "Settled"
+    assert (await stage.books())["set_shards_calls"][-1]["certificate"]
+
+
+async def test_deletion_leaves_nothing_behind(stage: Stage, steady: object) -> None:
+    before = await stage.everything()
+    await stage.created(shards=2, spares=1)
+    await stage.kubectl("delete", "wac", "acme")
+    left: set[str] = set()
+    async with asyncio.timeout(LONG):
+        while left := await stage.everything() - before:
+            await asyncio.sleep(0.2)
+    assert not left
+    async with stage.control() as control:
+        pods = [pod for pod in await control.pods(stage.namespace) if not pod["leaving"]]
+    assert not pods, "hollow nodes still run pods that are gone"
+
+
+async def test_a_cluster_deleted_and_made_again_under_the_same_name(stage: Stage, steady: object) -> None:
+    await stage.created(shards=2, spares=1)
+    first = stage.cluster()["metadata"]["uid"]
+    epochs = {commit.shard: commit.n for commit in stage.seen.commits}
+    await stage.kubectl("delete", "wac", "acme")
+    await stage.create(shards=2, spares=1)
+    await stage.until(lambda _: stage.cluster().get("metadata", {}).get("uid") not in {None, first}, "the new cluster")
+    await stage.at_rest(timeout=60)
+    uid = stage.cluster()["metadata"]["uid"]
+    for service in stage.shard_services():
+        assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [uid]
+    again = {commit.shard: commit.n for commit in stage.seen.commits}
+    assert all(again[shard] > n for shard, n in epochs.items()), "epochs must grow over the deletion"
+    async with stage.traffic(rate=50, count=20) as traffic:
+        await stage.until(lambda _: len(traffic.messages) == 20, "20 messages", 10)
+        assert (await traffic.finish()).lost == 0
+
+
+async def test_two_clusters_of_one_name_in_two_namespaces_do_not_touch_each_other(theatre: Theatre, stage: Stage, steady: object) -> None:
+    async with a_stage(theatre) as other:
+        await asyncio.gather(stage.created(shards=1, spares=1), other.created(shards=2, spares=1))
+        commits, since = len(other.seen.commits), now()
+        await stage.delete_pod(stage.holder(0))
+        await stage.commit(0, 1)
+        await stage.at_rest()
+        await stage.patch(shards=2)
+        await stage.at_rest()
+        assert len(other.seen.commits) == commits
+        assert other.is_at_rest()
+        assert not theatre.writes(since=since, namespace=other.namespace)
+        await stage.kubectl("delete", "wac", "acme")
+        await stage.until(lambda _: not stage.pods("coreapp"), "the pods are gone")
+        assert other.is_at_rest()
+        assert not theatre.writes(since=since, namespace=other.namespace)
+
+
+async def test_a_steady_cluster_is_silent(theatre: Theatre, steady: tuple[Stage, float, str]) -> None:
+    """All the time that the tests above took, at least 60 s: no write of the operator there, none without a namespace either."""
+    stage, since, timestamp = steady
+    left = QUIET_SECONDS - (time.monotonic() - since)
+    version = stage.cluster()["metadata"]["resourceVersion"]
+    if left > 0:
+        await asyncio.sleep(left)  # what is waited for is that nothing happens
+    writes = [write for write in theatre.writes(since=timestamp) if write.namespace in {stage.namespace, ""}]
+    assert not writes, told(writes)
+    events = [w for w in theatre.plane.writes() if (w.namespace, w.resource) == (stage.namespace, "events") and w.at >= timestamp]
+    assert not events, told(events)
+    assert stage.is_at_rest()
+    assert stage.cluster()["metadata"]["resourceVersion"] == version
+
+
+def test_the_list_of_kinds_is_what_the_operator_makes() -> None:
+    """``everything`` must not overlook a kind that the operator is allowed to create."""
+    from localkube.operators import manifests
+
+    rules = next(obj["rules"] for obj in manifests() if obj["kind"] == "ClusterRole")
+    creatable = {resource for rule in rules if "create" in rule["verbs"] for resource in rule["resources"]}
+    assert creatable - {"events"} <= set(re.split(",", KINDS))
