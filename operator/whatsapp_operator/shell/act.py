@@ -199,7 +199,8 @@ class Hands:
 
     async def _tell_both(self, one: Handover, memory: Memory) -> None:
         committed_at = self._clock.monotonic()
-        report = one.to.report
+        # A leader that has just begun looked before its tethers stood: by now they may know what the look did not.
+        report = self._coreapps.report_of(one.to.uid) or one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
         if shards is None:
             return
