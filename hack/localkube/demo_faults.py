@@ -18,6 +18,12 @@ FAILOVER_S = 30.0
 LEADER_S = 30.0
 RESHARD_S = 120.0
 SLOW_PERIOD_S = 0.02
+SEEN_S = 0.02
+"""Two watches may show what happened in this order in the other one."""
+
+
+class StillActedError(LocalKubeError):
+    """The old leader did what its successor was to be measured by."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -46,7 +52,7 @@ class Succession:
     lease: float
     """From just before the signal to when another was seen to hold the Lease."""
     acts: float
-    """From the same instant to when the new leader was seen to have handed a shard over, as a user asked at that instant."""
+    """From the same instant to when the new leader was seen to have handed a shard over."""
     old: str
     new: str
     begun: float
@@ -101,25 +107,26 @@ async def _fail_over(cluster: Cluster, shard: int, fault: Callable[[Holder], Awa
     )
 
 
-async def end_leader(cluster: Cluster, number: signal.Signals, shard: int) -> Succession:
-    """End the leading operator by a signal and, at the same instant, ask for a switchover of a shard, which only a leader carries out.
+async def end_leader(cluster: Cluster, number: signal.Signals, shard: int, *, holder_too: bool = False) -> Succession:
+    """End the leading operator by a signal and, at the same instant, give its successor something to do with a shard.
 
-    The ended replica is replaced by a new one, as its Deployment would. LocalKubeError if nobody leads, before or afterwards.
+    That is a switchover as a user asks for it or, with ``holder_too``, a failover: the holder's pod is deleted. The ended replica is
+    replaced by a new one, as its Deployment would. LocalKubeError if nobody leads, before or afterwards; StillActedError.
     """
     old = await cluster.seen(cluster.leader, LEADER_S, "an operator that leads")
     process = cluster.stage.operators()[old]
     holder = cluster.holder(shard)
     begun, begun_wall = time.monotonic(), time.time()
     process.signal(number)
-    await cluster.switch_over(shard)
-    commit = await cluster.seen(lambda: cluster.commit_after(begun, shard, not_to=holder.uid), LEADER_S, "the switchover by a new leader")
+    await (cluster.delete_pod(holder.pod) if holder_too else cluster.switch_over(shard))
+    commit = await cluster.seen(lambda: cluster.commit_after(begun, shard, not_to=holder.uid), LEADER_S, "a handover by a new leader")
     change = await cluster.seen(lambda: cluster.lease_after(begun, not_to=old), LEADER_S, "a new holder of the Lease")
-    if change.monotonic > commit.monotonic + 0.05:
-        msg = f"{old} still handed shard {shard} over after signal {number.name}: the measurement says nothing about its successor"
-        raise LocalKubeError(msg)
     await asyncio.to_thread(_ended, process.alive, f"{old} to end after {number.name}")
     cluster.stage.forget_operator(old)
     await asyncio.to_thread(lambda: cluster.stage.wait_for_operator(cluster.stage.start_operator()))
+    if change.monotonic > commit.monotonic + SEEN_S:
+        msg = f"{old} still handed shard {shard} over after {number.name}: this says nothing about its successor"
+        raise StillActedError(msg)
     return Succession(lease=change.monotonic - begun, acts=commit.monotonic - begun, old=old, new=change.holder, begun=begun_wall)
 
 
