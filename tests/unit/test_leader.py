@@ -147,6 +147,16 @@ async def test_a_stopped_leader_knows_when_it_goes_on_before_it_writes() -> None
         assert a.working == 0
 
 
+async def test_a_campaign_suspended_while_it_won_does_not_begin_to_work() -> None:
+    async with a_world() as world:
+        a = world.process("a")
+        while not world.server.holder:
+            await asyncio.sleep(0.001)
+        a.skew += 10  # the machine slept while the answer was on its way
+        await asyncio.sleep(1)
+        assert a.works == [Leadership(1, "a")]  # asked anew: by now it could have been another's
+
+
 async def test_a_machine_that_was_suspended_leads_no_longer_though_no_timer_ran() -> None:
     async with a_world() as world:
         a = world.process("a")

@@ -289,7 +289,6 @@ class Election:
                 self._complaint = ""
                 wake = self._renewed_at + self._timings.retry
             except (KubeError, TimeoutError) as e:
-                self._mine = None  # it may have been written all the same
                 self._complain("renew", e)
                 wake = min(self._clock() + self._timings.retry / 10, self._renewed_at + self._timings.renew_deadline)
         self._term = None
