@@ -6,6 +6,8 @@ A map of the rooms (a test checks it against the tree):
 - ``settings``: the only reader of the environment.
 - ``core.model``: the nouns: what is desired, what is observed, what is to be done.
 - ``core.facts``: what follows from one look, without deciding anything.
+- ``core.certificate``: what a certificate says of itself.
+- ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
 - ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
 - ``core.status``: what was seen, as status and conditions.
@@ -17,4 +19,6 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.wabiz``: the door to the WhatsApp Business API.
 - ``shell.probe``: tethers to the Coreapps, and what they are told.
 - ``shell.leader``: the Lease.
+- ``shell.lines``: connections to the API server that are dialled anew after a failure.
+- ``shell.clock``: time and chance, handed in.
 """

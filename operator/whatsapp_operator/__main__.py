@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import os
 import signal
 import sys
 import weakref
@@ -19,7 +20,7 @@ from .shell import handlers
 from .shell.act import Hands
 from .shell.clock import SystemClock
 from .shell.kube import KubeError, LightKube
-from .shell.leader import Election, Leadership, Timings
+from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
 from .shell.observe import Observer
 from .shell.probe import Tethers
 from .shell.reconcile import Reconciler
@@ -102,9 +103,11 @@ class Operator:
         await asyncio.wait([campaign, stopping, watching], return_when=asyncio.FIRST_COMPLETED)
         # The Lease first: our successor waits for nothing else.
         campaign.cancel()
-        with suppress(asyncio.CancelledError):
-            await campaign
-        stop.set()
+        try:
+            with suppress(asyncio.CancelledError):
+                await campaign
+        finally:
+            stop.set()
         await watching
         await self._kube.close()
 
@@ -122,7 +125,11 @@ def main() -> None:
         if settings.metrics_port:
             prometheus_client.start_http_server(settings.metrics_port)
         asyncio.run(_main(settings))
-    except (SettingError, KubeError) as error:
+    except WorkDidNotStop as error:
+        # Nothing of ours may write after the lease: a task that will not end is ended with the process.
+        log.critical("%s", error)
+        os._exit(1)
+    except (SettingError, KubeError, ValueError) as error:
         sys.exit(f"whatsapp-operator: {error}")
 
 

@@ -67,6 +67,9 @@ class Settings:
                 f"({settings.renew_deadline_seconds}), and that below LEASE_SECONDS ({settings.lease_seconds})."
             )
             raise SettingError(msg)
+        if settings.lease_seconds < 3:
+            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; with less than 3 no write (2 s) would ever fit into what is left of it."
+            raise SettingError(msg)
         image = env.get("SIMULATOR_IMAGE")
         return replace(settings, image=image) if image else settings
 

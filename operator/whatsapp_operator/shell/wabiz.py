@@ -123,8 +123,8 @@ class Desk:
     def _note(self, **changes: Any) -> None:
         before = self.client
         self.client = replace(before, **changes)
-        # An answer that says the same as before moves nothing, save that it was waited for.
-        if replace(before, asked_at=None, asking=False) != replace(self.client, asked_at=None, asking=False) or not self.client.asking:
+        # An answer is always waited for; a failure like the one before moves nothing, else a client that is down would be asked without a pause.
+        if replace(before, asking=False) != replace(self.client, asking=False):
             self._wake(self._key)
 
     async def ask(self, access: Access) -> None:
