@@ -25,7 +25,7 @@ from rich.table import Table
 from localkube import demo_faults as faults
 from localkube.controlplane import Write
 from localkube.demo_cluster import Cluster, sentence
-from localkube.demo_stage import Stage, write_json
+from localkube.demo_stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow_kube import KubeError
 from localkube.operators import NAME as OPERATOR
@@ -306,7 +306,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = parser.parse_args(argv)
     if options.n < 1:
         parser.error("--n must be at least 1")
-    signal.signal(signal.SIGTERM, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_any_signal()
     stage = Stage(options.dir, audit_log=True, report=to_stderr)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:

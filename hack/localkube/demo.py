@@ -22,7 +22,7 @@ from rich.console import Console
 from localkube import demo_faults as faults
 from localkube.demo_cluster import NAME, NAMESPACE, Cluster, sentence
 from localkube.demo_screen import PLAIN_WIDTH, Screen, Step, clock, summary
-from localkube.demo_stage import Stage, alive, remove, write_json
+from localkube.demo_stage import Stage, alive, end_by_any_signal, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow_kube import KubeError
 from localkube.progress import to_stderr
@@ -263,8 +263,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 
 def _show(folder: Path, options: argparse.Namespace, root: Path) -> int:
-    for number in (signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+    end_by_any_signal()
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     stage = Stage(folder, port=options.port, detached=options.keep, report=to_stderr)
     stage.up()

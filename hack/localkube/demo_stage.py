@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -193,6 +194,16 @@ def remove(folder: Path) -> list[Process]:
     if folder.exists():
         controlplane.remove(folder)
     return ended
+
+
+def end_by_any_signal() -> None:
+    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
+
+    Also where SIGINT is ignored, as in a shell script's background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 def write_json(path: Path, content: object) -> None:
