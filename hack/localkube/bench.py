@@ -326,10 +326,15 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     console.print(table(found))
     said = say_writes(results, writes, console)
     write_json(options.out, found)
-    machine = {"cpus": os.cpu_count(), "python": platform.python_version(), "system": platform.platform()}
+    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
+    machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
     details = {"baseline_s": BASELINE_S, "machine": machine, "writes": said, "samples": results.details}
     write_json(options.out.with_name(f"{options.out.stem}-details.json"), details)
     console.print(f"figures in {options.out}; baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
+    if load > cpus * 1.2:
+        console.print(
+            f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
+        )
     complaints = missed(found) + ([f"{results.lost} messages were lost"] if results.lost else [])
     for complaint in complaints:
         print(f"hack/bench: {complaint}", file=sys.stderr)

@@ -17,13 +17,14 @@ from localkube.errors import LocalKubeError
 from wabiz_sim.sharding import shard_of
 
 PERIOD_S = 0.005
-MOST_UNDER_WAY = 256
+MOST_UNDER_WAY = 32
+"""Messages that wait at a time. More would only be load: those that wait are tried again by the Webapp every few milliseconds in all."""
 TRY_S = 10.0
 GIVE_UP_S = 60.0
 """A message that was not taken for so long counts as lost."""
 LOOK_S = 0.02
 PAGE = 10_000
-WARM = 40
+WARM = MOST_UNDER_WAY
 RESTART_S = 0.1
 """A hollow container starts again so long after its end."""
 
