@@ -721,6 +721,9 @@ def judge(want: Desired, see: Observed) -> Observed:
     f = Facts(want, see, operation)
     if operation.answer is Answer.ACCEPTED and f.shards == operation.to and f.enough_are_back and not f.missing:
         return replace(see, operation=None, settled_shards=operation.to)
+    if f.restart_is_overdue:
+        # The number is the last word although somebody is missing; else the next wish would be taken for drift.
+        return replace(see, settled_shards=operation.to)
     return see
 
 
@@ -784,7 +787,7 @@ def _held(f: Facts) -> Iterator[str]:
 
 def _pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
     """Return the time between two questions or looks: short while something moves, long while nothing does."""
-    if not f.is_unsettled:
+    if not f.is_unsettled and f.see.client.silent_since is None:
         return quiet
     slow = (
         state is State.STUCK

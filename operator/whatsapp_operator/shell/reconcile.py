@@ -27,8 +27,6 @@ MOST_ROUNDS = 12
 SOON = timedelta(milliseconds=500)
 """Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-SECRETS_FRESH = 1.0
-"""Set Shards is sent only with Secrets that were read so many seconds ago at most: they may have been put right just now (law 8)."""
 
 
 @dataclass(slots=True)
@@ -163,9 +161,13 @@ class Reconciler:
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
         if call is not None and not (outcome.wrote or outcome.failed or outcome.moved_on):
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
-            if slow is None or noted_at - slow.read_at > SECRETS_FRESH:
+            if slow is None or slow.again:
+                # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (law 8).
                 cluster.memory.slow, outcome.moved_on = None, True
-            elif await self._write_status(look, {"operation": status.operation_entry(call.operation)}):
+            # With what was settled: the new intent takes the place of the one that says so.
+            elif await self._write_status(
+                look, {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
+            ):
                 self._hands.set_shards(look, call, noted_at)
                 await self._hands.tell_story(look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True

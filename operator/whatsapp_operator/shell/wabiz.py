@@ -123,7 +123,7 @@ class Desk:
     def _note(self, **changes: Any) -> None:
         before = self.client
         self.client = replace(before, **changes)
-        # An answer is always waited for; a failure like the one before moves nothing, else a client that is down would be asked without a pause.
+        # An answer is waited for; a failure like the one before moves nothing, else a client that is down is asked without a pause.
         if replace(before, asking=False) != replace(self.client, asking=False):
             self._wake(self._key)
 
