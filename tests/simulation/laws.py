@@ -72,7 +72,7 @@ class Laws:
     events: int = 0
     handovers: list[tuple[float, int, str, str]] = field(default_factory=list)
     """Commits: when, which shard, the evidence, the holder."""
-    log: deque[str] = field(default_factory=lambda: deque(maxlen=400))
+    log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
 
     def __post_init__(self) -> None:
         self._prepared: dict[str, str] = {}
@@ -232,8 +232,11 @@ class Laws:
         machine = self.cluster.machines.get(old)
         if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
             return
-        if not machine.coreapp.restarting or not machine.running or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
+        if self.lenient or not machine.coreapp.restarting or not machine.running or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
             return
+        entry = ((self.wac() or {}).get("status") or {}).get("operation")
+        if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - timedelta(seconds=1):
+            return  # a call of which nothing was heard took effect so late that normal rules hold again
         if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
             return
         self._break(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
@@ -280,9 +283,16 @@ class Laws:
         targets = [call.to for call in self._calls if not call.answered]
         if self._unknown is not None:
             targets.append(self._unknown.to)
-        if entry and (entry["answer"] in {"None", "Unknown"} or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])):
+        # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
+        if entry and (
+            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["settleBy"]))
+            or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
+        ):
             targets.append(int(entry["to"]))
         return [*targets, 0]
+
+    def _wall(self) -> datetime:
+        return START + timedelta(seconds=self.now())
 
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:

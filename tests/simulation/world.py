@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -204,7 +205,7 @@ class World:
 
     def story(self, head: str) -> str:
         """Return a report of a failure: the seed, the sentence, and what happened last."""
-        return f"seed {self.seed}: {head}\n" + "\n".join(list(self.laws.log)[-120:])
+        return f"seed {self.seed}: {head}\n" + "\n".join(list(self.laws.log)[-int(os.environ.get("SIMULATION_LINES", "120")) :])
 
     async def until(self, holds: Callable[[], bool], *, within: float, what: str) -> float:
         """Wait until something holds; return how long it took. AssertionError after `within` seconds."""
