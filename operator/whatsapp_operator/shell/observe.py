@@ -282,6 +282,8 @@ class Slow:
     objects: dict[Ref, Obj]
     secrets: Mapping[str, Obj | None] = field(repr=False)
     taken: tuple[Ref, ...] = ()
+    again: bool = False
+    """A look went by it that did not read it itself."""
 
 
 @dataclass(slots=True)
@@ -383,6 +385,7 @@ class Observer:
         now = self._clock.monotonic()
         # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
         if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
+            memory.slow.again = True
             return memory.slow
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
