@@ -190,7 +190,7 @@ class Stage:
             and len(holders) == spec["shards"]
             and set(self.seen.holders(self.namespace, name).values()) == holders
             and len(self.shard_services(name)) == spec["shards"]
-            and len(self.ready("webapp", name)) == spec["webapp"]["replicas"]
+            and len(self.ready("webapp", name)) == status["webapp"]["ready"] == status["webapp"]["desired"] == spec["webapp"]["replicas"]
         )
 
     def words(self, name: str = "acme") -> dict[str, str]:
