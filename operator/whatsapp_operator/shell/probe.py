@@ -182,9 +182,13 @@ class Tether:
                     report = read_report(await line.ask(self.ip))
                 except ConnectionError:
                     return
+            pause = self._pace.period
             if report is not None:
                 self.take(report)
-            await asyncio.wait([line.lost], timeout=self._pace.period)
+                if report.shards is None:
+                    # It has just started and is about to learn how many shards there are; until then it serves nobody.
+                    pause = self._pace.retry
+            await asyncio.wait([line.lost], timeout=pause)
 
 
 class Tethers:
