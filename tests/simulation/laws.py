@@ -28,6 +28,10 @@ LOOK = 6.0
 """Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
 
 
+SKEW = timedelta(seconds=1)
+"""How far the clocks of two operators may be apart."""
+
+
 class LawBroken(AssertionError):
     """A law of the design does not hold; the message says which, when and how."""
 
@@ -72,6 +76,8 @@ class Laws:
     events: int = 0
     handovers: list[tuple[float, int, str, str]] = field(default_factory=list)
     """Commits: when, which shard, the evidence, the holder."""
+    on_call: Callable[[], None] = lambda: None
+    """Called whenever a Set Shards call was just sent."""
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
 
     def __post_init__(self) -> None:
@@ -80,7 +86,7 @@ class Laws:
         self._highest: dict[int, int] = {}
         self._specs: list[tuple[float, int, int]] = []
         self._ready: deque[tuple[float, int, int]] = deque()
-        self._noted: dict[str, tuple[float, int]] = {}
+        self._noted: dict[str, tuple[float, int, str]] = {}
         self._calls: list[Call] = []
         self._unknown: Unknown | None = None
         self._refused: set[str] = set()
@@ -225,9 +231,9 @@ class Laws:
         self.handovers.append((self.now(), shard, evidence or "First", holder))
         old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
         if kind == "Failover" and old:
-            self._law_9(shard, old, evidence)
+            self._law_9(change.actor, shard, old, evidence)
 
-    def _law_9(self, shard: int, old: str, evidence: str) -> None:
+    def _law_9(self, actor: str, shard: int, old: str, evidence: str) -> None:
         pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
         machine = self.cluster.machines.get(old)
         if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
@@ -235,8 +241,10 @@ class Laws:
         if self.lenient or not machine.coreapp.restarting or not machine.running or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
             return
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
-        if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - timedelta(seconds=1):
+        if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
             return  # a call of which nothing was heard took effect so late that normal rules hold again
+        if any(noter != actor and self.now() - at < 1.0 for at, _, noter in self._noted.values()):
+            return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
         if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
             return
         self._break(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
@@ -285,7 +293,7 @@ class Laws:
             targets.append(self._unknown.to)
         # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
         if entry and (
-            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["settleBy"]))
+            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["settleBy"]) - SKEW)
             or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
         ):
             targets.append(int(entry["to"]))
@@ -304,7 +312,7 @@ class Laws:
         operation = (change.after.get("status") or {}).get("operation")
         earlier = ((change.before or {}).get("status") or {}).get("operation")
         if operation and operation["id"] != (earlier or {}).get("id"):
-            self._noted[operation["id"]] = (self.now(), int(operation["to"]))
+            self._noted[operation["id"]] = (self.now(), int(operation["to"]), change.actor)
             if not change.by_version:
                 self._break(5, "an intent is noted without compare-and-swap")
             if int(operation["to"]) != int(spec["shards"]):
@@ -327,7 +335,7 @@ class Laws:
             self._break(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
         if self._unknown is not None:
             self._break(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
-        noted = [at for at, target in self._noted.values() if target == to and self.now() - at <= 2.0]
+        noted = [at for at, target, _ in self._noted.values() if target == to and self.now() - at <= 2.0]
         if not noted:
             self._break(5, f"{actor} sends Set Shards({to}), which was not noted within the last 2 s")
         _forget(self._ready, self.now() - LOOK)
@@ -373,7 +381,7 @@ class Laws:
         unknown = self._unknown
         if unknown is None or sent_at < unknown.since:
             return
-        if shards == unknown.to or START + timedelta(seconds=sent_at) > unknown.settle_by - timedelta(seconds=1):
+        if shards == unknown.to or START + timedelta(seconds=sent_at) > unknown.settle_by - SKEW:
             self._unknown = None
 
 

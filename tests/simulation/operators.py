@@ -144,6 +144,7 @@ class SimDesk(Desk):
         elif fate.kind == "reset":
             around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: ReadError"))
         definite = refused = None
+        laws.on_call()
         try:
             async with asyncio.timeout(timeout):
                 answer = await heard

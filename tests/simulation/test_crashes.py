@@ -1,0 +1,167 @@
+"""The operator is killed before and after every single write of a story, and around the call to Set Shards; a new one finishes."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass
+
+import pytest
+
+from .client import Fate
+from .operators import Operator
+from .world import World, simulate
+
+Step = Callable[[World], Awaitable[None]]
+
+
+@dataclass(frozen=True, slots=True)
+class Story:
+    """What was there, what is then asked for, and how many restarts of the client that may cost."""
+
+    name: str
+    shards: int
+    restarts: int
+    ask: Step
+    from_the_start: bool = False
+
+    def __str__(self) -> str:
+        return self.name
+
+
+async def nothing(_: World) -> None:
+    """Creation itself is the story."""
+
+
+async def lose_a_holder(world: World) -> None:
+    machine = world.holder(0)
+    assert machine is not None
+    world.delete_pod(machine)
+
+
+async def crash_a_holder(world: World) -> None:
+    machine = world.holder(0)
+    assert machine is not None
+    world.cluster.crash(machine)
+    await world.until(lambda: bool(world.undone()), within=10, what="noticed")
+
+
+async def grow(world: World) -> None:
+    world.edit(shards=2)
+    await world.until(lambda: world.account.shards == 2 and not world.undone(), within=240, what="2 shards")
+    world.edit(shards=4)
+
+
+async def shrink(world: World) -> None:
+    world.edit(shards=1)
+
+
+async def switch_over(world: World) -> None:
+    world.annotate(switchover="0")
+
+
+STORIES = (
+    Story("create", 2, 1, nothing, from_the_start=True),
+    Story("holder-deleted", 2, 0, lose_a_holder),
+    Story("holder-crashed", 2, 0, crash_a_holder),
+    Story("grow-1-2-4", 1, 2, grow),
+    Story("shrink-4-1", 4, 1, shrink),
+    Story("switchover", 2, 0, switch_over),
+)
+
+
+class Executioner:
+    """Kills the operator at one of its writes, counted from when it is armed."""
+
+    def __init__(self, world: World, *, at: int, when: str) -> None:
+        self._world = world
+        self._at = at
+        self._when = when
+        self.armed = False
+        self.seen = {"before": 0, "after": 0}
+        self.victim: Operator | None = None
+        self.done = False
+
+    def hire(self, epoch: int) -> Operator:
+        """Let an operator lead that is watched."""
+        operator = self._world.operator()
+        if not self.done:
+            self.victim = operator
+            operator.kube.before_write = lambda what: self._strike("before", what)
+            operator.kube.after_write = lambda what: self._strike("after", what)
+        operator.lead(epoch)
+        return operator
+
+    def _strike(self, when: str, what: str) -> None:
+        if not self.armed or self.done:
+            return
+        self.seen[when] += 1
+        if when == self._when and self.seen[when] == self._at and self.victim is not None:
+            self.done = True
+            self._world.laws.say(f"struck {when} {what}")
+            self.victim.kill()
+            if when == "before":
+                raise asyncio.CancelledError
+
+
+async def told(world: World, story: Story, *, at: int = 0, when: str = "", fate: Fate | None = None) -> Executioner:
+    """Tell a story with one kill in it; the successor begins a second later."""
+    executioner = Executioner(world, at=at, when=when)
+    executioner.armed = story.from_the_start
+    world.create(shards=story.shards)
+    executioner.hire(1)
+    if not story.from_the_start:
+        await world.until_done()
+    before = world.account.restarts
+    executioner.armed = True
+    if fate is not None:
+        world.account.fates.append(fate)
+        world.laws.on_call = lambda: executioner.victim.kill() if executioner.victim is not None else None
+
+    async def succeed() -> None:
+        while not (executioner.victim is not None and executioner.victim.dead):
+            await asyncio.sleep(0.2)
+        await asyncio.sleep(1.0)
+        executioner.done = True
+        world.laws.on_call = lambda: None
+        executioner.hire(2)
+
+    successor = asyncio.create_task(succeed())
+    await story.ask(world)
+    await world.until_done()
+    await world.stays_silent(60.0)
+    successor.cancel()
+    assert world.account.restarts - before == story.restarts, world.story("not exactly one restart per resize")
+    return executioner
+
+
+@pytest.mark.parametrize("story", STORIES, ids=str)
+def test_a_kill_before_or_after_any_write_is_put_right(story: Story) -> None:
+    seen: dict[str, int] = {}
+
+    async def undisturbed(world: World) -> None:
+        seen.update((await told(world, story)).seen)
+
+    simulate(undisturbed, story.name)
+    assert seen["before"] >= 3
+    struck = 0
+    for when in ("before", "after"):
+        for at in range(1, seen[when] + 1):
+
+            async def disturbed(world: World, when: str = when, at: int = at) -> None:
+                nonlocal struck
+                struck += (await told(world, story, at=at, when=when)).done
+
+            simulate(disturbed, story.name)
+    print(f"{story}: {struck} kills over {seen['before']} writes")
+    assert struck >= seen["before"]
+
+
+@pytest.mark.parametrize("fate", [Fate(), Fate(kind="timeout", applied=None), Fate(kind="timeout", applied=3.0)], ids=["applied", "lost", "late"])
+@pytest.mark.parametrize("story", [story for story in STORIES if story.restarts], ids=str)
+def test_a_kill_during_set_shards_costs_no_second_restart(story: Story, fate: Fate) -> None:
+    async def disturbed(world: World) -> None:
+        executioner = await told(world, story, fate=fate)
+        assert executioner.done
+
+    simulate(disturbed, story.name)
