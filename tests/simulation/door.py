@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
@@ -53,6 +54,8 @@ class SimKube:
         self._weather = weather
         self._fence = fence
         self._dead = [False]
+        self.reads: Counter[str] = Counter()
+        """How often which kind was asked for; shared by all views."""
         self.before_write: Callable[[str], None] | None = None
         self.after_write: Callable[[str], None] | None = None
         """Called with what a write is, at the instants between which it takes effect; for crashes at every write."""
@@ -60,7 +63,7 @@ class SimKube:
     def fenced(self, fence: Fence) -> SimKube:
         """Return a view of the same process whose writes ask `fence` first."""
         view = SimKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
-        view._dead = self._dead
+        view._dead, view.reads = self._dead, self.reads
         view.before_write, view.after_write = self.before_write, self.after_write
         return view
 
@@ -69,6 +72,7 @@ class SimKube:
         self._dead[0] = True
 
     async def _read(self, what: str, ask: Callable[[float | None], T], *, may_be_stale: bool) -> T:
+        self.reads[what.split()[1]] += 1
         stale = may_be_stale and self._rng.random() < self._weather.stale
         lag = self._rng.random() * self._weather.stale_by if stale else 0.0
         loop = asyncio.get_running_loop()

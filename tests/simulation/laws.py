@@ -66,6 +66,8 @@ class Laws:
     namespace: str
     name: str
     is_operator: Callable[[str], bool]
+    settles_after: timedelta
+    """From the note of an intent until a call that nobody heard of can no longer take effect."""
     secrets: list[str] = field(default_factory=list)
     margin: timedelta = timedelta(hours=24)
     lenient: bool = False
@@ -293,7 +295,7 @@ class Laws:
             targets.append(self._unknown.to)
         # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
         if entry and (
-            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["settleBy"]) - SKEW)
+            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["startedAt"]) + self.settles_after - SKEW)
             or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
         ):
             targets.append(int(entry["to"]))
@@ -372,8 +374,8 @@ class Laws:
         if refused is not None:
             self._refused.add(refused)
         if not definite:
-            entry = ((self.wac() or {}).get("status") or {}).get("operation") or {}
-            settle_by = datetime.fromisoformat(entry["settleBy"]) if entry else START + timedelta(seconds=self.now() + 60)
+            noted = max((at for at, target, _ in self._noted.values() if target == call.to), default=call.at)
+            settle_by = START + timedelta(seconds=noted) + self.settles_after
             self._unknown = Unknown(call.to, call.at, settle_by)
 
     def asked(self, sent_at: float, shards: int) -> None:

@@ -17,7 +17,7 @@ WORKLOADS = (STATEFULSET, DEPLOYMENT)
 NODES = 4
 
 
-@dataclass(slots=True)
+@dataclass(eq=False, slots=True)
 class Machine:
     """What runs of one pod on its node; it outlives the pod's object when that is deleted by force."""
 

@@ -42,6 +42,7 @@ class Surroundings(Protocol):
     watch_lag: float
     tell_lost: float
     api_faults: float
+    api_slow: float
 
 
 class SimTethers(Tethers):
@@ -105,6 +106,8 @@ class SimDesk(Desk):
         if (method, path) == ("POST", "/v1/account/shards"):
             return await self._answer_set_shards(what, body or {}, timeout)
         await asyncio.sleep(0.002 + rng.random() * 0.02)
+        if rng.random() < around.api_slow:
+            await asyncio.sleep(timeout * rng.random())
         if rng.random() < around.api_faults:
             await asyncio.sleep(timeout if rng.random() < 0.3 else 0.01)
             raise ApiError(f"{what}: no answer", status=rng.choice([None, 503]))

@@ -130,6 +130,7 @@ def bad_weather(world: World, rng: Random) -> None:
     weather.down = kind == "down" and rng.random() < 0.5
     world.tell_lost = rng.choice((0.0, 0.0, 0.3))
     world.api_faults = rng.choice((0.0, 0.0, 0.2))
+    world.api_slow = rng.choice((0.0, 0.0, 0.3))
     world.cluster.deaf = rng.choice((0.0, 0.0, 0.1))
     world.watch_lag = rng.choice((0.0, 0.5, 3.0))
 
@@ -261,7 +262,7 @@ def all_is_well(world: World) -> None:
     world.laws.say("all is well from here on")
     world.weather.clear()
     world.weather.stale = 0.0
-    world.tell_lost = world.api_faults = world.cluster.deaf = world.watch_lag = 0.0
+    world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.watch_lag = 0.0
     world.account.fates.clear()
     world.edit(paused=False)
     for name in [f"{NAME}-shard-{shard}" for shard in range(32)]:

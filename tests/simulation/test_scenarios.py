@@ -1,8 +1,15 @@
-"""Plain stories without accidents: what a simulation tells when all goes well."""
+"""Plain stories: what a simulation tells when one thing at a time goes wrong, and what it costs."""
 
 from __future__ import annotations
 
-from .world import World, simulate
+import pytest
+
+from whatsapp_operator.shell.kube import SERVICE, WAC
+
+from .client import Fate
+from .laws import CLUSTER, SHARD
+from .schedules import FATES
+from .world import NAME, NAMESPACE, World, simulate
 
 
 def test_a_cluster_is_created_serves_and_falls_silent() -> None:
@@ -12,5 +19,135 @@ def test_a_cluster_is_created_serves_and_falls_silent() -> None:
         await world.until_done(within=120)
         await world.stays_silent()
 
-    world = simulate(story)
-    assert world.account.restarts == 1
+    assert simulate(story).account.restarts == 1
+
+
+@pytest.mark.parametrize("force", [False, True])
+def test_a_deleted_holder_is_replaced_at_once(force: bool) -> None:
+    """Law 3: nothing waits for the old holder, which does not even answer."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        world.operator().lead(1)
+        await world.until_done()
+        world.tell_lost = 1.0
+        machine, before = world.holder(0), world.loop.time()
+        assert machine is not None
+        world.delete_pod(machine, force=force)
+        await world.until(lambda: world.holder(0) not in (machine, None), within=1.0, what="replaced")
+        assert world.loop.time() - before < 0.1
+        world.tell_lost = 0.0
+        await world.until_done()
+
+    simulate(story)
+
+
+def test_a_crashed_holder_is_replaced_at_once() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        world.operator().lead(1)
+        await world.until_done()
+        machine, before = world.holder(0), world.loop.time()
+        assert machine is not None
+        world.cluster.crash(machine)
+        await world.until(lambda: world.holder(0) is not machine, within=1.0, what="replaced")
+        assert world.loop.time() - before < 0.2
+        await world.until_done()
+
+    simulate(story)
+
+
+def test_shards_go_on_without_any_operator() -> None:
+    """Law 10: with the operator gone, holders serve on, over a crash of their container too."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done()
+        operator.kill()
+        served = dict(world.account.connections)
+        machine = world.holder(1)
+        assert machine is not None
+        world.cluster.crash(machine)
+        await world.pause(60)
+        assert world.account.connections == served
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("fate", FATES, ids=lambda fate: f"{fate.kind}-{fate.status}-{fate.applied}")
+def test_whatever_set_shards_answers_there_is_one_restart(fate: Fate) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=1)
+        world.operator().lead(1)
+        await world.until_done()
+        world.account.fates.append(fate)
+        world.edit(shards=2)
+        await world.until_done()
+        await world.stays_silent(60.0)
+        assert world.account.restarts == 1
+
+    simulate(story)
+
+
+def test_a_client_that_is_down_is_asked_now_and_then_only() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done()
+        world.api_faults = 1.0
+        world.edit(shards=4)
+        await world.pause(20)
+        before = operator.kube.reads.total()
+        await world.pause(60)
+        assert operator.kube.reads.total() - before < 1200
+        world.api_faults = 0.0
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("labelled", [True, False])
+def test_a_name_that_is_taken_is_said_and_left_alone(labelled: bool) -> None:
+    """Laws 12 and 14: another's Service under a name that a shard needs."""
+
+    async def story(world: World) -> None:
+        labels = {CLUSTER: NAME, SHARD: "1"} if labelled else {}
+        meta = {"namespace": NAMESPACE, "name": f"{NAME}-shard-1", "labels": labels}
+        foreign = {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}}
+        world.server.create("squatter", foreign)
+        world.create(shards=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.pause(30)
+        before = operator.kube.reads.total()
+        await world.pause(60)
+        assert operator.kube.reads.total() - before < 1200, "hot loop"
+        status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+        stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
+        assert (stalled["status"], stalled["reason"]) == ("True", "NameTaken")
+        world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"))
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    simulate(story)
+
+
+def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
+    """Law 14: the new one has another uid; what the old one left is not touched and goes with its owner."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        world.operator().lead(1)
+        await world.until_done()
+        world.server.delete("user", WAC, (NAMESPACE, NAME))
+        world.start_anew()
+        await world.pause(0.1)
+        world.create(shards=1)
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    simulate(story)

@@ -47,6 +47,7 @@ class World:
         self.watch_lag = 0.0
         self.tell_lost = 0.0
         self.api_faults = 0.0
+        self.api_slow = 0.0
         self.server = ApiServer(loop.time)
         self.account = Account(rng=self.rng, restart_seconds=restart_seconds, now=loop.time)
         self.cluster = Cluster(self.server, rng=self.rng, account=self.account)
@@ -58,6 +59,7 @@ class World:
             namespace=NAMESPACE,
             name=NAME,
             is_operator=lambda actor: actor.startswith("operator-"),
+            settles_after=self.tuning.call_timeout + self.tuning.restart_timeout + self.tuning.settle_grace,
         )
         self.operators: list[Operator] = []
         self._changed = asyncio.Event()
@@ -127,6 +129,14 @@ class World:
         pod = self.server.get(POD, machine.name)
         if pod is not None and pod["metadata"]["uid"] == machine.uid:
             self.server.delete("user", POD, machine.name, grace=0 if force else None)
+
+    def start_anew(self) -> None:
+        """The client's own state goes with the simulator's pod: a new account, with the vendor's one shard."""
+        account = self.account
+        account.shards, account.password = 1, None
+        account.tokens.clear()
+        account.connections.clear()
+        account.highest.clear()
 
     # --- done, defined apart from the code that gets there ---------------------------------------------------------------
 
