@@ -408,7 +408,8 @@ class Observer:
 
     async def _taken(self, want: Desired, there: set[Ref]) -> list[Ref]:
         """Return which of the names that we need are held by objects that are not found by our label."""
-        needed = manifests.upkeep(want, webapp_replicas=1, resharding=False)
+        shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
+        needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
         missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there]
         found = await asyncio.gather(*(self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]) for obj in missing))
         return [_ref(obj) for obj in found if obj is not None and not manifests.is_owned(obj, want.uid)]
