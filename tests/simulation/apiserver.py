@@ -1,4 +1,4 @@
-"""The simulated API server: objects as dicts, one resourceVersion for all, the semantics of each kind of write. Everything at once, no time."""
+"""The simulated API server: objects as dicts, one resourceVersion for all, the semantics of each kind of write. Takes no time."""
 
 from __future__ import annotations
 
@@ -163,7 +163,15 @@ class ApiServer:
         return self._store(actor, "create", kind, name, None, {**obj, "metadata": {**metadata, **stamped}})
 
     def merge(
-        self, actor: str, kind: Kind, name: Name, body: Mapping[str, Any], *, status: bool = False, verb: str = "patch", inside: bool = False
+        self,
+        actor: str,
+        kind: Kind,
+        name: Name,
+        body: Mapping[str, Any],
+        *,
+        status: bool = False,
+        verb: str = "patch",
+        inside: bool = False,
     ) -> Obj:
         """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once."""
         before = self._needed(kind, name)

@@ -153,9 +153,7 @@ class SimKube:
         return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
 
     async def create(self, obj: Obj) -> Obj:
-        return await self._write(
-            "create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj)
-        )
+        return await self._write("create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj))
 
     async def apply(self, obj: Obj) -> Obj:
         return await self._write("apply", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.apply(self._actor, obj))
@@ -204,9 +202,6 @@ class SimKube:
                 self._server.merge("somebody", kind, key, body)
 
         return touch
-
-
-
 
 
 def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:

@@ -32,7 +32,7 @@ SKEW = timedelta(seconds=1)
 """How far the clocks of two operators may be apart."""
 
 
-class LawBroken(AssertionError):
+class LawBroken(AssertionError):  # noqa: N818  says what happened
     """A law of the design does not hold; the message says which, when and how."""
 
 
@@ -44,6 +44,9 @@ class Call:
     actor: str
     to: int
     answered: bool = False
+    """The caller knows its answer, or that it will get none."""
+    took_effect: bool = False
+    """Whoever asks with GET sees it: settled, though the caller may still wait for its answer."""
 
 
 @dataclass(slots=True)
@@ -240,7 +243,12 @@ class Laws:
         machine = self.cluster.machines.get(old)
         if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
             return
-        if self.lenient or not machine.coreapp.restarting or not machine.running or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
+        if (
+            self.lenient
+            or not machine.coreapp.restarting
+            or not machine.running
+            or self.now() - self._restart_began > self.account.restart_seconds * 1.2
+        ):
             return
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
         if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
@@ -283,7 +291,10 @@ class Laws:
             there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
             if there and int(holder.rpartition("-")[2]) >= new and shard < self.account.shards:
                 self._break(7, f"replicas {old} -> {new} would take {holder}, which holds shard {shard}")
-        away = [one.name[1] for one in self.cluster.machines.values() if one.coreapp is not None and one.coreapp.restarting]
+        # Every Coreapp that is to stay: one that leaves anyway need not come back first.
+        staying = {pod["metadata"]["uid"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]}
+        machines = [one for one in self.cluster.machines.values() if one.uid in staying and one.coreapp is not None]
+        away = [one.name[1] for one in machines if one.coreapp is not None and one.coreapp.restarting]
         if away:
             self._break(7, f"replicas {old} -> {new} while {away} still restart")
 
@@ -295,7 +306,10 @@ class Laws:
             targets.append(self._unknown.to)
         # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
         if entry and (
-            (entry["answer"] in {"None", "Unknown"} and self._wall() <= datetime.fromisoformat(entry["startedAt"]) + self.settles_after - SKEW)
+            (
+                entry["answer"] in {"None", "Unknown"}
+                and self._wall() <= datetime.fromisoformat(entry["startedAt"]) + self.settles_after - SKEW
+            )
             or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
         ):
             targets.append(int(entry["to"]))
@@ -332,7 +346,7 @@ class Laws:
         to = int(body["shards"])
         call = Call(self.now(), actor, to)
         self.say(f"{actor:18} POST shards {to}")
-        under_way = [one for one in self._calls if not one.answered]
+        under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
             self._break(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
         if self._unknown is not None:
@@ -404,16 +418,12 @@ def _text(value: str | None) -> str:
 def _short(change: Change) -> str:
     if change.kind is EVENT and change.after is not None:
         return f"{change.after['reason']}: {change.after['message'][:120]}"
-    before, after = change.before or {}, change.after or {}
-    said = []
-    for part in ("labels", "annotations", "deletionTimestamp"):
-        old, new = before.get("metadata", {}).get(part), after.get("metadata", {}).get(part)
-        if old != new and change.before is not None and change.after is not None:
-            said.append(f"{part}={_difference(old, new)}")
-    for part in ("spec", "status"):
-        if before.get(part) != after.get(part) and change.before is not None and change.after is not None:
-            said.append(f"{part}={_difference(before.get(part), after.get(part))}"[:300])
-    return " ".join(said)
+    if change.before is None or change.after is None:
+        return ""
+    old, new = change.before["metadata"], change.after["metadata"]
+    said = {part: (old.get(part), new.get(part)) for part in ("labels", "annotations", "deletionTimestamp")}
+    said |= {part: (change.before.get(part), change.after.get(part)) for part in ("spec", "status")}
+    return " ".join(f"{part}={_difference(*pair)}"[:300] for part, pair in said.items() if pair[0] != pair[1])
 
 
 def _difference(old: Any, new: Any) -> Any:

@@ -119,7 +119,13 @@ class Cluster:
 
     def _make(self, workload: Obj, name: str) -> None:
         meta, template = workload["metadata"], workload["spec"]["template"]
-        owner = {"apiVersion": workload["apiVersion"], "kind": workload["kind"], "name": meta["name"], "uid": meta["uid"], "controller": True}
+        owner = {
+            "apiVersion": workload["apiVersion"],
+            "kind": workload["kind"],
+            "name": meta["name"],
+            "uid": meta["uid"],
+            "controller": True,
+        }
         labels = {**template["metadata"]["labels"], "controller-revision-hash": "rev-1"}
         pod = {
             "apiVersion": "v1",

@@ -74,8 +74,6 @@ class SimTethers(Tethers):
             await asyncio.sleep(1.0)
             return False
         if took and pod.uid in self._tethers:
-
-
             self._tethers[pod.uid][1].take(read_report(json.dumps(coreapp.report()).encode()))
         return took
 
@@ -163,7 +161,7 @@ class SimDesk(Desk):
         finally:
             laws.ended(call, definite=bool(definite) and not self.operator.dead, refused=refused)
 
-    def _arrive(self, what: str, body: dict[str, Any], _call: Call, heard: asyncio.Future[dict[str, Any]] | None) -> None:
+    def _arrive(self, what: str, body: dict[str, Any], call: Call, heard: asyncio.Future[dict[str, Any]] | None) -> None:
         """The call reaches the account."""
         account = self.around.account
         if account.now() < account.restarting_until:
@@ -173,9 +171,15 @@ class SimDesk(Desk):
             account.connections.clear()
             _refuse(heard, ApiError(f"{what}: HTTP 400, error 1005", status=400, code=1005, details="client setup is logged off"))
         else:
+            call.took_effect = True
             account.set_shards(int(body["shards"]))
-            if heard is not None and not heard.done():
-                self.around.loop.call_later(0.01, lambda: heard.done() or heard.set_result({}))
+            if heard is not None:
+                self.around.loop.call_later(0.01, _answer, heard)
+
+
+def _answer(heard: asyncio.Future[dict[str, Any]]) -> None:
+    if not heard.done():
+        heard.set_result({})
 
 
 def _refuse(heard: asyncio.Future[dict[str, Any]] | None, error: ApiError) -> None:
@@ -309,5 +313,3 @@ def hurried(tuning: Tuning | None = None) -> Tuning:
         settle_grace=timedelta(seconds=2),
         missing_holder=timedelta(seconds=10),
     )
-
-

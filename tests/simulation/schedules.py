@@ -269,5 +269,3 @@ def all_is_well(world: World) -> None:
         service = world.server.get(SERVICE, (NAMESPACE, name))
         if service is not None and not service["metadata"].get("ownerReferences"):
             world.server.delete("user", SERVICE, (NAMESPACE, name))
-
-

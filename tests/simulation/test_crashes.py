@@ -157,7 +157,9 @@ def test_a_kill_before_or_after_any_write_is_put_right(story: Story) -> None:
     assert struck >= seen["before"]
 
 
-@pytest.mark.parametrize("fate", [Fate(), Fate(kind="timeout", applied=None), Fate(kind="timeout", applied=3.0)], ids=["applied", "lost", "late"])
+@pytest.mark.parametrize(
+    "fate", [Fate(), Fate(kind="timeout", applied=None), Fate(kind="timeout", applied=3.0)], ids=["applied", "lost", "late"]
+)
 @pytest.mark.parametrize("story", [story for story in STORIES if story.restarts], ids=str)
 def test_a_kill_during_set_shards_costs_no_second_restart(story: Story, fate: Fate) -> None:
     async def disturbed(world: World) -> None:

@@ -151,3 +151,35 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
         await world.stays_silent(60.0)
 
     simulate(story)
+
+
+@pytest.mark.xfail(strict=True, reason="A Scale goes by the StatefulSet's version alone, and noting an intent does not move that.")
+def test_a_lowering_of_replicas_that_lands_after_a_new_intent_is_void() -> None:
+    """Law 4: a write whose answer did not come in time may still land, when a call for more shards is already under way."""
+
+    async def story(world: World) -> None:
+        world.create(shards=1)
+        operator = world.operator()
+        late: list[str] = []
+
+        def delay(what: str) -> None:
+            if what == f"patch StatefulSet {NAME}-coreapp" and not late and world.server.get(WAC, (NAMESPACE, NAME))["spec"]["shards"] == 1:  # type: ignore[index]
+                late.append(what)
+                world.weather.late = 1.0
+                world.loop.call_soon(world.weather.clear)
+
+        operator.lead(1)
+        await world.until_done()
+        world.edit(shards=4)
+        world.account.fates.extend([Fate(status=403, applied=None)] * 2)
+        await world.until(lambda: len(world.coreapps()) == 5, within=20, what="5 pods")
+        operator.kube.before_write = delay
+        await world.pause(1.0)
+        world.edit(shards=1)
+        await world.until(lambda: bool(late), within=20, what="the late write")
+        world.account.fates.clear()
+        world.edit(shards=4)
+        await world.until_done()
+
+    for seed in range(20):
+        simulate(story, seed)

@@ -1,4 +1,4 @@
-"""Virtual time: an event loop whose clock jumps to the next thing that is due, so that ten minutes take a moment. No sockets, no threads."""
+"""Virtual time: an event loop whose clock jumps to the next thing that is due; ten minutes take a moment. No sockets, no threads."""
 
 from __future__ import annotations
 
@@ -57,11 +57,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         future: asyncio.Future[T] = self.create_future()
         try:
             future.set_result(func(*args))
-        except Exception as error:  # noqa: BLE001  handed on, whatever it is
+        except Exception as error:
             future.set_exception(error)
         return future
 
-    async def create_connection(self, *_args: Any, **_options: Any) -> Any:  # type: ignore[override]
+    async def create_connection(self, *_args: Any, **_options: Any) -> Any:
         """Connect in the simulated network; the protocol factory is not used: the other side brings its own line."""
         if self.connect is None:
             raise OSError

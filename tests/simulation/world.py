@@ -79,7 +79,9 @@ class World:
                 "spec": {"shards": shards, "spares": spares, "client": {"type": "Simulator"}, "webapp": {"replicas": 1}, **spec},
                 "status": {
                     "observedGeneration": -1,
-                    "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NotReconciled", "message": "", "lastTransitionTime": "0"}],
+                    "conditions": [
+                        {"type": "Ready", "status": "Unknown", "reason": "NotReconciled", "message": "", "lastTransitionTime": "0"}
+                    ],
                 },
             },
         )
@@ -161,7 +163,9 @@ class World:
         budget = self.server.get(PDB, (NAMESPACE, f"{NAME}-coreapp"))
         if budget is None or budget["spec"]["maxUnavailable"] != max(1, spares):
             yield "the disruption budget is not that of rest"
-        holders = {service["metadata"]["annotations"].get(HOLDER) for _, service in self.laws.routes() if service["metadata"].get("annotations")}
+        holders = {
+            service["metadata"]["annotations"].get(HOLDER) for _, service in self.laws.routes() if service["metadata"].get("annotations")
+        }
         for pod in pods:
             meta = pod["metadata"]
             holds = f"{meta['name']}/{meta['uid']}" in holders
