@@ -120,6 +120,8 @@ class Stage:
         self.theatre, self.namespace, self.seen = theatre, namespace, seen
         self.plane = theatre.plane
         self.began = now()
+        self.newest: dict[str, int] = {}
+        """By cluster: the generation of what was asked for last; a watch may not have told of it yet."""
 
     # ------------------------------------------------------------ asking for things
 
@@ -129,6 +131,7 @@ class Stage:
     async def create(self, name: str = "acme", *, shards: int = 2, spares: int = 1, **spec: Any) -> None:
         body = {"shards": shards, "spares": spares, "client": {"type": "Simulator", "simulator": {"restartSeconds": 1}}, **spec}
         obj = {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": body}
+        self.newest.pop(name, None)
         await self.kubectl("create", "-f", "-", input=json.dumps(obj))
 
     async def created(self, name: str = "acme", **spec: Any) -> None:
@@ -137,7 +140,9 @@ class Stage:
         await self.at_rest(name)
 
     async def patch(self, name: str = "acme", **spec: Any) -> None:
-        await self.kubectl("patch", "whatsappcluster", name, "--type=merge", "-p", json.dumps({"spec": spec}))
+        generation = ("-o", "jsonpath={.metadata.generation}")
+        newest = await self.kubectl("patch", "whatsappcluster", name, "--type=merge", "-p", json.dumps({"spec": spec}), *generation)
+        self.newest[name] = int(newest)
 
     async def annotate(self, key: str, value: str, name: str = "acme") -> None:
         await self.kubectl("annotate", "--overwrite", "whatsappcluster", name, f"{key}={value}")
@@ -180,7 +185,7 @@ class Stage:
         holders = {entry["holder"] for entry in status.get("shardMap") or () if entry["state"] == "Serving"}
         return (
             bool(obj)
-            and status.get("observedGeneration") == obj["metadata"]["generation"]
+            and status.get("observedGeneration") == obj["metadata"]["generation"] >= self.newest.get(name, 1)
             and self.words(name) == {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Redundant": "True"}
             and status.get("shards") == status.get("settledShards") == spec["shards"]
             and "operation" not in status

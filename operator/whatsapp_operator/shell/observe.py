@@ -8,7 +8,7 @@ import binascii
 import hashlib
 import re
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from typing import Any
 
@@ -319,17 +319,19 @@ class Observer:
         """
         labels = manifests.cluster_labels(key.name)
         async with asyncio.TaskGroup() as group:
-            cluster_task = group.create_task(self._kube.get(door.WAC, key.namespace, key.name))
             # Routes are read before pods: a label that is newer than its Service is then seen as pending, never as dead.
             services_task = group.create_task(self._kube.list(door.SERVICE, key.namespace, labels))
             sets_task = group.create_task(self._kube.list(door.STATEFULSET, key.namespace, labels))
             pods_task = group.create_task(self._list_after(services_task, door.POD, key.namespace, labels))
-        cluster, services, sets, pods = cluster_task.result(), services_task.result(), sets_task.result(), pods_task.result()
-        if cluster is None:
+            cluster = await self._kube.get(door.WAC, key.namespace, key.name)
+            want = desired_of(cluster, image=self._image, tuning=self._tuning) if cluster is not None else None
+            # Beside the others, which take longer: a failover must not wait for what it does not need.
+            slow_task = group.create_task(self._read_slow(want, memory)) if want is not None else None
+        services, sets, pods = services_task.result(), sets_task.result(), pods_task.result()
+        if cluster is None or want is None:
             return None
-        want = desired_of(cluster, image=self._image, tuning=self._tuning)
         fast = [*services, *sets]
-        slow = await self._slow(want, memory, fast)
+        slow = await self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast)
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
         coreapps = objects.get(manifests.coreapp_statefulset(key.name))
         # By owner, not by label: a cluster that was deleted under the same name may still have pods.
@@ -381,12 +383,12 @@ class Observer:
         uid = pod["metadata"]["uid"]
         return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid))
 
-    async def _slow(self, want: Desired, memory: Memory, fast: Iterable[Obj]) -> Slow:
+    async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
+        """Read what no failover depends on, unless that was done a moment ago."""
         now = self._clock.monotonic()
         # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
         if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
-            memory.slow.again = True
-            return memory.slow
+            return None
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
         names = [manifests.admin_secret_name(want.key.name), manifests.tls_secret_name(want.key.name)]
@@ -396,14 +398,22 @@ class Observer:
             lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
             gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
         secrets = {name: task.result() for name, task in zip(names, gets, strict=True)}
-        read = [obj for task in lists for obj in task.result()]
-        read += [obj for name in names[:2] if (obj := secrets[name]) is not None]
-        there = {**_by_ref(read, want.uid), **_by_ref(fast, want.uid)}
-        foreign = [_ref(obj) for obj in (*read, *fast) if _ref(obj) not in there]
-        taken = (*foreign, *await self._taken(want, {*there, *foreign}))
-        own = {ref: obj for ref, obj in _by_ref(read, want.uid).items() if ref.kind != "Secret"}
-        own |= {ref: _without_content(obj) for ref, obj in _by_ref(read, want.uid).items() if ref.kind == "Secret"}
-        memory.slow = Slow(read_at=now, objects=own, secrets=secrets, taken=tuple(taken))
+        read: list[Obj] = [obj for task in lists for obj in task.result()]
+        read += [_without_content(obj) for name in names[:2] if (obj := secrets[name]) is not None]
+        foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
+        return Slow(read_at=now, objects=_by_ref(read, want.uid), secrets=secrets, taken=foreign)
+
+    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj]) -> Slow:
+        """Return what was read just now, or else a moment ago, and remember it."""
+        if read is None:
+            if memory.slow is None:
+                msg = "slow objects were neither read nor remembered"
+                raise AssertionError(msg)
+            memory.slow.again = True
+            return memory.slow
+        foreign = (*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid)))
+        there = {*read.objects, *_by_ref(fast, want.uid), *foreign}
+        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there)))
         return memory.slow
 
     async def _taken(self, want: Desired, there: set[Ref]) -> list[Ref]:
