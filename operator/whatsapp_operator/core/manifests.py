@@ -447,6 +447,8 @@ def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
+    if live == wanted:
+        return True
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(
             covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
