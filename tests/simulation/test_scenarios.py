@@ -153,7 +153,6 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
     simulate(story)
 
 
-@pytest.mark.xfail(strict=True, reason="A Scale goes by the StatefulSet's version alone, and noting an intent does not move that.")
 def test_a_lowering_of_replicas_that_lands_after_a_new_intent_is_void() -> None:
     """Law 4: a write whose answer did not come in time may still land, when a call for more shards is already under way."""
 

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from .model import Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
+from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
 
 API_VERSION: Final = "multiconnect.dev/v1alpha1"
 CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
@@ -22,6 +22,7 @@ PREVIOUS_ANNOTATION: Final = "multiconnect.dev/previous-holder"
 EVIDENCE_ANNOTATION: Final = "multiconnect.dev/evidence"
 COMMITTED_ANNOTATION: Final = "multiconnect.dev/committed-at"
 TOUCHED_ANNOTATION: Final = "multiconnect.dev/touched"
+ANCHOR_ANNOTATION: Final = "multiconnect.dev/anchor"
 SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
 PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
 
@@ -559,6 +560,12 @@ def commit_patch(key: Key, handover: Handover, at: datetime) -> dict[str, Any]:
 def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
     """Return the merge patch that moves a Service's resourceVersion and nothing else."""
     return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: nonce}}}
+
+
+def anchor_patch(anchor: Anchor) -> dict[str, Any]:
+    """Return the merge patch that moves the StatefulSet's resourceVersion and nothing else."""
+    note = {ANCHOR_ANNOTATION: f"{anchor.shards}-{anchor.nonce}"}
+    return {"metadata": {"resourceVersion": anchor.resource_version, "annotations": note}}
 
 
 # --- times as Kubernetes spells them ---------------------------------------------------------------------------------

@@ -320,6 +320,8 @@ class Observed:
     banned: bool = False
     client: Client = Client()
     account: AccountSecret | None = None
+    anchored_for: int | None = None
+    """The shards for which this process moved the StatefulSet's resourceVersion, since it last scaled or noted an intent."""
     account_is_new: bool = False
     """The client was set up anew since it was last settled; what was settled before says nothing of it."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
@@ -381,6 +383,16 @@ class Scale:
     uid: str
     resource_version: str
     replicas: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Anchor:
+    """Move the StatefulSet's resourceVersion before an intent is noted: a lowering that is still on its way is void then (DESIGN law 4)."""
+
+    ref: Ref
+    resource_version: str
+    shards: int
+    nonce: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -460,7 +472,9 @@ class Say:
     warning: bool = False
 
 
-Action = Create | GenerateSecret | Apply | Delete | Scale | Handover | Touch | Strip | Relabel | Tell | Ask | SetShards | Annotate | Say
+Action = (
+    Create | GenerateSecret | Apply | Delete | Scale | Anchor | Handover | Touch | Strip | Relabel | Tell | Ask | SetShards | Annotate | Say
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

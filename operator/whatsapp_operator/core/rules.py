@@ -18,6 +18,7 @@ from .facts import Facts
 from .model import (
     SHARD_COUNTS,
     Action,
+    Anchor,
     Annotate,
     Answer,
     Apply,
@@ -319,6 +320,15 @@ def _is_calling(f: Facts) -> bool:
     return call is not None and call.answer is None and not call.not_sent
 
 
+def _call(f: Facts) -> tuple[Action, ...]:
+    """Call; but first void every write that could still take away pods which the call needs (DESIGN law 4)."""
+    workload = f.see.statefulset
+    if workload is not None and f.see.anchored_for != f.want.shards:
+        ref = manifests.coreapp_statefulset(f.want.key.name)
+        return (Anchor(ref=ref, resource_version=workload.resource_version, shards=f.want.shards, nonce=f.see.nonce),)
+    return (SetShards(operation=next_operation(f)),)
+
+
 def next_operation(f: Facts) -> Operation:
     """Return the intent of the next Set Shards call. Pure: id and times come from the look."""
     earlier = f.operation if f.operation is not None and f.operation.to == f.want.shards else None
@@ -558,7 +568,7 @@ ROWS: tuple[Row, ...] = (
         name="SettingShards",
         state=State.WORKING,
         when=lambda f: _is_calling(f) or f.resize_is_wanted,
-        then=lambda f: (SetShards(operation=next_operation(f)),) if _may_call(f) else (),
+        then=lambda f: _call(f) if _may_call(f) else (),
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.want.shards}: all Coreapps will restart"
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.wanted_pods else ".")

@@ -21,6 +21,7 @@ from cryptography.x509.oid import NameOID
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import (
     Action,
+    Anchor,
     Annotate,
     Apply,
     Ask,
@@ -121,7 +122,12 @@ class Hands:
                 await self.say(look, action)
                 return False
             case Create() | GenerateSecret() | Apply() | Delete() | Scale():
+                # Sent, it may still land when it is long given up.
+                memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
                 await self._write_object(look, action)
+            case Anchor(ref=ref, shards=shards):
+                await self._kube.patch_merge(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
+                memory.anchored_for = shards
             case _:
                 await self._write_marks(look, action)
         return True

@@ -296,6 +296,8 @@ class Memory:
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: str | None = None
+    anchored_for: int | None = None
+    """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
 
@@ -367,6 +369,7 @@ class Observer:
             banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
             client=self._clients.seen(key),
             account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
+            anchored_for=memory.anchored_for,
             account_is_new=_is_new(self._clients.seen(key), memory),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),

@@ -168,6 +168,7 @@ class Reconciler:
             elif await self._write_status(
                 look, {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
             ):
+                cluster.memory.anchored_for = None
                 self._hands.set_shards(look, call, noted_at)
                 await self._hands.tell_story(look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True

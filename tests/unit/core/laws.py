@@ -170,6 +170,7 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> None:
         tuning = one.want.tuning
         assert to == one.want.shards
         assert to in SHARD_COUNTS
+        assert one.see.anchored_for == to, "a lowering may still be on its way"
         assert _is_fresh(one)
         assert one.see.client.shards not in {None, to}
         assert sum(map(_is_ready, one.see.coreapps)) >= to
@@ -427,6 +428,7 @@ def looks(draw: st.DrawFn) -> Look:
             routes=tuple(routes),
             operation=operation,
             settled_shards=settled,
+            anchored_for=draw(st.sampled_from([wanted, wanted, None])),
             refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
             banned=draw(st.integers(0, 9)) == 0,
             client=Client(

@@ -148,8 +148,9 @@ class Look:
     # --- small steps ---
 
     def wanting(self, **changes: Any) -> Look:
-        """Change the wish; objects are kept in shape for it."""
-        return replace(self, want=replace(self.want, **changes)).kept()
+        """Change the wish; objects are kept in shape for it, and the StatefulSet is anchored for it."""
+        want = replace(self.want, **changes)
+        return replace(self, want=want).seeing(anchored_for=want.shards).kept()
 
     def seeing(self, **changes: Any) -> Look:
         return replace(self, see=replace(self.see, **changes))

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from whatsapp_operator.core import facts, manifests, rules
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, Tell
+from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, SetShards, Tell
 
 from . import laws
 from .laws import CHECKS, Check, PlanOf, looks
@@ -174,6 +174,12 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     ("a call is running", laws.law_5_set_shards_only_if, CALL_ANYWAY, growing().client(call=Call(id="4-x"))),
     ("a pause means nothing", laws.law_5_set_shards_only_if, patched(row("Paused", when=NEVER)), growing().wanting(paused=True)),
     ("three shards", laws.law_5_set_shards_only_if, CALL_ANYWAY, growing().wanting(shards=3)),
+    (
+        "no lowering was voided",
+        laws.law_5_set_shards_only_if,
+        patched((rules, "_call", lambda f: (SetShards(operation=rules.next_operation(f)),))),
+        growing().seeing(anchored_for=None),
+    ),
     (
         "the note comes later",
         laws.law_5_set_shards_only_if,

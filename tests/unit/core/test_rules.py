@@ -12,6 +12,7 @@ import pytest
 from whatsapp_operator.core import manifests, rules
 from whatsapp_operator.core.model import (
     AccountSecret,
+    Anchor,
     Annotate,
     Answer,
     Apply,
@@ -685,6 +686,15 @@ def test_WithoutSpares_Set_Shards_goes_on_after_restart_timeout_if_there_are_eno
     assert one.seeing(since={"LacksCoreapps": NOW - seconds(179)}).row() == "AwaitingCoreapps"
     assert one.seeing(since={"LacksCoreapps": NOW - seconds(180)}).row() == "SettingShards"
     assert one.with_pod(3, ready=False).seeing(since={"LacksCoreapps": NOW - seconds(999)}).row() == "AwaitingCoreapps"
+
+
+def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
+    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is refused (DESIGN law 4)."""
+    plan = WITNESSES["SettingShards"].seeing(anchored_for=2).plan()
+
+    assert (only(plan, Anchor).shards, only(plan, Anchor).resource_version) == (4, "9")
+    assert not of(plan, SetShards)
+    assert plan.operation is None
 
 
 def test_SettingShards_notes_the_intent_and_makes_one_call() -> None:
