@@ -173,7 +173,9 @@ class Reconciler:
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        await self._hands.tell_story(look, self._new_words(cluster, status.plan_events(look.see, plan)))
+        await self._hands.tell_story(
+            look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
+        )
         return outcome
 
     async def _report(self, cluster: Cluster, look: Look, plan: Plan) -> bool:
