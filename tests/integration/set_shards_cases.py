@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
+from wabiz_sim.certificate import make
+
 from . import set_shards_acts as acts
 from .set_shards_acts import answered, spoiled, unanswered
 from .set_shards_stage import Case, Lane
@@ -18,11 +20,34 @@ def _registered(days: float) -> dict[str, object]:
     return {"account": {**NUMBER, "registeredAt": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"}}
 
 
+def _in(days: float) -> str:
+    return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _certificate(days: float) -> str:
+    """A certificate that says itself when it expires, as the stand-in reads it."""
+    at = datetime.now(UTC)
+    return make("Acme", 66, at - timedelta(days=300), at + timedelta(days=days))
+
+
 LANES = (
     Lane(name="answers"),
     Lane(name="unknown-a"),
     Lane(name="unknown-b"),
     Lane(name="unknown-c"),
+    Lane(name="certificate", secret=True),
+    Lane(name="expiry", secret=True),
+    Lane(name="pin", secret=True),
+    Lane(name="young", spec=_registered(6)),
+    Lane(name="old", spec=_registered(8)),
+    Lane(name="scarce"),
+    Lane(name="down"),
+    Lane(name="drift"),
+    Lane(name="windows"),
+    Lane(name="mind"),
+    Lane(name="mind-unknown"),
+    Lane(name="restart"),
+    Lane(name="pack"),
 )
 
 SENT, DONE = "SetShardsSent", "SetShardsDone"
@@ -120,4 +145,130 @@ CASES = (
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
     ),
+    # --- preflight: certificate and PIN
+    Case(name="certificate-shown-by-its-facts", lane="certificate", act=acts.shows_facts_only, end="A"),
+    Case(
+        name="certificate-refused-then-put-right",
+        lane="certificate",
+        act=acts.refused_then_put_right,
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+        words=("Stalled/CertificateRefused", "Ready/Serving"),
+        events=("!CertificateRefused", DONE),
+    ),
+    Case(name="account-secret-missing", lane="certificate", act=acts.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)),
+    Case(name="certificate-missing", lane="certificate", act=spoiled("CertificateMissing", certificate=None), calls=ONCE, restarts=1),
+    Case(
+        name="certificate-not-base64",
+        lane="certificate",
+        act=spoiled("CertificateMalformed", certificate="not base64 at all!"),
+        calls=ONCE,
+        restarts=1,
+    ),
+    Case(name="no-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt=None), calls=ONCE, restarts=1),
+    Case(
+        name="unreadable-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1
+    ),
+    Case(
+        name="expired-is-never-sent",
+        lane="expiry",
+        act=spoiled("CertificateExpired", certificate=_certificate(-1), expiresAt=_in(-1)),
+        calls=ONCE,
+        restarts=1,
+        events=("!CertificateExpired",),
+    ),
+    Case(
+        name="expires-within-a-day",
+        lane="expiry",
+        act=spoiled("CertificateExpired", certificate=_certificate(0.9), expiresAt=_in(0.9)),
+        calls=ONCE,
+        restarts=1,
+    ),
+    Case(name="expires-in-two-days", lane="expiry", act=acts.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
+    Case(
+        name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRefused", DONE)
+    ),
+    Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRefused",)),
+    Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
+    Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
+    Case(name="registered-before-that", lane="old", act=acts.registered_long_ago, calls=ONCE, restarts=1, events=("!RegistrationTooOld",)),
+    # --- preflight: who is there
+    Case(
+        name="too-few-coreapps", lane="scarce", start=1, act=acts.too_few_coreapps, calls=("A>4 201",), restarts=1, end="4", events=(DONE,)
+    ),
+    Case(name="without-spares", lane="scarce", start=1, act=acts.without_spares, calls=ONCE, restarts=1),
+    Case(name="webapp-down", lane="down", start=1, act=acts.webapp_down, calls=ONCE, restarts=1, words=("Ready/WebappDown", "Ready/Serving")),
+    # --- drift
+    Case(name="drift-adopted", lane="drift", act=acts.drift_adopted, restarts=1, events=("!DriftFound",)),
+    Case(name="drift-reported-then-repaired", lane="drift", act=acts.drift_repaired_later, calls=("B>A 201",), restarts=2, end="A"),
+    Case(name="drift-repaired-down", lane="drift", start=1, act=acts.drifts(2), calls=("2>1 201",), restarts=2, end="1"),
+    Case(name="drift-beyond-the-pods", lane="drift", start=1, act=acts.drifts(8), calls=("8>1 201",), restarts=2, end="1"),
+    Case(name="drift-repaired-up", lane="drift", start=2, act=acts.drifts(1), calls=("1>2 201",), restarts=2, end="2"),
+    # --- windows
+    Case(
+        name="window-shut-then-reshard-now",
+        lane="windows",
+        start=1,
+        act=acts.window_shut,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/WindowClosed", "Reconciling/Settled"),
+        events=("WindowClosed", SENT, DONE),
+    ),
+    Case(name="window-shut-then-taken-back", lane="windows", start=1, act=acts.window_shut_taken_back, end="A"),
+    Case(name="window-opens", lane="windows", act=acts.window_opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
+    Case(name="window-open", lane="windows", act=acts.window_open, calls=ONCE, restarts=1),
+    Case(
+        name="window-with-invalid-cron",
+        lane="windows",
+        act=acts.window_invalid("61 * * * *", schedule="61 * * * *"),
+        calls=ONCE,
+        restarts=1,
+        events=("!WindowInvalid",),
+    ),
+    Case(
+        name="window-with-invalid-time-zone",
+        lane="windows",
+        act=acts.window_invalid("Mars/Olympus", timeZone="Mars/Olympus"),
+        calls=ONCE,
+        restarts=1,
+        events=("!WindowInvalid",),
+    ),
+    # --- another mind
+    Case(name="taken-back-before-ready", lane="mind", start=1, act=acts.taken_back_before_ready, end="A"),
+    Case(name="taken-back-while-busy", lane="mind", act=acts.taken_back_while_busy, calls=("A>B 403+",), end="A"),
+    Case(name="taken-back-in-flight", lane="mind", act=acts.taken_back_in_flight, calls=("A>B 201", "B>A 201"), restarts=2, end="A"),
+    Case(
+        name="taken-back-in-the-restart", lane="mind", act=acts.taken_back_in_the_restart, calls=("A>B 201", "B>A 201"), restarts=2, end="A"
+    ),
+    Case(name="edited-often", lane="mind", start=1, act=acts.edited_often, calls=ONCE, restarts=1, end="2"),
+    Case(name="taken-back-while-unknown", lane="mind-unknown", act=acts.taken_back_while_unknown, calls=("A>B 500",), end="A"),
+    Case(
+        name="taken-back-while-unknown-and-late",
+        lane="mind-unknown",
+        act=acts.taken_back_while_unknown_and_late,
+        calls=("A>B 500", "B>A 201"),
+        restarts=2,
+        end="A",
+    ),
+    # --- the restart
+    Case(
+        name="pod-deleted-in-the-restart",
+        lane="restart",
+        act=acts.deleted_in_the_restart,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/Restarting",),
+        events=(DONE,),
+    ),
+    Case(
+        name="a-coreapp-never-back",
+        lane="restart",
+        act=acts.never_back,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/Restarting", "Reconciling/RestartOverdue", "Reconciling/Settled"),
+        events=("!RestartOverdue",),
+    ),
+    Case(name="packed-low-before-pods-go", lane="pack", start=2, act=acts.packed_low, calls=ONCE, restarts=1, events=("ScalingDown",)),
 )

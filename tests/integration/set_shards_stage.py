@@ -154,7 +154,7 @@ class Scene(Stage):
         """Write the account's Secret: right, but for ``changes``."""
         await self.put_secret(**{"certificate": self.right, "expiresAt": "2040-01-01T00:00:00Z", **changes})
 
-    async def new_certificate(self) -> str:
+    def new_certificate(self) -> str:
         """Another certificate than before, to be the right one from now on."""
         self._count += 1
         issued = datetime(2026, 2, 1, tzinfo=UTC) + timedelta(days=self._count)
