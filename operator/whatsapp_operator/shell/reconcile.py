@@ -120,6 +120,9 @@ class Reconciler:
                 _complain(cluster.key, error)
                 rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
             if rest is None:
+                if cluster.woken.is_set():
+                    # It may have been made again since this look began; whoever woke us wakes nobody a second time.
+                    continue
                 self._clusters.pop(cluster.key, None)
                 self._forget(cluster.key)
                 return
