@@ -417,15 +417,18 @@ class Observer:
 
     async def _slow(self, want: Desired, memory: Memory, fast: Iterable[Obj]) -> Slow:
         now = self._clock.monotonic()
+        names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
+        if want.account is not None and want.account.secret_name is not None:
+            names.append(want.account.secret_name)
+        if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
+            # The spec names another Secret than the last look: not read is not missing.
+            memory.slow = None
         # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
         if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
             memory.slow.again = True
             return memory.slow
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
-        names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
-        if want.account is not None and want.account.secret_name is not None:
-            names.append(want.account.secret_name)
         async with asyncio.TaskGroup() as group:
             lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
             gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
