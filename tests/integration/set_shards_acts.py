@@ -198,7 +198,10 @@ async def registered_long_ago(s: Scene) -> None:
     await s.word("Stalled", "RegistrationTooOld")
     assert await s.made() == []
     await s.put_account()
+    await s.event("RegistrationTooOld")
     await s.patch(account={"secretRef": {"name": SECRET}})
+    await s.rest()
+    assert not await s.events("SecretMissing"), "a Secret that was not looked for yet is not missing"
 
 
 async def too_few_coreapps(s: Scene) -> None:

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from wabiz_sim.certificate import make
 
 from . import set_shards_acts as acts
+from . import set_shards_crashes as crashes
+from . import set_shards_entries as entries
 from .set_shards_acts import answered, spoiled, unanswered
 from .set_shards_stage import Case, Lane
 
@@ -18,6 +20,11 @@ NUMBER = {"countryCode": "1", "phoneNumber": "6315550000"}
 
 def _registered(days: float) -> dict[str, object]:
     return {"account": {**NUMBER, "registeredAt": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"}}
+
+
+def _with_login() -> dict[str, object]:
+    client = {"type": "Simulator", "simulator": {"restartSeconds": 0}, "adminSecretRef": {"name": entries.LOGIN}}
+    return {"client": client}
 
 
 def _in(days: float) -> str:
@@ -48,6 +55,13 @@ LANES = (
     Lane(name="mind-unknown"),
     Lane(name="restart"),
     Lane(name="pack"),
+    Lane(name="login", before=entries.put_login, spec=_with_login()),
+    Lane(name="login-late", late=True, spec=_with_login()),
+    Lane(name="tls", before=entries.put_tls, spec={"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}),
+    Lane(name="crash-a", own_operator=True),
+    Lane(name="crash-b", own_operator=True),
+    Lane(name="crash-c", own_operator=True, secret=True),
+    Lane(name="crash-d", own_operator=True),
 )
 
 SENT, DONE = "SetShardsSent", "SetShardsDone"
@@ -98,7 +112,6 @@ CASES = (
         act=unanswered(fault="error", applies=True),
         calls=("A>B 500",),
         restarts=1,
-        words=("Reconciling/AnswerUnknown",),
     ),
     Case(name="timeout-applied", lane="unknown-a", act=unanswered(fault="timeout", applies=True), calls=("A>B 500",), restarts=1),
     Case(name="reset-applied", lane="unknown-a", act=unanswered(fault="reset", applies=True), calls=("A>B 500",), restarts=1),
@@ -191,7 +204,7 @@ CASES = (
     Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRefused",)),
     Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
     Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
-    Case(name="registered-before-that", lane="old", act=acts.registered_long_ago, calls=ONCE, restarts=1, events=("!RegistrationTooOld",)),
+    Case(name="registered-before-that", lane="old", act=acts.registered_long_ago, calls=ONCE, restarts=1, words=("Stalled/RegistrationTooOld",)),
     # --- preflight: who is there
     Case(
         name="too-few-coreapps", lane="scarce", start=1, act=acts.too_few_coreapps, calls=("A>4 201",), restarts=1, end="4", events=(DONE,)
@@ -271,4 +284,60 @@ CASES = (
         events=("!RestartOverdue",),
     ),
     Case(name="packed-low-before-pods-go", lane="pack", start=2, act=acts.packed_low, calls=ONCE, restarts=1, events=("ScalingDown",)),
+    # --- the way in
+    Case(name="own-admin-secret", lane="login", act=entries.own_password, calls=ONCE, restarts=1),
+    Case(
+        name="wrong-password",
+        lane="login",
+        act=entries.wrong_password,
+        calls=ONCE,
+        restarts=1,
+        words=("Stalled/LoginRefused", "Stalled/Settled"),
+        events=("!LoginRefused",),
+    ),
+    Case(name="admin-secret-missing", lane="login", act=entries.login_missing, calls=ONCE, restarts=1, words=("Stalled/SecretMissing",)),
+    Case(name="admin-secret-without-password", lane="login", act=entries.login_without_password, calls=ONCE, restarts=1),
+    Case(name="first-login-again", lane="login", act=entries.first_login_again, calls=ONCE, restarts=1),
+    Case(
+        name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"
+    ),
+    Case(name="own-authority", lane="tls", act=entries.own_authority, calls=ONCE, restarts=1),
+    Case(
+        name="wrong-authority",
+        lane="tls",
+        act=entries.wrong_authority,
+        calls=ONCE,
+        restarts=1,
+        words=("Ready/ClientSilent", "Ready/Serving"),
+        events=("!ClientSilent",),
+    ),
+    Case(name="not-verified", lane="tls", act=entries.not_verified, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
+    Case(name="wrong-server-name", lane="tls", act=entries.wrong_name, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
+    # --- the leader is gone
+    Case(name="crash-before-the-intent", lane="crash-a", start=1, act=crashes.before_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-answer", lane="crash-a", act=crashes.after_the_answer, calls=ONCE, restarts=1),
+    Case(name="crash-before-verification", lane="crash-a", act=crashes.before_verification, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-restart", lane="crash-a", act=crashes.during_the_restart, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-intent", lane="crash-b", start=1, act=crashes.after_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-call", lane="crash-b", act=crashes.during_the_call, calls=ONCE, restarts=1, events=(DONE,)),
+    Case(name="crash-twice", lane="crash-b", act=crashes.twice, calls=ONCE, restarts=1),
+    Case(
+        name="certificate-refused-over-a-restart",
+        lane="crash-c",
+        act=acts.refused_over_a_restart,
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+        words=("Stalled/CertificateRefused", "Stalled/Settled"),
+    ),
+    Case(
+        name="crash-during-a-call-in-vain", lane="crash-c", act=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1
+    ),
+    Case(name="lease-lost-in-the-call", lane="crash-d", act=crashes.lease_lost_in_the_call, calls=ONCE, restarts=1),
+    Case(
+        name="lease-lost-in-a-call-in-vain",
+        lane="crash-d",
+        act=crashes.lease_lost_in_a_call_in_vain,
+        calls=("A>B 500", "A>B 201"),
+        restarts=1,
+    ),
 )

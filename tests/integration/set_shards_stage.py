@@ -104,6 +104,8 @@ class Scene(Stage):
         self.a, self.b = 1, 2
         self.right = make("Acme", 7, datetime(2026, 1, 1, tzinfo=UTC), datetime(2040, 1, 1, tzinfo=UTC))
         self._began: Obj = {"set_shards_calls": [], "restarts": 0}
+        self.authority: dict[str, str | bytes | None] = {}
+        """What the Webapps' TLS Secret holds, if the user brings it."""
         self._count, self._operator = 0, ""
 
     # ------------------------------------------------------------ asking for things
@@ -119,6 +121,12 @@ class Scene(Stage):
             **self.lane.spec,
         }
         await self.create(shards=1, **spec)
+
+    async def patch(self, name: str = "acme", **spec: Any) -> None:
+        """Change the spec; returns when the change is seen, so that what is seen next is not what was before."""
+        output = "jsonpath={.metadata.generation}"
+        wanted = int(await self.kubectl("patch", "whatsappcluster", name, "--type=merge", "-p", json.dumps({"spec": spec}), "-o", output))
+        await self.until(lambda _: self.cluster(name)["metadata"]["generation"] >= wanted, f"generation {wanted}")
 
     async def resize(self, shards: int | None = None) -> None:
         """Want B shards, or so many."""
@@ -180,6 +188,22 @@ class Scene(Stage):
             await asyncio.sleep(0.02)
         return made
 
+    async def fired(self, call: str) -> int:
+        """How often faults of one kind of call have happened."""
+        ip = self.pods("simulator")[0]["status"]["podIP"]
+        async with (
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            session.get(f"http://{ip}:8080/control/faults") as response,
+        ):
+            return sum(fault["fired"] for fault in (await response.json())["faults"] if fault["call"] == call)
+
+    def until_log(self, process: Process, text: str) -> None:
+        """Wait until a process has written this."""
+        deadline = time.monotonic() + LONG
+        while text not in process.log.read_text(encoding="utf-8", errors="replace"):
+            assert time.monotonic() < deadline, f"{process.name} did not write {text!r}: {process.last_lines()}"
+            time.sleep(0.05)
+
     # ------------------------------------------------------------ the leader of a lane with operators of its own
 
     async def kill_leader(self, *, successor: bool = True) -> None:
@@ -207,7 +231,7 @@ class Scene(Stage):
         """Do what the case says and compare what came of it."""
         if self.cluster():
             if case.start is not None and self.status()["shards"] != case.start:
-                await self.resize(case.start)
+                await self.patch(shards=case.start, reshard={"windows": None})
             await self.rest()
             self.a = self.status()["shards"]
             self.b = 2 if self.a == 1 else 1
@@ -376,5 +400,6 @@ async def _afresh(scene: Scene) -> None:
     if scene.lane.own_operator and not scene.operator.alive():
         await scene.new_leader()
     await scene.kubectl("delete", "whatsappclusters,resourcequotas", "--all", "--timeout=30s")
-    await scene.until(lambda seen: not seen.objects("Pod", scene.namespace), "the old cluster's pods are gone")
+    # The garbage collector looks for new kinds only now and then.
+    await scene.until(lambda seen: not seen.objects("Pod", scene.namespace), "the old cluster's pods are gone", LONG)
     await _set_up(scene)
