@@ -105,6 +105,7 @@ def _tuning(env: Mapping[str, str]) -> Tuning:
         settle_grace=seconds("SETTLE_GRACE_SECONDS", default.settle_grace),
         call_timeout=seconds("SET_SHARDS_TIMEOUT_SECONDS", default.call_timeout),
         busy_backoff=seconds("BUSY_BACKOFF_SECONDS", default.busy_backoff),
+        busy_told_after=int(_number(env, "BUSY_TOLD_AFTER_ATTEMPTS", default.busy_told_after)),
         certificate_margin=seconds("CERTIFICATE_MARGIN_SECONDS", default.certificate_margin),
         rest=seconds("REST_SECONDS", default.rest),
     )

@@ -308,7 +308,6 @@ def hurried(tuning: Tuning | None = None) -> Tuning:
     """Return the times that simulations go by: those of the real thing, made shorter."""
     return replace(
         tuning or Tuning(),
-        restart_timeout=timedelta(seconds=20),
         call_timeout=timedelta(seconds=5),
         settle_grace=timedelta(seconds=2),
         missing_holder=timedelta(seconds=10),

@@ -7,6 +7,7 @@ import base64
 import os
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from random import Random
 from typing import Any
 
@@ -35,6 +36,10 @@ class Outcome:
     restarts: int
 
 
+RESTART_TIMEOUT = timedelta(seconds=20)
+"""Of every simulated cluster: that of the real thing, made shorter."""
+
+
 class World:
     """Everything that there is in one simulation."""
 
@@ -59,7 +64,7 @@ class World:
             namespace=NAMESPACE,
             name=NAME,
             is_operator=lambda actor: actor.startswith("operator-"),
-            settles_after=self.tuning.call_timeout + self.tuning.restart_timeout + self.tuning.settle_grace,
+            settles_after=self.tuning.call_timeout + RESTART_TIMEOUT + self.tuning.settle_grace,
         )
         self.operators: list[Operator] = []
         self._changed = asyncio.Event()
@@ -76,7 +81,14 @@ class World:
                 "apiVersion": WAC.api_version,
                 "kind": WAC.kind,
                 "metadata": {"namespace": NAMESPACE, "name": NAME},
-                "spec": {"shards": shards, "spares": spares, "client": {"type": "Simulator"}, "webapp": {"replicas": 1}, **spec},
+                "spec": {
+                    "shards": shards,
+                    "spares": spares,
+                    "client": {"type": "Simulator"},
+                    "webapp": {"replicas": 1},
+                    "reshard": {"restartTimeoutSeconds": int(RESTART_TIMEOUT.total_seconds())},
+                    **spec,
+                },
                 "status": {
                     "observedGeneration": -1,
                     "conditions": [

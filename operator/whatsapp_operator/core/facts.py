@@ -6,8 +6,9 @@ from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
+from zlib import crc32
 
-from . import manifests
+from . import manifests, windows
 from .model import Answer, Coreapp, Desired, Epoch, Evidence, Obj, Observed, Operation, Ref, Route
 
 
@@ -107,15 +108,27 @@ class Facts:
 
     @property
     def backoff(self) -> timedelta:
-        """Pause after a 403: doubles with each attempt, up to a minute."""
-        attempts = self.operation.attempts if self.operation else 1
-        return min(self.want.tuning.busy_backoff * (1 << max(0, min(attempts - 1, 10))), timedelta(minutes=1))
+        """Pause after a 403: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
+        operation = self.operation
+        if operation is None:
+            return timedelta(0)
+        pause = min(self.want.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
+        # Chance comes from the attempt's id, so that the same look gives the same answer.
+        return pause * (0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000)
 
     @property
     def has_drifted(self) -> bool:
         """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
         settled = self.see.settled_shards
         return self.resize_is_wanted and settled is not None and settled == self.want.shards
+
+    @property
+    def window_is_shut(self) -> bool:
+        """Whether Set Shards waits for a window: not before the first count is settled, nor for the very count that may go now."""
+        want = self.want
+        if self.see.settled_shards is None or want.reshard_now == want.shards:
+            return False
+        return not windows.is_open(want.windows, self.see.now)
 
     # --- the restart after Set Shards --------------------------------------------------------------------------------
 

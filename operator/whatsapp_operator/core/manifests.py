@@ -24,6 +24,7 @@ COMMITTED_ANNOTATION: Final = "multiconnect.dev/committed-at"
 TOUCHED_ANNOTATION: Final = "multiconnect.dev/touched"
 ANCHOR_ANNOTATION: Final = "multiconnect.dev/anchor"
 SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
+RESHARD_NOW_ANNOTATION: Final = "multiconnect.dev/reshard-now"
 PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
 
 NO_EPOCH: Final = "none"
@@ -70,19 +71,24 @@ def shard_name(name: str, shard: int) -> str:
     return f"{name}-shard-{shard}"
 
 
-def admin_secret_name(name: str) -> str:
-    """Return the name of the generated Secret with the administrator's password."""
-    return f"{name}-admin"
+def admin_secret_name(want: Desired) -> str:
+    """Return the name of the Secret with the administrator's password: the user's, or the generated one."""
+    return want.admin_secret or f"{want.key.name}-admin"
 
 
-def tls_secret_name(name: str) -> str:
-    """Return the name of the generated Secret with the Webapps' certificate."""
-    return f"{name}-webapp-tls"
+def tls_secret_name(want: Desired) -> str:
+    """Return the name of the Secret with the Webapps' certificate: the user's, or the generated one."""
+    return want.tls.secret_name or f"{want.key.name}-webapp-tls"
 
 
 def webapp_host(key: Key) -> str:
-    """Return the name that the Webapps' certificate carries (API.md, ``webapp.tls.serverName``)."""
+    """Return the name under which the Webapps' Service is reached."""
     return f"{webapp_name(key.name)}.{key.namespace}.svc"
+
+
+def server_name(want: Desired) -> str:
+    """Return the name that the Webapps' certificate carries (API.md, ``webapp.tls.serverName``)."""
+    return want.tls.server_name or webapp_host(want.key)
 
 
 def coreapp_statefulset(name: str) -> Ref:
@@ -209,17 +215,18 @@ def _upstream_env(want: Desired) -> dict[str, Any]:
 
 def admin_secret(want: Desired) -> dict[str, Any]:
     """Return the administrator's Secret without its password, which the shell draws."""
-    return _object(want, "v1", "Secret", admin_secret_name(want.key.name), "webapp", type="Opaque")
+    return _object(want, "v1", "Secret", admin_secret_name(want), "webapp", type="Opaque")
 
 
 def tls_secret(want: Desired) -> dict[str, Any]:
     """Return the Webapps' TLS Secret without its content, which the shell draws."""
-    return _object(want, "v1", "Secret", tls_secret_name(want.key.name), "webapp", type="kubernetes.io/tls")
+    return _object(want, "v1", "Secret", tls_secret_name(want), "webapp", type="kubernetes.io/tls")
 
 
 def secrets(want: Desired) -> tuple[dict[str, Any], ...]:
-    """Return the Secrets that are generated once and never changed."""
-    return (admin_secret(want), tls_secret(want))
+    """Return the Secrets that are generated once and never changed: those that the user does not bring."""
+    admin = () if want.admin_secret else (admin_secret(want),)
+    return (*admin, *(() if want.tls.secret_name else (tls_secret(want),)))
 
 
 def _service(want: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
@@ -352,7 +359,7 @@ def webapps(want: Desired, *, replicas: int) -> dict[str, Any]:
                     "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
                     "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
                 },
-                [{"name": "tls", "secret": {"secretName": tls_secret_name(want.key.name)}}],
+                [{"name": "tls", "secret": {"secretName": tls_secret_name(want)}}],
             ),
         },
     )

@@ -8,6 +8,9 @@ from datetime import datetime, timedelta
 from enum import StrEnum
 from typing import Any, NamedTuple, Self
 
+from .certificate import CertificateFacts
+from .windows import Window
+
 Obj = Mapping[str, Any]
 """A Kubernetes object as JSON."""
 
@@ -62,6 +65,16 @@ class Account:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tls:
+    """The certificate that the Webapps show, and whether the operator checks it."""
+
+    secret_name: str | None = None
+    """None: a self-signed one is generated."""
+    server_name: str | None = None
+    verifies: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Switchover:
     """One entry of the annotation ``multiconnect.dev/switchover``: move this shard, to this pod if one is named."""
 
@@ -73,8 +86,6 @@ class Switchover:
 class Tuning:
     """Settings of the operator that rules go by; times that a test makes shorter."""
 
-    restart_timeout: timedelta = timedelta(seconds=180)
-    """How long the Coreapps may take to come back after Set Shards."""
     settle_grace: timedelta = timedelta(seconds=600)
     """How long after the restart window an unanswered Set Shards may still take effect (DESIGN law 4)."""
     call_timeout: timedelta = timedelta(seconds=60)
@@ -82,7 +93,9 @@ class Tuning:
     missing_holder: timedelta = timedelta(seconds=10)
     """How long a holder may stay away once enough Coreapps are back from a restart (DESIGN law 9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
-    """First pause after a 403 of Set Shards; doubles up to a minute."""
+    """First pause after a 403 of Set Shards; doubles up to a minute, give or take a fifth."""
+    busy_told_after: int = 5
+    """Attempts answered 403 after which a person is told, while it goes on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=2)
@@ -110,6 +123,15 @@ class Desired:
     storage: str | None = None
     account: Account | None = None
     webapps: int = 2
+    admin_secret: str | None = None
+    """The user's Secret of the administrator; None: one is generated."""
+    tls: Tls = Tls()
+    windows: tuple[Window, ...] = ()
+    restart_timeout: timedelta = timedelta(seconds=180)
+    """How long the Coreapps may take to come back after Set Shards."""
+    repairs_drift: bool = False
+    reshard_now: int | None = None
+    """The number of shards that may be set outside of the windows."""
     switchovers: tuple[Switchover, ...] = ()
     switchover_text: str = ""
     """The annotation as it stands."""
@@ -221,6 +243,15 @@ class Operation:
     answer: Answer = Answer.NONE
 
 
+class Refusal(StrEnum):
+    """What a refused Set Shards call was refused for."""
+
+    CERTIFICATE = "Certificate"
+    PIN = "Pin"
+    BANNED = "Banned"
+    OTHER = "Other"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Call:
     """A Set Shards call of this very process: still running, or answered."""
@@ -228,10 +259,12 @@ class Call:
     id: str
     answer: Answer | None = None
     not_sent: bool = False
-    """It was noted, but too much time had passed to send it (DESIGN law 5)."""
+    """It was noted, but not sent: too much time had passed (DESIGN law 5), or there was no way in."""
     detail: str = ""
-    banned: bool = False
+    refusal: Refusal | None = None
     fingerprint: str | None = None
+    secret_version: str | None = None
+    """Of the account's Secret that the call was made with."""
 
 
 class Login(StrEnum):
@@ -265,9 +298,11 @@ class AccountSecret:
 
     missing: str | None = None
     """What is not there: the Secret, named; None when it is."""
+    version: str | None = None
+    """Its resourceVersion: a refused PIN is not sent again before it changes."""
     has_certificate: bool = False
-    well_formed: bool = False
-    fingerprint: str | None = None
+    certificate: CertificateFacts | None = None
+    """None if there is none, or it is no base64."""
     expires_at: datetime | None = None
     pin_well_formed: bool = True
 
@@ -317,11 +352,15 @@ class Observed:
     operation: Operation | None = None
     settled_shards: int | None = None
     refused_fingerprint: str | None = None
+    refused_pin_version: str | None = None
+    """Version of the account's Secret whose PIN was refused."""
     banned: bool = False
     client: Client = Client()
     account: AccountSecret | None = None
     anchored_for: int | None = None
     """The shards for which this process moved the StatefulSet's resourceVersion, since it last scaled or noted an intent."""
+    missing: str | None = None
+    """What another Secret that the spec names lacks, named with its field; None: nothing."""
     account_is_new: bool = False
     """The client was set up anew since it was last settled; what was settled before says nothing of it."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
@@ -501,7 +540,10 @@ class Plan:
     """The intent as it is to stand in status from here on."""
     settled_shards: int | None = None
     refused_fingerprint: str | None = None
+    refused_pin_version: str | None = None
     banned: bool = False
+    next_window_at: datetime | None = None
+    """When the window opens that a held Set Shards waits for."""
     is_settled: bool = False
     """The client has the wanted shards, and nothing is under way."""
     is_speakable: bool = True

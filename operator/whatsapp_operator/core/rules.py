@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, replace
 from datetime import timedelta
 
-from . import manifests
+from . import manifests, windows
 from .facts import Facts
 from .model import (
     SHARD_COUNTS,
@@ -37,6 +37,7 @@ from .model import (
     Operation,
     Plan,
     Ref,
+    Refusal,
     Relabel,
     Route,
     Say,
@@ -85,6 +86,13 @@ def _secret(f: Facts) -> str:
     return f.want.account.secret_name or "" if f.want.account else ""
 
 
+def _missing_secret(f: Facts) -> str | None:
+    account = f.see.account
+    if account is not None and account.missing is not None:
+        return f"{account.missing} is not there, and spec.account.secretRef names it"
+    return f.see.missing
+
+
 def _has_certificate(f: Facts) -> bool:
     return f.see.account is not None and f.see.account.has_certificate
 
@@ -102,13 +110,23 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="SecretMissing",
-        when=lambda f: f.see.account is not None and f.see.account.missing is not None,
-        why=lambda f: f"{f.see.account.missing if f.see.account else ''} is not there, and spec.account.secretRef names it. Create it.",
+        when=lambda f: _missing_secret(f) is not None,
+        why=lambda f: f"{_missing_secret(f)}. Create it.",
     ),
     Objection(
         name="PinMalformed",
         when=lambda f: f.see.account is not None and not f.see.account.pin_well_formed,
         why=lambda f: f"Key pin of Secret {_secret(f)} is not six digits. Put the PIN of the two-step verification there, or remove it.",
+    ),
+    Objection(
+        name="PinRefused",
+        when=lambda f: (
+            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.see.refused_pin_version
+        ),
+        why=lambda f: (
+            "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
+            f"Put the right one under key pin of Secret {_secret(f)}."
+        ),
     ),
     Objection(
         name="RegistrationTooOld",
@@ -130,7 +148,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="CertificateMalformed",
-        when=lambda f: f.see.account is not None and _has_certificate(f) and not f.see.account.well_formed,
+        when=lambda f: f.see.account is not None and _has_certificate(f) and f.see.account.certificate is None,
         why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy it again from Business Manager, whole.",
     ),
     Objection(
@@ -157,7 +175,9 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="CertificateRefused",
         when=lambda f: (
-            f.see.account is not None and f.see.account.fingerprint is not None and f.see.account.fingerprint == f.see.refused_fingerprint
+            f.see.account is not None
+            and f.see.account.certificate is not None
+            and f.see.account.certificate.fingerprint == f.see.refused_fingerprint
         ),
         why=lambda f: (
             f"WhatsApp refused the certificate with fingerprint {(f.see.refused_fingerprint or '')[:12]}; it is not sent again. "
@@ -258,13 +278,15 @@ def _switch_over(f: Facts) -> Iterator[Action]:
 
 
 def _create_absent(f: Facts) -> Iterator[Action]:
-    tls = manifests.tls_secret_name(f.want.key.name)
+    tls = manifests.tls_secret_name(f.want)
     for obj in f.absent:
         name = obj["metadata"]["name"]
         if obj["kind"] == "Secret":
-            host = manifests.webapp_host(f.want.key)
+            hosts = (manifests.server_name(f.want), manifests.webapp_host(f.want.key), manifests.webapp_name(f.want.key.name))
             yield GenerateSecret(
-                obj=obj, recipe="tls" if name == tls else "admin", host_names=(host, manifests.webapp_name(f.want.key.name))
+                obj=obj,
+                recipe="tls" if name == tls else "admin",
+                host_names=tuple(dict.fromkeys(hosts)),
             )
         elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.want.key.name):
             yield Create(obj=manifests.coreapps(f.want, replicas=f.needed_pods))
@@ -297,7 +319,7 @@ def _awaited(f: Facts) -> str:
 def _lacks_coreapps(f: Facts) -> bool:
     if not f.resize_is_wanted or len(f.ready) >= f.wanted_pods:
         return False
-    without_spares = f.has_held_for("LacksCoreapps", f.want.tuning.restart_timeout) and len(f.ready) >= f.want.shards
+    without_spares = f.has_held_for("LacksCoreapps", f.want.restart_timeout) and len(f.ready) >= f.want.shards
     return not without_spares
 
 
@@ -311,6 +333,8 @@ def _may_call(f: Facts) -> bool:
         and f.shards_are_fresh
         and objection(f) is None
         and not (_secret(f) and f.see.account is None)
+        and not f.window_is_shut
+        and windows.problem(f.want.windows) is None
         and not _is_calling(f)
     )
 
@@ -339,8 +363,8 @@ def next_operation(f: Facts) -> Operation:
         to=f.want.shards,
         leader_epoch=f.see.leader_epoch,
         started_at=f.see.now,
-        deadline=f.see.now + tuning.restart_timeout,
-        settle_by=f.see.now + tuning.call_timeout + tuning.restart_timeout + tuning.settle_grace,
+        deadline=f.see.now + f.want.restart_timeout,
+        settle_by=f.see.now + tuning.call_timeout + f.want.restart_timeout + tuning.settle_grace,
         attempts=earlier.attempts + 1 if earlier is not None and earlier.answer is Answer.BUSY else 1,
     )
 
@@ -366,8 +390,18 @@ def _has_asked(f: Facts) -> bool:
     return known or not f.webapp_ready or f.see.settled_shards is None
 
 
+def _opening(f: Facts) -> str:
+    at = windows.next_opening(f.want.windows, f.see.now)
+    return manifests.timestamp(at) if at else "no time that is known"
+
+
 def _span(f: Facts) -> str:
     return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
+
+
+def _times(f: Facts) -> str:
+    attempts = f.operation.attempts if f.operation else 0
+    return "once" if attempts == 1 else f"{attempts} times"
 
 
 def _names(pods: Iterable[Coreapp]) -> str:
@@ -422,7 +456,7 @@ ROWS: tuple[Row, ...] = (
         when=lambda f: f.see.client.login is Login.REFUSED and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh)),
         why=lambda f: (
             f"The Webapp accepts neither key password nor key initialPassword of Secret "
-            f"{manifests.admin_secret_name(f.want.key.name)}. Put the right password there."
+            f"{manifests.admin_secret_name(f.want)}. Put the right password there."
         ),
     ),
     Row(
@@ -503,10 +537,7 @@ ROWS: tuple[Row, ...] = (
         name="ServerBusy",
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
-        why=lambda f: (
-            f"Set Shards {_span(f)} was answered 403, temporarily unavailable; attempt "
-            f"{f.operation.attempts + 1 if f.operation else 1} follows."
-        ),
+        why=lambda f: f"Set Shards {_span(f)} was answered 403, temporarily unavailable, {_times(f)}; it is tried again.",
     ),
     Row(
         name="Verifying",
@@ -543,10 +574,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="DriftFound",
         state=State.STUCK,
-        when=lambda f: f.has_drifted,
+        when=lambda f: f.has_drifted and not f.want.repairs_drift,
         why=lambda f: (
             f"Somebody else changed the shards from {f.see.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
-            "that, or call Set Shards by hand to undo it."
+            "that, or spec.reshard.drift to Repair to have it undone."
         ),
     ),
     *(
@@ -565,12 +596,28 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"{len(f.ready)} of {f.wanted_pods} Coreapps are ready for {f.want.shards} shards: {_awaited(f)}.",
     ),
     Row(
+        name="WindowInvalid",
+        state=State.STUCK,
+        when=lambda f: windows.problem(f.want.windows) is not None and not _is_calling(f),
+        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits until spec.reshard.windows is put right.",
+    ),
+    Row(
+        name="WindowClosed",
+        state=State.WAITING,
+        when=lambda f: f.resize_is_wanted and f.window_is_shut and not _is_calling(f),
+        why=lambda f: (
+            f"Set Shards {f.shards} -> {f.want.shards} waits for a window; the next one opens at {_opening(f)}. "
+            f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.want.shards}" lets it go now.'
+        ),
+    ),
+    Row(
         name="SettingShards",
         state=State.WORKING,
         when=lambda f: _is_calling(f) or f.resize_is_wanted,
         then=lambda f: _call(f) if _may_call(f) else (),
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.want.shards}: all Coreapps will restart"
+            + (", for somebody else changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.wanted_pods else ".")
         ),
     ),
@@ -687,12 +734,15 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     """Return the look with what this process's own call came to."""
     if call.not_sent:
         return replace(see, operation=None)
-    if call.answer is Answer.REFUSED and (call.fingerprint or call.banned):
-        refused = call.fingerprint or see.refused_fingerprint
-        return replace(see, operation=None, refused_fingerprint=refused, banned=see.banned or call.banned)
+    if call.refusal is Refusal.BANNED:
+        return replace(see, operation=None, banned=True)
+    if call.refusal is Refusal.PIN and call.secret_version is not None:
+        return replace(see, operation=None, refused_pin_version=call.secret_version)
+    if call.refusal is not None and call.fingerprint is not None:
+        return replace(see, operation=None, refused_fingerprint=call.fingerprint)
     if call.answer is None or operation.answer is not Answer.NONE:
         return see
-    deadline = see.now + want.tuning.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
+    deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
     # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
     return replace(see, operation=replace(operation, answer=answer, deadline=deadline))
@@ -754,6 +804,7 @@ def plan(want: Desired, see: Observed) -> Plan:
             operation=f.operation,
             settled_shards=f.see.settled_shards,
             refused_fingerprint=f.see.refused_fingerprint,
+            refused_pin_version=f.see.refused_pin_version,
             banned=f.see.banned,
         )
     actions = list(winner.then(f))
@@ -774,7 +825,9 @@ def plan(want: Desired, see: Observed) -> Plan:
         operation=called or f.operation,
         settled_shards=settled,
         refused_fingerprint=f.see.refused_fingerprint,
+        refused_pin_version=f.see.refused_pin_version,
         banned=f.see.banned,
+        next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
         is_speakable=_has_asked(f),
         holds=frozenset(_held(f)),
@@ -802,6 +855,7 @@ def _pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
     slow = (
         state is State.STUCK
         or f.restart_is_overdue
+        or f.window_is_shut
         or f.want.paused
         or f.see.client.silent_since is not None
         or f.see.client.login is Login.REFUSED

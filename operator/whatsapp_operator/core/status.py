@@ -316,12 +316,16 @@ def operation_entry(operation: Operation) -> dict[str, Any]:
 
 
 def _certificate(f: Facts, plan: Plan) -> dict[str, Any] | None:
-    account = f.see.account
+    facts = f.see.account.certificate if f.see.account else None
     entry = _without_none(
         {
-            "fingerprint": account.fingerprint if account else None,
+            "fingerprint": facts.fingerprint if facts else None,
             "expiresAt": _expiry(f),
+            "issuedAt": manifests.timestamp(facts.issued_at) if facts and facts.issued_at else None,
+            "verifiedName": facts.verified_name if facts else None,
+            "serial": facts.serial if facts else None,
             "refusedFingerprint": plan.refused_fingerprint,
+            "refusedPinVersion": plan.refused_pin_version,
         }
     )
     return entry or None
@@ -363,6 +367,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
         },
         "shardMap": _shard_map(f),
         "operation": operation_entry(plan.operation) if plan.operation else None,
+        "nextWindowAt": manifests.timestamp(plan.next_window_at) if plan.next_window_at else None,
         "recentHandovers": _handovers(f) or None,
         "certificate": _certificate(f, plan),
         "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
@@ -398,10 +403,13 @@ def events(before: Obj, after: Obj) -> tuple[Say, ...]:
     """Return what a report says anew: each condition whose reason changed, each reason once. Pure."""
     earlier = _reasons(before)
     said: dict[str, Say] = {}
+    urgent = {
+        one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateFit", "False")}
+    }
     for one in after["conditions"]:
         changed = earlier.get(one["type"]) != one["reason"] and one["reason"] not in earlier.values()
         if changed and one["reason"] not in said and one["reason"] not in {"Settled", "AsPromised", "NoSpareWanted", "Simulated", "Fit"}:
-            bad = one["reason"] in WARNINGS or (one["type"] in {"Stalled"} and one["status"] == "True")
+            bad = one["reason"] in WARNINGS | urgent
             said[one["reason"]] = Say(reason=one["reason"], message=one["message"], warning=bad)
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
@@ -417,8 +425,11 @@ def set_shards_sent(operation: Operation) -> Say:
     return Say(reason="SetShardsSent", message=message)
 
 
-def plan_events(see: Observed, plan: Plan) -> tuple[Say, ...]:
-    """Return what is said before a plan is acted on: steps that may be over before the next report. Pure."""
+def plan_events(see: Observed, plan: Plan, *, told_after: int) -> tuple[Say, ...]:
+    """Return what is said of a plan: steps that may be over before the next report. Pure.
+
+    ``told_after``: attempts at Set Shards after which a busy server is a warning.
+    """
     said: list[Say] = []
     if any(isinstance(action, Scale) for action in plan.actions):
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
@@ -429,5 +440,8 @@ def plan_events(see: Observed, plan: Plan) -> tuple[Say, ...]:
             said.append(Say(reason="FailingOver", message=message, warning=True))
     call = see.client.call
     if call is not None and see.operation is not None and call.id == see.operation.id and call.answer is Answer.BUSY:
-        said.append(Say(reason="ServerBusy", message=f"Set Shards, attempt {see.operation.attempts}: {call.detail}."))
+        often = see.operation.attempts >= told_after
+        advice = " It is tried again; should it last, ask Meta's support." if often else ""
+        message = f"Set Shards, attempt {see.operation.attempts}: {call.detail}.{advice}"
+        said.append(Say(reason="ServerBusy", message=message, warning=often))
     return tuple(said)

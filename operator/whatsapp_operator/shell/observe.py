@@ -5,16 +5,15 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import hashlib
 import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime
+from datetime import datetime, timedelta
 from typing import Any
 
 import msgspec
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.model import (
     Account,
     AccountSecret,
@@ -30,9 +29,11 @@ from whatsapp_operator.core.model import (
     Ref,
     Report,
     Switchover,
+    Tls,
     Tuning,
     Workload,
 )
+from whatsapp_operator.core.windows import Window
 
 from . import kube as door
 from .clock import Clock
@@ -75,11 +76,32 @@ class _Simulator(_Struct, frozen=True, kw_only=True):
 
 class _Client(_Struct, frozen=True, kw_only=True):
     type: str
+    admin_secret_ref: _SecretRef | None = None
     simulator: _Simulator = _Simulator()
+
+
+class _Tls(_Struct, frozen=True, kw_only=True):
+    secret_ref: _SecretRef | None = None
+    server_name: str | None = None
+    verification: str = "Full"
 
 
 class _Webapp(_Struct, frozen=True, kw_only=True):
     replicas: int = 2
+    tls: _Tls = _Tls()
+
+
+class _Window(_Struct, frozen=True, kw_only=True):
+    name: str
+    schedule: str
+    duration_minutes: int
+    time_zone: str = "Etc/UTC"
+
+
+class _Reshard(_Struct, frozen=True, kw_only=True):
+    windows: tuple[_Window, ...] = ()
+    restart_timeout_seconds: int = 180
+    drift: str = "Report"
 
 
 class _Failover(_Struct, frozen=True, kw_only=True):
@@ -94,6 +116,7 @@ class _Spec(_Struct, frozen=True, kw_only=True):
     account: _Account | None = None
     webapp: _Webapp = _Webapp()
     failover: _Failover = _Failover()
+    reshard: _Reshard = _Reshard()
 
 
 class SpecError(Exception):
@@ -132,6 +155,19 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         if account
         else None,
         webapps=spec.webapp.replicas,
+        admin_secret=spec.client.admin_secret_ref.name if spec.client.admin_secret_ref else None,
+        tls=Tls(
+            secret_name=spec.webapp.tls.secret_ref.name if spec.webapp.tls.secret_ref else None,
+            server_name=spec.webapp.tls.server_name,
+            verifies=spec.webapp.tls.verification == "Full",
+        ),
+        windows=tuple(
+            Window(name=one.name, schedule=one.schedule, duration=timedelta(minutes=one.duration_minutes), time_zone=one.time_zone)
+            for one in spec.reshard.windows
+        ),
+        restart_timeout=timedelta(seconds=spec.reshard.restart_timeout_seconds),
+        repairs_drift=spec.reshard.drift == "Repair",
+        reshard_now=int(now) if (now := notes.get(manifests.RESHARD_NOW_ANNOTATION, "").strip()).isdecimal() else None,
         switchovers=switchovers,
         switchover_text=text,
         switchover_problem=problem,
@@ -247,15 +283,11 @@ def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
     """Return what is to be known of the account's Secret; never its content."""
     if secret is None:
         return AccountSecret(missing=f"Secret {name}")
-    certificate, pin = _decoded(secret, "certificate"), _decoded(secret, "pin")
-    try:
-        raw = base64.b64decode("".join((certificate or "").split()), validate=True)
-    except (binascii.Error, ValueError):
-        raw = b""
+    text, pin = _decoded(secret, "certificate"), _decoded(secret, "pin")
     return AccountSecret(
-        has_certificate=certificate is not None,
-        well_formed=bool(raw),
-        fingerprint=hashlib.sha256(raw).hexdigest() if raw else None,
+        version=secret["metadata"]["resourceVersion"],
+        has_certificate=text is not None,
+        certificate=certificate.read(text) if text is not None else None,
         expires_at=manifests.moment(_decoded(secret, "expiresAt") or ""),
         pin_well_formed=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
     )
@@ -343,7 +375,7 @@ class Observer:
         webapps = [pod for pod in pods if _component(pod) == "webapp" and _is_ready(pod) and pod["status"].get("podIP")]
         status: Obj = cluster.get("status") or {}
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
-        certificate: Obj = status.get("certificate") or {}
+        noted: Obj = status.get("certificate") or {}
         see = Observed(
             now=self._clock.now(),
             nonce=nonce,
@@ -365,11 +397,13 @@ class Observer:
             ),
             operation=operation_of(status),
             settled_shards=status.get("settledShards"),
-            refused_fingerprint=certificate.get("refusedFingerprint"),
+            refused_fingerprint=noted.get("refusedFingerprint"),
+            refused_pin_version=noted.get("refusedPinVersion"),
             banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
             client=self._clients.seen(key),
             account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
             anchored_for=memory.anchored_for,
+            missing=_missing(want, slow),
             account_is_new=_is_new(self._clients.seen(key), memory),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
@@ -389,20 +423,24 @@ class Observer:
     async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
         """Read what no failover depends on, unless that was done a moment ago."""
         now = self._clock.monotonic()
+        names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
+        if want.account is not None and want.account.secret_name is not None:
+            names.append(want.account.secret_name)
+        if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
+            # The spec names another Secret than the last look: not read is not missing.
+            memory.slow = None
         # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
         if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
             return None
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
-        names = [manifests.admin_secret_name(want.key.name), manifests.tls_secret_name(want.key.name)]
-        if want.account is not None and want.account.secret_name is not None:
-            names.append(want.account.secret_name)
         async with asyncio.TaskGroup() as group:
             lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
             gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
         secrets = {name: task.result() for name, task in zip(names, gets, strict=True)}
         read: list[Obj] = [obj for task in lists for obj in task.result()]
-        read += [_without_content(obj) for name in names[:2] if (obj := secrets[name]) is not None]
+        generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
+        read += [_without_content(obj) for name in names if name in generated and (obj := secrets[name]) is not None]
         foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
         return Slow(read_at=now, objects=_by_ref(read, want.uid), secrets=secrets, taken=foreign)
 
@@ -436,6 +474,24 @@ def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
     return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
 
 
+def _missing(want: Desired, slow: Slow) -> str | None:
+    """Return what a Secret that the user brings, the account's apart, lacks."""
+    needs = (
+        (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
+        (want.tls.secret_name, ("tls.crt", "tls.key"), "spec.webapp.tls.secretRef"),
+    )
+    for name, keys, field_name in needs:
+        if name is None:
+            continue
+        secret = slow.secrets.get(name)
+        if secret is None:
+            return f"Secret {name} is not there, and {field_name} names it"
+        lacking = [key for key in keys if not _decoded(secret, key)]
+        if lacking:
+            return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
+    return None
+
+
 def _is_new(client: Client, memory: Memory) -> bool:
     first = client.first_login_at
     return first is not None and (memory.settled_at is None or first > memory.settled_at)
@@ -459,11 +515,13 @@ def _workload(obj: Obj | None) -> Workload | None:
 
 
 def _access(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
-    admin = slow.secrets.get(manifests.admin_secret_name(want.key.name))
+    admin = slow.secrets.get(manifests.admin_secret_name(want))
+    tls = slow.secrets.get(manifests.tls_secret_name(want))
     return Access(
         addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
-        server_name=manifests.webapp_host(want.key),
-        authority=_decoded(slow.secrets.get(manifests.tls_secret_name(want.key.name)), "ca.crt"),
+        server_name=manifests.server_name(want),
+        authority=_decoded(tls, "ca.crt") or None,
+        verifies=want.tls.verifies,
         username=_decoded(admin, "username") or "admin",
         password=_decoded(admin, "password") or "",
         initial_password=_decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
@@ -474,11 +532,12 @@ def _credentials(want: Desired, account: AccountSecret | None, secret: Obj | Non
     if want.account is None:
         # The stand-in's made-up account.
         return Credentials(country_code="1", phone_number="6315550000")
-    certificate = _decoded(secret, "certificate")
+    text = _decoded(secret, "certificate")
     return Credentials(
         country_code=want.account.country_code,
         phone_number=want.account.phone_number,
         pin=_decoded(secret, "pin"),
-        certificate="".join(certificate.split()) if certificate else None,
-        fingerprint=account.fingerprint if account else None,
+        certificate="".join(text.split()) if text else None,
+        fingerprint=account.certificate.fingerprint if account and account.certificate else None,
+        secret_version=account.version if account else None,
     )

@@ -120,6 +120,9 @@ class Reconciler:
                 _complain(cluster.key, error)
                 rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
             if rest is None:
+                if cluster.woken.is_set():
+                    # It may have been made again since this look began; whoever woke us wakes nobody a second time.
+                    continue
                 self._clusters.pop(cluster.key, None)
                 self._forget(cluster.key)
                 return
@@ -174,7 +177,9 @@ class Reconciler:
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        await self._hands.tell_story(look, self._new_words(cluster, status.plan_events(look.see, plan)))
+        await self._hands.tell_story(
+            look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
+        )
         return outcome
 
     async def _report(self, cluster: Cluster, look: Look, plan: Plan) -> bool:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import logging
+import re
 import ssl
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field, replace
@@ -17,7 +18,7 @@ from typing import Any, Protocol
 
 import httpx
 
-from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation
+from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation, Refusal
 
 from .clock import Clock
 
@@ -41,6 +42,8 @@ class Access:
     """Name in their certificate."""
     authority: str | None = field(default=None, repr=False)
     """PEM of the authority; None: the system's."""
+    verifies: bool = True
+    """Whether the certificate is checked at all."""
     username: str = field(default="admin", repr=False)
     password: str = field(default="", repr=False)
     initial_password: str = field(default="", repr=False)
@@ -55,6 +58,7 @@ class Credentials:
     pin: str | None = field(default=None, repr=False)
     certificate: str | None = field(default=None, repr=False)
     fingerprint: str | None = None
+    secret_version: str | None = None
 
 
 class Clients(Protocol):
@@ -98,7 +102,7 @@ class Desk:
         self._wake = wake
         self._call_timeout = call_timeout
         self._ask_timeout = ask_timeout
-        self._http: tuple[str | None, httpx.AsyncClient] | None = None
+        self._http: tuple[tuple[str | None, bool], httpx.AsyncClient] | None = None
         self._token: tuple[str, datetime] | None = None
         self._refused: tuple[tuple[str, str, str], float] | None = None
         self._turn = 0
@@ -159,7 +163,7 @@ class Desk:
         def in_time() -> bool:
             return self._clock.monotonic() - noted_at <= SEND_WITHIN
 
-        call = Call(id=operation.id, fingerprint=credentials.fingerprint)
+        call = Call(id=operation.id, fingerprint=credentials.fingerprint, secret_version=credentials.secret_version)
         try:
             if not await self._entered(access, in_time):
                 call = replace(call, not_sent=True)
@@ -172,7 +176,7 @@ class Desk:
                 self._token = None
                 call = replace(call, not_sent=True)
             else:
-                call = replace(call, answer=judge_answer(error), detail=str(error), banned="banned" in error.details.lower())
+                call = replace(call, answer=judge_answer(error), detail=str(error), refusal=judge_refusal(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, error)
         self._note(call=call)
 
@@ -281,7 +285,8 @@ class Desk:
         return read
 
     async def _connection(self, access: Access) -> httpx.AsyncClient:
-        if self._http is not None and self._http[0] != access.authority:
+        trusted = (access.authority, access.verifies)
+        if self._http is not None and self._http[0] != trusted:
             await self._http[1].aclose()
             self._http = None
         if self._http is None:
@@ -290,7 +295,10 @@ class Desk:
             except (ssl.SSLError, ValueError):
                 msg = "the authority in the Webapps' TLS Secret (key ca.crt) is no PEM certificate"
                 raise ApiError(msg) from None
-            self._http = (access.authority, httpx.AsyncClient(verify=trust, trust_env=False))
+            if not access.verifies:
+                trust.check_hostname = False
+                trust.verify_mode = ssl.CERT_NONE
+            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False))
         return self._http[1]
 
 
@@ -310,6 +318,20 @@ def judge_answer(error: ApiError) -> Answer:
     if error.status is not None and 400 <= error.status < 500:
         return Answer.REFUSED
     return Answer.UNKNOWN
+
+
+def judge_refusal(error: ApiError) -> Refusal | None:
+    """Return what a call was refused for, as far as the answer's words tell; None if it was not refused."""
+    if judge_answer(error) is not Answer.REFUSED:
+        return None
+    words = error.details.lower()
+    if "banned" in words:
+        return Refusal.BANNED
+    if "two-step" in words or "two-factor" in words or re.search(r"\bpin\b", words):
+        return Refusal.PIN
+    if "logged off" in words or "certificate" in words:
+        return Refusal.CERTIFICATE
+    return Refusal.OTHER
 
 
 class Desks:

@@ -12,6 +12,7 @@ from typing import Any
 from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests
+from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.model import (
     SHARD_COUNTS,
     Account,
@@ -29,6 +30,7 @@ from whatsapp_operator.core.model import (
     Observed,
     Operation,
     Plan,
+    Refusal,
     Relabel,
     Report,
     Route,
@@ -182,7 +184,7 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> None:
         assert made.operation == call.operation
         assert call.operation.leader_epoch == one.see.leader_epoch
         assert call.operation.started_at == one.see.now
-        assert call.operation.settle_by >= one.see.now + tuning.call_timeout + tuning.restart_timeout + tuning.settle_grace
+        assert call.operation.settle_by >= one.see.now + tuning.call_timeout + one.want.restart_timeout + tuning.settle_grace
 
 
 def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> None:
@@ -222,10 +224,10 @@ def law_8_fit_certificate(plan: PlanOf, one: Look) -> None:
     if account is None:
         return
     if secret is not None and secret.has_certificate:
-        assert secret.well_formed
+        assert secret.certificate is not None
         assert secret.expires_at is not None
         assert secret.expires_at > one.see.now
-        assert secret.fingerprint is None or secret.fingerprint != one.see.refused_fingerprint
+        assert secret.certificate.fingerprint != one.see.refused_fingerprint
     else:
         assert account.registered_at is not None
         assert one.see.now - account.registered_at <= timedelta(days=7)
@@ -376,7 +378,8 @@ def looks(draw: st.DrawFn) -> Look:
             id=draw(st.sampled_from(["noted", "earlier"])),
             answer=answer,
             not_sent=answer is None and draw(st.booleans()),
-            banned=answer is Answer.REFUSED and draw(st.booleans()),
+            refusal=draw(st.sampled_from(Refusal)) if answer is Answer.REFUSED else None,
+            secret_version=draw(st.sampled_from([None, "70"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
         )
     account, secret = None, None
@@ -390,8 +393,8 @@ def looks(draw: st.DrawFn) -> Look:
         secret = AccountSecret(
             missing=draw(st.sampled_from([None, None, "Secret acme-account"])),
             has_certificate=draw(st.booleans()),
-            well_formed=draw(st.booleans()) or draw(st.booleans()),
-            fingerprint=draw(st.sampled_from([FINGERPRINT, "cd" * 32])),
+            version="70",
+            certificate=draw(st.sampled_from([None, *(CertificateFacts(fingerprint=one) for one in (FINGERPRINT, "cd" * 32))])),
             expires_at=draw(st.sampled_from([None, NOW - seconds(1), NOW + timedelta(days=99), NOW + timedelta(days=99)])),
         )
     want = Desired(

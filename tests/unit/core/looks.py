@@ -8,6 +8,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from whatsapp_operator.core import manifests, rules, status
+from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import (
     Account,
@@ -266,8 +267,8 @@ class Look:
             to=to,
             leader_epoch=self.see.leader_epoch,
             started_at=start,
-            deadline=start + tuning.restart_timeout,
-            settle_by=start + tuning.call_timeout + tuning.restart_timeout + tuning.settle_grace,
+            deadline=start + self.want.restart_timeout,
+            settle_by=start + tuning.call_timeout + self.want.restart_timeout + tuning.settle_grace,
             answer=answer,
         )
         return self.seeing(operation=replace(operation, **changes)).kept()
@@ -280,7 +281,12 @@ class Look:
 
     def with_account(self, *, secret: AccountSecret | None = None, registered_at: datetime | None = None, **changes: Any) -> Look:
         """A real account, with a Secret that is fit unless ``changes`` say otherwise."""
-        fit = AccountSecret(has_certificate=True, well_formed=True, fingerprint=FINGERPRINT, expires_at=self.see.now + timedelta(days=300))
+        fit = AccountSecret(
+            version="70",
+            has_certificate=True,
+            certificate=CertificateFacts(fingerprint=FINGERPRINT),
+            expires_at=self.see.now + timedelta(days=300),
+        )
         account = Account(country_code="1", phone_number="6315550000", secret_name="acme-account", registered_at=registered_at)
         return self.wanting(account=account).seeing(account=replace(secret or fit, **changes))
 

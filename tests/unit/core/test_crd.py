@@ -12,9 +12,10 @@ import pytest
 import yaml
 
 from whatsapp_operator.core import rules, status
-from whatsapp_operator.core.model import SHARD_COUNTS, Answer, Desired, HandoverTimes
+from whatsapp_operator.core.certificate import CertificateFacts
+from whatsapp_operator.core.model import SHARD_COUNTS, Answer, Desired, HandoverTimes, Refusal
 
-from .looks import FINGERPRINT, Look
+from .looks import FINGERPRINT, NOW, Look
 from .test_status import EVERYTHING, WORDS, handed_over
 from .witnesses import growing
 
@@ -26,6 +27,16 @@ STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
 
 # Each field of spec, and where the core has it.
 SPEC_FIELDS = {
+    "client.adminSecretRef.name": "admin_secret",
+    "reshard.drift": "repairs_drift",
+    "reshard.restartTimeoutSeconds": "restart_timeout",
+    "reshard.windows[].durationMinutes": "windows",
+    "reshard.windows[].name": "windows",
+    "reshard.windows[].schedule": "windows",
+    "reshard.windows[].timeZone": "windows",
+    "webapp.tls.secretRef.name": "tls",
+    "webapp.tls.serverName": "tls",
+    "webapp.tls.verification": "tls",
     "shards": "shards",
     "spares": "spares",
     "paused": "paused",
@@ -42,7 +53,18 @@ SPEC_FIELDS = {
     "webapp.replicas": "webapps",
     "failover.mode": "manual",
 }
-NOT_OF_SPEC = {"key", "uid", "generation", "switchovers", "switchover_text", "switchover_problem", "deleting", "image", "tuning"}
+NOT_OF_SPEC = {
+    "key",
+    "uid",
+    "generation",
+    "switchovers",
+    "switchover_text",
+    "switchover_problem",
+    "deleting",
+    "image",
+    "tuning",
+    "reshard_now",
+}
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -68,10 +90,12 @@ def written(value: Any, path: str = "") -> Iterator[str]:
         yield path
 
 
+READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", verified_name="Acme", issued_at=NOW)
 REPORTS: list[Look] = [
     *EVERYTHING.values(),
     handed_over().seeing(handover_times={"100-moved": HandoverTimes(commit=38, serve=55)}),
-    growing().with_account().calling(4, Answer.REFUSED, fingerprint=FINGERPRINT),
+    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT),
+    growing().with_account(certificate=READ),
 ]
 
 

@@ -51,7 +51,7 @@ def test_names_are_those_of_the_design() -> None:
 def test_the_longest_name_still_makes_legal_names() -> None:
     name = "a" * 40
 
-    assert max(len(one(name)) for one in (manifests.coreapp_name, manifests.simulator_name, manifests.tls_secret_name)) <= 52
+    assert max(len(one(name)) for one in (manifests.coreapp_name, manifests.simulator_name, manifests.webapp_name)) <= 52
     assert len(manifests.shard_name(name, 31)) <= 63
 
 

@@ -10,6 +10,7 @@ from typing import TypeVar
 import pytest
 
 from whatsapp_operator.core import manifests, rules
+from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.model import (
     AccountSecret,
     Anchor,
@@ -27,6 +28,7 @@ from whatsapp_operator.core.model import (
     Login,
     Plan,
     Ref,
+    Refusal,
     Relabel,
     Report,
     Say,
@@ -383,13 +385,14 @@ def test_ServerBusy_tries_again_after_a_pause_that_doubles() -> None:
     one = growing().noted(4, Answer.BUSY, attempts=3)
 
     assert one.row() == "ServerBusy"
-    assert one.later(6.5).row() == "ServerBusy"
-    operation = only(one.later(7.5).plan(), SetShards).operation
+    # 8 s, give or take a fifth
+    assert one.later(6.3).row() == "ServerBusy"
+    operation = only(one.later(9.7).plan(), SetShards).operation
     assert (operation.attempts, operation.answer) == (4, Answer.NONE)
 
 
 def test_ServerBusy_never_pauses_longer_than_a_minute() -> None:
-    assert growing().noted(4, Answer.BUSY, attempts=500).later(60).row() == "SettingShards"
+    assert growing().noted(4, Answer.BUSY, attempts=500).later(72).row() == "SettingShards"
 
 
 def test_ServerBusy_forgets_a_call_that_nobody_wants_any_more() -> None:
@@ -593,7 +596,7 @@ def test_objection_never_delays_a_failover(name: str) -> None:
 
 
 def test_Banned_is_kept() -> None:
-    plan = growing().calling(4, Answer.REFUSED, banned=True).plan()
+    plan = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED).plan()
 
     assert (plan.verdict.row, plan.banned, plan.operation) == ("Banned", True, None)
 
@@ -637,7 +640,7 @@ def test_CertificateMissing_is_not_said_while_the_Secret_could_not_be_read_yet()
 
 
 def test_CertificateMalformed_comes_before_an_unknown_expiry() -> None:
-    assert growing().with_account(well_formed=False, expires_at=None).row() == "CertificateMalformed"
+    assert growing().with_account(certificate=None, expires_at=None).row() == "CertificateMalformed"
 
 
 def test_CertificateExpiryUnknown_is_not_said_when_it_is_known() -> None:
@@ -650,11 +653,11 @@ def test_CertificateExpired_keeps_a_margin() -> None:
 
 
 def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
     assert (plan.verdict.row, plan.refused_fingerprint, plan.operation) == ("CertificateRefused", FINGERPRINT, None)
-    later = growing().with_account(fingerprint="cd" * 32).seeing(refused_fingerprint=plan.refused_fingerprint)
+    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=plan.refused_fingerprint)
     assert later.row() == "SettingShards"
 
 

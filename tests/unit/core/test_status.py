@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from whatsapp_operator.core import status
-from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Report
+from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Refusal, Report
 from whatsapp_operator.core.status import Condition
 
 from .laws import looks
@@ -44,7 +44,13 @@ STALLED = {
     "Banned",
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.
-UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {"SecretMissing", "RegistrationTooOld", "PinMalformed", "Banned"}
+UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {
+    "SecretMissing",
+    "RegistrationTooOld",
+    "PinMalformed",
+    "PinRefused",
+    "Banned",
+}
 WORDS: dict[tuple[str, str], set[str]] = {
     ("Ready", "True"): {"Serving"},
     ("Ready", "False"): {
@@ -431,7 +437,7 @@ def test_shards_are_absent_while_unknown() -> None:
 
 
 def test_a_refused_fingerprint_is_kept() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
 
     assert one.report()["certificate"]["refusedFingerprint"] == FINGERPRINT
     assert one.report()["certificate"]["expiresAt"].endswith("Z")
@@ -472,5 +478,5 @@ def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
 def test_a_failover_is_told_before_it_is_done() -> None:
     one = look().settled().with_holder(0, terminated=True)
 
-    (said,) = status.plan_events(one.see, one.plan())
+    (said,) = status.plan_events(one.see, one.plan(), told_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."

@@ -6,8 +6,12 @@ from collections.abc import Mapping
 from datetime import timedelta
 
 from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover
+from whatsapp_operator.core.windows import Window
 
 from .looks import FINGERPRINT, NOW, Look, look
+
+NIGHT = Window(name="night", schedule=f"0 {(NOW.hour + 12) % 24} * * *", duration=timedelta(hours=1))
+"""Shut at NOW."""
 
 
 def growing() -> Look:
@@ -49,9 +53,12 @@ WITNESSES: Mapping[str, Look] = {
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),
-    "CertificateMalformed": growing().with_account(well_formed=False),
+    "CertificateMalformed": growing().with_account(certificate=None),
     "CertificateExpiryUnknown": growing().with_account(expires_at=None),
     "CertificateExpired": growing().with_account(expires_at=NOW - timedelta(seconds=1)),
+    "PinRefused": growing().with_account().seeing(refused_pin_version="70"),
+    "WindowInvalid": growing().wanting(windows=(Window(name="night", schedule="61 3 * * *", duration=timedelta(hours=1)),)),
+    "WindowClosed": growing().wanting(windows=(NIGHT,)),
     "CertificateRefused": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
     "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
     "SettingShards": growing(),

@@ -1,0 +1,469 @@
+"""What happens in the cases of Set Shards, one function each; each leaves the cluster on its way to rest."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import Awaitable, Callable
+from datetime import datetime
+from typing import Any
+
+from wabiz_sim.certificate import decode, fingerprint, read
+
+from .set_shards_stage import LONG, SECRET, SETTLES, Scene
+
+Act = Callable[[Scene], Awaitable[None]]
+PIN = "739184"
+NOW = "multiconnect.dev/reshard-now"
+
+
+# --- answers
+
+
+def answered(**fault: Any) -> Act:
+    """The first call is answered so."""
+
+    async def act(s: Scene) -> None:
+        if fault:
+            await s.go_wrong(**fault)
+        await s.resize()
+
+    return act
+
+
+def unanswered(*, again: bool = False, **fault: Any) -> Act:
+    """The first call gets no clear answer; ``again``: it was not applied, and so comes a second time, but not before it is settled."""
+
+    async def act(s: Scene) -> None:
+        await s.go_wrong(**fault)
+        await s.resize()
+        await s.until_made()
+        await s.until(lambda _: s.status().get("operation", {}).get("answer") == "Unknown" or s.is_at_rest(), "AnswerUnknown")
+        if again:
+            first, second = await s.until_made(2)
+            assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+
+    return act
+
+
+def seconds_between(earlier: str, later: str) -> float:
+    """Seconds from one RFC 3339 time to another."""
+    return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+async def token_expired(s: Scene) -> None:
+    """The token is void when the call is due."""
+    await s.stand_in("tokens", expire=True)
+    await s.resize()
+
+
+# --- preflight
+
+
+def spoiled(word: str, **changes: str | None) -> Act:
+    """The account's Secret is as it should not be; nothing is sent until it is put right."""
+
+    async def act(s: Scene) -> None:
+        await s.put_account(**changes)
+        await s.resize()
+        assert SECRET in await s.word("Stalled", word)
+        assert s.reason("CertificateFit") == word
+        assert await s.made() == []
+        await s.put_account()
+
+    return act
+
+
+def expires_soon(certificate: str, expires_at: str) -> Act:
+    """The certificate may still be sent, and a person is told."""
+
+    async def act(s: Scene) -> None:
+        await s.put_account(certificate=certificate, expiresAt=expires_at)
+        await s.word("CertificateFit", "CertificateExpiresSoon")
+        await s.resize()
+        await s.rest()
+        await s.put_account()
+
+    return act
+
+
+async def secret_missing(s: Scene) -> None:
+    """There is no Secret of the account, until there is."""
+    await s.kubectl("delete", "secret", SECRET)
+    await s.resize()
+    assert SECRET in await s.word("Stalled", "SecretMissing")
+    assert s.reason("CertificateFit") == "SecretMissing"
+    assert await s.made() == []
+    await s.put_account()
+
+
+async def shows_facts_only(s: Scene) -> None:
+    """The status says what is known of the certificate, and nobody says what is in it."""
+    # The Secret is read again within seconds; until then the facts may be those of the one before.
+    await s.until(lambda _: s.status().get("certificate", {}).get("fingerprint") == fingerprint(s.right), "the fingerprint")
+    shown, known = s.status()["certificate"], read(s.right)
+    assert shown["expiresAt"] == "2040-01-01T00:00:00Z"
+    assert (shown["serial"], shown["verifiedName"]) == (str(known.serial), known.verified_name)
+    assert known.issued_at is not None
+    assert shown["issuedAt"] == f"{known.issued_at:%Y-%m-%dT%H:%M:%SZ}"
+    assert s.seen.condition(s.namespace, "acme", "CertificateFit")["status"] == "True"
+    told = json.dumps([s.cluster(), await s.events()]) + s.house.operator_log()
+    blob = decode(s.right)
+    for spelled in (s.right, s.right[:40], blob.hex(), blob[-64:].hex(), base64.b64encode(blob[-30:]).decode()):
+        assert spelled not in told
+
+
+async def refused_then_put_right(s: Scene) -> None:
+    """The certificate is a wrong one: said, not sent again although the Secret changes elsewhere, and right again with the right one."""
+    good = await _refused(s)
+    await _changed_elsewhere(s)
+    assert len(await s.made()) == 1
+    s.right = good
+    await s.put_account()
+
+
+async def refused_over_a_restart(s: Scene) -> None:
+    """As before, and the next operator does not send it either."""
+    good = await _refused(s)
+    await s.kill_leader()
+    await _changed_elsewhere(s)
+    await s.word("Stalled", "CertificateRefused")
+    assert len(await s.made()) == 1
+    s.right = good
+    await s.put_account()
+
+
+async def _refused(s: Scene) -> str:
+    good, old = s.new_certificate(), fingerprint(s.right)
+    await s.stand_in("certificate", fingerprint=fingerprint(good))
+    await s.resize()
+    message = await s.word("Stalled", "CertificateRefused")
+    assert old[:12] in message
+    assert SECRET in message
+    assert s.reason("Ready") == s.reason("CertificateFit") == "CertificateRefused"
+    assert s.status()["certificate"]["refusedFingerprint"] == old
+    return good
+
+
+async def _changed_elsewhere(s: Scene) -> None:
+    """The Secret changes but for its certificate, and the operator has seen it."""
+    await s.put_account(expiresAt="2039-01-01T00:00:00Z")
+    await s.until(lambda _: s.status()["certificate"].get("expiresAt") == "2039-01-01T00:00:00Z", "the new expiresAt")
+
+
+def pin(sent: str | None) -> Act:
+    """Two-step verification with another PIN than the one that is sent."""
+
+    async def act(s: Scene) -> None:
+        await s.stand_in("pin", pin=PIN)
+        await s.put_account(pin=sent)
+        await s.resize()
+        assert SECRET in await s.word("Stalled", "PinRefused")
+        assert len(await s.made()) == 1
+        await s.put_account(pin=PIN)
+        await s.rest()
+        await _without_pin(s)
+
+    return act
+
+
+async def pin_malformed(s: Scene) -> None:
+    """A PIN that is none is not even sent."""
+    await s.stand_in("pin", pin=PIN)
+    await spoiled("PinMalformed", pin="73918")(s)
+    await s.put_account(pin=PIN)
+    await s.rest()
+    await _without_pin(s)
+
+
+async def _without_pin(s: Scene) -> None:
+    told = json.dumps([s.cluster(), await s.events()])
+    assert PIN not in told
+    await s.stand_in("pin", pin=None)
+    await s.put_account()
+
+
+async def registered_lately(s: Scene) -> None:
+    """Within seven days of registration it goes without a certificate."""
+    assert s.reason("CertificateFit") == "Fit"
+    await s.resize()
+    assert (await s.until_made())[0]["certificate"] is None
+
+
+async def registered_long_ago(s: Scene) -> None:
+    """Later it does not, until there is a certificate."""
+    await s.resize()
+    await s.word("Stalled", "RegistrationTooOld")
+    assert await s.made() == []
+    await s.put_account()
+    await s.event("RegistrationTooOld")
+    await s.patch(account={"secretRef": {"name": SECRET}})
+    await s.rest()
+    assert not await s.events("SecretMissing"), "a Secret that was not looked for yet is not missing"
+
+
+async def too_few_coreapps(s: Scene) -> None:
+    """The pods are not there; the call waits for as many as there are to be shards."""
+    await _allow_pods(s, 4)
+    await s.resize(4)
+    assert "2 of 5 Coreapps are ready" in await s.word("Reconciling", "AwaitingCoreapps")
+    assert await s.made() == []
+    await s.kubectl("delete", "resourcequota", "few")
+    assert (await s.until_made())[0]["coreapps"] == 5
+
+
+async def without_spares(s: Scene) -> None:
+    """Enough for the shards, but the spares do not come: after the time for a restart it goes without them."""
+    await _allow_pods(s, 4)
+    await s.resize(2)
+    await s.word("Reconciling", "AwaitingCoreapps")
+    assert (await s.until_made())[0]["coreapps"] == 2
+    await s.kubectl("delete", "resourcequota", "few")
+
+
+async def taken_back_before_ready(s: Scene) -> None:
+    """The user thinks better of it while pods are awaited: nothing is sent."""
+    await _allow_pods(s, 4)
+    await s.resize(4)
+    await s.word("Reconciling", "AwaitingCoreapps")
+    await s.resize(s.a)
+    await s.rest()
+    await s.kubectl("delete", "resourcequota", "few")
+
+
+async def _allow_pods(s: Scene, count: int) -> None:
+    quota = {"apiVersion": "v1", "kind": "ResourceQuota", "metadata": {"name": "few"}, "spec": {"hard": {"pods": str(count)}}}
+    await s.kubectl("create", "-f", "-", input=json.dumps(quota))
+    await _until_kubectl(s, "jsonpath={.status.hard.pods}", str(count), "resourcequota", "few")
+
+
+async def _until_kubectl(s: Scene, output: str, wanted: str, *what: str) -> None:
+    deadline = time.monotonic() + LONG
+    while (got := await s.kubectl("get", *what, "-o", output)) != wanted:
+        assert time.monotonic() < deadline, f"{what} shows {got!r} instead of {wanted!r}"
+        await asyncio.sleep(0.1)
+
+
+async def webapp_down(s: Scene) -> None:
+    """The Webapp hangs; the pods are scaled, the call waits."""
+    webapp = s.pods("webapp")[0]["metadata"]["name"]
+    async with s.control() as control:
+        await control.hang(s.namespace, webapp)
+    await s.word("Ready", "WebappDown")
+    await s.resize()
+    await s.until(lambda _: s.status().get("observedGeneration") == s.cluster()["metadata"]["generation"], "the wish was seen")
+    assert await s.made() == []
+    async with s.control() as control:
+        await control.resume(s.namespace, webapp)
+
+
+# --- drift
+
+
+def drifts(shards: int | None = None) -> Act:
+    """Somebody else sets the shards; with ``drift: Repair`` it is undone."""
+
+    async def act(s: Scene) -> None:
+        await s.patch(reshard={"drift": "Repair"})
+        await s.rest()
+        await s.stand_in("shards", n=s.b if shards is None else shards)
+        await s.until_made()
+        await s.rest()
+        await s.patch(reshard={"drift": "Report"})
+
+    return act
+
+
+async def _drift_found(s: Scene) -> None:
+    await s.stand_in("shards", n=s.b)
+    message = await s.word("Stalled", "DriftFound")
+    assert f"from {s.a} to {s.b}" in message
+    assert await s.made() == []
+
+
+async def drift_adopted(s: Scene) -> None:
+    """The user takes over what somebody else has set: GET is equal, nothing is sent."""
+    await _drift_found(s)
+    await s.resize()
+
+
+async def drift_repaired_later(s: Scene) -> None:
+    """The user has it undone."""
+    await _drift_found(s)
+    await s.patch(reshard={"drift": "Repair"})
+    await s.until_made()
+    await s.rest()
+    await s.patch(reshard={"drift": "Report"})
+
+
+# --- windows
+
+SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
+OPEN = {"name": "always", "schedule": "* * * * *", "durationMinutes": 5}
+
+
+async def window_shut(s: Scene) -> None:
+    """The call waits; pods and failovers do not; an annotation for another count means nothing, the one for this count lets it go."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize(2)
+    message = await s.word("Reconciling", "WindowClosed")
+    assert "2028-02-29T00:00:00Z" in message
+    assert s.status()["nextWindowAt"] == "2028-02-29T00:00:00Z"
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    await s.annotate(NOW, "4")
+    before = len(s.seen.commits)
+    await s.delete_pod(s.holder(0))
+    await s.commit(0, before)
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    assert await s.made() == []
+    await s.annotate(NOW, "2")
+    await s.rest()
+    assert "nextWindowAt" not in s.status()
+    await s.kubectl("annotate", "whatsappcluster", "acme", f"{NOW}-")
+
+
+async def window_shut_taken_back(s: Scene) -> None:
+    """The wish is gone before its window comes."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize(2)
+    await s.word("Reconciling", "WindowClosed")
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    await s.resize(1)
+
+
+async def window_opens(s: Scene) -> None:
+    """A window that is open is added to the one that is shut."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize()
+    await s.word("Reconciling", "WindowClosed")
+    assert await s.made() == []
+    await s.patch(reshard={"windows": [SHUT, OPEN]})
+
+
+async def window_open(s: Scene) -> None:
+    """A window is open."""
+    first = len(s.recorder.words)
+    await s.patch(reshard={"windows": [SHUT, OPEN]})
+    await s.resize()
+    await s.rest()
+    assert "Reconciling/WindowClosed" not in s.recorder.words[first:]
+
+
+def window_invalid(says: str, **wrong: str) -> Act:
+    """A window that means nothing."""
+
+    async def act(s: Scene) -> None:
+        await s.patch(reshard={"windows": [{**OPEN, **wrong}]})
+        await s.resize()
+        assert says in await s.word("Stalled", "WindowInvalid")
+        assert await s.made() == []
+        await s.patch(reshard={"windows": [OPEN]})
+
+    return act
+
+
+# --- another mind
+
+
+async def taken_back_while_busy(s: Scene) -> None:
+    """The server is busy; before it is not, the wish is gone."""
+    await s.go_wrong(fault="busy", count=1000)
+    await s.resize()
+    await s.until_made(2)
+    await s.resize(s.a)
+
+
+async def taken_back_in_flight(s: Scene) -> None:
+    """The call is under way: its end is seen, then comes the way back."""
+    await s.go_wrong(fault="slow", seconds=1.5)
+    await s.resize()
+    await s.until_made()
+    await s.resize(s.a)
+    await s.until_made(2)
+
+
+async def taken_back_in_the_restart(s: Scene) -> None:
+    """The Coreapps restart."""
+    await s.fault(call="restart", fault="slow", count=3, seconds=2)
+    await s.resize()
+    await s.word("Reconciling", "Restarting")
+    await s.resize(s.a)
+    await s.until_made(2)
+
+
+async def taken_back_while_unknown(s: Scene) -> None:
+    """Nobody knows whether the call was taken; it was not."""
+    await s.go_wrong(fault="timeout")
+    await s.resize()
+    await s.until_made()
+    await s.resize(s.a)
+
+
+async def taken_back_while_unknown_and_late(s: Scene) -> None:
+    """Nobody knows whether the call was taken; it is, seconds later."""
+    await s.go_wrong(fault="late", seconds=3)
+    await s.resize()
+    await s.until_made()
+    await s.resize(s.a)
+    await s.until_made(2)
+
+
+async def edited_often(s: Scene) -> None:
+    """Several wishes in a row."""
+    for shards in (4, 8, 2):
+        await s.resize(shards)
+
+
+# --- the restart
+
+
+async def deleted_in_the_restart(s: Scene) -> None:
+    """A holder's pod is deleted while all restart: that is no part of the restart, it is replaced before the others are back."""
+    await s.fault(call="restart", fault="slow", count=20, seconds=7)
+    await s.resize()
+    await s.word("Reconciling", "Restarting")
+    before, holder = len(s.seen.commits), s.holder(0)
+    uid = s.uid(holder)
+    await s.delete_pod(holder)
+    commit = await s.commit(0, before)
+    assert commit.holder_uid != uid
+    assert "operation" in s.status()
+    await s.rest()
+    moved = next(one for one in s.status()["recentHandovers"] if one["shard"] == 0)
+    assert moved["evidence"] == "PodDeleted"
+
+
+async def never_back(s: Scene) -> None:
+    """A Coreapp does not come back in time: it is named, and its shard moves."""
+    late = s.holder(0)
+    await s.fault(call="restart", fault="slow", pod=late, seconds=20)
+    await s.resize()
+    message = await s.word("Reconciling", "RestartOverdue")
+    assert late in message
+    await s.until(lambda _: s.holder(0) not in {"", late} if 0 in s.seen.holders(s.namespace, "acme") else False, "another holder")
+
+
+async def packed_low(s: Scene) -> None:
+    """A failover moved a holder up; it is moved down before its pod goes."""
+    for _ in range(3):
+        if s.holder(0) == "acme-coreapp-2":
+            break
+        before = len(s.seen.commits)
+        await s.delete_pod(s.holder(0))
+        await s.commit(0, before)
+        await s.rest()
+    assert s.holder(0) == "acme-coreapp-2"
+    seen: list[tuple[int, str]] = []
+
+    def watch(_: object) -> bool:
+        seen.append((s.replicas(), s.seen.holders(s.namespace, "acme").get(0, "")))
+        return s.status().get("shards") == 1 and s.is_at_rest()
+
+    await s.resize(1)
+    await s.until(watch, "one shard at rest")
+    low = {"acme-coreapp-0", "acme-coreapp-1"}
+    assert {holder for replicas, holder in seen if replicas == 2} <= low
+    packed = s.status()["recentHandovers"][0]
+    assert (packed["kind"], packed["evidence"], packed["from"], packed["to"] in low) == ("Switchover", "PackedLow", "acme-coreapp-2", True)

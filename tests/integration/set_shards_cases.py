@@ -1,0 +1,343 @@
+"""THE table of what may happen around Set Shards: who answers how, what is put right, what is seen, and how it ends.
+
+``act`` does what happens; how, is in ``set_shards_acts``. The fields are explained at ``Case``.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from wabiz_sim.certificate import make
+
+from . import set_shards_acts as acts
+from . import set_shards_crashes as crashes
+from . import set_shards_entries as entries
+from .set_shards_acts import answered, spoiled, unanswered
+from .set_shards_stage import Case, Lane
+
+NUMBER = {"countryCode": "1", "phoneNumber": "6315550000"}
+
+
+def _registered(days: float) -> dict[str, object]:
+    return {"account": {**NUMBER, "registeredAt": f"{datetime.now(UTC) - timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"}}
+
+
+def _with_login() -> dict[str, object]:
+    client = {"type": "Simulator", "simulator": {"restartSeconds": 0}, "adminSecretRef": {"name": entries.LOGIN}}
+    return {"client": client}
+
+
+def _in(days: float) -> str:
+    return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
+
+
+def _certificate(days: float) -> str:
+    """A certificate that says itself when it expires, as the stand-in reads it."""
+    at = datetime.now(UTC)
+    return make("Acme", 66, at - timedelta(days=300), at + timedelta(days=days))
+
+
+LANES = (
+    Lane(name="answers"),
+    Lane(name="unknown-a"),
+    Lane(name="unknown-b"),
+    Lane(name="unknown-c"),
+    Lane(name="certificate", secret=True),
+    Lane(name="expiry", secret=True),
+    Lane(name="pin", secret=True),
+    Lane(name="young", spec=_registered(6)),
+    Lane(name="old", spec=_registered(8)),
+    Lane(name="scarce"),
+    Lane(name="down"),
+    Lane(name="drift"),
+    Lane(name="windows"),
+    Lane(name="mind"),
+    Lane(name="mind-unknown"),
+    Lane(name="restart"),
+    Lane(name="pack"),
+    Lane(name="login", before=entries.put_login, spec=_with_login()),
+    Lane(name="login-late", late=True, spec=_with_login()),
+    Lane(name="tls", before=entries.put_tls, spec={"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}),
+    Lane(name="crash-a", own_operator=True),
+    Lane(name="crash-b", own_operator=True),
+    Lane(name="crash-c", own_operator=True, secret=True),
+    Lane(name="crash-d", own_operator=True),
+)
+
+SENT, DONE = "SetShardsSent", "SetShardsDone"
+ONCE = ("A>B 201",)
+
+CASES = (
+    # --- what the client answers
+    Case(name="accepted", lane="answers", act=answered(), calls=ONCE, restarts=1, events=(SENT, DONE)),
+    Case(
+        name="busy-once",
+        lane="answers",
+        act=answered(fault="busy"),
+        calls=("A>B 403", "A>B 201"),
+        restarts=1,
+        events=(SENT, "ServerBusy", DONE),
+    ),
+    Case(
+        name="busy-three-times",
+        lane="answers",
+        act=answered(fault="busy", count=3),
+        calls=("A>B 403", "A>B 403", "A>B 403", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/ServerBusy", "Reconciling/Settled"),
+        events=("ServerBusy", DONE),
+    ),
+    Case(
+        name="busy-six-times-tells-a-person",
+        lane="answers",
+        act=answered(fault="busy", count=6),
+        calls=(*["A>B 403"] * 6, "A>B 201"),
+        restarts=1,
+        words=("Reconciling/ServerBusy", "Reconciling/Settled"),
+        events=("ServerBusy", "!ServerBusy", DONE),
+    ),
+    Case(name="slow", lane="answers", act=answered(fault="slow", seconds=1), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)),
+    Case(
+        name="other-400-without-a-certificate",
+        lane="answers",
+        act=answered(fault="error", status=400, code=1009),
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+    ),
+    Case(name="expired-token", lane="answers", act=acts.token_expired, calls=ONCE, restarts=1),
+    # --- no clear answer: only GET
+    Case(
+        name="error-applied",
+        lane="unknown-a",
+        act=unanswered(fault="error", applies=True),
+        calls=("A>B 500",),
+        restarts=1,
+    ),
+    Case(name="timeout-applied", lane="unknown-a", act=unanswered(fault="timeout", applies=True), calls=("A>B 500",), restarts=1),
+    Case(name="reset-applied", lane="unknown-a", act=unanswered(fault="reset", applies=True), calls=("A>B 500",), restarts=1),
+    Case(name="garbage-applied", lane="unknown-a", act=unanswered(fault="garbage", applies=True), calls=("A>B 200",), restarts=1),
+    Case(
+        name="late-success",
+        lane="unknown-a",
+        act=unanswered(fault="late", seconds=3),
+        calls=("A>B 500",),
+        restarts=1,
+        words=("Reconciling/AnswerUnknown", "Reconciling/Settled"),
+        events=("!AnswerUnknown", DONE),
+    ),
+    Case(
+        name="error-not-applied",
+        lane="unknown-a",
+        act=unanswered(again=True, fault="error", status=503),
+        calls=("A>B 503", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/AnswerUnknown",),
+        events=("!AnswerUnknown", DONE),
+    ),
+    Case(
+        name="timeout-not-applied",
+        lane="unknown-b",
+        act=unanswered(again=True, fault="timeout"),
+        calls=("A>B 500", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/AnswerUnknown",),
+    ),
+    Case(
+        name="reset-not-applied",
+        lane="unknown-b",
+        act=unanswered(again=True, fault="reset"),
+        calls=("A>B 500", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/AnswerUnknown",),
+    ),
+    Case(
+        name="garbage-not-applied",
+        lane="unknown-c",
+        act=unanswered(again=True, fault="garbage"),
+        calls=("A>B 200", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/AnswerUnknown",),
+    ),
+    # --- preflight: certificate and PIN
+    Case(name="certificate-shown-by-its-facts", lane="certificate", act=acts.shows_facts_only, end="A"),
+    Case(
+        name="certificate-refused-then-put-right",
+        lane="certificate",
+        act=acts.refused_then_put_right,
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+        words=("Stalled/CertificateRefused", "Ready/Serving"),
+        events=("!CertificateRefused", DONE),
+    ),
+    Case(name="account-secret-missing", lane="certificate", act=acts.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)),
+    Case(name="certificate-missing", lane="certificate", act=spoiled("CertificateMissing", certificate=None), calls=ONCE, restarts=1),
+    Case(
+        name="certificate-not-base64",
+        lane="certificate",
+        act=spoiled("CertificateMalformed", certificate="not base64 at all!"),
+        calls=ONCE,
+        restarts=1,
+    ),
+    Case(name="no-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt=None), calls=ONCE, restarts=1),
+    Case(
+        name="unreadable-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1
+    ),
+    Case(
+        name="expired-is-never-sent",
+        lane="expiry",
+        act=spoiled("CertificateExpired", certificate=_certificate(-1), expiresAt=_in(-1)),
+        calls=ONCE,
+        restarts=1,
+        events=("!CertificateExpired",),
+    ),
+    Case(
+        name="expires-within-a-day",
+        lane="expiry",
+        act=spoiled("CertificateExpired", certificate=_certificate(0.9), expiresAt=_in(0.9)),
+        calls=ONCE,
+        restarts=1,
+    ),
+    Case(name="expires-in-two-days", lane="expiry", act=acts.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
+    Case(
+        name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRefused", DONE)
+    ),
+    Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRefused",)),
+    Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
+    Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
+    Case(name="registered-before-that", lane="old", act=acts.registered_long_ago, calls=ONCE, restarts=1, words=("Stalled/RegistrationTooOld",)),
+    # --- preflight: who is there
+    Case(
+        name="too-few-coreapps", lane="scarce", start=1, act=acts.too_few_coreapps, calls=("A>4 201",), restarts=1, end="4", events=(DONE,)
+    ),
+    Case(name="without-spares", lane="scarce", start=1, act=acts.without_spares, calls=ONCE, restarts=1),
+    Case(name="webapp-down", lane="down", start=1, act=acts.webapp_down, calls=ONCE, restarts=1, words=("Ready/WebappDown", "Ready/Serving")),
+    # --- drift
+    Case(name="drift-adopted", lane="drift", act=acts.drift_adopted, restarts=1, events=("!DriftFound",)),
+    Case(name="drift-reported-then-repaired", lane="drift", act=acts.drift_repaired_later, calls=("B>A 201",), restarts=2, end="A"),
+    Case(name="drift-repaired-down", lane="drift", start=1, act=acts.drifts(2), calls=("2>1 201",), restarts=2, end="1"),
+    Case(name="drift-beyond-the-pods", lane="drift", start=1, act=acts.drifts(8), calls=("8>1 201",), restarts=2, end="1"),
+    Case(name="drift-repaired-up", lane="drift", start=2, act=acts.drifts(1), calls=("1>2 201",), restarts=2, end="2"),
+    # --- windows
+    Case(
+        name="window-shut-then-reshard-now",
+        lane="windows",
+        start=1,
+        act=acts.window_shut,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/WindowClosed", "Reconciling/Settled"),
+        events=("WindowClosed", SENT, DONE),
+    ),
+    Case(name="window-shut-then-taken-back", lane="windows", start=1, act=acts.window_shut_taken_back, end="A"),
+    Case(name="window-opens", lane="windows", act=acts.window_opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
+    Case(name="window-open", lane="windows", act=acts.window_open, calls=ONCE, restarts=1),
+    Case(
+        name="window-with-invalid-cron",
+        lane="windows",
+        act=acts.window_invalid("61 * * * *", schedule="61 * * * *"),
+        calls=ONCE,
+        restarts=1,
+        events=("!WindowInvalid",),
+    ),
+    Case(
+        name="window-with-invalid-time-zone",
+        lane="windows",
+        act=acts.window_invalid("Mars/Olympus", timeZone="Mars/Olympus"),
+        calls=ONCE,
+        restarts=1,
+        events=("!WindowInvalid",),
+    ),
+    # --- another mind
+    Case(name="taken-back-before-ready", lane="mind", start=1, act=acts.taken_back_before_ready, end="A"),
+    Case(name="taken-back-while-busy", lane="mind", act=acts.taken_back_while_busy, calls=("A>B 403+",), end="A"),
+    Case(name="taken-back-in-flight", lane="mind", act=acts.taken_back_in_flight, calls=("A>B 201", "B>A 201"), restarts=2, end="A"),
+    Case(
+        name="taken-back-in-the-restart", lane="mind", act=acts.taken_back_in_the_restart, calls=("A>B 201", "B>A 201"), restarts=2, end="A"
+    ),
+    Case(name="edited-often", lane="mind", start=1, act=acts.edited_often, calls=ONCE, restarts=1, end="2"),
+    Case(name="taken-back-while-unknown", lane="mind-unknown", act=acts.taken_back_while_unknown, calls=("A>B 500",), end="A"),
+    Case(
+        name="taken-back-while-unknown-and-late",
+        lane="mind-unknown",
+        act=acts.taken_back_while_unknown_and_late,
+        calls=("A>B 500", "B>A 201"),
+        restarts=2,
+        end="A",
+    ),
+    # --- the restart
+    Case(
+        name="pod-deleted-in-the-restart",
+        lane="restart",
+        act=acts.deleted_in_the_restart,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/Restarting",),
+        events=(DONE,),
+    ),
+    Case(
+        name="a-coreapp-never-back",
+        lane="restart",
+        act=acts.never_back,
+        calls=ONCE,
+        restarts=1,
+        words=("Reconciling/Restarting", "Reconciling/RestartOverdue", "Reconciling/Settled"),
+        events=("!RestartOverdue",),
+    ),
+    Case(name="packed-low-before-pods-go", lane="pack", start=2, act=acts.packed_low, calls=ONCE, restarts=1, events=("ScalingDown",)),
+    # --- the way in
+    Case(name="own-admin-secret", lane="login", act=entries.own_password, calls=ONCE, restarts=1),
+    Case(
+        name="wrong-password",
+        lane="login",
+        act=entries.wrong_password,
+        calls=ONCE,
+        restarts=1,
+        words=("Stalled/LoginRefused", "Stalled/Settled"),
+        events=("!LoginRefused",),
+    ),
+    Case(name="admin-secret-missing", lane="login", act=entries.login_missing, calls=ONCE, restarts=1, words=("Stalled/SecretMissing",)),
+    Case(name="admin-secret-without-password", lane="login", act=entries.login_without_password, calls=ONCE, restarts=1),
+    Case(name="first-login-again", lane="login", act=entries.first_login_again, calls=ONCE, restarts=1),
+    Case(
+        name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"
+    ),
+    Case(name="own-authority", lane="tls", act=entries.own_authority, calls=ONCE, restarts=1),
+    Case(
+        name="wrong-authority",
+        lane="tls",
+        act=entries.wrong_authority,
+        calls=ONCE,
+        restarts=1,
+        words=("Ready/ClientSilent", "Ready/Serving"),
+        events=("!ClientSilent",),
+    ),
+    Case(name="not-verified", lane="tls", act=entries.not_verified, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
+    Case(name="wrong-server-name", lane="tls", act=entries.wrong_name, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
+    # --- the leader is gone
+    Case(name="crash-before-the-intent", lane="crash-a", start=1, act=crashes.before_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-answer", lane="crash-a", act=crashes.after_the_answer, calls=ONCE, restarts=1),
+    Case(name="crash-before-verification", lane="crash-a", act=crashes.before_verification, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-restart", lane="crash-a", act=crashes.during_the_restart, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-intent", lane="crash-b", start=1, act=crashes.after_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-call", lane="crash-b", act=crashes.during_the_call, calls=ONCE, restarts=1, events=(DONE,)),
+    Case(name="crash-twice", lane="crash-b", act=crashes.twice, calls=ONCE, restarts=1),
+    Case(
+        name="certificate-refused-over-a-restart",
+        lane="crash-c",
+        act=acts.refused_over_a_restart,
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+        words=("Stalled/CertificateRefused", "Stalled/Settled"),
+    ),
+    Case(
+        name="crash-during-a-call-in-vain", lane="crash-c", act=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1
+    ),
+    Case(name="lease-lost-in-the-call", lane="crash-d", act=crashes.lease_lost_in_the_call, calls=ONCE, restarts=1),
+    Case(
+        name="lease-lost-in-a-call-in-vain",
+        lane="crash-d",
+        act=crashes.lease_lost_in_a_call_in_vain,
+        calls=("A>B 500", "A>B 201"),
+        restarts=1,
+    ),
+)

@@ -1,0 +1,152 @@
+"""The leader dies, or loses its Lease, somewhere around Set Shards: the Coreapps are restarted exactly once all the same."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import signal
+import time
+from datetime import UTC, datetime, timedelta
+
+from .set_shards_acts import SHUT, seconds_between
+from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, Scene
+
+
+async def before_the_intent(s: Scene) -> None:
+    """The pods are scaled, nothing is noted."""
+    await s.resize(2)
+    await s.until(lambda _: s.replicas() == 3, "three Coreapps wanted")
+    await s.kill_leader()
+
+
+async def after_the_intent(s: Scene) -> None:
+    """The call is noted and was never made, which nobody can know: it is made when the note is settled, not before."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize(2)
+    await s.word("Reconciling", "WindowClosed")
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "three Coreapps")
+    await s.kill_leader(successor=False)
+    # Between the note and the call there are milliseconds: so the note is written as the dead leader would have.
+    noted = datetime.now(UTC)
+    entry = {
+        "id": "2-crash",
+        "from": 1,
+        "to": 2,
+        "leaderEpoch": 0,
+        "attempts": 1,
+        "answer": "None",
+        "startedAt": _spelled(noted),
+        "deadline": _spelled(noted + timedelta(seconds=RESTART_TIMEOUT)),
+        "settleBy": _spelled(noted + timedelta(seconds=SETTLES)),
+    }
+    body = json.dumps({"status": {"operation": entry}})
+    await s.kubectl("patch", "whatsappcluster", "acme", "--subresource=status", "--type=merge", "-p", body)
+    await s.patch(reshard={"windows": None})
+    await s.new_leader()
+    (made,) = await s.until_made()
+    assert seconds_between(noted.isoformat(), made["at"]) > SETTLES
+
+
+def _spelled(at: datetime) -> str:
+    return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
+
+
+async def during_the_call(s: Scene) -> None:
+    """The call was taken, its answer is under way."""
+    await s.go_wrong(fault="slow", seconds=1.5)
+    await s.resize()
+    await s.until_made()
+    await s.kill_leader()
+
+
+async def during_a_call_in_vain(s: Scene) -> None:
+    """The call was heard and not taken."""
+    await s.go_wrong(fault="timeout")
+    await s.resize()
+    await s.until_made()
+    await s.kill_leader()
+    first, second = await s.until_made(2)
+    assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+
+
+async def after_the_answer(s: Scene) -> None:
+    """The call was answered in this moment."""
+    await s.resize()
+    await s.until_made()
+    await s.kill_leader()
+
+
+async def before_verification(s: Scene) -> None:
+    """The call was answered; GET, which verifies, does not answer, neither to this leader nor for a while to the next."""
+    await s.go_wrong(fault="slow", seconds=1)
+    await s.resize()
+    await s.until_made()
+    await s.fault(call="get_shards", fault="error", count=1000)
+    await s.until(lambda _: s.status().get("operation", {}).get("answer") == "Accepted", "the noted answer")
+    await s.kill_leader()
+    before = await s.fired("get_shards")
+    await _until(s, "the next leader asks in vain", lambda: _more(s, before))
+    assert len(await s.made()) == 1
+    await s.fault()
+
+
+async def _more(s: Scene, before: int) -> bool:
+    return await s.fired("get_shards") > before + 1
+
+
+async def _until(s: Scene, what: str, ask: object) -> None:
+    deadline = time.monotonic() + LONG
+    while not await ask():  # type: ignore[operator]
+        assert time.monotonic() < deadline, f"{what}: {s.seen.summary()}"
+        await asyncio.sleep(0.1)
+
+
+async def during_the_restart(s: Scene) -> None:
+    """The Coreapps are away."""
+    await s.fault(call="restart", fault="slow", count=20, seconds=3)
+    await s.resize()
+    await s.word("Reconciling", "Restarting")
+    await s.kill_leader()
+
+
+async def twice(s: Scene) -> None:
+    """The leader dies in the call, and the next one when it has taken over."""
+    await s.go_wrong(fault="slow", seconds=1.5)
+    await s.fault(call="restart", fault="slow", count=20, seconds=6)
+    await s.resize()
+    await s.until_made()
+    await s.kill_leader()
+    await s.word("Reconciling", "Restarting")
+    await s.kill_leader()
+
+
+async def lease_lost_in_the_call(s: Scene) -> None:
+    """The leader is frozen in the call; another takes over; the first wakes up and sends nothing more."""
+    await s.go_wrong(fault="slow", seconds=1.5)
+    await _outlived(s, at_rest=True)
+
+
+async def lease_lost_in_a_call_in_vain(s: Scene) -> None:
+    """The same, and the call was not taken: the new leader makes it, when it is settled, and nobody else."""
+    await s.go_wrong(fault="timeout")
+    await _outlived(s, at_rest=False)
+    first, second = await s.until_made(2)
+    assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+
+
+async def _outlived(s: Scene, *, at_rest: bool) -> None:
+    """Freeze the leader while its call is under way, and wake it up when another one leads (and is done)."""
+    await s.resize()
+    await s.until_made()
+    frozen = s.operator
+    frozen.signal(signal.SIGSTOP)
+    try:
+        await s.new_leader()
+        await asyncio.to_thread(s.until_log, s.operator, "leading, epoch")
+        if at_rest:
+            await s.rest()
+        assert len(await s.made()) == 1
+    finally:
+        frozen.signal(signal.SIGCONT)
+    await asyncio.to_thread(s.until_log, frozen, "no longer leading")
+    frozen.signal(signal.SIGTERM)

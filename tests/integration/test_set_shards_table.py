@@ -1,0 +1,49 @@
+"""Set Shards cannot go wrong: each row of the table on a real API server, with the real operator."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import pytest
+
+from localkube.binaries import Binaries
+from localkube.controlplane import ControlPlane
+
+from .set_shards_cases import CASES, LANES
+from .set_shards_stage import House, Performance
+
+pytestmark = pytest.mark.integration
+ALL_SECONDS = 420.0
+"""Within so many seconds the whole table is played."""
+
+
+@pytest.fixture(scope="module")
+def performance(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
+    """All selected cases, being played."""
+    chosen = {item.callspec.params["case"] for item in request.session.items if "case" in getattr(getattr(item, "callspec", None), "params", {})}
+    cases = [case for case in CASES if case.name in chosen]
+    used = {case.lane for case in cases}
+    folder = tmp_path_factory.mktemp("set-shards")
+    plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True)
+    house = House(plane, folder, [lane for lane in LANES if lane.name in used])
+    try:
+        house.start()
+        performance = Performance(house, cases)
+        performance.start()
+        yield performance
+        performance.end()
+    finally:
+        house.close()
+        plane.stop()
+
+
+@pytest.mark.parametrize("case", [case.name for case in CASES])
+def test_set_shards(performance: Performance, case: str, record_property: pytest.FixtureRequest) -> None:
+    record_property("seconds", performance.outcomes[case].result(ALL_SECONDS))
+
+
+@pytest.mark.parametrize("lane", [lane.name for lane in LANES])
+def test_no_law_was_broken_in(performance: Performance, lane: str) -> None:
+    if lane not in performance.checks:
+        pytest.skip("no case of this lane was selected")
+    performance.checks[lane].result(ALL_SECONDS)
