@@ -403,7 +403,9 @@ def events(before: Obj, after: Obj) -> tuple[Say, ...]:
     """Return what a report says anew: each condition whose reason changed, each reason once. Pure."""
     earlier = _reasons(before)
     said: dict[str, Say] = {}
-    urgent = {one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateFit", "False")}}
+    urgent = {
+        one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateFit", "False")}
+    }
     for one in after["conditions"]:
         changed = earlier.get(one["type"]) != one["reason"] and one["reason"] not in earlier.values()
         if changed and one["reason"] not in said and one["reason"] not in {"Settled", "AsPromised", "NoSpareWanted", "Simulated", "Fit"}:
