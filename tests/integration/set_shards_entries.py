@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -9,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .set_shards_stage import Scene
+from .set_shards_acts import SHUT
+from .set_shards_stage import LONG, Scene
 
 LOGIN, TLS = "acme-login", "acme-tls"
 PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"
@@ -32,10 +34,17 @@ async def own_password(s: Scene) -> None:
 
 async def wrong_password(s: Scene) -> None:
     """The Secret's password becomes a wrong one, and the token ends: said, not sent, and right again with the right one."""
-    await s.put_secret(LOGIN, password=WRONG, initialPassword=WRONG[::-1])
-    await s.stand_in("tokens", expire=True)
+    await s.patch(reshard={"windows": [SHUT]})
     await s.resize()
+    await s.word("Reconciling", "WindowClosed")
+    await s.put_secret(LOGIN, password=WRONG, initialPassword=WRONG[::-1])
+    async with asyncio.timeout(LONG):
+        # Until the Secret is read again, the operator gets in with the password that it knows.
+        while s.reason("Stalled") != "LoginRefused":
+            await s.stand_in("tokens", expire=True)
+            await asyncio.sleep(0.2)
     assert LOGIN in await s.word("Stalled", "LoginRefused")
+    await s.patch(reshard={"windows": None})
     assert await s.made() == []
     await put_login(s)
 
@@ -89,7 +98,9 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _sign(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, host: str = "") -> x509.Certificate:
+def _sign(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, host: str = ""
+) -> x509.Certificate:
     start = datetime.now(UTC) - timedelta(minutes=5)
     builder = (
         x509.CertificateBuilder()
