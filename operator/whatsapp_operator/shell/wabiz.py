@@ -230,7 +230,8 @@ class Desk:
                 access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
             )
         except ApiError as error:
-            if error.status in {401, 403}:
+            # 400: the new password is not one that the client takes.
+            if error.status in {400, 401, 403}:
                 self._refused = (tried, self._clock.monotonic())
                 self.client = replace(self.client, login=Login.REFUSED)
             raise
