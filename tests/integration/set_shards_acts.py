@@ -126,6 +126,7 @@ async def refused_then_put_right(s: Scene) -> None:
 
 async def refused_for_something_else(s: Scene) -> None:
     """The client refuses the call with words that nobody knows: as nobody knows what they mean, just this is not sent again."""
+    await s.stand_in("certificate", fingerprint=None)
     await s.go_wrong(fault="error", status=400, code=1009)
     await s.resize()
     await s.word("Stalled", "CertificateRefused")

@@ -27,6 +27,10 @@ def _with_login() -> dict[str, object]:
     return {"client": client}
 
 
+def _with_tls() -> dict[str, object]:
+    return {"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}
+
+
 def _in(days: float) -> str:
     return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
 
@@ -58,7 +62,9 @@ LANES = (
     Lane(name="pack"),
     Lane(name="login", before=entries.put_login, spec=_with_login()),
     Lane(name="login-late", late=True, spec=_with_login()),
-    Lane(name="tls", before=entries.put_tls, spec={"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}),
+    Lane(name="login-weak", late=True, spec=_with_login()),
+    Lane(name="tls", before=entries.put_tls, spec=_with_tls()),
+    Lane(name="tls-late", late=True, spec=_with_tls()),
     Lane(name="crash-a", own_operator=True),
     Lane(name="crash-b", own_operator=True),
     Lane(name="crash-c", own_operator=True, secret=True),
@@ -330,6 +336,8 @@ CASES = (
     Case(name="admin-secret-without-password", lane="login", act=entries.login_without_password, calls=ONCE, restarts=1),
     Case(name="first-login-again", lane="login", act=entries.first_login_again, calls=ONCE, restarts=1),
     Case(name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"),
+    Case(name="weak-password-at-first", lane="login-weak", act=entries.weak_password_at_first, events=("!LoginRefused",), end="A"),
+    Case(name="wrong-authority-at-first", lane="tls-late", act=entries.wrong_authority_at_first, end="A"),
     Case(name="own-authority", lane="tls", act=entries.own_authority, calls=ONCE, restarts=1),
     Case(
         name="wrong-authority",

@@ -79,6 +79,16 @@ async def login_missing_at_first(s: Scene) -> None:
     assert not (await s.books())["password_change_required"]
 
 
+async def weak_password_at_first(s: Scene) -> None:
+    """The client does not take the password that it is to have."""
+    await s.put_secret(LOGIN, password="weak")
+    await s.open()
+    assert LOGIN in await s.word("Stalled", "LoginRefused")
+    await put_login(s)
+    await s.rest()
+    assert not (await s.books())["password_change_required"]
+
+
 async def first_login_again(s: Scene) -> None:
     """The client is back at its initial password, as after the loss of its database."""
     await s.stand_in("reset-password")
@@ -138,6 +148,15 @@ async def own_authority(s: Scene) -> None:
 async def wrong_authority(s: Scene) -> None:
     """The authority in the Secret is not the one that signed: nothing is sent to whoever answers, and the message says why."""
     await _distrusted(s)
+    await put_tls(s)
+
+
+async def wrong_authority_at_first(s: Scene) -> None:
+    """The same, from the beginning on: not even the first login is sent, and what the cluster waits for is said."""
+    await put_tls(s, trusted=False)
+    await s.open()
+    await s.until(lambda seen: "certificate" in seen.condition(s.namespace, "acme", "Reconciling").get("message", ""), "the reason")
+    assert (await s.books())["password_change_required"]
     await put_tls(s)
 
 
