@@ -124,6 +124,39 @@ async def refused_then_put_right(s: Scene) -> None:
     await s.put_account()
 
 
+async def refused_for_something_else(s: Scene) -> None:
+    """The client refuses the call with words that nobody knows: as nobody knows what they mean, just this is not sent again."""
+    await s.stand_in("certificate", fingerprint=None)
+    await s.go_wrong(fault="error", status=400, code=1009)
+    await s.resize()
+    await s.word("Stalled", "CertificateRefused")
+    await _changed_elsewhere(s)
+    assert len(await s.made()) == 1
+    s.right = s.new_certificate()
+    await s.put_account()
+
+
+async def refused_then_taken_back(s: Scene) -> None:
+    """The client is logged off by a wrong certificate; the user goes back to the old number and puts the certificate right."""
+    good = await _refused(s)
+    await s.resize(s.a)
+    s.right = good
+    await s.put_account()
+    await s.until(lambda _: s.status()["certificate"]["fingerprint"] == fingerprint(good), "the new fingerprint", LONG)
+
+
+def accepted_in_vain(**fault: Any) -> Act:
+    """The client says yes and does nothing: GET has the last word, and the call is made again, but not before it is settled."""
+
+    async def act(s: Scene) -> None:
+        await s.go_wrong(**fault)
+        await s.resize()
+        first, second = await s.until_made(2)
+        assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+
+    return act
+
+
 async def refused_over_a_restart(s: Scene) -> None:
     """As before, and the next operator does not send it either."""
     good = await _refused(s)

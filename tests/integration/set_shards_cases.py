@@ -27,6 +27,10 @@ def _with_login() -> dict[str, object]:
     return {"client": client}
 
 
+def _with_tls() -> dict[str, object]:
+    return {"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}
+
+
 def _in(days: float) -> str:
     return f"{datetime.now(UTC) + timedelta(days=days):%Y-%m-%dT%H:%M:%SZ}"
 
@@ -44,6 +48,7 @@ LANES = (
     Lane(name="unknown-c"),
     Lane(name="certificate", secret=True),
     Lane(name="expiry", secret=True),
+    Lane(name="logged-off", secret=True),
     Lane(name="pin", secret=True),
     Lane(name="young", spec=_registered(6)),
     Lane(name="old", spec=_registered(8)),
@@ -57,7 +62,9 @@ LANES = (
     Lane(name="pack"),
     Lane(name="login", before=entries.put_login, spec=_with_login()),
     Lane(name="login-late", late=True, spec=_with_login()),
-    Lane(name="tls", before=entries.put_tls, spec={"webapp": {"replicas": 1, "tls": {"secretRef": {"name": entries.TLS}}}}),
+    Lane(name="login-weak", late=True, spec=_with_login()),
+    Lane(name="tls", before=entries.put_tls, spec=_with_tls()),
+    Lane(name="tls-late", late=True, spec=_with_tls()),
     Lane(name="crash-a", own_operator=True),
     Lane(name="crash-b", own_operator=True),
     Lane(name="crash-c", own_operator=True, secret=True),
@@ -158,6 +165,14 @@ CASES = (
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
     ),
+    Case(
+        name="accepted-in-vain",
+        lane="unknown-c",
+        act=acts.accepted_in_vain(fault="error", status=200),
+        calls=("A>B 200", "A>B 201"),
+        restarts=1,
+        words=("Reconciling/Verifying", "Reconciling/Settled"),
+    ),
     # --- preflight: certificate and PIN
     Case(name="certificate-shown-by-its-facts", lane="certificate", act=acts.shows_facts_only, end="A"),
     Case(
@@ -169,6 +184,23 @@ CASES = (
         words=("Stalled/CertificateRefused", "Ready/Serving"),
         events=("!CertificateRefused", DONE),
     ),
+    Case(
+        name="other-400-with-a-certificate",
+        lane="certificate",
+        act=acts.refused_for_something_else,
+        calls=("A>B 400", "A>B 201"),
+        restarts=1,
+        words=("Stalled/CertificateRefused",),
+    ),
+    Case(
+        name="certificate-refused-then-taken-back",
+        lane="logged-off",
+        act=acts.refused_then_taken_back,
+        calls=("A>B 400", "A>A 201"),
+        restarts=1,
+        end="A",
+        wrong="Ready says Serving while the client is logged off: only an accepted Set Shards logs it on, and GET does not differ",
+    ),
     Case(name="account-secret-missing", lane="certificate", act=acts.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)),
     Case(name="certificate-missing", lane="certificate", act=spoiled("CertificateMissing", certificate=None), calls=ONCE, restarts=1),
     Case(
@@ -179,9 +211,7 @@ CASES = (
         restarts=1,
     ),
     Case(name="no-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt=None), calls=ONCE, restarts=1),
-    Case(
-        name="unreadable-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1
-    ),
+    Case(name="unreadable-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1),
     Case(
         name="expired-is-never-sent",
         lane="expiry",
@@ -198,19 +228,26 @@ CASES = (
         restarts=1,
     ),
     Case(name="expires-in-two-days", lane="expiry", act=acts.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
-    Case(
-        name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRefused", DONE)
-    ),
+    Case(name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRefused", DONE)),
     Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRefused",)),
     Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
     Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
-    Case(name="registered-before-that", lane="old", act=acts.registered_long_ago, calls=ONCE, restarts=1, words=("Stalled/RegistrationTooOld",)),
+    Case(
+        name="registered-before-that",
+        lane="old",
+        act=acts.registered_long_ago,
+        calls=ONCE,
+        restarts=1,
+        words=("Stalled/RegistrationTooOld",),
+    ),
     # --- preflight: who is there
     Case(
         name="too-few-coreapps", lane="scarce", start=1, act=acts.too_few_coreapps, calls=("A>4 201",), restarts=1, end="4", events=(DONE,)
     ),
     Case(name="without-spares", lane="scarce", start=1, act=acts.without_spares, calls=ONCE, restarts=1),
-    Case(name="webapp-down", lane="down", start=1, act=acts.webapp_down, calls=ONCE, restarts=1, words=("Ready/WebappDown", "Ready/Serving")),
+    Case(
+        name="webapp-down", lane="down", start=1, act=acts.webapp_down, calls=ONCE, restarts=1, words=("Ready/WebappDown", "Ready/Serving")
+    ),
     # --- drift
     Case(name="drift-adopted", lane="drift", act=acts.drift_adopted, restarts=1, events=("!DriftFound",)),
     Case(name="drift-reported-then-repaired", lane="drift", act=acts.drift_repaired_later, calls=("B>A 201",), restarts=2, end="A"),
@@ -298,9 +335,9 @@ CASES = (
     Case(name="admin-secret-missing", lane="login", act=entries.login_missing, calls=ONCE, restarts=1, words=("Stalled/SecretMissing",)),
     Case(name="admin-secret-without-password", lane="login", act=entries.login_without_password, calls=ONCE, restarts=1),
     Case(name="first-login-again", lane="login", act=entries.first_login_again, calls=ONCE, restarts=1),
-    Case(
-        name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"
-    ),
+    Case(name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"),
+    Case(name="weak-password-at-first", lane="login-weak", act=entries.weak_password_at_first, events=("!LoginRefused",), end="A"),
+    Case(name="wrong-authority-at-first", lane="tls-late", act=entries.wrong_authority_at_first, end="A"),
     Case(name="own-authority", lane="tls", act=entries.own_authority, calls=ONCE, restarts=1),
     Case(
         name="wrong-authority",
@@ -312,7 +349,9 @@ CASES = (
         events=("!ClientSilent",),
     ),
     Case(name="not-verified", lane="tls", act=entries.not_verified, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
-    Case(name="wrong-server-name", lane="tls", act=entries.wrong_name, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")),
+    Case(
+        name="wrong-server-name", lane="tls", act=entries.wrong_name, calls=ONCE, restarts=1, words=("Ready/ClientSilent", "Ready/Serving")
+    ),
     # --- the leader is gone
     Case(name="crash-before-the-intent", lane="crash-a", start=1, act=crashes.before_the_intent, calls=ONCE, restarts=1),
     Case(name="crash-after-the-answer", lane="crash-a", act=crashes.after_the_answer, calls=ONCE, restarts=1),
@@ -329,9 +368,7 @@ CASES = (
         restarts=1,
         words=("Stalled/CertificateRefused", "Stalled/Settled"),
     ),
-    Case(
-        name="crash-during-a-call-in-vain", lane="crash-c", act=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1
-    ),
+    Case(name="crash-during-a-call-in-vain", lane="crash-c", act=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1),
     Case(name="lease-lost-in-the-call", lane="crash-d", act=crashes.lease_lost_in_the_call, calls=ONCE, restarts=1),
     Case(
         name="lease-lost-in-a-call-in-vain",

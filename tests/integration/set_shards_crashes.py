@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import time
+from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
 from .set_shards_acts import SHUT, seconds_between
@@ -94,9 +95,9 @@ async def _more(s: Scene, before: int) -> bool:
     return await s.fired("get_shards") > before + 1
 
 
-async def _until(s: Scene, what: str, ask: object) -> None:
+async def _until(s: Scene, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
     deadline = time.monotonic() + LONG
-    while not await ask():  # type: ignore[operator]
+    while not await ask():
         assert time.monotonic() < deadline, f"{what}: {s.seen.summary()}"
         await asyncio.sleep(0.1)
 
@@ -116,7 +117,7 @@ async def twice(s: Scene) -> None:
     await s.resize()
     await s.until_made()
     await s.kill_leader()
-    await s.word("Reconciling", "Restarting")
+    await asyncio.to_thread(s.until_log, s.operator, "leading, epoch")
     await s.kill_leader()
 
 

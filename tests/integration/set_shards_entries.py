@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from datetime import UTC, datetime, timedelta
 
 from cryptography import x509
@@ -9,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .set_shards_stage import Scene
+from .set_shards_acts import SHUT
+from .set_shards_stage import LONG, Scene
 
 LOGIN, TLS = "acme-login", "acme-tls"
 PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"
@@ -32,10 +34,17 @@ async def own_password(s: Scene) -> None:
 
 async def wrong_password(s: Scene) -> None:
     """The Secret's password becomes a wrong one, and the token ends: said, not sent, and right again with the right one."""
-    await s.put_secret(LOGIN, password=WRONG, initialPassword=WRONG[::-1])
-    await s.stand_in("tokens", expire=True)
+    await s.patch(reshard={"windows": [SHUT]})
     await s.resize()
+    await s.word("Reconciling", "WindowClosed")
+    await s.put_secret(LOGIN, password=WRONG, initialPassword=WRONG[::-1])
+    async with asyncio.timeout(LONG):
+        # Until the Secret is read again, the operator gets in with the password that it knows.
+        while s.reason("Stalled") != "LoginRefused":
+            await s.stand_in("tokens", expire=True)
+            await asyncio.sleep(0.2)
     assert LOGIN in await s.word("Stalled", "LoginRefused")
+    await s.patch(reshard={"windows": None})
     assert await s.made() == []
     await put_login(s)
 
@@ -70,6 +79,16 @@ async def login_missing_at_first(s: Scene) -> None:
     assert not (await s.books())["password_change_required"]
 
 
+async def weak_password_at_first(s: Scene) -> None:
+    """The client does not take the password that it is to have."""
+    await s.put_secret(LOGIN, password="weak")
+    await s.open()
+    assert LOGIN in await s.word("Stalled", "LoginRefused")
+    await put_login(s)
+    await s.rest()
+    assert not (await s.books())["password_change_required"]
+
+
 async def first_login_again(s: Scene) -> None:
     """The client is back at its initial password, as after the loss of its database."""
     await s.stand_in("reset-password")
@@ -89,7 +108,9 @@ def _pem(certificate: x509.Certificate) -> bytes:
     return certificate.public_bytes(serialization.Encoding.PEM)
 
 
-def _sign(subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, host: str = "") -> x509.Certificate:
+def _sign(
+    subject: str, key: ec.EllipticCurvePrivateKey, issuer: str, by: ec.EllipticCurvePrivateKey, *, host: str = ""
+) -> x509.Certificate:
     start = datetime.now(UTC) - timedelta(minutes=5)
     builder = (
         x509.CertificateBuilder()
@@ -127,6 +148,15 @@ async def own_authority(s: Scene) -> None:
 async def wrong_authority(s: Scene) -> None:
     """The authority in the Secret is not the one that signed: nothing is sent to whoever answers, and the message says why."""
     await _distrusted(s)
+    await put_tls(s)
+
+
+async def wrong_authority_at_first(s: Scene) -> None:
+    """The same, from the beginning on: not even the first login is sent, and what the cluster waits for is said."""
+    await put_tls(s, trusted=False)
+    await s.open()
+    await s.until(lambda seen: "certificate" in seen.condition(s.namespace, "acme", "Reconciling").get("message", ""), "the reason")
+    assert (await s.books())["password_change_required"]
     await put_tls(s)
 
 

@@ -48,7 +48,9 @@ _numbers = itertools.count(1)
 class Theatre:
     """A control plane, the process of its hollow nodes, and replicas of the operator with rights of their own."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, replicas: Iterable[str] = REPLICAS, env: Mapping[str, str] = MappingProxyType({})) -> None:
+    def __init__(
+        self, plane: ControlPlane, folder: Path, *, replicas: Iterable[str] = REPLICAS, env: Mapping[str, str] = MappingProxyType({})
+    ) -> None:
         self.plane, self.folder, self.replicas = plane, folder, tuple(replicas)
         # Short, so that what is held up by an unanswered call is not held up for minutes.
         self.operators = Operators(plane, folder / "operators", env={"SETTLE_GRACE_SECONDS": "2", "LOG_LEVEL": "INFO", **env})

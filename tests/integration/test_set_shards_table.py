@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
+from _pytest.mark.structures import ParameterSet
 
 from localkube.binaries import Binaries
 from localkube.controlplane import ControlPlane
@@ -20,7 +21,7 @@ ALL_SECONDS = 420.0
 @pytest.fixture(scope="module")
 def performance(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
     """All selected cases, being played."""
-    chosen = {item.callspec.params["case"] for item in request.session.items if "case" in getattr(getattr(item, "callspec", None), "params", {})}
+    chosen = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
     cases = [case for case in CASES if case.name in chosen]
     used = {case.lane for case in cases}
     folder = tmp_path_factory.mktemp("set-shards")
@@ -37,9 +38,15 @@ def performance(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_fac
         plane.stop()
 
 
-@pytest.mark.parametrize("case", [case.name for case in CASES])
-def test_set_shards(performance: Performance, case: str, record_property: pytest.FixtureRequest) -> None:
-    record_property("seconds", performance.outcomes[case].result(ALL_SECONDS))
+def _rows() -> Iterator[ParameterSet]:
+    for case in CASES:
+        marks = [pytest.mark.xfail(reason=case.wrong, strict=True, raises=AssertionError)] if case.wrong else []
+        yield pytest.param(case.name, marks=marks)
+
+
+@pytest.mark.parametrize("case", list(_rows()))
+def test_set_shards(performance: Performance, case: str) -> None:
+    print(f"{case} took {performance.outcomes[case].result(ALL_SECONDS):.1f} s")
 
 
 @pytest.mark.parametrize("lane", [lane.name for lane in LANES])

@@ -472,7 +472,7 @@ ROWS: tuple[Row, ...] = (
         when=lambda f: bool(f.absent) or (f.shards is None and f.see.settled_shards is None),
         then=_create_absent,
         why=lambda f: (
-            "Making the first pods; the client has not reported its shards yet."
+            f"Making the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
             if f.see.settled_shards is None
             else "Making again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),

@@ -230,7 +230,8 @@ class Desk:
                 access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
             )
         except ApiError as error:
-            if error.status in {401, 403}:
+            # 400: the new password is not one that the client takes.
+            if error.status in {400, 401, 403}:
                 self._refused = (tried, self._clock.monotonic())
                 self.client = replace(self.client, login=Login.REFUSED)
             raise
@@ -269,7 +270,7 @@ class Desk:
         except httpx.HTTPError as error:
             # Not chained: httpx's error holds the request, and that the token.
             self._turn += 1  # another Webapp may answer the next question
-            msg = f"{what}: {type(error).__name__}"
+            msg = f"{what}: {_distrust(error) or type(error).__name__}"
             raise ApiError(msg) from None
         if not answer.is_success:
             code, details = _first_error(answer)
@@ -300,6 +301,12 @@ class Desk:
                 trust.verify_mode = ssl.CERT_NONE
             self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False))
         return self._http[1]
+
+
+def _distrust(error: httpx.HTTPError) -> str | None:
+    """Return what a person can do about a certificate of the Webapps' that is not trusted; None if it is something else."""
+    why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
+    return f"its TLS certificate is not trusted: {why[1]}; see spec.webapp.tls" if why else None
 
 
 def _first_error(answer: httpx.Response) -> tuple[int | None, str]:
