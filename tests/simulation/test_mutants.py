@@ -328,7 +328,7 @@ MUTANTS = (
     Mutant("surplus Services stay", surplus_services_stay, ("not within",), resizes),
     Mutant("dead labels stay", dead_labels_stay, ("not within",), resizes),
 )
-MOST_SEEDS = 80
+MOST_SEEDS = 500
 
 
 @pytest.mark.parametrize("mutant", MUTANTS, ids=str)

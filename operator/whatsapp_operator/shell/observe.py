@@ -9,7 +9,6 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
-from typing import Any
 
 import msgspec
 
@@ -28,6 +27,7 @@ from whatsapp_operator.core.model import (
     Operation,
     Ref,
     Report,
+    Route,
     Switchover,
     Tls,
     Tuning,
@@ -352,22 +352,32 @@ class Observer:
         Raises KubeError if anything could not be read, SpecError if its spec cannot be.
         """
         labels = manifests.cluster_labels(key.name)
+        names = (manifests.coreapp_name(key.name), manifests.simulator_name(key.name))
         async with asyncio.TaskGroup() as group:
-            # Routes are read before pods: a label that is newer than its Service is then seen as pending, never as dead.
+            # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
             services_task = group.create_task(self._kube.list(door.SERVICE, key.namespace, labels))
-            sets_task = group.create_task(self._kube.list(door.STATEFULSET, key.namespace, labels))
-            pods_task = group.create_task(self._list_after(services_task, door.POD, key.namespace, labels))
+            pods_task = group.create_task(self._kube.list(door.POD, key.namespace, labels))
+            sets_tasks = [group.create_task(self._kube.get(door.STATEFULSET, key.namespace, name)) for name in names]
             cluster = await self._kube.get(door.WAC, key.namespace, key.name)
             want = desired_of(cluster, image=self._image, tuning=self._tuning) if cluster is not None else None
             # Beside the others, which take longer: a failover must not wait for what it does not need.
             slow_task = group.create_task(self._read_slow(want, memory)) if want is not None else None
-        services, sets, pods = services_task.result(), sets_task.result(), pods_task.result()
+        services = services_task.result()
+        pods: list[Obj] = [*pods_task.result()]
+        sets = [obj for task in sets_tasks if (obj := task.result()) is not None]
         if cluster is None or want is None:
             return None
         fast = [*services, *sets]
         slow = await self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast)
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
         coreapps = objects.get(manifests.coreapp_statefulset(key.name))
+        routes = tuple(
+            sorted(
+                (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
+                key=lambda route: route.shard,
+            )
+        )
+        pods += await self._unlisted_holders(key, routes, pods)
         # By owner, not by label: a cluster that was deleted under the same name may still have pods.
         mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
         addresses = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in mine if (pod.get("status") or {}).get("podIP")}
@@ -389,12 +399,7 @@ class Observer:
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
-            routes=tuple(
-                sorted(
-                    (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
-                    key=lambda route: route.shard,
-                )
-            ),
+            routes=routes,
             operation=operation_of(status),
             settled_shards=status.get("settledShards"),
             refused_fingerprint=noted.get("refusedFingerprint"),
@@ -410,11 +415,15 @@ class Observer:
         )
         return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
 
-    async def _list_after(
-        self, first: asyncio.Task[list[dict[str, Any]]], kind: door.Kind, namespace: str, labels: Mapping[str, str]
-    ) -> list[dict[str, Any]]:
-        await asyncio.wait([first])
-        return await self._kube.list(kind, namespace, labels)
+    async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
+        """Return holders that a Service names and the list of pods lacks although they are there.
+
+        The list may be older than the Service by a moment, and a holder that it lacks counts as deleted: so that is asked for by name.
+        """
+        listed = {pod["metadata"]["uid"] for pod in pods}
+        missing = [route for route in routes if route.holder and route.holder_uid not in listed]
+        found = await asyncio.gather(*(self._kube.get(door.POD, key.namespace, route.holder or "") for route in missing))
+        return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
     def _coreapp(self, pod: Obj) -> Coreapp | None:
         uid = pod["metadata"]["uid"]
