@@ -117,6 +117,10 @@ class Reconciler:
                 pause = FIRST_RETRY
             except Exception as error:
                 # The loop ends with the cluster or our leadership, never by an error.
+                task = asyncio.current_task()
+                if task is not None and task.cancelling():
+                    # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
+                    raise asyncio.CancelledError from None
                 _complain(cluster.key, error)
                 rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
             if rest is None:
