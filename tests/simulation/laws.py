@@ -47,6 +47,8 @@ class Call:
     """The caller knows its answer, or that it will get none."""
     took_effect: bool = False
     """Whoever asks with GET sees it: settled, though the caller may still wait for its answer."""
+    seen: bool = False
+    """Somebody did ask, after it was sent, and heard its number."""
 
 
 @dataclass(slots=True)
@@ -387,13 +389,15 @@ class Laws:
         self.say(f"{call.actor:18} POST shards {call.to}: {'answered' if definite else 'no answer'}")
         if refused is not None:
             self._refused.add(refused)
-        if not definite:
+        if not definite and not call.seen:
             noted = max((at for at, target, _ in self._noted.values() if target == call.to), default=call.at)
             settle_by = START + timedelta(seconds=noted) + self.settles_after
             self._unknown = Unknown(call.to, call.at, settle_by)
 
     def asked(self, sent_at: float, shards: int) -> None:
         """Note an answer to GET that an operator heard, to a question sent at `sent_at`."""
+        for call in self._calls[-3:]:
+            call.seen |= sent_at >= call.at and shards == call.to
         unknown = self._unknown
         if unknown is None or sent_at < unknown.since:
             return
