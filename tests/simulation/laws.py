@@ -255,7 +255,7 @@ class Laws:
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
         if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
             return  # a call of which nothing was heard took effect so late that normal rules hold again
-        if any(noter != actor and self.now() - at < 1.0 for at, _, noter in self._noted.values()):
+        if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
             return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
         if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
             return
