@@ -47,6 +47,8 @@ class Call:
     """The caller knows its answer, or that it will get none."""
     took_effect: bool = False
     """Whoever asks with GET sees it: settled, though the caller may still wait for its answer."""
+    seen: bool = False
+    """Somebody did ask, after it was sent, and heard its number."""
 
 
 @dataclass(slots=True)
@@ -253,7 +255,7 @@ class Laws:
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
         if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
             return  # a call of which nothing was heard took effect so late that normal rules hold again
-        if any(noter != actor and self.now() - at < 1.0 for at, _, noter in self._noted.values()):
+        if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
             return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
         if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
             return
@@ -387,13 +389,15 @@ class Laws:
         self.say(f"{call.actor:18} POST shards {call.to}: {'answered' if definite else 'no answer'}")
         if refused is not None:
             self._refused.add(refused)
-        if not definite:
+        if not definite and not call.seen:
             noted = max((at for at, target, _ in self._noted.values() if target == call.to), default=call.at)
             settle_by = START + timedelta(seconds=noted) + self.settles_after
             self._unknown = Unknown(call.to, call.at, settle_by)
 
     def asked(self, sent_at: float, shards: int) -> None:
         """Note an answer to GET that an operator heard, to a question sent at `sent_at`."""
+        for call in self._calls[-3:]:
+            call.seen |= sent_at >= call.at and shards == call.to
         unknown = self._unknown
         if unknown is None or sent_at < unknown.since:
             return

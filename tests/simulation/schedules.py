@@ -26,6 +26,7 @@ FATES = (
     Fate(kind="timeout", applied=0.0),
     Fate(kind="timeout", applied=4.0),
     Fate(kind="timeout", applied=20.0),
+    Fate(kind="timeout", applied=24.0),
     Fate(kind="5xx", applied=None),
     Fate(kind="5xx", applied=0.0),
     Fate(kind="5xx", applied=1.0),

@@ -697,8 +697,8 @@ def _tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
         route = next((route for route in f.see.routes if route.shard == pod.shard_label and not route.foreign), None)
         if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (pod.shard_label or 0) >= (f.shards or 0)):
             yield Strip(coreapp=pod)
-        elif claim == "pending" and route is not None:
-            yield Touch(route=route, nonce=f.see.nonce)
+        elif claim == "pending":
+            yield from (Touch(route=one, nonce=f.see.nonce) for one in f.awaiting(pod))
         elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or _is_surplus(f, route)):
             yield Strip(coreapp=pod)
         elif claim in {"none", "damaged"}:
@@ -772,7 +772,12 @@ def judge(want: Desired, see: Observed) -> Observed:
     elif see.operation is not None and see.operation.answer is Answer.NONE:
         see = replace(see, operation=replace(see.operation, answer=Answer.UNKNOWN))
     if see.operation is not None:
+        unheard = see.operation.answer is Answer.UNKNOWN
         see = _settled_by_get(see, see.operation)
+        if unheard and see.operation is not None and see.operation.answer is Answer.ACCEPTED:
+            # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
+            deadline = max(see.operation.deadline, see.now + want.tuning.restart_timeout)
+            see = replace(see, operation=replace(see.operation, deadline=deadline))
     operation = see.operation
     if operation is None:
         return see
