@@ -776,7 +776,7 @@ def judge(want: Desired, see: Observed) -> Observed:
         see = _settled_by_get(see, see.operation)
         if unheard and see.operation is not None and see.operation.answer is Answer.ACCEPTED:
             # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
-            deadline = max(see.operation.deadline, see.now + want.tuning.restart_timeout)
+            deadline = max(see.operation.deadline, see.now + want.restart_timeout)
             see = replace(see, operation=replace(see.operation, deadline=deadline))
     operation = see.operation
     if operation is None:
