@@ -117,8 +117,7 @@ class Reconciler:
                 pause = FIRST_RETRY
             except Exception as error:
                 # The loop ends with the cluster or our leadership, never by an error.
-                task = asyncio.current_task()
-                if task is not None and task.cancelling():
+                if self._leadership is not leadership:
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
                 _complain(cluster.key, error)
