@@ -14,6 +14,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,10 @@ OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
 NOT_COUNTED = frozenset({"events", "leases"})
 
 
+RESHARDS = {"grow": (2, 4), "shrink": (4, 2), "grow-1-2": (1, 2), "grow-8-16": (8, 16), "shrink-32-16": (32, 16)}
+"""Changes of the number of shards that are measured: from, to."""
+
+
 @dataclass(frozen=True)
 class Case:
     """One thing that is measured."""
@@ -59,8 +64,10 @@ CASES = (
     Case("container-killed", "holder's container killed -> next message of its shard delivered", 0.2),
     Case("leader-killed", "leading operator killed (kill -9) -> new leader hands over a shard that lost its holder then", 5.0),
     Case("leader-terminated", "leading operator ended (SIGTERM) -> new leader hands over a shard that lost its holder then", 0.1),
-    Case("grow", "shards 2 -> 4: what is added to the client's restart", None, baseline=False),
-    Case("shrink", "shards 4 -> 2: what is added to the client's restart", None, baseline=False),
+    *(
+        Case(name, f"shards {before} -> {after}: what is added to the client's restart", 2.0, baseline=False)
+        for name, (before, after) in RESHARDS.items()
+    ),
     Case("steady", "writes in 60 s of a cluster to which nothing happens", None, baseline=False),
 )
 
@@ -176,7 +183,7 @@ class Bench:
     """Measures one case after the other on one cluster."""
 
     def __init__(self, cluster: Cluster, *, n: int, report: Callable[[str], None]) -> None:
-        """``n``: how often; changes of the number of shards, which are no promise, a sixth of that."""
+        """``n``: how often; changes of the number of shards, which take long, a tenth of that."""
         self.results = Results()
         self._cluster = cluster
         self._n = n
@@ -196,8 +203,9 @@ class Bench:
         for name, measure in cases.items():
             if name in chosen:
                 await measure()
-        if chosen & {"grow", "shrink"}:
-            await self._many("grow and shrink", self._resize, times=max(2, self._n // 6))
+        for name, (before, after) in RESHARDS.items():
+            if name in chosen:
+                await self._many(name, partial(self._resize, name, before, after), times=max(2, self._n // 10))
 
     async def _many(self, name: str, once: Callable[[], Awaitable[float]], times: int | None = None) -> None:
         times = times or self._n
@@ -227,14 +235,13 @@ class Bench:
         self.results.add(name, found.acts, asdict(found), (found.begun, time.time()))
         return found.acts
 
-    async def _resize(self) -> float:
-        worst = 0.0
-        for name, to in (("grow", 4), ("shrink", 2)):
-            found = await faults.reshard(self._cluster, to, restart=RESTART_S)
-            added = max(0.0, found.gap - found.restart)
-            self.results.add(name, added, asdict(found), (found.begun, time.time()))
-            worst = max(worst, added)
-        return worst
+    async def _resize(self, name: str, before: int, after: int) -> float:
+        if self._cluster.status()["shards"] != before:
+            await faults.reshard(self._cluster, before, restart=RESTART_S)
+        found = await faults.reshard(self._cluster, after, restart=RESTART_S)
+        added = max(0.0, found.gap - found.restart)
+        self.results.add(name, added, asdict(found), (found.begun, time.time()))
+        return added
 
     async def _steady(self) -> None:
         await asyncio.sleep(5.0)  # whatever came late of the last failover

@@ -194,6 +194,9 @@ class Reconciler:
             return True
         if not await self._write_status(look, body):
             return False
+        # What no condition says any more is over: should it come again, it is told again.
+        current = {one["reason"] for one in after["conditions"]}
+        cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
         await self._hands.tell_story(look, self._new_words(cluster, status.events(look.see.status, after)))
         return True
 
@@ -208,7 +211,7 @@ class Reconciler:
         return True
 
     def _new_words(self, cluster: Cluster, events: Iterable[Say]) -> list[Say]:
-        """Leave out what was said with just these words since the reason changed."""
+        """Leave out what was said with just these words while a condition went on saying it."""
         fresh: list[Say] = []
         for event in events:
             if (event.reason, event.message) not in cluster.told:
