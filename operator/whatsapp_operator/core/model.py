@@ -109,6 +109,16 @@ class Tuning:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Probe:
+    """How Coreapps are asked on their healthcheck port (``spec.failover.probe``)."""
+
+    kind: str = "HTTP"
+    """``HTTP``, or ``TCP``: a connection that can be made counts as an answer."""
+    path: str = "/"
+    period: timedelta = timedelta(seconds=1)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
     """A WhatsAppCluster as its user wants it."""
 
@@ -136,6 +146,9 @@ class Desired:
     switchover_text: str = ""
     """The annotation as it stands."""
     switchover_problem: str | None = None
+    probe: Probe = Probe()
+    unhealthy_after: timedelta = timedelta(seconds=3)
+    """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
     image: str = "whatsapp-operator/wabiz-sim:dev"
     tuning: Tuning = Tuning()
@@ -187,6 +200,8 @@ class Coreapp:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
+    silent_since: datetime | None = None
+    """When the first of the probes was sent that this process has had no answer to since the last one; None: the last one was answered."""
 
     @property
     def epoch_label(self) -> str | None:
@@ -198,6 +213,36 @@ class Coreapp:
         """The shard label, if it is a number."""
         text = self.labels.get("multiconnect.dev/shard", "")
         return int(text) if text.isascii() and text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node, and what its Lease in kube-node-lease tells of it: the second witness of a Coreapp's silence."""
+
+    name: str
+    zone: str | None = None
+    ready: bool | None = None
+    """As its Ready condition says; None: Unknown, which the control plane writes when the kubelet is silent."""
+    leaving: str | None = None
+    """Why its pods are soon to go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
+    out_of_service: bool = False
+    """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
+    renewed_at: datetime | None = None
+    """When this process last saw its Lease renewed, by this process's clock; None: it has no Lease."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
+
+    targets: int = 0
+    """Coreapps that are probed and have answered before."""
+    silent: int = 0
+    """Those among them that have left their last probe unanswered."""
+    nodes: frozenset[str] = frozenset()
+    """The nodes of the silent ones."""
+    lag: timedelta = timedelta(0)
+    """How late the event loop of this process was, at worst, within the last seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -363,6 +408,9 @@ class Observed:
     """What another Secret that the spec names lacks, named with its field; None: nothing."""
     account_is_new: bool = False
     """The client was set up anew since it was last settled; what was settled before says nothing of it."""
+    nodes: Mapping[str, Node] | None = None
+    """By name; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
+    silence: Silence = Silence()
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)
