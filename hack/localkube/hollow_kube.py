@@ -18,6 +18,7 @@ import httpx2
 import msgspec
 
 from localkube.kubeconfig import Access
+from whatsapp_operator.shell.lines import close_if_cancelled
 
 logger = logging.getLogger("localkube.hollow")
 
@@ -58,6 +59,14 @@ def _tls(access: Access) -> ssl.SSLContext:
     return context
 
 
+class _Transport(httpx2.AsyncHTTPTransport):
+    """Leaves no connection open whose call was cancelled while it was dialled."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        close_if_cancelled(request)
+        return await super().handle_async_request(request)
+
+
 class Kube:
     """Calls to one API server. Use as an async context manager."""
 
@@ -70,9 +79,8 @@ class Kube:
         # The default pool drops idle connections after 5 s, and a new TLS handshake costs 10-30 ms just when a pod must be started.
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=None)
         headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-        return httpx2.AsyncClient(
-            base_url=access.server, verify=_tls(access), headers=headers, timeout=CALL_TIMEOUT_S, limits=limits, trust_env=False
-        )
+        transport = _Transport(verify=_tls(access), limits=limits, trust_env=False)
+        return httpx2.AsyncClient(base_url=access.server, headers=headers, timeout=CALL_TIMEOUT_S, transport=transport, trust_env=False)
 
     async def __aenter__(self) -> Kube:
         return self

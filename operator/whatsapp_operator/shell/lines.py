@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import socket
 from collections import Counter
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import httpx2
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 
 
 class Lines(httpx2.AsyncBaseTransport):
@@ -29,6 +29,7 @@ class Lines(httpx2.AsyncBaseTransport):
         """Send a request over the newest lines (called by the client library)."""
         pool = self._pool
         self._under_way[pool] += 1
+        close_if_cancelled(request)
         try:
             response = await pool.handle_async_request(request)
         except BaseException:  # a timeout arrives here as a cancellation
@@ -80,6 +81,31 @@ class _Line(httpx2.AsyncByteStream):
                 await self._body.aclose()
             finally:
                 await ended()
+
+
+def close_if_cancelled(request: httpx2.Request) -> None:
+    """See to it that the connection which is dialled for a request is closed when the call is cancelled during the TLS handshake.
+
+    The library (httpcore2 2.16.2, `start_tls` of its anyio backend) closes it after an Exception only, which a cancellation is not: the
+    socket would stay open until the garbage collector finds it. What is dialled is seen by the library's documented `trace` extension.
+    """
+    request.extensions = {**request.extensions, "trace": _Dial()}
+
+
+class _Dial:
+    """Follows the dialling of one connection."""
+
+    def __init__(self) -> None:
+        self._connected: Any = None  # a stream of the library, which has no public type
+
+    async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        if event == "connection.connect_tcp.complete":
+            self._connected = info["return_value"]
+        elif event == "connection.start_tls.complete":
+            self._connected = None  # from here on the pool closes it
+        elif event == "connection.start_tls.failed" and self._connected is not None:
+            connected, self._connected = self._connected, None
+            await connected.aclose()
 
 
 def socket_options() -> list[tuple[int, int, int]]:
