@@ -9,6 +9,11 @@ A map of the rooms (a test checks it against the tree):
 - ``core.certificate``: what a certificate says of itself.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
+- ``core.evidence``: the table of what proves that a holder failed.
+- ``core.objections``: the table of what speaks against sending the certificate.
+- ``core.handovers``: which standby takes which shard.
+- ``core.operation``: one call of Set Shards, before it and after it.
+- ``core.duties``: what is done beside the winning row: tell, mend, tidy, ask.
 - ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
 - ``core.status``: what was seen, as status and conditions.
 - ``shell.handlers``: Kopf's door; events wake a loop, nothing else.

@@ -140,6 +140,8 @@ async def refused_then_taken_back(s: Scene) -> None:
     """The client is logged off by a wrong certificate; the user goes back to the old number and puts the certificate right."""
     good = await _refused(s)
     await s.resize(s.a)
+    await s.until(lambda _: s.cluster()["metadata"]["generation"] == s.status()["observedGeneration"], "a look at the old number")
+    assert s.reason("Ready") == s.reason("Stalled") == "CertificateRefused"
     s.right = good
     await s.put_account()
     await s.until(lambda _: s.status()["certificate"]["fingerprint"] == fingerprint(good), "the new fingerprint", LONG)

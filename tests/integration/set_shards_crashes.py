@@ -9,6 +9,8 @@ import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime, timedelta
 
+from wabiz_sim.certificate import fingerprint
+
 from .set_shards_acts import SHUT, seconds_between
 from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, Scene
 
@@ -68,6 +70,22 @@ async def during_a_call_in_vain(s: Scene) -> None:
     await s.kill_leader()
     first, second = await s.until_made(2)
     assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+
+
+async def before_the_refusal_is_noted(s: Scene) -> None:
+    """The certificate was refused, and whoever was told died before noting it: it is not sent once more all the same."""
+    good, old = s.new_certificate(), fingerprint(s.right)
+    await s.stand_in("certificate", fingerprint=fingerprint(good))
+    await s.go_wrong(fault="slow", seconds=3)
+    await s.resize()
+    await s.until_made()
+    await s.kill_leader()
+    await s.word("Reconciling", "AnswerUnknown")
+    await s.word("Stalled", "CertificateRefused")
+    assert s.status()["certificate"]["refusedFingerprint"] == old
+    assert len(await s.made()) == 1
+    s.right = good
+    await s.put_account()
 
 
 async def after_the_answer(s: Scene) -> None:

@@ -93,11 +93,12 @@ class SimDesk(Desk):
         timeout: float,
         body: dict[str, Any] | None = None,
         basic: tuple[str, str] | None = None,
+        send_by: float | None = None,
     ) -> dict[str, Any]:
         around, account, rng = self.around, self.around.account, self.around.rng
         what = f"{method} {path}"
         if not access.addresses:
-            raise ApiError("no Webapp is ready")
+            raise ApiError("no Webapp is ready", sent=False)
         if self.operator.dead:
             raise asyncio.CancelledError
         sent_at = around.loop.time()

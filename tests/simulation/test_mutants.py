@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import facts, manifests, rules, status
+from whatsapp_operator.core import duties, facts, handovers, manifests, objections, operation, rules, status
 from whatsapp_operator.core.model import Answer, Delete, Epoch, Observed, Operation
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
@@ -65,11 +65,11 @@ def commit_without_the_version(patch: pytest.MonkeyPatch) -> None:
 
 def number_from_a_counter(patch: pytest.MonkeyPatch) -> None:
     count = itertools.count(1)
-    patch.setattr(rules, "Epoch", lambda _, random: Epoch(next(count), random))
+    patch.setattr(handovers, "Epoch", lambda _, random: Epoch(next(count), random))
 
 
 def epochs_without_chance(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "Epoch", lambda n, _: Epoch(n, "same"))
+    patch.setattr(handovers, "Epoch", lambda n, _: Epoch(n, "same"))
 
 
 def prepare_without_the_label_test(patch: pytest.MonkeyPatch) -> None:
@@ -126,7 +126,7 @@ def shrink_without_looking(patch: pytest.MonkeyPatch) -> None:
 
 
 def set_shards_whoever_is_ready(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_may_call", lambda f: f.resize_is_wanted and not rules._is_calling(f))
+    patch.setattr(operation, "may_call", lambda f: f.resize_is_wanted and not operation.is_calling(f))
     patch.setattr(rules, "ROWS", tuple(row for row in rules.ROWS if row.name != "AwaitingCoreapps"))
 
 
@@ -155,32 +155,31 @@ def send_however_late(patch: pytest.MonkeyPatch) -> None:
 
 
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
-    real = rules.judge
+    real = operation.judge
 
     def hasty(want: Any, see: Observed) -> Observed:
         judged = real(want, see)
         unknown = judged.operation is not None and judged.operation.answer is Answer.UNKNOWN
         return replace(judged, operation=None) if unknown else judged
 
-    patch.setattr(rules, "judge", hasty)
+    patch.setattr(operation, "judge", hasty)
 
 
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:
-    real = rules.next_operation
+    real = operation.next_operation
 
     def short(f: Any) -> Operation:
         operation = real(f)
         return replace(operation, settle_by=operation.started_at + timedelta(seconds=6))
 
-    patch.setattr(rules, "next_operation", short)
+    patch.setattr(operation, "next_operation", short)
 
 
 # --- laws 8 to 14 ---------------------------------------------------------------------------------------------------------
 
 
 def any_certificate_will_do(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "objection", lambda _: None)
-    patch.setattr(status, "objection", lambda _: None)
+    patch.setattr(objections, "objection", lambda _: None)
 
 
 def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -197,7 +196,7 @@ def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
 
 
 def tell_once_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_tells", lambda *_: iter(()))
+    patch.setattr(duties, "tells", lambda *_: iter(()))
 
 
 def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
@@ -213,7 +212,7 @@ def what_is_not_ours_is_ours(patch: pytest.MonkeyPatch) -> None:
 
 def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
     real = Delete
-    patch.setattr(rules, "Delete", lambda **parts: real(**{**parts, "resource_version": None}))
+    patch.setattr(duties, "Delete", lambda **parts: real(**{**parts, "resource_version": None}))
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
@@ -226,11 +225,11 @@ def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_is_surplus", lambda *_: False)
+    patch.setattr(duties, "is_surplus", lambda *_: False)
 
 
 def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_tidying", lambda *_: iter(()))
+    patch.setattr(duties, "tidying", lambda *_: iter(()))
 
 
 async def certificates(world: World) -> None:

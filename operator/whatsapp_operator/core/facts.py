@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 from zlib import crc32
 
 from . import manifests, windows
-from .model import Answer, Coreapp, Desired, Epoch, Evidence, Obj, Observed, Operation, Ref, Route
+from .evidence import EVIDENCE
+from .model import Answer, Coreapp, Desired, Epoch, Evidence, Login, Obj, Observed, Operation, Ref, Route
 
 
 @dataclass(frozen=True)
@@ -50,7 +51,7 @@ class Facts:
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:
         """Coreapps that could serve now."""
-        return tuple(pod for pod in self.see.coreapps if is_fit(pod))
+        return tuple(pod for pod in self.see.coreapps if pod.is_fit)
 
     @cached_property
     def by_uid(self) -> dict[str, Coreapp]:
@@ -76,9 +77,36 @@ class Facts:
         return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
 
     @property
+    def has_asked(self) -> bool:
+        """Whether this process knows something of the client, be it that it is silent."""
+        client = self.see.client
+        known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
+        return known or not self.webapp_ready or self.see.settled_shards is None
+
+    @property
     def is_settled(self) -> bool:
-        """Whether the shards are those wanted and no call is under way."""
-        return self.operation is None and self.shards == self.want.shards
+        """Whether the shards are those wanted, the client is not logged off, and no call is under way."""
+        return self.operation is None and self.shards == self.want.shards and not self.is_logged_off
+
+    @property
+    def is_logged_off(self) -> bool:
+        """Whether a refused certificate logged the client off; only a Set Shards that is accepted logs it on again."""
+        return self.see.logged_off_at is not None
+
+    def _gateways(self) -> set[str]:
+        """Return what the holders say of their connections to WhatsApp, as far as they say that they hold their shard."""
+        reports = [pod.report for route in self.routes if (pod := self.holder(route)) is not None]
+        return {report.gateway for report in reports if report is not None and report.shard is not None}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every shard has a holder that says that it is connected to WhatsApp."""
+        return self._gateways() == {"connected"} and all(self.is_served(route) for route in self.routes)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no holder has a connection to WhatsApp, nor is getting one."""
+        return self._gateways() == {"disconnected"}
 
     @property
     def is_unsettled(self) -> bool:
@@ -93,8 +121,9 @@ class Facts:
 
     @property
     def resize_is_wanted(self) -> bool:
-        """Whether Set Shards is to be called: the client reports another number, and nothing is under way."""
-        return self.shards is not None and self.shards != self.want.shards and (self.operation is None or self.may_try_again)
+        """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
+        is_due = self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
+        return is_due and (self.operation is None or self.may_try_again)
 
     @property
     def may_try_again(self) -> bool:
@@ -120,13 +149,17 @@ class Facts:
     def has_drifted(self) -> bool:
         """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
         settled = self.see.settled_shards
-        return self.resize_is_wanted and settled is not None and settled == self.want.shards
+        return self.resize_is_wanted and settled is not None and settled == self.want.shards != self.shards
 
     @property
     def window_is_shut(self) -> bool:
-        """Whether Set Shards waits for a window: not before the first count is settled, nor for the very count that may go now."""
+        """Whether Set Shards waits for a window.
+
+        Not before the first count is settled, nor for the very count that may go now, nor while the client is logged off: nothing is
+        served then that the call could interrupt.
+        """
         want = self.want
-        if self.see.settled_shards is None or want.reshard_now == want.shards:
+        if self.see.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
             return False
         return not windows.is_open(want.windows, self.see.now)
 
@@ -158,8 +191,14 @@ class Facts:
         return operation.answer is Answer.ACCEPTED and self.shards == operation.to
 
     def is_back(self, pod: Coreapp) -> bool:
-        """Return whether a Coreapp reports the number of shards that the client reports."""
-        return pod.report is not None and pod.report.shards == (self.operation.to if self.operation else self.shards)
+        """Return whether a Coreapp reports the number of shards that the client reports.
+
+        A call that logs the client on changes no number: there, a holder is back when it is connected.
+        """
+        report, operation = pod.report, self.operation
+        if report is None or report.shards != (operation.to if operation else self.shards):
+            return False
+        return operation is None or not operation.logs_on or report.shard is None or report.gateway == "connected"
 
     def is_excused(self, pod: Coreapp) -> bool:
         """Return whether the restart explains this pod's absence; its window ends when it reports the new number."""
@@ -199,7 +238,7 @@ class Facts:
         pod = self.holder(route)
         return (
             pod is not None
-            and is_fit(pod)
+            and pod.is_fit
             and self.failure(route) is None
             and (pod.report is None or (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch))
         )
@@ -315,37 +354,3 @@ class Facts:
         """Yield the shards that the client has and that have no Service yet."""
         there = {route.shard for route in self.see.routes}
         yield from (shard for shard in range(self.shards or 0) if shard not in there)
-
-
-def is_fit(pod: Coreapp) -> bool:
-    """Return whether a Coreapp could serve now, as far as one pod tells."""
-    return pod.ready and not pod.deleting and pod.phase == "Running" and not pod.terminated and pod.broken_at is None and bool(pod.ip)
-
-
-def _is_gone(_: Facts, __: Route, pod: Coreapp | None) -> bool:
-    return pod is None or pod.deleting
-
-
-def _is_overdue(f: Facts, _: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and f.is_excused(pod) and not is_fit(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
-
-
-def _serves_another(f: Facts, route: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and pod.epoch_label not in {route.epoch, None} and f.claim(pod) == "committed"
-
-
-def _without_excuse(holds: Callable[[Coreapp], bool]) -> Callable[[Facts, Route, Coreapp | None], bool]:
-    """A restart explains that a Coreapp exits, refuses or is silent (DESIGN law 9)."""
-    return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(pod)
-
-
-EVIDENCE: tuple[tuple[Evidence, Callable[[Facts, Route, Coreapp | None], bool]], ...] = (
-    (Evidence.POD_DELETED, _is_gone),
-    (Evidence.POD_FAILED, lambda _, __, pod: pod is not None and pod.phase in {"Failed", "Succeeded"}),
-    # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
-    (Evidence.LABELS_TAKEN, _serves_another),
-    (Evidence.RESTART_OVERDUE, _is_overdue),
-    (Evidence.CONTAINER_TERMINATED, _without_excuse(lambda pod: pod.terminated)),
-    (Evidence.TETHER_BROKEN, _without_excuse(lambda pod: pod.broken_at is not None)),
-)
-"""What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""

@@ -90,6 +90,8 @@ class Tuning:
     """How long after the restart window an unanswered Set Shards may still take effect (DESIGN law 4)."""
     call_timeout: timedelta = timedelta(seconds=60)
     """Time-out of the Set Shards call (DESIGN law 5)."""
+    connection: timedelta = timedelta(seconds=5)
+    """How long the Coreapps must all say that they have a connection, or none, before that is believed."""
     missing_holder: timedelta = timedelta(seconds=10)
     """How long a holder may stay away once enough Coreapps are back from a restart (DESIGN law 9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
@@ -204,6 +206,18 @@ class Coreapp:
     """When the first of the probes was sent that this process has had no answer to since the last one; None: the last one was answered."""
 
     @property
+    def is_fit(self) -> bool:
+        """Whether it could serve now, as far as one pod tells."""
+        return (
+            self.ready
+            and not self.deleting
+            and self.phase == "Running"
+            and not self.terminated
+            and self.broken_at is None
+            and bool(self.ip)
+        )
+
+    @property
     def epoch_label(self) -> str | None:
         """The epoch label as it was read; a prepare tests that it is still so."""
         return self.labels.get("multiconnect.dev/epoch")
@@ -286,6 +300,13 @@ class Operation:
     origin: int | None = None
     attempts: int = 1
     answer: Answer = Answer.NONE
+    fingerprint: str | None = None
+    """Of the certificate that goes with the call."""
+
+    @property
+    def logs_on(self) -> bool:
+        """Whether the call asks for the number of shards that the client has: it is made to log the client on again."""
+        return self.origin == self.to
 
 
 class Refusal(StrEnum):
@@ -397,6 +418,10 @@ class Observed:
     operation: Operation | None = None
     settled_shards: int | None = None
     refused_fingerprint: str | None = None
+    refused_because: str | None = None
+    """What the client said when it refused that certificate."""
+    logged_off_at: datetime | None = None
+    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
     refused_pin_version: str | None = None
     """Version of the account's Secret whose PIN was refused."""
     banned: bool = False
@@ -588,6 +613,8 @@ class Plan:
     """The intent as it is to stand in status from here on."""
     settled_shards: int | None = None
     refused_fingerprint: str | None = None
+    refused_because: str | None = None
+    logged_off_at: datetime | None = None
     refused_pin_version: str | None = None
     banned: bool = False
     next_window_at: datetime | None = None

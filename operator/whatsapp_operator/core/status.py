@@ -7,10 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from . import manifests
+from . import manifests, objections
 from .facts import Facts
 from .model import Answer, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale
-from .rules import objection
 
 EXPIRES_SOON = timedelta(days=30)
 MESSAGE_LIMIT = 1024
@@ -99,8 +98,12 @@ READY: tuple[Word, ...] = (
     Word(
         "CertificateRefused",
         "False",
-        lambda f: (one := objection(f)) is not None and one.name == "CertificateRefused",
-        lambda f: one.why(f) if (one := objection(f)) else "",
+        lambda f: f.is_logged_off,
+        lambda f: (
+            one.why(f)
+            if (one := objections.objection(f)) is not None and one.name == "CertificateRefused"
+            else "The client is logged off since a wrong certificate was refused; Set Shards with the right one logs it on again."
+        ),
     ),
     Word("RestartOverdue", "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
     Word("Restarting", "False", _is_restarting, _deadline),
@@ -123,6 +126,12 @@ READY: tuple[Word, ...] = (
         lambda f: f"Being taken over: {_tell_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
     ),
     Word("WebappDown", "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."),
+    Word(
+        "Disconnected",
+        "False",
+        lambda f: f.has_held_for("CutOff", f.want.tuning.connection),
+        lambda _: "No Coreapp has a connection to WhatsApp: all say gateway_status disconnected. Is the client logged off or banned?",
+    ),
     Word(
         "ClientSilent",
         "Unknown",
@@ -169,13 +178,13 @@ CERTIFICATE_FIT: tuple[Word, ...] = (
     Word(
         "CertificateExpiresSoon",
         "True",
-        lambda f: objection(f) is None and _soon(f),
+        lambda f: objections.objection(f) is None and _soon(f),
         lambda f: f"The certificate expires at {_expiry(f)}; get a new one.",
     ),
     Word(
         "Fit",
         "True",
-        lambda f: objection(f) is None,
+        lambda f: objections.objection(f) is None,
         lambda f: (
             f"Set Shards could be sent; the certificate expires at {_expiry(f)}."
             if _expiry(f)
@@ -199,7 +208,7 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, whichever row won. Pure."""
     moving, stuck = plan.moving, plan.stuck
     fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
-    if fit is None and (one := objection(f)) is not None:
+    if fit is None and (one := objections.objection(f)) is not None:
         fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
     spoken = (
         _speak("Ready", READY, f),
@@ -311,6 +320,7 @@ def operation_entry(operation: Operation) -> dict[str, Any]:
             "startedAt": manifests.timestamp(operation.started_at, milliseconds=True),
             "deadline": manifests.timestamp(operation.deadline, milliseconds=True),
             "settleBy": manifests.timestamp(operation.settle_by, milliseconds=True),
+            "fingerprint": operation.fingerprint,
         }
     )
 
@@ -325,6 +335,8 @@ def _certificate(f: Facts, plan: Plan) -> dict[str, Any] | None:
             "verifiedName": facts.verified_name if facts else None,
             "serial": facts.serial if facts else None,
             "refusedFingerprint": plan.refused_fingerprint,
+            "refusedBecause": plan.refused_because,
+            "loggedOffAt": manifests.timestamp(plan.logged_off_at) if plan.logged_off_at else None,
             "refusedPinVersion": plan.refused_pin_version,
         }
     )
@@ -390,7 +402,7 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
 # --- events: the story, told when a word changes ---------------------------------------------------------------------------
 
 WARNINGS = frozenset(
-    {"FailingOver", "Unserved", "NoSpareLeft", "SpareLost", "RestartOverdue", "WebappDown", "ClientSilent", "AnswerUnknown"}
+    {"FailingOver", "Unserved", "NoSpareLeft", "SpareLost", "RestartOverdue", "WebappDown", "ClientSilent", "Disconnected", "AnswerUnknown"}
 )
 """Reasons whose event is a warning although no person must act."""
 

@@ -25,6 +25,7 @@ from whatsapp_operator.core.model import (
     Obj,
     Observed,
     Operation,
+    Probe,
     Ref,
     Report,
     Route,
@@ -104,8 +105,16 @@ class _Reshard(_Struct, frozen=True, kw_only=True):
     drift: str = "Report"
 
 
+class _Probe(_Struct, frozen=True, kw_only=True):
+    type: str = "HTTP"
+    path: str = "/"
+    period_seconds: int = 1
+
+
 class _Failover(_Struct, frozen=True, kw_only=True):
     mode: str = "Automatic"
+    unhealthy_after_seconds: int = 3
+    probe: _Probe = _Probe()
 
 
 class _Spec(_Struct, frozen=True, kw_only=True):
@@ -171,6 +180,10 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         switchovers=switchovers,
         switchover_text=text,
         switchover_problem=problem,
+        probe=Probe(
+            kind=spec.failover.probe.type, path=spec.failover.probe.path, period=timedelta(seconds=spec.failover.probe.period_seconds)
+        ),
+        unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
         deleting=meta.get("deletionTimestamp") is not None,
         image=image,
         tuning=tuning,
@@ -262,6 +275,7 @@ def operation_of(status: Obj) -> Operation | None:
         deadline=manifests.moment(str(entry.get("deadline", ""))) or started or early,
         attempts=int(entry.get("attempts", 1)),
         answer=Answer(entry.get("answer", "None")),
+        fingerprint=entry.get("fingerprint"),
     )
 
 
@@ -403,6 +417,8 @@ class Observer:
             operation=operation_of(status),
             settled_shards=status.get("settledShards"),
             refused_fingerprint=noted.get("refusedFingerprint"),
+            refused_because=noted.get("refusedBecause"),
+            logged_off_at=manifests.moment(noted.get("loggedOffAt", "")),
             refused_pin_version=noted.get("refusedPinVersion"),
             banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
             client=self._clients.seen(key),

@@ -174,7 +174,9 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> None:
         assert to in SHARD_COUNTS
         assert one.see.anchored_for == to, "a lowering may still be on its way"
         assert _is_fresh(one)
-        assert one.see.client.shards not in {None, to}
+        assert one.see.client.shards is not None
+        # The exception: only an accepted Set Shards logs a client on that a refused certificate logged off.
+        assert one.see.client.shards != to or one.see.logged_off_at is not None
         assert sum(map(_is_ready, one.see.coreapps)) >= to
         assert one.see.statefulset is not None
         assert one.see.statefulset.replicas >= to

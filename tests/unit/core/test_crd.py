@@ -52,6 +52,10 @@ SPEC_FIELDS = {
     "account.registeredAt": "account",
     "webapp.replicas": "webapps",
     "failover.mode": "manual",
+    "failover.unhealthyAfterSeconds": "unhealthy_after",
+    "failover.probe.type": "probe",
+    "failover.probe.path": "probe",
+    "failover.probe.periodSeconds": "probe",
 }
 NOT_OF_SPEC = {
     "key",
@@ -94,7 +98,8 @@ READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", v
 REPORTS: list[Look] = [
     *EVERYTHING.values(),
     handed_over().seeing(handover_times={"100-moved": HandoverTimes(commit=38, serve=55)}),
-    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT),
+    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
+    growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),
 ]
 

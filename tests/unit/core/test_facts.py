@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.facts import EVIDENCE, is_fit
+from whatsapp_operator.core.evidence import EVIDENCE
 from whatsapp_operator.core.model import Answer, Evidence, Report
 
 from .looks import NOW, Look, epoch_of, labels_for, look, pod, route, seconds
@@ -179,7 +179,7 @@ def test_the_holder_of_a_route_is_nobodys_standby() -> None:
 
 
 def test_fit_is_ready_running_and_reachable() -> None:
-    assert is_fit(pod(0))
+    assert pod(0).is_fit
 
 
 # --- numbers

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.core import facts, manifests, rules
+from whatsapp_operator.core import duties, facts, handovers, manifests, objections, operation, rules
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, SetShards, Tell
 
@@ -82,7 +82,7 @@ def patched(*patches: Patch) -> PlanOf:
 def without_objection(name: str) -> PlanOf:
     """The planner that does not object for one reason."""
     return patched(
-        (rules, "OBJECTIONS", tuple(one for one in rules.OBJECTIONS if one.name != name)),
+        (objections, "OBJECTIONS", tuple(one for one in objections.OBJECTIONS if one.name != name)),
         (rules, "ROWS", tuple(one for one in rules.ROWS if one.name != name)),
     )
 
@@ -106,7 +106,7 @@ def _raising(_: Facts) -> bool:
     raise ValueError(msg)
 
 
-HANDOVERS = rules._handovers
+HANDOVERS = handovers.paired
 NO_EXCUSE: Callable[[Facts, Coreapp], bool] = lambda _, __: False  # noqa: E731
 ALWAYS: Callable[[Facts], bool] = lambda _: True  # noqa: E731
 NEVER: Callable[[Facts], bool] = lambda _: False  # noqa: E731
@@ -116,7 +116,7 @@ def property_of(function: Callable[[Facts], Any]) -> property:
     return property(function)
 
 
-CALL_ANYWAY = patched((rules, "_may_call", lambda f: f.resize_is_wanted))
+CALL_ANYWAY = patched((operation, "may_call", lambda f: f.resize_is_wanted))
 SHRINK_ANYWAY = patched((rules, "_may_shrink", ALWAYS))
 
 MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
@@ -124,10 +124,10 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "one pod for two shards",
         laws.law_1_one_holder,
-        patched((rules, "_handovers", _one_pod_for_all)),
+        patched((handovers, "paired", _one_pod_for_all)),
         look().settled(shards=4, spares=2).holder_deleted(0).holder_deleted(1),
     ),
-    ("n is not the version", laws.law_2_prepare_then_commit, patched((rules, "_handovers", _epoch_of_yesterday)), WITNESSES["FailingOver"]),
+    ("n is not the version", laws.law_2_prepare_then_commit, patched((handovers, "paired", _epoch_of_yesterday)), WITNESSES["FailingOver"]),
     (
         "a pending pod is taken",
         laws.law_2_prepare_then_commit,
@@ -149,7 +149,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "everybody is told to serve",
         laws.only_the_named_pod_is_told_to_serve,
-        patched((rules, "_tells", lambda f, _, __: (Tell(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.see.coreapps))),
+        patched((duties, "tells", lambda f, _, __: (Tell(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.see.coreapps))),
         look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch="10-first", shards=2)),
     ),
     (
@@ -167,7 +167,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "not enough Coreapps are ready",
         laws.law_5_set_shards_only_if,
-        patched(row("AwaitingCoreapps", when=NEVER), (rules, "_may_call", lambda f: f.resize_is_wanted)),
+        patched(row("AwaitingCoreapps", when=NEVER), (operation, "may_call", lambda f: f.resize_is_wanted)),
         WITNESSES["AwaitingCoreapps"],
     ),
     ("GET is stale", laws.law_5_set_shards_only_if, CALL_ANYWAY, growing().client(asked_at=NOW - seconds(9))),
@@ -177,7 +177,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "no lowering was voided",
         laws.law_5_set_shards_only_if,
-        patched((rules, "_call", lambda f: (SetShards(operation=rules.next_operation(f)),))),
+        patched((operation, "call_for", lambda f: (SetShards(operation=operation.next_operation(f)),))),
         growing().seeing(anchored_for=None),
     ),
     (
@@ -195,13 +195,13 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "silence settles",
         laws.law_6_unknown_is_a_value,
-        patched((rules, "_settled_by_get", lambda see, _: replace(see, operation=None))),
+        patched((operation, "_settled_by_get", lambda _, see, __: replace(see, operation=None))),
         growing().noted(4, Answer.UNKNOWN),
     ),
     (
         "a restarted operator forgets",
         laws.law_6_unknown_is_a_value,
-        patched((rules, "judge", lambda _, see: replace(see, operation=None))),
+        patched((operation, "judge", lambda _, see: replace(see, operation=None))),
         growing().noted(4),
     ),
     ("a Coreapp is not back", laws.law_7_shrink_last, SHRINK_ANYWAY, WITNESSES["ScalingDown"].with_pod(1, report=None)),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.core import rules
+from whatsapp_operator.core import objections, rules
 from whatsapp_operator.core.model import AccountSecret, Answer, Ref, Switchover
 
 from .looks import FINGERPRINT, Look, look
@@ -58,7 +58,7 @@ def test_failover_stands_above_all_order() -> None:
 
 
 def test_objections_stand_in_the_order_of_their_rows() -> None:
-    names = [one.name for one in rules.OBJECTIONS]
+    names = [one.name for one in objections.OBJECTIONS]
 
     assert names == [name for name in ORDER if name in names]
 

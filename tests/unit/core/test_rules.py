@@ -9,7 +9,7 @@ from typing import TypeVar
 
 import pytest
 
-from whatsapp_operator.core import manifests, rules
+from whatsapp_operator.core import manifests, objections
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.model import (
     AccountSecret,
@@ -568,7 +568,7 @@ def test_DriftFound_is_no_wish_of_the_user() -> None:
 
 # --- objections: when Set Shards is wanted and the account does not fit
 
-OBJECTION_ROWS = [one.name for one in rules.OBJECTIONS]
+OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS]
 
 
 @pytest.mark.parametrize("name", OBJECTION_ROWS)

@@ -62,6 +62,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "WebappDown",
         "CertificateRefused",
         "Banned",
+        "Disconnected",  # not in API.md yet: every Coreapp says that it has no connection to WhatsApp
     },
     ("Ready", "Unknown"): {"NotReconciled", "Doubt", "ClientSilent"},
     ("Reconciling", "True"): {
@@ -116,6 +117,7 @@ EVERYTHING: dict[str, Look] = {
     "restarting": restarting(),
     "unserved": look().settled(spares=0).holder_deleted(0),
     "silent": look().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
+    "logged off": look().settled().with_account().seeing(refused_fingerprint=FINGERPRINT, logged_off_at=NOW),
     "expires soon": look().settled().with_account(expires_at=NOW + timedelta(days=29)),
     "fit": look().settled().with_account(),
 }
@@ -169,7 +171,9 @@ def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
         ("restarting", "Redundant", ("False", "Restarting")),
         ("Bootstrapping", "Ready", ("False", "Bootstrapping")),
         ("silent", "Ready", ("Unknown", "ClientSilent")),
-        ("CertificateRefused", "Ready", ("False", "CertificateRefused")),
+        ("CertificateRefused", "Ready", ("True", "Serving")),  # refused, but nothing says that the client was logged off
+        ("logged off", "Ready", ("False", "CertificateRefused")),
+        ("logged off", "Stalled", ("True", "CertificateRefused")),
         ("CertificateRefused", "Stalled", ("True", "CertificateRefused")),
         ("CertificateRefused", "CertificateFit", ("False", "CertificateRefused")),
         ("Banned", "Ready", ("False", "Banned")),

@@ -1,0 +1,109 @@
+"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers, ask the client."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+
+from . import manifests
+from .facts import Facts
+from .model import Action, Apply, Delete, Login, Ref, Relabel, Route, State, Strip, Tell, Touch
+
+
+def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Tell]:
+    """Yield what Coreapps must be told: wherever what one reports differs from the Services (DESIGN section 5, "Telling").
+
+    ``busy`` pods and ``moving`` shards are told by the handover that is under way.
+    """
+    by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
+    by_shard = {route.shard: route for route in f.see.routes if not route.foreign}
+    for pod in f.see.coreapps:
+        report = pod.report
+        # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
+        if (
+            pod.uid in busy
+            or report is None
+            or report.shards is None
+            or pod.deleting
+            or pod.ip is None
+            or report.shards != (f.shards or report.shards)
+        ):
+            continue
+        route = by_holder.get(pod.uid)
+        if route is not None and route.shard < report.shards:
+            if (report.shard, report.epoch) != (route.shard, route.epoch):
+                yield Tell(coreapp=pod, shards=report.shards, shard=route.shard, epoch=route.epoch)
+        elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.see.routes}:
+            other = by_shard.get(report.shard)
+            holder = f.holder(other) if other is not None else None
+            if other is not None and holder is not None:
+                yield Tell(coreapp=pod, shards=report.shards, shard=other.shard, epoch=other.epoch, holder=holder)
+            else:
+                # Without a holder to name, a shard in the message would mean "serve it".
+                yield Tell(coreapp=pod, shards=report.shards)
+
+
+def mending(f: Facts) -> Iterator[Apply]:
+    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when paused."""
+    for obj in f.changed:
+        if not f.want.paused or obj["kind"] == "PodDisruptionBudget":
+            live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
+            yield Apply(obj=obj, uid=live["metadata"]["uid"])
+
+
+def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
+    """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the row that won."""
+    shards_on_pods = {pod.shard_label for pod in f.see.coreapps if pod.epoch_label is not None}
+    for pod in f.see.coreapps:
+        if pod.deleting or pod.uid in busy:
+            continue
+        claim = f.claim(pod)
+        route = next((route for route in f.see.routes if route.shard == pod.shard_label and not route.foreign), None)
+        if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (pod.shard_label or 0) >= (f.shards or 0)):
+            yield Strip(coreapp=pod)
+        elif claim == "pending":
+            yield from (Touch(route=one, nonce=f.see.nonce) for one in f.awaiting(pod))
+        elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or is_surplus(f, route)):
+            yield Strip(coreapp=pod)
+        elif claim in {"none", "damaged"}:
+            named = next((one for one in f.routes if one.holder_uid == pod.uid), None)
+            if named is not None and f.failure(named) is None and not _is_elsewhere(f, named):
+                yield Relabel(coreapp=pod, route=named)
+            elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
+                yield Strip(coreapp=pod)
+    for route in f.see.routes:
+        if is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
+            yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
+
+
+def _is_elsewhere(f: Facts, route: Route) -> bool:
+    """Whether another pod carries the route's epoch: until that is stripped a second label would make two pods match (DESIGN law 1)."""
+    return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.see.coreapps)
+
+
+def is_surplus(f: Facts, route: Route) -> bool:
+    """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
+    return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
+
+
+def asks(f: Facts, state: State) -> bool:
+    """Whether it is time to ask the client for its number of shards."""
+    client = f.see.client
+    if client.asking or not f.webapp_ready:
+        return False
+    return client.asked_at is None or f.see.now - client.asked_at >= pace(f, state, f.want.tuning.ask_steady)
+
+
+def pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
+    """Return the time between two questions or looks: short while something moves, long while nothing does."""
+    if not f.is_unsettled and f.see.client.silent_since is None:
+        return quiet
+    slow = (
+        state is State.STUCK
+        or f.restart_is_overdue
+        or f.window_is_shut
+        or f.want.paused
+        or f.see.client.silent_since is not None
+        or f.see.client.login is Login.REFUSED
+    )
+    return min(quiet, timedelta(seconds=1)) if slow else f.want.tuning.ask_busy

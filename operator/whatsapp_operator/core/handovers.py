@@ -1,0 +1,87 @@
+"""Who takes which shard: routes paired with standbys, and what an annotation asks for."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+
+from . import manifests
+from .facts import Facts
+from .model import Action, Annotate, Coreapp, Epoch, Evidence, Handover, Route, Say, Switchover
+
+
+def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None) -> Iterator[Handover]:
+    """Pair routes with standbys, lowest shard first; each pod is taken once."""
+    taken: set[str] = set()
+    for route, evidence, planned in moves:
+        choices = [pod for pod in f.standbys(route, taken) if only is None or pod.uid == only.uid]
+        if evidence is Evidence.PACKED_LOW:
+            choices = sorted((pod for pod in choices if pod.ordinal < f.wanted_pods), key=lambda pod: (pod.report is None, pod.ordinal))
+        if choices:
+            taken.add(choices[0].uid)
+            yield Handover(
+                route=route,
+                to=choices[0],
+                epoch=Epoch(route.version, f.see.nonce),
+                evidence=evidence,
+                planned=planned,
+                shards=f.shards,
+                old=f.holder(route),
+                detected_at=f.see.now,
+            )
+
+
+def failovers(f: Facts) -> tuple[Handover, ...]:
+    """Return a handover for each shard whose holder failed and that a standby can take."""
+    return tuple(paired(f, ((route, why, False) for route, why in f.failed)))
+
+
+def assignments(f: Facts) -> tuple[Handover, ...]:
+    """Return a handover for each shard that never had a holder."""
+    return tuple(paired(f, ((route, Evidence.REQUESTED, True) for route in f.unassigned)))
+
+
+def packing(f: Facts) -> tuple[Handover, ...]:
+    """Return a switchover for each shard whose holder sits on an ordinal that is to go."""
+    return tuple(paired(f, ((route, Evidence.PACKED_LOW, True) for route in f.too_high)))
+
+
+def refusal(f: Facts, wish: Switchover) -> str | None:
+    """Return why a switchover that an annotation asks for cannot be, or None. Pure."""
+    route = next((route for route in f.routes if route.shard == wish.shard), None)
+    if route is None:
+        return f"There is no shard {wish.shard}; shards go from 0 to {(f.shards or 1) - 1}."
+    if wish.to is None:
+        return None if f.standbys(route) else f"No standby can take shard {wish.shard}."
+    pod = next((pod for pod in f.see.coreapps if pod.name == wish.to), None)
+    if pod is None:
+        return f"There is no Coreapp {wish.to}."
+    if pod.uid in f.holder_uids:
+        return None if pod.uid == route.holder_uid else f"{wish.to} holds another shard."
+    return None if any(one.uid == pod.uid for one in f.standbys(route)) else f"{wish.to} is not a ready standby."
+
+
+def switch_over(f: Facts) -> Iterator[Action]:
+    """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
+    left: list[str] = []
+    taken: set[str] = set()
+    for wish in f.want.switchovers:
+        route = next((route for route in f.routes if route.shard == wish.shard), None)
+        pod = next((pod for pod in f.see.coreapps if pod.name == wish.to), None) if wish.to else None
+        if pod is not None and f.claim(pod) == "pending":
+            # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
+            left.append(f"{wish.shard}={pod.name}")
+        elif (why := refusal(f, wish)) is not None:
+            yield Say(reason="SwitchoverRefused", message=f"Shard {wish.shard} was not moved: {why}", warning=True)
+        elif route is not None and pod is None:
+            choices = f.standbys(route, taken)
+            taken.update(one.uid for one in choices[:1])
+            left.append(f"{wish.shard}={choices[0].name}" if choices else str(wish.shard))
+        elif route is not None and pod is not None and pod.uid != route.holder_uid:
+            left.append(f"{wish.shard}={pod.name}")
+            if pod.uid not in taken:
+                taken.add(pod.uid)
+                yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
+    if f.want.switchover_problem:
+        yield Say(reason="SwitchoverRefused", message=f.want.switchover_problem, warning=True)
+    if ",".join(left) != f.want.switchover_text:
+        yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

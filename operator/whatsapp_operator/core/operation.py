@@ -1,0 +1,143 @@
+"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the look (DESIGN laws 4 to 6)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from . import manifests, objections, windows
+from .facts import Facts
+from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed, Operation, Refusal, SetShards
+
+
+def may_call(f: Facts) -> bool:
+    """DESIGN law 5, whole: read here once more although rows above have spoken of each part."""
+    return (
+        f.resize_is_wanted
+        and f.want.shards in SHARD_COUNTS
+        and len(f.ready) >= f.want.shards
+        and f.replicas >= f.want.shards
+        and f.shards_are_fresh
+        and objections.objection(f) is None
+        and not objections.is_unread(f)
+        and not f.window_is_shut
+        and windows.problem(f.want.windows) is None
+        and not is_calling(f)
+    )
+
+
+def is_calling(f: Facts) -> bool:
+    """Whether a call of this process is on its way."""
+    call = f.see.client.call
+    return call is not None and call.answer is None and not call.not_sent
+
+
+def call_for(f: Facts) -> tuple[Action, ...]:
+    """Call; but first void every write that could still take away pods which the call needs (DESIGN law 4)."""
+    workload = f.see.statefulset
+    if workload is not None and f.see.anchored_for != f.want.shards:
+        ref = manifests.coreapp_statefulset(f.want.key.name)
+        return (Anchor(ref=ref, resource_version=workload.resource_version, shards=f.want.shards, nonce=f.see.nonce),)
+    return (SetShards(operation=next_operation(f)),)
+
+
+def next_operation(f: Facts) -> Operation:
+    """Return the intent of the next Set Shards call. Pure: id and times come from the look."""
+    earlier = f.operation if f.operation is not None and f.operation.to == f.want.shards else None
+    tuning = f.want.tuning
+    return Operation(
+        id=f"{f.want.shards}-{f.see.nonce}",
+        origin=f.shards,
+        to=f.want.shards,
+        leader_epoch=f.see.leader_epoch,
+        started_at=f.see.now,
+        deadline=f.see.now + f.want.restart_timeout,
+        settle_by=f.see.now + tuning.call_timeout + f.want.restart_timeout + tuning.settle_grace,
+        attempts=earlier.attempts + 1 if earlier is not None and earlier.answer is Answer.BUSY else 1,
+        fingerprint=f.see.account.certificate.fingerprint if f.see.account and f.see.account.certificate else None,
+    )
+
+
+def _answered(want: Desired, see: Observed, operation: Operation, call: Call) -> Observed:
+    """Return the look with what this process's own call came to."""
+    if call.not_sent:
+        return replace(see, operation=None)
+    if call.refusal is Refusal.BANNED:
+        return replace(see, operation=None, banned=True)
+    if call.refusal is Refusal.PIN and call.secret_version is not None:
+        return replace(see, operation=None, refused_pin_version=call.secret_version)
+    if call.refusal is not None and call.fingerprint is not None:
+        # Whatever was wrong: what was refused is not sent again (DESIGN law 8). Only a wrong certificate logs the client off.
+        logged_off_at = see.now if call.refusal is Refusal.CERTIFICATE else see.logged_off_at
+        return replace(
+            see,
+            operation=None,
+            refused_fingerprint=call.fingerprint,
+            refused_because=call.detail[:300] or None,
+            logged_off_at=logged_off_at,
+        )
+    if call.answer is None or operation.answer is not Answer.NONE:
+        return see
+    deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
+    # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
+    answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
+    return replace(see, operation=replace(operation, answer=answer, deadline=deadline))
+
+
+def _settled_by_get(want: Desired, see: Observed, operation: Operation) -> Observed:
+    """Return the look with a call settled by GET, if it is: GET reports its number, or still another one after ``settle_by``.
+
+    The number says nothing of a call that logs the client on: there, the Coreapps' connections do.
+    """
+    asked, shards = see.client.asked_at, see.client.shards
+    if asked is None or shards is None or asked <= operation.started_at or operation.answer is Answer.NONE:
+        return see
+    f = Facts(want, see, operation)
+    if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", want.tuning.connection)):
+        return replace(see, operation=replace(operation, answer=Answer.ACCEPTED))
+    if asked <= operation.settle_by or operation.answer is Answer.BUSY or (operation.logs_on and operation.answer is Answer.ACCEPTED):
+        return see
+    see = replace(see, operation=None)
+    if operation.fingerprint is None or not f.has_held_for("CutOff", want.tuning.connection):
+        return see
+    # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (DESIGN law 8).
+    because = "no answer is known, but since then no Coreapp has a connection"
+    return replace(see, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=see.logged_off_at or see.now)
+
+
+def judge(want: Desired, see: Observed) -> Observed:
+    """Return the look with its operation as it stands after the newest answer. Pure.
+
+    An intent without an answer and without a call of this process was noted by a leader that is gone: its call is unknown (DESIGN law 6).
+    An unknown one is settled when GET reports its number, or when GET still differs after ``settle_by`` (law 4).
+    """
+    call = see.client.call
+    if see.account_is_new:
+        see = replace(see, settled_shards=None)
+    if see.operation is not None and call is not None and call.id == see.operation.id:
+        see = _answered(want, see, see.operation, call)
+    elif see.operation is not None and see.operation.answer is Answer.NONE:
+        see = replace(see, operation=replace(see.operation, answer=Answer.UNKNOWN))
+    if see.operation is not None:
+        unheard = see.operation.answer is Answer.UNKNOWN
+        see = _settled_by_get(want, see, see.operation)
+        if unheard and see.operation is not None and see.operation.answer is Answer.ACCEPTED:
+            # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
+            deadline = max(see.operation.deadline, see.now + want.restart_timeout)
+            see = replace(see, operation=replace(see.operation, deadline=deadline))
+    operation = see.operation
+    f = Facts(want, see, operation)
+    if f.is_logged_off and (
+        (operation is not None and operation.answer is Answer.ACCEPTED) or f.has_held_for("Connected", want.tuning.connection)
+    ):
+        see = replace(see, logged_off_at=None)
+    if operation is None:
+        return see
+    if operation.answer is Answer.BUSY and operation.to != want.shards:
+        return replace(see, operation=None)
+    f = Facts(want, see, operation)
+    if operation.answer is Answer.ACCEPTED and f.shards == operation.to and f.enough_are_back and not f.missing:
+        return replace(see, operation=None, settled_shards=operation.to)
+    if f.restart_is_overdue:
+        # The number is the last word although somebody is missing; else the next wish would be taken for drift.
+        return replace(see, settled_shards=operation.to)
+    return see
