@@ -198,7 +198,7 @@ CASES = (
         act=acts.refused_then_taken_back,
         calls=("A>B 400", "A>A 201"),
         restarts=1,
-        words=("Stalled/CertificateRefused", "Ready/CertificateRefused", "Ready/Serving"),
+        words=("Ready/CertificateRefused", "Ready/Serving"),
         end="A",
     ),
     Case(name="account-secret-missing", lane="certificate", act=acts.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)),
