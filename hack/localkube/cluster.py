@@ -26,7 +26,7 @@ from localkube.versions import pinned_programs
 HOLLOW = "localkube.hollow"
 NODES_SECONDS = 30.0
 FAST_RENEW_SECONDS = 3.0
-"""Between two renewals of a node's Lease with --fast-nodes: a node counts as lost after 12 s there, to which the kubelet's 10 s are close."""
+"""Between two renewals of a node's Lease with --fast-nodes: a node is lost after 12 s there, to which the kubelet's 10 s are close."""
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
