@@ -7,11 +7,13 @@ any message, log line or value that leaves this module.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import logging
 import re
 import ssl
-from collections.abc import Callable, Coroutine
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import Any, Protocol
@@ -26,10 +28,22 @@ log = logging.getLogger(__name__)
 
 SEND_WITHIN = 2.0
 """Seconds from the note of the intent to its sending, or it is not sent at all (DESIGN law 5)."""
+UNSENT_PAUSE = 1.0
+"""Seconds from a call that was not sent to the question that must come before the next one, so that no two intents are noted in a row."""
 LOGIN_PAUSE = 10.0
 """Seconds before a login that was refused is tried again with the same passwords."""
+MOST_LOGINS, LOGIN_SPAN = 10, 60.0
+"""So many logins with the same passwords in so many seconds, should tokens be refused as soon as they are given."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (whatsapp-client.md section 3.1)."""
+LONGEST_WORDS = 200
+"""Characters of the client's own words that are shown."""
+STARS = "***"
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+"""Errors after which nothing of the request has left: there was no connection, or none with TLS."""
+
+Passwords = tuple[str, str, str]
+"""Username, password and initial password: what a login was tried with."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,7 +83,7 @@ class Clients(Protocol):
         ...
 
     def ask(self, key: Key, access: Access) -> None:
-        """Begin to ask for the number of shards, unless a question is under way."""
+        """Begin to ask for the number of shards, unless a question is under way or comes too early."""
         ...
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
@@ -84,11 +98,17 @@ class Clients(Protocol):
 class ApiError(Exception):
     """The API answered with an error or not at all; the message names the call and the status, nothing else."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: int | None = None, details: str = "") -> None:
+    def __init__(self, message: str, *, status: int | None = None, code: int | None = None, details: str = "", sent: bool = True) -> None:
+        """``details``: the client's own words, without secrets. ``sent`` is False only if surely nothing of the request has left."""
         super().__init__(message)
         self.status = status
         self.code = code
         self.details = details
+        self.sent = sent
+
+
+class TooLate(Exception):  # noqa: N818 - it is no fault, it is what law 5 asks for
+    """The connection was there only when the call was not to be sent any more."""
 
 
 class Desk:
@@ -104,7 +124,10 @@ class Desk:
         self._ask_timeout = ask_timeout
         self._http: tuple[tuple[str | None, bool], httpx.AsyncClient] | None = None
         self._token: tuple[str, datetime] | None = None
-        self._refused: tuple[tuple[str, str, str], float] | None = None
+        self._entering = asyncio.Lock()
+        self._refused: tuple[Passwords, float] | None = None
+        self._logins: tuple[Passwords | None, deque[float]] = (None, deque(maxlen=MOST_LOGINS))
+        self._unsent_at = float("-inf")
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -127,94 +150,113 @@ class Desk:
     def _note(self, **changes: Any) -> None:
         before = self.client
         self.client = replace(before, **changes)
-        # An answer is waited for; a failure like the one before moves nothing, else a client that is down is asked without a pause.
-        if replace(before, asking=False) != replace(self.client, asking=False):
+        # An answer is waited for; one more failure moves nothing, whatever it says, else a client that is down is asked without a pause.
+        if replace(before, asking=False, problem="") != replace(self.client, asking=False, problem=""):
             self._wake(self._key)
+
+    def _failed(self, problem: str) -> dict[str, Any]:
+        """Return what is known of the client after it could not be asked or told something."""
+        return {"silent_since": self.client.silent_since or self._clock.now(), "problem": problem}
+
+    def may_ask(self) -> bool:
+        """Return whether a question may begin: none is under way, and a call that was not sent is some time ago."""
+        return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
 
     async def ask(self, access: Access) -> None:
         """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``."""
-        asked_at = self._clock.now()
+        asked_at, unsent_at = self._clock.now(), self._unsent_at
         try:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
             shards = int(body["account"]["shards"])
             version = (body.get("meta") or {}).get("version")
         except ApiError as error:
-            self._note(asking=False, silent_since=self.client.silent_since or self._clock.now(), problem=str(error))
+            self._note(asking=False, **self._failed(str(error)))
         except (KeyError, TypeError, ValueError):
-            self._note(asking=False, silent_since=self.client.silent_since or self._clock.now(), problem="GET shards: unreadable answer")
+            self._note(asking=False, **self._failed("GET shards: unreadable answer"))
         else:
             known = version if isinstance(version, str) else None
-            self._note(asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
+            # What was asked before a call that was not sent is no reason to make the next one.
+            if self._unsent_at == unsent_at:
+                self._note(asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
         finally:
             self.client = replace(self.client, asking=False)
 
     async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
-        """Make the call once; whatever comes of it is in ``client.call``."""
-        body: dict[str, Any] = {
-            "cc": credentials.country_code,
-            "phone_number": credentials.phone_number,
-            "shards": operation.to,
-        }
-        if credentials.pin is not None:
-            body["pin"] = credentials.pin
-        if credentials.certificate is not None:
-            body["cert"] = credentials.certificate
+        """Make the call once; whatever comes of it is in ``client.call``.
 
-        def in_time() -> bool:
-            return self._clock.monotonic() - noted_at <= SEND_WITHIN
-
+        A call that was not sent leaves the number of shards to be asked for anew, which comes first and not at once.
+        """
         call = Call(id=operation.id, fingerprint=credentials.fingerprint, secret_version=credentials.secret_version)
         try:
-            if not await self._entered(access, in_time):
-                call = replace(call, not_sent=True)
-            else:
-                await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout)
-                call = replace(call, answer=Answer.ACCEPTED)
+            await self._log_in_first(access)
+            token = self._token
+            body = _spelled(credentials, operation.to)
+            send_by = noted_at + SEND_WITHIN
+            await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
+            call = replace(call, detail=_told(error))
+            log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
             if error.status == 401:
                 # The token was refused, so the call was not looked at: log in anew and note a new intent.
-                self._token = None
-                call = replace(call, not_sent=True)
+                self._drop(token)
+            if error.status == 401 or not error.sent:
+                self._unsent_at = self._clock.monotonic()
+                self._note(call=replace(call, not_sent=True), asked_at=None, **self._failed(str(error)))
             else:
-                call = replace(call, answer=judge_answer(error), detail=str(error), refusal=judge_refusal(error))
-            log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, error)
-        self._note(call=call)
+                self._note(call=replace(call, answer=judge_answer(error), refusal=judge_refusal(error)))
+        else:
+            self._note(call=replace(call, answer=Answer.ACCEPTED))
 
-    async def _entered(self, access: Access, in_time: Callable[[], bool]) -> bool:
+    async def _log_in_first(self, access: Access) -> None:
         """Make sure of a token; a login that fails means that the call itself was not sent."""
         try:
             await self._log_in(access)
         except ApiError as error:
-            log.warning("Set Shards of %s was not sent: %s", self._key, error)
-            return False
-        return in_time()
+            raise ApiError(str(error), details=error.details, sent=False) from None
 
     async def _request(self, access: Access, method: str, path: str, *, timeout: float) -> dict[str, Any]:
         """Send one request with a token; a refused token is renewed once."""
         await self._log_in(access)
+        token = self._token
         try:
             return await self._send(access, method, path, timeout=timeout)
         except ApiError as error:
             if error.status != 401:
                 raise
-        self._token = None
+        self._drop(token)
         await self._log_in(access)
         return await self._send(access, method, path, timeout=timeout)
 
+    def _drop(self, token: tuple[str, datetime] | None) -> None:
+        """Forget a token that was refused, unless another has come in its place."""
+        if self._token is token:
+            self._token = None
+
     async def _log_in(self, access: Access) -> None:
-        if self._token is not None and self._clock.now() < self._token[1]:
-            return
+        # A question and the call may want in at the same time: one token is enough.
+        async with self._entering:
+            if self._token is None or self._clock.now() >= self._token[1]:
+                await self._renew_token(access)
+
+    async def _renew_token(self, access: Access) -> None:
         entry = (access.username, access.password)
         tried = (*entry, access.initial_password)
-        if self._refused is not None and self._refused[0] == tried and self._clock.monotonic() - self._refused[1] < LOGIN_PAUSE:
+        now = self._clock.monotonic()
+        if self._refused is not None and self._refused[0] == tried and now - self._refused[1] < LOGIN_PAUSE:
             msg = "the login was refused"
-            raise ApiError(msg, status=401)
+            raise ApiError(msg, status=401, sent=False)
+        if self._logins[0] != tried:
+            self._logins = (tried, deque(maxlen=MOST_LOGINS))
+        if len(self._logins[1]) == MOST_LOGINS and now - self._logins[1][0] < LOGIN_SPAN:
+            msg = f"every token was refused; no more than {MOST_LOGINS} logins in {LOGIN_SPAN:g} s"
+            raise ApiError(msg, sent=False)
         try:
             answer = await self._send(access, "POST", "/v1/users/login", basic=entry, body={}, timeout=self._ask_timeout)
         except ApiError as error:
             if error.status not in {401, 403} and error.code != 1024:
                 raise
             answer = await self._change_password(access, tried)
+        self._logins[1].append(now)
         try:
             self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
         except (KeyError, IndexError, TypeError):
@@ -222,7 +264,7 @@ class Desk:
             raise ApiError(msg) from None
         self.client = replace(self.client, login=Login.DONE)
 
-    async def _change_password(self, access: Access, tried: tuple[str, str, str]) -> dict[str, Any]:
+    async def _change_password(self, access: Access, tried: Passwords) -> dict[str, Any]:
         """Log in for the first time, which must change the password (whatsapp-client.md section 3.1)."""
         entry = (access.username, access.initial_password)
         try:
@@ -247,11 +289,20 @@ class Desk:
         timeout: float,
         body: dict[str, Any] | None = None,
         basic: tuple[str, str] | None = None,
+        send_by: float | None = None,
     ) -> dict[str, Any]:
-        """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer."""
+        """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer.
+
+        Nothing leaves after the monotonic time ``send_by``, however long the connection took.
+        """
         if not access.addresses:
             msg = "no Webapp is ready"
-            raise ApiError(msg)
+            raise ApiError(msg, sent=False)
+
+        async def check_time(event: str, _: object) -> None:
+            if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
+                raise TooLate
+
         headers = {"Host": access.server_name}
         if basic is None and self._token is not None:
             headers["Authorization"] = f"Bearer {self._token[0]}"
@@ -264,18 +315,22 @@ class Desk:
                 json=body,
                 headers=headers,
                 auth=httpx.BasicAuth(*basic) if basic else None,
-                timeout=timeout,
-                extensions={"sni_hostname": access.server_name},
+                timeout=httpx.Timeout(timeout, connect=min(timeout, SEND_WITHIN)),
+                extensions={"sni_hostname": access.server_name, "trace": check_time},
             )
-        except httpx.HTTPError as error:
-            # Not chained: httpx's error holds the request, and that the token.
+        except TooLate:
+            msg = f"{what}: not within {SEND_WITHIN:g} s of its note"
+            raise ApiError(msg, sent=False) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            # Not chained: httpx's error holds the request, and that the token. OSError: TLS that breaks while the answer is read.
             self._turn += 1  # another Webapp may answer the next question
             msg = f"{what}: {_distrust(error) or type(error).__name__}"
-            raise ApiError(msg) from None
+            raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
-            code, details = _first_error(answer)
+            code, words = _first_error(answer)
+            secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
-            raise ApiError(msg, status=answer.status_code, code=code, details=details)
+            raise ApiError(msg, status=answer.status_code, code=code, details=masked(words, secrets))
         try:
             read = answer.json() if answer.content else {}
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -295,7 +350,7 @@ class Desk:
                 trust = ssl.create_default_context(cadata=access.authority)
             except (ssl.SSLError, ValueError):
                 msg = "the authority in the Webapps' TLS Secret (key ca.crt) is no PEM certificate"
-                raise ApiError(msg) from None
+                raise ApiError(msg, sent=False) from None
             if not access.verifies:
                 trust.check_hostname = False
                 trust.verify_mode = ssl.CERT_NONE
@@ -303,7 +358,44 @@ class Desk:
         return self._http[1]
 
 
-def _distrust(error: httpx.HTTPError) -> str | None:
+def _spelled(credentials: Credentials, shards: int) -> dict[str, Any]:
+    """Return the body of Set Shards (multiconnect-page.txt, "Parameters")."""
+    body: dict[str, Any] = {"cc": credentials.country_code, "phone_number": credentials.phone_number, "shards": shards}
+    if credentials.pin is not None:
+        body["pin"] = credentials.pin
+    if credentials.certificate is not None:
+        body["cert"] = credentials.certificate
+    return body
+
+
+def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
+    """Yield what may not be shown although a client might repeat it, as it is sent."""
+    for password in (access.password, access.initial_password):
+        yield password
+        yield base64.b64encode(f"{access.username}:{password}".encode()).decode()
+    yield from (body[name] for name in ("pin", "cert", "new_password") if name in body)
+
+
+def masked(words: str, secrets: Iterable[str]) -> str:
+    """Return words of the client's on one line, with stars for each secret in them and for each long piece of one. Pure."""
+    hidden = {form for one in secrets if one for form in (one, " ".join(one.split()), json.dumps(one)[1:-1])}
+
+    def starred(text: str) -> str:
+        for secret in sorted(hidden, key=len, reverse=True):
+            text = text.replace(secret, STARS)
+        return re.sub(r"[\w+/=-]{12,}", lambda piece: STARS if any(piece[0] in secret for secret in hidden) else piece[0], text)
+
+    # What breaks lines goes out between the two: a secret may be repeated with it or without.
+    return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(words)).split()))
+
+
+def _told(error: ApiError) -> str:
+    """Return what an answer said, for people."""
+    words = error.details[:LONGEST_WORDS].rstrip(". ")
+    return f"{error}: {words}" if words else str(error)
+
+
+def _distrust(error: Exception) -> str | None:
     """Return what a person can do about a certificate of the Webapps' that is not trusted; None if it is something else."""
     why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
     return f"its TLS certificate is not trusted: {why[1]}; see spec.webapp.tls" if why else None
@@ -313,7 +405,7 @@ def _first_error(answer: httpx.Response) -> tuple[int | None, str]:
     """Return code and text of the documented error envelope, if it is one (whatsapp-client.md section 3)."""
     try:
         first = answer.json()["errors"][0]
-        return int(first.get("code", 0)) or None, f"{first.get('title', '')} {first.get('details', '')}"
+        return int(first.get("code", 0)) or None, ": ".join(str(first[key]) for key in ("title", "details") if first.get(key))
     except (ValueError, KeyError, IndexError, TypeError, AttributeError):
         return None, ""
 
@@ -362,9 +454,9 @@ class Desks:
         return self._desks[key].client if key in self._desks else Client()
 
     def ask(self, key: Key, access: Access) -> None:
-        """Begin to ask for the number of shards, unless a question is under way."""
+        """Begin to ask for the number of shards, unless a question is under way or comes too early."""
         desk = self._desk(key)
-        if not desk.client.asking:
+        if desk.may_ask():
             desk.client = replace(desk.client, asking=True)
             desk.begin(desk.ask(access))
 
