@@ -53,8 +53,8 @@ demo: binaries ## A running cluster that fails over and reshards before your eye
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down
 
-bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=...)
-	@$(RUN)/python hack/bench $(if $(CASE),--case $(CASE)) $(if $(N),--n $(N))
+bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZES=...)
+	@$(RUN)/python hack/bench $(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES))
 
 lock: setup ## Write hack/lock anew from pyproject.toml
 	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt

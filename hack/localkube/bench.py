@@ -14,7 +14,6 @@ from collections import Counter
 from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from datetime import datetime
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from localkube import bench_resize
 from localkube import demo_faults as faults
 from localkube.controlplane import Write
 from localkube.demo_cluster import Cluster, sentence
@@ -43,8 +43,8 @@ OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
 NOT_COUNTED = frozenset({"events", "leases"})
 
 
-RESHARDS = {"grow": (2, 4), "shrink": (4, 2), "grow-1-2": (1, 2), "grow-8-16": (8, 16), "shrink-32-16": (32, 16)}
-"""Changes of the number of shards that are measured: from, to."""
+RESHARDS = {"grow-1-2": (1, 2), "grow-2-4": (2, 4), "shrink-4-2": (4, 2), "grow-8-16": (8, 16), "shrink-32-16": (32, 16)}
+"""Changes of the number of shards that are measured: from, to. In this order the fewest others are needed in between."""
 
 
 @dataclass(frozen=True)
@@ -65,7 +65,7 @@ CASES = (
     Case("leader-killed", "leading operator killed (kill -9) -> new leader hands over a shard that lost its holder then", 5.0),
     Case("leader-terminated", "leading operator ended (SIGTERM) -> new leader hands over a shard that lost its holder then", 0.1),
     *(
-        Case(name, f"shards {before} -> {after}: what is added to the client's restart", 2.0, baseline=False)
+        Case(name, f"shards {before} -> {after}: what is added to the client's restart, worst shard", 2.0, baseline=False)
         for name, (before, after) in RESHARDS.items()
     ),
     Case("steady", "writes in 60 s of a cluster to which nothing happens", None, baseline=False),
@@ -170,6 +170,7 @@ class Results:
     windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Per case, from the fault to when the cluster was as wanted again (`time.time()`)."""
     lost: int = 0
+    resizes: dict[str, list[bench_resize.Resize]] = field(default_factory=dict)
 
     def add(self, case: str, seconds: float, detail: Obj, window: tuple[float, float]) -> None:
         """Note one measurement."""
@@ -182,11 +183,12 @@ class Results:
 class Bench:
     """Measures one case after the other on one cluster."""
 
-    def __init__(self, cluster: Cluster, *, n: int, report: Callable[[str], None]) -> None:
-        """``n``: how often; changes of the number of shards, which take long, a tenth of that."""
+    def __init__(self, cluster: Cluster, *, n: int, resizes: int, report: Callable[[str], None]) -> None:
+        """``n``: how often each failover; ``resizes``: how often each change of the number of shards, which takes longer."""
         self.results = Results()
         self._cluster = cluster
         self._n = n
+        self._times = resizes
         self._report = report
 
     async def run(self, names: Iterable[str]) -> None:
@@ -203,19 +205,20 @@ class Bench:
         for name, measure in cases.items():
             if name in chosen:
                 await measure()
-        for name, (before, after) in RESHARDS.items():
-            if name in chosen:
-                await self._many(name, partial(self._resize, name, before, after), times=max(2, self._n // 10))
+        for number in range(1, self._times + 1):
+            begun = time.monotonic()
+            added = [f"{name} {clock(await self._resize(name, *counts))}" for name, counts in RESHARDS.items() if name in chosen]
+            if added:
+                self._report(f"shards: round {number} of {self._times}: {', '.join(added)}, {time.monotonic() - begun:.0f} s")
 
-    async def _many(self, name: str, once: Callable[[], Awaitable[float]], times: int | None = None) -> None:
-        times = times or self._n
+    async def _many(self, name: str, once: Callable[[], Awaitable[float]]) -> None:
         begun = time.monotonic()
         worst = 0.0
-        for number in range(1, times + 1):
+        for number in range(1, self._n + 1):
             await faults.random_phase()
             worst = max(worst, await once())
-            if number in {1, times} or number % 10 == 0:
-                self._report(f"{name}: {number} of {times}, worst {clock(worst)}, {time.monotonic() - begun:.0f} s")
+            if number in {1, self._n} or number % 10 == 0:
+                self._report(f"{name}: {number} of {self._n}, worst {clock(worst)}, {time.monotonic() - begun:.0f} s")
 
     async def _failover(self, name: str, fault: Callable[[Cluster, int], Awaitable[faults.Failover]]) -> float:
         found = await fault(self._cluster, 0)
@@ -237,11 +240,12 @@ class Bench:
 
     async def _resize(self, name: str, before: int, after: int) -> float:
         if self._cluster.status()["shards"] != before:
-            await faults.reshard(self._cluster, before, restart=RESTART_S)
-        found = await faults.reshard(self._cluster, after, restart=RESTART_S)
-        added = max(0.0, found.gap - found.restart)
-        self.results.add(name, added, asdict(found), (found.begun, time.time()))
-        return added
+            await bench_resize.bring_to(self._cluster, before)
+        await faults.random_phase()
+        found = await bench_resize.resize(self._cluster, after, restart=RESTART_S)
+        self.results.add(name, found.added, asdict(found), (found.begun, time.time()))
+        self.results.resizes.setdefault(name, []).append(found)
+        return found.added
 
     async def _steady(self) -> None:
         await asyncio.sleep(5.0)  # whatever came late of the last failover
@@ -288,7 +292,7 @@ async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Res
         await cluster.apply(manifest(root, stage.folder))
         await cluster.settle()
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
-        bench = Bench(cluster, n=options.n, report=to_stderr)
+        bench = Bench(cluster, n=options.n, resizes=options.resizes, report=to_stderr)
         try:
             await bench.run(options.case or [case.name for case in CASES])
         finally:
@@ -307,12 +311,14 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(prog="hack/bench", description="How long failovers take, on a real API server.")
     parser.add_argument("--n", type=int, default=30, help="failovers of each kind (default: 30)")
+    parser.add_argument("--resizes", type=int, help="resizes of each kind (default: a sixth of n: 5)")
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be given several times")
     parser.add_argument("--dir", type=Path, default=root / "build" / "bench", help="folder of the control plane (default: build/bench)")
     parser.add_argument("--out", type=Path, default=root / "build" / "bench.json", help="the figures (default: build/bench.json)")
     options = parser.parse_args(argv)
-    if options.n < 1:
-        parser.error("--n must be at least 1")
+    options.resizes = max(1, options.n // 6) if options.resizes is None else options.resizes
+    if options.n < 1 or options.resizes < 1:
+        parser.error("--n and --resizes must be at least 1")
     end_by_any_signal()
     stage = Stage(options.dir, audit_log=True, report=to_stderr)
     console = Console(width=None if sys.stdout.isatty() else 150)
@@ -331,8 +337,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         return 130
     found = figures(results.samples)
     console.print(table(found))
+    for name, resizes in results.resizes.items():
+        for line in bench_resize.spoken(name, resizes, vendor=BASELINE_S):
+            console.print(line, highlight=False)
     said = say_writes(results, writes, console)
-    write_json(options.out, found)
+    write_json(options.out, found | {name: found[name] | bench_resize.figures_of(resizes) for name, resizes in results.resizes.items()})
     load, cpus = os.getloadavg()[1], os.cpu_count() or 1
     machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
     details = {"baseline_s": BASELINE_S, "machine": machine, "writes": said, "samples": results.details}
@@ -343,6 +352,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
             f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
         )
     complaints = missed(found) + ([f"{results.lost} messages were lost"] if results.lost else [])
+    complaints += [fault for name, resizes in results.resizes.items() for fault in bench_resize.faults_of(name, resizes)]
     for complaint in complaints:
         print(f"hack/bench: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

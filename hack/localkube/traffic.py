@@ -185,6 +185,11 @@ class Traffic:
 
     async def finish(self, timeout: float = 60.0) -> Report:
         """Send nothing new, wait until nothing waits (inbound too), and report. TrafficError if that takes too long."""
+        await self.drain(timeout)
+        return await self.report()
+
+    async def drain(self, timeout: float) -> None:
+        """Send nothing new and wait until nothing waits. TrafficError after ``timeout`` seconds."""
         self.stop()
         try:
             async with asyncio.timeout(timeout):
@@ -197,7 +202,6 @@ class Traffic:
                 f"after {timeout:g} s {len(self._open)} messages of {self.cluster} still wait for their 201, {inbound} inbound ones for us"
             )
             raise TrafficError(msg) from None
-        return await self.report()
 
     # ------------------------------------------------------------ what was measured
 
