@@ -1,6 +1,7 @@
-"""The figures of the bench: percentiles, ratios, the file's shape, the table, and which writes count."""
+"""The figures of the bench: percentiles, ratios, the file's shape, the table, which writes count, and what resizes cost senders."""
 
 import io
+import itertools
 import json
 import random
 from pathlib import Path
@@ -8,9 +9,12 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from localkube import bench
+from localkube import bench, bench_resize
 from localkube.controlplane import Write
 from localkube.demo_stage import write_json
+from localkube.errors import LocalKubeError
+from localkube.traffic import Message
+from wabiz_sim.sharding import shard_of
 
 T0 = 1_790_000_000.0
 
@@ -65,7 +69,7 @@ def test_the_table_shows_times_goals_and_ratios() -> None:
     found = {
         "container-killed": {"n": 30, "p50": 0.041, "p95": 0.072, "max": 0.091},
         "leader-killed": {"n": 30, "p50": 3.9, "p95": 5.5, "max": 5.5},
-        "grow": {"n": 5, "p50": 0.2, "p95": 0.4, "max": 0.4},
+        "grow-2-4": {"n": 5, "p50": 0.2, "p95": 0.4, "max": 0.4},
     }
     Console(file=out, width=160).print(bench.table(found))
     lines = {line.split()[0]: line for line in out.getvalue().splitlines() if line.strip()}
@@ -73,7 +77,7 @@ def test_the_table_shows_times_goals_and_ratios() -> None:
     assert " ".join(lines["container-killed"].split()).startswith("container-killed 30 41 ms 72 ms 91 ms 200 ms 486x holder's container")
     assert "5.00 s MISSED" in lines["leader-killed"]
     assert "6.4x" in lines["leader-killed"]
-    assert "x " not in lines["grow"].split("shards")[0], "a resize is not compared with a failover"
+    assert "x " not in lines["grow-2-4"].split("shards")[0], "a resize is not compared with a failover"
     assert "pod-deleted" not in lines
     assert "\x1b" not in out.getvalue()
 
@@ -115,3 +119,122 @@ def test_arguments_that_mean_nothing_are_refused(argv: list[str], tmp_path: Path
 
     assert end.value.code == 2
     assert "hack/bench" in capsys.readouterr().err
+
+
+# ------------------------------------------------------------------------------------------------------------ resizes
+
+
+def recipient(shard: int, shards: int = 4, *, number: int = 0) -> str:
+    """The ``number``-th recipient of a shard."""
+    fitting = (to for each in itertools.count() if shard_of(to := f"49{each:010d}", shards) == shard)
+    return next(itertools.islice(fitting, number, None))
+
+
+def messages(*times: tuple[float, float | None], shard: int = 0, first: int = 0) -> list[Message]:
+    """Messages of a shard of four: when they were sent, and taken (None: never)."""
+    return [
+        Message(id=f"{shard}-{number}", to=recipient(shard, number=number), sent_at=sent, delivered_at=taken, lost=taken is None)
+        for number, (sent, taken) in enumerate(times, first)
+    ]
+
+
+def everywhere(*times: tuple[float, float | None]) -> list[Message]:
+    return [one for shard in range(4) for one in messages(*times, shard=shard)]
+
+
+def test_an_outage_begins_with_set_shards_when_the_last_message_before_was_taken_long_ago() -> None:
+    sent = everywhere((8.0, 8.1), (10.2, 11.5), (10.6, 11.6), (12.0, 12.1))
+
+    assert bench_resize.outages(sent, 4, 10.0) == dict.fromkeys(range(4), (1.5, 11.5))
+
+
+def test_an_outage_begins_with_the_first_message_that_had_to_wait_if_that_was_earlier() -> None:
+    sent = everywhere((8.0, 8.1), (9.5, 11.5), (12.0, 12.1))
+
+    assert bench_resize.outages(sent, 4, 10.0)[2] == (2.0, 11.5)
+
+
+def test_an_outage_begins_with_the_last_message_taken_if_that_was_later() -> None:
+    sent = everywhere((9.9, 10.25), (9.8, 11.5), (12.0, 12.1))
+
+    assert bench_resize.outages(sent, 4, 10.0)[2] == (1.25, 11.5)
+
+
+def test_a_surviving_shard_is_served_as_soon_as_either_half_of_its_messages_is() -> None:
+    sent = [*messages((8.0, 8.1), (9.75, 12.0), shard=1), *messages((8.0, 8.1), (10.5, 11.5), shard=3), *messages((9.0, 9.1), (9.5, 12.0))]
+
+    assert bench_resize.outages(sent, 2, 10.0)[1] == (1.75, 11.5)
+
+
+def test_a_shard_with_too_few_messages_is_no_shard_without_outage() -> None:
+    with pytest.raises(LocalKubeError, match="too few messages of shard 1"):
+        bench_resize.outages(messages((8.0, 8.1), (10.0, 11.0)), 4, 9.0)
+
+
+def test_lost_doubled_and_delayed_are_counted_shard_by_shard() -> None:
+    sent = everywhere((9.5, 9.6), (10.0, 11.5), (12.0, 12.1))
+    sent += messages((10.25, 12.0), (10.5, None), (12.5, 12.6), (13.0, 13.1), shard=2, first=3)
+    found = bench_resize.per_shard(sent, 4, called=10.0, restart=1.0, missing=["2-5"], taken={recipient(2, number=6): 2, recipient(1): 1})
+
+    assert (found[1].sent, found[1].lost, found[1].doubled, found[1].delayed, found[1].worst) == (3, 0, 0, 1, 0.5)
+    assert (found[2].sent, found[2].lost, found[2].doubled) == (7, 2, 1), "one given up, one that the servers do not know, one taken twice"
+    assert found[2].delayed == 3, "the one that was given up too"
+    assert found[2].outage == 1.5
+
+
+def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_one_is_none() -> None:
+    quick = messages((9.0, 11.0), (12.0, 12.1), (13.0, 13.2))
+    assert bench_resize.after_restart(quick, 11.5, 14.0).outage == 0
+    assert bench_resize.after_restart(quick, 11.5, 14.0).longest == pytest.approx(0.2)
+
+    refused = messages((12.5, 12.6), first=5)
+    refused[0].refusals["503"] += 1
+    found = bench_resize.after_restart([*quick, *refused], 11.5, 14.0)
+    assert (found.sent, found.refused, found.slow) == (3, 1, 0)
+    assert found.outage == pytest.approx(0.1)
+
+    held = bench_resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
+    assert (held.refused, held.slow, held.outage) == (0, 1, 2.0)
+
+
+def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> bench_resize.Resize:
+    shards = {
+        shard: bench_resize.ShardFigures(
+            sent=10, lost=lost * (shard == 3), doubled=doubled * (shard == 3), delayed=shard, worst=shard / 10, outage=1.5
+        )
+        for shard in range(4)
+    }
+    removal = bench_resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, longest=0.045, outage=after)
+    return bench_resize.Resize(
+        before=4,
+        to=2,
+        total=9.0,
+        restart=1.0,
+        added=0.5,
+        extra={0: 0.25, 1: 0.5},
+        shards=shards,
+        after=removal,
+        repeats=1,
+        lost=lost,
+        begun=T0,
+    )
+
+
+def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pods_go() -> None:
+    first, second = bench_resize.spoken("shrink", [a_resize(), a_resize()], vendor=35.0)
+
+    assert "shrink (n=2): 80 messages to 4 shards: 0 lost, 0 doubled (2 given again" in first
+    assert "12 waited longer than the restart's 1 s, the worst by 0.30 s (shard 3)" in first
+    assert "0.50 to 0.50 s beyond the restart; after it, while the pods went: 0 s, the vendor notes 35 s (40 messages, 0 refused" in second
+    assert bench_resize.by_shard([a_resize(), a_resize(lost=1)])["3"] == {
+        "sent": 20, "lost": 1, "doubled": 0, "delayed": 6, "worst": 0.3, "outage": 1.5,
+    }  # fmt: skip
+
+
+def test_a_message_lost_doubled_or_held_up_while_pods_go_fails_the_bench() -> None:
+    assert bench_resize.faults_of("shrink", [a_resize()]) == []
+    assert bench_resize.faults_of("shrink", [a_resize(lost=2), a_resize(doubled=1, after=0.3)]) == [
+        "shrink: 2 messages were lost",
+        "shrink: 1 messages were doubled",
+        "shrink: a message waited 0.300 s after the restart, the goal is no outage",
+    ]
