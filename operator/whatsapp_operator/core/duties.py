@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from . import manifests
+from . import evidence, manifests
 from .facts import Facts
 from .model import Action, Apply, Delete, Login, Ref, Relabel, Route, State, Strip, Tell, Touch
 
@@ -41,6 +41,22 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Te
             else:
                 # Without a holder to name, a shard in the message would mean "serve it".
                 yield Tell(coreapp=pod, shards=report.shards)
+
+
+def replacing(f: Facts) -> Iterator[Delete]:
+    """Yield the end of Coreapps that run, hold no shard and do not answer, so that they come back as spares (DESIGN section 5).
+
+    One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
+    lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
+    """
+    for pod in f.see.coreapps:
+        has_started = pod.ready or pod.lost_readiness
+        if not has_started or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
+            continue
+        since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
+        long = f.see.now - since >= 2 * f.want.unhealthy_after
+        if pod.uid not in f.holder_uids or (long and not f.want.manual):
+            yield Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
 
 
 def mending(f: Facts) -> Iterator[Apply]:

@@ -8,8 +8,7 @@ from datetime import timedelta
 from functools import cached_property
 from zlib import crc32
 
-from . import manifests, windows
-from .evidence import EVIDENCE
+from . import evidence, manifests, windows
 from .model import Answer, Coreapp, Desired, Epoch, Evidence, Login, Obj, Observed, Operation, Ref, Route
 
 
@@ -45,13 +44,37 @@ class Facts:
 
     @property
     def needed_pods(self) -> int:
-        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X."""
-        return max(self.floor, self.want.shards) + self.want.spares
+        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what stands in for pods on lost nodes."""
+        return max(self.floor, self.want.shards) + self.want.spares + len(self.made_good)
+
+    @cached_property
+    def out_of_reach(self) -> tuple[Coreapp, ...]:
+        """Pods on lost nodes that do not answer: a StatefulSet does not replace them, be they Terminating for ever."""
+        return tuple(pod for pod in self.see.coreapps if evidence.is_node_lost(self, pod) and not self.is_heard(pod))
+
+    @cached_property
+    def made_good(self) -> tuple[Coreapp, ...]:
+        """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
+        lost = (pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", evidence.OUT_OF_REACH))
+        return tuple(lost)[: max(1, self.want.spares)]
+
+    def is_heard(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp answers its probes."""
+        return pod.report is not None and pod.silent_since is None and not pod.deleting
 
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:
         """Coreapps that could serve now."""
-        return tuple(pod for pod in self.see.coreapps if pod.is_fit)
+        return tuple(pod for pod in self.see.coreapps if self.is_well(pod))
+
+    def is_well(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp could serve now: fit as far as it tells itself, on a node that is there, and not hung."""
+        return pod.is_fit and not evidence.is_node_gone(self, pod) and not evidence.is_hung(self, pod)
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """Why silence may be ours and not that of the Coreapps; None: we trust ourselves."""
+        return evidence.doubt(self.see.silence, self.see.nodes, self.see.now)
 
     @cached_property
     def by_uid(self) -> dict[str, Coreapp]:
@@ -238,17 +261,14 @@ class Facts:
         pod = self.holder(route)
         return (
             pod is not None
-            and pod.is_fit
+            and self.is_well(pod)
             and self.failure(route) is None
             and (pod.report is None or (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch))
         )
 
     def failure(self, route: Route) -> Evidence | None:
         """Return why the holder of a route must be replaced, or None (DESIGN section 5, "Failure evidence")."""
-        if route.holder_uid is None:
-            return None
-        pod = self.holder(route)
-        return next((evidence for evidence, holds in EVIDENCE if holds(self, route, pod)), None)
+        return evidence.failure(self, route)
 
     @cached_property
     def failed(self) -> tuple[tuple[Route, Evidence], ...]:
@@ -292,10 +312,11 @@ class Facts:
     def standbys(self, route: Route | None = None, taken: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
-        Ready, not leaving, answering, on another node than the failed holder, up to date, lowest ordinal (DESIGN section 5). A
-        pod whose label may still be committed by somebody is left out until its Service was touched.
+        Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
+        (DESIGN section 5). A pod whose label may still be committed by somebody is left out until its Service was touched.
         """
         failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
+        zone = self.zone(failed) if failed is not None else None
         revision = self.see.statefulset.revision if self.see.statefulset else None
         fit = [
             pod
@@ -309,20 +330,39 @@ class Facts:
         return sorted(
             fit,
             key=lambda pod: (
-                pod.report is None,
+                pod.report is None or pod.silent_since is not None,
+                evidence.is_leaving(self, pod) or evidence.is_node_lost(self, pod),
                 pod.ordinal >= self.wanted_pods,
                 failed is not None and pod.node == failed.node,
+                zone is not None and self.zone(pod) == zone,
                 revision is not None and pod.revision != revision,
                 pod.ordinal,
             ),
         )
 
+    def zone(self, pod: Coreapp) -> str | None:
+        """Return the zone that a pod runs in, if that is known."""
+        node = evidence.node_of(self, pod)
+        return node.zone if node is not None else None
+
+    @cached_property
+    def draining(self) -> tuple[Route, ...]:
+        """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard."""
+        if self.restart_is_expected:
+            return ()
+        leaving = (route for route in self.routes if (pod := self.holder(route)) is not None and evidence.is_leaving(self, pod))
+        return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))
+
+    def standbys_that_stay(self, route: Route) -> list[Coreapp]:
+        """Return the pods that could take a shard and are on nodes that are not being drained, best first."""
+        return [pod for pod in self.standbys(route) if not evidence.is_leaving(self, pod) and not evidence.is_node_lost(self, pod)]
+
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
         """Routes whose holder has an ordinal that goes when the StatefulSet shrinks to what is wanted."""
-        if self.replicas <= self.wanted_pods or self.shards is None or self.shards > self.want.shards:
+        if self.replicas <= self.needed_pods or self.shards is None or self.shards > self.want.shards:
             return ()
-        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.wanted_pods)
+        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.needed_pods)
 
     # --- objects -----------------------------------------------------------------------------------------------------
 

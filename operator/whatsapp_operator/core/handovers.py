@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from datetime import datetime
 
 from . import manifests
 from .facts import Facts
@@ -14,6 +15,8 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
     taken: set[str] = set()
     for route, evidence, planned in moves:
         choices = [pod for pod in f.standbys(route, taken) if only is None or pod.uid == only.uid]
+        if evidence is Evidence.POD_DRAINING and planned:
+            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in taken]
         if evidence is Evidence.PACKED_LOW:
             choices = sorted((pod for pod in choices if pod.ordinal < f.wanted_pods), key=lambda pod: (pod.report is None, pod.ordinal))
         if choices:
@@ -26,6 +29,7 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
                 planned=planned,
                 shards=f.shards,
                 old=f.holder(route),
+                failed_at=_failed_at(f.holder(route), evidence),
                 detected_at=f.see.now,
             )
 
@@ -33,6 +37,18 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
 def failovers(f: Facts) -> tuple[Handover, ...]:
     """Return a handover for each shard whose holder failed and that a standby can take."""
     return tuple(paired(f, ((route, why, False) for route, why in f.failed)))
+
+
+def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
+    """Return since when the old holder fails, if its evidence has a beginning that this process saw."""
+    if old is None:
+        return None
+    return {Evidence.PROBE_TIMEOUT: old.silent_since, Evidence.TETHER_BROKEN: old.broken_at}.get(evidence)
+
+
+def evasions(f: Facts) -> tuple[Handover, ...]:
+    """Return a switchover for each shard whose holder's node is being drained, before the pod dies."""
+    return tuple(paired(f, ((route, Evidence.POD_DRAINING, True) for route in f.draining)))
 
 
 def assignments(f: Facts) -> tuple[Handover, ...]:

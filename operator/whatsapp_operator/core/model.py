@@ -163,6 +163,10 @@ class Evidence(StrEnum):
     """Why a holder is replaced; the word in ``status.recentHandovers`` and in the metrics (API.md, "Evidence words")."""
 
     POD_DELETED = "PodDeleted"
+    POD_DRAINING = "PodDraining"
+    NODE_GONE = "NodeGone"
+    PROBE_TIMEOUT = "ProbeTimeout"
+    NOT_READY_LONG = "NotReadyLong"
     POD_FAILED = "PodFailed"
     CONTAINER_TERMINATED = "ContainerTerminated"
     TETHER_BROKEN = "TetherBroken"
@@ -196,7 +200,11 @@ class Coreapp:
     phase: str = "Pending"
     ready: bool = False
     deleting: bool = False
+    disrupted: bool = False
+    """It is about to go for a reason that is not its own: eviction, preemption, a taint (condition DisruptionTarget)."""
     terminated: bool = False
+    lost_readiness: bool = False
+    """Its container runs, was ready in this life of it, and is not any more."""
     revision: str | None = None
     pending_because: str | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
@@ -239,6 +247,8 @@ class Node:
     """As its Ready condition says; None: Unknown, which the control plane writes when the kubelet is silent."""
     leaving: str | None = None
     """Why its pods are soon to go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
+    gone: bool = False
+    """Its object was there and was deleted."""
     out_of_service: bool = False
     """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
     renewed_at: datetime | None = None
@@ -388,6 +398,8 @@ class Workload:
 class HandoverTimes:
     """How long a handover took, in milliseconds."""
 
+    detect: int | None = None
+    """From the failure to its detection, where known."""
     commit: int
     """From detection to commit."""
     serve: int | None = None
@@ -434,7 +446,7 @@ class Observed:
     account_is_new: bool = False
     """The client was set up anew since it was last settled; what was settled before says nothing of it."""
     nodes: Mapping[str, Node] | None = None
-    """By name; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
+    """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
     silence: Silence = Silence()
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
@@ -518,6 +530,8 @@ class Handover:
     planned: bool
     shards: int | None
     old: Coreapp | None = None
+    failed_at: datetime | None = None
+    """Since when the old holder fails, where known."""
     detected_at: datetime
 
 

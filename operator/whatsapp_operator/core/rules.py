@@ -11,8 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 
-from . import duties, handovers, manifests, objections, operation, windows
+from . import duties, evidence, handovers, manifests, objections, operation, windows
 from .facts import Facts
 from .model import (
     Action,
@@ -136,6 +137,10 @@ def _names(pods: Iterable[Coreapp]) -> str:
     return ", ".join(pod.name for pod in pods)
 
 
+def _places(pods: Iterable[Coreapp]) -> str:
+    return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)
+
+
 def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
@@ -175,6 +180,17 @@ ROWS: tuple[Row, ...] = (
             "Moving shards as annotation multiconnect.dev/switchover says: "
             + ", ".join(str(wish.shard) for wish in f.want.switchovers)
             + "."
+        ),
+    ),
+    Row(
+        name="Draining",
+        state=State.WORKING,
+        # Held by no pause: it saves a failover.
+        when=lambda f: not f.want.manual and bool(handovers.evasions(f)),
+        then=handovers.evasions,
+        why=lambda f: (
+            "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.evasions(f))
+            + ", before the node is drained."
         ),
     ),
     # --- order: what must exist
@@ -358,6 +374,12 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"The restart after Set Shards {_span(f)} is overdue; not back: {_names(f.missing)}.",
     ),
     Row(
+        name="OutOfReach",
+        state=State.WAITING,
+        when=lambda f: bool(f.made_good),
+        why=lambda f: f"Out of reach on lost nodes: {_places(f.made_good)}; as many more Coreapps stand in for them.",
+    ),
+    Row(
         name="Refilling",
         state=State.WORKING,
         when=lambda f: len(f.ready) < f.replicas,
@@ -397,6 +419,7 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
+    actions += duties.replacing(f)
     actions += duties.mending(f)
     actions += duties.tidying(f, busy)
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
@@ -420,13 +443,26 @@ def plan(want: Desired, see: Observed) -> Plan:
         is_settled=f.is_settled,
         is_speakable=f.has_asked,
         holds=frozenset(_held(f)),
-        wake_after=duties.pace(f, winner.state, want.tuning.rest),
+        wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
     )
 
 
 def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
     row = next((row for row in matches if row.state in states), None)
     return Verdict(row=row.name, state=row.state, why=row.why(f)) if row else None
+
+
+def _due(f: Facts) -> Iterator[timedelta]:
+    """Yield how long it is until the age of a fact, or a silence, decides something."""
+    spans = {"NotReady": f.want.unhealthy_after, "OutOfReach": evidence.OUT_OF_REACH, "CutOff": f.want.tuning.connection}
+    for fact in _held(f):
+        span = spans.get(fact.partition("/")[0])
+        left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
+        if left > timedelta(0):
+            yield left
+    if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
+        # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
+        yield timedelta(seconds=1)
 
 
 def _held(f: Facts) -> Iterator[str]:
@@ -437,5 +473,7 @@ def _held(f: Facts) -> Iterator[str]:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"
+    yield from (evidence.unready_fact(pod) for pod in f.see.coreapps if evidence.is_unready(pod))
+    yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"

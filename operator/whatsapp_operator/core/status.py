@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
 
-from . import manifests, objections
+from . import evidence, manifests, objections
 from .facts import Facts
-from .model import Answer, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale
+from .model import Answer, Delete, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale
 
 EXPIRES_SOON = timedelta(days=30)
 MESSAGE_LIMIT = 1024
@@ -69,6 +69,10 @@ def _tell_shards(f: Facts, routes: Iterable[Route]) -> str:
     )
 
 
+def _tell_held_back(f: Facts) -> str:
+    return "; ".join(f"shard {route.shard}: {route.holder} ({why})" for route, why in evidence.held_back(f))
+
+
 def failures_tolerated(f: Facts) -> int:
     """Return how many Coreapps may fail now without a shard going unserved."""
     waiting = sum(not f.is_served(route) for route in f.routes) if f.routes else f.want.shards
@@ -112,6 +116,12 @@ READY: tuple[Word, ...] = (
         "False",
         lambda f: f.see.settled_shards is None and not _all_served(f),
         lambda _: "The client is being set up for the first time.",
+    ),
+    Word(
+        "Doubt",
+        "Unknown",
+        lambda f: any(evidence.held_back(f)),
+        lambda f: f"{_tell_held_back(f)}; but {f.doubt}: only certain evidence counts until that is over.",
     ),
     Word(
         "Unserved",
@@ -279,7 +289,10 @@ def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, A
     """Return an entry of the incident record with how long it took, as far as that is known now."""
     if times is None:
         return dict(entry)
-    return {**entry, **_without_none({"commitMilliseconds": times.commit, "serveMilliseconds": times.serve})}
+    return {
+        **entry,
+        **_without_none({"detectMilliseconds": times.detect, "commitMilliseconds": times.commit, "serveMilliseconds": times.serve}),
+    }
 
 
 def _handovers(f: Facts) -> list[dict[str, Any]]:
@@ -402,7 +415,19 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
 # --- events: the story, told when a word changes ---------------------------------------------------------------------------
 
 WARNINGS = frozenset(
-    {"FailingOver", "Unserved", "NoSpareLeft", "SpareLost", "RestartOverdue", "WebappDown", "ClientSilent", "Disconnected", "AnswerUnknown"}
+    {
+        "FailingOver",
+        "Unserved",
+        "NoSpareLeft",
+        "SpareLost",
+        "RestartOverdue",
+        "WebappDown",
+        "ClientSilent",
+        "Disconnected",
+        "Doubt",
+        "OutOfReach",
+        "AnswerUnknown",
+    }
 )
 """Reasons whose event is a warning although no person must act."""
 
@@ -446,6 +471,9 @@ def plan_events(see: Observed, plan: Plan, *, told_after: int) -> tuple[Say, ...
     if any(isinstance(action, Scale) for action in plan.actions):
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
     for action in plan.actions:
+        if isinstance(action, Delete) and action.ref.kind == "Pod":
+            message = f"{action.ref.name} runs and does not answer: it is deleted, so that it comes back as a spare."
+            said.append(Say(reason="Replacing", message=message, warning=True))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."

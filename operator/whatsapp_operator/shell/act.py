@@ -201,7 +201,8 @@ class Hands:
         patch = manifests.commit_patch(look.want.key, one, now)
         await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
         took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
-        memory.handover_times[str(one.epoch)] = HandoverTimes(commit=took)
+        detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
+        memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=took)
 
     async def _tell_both(self, one: Handover, memory: Memory) -> None:
         committed_at = self._clock.monotonic()
@@ -277,10 +278,11 @@ def _listened(task: asyncio.Task[bool]) -> None:
 def handed_over(one: Handover, times: HandoverTimes | None) -> Say:
     """Return the Event of a committed handover."""
     old = one.route.holder
-    took = f": commit {times.commit} ms" + (f", serve {times.serve} ms" if times.serve is not None else "") if times else ""
+    steps = (("detect", times.detect), ("commit", times.commit), ("serve", times.serve)) if times else ()
+    took = ", ".join(f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None)
     if old is None:
         return Say(reason="HandedOver", message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
-    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence}){took}."
+    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (f": {took}." if took else ".")
     return Say(reason="HandedOver", message=message)
 
 

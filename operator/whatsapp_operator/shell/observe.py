@@ -215,6 +215,15 @@ def _is_terminated(status: Obj, container: str) -> bool:
     return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
 
 
+def _lost_readiness(status: Obj, container: str) -> bool:
+    """Whether the container was ready since it was started, and is not now; both times are of the kubelet's clock."""
+    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
+    started = manifests.moment(str(((state.get("state") or {}).get("running") or {}).get("startedAt", "")))
+    ready = _condition(status.get("conditions"), "Ready")
+    changed = manifests.moment(str(ready.get("lastTransitionTime", "")))
+    return ready.get("status") == "False" and started is not None and changed is not None and changed > started
+
+
 def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
@@ -233,7 +242,9 @@ def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None) -> C
         phase=status.get("phase", "Pending"),
         ready=_condition(status.get("conditions"), "Ready").get("status") == "True",
         deleting=meta.get("deletionTimestamp") is not None,
+        disrupted=_condition(status.get("conditions"), "DisruptionTarget").get("status") == "True",
         terminated=_is_terminated(status, "coreapp"),
+        lost_readiness=_lost_readiness(status, "coreapp"),
         revision=labels.get("controller-revision-hash"),
         pending_because=scheduled.get("message") if scheduled.get("status") == "False" else None,
         labels=labels,

@@ -6,7 +6,7 @@ A check takes ``plan`` as an argument, so that a broken one can be passed: it mu
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from hypothesis import strategies as st
@@ -27,6 +27,7 @@ from whatsapp_operator.core.model import (
     Evidence,
     Handover,
     Login,
+    Node,
     Observed,
     Operation,
     Plan,
@@ -36,6 +37,7 @@ from whatsapp_operator.core.model import (
     Route,
     Scale,
     SetShards,
+    Silence,
     Strip,
     Switchover,
     Tell,
@@ -257,7 +259,13 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> None:
     clean = [
         other
         for other in one.see.coreapps
-        if _is_ready(other) and other.uid not in holders and other.epoch_label is None and other.report and other.report.shards == shards
+        if _is_ready(other)
+        and other.uid not in holders
+        and other.epoch_label is None
+        and other.report
+        and other.report.shards == shards
+        and other.silent_since is None
+        and not ((one.see.nodes or {}).get(other.node or "") or Node(name="")).out_of_service
     ]
     pods = {other.uid: other for other in one.see.coreapps}
     lost = [
@@ -325,6 +333,9 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
                         {"deleting": True},
                         {"terminated": True, "ready": False},
                         {"broken_at": NOW},
+                        {"silent_since": NOW - seconds(20)},
+                        {"silent_since": NOW - seconds(1)},
+                        {"ready": False, "lost_readiness": True, "report": None},
                         {"phase": "Failed", "ready": False},
                         {"phase": "Pending", "ready": False, "report": None},
                         {"report": None},
@@ -341,6 +352,32 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
         if draw(st.integers(0, 9)) < 9:
             pods.append(pod(ordinal, **{"shards": shards, **fields, **changes}))
     return pods
+
+
+def _long_ago() -> dict[str, datetime]:
+    """Whatever can be held for long has been."""
+    return {f"{fact}/uid-{ordinal}": NOW - seconds(300) for fact in ("NotReady", "OutOfReach") for ordinal in range(7)}
+
+
+@st.composite
+def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
+    """Nothing, or nodes of which some are lost, leaving, dead or gone."""
+    if draw(st.booleans()):
+        return None
+    known = {}
+    for ordinal in range(7):
+        if draw(st.integers(0, 9)) == 0:
+            continue  # not heard of
+        name = f"node-{ordinal}"
+        known[name] = Node(
+            name=name,
+            zone=draw(st.sampled_from([None, "a", "b"])),
+            ready=draw(st.sampled_from([True, True, True, False, None])),
+            leaving=draw(st.sampled_from([None, None, None, "cordoned"])),
+            out_of_service=draw(st.integers(0, 9)) == 0,
+            renewed_at=draw(st.sampled_from([None, NOW, NOW - seconds(5), NOW - seconds(90)])),
+        )
+    return known
 
 
 @st.composite
@@ -445,6 +482,8 @@ def looks(draw: st.DrawFn) -> Look:
                 call=call,
             ),
             account=secret,
-            since=draw(st.sampled_from([{}, {"EnoughAreBack": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}])),
+            nodes=draw(_nodes()),
+            silence=draw(st.sampled_from([Silence(), Silence(), Silence(lag=seconds(2))])),
+            since=draw(st.sampled_from([{}, {"EnoughAreBack": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}, _long_ago()])),
         ),
     )

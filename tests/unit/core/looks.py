@@ -20,6 +20,7 @@ from whatsapp_operator.core.model import (
     Desired,
     Key,
     Login,
+    Node,
     Obj,
     Observed,
     Operation,
@@ -210,6 +211,20 @@ class Look:
         chosen = {one.ordinal for one in self.see.coreapps} if ordinals is None else set(ordinals)
         fresh = Report(shards=shards, version="v2.53.4")
         return self.seeing(coreapps=tuple(replace(one, report=fresh) if one.ordinal in chosen else one for one in self.see.coreapps))
+
+    # --- nodes ---
+
+    def with_nodes(self) -> Look:
+        """The nodes of all pods are known and well, each in a zone of its own; their Leases were renewed a second ago."""
+        names = {one.node for one in self.see.coreapps if one.node}
+        nodes = {name: Node(name=name, zone=f"zone-{name}", ready=True, renewed_at=self.see.now - seconds(1)) for name in names}
+        return self.seeing(nodes=nodes)
+
+    def with_node(self, ordinal: int, **changes: Any) -> Look:
+        """Change the node of the pod with this ordinal."""
+        name = f"node-{ordinal}"
+        assert self.see.nodes is not None
+        return self.seeing(nodes={**self.see.nodes, name: replace(self.see.nodes[name], **changes)})
 
     # --- holders ---
 

@@ -97,7 +97,7 @@ def written(value: Any, path: str = "") -> Iterator[str]:
 READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", verified_name="Acme", issued_at=NOW)
 REPORTS: list[Look] = [
     *EVERYTHING.values(),
-    handed_over().seeing(handover_times={"100-moved": HandoverTimes(commit=38, serve=55)}),
+    handed_over().seeing(handover_times={"100-moved": HandoverTimes(detect=3000, commit=38, serve=55)}),
     growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
     growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),

@@ -23,13 +23,17 @@ def failure(one: Look, shard: int = 0) -> Evidence | None:
 
 
 def test_evidence_is_asked_in_this_order() -> None:
-    assert [evidence for evidence, _ in EVIDENCE] == [
+    assert [proof.evidence for proof in EVIDENCE] == [
+        Evidence.POD_DRAINING,
         Evidence.POD_DELETED,
+        Evidence.NODE_GONE,
         Evidence.POD_FAILED,
         Evidence.LABELS_TAKEN,
         Evidence.RESTART_OVERDUE,
         Evidence.CONTAINER_TERMINATED,
         Evidence.TETHER_BROKEN,
+        Evidence.PROBE_TIMEOUT,
+        Evidence.NOT_READY_LONG,
     ]
 
 

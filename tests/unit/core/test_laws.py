@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.core import duties, facts, handovers, manifests, objections, operation, rules
+from whatsapp_operator.core import duties, evidence, handovers, manifests, objections, operation, rules
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, SetShards, Tell
 
@@ -233,7 +233,7 @@ MUTANTS: list[tuple[str, Check, PlanOf, Look]] = [
     (
         "everything is excused",
         laws.law_9_what_is_certain_is_not_excused,
-        patched((facts, "EVIDENCE", ())),
+        patched((evidence, "EVIDENCE", ())),
         WITNESSES["FailingOver"],
     ),
     (

@@ -126,7 +126,7 @@ def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(
     assert len(calls(plan)) == (0 if cut_off else 1)
 
 
-def test_disconnected_is_said_when_no_Coreapp_has_a_connection_for_long() -> None:
+def test_disconnected_is_said_when_no_holder_has_a_connection_for_long() -> None:
     one = gateways(look().settled(), "disconnected")
 
     assert one.condition("Ready")["reason"] == "Serving"

@@ -14,6 +14,7 @@ ORDER = [
     "Deleting",
     "FailingOver",
     "SwitchoverRequested",
+    "Draining",
     "LoginRefused",
     "PodsRefused",
     "Bootstrapping",
@@ -44,6 +45,7 @@ ORDER = [
     "WindowClosed",
     "SettingShards",
     "RestartOverdue",
+    "OutOfReach",
     "Refilling",
     "Settled",
 ]

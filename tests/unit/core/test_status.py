@@ -85,6 +85,8 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "FailingOver",
         "Refilling",
         "Paused",
+        "Draining",  # not in API.md yet: shards leave a node before it is drained
+        "OutOfReach",  # not in API.md yet: pods on lost nodes were made good by others
         "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
     },
     ("Reconciling", "False"): {"Settled"},

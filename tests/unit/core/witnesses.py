@@ -29,11 +29,19 @@ def back() -> Look:
     return growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4)
 
 
+def out_of_reach(span: float) -> Look:
+    """Shard 0 was handed over from pod 0, whose node has been lost for so many seconds; another pod stands in."""
+    one = look().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
+    one = one.with_pod(0, silent_since=NOW - timedelta(seconds=span), deleting=span > 300)
+    return one.seeing(since={"OutOfReach/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
+
+
 WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
     "SwitchoverRequested": look().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
     "NameTaken": look().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "Draining": look().settled().with_nodes().with_node(0, leaving="cordoned"),
     "LoginRefused": look().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
     "PodsRefused": look().seeing(refused="exceeded quota: compute"),
     "Bootstrapping": look(),
@@ -63,6 +71,7 @@ WITNESSES: Mapping[str, Look] = {
     "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
     "SettingShards": growing(),
     "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
+    "OutOfReach": out_of_reach(60),
     "Refilling": look().settled().with_pod(2, ready=False),
     "Settled": look().settled(),
 }

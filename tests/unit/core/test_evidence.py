@@ -1,0 +1,297 @@
+"""The table of DESIGN section 5, "Failure evidence", cell by cell; doubt about ourselves; hung pods; lost nodes; drained ones."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core.evidence import EVIDENCE, Certainty, doubt
+from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Scale, Silence
+
+from .looks import NOW, Look, look, pod, seconds
+from .witnesses import out_of_reach, restarting
+
+LATE = Silence(lag=seconds(1.5))
+
+
+def failure(one: Look, shard: int = 0) -> Evidence | None:
+    return one.facts().failure(one.route(shard))
+
+
+def of(plan: Plan, kind: type) -> list[Any]:
+    return [action for action in plan.actions if isinstance(action, kind)]
+
+
+def moved(one: Look) -> list[tuple[int, str, Evidence, bool]]:
+    return [(move.route.shard, move.to.name, move.evidence, move.planned) for move in of(one.plan(), Handover)]
+
+
+def silent(span: float, **changes: Any) -> Look:
+    """The holder of shard 0 has not answered for so many seconds; its node lives."""
+    return look().settled().with_nodes().with_holder(0, silent_since=NOW - seconds(span), **changes)
+
+
+# --- which evidence, how certain
+
+
+def test_what_is_probable() -> None:
+    probable = {proof.evidence for proof in EVIDENCE if proof.certainty is Certainty.PROBABLE}
+
+    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG}
+
+
+def test_pod_draining_when_it_was_evicted() -> None:
+    assert failure(look().settled().with_holder(0, deleting=True, disrupted=True)) is Evidence.POD_DRAINING
+    assert failure(look().settled().with_holder(0, disrupted=True)) is None
+
+
+def test_node_gone_when_the_object_is_deleted_or_declared_dead() -> None:
+    assert failure(look().settled().with_nodes().with_node(0, gone=True)) is Evidence.NODE_GONE
+    assert failure(look().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
+
+
+def test_nodes_of_which_nobody_told_us_are_not_gone() -> None:
+    assert failure(look().settled()) is None
+    assert failure(look().settled().with_nodes().with_holder(0, node="new")) is None
+
+
+def test_no_standby_is_taken_on_a_node_that_is_gone() -> None:
+    one = look().settled(spares=2).with_nodes().with_node(2, gone=True).holder_deleted(0)
+
+    assert moved(one) == [(0, "acme-coreapp-3", Evidence.POD_DELETED, False)]
+
+
+def test_probe_timeout_after_the_time_of_the_spec() -> None:
+    assert failure(silent(2.9)) is None
+    assert failure(silent(3)) is Evidence.PROBE_TIMEOUT
+    assert failure(silent(3).wanting(unhealthy_after=seconds(10))) is None
+
+
+def test_a_failover_for_silence_says_since_when() -> None:
+    (move,) = of(silent(3.2).plan(), Handover)
+
+    assert (move.evidence, move.failed_at) == (Evidence.PROBE_TIMEOUT, NOW - seconds(3.2))
+
+
+def unready(span: float, **changes: Any) -> Look:
+    one = look().settled().with_nodes().with_holder(0, ready=False, **{"lost_readiness": True, "report": None, **changes})
+    return one.seeing(since={"NotReady/uid-0": NOW - seconds(span)})
+
+
+def test_not_ready_long_after_the_time_of_the_spec() -> None:
+    assert failure(unready(2.9)) is None
+    assert failure(unready(3)) is Evidence.NOT_READY_LONG
+    assert "NotReady/uid-0" in unready(0).plan().holds
+    assert (unready(1).plan().wake_after or seconds(99)) <= seconds(2)
+
+
+def test_a_coreapp_that_answers_us_is_not_failed_for_what_its_kubelet_says() -> None:
+    assert failure(unready(60, report=look().settled().holder_of(0).report)) is None
+
+
+def test_a_coreapp_that_was_never_ready_is_starting() -> None:
+    assert failure(unready(60, lost_readiness=False)) is None
+
+
+@pytest.mark.parametrize("changes", [{"silent_since": NOW - seconds(60)}, {"ready": False, "lost_readiness": True}])
+def test_a_restart_excuses_silence(changes: dict[str, Any]) -> None:
+    one = restarting().with_nodes().with_holder(0, **changes).seeing(since={"NotReady/uid-0": NOW - seconds(60)})
+
+    assert failure(one) is None
+    assert of(one.plan(), Delete) == []
+
+
+# --- doubt
+
+
+def nodes(names: Iterable[str], age: float = 1) -> dict[str, Node]:
+    return {name: Node(name=name, ready=True, renewed_at=NOW - seconds(age)) for name in names}
+
+
+def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
+    assert doubt(Silence(lag=seconds(0.9)), None, NOW) is None
+    assert "late" in (doubt(Silence(lag=seconds(1)), None, NOW) or "")
+
+
+@pytest.mark.parametrize(
+    ("targets", "silent_ones", "names", "age", "doubted"),
+    [
+        (9, 5, "abc", 1, True),
+        (10, 5, "abc", 1, False),  # not more than half
+        (9, 9, "ab", 1, False),  # on two nodes it may well be theirs
+        (9, 5, "abc", 20, False),  # nodes that do not renew their Leases are lost, not we
+    ],
+)
+def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
+    targets: int, silent_ones: int, names: str, age: float, doubted: bool
+) -> None:
+    known = {**nodes(names, age), **nodes("z")}
+
+    assert (doubt(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+
+
+def test_a_watch_that_tells_nothing_any_more_makes_no_node_lost() -> None:
+    one = silent(3).with_node(0, renewed_at=NOW - seconds(60)).with_node(1, renewed_at=NOW - seconds(60)).with_node(2, renewed_at=None)
+
+    assert one.facts().out_of_reach == ()
+
+
+def test_a_cluster_of_one_shard_and_one_spare_is_not_disarmed() -> None:
+    one = look().settled(shards=1).with_nodes().with_holder(0, silent_since=NOW - seconds(3))
+    one = one.seeing(silence=Silence(targets=2, silent=2, nodes=frozenset({"node-0", "node-1"})))
+
+    assert failure(one) is Evidence.PROBE_TIMEOUT
+
+
+def test_in_doubt_only_certain_evidence_counts() -> None:
+    one = silent(60).seeing(silence=LATE)
+
+    assert one.row() == "Settled"
+    assert of(one.plan(), Delete) == []
+    assert (one.condition("Ready")["status"], one.condition("Ready")["reason"]) == ("Unknown", "Doubt")
+    assert one.with_holder(1, terminated=True, ready=False).row() == "FailingOver"
+    assert one.holder_deleted(1).row() == "FailingOver"
+
+
+def test_doubt_is_not_said_of_what_it_does_not_hold_back() -> None:
+    assert look().settled().seeing(silence=LATE).condition("Ready")["reason"] == "Serving"
+
+
+# --- more failures than spares
+
+
+def test_the_lowest_shards_are_served_first_and_the_rest_is_said() -> None:
+    one = look().settled(shards=4, spares=1).holder_deleted(3).holder_deleted(1)
+
+    assert moved(one) == [(1, "acme-coreapp-4", Evidence.POD_DELETED, False)]
+    after = one.held_by(1, 4)
+    assert after.condition("Ready")["reason"] == "Unserved"
+    assert "shard 3" in after.condition("Ready")["message"]
+
+
+# --- the hung pod
+
+
+def hung(span: float = 6, node_renewed: float = 1) -> Look:
+    """Pod 0 does not answer; its shard was handed over to pod 2."""
+    one = look().settled().with_nodes().held_by(0, 2).with_pod(0, silent_since=NOW - seconds(span))
+    return one.with_node(0, renewed_at=NOW - seconds(node_renewed))
+
+
+def test_a_hung_pod_is_deleted_once_its_shard_has_moved() -> None:
+    assert of(silent(5).plan(), Delete) == [], "first the handover"
+    (end,) = of(hung().plan(), Delete)
+
+    assert (end.ref.kind, end.ref.name, end.uid, end.resource_version) == ("Pod", "acme-coreapp-0", "uid-0", "500")
+
+
+def test_not_before_its_node_has_shown_that_it_lives() -> None:
+    assert of(hung(node_renewed=7).plan(), Delete) == []
+
+
+def test_on_a_lost_node_it_is_left() -> None:
+    assert of(hung(span=60, node_renewed=61).plan(), Delete) == []
+    assert of(hung().with_node(0, ready=None).plan(), Delete) == []
+
+
+def test_without_the_right_to_read_nodes_long_silence_must_do() -> None:
+    assert of(hung(span=14).seeing(nodes=None).plan(), Delete) == []
+    assert len(of(hung(span=15).seeing(nodes=None).plan(), Delete)) == 1
+
+
+def test_without_a_standby_the_holder_is_deleted_after_twice_the_time() -> None:
+    one = look().settled(spares=0).with_nodes()
+
+    assert of(one.with_holder(0, silent_since=NOW - seconds(5.9)).plan(), Delete) == []
+    assert len(of(one.with_holder(0, silent_since=NOW - seconds(6)).plan(), Delete)) == 1
+    assert of(one.wanting(manual=True).with_holder(0, silent_since=NOW - seconds(6)).plan(), Delete) == []
+
+
+def test_a_coreapp_that_starts_slowly_is_not_deleted() -> None:
+    assert of(hung().with_pod(0, ready=False).plan(), Delete) == []
+
+
+# --- nodes that are drained
+
+
+def test_shards_leave_a_node_that_is_drained_before_the_pod_dies() -> None:
+    one = look().settled(spares=2).with_nodes().with_node(0, leaving="cordoned")
+
+    assert moved(one) == [(0, "acme-coreapp-2", Evidence.POD_DRAINING, True)]
+    assert one.row() == "Draining"
+    assert one.wanting(paused=True).row() == "Draining"
+    assert moved(one.wanting(manual=True)) == []
+
+
+def test_nothing_moves_onto_a_node_that_is_drained_too() -> None:
+    one = look().settled().with_nodes().with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
+
+    assert moved(one) == []
+    assert one.row() == "Settled"
+
+
+def test_a_failover_takes_a_standby_that_stays_if_there_is_one() -> None:
+    one = look().settled(spares=2).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
+
+    assert [to for _, to, _, _ in moved(one)] == ["acme-coreapp-3"]
+    alone = look().settled(spares=1).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
+    assert [to for _, to, _, _ in moved(alone)] == ["acme-coreapp-2"]
+
+
+def test_no_shard_is_moved_off_a_drained_node_while_all_restart() -> None:
+    assert moved(restarting().with_nodes().with_node(0, leaving="cordoned")) == []
+
+
+def test_a_standby_in_another_zone_is_taken_first() -> None:
+    one = look().settled(spares=2).with_nodes().with_holder(0, terminated=True, ready=False).with_node(2, zone="zone-node-0")
+
+    assert [to for _, to, _, _ in moved(one)] == ["acme-coreapp-3"]
+
+
+# --- pods out of reach
+
+
+def test_a_pod_out_of_reach_is_made_good_after_a_minute() -> None:
+    assert out_of_reach(59).facts().needed_pods == 3
+    one = out_of_reach(60).replicas(3).without_pod(3)
+
+    assert one.facts().needed_pods == 4
+    assert [scale.replicas for scale in of(one.plan(), Scale)] == [4]
+    assert "acme-coreapp-0 (node-0)" in out_of_reach(60).plan().verdict.why
+
+
+def test_it_may_be_terminating_for_ever() -> None:
+    assert out_of_reach(3600).facts().needed_pods == 4
+
+
+def test_no_more_than_there_are_spares() -> None:
+    one = look().settled(shards=4, spares=1).with_nodes()
+    for ordinal in (0, 1, 2):
+        one = one.with_node(ordinal, ready=None).with_pod(ordinal, silent_since=NOW - seconds(90), report=None)
+    one = one.seeing(since={f"OutOfReach/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
+
+    assert one.facts().needed_pods == 6
+
+
+def test_when_it_is_back_the_one_that_stood_in_goes_again_after_its_shard_was_moved_down() -> None:
+    back = look().settled().with_nodes().with_pods([3])
+
+    assert [scale.replicas for scale in of(back.plan(), Scale)] == [3]
+    assert moved(back.held_by(0, 3)) == [(0, "acme-coreapp-0", Evidence.PACKED_LOW, True)]
+
+
+def test_no_shard_is_moved_off_the_pod_that_stands_in() -> None:
+    assert moved(out_of_reach(90).held_by(1, 3)) == []
+
+
+def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
+    one = look().settled().with_nodes().with_pods([3]).noted(2, Answer.UNKNOWN)
+
+    assert of(one.plan(), Scale) == []
+
+
+def test_a_pod_that_hangs_does_not_count_as_ready() -> None:
+    assert [one.name for one in silent(3).facts().ready] == ["acme-coreapp-1", "acme-coreapp-2"]
+    assert pod(0, silent_since=NOW).is_fit, "a single lost probe is nothing"
