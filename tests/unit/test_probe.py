@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import os
 import signal
 import subprocess
@@ -10,6 +11,8 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+
+import pytest
 
 from .probe_peers import HOST, QUICK, Peer, a_full_queue, a_peer, until, watching
 
@@ -128,7 +131,7 @@ async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None
         "print(s.server_port, flush=True)\n"
         "s.serve_forever()\n"
     )
-    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)  # noqa: ASYNC220  returns at once
     try:
         assert process.stdout is not None
         port = int(process.stdout.readline())
@@ -252,7 +255,8 @@ async def test_tcp_probes_connect_and_do_not_ask() -> None:
 
         assert peer.asked == []
         assert watch.woken == 0
-        assert watch.tethers.report_of("a") is watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
         assert watch.tethers.silence().targets == 1
         await until(lambda: len(peer.open) <= 2)
         peer.die()
@@ -292,7 +296,8 @@ async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_
         await until(lambda: len(peer.open) == 3)
         watch.hold("a", ip="127.0.0.2")
         await until(lambda: not peer.open)
-        assert watch.tethers.report_of("a") is watch.tethers.report_of("b") is None
+        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.report_of("b") is None
         await until(lambda: watch.tethers.broken_at("a"))
         watch.hold("a")
         assert watch.tethers.broken_at("a") is None
@@ -327,6 +332,23 @@ async def test_after_the_end_it_may_begin_anew() -> None:
         assert watch.tethers.silence().targets == 0
         watch.hold("a")
         await until(lambda: watch.tethers.report_of("a"))
+
+
+async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=3)) as watch:
+        watch.hold("a", period=0.05)
+        await until(lambda: peer.asked)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", too_many)
+        watch.hold("a", "b", period=0.05)
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) > asked + 10)
+
+        for uid in ("a", "b"):
+            assert watch.tethers.silent_since(uid) is None
+            assert watch.tethers.broken_at(uid) is None
 
 
 # --- our own lateness -------------------------------------------------------------------------------------------------

@@ -21,13 +21,16 @@ import h11
 from whatsapp_operator.core.model import Probe, Report
 
 from .clock import Clock
-from .pulse import Pulse
+from .pulse import TOLERANCE, Pulse
 from .wire import Wire, question, read_report
 
 log = logging.getLogger(__name__)
 
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Errors of a connect that speak of this process or its machine: no evidence about the other side."""
+
+COMPLAIN_EVERY = 10.0
+"""Seconds between two complaints about that."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +81,8 @@ class Roll:
     """Have left their last probe unanswered."""
     away: set[Tether] = field(default_factory=set)
     """Have no connection now."""
+    complained_at: float = -math.inf
+    """When it was last said that this process itself cannot make connections; by the monotonic clock."""
 
 
 def phase_of(uid: str) -> float:
@@ -95,6 +100,7 @@ class Tether:
         "_attempt",
         "_beside",
         "_changed",
+        "_dialled",
         "_dialled_at",
         "_due",
         "_is_expected",
@@ -132,6 +138,7 @@ class Tether:
         """A fresh connection that was not answered yet."""
         self._attempt: asyncio.Task[None] | None = None
         self._dialled_at: datetime | None = None
+        self._dialled = -math.inf
         self._asked_at: datetime | None = None
         """When the first of the unanswered probes was sent."""
         self._due: asyncio.TimerHandle | None = None
@@ -208,7 +215,11 @@ class Tether:
         """Ask, over the open connection or a fresh one."""
         if self._wire is None:
             return self._dial()
+        is_late = self._due is not None and asyncio.get_running_loop().time() - self._due.when() > TOLERANCE
         self._plan_round()
+        if is_late:
+            # We stood still, as all others' rounds did: they are not made up for all at once, which would make us late again.
+            return None
         if self._attempt is not None or (self._asked_at is not None and self.silent_since is None):
             # The last probe still has time.
             return None
@@ -221,7 +232,7 @@ class Tether:
 
     def _since_dialled(self) -> float:
         """Return the seconds since the last connection was begun."""
-        return (self._roll.clock.now() - self._dialled_at).total_seconds() if self._dialled_at is not None else math.inf
+        return self._roll.clock.monotonic() - self._dialled
 
     def _ask(self, wire: Wire) -> None:
         self._begin(self._roll.clock.now())
@@ -233,7 +244,8 @@ class Tether:
         """A probe that was sent at that time is unanswered; if an older one is too, that one counts."""
         if self._asked_at is None:
             self._asked_at = asked_at
-            self._set_alarm(self._roll.pace.deadline - (self._roll.clock.now() - asked_at).total_seconds(), self._overdue)
+            passed = (self._roll.clock.now() - asked_at).total_seconds()
+            self._set_alarm(min(self._roll.pace.deadline - passed, self._roll.pace.deadline), self._overdue)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -245,7 +257,7 @@ class Tether:
             return
         self._close(self._beside)
         self._beside = None
-        self._dialled_at = self._roll.clock.now()
+        self._dialled_at, self._dialled = self._roll.clock.now(), self._roll.clock.monotonic()
         self._begin(self._dialled_at)
         self._attempt = asyncio.create_task(self._connect())
 
@@ -260,7 +272,7 @@ class Tether:
         except (OSError, TimeoutError) as error:
             own_fault = isinstance(error, OSError) and error.errno in OWN_FAULTS
             if own_fault:
-                log.warning("%s: no connection can be made, and this process is to blame: %s", self.target.ip, error)
+                self._complain(error)
         self._attempt = None
         if wire is not None:
             self._connected(wire)
@@ -318,17 +330,27 @@ class Tether:
     def _unreachable(self, *, own_fault: bool) -> None:
         """No answer is no evidence of an end: a lost packet, a slow process."""
         if own_fault and self.silent_since is None:
-            self._end_silence()  # it was not asked
+            # It was not asked.
+            self._end_silence()
         if self._wire is None:
             self.take(None, self.broken_at)
+        elif own_fault and not self._wire.is_asked:
+            self._rounds = 1
+            return self._ask(self._wire)
         else:
             # Only a fresh connection can answer what a fresh connection asked.
             self._rounds = 0
-        self._call_round(self._retry())
+        return self._call_round(self._retry())
+
+    def _complain(self, error: Exception) -> None:
+        now = self._roll.clock.monotonic()
+        if now - self._roll.complained_at > COMPLAIN_EVERY:
+            self._roll.complained_at = now
+            log.error("Coreapps are not probed, for want of what this process needs for a connection (%s). Raise its limits.", error)
 
     def _retry(self) -> float:
-        roll, period = self._roll, self.target.probe.period.total_seconds()
-        return max(roll.pace.retry, min(period, len(roll.away) * roll.pace.retry_cost))
+        pace = self._roll.pace
+        return max(pace.retry, min(pace.standby_period, len(self._roll.away) * pace.retry_cost))
 
     def _let_go(self) -> None:
         """The open connection is no more."""
@@ -358,7 +380,7 @@ class Tether:
             self._roll.away.add(self)
         else:
             self._let_go()
-        if 0 <= (since := self._since_dialled()) < self._roll.pace.retry:
+        if (since := self._since_dialled()) < self._roll.pace.retry:
             # It lasted no longer than a pause between two attempts: not in circles without one.
             self._call_round(self._roll.pace.retry - since)
         else:
@@ -426,7 +448,7 @@ class Tether:
             return
         left = self.target.unhealthy_after - (self._roll.clock.now() - self.silent_since).total_seconds()
         if left > 0:
-            self._set_alarm(left, self._lasting)
+            self._set_alarm(min(left, self.target.unhealthy_after), self._lasting)
         else:
             # What it said last has been true for too long.
             self._said = None
