@@ -246,6 +246,7 @@ async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broke
         assert watch.tethers.report_of("a") is not None
         peer.die()
         await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.report_of("a") is None
 
 
 async def test_tcp_probes_connect_and_do_not_ask() -> None:
@@ -376,6 +377,21 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
         assert seen == {0}
         assert watch.woken == woken
         assert watch.tethers.silence().lag > timedelta(seconds=2.8)
+
+
+async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold(*(f"pod-{i}" for i in range(100)), period=1.0)
+        await until(lambda: watch.tethers.silence().targets == 100)
+        time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
+        asked = len(peer.asked)
+        # One period later each was asked in its own phase again.
+        await until(lambda: len(peer.asked) > asked)
+        began = time.monotonic()
+        while time.monotonic() - began < 0.1:
+            await asyncio.sleep(0.005)
+        assert len(peer.asked) - asked < 60
+        await until(lambda: len(peer.asked) - asked >= 100)
 
 
 async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer() -> None:

@@ -280,6 +280,7 @@ class Tether:
             self._refused()
         else:
             self._unreachable(own_fault=own_fault)
+        self._is_expected = False
 
     def _connected(self, wire: Wire) -> None:
         self._refusals, self.refused_beside_at = 0, None
@@ -297,7 +298,6 @@ class Tether:
                 self._end_silence()
             else:
                 self._ask(wire)
-            self._is_expected = False
         else:
             self._beside = wire
             self._ask(wire)
