@@ -4,7 +4,8 @@ The map (see each module's first line): ``versions`` which programs at which ver
 ``cache`` the folder they are kept in; ``releases`` official archives; ``gobuild`` building them; ``progress`` what is shown meanwhile;
 ``certificates`` keys and certificates; ``kubeconfig`` files that open an API server; ``processes`` child processes; ``controlplane``
 the whole; ``cluster`` the command line; ``errors`` the one error; ``hollow`` and its parts play the nodes;
-``demo`` and its parts show a cluster that fails over and resizes, ``bench`` measures it.
+``demo`` and its parts show a cluster that fails over and resizes, ``bench`` measures it; ``bench_probes`` what it costs to watch
+many Coreapps.
 """
 
 from localkube.errors import LocalKubeError

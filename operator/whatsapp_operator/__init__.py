@@ -22,7 +22,10 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
 - ``shell.wabiz``: the door to the WhatsApp Business API.
-- ``shell.probe``: tethers to the Coreapps, and what they are told.
+- ``shell.probe``: the door to the Coreapps: all tethers, how many are silent, and what Coreapps are told.
+- ``shell.tether``: one Coreapp under watch: its connection, its probes, what is broken or silent.
+- ``shell.wire``: one connection to a healthcheck port, its questions and answers.
+- ``shell.pulse``: how late this process itself is.
 - ``shell.leader``: the Lease.
 - ``shell.lines``: connections to the API server that are dialled anew after a failure.
 - ``shell.clock``: time and chance, handed in.

@@ -16,7 +16,6 @@ from .set_shards_stage import LONG, SECRET, SETTLES, Scene
 
 Act = Callable[[Scene], Awaitable[None]]
 PIN = "739184"
-NOW = "multiconnect.dev/reshard-now"
 
 
 # --- answers
@@ -51,6 +50,29 @@ def unanswered(*, again: bool = False, **fault: Any) -> Act:
 def seconds_between(earlier: str, later: str) -> float:
     """Seconds from one RFC 3339 time to another."""
     return (datetime.fromisoformat(later) - datetime.fromisoformat(earlier)).total_seconds()
+
+
+async def applied_after_it_was_settled(s: Scene) -> None:
+    """The call takes effect when it counts as never taken and was made again: once more for nothing, but to the same end."""
+    await s.go_wrong(fault="late", seconds=SETTLES + 10)
+    await s.resize()
+    first, second = await s.until_made(2)
+    assert seconds_between(first["at"], second["at"]) > SETTLES - 1
+    await s.until_restarted(2)
+
+
+async def applied_after_it_was_settled_and_taken_back(s: Scene) -> None:
+    """The call takes effect when it counts as never taken and nobody wants it any more: that is drift, and is repaired."""
+    await s.patch(reshard={"drift": "Repair"})
+    await s.go_wrong(fault="late", seconds=SETTLES + 10)
+    await s.resize()
+    await s.until_made()
+    await s.resize(s.a)
+    await s.rest()
+    assert len(await s.made()) == 1
+    await s.until_made(2)
+    await s.rest()
+    await s.patch(reshard={"drift": "Report"})
 
 
 async def token_expired(s: Scene) -> None:
@@ -333,72 +355,6 @@ async def drift_repaired_later(s: Scene) -> None:
     await s.patch(reshard={"drift": "Report"})
 
 
-# --- windows
-
-SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
-OPEN = {"name": "always", "schedule": "* * * * *", "durationMinutes": 5}
-
-
-async def window_shut(s: Scene) -> None:
-    """The call waits; pods and failovers do not; an annotation for another count means nothing, the one for this count lets it go."""
-    await s.patch(reshard={"windows": [SHUT]})
-    await s.resize(2)
-    message = await s.word("Reconciling", "WindowClosed")
-    assert "2028-02-29T00:00:00Z" in message
-    assert s.status()["nextWindowAt"] == "2028-02-29T00:00:00Z"
-    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
-    await s.annotate(NOW, "4")
-    before = len(s.seen.commits)
-    await s.delete_pod(s.holder(0))
-    await s.commit(0, before)
-    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
-    assert await s.made() == []
-    await s.annotate(NOW, "2")
-    await s.rest()
-    assert "nextWindowAt" not in s.status()
-    await s.kubectl("annotate", "whatsappcluster", "acme", f"{NOW}-")
-
-
-async def window_shut_taken_back(s: Scene) -> None:
-    """The wish is gone before its window comes."""
-    await s.patch(reshard={"windows": [SHUT]})
-    await s.resize(2)
-    await s.word("Reconciling", "WindowClosed")
-    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
-    await s.resize(1)
-
-
-async def window_opens(s: Scene) -> None:
-    """A window that is open is added to the one that is shut."""
-    await s.patch(reshard={"windows": [SHUT]})
-    await s.resize()
-    await s.word("Reconciling", "WindowClosed")
-    assert await s.made() == []
-    await s.patch(reshard={"windows": [SHUT, OPEN]})
-
-
-async def window_open(s: Scene) -> None:
-    """A window is open."""
-    first = len(s.recorder.words)
-    await s.patch(reshard={"windows": [SHUT, OPEN]})
-    await s.resize()
-    await s.rest()
-    assert "Reconciling/WindowClosed" not in s.recorder.words[first:]
-
-
-def window_invalid(says: str, **wrong: str) -> Act:
-    """A window that means nothing."""
-
-    async def act(s: Scene) -> None:
-        await s.patch(reshard={"windows": [{**OPEN, **wrong}]})
-        await s.resize()
-        assert says in await s.word("Stalled", "WindowInvalid")
-        assert await s.made() == []
-        await s.patch(reshard={"windows": [OPEN]})
-
-    return act
-
-
 # --- another mind
 
 
@@ -421,7 +377,7 @@ async def taken_back_in_flight(s: Scene) -> None:
 
 async def taken_back_in_the_restart(s: Scene) -> None:
     """The Coreapps restart."""
-    await s.fault(call="restart", fault="slow", count=3, seconds=2)
+    await s.fault(call="restart", fault="slow", count=3, seconds=5)
     await s.resize()
     await s.word("Reconciling", "Restarting")
     await s.resize(s.a)

@@ -12,6 +12,7 @@ from wabiz_sim.certificate import make
 from . import set_shards_acts as acts
 from . import set_shards_crashes as crashes
 from . import set_shards_entries as entries
+from . import set_shards_windows as windows
 from .set_shards_acts import answered, spoiled, unanswered
 from .set_shards_stage import Case, Lane
 
@@ -43,9 +44,11 @@ def _certificate(days: float) -> str:
 
 LANES = (
     Lane(name="answers"),
+    Lane(name="overtaken", spec={"client": {"type": "Simulator", "simulator": {"restartSeconds": 3}}}),
     Lane(name="unknown-a"),
     Lane(name="unknown-b"),
     Lane(name="unknown-c"),
+    Lane(name="very-late"),
     Lane(name="certificate", secret=True),
     Lane(name="expiry", secret=True),
     Lane(name="logged-off", secret=True),
@@ -91,7 +94,6 @@ CASES = (
         act=answered(fault="busy", count=3),
         calls=("A>B 403", "A>B 403", "A>B 403", "A>B 201"),
         restarts=1,
-        words=("Reconciling/ServerBusy", "Reconciling/Settled"),
         events=("ServerBusy", DONE),
     ),
     Case(
@@ -102,6 +104,14 @@ CASES = (
         restarts=1,
         words=("Reconciling/ServerBusy", "Reconciling/Settled"),
         events=("ServerBusy", "!ServerBusy", DONE),
+    ),
+    Case(
+        name="busy-with-the-restart-of-another-call",
+        lane="overtaken",
+        act=answered(fault="overtaken"),
+        calls=("A>B 403+", "A>B 201"),
+        restarts=2,
+        events=("ServerBusy", DONE),
     ),
     Case(name="slow", lane="answers", act=answered(fault="slow", seconds=1), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)),
     Case(
@@ -172,6 +182,21 @@ CASES = (
         calls=("A>B 200", "A>B 201"),
         restarts=1,
         words=("Reconciling/Verifying", "Reconciling/Settled"),
+    ),
+    Case(
+        name="late-success-after-it-was-settled",
+        lane="very-late",
+        act=acts.applied_after_it_was_settled,
+        calls=("A>B 500", "A>B 201"),
+        restarts=2,
+    ),
+    Case(
+        name="late-success-after-it-was-settled-and-taken-back",
+        lane="very-late",
+        act=acts.applied_after_it_was_settled_and_taken_back,
+        calls=("A>B 500", "B>A 201"),
+        restarts=2,
+        end="A",
     ),
     # --- preflight: certificate and PIN
     Case(name="certificate-shown-by-its-facts", lane="certificate", act=acts.shows_facts_only, end="A"),
@@ -259,19 +284,19 @@ CASES = (
         name="window-shut-then-reshard-now",
         lane="windows",
         start=1,
-        act=acts.window_shut,
+        act=windows.shut,
         calls=ONCE,
         restarts=1,
         words=("Reconciling/WindowClosed", "Reconciling/Settled"),
         events=("WindowClosed", SENT, DONE),
     ),
-    Case(name="window-shut-then-taken-back", lane="windows", start=1, act=acts.window_shut_taken_back, end="A"),
-    Case(name="window-opens", lane="windows", act=acts.window_opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
-    Case(name="window-open", lane="windows", act=acts.window_open, calls=ONCE, restarts=1),
+    Case(name="window-shut-then-taken-back", lane="windows", start=1, act=windows.shut_taken_back, end="A"),
+    Case(name="window-opens", lane="windows", act=windows.opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
+    Case(name="window-open", lane="windows", act=windows.open_, calls=ONCE, restarts=1),
     Case(
         name="window-with-invalid-cron",
         lane="windows",
-        act=acts.window_invalid("61 * * * *", schedule="61 * * * *"),
+        act=windows.invalid("61 * * * *", schedule="61 * * * *"),
         calls=ONCE,
         restarts=1,
         events=("!WindowInvalid",),
@@ -279,7 +304,7 @@ CASES = (
     Case(
         name="window-with-invalid-time-zone",
         lane="windows",
-        act=acts.window_invalid("Mars/Olympus", timeZone="Mars/Olympus"),
+        act=windows.invalid("Mars/Olympus", timeZone="Mars/Olympus"),
         calls=ONCE,
         restarts=1,
         events=("!WindowInvalid",),

@@ -11,8 +11,9 @@ from datetime import UTC, datetime, timedelta
 
 from wabiz_sim.certificate import fingerprint
 
-from .set_shards_acts import SHUT, seconds_between
+from .set_shards_acts import seconds_between
 from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, Scene
+from .set_shards_windows import SHUT
 
 
 async def before_the_intent(s: Scene) -> None:

@@ -95,28 +95,34 @@ class Memory:
     known: dict[int, int] = field(default_factory=dict)
 
 
-class Line:
-    """One tether, seen from the operator: questions, and the moment at which the other side goes away."""
+class Line(asyncio.Transport):
+    """One connection of an operator to a Coreapp: what is asked over it is answered, until the other side goes away."""
 
-    def __init__(self, coreapp: Coreapp) -> None:
-        self.lost: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    def __init__(self, coreapp: Coreapp, protocol: asyncio.Protocol) -> None:
+        super().__init__()
         self._coreapp = coreapp
+        self._protocol = protocol
+        self._is_open = True
 
-    async def ask(self, _host: str) -> bytes:
-        """Return the body of the probe's answer; ConnectionError when the line is lost."""
-        await asyncio.sleep(0.001)
-        if self.lost.done():
-            raise ConnectionResetError
-        return json.dumps(self._coreapp.report()).encode()
+    def write(self, _data: bytes | bytearray | memoryview[Any]) -> None:
+        """Take a question; its answer comes a moment later."""
+        asyncio.get_running_loop().call_later(0.001, self._answer)
+
+    def _answer(self) -> None:
+        if self._is_open:
+            body = json.dumps(self._coreapp.report()).encode()
+            self._protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
 
     def drop(self) -> None:
         """The other side went away."""
-        if not self.lost.done():
-            self.lost.set_result(None)
+        if self._is_open:
+            self._is_open = False
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
 
-    def close(self) -> None:
+    def abort(self) -> None:
         """Let go of it."""
         self._coreapp.lines.pop(self, None)
+        self.drop()
 
 
 class Coreapp:

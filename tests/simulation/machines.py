@@ -240,7 +240,7 @@ class Cluster:
         """Return the Coreapp with this address."""
         return next((machine.coreapp for machine in self.machines.values() if machine.ip == ip and machine.coreapp), None)
 
-    async def connect(self, ip: str, _port: int) -> Line:
+    async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[Line, asyncio.Protocol]:
         """Open a tether: refused when nobody listens, no answer when there is no such machine."""
         await asyncio.sleep(0.001 + self._rng.random() * 0.002)
         coreapp = self.coreapp_at(ip)
@@ -249,9 +249,11 @@ class Cluster:
             raise TimeoutError
         if not coreapp.listening:
             raise ConnectionRefusedError
-        line = Line(coreapp)
+        protocol = factory()
+        line = Line(coreapp, protocol)
         coreapp.lines[line] = None
-        return line
+        protocol.connection_made(line)
+        return line, protocol
 
 
 def is_ready(pod: Obj) -> bool:

@@ -16,7 +16,7 @@ from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.observe import Observer
-from whatsapp_operator.shell.probe import Pace, Tethers, read_report
+from whatsapp_operator.shell.probe import Tethers
 from whatsapp_operator.shell.reconcile import Reconciler
 from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
 
@@ -49,7 +49,7 @@ class SimTethers(Tethers):
     """Real tethers; only what goes over the wire is simulated."""
 
     def __init__(self, around: Surroundings, operator: Operator) -> None:
-        super().__init__(clock=operator.clock, wake=operator.wake, pace=Pace(period=2.0))
+        super().__init__(clock=operator.clock, wake=operator.wake)
         self._around = around
         self._operator = operator
 
@@ -73,8 +73,8 @@ class SimTethers(Tethers):
         if lost:
             await asyncio.sleep(1.0)
             return False
-        if took and pod.uid in self._tethers:
-            self._tethers[pod.uid][1].take(read_report(json.dumps(coreapp.report()).encode()))
+        if took:
+            self.heard(pod.uid, json.dumps(coreapp.report()).encode())
         return took
 
 

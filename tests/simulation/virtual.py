@@ -38,7 +38,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def __init__(self) -> None:
         super().__init__()
         self.passed = 0.0
-        self.connect: Callable[[str, int], Awaitable[Any]] | None = None
+        self.connect: Callable[[Callable[[], Any], str, int], Awaitable[Any]] | None = None
         """Who answers `create_connection`."""
         self._selector = _Jump(self)
 
@@ -62,11 +62,11 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return future
 
     async def create_connection(self, *_args: Any, **_options: Any) -> Any:
-        """Connect in the simulated network; the protocol factory is not used: the other side brings its own line."""
+        """Connect in the simulated network."""
         if self.connect is None:
             raise OSError
-        _factory, host, port = _args
-        return None, await self.connect(host, port)
+        factory, host, port = _args
+        return await self.connect(factory, host, port)
 
 
 class SimClock:

@@ -40,6 +40,7 @@ from . import kube as door
 from .clock import Clock
 from .kube import Kube
 from .probe import Coreapps
+from .tether import Target
 from .wabiz import Access, Clients, Credentials
 
 SLOW_FOR = 5.0
@@ -224,7 +225,7 @@ def _lost_readiness(status: Obj, container: str) -> bool:
     return ready.get("status") == "False" and started is not None and changed is not None and changed > started
 
 
-def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None) -> Coreapp | None:
+def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
@@ -250,7 +251,24 @@ def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None) -> C
         labels=labels,
         report=report,
         broken_at=broken_at,
+        silent_since=silent_since,
     )
+
+
+def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
+    """Return by uid which pods are to be watched, and how: those that have an address."""
+    holders = {route.holder_uid for route in routes}
+    return {
+        uid: Target(
+            ip=ip,
+            node=(pod.get("spec") or {}).get("nodeName"),
+            holds=uid in holders,
+            probe=want.probe,
+            unhealthy_after=want.unhealthy_after.total_seconds(),
+        )
+        for pod in pods
+        if (ip := (pod.get("status") or {}).get("podIP")) and (uid := pod["metadata"]["uid"])
+    }
 
 
 def _is_ready(pod: Obj) -> bool:
@@ -405,8 +423,8 @@ class Observer:
         pods += await self._unlisted_holders(key, routes, pods)
         # By owner, not by label: a cluster that was deleted under the same name may still have pods.
         mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
-        addresses = {pod["metadata"]["uid"]: pod["status"]["podIP"] for pod in mine if (pod.get("status") or {}).get("podIP")}
-        self._coreapps.hold(key, addresses)
+        self._coreapps.hold(key, targets_of(want, mine, routes))
+        silence = self._coreapps.silence()
         webapps = [pod for pod in pods if _component(pod) == "webapp" and _is_ready(pod) and pod["status"].get("podIP")]
         status: Obj = cluster.get("status") or {}
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
@@ -437,6 +455,7 @@ class Observer:
             anchored_for=memory.anchored_for,
             missing=_missing(want, slow),
             account_is_new=_is_new(self._clients.seen(key), memory),
+            silence=silence,
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
@@ -454,7 +473,7 @@ class Observer:
 
     def _coreapp(self, pod: Obj) -> Coreapp | None:
         uid = pod["metadata"]["uid"]
-        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid))
+        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid), self._coreapps.silent_since(uid))
 
     async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
         """Read what no failover depends on, unless that was done a moment ago."""

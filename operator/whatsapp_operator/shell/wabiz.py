@@ -315,7 +315,7 @@ class Desk:
                 json=body,
                 headers=headers,
                 auth=httpx.BasicAuth(*basic) if basic else None,
-                timeout=httpx.Timeout(timeout, connect=min(timeout, SEND_WITHIN)),
+                timeout=httpx.Timeout(timeout, connect=timeout if send_by is None else min(timeout, SEND_WITHIN)),
                 extensions={"sni_hostname": access.server_name, "trace": check_time},
             )
         except TooLate:

@@ -120,6 +120,19 @@ async def test_a_second_call_during_the_restart_is_403(world: World) -> None:
     assert await _shards(world) == 2
 
 
+async def test_a_call_may_come_into_the_restart_of_another(world: World) -> None:
+    world.restart_seconds = "0.4"
+    await world.cluster(1)
+    await world.control("faults", {"call": "set_shards", "fault": "overtaken"})
+
+    assert (await world.set_shards(2, cert=GOOD))[0] == 403
+
+    assert await _shards(world) == 1
+    counters = await world.control("counters")
+    assert counters["restarts"] == 1
+    assert [(call["status"], call["restarted"]) for call in counters["set_shards_calls"]] == [(403, False)]
+
+
 async def test_a_wrong_certificate_logs_the_client_off_until_the_right_one_is_sent(world: World) -> None:
     _, cores, _ = await world.cluster(1)
     await world.serve(0, 0, "1-a")

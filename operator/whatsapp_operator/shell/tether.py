@@ -1,0 +1,479 @@
+"""One Coreapp under watch: an open connection that says when it ends, and a probe each period that says whether somebody answers.
+
+"Broken": the connection got FIN or RST and one reconnect was refused. "Silent": a probe was not answered within its deadline; it is so
+since the first of the unanswered ones was sent. Both are evidence and no more (DESIGN section 5). There is no task for each tether, only
+timers: five thousand of them share a process.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import logging
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from zlib import crc32
+
+import h11
+
+from whatsapp_operator.core.model import Probe, Report
+
+from .clock import Clock
+from .pulse import TOLERANCE, Pulse
+from .wire import Wire, question, read_report
+
+log = logging.getLogger(__name__)
+
+OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
+"""Errors of a connect that speak of this process or its machine: no evidence about the other side."""
+
+COMPLAIN_EVERY = 10.0
+"""Seconds between two complaints about that."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Target:
+    """A pod to watch."""
+
+    ip: str
+    node: str | None
+    holds: bool
+    """It is named as the holder of a shard: probed each period; others less often."""
+    probe: Probe
+    unhealthy_after: float
+    """Seconds of silence after which the cluster's loop is to be woken."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Pace:
+    """Times of tethers, in seconds."""
+
+    deadline: float = 1.0
+    """A probe that is not answered in this time makes its target silent."""
+    connect_timeout: float = 0.5
+    """Short, and then again: a lost SYN is repeated by the kernel after 1 s only, and five of them in 3 s outlive 30 % loss more often."""
+    retry: float = 0.1
+    """Pause before the next connect, and before a Coreapp that has just started is asked again."""
+    retry_cost: float = 0.001
+    """Seconds that the pause before the next connect is at least, for each target that has no connection: a lost zone costs no core."""
+    standby_period: float = 5.0
+    """The least period of targets that hold nothing."""
+    patience: float = 3.0
+    """So long a fresh connection may leave its question unanswered before another one takes its place; a slow process answers in it."""
+    fresh_every: int = 30
+    """Each so many probes one goes over a fresh connection: a full accept queue hides behind an open one."""
+    tell_timeout: float = 1.0
+
+
+@dataclass(slots=True)
+class Roll:
+    """What the tethers of one process share."""
+
+    clock: Clock
+    pace: Pace
+    pulse: Pulse
+    port: int
+    known: set[Tether] = field(default_factory=set)
+    """Have answered before."""
+    silent: set[Tether] = field(default_factory=set)
+    """Have left their last probe unanswered."""
+    away: set[Tether] = field(default_factory=set)
+    """Have no connection now."""
+    complained_at: float = -math.inf
+    """When it was last said that this process itself cannot make connections; by the monotonic clock."""
+
+
+def phase_of(uid: str) -> float:
+    """Return at which part of each period a pod is probed, from 0 to 1: even over many pods, the same in every process."""
+    return crc32(uid.encode()) / 2**32
+
+
+class Tether:
+    """Watches one pod from ``start`` to ``stop``."""
+
+    __slots__ = (
+        "__weakref__",
+        "_alarm",
+        "_asked_at",
+        "_attempt",
+        "_beside",
+        "_changed",
+        "_dialled",
+        "_dialled_at",
+        "_due",
+        "_is_expected",
+        "_phase",
+        "_question",
+        "_refusals",
+        "_refusals_needed",
+        "_roll",
+        "_rounds",
+        "_said",
+        "_wire",
+        "broken_at",
+        "refused_beside_at",
+        "report",
+        "silent_since",
+        "target",
+    )
+
+    def __init__(self, uid: str, target: Target, *, roll: Roll, changed: Callable[[], None]) -> None:
+        """Prepare; ``changed`` is called when ``report`` or ``broken_at`` did, and when a silence has lasted or ends."""
+        self.target = target
+        self.report: Report | None = None
+        self.broken_at: datetime | None = None
+        self.silent_since: datetime | None = None
+        self.refused_beside_at: datetime | None = None
+        """Since when fresh connections are refused while the open one still answers: it is about to go, or no longer takes work."""
+        self._roll = roll
+        self._changed = changed
+        self._phase = phase_of(uid)
+        self._rounds = 1 + int(phase_of(uid[::-1]) * roll.pace.fresh_every)
+        self._question: h11.Request | None = None
+        self._said: bytes | None = None
+        self._wire: Wire | None = None
+        self._beside: Wire | None = None
+        """A fresh connection that was not answered yet."""
+        self._attempt: asyncio.Task[None] | None = None
+        self._dialled_at: datetime | None = None
+        self._dialled = -math.inf
+        self._asked_at: datetime | None = None
+        """When the first of the unanswered probes was sent."""
+        self._due: asyncio.TimerHandle | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        # A fresh tether has seen no connection drop: it takes two refusals then, where a dropped one takes one.
+        self._refusals_needed = 2
+        self._refusals = 0
+        self._is_expected = False
+        """The connection ended as its last answer had announced."""
+
+    # --- life ---------------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Connect and begin to ask."""
+        self._roll.away.add(self)
+        self._dial()
+
+    def aim(self, target: Target) -> None:
+        """Go by another pace, path or node from now on; the connection stays as it is. The address must be the same."""
+        before, self.target = self.target, target
+        if before.probe != target.probe:
+            self._question = None
+        if self._wire is not None and self._attempt is None and (before.probe, before.holds) != (target.probe, target.holds):
+            self._plan_round()
+        if self.silent_since is not None and before.unhealthy_after != target.unhealthy_after:
+            self._watch_silence()
+
+    def stop(self) -> asyncio.Task[None] | None:
+        """Let go of everything; return the task that still has to end, if any."""
+        roll = self._roll
+        for tethers in (roll.known, roll.silent, roll.away):
+            tethers.discard(self)
+        self._changed = _nobody
+        _cancel(self._due)
+        _cancel(self._alarm)
+        self._close(self._beside)
+        self._close(self._wire)
+        attempt, self._attempt = self._attempt, None
+        if attempt is not None:
+            attempt.cancel()
+        return attempt
+
+    def take(self, report: Report | None, broken_at: datetime | None = None) -> None:
+        """Note what is known now and say so if it differs."""
+        if broken_at != self.broken_at or report != self.report:
+            self.report, self.broken_at = report, broken_at
+            self._changed()
+
+    # --- rounds: one probe each ---------------------------------------------------------------------------------------
+
+    def _period(self) -> float:
+        """Return the seconds between two probes."""
+        period, pace = self.target.probe.period.total_seconds(), self._roll.pace
+        period = period if self.target.holds else max(period, pace.standby_period)
+        return min(period, pace.deadline) if self.silent_since is not None else period
+
+    def _plan_round(self) -> None:
+        """Set the next probe to the next moment that has this pod's phase."""
+        if self.silent_since is not None:
+            return self._call_round(self._period())
+        if self.report is not None and self.report.shards is None:
+            # It has just started and is about to learn how many shards there are; until then it serves nobody.
+            return self._call_round(self._roll.pace.retry)
+        period, now = self._period(), asyncio.get_running_loop().time()
+        # A timer may ring a moment early: then this moment is over all the same.
+        passed = math.floor(now / period - self._phase + 1e-6) + 1
+        return self._call_round((passed + self._phase) * period - now)
+
+    def _call_round(self, delay: float) -> None:
+        _cancel(self._due)
+        self._due = asyncio.get_running_loop().call_later(delay, self._round)
+
+    def _round(self) -> None:
+        """Ask, over the open connection or a fresh one."""
+        if self._wire is None:
+            return self._dial()
+        is_late = self._due is not None and asyncio.get_running_loop().time() - self._due.when() > TOLERANCE
+        self._plan_round()
+        if is_late:
+            # We stood still, as all others' rounds did: they are not made up for all at once, which would make us late again.
+            return None
+        if self._attempt is not None or (self._asked_at is not None and self.silent_since is None):
+            # The last probe still has time.
+            return None
+        if self._beside is not None and self._since_dialled() < self._roll.pace.patience:
+            return None
+        self._rounds -= 1
+        if self._rounds <= 0 or self._wire.is_asked or self._wire.said_goodbye or self.target.probe.kind == "TCP":
+            return self._dial()
+        return self._ask(self._wire)
+
+    def _since_dialled(self) -> float:
+        """Return the seconds since the last connection was begun."""
+        return self._roll.clock.monotonic() - self._dialled
+
+    def _ask(self, wire: Wire) -> None:
+        self._begin(self._roll.clock.now())
+        if self._question is None:
+            self._question = question(self.target.ip, self.target.probe.path)
+        wire.ask(self._question)
+
+    def _begin(self, asked_at: datetime) -> None:
+        """A probe that was sent at that time is unanswered; if an older one is too, that one counts."""
+        if self._asked_at is None:
+            self._asked_at = asked_at
+            passed = (self._roll.clock.now() - asked_at).total_seconds()
+            self._set_alarm(min(self._roll.pace.deadline - passed, self._roll.pace.deadline), self._overdue)
+
+    # --- connections --------------------------------------------------------------------------------------------------
+
+    def _dial(self) -> None:
+        """Make a connection, beside the open one if there is one."""
+        if self._wire is None:
+            _cancel(self._due)
+        if self._attempt is not None:
+            return
+        self._close(self._beside)
+        self._beside = None
+        self._dialled_at, self._dialled = self._roll.clock.now(), self._roll.clock.monotonic()
+        self._begin(self._dialled_at)
+        self._attempt = asyncio.create_task(self._connect())
+
+    async def _connect(self) -> None:
+        wire: Wire | None = None
+        refused = own_fault = False
+        try:
+            async with asyncio.timeout(self._roll.pace.connect_timeout):
+                _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(self), self.target.ip, self._roll.port)
+        except ConnectionRefusedError:
+            refused = True
+        except (OSError, TimeoutError) as error:
+            own_fault = isinstance(error, OSError) and error.errno in OWN_FAULTS
+            if own_fault:
+                self._complain(error)
+        self._attempt = None
+        if wire is not None:
+            self._connected(wire)
+        elif refused:
+            self._refused()
+        else:
+            self._unreachable(own_fault=own_fault)
+        self._is_expected = False
+
+    def _connected(self, wire: Wire) -> None:
+        self._refusals, self.refused_beside_at = 0, None
+        if wire.is_lost:
+            # Made and ended in one breath.
+            self._wire = self._wire or wire
+            self.lost(wire)
+        elif self.target.probe.kind == "TCP":
+            self._adopt(wire)
+            self._hear(self.report)
+        elif self._wire is None:
+            self._adopt(wire)
+            if self._is_expected and self.silent_since is None:
+                # Nothing happened that would have to be asked about before its time.
+                self._end_silence()
+            else:
+                self._ask(wire)
+        else:
+            self._beside = wire
+            self._ask(wire)
+
+    def _adopt(self, wire: Wire) -> None:
+        """Make this connection the tether; the one before is closed here, which is no drop."""
+        before, self._wire, self._beside, self._rounds = self._wire, wire, None, self._roll.pace.fresh_every
+        self._roll.away.discard(self)
+        self._close(before)
+        if before is None:
+            self._plan_round()
+
+    def _refused(self) -> None:
+        wire = self._wire
+        if wire is not None and not wire.is_asked:
+            if self.refused_beside_at is None:
+                self.refused_beside_at = self._roll.clock.now()
+                log.warning("%s: refuses fresh connections, while the open one is still there", self.target.ip)
+            return self._ask(wire)
+        if wire is not None:
+            # What leaves a question unanswered and refuses connections is no process that hangs: nobody is there any more.
+            self._let_go()
+        # That is an answer of its kernel: evidence of an end, and the end of a silence.
+        self._end_silence()
+        self._refusals += 1
+        if self._refusals >= self._refusals_needed:
+            self.take(None, self.broken_at or self._roll.clock.now())
+        return self._call_round(self._retry())
+
+    def _unreachable(self, *, own_fault: bool) -> None:
+        """No answer is no evidence of an end: a lost packet, a slow process."""
+        if own_fault and self.silent_since is None:
+            # It was not asked.
+            self._end_silence()
+        if self._wire is None:
+            self.take(None, self.broken_at)
+        elif own_fault and not self._wire.is_asked:
+            self._rounds = 1
+            return self._ask(self._wire)
+        else:
+            # Only a fresh connection can answer what a fresh connection asked.
+            self._rounds = 0
+        return self._call_round(self._retry())
+
+    def _complain(self, error: Exception) -> None:
+        now = self._roll.clock.monotonic()
+        if now - self._roll.complained_at > COMPLAIN_EVERY:
+            self._roll.complained_at = now
+            log.error("Coreapps are not probed, for want of what this process needs for a connection (%s). Raise its limits.", error)
+
+    def _retry(self) -> float:
+        pace = self._roll.pace
+        return max(pace.retry, min(pace.standby_period, len(self._roll.away) * pace.retry_cost))
+
+    def _let_go(self) -> None:
+        """The open connection is no more."""
+        self._close(self._wire)
+        self._close(self._beside)
+        self._wire = self._beside = None
+        self._roll.away.add(self)
+        self._refusals_needed = 1
+        self.take(None)
+
+    def _close(self, wire: Wire | None) -> None:
+        if wire is not None:
+            wire.close()
+
+    # --- what is heard ------------------------------------------------------------------------------------------------
+
+    def lost(self, wire: Wire) -> None:
+        """Hear that a connection ended. The open one: try again at once, for that answer is the evidence."""
+        if wire is self._beside:
+            self._beside = None
+        if wire is not self._wire:
+            return
+        self._is_expected = wire.said_goodbye
+        if self._is_expected:
+            # A server that ends each connection after its answer did so as announced: what it said still holds.
+            self._wire, self._refusals_needed = None, 1
+            self._roll.away.add(self)
+        else:
+            self._let_go()
+        if (since := self._since_dialled()) < self._roll.pace.retry:
+            # It lasted no longer than a pause between two attempts: not in circles without one.
+            self._call_round(self._roll.pace.retry - since)
+        else:
+            self._dial()
+
+    def answered(self, wire: Wire, body: bytes) -> None:
+        """Hear an answer; that of a fresh connection makes it the tether."""
+        if wire is self._beside:
+            self._adopt(wire)
+        elif wire is self._wire:
+            if self._rounds > 0:
+                self._close(self._beside)
+                self._beside = None
+        else:
+            return None
+        if body == self._said and self.report is not None and self.broken_at is None:
+            return self._hear(self.report)
+        self._said = body
+        return self._hear(read_report(body) or self.report)
+
+    def _hear(self, report: Report | None) -> None:
+        """Note an answer, with what it says if it says anything."""
+        self._roll.known.add(self)
+        self._end_silence()
+        starts = report is not None and report.shards is None
+        self.take(report)
+        if (self._attempt is not None or self._beside is not None) and self._dialled_at is not None:
+            # The fresh connection has not answered yet, and only it can say that fresh ones are answered.
+            self._begin(self._dialled_at)
+        elif starts:
+            self._plan_round()
+
+    def _end_silence(self) -> None:
+        """Nothing is unanswered any more."""
+        self._asked_at = None
+        _cancel(self._alarm)
+        self._alarm = None
+        if self.silent_since is not None:
+            self.silent_since = None
+            self._roll.silent.discard(self)
+            if self._wire is not None:
+                self._plan_round()
+            self._changed()
+
+    # --- silence --------------------------------------------------------------------------------------------------------
+
+    def _set_alarm(self, delay: float, ring: Callable[[], None]) -> None:
+        _cancel(self._alarm)
+        self._alarm = asyncio.get_running_loop().call_later(max(0.0, delay), ring)
+
+    def _overdue(self) -> None:
+        """The deadline of a probe is over."""
+        if self._roll.pulse.was_late() or self._asked_at is None:
+            # While we did not run nobody could have been heard; the probe has its time once more by now.
+            return
+        self.silent_since = self._asked_at
+        self._roll.silent.add(self)
+        self._watch_silence()
+        if self._wire is not None and self._attempt is None:
+            # At once over another connection, which tells a lost packet or a dead path from a process that hangs.
+            self._round()
+
+    def _watch_silence(self) -> None:
+        if self.silent_since is None:
+            return
+        left = self.target.unhealthy_after - (self._roll.clock.now() - self.silent_since).total_seconds()
+        if left > 0:
+            self._set_alarm(min(left, self.target.unhealthy_after), self._lasting)
+        else:
+            # What it said last has been true for too long.
+            self._said = None
+            self.take(None, self.broken_at)
+            self._changed()
+
+    def _lasting(self) -> None:
+        if not self._roll.pulse.was_late():
+            self._watch_silence()
+
+    def make_up_for(self, late: float) -> None:
+        """Our own process did not run for so many seconds: they do not count, and an unanswered probe has all its time again."""
+        if self.silent_since is not None:
+            self.silent_since += timedelta(seconds=late)
+            self._asked_at = self.silent_since
+            self._watch_silence()
+        elif self._asked_at is not None:
+            self._asked_at = None
+            self._begin(self._roll.clock.now())
+
+
+def _cancel(timer: asyncio.TimerHandle | None) -> None:
+    if timer is not None:
+        timer.cancel()
+
+
+def _nobody() -> None:
+    """Stand in for one who no longer wants to hear."""

@@ -1,0 +1,70 @@
+"""Maintenance windows in the cases of Set Shards: what they hold and what they do not."""
+
+from __future__ import annotations
+
+from .set_shards_acts import Act
+from .set_shards_stage import Scene
+
+NOW = "multiconnect.dev/reshard-now"
+SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
+OPEN = {"name": "always", "schedule": "* * * * *", "durationMinutes": 5}
+
+
+async def shut(s: Scene) -> None:
+    """The call waits; pods and failovers do not; an annotation for another count means nothing, the one for this count lets it go."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize(2)
+    message = await s.word("Reconciling", "WindowClosed")
+    assert "2028-02-29T00:00:00Z" in message
+    assert s.status()["nextWindowAt"] == "2028-02-29T00:00:00Z"
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    await s.annotate(NOW, "4")
+    before = len(s.seen.commits)
+    await s.delete_pod(s.holder(0))
+    await s.commit(0, before)
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    assert await s.made() == []
+    await s.annotate(NOW, "2")
+    await s.rest()
+    assert "nextWindowAt" not in s.status()
+    await s.kubectl("annotate", "whatsappcluster", "acme", f"{NOW}-")
+
+
+async def shut_taken_back(s: Scene) -> None:
+    """The wish is gone before its window comes."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize(2)
+    await s.word("Reconciling", "WindowClosed")
+    await s.until(lambda _: len(s.ready("coreapp")) == 3, "the pods for two shards")
+    await s.resize(1)
+
+
+async def opens(s: Scene) -> None:
+    """A window that is open is added to the one that is shut."""
+    await s.patch(reshard={"windows": [SHUT]})
+    await s.resize()
+    await s.word("Reconciling", "WindowClosed")
+    assert await s.made() == []
+    await s.patch(reshard={"windows": [SHUT, OPEN]})
+
+
+async def open_(s: Scene) -> None:
+    """A window is open."""
+    first = len(s.recorder.words)
+    await s.patch(reshard={"windows": [SHUT, OPEN]})
+    await s.resize()
+    await s.rest()
+    assert "Reconciling/WindowClosed" not in s.recorder.words[first:]
+
+
+def invalid(says: str, **wrong: str) -> Act:
+    """A window that means nothing."""
+
+    async def act(s: Scene) -> None:
+        await s.patch(reshard={"windows": [{**OPEN, **wrong}]})
+        await s.resize()
+        assert says in await s.word("Stalled", "WindowInvalid")
+        assert await s.made() == []
+        await s.patch(reshard={"windows": [OPEN]})
+
+    return act

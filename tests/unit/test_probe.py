@@ -1,0 +1,412 @@
+"""What tethers find out about real servers on loopback: broken, silent, slow, half-open, and nothing wrong at all."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+
+import pytest
+
+from .probe_peers import HOST, QUICK, Peer, a_full_queue, a_peer, until, watching
+
+
+def open_files() -> int:
+    return len(os.listdir("/proc/self/fd"))
+
+
+async def test_an_answering_coreapp_is_known_by_its_report_and_wakes_once() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a", path="/health?deep=1")
+        await until(lambda: len(peer.asked) >= 5)
+
+        report = watch.tethers.report_of("a")
+        assert report is not None
+        assert (report.shard, report.epoch, report.shards) == (0, "1-abcde", 2)
+        assert watch.woken == 1
+        assert peer.made == 1
+        assert {path for _, _, path in peer.asked} == {"/health?deep=1"}
+        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        silence = watch.tethers.silence()
+        assert (silence.targets, silence.silent, silence.nodes) == (1, 0, frozenset())
+
+
+async def test_a_killed_coreapp_is_broken_at_once() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        # No probe and no pause between two connects could have told it as soon.
+        watch.hold("a", period=60.0)
+        await until(lambda: watch.tethers.report_of("a"))
+        await asyncio.sleep(QUICK.retry * 2)
+        peer.die()
+        began = time.monotonic()
+        await until(lambda: watch.tethers.broken_at("a"))
+
+        assert time.monotonic() - began < 0.1
+        assert watch.tethers.report_of("a") is None
+        assert watch.woken >= 3
+        broken_at = watch.tethers.broken_at("a")
+        assert broken_at is not None
+        assert abs(datetime.now(UTC) - broken_at) < timedelta(seconds=1)
+
+
+async def test_a_dropped_connection_that_can_be_made_again_is_no_end() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a", period=60.0)
+        await until(lambda: watch.tethers.report_of("a"))
+        await asyncio.sleep(QUICK.retry * 2)
+        peer.reset()
+        await until(lambda: peer.made == 2 and watch.tethers.report_of("a"))
+
+        assert watch.tethers.broken_at("a") is None
+
+
+async def test_a_fresh_tether_takes_two_refusals_and_a_return_is_seen() -> None:
+    peer = Peer()
+    await peer.listen()
+    await peer.gone()
+    # A minute between two connects: what one refusal would say is not said yet.
+    async with watching(peer.port, replace(QUICK, retry=60.0)) as watch:
+        watch.hold("a", period=60.0)
+        await asyncio.sleep(0.2)
+        assert watch.tethers.broken_at("a") is None
+    async with watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.silent_since("a") is None
+        since = watch.tethers.broken_at("a")
+        await peer.listen()
+        await until(lambda: watch.tethers.report_of("a"))
+        assert since is not None
+        assert watch.tethers.broken_at("a") is None
+        await peer.gone()
+
+
+async def test_a_hung_coreapp_is_silent_since_the_probe_and_its_loop_is_woken_when_that_lasts() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.hangs = True
+        before = datetime.now(UTC)
+        woken = watch.woken
+        await until(lambda: watch.tethers.silent_since("a"))
+
+        since = watch.tethers.silent_since("a")
+        assert since is not None
+        assert datetime.now(UTC) - since >= timedelta(seconds=QUICK.deadline)
+        assert since - before < timedelta(seconds=0.15)
+        assert watch.woken == woken
+        silence = watch.tethers.silence()
+        assert (silence.targets, silence.silent, silence.nodes) == (1, 1, frozenset({"node-a"}))
+        assert watch.tethers.report_of("a") is not None
+
+        await until(lambda: watch.woken > woken)
+        assert timedelta(seconds=0.6) <= datetime.now(UTC) - since < timedelta(seconds=0.9)
+        assert watch.tethers.silent_since("a") == since
+        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.broken_at("a") is None
+
+        woken, peer.hangs = watch.woken, False
+        await until(lambda: watch.tethers.silent_since("a") is None)
+        assert watch.woken > woken
+        assert watch.tethers.silence().silent == 0
+        await until(lambda: watch.tethers.report_of("a"))
+
+
+async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None:
+    code = (
+        "import http.server,sys\n"
+        "class H(http.server.BaseHTTPRequestHandler):\n"
+        "    protocol_version = 'HTTP/1.1'\n"
+        "    def do_GET(self):\n"
+        "        self.send_response(200); self.send_header('Content-Length', '13'); self.end_headers()\n"
+        "        self.wfile.write(b'{\"shards\": 2}')\n"
+        "    def log_message(self, *_): pass\n"
+        f"s = http.server.ThreadingHTTPServer(('{HOST}', 0), H)\n"
+        "print(s.server_port, flush=True)\n"
+        "s.serve_forever()\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE)  # noqa: ASYNC220  returns at once
+    try:
+        assert process.stdout is not None
+        port = int(process.stdout.readline())
+        async with watching(port) as watch:
+            watch.hold("a")
+            await until(lambda: watch.tethers.report_of("a"))
+            process.send_signal(signal.SIGSTOP)
+            await until(lambda: watch.tethers.silent_since("a"))
+            await until(lambda: watch.tethers.report_of("a") is None)
+            assert watch.tethers.broken_at("a") is None
+            process.send_signal(signal.SIGCONT)
+            await until(lambda: watch.tethers.silent_since("a") is None and watch.tethers.report_of("a"))
+    finally:
+        process.kill()
+        process.wait(10)
+        if process.stdout is not None:
+            process.stdout.close()
+
+
+async def test_a_slow_coreapp_is_never_silent_for_long() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        peer.delay = 0.3
+        await until(lambda: watch.tethers.silent_since("a"))
+        woken = watch.woken
+        longest = timedelta()
+        deadline = time.monotonic() + 3.0
+        while time.monotonic() < deadline:
+            since = watch.tethers.silent_since("a")
+            longest = max(longest, datetime.now(UTC) - since) if since else longest
+            await asyncio.sleep(0.005)
+
+        assert timedelta(seconds=0.2) < longest < timedelta(seconds=0.55)
+        assert watch.woken > woken
+        assert watch.tethers.report_of("a") is not None
+
+
+async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, deadline=1.0)) as watch:
+        peer.delay = 0.5
+        watch.hold("a")
+        await until(lambda: len(peer.asked) >= 4)
+
+        assert watch.tethers.silent_since("a") is None
+        assert peer.made == 1
+        assert watch.woken == 1
+
+
+async def test_a_black_hole_is_silent_though_it_never_answered_and_is_no_target_that_counts() -> None:
+    async with a_full_queue() as port, watching(port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.silent_since("a"))
+
+        await until(lambda: watch.woken)
+        assert watch.tethers.broken_at("a") is None
+        assert watch.tethers.silence().targets == watch.tethers.silence().silent == 0
+
+
+async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=3)) as watch:
+        watch.hold("a", period=0.05)
+        await until(lambda: peer.made >= 5)
+
+        assert watch.woken == 1
+        assert watch.tethers.broken_at("a") is None
+        per_connection = [sum(number == one for one, _, _ in peer.asked) for number in range(2, 5)]
+        assert per_connection == [3, 3, 3]
+        await until(lambda: len(peer.open) == 1)
+
+
+async def test_fresh_connections_that_hang_count_although_the_open_one_answers() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=4)) as watch:
+        watch.hold("a", period=0.05)
+        peer.ignores_newer_than = 1
+        await until(lambda: watch.tethers.silent_since("a"))
+        since = watch.tethers.silent_since("a")
+        await until(lambda: watch.tethers.report_of("a") is None)
+
+        assert watch.tethers.silent_since("a") == since
+        assert 1 in peer.open
+        peer.ignores_newer_than = None
+        await until(lambda: watch.tethers.silent_since("a") is None)
+
+
+async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_and_no_end() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=3)) as watch:
+        watch.hold("a", period=0.05)
+        await until(lambda: peer.asked)
+        peer.stop_listening()
+        tether = watch.tethers._tethers["a"]
+        await until(lambda: tether.refused_beside_at)
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) > asked + 5)
+
+        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.woken == 1
+        # And when it hangs beside, nobody is there any more.
+        peer.hangs = True
+        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.silent_since("a") is None
+
+
+async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broken_when_it_goes() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.headers = "Connection: close\r\n"
+        watch.hold("a", period=0.1)
+        await until(lambda: len(peer.asked) >= 6)
+
+        times = [at for _, at, _ in peer.asked]
+        assert times[5] - times[1] > 0.3
+        assert watch.woken == 1
+        assert watch.tethers.report_of("a") is not None
+        peer.die()
+        await until(lambda: watch.tethers.broken_at("a"))
+        assert watch.tethers.report_of("a") is None
+
+
+async def test_tcp_probes_connect_and_do_not_ask() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a", kind="TCP", period=0.05)
+        await until(lambda: peer.made >= 4)
+
+        assert peer.asked == []
+        assert watch.woken == 0
+        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.tethers.silence().targets == 1
+        await until(lambda: len(peer.open) <= 2)
+        peer.die()
+        await until(lambda: watch.tethers.broken_at("a"))
+
+
+async def test_another_role_changes_the_pace_and_keeps_the_connection() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a", holds=False, period=0.02)
+        await until(lambda: len(peer.asked) >= 3)
+        apart = [later[1] - sooner[1] for sooner, later in zip(peer.asked[1:], peer.asked[2:], strict=False)]
+        assert min(apart) > 0.4
+
+        watch.hold("a", holds=True, period=0.02)
+        began, asked = time.monotonic(), len(peer.asked)
+        await until(lambda: len(peer.asked) >= asked + 5)
+        assert time.monotonic() - began < 0.4
+        assert peer.made == 1
+
+
+async def test_phases_are_spread_over_the_period() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        uids = [f"pod-{i}" for i in range(100)]
+        watch.hold(*uids, period=1.0)
+        await until(lambda: len(peer.asked) >= 300)
+
+        steady = [at % 1.0 for _, at, _ in peer.asked[200:300]]
+        tenths = [sum(tenth <= at * 10 < tenth + 1 for at in steady) for tenth in range(10)]
+        assert max(tenths) <= 25
+        assert min(tenths) >= 2
+
+
+async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_let_go() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        before = open_files()
+        watch.hold("a", "b", "c")
+        await until(lambda: len(peer.open) == 3)
+        watch.hold("a", ip="127.0.0.2")
+        await until(lambda: not peer.open)
+        assert watch.tethers.report_of("a") is None
+        assert watch.tethers.report_of("b") is None
+        await until(lambda: watch.tethers.broken_at("a"))
+        watch.hold("a")
+        assert watch.tethers.broken_at("a") is None
+        await until(lambda: watch.tethers.report_of("a"))
+        assert len(peer.open) == 1
+        watch.hold()
+        await until(lambda: not peer.open)
+        await until(lambda: open_files() <= before)
+
+
+async def test_a_hung_coreapp_does_not_collect_connections() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, patience=0.1)) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        before = open_files()
+        peer.hangs = True
+        made = peer.made
+        await until(lambda: peer.made >= made + 4)
+        # Ours and, in this same process, the peer's end of each: the open one and one beside it; the peer, hanging, keeps its ends.
+        ours = sum(one is not None for tether in watch.tethers._tethers.values() for one in (tether._wire, tether._beside))
+        assert ours == 2
+        peer.hangs = False
+        await until(lambda: open_files() <= before)
+
+
+async def test_after_the_end_it_may_begin_anew() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        await watch.tethers.close()
+        await until(lambda: not peer.open)
+        assert watch.tethers.silence().targets == 0
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+
+
+async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def too_many(*_: object, **__: object) -> None:
+        raise OSError(errno.EMFILE, "Too many open files")
+
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=3)) as watch:
+        watch.hold("a", period=0.05)
+        await until(lambda: peer.asked)
+        monkeypatch.setattr(asyncio.get_running_loop(), "create_connection", too_many)
+        watch.hold("a", "b", period=0.05)
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) > asked + 10)
+
+        for uid in ("a", "b"):
+            assert watch.tethers.silent_since(uid) is None
+            assert watch.tethers.broken_at(uid) is None
+
+
+# --- our own lateness -------------------------------------------------------------------------------------------------
+
+
+async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        uids = [f"pod-{i}" for i in range(20)]
+        watch.hold(*uids)
+        await until(lambda: watch.tethers.silence().targets == 20)
+        # Probes are on their way, and the peers, which share this very loop, cannot answer them meanwhile.
+        peer.delay = 0.1
+        await until(lambda: peer.asked and time.monotonic() - peer.asked[-1][1] < 0.01)
+        woken = watch.woken
+        time.sleep(3.0)  # noqa: ASYNC251  that is what is tested
+        silence = watch.tethers.silence()
+        assert silence.silent == 0
+        assert timedelta(seconds=2.8) < silence.lag < timedelta(seconds=3.5)
+        seen: set[int] = set()
+        deadline = time.monotonic() + 1.0
+        while time.monotonic() < deadline:
+            seen.add(watch.tethers.silence().silent)
+            await asyncio.sleep(0.002)
+
+        assert seen == {0}
+        assert watch.woken == woken
+        assert watch.tethers.silence().lag > timedelta(seconds=2.8)
+
+
+async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold(*(f"pod-{i}" for i in range(100)), period=1.0)
+        await until(lambda: watch.tethers.silence().targets == 100)
+        time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
+        asked = len(peer.asked)
+        # One period later each was asked in its own phase again.
+        await until(lambda: len(peer.asked) > asked)
+        began = time.monotonic()
+        while time.monotonic() - began < 0.1:
+            await asyncio.sleep(0.005)
+        assert len(peer.asked) - asked < 60
+        await until(lambda: len(peer.asked) - asked >= 100)
+
+
+async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer() -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, deadline=0.3)) as watch:
+        watch.hold("a", unhealthy_after=2.0)
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.hangs = True
+        await until(lambda: watch.tethers.silent_since("a"))
+        woken = watch.woken
+        time.sleep(2.5)  # noqa: ASYNC251  that is what is tested
+        watch.tethers.silence()
+        since = watch.tethers.silent_since("a")
+        assert since is not None
+        assert datetime.now(UTC) - since < timedelta(seconds=0.7)
+        await asyncio.sleep(0.1)
+        assert watch.woken == woken
+        await until(lambda: watch.woken > woken)
+        assert datetime.now(UTC) - since >= timedelta(seconds=2.0)
