@@ -16,6 +16,9 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.observe``: every read.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
+- ``shell.nodes``: what the API server knows of nodes.
+- ``shell.roster``: who stands where, by events; keeps probes warm while another process leads.
+- ``shell.metrics``: what Prometheus is told, and whether we live.
 - ``shell.wabiz``: the door to the WhatsApp Business API.
 - ``shell.probe``: tethers to the Coreapps, and what they are told.
 - ``shell.leader``: the Lease.
