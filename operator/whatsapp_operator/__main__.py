@@ -101,7 +101,7 @@ class Operator:
             log.info("no longer leading")
 
     async def run(self) -> None:
-        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease and end. ValueError if METRICS_PORT cannot be had."""
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken."""
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
                 app = application(self._metrics.registry, self._heartbeat)
