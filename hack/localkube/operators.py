@@ -18,6 +18,8 @@ REPOSITORY = Path(__file__).resolve().parents[2]
 RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
 NAME = "whatsapp-operator"
 NAMESPACE = "whatsapp-operator-system"
+NODE_LEASES = "kube-node-lease"
+"""Where Kubernetes keeps the Leases of nodes; the API server makes this namespace itself."""
 
 
 def manifests() -> list[dict[str, Any]]:
@@ -29,6 +31,15 @@ def manifests() -> list[dict[str, Any]]:
         return yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
 
     rbac = "rbac.authorization.k8s.io"
+
+    def in_namespace(namespace: str, file: str) -> list[dict[str, Any]]:
+        meta = {"name": NAME, "namespace": namespace}
+        binding = {"roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME}, "subjects": [subject]}
+        return [
+            {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": rules(file)},
+            {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": meta, **binding},
+        ]
+
     return [
         crd,
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
@@ -41,19 +52,8 @@ def manifests() -> list[dict[str, Any]]:
             "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
             "subjects": [subject],
         },
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "Role",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "rules": rules("lease-rules.yaml"),
-        },
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "RoleBinding",
-            "metadata": {"name": NAME, "namespace": NAMESPACE},
-            "roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME},
-            "subjects": [subject],
-        },
+        *in_namespace(NAMESPACE, "lease-rules.yaml"),
+        *in_namespace(NODE_LEASES, "node-lease-rules.yaml"),
     ]
 
 

@@ -21,6 +21,9 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.observe``: every read.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
+- ``shell.nodes``: what the API server knows of nodes.
+- ``shell.roster``: who stands where, by events; keeps probes warm while another process leads.
+- ``shell.metrics``: what Prometheus is told, and whether we live.
 - ``shell.wabiz``: the door to the WhatsApp Business API.
 - ``shell.probe``: the door to the Coreapps: all tethers, how many are silent, and what Coreapps are told.
 - ``shell.tether``: one Coreapp under watch: its connection, its probes, what is broken or silent.

@@ -8,11 +8,11 @@ import os
 import signal
 import sys
 import weakref
-from contextlib import suppress
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 import kopf
-import prometheus_client
 
 from .core.model import Key
 from .settings import SettingError, Settings
@@ -21,9 +21,12 @@ from .shell.act import Hands
 from .shell.clock import SystemClock
 from .shell.kube import KubeError, LightKube
 from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
-from .shell.observe import Observer
+from .shell.metrics import Heartbeat, Metrics, application, served
+from .shell.nodes import Nodes
+from .shell.observe import Observer, desired_of
 from .shell.probe import Tethers
 from .shell.reconcile import Reconciler
+from .shell.roster import Roster, Target
 from .shell.wabiz import Desks
 
 log = logging.getLogger("whatsapp_operator")
@@ -47,46 +50,77 @@ class Operator:
             watch=kube.watch,
         )
         self._kube = kube
+        self._metrics = Metrics()
+        self._metrics.count_writes(kube.writes)
+        self._heartbeat = Heartbeat(clock, beaten=self._beat)
+        self._nodes = Nodes(kube, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
         self._desks = Desks(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
+        self._roster = Roster(_Warm(self._tethers), read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         fenced = kube.fenced(self._election)
         self._reconciler = Reconciler(
             kube=fenced,
             observer=Observer(
                 kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, image=settings.image, tuning=settings.tuning
             ),
-            hands=Hands(kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity),
+            hands=Hands(
+                kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
+            ),
             clock=clock,
             forget=self._forget,
             namespaces=settings.watch_namespaces,
+            metrics=self._metrics,
         )
 
     def _wake(self, key: Key) -> None:
         self._reconciler.wake(key)
 
+    def _node_changed(self, node: str) -> None:
+        for key in self._roster.clusters_on(node):
+            self._wake(key)
+
+    def _beat(self, late: float) -> None:
+        self._metrics.observe_lag(late)
+        self._metrics.observe_nodes(self._nodes.snapshot())
+
     def _forget(self, key: Key) -> None:
-        self._tethers.hold(key, {})
+        self._roster.let_go(key)
         self._desks.forget(key)
 
     async def _lead(self, leadership: Leadership) -> None:
         """Be the leader until cancelled; when this returns nothing of ours writes any more."""
         log.info("leading, epoch %s", leadership.epoch)
+        self._metrics.lead(True)
+        self._roster.lead()
         try:
             await self._reconciler.run(leadership)
         finally:
+            self._roster.stand_by()
+            self._metrics.lead(False)
             await self._desks.close()
-            await self._tethers.close()
             log.info("no longer leading")
 
     async def run(self) -> None:
-        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease and end."""
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken."""
+        with ExitStack() as stack:
+            if port := self._settings.metrics_port:
+                app = application(self._metrics.registry, self._heartbeat)
+                stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
+            await self._run()
+
+    async def _run(self) -> None:
         stop = asyncio.Event()
         ours: weakref.WeakSet[asyncio.Task[object]] = weakref.WeakSet()
         settings = self._settings
         # Kopf cancels at its end every task that it does not know; those that wait for the end of our work are ours.
         campaign = asyncio.create_task(self._election.run(self._lead), name="campaign")
+        upkeep = [
+            asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+            asyncio.create_task(self._nodes.run(), name="nodes"),
+            asyncio.create_task(self._roster.run(self._kube, settings.watch_namespaces), name="roster"),
+        ]
         watch = await kopf.spawn_tasks(
-            registry=handlers.registry(self._wake, lambda: handlers.connection(settings.kubeconfig)),
+            registry=handlers.registry(self._wake, lambda: handlers.connection(settings.kubeconfig), self._roster),
             settings=handlers.settings(),
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
@@ -109,7 +143,23 @@ class Operator:
         finally:
             stop.set()
         await watching
+        for task in upkeep:
+            task.cancel()
+        await asyncio.gather(*upkeep, return_exceptions=True)
+        await self._tethers.close()
         await self._kube.close()
+
+
+class _Warm:
+    """Today's tethers as the roster wants them."""
+
+    def __init__(self, tethers: Tethers) -> None:
+        self._tethers = tethers
+
+    def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
+        """Keep a tether to each target."""
+        # TO BE REPLACED when the new prober is merged: hand it to the Roster itself, and drop this class and roster.Target.
+        self._tethers.hold(key, {uid: target.ip for uid, target in targets.items()})
 
 
 async def _main(settings: Settings) -> None:
@@ -122,8 +172,6 @@ def main() -> None:
         settings = Settings.from_env()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
         handlers.quieten()
-        if settings.metrics_port:
-            prometheus_client.start_http_server(settings.metrics_port)
         asyncio.run(_main(settings))
     except WorkDidNotStop as error:
         # Nothing of ours may write after the lease: a task that will not end is ended with the process.

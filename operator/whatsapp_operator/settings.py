@@ -39,7 +39,9 @@ class Settings:
     image: str = "whatsapp-operator/wabiz-sim:0.1.0"
     """Image of the stand-in that goes with this release."""
     metrics_port: int = 0
-    """0: no metrics are served."""
+    """Of /metrics and /healthz; 0: neither is served."""
+    metrics_host: str = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet ask from elsewhere
+    """The address to serve them on; ``::`` where pods have IPv6 only."""
     log_level: str = "INFO"
     tuning: Tuning = field(default_factory=Tuning)
 
@@ -57,7 +59,8 @@ class Settings:
             lease_seconds=_number(env, "LEASE_SECONDS", 4.0),
             renew_deadline_seconds=_number(env, "LEASE_RENEW_DEADLINE_SECONDS", 3.0),
             retry_seconds=_number(env, "LEASE_RETRY_SECONDS", 1.0),
-            metrics_port=int(_number(env, "METRICS_PORT", 0)),
+            metrics_port=_port(env, "METRICS_PORT"),
+            metrics_host=env.get("METRICS_HOST") or "0.0.0.0",  # noqa: S104
             log_level=(env.get("LOG_LEVEL") or "INFO").upper(),
             tuning=_tuning(env),
         )
@@ -93,6 +96,14 @@ def _number(env: Mapping[str, str], name: str, default: float) -> float:
         msg = f"{name} is {text!r}; it must be a number of at least 0, such as {default:g}."
         raise SettingError(msg)
     return number
+
+
+def _port(env: Mapping[str, str], name: str) -> int:
+    port = _number(env, name, 0)
+    if port != int(port) or port > 65535:
+        msg = f"{name} is {env[name]!r}; it must be a port, a whole number of 0 to 65535."
+        raise SettingError(msg)
+    return int(port)
 
 
 def _tuning(env: Mapping[str, str]) -> Tuning:

@@ -42,6 +42,7 @@ from whatsapp_operator.core.model import (
 from . import kube as door
 from .clock import Clock
 from .kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Refused, TestFailed
+from .metrics import Metrics, Phase
 from .observe import Look, Memory
 from .probe import Coreapps
 from .wabiz import Clients
@@ -68,8 +69,11 @@ class Outcome:
 class Hands:
     """Does what plans say."""
 
-    def __init__(self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str) -> None:
+    def __init__(
+        self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str, metrics: Metrics | None = None
+    ) -> None:
         """Prepare; ``kube`` is fenced by our lease. ``identity`` signs Events."""
+        self._metrics = metrics or Metrics()
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
@@ -193,13 +197,20 @@ class Hands:
         return done
 
     async def _prepare(self, look: Look, one: Handover) -> None:
+        began = self._clock.monotonic()
+        self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - look.see.now)
+        if one.old is not None and (first := one.old.silent_since or one.old.broken_at) is not None:
+            self._metrics.observe_phase(Phase.DETECT, one.evidence, one.detected_at - first)
         patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
         await self._kube.patch_json(door.POD, look.want.key.namespace, one.to.name, patch)
+        self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
 
     async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
-        now = self._clock.now()
+        now, began = self._clock.now(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
         await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
+        self._metrics.count_handover(one)
         took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
         detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
         memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=took)
@@ -219,7 +230,10 @@ class Hands:
         first, *others = [asyncio.create_task(self._coreapps.tell(message)) for message in messages]
         for task in others:
             task.add_done_callback(_listened)
-        if await first:
+        taken = await first
+        self._metrics.observe_phase(Phase.TELL, one.evidence, self._clock.monotonic() - committed_at)
+        if taken:
+            self._metrics.observe_phase(Phase.SERVE, one.evidence, self._clock.monotonic() - committed_at)
             took = round((self._clock.monotonic() - committed_at) * 1000)
             memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=took)
 

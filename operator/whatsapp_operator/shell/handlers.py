@@ -1,19 +1,21 @@
-"""Kopf's door: events wake a loop, nothing else. No handler here reads, decides or writes."""
+"""Kopf's door: events are noted and wake a loop, nothing else. No handler here reads, decides or writes."""
 
 from __future__ import annotations
 
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import kopf
 import yaml
 
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL
-from whatsapp_operator.core.model import Key
+from whatsapp_operator.core.model import Key, Obj
+
+log = logging.getLogger(__name__)
 
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
@@ -81,28 +83,59 @@ def _from_kubeconfig(config: dict[str, Any]) -> kopf.ConnectionInfo:
     )
 
 
-def registry(wake: Callable[[Key], None], login: Callable[[], kopf.ConnectionInfo]) -> kopf.OperatorRegistry:
-    """Return handlers that call ``wake`` with the cluster that an event is about."""
+class Witness(Protocol):
+    """Who keeps what events tell; ``gone``: the object was deleted."""
+
+    def saw_cluster(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a WhatsAppCluster."""
+        ...
+
+    def saw_pod(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a pod."""
+        ...
+
+    def saw_service(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a Service."""
+        ...
+
+
+def registry(wake: Callable[[Key], None], login: Callable[[], kopf.ConnectionInfo], witness: Witness) -> kopf.OperatorRegistry:
+    """Return handlers that show an event's object to ``witness`` and then call ``wake`` with the cluster that it is about."""
     found = kopf.OperatorRegistry()
     group, _, version = API_VERSION.partition("/")
 
-    async def on_cluster(namespace: str | None, name: str | None, **_: Any) -> None:
+    async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
         if namespace and name:
+            _show(witness.saw_cluster, event)
             wake(Key(namespace, name))
 
-    async def on_part(namespace: str | None, labels: kopf.Labels, **_: Any) -> None:
-        cluster = labels.get(CLUSTER_LABEL)
-        if namespace and cluster:
-            wake(Key(namespace, cluster))
+    def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
+        async def told(namespace: str | None, labels: kopf.Labels, event: kopf.RawEvent, **_: Any) -> None:
+            cluster = labels.get(CLUSTER_LABEL)
+            if namespace and cluster:
+                if saw is not None:
+                    _show(saw, event)
+                wake(Key(namespace, cluster))
+
+        return told
 
     async def on_login(**_: Any) -> kopf.ConnectionInfo:
         return await asyncio.to_thread(login)
 
     kopf.on.login(registry=found)(on_login)
     kopf.on.event(group, version, "whatsappclusters", registry=found)(on_cluster)
-    for part in (("", "v1", "pods"), ("", "v1", "services"), ("apps", "v1", "statefulsets")):
-        kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part)
+    parts = ((("", "v1", "pods"), witness.saw_pod), (("", "v1", "services"), witness.saw_service), (("apps", "v1", "statefulsets"), None))
+    for part, saw in parts:
+        kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part(saw))
     return found
+
+
+def _show(saw: Callable[..., None], event: kopf.RawEvent) -> None:
+    """Show an object to the witness. One that it cannot take in must not keep the loop from being woken: the look says what is wrong."""
+    try:
+        saw(event["object"], gone=event["type"] == "DELETED")
+    except Exception:
+        log.exception("An event could not be noted")
 
 
 def quieten() -> None:

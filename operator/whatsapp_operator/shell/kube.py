@@ -316,6 +316,14 @@ class LightKube:
                 return None
             raise
 
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
+        """Return all objects, as `list` does, and the resourceVersion from which a `watch` misses nothing."""
+        within = _within(kind, namespace or ALL_NS)
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}
+        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+            found = self._api.list(_resource(kind), **within)
+            return [head | item async for item in found], str(found.resourceVersion)
+
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
         within = _within(kind, namespace or ALL_NS)

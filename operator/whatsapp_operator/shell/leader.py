@@ -146,6 +146,8 @@ class Election:
         self._asked_at = float("-inf")  # our clock at the last read or event
         self._news = asyncio.Event()
         self._complaint = ""
+        self._resign = asyncio.Event()
+        self._abstention = 0.0  # how long not to campaign after the term that ends
 
     # ------------------------------------------------------------------------------------------------------------ answers
 
@@ -165,6 +167,21 @@ class Election:
             return 0.0
         return self._renewed_at + self._timings.duration - self._clock()
 
+    def step_down(self, abstain: float = 10.0) -> bool:
+        """Give the leadership up in good order: the work is stopped and awaited, then the lease released. False: we do not lead.
+
+        Returns at once, so the work itself may call it. For `abstain` seconds after the release we do not campaign; another candidate
+        takes the lease at once, and if there is none we are the leader again after that time.
+        """
+        if not 0 <= abstain < float("inf"):
+            msg = f"cannot abstain for {abstain} s: give a number of seconds of at least 0."
+            raise ValueError(msg)
+        if self._term is None:
+            return False
+        self._abstention = max(self._abstention, abstain)
+        self._resign.set()
+        return True
+
     # ---------------------------------------------------------------------------------------------------------------- run
 
     async def run(self, work: Callable[[Leadership], Awaitable[None]]) -> None:
@@ -177,7 +194,7 @@ class Election:
         try:
             while True:
                 await self._lead(await self._campaign(), work)
-                await asyncio.sleep(self._timings.retry)  # whoever is better off may go first
+                await asyncio.sleep(max(self._timings.retry, self._abstention))  # whoever is better off may go first
         finally:
             await _to_the_end(self._leave(listening))
 
@@ -189,13 +206,17 @@ class Election:
 
     async def _lead(self, term: Leadership, work: Callable[[Leadership], Awaitable[None]]) -> None:
         logger.info("Leading as %s in epoch %d.", term.identity, term.epoch)
+        self._resign.clear()
+        self._abstention = 0.0
         working = asyncio.create_task(_perform(work, term), name="leader-work")
         keeping = asyncio.create_task(self._keep(term), name="lease-keep")
+        resigning = asyncio.create_task(self._resign.wait(), name="leader-resigns")
         try:
-            await asyncio.wait({working, keeping}, return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait({working, keeping, resigning}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             resigned = self._term is not None
             self._term = None  # before anything else can run: from here on the fence lets no write pass
+            resigning.cancel()
             await _to_the_end(self._stop(working, keeping))
             if resigned:
                 logger.info("Epoch %d ends, the work has stopped: releasing the lease.", term.epoch)

@@ -18,6 +18,7 @@ from .act import Hands, Outcome
 from .clock import Clock, draw_nonce
 from .kube import Conflict, Kube, KubeError, NotFound
 from .leader import Leadership
+from .metrics import Metrics
 from .observe import Look, Memory, Observer, SpecError
 
 log = logging.getLogger(__name__)
@@ -38,6 +39,8 @@ class Cluster:
     memory: Memory = field(default_factory=Memory)
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
+    counted: str = ""
+    """The id of the Set Shards call whose answer was counted last."""
 
 
 class Reconciler:
@@ -53,8 +56,10 @@ class Reconciler:
         forget: Callable[[Key], None],
         nonce: Callable[[], str] = draw_nonce,
         namespaces: Iterable[str] = (),
+        metrics: Metrics | None = None,
     ) -> None:
         """Prepare; ``run`` starts. ``forget`` lets go of all that doors hold of a cluster."""
+        self._metrics = metrics or Metrics()
         self._kube = kube
         self._observer = observer
         self._hands = hands
@@ -74,6 +79,7 @@ class Reconciler:
         if cluster is None:
             cluster = self._clusters[key] = Cluster(key)
             cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {key}")
+            self._metrics.count_clusters(len(self._clusters))
         cluster.woken.set()
 
     async def run(self, leadership: Leadership) -> None:
@@ -89,8 +95,13 @@ class Reconciler:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
             for key in tuple(self._clusters):
-                self._forget(key)
-            self._clusters.clear()
+                self._drop(key)
+
+    def _drop(self, key: Key) -> None:
+        self._clusters.pop(key, None)
+        self._forget(key)
+        self._metrics.forget(key)
+        self._metrics.count_clusters(len(self._clusters))
 
     async def _find_all(self) -> None:
         """Wake every cluster that there is; from then on events do."""
@@ -120,14 +131,13 @@ class Reconciler:
                 if self._leadership is not leadership:
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
-                _complain(cluster.key, error)
+                self._metrics.count_error(_complain(cluster.key, error))
                 rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been made again since this look began; whoever woke us wakes nobody a second time.
                     continue
-                self._clusters.pop(cluster.key, None)
-                self._forget(cluster.key)
+                self._drop(cluster.key)
                 return
             with suppress(TimeoutError):
                 async with asyncio.timeout(rest.total_seconds()):
@@ -136,7 +146,8 @@ class Reconciler:
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
         """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
         for rounds_left in reversed(range(MOST_ROUNDS)):
-            look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
+            with self._metrics.time_look(self._clock.monotonic):
+                look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
             if look is None:
                 return None
             plan = rules.plan(look.want, look.see)
@@ -157,6 +168,10 @@ class Reconciler:
         epochs = {route.epoch for route in look.see.routes}
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at
+        call = look.see.client.call
+        if call is not None and call.id != cluster.counted and (call.answer is not None or call.not_sent):
+            cluster.counted = call.id
+            self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
 
     async def _act(self, cluster: Cluster, look: Look, plan: Plan) -> Outcome:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
@@ -189,6 +204,7 @@ class Reconciler:
         """Write the status if it differs; return False if the cluster has changed since the look."""
         f = rules.facts(look.want, look.see)
         after = status.report(f, plan)
+        self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
         if body is None:
             return True
@@ -221,11 +237,12 @@ class Reconciler:
         return fresh
 
 
-def _complain(key: Key, error: BaseException) -> None:
-    """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault."""
+def _complain(key: Key, error: BaseException) -> BaseException:
+    """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, (KubeError, SpecError)):
         log.warning("%s: %s", key, error)
     else:
         log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)
+    return error

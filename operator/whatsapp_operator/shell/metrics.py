@@ -1,0 +1,294 @@
+"""What Prometheus is told, and whether we live. Served by a thread of its own, which answers also when the event loop does not.
+
+Labels are bounded: words of the operator, or clusters, whose series end with them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import threading
+from collections import Counter as Tally
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from datetime import timedelta
+from enum import StrEnum
+from socketserver import TCPServer
+from typing import TYPE_CHECKING, Final
+from wsgiref.simple_server import WSGIRequestHandler, make_server
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client.exposition import ThreadingWSGIServer
+from prometheus_client.metrics_core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
+
+from whatsapp_operator.core.model import Handover, Key, Obj, Silence
+
+from .clock import Clock
+
+if TYPE_CHECKING:
+    from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
+
+BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 15.0, 30.0, 60.0)
+"""Seconds: from one API call to a restart of the Coreapps; 0.25, 4, 6 and 8 are near the goals of failovers."""
+LOOK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+BEAT: Final = 0.25
+"""Seconds between two heartbeats of the event loop."""
+DEAD_AFTER: Final = 10.0
+"""Seconds without a heartbeat after which /healthz says 503."""
+
+
+class Phase(StrEnum):
+    """The parts of a handover, in their order."""
+
+    DETECT = "detect"
+    """From the first sign of the failure until the look that found it."""
+    DECIDE = "decide"
+    """From that look until the first write."""
+    PREPARE = "prepare"
+    """The labels of the new holder's pod."""
+    COMMIT = "commit"
+    """The Service: this is the handover."""
+    TELL = "tell"
+    """Until the new holder answered what it was told, or did not in time."""
+    SERVE = "serve"
+    """From commit until the new holder had taken the shard."""
+
+
+class Metrics:
+    """All series of this process. Small methods say what happened; nothing is read back."""
+
+    def __init__(self, registry: CollectorRegistry | None = None) -> None:
+        """Make all series in ``registry``, or in one of their own."""
+        self.registry = registry = registry or CollectorRegistry()
+        of_cluster = ("namespace", "name")
+
+        def gauge(name: str, help_text: str, *labels: str) -> Gauge:
+            return Gauge(f"multiconnect_{name}", help_text, labels, registry=registry)
+
+        def counter(name: str, help_text: str, *labels: str) -> Counter:
+            return Counter(f"multiconnect_{name}", help_text, labels, registry=registry)
+
+        self._phases = Histogram(
+            "multiconnect_handover_seconds",
+            "Duration of the phases of handovers.",
+            ("phase", "evidence"),
+            registry=registry,
+            buckets=BUCKETS,
+        )
+        self._handovers = counter("handovers", "Committed handovers.", "kind", "evidence")
+        self._looks = Histogram("multiconnect_look_seconds", "Duration of looks at a cluster.", registry=registry, buckets=LOOK_BUCKETS)
+        self._errors = counter("reconcile_errors", "Looks that ended in an error.", "error")
+        self._calls = counter("set_shards_attempts", "Set Shards calls by their answer.", "answer")
+        self._leading = gauge("leading", "1 while this process leads.")
+        self._clusters = gauge("clusters", "WhatsAppClusters that this process looks after.")
+        self._shards = gauge("shards", "Shards of a cluster that are served, or not.", *of_cluster, "state")
+        self._standbys = gauge("standbys", "Coreapps of a cluster that could take over now.", *of_cluster)
+        self._tolerated = gauge("failures_tolerated", "Failures that a cluster can still take.", *of_cluster)
+        self._reason = gauge("reason", "1 for the reason that a cluster's status tells.", *of_cluster, "reason")
+        self._targets = gauge("probe_targets", "Coreapps that are probed and have answered before.")
+        self._silent = gauge("probe_silent", "Those of them that left their last probe unanswered.")
+        self._lag = gauge("loop_lag_seconds", "How late the event loop was at its last heartbeat.")
+        self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nothing is known of nodes.")
+        self._reasons: dict[Key, str] = {}
+
+    # --- handovers --------------------------------------------------------------------------------------------------------
+
+    def observe_phase(self, phase: Phase, evidence: str, took: timedelta | float) -> None:
+        """Note how long one phase of a handover took (a float is seconds); never less than nothing, whatever clocks did."""
+        seconds = took / timedelta(seconds=1) if isinstance(took, timedelta) else took
+        self._phases.labels(phase.value, evidence).observe(max(0.0, seconds))
+
+    def count_handover(self, one: Handover) -> None:
+        """Note a committed handover: Failover, Switchover, or First for a shard that had no holder."""
+        kind = "First" if one.route.holder is None else "Switchover" if one.planned else "Failover"
+        self._handovers.labels(kind, str(one.evidence)).inc()
+
+    # --- the loop ---------------------------------------------------------------------------------------------------------
+
+    def time_look(self, clock: Callable[[], float]) -> Timed:
+        """Return what times a look, by a clock in seconds."""
+        return Timed(self._looks, clock)
+
+    def count_error(self, error: BaseException) -> None:
+        """Note that a look ended in an error."""
+        self._errors.labels(type(error).__name__).inc()
+
+    def count_call(self, answer: str) -> None:
+        """Note the answer of a Set Shards call."""
+        self._calls.labels(answer).inc()
+
+    def lead(self, leads: bool) -> None:
+        """Note whether this process leads."""
+        self._leading.set(int(leads))
+
+    def count_clusters(self, clusters: int) -> None:
+        """Note how many clusters have a loop."""
+        self._clusters.set(clusters)
+
+    # --- clusters ---------------------------------------------------------------------------------------------------------
+
+    def observe_status(self, key: Key, status: Obj) -> None:
+        """Note what a cluster's status, as it should stand, says."""
+        coreapp = status.get("coreapp") or {}
+        served = int(coreapp.get("active", 0))
+        for state, number in (("Served", served), ("Unserved", max(0, int(status.get("shards") or 0) - served))):
+            self._shards.labels(*key, state).set(number)
+        self._standbys.labels(*key).set(int(coreapp.get("standby", 0)))
+        self._tolerated.labels(*key).set(int(status.get("failuresTolerated") or 0))
+        reason = str(status.get("reason", ""))
+        before = self._reasons.get(key)
+        if reason != before:
+            if before is not None:
+                self._reason.remove(*key, before)
+            self._reasons[key] = reason
+            self._reason.labels(*key, reason).set(1)
+
+    def forget(self, key: Key) -> None:
+        """End all series of a cluster."""
+        reason = self._reasons.pop(key, None)
+        if reason is None:
+            return
+        self._reason.remove(*key, reason)
+        for state in ("Served", "Unserved"):
+            self._shards.remove(*key, state)
+        self._standbys.remove(*key)
+        self._tolerated.remove(*key)
+
+    # --- what is watched --------------------------------------------------------------------------------------------------
+
+    def observe_silence(self, silence: Silence) -> None:
+        """Note how many Coreapps are probed and silent."""
+        self._targets.set(silence.targets)
+        self._silent.set(silence.silent)
+
+    def observe_lag(self, seconds: float) -> None:
+        """Note how late the event loop was."""
+        self._lag.set(seconds)
+
+    def observe_nodes(self, known: Mapping[str, object] | None) -> None:
+        """Note how many nodes are known."""
+        self._nodes.set(-1 if known is None else len(known))
+
+    def count_writes(self, writes: Tally[tuple[str, str]]) -> None:
+        """Show, from now on, this counter of writes by (verb, kind)."""
+        self.registry.register(_Writes(writes))
+
+
+class Timed:
+    """Times what is inside of its block."""
+
+    def __init__(self, histogram: Histogram, clock: Callable[[], float]) -> None:
+        """``clock`` gives seconds that never go back."""
+        self._histogram, self._clock, self._began = histogram, clock, 0.0
+
+    def __enter__(self) -> None:
+        self._began = self._clock()
+
+    def __exit__(self, *_: object) -> None:
+        self._histogram.observe(self._clock() - self._began)
+
+
+class _Writes(Collector):
+    """The counter that the door to Kubernetes keeps."""
+
+    def __init__(self, writes: Tally[tuple[str, str]]) -> None:
+        self._writes = writes
+
+    def collect(self) -> Iterable[Metric]:
+        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, refused ones too.", labels=("verb", "kind"))
+        for (verb, kind), number in sorted(dict(self._writes).items()):
+            family.add_metric((verb, kind), number)
+        yield family
+
+
+# --- whether we live -----------------------------------------------------------------------------------------------------
+
+
+class Heartbeat:
+    """Beats as long as the event loop turns, and tells how late it was."""
+
+    def __init__(self, clock: Clock, *, beaten: Callable[[float], None], dead_after: float = DEAD_AFTER) -> None:
+        """``beaten`` is called at each beat with the seconds by which it was late."""
+        self._clock = clock
+        self._beaten = beaten
+        self._dead_after = dead_after
+        self._at = clock.monotonic()
+
+    def seconds_ago(self) -> float:
+        """Return how long ago the last beat was; any thread may ask."""
+        return self._clock.monotonic() - self._at
+
+    def is_alive(self) -> bool:
+        """Return whether the event loop turned lately; any thread may ask."""
+        return self.seconds_ago() < self._dead_after
+
+    async def run(self) -> None:
+        """Beat until cancelled."""
+        while True:
+            self._at = before = self._clock.monotonic()
+            await asyncio.sleep(BEAT)
+            self._beaten(max(0.0, self._clock.monotonic() - before - BEAT))
+
+
+# --- the server ----------------------------------------------------------------------------------------------------------
+
+
+class _Quiet(WSGIRequestHandler):
+    timeout = 10.0  # a client that says nothing must not keep a thread
+
+    def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library calls it so
+        """Log nothing."""
+
+
+class _Server(ThreadingWSGIServer):
+    def server_bind(self) -> None:
+        """Bind without asking DNS for our name, as the library would; that can take seconds."""
+        TCPServer.server_bind(self)
+        self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
+        self.setup_environ()
+
+    def handle_error(self, request: object, client_address: object) -> None:
+        """Say nothing of clients that go away."""
+
+
+def application(registry: CollectorRegistry, heartbeat: Heartbeat) -> WSGIApplication:
+    """Return the answers: /metrics, and /healthz with 200 while the event loop turns, else 503."""
+    metrics: WSGIApplication = make_wsgi_app(registry)
+
+    def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
+        path = environ.get("PATH_INFO", "")
+        if path == "/metrics":
+            return metrics(environ, start)
+        if path == "/healthz":
+            alive = heartbeat.is_alive()
+            text = "ok" if alive else f"the event loop has not turned for {heartbeat.seconds_ago():.0f} s"
+            status = "200 OK" if alive else "503 Service Unavailable"
+        else:
+            status, text = "404 Not Found", "there are /metrics and /healthz"
+        start(status, [("Content-Type", "text/plain; charset=utf-8")])
+        return [f"{text}\n".encode()]
+
+    return answer
+
+
+@contextmanager
+def served(app: WSGIApplication, *, host: str, port: int) -> Iterator[int]:
+    """Serve in a thread of its own until the block ends; yields the port (0 takes a free one). ValueError if it cannot be had."""
+
+    class Server(_Server):
+        address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+    try:
+        listening = make_server(host, port, app, Server, handler_class=_Quiet)
+    except OSError as error:
+        msg = f"metrics cannot be served on {host}, port {port}: {error.strerror or error}; choose others by METRICS_HOST and METRICS_PORT."
+        raise ValueError(msg) from None
+    with listening as server:
+        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.1}, name="metrics", daemon=True)
+        thread.start()
+        try:
+            yield server.server_port
+        finally:
+            server.shutdown()
+            thread.join(timeout=5)

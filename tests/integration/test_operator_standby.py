@@ -1,0 +1,123 @@
+"""An operator that does not lead: warm, silent, and telling how it is; on a real API server."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import re
+import socket
+import urllib.error
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from localkube.operators import Operators
+from localkube.processes import Process
+
+from .stage import LONG, Stage, Theatre
+
+pytestmark = pytest.mark.integration
+HEALTHCHECK_PORT = 6253
+T = TypeVar("T")
+
+
+async def test_a_standby_is_warm_before_it_leads_and_after(theatre: Theatre, stage: Stage, tmp_path: Path) -> None:
+    await stage.created(shards=2, spares=1)
+    port = _free_port()
+    env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+    extra = Operators(theatre.plane, tmp_path / "operators", env=env)
+    try:
+        (tmp_path / "operators").mkdir()
+        process = extra.start("op-standby")
+        addresses = {pod["status"]["podIP"] for pod in stage.pods("coreapp")}
+        assert len(addresses) == 3
+        await _until(lambda: _tethered(process) >= addresses, "it is connected to every Coreapp")
+        # Three nodes of hollow; another test may have left none.
+        await _until(lambda: _value(port, "multiconnect_nodes_known") == 3, "it knows the nodes")
+        assert _value(port, "multiconnect_leading") == 0
+        assert [line for line in _read(port, "/metrics").splitlines() if line.startswith("multiconnect_writes_total{")] == []
+        assert _read(port, "/healthz") == "ok\n"
+        kept = _sockets(process)
+
+        await asyncio.to_thread(theatre.end_replicas)
+        await _until(lambda: _value(port, "multiconnect_leading") == 1, "it leads")
+        before = len(stage.seen.commits)
+        await stage.delete_pod(stage.holder(0))
+        await stage.commit(0, before)
+        await stage.at_rest()
+        evidence = 'evidence="PodDeleted"'
+        await _until(lambda: _value(port, f'multiconnect_handovers_total{{{evidence},kind="Failover"}}') == 1, "the handover is counted")
+        for phase in ("decide", "prepare", "commit", "tell", "serve"):
+            assert _value(port, f'multiconnect_handover_seconds_count{{{evidence},phase="{phase}"}}') == 1, phase
+        of = f'name="acme",namespace="{stage.namespace}"'
+        assert _value(port, f'multiconnect_shards{{{of},state="Served"}}') == 2
+        assert _value(port, "multiconnect_look_seconds_count") > 0
+        assert _value(port, 'multiconnect_writes_total{kind="Service",verb="patch"}') >= 1
+        survivors = {pod["status"]["podIP"] for pod in stage.pods("coreapp")} & addresses
+        assert {ip: inode for ip, inode in _sockets(process).items() if ip in survivors}.items() <= kept.items(), (
+            "what was warm before the takeover stays as it was"
+        )
+    finally:
+        extra.close()
+        await asyncio.to_thread(theatre.ensure_replicas)
+    assert process.exit_text() == "exited with status 0"
+    assert "Traceback" not in (tmp_path / "operators" / "op-standby.log").read_text(encoding="utf-8")
+
+
+# --- what the process itself does ---------------------------------------------------------------------------------------
+
+
+def _sockets(process: Process) -> dict[str, str]:
+    """By remote address: the inode of the established connection of this process to a Coreapp's healthcheck port."""
+    own = set()
+    for entry in Path(f"/proc/{process.pid}/fd").iterdir():
+        try:
+            own.add(os.readlink(entry))
+        except OSError:
+            continue  # closed meanwhile
+    found = {}
+    for line in Path("/proc/net/tcp").read_text(encoding="utf-8").splitlines()[1:]:
+        fields = line.split()
+        ip, _, port = fields[2].partition(":")
+        if int(port, 16) == HEALTHCHECK_PORT and fields[3] == "01" and f"socket:[{fields[9]}]" in own:
+            found[socket.inet_ntoa(bytes.fromhex(ip)[::-1])] = fields[9]
+    return found
+
+
+def _tethered(process: Process) -> set[str]:
+    return set(_sockets(process))
+
+
+def _read(port: int, path: str) -> str:
+    with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=5) as answer:
+        text: str = answer.read().decode()
+        return text
+
+
+def _value(port: int, series: str) -> float:
+    """The value of a series as it is spelt; -2 if it is not there."""
+    match = re.search(rf"^{re.escape(series)} (\S+)$", _read(port, "/metrics"), flags=re.MULTILINE)
+    return float(match[1]) if match else -2.0
+
+
+async def _until(ask: Callable[[], T], what: str) -> T:
+    deadline = asyncio.get_running_loop().time() + LONG
+    while True:
+        try:
+            if found := await asyncio.to_thread(ask):
+                return found
+        except (urllib.error.URLError, OSError):
+            found = None  # it does not listen yet
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last answer: {found}")
+        await asyncio.sleep(0.05)
+
+
+def _free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
