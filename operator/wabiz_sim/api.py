@@ -147,6 +147,8 @@ class Api:
             "certificate": _short_fingerprint(body),
             "fault": fault.fault if fault else None,
         }
+        if fault is not None and fault.fault == "overtaken":
+            await self._account.reshard(self._account.shards)
         before = self._account.restarts
         answer, response = await self._perform_set_shards(body, fault)
         call |= {"status": answer.status, "restarted": self._account.restarts > before}
@@ -154,7 +156,7 @@ class Api:
         return response
 
     async def _perform_set_shards(self, body: Any, fault: Fault | None) -> tuple[Answer, web.Response]:
-        if fault is None:
+        if fault is None or fault.fault == "overtaken":
             answer = await self._account.set_shards(body)
             return answer, _render(answer)
         if fault.fault == "busy":

@@ -8,7 +8,7 @@ _API_FAULTS = ("error", "timeout", "reset", "garbage", "slow")
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(API_CALLS, _API_FAULTS),
-    "set_shards": (*_API_FAULTS, "busy", "wrong_certificate", "late"),
+    "set_shards": (*_API_FAULTS, "busy", "wrong_certificate", "late", "overtaken"),
     "messages": ("timeout", "slow", "reset"),
     "gateway": ("error", "slow"),
     "restart": ("slow",),
@@ -18,7 +18,8 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 API calls: ``error`` answers ``status`` (500) with ``code`` (1014); ``timeout`` never answers; ``reset`` cuts the connection; ``garbage``
 answers ``status`` (200) with something that is no JSON; each of these does what was asked all the same when ``applies``. ``slow`` answers
 rightly after ``seconds``. Set Shards also: ``busy`` is the documented 403, ``wrong_certificate`` takes the certificate for a wrong one,
-``late`` answers ``status`` (500) at once and applies after ``seconds``.
+``late`` answers ``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number
+that there is, so into that one's restart.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
 the first and the last take the message when ``applies``. gateway: a connection is refused with 503, or accepted after ``seconds``.
 restart: the Coreapp ``pod`` (any when unset) takes ``seconds`` longer.
