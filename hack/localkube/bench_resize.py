@@ -103,6 +103,8 @@ class AfterRestart:
     """Answered with anything but 201 at least once."""
     slow: int
     """Waited longer than SLOW_S."""
+    slow_until: float
+    """When the last of the slow ones was taken, counted from when every shard was served again; 0 if there was none."""
     longest: float
     """The longest wait."""
     outage: float
@@ -166,6 +168,7 @@ def figures_of(resizes: Sequence[Resize]) -> Obj:
             "messages": sum(one.after.sent for one in resizes),
             "refused": sum(one.after.refused for one in resizes),
             "slow": sum(one.after.slow for one in resizes),
+            "slow_until": [round(one.after.slow_until, 2) for one in resizes],
             "seconds": [round(one.after.seconds, 2) for one in resizes],
         },
         "shards": by_shard(resizes),
@@ -189,7 +192,7 @@ def spoken(name: str, resizes: Sequence[Resize], *, vendor: float) -> list[str]:
         waits = sorted(max(one.extra.values()) for one in resizes)
         lines.append(
             f"{name} (n={len(resizes)}): extra outage of the worst surviving shard {waits[0]:.2f} to {waits[-1]:.2f} s beyond the restart; "
-            f"after it, while the pods went: {after['outage']:g} s, the vendor notes {vendor:g} s ({after['messages']} messages, "
+            f"after it, while the pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, "
             f"{after['refused']} refused, longest wait {after['longest_wait'] * 1000:.0f} ms)"
         )
     return lines
@@ -278,12 +281,14 @@ def per_shard(
 def after_restart(messages: Iterable[Message], served: float, settled: float) -> AfterRestart:
     """What became of the messages that were sent between two times (`time.monotonic()`)."""
     mine = [one for one in messages if served <= one.sent_at <= settled]
+    slow = [one for one in mine if _waited(one) > SLOW_S]
     held_up = [_waited(one) for one in mine if one.refusals or _waited(one) > SLOW_S]
     return AfterRestart(
         seconds=settled - served,
         sent=len(mine),
         refused=sum(bool(one.refusals) for one in mine),
-        slow=sum(_waited(one) > SLOW_S for one in mine),
+        slow=len(slow),
+        slow_until=max((one.sent_at + _waited(one) - served for one in slow), default=0.0),
         longest=max(map(_waited, mine), default=0.0),
         outage=max(held_up, default=0.0),
     )

@@ -194,7 +194,7 @@ def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_on
     assert found.outage == pytest.approx(0.1)
 
     held = bench_resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
-    assert (held.refused, held.slow, held.outage) == (0, 1, 2.0)
+    assert (held.refused, held.slow, held.slow_until, held.outage) == (0, 1, 3.0, 2.0)
 
 
 def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> bench_resize.Resize:
@@ -204,7 +204,7 @@ def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> bench_re
         )
         for shard in range(4)
     }
-    removal = bench_resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, longest=0.045, outage=after)
+    removal = bench_resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, slow_until=0.0, longest=0.045, outage=after)
     return bench_resize.Resize(
         before=4,
         to=2,
