@@ -29,6 +29,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.tether``: one Coreapp under watch: its connection, its probes, what is broken or silent.
 - ``shell.wire``: one connection to a healthcheck port, its questions and answers.
 - ``shell.pulse``: how late this process itself is.
+- ``shell.doubt``: what comes of a long doubt about ourselves.
 - ``shell.leader``: the Lease.
 - ``shell.lines``: connections to the API server that are dialled anew after a failure.
 - ``shell.clock``: time and chance, handed in.

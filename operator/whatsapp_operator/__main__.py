@@ -8,17 +8,18 @@ import os
 import signal
 import sys
 import weakref
-from collections.abc import Mapping
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 
 import kopf
 
+from .core import evidence
 from .core.model import Key
 from .settings import SettingError, Settings
 from .shell import handlers
 from .shell.act import Hands
 from .shell.clock import SystemClock
+from .shell.doubt import SelfDoubt
 from .shell.kube import KubeError, LightKube
 from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
 from .shell.metrics import Heartbeat, Metrics, application, served
@@ -26,10 +27,13 @@ from .shell.nodes import Nodes
 from .shell.observe import Observer, desired_of
 from .shell.probe import Tethers
 from .shell.reconcile import Reconciler
-from .shell.roster import Roster, Target
+from .shell.roster import Roster
 from .shell.wabiz import Desks
 
 log = logging.getLogger("whatsapp_operator")
+
+ABSTAIN = 2.0
+"""Seconds for which another candidate may take the leadership that we give up in doubt; whoever is ready takes it in a tenth of one."""
 
 
 class Operator:
@@ -55,13 +59,24 @@ class Operator:
         self._heartbeat = Heartbeat(clock, beaten=self._beat)
         self._nodes = Nodes(kube, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
+        self._doubt = SelfDoubt(
+            doubt=lambda: evidence.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
+            step_down=lambda: self._election.step_down(ABSTAIN),
+            clock=clock,
+        )
         self._desks = Desks(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
-        self._roster = Roster(_Warm(self._tethers), read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
+        self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         fenced = kube.fenced(self._election)
         self._reconciler = Reconciler(
             kube=fenced,
             observer=Observer(
-                kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, image=settings.image, tuning=settings.tuning
+                kube=fenced,
+                clients=self._desks,
+                coreapps=self._tethers,
+                nodes=self._nodes.snapshot,
+                clock=clock,
+                image=settings.image,
+                tuning=settings.tuning,
             ),
             hands=Hands(
                 kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
@@ -82,6 +97,7 @@ class Operator:
     def _beat(self, late: float) -> None:
         self._metrics.observe_lag(late)
         self._metrics.observe_nodes(self._nodes.snapshot())
+        self._doubt.check()
 
     def _forget(self, key: Key) -> None:
         self._roster.let_go(key)
@@ -148,18 +164,6 @@ class Operator:
         await asyncio.gather(*upkeep, return_exceptions=True)
         await self._tethers.close()
         await self._kube.close()
-
-
-class _Warm:
-    """Today's tethers as the roster wants them."""
-
-    def __init__(self, tethers: Tethers) -> None:
-        self._tethers = tethers
-
-    def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
-        """Keep a tether to each target."""
-        # TO BE REPLACED when the new prober is merged: hand it to the Roster itself, and drop this class and roster.Target.
-        self._tethers.hold(key, {uid: target.ip for uid, target in targets.items()})
 
 
 async def _main(settings: Settings) -> None:

@@ -105,7 +105,7 @@ async def test_what_becomes_of_a_node_is_told(control_plane: ControlPlane, hollo
 
         changed.clear()
         await kubectl(control_plane, "delete", "node", "witness-2")
-        await until(nodes, lambda seen: "witness-2" not in seen, "the node is gone")
+        await until(nodes, lambda seen: seen["witness-2"].gone, "the node is gone")
         assert changed[0] == "witness-2"
 
 

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from whatsapp_operator.shell.kube import LEASE, NODE, Expired, Kind, LightKube, Obj, Refused, Unavailable
-from whatsapp_operator.shell.nodes import LEAVING_TAINTS, Nodes, node_of
+from whatsapp_operator.shell.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, node_of
 
 if TYPE_CHECKING:
     from whatsapp_operator.shell.nodes import NodeReads
@@ -342,8 +342,31 @@ async def test_what_went_while_we_were_deaf_is_gone() -> None:
         await asyncio.sleep(10)
         found = nodes.snapshot()
         assert found is not None
-        assert {name: node.renewed_at for name, node in found.items()} == {"n0": None}
+        assert (found["n0"].renewed_at, found["n0"].gone, found["n1"].gone) == (None, False, True)
         assert changed == ["n1"]
+
+
+async def test_a_node_that_comes_back_is_not_gone_and_a_gone_one_is_forgotten_at_last() -> None:
+    server = Server()
+    for name in ("n0", "n1"):
+        server.put(NODE, a_node(name))
+        server.renew(name, "once")
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(1)
+        server.delete(NODE, "n0")
+        await asyncio.sleep(1)
+        server.put(NODE, a_node("n0"))
+        server.delete(NODE, "n1")
+        await asyncio.sleep(1)
+        found = nodes.snapshot()
+        assert found is not None
+        assert (found["n0"].gone, found["n1"].gone) == (False, True)
+        await asyncio.sleep(GONE_FOR)
+        server.delete(NODE, "n0")
+        await asyncio.sleep(1)
+        found = nodes.snapshot()
+        assert found is not None
+        assert {name: node.gone for name, node in found.items()} == {"n0": True}
 
 
 async def test_an_old_version_is_listed_anew_at_once() -> None:

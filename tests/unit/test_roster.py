@@ -13,7 +13,8 @@ import pytest
 
 from whatsapp_operator.core.model import Desired, Key, Obj, Probe, Tuning
 from whatsapp_operator.shell.observe import SpecError, desired_of
-from whatsapp_operator.shell.roster import Roster, Target
+from whatsapp_operator.shell.roster import Roster
+from whatsapp_operator.shell.tether import Target
 
 KEY = Key("ns", "acme")
 _numbers = itertools.count(1)
@@ -188,7 +189,7 @@ def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bo
     roster.saw_pod(pod(0), gone=False)
     assert prober.said == 0, "events from before the cluster's own do not disturb the looks"
     roster.saw_cluster(cluster(), gone=False)
-    target = Target("10.0.0.1", "n0", False, Probe(), 3.0)
+    target = Target(ip="10.0.0.1", node="n0", holds=False, probe=Probe(), unhealthy_after=3.0)
     prober.hold(KEY, {"p0": target})
     if loop_ends_first:
         roster.let_go(KEY)

@@ -27,6 +27,8 @@ log = logging.getLogger(__name__)
 LEASE_NAMESPACE: Final = "kube-node-lease"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
 """Set by a person or a remedy when the machine is known to be off (kubernetes.io/docs/reference/labels-annotations-taints)."""
+GONE_FOR: Final = 3600.0
+"""Seconds for which a deleted node is remembered; its pods are long deleted then."""
 ZONES: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
 
 LEAVING_TAINTS: Final[Mapping[str, str]] = MappingProxyType(
@@ -102,7 +104,7 @@ def _says_leaving(key: str) -> bool:
 
 def _judged(node: Node | None) -> tuple[bool | None, str | None, bool]:
     """Return what decisions go by; a node that was not known before counts as a sound one."""
-    return (node.ready, node.leaving, node.out_of_service) if node is not None else (True, None, False)
+    return (node.ready, node.leaving, node.out_of_service) if node is not None and not node.gone else (True, None, False)
 
 
 @dataclass(slots=True)
@@ -131,6 +133,8 @@ class Nodes:
         self._changed = changed
         self._patience = patience = patience or Patience()
         self._nodes: dict[str, Node] = {}
+        self._gone: dict[str, float] = {}
+        """When a node was seen to be deleted, on our monotonic clock."""
         self._renewals: dict[str, tuple[str, datetime]] = {}
         """By node: the renewTime as it is spelt, for comparison with itself only, and when we saw it change."""
         self._heard_at = clock.monotonic()
@@ -241,15 +245,23 @@ class Nodes:
         before = self._nodes.get(name)
         _, renewed_at = self._renewals.get(name, ("", None))
         self._nodes[name] = node = replace(node_of(obj), renewed_at=renewed_at)
+        self._gone.pop(name, None)
         if node != before:
             self._snapshot = None
         if _judged(node) != _judged(before):
             self._changed(name)
 
     def _drop(self, name: str) -> None:
-        if self._nodes.pop(name, None) is not None:
-            self._snapshot = None
-            self._changed(name)
+        """Remember a node as gone: one that was never heard of may be a new one, and its pods are no less alive."""
+        node = self._nodes.get(name)
+        if node is None or node.gone:
+            return
+        now = self._clock.monotonic()
+        for other in [other for other, at in self._gone.items() if now - at > GONE_FOR]:
+            del self._gone[other], self._nodes[other]
+        self._nodes[name], self._gone[name] = replace(node, gone=True), now
+        self._snapshot = None
+        self._changed(name)
 
     # --- Leases -----------------------------------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ import asyncio
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
@@ -22,6 +22,7 @@ from whatsapp_operator.core.model import (
     Desired,
     HandoverTimes,
     Key,
+    Node,
     Obj,
     Observed,
     Operation,
@@ -380,11 +381,22 @@ class Memory:
 class Observer:
     """Reads everything about one cluster at a time."""
 
-    def __init__(self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, image: str, tuning: Tuning) -> None:
-        """Prepare; nothing is read yet."""
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        clients: Clients,
+        coreapps: Coreapps,
+        clock: Clock,
+        image: str,
+        tuning: Tuning,
+        nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
+    ) -> None:
+        """Prepare; nothing is read yet. ``nodes`` tells what is known of nodes, if anything is."""
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
+        self._nodes = nodes
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -455,6 +467,7 @@ class Observer:
             anchored_for=memory.anchored_for,
             missing=_missing(want, slow),
             account_is_new=_is_new(self._clients.seen(key), memory),
+            nodes=self._nodes(),
             silence=silence,
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),

@@ -18,23 +18,13 @@ from whatsapp_operator.core.model import Desired, Key, Obj, Probe
 from . import kube as door
 from .kube import Kube, KubeError
 from .observe import SpecError
+from .tether import Target
 
 log = logging.getLogger(__name__)
 
 T = TypeVar("T")
 SWEEP: Final = 600.0
 """Seconds between two looks for clusters whose deletion no event told: a watch that begins anew does not tell what went meanwhile."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A Coreapp to be probed. To be replaced by the one of `probe`, which has these very fields."""
-
-    ip: str
-    node: str | None
-    holds: bool
-    probe: Probe
-    unhealthy_after: float
 
 
 class Warm(Protocol):
@@ -105,7 +95,8 @@ class _Entry:
             return {}
         holders = set(self.holders.by_uid().values())
         return {
-            uid: Target(stand.ip, stand.node, uid in holders, care.probe, care.unhealthy_after) for uid, stand in self.pods.by_uid().items()
+            uid: Target(ip=stand.ip, node=stand.node, holds=uid in holders, probe=care.probe, unhealthy_after=care.unhealthy_after)
+            for uid, stand in self.pods.by_uid().items()
         }
 
 

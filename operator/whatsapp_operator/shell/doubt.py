@@ -1,0 +1,40 @@
+"""What comes of a long doubt about ourselves: another candidate may see what we do not, so it gets the leadership."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable
+from typing import Final
+
+from .clock import Clock
+
+log = logging.getLogger(__name__)
+
+PATIENCE: Final = 10.0
+"""Seconds of doubt after which leadership is given up (DESIGN section 5, "Failure evidence")."""
+
+
+class SelfDoubt:
+    """Gives leadership up once for each doubt that lasts; whoever leads alone is the leader again soon after."""
+
+    def __init__(self, *, doubt: Callable[[], str | None], step_down: Callable[[], bool], clock: Clock) -> None:
+        """Prepare. ``doubt`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead."""
+        self._doubt = doubt
+        self._step_down = step_down
+        self._clock = clock
+        self._since: float | None = None
+        self._has_acted = False
+
+    def check(self) -> None:
+        """Look at ourselves; to be called again and again, a few times in each ten seconds at least."""
+        why = self._doubt()
+        now = self._clock.monotonic()
+        if why is None:
+            self._since, self._has_acted = None, False
+            return
+        if self._since is None:
+            self._since = now
+            log.warning("In doubt about ourselves, only certain evidence counts: %s.", why)
+        if now - self._since >= PATIENCE and not self._has_acted and self._step_down():
+            self._has_acted = True
+            log.warning("In doubt for %.0f s (%s): another candidate may lead.", now - self._since, why)

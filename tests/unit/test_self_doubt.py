@@ -1,0 +1,85 @@
+"""Leadership is given up after ten seconds of doubt, once for each doubt."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+
+from whatsapp_operator.shell.doubt import SelfDoubt
+
+START = datetime(2027, 1, 1, tzinfo=UTC)
+
+
+class Hand:
+    """A clock that is moved by hand."""
+
+    def __init__(self) -> None:
+        self.at = 0.0
+
+    def monotonic(self) -> float:
+        return self.at
+
+    def now(self) -> datetime:
+        return START + timedelta(seconds=self.at)
+
+
+class Self:
+    """Ourselves, whether in doubt, whether leading."""
+
+    def __init__(self) -> None:
+        self.clock = Hand()
+        self.why: str | None = None
+        self.leads = True
+        self.stepped_down: list[float] = []
+        self.doubt = SelfDoubt(doubt=lambda: self.why, step_down=self._step_down, clock=self.clock)
+
+    def _step_down(self) -> bool:
+        if self.leads:
+            self.stepped_down.append(self.clock.at)
+        return self.leads
+
+    def until(self, end: float) -> None:
+        while self.clock.at < end:
+            self.clock.at += 1
+            self.doubt.check()
+
+
+def test_a_short_doubt_changes_nothing() -> None:
+    us = Self()
+    us.why = "late"
+    us.until(9)
+    us.why = None
+    us.until(20)
+    us.why = "late"
+    us.until(29)
+
+    assert us.stepped_down == []
+
+
+def test_a_long_doubt_gives_leadership_up_once() -> None:
+    us = Self()
+    us.why = "late"
+    us.until(100)
+
+    assert us.stepped_down == [11]
+
+
+def test_the_next_doubt_does_it_again() -> None:
+    us = Self()
+    us.why = "late"
+    us.until(20)
+    us.why = None
+    us.until(21)
+    us.why = "late"
+    us.until(40)
+
+    assert us.stepped_down == [11, 32]
+
+
+def test_who_comes_to_lead_in_the_midst_of_a_doubt_gives_it_up_too() -> None:
+    us = Self()
+    us.leads, us.why = False, "most are silent"
+    us.until(30)
+    us.leads = True
+    us.until(31)
+
+    assert us.stepped_down == [31]
