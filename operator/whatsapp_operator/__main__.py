@@ -141,12 +141,13 @@ class Operator:
             with suppress(asyncio.CancelledError):
                 await campaign
         finally:
+            # Before Kopf ends: it would wait 5 s for each task of ours that was begun after it.
+            self._roster.close()
+            for task in upkeep:
+                task.cancel()
+            await asyncio.gather(*upkeep, self._tethers.close(), return_exceptions=True)
             stop.set()
         await watching
-        for task in upkeep:
-            task.cancel()
-        await asyncio.gather(*upkeep, return_exceptions=True)
-        await self._tethers.close()
         await self._kube.close()
 
 
