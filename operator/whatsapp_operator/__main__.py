@@ -140,12 +140,12 @@ class Operator:
         try:
             with suppress(asyncio.CancelledError):
                 await campaign
-        finally:
-            # Before Kopf ends: it would wait 5 s for each task of ours that was begun after it.
+            # Before Kopf ends: it would wait 5 s for tasks of ours that were begun after it.
             self._roster.close()
             for task in upkeep:
                 task.cancel()
             await asyncio.gather(*upkeep, self._tethers.close(), return_exceptions=True)
+        finally:
             stop.set()
         await watching
         await self._kube.close()
