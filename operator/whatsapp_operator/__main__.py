@@ -156,13 +156,14 @@ class Operator:
         try:
             with suppress(asyncio.CancelledError):
                 await campaign
+            # Before Kopf ends: it would wait 5 s for tasks of ours that were begun after it.
+            self._roster.close()
+            for task in upkeep:
+                task.cancel()
+            await asyncio.gather(*upkeep, self._tethers.close(), return_exceptions=True)
         finally:
             stop.set()
         await watching
-        for task in upkeep:
-            task.cancel()
-        await asyncio.gather(*upkeep, return_exceptions=True)
-        await self._tethers.close()
         await self._kube.close()
 
 

@@ -213,6 +213,18 @@ def test_a_cluster_made_again_under_the_same_name_is_not_ended_by_the_end_of_the
     assert prober.ips() == {"p0": "10.0.0.1"}
 
 
+def test_one_that_is_closed_touches_nothing_any_more() -> None:
+    roster, prober = a_roster()
+    roster.saw_cluster(cluster(), gone=False)
+    roster.saw_pod(pod(0), gone=False)
+    said = prober.said
+    roster.close()
+    roster.saw_pod(pod(1, ip="10.0.0.2"), gone=False)
+    roster.stand_by()
+    roster.saw_cluster(cluster(), gone=True)
+    assert prober.said == said
+
+
 def test_whose_coreapps_are_on_a_node() -> None:
     roster, _ = a_roster()
     for name in ("b", "a"):

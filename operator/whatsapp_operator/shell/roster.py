@@ -111,6 +111,7 @@ class Roster:
         self._on: dict[str, set[Key]] = {}
         self._suspects: set[Key] = set()
         self._leads = False
+        self._is_closed = False
 
     # --- what events tell -------------------------------------------------------------------------------------------------
 
@@ -169,14 +170,18 @@ class Roster:
         targets = entry.targets()
         if not self._leads and targets != entry.given:
             entry.given = targets
-            self._warm.hold(key, targets)
+            self._hold(key, targets)
         if entry.is_empty:
             del self._entries[key]
+
+    def _hold(self, key: Key, targets: Mapping[str, Target]) -> None:
+        if not self._is_closed:
+            self._warm.hold(key, targets)
 
     def _end(self, key: Key, entry: _Entry) -> None:
         """End all probes of a cluster that is gone, while we lead too: the loop may have looked before its pods were."""
         entry.given = {}
-        self._warm.hold(key, {})
+        self._hold(key, {})
 
     # --- what is asked ----------------------------------------------------------------------------------------------------
 
@@ -199,13 +204,17 @@ class Roster:
         self._leads = False
         for key, entry in self._entries.items():
             entry.given = entry.targets()
-            self._warm.hold(key, entry.given)
+            self._hold(key, entry.given)
 
     def let_go(self, key: Key) -> None:
         """Say that a loop ended: the probes of its cluster end too, unless the cluster is still there."""
         entry = self._entries.get(key)
         if entry is None or not entry.clusters:
-            self._warm.hold(key, {})
+            self._hold(key, {})
+
+    def close(self) -> None:
+        """Touch the prober no more, whatever events still come: it is about to be closed."""
+        self._is_closed = True
 
     # --- upkeep -----------------------------------------------------------------------------------------------------------
 
