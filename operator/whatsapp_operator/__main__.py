@@ -97,6 +97,7 @@ class Operator:
     def _beat(self, late: float) -> None:
         self._metrics.observe_lag(late)
         self._metrics.observe_nodes(self._nodes.snapshot())
+        self._metrics.observe_silence(self._tethers.silence())
         self._doubt.check()
 
     def _forget(self, key: Key) -> None:
