@@ -151,14 +151,15 @@ async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None
             process.stdout.close()
 
 
-async def test_a_slow_coreapp_is_never_silent_for_long() -> None:
-    async with a_peer() as peer, watching(peer.port) as watch:
+@pytest.mark.parametrize("fresh_every", [1000, 2])
+async def test_a_slow_coreapp_is_never_silent_for_long(fresh_every: int) -> None:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=fresh_every)) as watch:
         watch.hold("a")
         peer.delay = 0.3
         await until(lambda: watch.tethers.silent_since("a"))
         woken = watch.woken
         longest = timedelta()
-        deadline = time.monotonic() + 3.0
+        deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
             since = watch.tethers.silent_since("a")
             longest = max(longest, datetime.now(UTC) - since) if since else longest
@@ -362,7 +363,8 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
         await until(lambda: watch.tethers.silence().targets == 20)
         # Probes are on their way, and the peers, which share this very loop, cannot answer them meanwhile.
         peer.delay = 0.1
-        await until(lambda: peer.asked and time.monotonic() - peer.asked[-1][1] < 0.01)
+        asked = len(peer.asked)
+        await until(lambda: len(peer.asked) > asked)
         woken = watch.woken
         time.sleep(3.0)  # noqa: ASYNC251  that is what is tested
         silence = watch.tethers.silence()
@@ -377,6 +379,24 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
         assert seen == {0}
         assert watch.woken == woken
         assert watch.tethers.silence().lag > timedelta(seconds=2.8)
+
+
+async def test_a_deadline_before_the_heartbeat_that_is_late_is_not_believed_either() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.hangs, asked = True, len(peer.asked)
+        await until(lambda: len(peer.asked) > asked)
+        # As if the deadline came first: this heartbeat never comes by itself.
+        beat = watch.tethers._pulse._timer
+        assert beat is not None
+        beat.cancel()
+        time.sleep(1.0)  # noqa: ASYNC251  that is what is tested
+        went_on = time.monotonic()
+        while time.monotonic() - went_on < QUICK.deadline / 2:
+            assert watch.tethers._tethers["a"].silent_since is None
+            await asyncio.sleep(0.002)
+        assert timedelta(seconds=0.8) < watch.tethers.silence().lag < timedelta(seconds=1.5)
 
 
 async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:

@@ -391,9 +391,8 @@ class Tether:
         if wire is self._beside:
             self._adopt(wire)
         elif wire is self._wire:
-            if self._rounds > 0:
-                self._close(self._beside)
-                self._beside = None
+            self._close(self._beside)
+            self._beside = None
         else:
             return None
         if body == self._said and self.report is not None and self.broken_at is None:
@@ -407,8 +406,8 @@ class Tether:
         self._end_silence()
         starts = report is not None and report.shards is None
         self.take(report)
-        if (self._attempt is not None or self._beside is not None) and self._dialled_at is not None:
-            # The fresh connection has not answered yet, and only it can say that fresh ones are answered.
+        if self._attempt is not None and self._dialled_at is not None:
+            # The fresh connection that is under way has not answered yet.
             self._begin(self._dialled_at)
         elif starts:
             self._plan_round()
