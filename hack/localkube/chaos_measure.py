@@ -25,6 +25,8 @@ APART_S = 0.4
 """From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
 AFTER_S = 0.5
 """The holder that resumed by itself is looked at for so long: the handover may still come."""
+UNREPORTED = "unreported"
+"""A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
 PLANNED = frozenset({"Requested", "PackedLow"})
 PLAYS = 4
 """So often a fault is played at most until it was measured as often as asked for."""
@@ -78,24 +80,28 @@ def judge(
     before: Mapping[tuple[str, int], str],
     struck: set[str],
     evidence: Mapping[str, str],
+    until: float,
 ) -> Judged:
-    """Judge handovers in their order. ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods
-    that something was done to; ``evidence``: word of each epoch, as the clusters report it.
+    """Judge handovers in their order.
+
+    ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods that something was done to;
+    ``evidence``: word of each epoch, as the clusters report it; ``until``: `time.monotonic()` of the undoing, which may be evidence of
+    its own (a container that is restarted), so what is seen later says nothing about the fault.
     """
     last = dict(before)
     found: Counter[str] = Counter()
     wrong: list[str] = []
     for commit in commits:
         key = (commit.cluster, commit.shard)
-        old, word = last.get(key), evidence.get(commit.epoch, "?")
+        old, word = last.get(key), evidence.get(commit.epoch, UNREPORTED)
         last[key] = commit.holder_uid
         if old is None or old == commit.holder_uid or word in PLANNED:
             continue
         if old in struck:
-            found[word] += 1
+            found[word] += commit.monotonic <= until
         else:
             wrong.append(f"shard {commit.shard} of {commit.cluster} to {commit.holder} ({word})")
-    return Judged(found, wrong)
+    return Judged(+found, wrong)
 
 
 class Player:
@@ -148,6 +154,7 @@ class _Play:
         self._stage, self._fault, self._outcome = stage, fault, outcome
         clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
         self._scenes: list[Scene] = []
+        self._undone = 0.0
         self._clusters = clusters
 
     async def run(self) -> None:
@@ -212,6 +219,7 @@ class _Play:
         return next(fits, None)
 
     async def _undo(self) -> None:
+        self._undone = time.monotonic()
         for scene in self._scenes:
             await self._fault.undo(scene)
         if self._fault.failover and self._fault.watch:
@@ -225,7 +233,7 @@ class _Play:
         evidence = {entry["epoch"]: entry["evidence"] for status in statuses for entry in status.get("recentHandovers") or ()}
         # What is slow or loses a few probes is healthy all the same.
         struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
-        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence)
+        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone)
         self._outcome.evidence += judged.evidence
         self._outcome.wrong += judged.wrong
         self._outcome.notes += [note for scene in self._scenes for note in scene.notes]

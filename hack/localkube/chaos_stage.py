@@ -64,7 +64,8 @@ class ChaosStage:
             await self._exits.enter_async_context(self.control)
             self.storm = await self._exits.enter_async_context(storm(Certificates(self.stage.folder / "certificates")))
             await asyncio.to_thread(self._observer.__enter__)
-            await asyncio.gather(self.start_operator(), self.start_operator())
+            for _ in range(2):
+                await self.start_operator()
             await self._create()
             for cluster in self.clusters:
                 stream = Stream(self.stage.plane.admin_kubeconfig, NAMESPACE, cluster, lambda: self.observer)

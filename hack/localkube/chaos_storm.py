@@ -24,10 +24,10 @@ async def storm(certificates: Certificates) -> AsyncIterator[tuple[str, int]]:
 
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
-    runner = web.ServerRunner(web.Server(refuse, access_log=None))
+    runner = web.ServerRunner(web.Server(refuse, access_log=None), shutdown_timeout=0.5)
     await runner.setup()
     try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context, shutdown_timeout=0.5).start()
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         address, port = runner.addresses[0][:2]
         yield str(address), int(port)
     finally:

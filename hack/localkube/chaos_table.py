@@ -21,7 +21,7 @@ FAULTS = (
     Fault(
         name="container-killed", what="holder's container killed (SIGKILL)", strike=deeds.kill, evidence=DIED, goal=QUICK_S, resumes=True
     ),
-    Fault(name="pod-failed", what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED, goal=QUICK_S),
+    Fault(name="pod-failed", what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED),
     Fault(
         name="long-grace", what="deleted, and serves on for 28 of 30 s of grace", strike=deeds.leave_slowly, evidence=DELETED, goal=QUICK_S
     ),
