@@ -28,6 +28,8 @@ AFTER_S = 0.5
 UNREPORTED = "unreported"
 """A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
 PLANNED = frozenset({"Requested", "PackedLow"})
+BUSY = 0.9
+"""Share of a core from which on the one process of the hollow nodes is itself what is slow."""
 PLAYS = 4
 """So often a fault is played at most until it was measured as often as asked for."""
 
@@ -125,6 +127,10 @@ class Player:
             if outcome.n >= self._n:
                 break
         outcome.took = time.monotonic() - begun
+        if outcome.cpu > BUSY:
+            outcome.troubles.append(
+                f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
+            )
         worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
         late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
         self._report(f"{fault.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s, hollow nodes at {outcome.cpu:.0%} of a core")

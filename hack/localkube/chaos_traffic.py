@@ -77,6 +77,7 @@ class Stream(Traffic):
         self._eyes = eyes
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
+        self._seq = 0
 
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
@@ -122,15 +123,15 @@ class Stream(Traffic):
 
     # ------------------------------------------------------------ books
 
-    async def mark(self, previous: Mark | None = None) -> Mark:
+    async def mark(self) -> Mark:
         """The place where the stream is now; what was settled before it is forgotten. Raises TrafficError."""
-        rows = await self._rows(previous.seq if previous else 0)
-        seq = rows[-1]["seq"] if rows else (previous.seq if previous else 0)
+        if rows := await self._rows(self._seq):
+            self._seq = int(rows[-1]["seq"])
         counters = await self.counters()
         self.shards = int(counters["shards"])
         self.messages = {key: one for key, one in self.messages.items() if one.delivered_at is None and not one.lost}
-        # Last of all: what is sent from now on has a higher number than ``seq``.
-        return Mark(time.monotonic(), seq, self.shards, int(counters["double_active_instants"]))
+        # Last of all: what is sent from now on has a higher number.
+        return Mark(time.monotonic(), self._seq, self.shards, int(counters["double_active_instants"]))
 
     async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
         """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError."""
