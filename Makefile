@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries lint types contracts check unit simulation integration test demo demo-down bench lock clean
+.PHONY: help setup binaries lint types contracts check unit simulation integration test demo demo-down bench chaos lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -55,6 +55,9 @@ demo-down: setup ## Remove what `make demo KEEP=1` left
 
 bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZES=...)
 	@$(RUN)/python hack/bench $(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES))
+
+chaos: binaries ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
+	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))
 
 lock: setup ## Write hack/lock anew from pyproject.toml
 	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt

@@ -36,9 +36,10 @@ CALL_S = 5.0
 class Api(Kube):
     """The API server as an administrator, with the one call that hollow nodes do not need."""
 
-    async def delete(self, path: str) -> None:
-        """Delete the object at a path as ``kubectl delete`` does, with its own grace. Raises KubeError."""
-        await self._call("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions"})
+    async def delete(self, path: str, *, grace: int | None = None) -> None:
+        """Delete the object at a path as ``kubectl delete`` does, with its own grace or so many seconds. Raises KubeError."""
+        options = {} if grace is None else {"gracePeriodSeconds": grace}
+        await self._call("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
 
 @dataclass(frozen=True)
@@ -119,32 +120,11 @@ class Cluster:
 
     def settled(self) -> bool:
         """Whether the cluster is as wanted: all shards served, all spares ready, nobody leaves, and the operator has nothing to do."""
-        obj = self.observer.find("WhatsAppCluster", NAMESPACE, NAME)
-        if obj is None:
-            return False
-        spec, status = obj["spec"], obj.get("status") or {}
-        conditions = {one["type"]: (one["status"], one.get("reason")) for one in status.get("conditions") or ()}
-        coreapps = self.coreapps()
-        shards, spares = spec["shards"], spec["spares"]
-        holders = self.observer.holders(NAMESPACE, NAME)
-        reported = {one["shard"]: one.get("holder") for one in status.get("shardMap") or ()}
-        return (
-            status.get("observedGeneration") == obj["metadata"]["generation"]
-            and conditions.get("Ready", ("", ""))[0] == "True"
-            and conditions.get("Reconciling", ("", ""))[0] == "False"
-            and status.get("shards") == shards
-            and status.get("failuresTolerated") == spares
-            and SWITCHOVER not in (obj["metadata"].get("annotations") or {})
-            and len(coreapps) == shards + spares
-            and all(_is_ready(pod) for pod in coreapps)
-            and len(holders) == shards
-            and reported == holders
-            and {_label(pod, ROLE) for pod in coreapps if pod["metadata"]["name"] not in holders.values()} <= {"standby"}
-        )
+        return is_settled(self.observer, NAMESPACE, NAME)
 
     def coreapps(self) -> list[Obj]:
         """The Coreapps' pods as last seen."""
-        return [pod for pod in self.observer.objects("Pod", NAMESPACE) if _label(pod, "app.kubernetes.io/component") == "coreapp"]
+        return coreapps_of(self.observer, NAMESPACE, NAME)
 
     def holder(self, shard: int) -> Holder:
         """Who serves a shard now. LocalKubeError if nobody does."""
@@ -230,6 +210,38 @@ class Cluster:
             msg = f"the stand-in refuses {method} {url}: {response.status} {str(answer)[:200]}"
             raise LocalKubeError(msg)
         return answer
+
+
+def is_settled(observer: Observer, namespace: str, name: str) -> bool:
+    """Whether a cluster is as wanted: all shards served, all spares ready, nobody leaves, and the operator has nothing to do."""
+    obj = observer.find("WhatsAppCluster", namespace, name)
+    if obj is None:
+        return False
+    spec, status = obj["spec"], obj.get("status") or {}
+    conditions = {one["type"]: (one["status"], one.get("reason")) for one in status.get("conditions") or ()}
+    coreapps = coreapps_of(observer, namespace, name)
+    shards, spares = spec["shards"], spec["spares"]
+    holders = observer.holders(namespace, name)
+    reported = {one["shard"]: one.get("holder") for one in status.get("shardMap") or ()}
+    return (
+        status.get("observedGeneration") == obj["metadata"]["generation"]
+        and conditions.get("Ready", ("", ""))[0] == "True"
+        and conditions.get("Reconciling", ("", ""))[0] == "False"
+        and status.get("shards") == shards
+        and status.get("failuresTolerated") == spares
+        and SWITCHOVER not in (obj["metadata"].get("annotations") or {})
+        and len(coreapps) == shards + spares
+        and all(_is_ready(pod) for pod in coreapps)
+        and len(holders) == shards
+        and reported == holders
+        and {_label(pod, ROLE) for pod in coreapps if pod["metadata"]["name"] not in holders.values()} <= {"standby"}
+    )
+
+
+def coreapps_of(observer: Observer, namespace: str, name: str) -> list[Obj]:
+    """The pods of a cluster's Coreapps as last seen."""
+    wanted = {"app.kubernetes.io/component": "coreapp", "multiconnect.dev/cluster": name}
+    return [pod for pod in observer.objects("Pod", namespace) if wanted.items() <= (pod["metadata"].get("labels") or {}).items()]
 
 
 def sentence(error: BaseException) -> str:

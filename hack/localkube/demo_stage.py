@@ -140,12 +140,12 @@ class Stage:
         """The replicas of the operator that were started and not ended since, by name."""
         return dict(self._operators.running) if self._operators is not None else {}
 
-    def start_operator(self) -> Process:
-        """Start one more replica under a new name."""
+    def start_operator(self, *, server: str | None = None) -> Process:
+        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own."""
         if self._operators is None:
             msg = f"the operator is not installed in {self.folder} yet"
             raise LocalKubeError(msg)
-        process = self._operators.start(f"operator-{self._replicas}")
+        process = self._operators.start(f"operator-{self._replicas}", server=server)
         self._replicas += 1
         self._note_operators()
         return process

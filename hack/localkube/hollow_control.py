@@ -28,7 +28,8 @@ def application(hollow: Hollow) -> web.Application:
     """The routes.
 
     GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
-    POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, exit {code}, fail {reason}; with {uid} only that very pod.
+    POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, exit {code}, fail {reason}, disturb {swallow, late, linger, ports}; with
+    {uid} only that very pod.
     POST /nodes/<name>/<verb>: lose, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
     """
@@ -37,6 +38,7 @@ def application(hollow: Hollow) -> web.Application:
         "hang": lambda pod, _: pod.hang(),
         "resume": lambda pod, _: pod.resume(),
         "exit": lambda pod, body: pod.kill(int(body.get("code", 0)), "exited on command"),
+        "disturb": lambda pod, body: pod.disturb({key: value for key, value in body.items() if key != "uid"}),
         "fail": lambda pod, body: pod.fail(str(body.get("reason", "Evicted"))),
     }
     node_verbs: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
@@ -152,6 +154,15 @@ class HollowControl:
     async def fail(self, namespace: str, pod: str, reason: str = "Evicted", *, uid: str | None = None) -> None:
         """The whole pod ends in phase Failed."""
         await self._on_pod(namespace, pod, "fail", uid, reason=reason)
+
+    async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **wish: Any) -> None:
+        """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
+
+        `swallow`: share of the probes that is never answered; `late`: seconds that each answer is late; `linger`: seconds that it goes on
+        after SIGTERM; `ports`: open, closed (nobody listens, the process lives) or half-open (open connections stay and are silent, new
+        ones are not completed).
+        """
+        await self._on_pod(namespace, pod, "disturb", uid, **wish)
 
     async def lose(self, node: str) -> None:
         """The node is cut off: no Lease, no reports, its containers answer nobody; deletions of its pods are not carried out."""

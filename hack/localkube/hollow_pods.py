@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 from localkube.hollow_addresses import Addresses
 from localkube.hollow_kube import Kube, KubeError, RefusedError, version_of
@@ -72,6 +72,14 @@ class Component(Protocol):
 
     async def wait_stopped(self) -> object:
         """Returns when it has ended, for whatever reason; an int is taken as its exit code."""
+
+
+@runtime_checkable
+class Disturbable(Protocol):
+    """A component that can do more wrong than to die or hang."""
+
+    async def disturb(self, wish: Mapping[str, Any]) -> None:
+        """Have something go wrong; ValueError with a sentence if the wish is not understood."""
 
 
 Make = Callable[[str, Mapping[str, str], Resolve], Component]
@@ -135,6 +143,7 @@ class HollowPod:
         self._settled.set()
         self._news = asyncio.Event()  # a Secret or ConfigMap of the namespace changed
         self._hung: dict[str, float] = {}
+        self._deaf_since: float | None = None  # half-open ports: the kubelet's probes do not even connect
         self._ready_before_hang = False
         self._readiness, self._liveness = patience(self.main.get("readinessProbe")), patience(self.main.get("livenessProbe"))
         self._deadline: float | None = None
@@ -170,10 +179,12 @@ class HollowPod:
         if component is None or self.container.started_at is None:
             return
         ready = component.ready
-        if self._hung:
-            hung_since = self._hung.get("asked")  # on a lost node no kubelet of ours probes anything
-            hung = time.monotonic() - hung_since if hung_since is not None else 0.0
-            ready = self._ready_before_hang and not (self._readiness is not None and hung > self._readiness.total_seconds())
+        if self._hung or self._deaf_since is not None:
+            asked = self._hung.get("asked")  # on a lost node no kubelet of ours probes anything
+            silent_since = self._deaf_since if asked is None else asked
+            hung = time.monotonic() - silent_since if silent_since is not None else 0.0
+            seen = self._deaf_since is not None or "tcpSocket" not in (self.main.get("readinessProbe") or {})
+            ready = self._ready_before_hang and not (seen and self._readiness is not None and hung > self._readiness.total_seconds())
             if self._liveness is not None and hung > self._liveness.total_seconds():
                 self._hung.pop("asked", None)
                 self._task("liveness", self._end_life(component, KILLED, "Liveness probe failed"))
@@ -225,7 +236,8 @@ class HollowPod:
         """Stop the container's process without ending it (SIGSTOP, or its node is out of reach). Raises NotRunningError."""
         component = self._running()
         if not self._hung:
-            self._ready_before_hang = component.ready
+            if self._deaf_since is None:
+                self._ready_before_hang = component.ready
             await _called(component.hang())
         self._hung.setdefault(why, time.monotonic())
 
@@ -233,6 +245,18 @@ class HollowPod:
         """Take back one `hang`; it goes on when none is left."""
         if self._hung.pop(why, None) is not None and not self._hung and self._component is not None:
             await _called(self._component.resume())
+
+    async def disturb(self, wish: Mapping[str, Any]) -> None:
+        """Have the component do something else wrong: see `Disturbance` of the stand-in. Raises NotRunningError, ValueError."""
+        component = self._running()
+        if not isinstance(component, Disturbable):
+            message = f"a {self.kind} cannot be disturbed, only killed and hung"
+            raise ValueError(message)
+        if not self._hung and self._deaf_since is None:
+            self._ready_before_hang = component.ready
+        await component.disturb(wish)
+        if "ports" in wish:
+            self._deaf_since = time.monotonic() if wish["ports"] == "half-open" else None
 
     @property
     def leaving(self) -> bool:
@@ -324,6 +348,7 @@ class HollowPod:
         self._end = end
         self._message = ""
         self._hung.clear()
+        self._deaf_since = None
         self._settled.clear()
         component: Component | None = None
         noticing: asyncio.Task[None] | None = None

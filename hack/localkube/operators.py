@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import sys
@@ -12,6 +13,7 @@ from typing import Any
 import yaml
 
 from localkube.controlplane import ControlPlane
+from localkube.kubeconfig import read
 from localkube.processes import Process, Spawner, stop
 
 REPOSITORY = Path(__file__).resolve().parents[2]
@@ -74,9 +76,14 @@ class Operators:
         self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in manifests()))
         self._plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
 
-    def start(self, name: str) -> Process:
-        """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``."""
+    def start(self, name: str, *, server: str | None = None) -> Process:
+        """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
+
+        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given.
+        """
         kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, NAME, self._folder / f"{name}.kubeconfig")
+        if server is not None:
+            dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=NAMESPACE)
         env = {
             **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
             "PYTHONPATH": str(REPOSITORY / "operator"),

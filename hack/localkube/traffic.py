@@ -432,6 +432,9 @@ class Traffic:
         """Look where the Webapps and the stand-in's upstream are now."""
         query = quote(f"multiconnect.dev/cluster={self.cluster}")
         pods = (await self._get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={query}"))["items"]
+        self._take_addresses(pods)
+
+    def _take_addresses(self, pods: list[Obj]) -> None:
         self._webapps = sorted(_addresses(pods, "webapp", _is_ready))
         self._upstream = next(_addresses(pods, "simulator", lambda _: True), "")
         if not self._webapps:

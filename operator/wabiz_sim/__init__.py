@@ -17,6 +17,7 @@ It sends nothing to anybody. Three components, each one process (or one object i
     coreapp.py      serves one shard or stands by
     role.py         what a Coreapp was told, durably
     gateway.py      a Coreapp's one connection to the WhatsApp servers
+    disturbance.py  what is wrong with its probes and ports, on purpose
     webhook.py      inbound messages on their way to the customer
 
     webapp.py       the HTTPS REST API

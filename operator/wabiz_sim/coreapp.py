@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+from collections.abc import Mapping
 from contextlib import suppress
 from typing import Any
 
 from aiohttp import web
 
 from .bell import Bell
+from .disturbance import Disturbance
 from .epoch import Epoch
 from .gateway import Gateway, GatewayStatus
 from .link import Frame, Link
@@ -43,6 +45,7 @@ class Coreapp(Process):
         self._link: Link | None = None
         self._link_task: asyncio.Task[None] | None = None
         self._restart_seconds: asyncio.Queue[float] = asyncio.Queue()
+        self._disturbance = Disturbance()
         self._retirements: set[asyncio.Task[None]] = set()
 
     def report(self) -> dict[str, Any]:
@@ -71,6 +74,29 @@ class Coreapp(Process):
         if self._gateway is not None:
             await self._gateway.retire()
 
+    async def disturb(self, wish: Mapping[str, Any]) -> None:
+        """Have something go wrong, or right again; ``wish`` is what ``Disturbance`` has, by name. ValueError if it is not understood.
+
+        OSError when closed ports are to be opened again and somebody has taken them.
+        """
+        before = self._disturbance.ports
+        self._disturbance.read(wish)
+        if self._disturbance.linger is not None:
+            self.linger_seconds = self._disturbance.linger
+        ports = self._disturbance.ports
+        if ports == before:
+            return
+        for listener in self.listeners:
+            if ports == "closed":
+                listener.abort()
+            elif ports == "half-open":
+                listener.clog()
+            elif before == "half-open":
+                listener.unclog()
+            else:
+                await listener.close(0.0)
+                await listener.open()
+
     async def _begin(self) -> None:
         """Do what a fresh process does: listen on all ports, then register. The noted role waits for the upstream's number of shards."""
         note = self._known()
@@ -84,7 +110,8 @@ class Coreapp(Process):
             CONTROL_PORT: [web.post("/role", self._role)],
             HEALTHCHECK_PORT: [web.get("/", self._health)],
         }
-        self.listeners = [Listener(host, port, routes, gate=self.gate) for port, routes in ports.items()]
+        wrong = {HEALTHCHECK_PORT: [self._disturbance.meet]}
+        self.listeners = [Listener(host, port, routes, gate=self.gate, middlewares=wrong.get(port, ())) for port, routes in ports.items()]
         for listener in self.listeners:
             await listener.open()
         query = {"uid": self.settings.pod_uid, "pod": self.settings.pod_name, "ip": self.settings.pod_ip}

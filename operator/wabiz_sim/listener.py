@@ -13,6 +13,7 @@ from aiohttp.typedefs import Handler, Middleware
 
 log = logging.getLogger(__name__)
 
+_BACKLOG = 1024
 _NEVER = 10 * 365 * 86400.0
 """Keep-alive of an idle connection, seconds: such a connection is the operator's tether, so only a death may end it."""
 
@@ -40,6 +41,9 @@ class Listener:
         self._runner: web.AppRunner | None = None
         self._arriving: set[asyncio.Task[None]] = set()
         self._at_work: set[asyncio.Task[object]] = set()
+        self._speaks = asyncio.Event()
+        self._speaks.set()
+        self._fillers: list[socket.socket] = []
 
     @property
     def listening(self) -> bool:
@@ -56,7 +60,7 @@ class Listener:
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_NEVER, shutdown_timeout=0.1)
         await self._runner.setup()
         family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._socket = socket.create_server((self.host, self.port), family=family, backlog=1024)
+        self._socket = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
         self._socket.setblocking(False)
         self._accept_on(self._socket)
 
@@ -99,12 +103,43 @@ class Listener:
         task = cast("asyncio.Task[object]", asyncio.current_task())
         self._at_work.add(task)
         try:
-            await self._gate.wait()
+            await self._pass()
             response = await handler(request)
-            await self._gate.wait()
+            await self._pass()
         finally:
             self._at_work.discard(task)
         return response
+
+    async def _pass(self) -> None:
+        await self._gate.wait()
+        await self._speaks.wait()
+
+    def clog(self) -> None:
+        """Become half open: nothing is answered any more on open connections, and new ones are not completed, until ``unclog``."""
+        if self._socket is None or self._fillers:
+            return
+        self._speaks.clear()
+        asyncio.get_running_loop().remove_reader(self._socket)
+        # With nobody to accept and a queue of no length the kernel answers no SYN any more, as soon as its one place is taken (listen(2)).
+        self._socket.listen(0)
+        for _ in range(2):
+            filler = socket.socket(self._socket.family)
+            filler.setblocking(False)
+            filler.connect_ex((self.host, self.port))
+            self._fillers.append(filler)
+
+    def unclog(self) -> None:
+        """End ``clog``: what was asked meanwhile is answered now."""
+        self._drop_fillers()
+        if self._socket is not None:
+            self._socket.listen(_BACKLOG)
+            self._accept_on(self._socket)
+
+    def _drop_fillers(self) -> None:
+        self._speaks.set()
+        fillers, self._fillers = self._fillers, []
+        for filler in fillers:
+            filler.close()
 
     def abort(self) -> None:
         """Free the port and cut all connections now, without a goodbye; whoever is at work is cancelled."""
@@ -139,6 +174,7 @@ class Listener:
                 raise
 
     def _stop_listening(self) -> None:
+        self._drop_fillers()
         listening, self._socket = self._socket, None
         if listening is not None:
             asyncio.get_running_loop().remove_reader(listening)

@@ -1,0 +1,287 @@
+"""Measuring: plays a fault on a stage, and what came of it as figures."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from localkube.chaos_scene import RESUMES_S, Fault, Scene, Victim
+from localkube.chaos_stage import ChaosStage
+from localkube.chaos_traffic import Books, Mark, first_taken
+from localkube.demo_cluster import NAMESPACE, sentence
+from localkube.errors import LocalKubeError
+from localkube.hollow_kube import KubeError
+from localkube.observer import Commit, ObserverError
+from localkube.progress import Report
+
+Obj = dict[str, Any]
+
+APART_S = 0.4
+"""From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
+AFTER_S = 0.5
+"""The holder that resumed by itself is looked at for so long: the handover may still come."""
+UNREPORTED = "unreported"
+"""A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
+PLANNED = frozenset({"Requested", "PackedLow"})
+BUSY = 0.9
+"""Share of a core from which on the one process of the hollow nodes is itself what is slow."""
+PLAYS = 4
+"""So often a fault is played at most until it was measured as often as asked for."""
+
+
+@dataclass
+class Outcome:
+    """What came of one fault, over all times that it was played. Times in seconds."""
+
+    name: str
+    times: list[float] = field(default_factory=list)
+    missing: list[str] = field(default_factory=list)
+    """Shards that were not handed over in the time that is allowed."""
+    evidence: Counter[str] = field(default_factory=Counter)
+    """Of the failovers of the shards that were struck, as the status says."""
+    wrong: list[str] = field(default_factory=list)
+    """Failovers of shards whose holder was healthy."""
+    sent: int = 0
+    lost: int = 0
+    doubled: int = 0
+    refused: list[int] = field(default_factory=lambda: [0, 0])
+    """Tries that were no 201: on shards that were struck, on all others."""
+    violations: list[str] = field(default_factory=list)
+    """Laws that were broken, two holders of a shard among them."""
+    unsettled: list[str] = field(default_factory=list)
+    """Clusters that were not as wanted 120 s after the undoing."""
+    troubles: list[str] = field(default_factory=list)
+    """What kept it from being played or measured as it should."""
+    notes: list[str] = field(default_factory=list)
+    took: float = 0.0
+    cpu: float = 0.0
+    """Share of a core that the hollow nodes used; of several times the highest."""
+
+    @property
+    def n(self) -> int:
+        """How often it was measured, in vain or not."""
+        return len(self.times) + len(self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The handovers of a play: evidence of those of shards that were struck, and the wrong ones."""
+
+    evidence: Counter[str]
+    wrong: list[str]
+
+
+def judge(
+    commits: Iterable[Commit],
+    *,
+    before: Mapping[tuple[str, int], str],
+    struck: set[str],
+    evidence: Mapping[str, str],
+    until: float,
+) -> Judged:
+    """Judge handovers in their order.
+
+    ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods that something was done to;
+    ``evidence``: word of each epoch, as the clusters report it; ``until``: `time.monotonic()` of the undoing, which may be evidence of
+    its own (a container that is restarted), so what is seen later says nothing about the fault.
+    """
+    last = dict(before)
+    found: Counter[str] = Counter()
+    wrong: list[str] = []
+    for commit in commits:
+        key = (commit.cluster, commit.shard)
+        old, word = last.get(key), evidence.get(commit.epoch, UNREPORTED)
+        last[key] = commit.holder_uid
+        if old is None or old == commit.holder_uid or word in PLANNED:
+            continue
+        if old in struck:
+            found[word] += commit.monotonic <= until
+        else:
+            wrong.append(f"shard {commit.shard} of {commit.cluster} to {commit.holder} ({word})")
+    return Judged(+found, wrong)
+
+
+class Player:
+    """Plays faults one after the other on one stage."""
+
+    def __init__(self, stage: ChaosStage, *, n: int, report: Report) -> None:
+        """``n``: how often each fault is to be measured."""
+        self._stage = stage
+        self._n = n
+        self._report = report
+
+    async def play(self, fault: Fault) -> Outcome:
+        """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
+        outcome, begun = Outcome(fault.name), time.monotonic()
+        for _ in range(PLAYS):
+            try:
+                await _Play(self._stage, fault, outcome, self._n - outcome.n).run()
+            except (LocalKubeError, KubeError) as error:
+                outcome.troubles.append(sentence(error))
+                await self._put_right(fault)
+            if outcome.n >= self._n:
+                break
+        outcome.took = time.monotonic() - begun
+        if outcome.cpu > BUSY:
+            outcome.troubles.append(
+                f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
+            )
+        worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
+        late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
+        self._report(f"{fault.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s, hollow nodes at {outcome.cpu:.0%} of a core")
+        for trouble in outcome.troubles:
+            self._report(f"{fault.name}: {trouble}")
+        return outcome
+
+    async def _put_right(self, fault: Fault) -> None:
+        """After a play that broke off: nodes there, containers going on, two shards."""
+        self._report(f"{fault.name} broke off; putting the stage right")
+        try:
+            for node in await self._stage.nodes():
+                await self._stage.control.back(node["name"])
+            await self._stage.schedulable(yes=True)
+            while len(self._stage.stage.operators()) < 2:
+                await self._stage.start_operator()
+            await asyncio.gather(*(self._stage.set_shards(cluster, 2) for cluster in self._stage.clusters))
+            await self._stage.settle(self._stage.clusters)
+        except (LocalKubeError, KubeError) as error:
+            self._report(f"the stage cannot be put right: {sentence(error)}")
+
+
+class _Play:
+    """One play of a fault."""
+
+    def __init__(self, stage: ChaosStage, fault: Fault, outcome: Outcome, wanted: int) -> None:
+        self._stage, self._fault, self._outcome = stage, fault, outcome
+        clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
+        self._scenes: list[Scene] = []
+        self._undone = 0.0
+        self._clusters = clusters
+
+    async def run(self) -> None:
+        """Prepare, strike, wait, undo, settle, and take the figures."""
+        stage, fault = self._stage, self._fault
+        await fault.prepare(Scene(stage, self._clusters))
+        if late := await stage.settle(stage.clusters):
+            self._outcome.unsettled += late
+        await stage.look_anew()
+        before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
+        ambiguous = await self._ambiguous()
+        marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
+        begun, used = time.monotonic(), stage.hollow_seconds()
+        try:
+            await self._strike()
+        finally:
+            self._outcome.cpu = max(self._outcome.cpu, (stage.hollow_seconds() - used) / max(0.1, time.monotonic() - begun))
+            await self._undo()
+        self._outcome.unsettled += await stage.settle(stage.clusters)
+        await self._judge(before)
+        await self._books(marks)
+        if more := await self._ambiguous() - ambiguous:
+            self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
+
+    async def _strike(self) -> None:
+        if self._fault.everybody:
+            self._scenes = [Scene(self._stage, self._clusters)]
+            await self._act(self._scenes[0], 0.0)
+        else:
+            self._scenes = [Scene(self._stage, (cluster,)) for cluster in self._clusters]
+            delays = (APART_S * (number + random.random()) for number in range(len(self._scenes)))  # noqa: S311 - not in step with probes
+            results = await asyncio.gather(*map(self._act, self._scenes, delays), return_exceptions=True)
+            for result in results:
+                if isinstance(result, (LocalKubeError, KubeError)):
+                    self._outcome.troubles.append(sentence(result))
+                elif isinstance(result, BaseException):
+                    raise result
+
+    async def _act(self, scene: Scene, delay: float) -> None:
+        await asyncio.sleep(delay)
+        await self._fault.strike(scene)
+        if self._fault.failover:
+            await asyncio.gather(*(self._handed_over(victim) for victim in scene.victims))
+        else:
+            await asyncio.sleep(self._fault.watch)
+
+    async def _handed_over(self, victim: Victim) -> None:
+        """Wait until a message of the shard went through its next holder, for as long as is allowed."""
+        stream = self._stage.streams[victim.cluster]
+        while time.monotonic() < victim.begun + self._fault.allowed:
+            commit = self._commit(victim)
+            if commit is not None and stream.delivered_since(victim.shard, max(commit.monotonic, victim.begun)):
+                return
+            resumed_at = victim.begun + RESUMES_S + AFTER_S
+            if self._fault.resumes and time.monotonic() > resumed_at + AFTER_S and stream.delivered_since(victim.shard, resumed_at):
+                return
+            await asyncio.sleep(0.05)
+
+    def _commit(self, victim: Victim) -> Commit | None:
+        key = (victim.cluster, victim.shard)
+        fits = (one for one in self._stage.observer.commits if (one.cluster, one.shard) == key and one.holder_uid != victim.holder.uid)
+        return next(fits, None)
+
+    async def _undo(self) -> None:
+        self._undone = time.monotonic()
+        for scene in self._scenes:
+            await self._fault.undo(scene)
+        if self._fault.failover and self._fault.watch:
+            await asyncio.sleep(self._fault.watch)
+
+    # ------------------------------------------------------------ figures
+
+    async def _judge(self, before: Mapping[tuple[str, int], str]) -> None:
+        observer = self._stage.observer
+        statuses = [self._stage.status(cluster) for cluster in self._stage.clusters]
+        evidence = {entry["epoch"]: entry["evidence"] for status in statuses for entry in status.get("recentHandovers") or ()}
+        # What is slow or loses a few probes is healthy all the same.
+        struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
+        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone)
+        self._outcome.evidence += judged.evidence
+        self._outcome.wrong += judged.wrong
+        self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
+        try:
+            self._outcome.violations += map(str, await asyncio.to_thread(observer.verify))
+        except ObserverError as error:
+            self._outcome.violations += map(str, observer.violations)
+            self._outcome.troubles.append(f"the observer did not see everything: {error}")
+
+    async def _books(self, marks: Mapping[str, Mark]) -> None:
+        victims = [victim for scene in self._scenes for victim in scene.victims]
+        struck = {cluster: {victim.shard for victim in victims if victim.cluster == cluster} for cluster in marks}
+        streams = self._stage.streams
+        found = await asyncio.gather(*(streams[cluster].books(mark, struck[cluster]) for cluster, mark in marks.items()))
+        books: dict[str, Books] = dict(zip(marks, found, strict=True))
+        for cluster, one in books.items():
+            self._outcome.sent += one.sent
+            self._outcome.lost += one.lost
+            self._outcome.doubled += one.doubled
+            self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
+            if one.two_holders:
+                self._outcome.violations.append(
+                    f"one holder: the WhatsApp servers of {cluster} saw two of a shard at {one.two_holders} instants"
+                )
+        for victim in victims:
+            self._measure(victim, books[victim.cluster])
+
+    def _measure(self, victim: Victim, books: Books) -> None:
+        fault = self._fault
+        took = first_taken(
+            books.taken,
+            shard=victim.shard,
+            begun=victim.begun,
+            begun_wall=victim.begun_wall,
+            not_by=victim.holder.uid if fault.failover else "",
+            resumed_after=RESUMES_S if fault.resumes else 0.0,
+        )
+        if took is None or took > fault.allowed:
+            self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
+        else:
+            self._outcome.times.append(took)
+
+    async def _ambiguous(self) -> int:
+        counts: dict[str, int] = (await self._stage.control.state())["ambiguous"]
+        return sum(times for where, times in counts.items() if where.startswith(f"{NAMESPACE}/") and "-shard-" in where)

@@ -1,0 +1,126 @@
+"""What goes wrong on purpose with a Coreapp's probes and ports looks from outside as it should."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import time
+from typing import Any
+
+import aiohttp
+import pytest
+
+from .world import World, until
+
+QUICK = 0.3
+
+
+async def probed(world: World, timeout: float = 5.0) -> dict[str, Any]:
+    _, answer = await world.call("GET", f"http://{world.address(1)}:6253/", timeout=timeout)
+    return dict(answer)
+
+
+def answers_syn(world: World, port: int) -> bool:
+    with socket.socket() as one:
+        one.settimeout(QUICK)
+        try:
+            one.connect((world.address(1), port))
+        except TimeoutError:
+            return False
+        return True
+
+
+async def test_a_swallowed_probe_is_never_answered_and_its_connection_stays(world: World) -> None:
+    _, (core,), _ = await world.cluster(1)
+    await core.disturb({"swallow": 1.0})
+    reader, writer = await asyncio.open_connection(world.address(1), 6253)
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(QUICK):
+            await reader.read(1)
+    writer.transport.abort()
+
+    await core.disturb({"swallow": 0.0})
+    assert (await probed(world))["pod"] == "coreapp-0"
+
+
+async def test_only_the_share_asked_for_is_swallowed(world: World) -> None:
+    _, (core,), _ = await world.cluster(1)
+    await core.disturb({"swallow": 0.5})
+
+    async def one() -> bool:
+        try:
+            await probed(world, timeout=1.0)
+        except TimeoutError:
+            return False
+        return True
+
+    answered = sum(await asyncio.gather(*(one() for _ in range(60))))
+    assert 10 <= answered <= 50  # beyond by chance less than once in ten million runs
+
+
+async def test_late_answers_are_answers(world: World) -> None:
+    _, (core,), _ = await world.cluster(1)
+    await core.disturb({"late": 0.3})
+    begun = time.monotonic()
+    assert (await probed(world))["pod"] == "coreapp-0"
+    assert time.monotonic() - begun >= 0.3
+
+
+async def test_closed_ports_refuse_while_the_process_and_its_connection_live(world: World) -> None:
+    server, (core,), _ = await world.cluster(1)
+    await world.serve(0, 0, "1-a")
+    await core.disturb({"ports": "closed"})
+
+    with pytest.raises(aiohttp.ClientConnectionError):
+        await probed(world)
+    assert core.running
+    assert not core.ready
+    assert (await world.control("counters"))["connections"] == {"0": {"uid": "uid-coreapp-0", "epoch": "1-a"}}
+    await core.disturb({"ports": "open"})
+    assert (await probed(world))["epoch"] == "1-a"
+    assert server.running
+
+
+async def test_half_open_ports_keep_what_is_open_in_silence_and_complete_nothing_new(world: World) -> None:
+    _, (core,), _ = await world.cluster(1)
+    reader, writer = await asyncio.open_connection(world.address(1), 6253)
+    await until(lambda: core.ready)
+    await core.disturb({"ports": "half-open"})
+    writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(QUICK):
+            await reader.read(1)
+    for port in (6250, 6252, 6253):
+        assert not await asyncio.to_thread(answers_syn, world, port)
+
+    await core.disturb({"ports": "open"})
+    async with asyncio.timeout(5.0):
+        assert (await reader.readline()).startswith(b"HTTP/1.1 200")
+    writer.transport.abort()
+    assert (await probed(world))["pod"] == "coreapp-0"
+
+
+async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
+    _, (core,), _ = await world.cluster(1)
+    await core.disturb({"linger": 0.5})
+    begun = time.monotonic()
+    await core.stop(30.0)
+    assert 0.5 <= time.monotonic() - begun < 2.5
+
+
+@pytest.mark.parametrize(
+    ("wish", "complaint"),
+    [
+        ({"swallow": 1.5}, "share from 0 to 1"),
+        ({"late": -1}, "late must be a number"),
+        ({"late": None}, "late a number of seconds"),
+        ({"ports": "ajar"}, "open, closed, half-open"),
+        ({"poison": 1}, "not poison"),
+    ],
+)
+async def test_a_wish_that_is_not_understood_changes_nothing(world: World, wish: dict[str, Any], complaint: str) -> None:
+    _, (core,), _ = await world.cluster(1)
+    with pytest.raises(ValueError, match=complaint):
+        await core.disturb(wish)
+    assert (await probed(world))["pod"] == "coreapp-0"

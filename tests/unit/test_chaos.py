@@ -1,0 +1,297 @@
+"""Chaos without a cluster: the table of faults, how handovers and messages are judged, what is printed and complained of."""
+
+from __future__ import annotations
+
+import argparse
+import io
+import json
+import ssl
+from collections import Counter
+from pathlib import Path
+from typing import Any
+
+import aiohttp
+import pytest
+from rich.console import Console
+
+from localkube import certificates, chaos, chaos_print, chaos_table
+from localkube.chaos_measure import UNREPORTED, Outcome, judge
+from localkube.chaos_scene import Fault, nothing
+from localkube.chaos_soak import soak_fault
+from localkube.chaos_storm import storm
+from localkube.chaos_table import FAULTS, SHORT, named
+from localkube.chaos_traffic import Taken, account, first_taken
+from localkube.observer import Commit
+from localkube.traffic import Message
+from wabiz_sim.sharding import shard_of
+
+ROOT = Path(__file__).resolve().parents[2]
+# API.md, "Evidence words"; a word that the operator can never say must not be waited for.
+WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
+ALSO = {"RestartOverdue"}
+
+# ---------------------------------------------------------------- the table
+
+DEMANDED = {
+    "deleted": "pod-deleted",
+    "force-deleted": "pod-force-deleted",
+    "evicted": "pod-evicted",
+    "SIGKILL": "container-killed",
+    "SIGTERM with long grace": "long-grace",
+    "hang": "hang",
+    "slow answers": "slow-answers",
+    "30 % packet loss on probes": "lost-probes",
+    "port closed": "port-closed",
+    "port half-open": "port-half-open",
+    "node lost": "node-lost",
+    "node flapping": "node-flapping",
+    "node back with old holder": "node-back",
+    "API server down 10 s": "api-down-10s",
+    "API server down 60 s": "api-down-60s",
+    "watch silently dead": "watch-dead",
+    "429 storm": "storm-429",
+    "leader killed": "leader-killed",
+    "leader paused": "leader-paused",
+    "leader and holder at once": "leader-and-holder",
+    "two holders at once": "two-holders",
+    "all of a zone": "zone-lost",
+    "last spare": "last-spare",
+    "failure during grow": "during-grow",
+    "failure during shrink": "during-shrink",
+    "failure during Set Shards": "during-set-shards",
+}
+"""The issue's list, and what it is called here."""
+
+
+def test_every_fault_of_the_issue_is_in_the_table_once() -> None:
+    names = [fault.name for fault in FAULTS]
+    assert set(DEMANDED.values()) <= set(names)
+    assert len(names) == len(set(names))
+
+
+@pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
+def test_a_fault_says_what_is_expected(fault: Fault) -> None:
+    assert fault.what
+    assert fault.evidence <= WORDS | ALSO
+    if fault.failover:
+        assert fault.evidence, "a handover has evidence"
+    else:
+        assert (fault.evidence, fault.goal) == (frozenset(), None)
+        assert fault.watch > 3, "a wrong failover comes after 3 s of silence"
+
+
+@pytest.mark.parametrize(
+    ("name", "goal"),
+    [
+        ("pod-deleted", 0.2),
+        ("container-killed", 0.2),
+        ("hang", 4.0),
+        ("node-lost", 6.0),
+        ("leader-and-holder", 8.0),
+        ("leader-killed", None),
+    ],
+)
+def test_the_goals_are_those_of_the_issue(name: str, goal: float | None) -> None:
+    assert named([name])[0].goal == goal
+
+
+def test_the_short_round_is_a_handful_of_the_table() -> None:
+    assert len(named(list(SHORT))) == len(SHORT) == 5
+
+
+def test_faults_are_chosen_by_name_in_the_tables_order() -> None:
+    assert [fault.name for fault in named(["hang", "pod-deleted"])] == ["pod-deleted", "hang"]
+    with pytest.raises(ValueError, match="no fault nonsense, x; there are pod-deleted, "):
+        named(["x", "hang", "nonsense"])
+
+
+# ---------------------------------------------------------------- options
+
+
+def options(*argv: str) -> argparse.Namespace:
+    return chaos.parsed(argv, ROOT)
+
+
+def test_the_full_round_plays_each_fault_ten_times() -> None:
+    got = options()
+    assert (got.n, got.clusters, got.faults) == (10, 10, FAULTS)
+
+
+def test_the_short_round_plays_a_few_once() -> None:
+    got = options("--round", "short")
+    assert (got.n, [fault.name for fault in got.faults]) == (1, list(SHORT))
+    assert options("--round", "short", "--n", "3").n == 3
+
+
+def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert [fault.name for fault in options("--only", "hang,pod-deleted").faults] == ["pod-deleted", "hang"]
+    with pytest.raises(SystemExit):
+        options("--only", "hung")
+    assert "there is no fault hung" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        options("--clusters", "-1")
+
+
+# ---------------------------------------------------------------- handovers
+
+
+def commit(holder: str, *, epoch: str, shard: int = 0, at: float = 1.0) -> Commit:
+    return Commit("default", "c00", shard, epoch, 1, f"pod-{holder}", holder, 1, at, at)
+
+
+BEFORE = {("c00", 0): "a", ("c00", 1): "b"}
+
+
+def test_a_failover_off_a_pod_that_was_struck_is_right_and_its_evidence_counts() -> None:
+    judged = judge([commit("c", epoch="9-x")], before=BEFORE, struck={"a"}, evidence={"9-x": "PodDeleted"}, until=2.0)
+    assert (judged.evidence, judged.wrong) == (Counter({"PodDeleted": 1}), [])
+
+
+def test_a_failover_off_a_healthy_pod_is_wrong_also_when_another_shard_was_struck() -> None:
+    commits = [commit("c", epoch="9-x"), commit("d", epoch="9-y", shard=1)]
+    judged = judge(commits, before=BEFORE, struck={"a"}, evidence={"9-x": "PodDeleted", "9-y": "ProbeTimeout"}, until=2.0)
+    assert judged.wrong == ["shard 1 of c00 to pod-d (ProbeTimeout)"]
+
+
+def test_a_second_failover_of_the_same_shard_is_judged_by_its_second_holder() -> None:
+    commits = [commit("c", epoch="9-x"), commit("d", epoch="9-y")]
+    judged = judge(commits, before=BEFORE, struck={"a"}, evidence={"9-x": "PodDeleted"}, until=2.0)
+    assert judged.wrong == [f"shard 0 of c00 to pod-d ({UNREPORTED})"]
+    assert judge(commits, before=BEFORE, struck={"a", "c"}, evidence={}, until=2.0).evidence == {UNREPORTED: 2}
+
+
+def test_planned_moves_first_holders_and_renewed_epochs_are_no_failovers() -> None:
+    commits = [commit("c", epoch="9-x"), commit("c", epoch="9-y"), commit("n", epoch="9-z", shard=3)]
+    judged = judge(commits, before=BEFORE, struck=set(), evidence={"9-x": "PackedLow"}, until=2.0)
+    assert (judged.evidence, judged.wrong) == (Counter(), [])
+
+
+def test_what_the_undoing_brings_about_is_no_evidence_of_the_fault() -> None:
+    late = commit("c", epoch="9-x", at=3.0)
+    judged = judge([late], before=BEFORE, struck={"a"}, evidence={"9-x": "ContainerTerminated"}, until=2.0)
+    assert (judged.evidence, judged.wrong) == (Counter(), [])
+
+
+# ---------------------------------------------------------------- messages
+
+ZERO = next(to for to in map(str, range(1000)) if shard_of(to, 2) == 0)
+ONE = next(to for to in map(str, range(1000)) if shard_of(to, 2) == 1)
+
+
+def message(name: str, to: str = ZERO, *, delivered: float | None = 1.0, **more: Any) -> Message:
+    return Message(id=name, to=to, sent_at=0.0, delivered_at=delivered, **more)
+
+
+def row(name: str, shard: int = 0, by: str = "a", at: float = 1.0) -> dict[str, Any]:
+    return {"id": name, "shard": shard, "by": by, "at": at}
+
+
+def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
+    mine = [
+        message("good", refusals=Counter({"503": 2})),
+        message("given up", ONE, delivered=None, lost=True, refusals=Counter({"503": 5, "TimeoutError": 1})),
+        message("promised and gone", ONE),
+        message("twice"),
+    ]
+    books = account(mine, [row("good"), row("twice"), row("twice"), row("a stranger's")], shards=2, struck={0}, two_holders=0)
+    assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert len(books.taken) == 3
+
+
+def taken(by: str, at: float, *, shard: int = 0) -> Taken:
+    return Taken(shard, by, 1000.0 + at, at + 0.001)
+
+
+def first(*rows: Taken, **more: Any) -> float | None:
+    return first_taken(rows, shard=0, begun=0.0, begun_wall=1000.0, **more)
+
+
+def test_the_time_is_to_the_first_message_through_another_holder() -> None:
+    rows = taken("b", -0.5), taken("a", 0.01), taken("b", 0.02, shard=1), taken("b", 0.3), taken("b", 0.2)
+    assert first(*rows, not_by="a") == pytest.approx(0.201)
+    assert first(*rows) == pytest.approx(0.011)
+    assert first(taken("a", 0.1), not_by="a") is None
+
+
+def test_a_holder_that_resumed_counts_from_when_its_container_can_be_back() -> None:
+    assert first(taken("a", 0.05), taken("a", 0.15), not_by="a", resumed_after=0.1) == pytest.approx(0.151)
+
+
+# ---------------------------------------------------------------- print-out
+
+QUICK = Fault(name="quick", what="q", strike=nothing, evidence=frozenset({"PodDeleted"}), goal=0.2)
+QUIET = Fault(name="quiet", what="q", strike=nothing, failover=False, watch=12.0)
+
+
+def test_all_is_well_without_complaints() -> None:
+    good = Outcome("quick", times=[0.1, 0.2], evidence=Counter({"PodDeleted": 2, UNREPORTED: 1}), sent=100)
+    assert chaos_print.complaints(good, QUICK, n=2) == []
+    assert chaos_print.complaints(Outcome("quiet", times=[0.01]), QUIET, n=1) == []
+
+
+@pytest.mark.parametrize(
+    ("outcome", "said"),
+    [
+        (Outcome("quick", times=[0.1, 0.21]), "quick: p95 is 0.210 s, the goal is 0.2 s"),
+        (Outcome("quick", times=[0.1], missing=["shard 0 of c01"]), "quick: 1 of 2 shards not handed over within 30 s"),
+        (Outcome("quick", times=[0.1]), "quick: measured 1 times only, not 2"),
+        (
+            Outcome("quick", times=[0.1] * 2, evidence=Counter({"NodeGone": 1})),
+            "quick: evidence NodeGone is not what was to be seen (PodDeleted)",
+        ),
+        (Outcome("quick", times=[0.1] * 2, wrong=["shard 1 of c00 to d (x)"]), "quick: 1 wrong failovers: shard 1 of c00 to d (x)"),
+        (Outcome("quick", times=[0.1] * 2, lost=3), "quick: 3 messages lost, 0 doubled"),
+        (Outcome("quick", times=[0.1] * 2, doubled=1), "quick: 0 messages lost, 1 doubled"),
+        (Outcome("quick", times=[0.1] * 2, violations=["one holder: two"]), "quick: laws broken: one holder: two"),
+        (Outcome("quick", times=[0.1] * 2, unsettled=["c00"]), "quick: not as wanted again: c00"),
+        (Outcome("quick", times=[0.1] * 2, troubles=["no operator leads"]), "quick: no operator leads"),
+    ],
+)
+def test_everything_that_is_not_as_it_must_be_is_said(outcome: Outcome, said: str) -> None:
+    assert chaos_print.complaints(outcome, QUICK, n=2) == [said]
+
+
+def test_the_table_says_what_was_not_handed_over_and_what_must_not_move() -> None:
+    console = Console(file=io.StringIO(), width=190)
+    late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), refused=[7, 1])
+    console.print(chaos_print.table([(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert ">30 s (1x)" in text
+    assert "350x" in text
+    assert "7/1" in text
+    assert "no move" in text
+
+
+def test_the_file_holds_the_figures_of_each_fault() -> None:
+    found = chaos_print.report([(QUICK, Outcome("quick", times=[0.1, 0.3], sent=9)), (QUIET, Outcome("quiet"))], {"clusters": 2})
+    again = json.loads(json.dumps(found))
+    assert (again["baseline_s"], again["clusters"]) == (35.0, 2)
+    quick = again["faults"]["quick"]
+    assert {key: quick[key] for key in ("n", "p50", "p95", "max", "goal", "sent")} == {
+        "n": 2,
+        "p50": 0.1,
+        "p95": 0.3,
+        "max": 0.3,
+        "goal": 0.2,
+        "sent": 9,
+    }
+    assert "p50" not in again["faults"]["quiet"], "nothing was measured"
+
+
+def test_the_soak_expects_that_nothing_moves() -> None:
+    fault = soak_fault(600.0)
+    assert (fault.failover, fault.watch, fault.everybody) == (False, 600.0, True)
+    assert fault.name not in {one.name for one in chaos_table.FAULTS}
+
+
+# ---------------------------------------------------------------- the storm
+
+
+async def test_the_storm_answers_429_under_the_api_servers_certificate(tmp_path: Path) -> None:
+    made = certificates.make(tmp_path / "certificates", service_ip="10.0.0.1")
+    trust = ssl.create_default_context(cafile=str(made.authority))
+    async with storm(made) as (address, port), aiohttp.ClientSession() as session:
+        async with session.get(f"https://{address}:{port}/api/v1/pods?watch=1", ssl=trust) as response:
+            body = await response.json()
+        assert (response.status, response.headers["Retry-After"]) == (429, "1")
+    assert (body["kind"], body["reason"], body["details"]) == ("Status", "TooManyRequests", {"retryAfterSeconds": 1})
