@@ -250,19 +250,27 @@ async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broke
         assert watch.tethers.report_of("a") is None
 
 
-async def test_tcp_probes_connect_and_do_not_ask() -> None:
+async def test_tcp_probes_count_a_connection_as_an_answer_and_like_to_be_told_more() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 4)
 
-        assert peer.asked == []
-        assert watch.woken == 0
-        assert watch.tethers.report_of("a") is None
+        await until(lambda: watch.tethers.report_of("a"))
         assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
         assert watch.tethers.silence().targets == 1
         await until(lambda: len(peer.open) <= 2)
         peer.die()
         await until(lambda: watch.tethers.broken_at("a"))
+
+
+async def test_tcp_probes_see_no_silence_in_a_process_that_accepts_and_hangs() -> None:
+    async with a_peer() as peer, watching(peer.port) as watch:
+        peer.hangs = True
+        watch.hold("a", kind="TCP", period=0.05)
+        await until(lambda: peer.made >= 8)
+
+        assert watch.tethers.silent_since("a") is watch.tethers.report_of("a") is None
+        assert watch.tethers.silence().targets == 1
 
 
 async def test_another_role_changes_the_pace_and_keeps_the_connection() -> None:

@@ -266,16 +266,20 @@ class Hands:
             }
         )
 
-    async def _say_quietly(self, look: Look, event: Say) -> None:
-        """Write an Event; one that cannot be written is no reason to stop."""
+    async def _say_quietly(self, look: Look, event: Say) -> bool:
+        """Write an Event; one that cannot be written is no reason to stop. Return whether it was."""
         try:
             await self.say(look, event)
         except KubeError as error:
             log.warning("%s: %s", look.want.key, error)
+            return False
+        return True
 
-    async def tell_story(self, look: Look, events: Iterable[Say]) -> None:
-        """Write the Events of a report."""
-        await asyncio.gather(*(self._say_quietly(look, event) for event in events))
+    async def tell_story(self, look: Look, events: Iterable[Say]) -> list[Say]:
+        """Write the Events of a report; return those that were written."""
+        told = list(events)
+        written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
+        return [event for event, done in zip(told, written, strict=True) if done]
 
     # --- the call ---------------------------------------------------------------------------------------------------
 

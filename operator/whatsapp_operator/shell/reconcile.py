@@ -25,6 +25,8 @@ log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 12
 """Rounds of look, plan, act before a report is due in any case."""
+MOST_OWED = 20
+"""Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
 SOON = timedelta(milliseconds=500)
 """Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
@@ -39,6 +41,8 @@ class Cluster:
     memory: Memory = field(default_factory=Memory)
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
+    owed: list[Say] = field(default_factory=list)
+    """Events that could not be written, oldest first."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -159,7 +163,7 @@ class Reconciler:
             if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
-            return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold else rest
+            return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest
         return timedelta(0)
 
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
@@ -191,12 +195,12 @@ class Reconciler:
             ):
                 cluster.memory.anchored_for = None
                 self._hands.set_shards(look, call, noted_at)
-                await self._hands.tell_story(look, [status.set_shards_sent(call.operation)])
+                await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        await self._hands.tell_story(
-            look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
+        await self._tell(
+            cluster, look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
         )
         return outcome
 
@@ -213,7 +217,7 @@ class Reconciler:
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
-        await self._hands.tell_story(look, self._new_words(cluster, status.events(look.see.status, after)))
+        await self._tell(cluster, look, self._new_words(cluster, status.events(look.see.status, after)))
         return True
 
     async def _write_status(self, look: Look, body: dict[str, Any]) -> bool:
@@ -225,6 +229,12 @@ class Reconciler:
             log.debug("%s: %s", key, answer)
             return False
         return True
+
+    async def _tell(self, cluster: Cluster, look: Look, events: Iterable[Say]) -> None:
+        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then."""
+        telling, cluster.owed = [*cluster.owed, *events], []
+        written = await self._hands.tell_story(look, telling)
+        cluster.owed = [event for event in telling if event not in written][-MOST_OWED:]
 
     def _new_words(self, cluster: Cluster, events: Iterable[Say]) -> list[Say]:
         """Leave out what was said with just these words while a condition went on saying it."""

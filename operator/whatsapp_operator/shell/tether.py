@@ -236,6 +236,9 @@ class Tether:
 
     def _ask(self, wire: Wire) -> None:
         self._begin(self._roll.clock.now())
+        self._put_question(wire)
+
+    def _put_question(self, wire: Wire) -> None:
         if self._question is None:
             self._question = question(self.target.ip, self.target.probe.path)
         wire.ask(self._question)
@@ -291,6 +294,8 @@ class Tether:
         elif self.target.probe.kind == "TCP":
             self._adopt(wire)
             self._hear(self.report)
+            # An answer is welcome, for it says who serves what; that there is none proves nothing.
+            self._put_question(wire)
         elif self._wire is None:
             self._adopt(wire)
             if self._is_expected and self.silent_since is None:
