@@ -269,7 +269,7 @@ async def test_tcp_probes_see_no_silence_in_a_process_that_accepts_and_hangs() -
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 8)
 
-        assert watch.tethers.silent_since("a") is watch.tethers.report_of("a") is None
+        assert (watch.tethers.silent_since("a"), watch.tethers.report_of("a")) == (None, None)
         assert watch.tethers.silence().targets == 1
 
 
