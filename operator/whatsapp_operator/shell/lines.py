@@ -89,11 +89,11 @@ def close_if_cancelled(request: httpx2.Request) -> None:
     The library (httpcore2 2.16.2, `start_tls` of its anyio backend) closes it after an Exception only, which a cancellation is not: the
     socket would stay open until the garbage collector finds it. What is dialled is seen by the library's documented `trace` extension.
     """
-    request.extensions = {**request.extensions, "trace": _Dial()}
+    request.extensions = {**request.extensions, "trace": Dial()}
 
 
-class _Dial:
-    """Follows the dialling of one connection."""
+class Dial:
+    """Follows the dialling of one connection; a `trace` of httpx, which has the same hole (httpcore 1.0.9), or httpx2."""
 
     def __init__(self) -> None:
         self._connected: Any = None  # a stream of the library, which has no public type

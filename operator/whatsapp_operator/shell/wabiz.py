@@ -23,6 +23,7 @@ import httpx
 from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation, Refusal
 
 from .clock import Clock
+from .lines import Dial
 
 log = logging.getLogger(__name__)
 
@@ -299,7 +300,10 @@ class Desk:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
 
-        async def check_time(event: str, _: object) -> None:
+        dial = Dial()
+
+        async def check_time(event: str, info: Mapping[str, Any]) -> None:
+            await dial(event, info)
             if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
                 raise TooLate
 
