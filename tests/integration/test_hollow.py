@@ -21,9 +21,9 @@ from localkube import kubeconfig
 from localkube.binaries import Binaries
 from localkube.controlplane import ControlPlane
 from localkube.hollow import Hollow, controlled, running, stand_in
+from localkube.hollow_components import Make, Resolve
 from localkube.hollow_control import HollowControl, HollowControlError
 from localkube.hollow_kube import Kube, RefusedError
-from localkube.hollow_pods import Make, Resolve
 from localkube.hollow_status import is_ready
 
 pytestmark = pytest.mark.integration
