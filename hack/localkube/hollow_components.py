@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol
 
 Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 
 class Component(Protocol):
-    """A part of the stand-in, running in this process."""
+    """A part of the stand-in, running in this process. It may also have ``disturb(wish)``, as a Coreapp does."""
 
     @property
     def ready(self) -> bool:
@@ -32,14 +32,6 @@ class Component(Protocol):
 
     async def wait_stopped(self) -> object:
         """Returns when it has ended, for whatever reason; an int is taken as its exit code."""
-
-
-@runtime_checkable
-class Disturbable(Protocol):
-    """A component that can do more wrong than to die or hang."""
-
-    async def disturb(self, wish: Mapping[str, Any]) -> None:
-        """Have something go wrong; ValueError with a sentence if the wish is not understood."""
 
 
 Make = Callable[[str, Mapping[str, str], Resolve], Component]

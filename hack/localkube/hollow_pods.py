@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from localkube.hollow_addresses import Addresses
-from localkube.hollow_components import Component, Disturbable, Make, Resolve
+from localkube.hollow_components import Component, Make, Resolve
 from localkube.hollow_kube import Kube, KubeError, RefusedError, version_of
 from localkube.hollow_nodes import HollowNode
 from localkube.hollow_spec import (
@@ -217,12 +217,13 @@ class HollowPod:
     async def disturb(self, wish: Mapping[str, Any]) -> None:
         """Have the component do something else wrong: see `Disturbance` of the stand-in. Raises NotRunningError, ValueError."""
         component = self._running()
-        if not isinstance(component, Disturbable):
+        disturb = getattr(component, "disturb", None)
+        if disturb is None:
             message = f"a {self.kind} cannot be disturbed, only killed and hung"
             raise ValueError(message)
         if not self._hung and self._deaf_since is None:
             self._ready_before_hang = component.ready
-        await component.disturb(wish)
+        await disturb(wish)
         if "ports" in wish:
             self._deaf_since = time.monotonic() if wish["ports"] == "half-open" else None
 
