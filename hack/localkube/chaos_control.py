@@ -90,7 +90,8 @@ async def kill_leader_and_holders(scene: Scene) -> None:
 
 async def replace_leader(scene: Scene) -> None:
     """A new replica, as the Deployment would start it."""
-    await scene.stage.replace(scene.leader)
+    if scene.leader:
+        await scene.stage.replace(scene.leader)
 
 
 async def pause_leader(scene: Scene) -> None:
@@ -102,6 +103,8 @@ async def pause_leader(scene: Scene) -> None:
 
 async def wake_leader(scene: Scene) -> None:
     """SIGCONT, 60 s after the stop: it believes for a moment that it still leads."""
+    if not scene.leader:
+        return
     await asyncio.sleep(max(0.0, scene.begun + PAUSE_S - time.monotonic()))
     scene.stage.stage.operators()[scene.leader].signal(signal.SIGCONT)
 
@@ -115,5 +118,7 @@ async def cut_leader_off(scene: Scene) -> None:
 
 async def heal_leader(scene: Scene) -> None:
     """20 s after the cut the network is whole again, and what was under way arrives."""
+    if not scene.leader:
+        return
     await asyncio.sleep(max(0.0, scene.begun + CUT_S - time.monotonic()))
     scene.stage.wires[scene.leader].heal()

@@ -40,6 +40,8 @@ class Outcome:
 
     name: str
     times: list[float] = field(default_factory=list)
+    samples: list[Obj] = field(default_factory=list)
+    """One per shard that was struck: where, the time, and when the Service was seen to lead to the next holder (None: not at all)."""
     missing: list[str] = field(default_factory=list)
     """Shards that were not handed over in the time that is allowed."""
     evidence: Counter[str] = field(default_factory=Counter)
@@ -277,6 +279,10 @@ class _Play:
             not_by=victim.holder.uid if fault.failover else "",
             resumed_after=RESUMES_S if fault.resumes else 0.0,
         )
+        commit = self._commit(victim)
+        committed = round(commit.monotonic - victim.begun, 4) if commit is not None else None
+        sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), "committed": committed}
+        self._outcome.samples.append(sample)
         if took is None or took > fault.allowed:
             self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
         else:

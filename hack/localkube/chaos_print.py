@@ -40,7 +40,7 @@ def figures(outcome: Outcome, fault: Fault) -> Obj:
         "notes": outcome.notes,
         "took": round(outcome.took, 1),
         "hollow_cpu": round(outcome.cpu, 2),
-        "samples": [round(value, 4) for value in times],
+        "samples": outcome.samples,
     }
 
 

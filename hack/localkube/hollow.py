@@ -1,8 +1,9 @@
 """Hollow nodes: a cluster without kubelets. One process registers nodes and runs the stand-in for their pods on loopback addresses.
 
 `python -m localkube.hollow --kubeconfig PATH --nodes N --folder DIR` runs until SIGTERM and writes DIR/hollow.json when it is ready.
-The map: `hollow_nodes` nodes and Leases; `hollow_pods` one pod; `hollow_spec` what a pod asks for; `hollow_status` what is reported;
-`hollow_kube` the API server; `hollow_addresses` loopback addresses; `hollow_claims` volumes; `hollow_control` faults; here they meet.
+The map: `hollow_nodes` nodes and Leases; `hollow_pods` one pod; `hollow_components` what runs in it; `hollow_spec` what a pod asks for;
+`hollow_status` what is reported; `hollow_kube` the API server; `hollow_addresses` loopback addresses; `hollow_claims` volumes;
+`hollow_control` faults; here they meet.
 """
 
 from __future__ import annotations
@@ -29,10 +30,11 @@ from localkube import kubeconfig
 from localkube.errors import LocalKubeError
 from localkube.hollow_addresses import AddressError, Addresses
 from localkube.hollow_claims import HollowClaims
+from localkube.hollow_components import Component, Make, Resolve
 from localkube.hollow_control import ADDRESS_FILE, application
 from localkube.hollow_kube import Kube, KubeError, Mirror
 from localkube.hollow_nodes import RENEW_S, HollowNode
-from localkube.hollow_pods import Component, HollowPod, Make, Resolve, Surroundings
+from localkube.hollow_pods import HollowPod, Surroundings
 from localkube.hollow_spec import (
     Backend,
     ConfigError,

@@ -12,13 +12,14 @@ import inspect
 import logging
 import shutil
 import time
-from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from localkube.hollow_addresses import Addresses
+from localkube.hollow_components import Component, Make, Resolve
 from localkube.hollow_kube import Kube, KubeError, RefusedError, version_of
 from localkube.hollow_nodes import HollowNode
 from localkube.hollow_spec import (
@@ -37,7 +38,6 @@ from localkube.hollow_status import KILLED, known_transitions, pod_status, recal
 logger = logging.getLogger("localkube.hollow")
 
 Obj = dict[str, Any]
-Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 6.0
@@ -46,43 +46,6 @@ CONFIG_LAG_S = 0.05
 CONFIG_RETRY_S = 1.0
 FLUSH_TIMEOUT_S = 1.0
 SLOWEST_RETRY_S = 5.0
-
-
-class Component(Protocol):
-    """A part of the stand-in, running in this process."""
-
-    @property
-    def ready(self) -> bool:
-        """Whether its readiness probe would succeed."""
-
-    async def start(self) -> None:
-        """Begin to listen."""
-
-    async def stop(self, grace: float) -> None:
-        """SIGTERM; returns when it has ended by itself, `grace` (s) being what it has."""
-
-    async def kill(self) -> None:
-        """SIGKILL."""
-
-    def hang(self) -> object:
-        """SIGSTOP."""
-
-    def resume(self) -> object:
-        """SIGCONT."""
-
-    async def wait_stopped(self) -> object:
-        """Returns when it has ended, for whatever reason; an int is taken as its exit code."""
-
-
-@runtime_checkable
-class Disturbable(Protocol):
-    """A component that can do more wrong than to die or hang."""
-
-    async def disturb(self, wish: Mapping[str, Any]) -> None:
-        """Have something go wrong; ValueError with a sentence if the wish is not understood."""
-
-
-Make = Callable[[str, Mapping[str, str], Resolve], Component]
 
 
 def _nowhere(_: str) -> Resolve:
@@ -180,17 +143,22 @@ class HollowPod:
             return
         ready = component.ready
         if self._hung or self._deaf_since is not None:
-            asked = self._hung.get("asked")  # on a lost node no kubelet of ours probes anything
-            silent_since = self._deaf_since if asked is None else asked
-            hung = time.monotonic() - silent_since if silent_since is not None else 0.0
-            seen = self._deaf_since is not None or "tcpSocket" not in (self.main.get("readinessProbe") or {})
-            ready = self._ready_before_hang and not (seen and self._readiness is not None and hung > self._readiness.total_seconds())
-            if self._liveness is not None and hung > self._liveness.total_seconds():
+            ready = self._ready_before_hang and not self._given_up("readinessProbe", self._readiness)
+            if self._given_up("livenessProbe", self._liveness):
                 self._hung.pop("asked", None)
+                self._deaf_since = None
                 self._task("liveness", self._end_life(component, KILLED, "Liveness probe failed"))
         if ready != self.container.ready:
             self.container = replace(self.container, ready=ready)
             self.report()
+
+    def _given_up(self, name: str, patience_: timedelta | None) -> bool:
+        """Whether the kubelet has had no answer to this probe for longer than it bears with. On a lost node no kubelet of ours probes."""
+        silent = [self._deaf_since]
+        if "tcpSocket" not in (self.main.get(name) or {}):  # such a probe the kernel answers for a stopped process
+            silent.append(self._hung.get("asked"))
+        longest = max((time.monotonic() - since for since in silent if since is not None), default=0.0)
+        return patience_ is not None and longest > patience_.total_seconds()
 
     def look_again(self) -> None:
         """A Secret or ConfigMap of the namespace changed: a container that waits for it may try again."""
@@ -249,12 +217,13 @@ class HollowPod:
     async def disturb(self, wish: Mapping[str, Any]) -> None:
         """Have the component do something else wrong: see `Disturbance` of the stand-in. Raises NotRunningError, ValueError."""
         component = self._running()
-        if not isinstance(component, Disturbable):
+        disturb = getattr(component, "disturb", None)
+        if disturb is None:
             message = f"a {self.kind} cannot be disturbed, only killed and hung"
             raise ValueError(message)
         if not self._hung and self._deaf_since is None:
             self._ready_before_hang = component.ready
-        await component.disturb(wish)
+        await disturb(wish)
         if "ports" in wish:
             self._deaf_since = time.monotonic() if wish["ports"] == "half-open" else None
 

@@ -1,4 +1,7 @@
-"""The short round of chaos, as the command line runs it: a handful of faults, once each, with every goal and law kept."""
+"""The short round of chaos, as the command line runs it: a handful of faults, once each, with every law kept.
+
+Its exit status is not asked for: once is too seldom, and a machine that runs tests too crowded, to hold it to the goals in milliseconds.
+"""
 
 from __future__ import annotations
 
@@ -18,6 +21,8 @@ from localkube.processes import Spawner, stop
 pytestmark = pytest.mark.integration
 
 LONGEST_S = 150.0
+SLACK_S = 4.0
+"""Beyond a goal; a failover that takes so much longer is broken, not slow."""
 
 
 def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path: Path) -> None:
@@ -41,13 +46,17 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
             assert time.monotonic() < deadline, f"not over after {LONGEST_S:g} s:\n{chaos.last_lines(40)}"
             time.sleep(0.1)
     finally:
-        stop([chaos], grace=30.0)  # it ends what it started
+        stop([chaos], grace=30.0)  # on SIGTERM it ends what it started
         spawner.close()
     said = chaos.last_lines(40)
-    assert chaos.exit_text() == "exited with status 0", said
+    assert figures.exists(), said
     faults = json.loads(figures.read_text(encoding="utf-8"))["faults"]
-    assert set(faults) == set(SHORT)
+    assert set(faults) == set(SHORT), said
     for name, found in faults.items():
         assert found["n"] >= 1, (name, said)
         assert found["sent"] > 0, (name, said)
-        assert (found["lost"], found["doubled"], found["wrong_failovers"], found["violations"]) == (0, 0, [], []), (name, said)
+        assert (found["lost"], found["doubled"]) == (0, 0), (name, said)
+        for list_ in ("not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles"):
+            assert found[list_] == [], (name, said)
+        assert found["failover"] or not found["evidence"], (name, said)
+        assert found["max"] <= (found["goal"] or 0.0) + SLACK_S, (name, said)

@@ -21,9 +21,9 @@ from localkube import kubeconfig
 from localkube.binaries import Binaries
 from localkube.controlplane import ControlPlane
 from localkube.hollow import Hollow, controlled, running, stand_in
+from localkube.hollow_components import Make, Resolve
 from localkube.hollow_control import HollowControl, HollowControlError
 from localkube.hollow_kube import Kube, RefusedError
-from localkube.hollow_pods import Make, Resolve
 from localkube.hollow_status import is_ready
 
 pytestmark = pytest.mark.integration
@@ -265,7 +265,7 @@ async def test_a_container_that_exits_or_a_pod_that_fails_says_so(ground: Ground
 
 
 async def test_a_hung_container_takes_connections_and_answers_nothing(ground: Ground) -> None:
-    probe = {"tcpSocket": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 1}
+    probe = {"httpGet": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 1}
     await ground.create("pods", a_pod("hung", a_container(readinessProbe=probe)))
     ip = (await ground.ready_pod("hung"))["status"]["podIP"]
     await ground.control.hang(ground.namespace, "hung")

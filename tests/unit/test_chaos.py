@@ -8,19 +8,22 @@ import json
 import ssl
 from collections import Counter
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import aiohttp
 import pytest
 from rich.console import Console
 
 from localkube import certificates, chaos, chaos_print, chaos_table
+from localkube.chaos_deeds import victims_on
 from localkube.chaos_measure import UNREPORTED, Outcome, judge
-from localkube.chaos_scene import Fault, nothing
+from localkube.chaos_scene import Fault, Scene, nothing
 from localkube.chaos_soak import soak_fault
 from localkube.chaos_storm import storm
 from localkube.chaos_table import FAULTS, SHORT, named
 from localkube.chaos_traffic import Taken, account, first_taken
+from localkube.demo_cluster import Holder
+from localkube.errors import LocalKubeError
 from localkube.observer import Commit
 from localkube.traffic import Message
 from wabiz_sim.sharding import shard_of
@@ -130,6 +133,68 @@ def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixtur
     assert "there is no fault hung" in capsys.readouterr().err
     with pytest.raises(SystemExit):
         options("--clusters", "-1")
+
+
+# ---------------------------------------------------------------- whom a lost node strikes
+
+
+class FakeStage:
+    """A cluster of two shards and a spare on given nodes."""
+
+    def __init__(self, *, coreapps: list[str], simulator: str = "n9", webapps: tuple[str, ...] = ("n8", "n9")) -> None:
+        self.nodes = {"coreapp": coreapps, "simulator": [simulator], "webapp": list(webapps)}
+        self.streams = {"c00": self}
+        self.bursts: list[int] = []
+
+    def burst(self, shard: int, seconds: float) -> None:
+        self.bursts.append(shard)
+
+    def pods(self, _: str, component: str) -> list[dict[str, Any]]:
+        return [
+            {"metadata": {"name": f"{component}-{i}", "uid": f"{component}-{i}-uid"}, "spec": {"nodeName": node}}
+            for i, node in enumerate(self.nodes[component])
+        ]
+
+    def coreapps(self, cluster: str) -> list[dict[str, Any]]:
+        return self.pods(cluster, "coreapp")
+
+    def holders(self, _: str) -> list[Holder]:
+        return [Holder(shard, f"coreapp-{shard}", f"coreapp-{shard}-uid") for shard in (0, 1)]
+
+    def holder(self, cluster: str, shard: int) -> Holder | None:
+        return next((one for one in self.holders(cluster) if one.shard == shard), None)
+
+
+def scene(stage: FakeStage) -> Scene:
+    return Scene(cast("Any", stage), ("c00",))
+
+
+@pytest.mark.parametrize(
+    ("stage", "lost", "struck"),
+    [
+        (FakeStage(coreapps=["n1", "n2", "n3"]), {"n1"}, [0]),
+        (FakeStage(coreapps=["n1", "n2", "n3"]), {"n3"}, []),
+        (FakeStage(coreapps=["n1", "n1", "n3"]), {"n1"}, [0]),  # one spare: one of the two can be served at once
+        (FakeStage(coreapps=["n1", "n2", "n1"]), {"n1"}, []),  # its spare is lost with it
+        (FakeStage(coreapps=["n1", "n2", "n3"], simulator="n1"), {"n1"}, []),  # WhatsApp's own servers are lost
+        (FakeStage(coreapps=["n1", "n2", "n3"], webapps=("n1", "n1")), {"n1"}, []),  # nobody can ask
+        (FakeStage(coreapps=["n1", "n2", "n3"], webapps=("n1", "n2")), {"n1"}, [0]),
+    ],
+)
+def test_measured_is_what_can_be_handed_over_and_asked_for(stage: FakeStage, lost: set[str], struck: list[int]) -> None:
+    assert victims_on(scene(stage), "c00", lost) == struck
+
+
+def test_a_strike_notes_whom_and_when_and_a_restarted_clock_begins_anew() -> None:
+    stage = FakeStage(coreapps=["n1", "n2", "n3"])
+    one = scene(stage)
+    holder = one.strike("c00", 1)
+    begun = one.victims[0].begun
+    one.restart_clocks()
+    assert (holder.uid, one.struck, stage.bursts) == ("coreapp-1-uid", {"coreapp-1-uid"}, [1, 1])
+    assert one.victims[0].begun > begun
+    with pytest.raises(LocalKubeError, match="nobody serves shard 2 of c00"):
+        one.strike("c00", 2)
 
 
 # ---------------------------------------------------------------- handovers

@@ -13,9 +13,10 @@ import pytest
 
 from localkube.hollow_addresses import CLAIM_PORT, AddressError, Addresses
 from localkube.hollow_claims import unbound
+from localkube.hollow_components import Resolve
 from localkube.hollow_kube import Kube, Mirror, NoAnswerError, RefusedError
 from localkube.hollow_nodes import HollowNode
-from localkube.hollow_pods import HollowPod, Resolve, Surroundings
+from localkube.hollow_pods import HollowPod, NotRunningError, Surroundings
 from localkube.hollow_spec import (
     Backend,
     ConfigError,
@@ -459,6 +460,9 @@ class FakeComponent:
         self.calls.append("resume")
         self.ready = True
 
+    async def disturb(self, wish: Mapping[str, Any]) -> None:
+        self.calls.append(f"disturb {wish['ports']}")
+
     async def wait_stopped(self) -> None:
         await self.stopped.wait()
 
@@ -633,6 +637,44 @@ async def test_a_hung_container_is_noticed_by_the_probes_of_its_spec_only(tmp_pa
         assert probed.container.ready
         await patient.shut_down()
         await probed.shut_down()
+
+
+async def test_a_tcp_probe_cannot_see_a_stopped_process_but_a_deaf_port(tmp_path: Path) -> None:
+    probe = {"tcpSocket": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 0.05}
+    async with a_bench(tmp_path) as bench:
+        pod = bench.pod(a_pod({"readinessProbe": probe}))
+        await until(lambda: pod.container.ready)
+        await pod.hang()
+        await asyncio.sleep(0.1)  # twice as long as the probe's time-out
+        pod.look()
+        assert pod.container.ready
+        await pod.resume()
+
+        await pod.disturb({"ports": "half-open"})
+        assert pod.container.ready
+
+        def noticed() -> bool:
+            pod.look()
+            return not pod.container.ready
+
+        await until(noticed)
+        await pod.disturb({"ports": "open"})
+        pod.look()
+        assert pod.container.ready
+        assert bench.made[0].calls == ["start", "hang", "resume", "disturb half-open", "disturb open"]
+        await pod.shut_down()
+
+
+async def test_only_what_can_be_disturbed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with a_bench(tmp_path) as bench:
+        pod = bench.pod(a_pod())
+        with pytest.raises(NotRunningError, match="runs no container"):
+            await pod.disturb({"swallow": 0.3})
+        await until(lambda: pod.container.ready)
+        monkeypatch.delattr(FakeComponent, "disturb")
+        with pytest.raises(ValueError, match="cannot be disturbed, only killed and hung"):
+            await pod.disturb({"swallow": 0.3})
+        await pod.shut_down()
 
 
 async def test_a_failed_liveness_probe_restarts_a_hung_container(tmp_path: Path) -> None:
