@@ -99,6 +99,7 @@ class Dial:
         self._connected: Any = None  # a stream of the library, which has no public type
 
     async def __call__(self, event: str, info: Mapping[str, Any]) -> None:
+        """Take in one step of a request (called by the library)."""
         if event == "connection.connect_tcp.complete":
             self._connected = info["return_value"]
         elif event == "connection.start_tls.complete":
