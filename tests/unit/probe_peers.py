@@ -18,7 +18,7 @@ from whatsapp_operator.shell.tether import Pace, Target
 
 HOST = "127.0.0.1"
 KEY = Key("test", "acme")
-QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, patience=0.6, fresh_every=1000)
+QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, insist=0.1, fresh_every=1000)
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 

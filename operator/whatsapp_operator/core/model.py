@@ -211,7 +211,8 @@ class Coreapp:
     report: Report | None = None
     broken_at: datetime | None = None
     silent_since: datetime | None = None
-    """When the first of the probes was sent that this process has had no answer to since the last one; None: the last one was answered."""
+    """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
+    process's clock. None: it answered the last one."""
 
     @property
     def is_fit(self) -> bool:

@@ -60,8 +60,10 @@ class Pace:
     """Seconds that the pause before the next connect is at least, for each target that has no connection: a lost zone costs no core."""
     standby_period: float = 5.0
     """The least period of targets that hold nothing."""
-    patience: float = 3.0
-    """So long a fresh connection may leave its question unanswered before another one takes its place; a slow process answers in it."""
+    insist: float = 0.25
+    """Between two fresh connections while a target is silent and its silence does not count yet: a few lost packets are no failure."""
+    most_beside: int = 6
+    """So many fresh connections may wait for their answers side by side; a slow process answers one of them."""
     fresh_every: int = 30
     """Each so many probes one goes over a fresh connection: a full accept queue hides behind an open one."""
     tell_timeout: float = 1.0
@@ -98,11 +100,12 @@ class Tether:
         "_alarm",
         "_asked_at",
         "_attempt",
-        "_beside",
+        "_besides",
         "_changed",
         "_dialled",
         "_dialled_at",
         "_due",
+        "_heard_at",
         "_is_expected",
         "_phase",
         "_question",
@@ -134,13 +137,15 @@ class Tether:
         self._question: h11.Request | None = None
         self._said: bytes | None = None
         self._wire: Wire | None = None
-        self._beside: Wire | None = None
-        """A fresh connection that was not answered yet."""
+        self._besides: list[Wire] = []
+        """Fresh connections that were not answered yet, oldest first."""
         self._attempt: asyncio.Task[None] | None = None
         self._dialled_at: datetime | None = None
         self._dialled = -math.inf
         self._asked_at: datetime | None = None
         """When the first of the unanswered probes was sent."""
+        self._heard_at: datetime | None = None
+        """When the last answer came."""
         self._due: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
         # A fresh tether has seen no connection drop: it takes two refusals then, where a dropped one takes one.
@@ -174,7 +179,7 @@ class Tether:
         self._changed = _nobody
         _cancel(self._due)
         _cancel(self._alarm)
-        self._close(self._beside)
+        self._close_besides()
         self._close(self._wire)
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
@@ -193,7 +198,9 @@ class Tether:
         """Return the seconds between two probes."""
         period, pace = self.target.probe.period.total_seconds(), self._roll.pace
         period = period if self.target.holds else max(period, pace.standby_period)
-        return min(period, pace.deadline) if self.silent_since is not None else period
+        if self.silent_since is None:
+            return period
+        return min(period, pace.deadline if self._has_lasted() else pace.insist)
 
     def _plan_round(self) -> None:
         """Set the next probe to the next moment that has this pod's phase."""
@@ -222,8 +229,6 @@ class Tether:
             return None
         if self._attempt is not None or (self._asked_at is not None and self.silent_since is None):
             # The last probe still has time.
-            return None
-        if self._beside is not None and self._since_dialled() < self._roll.pace.patience:
             return None
         self._rounds -= 1
         if self._rounds <= 0 or self._wire.is_asked or self._wire.said_goodbye or self.target.probe.kind == "TCP":
@@ -258,8 +263,8 @@ class Tether:
             _cancel(self._due)
         if self._attempt is not None:
             return
-        self._close(self._beside)
-        self._beside = None
+        if len(self._besides) >= self._roll.pace.most_beside:
+            self._close(self._besides.pop(0))
         self._dialled_at, self._dialled = self._roll.clock.now(), self._roll.clock.monotonic()
         self._begin(self._dialled_at)
         self._attempt = asyncio.create_task(self._connect())
@@ -304,12 +309,14 @@ class Tether:
             else:
                 self._ask(wire)
         else:
-            self._beside = wire
+            self._besides.append(wire)
             self._ask(wire)
 
     def _adopt(self, wire: Wire) -> None:
         """Make this connection the tether; the one before is closed here, which is no drop."""
-        before, self._wire, self._beside, self._rounds = self._wire, wire, None, self._roll.pace.fresh_every
+        before, self._wire, self._rounds = self._wire, wire, self._roll.pace.fresh_every
+        self._besides = [other for other in self._besides if other is not wire]
+        self._close_besides()
         self._roll.away.discard(self)
         self._close(before)
         if before is None:
@@ -360,11 +367,16 @@ class Tether:
     def _let_go(self) -> None:
         """The open connection is no more."""
         self._close(self._wire)
-        self._close(self._beside)
-        self._wire = self._beside = None
+        self._close_besides()
+        self._wire = None
         self._roll.away.add(self)
         self._refusals_needed = 1
         self.take(None)
+
+    def _close_besides(self) -> None:
+        besides, self._besides = self._besides, []
+        for wire in besides:
+            wire.close()
 
     def _close(self, wire: Wire | None) -> None:
         if wire is not None:
@@ -374,8 +386,8 @@ class Tether:
 
     def lost(self, wire: Wire) -> None:
         """Hear that a connection ended. The open one: try again at once, for that answer is the evidence."""
-        if wire is self._beside:
-            self._beside = None
+        if wire in self._besides:
+            self._besides.remove(wire)
         if wire is not self._wire:
             return
         self._is_expected = wire.said_goodbye
@@ -393,11 +405,10 @@ class Tether:
 
     def answered(self, wire: Wire, body: bytes) -> None:
         """Hear an answer; that of a fresh connection makes it the tether."""
-        if wire is self._beside:
+        if wire in self._besides:
             self._adopt(wire)
         elif wire is self._wire:
-            self._close(self._beside)
-            self._beside = None
+            self._close_besides()
         else:
             return None
         if body == self._said and self.report is not None and self.broken_at is None:
@@ -408,6 +419,7 @@ class Tether:
     def _hear(self, report: Report | None) -> None:
         """Note an answer, with what it says if it says anything."""
         self._roll.known.add(self)
+        self._heard_at = self._roll.clock.now()
         self._end_silence()
         starts = report is not None and report.shards is None
         self.take(report)
@@ -440,17 +452,31 @@ class Tether:
         if self._roll.pulse.was_late() or self._asked_at is None:
             # While we did not run nobody could have been heard; the probe has its time once more by now.
             return
-        self.silent_since = self._asked_at
+        self.silent_since = self._asked_at - self._half_of_a_round(self._asked_at)
         self._roll.silent.add(self)
         self._watch_silence()
         if self._wire is not None and self._attempt is None:
             # At once over another connection, which tells a lost packet or a dead path from a process that hangs.
             self._round()
 
+    def _half_of_a_round(self, asked_at: datetime) -> timedelta:
+        """Return by how much a silence probably began before the probe that showed it: somewhere between that and the answer before."""
+        if self._heard_at is None:
+            return timedelta(0)
+        return min(max(asked_at - self._heard_at, timedelta(0)), self.target.probe.period) / 2
+
+    def _left(self) -> float:
+        """Return the seconds until a silence has lasted as long as the spec allows."""
+        since = self.silent_since or self._roll.clock.now()
+        return self.target.unhealthy_after - (self._roll.clock.now() - since).total_seconds()
+
+    def _has_lasted(self) -> bool:
+        return self._left() <= 0
+
     def _watch_silence(self) -> None:
         if self.silent_since is None:
             return
-        left = self.target.unhealthy_after - (self._roll.clock.now() - self.silent_since).total_seconds()
+        left = self._left()
         if left > 0:
             self._set_alarm(min(left, self.target.unhealthy_after), self._lasting)
         else:
@@ -470,7 +496,7 @@ class Tether:
             self._asked_at = self.silent_since
             self._watch_silence()
         elif self._asked_at is not None:
-            self._asked_at = None
+            self._asked_at = self._heard_at = None
             self._begin(self._roll.clock.now())
 
 
