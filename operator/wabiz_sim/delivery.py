@@ -21,7 +21,13 @@ _LOOK_SECONDS = 0.15
 """While a try is pending, so often it is looked whether the shard has moved to another address."""
 _MOST_REDIRECTS = 2
 
+_MOST_MOVES = 3
+
 Address = tuple[str, int]
+
+
+class _Moved(Exception):  # noqa: N818  says what happened
+    """The shard's Service came to lead elsewhere while a try was under way."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +52,16 @@ class Delivery:
         clock = asyncio.get_running_loop().time
         last_start = clock() + _RETRY_SECONDS
         pause = 0.02
+        moves = 0
         while True:
-            answer = await self._once(message)
+            try:
+                answer = await self._once(message)
+            except _Moved as moved:
+                # Somebody else serves the shard by now: no failure of the message, and nothing to wait for.
+                moves += 1
+                if moves <= _MOST_MOVES:
+                    continue
+                answer = failure(503, NOT_READY, f"{moved}, retry")
             if answer.status != 503 or clock() + pause > last_start:
                 return answer
             await asyncio.sleep(pause)
@@ -62,6 +76,8 @@ class Delivery:
         try:
             address = await self._process.resolve(service, MESSAGING_PORT)
             return await self._walk(address, service, shard, message)
+        except _Moved:
+            raise
         except (*UNREACHABLE, ValueError):
             return failure(503, NOT_READY, f"no Coreapp answers for shard {shard} now, retry")
 
@@ -89,7 +105,7 @@ class Delivery:
                     return attempt.result()
                 if service is not None and await self._moved(service, address):
                     msg = f"{service} moved away from {address[0]}"
-                    raise LookupError(msg)
+                    raise _Moved(msg)
         finally:
             attempt.cancel()
 
