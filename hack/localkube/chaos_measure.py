@@ -21,7 +21,9 @@ from localkube.progress import Report
 
 Obj = dict[str, Any]
 
-APART_S = 0.4
+CALM_S = 1.0
+"""Before a fault messages flow for so long, watched by the fresh observer."""
+APART_S = 0.7
 """From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
 AFTER_S = 0.5
 """The holder that resumed by itself is looked at for so long: the handover may still come."""
@@ -175,6 +177,7 @@ class _Play:
         before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
         ambiguous = await self._ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
+        await asyncio.sleep(CALM_S)
         begun, used = time.monotonic(), stage.hollow_seconds()
         try:
             await self._strike()

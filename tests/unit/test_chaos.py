@@ -124,6 +124,7 @@ def test_the_short_round_plays_a_few_once() -> None:
     got = options("--round", "short")
     assert (got.n, [fault.name for fault in got.faults]) == (1, list(SHORT))
     assert options("--round", "short", "--n", "3").n == 3
+    assert options("--soak", "600").n == 1
 
 
 def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:
