@@ -76,10 +76,11 @@ class Operators:
         self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in manifests()))
         self._plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
 
-    def start(self, name: str, *, server: str | None = None) -> Process:
+    def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
 
-        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given.
+        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given. ``module``: what
+        Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way.
         """
         kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, NAME, self._folder / f"{name}.kubeconfig")
         if server is not None:
@@ -92,7 +93,7 @@ class Operators:
             "POD_NAMESPACE": NAMESPACE,
             **self._env,
         }
-        command = [sys.executable, "-m", "whatsapp_operator"]
+        command = [sys.executable, "-m", module]
         process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
         self.running[name] = process
         return process

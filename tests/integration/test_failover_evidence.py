@@ -149,16 +149,16 @@ async def an_evicted_holder_hands_over_before_it_is_gone(stage: Stage) -> None:
         assert not (await traffic.report()).refusals, "no message was refused"
 
 
-ACTS: dict[str, tuple[dict[str, int], Act]] = {
+ACTS: dict[str, tuple[tuple[int, int], Act]] = {
     act.__name__: (sizes, act)
     for sizes, act in (
-        ({"shards": 2, "spares": 1}, slow_answers_and_lost_probes_move_nothing),
-        ({"shards": 2, "spares": 1}, a_hung_holder_is_replaced_then_ended_and_comes_back_as_a_spare),
-        ({"shards": 1, "spares": 1}, while_paused_failover_goes_on_and_a_resize_is_held),
-        ({"shards": 1, "spares": 2}, of_two_spares_one_hangs_and_the_promise_is_kept_again),
-        ({"shards": 2, "spares": 1}, the_last_spare_goes_then_the_holder),
-        ({"shards": 2, "spares": 1}, of_two_lost_holders_the_lower_shard_gets_the_only_spare),
-        ({"shards": 2, "spares": 1}, an_evicted_holder_hands_over_before_it_is_gone),
+        ((2, 1), slow_answers_and_lost_probes_move_nothing),
+        ((2, 1), a_hung_holder_is_replaced_then_ended_and_comes_back_as_a_spare),
+        ((1, 1), while_paused_failover_goes_on_and_a_resize_is_held),
+        ((1, 2), of_two_spares_one_hangs_and_the_promise_is_kept_again),
+        ((2, 1), the_last_spare_goes_then_the_holder),
+        ((2, 1), of_two_lost_holders_the_lower_shard_gets_the_only_spare),
+        ((2, 1), an_evicted_holder_hands_over_before_it_is_gone),
     )
 }
 
@@ -199,10 +199,10 @@ async def outcomes(theatre: Theatre, request: pytest.FixtureRequest) -> AsyncIte
     chosen = {item.callspec.params.get("act") for item in request.session.items if hasattr(item, "callspec")}
     room = asyncio.Semaphore(AT_ONCE)
 
-    async def play(sizes: dict[str, int], act: Act) -> float:
+    async def play(sizes: tuple[int, int], act: Act) -> float:
         async with a_stage(theatre) as stage:
             async with room:
-                await stage.created(**sizes)
+                await stage.created(shards=sizes[0], spares=sizes[1])
             begun = time.monotonic()
             await act(stage)
             return time.monotonic() - begun
