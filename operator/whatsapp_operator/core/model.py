@@ -254,6 +254,8 @@ class Node:
     """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
     renewed_at: datetime | None = None
     """When this process last saw its Lease renewed, by this process's clock; None: it has no Lease."""
+    presumed: bool = False
+    """That was no renewal: this process began to listen then, and the node has its time to show that it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -191,6 +191,10 @@ def test_not_before_its_node_has_shown_that_it_lives() -> None:
     assert of(hung(node_renewed=7).plan(), Delete) == []
 
 
+def test_that_we_began_to_listen_is_no_sign_of_life() -> None:
+    assert of(hung().with_node(0, presumed=True).plan(), Delete) == []
+
+
 def test_on_a_lost_node_it_is_left() -> None:
     assert of(hung(span=60, node_renewed=61).plan(), Delete) == []
     assert of(hung().with_node(0, ready=None).plan(), Delete) == []
