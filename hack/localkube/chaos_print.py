@@ -40,6 +40,7 @@ def figures(outcome: Outcome, fault: Fault) -> Obj:
         "notes": outcome.notes,
         "took": round(outcome.took, 1),
         "hollow_cpu": round(outcome.cpu, 2),
+        "late": round(outcome.late, 3),
         "samples": outcome.samples,
     }
 
