@@ -56,6 +56,8 @@ class Outcome:
     doubled: int = 0
     refused: list[int] = field(default_factory=lambda: [0, 0])
     """Tries that were no 201: on shards that were struck, on all others."""
+    words: Counter[str] = field(default_factory=Counter)
+    """How they were refused: status or name of the error."""
     violations: list[str] = field(default_factory=list)
     """Laws that were broken, two holders of a shard among them."""
     unsettled: list[str] = field(default_factory=list)
@@ -279,6 +281,7 @@ class _Play:
             self._outcome.sent += one.sent
             self._outcome.lost += one.lost
             self._outcome.doubled += one.doubled
+            self._outcome.words += one.words
             self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
             if one.two_holders:
                 self._outcome.violations.append(

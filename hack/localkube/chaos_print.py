@@ -34,6 +34,7 @@ def figures(outcome: Outcome, fault: Fault) -> Obj:
         "doubled": outcome.doubled,
         "refused_struck": outcome.refused[0],
         "refused_others": outcome.refused[1],
+        "refusals": dict(outcome.words),
         "violations": outcome.violations,
         "unsettled": outcome.unsettled,
         "troubles": outcome.troubles,
