@@ -261,6 +261,7 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
     ]
     books = account(mine, [row("good"), row("twice"), row("twice"), row("a stranger's")], shards=2, struck={0}, two_holders=0)
     assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
 
 
