@@ -451,6 +451,8 @@ class Observed:
     nodes: Mapping[str, Node] | None = None
     """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
     silence: Silence = Silence()
+    committed: tuple[Route, ...] = ()
+    """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)

@@ -208,7 +208,9 @@ class Hands:
     async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
         now, began = self._clock.now(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
-        await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        service = await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        if (route := manifests.route_of(service, look.want.uid)) is not None:
+            memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)
         took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))

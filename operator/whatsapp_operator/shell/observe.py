@@ -369,6 +369,8 @@ class Memory:
     slow: Slow | None = None
     since: dict[str, datetime] = field(default_factory=dict)
     handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
+    committed: dict[str, Route] = field(default_factory=dict)
+    """By epoch: handovers of this process that no report tells of yet."""
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: str | None = None
@@ -469,6 +471,7 @@ class Observer:
             account_is_new=_is_new(self._clients.seen(key), memory),
             nodes=self._nodes(),
             silence=silence,
+            committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )

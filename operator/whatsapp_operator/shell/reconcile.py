@@ -169,7 +169,10 @@ class Reconciler:
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
         memory, now = cluster.memory, look.see.now
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
-        epochs = {route.epoch for route in look.see.routes}
+        reported = {entry.get("epoch") for entry in look.see.status.get("recentHandovers") or ()}
+        unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
+        memory.committed = dict(unreported[-status.HANDOVERS_KEPT :])
+        epochs = {route.epoch for route in look.see.routes} | memory.committed.keys()
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at
         call = look.see.client.call
