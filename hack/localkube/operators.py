@@ -59,6 +59,13 @@ def manifests() -> list[dict[str, Any]]:
     ]
 
 
+def await_crd(plane: ControlPlane) -> None:
+    """Wait until the API server serves the CRD that was just applied. LocalKubeError after 30 s."""
+    # For its first tenth of a second a CRD has `conditions: null`, over which `kubectl wait` stumbles ("accessor error").
+    for condition in ("jsonpath={.status.acceptedNames.kind}=WhatsAppCluster", "condition=Established"):
+        plane.kubectl("wait", f"--for={condition}", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+
+
 class Operators:
     """Replicas of the operator as processes beside a local control plane."""
 
@@ -74,7 +81,7 @@ class Operators:
         """Apply CRD and rights, and wait until the API server serves the CRD."""
         self._folder.mkdir(parents=True, exist_ok=True)
         self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in manifests()))
-        self._plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+        await_crd(self._plane)
 
     def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
