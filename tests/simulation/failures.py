@@ -179,7 +179,7 @@ class FailureLaws:
         return node is not None and not node["spec"].get("taints") and not recent
 
     def judge_end(self, change: Change, *, is_holder: bool) -> None:
-        """Judge the deletion of a pod by an operator: it hung, its shard is held by another or it hung for twice the time, its node lives."""
+        """Judge the deletion of a pod by an operator: it hung, for twice the time if it still held its shard, and its node lives."""
         look, pod = self._look_of(change), change.before or {}
         if look is None or self.lenient():
             return
