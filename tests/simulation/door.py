@@ -15,6 +15,7 @@ from whatsapp_operator.shell.kube import LEASE, Fence, Kind, KubeError, LeaseToo
 from .apiserver import ApiServer, Change
 
 T = TypeVar("T")
+Objects = list[Obj]
 
 READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
 
@@ -165,7 +166,7 @@ class SimKube:
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
 
-    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
         return await self._read(
             f"list {kind.kind}", lambda _: (self._server.list(kind, namespace), str(self._server.revision)), may_be_stale=False
         )

@@ -123,6 +123,8 @@ class SimDesk(Desk):
         if self.operator.dead:
             raise asyncio.CancelledError
         sent_at = around.loop.time()
+        if send_by is not None and self._clock.monotonic() > send_by:
+            raise ApiError(f"{what}: too late", sent=False)
         if (method, path) == ("POST", "/v1/account/shards"):
             return await self._answer_set_shards(what, body or {}, timeout)
         await asyncio.sleep(0.002 + rng.random() * 0.02)

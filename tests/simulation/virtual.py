@@ -109,10 +109,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def take_timers(self, process: Process) -> list[asyncio.TimerHandle]:
         """Stop a process: take what it waits for out of the time that passes."""
-        taken = [timer for timer in self._scheduled if timer._context.get(PROCESS) is process]
+        taken = [timer for timer in self._scheduled if timer._context.get(PROCESS) is process]  # type: ignore[attr-defined]
         for timer in taken:
-            timer._scheduled = False
-        self._scheduled[:] = [timer for timer in self._scheduled if timer._scheduled]
+            timer._scheduled = False  # type: ignore[attr-defined]
+        self._scheduled[:] = [timer for timer in self._scheduled if timer._scheduled]  # type: ignore[attr-defined]
         heapq.heapify(self._scheduled)
         self._stopped.add(process)
         return taken
@@ -123,13 +123,13 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._ready.extend(handles)
         for timer in timers:
             if not timer.cancelled():
-                timer._scheduled = True
+                timer._scheduled = True  # type: ignore[attr-defined]
                 heapq.heappush(self._scheduled, timer)
 
     def _run_once(self) -> None:
         for _ in range(len(self._ready) if self._stopped else 0):
             handle = self._ready.popleft()
-            process = handle._context.get(PROCESS)
+            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
             if process is not None and process.is_stopped:
                 process.put_off(handle)
             else:
