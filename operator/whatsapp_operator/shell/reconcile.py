@@ -197,6 +197,7 @@ class Reconciler:
                 look, {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
             ):
                 cluster.memory.anchored_for = None
+                cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
                 await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True
