@@ -264,7 +264,8 @@ class Laws:
         ):
             return
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
-        if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
+        span = datetime.fromisoformat(entry["deadline"]) - datetime.fromisoformat(entry["startedAt"]) if entry else SKEW
+        if entry and self.now() > self._noted_at(entry) + (span - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
         if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
             return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
@@ -326,17 +327,15 @@ class Laws:
             targets.append(self._unknown.to)
         # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
         if entry and (
-            (
-                entry["answer"] in {"None", "Unknown"}
-                and self._wall() <= datetime.fromisoformat(entry["startedAt"]) + self.settles_after - SKEW
-            )
+            (entry["answer"] in {"None", "Unknown"} and self.now() <= self._noted_at(entry) + (self.settles_after - SKEW).total_seconds())
             or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
         ):
             targets.append(int(entry["to"]))
         return [*targets, 0]
 
-    def _wall(self) -> datetime:
-        return START + timedelta(seconds=self.now())
+    def _noted_at(self, entry: Mapping[str, Any]) -> float:
+        """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
+        return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
 
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:

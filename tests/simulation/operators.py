@@ -242,7 +242,7 @@ class Operator:
         self.cut_off: frozenset[str] = frozenset()
         """Nodes that this process cannot speak to."""
         self._due: dict[Kind, float] = {}
-        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5))
+        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5) * 7200)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []
         self.election = Election(

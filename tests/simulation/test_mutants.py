@@ -16,6 +16,7 @@ from whatsapp_operator.core.model import Answer, Delete, Epoch, Evidence, Observ
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import SERVICE, WAC, Conflict, NotFound
+from whatsapp_operator.shell.observe import Observer
 from whatsapp_operator.shell.reconcile import Reconciler
 
 from .client import Fate
@@ -163,6 +164,10 @@ def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
         return replace(judged, operation=None) if unknown else judged
 
     patch.setattr(operation, "judge", hasty)
+
+
+def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Observer, "_own_time", lambda _, operation, __: operation)
 
 
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -374,6 +379,7 @@ MUTANTS = (
     Mutant("send however late", send_however_late, ("law 5",), slow_logins),
     Mutant("POST again after no answer", post_again_after_no_answer, ("law 6",), unheard_answers),
     Mutant("settled too early", settled_too_early, ("law 6", "law 4"), unheard_answers),
+    Mutant("anybody's clock is believed", anybodys_clock_is_believed, ("law 6", "law 4", "not within"), elected),
     Mutant("any certificate will do", any_certificate_will_do, ("law 8",), certificates),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, ("law 9",), resizes),
     Mutant("a report on every look", a_report_on_every_look, ("law 11",), resizes),
