@@ -280,9 +280,7 @@ class ScaleBench:
         self.found.lost += books.lost
         self.found.doubled += books.doubled
         resumed = 0.0 if deletes else RESUMES_S
-        took = first_taken(
-            books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid, resumed_after=resumed
-        )
+        took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid, resumed_after=resumed)
         if took is None:
             self.found.missing.append(f"shard {shard} of {cluster}")
         return took

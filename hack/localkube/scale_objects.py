@@ -126,7 +126,8 @@ def running(pod: Obj, *, ip: str, now: datetime) -> Obj:
         "podIPs": [{"ip": ip}],
         "startTime": at,
         "conditions": [
-            {"type": kind, "status": "True", "lastTransitionTime": at} for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+            {"type": kind, "status": "True", "lastTransitionTime": at}
+            for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
         ],
         "containerStatuses": [
             {

@@ -10,9 +10,10 @@ import sys
 import time
 from collections.abc import Awaitable, Callable, Iterable
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any
 
-from localkube import processes, scale_objects
+from localkube import kubeconfig, processes, scale_objects
 from localkube.demo_stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.hollow_addresses import Addresses
@@ -21,6 +22,7 @@ from localkube.hollow_nodes import HollowNode
 from localkube.operators import REPOSITORY
 from localkube.processes import Process, Spawner
 from localkube.progress import Report
+from localkube.scale_calls import Calls
 from localkube.scale_objects import COLLECTIONS, COREAPPS, NAMESPACE, SHARDS, WEBAPPS, path_of
 
 Obj = dict[str, Any]
@@ -29,7 +31,9 @@ AT_A_TIME = 12
 PODS_S = 600.0
 LISTEN_S = 60.0
 ACCOUNT_S = 30.0
-PAGE = 200
+PAGE = 500
+LOOK_S = 3.0
+"""Between two looks whether the controllers are done: each costs a list of all pods."""
 TAINT = {"key": "multiconnect.dev/scale-bench", "value": "nobody-runs-pods", "effect": "NoSchedule"}
 
 
@@ -38,7 +42,8 @@ class Crowd:
 
     def __init__(self, stage: Stage, kube: Kube, *, clusters: int, report: Report) -> None:
         """Prepare; ``clusters``: how many."""
-        self._stage, self._kube, self._report = stage, kube, report
+        self._stage, self._nodes, self._report = stage, kube, report
+        self._kube = Calls(kubeconfig.read(stage.plane.admin_kubeconfig))
         self._names = [f"s{number:04}" for number in range(clusters)]
         self._addresses = Addresses(str(stage.folder / "scale"))
         self._spawner = Spawner(leashed=True)
@@ -51,6 +56,11 @@ class Crowd:
 
     async def fill(self) -> None:
         """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
+        async with self._kube:
+            await self._fill()
+        await asyncio.to_thread(self._start_answers)
+
+    async def _fill(self) -> None:
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         await self._until(self._may_create_pods, ACCOUNT_S, f"the ServiceAccount of namespace {NAMESPACE}")
@@ -61,8 +71,6 @@ class Crowd:
         await self._until(lambda: self._find_pods(pods), PODS_S, "the pods of all clusters")
         await self._each(self._names, lambda name: self._bring_up(name, pods[name]))
         self._report(f"{len(self._names)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
-        await asyncio.to_thread(self._start_answers)
-        self._report(f"{len(self._names)} clusters are there after {time.monotonic() - begun:.0f} s")
 
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
@@ -89,16 +97,16 @@ class Crowd:
             if time.monotonic() > deadline:
                 msg = f"waited {seconds:g} s in vain for {what}"
                 raise LocalKubeError(msg)
-            await asyncio.sleep(0.2)
+            await asyncio.sleep(LOOK_S)
 
     async def _may_create_pods(self) -> bool:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
 
     async def _register_nodes(self) -> None:
         for number in range(scale_objects.NODES):
-            node = HollowNode(self._kube, scale_objects.node_name(number), self._addresses.node(number), zone=f"zone-{number % 3}")
+            node = HollowNode(self._nodes, scale_objects.node_name(number), self._addresses.node(number), zone=f"zone-{number % 3}")
             await node.register()
-            await self._kube.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind="merge-patch+json")
+            await self._nodes.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind="merge-patch+json")
             self._plan["nodes"].append({"name": node.name, "address": node.address, "zone": node.zone})
 
     async def _create_parts(self, name: str) -> None:
@@ -131,17 +139,17 @@ class Crowd:
             component = scale_objects.component_of(pod)
             ordinal = scale_objects.ordinal_of(pod) if component == "coreapp" else number
             await self._kube.post(f"{path}/binding", scale_objects.binding(pod["metadata"]["name"], scale_objects.node_name(ordinal)))
-            await self._kube.patch(f"{path}/status", scale_objects.running(pod, ip=ip, now=now))
+            await self._kube.patch(f"{path}/status", scale_objects.running(pod, ip=ip, now=now), kind="strategic-merge-patch+json")
             if component == "webapp":
                 webapps.append(ip)
             if component == "coreapp":
                 self._plan["coreapps"][ip] = _report_of(pod, ordinal)
                 if ordinal < SHARDS:
                     labels = {"metadata": {"labels": scale_objects.holder_labels(ordinal)}}
-                    await self._kube.patch(path, labels, kind="merge-patch+json")
+                    await self._kube.patch(path, labels)
                     await self._kube.post(COLLECTIONS["Service"], scale_objects.shard_service(want, ordinal, pod, now=now))
         status = {"status": {"settledShards": SHARDS}}
-        await self._kube.patch(f"{path_of('WhatsAppCluster', name)}/status", status, kind="merge-patch+json")
+        await self._kube.patch(f"{path_of('WhatsAppCluster', name)}/status", status)
         secret = self._secrets[name]
         self._plan["webapps"].append({"addresses": webapps, "certificate": secret["tls.crt"], "key": secret["tls.key"], "shards": SHARDS})
 
@@ -151,8 +159,8 @@ class Crowd:
         plan, ready = folder / "plan.json", folder / "ready"
         plan.touch(mode=0o600)
         plan.write_text(json.dumps(self._plan), encoding="utf-8")
-        kubeconfig = self._stage.plane.admin_kubeconfig
-        argv = [sys.executable, "-m", "localkube.scale_answers", "--kubeconfig", kubeconfig, "--plan", plan, "--ready", ready]
+        access = self._stage.plane.admin_kubeconfig
+        argv: list[str | Path] = [sys.executable, "-m", "localkube.scale_answers", "--kubeconfig", access, "--plan", plan, "--ready", ready]
         env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'hack'}{os.pathsep}{REPOSITORY / 'operator'}"}
         self._answers = self._spawner.start("answers", argv, folder=folder, log=folder / "answers.log", env=env)
         deadline = time.monotonic() + LISTEN_S

@@ -87,8 +87,8 @@ class Operator:
             metrics=self._metrics,
         )
 
-    def _wake(self, key: Key) -> None:
-        self._reconciler.wake(key)
+    def _wake(self, key: Key, *, presses: bool = True) -> None:
+        self._reconciler.wake(key, presses=presses)
 
     def _node_changed(self, node: str) -> None:
         for key in self._roster.clusters_on(node):

@@ -119,8 +119,8 @@ class Hands:
             case Tell():
                 memory.untold |= not await self._coreapps.tell(action)
                 return False
-            case Ask():
-                self._clients.ask(look.want.key, look.access)
+            case Ask(quiet=quiet):
+                self._clients.ask(look.want.key, look.access, quiet=quiet)
                 return False
             case Say():
                 await self.say(look, action)

@@ -310,7 +310,7 @@ class LightKube:
         within = _within(kind, namespace)
         try:
             async with _explained(call, self._limits.read):
-                return dict(await self._api.get(_resource(kind), name, **within))
+                return _lean(dict(await self._api.get(_resource(kind), name, **within)))
         except NotFound as e:
             if e.reason == OBJECT_MISSING:
                 return None
@@ -329,7 +329,7 @@ class LightKube:
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            return [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+            return [_lean(head | item) async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
 
     async def watch(
         self,
@@ -545,6 +545,12 @@ def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: b
     else:
         error = Refused
     return error(f"{call}: {code} {reason}".rstrip() + f": {said[:300]}", code=code, reason=reason)
+
+
+def _lean(obj: Obj) -> Obj:
+    """Leave out who manages which field: half of an object's size, and nobody here reads it."""
+    obj["metadata"].pop("managedFields", None)
+    return obj
 
 
 def _heard(call: _Call, event: Obj) -> tuple[str, Obj]:
