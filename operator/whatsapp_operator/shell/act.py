@@ -30,6 +30,7 @@ from whatsapp_operator.core.model import (
     GenerateSecret,
     Handover,
     HandoverTimes,
+    Key,
     Relabel,
     Say,
     Scale,
@@ -45,7 +46,7 @@ from .kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Refused, T
 from .metrics import Metrics, Phase
 from .observe import Look, Memory
 from .probe import Coreapps
-from .wabiz import Clients
+from .wabiz import Access, Clients
 
 log = logging.getLogger(__name__)
 
@@ -276,6 +277,12 @@ class Hands:
     async def tell_story(self, look: Look, events: Iterable[Say]) -> None:
         """Write the Events of a report."""
         await asyncio.gather(*(self._say_quietly(look, event) for event in events))
+
+    # --- the questions ---------------------------------------------------------------------------------------------
+
+    def ask_again(self, key: Key, access: Access) -> None:
+        """Ask for the number of shards without a look: what was seen still holds, as far as events tell."""
+        self._clients.ask(key, access, quiet=True)
 
     # --- the call ---------------------------------------------------------------------------------------------------
 

@@ -210,6 +210,10 @@ class Kube(Protocol):
 # ------------------------------------------------------------------------------------------------------------- the door
 
 
+KEPT = 30
+"""Connections that are kept although nobody uses them: a failover uses no more."""
+
+
 @dataclass(frozen=True, slots=True)
 class CallLimits:
     """How long one call may take, seconds."""
@@ -250,7 +254,8 @@ class LightKube:
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
                 trust_env=False,
-                limits=httpx2.Limits(max_connections=100, max_keepalive_connections=100, keepalive_expiry=None),
+                # The library looks at each kept connection twice for each call; a hundred of them cost more than all else.
+                limits=httpx2.Limits(max_connections=100, max_keepalive_connections=KEPT, keepalive_expiry=None),
                 socket_options=socket_options(),
             )
         )

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import rules, status
-from whatsapp_operator.core.model import Key, Plan, Say, SetShards
+from whatsapp_operator.core.model import Key, Plan, Say, SetShards, State
 
 from . import kube as door
 from .act import Hands, Outcome
@@ -21,6 +20,7 @@ from .leader import Leadership
 from .metrics import Metrics
 from .observe import SLOW_FOR, Look, Memory, Observer, SpecError
 from .turns import Turns
+from .wabiz import Access
 
 log = logging.getLogger(__name__)
 
@@ -29,6 +29,10 @@ MOST_ROUNDS = 12
 SOON = timedelta(milliseconds=500)
 """Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+QUIET_LOOKS = 10.0
+"""Looks a second, of all clusters together, at those to which nothing happens: with many of them each rests longer than `Tuning.rest`."""
+ASK_AGAIN = 30.0
+"""Seconds between two questions then (`Tuning.ask_steady`)."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
 
@@ -42,6 +46,8 @@ class Cluster:
     presses: bool = False
     """It was woken by something that a failover may depend on."""
     memory: Memory = field(default_factory=Memory)
+    quiet: Access | None = field(default=None, repr=False)
+    """How to ask the client again while nothing happens; None: something is under way."""
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
     counted: str = ""
@@ -164,17 +170,23 @@ class Reconciler:
             await self._rest(cluster, rest.total_seconds())
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
-        """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile."""
+        """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
+
+        Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
+        """
+        more = len(self._clusters) / QUIET_LOOKS - seconds
         if seconds > SLOW_FOR:
-            seconds -= SLOW_FOR
-            with suppress(TimeoutError):
-                async with asyncio.timeout(SLOW_FOR):
-                    await cluster.woken.wait()
+            if await _woken_within(cluster, SLOW_FOR):
                 return
             cluster.memory.slow = None
-        with suppress(TimeoutError):
-            async with asyncio.timeout(seconds):
-                await cluster.woken.wait()
+            seconds -= SLOW_FOR
+        if await _woken_within(cluster, seconds) or cluster.quiet is None:
+            return
+        while more > 0:
+            self._hands.ask_again(cluster.key, cluster.quiet)
+            if await _woken_within(cluster, min(more, ASK_AGAIN)):
+                return
+            more -= ASK_AGAIN
 
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
         """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
@@ -193,6 +205,8 @@ class Reconciler:
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             if moving and rounds_left:
                 continue
+            quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
+            cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
             silent = look.want.deleting or not plan.is_speakable
             if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
@@ -273,6 +287,14 @@ class Reconciler:
                 cluster.told.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
+
+
+async def _woken_within(cluster: Cluster, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await cluster.woken.wait()
+    except TimeoutError:
+        return False
 
 
 def _complain(key: Key, error: BaseException) -> BaseException:
