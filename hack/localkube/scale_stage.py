@@ -56,15 +56,22 @@ class Crowd:
 
     async def fill(self) -> None:
         """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
-        async with self._kube:
-            await self._fill()
-        await asyncio.to_thread(self._start_answers)
+        alive: list[asyncio.Task[None]] = []
+        try:
+            async with self._kube:
+                await self._fill(alive)
+            await asyncio.to_thread(self._start_answers)
+        finally:
+            for task in alive:
+                task.cancel()
+            await asyncio.gather(*alive, return_exceptions=True)
 
-    async def _fill(self) -> None:
+    async def _fill(self, alive: list[asyncio.Task[None]]) -> None:
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         await self._until(self._may_create_pods, ACCOUNT_S, f"the ServiceAccount of namespace {NAMESPACE}")
-        await self._register_nodes()
+        # A node without a heartbeat is given up after 40 s, and the pods on it with it.
+        alive += [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
         await self._each(self._names, self._create_parts)
         self._report(f"{len(self._names)} clusters: objects after {time.monotonic() - begun:.0f} s")
         pods: dict[str, list[Obj]] = {}
@@ -102,12 +109,15 @@ class Crowd:
     async def _may_create_pods(self) -> bool:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
 
-    async def _register_nodes(self) -> None:
+    async def _register_nodes(self) -> list[HollowNode]:
+        nodes: list[HollowNode] = []
         for number in range(scale_objects.NODES):
             node = HollowNode(self._nodes, scale_objects.node_name(number), self._addresses.node(number), zone=f"zone-{number % 3}")
             await node.register()
             await self._nodes.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind="merge-patch+json")
             self._plan["nodes"].append({"name": node.name, "address": node.address, "zone": node.zone})
+            nodes.append(node)
+        return nodes
 
     async def _create_parts(self, name: str) -> None:
         stored = await self._kube.post(COLLECTIONS["WhatsAppCluster"], scale_objects.cluster(name))

@@ -31,7 +31,7 @@ class Ears:
 async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, presses: bool) -> None:
     ears = Ears()
     found = handlers.registry(ears.wake, lambda: kopf.ConnectionInfo(server="https://localhost"), ears)
-    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]  # noqa: SLF001
+    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     for handle in told:
         await handle(namespace="default", name="acme", labels=LABELS, event={"type": kind, "object": {}})
     assert len(told) == 4

@@ -51,7 +51,7 @@ def reconciler(doors: Doors) -> Reconciler:
 async def lead_until_looked(loop: Reconciler, doors: Doors, count: int) -> None:
     work = asyncio.create_task(loop.run(LEADS))
     async with asyncio.timeout(5):
-        while len(doors.looked) < count:  # noqa: ASYNC110  nothing tells
+        while len(doors.looked) < count:
             await asyncio.sleep(0.001)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
@@ -82,7 +82,7 @@ async def test_of_very_many_clusters_a_quiet_one_is_asked_without_a_look(monkeyp
     cluster = Cluster(Key("default", "c0"), quiet=ACCESS)
     monkeypatch.setattr(reconcile, "ASK_AGAIN", 0.01)
     monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(2)})
-    await loop._rest(cluster, 0.1)  # noqa: SLF001
+    await loop._rest(cluster, 0.1)
     assert len(doors.asked) in range(3, 12)
 
 
@@ -94,5 +94,5 @@ async def test_few_clusters_and_busy_ones_rest_no_longer_than_planned(monkeypatc
     count = 1 if few_or_busy == "few" else 1000
     monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(count)})
     async with asyncio.timeout(1):
-        await loop._rest(cluster, 0.1)  # noqa: SLF001
+        await loop._rest(cluster, 0.1)
     assert doors.asked == []

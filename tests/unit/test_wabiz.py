@@ -609,7 +609,7 @@ async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_con
     await talk.desk.ask(talk.access, quiet=True)
     assert talk.desk.client.asked_at == talk.clock.now()
     assert talk.woken == woken
-    assert talk.desk._http is None  # noqa: SLF001
+    assert talk.desk._http is None
     await talk.ask()
     assert talk.woken == woken
 

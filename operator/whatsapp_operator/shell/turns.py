@@ -7,9 +7,9 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-AT_A_TIME = 6
+AT_A_TIME = 10
 """Looks under way at most: each makes up to ten calls, and the door to Kubernetes has a hundred connections."""
-AT_LEISURE = 3
+AT_LEISURE = 7
 """Of them, those for which nothing presses: there is always room for a failover."""
 
 
