@@ -5,7 +5,7 @@ from typing import Any
 import kopf
 import pytest
 
-from whatsapp_operator.core.model import Key
+from whatsapp_operator.core.model import Key, Obj
 from whatsapp_operator.shell import handlers
 
 LABELS = {"multiconnect.dev/cluster": "acme"}
@@ -20,11 +20,11 @@ class Ears:
     def wake(self, key: Key, *, presses: bool = True) -> None:
         self.woken.append((key, presses))
 
-    def saw_cluster(self, obj: dict[str, Any], *, gone: bool) -> None: ...
+    def saw_cluster(self, obj: Obj, *, gone: bool) -> None: ...
 
-    def saw_pod(self, obj: dict[str, Any], *, gone: bool) -> None: ...
+    def saw_pod(self, obj: Obj, *, gone: bool) -> None: ...
 
-    def saw_service(self, obj: dict[str, Any], *, gone: bool) -> None: ...
+    def saw_service(self, obj: Obj, *, gone: bool) -> None: ...
 
 
 @pytest.mark.parametrize(("kind", "presses"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
