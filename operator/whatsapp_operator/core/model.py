@@ -578,6 +578,9 @@ class Tell:
 class Ask:
     """Log in if needed and ask for the number of shards; the answer arrives later and wakes the loop."""
 
+    quiet: bool = False
+    """Nothing waits for the answer: one that says what is known wakes nobody."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SetShards:
