@@ -110,6 +110,8 @@ def test_an_old_holder_that_is_back_is_told_to_stand_by() -> None:
         world.cluster.park.restore(old.node.name)
         await world.until(lambda: old.coreapp is not None and old.coreapp.told is None, within=10, what="told")
         assert is_there(world, old)
+        # Status may still tell of the time before.
+        await world.pause(5.0)
         await world.until_done()
         await world.stays_silent(120.0)
 
@@ -120,6 +122,8 @@ def test_a_deleted_node_is_certain() -> None:
     async def story(world: World) -> None:
         await started(world)
         old = holder(world, 0)
+        if all(machine.node is old.node for machine in world.coreapps() if machine.name[1] not in {old.name[1], holder(world, 1).name[1]}):
+            return  # with the only spare gone too there is nobody to take over
         world.cluster.park.lose(old.node.name, power=True)
         world.cluster.park.delete(old.node.name)
         await world.until(lambda: world.holder(0) is not old, within=1.0, what="handed over")
