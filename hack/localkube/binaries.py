@@ -1,4 +1,4 @@
-"""Where the programs of the control plane and of the charts come from, in order: KUBEBUILDER_ASSETS, the user's cache, official releases, building with Go."""
+"""Where programs come from, in order: KUBEBUILDER_ASSETS, the user's cache, official releases, building with Go."""
 
 from __future__ import annotations
 
@@ -90,17 +90,13 @@ class _Maker:
     def make(self, programs: Sequence[Program]) -> None:
         """Make each of ``programs``, saying first what is wrong with those that were there but not usable."""
         total = sum(program.build_seconds for program in programs)
-        begun = Step(
-            f"programs into {self._cache.folder}", number=0, of=len(programs), expected_s=None, report=quiet, terminal=None
-        )
+        begun = Step(f"programs into {self._cache.folder}", number=0, of=len(programs), expected_s=None, report=quiet, terminal=None)
         for number, program in enumerate(programs, 1):
             fault = self._cache.fault(program)
             if fault and not self._cache.missing(program):
                 self._report(f"{self._cache.path(program)} {fault}; making it again")
             if number == 1:
-                self._report(
-                    f"programs are made once, in {self._cache.folder} (built from source: about {clock(total)})"
-                )
+                self._report(f"programs are made once, in {self._cache.folder} (built from source: about {clock(total)})")
             self._make(program, number, len(programs))
         self._report(f"{len(programs)} programs ready after {clock(begun.seconds)}")
 
