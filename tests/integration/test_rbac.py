@@ -1,0 +1,278 @@
+"""The rights that the chart grants are those that the operator uses, both ways: a small life's requests as the API server notes them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.binaries import Binaries, provide
+from localkube.charts import CLUSTER, OPERATOR, Helm
+from localkube.controlplane import ControlPlane, Write
+from localkube.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
+from localkube.versions import chart_programs
+
+from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage, is_ready
+
+pytestmark = pytest.mark.integration
+
+Obj = dict[str, Any]
+Right = tuple[str, str, str, str]
+"""Where (everywhere, or the namespace of a Role), API group, resource with subresource, verb."""
+
+EVERYWHERE = "everywhere"
+RARE: dict[tuple[str, str, str], str] = {
+    (
+        "",
+        "pods",
+        "get",
+    ): "a holder that a Service names and the list of pods lacks is asked for by name; whether a look meets that is chance",
+}
+"""Rights (group, resource, verb) that a small life need not use, each with the reason why it is granted all the same."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the chart renders for one release, but for its pods: the operator runs as processes here."""
+
+    release: str
+    namespace: str
+    objects: list[Obj]
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{self.namespace}:{self.release}"
+
+    def granted(self) -> set[Right]:
+        rights = set()
+        for role in self.objects:
+            if role["kind"] in {"Role", "ClusterRole"} and not role["metadata"]["name"].endswith(("-view", "-edit")):
+                where = role["metadata"].get("namespace", EVERYWHERE)
+                rights |= {
+                    (where, group, resource, verb)
+                    for rule in role["rules"]
+                    for group in rule["apiGroups"]
+                    for resource in rule["resources"]
+                    for verb in rule["verbs"]
+                }
+        return rights
+
+    def used(self, requests: list[Write], *roles: str) -> set[Right]:
+        """What was asked for and not refused; ``roles`` are the namespaces that have a Role."""
+        return {
+            (
+                one.namespace if one.namespace in roles else EVERYWHERE,
+                one.group,
+                "/".join(filter(None, (one.resource, one.subresource))),
+                one.verb,
+            )
+            for one in requests
+            if one.user == self.user and one.resource and one.code not in {401, 403}
+        }
+
+
+def installation(folder: Path, release: str, namespace: str, **values: Any) -> Installation:
+    helm = Helm(provide(os.environ, programs=chart_programs())["helm"], folder)
+    text = helm.run(
+        "template",
+        release,
+        str(REPOSITORY / "charts" / OPERATOR),
+        "-n",
+        namespace,
+        values=yaml.safe_dump({"fullnameOverride": release, **values}),
+    )
+    kinds = {"CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+    objects = [obj for obj in yaml.safe_load_all(text) if obj and obj["kind"] in kinds]
+    return Installation(release, namespace, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *objects])
+
+
+@dataclass(frozen=True)
+class House:
+    """A theatre whose API server notes every request of an operator, reads too."""
+
+    theatre: Theatre
+    installation: Installation
+    port: int
+
+
+@pytest.fixture(scope="module")
+def house(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("rbac")
+    policy = folder / "policy.yaml"
+    everything = {"level": "Metadata", "userGroups": ["system:serviceaccounts:" + NAMESPACE, "system:serviceaccounts:narrow-system"]}
+    rules = [everything, {"level": "None"}]
+    policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}))
+    plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True, apiserver_args=[f"--audit-policy-file={policy}"])
+    chart = installation(folder, "whatsapp-operator", NAMESPACE)
+    port = free_port()
+    theatre = Theatre(
+        plane, folder, replicas=("op-a",), env={"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}, objects=chart.objects
+    )
+    try:
+        theatre.start()
+        yield House(theatre, chart, port)
+    finally:
+        theatre.close()
+        plane.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+async def small_life(stage: Stage) -> None:
+    """Create, grow, fail over by every way, switch over, mend, shrink, delete."""
+    storage = {"type": "Simulator", "simulator": {"restartSeconds": 1, "storage": {"size": "1Gi"}}}
+    await stage.created(shards=1, spares=1, client=storage)
+    await stage.patch(shards=2, webapp={"replicas": 3})
+    await stage.at_rest()
+
+    async def forced(pod: str) -> None:
+        await stage.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+    for deed in (stage.delete_pod, forced, stage.kill):
+        before = len(stage.seen.commits)
+        await deed(stage.holder(0))
+        await stage.commit(0, before)
+        await stage.at_rest()
+    before, old = len(stage.seen.commits), stage.holder(1)
+    hung = stage.uid(old)
+    async with stage.control() as control:
+        await control.hang(stage.namespace, old)
+    await stage.commit(1, before)
+    await stage.until(lambda _: stage.uid(old) != hung, "the pod that hung is another one")
+    await stage.at_rest()
+
+    before = len(stage.seen.commits)
+    await stage.annotate(SWITCHOVER, "0")
+    await stage.commit(0, before)
+    await stage.until(lambda _: SWITCHOVER not in stage.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
+
+    # what somebody else bends is bent back
+    for kind, name, patch in (
+        ("service", "acme-webapp", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
+        ("networkpolicy", "acme", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
+        ("pvc", "acme-simulator", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
+    ):
+        await stage.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
+    await stage.patch(shards=1, spares=2)
+    await stage.at_rest()
+
+
+async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House) -> None:
+    theatre, chart = house.theatre, house.installation
+    async with a_stage(theatre) as stage:
+        await small_life(stage)
+        await asyncio.to_thread(the_test_pods_would_pass, house, stage)
+        await stage.kubectl("delete", "whatsappcluster", "acme")
+        await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
+
+    requests = theatre.plane.writes()
+    assert not [one for one in requests if one.user == chart.user and one.code in {401, 403}]
+    granted, used = chart.granted(), chart.used(requests, NAMESPACE, NODE_LEASES)
+    assert not used - granted, "used, though not granted by the chart (but by something else, or it would have been refused)"
+    idle = {right[1:] for right in granted - used}
+    assert not idle - set(RARE), "granted, but never used"
+
+
+def the_test_pods_would_pass(house: House, stage: Stage) -> None:
+    """What `helm test` runs in its pods, run here against the same operators and the same Webapps."""
+    files = REPOSITORY / "charts"
+    answers = run(files / OPERATOR / "files" / "answers.py", OPERATORS=f"127.0.0.1:{house.port}")
+    assert (answers.returncode, answers.stdout) == (0, "all operators answer and one leads\n"), answers.stderr
+
+    secrets = {name: secret(stage, name) for name in ("acme-admin", "acme-webapp-tls")}
+    webapp = next(pod for pod in stage.pods("webapp") if is_ready(pod))["status"]["podIP"]
+    env = {
+        "WEBAPP": f"{webapp}:8443",
+        "SERVER_NAME": f"acme-webapp.{stage.namespace}.svc",
+        "VERIFICATION": "Full",
+        "AUTHORITY": secrets["acme-webapp-tls"]["ca.crt"],
+        "ADMIN_USERNAME": secrets["acme-admin"]["username"],
+        "ADMIN_PASSWORD": secrets["acme-admin"]["password"],
+    }
+    message = run(files / CLUSTER / "files" / "message.py", **env)
+    assert (message.returncode, message.stdout) == (0, f"{webapp} took a message\n"), message.stderr
+
+
+def secret(stage: Stage, name: str) -> dict[str, str]:
+    data = json.loads(stage.plane.kubectl("-n", stage.namespace, "get", "secret", name, "-o", "json"))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def run(script: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Path) -> None:
+    """Create, fail over and delete with Roles only, while nothing outside of its namespaces is touched."""
+    theatre, plane, watched = house.theatre, house.theatre.plane, "narrow"
+    theatre.end_replicas()
+    plane.kubectl("create", "namespace", watched)
+    chart = installation(tmp_path, "narrow-operator", "narrow-system", scope="Namespace", watchNamespaces=[watched])
+    assert not [obj for obj in chart.objects if obj["kind"].startswith("Cluster")]
+    env = {"WATCH_NAMESPACES": watched, "LEASE_NAME": "narrow-operator"}
+    operators = Operators(
+        plane, tmp_path / "operators", env=env, namespace="narrow-system", account="narrow-operator", objects=chart.objects
+    )
+    operators.install()
+    process = operators.start("narrow-a")
+
+    def kubectl(*args: str, input: str | None = None) -> str:  # noqa: A002 - subprocess calls it so
+        return plane.kubectl("-n", watched, *args, input=input)
+
+    def holder() -> str:
+        notes = json.loads(kubectl("get", "service", "acme-shard-0", "-o", "json"))["metadata"].get("annotations", {})
+        return str(notes.get("multiconnect.dev/holder", ""))
+
+    try:
+        spec = {"shards": 1, "spares": 1, "client": {"type": "Simulator", "simulator": {"restartSeconds": 1}}}
+        obj = {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": "acme"}, "spec": spec}
+        kubectl("create", "-f", "-", input=json.dumps(obj))
+        kubectl("wait", "wac/acme", "--for=condition=Ready", "--timeout=30s")
+        kubectl("wait", "wac/acme", "--for=condition=Redundant", "--timeout=30s")
+        first = holder()
+        kubectl("delete", "pod", first.partition("/")[0], "--wait=false")
+        deadline = time.monotonic() + LONG
+        while holder() == first:
+            assert time.monotonic() < deadline, process.last_lines()
+            time.sleep(0.1)
+        kubectl("wait", "wac/acme", "--for=condition=Redundant", "--timeout=30s")
+        log = process.log.read_text(encoding="utf-8")
+    finally:
+        kubectl("delete", "wac", "--all", "--wait=false")
+        operators.close()
+
+    assert "Nodes may not be read" in log
+    assert "Traceback" not in log
+    requests = [one for one in plane.writes() if one.user == chart.user]
+    assert not chart.used(requests, watched, "narrow-system") - chart.granted()
+    refused = {(one.group, one.resource) for one in requests if one.code == 403}
+    assert refused <= {
+        ("", "nodes"),
+        ("coordination.k8s.io", "leases"),
+        ("", "namespaces"),
+        ("apiextensions.k8s.io", "customresourcedefinitions"),
+    }
+    assert {one.namespace for one in requests if one.verb not in {"get", "list", "watch"}} == {watched, "narrow-system"}
+    assert len([one for one in requests if one.code == 403]) < 20, "what is refused is not asked for again and again"
+
+
+def test_every_exception_is_granted_and_has_its_reason(house: House) -> None:
+    assert {right[1:] for right in house.installation.granted()} >= set(RARE)
+    assert all(len(reason) > 20 for reason in RARE.values())
