@@ -24,7 +24,7 @@ from localkube.controlplane import ControlPlane, Write
 from localkube.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
 from localkube.versions import chart_programs
 
-from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage, is_ready
+from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage
 
 pytestmark = pytest.mark.integration
 
@@ -136,51 +136,58 @@ def free_port() -> int:
 
 
 async def small_life(stage: Stage) -> None:
-    """Create, grow, fail over by every way, switch over, mend, shrink, delete."""
+    """Create, grow, fail over, switch over, mend, shrink."""
     storage = {"type": "Simulator", "simulator": {"restartSeconds": 1, "storage": {"size": "1Gi"}}}
     await stage.created(shards=1, spares=1, client=storage)
     await stage.patch(shards=2, webapp={"replicas": 3})
     await stage.at_rest()
 
-    async def forced(pod: str) -> None:
-        await stage.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
-
-    for deed in (stage.delete_pod, forced, stage.kill):
-        before = len(stage.seen.commits)
-        await deed(stage.holder(0))
-        await stage.commit(0, before)
-        await stage.at_rest()
-    before, old = len(stage.seen.commits), stage.holder(1)
-    hung = stage.uid(old)
-    async with stage.control() as control:
-        await control.hang(stage.namespace, old)
-    await stage.commit(1, before)
-    await stage.until(lambda _: stage.uid(old) != hung, "the pod that hung is another one")
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
     await stage.at_rest()
-
     before = len(stage.seen.commits)
     await stage.annotate(SWITCHOVER, "0")
     await stage.commit(0, before)
     await stage.until(lambda _: SWITCHOVER not in stage.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
 
     # what somebody else bends is bent back
-    for kind, name, patch in (
-        ("service", "acme-webapp", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
-        ("networkpolicy", "acme", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
-        ("pvc", "acme-simulator", {"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}}),
-    ):
-        await stage.kubectl("patch", kind, name, "--type=merge", "-p", json.dumps(patch))
+    bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
+    for kind, name in (("service", "acme-webapp"), ("networkpolicy", "acme"), ("pvc", "acme-simulator")):
+        await stage.kubectl("patch", kind, name, "--type=merge", "-p", bent)
     await stage.patch(shards=1, spares=2)
     await stage.at_rest()
+
+
+async def hard_life(stage: Stage) -> None:
+    """A holder is deleted by force, another is killed, another hangs, in a cluster of its own beside the other."""
+    await stage.created("hard", shards=1, spares=1)
+    for deed in (forced, Stage.kill, hung):
+        before, old = len(stage.seen.commits), stage.holder(0, "hard")
+        uid = stage.uid(old)
+        await deed(stage, old)
+        await stage.commit(0, before, "hard")
+        if deed is hung:
+            await stage.until(lambda _, old=old, uid=uid: stage.uid(old) != uid, "the pod that hung is another one")  # type: ignore[misc]
+        await stage.at_rest("hard")
+
+
+async def forced(stage: Stage, pod: str) -> None:
+    await stage.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+
+async def hung(stage: Stage, pod: str) -> None:
+    async with stage.control() as control:
+        await control.hang(stage.namespace, pod)
 
 
 async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House) -> None:
     theatre, chart = house.theatre, house.installation
     async with a_stage(theatre) as stage:
-        await small_life(stage)
+        await asyncio.gather(small_life(stage), hard_life(stage))
         await asyncio.to_thread(the_test_pods_would_pass, house, stage)
-        await stage.kubectl("delete", "whatsappcluster", "acme")
-        await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
+        await stage.kubectl("delete", "whatsappclusters", "--all")
+        await stage.until(lambda _: not stage.cluster() and not stage.cluster("hard"), "the clusters are gone")
 
     requests = theatre.plane.writes()
     assert not [one for one in requests if one.user == chart.user and one.code in {401, 403}]
@@ -197,7 +204,7 @@ def the_test_pods_would_pass(house: House, stage: Stage) -> None:
     assert (answers.returncode, answers.stdout) == (0, "all operators answer and one leads\n"), answers.stderr
 
     secrets = {name: secret(stage, name) for name in ("acme-admin", "acme-webapp-tls")}
-    webapp = next(pod for pod in stage.pods("webapp") if is_ready(pod))["status"]["podIP"]
+    webapp = stage.ready("webapp")[0]["status"]["podIP"]
     env = {
         "WEBAPP": f"{webapp}:8443",
         "SERVER_NAME": f"acme-webapp.{stage.namespace}.svc",

@@ -20,6 +20,7 @@ class Connection(http.client.HTTPSConnection):
     """TLS by the name in the certificate, which need not be that of the Service."""
 
     def connect(self):
+        """Connect, and show the server the name that its certificate must have."""
         plain = socket.create_connection((self.host, self.port), self.timeout)
         self.sock = context.wrap_socket(plain, server_hostname=os.environ["SERVER_NAME"])
 
@@ -54,7 +55,8 @@ while True:
     except (OSError, http.client.HTTPException) as error:  # no name, no route, no answer; TLS errors too
         trouble = f"{host}:{port} does not answer: {error}"
     if trouble is None:
-        sys.exit(print(f"{host} took a message"))
+        sys.stdout.write(f"{host} took a message\n")
+        break
     if time.monotonic() > deadline:
         sys.exit(f"after {SECONDS:g} s: {trouble}")
     time.sleep(2)

@@ -33,7 +33,8 @@ while True:
     except OSError as error:  # no name, no route, no answer, a 503
         trouble = f"{host}:{port} does not answer: {error}"
     if trouble is None:
-        sys.exit(print("all operators answer and one leads"))
+        sys.stdout.write("all operators answer and one leads\n")
+        break
     if time.monotonic() > deadline:
         sys.exit(f"after {SECONDS:g} s: {trouble}")
     time.sleep(1)
