@@ -62,8 +62,8 @@ demo: binaries ## A running cluster that fails over and reshards before your eye
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down
 
-bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZES=...)
-	@$(RUN)/python hack/bench $(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES))
+bench: binaries ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost)
+	@$(RUN)/python hack/bench $(if $(SCALE),--scale $(SCALE) $(if $(N),--failovers $(N)),$(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES)))
 
 chaos: binaries ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))

@@ -58,7 +58,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=root / "build" / "chaos.json", help="the figures (default: build/chaos.json)")
     options = parser.parse_args(argv)
     short = options.round == "short"
-    options.n = options.n or (SHORT_N if short else N)
+    options.n = options.n or (SHORT_N if short or options.soak else N)
     options.clusters = options.clusters or (SHORT_CLUSTERS if short else CLUSTERS)
     if min(options.n, options.clusters) < 1 or options.soak < 0:
         parser.error("--n and --clusters must be at least 1, --soak must not be negative")
@@ -114,6 +114,10 @@ def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[s
     about = {"n": options.n, "clusters": options.clusters, "seconds": round(took, 1), "machine": machine}
     write_json(options.json, report(outcomes, about))
     console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
+    if load > cpus * 1.2:
+        console.print(
+            f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
+        )
     said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
     for complaint in said:
         print(f"hack/chaos: {complaint}", file=sys.stderr)

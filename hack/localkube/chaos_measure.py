@@ -21,13 +21,16 @@ from localkube.progress import Report
 
 Obj = dict[str, Any]
 
-APART_S = 0.4
+CALM_S = 1.0
+"""Before a fault messages flow for so long, watched by the fresh observer."""
+APART_S = 0.7
 """From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
 AFTER_S = 0.5
 """The holder that resumed by itself is looked at for so long: the handover may still come."""
 UNREPORTED = "unreported"
 """A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
 PLANNED = frozenset({"Requested", "PackedLow"})
+TICK_S = 0.02
 BUSY = 0.9
 """Share of a core from which on the one process of the hollow nodes is itself what is slow."""
 PLAYS = 4
@@ -53,6 +56,8 @@ class Outcome:
     doubled: int = 0
     refused: list[int] = field(default_factory=lambda: [0, 0])
     """Tries that were no 201: on shards that were struck, on all others."""
+    words: Counter[str] = field(default_factory=Counter)
+    """How they were refused: status or name of the error."""
     violations: list[str] = field(default_factory=list)
     """Laws that were broken, two holders of a shard among them."""
     unsettled: list[str] = field(default_factory=list)
@@ -63,6 +68,8 @@ class Outcome:
     took: float = 0.0
     cpu: float = 0.0
     """Share of a core that the hollow nodes used; of several times the highest."""
+    late: float = 0.0
+    """The longest by which the loop that sends, relays and measures was late itself: no time is truer than that."""
 
     @property
     def n(self) -> int:
@@ -135,7 +142,10 @@ class Player:
             )
         worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
         late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
-        self._report(f"{fault.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s, hollow nodes at {outcome.cpu:.0%} of a core")
+        self._report(
+            f"{fault.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s; hollow nodes at "
+            f"{outcome.cpu:.0%} of a core, we late by {outcome.late * 1000:.0f} ms at most"
+        )
         for trouble in outcome.troubles:
             self._report(f"{fault.name}: {trouble}")
         return outcome
@@ -175,10 +185,13 @@ class _Play:
         before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
         ambiguous = await self._ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
+        await asyncio.sleep(CALM_S)
         begun, used = time.monotonic(), stage.hollow_seconds()
+        watching = asyncio.create_task(self._watch_ourselves())
         try:
             await self._strike()
         finally:
+            watching.cancel()
             self._outcome.cpu = max(self._outcome.cpu, (stage.hollow_seconds() - used) / max(0.1, time.monotonic() - begun))
             await self._undo()
         self._outcome.unsettled += await stage.settle(stage.clusters)
@@ -200,6 +213,13 @@ class _Play:
                     self._outcome.troubles.append(sentence(result))
                 elif isinstance(result, BaseException):
                     raise result
+
+    async def _watch_ourselves(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._outcome.late = max(self._outcome.late, loop.time() - due)
 
     async def _act(self, scene: Scene, delay: float) -> None:
         await asyncio.sleep(delay)
@@ -261,6 +281,7 @@ class _Play:
             self._outcome.sent += one.sent
             self._outcome.lost += one.lost
             self._outcome.doubled += one.doubled
+            self._outcome.words += one.words
             self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
             if one.two_holders:
                 self._outcome.violations.append(

@@ -34,12 +34,14 @@ def figures(outcome: Outcome, fault: Fault) -> Obj:
         "doubled": outcome.doubled,
         "refused_struck": outcome.refused[0],
         "refused_others": outcome.refused[1],
+        "refusals": dict(outcome.words),
         "violations": outcome.violations,
         "unsettled": outcome.unsettled,
         "troubles": outcome.troubles,
         "notes": outcome.notes,
         "took": round(outcome.took, 1),
         "hollow_cpu": round(outcome.cpu, 2),
+        "late": round(outcome.late, 3),
         "samples": outcome.samples,
     }
 

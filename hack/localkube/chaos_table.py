@@ -195,7 +195,7 @@ FAULTS = (
         evidence=DELETED | DIED | {"RestartOverdue"},
     ),
 )
-SHORT = ("pod-deleted", "container-killed", "port-closed", "slow-answers", "leader-and-holder")
+SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "leader-and-holder")
 """The round that CI runs."""
 
 

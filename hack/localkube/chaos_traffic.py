@@ -63,6 +63,8 @@ class Books:
     doubled: int
     refused: tuple[int, int]
     """Tries that were not a 201: on the shards that were struck, on the others."""
+    words: Counter[str]
+    """How they were refused: status or name of the error."""
     two_holders: int
     """Instants at which the WhatsApp servers saw two active holders of a shard."""
     taken: tuple[Taken, ...]
@@ -161,7 +163,9 @@ def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shard
     times = Counter(row["id"] for row in rows)
     unknown = sum(one.delivered_at is not None and one.id not in times for one in mine)
     refused = [0, 0]
+    words: Counter[str] = Counter()
     for one in mine:
+        words.update(one.refusals)
         refused[shard_of(one.to, shards) not in struck] += one.refusals.total()
     taken: list[Taken] = []
     for row in rows:
@@ -173,6 +177,7 @@ def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shard
         lost=sum(one.lost for one in mine) + unknown,
         doubled=sum(count > 1 for message_id, count in times.items() if message_id in by_id),
         refused=(refused[0], refused[1]),
+        words=words,
         two_holders=two_holders,
         taken=tuple(taken),
     )

@@ -59,6 +59,13 @@ def manifests() -> list[dict[str, Any]]:
     ]
 
 
+def await_crd(plane: ControlPlane) -> None:
+    """Wait until the API server serves the CRD that was just applied. LocalKubeError after 30 s."""
+    # For its first tenth of a second a CRD has `conditions: null`, over which `kubectl wait` stumbles ("accessor error").
+    for condition in ("jsonpath={.status.acceptedNames.kind}=WhatsAppCluster", "condition=Established"):
+        plane.kubectl("wait", f"--for={condition}", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+
+
 class Operators:
     """Replicas of the operator as processes beside a local control plane."""
 
@@ -90,12 +97,13 @@ class Operators:
         self._folder.mkdir(parents=True, exist_ok=True)
         objects = self._objects or manifests()
         self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in objects))
-        self._plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+        await_crd(self._plane)
 
-    def start(self, name: str, *, server: str | None = None) -> Process:
+    def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
 
-        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given.
+        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given. ``module``: what
+        Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way.
         """
         kubeconfig = self._plane.service_account_kubeconfig(self._namespace, self._account, self._folder / f"{name}.kubeconfig")
         if server is not None:
@@ -108,7 +116,7 @@ class Operators:
             "POD_NAMESPACE": self._namespace,
             **self._env,
         }
-        command = [sys.executable, "-m", "whatsapp_operator"]
+        command = [sys.executable, "-m", module]
         process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
         self.running[name] = process
         return process

@@ -18,6 +18,7 @@ A map of the rooms (a test checks it against the tree):
 - ``core.status``: what was seen, as status and conditions.
 - ``shell.handlers``: Kopf's door; events wake a loop, nothing else.
 - ``shell.reconcile``: the loop: look, plan, note, act, report, rest.
+- ``shell.turns``: how many look at a time, and who first.
 - ``shell.observe``: every read.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import logging
 import os
 import signal
@@ -34,6 +35,11 @@ log = logging.getLogger("whatsapp_operator")
 
 ABSTAIN = 2.0
 """Seconds for which another candidate may take the leadership that we give up in doubt; whoever is ready takes it in a tenth of one."""
+
+
+GARBAGE = (20_000, 20, 50)
+"""Thresholds of the three generations. With five thousand tethers a search through all objects takes up to a second, in which nothing is
+heard; by default one comes every few seconds, for every look makes and drops thousands of objects."""
 
 
 class Operator:
@@ -87,8 +93,8 @@ class Operator:
             metrics=self._metrics,
         )
 
-    def _wake(self, key: Key) -> None:
-        self._reconciler.wake(key)
+    def _wake(self, key: Key, *, presses: bool = True) -> None:
+        self._reconciler.wake(key, presses=presses)
 
     def _node_changed(self, node: str) -> None:
         for key in self._roster.clusters_on(node):
@@ -178,6 +184,10 @@ def main() -> None:
         settings = Settings.from_env()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
         handlers.quieten()
+        # What was imported stays for ever: it need not be searched.
+        gc.collect()
+        gc.freeze()
+        gc.set_threshold(*GARBAGE)
         asyncio.run(_main(settings))
     except WorkDidNotStop as error:
         # Nothing of ours may write after the lease: a task that will not end is ended with the process.

@@ -350,6 +350,26 @@ async def a_stage(theatre: Theatre) -> AsyncIterator[Stage]:
     await asyncio.to_thread(theatre.plane.kubectl, "delete", "namespace", namespace, "--wait=false")
 
 
+async def told_of(stage: Stage, commit: Commit) -> Obj:
+    """What the status reports of this very handover, as soon as it does."""
+
+    def entry(_: Observer) -> Obj:
+        entries: list[Obj] = stage.status(commit.cluster).get("recentHandovers") or []
+        return next((one for one in entries if one["epoch"] == commit.epoch), {})
+
+    return await stage.until(entry, f"handover {commit.epoch} in the status")
+
+
+@asynccontextmanager
+async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traffic]:
+    """A few messages a second throughout the block; afterwards none is lost, none was delivered twice."""
+    async with stage.traffic(rate=rate) as traffic:
+        await traffic.next_delivery(0, time.monotonic())
+        yield traffic
+        report = await traffic.finish()
+    assert (report.lost, report.doubled, report.upstream["double_active_instants"]) == (0, 0, 0), report.as_json()
+
+
 def is_ready(pod: Obj) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     ready = any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)

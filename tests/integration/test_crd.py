@@ -11,7 +11,7 @@ import yaml
 
 from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.operators import REPOSITORY
+from localkube.operators import REPOSITORY, await_crd
 
 pytestmark = pytest.mark.integration
 
@@ -54,7 +54,7 @@ class Api:
 @pytest.fixture(scope="module")
 def api(control_plane: ControlPlane) -> Iterator[Api]:
     control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "whatsappclusters.yaml"))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+    await_crd(control_plane)
     control_plane.kubectl("create", "namespace", NAMESPACE)
     api = Api(control_plane)
     api.create(a_cluster("kept", account=ACCOUNT), dry_run=False)

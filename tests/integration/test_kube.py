@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from localkube.controlplane import ControlPlane
+from localkube.operators import await_crd
 from whatsapp_operator.shell.kube import (
     LEASE,
     NODE,
@@ -146,7 +147,7 @@ async def test_a_json_patch_tests_before_it_writes(control_plane: ControlPlane, 
 
 async def test_status_is_patched_by_the_version_that_was_looked_at(control_plane: ControlPlane, namespace: str) -> None:
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
-    control_plane.kubectl("wait", "--for=condition=Established", "--timeout=30s", "crd/whatsappclusters.multiconnect.dev")
+    await_crd(control_plane)
     patient = CallLimits(read=15, write=15)  # the API server holds the first calls for a new kind for some seconds
     async with the_door(control_plane.admin_kubeconfig, patient) as kube:
         spec = {"shards": 2, "spares": 1, "client": {"type": "Simulator"}}

@@ -10,7 +10,7 @@ import pytest
 
 from localkube.controlplane import ControlPlane
 from localkube.observer import NotSeenError, Observer, ObserverError
-from localkube.operators import REPOSITORY
+from localkube.operators import REPOSITORY, await_crd
 
 pytestmark = pytest.mark.integration
 
@@ -21,7 +21,7 @@ LABELS = {"multiconnect.dev/cluster": "acme"}
 @pytest.fixture(scope="module")
 def observed(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "whatsappclusters.yaml"))
-    control_plane.kubectl("wait", "--for=condition=Established", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+    await_crd(control_plane)
     control_plane.kubectl("create", "namespace", NAMESPACE)
     yield control_plane
     control_plane.kubectl("delete", "namespace", NAMESPACE, "--wait=false")

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from bisect import bisect_right
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from whatsapp_operator.shell.kube import (
     DEPLOYMENT,
     EVENT,
+    LEASE,
+    NODE,
     POD,
     STATEFULSET,
     WAC,
@@ -27,6 +30,7 @@ Name = tuple[str, str]
 
 WITH_STATUS = frozenset({WAC})
 WITH_GENERATION = frozenset({WAC, STATEFULSET, DEPLOYMENT})
+WATCHED = frozenset({NODE, LEASE})
 KEPT = 400
 """Versions of one object that stale reads can still see."""
 
@@ -45,6 +49,8 @@ class Change:
     revision: int
     by_version: bool = False
     """Whether the request carried the resourceVersion that it was judged by."""
+    asked_at: float = 0.0
+    """When whoever asked for it did so."""
 
 
 def merged(base: Any, patch: Any) -> Any:
@@ -115,6 +121,10 @@ class ApiServer:
         self.checks: list[Callable[[Change], None]] = []
         """Called on every write, before anybody else learns of it."""
         self.watchers: list[Callable[[Change], None]] = []
+        self.asked_at: float | None = None
+        """When the request that is being carried out was sent; None: just now."""
+        self.recent: deque[Change] = deque(maxlen=400)
+        """The last changes of nodes and their Leases, for watches that go on from a resourceVersion."""
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
@@ -158,7 +168,7 @@ class ApiServer:
         if self.get(kind, name) is not None:
             raise AlreadyExists(f"{kind.kind} {name[1]} is there already")
         self._uids += 1
-        stamped = {"uid": f"{kind.kind.lower()}-{self._uids}", "creationTimestamp": f"at {self._now():.3f}", "generation": 1}
+        stamped = {"uid": f"{kind.kind.lower()}-{self._uids}", "creationTimestamp": f"at {self._now():010.3f}", "generation": 1}
         metadata = {key: value for key, value in obj["metadata"].items() if key not in {"resourceVersion", "uid"}}
         return self._store(actor, "create", kind, name, None, {**obj, "metadata": {**metadata, **stamped}})
 
@@ -259,6 +269,9 @@ class ApiServer:
         return after
 
     def _tell(self, change: Change) -> None:
+        change = replace(change, asked_at=change.at if self.asked_at is None else self.asked_at)
+        if change.kind in WATCHED:
+            self.recent.append(change)
         for check in self.checks:
             check(change)
         for watcher in self.watchers:

@@ -6,11 +6,14 @@ import asyncio
 import json
 from collections import deque
 from collections.abc import Callable, Mapping
+from contextvars import Context
 from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
 from whatsapp_operator.core.model import Epoch
+
+from .virtual import Process
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,34 +98,108 @@ class Memory:
     known: dict[int, int] = field(default_factory=dict)
 
 
+class Ear:
+    """Notes what one process asks one Coreapp and hears of it; here nobody does."""
+
+    def asks(self) -> None:
+        """A question is on its way."""
+
+    def dials(self) -> None:
+        """A fresh connection is asked for."""
+
+    def hears(self) -> None:
+        """An answer came."""
+
+    def gave_up(self) -> None:
+        """The attempt to connect is over."""
+
+
 class Line(asyncio.Transport):
     """One connection of an operator to a Coreapp: what is asked over it is answered, until the other side goes away."""
 
-    def __init__(self, coreapp: Coreapp, protocol: asyncio.Protocol) -> None:
+    def __init__(
+        self,
+        coreapp: Coreapp,
+        protocol: asyncio.Protocol,
+        *,
+        process: Process | None,
+        ear: Ear,
+        delay: Callable[[], float],
+        is_open: Callable[[], bool],
+    ) -> None:
         super().__init__()
         self._coreapp = coreapp
         self._protocol = protocol
+        self._process = process
+        self._ear = ear
+        self._delay = delay
+        self._is_reached = is_open
         self._is_open = True
+        self._is_waiting = False
+        self.is_orphan = False
+        """The process at its other end is no more, and could not say so."""
 
     def write(self, _data: bytes | bytearray | memoryview[Any]) -> None:
         """Take a question; its answer comes a moment later."""
-        asyncio.get_running_loop().call_later(0.001, self._answer)
+        self._ear.asks()
+        self._answer_in(self._delay())
+
+    def _answer_in(self, delay: float) -> None:
+        asyncio.get_running_loop().call_later(delay, self._answer, context=Context())
 
     def _answer(self) -> None:
+        self._is_waiting = False
+        if not self._is_open:
+            return
+        if not self._is_reached() or (self._coreapp.is_hung and not self.is_orphan):
+            self._is_waiting = True
+        elif self.is_orphan:
+            self.drop()
+        elif self._coreapp.slow:
+            asyncio.get_running_loop().call_later(self._coreapp.slow, self._say, context=Context())
+        else:
+            self._say()
+
+    def _say(self) -> None:
+        body = json.dumps(self._coreapp.report()).encode()
+        answer = b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body)
+        asyncio.get_running_loop().call_soon(self._deliver, answer, context=self._context())
+
+    def _context(self) -> Context | None:
+        return self._process.context if self._process is not None else None
+
+    def _deliver(self, answer: bytes) -> None:
         if self._is_open:
-            body = json.dumps(self._coreapp.report()).encode()
-            self._protocol.data_received(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
+            self._ear.hears()
+            self._protocol.data_received(answer)
+
+    def try_again(self, delay: float) -> None:
+        """What was asked and not answered arrives after all."""
+        if self._is_waiting:
+            self._is_waiting = False
+            self._answer_in(delay)
+
+    def end(self) -> None:
+        """The process at the other end is gone; that is heard if there is a way."""
+        if self._is_reached():
+            self.drop()
+        else:
+            self.is_orphan = True
+            self._coreapp.orphans[self] = None
 
     def drop(self) -> None:
         """The other side went away."""
         if self._is_open:
             self._is_open = False
-            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None)
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None, context=self._context())
 
     def abort(self) -> None:
         """Let go of it."""
         self._coreapp.lines.pop(self, None)
-        self.drop()
+        self._coreapp.orphans.pop(self, None)
+        if self._is_open:
+            self._is_open = False
+            asyncio.get_running_loop().call_soon(self._protocol.connection_lost, None, context=self._context())
 
 
 class Coreapp:
@@ -139,6 +216,14 @@ class Coreapp:
         self.shards: int | None = None
         self.told: tuple[int, str] | None = None
         self.lines: dict[Line, None] = {}
+        self.orphans: dict[Line, None] = {}
+        """Connections whose end could not be said."""
+        self.is_hung = False
+        """Stopped: its kernel takes connections and what is sent over them, and nobody answers."""
+        self.slow = 0.0
+        """Seconds that an answer takes."""
+        self.is_in_reach: Callable[[], bool] = lambda: True
+        self._put_off: list[Callable[[], object]] = []
         self.changed: Callable[[], None] = lambda: None
         """Called when it begins or ends to listen."""
         self._life = 0
@@ -163,10 +248,12 @@ class Coreapp:
         self.shards, self.told = None, None
         life = self._life
         self.changed()
+        for line in tuple(self.orphans):
+            line.try_again(0.001)
         asyncio.get_running_loop().call_later(0.02 + self.account.rng.random() * 0.2, self._registered, life)
 
     def _registered(self, life: int) -> None:
-        if life != self._life:
+        if life != self._life or self._is_put_off(lambda: self._registered(life)):
             return
         self.account.members[self.uid] = self
         self.shards = self.account.shards
@@ -183,20 +270,59 @@ class Coreapp:
         self.shards, self.told = None, None
         self.account.members.pop(self.uid, None)
         self.account.disconnect(self.uid)
-        for line in self.lines:
-            line.drop()
-        self.lines.clear()
+        self.is_hung, self.slow = False, 0.0
+        self._put_off.clear()
+        lines, self.lines = self.lines, {}
+        for line in lines:
+            line.end()
         self.changed()
+
+    def vanish(self) -> None:
+        """Its machine is switched off: nothing is said to anybody."""
+        self.die()
+
+    # --- a process that is stopped, or out of reach --------------------------------------------------------------------
+
+    def hang(self) -> None:
+        """Stop like SIGSTOP; connections stay as they are, to WhatsApp too."""
+        self.is_hung = True
+
+    def resume(self) -> None:
+        """Go on: first with what was begun, then with what came meanwhile."""
+        if self.is_hung:
+            self.is_hung = False
+            waiting, self._put_off = self._put_off, []
+            for do in waiting:
+                do()
+            for line in tuple(self.lines):
+                line.try_again(0.001)
+
+    def is_in_reach_again(self) -> None:
+        """A path to it is free again; it learns what the account did meanwhile."""
+        for line in (*self.lines, *self.orphans):
+            line.try_again(0.2 + self.account.rng.random() * 0.8)
+        if self.is_in_reach() and self.listening and not self.is_hung and self.shards not in {None, self.account.shards}:
+            self.restart(self.account.restart_seconds * (0.8 + 0.4 * self.account.rng.random()))
+
+    def _is_put_off(self, do: Callable[[], object]) -> bool:
+        if self.is_hung:
+            self._put_off.append(do)
+        return self.is_hung
 
     def restart(self, seconds: float) -> None:
         """Set Shards: everything closed, the downtime, everything as new."""
+        if self._is_put_off(lambda: self.restart(seconds)) or not self.is_in_reach():
+            # Out of reach it hears nothing of it; once back it does.
+            return
         self.die()
         self.restarting = True
         life = self._life
         asyncio.get_running_loop().call_later(seconds, lambda: self.start() if life == self._life else None)
 
     def obey(self, order: Mapping[str, Any]) -> bool:
-        """Take a role order; False stands for HTTP 409."""
+        """Take a role order; False stands for HTTP 409, or for no answer: a process that is stopped obeys when it goes on."""
+        if self._is_put_off(lambda: self.obey(order)):
+            return False
         shard, epoch, shards = order["shard"], order["epoch"], order["shards"]
         if order["uid"] != self.uid or self.shards is None or shards != self.shards:
             return False
@@ -223,7 +349,7 @@ class Coreapp:
         asyncio.get_running_loop().call_later(0.005 + self.account.rng.random() * 0.03, self._connect, life)
 
     def _connect(self, life: int) -> None:
-        if life != self._life or self.told is None:
+        if life != self._life or self.told is None or self._is_put_off(lambda: self._connect(life)):
             return
         shard, epoch = self.told
         if self.account.connections.get(shard) == Connection(self.uid, epoch):

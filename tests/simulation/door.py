@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextvars import Context
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
 from whatsapp_operator.shell.kube import LEASE, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
 
-from .apiserver import ApiServer
+from .apiserver import ApiServer, Change
 
 T = TypeVar("T")
+Objects = list[Obj]
 
 READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
 
@@ -56,6 +58,8 @@ class SimKube:
         self._dead = [False]
         self.reads: Counter[str] = Counter()
         """How often which kind was asked for; shared by all views."""
+        self.watch_lag = 0.0
+        """How many seconds late the news of nodes may be."""
         self.before_write: Callable[[str], None] | None = None
         self.after_write: Callable[[str], None] | None = None
         """Called with what a write is, at the instants between which it takes effect; for crashes at every write."""
@@ -86,7 +90,16 @@ class SimKube:
         if self.before_write is not None:
             self.before_write(f"{what} {kind.kind} {name}")
 
+        asked_at = asyncio.get_running_loop().time()
+
         def execute() -> T:
+            self._server.asked_at = asked_at
+            try:
+                return carry_out()
+            finally:
+                self._server.asked_at = None
+
+        def carry_out() -> T:
             if touch is not None and kind is not LEASE and self._rng.random() < self._weather.touched:
                 touch()
             result = do()
@@ -133,7 +146,8 @@ class SimKube:
                 if heard:
                     loop.call_later(back, _succeed, answer, result)
 
-        loop.call_later(there, arrive)
+        # On the wire it does not stand still, whatever becomes of the process that sent it.
+        loop.call_later(there, arrive, context=Context())
         return await self._heard(answer)
 
     async def _heard(self, answer: asyncio.Future[T]) -> T:
@@ -151,6 +165,44 @@ class SimKube:
 
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
+
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
+        return await self._read(
+            f"list {kind.kind}", lambda _: (self._server.list(kind, namespace), str(self._server.revision)), may_be_stale=False
+        )
+
+    async def watch(
+        self, kind: Kind, namespace: str | None, *, resource_version: str | None, server_timeout: int
+    ) -> AsyncGenerator[tuple[str, Obj]]:
+        loop = asyncio.get_running_loop()
+        queue: asyncio.Queue[Change] = asyncio.Queue()
+        since, end, due = int(resource_version or 0), loop.time() + server_timeout, 0.0
+        lag = self._rng.random() * 0.02
+
+        def hear(change: Change) -> None:
+            nonlocal due
+            if change.kind is kind and (namespace or change.name[0]) == change.name[0]:
+                due = max(due, loop.time() + lag + (self._rng.random() * self.watch_lag if self.watch_lag else 0.0))
+                loop.call_at(due, queue.put_nowait, change, context=Context())
+
+        for change in self._server.recent:
+            if change.revision > since:
+                hear(change)
+        self._server.watchers.append(hear)
+        try:
+            while (left := end - loop.time()) > 0:
+                try:
+                    async with asyncio.timeout(left):
+                        change = await queue.get()
+                except TimeoutError:
+                    return
+                if self._dead[0] or self._weather.down:
+                    raise Unavailable(f"watch {kind.kind}: broken")
+                obj = change.after or change.before or {}
+                meta = {**obj["metadata"], "resourceVersion": str(change.revision)}
+                yield ("DELETED" if change.after is None else "MODIFIED"), {**obj, "metadata": meta}
+        finally:
+            self._server.watchers.remove(hear)
 
     async def create(self, obj: Obj) -> Obj:
         return await self._write("create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj))

@@ -18,6 +18,7 @@ from whatsapp_operator.shell.kube import EVENT, LEASE, POD, SECRET, SERVICE, STA
 
 from .apiserver import ApiServer, Change, matches
 from .client import Account
+from .failures import FailureLaws
 from .machines import Cluster, is_ready
 from .virtual import START
 
@@ -99,6 +100,9 @@ class Laws:
         self._refused: set[str] = set()
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
+        self.failures = FailureLaws(
+            server=self.server, cluster=self.cluster, now=self.now, broken=self._break, lenient=lambda: self.lenient
+        )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
 
@@ -106,7 +110,7 @@ class Laws:
         """Keep a line for the report of a failure."""
         self.log.append(f"{self.now():9.3f} {what}")
 
-    def _break(self, law: int, sentence: str) -> None:
+    def _break(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
         self.broken.append(text)
         self.say("BROKEN " + text)
@@ -138,6 +142,7 @@ class Laws:
         if self.is_operator(change.actor):
             self._check_operator(change)
         if change.kind is POD:
+            self.failures.pod_changed(change)
             self._check_pod(change)
         if change.kind is SERVICE:
             self._check_service(change)
@@ -181,7 +186,11 @@ class Laws:
                 self._break(14, f"{change.actor} writes pod {change.name[1]}, which belongs to another")
         elif wac is not None and wac["metadata"]["uid"] not in owners:
             self._break(14, f"{change.actor} {change.verb} {change.kind.kind} {change.name[1]}, which belongs to {owners or 'nobody'}")
-        if change.after is None and not change.by_version:
+        if change.kind is POD and change.verb == "delete":
+            uid = before["metadata"]["uid"]
+            holders = {(service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2] for _, service in self.routes()}
+            self.failures.judge_end(change, is_holder=uid in holders)
+        if (change.after is None or change.verb == "delete") and not change.by_version:
             self._break(14, f"{change.actor} deletes {change.kind.kind} {change.name[1]} without the version that was judged")
 
     def _check_pod(self, change: Change) -> None:
@@ -239,6 +248,8 @@ class Laws:
         old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
         if kind == "Failover" and old:
             self._law_9(change.actor, shard, old, evidence)
+            there = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
+            self.failures.judge_failover(change, shard, evidence, there)
 
     def _law_9(self, actor: str, shard: int, old: str, evidence: str) -> None:
         pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
@@ -253,7 +264,8 @@ class Laws:
         ):
             return
         entry = ((self.wac() or {}).get("status") or {}).get("operation")
-        if entry and self._wall() > datetime.fromisoformat(entry["deadline"]) - SKEW:
+        span = datetime.fromisoformat(entry["deadline"]) - datetime.fromisoformat(entry["startedAt"]) if entry else SKEW
+        if entry and self.now() > self._noted_at(entry) + (span - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
         if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
             return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
@@ -284,6 +296,13 @@ class Laws:
         floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
         if new < min(old, *floors) and not self.lenient:
             self._break(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
+        status = (self.wac() or {}).get("status") or {}
+        known = [int(status.get("settledShards") or 0), int((status.get("operation") or {}).get("from") or 0)]
+        most = max(
+            max(floor, *(one + spares for one in known)) + max(1, spares) for floor, (_, spares) in zip(floors, self._wanted(), strict=True)
+        )
+        if new > max(old, most) and not self.lenient:
+            self._break(4, f"replicas {old} -> {new}, which is more than pods out of reach can explain: at most {most}")
         if new < old and not self.lenient:
             self._law_7(old, new)
 
@@ -308,17 +327,15 @@ class Laws:
             targets.append(self._unknown.to)
         # One that nobody heard of until its time was over is settled, whether or not that stands in status yet.
         if entry and (
-            (
-                entry["answer"] in {"None", "Unknown"}
-                and self._wall() <= datetime.fromisoformat(entry["startedAt"]) + self.settles_after - SKEW
-            )
+            (entry["answer"] in {"None", "Unknown"} and self.now() <= self._noted_at(entry) + (self.settles_after - SKEW).total_seconds())
             or (entry["answer"] == "Accepted" and self.account.shards != entry["to"])
         ):
             targets.append(int(entry["to"]))
         return [*targets, 0]
 
-    def _wall(self) -> datetime:
-        return START + timedelta(seconds=self.now())
+    def _noted_at(self, entry: Mapping[str, Any]) -> float:
+        """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
+        return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
 
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:

@@ -11,7 +11,9 @@ from typing import Any
 from whatsapp_operator.shell.kube import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
 
 from .apiserver import ApiServer, Change, Name
-from .client import Account, Coreapp, Line
+from .client import Account, Coreapp, Ear, Line
+from .nodes import Park, SimNode, stamp
+from .virtual import PROCESS, Process
 
 WORKLOADS = (STATEFULSET, DEPLOYMENT)
 NODES = 4
@@ -25,9 +27,19 @@ class Machine:
     name: Name
     component: str
     ip: str
+    node: SimNode
     coreapp: Coreapp | None = None
     running: bool = False
     starts: int = 0
+    started_at: float = 0.0
+    troubled_at: float = float("-inf")
+    """When it last was seen by the world not to be able to serve: ended, hung, on a node that was lost."""
+
+    @property
+    def is_sound(self) -> bool:
+        """Whether it could serve now and be heard of."""
+        coreapp = self.coreapp
+        return self.running and self.node.is_reachable and coreapp is not None and coreapp.listening and not coreapp.is_hung
 
 
 class Cluster:
@@ -42,7 +54,13 @@ class Cluster:
         self._names = 0
         self.deaf: float = 0.0
         """Chance that a connection to a Coreapp gets no answer."""
+        self.lossy: float = 0.0
+        """Chance that a probe or its answer is lost and sent again, so that it takes longer than the deadline."""
         self.start_seconds = (0.2, 1.5)
+        self.park = Park(server, rng=Random(rng.random()), count=NODES)
+        self.ears: Callable[[Process | None, str], Ear] = lambda *_: Ear()
+        """Who notes what a process asks a Coreapp, and hears."""
+        self.park.lost, self.park.found = self._switched_off, self._back
         server.watchers.append(self._watch)
 
     def _later(self, low: float, high: float, do: Callable[..., object], *args: Any) -> None:
@@ -149,7 +167,7 @@ class Cluster:
             # Deleted by force: the kubelet learns of it late.
             machine = self.machines.get(change.before["metadata"]["uid"])
             if machine is not None:
-                self._later(0.0, 4.0, self._stop, machine)
+                self._later(0.0, 4.0, self._stopped, machine)
         elif change.before is not None and change.after is not None:
             begun = "deletionTimestamp" in change.after["metadata"] and "deletionTimestamp" not in change.before["metadata"]
             if begun:
@@ -158,11 +176,43 @@ class Cluster:
 
     def _gone(self, name: Name, uid: str) -> None:
         machine = self.machines.get(uid)
+        if machine is not None and self._has_to_wait(machine.node, self._gone, name, uid):
+            return
         if machine is not None:
             self._stop(machine)
         pod = self._pod(name, uid)
         if pod is not None:
             self._server.delete("kubelet", POD, name, uid=uid, grace=0)
+
+    @staticmethod
+    def _has_to_wait(node: SimNode, do: Callable[..., object], *args: Any) -> bool:
+        """Keep for later what a kubelet cannot know or say now; return whether it was kept."""
+        if not node.is_reachable:
+            node.waiting.append((do, args))
+        return not node.is_reachable
+
+    def _switched_off(self, node: SimNode) -> None:
+        for machine in self.machines.values():
+            if machine.node is node:
+                machine.running = False
+                if machine.coreapp is not None:
+                    machine.coreapp.vanish()
+
+    def _back(self, node: SimNode) -> None:
+        """The kubelet hears of the API server again: it ends what is to end, starts what was switched off, and reports the rest."""
+        for machine in [one for one in self.machines.values() if one.node is node]:
+            if self._pod(machine.name, machine.uid) is None:
+                self._stop(machine)
+            elif machine.running:
+                if machine.coreapp is not None:
+                    machine.coreapp.is_in_reach_again()
+                self._later(0.0, 1.0, self.look_at, machine)
+            else:
+                self._later(0.5, 5.0, self._run, machine)
+
+    def _stopped(self, machine: Machine) -> None:
+        if not self._has_to_wait(machine.node, self._stopped, machine):
+            self._stop(machine)
 
     def _stop(self, machine: Machine) -> None:
         machine.running = False
@@ -178,23 +228,29 @@ class Cluster:
         pod = self._pod(name, uid)
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             return
+        node = self.park.pick()
+        if node is None or not node.is_reachable:
+            # Nowhere to go, or bound to a node of which nobody knows yet that it is lost.
+            self._later(1.0, 2.0, self._start, name, uid)
+            return
         component = pod["spec"]["containers"][0]["name"]
         number = int(uid.rpartition("-")[2])
-        machine = Machine(uid, name, component, f"10.0.{number // 250}.{number % 250}")
+        machine = Machine(uid, name, component, f"10.0.{number // 250}.{number % 250}", node)
         if component == "coreapp":
             machine.coreapp = Coreapp(self._account, pod=name[1], uid=uid)
             machine.coreapp.changed = lambda: self._listening_changed(machine)
+            machine.coreapp.is_in_reach = lambda: node.is_reachable
         self.machines[uid] = machine
-        node = f"node-{self._rng.randrange(NODES)}"
-        self._server.merge("scheduler", POD, name, {"spec": {"nodeName": node}}, inside=True)
+        self._server.merge("scheduler", POD, name, {"spec": {"nodeName": node.name}}, inside=True)
         self._run(machine)
 
     def _run(self, machine: Machine) -> None:
         """Start the container."""
-        if machine.uid not in self.machines:
+        if machine.uid not in self.machines or machine.running or not machine.node.is_powered:
             return
         machine.running = True
         machine.starts += 1
+        machine.started_at = asyncio.get_running_loop().time()
         if machine.coreapp is not None:
             machine.coreapp.start()
         status = {"phase": "Running", "podIP": machine.ip, "containerStatuses": [_container(machine, running=True)]}
@@ -211,6 +267,15 @@ class Cluster:
         self._later(0.005, 0.1, self._crashed, machine)
         self._later(0.3, 5.0, self._run, machine)
 
+    def hang(self, machine: Machine, seconds: float | None = None) -> None:
+        """Stop what runs in the container, for some time or for ever; its kubelet sees that its port is open, and nothing else."""
+        coreapp = machine.coreapp
+        if coreapp is None or not coreapp.listening:
+            return
+        coreapp.hang()
+        if seconds is not None:
+            asyncio.get_running_loop().call_later(seconds, coreapp.resume)
+
     def _crashed(self, machine: Machine) -> None:
         if not machine.running:
             self._report(machine, {"containerStatuses": [_container(machine, running=False)]}, ready=False)
@@ -219,39 +284,78 @@ class Cluster:
         """Probe readiness, as a kubelet does each second."""
         if machine.uid not in self.machines:
             return
+        if not machine.node.is_reachable:
+            return
         up = machine.running and (machine.coreapp is None or machine.coreapp.listening)
         if machine.running:
             self._report(machine, {}, ready=up)
 
     def _listening_changed(self, machine: Machine) -> None:
         """A kubelet finds out at its next probe that somebody listens, and after two that nobody does."""
+        machine.troubled_at = asyncio.get_running_loop().time()
         up = machine.coreapp is not None and machine.coreapp.listening
         self._later(*((0.0, 1.0) if up else (1.0, 2.0)), self.look_at, machine)
 
     def _report(self, machine: Machine, status: dict[str, Any], *, ready: bool) -> None:
-        if self._pod(machine.name, machine.uid) is None:
+        pod = self._pod(machine.name, machine.uid)
+        if pod is None or not machine.node.is_reachable:
             return
-        conditions = [{"type": "Ready", "status": "True" if ready else "False"}, {"type": "PodScheduled", "status": "True"}]
+        said, before = "True" if ready else "False", {one["type"]: one for one in pod["status"].get("conditions") or ()}
+        now = stamp(asyncio.get_running_loop().time())
+        changed = before["Ready"]["lastTransitionTime"] if before.get("Ready", {}).get("status") == said else now
+        others = [one for kind, one in before.items() if kind not in {"Ready", "PodScheduled"}]
+        conditions = [
+            {"type": "Ready", "status": said, "lastTransitionTime": changed},
+            {"type": "PodScheduled", "status": "True"},
+            *others,
+        ]
+        if "containerStatuses" not in status and machine.running:
+            status = {"phase": "Running", "podIP": machine.ip, "containerStatuses": [_container(machine, running=True)], **status}
         self._server.merge("kubelet", POD, machine.name, {"status": {**status, "conditions": conditions}}, status=True)
 
     # --- the network ----------------------------------------------------------------------------------------------------
 
-    def coreapp_at(self, ip: str) -> Coreapp | None:
-        """Return the Coreapp with this address."""
-        return next((machine.coreapp for machine in self.machines.values() if machine.ip == ip and machine.coreapp), None)
+    def at(self, ip: str) -> Machine | None:
+        """Return the machine of the Coreapp with this address."""
+        return next((machine for machine in self.machines.values() if machine.ip == ip and machine.coreapp), None)
+
+    def reaches(self, process: Process | None, machine: Machine) -> bool:
+        """Return whether packets of a process reach a machine now."""
+        return machine.node.is_reachable and (process is None or not process.cut_off(machine.node.name))
+
+    def delay(self) -> float:
+        """Return how long a probe and its answer take: a moment, or longer than the deadline when one was lost on its way."""
+        return 1.05 + self._rng.random() * 1.5 if self.lossy and self._rng.random() < self.lossy else 0.001
+
+    def mend_lines(self) -> None:
+        """Say that a path is free again: what was sent meanwhile is sent once more."""
+        for machine in self.machines.values():
+            if machine.coreapp is not None:
+                machine.coreapp.is_in_reach_again()
 
     async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[Line, asyncio.Protocol]:
-        """Open a tether: refused when nobody listens, no answer when there is no such machine."""
-        await asyncio.sleep(0.001 + self._rng.random() * 0.002)
-        coreapp = self.coreapp_at(ip)
-        if coreapp is None or (self.deaf and self._rng.random() < self.deaf):
-            await asyncio.sleep(1.0)
-            raise TimeoutError
-        if not coreapp.listening:
-            raise ConnectionRefusedError
+        """Open a tether: refused when nobody listens, no answer when there is no such machine or no way to it."""
+        process, machine = PROCESS.get(), self.at(ip)
+        ear = self.ears(process, machine.uid) if process is not None and machine is not None else Ear()
+        ear.dials()
+        try:
+            await asyncio.sleep(0.001 + self._rng.random() * 0.002)
+            machine = self.at(ip)
+            if machine is None or machine.coreapp is None or not self.reaches(process, machine):
+                await asyncio.sleep(1.0)
+                raise TimeoutError
+            if (self.deaf and self._rng.random() < self.deaf) or (self.lossy and self._rng.random() < self.lossy):
+                await asyncio.sleep(1.0)
+                raise TimeoutError
+            if not machine.coreapp.listening:
+                ear.hears()
+                raise ConnectionRefusedError
+        finally:
+            ear.gave_up()
+        found = machine
         protocol = factory()
-        line = Line(coreapp, protocol)
-        coreapp.lines[line] = None
+        line = Line(machine.coreapp, protocol, process=process, ear=ear, delay=self.delay, is_open=lambda: self.reaches(process, found))
+        machine.coreapp.lines[line] = None
         protocol.connection_made(line)
         return line, protocol
 
@@ -263,5 +367,5 @@ def is_ready(pod: Obj) -> bool:
 
 
 def _container(machine: Machine, *, running: bool) -> dict[str, Any]:
-    ended = {"terminated": {"exitCode": 137}}
-    return {"name": machine.component, "restartCount": machine.starts - 1, "state": {"running": {}} if running else ended}
+    state = {"running": {"startedAt": stamp(machine.started_at)}} if running else {"terminated": {"exitCode": 137}}
+    return {"name": machine.component, "restartCount": machine.starts - 1, "state": state}

@@ -4,20 +4,26 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from contextvars import Context
 from dataclasses import replace
 from datetime import timedelta
 from random import Random
 from typing import Any, Protocol
 
+from whatsapp_operator.core import evidence
 from whatsapp_operator.core.manifests import CLUSTER_LABEL
-from whatsapp_operator.core.model import Key, Tell, Tuning
+from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
-from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
+from whatsapp_operator.shell.doubt import SelfDoubt
+from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.leader import Election, Leadership
-from whatsapp_operator.shell.observe import Observer
+from whatsapp_operator.shell.nodes import Nodes
+from whatsapp_operator.shell.observe import Observer, desired_of
 from whatsapp_operator.shell.probe import Tethers
 from whatsapp_operator.shell.reconcile import Reconciler
+from whatsapp_operator.shell.roster import Roster
+from whatsapp_operator.shell.tether import Target
 from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
 
 from .apiserver import ApiServer, Change
@@ -25,7 +31,7 @@ from .client import Account, Fate
 from .door import SimKube, Weather
 from .laws import Call, Laws
 from .machines import Cluster
-from .virtual import SimClock, VirtualLoop
+from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
 
 
 class Surroundings(Protocol):
@@ -52,6 +58,20 @@ class SimTethers(Tethers):
         super().__init__(clock=operator.clock, wake=operator.wake)
         self._around = around
         self._operator = operator
+        self._is_look = False
+
+    def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
+        super().hold(key, targets)
+        self._around.laws.failures.watches(self._operator.process, set(targets))
+        self._is_look = True
+
+    def silence(self) -> Silence:
+        silence = super().silence()
+        if self._is_look and PROCESS.get() is self._operator.process:
+            # A look asks whom to hold, then how silent they are, in one breath.
+            self._is_look = False
+            self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
+        return silence
 
     async def tell(self, message: Tell) -> bool:
         """Post a role order; it may be lost on its way there or back."""
@@ -61,7 +81,8 @@ class SimTethers(Tethers):
         await asyncio.sleep(0.001 + around.rng.random() * 0.01)
         if self._operator.dead:
             raise asyncio.CancelledError
-        coreapp = around.cluster.coreapp_at(pod.ip or "")
+        machine = around.cluster.at(pod.ip or "")
+        coreapp = machine.coreapp if machine is not None and around.cluster.reaches(self._operator.process, machine) else None
         if coreapp is None or not coreapp.listening or (lost and lost_on_the_way):
             if coreapp is None or lost:
                 await asyncio.sleep(1.0)
@@ -69,8 +90,8 @@ class SimTethers(Tethers):
         order: dict[str, Any] = {"uid": pod.uid, "shard": message.shard, "epoch": message.epoch, "shards": message.shards}
         if holder is not None:
             order["holder"] = {"pod": holder.name, "ip": holder.ip}
-        took = coreapp.obey(order)
-        if lost:
+        took = outside(coreapp.obey, order)
+        if lost or coreapp.is_hung:
             await asyncio.sleep(1.0)
             return False
         if took:
@@ -102,6 +123,8 @@ class SimDesk(Desk):
         if self.operator.dead:
             raise asyncio.CancelledError
         sent_at = around.loop.time()
+        if send_by is not None and self._clock.monotonic() > send_by:
+            raise ApiError(f"{what}: too late", sent=False)
         if (method, path) == ("POST", "/v1/account/shards"):
             return await self._answer_set_shards(what, body or {}, timeout)
         await asyncio.sleep(0.002 + rng.random() * 0.02)
@@ -138,7 +161,9 @@ class SimDesk(Desk):
         if fate.applied is None:
             pass
         elif fate.status is None:
-            around.loop.call_later(delay + fate.applied, self._arrive, what, body, call, heard if fate.kind == "answer" else None)
+            around.loop.call_later(
+                delay + fate.applied, self._arrive, what, body, call, heard if fate.kind == "answer" else None, context=Context()
+            )
         if fate.status is not None:
             around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP {fate.status}", status=fate.status))
         elif fate.kind == "5xx":
@@ -212,7 +237,12 @@ class Operator:
         self.dead = False
         self._around = around
         self._rng = Random(around.rng.random())
-        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5))
+        self.process = Process(around.loop, name)
+        self.process.cut_off = lambda node: node in self.cut_off
+        self.cut_off: frozenset[str] = frozenset()
+        """Nodes that this process cannot speak to."""
+        self._due: dict[Kind, float] = {}
+        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5) * 7200)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []
         self.election = Election(
@@ -225,6 +255,13 @@ class Operator:
             wall=self.clock.now,
         )
         self._tethers = SimTethers(around, self)
+        self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
+        self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
+        self._doubt = SelfDoubt(
+            doubt=lambda: evidence.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
+            step_down=lambda: self.election.step_down(2.0),
+            clock=self.clock,
+        )
         self._desks = SimDesks(around, self)
         self._reconciler: Reconciler | None = None
         around.server.watchers.append(self._watch)
@@ -234,7 +271,7 @@ class Operator:
         doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning),
+            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot),
             hands=Hands(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,
@@ -247,19 +284,33 @@ class Operator:
             self._reconciler.wake(key)
 
     def _forget(self, key: Key) -> None:
-        self._tethers.hold(key, {})
+        self._roster.let_go(key)
         self._desks.forget(key)
+
+    def _node_changed(self, node: str) -> None:
+        for key in self._roster.clusters_on(node):
+            self.wake(key)
 
     def _watch(self, change: Change) -> None:
         if self.dead or change.kind not in {POD, SERVICE, STATEFULSET, WAC}:
             return
+        lag = 0.001 + self._rng.random() * 0.01
+        if self._rng.random() < 0.05:
+            lag += self._rng.random() * self._around.watch_lag
+        # A watch tells of one kind in the order in which it happened.
+        due = self._due[change.kind] = max(self._due.get(change.kind, 0.0), self._around.loop.time() + lag)
         obj = change.after or change.before or {}
-        name = change.name[1] if change.kind is WAC else (obj["metadata"].get("labels") or {}).get(CLUSTER_LABEL)
-        if name:
-            lag = 0.001 + self._rng.random() * 0.01
-            if self._rng.random() < 0.05:
-                lag += self._rng.random() * self._around.watch_lag
-            self._around.loop.call_later(lag, self.wake, Key(change.name[0], name))
+        self._around.loop.call_at(due, self._event, change.kind, obj, change.after is None, context=self.process.context)
+
+    def _event(self, kind: Kind, obj: Obj, gone: bool) -> None:
+        """Take in what a watch tells, as the handlers do."""
+        meta = obj["metadata"]
+        name = meta["name"] if kind is WAC else (meta.get("labels") or {}).get(CLUSTER_LABEL)
+        if name and not self.dead:
+            saw = {WAC: self._roster.saw_cluster, POD: self._roster.saw_pod, SERVICE: self._roster.saw_service}.get(kind)
+            if saw is not None:
+                saw(obj, gone=gone)
+            self.wake(Key(meta["namespace"], name))
 
     # --- life ---------------------------------------------------------------------------------------------------------
 
@@ -267,24 +318,53 @@ class Operator:
         """Run as the real process does: whenever the Lease is ours, lead."""
         self._reconciler = self._build(self.kube.fenced(self.election))
         self._begin(self.election.run(self._lead))
+        self._keep_up()
 
     def lead(self, epoch: int) -> None:
         """Believe to lead from now on, without any Lease."""
         self._reconciler = self._build(self.kube)
         self._begin(self._lead(Leadership(epoch, self.name)))
+        self._keep_up()
+
+    def _keep_up(self) -> None:
+        """Begin what runs beside, whoever leads: watches, and the doubt about ourselves."""
+        self._begin(self.nodes.run())
+        self._begin(self._beat())
+        for kind in (WAC, POD, SERVICE):
+            for obj in self._around.server.list(kind, None):
+                self._around.loop.call_soon(self._event, kind, obj, False, context=self.process.context)
+
+    async def _beat(self) -> None:
+        while True:
+            await asyncio.sleep(1.0)
+            self._doubt.check()
+
+    def pause(self, seconds: float) -> None:
+        """Stop like SIGSTOP, and go on later."""
+        if not self.dead and not self.process.is_stopped:
+            self._around.laws.say(f"{self.name} stands still for {seconds:.1f} s")
+            self.process.stop()
+            self._around.loop.call_later(seconds, self.process.go_on)
+
+    def cut(self, nodes: Iterable[str]) -> None:
+        """Cut the way to what runs on these nodes, and only that; none: mend it."""
+        self.cut_off = frozenset(nodes)
+        self._around.laws.say(f"{self.name} is cut off from {sorted(self.cut_off)}")
+        self._around.cluster.mend_lines()
 
     async def _lead(self, leadership: Leadership) -> None:
         if self._reconciler is None:
             raise AssertionError
         self._around.laws.say(f"{self.name} leads, epoch {leadership.epoch}")
+        self._roster.lead()
         try:
             await self._reconciler.run(leadership)
         finally:
+            self._roster.stand_by()
             await self._desks.close()
-            await self._tethers.close()
 
     def _begin(self, work: Any) -> None:
-        self._tasks.append(asyncio.get_running_loop().create_task(work, name=self.name))
+        self._tasks.append(asyncio.get_running_loop().create_task(work, name=self.name, context=self.process.context.copy()))
 
     def kill(self) -> None:
         """End like `kill -9`: nothing is tidied up, and what is under way lands or does not."""
@@ -294,11 +374,16 @@ class Operator:
         self.dead = True
         self.kube.kill()
         self._around.server.watchers.remove(self._watch)
+        self._roster.close()
         for task in self._tasks:
             task.cancel()
+        self.process.go_on()
+        # The kernel closes what a process held.
+        self._begin(self._tethers.close())
 
     async def stop(self) -> None:
         """End like SIGTERM: stop the work, release the Lease."""
+        self.process.go_on()
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -11,6 +11,7 @@ from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
 
 from .client import Fate
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
+from .machines import is_ready
 from .world import NAME, NAMESPACE, World
 
 Accident = Callable[[World, Random], None]
@@ -55,6 +56,65 @@ def two_at_once(world: World, rng: Random) -> None:
     """Two accidents in the same instant."""
     for _ in range(2):
         rng.choice((delete_a_coreapp, crash_a_coreapp))(world, rng)
+
+
+def hang_a_coreapp(world: World, rng: Random) -> None:
+    """Stop a Coreapp for a while, or for ever."""
+    machines = [machine for machine in world.coreapps() if machine.is_sound and is_ready(world.server.get(POD, machine.name) or {})]
+    if machines:
+        world.cluster.hang(rng.choice(machines), rng.choice((0.5, 2.0, 4.0, 8.0, 20.0, None)))
+
+
+def slow_a_coreapp(world: World, rng: Random) -> None:
+    """Let a Coreapp take its time for each answer, within what is tolerated or just beyond a probe's deadline."""
+    for machine in world.coreapps():
+        if machine.coreapp is not None:
+            machine.coreapp.slow = rng.choice((0.0, 0.0, 0.3, 0.9, 1.4))
+
+
+def lose_a_node(world: World, rng: Random) -> None:
+    """Cut a node off or switch it off; now and then it is deleted, or declared dead, before it comes back."""
+    park = world.cluster.park
+    there = [node for node in park.nodes.values() if node.is_reachable]
+    if len(there) < 2:
+        return
+    name = rng.choice(there).name
+    park.lose(name, power=rng.random() < 0.5)
+    since = park.nodes[name].since
+    back = rng.choice((0.5, 2.0, 6.0, 20.0, 60.0))
+    end = rng.random()
+    if end < 0.3:
+        world.loop.call_later(back * rng.random(), park.delete, name, since)
+    elif end < 0.4 and not park.nodes[name].is_powered:
+        world.loop.call_later(back * rng.random(), park.declare_dead, name, since)
+    world.loop.call_later(back, park.restore, name)
+
+
+def drain_a_node(world: World, rng: Random) -> None:
+    """Cordon a node, drain it, or taint it as autoscalers do; it is taken back later."""
+    name = rng.choice([*world.cluster.park.nodes])
+    kind = rng.random()
+    if kind < 0.5:
+        world.cluster.park.drain(name)
+    else:
+        world.cluster.park.cordon(name, rng.choice((None, "karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler")))
+    world.loop.call_later(rng.choice((3.0, 10.0, 30.0)), lambda: world.cluster.park.restore(name))
+
+
+def stop_an_operator(world: World, rng: Random) -> None:
+    """An operator's process stands still for a while."""
+    living = world.living()
+    if living:
+        rng.choice(living).pause(rng.choice((0.3, 1.0, 1.5, 3.0, 5.0)))
+
+
+def cut_an_operator_off(world: World, rng: Random) -> None:
+    """An operator's process cannot speak to any Coreapp, or not to those on a node; to the API server it can."""
+    living = world.living()
+    if living:
+        operator, nodes = rng.choice(living), [*world.cluster.park.nodes]
+        operator.cut(nodes if rng.random() < 0.6 else rng.sample(nodes, 1))
+        world.loop.call_later(rng.choice((1.0, 3.0, 6.0, 15.0)), operator.cut, ())
 
 
 def edit_the_spec(world: World, rng: Random) -> None:
@@ -133,6 +193,7 @@ def bad_weather(world: World, rng: Random) -> None:
     world.api_faults = rng.choice((0.0, 0.0, 0.2))
     world.api_slow = rng.choice((0.0, 0.0, 0.3))
     world.cluster.deaf = rng.choice((0.0, 0.0, 0.1))
+    world.cluster.lossy = rng.choice((0.0, 0.0, 0.02, 0.2))
     world.watch_lag = rng.choice((0.0, 0.5, 3.0))
 
 
@@ -149,6 +210,12 @@ ACCIDENTS: tuple[tuple[Accident, int], ...] = (
     (delete_a_coreapp, 5),
     (crash_a_coreapp, 4),
     (two_at_once, 2),
+    (hang_a_coreapp, 3),
+    (slow_a_coreapp, 1),
+    (lose_a_node, 2),
+    (drain_a_node, 1),
+    (stop_an_operator, 2),
+    (cut_an_operator_off, 2),
     (edit_the_spec, 5),
     (pause_or_go_on, 1),
     (delete_a_service, 1),
@@ -263,7 +330,15 @@ def all_is_well(world: World) -> None:
     world.laws.say("all is well from here on")
     world.weather.clear()
     world.weather.stale = 0.0
-    world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.watch_lag = 0.0
+    world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.cluster.lossy = world.watch_lag = 0.0
+    for name in world.cluster.park.nodes:
+        world.cluster.park.restore(name)
+    for one in world.living():
+        one.cut(())
+    for machine in world.coreapps():
+        # Who hangs goes on hanging: to end that is up to the operator.
+        if machine.coreapp is not None:
+            machine.coreapp.slow = 0.0
     world.account.fates.clear()
     world.edit(paused=False)
     for name in [f"{NAME}-shard-{shard}" for shard in range(32)]:

@@ -11,11 +11,12 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import duties, facts, handovers, manifests, objections, operation, rules, status
-from whatsapp_operator.core.model import Answer, Delete, Epoch, Observed, Operation
+from whatsapp_operator.core import duties, evidence, facts, handovers, manifests, objections, operation, rules, status
+from whatsapp_operator.core.model import Answer, Delete, Epoch, Evidence, Observed, Operation
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import SERVICE, WAC, Conflict, NotFound
+from whatsapp_operator.shell.observe import Observer
 from whatsapp_operator.shell.reconcile import Reconciler
 
 from .client import Fate
@@ -165,6 +166,10 @@ def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(operation, "judge", hasty)
 
 
+def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Observer, "_own_time", lambda _, operation, __: operation)
+
+
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:
     real = operation.next_operation
 
@@ -230,6 +235,64 @@ def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:
 
 def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(duties, "tidying", lambda *_: iter(()))
+
+
+# --- failures -----------------------------------------------------------------------------------------------------------
+
+
+def never_in_doubt(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(evidence, "doubt", lambda *_: None)
+
+
+def every_node_lives(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(evidence, "is_node_alive", lambda *_: True)
+
+
+def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
+    hasty = evidence.Proof(
+        evidence=Evidence.PROBE_TIMEOUT, holds=lambda f, _, pod: pod is not None and not f.is_excused(pod) and pod.silent_since is not None
+    )
+    patch.setattr(evidence, "EVIDENCE", (*evidence.EVIDENCE, hasty))
+
+
+def hung_holders_end_before_their_shard_moved(patch: pytest.MonkeyPatch) -> None:
+    real = duties.replacing
+    patch.setattr(duties, "replacing", lambda f: real(replace_holders(f)))
+
+
+def replace_holders(f: Any) -> Any:
+    """Return the same facts, in which no pod holds a shard."""
+    return type("Forgetful", (), {"__getattr__": lambda _, name: frozenset() if name == "holder_uids" else getattr(f, name)})()
+
+
+def replicas_without_bound(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(facts.Facts, "made_good", property(lambda f: f.out_of_reach * 3))
+
+
+async def deafness(world: World) -> None:
+    """The operator cannot speak to any Coreapp for a while; then it stands still."""
+    world.create(shards=8, spares=2)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(20)
+    operator.cut(world.cluster.park.nodes)
+    await world.pause(30)
+    operator.cut(())
+    await world.until_done()
+
+
+async def hangs_without_spares(world: World) -> None:
+    """Holders hang, and nobody can take over."""
+    world.create(shards=2, spares=0)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(15)
+    for shard in (0, 1):
+        machine = world.holder(shard)
+        if machine is not None:
+            world.cluster.hang(machine)
+        await world.until_done()
 
 
 async def certificates(world: World) -> None:
@@ -316,6 +379,7 @@ MUTANTS = (
     Mutant("send however late", send_however_late, ("law 5",), slow_logins),
     Mutant("POST again after no answer", post_again_after_no_answer, ("law 6",), unheard_answers),
     Mutant("settled too early", settled_too_early, ("law 6", "law 4"), unheard_answers),
+    Mutant("anybody's clock is believed", anybodys_clock_is_believed, ("law 6", "law 4", "not within"), elected),
     Mutant("any certificate will do", any_certificate_will_do, ("law 8",), certificates),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, ("law 9",), resizes),
     Mutant("a report on every look", a_report_on_every_look, ("law 11",), resizes),
@@ -326,6 +390,11 @@ MUTANTS = (
     Mutant("deletes without the version", deletes_without_the_version, ("law 14",), resizes),
     Mutant("surplus Services stay", surplus_services_stay, ("not within",), resizes),
     Mutant("dead labels stay", dead_labels_stay, ("not within",), resizes),
+    Mutant("never in doubt", never_in_doubt, ("law of doubt",), deafness),
+    Mutant("every node lives", every_node_lives, ("law of hung pods",), elected),
+    Mutant("one lost probe will do", one_lost_probe_will_do, ("law of failures",), elected),
+    Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, ("law of hung pods",), hangs_without_spares),
+    Mutant("replicas without bound", replicas_without_bound, ("law 4",), elected),
 )
 MOST_SEEDS = 500
 
@@ -343,7 +412,17 @@ def test_a_broken_operator_is_caught(mutant: Mutant, monkeypatch: pytest.MonkeyP
     pytest.fail(f"not caught in {MOST_SEEDS} seeds")
 
 
-TRIALS: tuple[Trial, ...] = (overlapping, elected, certificates, slow_logins, unheard_answers, a_foreign_service, resizes)
+TRIALS: tuple[Trial, ...] = (
+    overlapping,
+    elected,
+    certificates,
+    slow_logins,
+    unheard_answers,
+    a_foreign_service,
+    resizes,
+    deafness,
+    hangs_without_spares,
+)
 
 
 @pytest.mark.parametrize("trial", TRIALS)

@@ -1,9 +1,15 @@
-"""Virtual time: an event loop whose clock jumps to the next thing that is due; ten minutes take a moment. No sockets, no threads."""
+"""Virtual time: an event loop whose clock jumps to the next thing that is due; ten minutes take a moment. No sockets, no threads.
+
+What runs in the context of a `Process` belongs to it, and stands still while it is stopped, as after SIGSTOP; all else is the world.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import heapq
+from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
+from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
@@ -15,6 +21,58 @@ START = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
 
 class NothingLeft(RuntimeError):  # noqa: N818  says what happened
     """Every task waits for something that nobody will ever do."""
+
+
+class Process:
+    """One process of an operator: its tasks and timers, which can be stopped and go on."""
+
+    def __init__(self, loop: VirtualLoop, name: str) -> None:
+        self._loop = loop
+        self.name = name
+        self.context = Context()
+        """Whatever begins in it belongs to the process."""
+        self.context.run(PROCESS.set, self)
+        self.is_stopped = False
+        self.pauses: list[tuple[float, float]] = []
+        """When it was stopped and when it went on."""
+        self.cut_off: Callable[[str], bool] = lambda _: False
+        """Tells of a node whether this process is cut off from it."""
+        self._waiting: list[asyncio.Handle] = []
+        self._timers: list[asyncio.TimerHandle] = []
+
+    def stop(self) -> None:
+        """Do not run any more."""
+        if not self.is_stopped:
+            self.is_stopped = True
+            self.pauses.append((self._loop.time(), self._loop.time()))
+            self._timers = self._loop.take_timers(self)
+
+    def go_on(self) -> None:
+        """Run again; what became due meanwhile comes first."""
+        if self.is_stopped:
+            self.is_stopped = False
+            self.pauses[-1] = (self.pauses[-1][0], self._loop.time())
+            self._loop.give_back(self, self._timers, self._waiting)
+            self._timers, self._waiting = [], []
+
+    def put_off(self, handle: asyncio.Handle) -> None:
+        """Keep for later what is to run."""
+        self._waiting.append(handle)
+
+    def awake_since(self, at: float) -> float:
+        """Return the seconds in which it ran since a time."""
+        now = self._loop.time()
+        paused = sum(max(0.0, end - max(begin, at)) for begin, end in self.pauses if end > at)
+        return now - at - paused - (max(0.0, now - max(self.pauses[-1][0], at)) if self.is_stopped else 0.0)
+
+
+PROCESS: ContextVar[Process | None] = ContextVar("process", default=None)
+"""Whose code runs; None: the world's."""
+
+
+def outside(do: Callable[..., T], *args: Any) -> T:
+    """Call what belongs to the world and not to the process that calls."""
+    return Context().run(do, *args)
 
 
 class _Jump:
@@ -37,7 +95,10 @@ class VirtualLoop(asyncio.BaseEventLoop):
 
     def __init__(self) -> None:
         super().__init__()
+        self._ready: deque[asyncio.Handle]
+        self._scheduled: list[asyncio.TimerHandle]
         self.passed = 0.0
+        self._stopped: set[Process] = set()
         self.connect: Callable[[Callable[[], Any], str, int], Awaitable[Any]] | None = None
         """Who answers `create_connection`."""
         self._selector = _Jump(self)
@@ -45,6 +106,35 @@ class VirtualLoop(asyncio.BaseEventLoop):
     def time(self) -> float:
         """Return the virtual time in seconds since the start."""
         return self.passed
+
+    def take_timers(self, process: Process) -> list[asyncio.TimerHandle]:
+        """Stop a process: take what it waits for out of the time that passes."""
+        taken = [timer for timer in self._scheduled if timer._context.get(PROCESS) is process]  # type: ignore[attr-defined]
+        for timer in taken:
+            timer._scheduled = False  # type: ignore[attr-defined]
+        self._scheduled[:] = [timer for timer in self._scheduled if timer._scheduled]  # type: ignore[attr-defined]
+        heapq.heapify(self._scheduled)
+        self._stopped.add(process)
+        return taken
+
+    def give_back(self, process: Process, timers: list[asyncio.TimerHandle], handles: list[asyncio.Handle]) -> None:
+        """Let a process go on: what came for it first, then its timers."""
+        self._stopped.discard(process)
+        self._ready.extend(handles)
+        for timer in timers:
+            if not timer.cancelled():
+                timer._scheduled = True  # type: ignore[attr-defined]
+                heapq.heappush(self._scheduled, timer)
+
+    def _run_once(self) -> None:
+        for _ in range(len(self._ready) if self._stopped else 0):
+            handle = self._ready.popleft()
+            process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
+            if process is not None and process.is_stopped:
+                process.put_off(handle)
+            else:
+                self._ready.append(handle)
+        super()._run_once()  # type: ignore[misc]
 
     def _process_events(self, event_list: list[Any]) -> None:
         """Nothing comes from outside."""

@@ -170,6 +170,8 @@ class World:
         pods = self.laws.pods()
         if len(pods) != shards + spares or not all(map(is_ready, pods)):
             yield f"{sum(map(is_ready, pods))} of {len(pods)} pods are ready, {shards + spares} are wanted"
+        if hung := [machine.name[1] for machine in self.coreapps() if machine.coreapp is not None and machine.coreapp.is_hung]:
+            yield f"{hung} hang"
         if self.account.shards != shards:
             yield f"S is {self.account.shards}, not {shards}"
         budget = self.server.get(PDB, (NAMESPACE, f"{NAME}-coreapp"))

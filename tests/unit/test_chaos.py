@@ -99,7 +99,7 @@ def test_the_goals_are_those_of_the_issue(name: str, goal: float | None) -> None
 
 
 def test_the_short_round_is_a_handful_of_the_table() -> None:
-    assert len(named(list(SHORT))) == len(SHORT) == 5
+    assert len(named(list(SHORT))) == len(SHORT) == 6
 
 
 def test_faults_are_chosen_by_name_in_the_tables_order() -> None:
@@ -124,6 +124,7 @@ def test_the_short_round_plays_a_few_once() -> None:
     got = options("--round", "short")
     assert (got.n, [fault.name for fault in got.faults]) == (1, list(SHORT))
     assert options("--round", "short", "--n", "3").n == 3
+    assert options("--soak", "600").n == 1
 
 
 def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixture[str]) -> None:
@@ -260,6 +261,7 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
     ]
     books = account(mine, [row("good"), row("twice"), row("twice"), row("a stranger's")], shards=2, struck={0}, two_holders=0)
     assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
 
 

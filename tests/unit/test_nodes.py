@@ -418,3 +418,28 @@ async def test_a_server_that_ends_every_stream_is_not_asked_in_a_loop() -> None:
         await asyncio.sleep(60)
         assert nodes.snapshot() is not None
         assert len(server.asked) <= 2 * 60 / 0.5 + 4
+
+
+async def test_only_a_renewal_that_was_seen_shows_that_a_node_lives() -> None:
+    server = Server()
+    server.put(NODE, a_node("n0"))
+    server.renew("n0", "2027-01-01T00:00:00Z")
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(1)
+        assert [node.presumed for node in (nodes.snapshot() or {}).values()] == [True]
+        server.renew("n0", "2027-01-01T00:00:10Z")
+        await asyncio.sleep(1)
+        assert [node.presumed for node in (nodes.snapshot() or {}).values()] == [False]
+
+
+async def test_a_node_that_is_back_is_told_at_once() -> None:
+    server = Server()
+    server.put(NODE, a_node("n0"))
+    async with watching(server) as (nodes, changed):
+        await asyncio.sleep(1)
+        server.delete(NODE, "n0")
+        await asyncio.sleep(1)
+        server.put(NODE, a_node("n0"))
+        await asyncio.sleep(1)
+        assert changed[-2:] == ["n0", "n0"]
+        assert not (nodes.snapshot() or {})["n0"].gone

@@ -600,3 +600,25 @@ async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
         await asyncio.wait_for(woken.wait(), 5)
         assert desks.seen(KEY).shards == 1
         await desks.close()
+
+
+async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_connection(talk: Talk) -> None:
+    await talk.ask()
+    woken = talk.woken
+    talk.clock.pass_by(seconds=30)
+    await talk.desk.ask(talk.access, quiet=True)
+    assert talk.desk.client.asked_at == talk.clock.now()
+    assert talk.woken == woken
+    assert talk.desk._http is None
+    await talk.ask()
+    assert talk.woken == woken
+
+
+async def test_a_quiet_question_wakes_the_loop_when_its_answer_is_news(talk: Talk) -> None:
+    await talk.ask()
+    woken = talk.woken
+    talk.clock.pass_by(seconds=30)
+    await talk.desk.ask(replace(talk.access, addresses=(await refused_port(),)), quiet=True)
+    assert talk.woken == woken + 1
+    await talk.desk.ask(talk.access, quiet=True)
+    assert talk.woken == woken + 2

@@ -80,7 +80,7 @@ def is_node_alive(f: Facts, pod: Coreapp) -> bool:
     if node is None or node.renewed_at is None:
         # Without the right to read nodes there is no second witness; long silence must do.
         return f.see.nodes is None and pod.silent_since is not None and f.see.now - pod.silent_since >= LEASE_STALE
-    return pod.silent_since is not None and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
+    return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
 
 
 # --- doubt about ourselves --------------------------------------------------------------------------------------------

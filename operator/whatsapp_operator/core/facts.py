@@ -45,7 +45,11 @@ class Facts:
     @property
     def needed_pods(self) -> int:
         """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what stands in for pods on lost nodes."""
-        return max(self.floor, self.want.shards) + self.want.spares + len(self.made_good)
+        return self._planned_pods + len(self.made_good)
+
+    @property
+    def _planned_pods(self) -> int:
+        return max(self.floor, self.want.shards) + self.want.spares
 
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
@@ -55,8 +59,11 @@ class Facts:
     @cached_property
     def made_good(self) -> tuple[Coreapp, ...]:
         """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
-        lost = (pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", evidence.OUT_OF_REACH))
-        return tuple(lost)[: max(1, self.want.spares)]
+        held = [pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", evidence.OUT_OF_REACH)]
+        # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
+        already = max(0, self.replicas - self._planned_pods - len(held))
+        unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
+        return tuple([*held, *unheld][: max(1, self.want.spares)])
 
     def is_heard(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""

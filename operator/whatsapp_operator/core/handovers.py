@@ -18,7 +18,9 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
         if evidence is Evidence.POD_DRAINING and planned:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in taken]
         if evidence is Evidence.PACKED_LOW:
-            choices = sorted((pod for pod in choices if pod.ordinal < f.wanted_pods), key=lambda pod: (pod.report is None, pod.ordinal))
+            # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
+            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.needed_pods)
+            choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if choices:
             taken.add(choices[0].uid)
             yield Handover(

@@ -254,6 +254,8 @@ class Node:
     """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
     renewed_at: datetime | None = None
     """When this process last saw its Lease renewed, by this process's clock; None: it has no Lease."""
+    presumed: bool = False
+    """That was no renewal: this process began to listen then, and the node has its time to show that it lives."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -449,6 +451,8 @@ class Observed:
     nodes: Mapping[str, Node] | None = None
     """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
     silence: Silence = Silence()
+    committed: tuple[Route, ...] = ()
+    """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)
@@ -573,6 +577,9 @@ class Tell:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ask:
     """Log in if needed and ask for the number of shards; the answer arrives later and wakes the loop."""
+
+    quiet: bool = False
+    """Nothing waits for the answer: one that says what is known wakes nobody."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

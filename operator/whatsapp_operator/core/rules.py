@@ -424,7 +424,7 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += duties.tidying(f, busy)
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
     if duties.asks(f, winner.state):
-        actions.append(Ask())
+        actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
     called = next((action.operation for action in actions if isinstance(action, SetShards)), None)
     settled = f.shards if f.is_settled and not f.missing and f.shards_are_fresh else f.see.settled_shards
     return Plan(

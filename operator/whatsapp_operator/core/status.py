@@ -298,13 +298,14 @@ def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, A
 def _handovers(f: Facts) -> list[dict[str, Any]]:
     """Return the incident record: what was kept, and each epoch that the last report did not know.
 
-    The Services are its source, so a crash between a commit and its report loses no entry.
+    The Services are its source, so a crash between a commit and its report loses no entry; and what this process committed, because a
+    shard may move twice between two reports.
     """
     kept = [_timed(entry, f.see.handover_times.get(entry.get("epoch", ""))) for entry in f.see.status.get("recentHandovers") or ()]
     known = {entry.get("epoch") for entry in kept}
     reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
     fresh: list[dict[str, Any]] = []
-    for route in f.routes:
+    for route in (*f.see.committed, *f.routes):
         if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
             continue
         entry = {
@@ -316,6 +317,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "epoch": route.epoch,
             "evidence": route.evidence,
         }
+        known.add(route.epoch)
         fresh.append(_timed(_without_none(entry), f.see.handover_times.get(route.epoch or "")))
     return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
 

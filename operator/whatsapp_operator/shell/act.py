@@ -30,6 +30,7 @@ from whatsapp_operator.core.model import (
     GenerateSecret,
     Handover,
     HandoverTimes,
+    Key,
     Relabel,
     Say,
     Scale,
@@ -45,7 +46,7 @@ from .kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Refused, T
 from .metrics import Metrics, Phase
 from .observe import Look, Memory
 from .probe import Coreapps
-from .wabiz import Clients
+from .wabiz import Access, Clients
 
 log = logging.getLogger(__name__)
 
@@ -119,8 +120,8 @@ class Hands:
             case Tell():
                 memory.untold |= not await self._coreapps.tell(action)
                 return False
-            case Ask():
-                self._clients.ask(look.want.key, look.access)
+            case Ask(quiet=quiet):
+                self._clients.ask(look.want.key, look.access, quiet=quiet)
                 return False
             case Say():
                 await self.say(look, action)
@@ -208,7 +209,9 @@ class Hands:
     async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
         now, began = self._clock.now(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
-        await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        service = await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
+        if (route := manifests.route_of(service, look.want.uid)) is not None:
+            memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)
         took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
@@ -280,6 +283,12 @@ class Hands:
         told = list(events)
         written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
         return [event for event, done in zip(told, written, strict=True) if done]
+
+    # --- the questions ---------------------------------------------------------------------------------------------
+
+    def ask_again(self, key: Key, access: Access) -> None:
+        """Ask for the number of shards without a look: what was seen still holds, as far as events tell."""
+        self._clients.ask(key, access, quiet=True)
 
     # --- the call ---------------------------------------------------------------------------------------------------
 

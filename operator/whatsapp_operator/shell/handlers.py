@@ -17,6 +17,8 @@ from whatsapp_operator.core.model import Key, Obj
 
 log = logging.getLogger(__name__)
 
+CHUNK = 100
+"""Objects in one answer to a list."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
@@ -28,6 +30,14 @@ class _Endless:
         while True:
             yield pause
             pause = min(pause * 2, 5.0)
+
+
+class _NoEssence(kopf.AnnotationsDiffBaseStorage):
+    """Compares nothing: no handler of ours asks what changed, and Kopf would copy every object of every event for it."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return an empty essence."""
+        return kopf.BodyEssence()
 
 
 def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
@@ -43,9 +53,15 @@ def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
     chosen.watching.server_timeout = 60
     chosen.watching.client_timeout = 75
     chosen.watching.reconnect_backoff = 0.1
+    # Ten thousand pods in one answer cost more memory than all else; other people's pods are not even asked for.
+    chosen.watching.chunk_size = CHUNK
+    for group, resource in (("", "pods"), ("", "services"), ("apps", "statefulsets")):
+        chosen.watching.label_selectors[group, "v1", resource] = CLUSTER_LABEL
+    # A worker that waits keeps its object in memory.
+    chosen.queueing.idle_timeout = 0.5
     chosen.persistence.finalizer = "multiconnect.dev/unused"
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.multiconnect.dev")
-    chosen.persistence.diffbase_storage = kopf.AnnotationsDiffBaseStorage(prefix="kopf.multiconnect.dev")
+    chosen.persistence.diffbase_storage = _NoEssence(prefix="kopf.multiconnect.dev")
     # Kopf would otherwise end the whole process by SIGKILL some time after its stop.
     chosen.process.ultimate_exiting_timeout = None
     return chosen
@@ -101,7 +117,15 @@ class Witness(Protocol):
         ...
 
 
-def registry(wake: Callable[[Key], None], login: Callable[[], kopf.ConnectionInfo], witness: Witness) -> kopf.OperatorRegistry:
+class Wake(Protocol):
+    """Who wakes the loop of a cluster."""
+
+    def __call__(self, key: Key, *, presses: bool = True) -> None:
+        """Wake it; ``presses``: a failover may depend on it."""
+        ...
+
+
+def registry(wake: Wake, login: Callable[[], kopf.ConnectionInfo], witness: Witness) -> kopf.OperatorRegistry:
     """Return handlers that show an event's object to ``witness`` and then call ``wake`` with the cluster that it is about."""
     found = kopf.OperatorRegistry()
     group, _, version = API_VERSION.partition("/")
@@ -109,7 +133,7 @@ def registry(wake: Callable[[Key], None], login: Callable[[], kopf.ConnectionInf
     async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
         if namespace and name:
             _show(witness.saw_cluster, event)
-            wake(Key(namespace, name))
+            wake(Key(namespace, name), presses=event["type"] is not None)
 
     def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
         async def told(namespace: str | None, labels: kopf.Labels, event: kopf.RawEvent, **_: Any) -> None:
@@ -117,7 +141,8 @@ def registry(wake: Callable[[Key], None], login: Callable[[], kopf.ConnectionInf
             if namespace and cluster:
                 if saw is not None:
                     _show(saw, event)
-                wake(Key(namespace, cluster))
+                # Without a type it comes from a list: of what was there when the watch began.
+                wake(Key(namespace, cluster), presses=event["type"] is not None)
 
         return told
 

@@ -135,8 +135,8 @@ class Nodes:
         self._nodes: dict[str, Node] = {}
         self._gone: dict[str, float] = {}
         """When a node was seen to be deleted, on our monotonic clock."""
-        self._renewals: dict[str, tuple[str, datetime]] = {}
-        """By node: the renewTime as it is spelt, for comparison with itself only, and when we saw it change."""
+        self._renewals: dict[str, tuple[str, datetime, bool]] = {}
+        """By node: the renewTime as it is spelt, for comparison with itself only, when we saw it change, and whether that is presumed."""
         self._heard_at = clock.monotonic()
         """When a Lease was last heard of."""
         self._was_deaf = True
@@ -243,12 +243,12 @@ class Nodes:
             self._drop(name)
             return
         before = self._nodes.get(name)
-        _, renewed_at = self._renewals.get(name, ("", None))
-        self._nodes[name] = node = replace(node_of(obj), renewed_at=renewed_at)
+        _, renewed_at, presumed = self._renewals.get(name, ("", None, False))
+        self._nodes[name] = node = replace(node_of(obj), renewed_at=renewed_at, presumed=presumed)
         self._gone.pop(name, None)
         if node != before:
             self._snapshot = None
-        if _judged(node) != _judged(before):
+        if _judged(node) != _judged(before) or (before is not None and before.gone):
             self._changed(name)
 
     def _drop(self, name: str) -> None:
@@ -270,7 +270,7 @@ class Nodes:
         for name in self._renewals.keys() - there.keys():
             self._forget_lease(name)
         for obj in there.values():
-            self._note(obj)
+            self._note(obj, presumed=True)
         self._hear(deaf=self._was_deaf)
         self._was_deaf = False
 
@@ -279,25 +279,26 @@ class Nodes:
         if what == "DELETED":
             self._forget_lease(obj["metadata"]["name"])
         else:
-            self._note(obj)
+            self._note(obj, presumed=False)
 
     def _hear(self, *, deaf: bool) -> None:
         now = self._clock.monotonic()
         if deaf or now - self._heard_at > self._patience.deaf_after:
-            for name, (spelt, _) in tuple(self._renewals.items()):
-                self._renew(name, spelt)
+            for name, (spelt, *_) in tuple(self._renewals.items()):
+                self._renew(name, spelt, presumed=True)
         self._heard_at = now
 
-    def _note(self, obj: Obj) -> None:
+    def _note(self, obj: Obj, *, presumed: bool) -> None:
         name, spelt = obj["metadata"]["name"], str((obj.get("spec") or {}).get("renewTime"))
         if name not in self._renewals or self._renewals[name][0] != spelt:
-            self._renew(name, spelt)
+            self._renew(name, spelt, presumed=presumed)
 
-    def _renew(self, name: str, spelt: str) -> None:
+    def _renew(self, name: str, spelt: str, *, presumed: bool) -> None:
+        """Count a Lease as renewed now; `presumed`: when that was, if at all, we do not know."""
         now = self._clock.now()
-        self._renewals[name] = (spelt, now)
+        self._renewals[name] = (spelt, now, presumed)
         if name in self._nodes:
-            self._nodes[name] = replace(self._nodes[name], renewed_at=now)
+            self._nodes[name] = replace(self._nodes[name], renewed_at=now, presumed=presumed)
             self._snapshot = None
 
     def _forget_lease(self, name: str) -> None:

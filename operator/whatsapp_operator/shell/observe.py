@@ -291,7 +291,7 @@ def operation_of(status: Obj) -> Operation | None:
         return None
     started = manifests.moment(str(entry.get("startedAt", "")))
     settle = manifests.moment(str(entry.get("settleBy", "")))
-    far = manifests.moment("9999-01-01T00:00:00Z")
+    far = manifests.moment("2070-01-01T00:00:00Z")
     early = manifests.moment("1970-01-01T00:00:00Z")
     if far is None or early is None:
         raise AssertionError
@@ -369,11 +369,15 @@ class Memory:
     slow: Slow | None = None
     since: dict[str, datetime] = field(default_factory=dict)
     handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
+    committed: dict[str, Route] = field(default_factory=dict)
+    """By epoch: handovers of this process that no report tells of yet."""
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: str | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
+    intent: tuple[str, datetime] | None = None
+    """The noted intent that was seen last: its id, and since when by this process's own clock."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
 
@@ -455,7 +459,7 @@ class Observer:
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
             routes=routes,
-            operation=operation_of(status),
+            operation=self._own_time(operation_of(status), memory),
             settled_shards=status.get("settledShards"),
             refused_fingerprint=noted.get("refusedFingerprint"),
             refused_because=noted.get("refusedBecause"),
@@ -469,10 +473,32 @@ class Observer:
             account_is_new=_is_new(self._clients.seen(key), memory),
             nodes=self._nodes(),
             silence=silence,
+            committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
         return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
+
+    def _own_time(self, operation: Operation | None, memory: Memory) -> Operation | None:
+        """Return an intent with its times on our own clock.
+
+        Whoever noted it may have had a clock an hour apart: then ``settle_by`` would seem long past, and a second call be made too early
+        (DESIGN laws 4 to 6). So its spans count from when this process first saw it, which is never earlier than the note.
+        """
+        if operation is None:
+            memory.intent = None
+            return None
+        if memory.intent is None or memory.intent[0] != operation.id:
+            memory.intent = operation.id, self._clock.now()
+        shift = memory.intent[1] - operation.started_at
+        if abs(shift) < timedelta(milliseconds=1):
+            return operation
+        return replace(
+            operation,
+            started_at=operation.started_at + shift,
+            deadline=operation.deadline + shift,
+            settle_by=operation.settle_by + shift,
+        )
 
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
         """Return holders that a Service names and the list of pods lacks although they are there.

@@ -5,13 +5,12 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import rules, status
-from whatsapp_operator.core.model import Key, Plan, Say, SetShards
+from whatsapp_operator.core.model import Key, Plan, Say, SetShards, State
 
 from . import kube as door
 from .act import Hands, Outcome
@@ -19,7 +18,9 @@ from .clock import Clock, draw_nonce
 from .kube import Conflict, Kube, KubeError, NotFound
 from .leader import Leadership
 from .metrics import Metrics
-from .observe import Look, Memory, Observer, SpecError
+from .observe import SLOW_FOR, Look, Memory, Observer, SpecError
+from .turns import Turns
+from .wabiz import Access
 
 log = logging.getLogger(__name__)
 
@@ -30,6 +31,12 @@ MOST_OWED = 20
 SOON = timedelta(milliseconds=500)
 """Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
 FIRST_RETRY, LAST_RETRY = 0.1, 5.0
+QUIET_LOOKS = 10.0
+"""Looks a second, of all clusters together, at those to which nothing happens: with many of them each rests longer than `Tuning.rest`."""
+ASK_AGAIN = 30.0
+"""Seconds between two questions then (`Tuning.ask_steady`)."""
+MISSED_FOR = 60.0
+"""Seconds for which it is remembered what pressed while another process led."""
 
 
 @dataclass(slots=True)
@@ -38,7 +45,11 @@ class Cluster:
 
     key: Key
     woken: asyncio.Event = field(default_factory=asyncio.Event)
+    presses: bool = False
+    """It was woken by something that a failover may depend on."""
     memory: Memory = field(default_factory=Memory)
+    quiet: Access | None = field(default=None, repr=False)
+    """How to ask the client again while nothing happens; None: something is under way."""
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
     owed: list[Say] = field(default_factory=list)
@@ -72,23 +83,40 @@ class Reconciler:
         self._nonce = nonce
         self._namespaces = tuple(namespaces)
         self._clusters: dict[Key, Cluster] = {}
+        self._turns = Turns()
+        self._missed: dict[Key, float] = {}
+        """What pressed while we did not lead, and when, by the monotonic clock; the last comes last."""
         self._leadership: Leadership | None = None
 
-    def wake(self, key: Key) -> None:
-        """Say that something about a cluster changed. Does nothing while this process does not lead."""
+    def wake(self, key: Key, *, presses: bool = True) -> None:
+        """Say that something about a cluster changed; ``presses``: a failover may depend on it, so it is looked at before others.
+
+        While this process does not lead, that is only remembered for a while.
+        """
         leadership = self._leadership
-        if leadership is None or (self._namespaces and key.namespace not in self._namespaces):
+        if self._namespaces and key.namespace not in self._namespaces:
+            return
+        if leadership is None:
+            if presses:
+                self._missed.pop(key, None)
+                self._missed[key] = self._clock.monotonic()
             return
         cluster = self._clusters.get(key)
         if cluster is None:
             cluster = self._clusters[key] = Cluster(key)
             cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {key}")
             self._metrics.count_clusters(len(self._clusters))
+        cluster.presses |= presses
         cluster.woken.set()
 
     async def run(self, leadership: Leadership) -> None:
         """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
         self._leadership = leadership
+        # Many clusters take a while to be looked at for the first time: those first whose holders may have failed since nobody led.
+        missed, self._missed = self._missed, {}
+        for key, at in reversed(missed.items()):
+            if self._clock.monotonic() - at < MISSED_FOR:
+                self.wake(key)
         try:
             await self._find_all()
             await asyncio.get_running_loop().create_future()
@@ -114,7 +142,7 @@ class Reconciler:
             try:
                 for namespace in self._namespaces or (None,):
                     for obj in await self._kube.list(door.WAC, namespace, None):
-                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]))
+                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]), presses=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
                 await asyncio.sleep(pause)
@@ -143,15 +171,37 @@ class Reconciler:
                     continue
                 self._drop(cluster.key)
                 return
-            with suppress(TimeoutError):
-                async with asyncio.timeout(rest.total_seconds()):
-                    await cluster.woken.wait()
+            await self._rest(cluster, rest.total_seconds())
+
+    async def _rest(self, cluster: Cluster, seconds: float) -> None:
+        """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
+
+        Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
+        """
+        more = len(self._clusters) / QUIET_LOOKS - seconds
+        if seconds > SLOW_FOR:
+            if await _woken_within(cluster, SLOW_FOR):
+                return
+            cluster.memory.slow = None
+            seconds -= SLOW_FOR
+        if await _woken_within(cluster, seconds) or cluster.quiet is None:
+            return
+        while more > 0:
+            self._hands.ask_again(cluster.key, cluster.quiet)
+            if await _woken_within(cluster, min(more, ASK_AGAIN)):
+                return
+            more -= ASK_AGAIN
 
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
         """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
+        presses = False
         for rounds_left in reversed(range(MOST_ROUNDS)):
-            with self._metrics.time_look(self._clock.monotonic):
-                look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
+            presses, cluster.presses = presses or cluster.presses, False
+            async with self._turns.turn(presses=presses):
+                # What woke us while we waited for our turn is seen now.
+                cluster.woken.clear()
+                with self._metrics.time_look(self._clock.monotonic):
+                    look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
             if look is None:
                 return None
             plan = rules.plan(look.want, look.see)
@@ -159,6 +209,8 @@ class Reconciler:
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             if moving and rounds_left:
                 continue
+            quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
+            cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
             silent = look.want.deleting or not plan.is_speakable
             if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
@@ -169,7 +221,10 @@ class Reconciler:
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
         memory, now = cluster.memory, look.see.now
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
-        epochs = {route.epoch for route in look.see.routes}
+        reported = {entry.get("epoch") for entry in look.see.status.get("recentHandovers") or ()}
+        unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
+        memory.committed = dict(unreported[-status.HANDOVERS_KEPT :])
+        epochs = {route.epoch for route in look.see.routes} | memory.committed.keys()
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at
         call = look.see.client.call
@@ -194,6 +249,7 @@ class Reconciler:
                 look, {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
             ):
                 cluster.memory.anchored_for = None
+                cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
                 await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True
@@ -245,6 +301,14 @@ class Reconciler:
                 cluster.told.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
+
+
+async def _woken_within(cluster: Cluster, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await cluster.woken.wait()
+    except TimeoutError:
+        return False
 
 
 def _complain(key: Key, error: BaseException) -> BaseException:

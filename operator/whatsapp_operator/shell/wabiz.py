@@ -83,8 +83,11 @@ class Clients(Protocol):
         """Return what is known of the client of a cluster."""
         ...
 
-    def ask(self, key: Key, access: Access) -> None:
-        """Begin to ask for the number of shards, unless a question is under way or comes too early."""
+    def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
+        """Begin to ask for the number of shards, unless a question is under way or comes too early.
+
+        ``quiet``: an answer that says what is known wakes nobody.
+        """
         ...
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
@@ -144,13 +147,19 @@ class Desk:
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        if self._http is not None:
-            await self._http[1].aclose()
-            self._http = None
+        await self._hang_up()
 
-    def _note(self, **changes: Any) -> None:
+    async def _hang_up(self) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            await http[1].aclose()
+
+    def _note(self, *, quiet: bool = False, **changes: Any) -> None:
         before = self.client
         self.client = replace(before, **changes)
+        if quiet:
+            # That it was asked again is news only for one who waits for it.
+            before = replace(before, asked_at=self.client.asked_at)
         # An answer is waited for; one more failure moves nothing, whatever it says, else a client that is down is asked without a pause.
         if replace(before, asking=False, problem="") != replace(self.client, asking=False, problem=""):
             self._wake(self._key)
@@ -163,8 +172,11 @@ class Desk:
         """Return whether a question may begin: none is under way, and a call that was not sent is some time ago."""
         return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
 
-    async def ask(self, access: Access) -> None:
-        """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``."""
+    async def ask(self, access: Access, *, quiet: bool = False) -> None:
+        """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``.
+
+        ``quiet``: the next question comes after a while only, so no connection is kept for it.
+        """
         asked_at, unsent_at = self._clock.now(), self._unsent_at
         try:
             body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
@@ -178,9 +190,11 @@ class Desk:
             known = version if isinstance(version, str) else None
             # What was asked before a call that was not sent is no reason to make the next one.
             if self._unsent_at == unsent_at:
-                self._note(asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
+                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
         finally:
             self.client = replace(self.client, asking=False)
+            if quiet and len(self._tasks) <= 1:
+                await self._hang_up()
 
     async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
         """Make the call once; whatever comes of it is in ``client.call``.
@@ -347,8 +361,7 @@ class Desk:
     async def _connection(self, access: Access) -> httpx.AsyncClient:
         trusted = (access.authority, access.verifies)
         if self._http is not None and self._http[0] != trusted:
-            await self._http[1].aclose()
-            self._http = None
+            await self._hang_up()
         if self._http is None:
             try:
                 trust = ssl.create_default_context(cadata=access.authority)
@@ -457,12 +470,12 @@ class Desks:
         """Return what is known of the client of a cluster."""
         return self._desks[key].client if key in self._desks else Client()
 
-    def ask(self, key: Key, access: Access) -> None:
+    def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
         """Begin to ask for the number of shards, unless a question is under way or comes too early."""
         desk = self._desk(key)
         if desk.may_ask():
             desk.client = replace(desk.client, asking=True)
-            desk.begin(desk.ask(access))
+            desk.begin(desk.ask(access, quiet=quiet))
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
         """Begin the call whose intent was noted at the monotonic time ``noted_at``."""

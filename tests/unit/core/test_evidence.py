@@ -191,6 +191,10 @@ def test_not_before_its_node_has_shown_that_it_lives() -> None:
     assert of(hung(node_renewed=7).plan(), Delete) == []
 
 
+def test_that_we_began_to_listen_is_no_sign_of_life() -> None:
+    assert of(hung().with_node(0, presumed=True).plan(), Delete) == []
+
+
 def test_on_a_lost_node_it_is_left() -> None:
     assert of(hung(span=60, node_renewed=61).plan(), Delete) == []
     assert of(hung().with_node(0, ready=None).plan(), Delete) == []
@@ -254,7 +258,7 @@ def test_a_standby_in_another_zone_is_taken_first() -> None:
 
 
 def test_a_pod_out_of_reach_is_made_good_after_a_minute() -> None:
-    assert out_of_reach(59).facts().needed_pods == 3
+    assert out_of_reach(59).replicas(3).without_pod(3).facts().needed_pods == 3
     one = out_of_reach(60).replicas(3).without_pod(3)
 
     assert one.facts().needed_pods == 4
@@ -284,6 +288,21 @@ def test_when_it_is_back_the_one_that_stood_in_goes_again_after_its_shard_was_mo
 
 def test_no_shard_is_moved_off_the_pod_that_stands_in() -> None:
     assert moved(out_of_reach(90).held_by(1, 3)) == []
+
+
+def test_a_new_leader_does_not_take_away_what_stands_in() -> None:
+    one = out_of_reach(3600).seeing(since={})
+
+    assert one.facts().needed_pods == 4
+    assert of(one.plan(), Scale) == []
+    assert one.replicas(3).without_pod(3).facts().needed_pods == 3, "but it adds nothing before the minute is over"
+
+
+def test_no_shard_is_packed_onto_a_node_that_is_drained() -> None:
+    one = look().settled().with_nodes().with_pods([3]).held_by(0, 3).with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
+
+    assert moved(one) == []
+    assert of(one.plan(), Scale) == []
 
 
 def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:

@@ -1,0 +1,176 @@
+"""Nodes that are drained and nodes that die, on a real API server, with one cluster that serves throughout."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import time
+from collections.abc import AsyncIterator
+from contextlib import suppress
+
+import aiohttp
+import pytest
+import pytest_asyncio
+
+from .stage import LONG, Stage, Theatre, a_stage, light_traffic, told_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+HEALTHCHECK_PORT = 6253
+OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
+AUTOSCALER = "ToBeDeletedByClusterAutoscaler"
+COREAPPS = "multiconnect.dev/cluster=acme,app.kubernetes.io/component=coreapp"
+FLAG_LABELS = ("multiconnect.dev/shard", "multiconnect.dev/epoch")
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
+    """One cluster for all tests; each leaves it at rest and the nodes sound."""
+    await asyncio.to_thread(theatre.ensure_replicas)
+    async with a_stage(theatre) as stage:
+        await stage.created(shards=2, spares=1)
+        yield stage
+        await stage.at_rest(timeout=45)
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def scene(cluster: Stage) -> Stage:
+    """The cluster with each of its three Coreapps on a node of its own."""
+    await cluster.at_rest(timeout=45)
+    if len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) < 3:
+        # What was drained came up beside a holder. Now that its node takes pods again, it goes back there.
+        held = cluster.seen.holders(cluster.namespace, "acme").values()
+        spare = next(pod["metadata"]["name"] for pod in cluster.pods("coreapp") if pod["metadata"]["name"] not in held)
+        uid = cluster.uid(spare)
+        await cluster.delete_pod(spare)
+        await cluster.until(lambda _: cluster.uid(spare) not in {"", uid}, f"{spare} is made again")
+        await cluster.at_rest(timeout=45)
+    assert len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) == 3
+    return cluster
+
+
+async def admin(stage: Stage, *args: str) -> None:
+    await asyncio.to_thread(stage.plane.kubectl, *args)
+
+
+def node_of(stage: Stage, pod: str) -> str:
+    obj = stage.seen.find("Pod", stage.namespace, pod)
+    return str(obj["spec"]["nodeName"]) if obj else ""
+
+
+def holder_away_from_the_rest(stage: Stage) -> int:
+    """A shard whose holder's node runs neither the stand-in's servers nor every Webapp: what is lost with it can be measured."""
+    needed = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("simulator")}
+    webapps = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("webapp")}
+    if len(webapps) == 1:
+        needed |= webapps
+    return next(shard for shard in (0, 1) if node_of(stage, stage.holder(shard)) not in needed)
+
+
+# --- planned: the shard moves while its holder still serves ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["cordon", "taint"])
+async def test_the_shards_of_a_node_that_is_drained_move_first(scene: Stage, how: str) -> None:
+    before, old = len(scene.seen.commits), scene.holder(0)
+    uid, node = scene.uid(old), node_of(scene, old)
+    notice = ("cordon", node) if how == "cordon" else ("taint", "node", node, f"{AUTOSCALER}=now:NoSchedule")
+    async with light_traffic(scene, rate=40) as traffic:
+        began = time.monotonic()
+        await admin(scene, *notice)
+        try:
+            commit = await scene.commit(0, before)
+            assert commit.monotonic - began < 3
+            assert node_of(scene, commit.holder) != node
+            entry = await told_of(scene, commit)
+            assert (entry["kind"], entry["evidence"], entry["from"]) == ("Switchover", "PodDraining", old)
+            assert scene.uid(old) == uid, "the pod lives on as a standby"
+            # Now the drain comes to it: nobody notices.
+            await admin(scene, "drain", node, f"--pod-selector={COREAPPS}", "--delete-emptydir-data")
+            await scene.until(lambda _: scene.uid(old) != uid, f"{old} is gone")
+        finally:
+            await admin(scene, "uncordon", node)  # a drain cordons too
+            if how == "taint":
+                await admin(scene, "taint", "node", node, f"{AUTOSCALER}-")
+        await scene.at_rest(timeout=45)
+        assert not (await traffic.report()).refusals, "no message was refused"
+    assert len(scene.seen.commits) == before + 1
+
+
+# --- unplanned ------------------------------------------------------------------------------------------------------------
+
+
+async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is_back(scene: Stage) -> None:
+    shard = holder_away_from_the_rest(scene)
+    before, old = len(scene.seen.commits), scene.holder(shard)
+    uid, node = scene.uid(old), node_of(scene, old)
+    async with light_traffic(scene) as traffic, scene.control() as control:
+        lost = time.monotonic()
+        await control.lose(node)
+        try:
+            commit = await scene.commit(shard, before)
+            assert commit.monotonic - lost < 6, f"{commit.monotonic - lost:.2f} s from the loss to the commit"
+            entry = await told_of(scene, commit)
+            assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "ProbeTimeout", old)
+            assert await traffic.next_delivery(shard, commit.monotonic) < 7  # a Webapp that is lost too is tried for 6 s
+            await scene.until(lambda _: scene.reason("Redundant") == "NoSpareLeft", "NoSpareLeft")
+            # Twice the time after which a hung pod on a living node is ended.
+            await asyncio.sleep(6)  # what is waited for is that nothing happens
+            assert scene.uid(old) == uid
+            pod = scene.seen.find("Pod", scene.namespace, old) or {"metadata": {}}
+            assert "deletionTimestamp" not in pod["metadata"], "the pod is left: nobody there could end it"
+            assert old in json.dumps(scene.status()["conditions"]), f"what is out of reach is told: {scene.status()['conditions']}"
+        finally:
+            await control.back(node)
+        await scene.until(lambda _: scene.uid(old) == uid and not flags(scene, old), "the old holder's labels are stripped")
+        await stands_by(scene, old)
+        await scene.at_rest(timeout=45)
+    assert len(scene.seen.commits) == before + 1
+    assert scene.uid(old) == uid
+
+
+@pytest.mark.parametrize("how", ["deleted", "out of service"])
+async def test_a_node_that_is_gone_is_certain(scene: Stage, how: str) -> None:
+    shard = holder_away_from_the_rest(scene)
+    before, old = len(scene.seen.commits), scene.holder(shard)
+    node = node_of(scene, old)
+    async with light_traffic(scene), scene.control() as control:
+        # Its machine is off, as whoever says so has made sure.
+        await control.lose(node)
+        began = time.monotonic()
+        if how == "deleted":
+            await admin(scene, "delete", "node", node)
+        else:
+            await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoSchedule")
+        try:
+            commit = await scene.commit(shard, before)
+            assert commit.monotonic - began < 2, f"{commit.monotonic - began:.2f} s"
+            entry = await told_of(scene, commit)
+            assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "NodeGone", old)
+        finally:
+            if how != "deleted":
+                await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}-")
+            await control.back(node, rebooted=True)
+        await scene.at_rest(timeout=60)
+
+
+async def stands_by(stage: Stage, pod: str) -> None:
+    """Wait until a Coreapp itself says that it holds no shard."""
+    obj = stage.seen.find("Pod", stage.namespace, pod)
+    url = f"http://{obj['status']['podIP'] if obj else ''}:{HEALTHCHECK_PORT}/"
+    said: object = None
+    deadline = time.monotonic() + LONG
+    async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=2)) as session:
+        while time.monotonic() < deadline:
+            with suppress(aiohttp.ClientError, TimeoutError):
+                async with session.get(url) as response:
+                    said = await response.json()
+                if isinstance(said, dict) and said.get("shard") is None and said.get("shards") is not None:
+                    return
+            await asyncio.sleep(0.05)
+    raise AssertionError(f"{pod} does not stand by: {said}")
+
+
+def flags(stage: Stage, pod: str) -> set[str]:
+    obj = stage.seen.find("Pod", stage.namespace, pod) or {"metadata": {}}
+    return set(FLAG_LABELS) & (obj["metadata"].get("labels") or {}).keys()

@@ -1,0 +1,239 @@
+"""Two operators of which one is cut off, paused, or an hour ahead; and no API server for a while. On a real API server, under traffic."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import re
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import AsyncExitStack, suppress
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from localkube.hollow_control import HollowControlError
+from localkube.operators import Operators
+from localkube.processes import stop
+from localkube.wire import Wire
+
+from .stage import LONG, ROOT, Obj, Stage, Theatre, a_stage, light_traffic, now, told_of
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+TAKEN_OVER = 8.0
+"""Seconds within which a shard is handed over whose holder dies together with the leader (the goal of `make chaos`)."""
+PAUSE_SECONDS = 12.0
+API_AWAY_SECONDS = 10.0
+AHEAD = "an_hour_ahead"
+
+
+@dataclass
+class Pair:
+    """Two operators behind wires of their own, and a cluster of two shards and a spare."""
+
+    stage: Stage
+    operators: Operators
+    folder: Path
+    exits: AsyncExitStack
+    wires: dict[str, Wire] = field(default_factory=dict)
+
+    async def start(self, name: str, *, module: str = "whatsapp_operator") -> str:
+        """One more, once it watches."""
+        parts = urlsplit(self.stage.plane.server)
+        wire = self.wires[name] = await self.exits.enter_async_context(Wire((parts.hostname or "", parts.port or 443)))
+        url = f"https://{wire.address[0]}:{wire.address[1]}"
+        await asyncio.to_thread(self.operators.start, name, server=url, module=module)
+        return name
+
+    async def leader(self, *, but: str = "") -> str:
+        """The name of the one that leads, as soon as another than ``but`` does."""
+        return await soon(lambda: (name := self.operators.leader()) and name != but and name, "somebody leads")
+
+    async def other(self, name: str) -> str:
+        return next(one for one, process in self.operators.running.items() if one != name and process.alive())
+
+    def log(self, name: str) -> str:
+        return (self.folder / f"{name}.log").read_text(encoding="utf-8", errors="replace")
+
+    def landed(self, name: str, since: str) -> list[str]:
+        """The writes of one replica since then that changed something, Lease and Events included, by the audit log."""
+        token = next(iter(re.findall(r"token: (\S+)", (self.folder / f"{name}.kubeconfig").read_text(encoding="utf-8"))))
+        payload = token.split(".")[1]
+        mark = "JTI=" + json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"]
+        lines = (self.stage.plane.folder / "audit.log").read_text(encoding="utf-8").splitlines()
+        events: list[Obj] = [json.loads(line) for line in lines if mark in line and line.endswith("}")]
+        return [
+            f"{event['verb']} {event['requestURI']} {event['responseStatus']['code']}"
+            for event in events
+            if event["requestReceivedTimestamp"] >= since and event["responseStatus"]["code"] < 300
+        ]
+
+    async def hand_over(self, shard: int = 0) -> float:
+        """Delete a holder and wait for the commit, which is reported; return how many seconds it took."""
+        stage = self.stage
+        before, began = len(stage.seen.commits), time.monotonic()
+        await stage.delete_pod(stage.holder(shard))
+        commit = await stage.commit(shard, before)
+        assert (await told_of(stage, commit))["evidence"] == "PodDeleted"
+        return commit.monotonic - began
+
+
+async def soon(ask: Callable[[], str | bool | None], what: str, within: float = LONG) -> str:
+    deadline = time.monotonic() + within
+    while not (found := await asyncio.to_thread(ask)):
+        assert time.monotonic() < deadline, f"waited {within:g} s in vain until {what}"
+        await asyncio.sleep(0.05)
+    return str(found)
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def pair(theatre: Theatre) -> AsyncIterator[Pair]:
+    """Two operators of ours instead of the theatre's; each test leaves two, and the cluster at rest."""
+    folder = theatre.folder / "operators"
+    path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests/integration"))
+    operators = Operators(theatre.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})
+    await asyncio.to_thread(theatre.end_replicas)
+    try:
+        async with AsyncExitStack() as exits, a_stage(theatre) as stage:
+            pair = Pair(stage, operators, folder, exits)
+            exits.push_async_callback(asyncio.to_thread, operators.close)  # before the wires
+            for name in ("op-1", "op-2"):
+                await pair.start(name)
+            await stage.created(shards=2, spares=1)
+            yield pair
+    finally:
+        await asyncio.to_thread(operators.close)
+        await asyncio.to_thread(theatre.ensure_replicas)
+
+
+async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(pair: Pair) -> None:
+    stage, first = pair.stage, await pair.leader()
+    second = await pair.other(first)
+    async with light_traffic(stage):
+        assert pair.landed(first, ""), "the audit log tells one operator's writes from the other's"
+        pair.wires[first].cut()
+        cut_at = now()
+        took = await pair.hand_over()
+        assert took < TAKEN_OVER, f"{took:.1f} s from the cut to the failover"
+        assert await pair.leader() == second
+        await soon(lambda: "no longer leading" in pair.log(first), f"{first} knows that it leads no more")
+        await stage.at_rest(timeout=45)
+        pair.wires[first].heal()
+        # What was held up arrives now. When it has asked anew, it is a candidate again: it takes over when the other ends.
+        await pair.hand_over(1)
+        await stage.at_rest(timeout=45)
+        assert await pair.leader() == second
+        assert pair.landed(first, cut_at) == []
+        await asyncio.to_thread(stop, [pair.operators.running[second]])
+        assert await pair.leader() == first
+        await pair.hand_over()
+        await pair.start("op-3")
+        await stage.at_rest(timeout=45)
+
+
+async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when_it_wakes(pair: Pair) -> None:
+    stage, first = pair.stage, await pair.leader()
+    second, before = await pair.other(first), len(stage.seen.commits)
+    process, terms = pair.operators.running[first], pair.log(first).count("no longer leading")
+    async with light_traffic(stage):
+        process.signal(signal.SIGSTOP)
+        stopped, stopped_at = time.monotonic(), now()
+        try:
+            took = await pair.hand_over()
+            assert took < TAKEN_OVER, f"{took:.1f} s from the stop to the failover"
+            assert await pair.leader() == second
+            await stage.at_rest(timeout=45)
+            await asyncio.sleep(max(0.0, stopped + PAUSE_SECONDS - time.monotonic()))  # the pause itself
+        finally:
+            process.signal(signal.SIGCONT)
+        # At the very moment at which it wakes and may believe that it leads, there is something to do.
+        await pair.hand_over(1)
+        await soon(lambda: pair.log(first).count("no longer leading") > terms, f"{first} knows that it leads no more")
+        await stage.at_rest(timeout=45)
+    assert pair.landed(first, stopped_at) == []
+    assert await pair.leader() == second
+    assert process.alive()
+    assert len(stage.seen.commits) == before + 2
+
+
+async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
+    stage = pair.stage
+    async with light_traffic(stage):
+        for name in [*pair.operators.running]:
+            await asyncio.to_thread(stop, [pair.operators.running[name]])
+        await pair.start("op-now")
+        assert await pair.leader() == "op-now"
+        await pair.start("op-ahead", module=AHEAD)
+        await soon(lambda: "Leading as" in pair.log("op-now"), "it leads")
+        # Its successor finds a call of the other's clock half done.
+        await stage.patch(shards=4)
+        await stage.until(lambda _: "operation" in stage.status(), "the noted call")
+        pair.operators.running["op-now"].signal(signal.SIGKILL)
+        assert await pair.leader() == "op-ahead"
+        await stage.at_rest(timeout=60)
+        calls = [call for call in (await stage.books())["set_shards_calls"] if call["restarted"]]
+        assert [call["shards"] for call in calls][-1:] == [4]
+        assert len(calls) == 2, "one to 2 shards at first, one to 4: the call is not made twice"
+        assert await pair.hand_over() < 2
+        await stage.at_rest(timeout=45)
+        entry = stage.status()["recentHandovers"][0]
+        assert read(entry["at"]) - datetime.now(UTC) > timedelta(minutes=59), "it does live an hour ahead"
+        assert 0 <= entry["commitMilliseconds"] < 2000
+        before, old = len(stage.seen.commits), stage.holder(1)
+        async with stage.control() as control:
+            await control.hang(stage.namespace, old)
+            commit = await stage.commit(1, before)
+            with suppress(HollowControlError):  # so that its end need not wait for its grace; it may be over by now
+                await control.resume(stage.namespace, old)
+        entry = await told_of(stage, commit)
+        assert (entry["evidence"], 3000 <= entry["detectMilliseconds"] < 4000) == ("ProbeTimeout", True), entry
+        await stage.at_rest(timeout=45)
+        # And back: whoever comes now reads times that are still to come.
+        await pair.start("op-again")
+        await asyncio.to_thread(stop, [pair.operators.running["op-ahead"]])
+        assert await pair.leader() == "op-again"
+        assert await pair.hand_over() < 4
+        await stage.at_rest(timeout=45)
+        await stage.patch(shards=2)
+        await stage.at_rest(timeout=60)
+        await pair.start("op-last")
+
+
+async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over_when_it_is_back(pair: Pair) -> None:
+    stage, before = pair.stage, len(pair.stage.seen.commits)
+    old, plane = stage.holder(0), stage.plane
+    async with light_traffic(stage) as traffic:
+        await traffic.next_delivery(1, time.monotonic())  # by now it knows how many shards there are
+        plane.pause_apiserver()
+        try:
+            away = time.monotonic()
+            while (began := time.monotonic()) < away + API_AWAY_SECONDS - 3:
+                for shard in (0, 1):
+                    assert await traffic.next_delivery(shard, began, timeout=2) < 2
+            async with stage.control() as control:
+                await control.disturb(stage.namespace, old, ports="closed")
+            while (began := time.monotonic()) < away + API_AWAY_SECONDS:
+                assert await traffic.next_delivery(1, began, timeout=5) < 5
+        finally:
+            plane.resume_apiserver()
+        back = time.monotonic()
+        commit = await stage.commit(0, before)
+        assert commit.monotonic - back < TAKEN_OVER, f"{commit.monotonic - back:.1f} s until the handover"
+        entry = await told_of(stage, commit)
+        assert (entry["evidence"], entry["from"]) == ("TetherBroken", old)
+        assert await traffic.next_delivery(0, commit.monotonic) < 3
+        await stage.kill(old)  # its kubelet would restart it sooner or later
+        await stage.at_rest(timeout=45)
+    assert len(stage.seen.commits) == before + 1
+
+
+def read(stamp: str) -> datetime:
+    return datetime.fromisoformat(stamp)

@@ -1,0 +1,197 @@
+"""The laws of failures: nobody is failed over, or ended, for a silence that was not there, was not long enough, or was our own.
+
+Judged by what was on the wires between each operator process and each Coreapp, and by what the world did to them.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+
+from whatsapp_operator.shell.kube import NODE, Obj
+
+from .apiserver import ApiServer, Change
+from .client import Ear
+from .machines import Cluster, is_ready
+from .virtual import Process
+
+UNHEALTHY_AFTER = 3.0
+"""Of every simulated cluster: the default of spec.failover.unhealthyAfterSeconds."""
+SLACK = 0.8
+"""Seconds by which a silence may be less than is claimed: half a round, since when it began lies between two probes, and what a process may
+misjudge of how long it stood still itself."""
+JUST_NOW = 6.0
+"""Seconds for which what was seen, or heard of late, may still lead to something."""
+REMEMBERS_LATENESS = 4.5
+"""Seconds for which a process that was late must doubt itself."""
+
+
+class Noted(Ear):
+    """What one process asks one Coreapp and hears of it."""
+
+    def __init__(self, process: Process, now: Callable[[], float]) -> None:
+        self._process = process
+        self._now = now
+        self._first: float | None = None
+        self._dialled: float | None = None
+        self.is_known = False
+        """It has answered before."""
+
+    def asks(self) -> None:
+        self._first = self._now() if self._first is None else self._first
+
+    def dials(self) -> None:
+        self._dialled = self._now()
+        self.asks()
+
+    def hears(self) -> None:
+        self._first, self.is_known = self._dialled, True
+
+    def gave_up(self) -> None:
+        self._dialled = None
+
+    def silence(self) -> float:
+        """Return for how many seconds its questions have been unanswered, those apart in which the process stood still."""
+        return self._process.awake_since(self._first) if self._first is not None else 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """What one process knew when it judged."""
+
+    at: float
+    doubt: str | None
+    """Why it had to doubt itself."""
+    silent: Mapping[str, float]
+
+
+@dataclass
+class FailureLaws:
+    """Judges failovers and the ends of hung pods."""
+
+    server: ApiServer
+    cluster: Cluster
+    now: Callable[[], float]
+    broken: Callable[[str, str], None]
+    lenient: Callable[[], bool]
+    looks: dict[str, deque[Look]] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._ears: dict[tuple[Process, str], Noted] = {}
+        self._watches_since: dict[Process, float] = {}
+        self._unready_since: dict[str, float] = {}
+        self._ready_since: dict[str, float] = {}
+        self.cluster.ears = self._ear
+
+    def _ear(self, process: Process | None, uid: str) -> Ear:
+        if process is None:
+            return Ear()
+        return self._ears.setdefault((process, uid), Noted(process, self.now))
+
+    # --- what a process knows ---------------------------------------------------------------------------------------------
+
+    def watches(self, process: Process, uids: set[str]) -> None:
+        """Note whom a process watches; of others it forgets what it heard."""
+        if uids:
+            self._watches_since.setdefault(process, self.now())
+        else:
+            self._watches_since.pop(process, None)
+        for one, uid in [key for key in self._ears if key[0] is process and key[1] not in uids]:
+            del self._ears[one, uid]
+
+    def looked(self, process: Process, *, knows_nodes: bool) -> None:
+        """Note that a process judges now, by what it has heard so far."""
+        mine = {uid: ear for (one, uid), ear in self._ears.items() if one is process}
+        silent = {uid: ear.silence() for uid, ear in mine.items()}
+        doubt = self._lateness(process) or (self._majority(mine, silent) if knows_nodes else None)
+        looks = self.looks.setdefault(process.name, deque(maxlen=400))
+        looks.append(Look(self.now(), doubt, {uid: span for uid, span in silent.items() if span > 0}))
+
+    def _lateness(self, process: Process) -> str | None:
+        since = self._watches_since.get(process, self.now())
+        late = [end - begin for begin, end in process.pauses if end >= self.now() - REMEMBERS_LATENESS and begin > since]
+        return f"it stood still for {max(late):.1f} s" if late and max(late) >= 1.2 else None
+
+    def _majority(self, ears: Mapping[str, Noted], silent: Mapping[str, float]) -> str | None:
+        known = [uid for uid, ear in ears.items() if ear.is_known]
+        mute = [uid for uid in known if silent[uid] > 1.3]
+        machines = [machine for uid in mute if (machine := self.cluster.machines.get(uid)) is not None]
+        nodes = {machine.node.name for machine in machines if self._is_surely_alive(machine.node.name)}
+        if 2 * len(mute) > len(known) and len(nodes) >= 3:
+            return f"{len(mute)} of {len(known)} Coreapps on living nodes {sorted(nodes)} are silent to it"
+        return None
+
+    def _is_surely_alive(self, name: str) -> bool:
+        node, renewed = self.cluster.park.nodes[name], self.cluster.park.renewed_at(name)
+        return node.is_reachable and renewed is not None and self.now() - node.since > 15.0
+
+    def _look_of(self, change: Change) -> Look | None:
+        """Return the look by which a write was decided."""
+        return next((look for look in reversed(self.looks.get(change.actor, ())) if look.at <= change.asked_at), None)
+
+    # --- pods -------------------------------------------------------------------------------------------------------------
+
+    def pod_changed(self, change: Change) -> None:
+        """Note since when a pod is ready, or not."""
+        pod = change.after or change.before or {}
+        uid, ready = pod["metadata"]["uid"], change.after is not None and is_ready(change.after)
+        since, other = (self._ready_since, self._unready_since) if ready else (self._unready_since, self._ready_since)
+        other.pop(uid, None)
+        since.setdefault(uid, self.now())
+
+    # --- the laws -----------------------------------------------------------------------------------------------------------
+
+    def judge_failover(self, change: Change, shard: int, evidence: str, old: Obj | None) -> None:
+        """Judge a failover when it is committed; `old` is the holder's pod, None if it is gone."""
+        look = self._look_of(change)
+        if old is None or look is None or self.lenient():
+            return
+        uid, name = old["metadata"]["uid"], old["metadata"]["name"]
+        probable = evidence in {"ProbeTimeout", "NotReadyLong"}
+        if probable and look.doubt is not None:
+            self.broken("of doubt", f"{change.actor} takes shard {shard} from {name} ({evidence}) although {look.doubt}")
+        why = self._is_wrong(look, evidence, old)
+        if why is not None:
+            silence = look.silent.get(uid, 0.0)
+            self.broken("of failures", f"{change.actor} takes shard {shard} from {name} ({evidence}): {why} (silent for {silence:.2f} s)")
+
+    def _is_wrong(self, look: Look, evidence: str, old: Obj) -> str | None:
+        uid = old["metadata"]["uid"]
+        machine = self.cluster.machines.get(uid)
+        if evidence == "ProbeTimeout":
+            return "it answered" if look.silent.get(uid, 0.0) < UNHEALTHY_AFTER - SLACK else None
+        if evidence == "NotReadyLong":
+            return "it was ready" if look.at - self._ready_since.get(uid, look.at) > JUST_NOW else None
+        if evidence in {"PodDeleted", "PodDraining"}:
+            return "it is not being deleted" if "deletionTimestamp" not in old["metadata"] else None
+        if evidence == "NodeGone":
+            return "its node is there" if self._has_node(old) else None
+        if evidence in {"ContainerTerminated", "TetherBroken", "PodFailed"} and machine is not None:
+            was_well = self.now() - max(machine.troubled_at, machine.node.since) > JUST_NOW
+            return "nothing befell it" if was_well and machine.is_sound else None
+        return None
+
+    def _has_node(self, pod: Obj) -> bool:
+        name = pod["spec"].get("nodeName", "")
+        node = self.server.get(NODE, ("", name))
+        recent = self.now() - self.cluster.park.nodes[name].since < JUST_NOW
+        return node is not None and not node["spec"].get("taints") and not recent
+
+    def judge_end(self, change: Change, *, is_holder: bool) -> None:
+        """Judge the deletion of a pod by an operator: it hung, for twice the time if it still held its shard, and its node lives."""
+        look, pod = self._look_of(change), change.before or {}
+        if look is None or self.lenient():
+            return
+        uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
+        least = UNHEALTHY_AFTER * (2 if is_holder else 1)
+        unready = look.at - self._unready_since[uid] if uid in self._unready_since else 0.0
+        silence = max(look.silent.get(uid, 0.0), unready)
+        if look.doubt is not None:
+            self.broken("of doubt", f"{change.actor} ends {name} although {look.doubt}")
+        if silence < least - SLACK:
+            held = "still holds a shard and " if is_holder else ""
+            self.broken("of hung pods", f"{change.actor} ends {name}, which {held}was silent for {silence:.2f} s only")
+        machine = self.cluster.machines.get(uid)
+        if machine is not None and not machine.node.is_reachable and look.at - machine.node.since > silence - SLACK:
+            self.broken("of hung pods", f"{change.actor} ends {name} on {machine.node.name}, which is lost")

@@ -1,0 +1,245 @@
+"""Plain stories of hangs, lost nodes and an operator that may be wrong itself: what each comes to, and in what time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from whatsapp_operator.shell.kube import POD, STATEFULSET
+
+from .laws import EPOCH, ROLE, SHARD
+from .machines import Machine
+from .world import NAME, NAMESPACE, World, simulate
+
+Story = Callable[[World], Coroutine[Any, Any, None]]
+SEEDS = 5
+
+
+def tell(story: Story) -> None:
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+async def started(world: World, *, shards: int = 2, spares: int = 1, age: float = 20.0) -> None:
+    """A cluster that serves, whose operator has watched it for a while."""
+    world.create(shards=shards, spares=spares)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    await world.pause(age)
+
+
+def holder(world: World, shard: int) -> Machine:
+    machine = world.holder(shard)
+    assert machine is not None
+    return machine
+
+
+def replicas(world: World) -> int:
+    return int((world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp")) or {})["spec"]["replicas"])
+
+
+def is_there(world: World, machine: Machine) -> bool:
+    pod = world.server.get(POD, machine.name)
+    return pod is not None and pod["metadata"]["uid"] == machine.uid
+
+
+def test_a_hung_holder_is_replaced_deleted_and_comes_back_as_a_spare() -> None:
+    async def story(world: World) -> None:
+        await started(world)
+        old, before = holder(world, 0), world.loop.time()
+        world.cluster.hang(old)
+        await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
+        assert world.loop.time() - before >= 2.4
+        assert world.laws.handovers[-1][2] == "ProbeTimeout"
+        await world.until(lambda: not is_there(world, old), within=20, what="deleted")
+        await world.until_done()
+        labels = (world.server.get(POD, old.name) or {})["metadata"]["labels"]
+        assert labels[ROLE] == "standby"
+        assert not {SHARD, EPOCH} & labels.keys()
+        await world.stays_silent(120.0)
+
+    tell(story)
+
+
+def test_a_holder_that_goes_on_before_its_time_keeps_its_shard() -> None:
+    async def story(world: World) -> None:
+        await started(world)
+        old, count = holder(world, 0), len(world.laws.handovers)
+        for _ in range(5):
+            world.cluster.hang(old, 1.9)
+            await world.pause(10)
+        assert (world.holder(0), len(world.laws.handovers)) == (old, count)
+
+    tell(story)
+
+
+def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
+    """Law 3, law 7, law 11: the pod is left alone, another stands in after a minute, and goes again when the node is back."""
+
+    async def story(world: World) -> None:
+        await started(world, shards=2, spares=2)
+        old = holder(world, 0)
+        here = [machine for machine in world.coreapps() if machine.node is old.node]
+        if len(here) > 2:
+            return
+        before = world.loop.time()
+        world.cluster.park.lose(old.node.name, power=False)
+        await world.until(lambda: all(world.holder(shard) not in here for shard in (0, 1)), within=4.1, what="handed over")
+        await world.pause(30)
+        assert is_there(world, old)
+        await world.until(lambda: replicas(world) == 4 + len(here), within=60, what="made good")
+        assert 60 <= world.loop.time() - before <= 80
+        assert is_there(world, old), "Terminating, and nothing waits for it"
+        await world.pause(30)
+        world.cluster.park.restore(old.node.name)
+        await world.until_done()
+        assert replicas(world) == 4
+        await world.stays_silent(120.0)
+
+    tell(story)
+
+
+def test_an_old_holder_that_is_back_is_told_to_stand_by() -> None:
+    async def story(world: World) -> None:
+        await started(world)
+        old = holder(world, 0)
+        assert old.coreapp is not None
+        world.cluster.park.lose(old.node.name, power=False)
+        await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
+        assert old.coreapp.told is not None, "it believes to serve"
+        world.cluster.park.restore(old.node.name)
+        await world.until(lambda: old.coreapp is not None and old.coreapp.told is None, within=10, what="told")
+        assert is_there(world, old)
+        await world.until_done()
+        await world.stays_silent(120.0)
+
+    tell(story)
+
+
+def test_a_deleted_node_is_certain() -> None:
+    async def story(world: World) -> None:
+        await started(world)
+        old = holder(world, 0)
+        world.cluster.park.lose(old.node.name, power=True)
+        world.cluster.park.delete(old.node.name)
+        await world.until(lambda: world.holder(0) is not old, within=1.0, what="handed over")
+        assert world.laws.handovers[-1][2] in {"NodeGone", "PodDeleted"}
+        await world.until_done()
+
+    tell(story)
+
+
+def test_two_holders_at_once_and_one_spare() -> None:
+    """The lowest shard is served first, the other is said to be unserved, and served when its pod is back."""
+
+    async def story(world: World) -> None:
+        await started(world, shards=2, spares=1)
+        first, second = holder(world, 0), holder(world, 1)
+        world.cluster.start_seconds = (8.0, 9.0)
+        for machine in (second, first):
+            world.delete_pod(machine, force=True)
+        await world.until(lambda: world.holder(0) not in {first, None}, within=2.0, what="shard 0 served")
+        await world.pause(2.0)
+        assert holder(world, 0).running
+        wac = world.laws.wac() or {}
+        ready = next(one for one in wac["status"]["conditions"] if one["type"] == "Ready")
+        assert (ready["status"], ready["reason"]) == ("False", "Unserved")
+        assert "shard 1" in ready["message"]
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    tell(story)
+
+
+def test_a_hung_holder_without_a_spare_is_ended_after_twice_the_time() -> None:
+    async def story(world: World) -> None:
+        await started(world, spares=0)
+        old, before = holder(world, 0), world.loop.time()
+        world.cluster.hang(old)
+
+        def is_ended() -> bool:
+            return "deletionTimestamp" in (world.server.get(POD, old.name) or {"metadata": {"deletionTimestamp"}})["metadata"]
+
+        await world.until(is_ended, within=25, what="ended")
+        assert world.loop.time() - before >= 5.2
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    tell(story)
+
+
+def test_an_operator_that_stood_still_replaces_nobody_who_is_well() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done(within=120)
+        count = len(world.laws.handovers)
+        for seconds in (5.0, 1.5, 3.2, 0.4):
+            operator.pause(seconds)
+            await world.pause(20)
+        assert len(world.laws.handovers) == count
+
+    tell(story)
+
+
+def test_an_operator_that_hears_nobody_holds_still() -> None:
+    """Doubt: most Coreapps, on at least three nodes that live, are silent at once."""
+
+    async def story(world: World) -> None:
+        world.create(shards=8, spares=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done(within=120)
+        if len({machine.node for machine in world.coreapps()}) < 3:
+            return
+        await world.pause(20)
+        count = len(world.laws.handovers)
+        operator.cut(world.cluster.park.nodes)
+        await world.pause(30)
+        assert len(world.laws.handovers) == count
+        operator.cut(())
+        await world.until_done()
+
+    tell(story)
+
+
+def test_a_drained_node_is_left_before_the_pod_dies() -> None:
+    async def story(world: World) -> None:
+        await started(world, shards=1, spares=2)
+        old = holder(world, 0)
+        if all(machine.node is old.node for machine in world.coreapps()):
+            return
+        world.cluster.park.cordon(old.node.name)
+        await world.until(lambda: world.holder(0) is not old, within=1.0, what="moved")
+        assert old.running
+        assert world.laws.handovers[-1][2] == "PodDraining"
+        world.cluster.park.drain(old.node.name)
+        await world.pause(30)
+        world.cluster.park.restore(old.node.name)
+        await world.until_done()
+        await world.stays_silent(60.0)
+
+    tell(story)
+
+
+def test_a_standby_operator_knows_the_silence_already() -> None:
+    """The leader is killed in the instant in which a holder hangs: the other has heard the silence itself when it begins to lead."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        first, second = world.operator(), world.operator()
+        first.campaign()
+        await world.until_done(within=120)
+        second.campaign()
+        await world.pause(20)
+        old, before = holder(world, 0), world.loop.time()
+        world.cluster.hang(old)
+        first.kill()
+        await world.until(lambda: world.holder(0) is not old, within=7.0, what="handed over")
+        took = world.loop.time() - before
+        led = next(at for at in (float(line.split()[0]) for line in world.laws.log if "operator-1 leads" in line))
+        assert took <= max(led - before, 4.0) + 0.2, f"it led after {led - before:.1f} s and handed over after {took:.1f} s"
+        await world.until_done()
+
+    tell(story)

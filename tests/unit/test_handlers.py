@@ -1,0 +1,50 @@
+"""Kopf's door: what it is told to watch, and what presses."""
+
+from typing import Any
+
+import kopf
+import pytest
+
+from whatsapp_operator.core.model import Key, Obj
+from whatsapp_operator.shell import handlers
+
+LABELS = {"multiconnect.dev/cluster": "acme"}
+
+
+class Ears:
+    """Hears which loops are woken, and is the witness."""
+
+    def __init__(self) -> None:
+        self.woken: list[tuple[Key, bool]] = []
+
+    def wake(self, key: Key, *, presses: bool = True) -> None:
+        self.woken.append((key, presses))
+
+    def saw_cluster(self, obj: Obj, *, gone: bool) -> None: ...
+
+    def saw_pod(self, obj: Obj, *, gone: bool) -> None: ...
+
+    def saw_service(self, obj: Obj, *, gone: bool) -> None: ...
+
+
+@pytest.mark.parametrize(("kind", "presses"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
+async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, presses: bool) -> None:
+    ears = Ears()
+    found = handlers.registry(ears.wake, lambda: kopf.ConnectionInfo(server="https://localhost"), ears)
+    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    for handle in told:
+        await handle(namespace="default", name="acme", labels=LABELS, event={"type": kind, "object": {}})
+    assert len(told) == 4
+    assert ears.woken == [(Key("default", "acme"), presses)] * 4
+
+
+def test_lists_come_in_parts_and_without_other_peoples_objects() -> None:
+    chosen = handlers.settings().watching
+    assert chosen.chunk_size
+    assert len(chosen.label_selectors) == 3
+    assert {*chosen.label_selectors.values()} == {"multiconnect.dev/cluster"}
+
+
+def test_no_object_is_copied_to_be_compared() -> None:
+    storage = handlers.settings().persistence.diffbase_storage
+    assert storage.build(body=kopf.Body({"metadata": {}, "spec": {"shards": 2}})) == {}

@@ -1,0 +1,74 @@
+"""The times of a noted intent count on our own clock: whoever noted it may have had another one, an hour apart."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime, timedelta
+from typing import Any, cast
+
+import pytest
+
+from whatsapp_operator.core.model import Operation, Tuning
+from whatsapp_operator.shell.observe import Memory, Observer, operation_of
+
+NOW = datetime(2027, 1, 1, tzinfo=UTC)
+NOTED = Operation(
+    id="4-x", to=4, leader_epoch=1, started_at=NOW, deadline=NOW + timedelta(seconds=180), settle_by=NOW + timedelta(seconds=840)
+)
+
+
+class Stopped:
+    """A clock that shows one time."""
+
+    def __init__(self, at: datetime) -> None:
+        self.at = at
+
+    def now(self) -> datetime:
+        return self.at
+
+    def monotonic(self) -> float:
+        return 0.0
+
+
+def observer(clock: Stopped) -> Observer:
+    nothing = cast("Any", None)
+    return Observer(kube=nothing, clients=nothing, coreapps=nothing, clock=clock, image="i", tuning=Tuning())
+
+
+@pytest.mark.parametrize("apart", [timedelta(hours=1), timedelta(hours=-1), timedelta(seconds=5)])
+def test_an_intent_of_another_clock_has_all_its_time_from_when_we_saw_it(apart: timedelta) -> None:
+    clock, memory = Stopped(NOW + apart), Memory()
+    eyes = observer(clock)
+    first = eyes._own_time(NOTED, memory)
+    clock.at += timedelta(seconds=100)
+    later = eyes._own_time(NOTED, memory)
+
+    assert (
+        first
+        == later
+        == replace(
+            NOTED, started_at=NOW + apart, deadline=NOW + apart + timedelta(seconds=180), settle_by=clock.at + timedelta(seconds=740)
+        )
+    )
+
+
+def test_our_own_intent_keeps_its_times() -> None:
+    memory = Memory(intent=(NOTED.id, NOW))
+
+    assert observer(Stopped(NOW + timedelta(seconds=9)))._own_time(NOTED, memory) == NOTED
+
+
+def test_the_next_intent_counts_anew() -> None:
+    clock, memory = Stopped(NOW), Memory(intent=("2-earlier", NOW - timedelta(hours=2)))
+    found = observer(clock)._own_time(NOTED, memory)
+
+    assert found == NOTED
+    assert memory.intent == ("4-x", NOW)
+
+
+def test_an_intent_that_cannot_be_read_is_not_settled_by_time() -> None:
+    unreadable = operation_of({"operation": {"id": "4-x", "to": 4, "startedAt": "?", "settleBy": "?"}})
+    found = observer(Stopped(NOW))._own_time(unreadable, Memory())
+
+    assert found is not None
+    assert found.settle_by > NOW + timedelta(days=10_000)

@@ -1,0 +1,98 @@
+"""The loop's order and rests, with a look that does nothing: who is looked at first, and what happens while nothing does."""
+
+import asyncio
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from whatsapp_operator.core.model import Key
+from whatsapp_operator.shell import reconcile
+from whatsapp_operator.shell.leader import Leadership
+from whatsapp_operator.shell.reconcile import Cluster, Reconciler
+from whatsapp_operator.shell.wabiz import Access
+
+LEADS = cast("Leadership", SimpleNamespace(epoch=1))
+ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
+
+
+class Doors:
+    """Stands in for every door of a reconciler; the clusters are gone as soon as they are looked at."""
+
+    def __init__(self, names: list[str]) -> None:
+        self.names = names
+        self.looked: list[str] = []
+        self.asked: list[str] = []
+        self.time = 1000.0
+
+    def monotonic(self) -> float:
+        return self.time
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    async def list(self, *_: object) -> list[dict[str, Any]]:
+        return [{"metadata": {"namespace": "default", "name": name}} for name in self.names]
+
+    async def look(self, key: Key, *_: object, **__: object) -> None:
+        self.looked.append(key.name)
+        await asyncio.sleep(0)
+
+    def ask_again(self, key: Key, _: Access) -> None:
+        self.asked.append(key.name)
+
+
+def reconciler(doors: Doors) -> Reconciler:
+    door: Any = doors
+    return Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+
+
+async def lead_until_looked(loop: Reconciler, doors: Doors, count: int) -> None:
+    work = asyncio.create_task(loop.run(LEADS))
+    async with asyncio.timeout(5):
+        while len(doors.looked) < count:
+            await asyncio.sleep(0.001)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_new_leader_looks_first_where_something_pressed_while_nobody_led() -> None:
+    doors = Doors([f"c{number:02}" for number in range(40)])
+    loop = reconciler(doors)
+    loop.wake(Key("default", "c37"), presses=True)
+    loop.wake(Key("default", "c38"), presses=False)
+    await lead_until_looked(loop, doors, 40)
+    assert doors.looked[0] == "c37"
+    assert sorted({*doors.looked}) == doors.names
+
+
+async def test_what_pressed_long_ago_does_not_come_first() -> None:
+    doors = Doors([f"c{number:02}" for number in range(40)])
+    loop = reconciler(doors)
+    loop.wake(Key("default", "c37"))
+    doors.time += reconcile.MISSED_FOR + 1
+    await lead_until_looked(loop, doors, 40)
+    assert doors.looked[0] == "c00"
+
+
+async def test_of_very_many_clusters_a_quiet_one_is_asked_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+    doors = Doors([])
+    loop = reconciler(doors)
+    cluster = Cluster(Key("default", "c0"), quiet=ACCESS)
+    monkeypatch.setattr(reconcile, "ASK_AGAIN", 0.01)
+    monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(2)})
+    await loop._rest(cluster, 0.1)
+    assert len(doors.asked) in range(3, 12)
+
+
+@pytest.mark.parametrize("few_or_busy", ["few", "busy"])
+async def test_few_clusters_and_busy_ones_rest_no_longer_than_planned(monkeypatch: pytest.MonkeyPatch, few_or_busy: str) -> None:
+    doors = Doors([])
+    loop = reconciler(doors)
+    cluster = Cluster(Key("default", "c0"), quiet=ACCESS if few_or_busy == "few" else None)
+    count = 1 if few_or_busy == "few" else 1000
+    monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(count)})
+    async with asyncio.timeout(1):
+        await loop._rest(cluster, 0.1)
+    assert doors.asked == []

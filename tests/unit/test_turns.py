@@ -1,0 +1,117 @@
+"""Whose turn it is to look: how many at a time, and who first."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+
+import pytest
+
+from whatsapp_operator.shell.turns import Turns
+
+
+class Crowd:
+    """Looks that begin when they get their turn and end when they are told to."""
+
+    def __init__(self, turns: Turns) -> None:
+        self.turns = turns
+        self.begun: list[str] = []
+        self.ends: dict[str, asyncio.Event] = {}
+        self.tasks: dict[str, asyncio.Task[None]] = {}
+
+    async def come(self, name: str, *, presses: bool) -> None:
+        self.ends[name] = asyncio.Event()
+        self.tasks[name] = asyncio.create_task(self._look(name, presses))
+        await asyncio.sleep(0)
+
+    async def _look(self, name: str, presses: bool) -> None:
+        async with self.turns.turn(presses=presses):
+            self.begun.append(name)
+            await self.ends[name].wait()
+
+    async def end(self, name: str) -> None:
+        self.ends[name].set()
+        await self.tasks[name]
+        await asyncio.sleep(0)
+
+    async def leave(self, name: str) -> None:
+        self.tasks[name].cancel()
+        await asyncio.gather(self.tasks[name], return_exceptions=True)
+        await asyncio.sleep(0)
+
+
+def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, at_leisure: int = 2) -> None:
+    async def told() -> None:
+        crowd = Crowd(Turns(at_a_time=at_a_time, at_leisure=at_leisure))
+        async with asyncio.timeout(5):
+            await story(crowd)
+        for task in crowd.tasks.values():
+            task.cancel()
+        await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
+
+    asyncio.run(told())
+
+
+def test_those_at_leisure_leave_room_for_one_that_presses() -> None:
+    async def story(crowd: Crowd) -> None:
+        for name in "abc":
+            await crowd.come(name, presses=False)
+        assert crowd.begun == ["a", "b"]
+        await crowd.come("x", presses=True)
+        assert crowd.begun == ["a", "b", "x"]
+
+    run(story)
+
+
+def test_one_that_presses_comes_before_all_that_waited() -> None:
+    async def story(crowd: Crowd) -> None:
+        for name in "xyz":
+            await crowd.come(name, presses=True)
+        await crowd.come("a", presses=False)
+        await crowd.come("w", presses=True)
+        await crowd.end("y")
+        assert crowd.begun == ["x", "y", "z", "w"]
+        await crowd.end("x")
+        assert crowd.begun[-1] == "a"
+
+    run(story)
+
+
+def test_all_come_in_the_end_in_their_order() -> None:
+    async def story(crowd: Crowd) -> None:
+        names = [f"a{number}" for number in range(20)]
+        for name in names:
+            await crowd.come(name, presses=False)
+        for name in names:
+            await crowd.end(name)
+        assert crowd.begun == names
+
+    run(story)
+
+
+@pytest.mark.parametrize("presses", [True, False])
+def test_a_turn_of_one_who_left_is_not_lost(presses: bool) -> None:
+    async def story(crowd: Crowd) -> None:
+        for name in "abcd":
+            await crowd.come(name, presses=presses)
+        await crowd.leave("b")
+        await crowd.leave("a")
+        await crowd.leave("d")
+        for name in "efgh":
+            await crowd.come(name, presses=presses)
+        assert len(crowd.begun) == len({*crowd.begun}) == (6 if presses else 5)
+
+    run(story)
+
+
+def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
+    async def story(crowd: Crowd) -> None:
+        for name in "abc":
+            await crowd.come(name, presses=True)
+        crowd.ends["a"].set()
+        await asyncio.sleep(0)
+        crowd.tasks["b"].cancel()
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        assert "c" in crowd.begun
+
+    run(story, at_a_time=1, at_leisure=1)
