@@ -15,7 +15,7 @@ from localkube.binaries import provide
 from localkube.charts import CLUSTER, OPERATOR, Helm
 from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.operators import NAMESPACE, REPOSITORY
+from localkube.operators import NAMESPACE, REPOSITORY, await_crd
 from localkube.versions import chart_programs
 
 pytestmark = pytest.mark.integration
@@ -59,7 +59,7 @@ def house(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory)
 def installed(house: House) -> Iterator[House]:
     """The operator's chart, installed; without nodes its pods stay Pending."""
     house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
-    house.plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    await_crd(house.plane)
     yield house
     house.helm("uninstall", "whatsapp-operator", "--ignore-not-found")
     house.plane.kubectl("delete", "crd", CRD, "--ignore-not-found")

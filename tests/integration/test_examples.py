@@ -12,7 +12,7 @@ import pytest
 import yaml
 
 from localkube.controlplane import ControlPlane
-from localkube.operators import REPOSITORY
+from localkube.operators import REPOSITORY, await_crd
 from whatsapp_operator.core import windows
 from whatsapp_operator.core.model import Desired, Tuning
 from whatsapp_operator.shell.observe import desired_of
@@ -27,7 +27,7 @@ CRD = "whatsappclusters.multiconnect.dev"
 @pytest.fixture(scope="module")
 def plane(control_plane: ControlPlane) -> Iterator[ControlPlane]:
     control_plane.kubectl("apply", "--server-side", "-f", str(REPOSITORY / "crds" / "whatsappclusters.yaml"))
-    control_plane.kubectl("wait", "--for=condition=Established", f"crd/{CRD}", "--timeout=30s")
+    await_crd(control_plane)
     control_plane.kubectl("create", "namespace", NAMESPACE)
     yield control_plane
     control_plane.kubectl("delete", "crd", CRD)
