@@ -75,4 +75,4 @@ class Charts:
         where = str(ROOT / "charts" / chart)
         version = ("--kube-version", kubernetes_version())
         text = self.helm.run("template", release, where, "-n", namespace, *version, *args, values=yaml.safe_dump(values))
-        return Rendered(text, [obj for obj in yaml.safe_load_all(text) if obj])
+        return Rendered(text, [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj])

@@ -114,9 +114,9 @@ def test_no_right_is_a_wildcard_and_none_reads_all_secrets(shape: Rendered) -> N
             assert "secrets" not in rule["resources"] or set(rule["verbs"]) == {"get", "create"}
 
 
-@pytest.mark.parametrize("path", [path.relative_to(ROOT) for path in derived(ROOT)], ids=str)
-def test_nothing_derived_is_stale(path: Path) -> None:
-    assert (ROOT / path).read_text(encoding="utf-8") == derived(ROOT)[ROOT / path], f"{path} is stale: run 'make charts'"
+def test_nothing_derived_is_stale() -> None:
+    stale = [str(path.relative_to(ROOT)) for path, text in derived(ROOT).items() if path.read_text(encoding="utf-8") != text]
+    assert not stale, f"{stale}: run 'make charts'"
 
 
 def test_versions_agree() -> None:
