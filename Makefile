@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries lint types contracts check unit simulation integration test demo demo-down bench chaos lock clean
+.PHONY: help setup binaries lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -20,7 +20,7 @@ $(VENV)/.ready: hack/lock/dev.txt
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
 
-binaries: setup ## Find, fetch or build the programs of the control plane (once; about 4 minutes when built)
+binaries: setup ## Find, fetch or build the control plane's programs, helm and kubeconform (once; about 6 minutes when built)
 	@$(RUN)/python hack/cluster programs
 
 lint: setup ## Style (ruff)
@@ -35,17 +35,26 @@ contracts: setup ## Layers: what may import what
 
 check: lint types contracts ## Everything that runs no test
 
+charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
+	@$(RUN)/python hack/charts
+
+wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
+	@$(RUN)/python hack/wheels
+
 unit: setup ## Unit tests alone
 	$(RUN)/pytest tests/unit
 
 simulation: setup ## Simulation tests alone
 	$(RUN)/pytest tests/simulation
 
+charts-test: binaries ## Tests of the charts and of the Dockerfile alone, without a cluster
+	$(RUN)/pytest tests/charts tests/images
+
 integration: setup binaries ## Integration tests alone, on a real API server
 	$(RUN)/pytest tests/integration
 
-test: check binaries ## All checks, then unit, simulation and integration tests
-	$(RUN)/pytest tests/unit tests/simulation tests/integration
+test: check binaries ## All checks, then unit, simulation, chart and integration tests
+	$(RUN)/pytest tests/unit tests/simulation tests/charts tests/images tests/integration
 
 demo: binaries ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

@@ -1,4 +1,4 @@
-"""Where the control plane's programs come from, in order: KUBEBUILDER_ASSETS, the user's cache, official releases, building with Go."""
+"""Where programs come from, in order: KUBEBUILDER_ASSETS, the user's cache, official releases, building with Go."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def provide(
     one sentence with what was tried and what to do. Safe to run in several processes at once: one works, the others wait.
     """
     programs = pinned_programs() if programs is None else programs
-    paths = _assets(environ, programs, report)
+    paths = _assets(environ, [program for program in programs if program.of_control_plane], report)
     cache = Cache(cache_folder(environ))
     wanted = [program for program in programs if program.name not in paths]
     if any(cache.fault(program) for program in wanted):
@@ -90,17 +90,13 @@ class _Maker:
     def make(self, programs: Sequence[Program]) -> None:
         """Make each of ``programs``, saying first what is wrong with those that were there but not usable."""
         total = sum(program.build_seconds for program in programs)
-        begun = Step(
-            f"control plane programs into {self._cache.folder}", number=0, of=len(programs), expected_s=None, report=quiet, terminal=None
-        )
+        begun = Step(f"programs into {self._cache.folder}", number=0, of=len(programs), expected_s=None, report=quiet, terminal=None)
         for number, program in enumerate(programs, 1):
             fault = self._cache.fault(program)
             if fault and not self._cache.missing(program):
                 self._report(f"{self._cache.path(program)} {fault}; making it again")
             if number == 1:
-                self._report(
-                    f"the control plane's programs are made once, in {self._cache.folder} (built from source: about {clock(total)})"
-                )
+                self._report(f"programs are made once, in {self._cache.folder} (built from source: about {clock(total)})")
             self._make(program, number, len(programs))
         self._report(f"{len(programs)} programs ready after {clock(begun.seconds)}")
 
@@ -129,6 +125,8 @@ class _Maker:
 
     def _fetch(self, program: Program, number: int, of: int) -> str | None:
         """None when the program came from its official release, else why not. Says nothing where there is no way out: most have Go then."""
+        if not program.of_control_plane:
+            return "it is only built from source"
         if not self._releases.reachable(program):
             return "its release page does not answer"
         staged = self._cache.staging(program)

@@ -21,7 +21,7 @@ from localkube.errors import LocalKubeError
 from localkube.kubeconfig import Caller
 from localkube.processes import Process, Spawner
 from localkube.progress import to_stderr
-from localkube.versions import pinned_programs
+from localkube.versions import chart_programs, pinned_programs
 
 HOLLOW = "localkube.hollow"
 NODES_SECONDS = 30.0
@@ -34,7 +34,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = _parser(root).parse_args(argv)
     try:
         if options.command == "programs":
-            provide(os.environ, report=to_stderr)
+            provide(os.environ, report=to_stderr, programs=(*pinned_programs(), *chart_programs()))
             return 0
         folder: Path = options.dir.absolute()
         if options.command == "up":
@@ -55,7 +55,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 def _parser(root: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack/cluster", description="A local Kubernetes control plane with hollow nodes.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("programs", help="find, fetch or build its programs; up does so too")
+    commands.add_parser("programs", help="find, fetch or build its programs (up does so too) and those of the charts")
     up = commands.add_parser("up", help="start it, or say where it runs")
     up.add_argument("--nodes", type=int, default=3, help="hollow nodes (default: 3)")
     up.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")

@@ -63,6 +63,7 @@ class Write:
     name: str
     code: int  # HTTP status of the answer
     at: str  # RFC 3339 with microseconds, when the request arrived
+    group: str = ""  # API group, empty for the core
 
 
 class _PortTakenError(LocalKubeError):
@@ -482,6 +483,7 @@ def _write(event: Mapping[str, Any]) -> Write:
         name=what.get("name", ""),
         code=event.get("responseStatus", {}).get("code", 0),
         at=event["requestReceivedTimestamp"],
+        group=what.get("apiGroup", ""),
     )
 
 

@@ -139,9 +139,9 @@ class GoBuild:
 
 
 def linker_flags(program: Program) -> str:
-    """Linker flags: no debugging symbols, and for Kubernetes the version variables that version skew checks read."""
+    """Linker flags: no debugging symbols, the program's version, and for Kubernetes the variables that version skew checks read."""
     if not program.of_kubernetes:
-        return "-s -w"
+        return " ".join(["-s -w", *(f"-X {name}={value}" for name, value in program.linker_values)])
     major, minor = program.version.removeprefix("v").split(".")[:2]
     # "archive": built from a published source archive and not from a git checkout, so there is no commit to name
     values = {"gitVersion": program.version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "archive"}

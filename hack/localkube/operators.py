@@ -6,7 +6,7 @@ import dataclasses
 import json
 import os
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,8 +69,23 @@ def await_crd(plane: ControlPlane) -> None:
 class Operators:
     """Replicas of the operator as processes beside a local control plane."""
 
-    def __init__(self, plane: ControlPlane, folder: Path, *, env: Mapping[str, str] | None = None, leashed: bool = True) -> None:
-        """Prepare; ``env`` adds settings of the operator. Processes end with this one, unless they are not ``leashed``."""
+    def __init__(
+        self,
+        plane: ControlPlane,
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        leashed: bool = True,
+        namespace: str = NAMESPACE,
+        account: str = NAME,
+        objects: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Prepare; ``env`` adds settings of the operator. Processes end with this one, unless they are not ``leashed``.
+
+        ``objects``: what to install instead of ``manifests()``; they have the ServiceAccount ``account`` in ``namespace``.
+        """
+        self._namespace, self._account = namespace, account
+        self._objects = list(objects)
         self._plane = plane
         self._folder = folder
         self._env = dict(env or {})
@@ -80,7 +95,8 @@ class Operators:
     def install(self) -> None:
         """Apply CRD and rights, and wait until the API server serves the CRD."""
         self._folder.mkdir(parents=True, exist_ok=True)
-        self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in manifests()))
+        objects = self._objects or manifests()
+        self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in objects))
         await_crd(self._plane)
 
     def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
@@ -89,15 +105,15 @@ class Operators:
         ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given. ``module``: what
         Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way.
         """
-        kubeconfig = self._plane.service_account_kubeconfig(NAMESPACE, NAME, self._folder / f"{name}.kubeconfig")
+        kubeconfig = self._plane.service_account_kubeconfig(self._namespace, self._account, self._folder / f"{name}.kubeconfig")
         if server is not None:
-            dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=NAMESPACE)
+            dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=self._namespace)
         env = {
             **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
             "PYTHONPATH": str(REPOSITORY / "operator"),
             "KUBECONFIG": str(kubeconfig),
             "POD_NAME": name,
-            "POD_NAMESPACE": NAMESPACE,
+            "POD_NAMESPACE": self._namespace,
             **self._env,
         }
         command = [sys.executable, "-m", module]
@@ -107,7 +123,9 @@ class Operators:
 
     def leader(self) -> str | None:
         """Return the name of the replica whose process holds the Lease, or None."""
-        text = self._plane.kubectl("get", "lease", NAME, "-n", NAMESPACE, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}")
+        text = self._plane.kubectl(
+            "get", "lease", self._account, "-n", self._namespace, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}"
+        )
         name = text.strip().rpartition("_")[0]
         return name if name in self.running and self.running[name].alive() else None
 

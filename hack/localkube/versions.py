@@ -1,4 +1,4 @@
-"""Which programs the control plane needs and at which version; the go.mod files under hack/tools are the one place that pins them."""
+"""Which programs the control plane and the charts need and at which version; the go.mod files under hack/tools alone pin them."""
 
 from __future__ import annotations
 
@@ -25,11 +25,17 @@ class Program:
     version_args: tuple[str, ...]
     version_says: str  # part of what it prints when asked for its version
     build_seconds: int  # cold build on 2 cores, measured; only for the progress line
+    linker_values: tuple[tuple[str, str], ...] = ()  # Go variables that the linker sets, where the program does not know its version else
 
     @property
     def of_kubernetes(self) -> bool:
         """Whether it belongs to the Kubernetes release (and not to etcd's)."""
         return self.module.name == "kubernetes"
+
+    @property
+    def of_control_plane(self) -> bool:
+        """Whether it runs in the control plane, and may so come from KUBEBUILDER_ASSETS or an official release; others are built."""
+        return self.module.name in {"kubernetes", "etcd"}
 
 
 def pinned_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
@@ -48,6 +54,34 @@ def pinned_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
         of_kubernetes("kube-controller-manager", 45),
         of_kubernetes("kube-scheduler", 6),
         of_kubernetes("kubectl", 20, "version", "--client"),
+    )
+
+
+def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """The programs that render and check the charts, versions read from ``tools/*/go.mod``."""
+    helm, conform = tools / "helm", tools / "kubeconform"
+    helm_version, helm_go = _pin(helm, "helm.sh/helm/v3")
+    version, go = _pin(conform, "github.com/yannh/kubeconform")
+    # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which our charts would refuse.
+    minor = _pin(helm, "k8s.io/client-go")[0].split(".")[1]
+    values = (
+        ("helm.sh/helm/v3/internal/version.version", helm_version),
+        ("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor", minor),
+        ("helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor", minor),
+    )
+    return (
+        Program("helm", helm_version, helm, "helm.sh/helm/v3/cmd/helm", helm_go, ("version", "--short"), helm_version, 72, values),
+        Program(
+            "kubeconform",
+            version,
+            conform,
+            "github.com/yannh/kubeconform/cmd/kubeconform",
+            go,
+            ("-v",),
+            version,
+            4,
+            (("main.version", version),),
+        ),
     )
 
 

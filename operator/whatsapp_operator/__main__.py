@@ -144,7 +144,7 @@ class Operator:
         ]
         watch = await kopf.spawn_tasks(
             registry=handlers.registry(self._wake, lambda: handlers.connection(settings.kubeconfig), self._roster),
-            settings=handlers.settings(),
+            settings=handlers.settings(settings.watch_namespaces),
             clusterwide=not settings.watch_namespaces,
             namespaces=settings.watch_namespaces,
             stop_flag=stop,

@@ -11,7 +11,7 @@ import re
 import sys
 import time
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from pathlib import Path
@@ -49,11 +49,20 @@ class Theatre:
     """A control plane, the process of its hollow nodes, and replicas of the operator with rights of their own."""
 
     def __init__(
-        self, plane: ControlPlane, folder: Path, *, replicas: Iterable[str] = REPLICAS, env: Mapping[str, str] = MappingProxyType({})
+        self,
+        plane: ControlPlane,
+        folder: Path,
+        *,
+        replicas: Iterable[str] = REPLICAS,
+        env: Mapping[str, str] = MappingProxyType({}),
+        objects: Sequence[Obj] = (),
     ) -> None:
+        """``objects``: what to install of the operator, its CRD and its rights; as ``localkube.operators`` does it if not given."""
         self.plane, self.folder, self.replicas = plane, folder, tuple(replicas)
         # Short, so that what is held up by an unanswered call is not held up for minutes.
-        self.operators = Operators(plane, folder / "operators", env={"SETTLE_GRACE_SECONDS": "2", "LOG_LEVEL": "INFO", **env})
+        self.operators = Operators(
+            plane, folder / "operators", env={"SETTLE_GRACE_SECONDS": "2", "LOG_LEVEL": "INFO", **env}, objects=objects
+        )
         self._spawner = Spawner(leashed=True)
         self.hollow: Process | None = None
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import re
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -19,7 +20,7 @@ from localkube.cache import Cache, user_cache
 from localkube.errors import LocalKubeError
 from localkube.gobuild import GoBuild, linker_flags
 from localkube.releases import NotHadError, Releases
-from localkube.versions import Program, kubernetes_version, pinned_programs
+from localkube.versions import Program, chart_programs, kubernetes_version, pinned_programs
 
 PROGRAM = "#!/bin/sh\necho 'etcd Version: {etcd}'\necho 'Kubernetes {kube}'\necho 'Client Version: {kube}'\n"
 PLATFORM = ("linux", "amd64")
@@ -113,6 +114,30 @@ def test_linker_flags_carry_the_version_that_skew_checks_read() -> None:
     assert linker_flags(etcd) == "-s -w"
     assert f"-X k8s.io/component-base/version.gitVersion={apiserver.version}" in linker_flags(apiserver)
     assert "-X k8s.io/client-go/pkg/version.gitMinor=" in linker_flags(apiserver)
+
+
+def test_helm_knows_its_version_and_a_kubernetes_that_the_charts_take() -> None:
+    helm, kubeconform = chart_programs()
+
+    assert f"-X helm.sh/helm/v3/internal/version.version={helm.version}" in linker_flags(helm)
+    minor = re.search(r"-X helm\.sh/helm/v3/pkg/chartutil\.k8sVersionMinor=(\d+)", linker_flags(helm))
+    assert minor is not None
+    assert int(minor[1]) >= 29
+    assert linker_flags(kubeconform) == f"-s -w -X main.version={kubeconform.version}"
+
+
+def test_programs_of_the_charts_are_built_even_where_assets_and_releases_are_at_hand(
+    machine: Machine, release_page: dict[str, bytes]
+) -> None:
+    helm, kubeconform = chart_programs()
+    (machine.root / "program").write_text(f"#!/bin/sh\necho {helm.version} {kubeconform.version}\n")
+    _executable(machine.root / "assets" / "helm", "#!/bin/sh\necho v0\n")
+    machine.programs = (helm, kubeconform)
+
+    paths = machine.provide(KUBEBUILDER_ASSETS=machine.root / "assets")
+
+    assert machine.built == ["helm", "kubeconform"]
+    assert paths["helm"] == machine.cache.folder / "helm"
 
 
 def test_a_go_mod_without_the_pin_is_said_so(tmp_path: Path) -> None:

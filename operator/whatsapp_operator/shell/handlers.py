@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import os
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -40,9 +40,11 @@ class _NoEssence(kopf.AnnotationsDiffBaseStorage):
         return kopf.BodyEssence()
 
 
-def settings() -> kopf.OperatorSettings:
-    """Return Kopf's settings: it watches and does nothing else."""
+def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
+    """Return Kopf's settings: it watches and does nothing else. ``namespaces``: those that are looked after; none means all."""
     chosen = kopf.OperatorSettings()
+    # With Roles alone neither CRDs nor namespaces may be listed, and with endless back-offs Kopf would ask for ever and watch nothing.
+    chosen.scanning.disabled = bool(tuple(namespaces))
     chosen.posting.enabled = False
     chosen.peering.standalone = True
     chosen.networking.request_timeout = 10

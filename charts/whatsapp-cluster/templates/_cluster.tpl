@@ -1,0 +1,38 @@
+{{- define "whatsapp-cluster.name" -}}
+{{- $name := default .Release.Name .Values.name -}}
+{{- if not (regexMatch "^[a-z]([-a-z0-9]{0,38}[a-z0-9])?$" $name) -}}
+{{- fail (printf "%q cannot be the name of a WhatsAppCluster (at most 40 of a-z, 0-9 and -, beginning with a letter, not ending with -): set name" $name) -}}
+{{- end -}}
+{{- $name -}}
+{{- end -}}
+
+{{- define "whatsapp-cluster.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/name: whatsapp-cluster
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{- end -}}
+
+{{/* What the preset gives, over which the values lie; as YAML. The vendor's template counts Coreapps: shards and one more. */}}
+{{- define "whatsapp-cluster.preset" -}}
+{{- if eq .Values.preset "production" -}}
+{shards: 2, spares: 1, webapps: 3}
+{{- else -}}
+{shards: 1, spares: 1, webapps: 2}
+{{- end -}}
+{{- end -}}
+
+{{/* The number of shards. A lost line must not reshard: an upgrade that names neither preset nor shards keeps to what runs, or fails. */}}
+{{- define "whatsapp-cluster.shards" -}}
+{{- $shards := (include "whatsapp-cluster.preset" . | fromYaml).shards | int -}}
+{{- if not (kindIs "invalid" .Values.shards) -}}
+{{- $shards = int .Values.shards -}}
+{{- else if and .Release.IsUpgrade (not .Values.preset) -}}
+{{- $live := lookup "multiconnect.dev/v1alpha1" "WhatsAppCluster" .Release.Namespace (include "whatsapp-cluster.name" .) -}}
+{{- if and $live (ne (int $live.spec.shards) $shards) -}}
+{{- fail (printf "this upgrade names neither preset nor shards, and would change %d shards to %d, which interrupts service: give the values again (-f, --set) or use --reset-then-reuse-values" (int $live.spec.shards) $shards) -}}
+{{- end -}}
+{{- end -}}
+{{- $shards -}}
+{{- end -}}

@@ -1,0 +1,73 @@
+{{- define "whatsapp-operator.fullname" -}}
+{{- if .Values.fullnameOverride -}}
+{{- .Values.fullnameOverride | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- $name := default .Chart.Name .Values.nameOverride -}}
+{{- if contains $name .Release.Name -}}
+{{- .Release.Name | trunc 52 | trimSuffix "-" -}}
+{{- else -}}
+{{- printf "%s-%s" .Release.Name $name | trunc 52 | trimSuffix "-" -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{- define "whatsapp-operator.serviceAccount" -}}
+{{- if .Values.serviceAccount.create -}}
+{{- default (include "whatsapp-operator.fullname" .) .Values.serviceAccount.name -}}
+{{- else -}}
+{{- required "serviceAccount.name must name an existing ServiceAccount when serviceAccount.create is false" .Values.serviceAccount.name -}}
+{{- end -}}
+{{- end -}}
+
+{{/* app.kubernetes.io/name is fixed: the NetworkPolicies of every WhatsAppCluster let the operator in by it. */}}
+{{- define "whatsapp-operator.selector" -}}
+app.kubernetes.io/name: whatsapp-operator
+app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/component: operator
+{{- end -}}
+
+{{- define "whatsapp-operator.labels" -}}
+helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
+app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
+app.kubernetes.io/managed-by: {{ .Release.Service }}
+{{ include "whatsapp-operator.selector" . }}
+{{- end -}}
+
+{{/* An image as repository@digest or repository:tag; give (dict "image" … "root" $). */}}
+{{- define "whatsapp-operator.image" -}}
+{{- if .image.digest -}}
+{{- printf "%s@%s" .image.repository .image.digest -}}
+{{- else -}}
+{{- printf "%s:%s" .image.repository (default .root.Chart.AppVersion .image.tag) -}}
+{{- end -}}
+{{- end -}}
+
+{{/* With scope Namespace: the namespaces that are looked after, separated by commas. */}}
+{{- define "whatsapp-operator.namespaces" -}}
+{{- if eq .Values.scope "Namespace" -}}
+{{- join "," (default (list .Release.Namespace) .Values.watchNamespaces) -}}
+{{- else if .Values.watchNamespaces -}}
+{{- fail "watchNamespaces is given, but scope is Cluster, which looks after all namespaces: set scope to Namespace or leave watchNamespaces empty" -}}
+{{- end -}}
+{{- end -}}
+
+{{/* The rules of every namespace that is looked after; in a Role only those above the one mark in the file. */}}
+{{- define "whatsapp-operator.rules" -}}
+{{- $rules := .Files.Get "files/cluster-rules.yaml" -}}
+{{- if eq .Values.scope "Namespace" -}}
+{{- $rules = first (splitList "# --- Only in a ClusterRole" $rules) -}}
+{{- end -}}
+{{- $rules | trim -}}
+{{- end -}}
+
+{{/* Whether a monitor is rendered: "yes" or nothing; give (dict "monitor" … "kind" … "root" $). */}}
+{{- define "whatsapp-operator.monitored" -}}
+{{- if .monitor.enabled -}}
+{{- $known := .root.Capabilities.APIVersions.Has (printf "monitoring.coreos.com/v1/%s" .kind) -}}
+{{- if or $known (eq .monitor.renderMode "alwaysRender") -}}
+yes
+{{- else if eq .monitor.renderMode "failIfMissing" -}}
+{{- fail (printf "there is no %s (API monitoring.coreos.com/v1) in this cluster: install the Prometheus Operator first, or set renderMode to skip" .kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}

@@ -1,0 +1,48 @@
+"""What the tests of the charts share: the real helm and kubeconform, and schemas that a real API server gave."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import yaml
+
+from localkube.binaries import Binaries, provide
+from localkube.cache import sha256_of
+from localkube.charts import CRD, Helm
+from localkube.controlplane import ControlPlane
+from localkube.progress import to_stderr
+from localkube.schemas import COMPLETE, write
+from localkube.versions import chart_programs, kubernetes_version
+
+from .render import ROOT, Charts
+
+
+@pytest.fixture(scope="session")
+def chart_binaries(request: pytest.FixtureRequest) -> Binaries:
+    """helm and kubeconform. The first time they are built, for a minute or more, so what is done is shown through pytest's capturing."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    with capture.global_and_fixture_disabled():
+        return provide(os.environ, programs=chart_programs(), report=to_stderr)
+
+
+@pytest.fixture(scope="session")
+def charts(chart_binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Charts:
+    """What renders the charts, without any cluster."""
+    return Charts(Helm(chart_binaries["helm"], tmp_path_factory.mktemp("helm")))
+
+
+@pytest.fixture(scope="session")
+def schemas(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Schemas for kubeconform, asked of a real API server once per version of Kubernetes and of the CRD, then kept in build/schemas."""
+    folder = ROOT / "build" / "schemas" / f"{kubernetes_version()}-{sha256_of(ROOT / CRD)[:12]}"
+    if not (folder / COMPLETE).exists():
+        plane = ControlPlane.start(tmp_path_factory.mktemp("schemas"))
+        try:
+            openapi = json.loads(plane.kubectl("get", "--raw", "/openapi/v2"))
+        finally:
+            plane.stop()
+        write(folder, openapi, yaml.safe_load((ROOT / CRD).read_text(encoding="utf-8")))
+    return folder

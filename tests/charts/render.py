@@ -1,0 +1,78 @@
+"""Rendering a chart, and finding objects in what it rendered."""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.charts import CLUSTER, OPERATOR, Helm
+from localkube.errors import LocalKubeError
+from localkube.versions import kubernetes_version
+
+ROOT = Path(__file__).resolve().parents[2]
+NAMESPACE = "whatsapp-operator-system"
+Obj = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """The objects that a chart rendered, and the text of it."""
+
+    text: str
+    objects: list[Obj]
+
+    def of(self, kind: str) -> list[Obj]:
+        return [obj for obj in self.objects if obj["kind"] == kind]
+
+    def one(self, kind: str, name: str | None = None) -> Obj:
+        found = [obj for obj in self.of(kind) if name in {None, obj["metadata"]["name"]}]
+        assert len(found) == 1, f"{len(found)} of {kind} {name or ''}, not 1"
+        return found[0]
+
+    def env(self) -> dict[str, Any]:
+        """The operator's environment."""
+        container = self.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+        return {one["name"]: one.get("value", one.get("valueFrom")) for one in container["env"]}
+
+
+@dataclass(frozen=True)
+class Charts:
+    """Both charts, and Helm."""
+
+    helm: Helm
+
+    def operator(self, *args: str, release: str = "whatsapp-operator", **values: Any) -> Rendered:
+        return self._render(OPERATOR, release, NAMESPACE, args, values)
+
+    def cluster(self, *args: str, release: str = "acme", **values: Any) -> Rendered:
+        return self._render(CLUSTER, release, "default", args, values)
+
+    def refusal(self, chart: str, *args: str, **values: Any) -> str:
+        """What Helm says when it refuses these values."""
+        with pytest.raises(LocalKubeError) as caught:
+            self._render(chart, "acme", "default", args, values)
+        return str(caught.value)
+
+    def notes(self, chart: str, folder: Path, *, release: str = "acme", **values: Any) -> str:
+        """The chart's NOTES. Helm tells them only with a cluster at hand, so a copy of the chart in ``folder`` has them in a manifest."""
+        copy = folder / chart
+        shutil.copytree(ROOT / "charts" / chart, copy)
+        text = (copy / "templates" / "NOTES.txt").read_text(encoding="utf-8")
+        manifest = '{{- define "notes" }}' + text + '{{ end -}}\napiVersion: v1\nkind: Notes\ntext: {{ include "notes" . | toJson }}\n'
+        (copy / "templates" / "manifest.yaml").write_text(manifest, encoding="utf-8")
+        shown = self.helm.run(
+            "template", release, str(copy), "-n", NAMESPACE, "-s", "templates/manifest.yaml", values=yaml.safe_dump(values)
+        )
+        notes: str = yaml.safe_load(shown)["text"]
+        return notes
+
+    def _render(self, chart: str, release: str, namespace: str, args: tuple[str, ...], values: dict[str, Any]) -> Rendered:
+        where = str(ROOT / "charts" / chart)
+        version = ("--kube-version", kubernetes_version())
+        text = self.helm.run("template", release, where, "-n", namespace, *version, *args, values=yaml.safe_dump(values))
+        return Rendered(text, [obj for obj in yaml.load_all(text, Loader=yaml.CSafeLoader) if obj])

@@ -1,0 +1,290 @@
+"""What the chart of the operator renders, and what it refuses."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.charts import CRD, OPERATOR
+from whatsapp_operator.core import manifests
+from whatsapp_operator.settings import Settings
+
+from .render import NAMESPACE, ROOT, Charts, Rendered
+
+RULES = ROOT / "charts" / OPERATOR / "files"
+
+
+def rules(name: str) -> Any:
+    return yaml.safe_load((RULES / f"{name}.yaml").read_text(encoding="utf-8"))
+
+
+@pytest.fixture(scope="module")
+def rendered(charts: Charts) -> Rendered:
+    return charts.operator()
+
+
+# ---- the CRD
+
+
+def test_the_crd_is_that_of_the_repository(charts: Charts) -> None:
+    crd = yaml.safe_load((ROOT / CRD).read_text(encoding="utf-8"))
+    assert charts.operator("--set", "crds.keep=false").one("CustomResourceDefinition") == crd
+
+    kept = charts.operator().one("CustomResourceDefinition")
+    assert kept["metadata"].pop("annotations") == {"helm.sh/resource-policy": "keep"}
+    assert kept == crd
+
+
+def test_the_crd_can_be_left_out(charts: Charts) -> None:
+    assert not charts.operator("--set", "crds.enabled=false").of("CustomResourceDefinition")
+
+
+# ---- rights
+
+
+def test_cluster_scope_grants_the_one_list(rendered: Rendered) -> None:
+    assert rendered.one("ClusterRole", "whatsapp-operator")["rules"] == rules("cluster-rules")
+    leader = rendered.one("Role", "whatsapp-operator-leader")
+    assert (leader["metadata"]["namespace"], leader["rules"]) == (NAMESPACE, rules("lease-rules"))
+    nodes = rendered.one("Role", "whatsapp-operator-nodes")
+    assert (nodes["metadata"]["namespace"], nodes["rules"]) == ("kube-node-lease", rules("node-lease-rules"))
+    assert len(rendered.of("Role")) == 2
+
+
+def test_every_role_is_bound_to_the_operators_account_and_to_nobody_else(charts: Charts) -> None:
+    shapes: list[dict[str, Any]] = [{}, {"scope": "Namespace", "watchNamespaces": ["a", "b"]}]
+    for values in shapes:
+        shown = charts.operator(**values)
+        account = shown.one("ServiceAccount")["metadata"]
+        assert shown.one("Deployment")["spec"]["template"]["spec"]["serviceAccountName"] == account["name"]
+        bindings = [*shown.of("RoleBinding"), *shown.of("ClusterRoleBinding")]
+        bound = {(one["roleRef"]["kind"], one["metadata"].get("namespace"), one["roleRef"]["name"]) for one in bindings}
+        roles = [*shown.of("Role"), *(one for one in shown.of("ClusterRole") if not one["metadata"]["labels"].keys() & AGGREGATION)]
+        assert bound == {(one["kind"], one["metadata"].get("namespace"), one["metadata"]["name"]) for one in roles}
+        subject = {"kind": "ServiceAccount", "name": account["name"], "namespace": account["namespace"]}
+        assert all(one["subjects"] == [subject] for one in bindings)
+
+
+AGGREGATION = {f"rbac.authorization.k8s.io/aggregate-to-{role}" for role in ("view", "edit", "admin")}
+NOT_IN_A_ROLE = {"nodes", "customresourcedefinitions"}
+
+
+def test_namespace_scope_grants_the_same_list_but_for_what_a_role_cannot_grant(charts: Charts) -> None:
+    shown = charts.operator(scope="Namespace", watchNamespaces=["a", "b"])
+    assert not shown.of("ClusterRole")
+    assert not shown.of("ClusterRoleBinding")
+    wanted = [one for one in rules("cluster-rules") if not NOT_IN_A_ROLE.intersection(one["resources"])]
+    assert len(wanted) == len(rules("cluster-rules")) - 2
+    granted = {one["metadata"]["namespace"]: one["rules"] for one in shown.of("Role")}
+    assert granted == {"a": wanted, "b": wanted, NAMESPACE: rules("lease-rules")}
+    assert shown.env()["WATCH_NAMESPACES"] == "a,b"
+
+
+def test_namespace_scope_without_names_is_that_of_the_release(charts: Charts) -> None:
+    shown = charts.operator(scope="Namespace")
+    assert {one["metadata"]["namespace"] for one in shown.of("Role")} == {NAMESPACE}
+    assert shown.env()["WATCH_NAMESPACES"] == NAMESPACE
+
+
+def test_the_mark_in_the_rules_is_there_once() -> None:
+    assert (RULES / "cluster-rules.yaml").read_text(encoding="utf-8").count("# --- Only in a ClusterRole") == 1
+
+
+def test_the_lease_is_the_one_that_may_be_renewed(charts: Charts) -> None:
+    shown = charts.operator(release="other")
+    named = [one["resourceNames"] for one in shown.one("Role", "other-whatsapp-operator-leader")["rules"] if "resourceNames" in one]
+    assert named == [[shown.env()["LEASE_NAME"]]]
+
+
+# ---- the operators
+
+
+def test_the_operator_reads_every_variable_that_it_is_given(rendered: Rendered) -> None:
+    source = (ROOT / "operator" / "whatsapp_operator" / "settings.py").read_text(encoding="utf-8")
+    assert not [name for name in rendered.env() if f'"{name}"' not in source]
+
+
+def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> None:
+    shown = charts.operator(
+        lease={"seconds": 8, "renewDeadlineSeconds": 6.5, "retrySeconds": 2},
+        metrics={"port": 9090},
+        logLevel="DEBUG",
+        simulator={"image": {"repository": "r/sim", "tag": "7"}},
+        extraEnv=[{"name": "SETTLE_GRACE_SECONDS", "value": "30"}],
+    )
+    env = {name: value for name, value in shown.env().items() if isinstance(value, str)}
+    settings = Settings.from_env({**env, "POD_NAME": "p", "POD_NAMESPACE": "n"})
+    assert (settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds) == (8, 6.5, 2)
+    assert (settings.metrics_port, settings.log_level, settings.image, settings.watch_namespaces) == (9090, "DEBUG", "r/sim:7", ())
+    assert settings.tuning.settle_grace.total_seconds() == 30
+    assert shown.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] == 9090
+
+
+def test_the_defaults_are_those_of_the_operator(rendered: Rendered) -> None:
+    env = {name: value for name, value in rendered.env().items() if isinstance(value, str)}
+    given, own = Settings.from_env({**env, "POD_NAMESPACE": "n"}), Settings(identity="x", namespace="n")
+    names = ("lease_name", "lease_seconds", "renew_deadline_seconds", "retry_seconds", "log_level", "image", "tuning", "watch_namespaces")
+    assert {name: getattr(given, name) for name in names} == {name: getattr(own, name) for name in names}
+
+
+@pytest.mark.parametrize("probe", ["startupProbe", "livenessProbe", "readinessProbe"])
+def test_probes_ask_the_metrics_port(rendered: Rendered, probe: str) -> None:
+    container = rendered.one("Deployment")["spec"]["template"]["spec"]["containers"][0]
+    assert container[probe]["httpGet"] == {"path": "/healthz", "port": "metrics"}
+    assert container["ports"] == [{"name": "metrics", "containerPort": int(rendered.env()["METRICS_PORT"]), "protocol": "TCP"}]
+
+
+def test_two_operators_that_a_drain_cannot_end_at_once(rendered: Rendered) -> None:
+    deployment = rendered.one("Deployment")["spec"]
+    assert deployment["replicas"] == 2
+    assert deployment["strategy"]["rollingUpdate"] == {"maxSurge": 1, "maxUnavailable": 0}
+    budget = rendered.one("PodDisruptionBudget")["spec"]
+    assert budget == {"maxUnavailable": 1, "selector": deployment["selector"]}
+    spread = deployment["template"]["spec"]["topologySpreadConstraints"]
+    assert [one["topologyKey"] for one in spread] == ["kubernetes.io/hostname", "topology.kubernetes.io/zone"]
+    assert all(one["labelSelector"] == deployment["selector"] for one in spread)
+
+
+def test_what_selects_the_operators_selects_them_and_not_the_test_pod(charts: Charts) -> None:
+    shown = charts.operator(
+        "--set", "metrics.serviceMonitor.enabled=true,metrics.serviceMonitor.renderMode=alwaysRender", nameOverride="wop"
+    )
+    pods = shown.one("Deployment")["spec"]["template"]["metadata"]["labels"]
+    selectors = [
+        shown.one("Deployment")["spec"]["selector"]["matchLabels"],
+        shown.one("Service")["spec"]["selector"],
+        shown.one("NetworkPolicy")["spec"]["podSelector"]["matchLabels"],
+        shown.one("PodDisruptionBudget")["spec"]["selector"]["matchLabels"],
+    ]
+    for selector in selectors:
+        assert selector.items() <= pods.items()
+        assert not selector.items() <= shown.one("Pod")["metadata"]["labels"].items()
+    service = shown.one("Service")["metadata"]["labels"].items()
+    assert shown.one("ServiceMonitor")["spec"]["selector"]["matchLabels"].items() <= service
+
+
+def test_images_by_tag_or_digest(charts: Charts) -> None:
+    digest = "sha256:" + "0" * 64
+    shown = charts.operator(image={"repository": "r/op", "tag": "9", "digest": digest})
+    assert shown.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["image"] == f"r/op@{digest}"
+    assert shown.one("Pod")["spec"]["containers"][0]["image"] == f"r/op@{digest}"
+    assert ":latest" not in shown.text
+
+
+# ---- the network
+
+
+def egress(shown: Rendered) -> dict[int, Any]:
+    return {port["port"]: rule.get("to") for rule in shown.one("NetworkPolicy")["spec"]["egress"] for port in rule["ports"]}
+
+
+def test_the_operator_may_go_where_it_must(charts: Charts) -> None:
+    shown = charts.operator(networkPolicy={"apiServer": {"cidrs": ["10.0.0.1/32"]}})
+    to = egress(shown)
+    assert set(to) == {443, 6443, manifests.CONTROL_PORT, manifests.HEALTHCHECK_PORT, manifests.WEBAPP_PORT, 53}
+    assert to[443] == [{"ipBlock": {"cidr": "10.0.0.1/32"}}]
+    assert egress(charts.operator())[443] is None
+    for port, component in (
+        (manifests.CONTROL_PORT, "coreapp"),
+        (manifests.HEALTHCHECK_PORT, "coreapp"),
+        (manifests.WEBAPP_PORT, "webapp"),
+    ):
+        (peer,) = to[port]
+        assert peer["namespaceSelector"] == {}
+        assert peer["podSelector"]["matchLabels"][manifests.COMPONENT_LABEL] == component
+
+
+def test_only_metrics_can_be_reached(charts: Charts) -> None:
+    spec = charts.operator().one("NetworkPolicy")["spec"]
+    assert spec["policyTypes"] == ["Ingress", "Egress"]
+    assert spec["ingress"] == [{"ports": [{"port": 8080, "protocol": "TCP"}]}]
+    peers = [{"namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": "monitoring"}}}]
+    assert charts.operator(networkPolicy={"metricsFrom": peers}).one("NetworkPolicy")["spec"]["ingress"][0]["from"] == peers
+
+
+# ---- monitors
+
+
+@pytest.mark.parametrize(("value", "kind"), [("serviceMonitor", "ServiceMonitor"), ("podMonitor", "PodMonitor")])
+def test_monitors_are_rendered_as_their_mode_says(charts: Charts, value: str, kind: str) -> None:
+    enabled = f"metrics.{value}.enabled=true"
+    mode = f"metrics.{value}.renderMode"
+    known = ("--api-versions", f"monitoring.coreos.com/v1/{kind}")
+    assert not charts.operator().of(kind)
+    assert not charts.operator("--set", enabled).of(kind)
+    for args in ((*known,), ("--set", f"{mode}=alwaysRender"), (*known, "--set", f"{mode}=failIfMissing")):
+        spec = charts.operator("--set", enabled, *args).one(kind)["spec"]
+        (endpoint,) = spec.get("endpoints") or spec["podMetricsEndpoints"]
+        assert (endpoint["port"], endpoint["honorLabels"]) == ("metrics", True)
+    said = charts.refusal(OPERATOR, "--set", f"{enabled},{mode}=failIfMissing")
+    assert f"there is no {kind}" in said
+    assert "install the Prometheus Operator first" in said
+
+
+def test_both_monitors_are_one_too_many(charts: Charts) -> None:
+    said = charts.refusal(OPERATOR, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true")
+    assert "choose one" in said
+
+
+# ---- refusals
+
+
+@pytest.mark.parametrize(
+    ("setting", "said"),
+    [
+        ("replicas=0", "replicas"),
+        ("replica=2", "replica"),
+        ("scope=Everything", "scope"),
+        ("image.pullpolicy=Always", "pullpolicy"),
+        ("image.digest=sha256:abc", "digest"),
+        ("crds.keep=maybe", "keep"),
+        ("logLevel=LOUD", "logLevel"),
+        ("lease.seconds=1", "seconds"),
+        ("metrics.port=80", "port"),
+        ("metrics.podMonitor.renderMode=perhaps", "renderMode"),
+        ("extraEnv[0].name=KUBECONFIG,extraEnv[0].value=x", "extraEnv"),
+        ("watchNamespaces[0]=a", "watchNamespaces is given, but scope is Cluster"),
+        ("scope=Namespace,watchNamespaces[0]=Not_A_Name", "watchNamespaces"),
+        ("serviceAccount.create=false", "serviceAccount.name must name an existing ServiceAccount"),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: str) -> None:
+    assert said in charts.refusal(OPERATOR, "--set", setting)
+
+
+@pytest.mark.parametrize(
+    "setting", ["rbac.create=false", "podDisruptionBudget.enabled=false", "networkPolicy.enabled=false", "rbac.aggregate=false"]
+)
+def test_parts_can_be_switched_off(charts: Charts, setting: str) -> None:
+    kinds = {"rbac": "RoleBinding", "podDisruptionBudget": "PodDisruptionBudget", "networkPolicy": "NetworkPolicy"}
+    shown = charts.operator("--set", setting)
+    if setting == "rbac.aggregate=false":
+        assert [one["metadata"]["name"] for one in shown.of("ClusterRole")] == ["whatsapp-operator"]
+    else:
+        assert not shown.of(kinds[setting.partition(".")[0]])
+
+
+# ---- notes
+
+
+def test_the_notes_have_a_cluster_ready_to_paste(charts: Charts, tmp_path: Path) -> None:
+    notes = charts.notes(OPERATOR, tmp_path)
+    (pasted,) = re.findall(r"<<'EOF'\n(.*?)\nEOF", notes, re.DOTALL)
+    obj = yaml.safe_load(pasted)
+    assert (obj["kind"], obj["spec"]) == ("WhatsAppCluster", {"shards": 2, "spares": 1, "client": {"type": "Simulator"}})
+    assert "node" not in notes
+    assert "in place" in notes
+
+
+def test_the_notes_say_what_a_namespaced_operator_does_not_see(charts: Charts, tmp_path: Path) -> None:
+    notes = charts.notes(OPERATOR, tmp_path, scope="Namespace", watchNamespaces=["chat"])
+    assert re.search(r"no node\s+evidence", notes)
+    assert "kubectl apply -n chat -f -" in notes
+
+
+def test_the_notes_warn_when_uninstalling_would_delete_everything(charts: Charts, tmp_path: Path) -> None:
+    assert "Uninstalling DELETES" in charts.notes(OPERATOR, tmp_path, crds={"keep": False})

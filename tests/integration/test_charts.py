@@ -1,0 +1,161 @@
+"""The charts meet the real API server: applied dry, installed, upgraded, uninstalled by the real Helm; Pod Security judges the pods."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.binaries import provide
+from localkube.charts import CLUSTER, OPERATOR, Helm
+from localkube.controlplane import ControlPlane
+from localkube.errors import LocalKubeError
+from localkube.operators import NAMESPACE, REPOSITORY, await_crd
+from localkube.versions import chart_programs
+
+pytestmark = pytest.mark.integration
+
+Obj = dict[str, Any]
+CRD = "whatsappclusters.multiconnect.dev"
+SCOPES = {"Cluster": {}, "Namespace": {"scope": "Namespace", "watchNamespaces": ["chart-a", "chart-b"]}}
+CHARTS = REPOSITORY / "charts"
+
+
+class House:
+    """Helm with the admin's rights on a real API server."""
+
+    def __init__(self, plane: ControlPlane, folder: Path) -> None:
+        self.plane = plane
+        program = provide(os.environ, programs=chart_programs())["helm"]
+        self._helm = Helm(program, folder, env={"KUBECONFIG": str(plane.admin_kubeconfig)})
+
+    def helm(self, command: str, *args: str, namespace: str = NAMESPACE, **values: Any) -> str:
+        return self._helm.run(command, *args, "-n", namespace, values=yaml.safe_dump(values) if values else "")
+
+    def template(self, chart: str, release: str, *, namespace: str, **values: Any) -> str:
+        return self.helm("template", release, str(CHARTS / chart), "--validate", namespace=namespace, **values)
+
+    def cluster(self, name: str = "acme") -> Obj:
+        found: Obj = json.loads(self.plane.kubectl("-n", "chart-a", "get", "wac", name, "-o", "json"))
+        return found
+
+
+@pytest.fixture(scope="module")
+def house(control_plane: ControlPlane, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    for namespace in (NAMESPACE, "chart-a", "chart-b"):
+        control_plane.kubectl("create", "namespace", namespace)
+    control_plane.kubectl("label", "namespace", NAMESPACE, "chart-a", "pod-security.kubernetes.io/enforce=restricted")
+    yield House(control_plane, tmp_path_factory.mktemp("helm"))
+    control_plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
+    control_plane.kubectl("delete", "namespace", NAMESPACE, "chart-a", "chart-b", "--wait=false")
+
+
+@pytest.fixture
+def installed(house: House) -> Iterator[House]:
+    """The operator's chart, installed; without nodes its pods stay Pending."""
+    house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
+    await_crd(house.plane)
+    yield house
+    house.helm("uninstall", "whatsapp-operator", "--ignore-not-found")
+    house.plane.kubectl("delete", "crd", CRD, "--ignore-not-found")
+
+
+@pytest.mark.parametrize("scope", SCOPES)
+def test_the_api_server_takes_all_of_the_operators_chart(house: House, scope: str) -> None:
+    text = house.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE, **SCOPES[scope])
+    said = house.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
+    objects = [obj for obj in yaml.safe_load_all(text) if obj]
+    assert len(said.splitlines()) == len(objects)
+
+
+def test_pod_security_takes_the_pods_of_both_charts(installed: House) -> None:
+    operator = [obj for obj in yaml.safe_load_all(installed.template(OPERATOR, "whatsapp-operator", namespace=NAMESPACE)) if obj]
+    deployment = next(obj for obj in operator if obj["kind"] == "Deployment")
+    template = deployment["spec"]["template"]
+    pods = [{"apiVersion": "v1", "kind": "Pod", "metadata": {**template["metadata"], "name": "p"}, "spec": template["spec"]}]
+    pods += [obj for obj in operator if obj["kind"] == "Pod"]
+    cluster = yaml.safe_load_all(installed.template(CLUSTER, "acme", namespace="chart-a"))
+    pods += [obj for obj in cluster if obj and obj["kind"] == "Pod"]
+    assert len(pods) == 3
+    for pod in pods:
+        namespace = pod["metadata"].get("namespace", NAMESPACE)
+        create = ("-n", namespace, "create", "--dry-run=server", "-f", "-")
+        installed.plane.kubectl(*create, input=json.dumps(pod))
+        pod["spec"]["securityContext"]["runAsNonRoot"] = False
+        with pytest.raises(LocalKubeError, match="violates PodSecurity"):
+            installed.plane.kubectl(*create, input=json.dumps(pod))
+
+
+def test_everything_below_the_mark_in_the_rules_and_nothing_else_has_no_namespace(installed: House) -> None:
+    namespaced = installed.plane.kubectl("api-resources", "--namespaced=true", "--no-headers", "-o", "name").split()
+    above, _, below = (
+        (CHARTS / OPERATOR / "files" / "cluster-rules.yaml").read_text(encoding="utf-8").partition("# --- Only in a ClusterRole")
+    )
+
+    def resources(text: str) -> set[str]:
+        rules = yaml.safe_load("#" + text)
+        return {
+            ".".join(filter(None, (one.partition("/")[0], group)))
+            for rule in rules
+            for group in rule["apiGroups"]
+            for one in rule["resources"]
+        }
+
+    # a rule of several groups and resources would multiply; there is none
+    assert resources(above) <= set(namespaced)
+    assert not resources(below) & set(namespaced)
+
+
+@pytest.mark.parametrize("preset", ["production", "staging"])
+def test_the_api_server_takes_a_cluster(installed: House, preset: str) -> None:
+    text = installed.template(CLUSTER, "acme", namespace="chart-a", preset=preset)
+    said = installed.plane.kubectl("apply", "--server-side", "--validate=strict", "--dry-run=server", "-f", "-", input=text)
+    assert "whatsappcluster.multiconnect.dev/acme serverside-applied" in said
+
+
+def test_the_notes_of_an_installation_can_be_pasted(house: House) -> None:
+    said = house.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR), "--dry-run=server")
+    assert "kubectl apply -f - <<'EOF'" in said
+
+
+def test_a_lost_line_does_not_reshard(installed: House) -> None:
+    where = str(CHARTS / CLUSTER)
+    installed.helm("install", "acme", where, namespace="chart-a", preset="production")
+    assert installed.cluster()["spec"]["shards"] == 2
+    with pytest.raises(LocalKubeError, match="names neither preset nor shards, and would change 2 shards to 1"):
+        installed.helm("upgrade", "acme", where, namespace="chart-a", spares=2)
+    assert installed.cluster()["spec"]["spares"] == 1
+
+    installed.helm("upgrade", "acme", where, "--reuse-values", namespace="chart-a", spares=2)
+    assert (installed.cluster()["spec"]["shards"], installed.cluster()["spec"]["spares"]) == (2, 2)
+    installed.helm("upgrade", "acme", where, namespace="chart-a", shards=1)
+    installed.helm("upgrade", "acme", where, namespace="chart-a", spares=3)
+    assert (installed.cluster()["spec"]["shards"], installed.cluster()["spec"]["spares"]) == (1, 3)
+    installed.helm("uninstall", "acme", namespace="chart-a")
+    assert "acme" not in installed.plane.kubectl("-n", "chart-a", "get", "wac", "-o", "name")
+
+
+def test_an_upgrade_is_quiet_and_an_uninstall_leaves_the_clusters(installed: House) -> None:
+    plane = installed.plane
+    installed.helm("install", "acme", str(CHARTS / CLUSTER), namespace="chart-a")
+    uid = installed.cluster()["metadata"]["uid"]
+    get = ("-n", NAMESPACE, "get", "deployment", "whatsapp-operator", "-o", "jsonpath={.metadata.generation} {.spec.replicas}")
+    assert plane.kubectl(*get) == "1 2"
+    installed.helm("upgrade", "whatsapp-operator", str(CHARTS / OPERATOR))
+    assert plane.kubectl(*get) == "1 2"
+    installed.helm("upgrade", "whatsapp-operator", str(CHARTS / OPERATOR), replicas=3)
+    assert plane.kubectl(*get) == "2 3"
+
+    installed.helm("uninstall", "whatsapp-operator")
+    assert installed.cluster()["metadata"]["uid"] == uid
+    mine = plane.kubectl("-n", NAMESPACE, "get", "deployments,services,roles,rolebindings,networkpolicies,pdb", "-o", "name")
+    assert "whatsapp-operator" not in mine
+    assert "whatsapp-operator" not in plane.kubectl("get", "clusterroles,clusterrolebindings", "-o", "name")
+    # and it can come back, over the CRD that it left
+    installed.helm("install", "whatsapp-operator", str(CHARTS / OPERATOR))
+    installed.helm("uninstall", "acme", namespace="chart-a")

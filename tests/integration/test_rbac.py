@@ -1,0 +1,282 @@
+"""The rights that the chart grants are those that the operator uses, both ways: a small life's requests as the API server notes them."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import os
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from localkube.binaries import Binaries, provide
+from localkube.charts import CLUSTER, OPERATOR, Helm
+from localkube.controlplane import ControlPlane, Write
+from localkube.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
+from localkube.versions import chart_programs
+
+from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage
+
+pytestmark = pytest.mark.integration
+
+Obj = dict[str, Any]
+Right = tuple[str, str, str, str]
+"""Where (everywhere, or the namespace of a Role), API group, resource with subresource, verb."""
+
+EVERYWHERE = "everywhere"
+RARE: dict[tuple[str, str, str], str] = {
+    (
+        "",
+        "pods",
+        "get",
+    ): "a holder that a Service names and the list of pods lacks is asked for by name; whether a look meets that is chance",
+}
+"""Rights (group, resource, verb) that a small life need not use, each with the reason why it is granted all the same."""
+
+
+@dataclass(frozen=True)
+class Installation:
+    """What the chart renders for one release, but for its pods: the operator runs as processes here."""
+
+    release: str
+    namespace: str
+    objects: list[Obj]
+
+    @property
+    def user(self) -> str:
+        return f"system:serviceaccount:{self.namespace}:{self.release}"
+
+    def granted(self) -> set[Right]:
+        rights = set()
+        for role in self.objects:
+            if role["kind"] in {"Role", "ClusterRole"} and not role["metadata"]["name"].endswith(("-view", "-edit")):
+                where = role["metadata"].get("namespace", EVERYWHERE)
+                rights |= {
+                    (where, group, resource, verb)
+                    for rule in role["rules"]
+                    for group in rule["apiGroups"]
+                    for resource in rule["resources"]
+                    for verb in rule["verbs"]
+                }
+        return rights
+
+    def used(self, requests: list[Write], *roles: str) -> set[Right]:
+        """What was asked for and not refused; ``roles`` are the namespaces that have a Role."""
+        return {
+            (
+                one.namespace if one.namespace in roles else EVERYWHERE,
+                one.group,
+                "/".join(filter(None, (one.resource, one.subresource))),
+                one.verb,
+            )
+            for one in requests
+            if one.user == self.user and one.resource and one.code not in {401, 403}
+        }
+
+
+def installation(folder: Path, release: str, namespace: str, **values: Any) -> Installation:
+    helm = Helm(provide(os.environ, programs=chart_programs())["helm"], folder)
+    text = helm.run(
+        "template",
+        release,
+        str(REPOSITORY / "charts" / OPERATOR),
+        "-n",
+        namespace,
+        values=yaml.safe_dump({"fullnameOverride": release, **values}),
+    )
+    kinds = {"CustomResourceDefinition", "ServiceAccount", "Role", "RoleBinding", "ClusterRole", "ClusterRoleBinding"}
+    objects = [obj for obj in yaml.safe_load_all(text) if obj and obj["kind"] in kinds]
+    return Installation(release, namespace, [{"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": namespace}}, *objects])
+
+
+@dataclass(frozen=True)
+class House:
+    """A theatre whose API server notes every request of an operator, reads too."""
+
+    theatre: Theatre
+    installation: Installation
+    port: int
+
+
+@pytest.fixture(scope="module")
+def house(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    folder = tmp_path_factory.mktemp("rbac")
+    policy = folder / "policy.yaml"
+    everything = {"level": "Metadata", "userGroups": ["system:serviceaccounts:" + NAMESPACE, "system:serviceaccounts:narrow-system"]}
+    rules = [everything, {"level": "None"}]
+    policy.write_text(json.dumps({"apiVersion": "audit.k8s.io/v1", "kind": "Policy", "omitStages": ["RequestReceived"], "rules": rules}))
+    plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True, apiserver_args=[f"--audit-policy-file={policy}"])
+    chart = installation(folder, "whatsapp-operator", NAMESPACE)
+    port = free_port()
+    theatre = Theatre(
+        plane, folder, replicas=("op-a",), env={"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}, objects=chart.objects
+    )
+    try:
+        theatre.start()
+        yield House(theatre, chart, port)
+    finally:
+        theatre.close()
+        plane.stop()
+
+
+def free_port() -> int:
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        port: int = one.getsockname()[1]
+        return port
+
+
+async def small_life(stage: Stage) -> None:
+    """Create, grow, fail over, switch over, mend, shrink."""
+    storage = {"type": "Simulator", "simulator": {"restartSeconds": 1, "storage": {"size": "1Gi"}}}
+    await stage.created(shards=1, spares=1, client=storage)
+    await stage.patch(shards=2, webapp={"replicas": 3})
+    await stage.at_rest()
+
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
+    await stage.at_rest()
+    before = len(stage.seen.commits)
+    await stage.annotate(SWITCHOVER, "0")
+    await stage.commit(0, before)
+    await stage.until(lambda _: SWITCHOVER not in stage.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
+
+    # what somebody else bends is bent back
+    bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
+    for kind, name in (("service", "acme-webapp"), ("networkpolicy", "acme"), ("pvc", "acme-simulator")):
+        await stage.kubectl("patch", kind, name, "--type=merge", "-p", bent)
+    await stage.patch(shards=1, spares=2)
+    await stage.at_rest()
+
+
+async def hard_life(stage: Stage) -> None:
+    """A holder is deleted by force, another is killed, another hangs, in a cluster of its own beside the other."""
+    await stage.created("hard", shards=1, spares=1)
+    for deed in (forced, Stage.kill, hung):
+        before, old = len(stage.seen.commits), stage.holder(0, "hard")
+        uid = stage.uid(old)
+        await deed(stage, old)
+        await stage.commit(0, before, "hard")
+        if deed is hung:
+            await stage.until(lambda _, old=old, uid=uid: stage.uid(old) != uid, "the pod that hung is another one")  # type: ignore[misc]
+        await stage.at_rest("hard")
+
+
+async def forced(stage: Stage, pod: str) -> None:
+    await stage.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+
+
+async def hung(stage: Stage, pod: str) -> None:
+    async with stage.control() as control:
+        await control.hang(stage.namespace, pod)
+
+
+async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House) -> None:
+    theatre, chart = house.theatre, house.installation
+    async with a_stage(theatre) as stage:
+        await asyncio.gather(small_life(stage), hard_life(stage))
+        await asyncio.to_thread(the_test_pods_would_pass, house, stage)
+        await stage.kubectl("delete", "whatsappclusters", "--all")
+        await stage.until(lambda _: not stage.cluster() and not stage.cluster("hard"), "the clusters are gone")
+
+    requests = theatre.plane.writes()
+    assert not [one for one in requests if one.user == chart.user and one.code in {401, 403}]
+    granted, used = chart.granted(), chart.used(requests, NAMESPACE, NODE_LEASES)
+    assert not used - granted, "used, though not granted by the chart (but by something else, or it would have been refused)"
+    idle = {right[1:] for right in granted - used}
+    assert not idle - set(RARE), "granted, but never used"
+
+
+def the_test_pods_would_pass(house: House, stage: Stage) -> None:
+    """What `helm test` runs in its pods, run here against the same operators and the same Webapps."""
+    files = REPOSITORY / "charts"
+    answers = run(files / OPERATOR / "files" / "answers.py", OPERATORS=f"127.0.0.1:{house.port}")
+    assert (answers.returncode, answers.stdout) == (0, "all operators answer and one leads\n"), answers.stderr
+
+    secrets = {name: secret(stage, name) for name in ("acme-admin", "acme-webapp-tls")}
+    webapp = stage.ready("webapp")[0]["status"]["podIP"]
+    env = {
+        "WEBAPP": f"{webapp}:8443",
+        "SERVER_NAME": f"acme-webapp.{stage.namespace}.svc",
+        "VERIFICATION": "Full",
+        "AUTHORITY": secrets["acme-webapp-tls"]["ca.crt"],
+        "ADMIN_USERNAME": secrets["acme-admin"]["username"],
+        "ADMIN_PASSWORD": secrets["acme-admin"]["password"],
+    }
+    message = run(files / CLUSTER / "files" / "message.py", **env)
+    assert (message.returncode, message.stdout) == (0, f"{webapp} took a message\n"), message.stderr
+
+
+def secret(stage: Stage, name: str) -> dict[str, str]:
+    data = json.loads(stage.plane.kubectl("-n", stage.namespace, "get", "secret", name, "-o", "json"))["data"]
+    return {key: base64.b64decode(value).decode() for key, value in data.items()}
+
+
+def run(script: Path, **env: str) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([sys.executable, str(script)], env=env, capture_output=True, text=True, timeout=60, check=False)
+
+
+def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Path) -> None:
+    """Create, fail over and delete with Roles only, while nothing outside of its namespaces is touched."""
+    theatre, plane, watched = house.theatre, house.theatre.plane, "narrow"
+    theatre.end_replicas()
+    plane.kubectl("create", "namespace", watched)
+    chart = installation(tmp_path, "narrow-operator", "narrow-system", scope="Namespace", watchNamespaces=[watched])
+    assert not [obj for obj in chart.objects if obj["kind"].startswith("Cluster")]
+    env = {"WATCH_NAMESPACES": watched, "LEASE_NAME": "narrow-operator"}
+    operators = Operators(
+        plane, tmp_path / "operators", env=env, namespace="narrow-system", account="narrow-operator", objects=chart.objects
+    )
+    operators.install()
+    process = operators.start("narrow-a")
+
+    def kubectl(*args: str, input: str | None = None) -> str:  # noqa: A002 - subprocess calls it so
+        return plane.kubectl("-n", watched, *args, input=input)
+
+    def holder() -> str:
+        notes = json.loads(kubectl("get", "service", "acme-shard-0", "-o", "json"))["metadata"].get("annotations", {})
+        return str(notes.get("multiconnect.dev/holder", ""))
+
+    try:
+        spec = {"shards": 1, "spares": 1, "client": {"type": "Simulator", "simulator": {"restartSeconds": 1}}}
+        obj = {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": "acme"}, "spec": spec}
+        kubectl("create", "-f", "-", input=json.dumps(obj))
+        kubectl("wait", "wac/acme", "--for=condition=Ready", "--timeout=30s")
+        kubectl("wait", "wac/acme", "--for=condition=Redundant", "--timeout=30s")
+        first = holder()
+        kubectl("delete", "pod", first.partition("/")[0], "--wait=false")
+        deadline = time.monotonic() + LONG
+        while holder() == first:
+            assert time.monotonic() < deadline, process.last_lines()
+            time.sleep(0.05)
+        kubectl("wait", "wac/acme", "--for=condition=Redundant", "--timeout=30s")
+        log = process.log.read_text(encoding="utf-8")
+    finally:
+        kubectl("delete", "wac", "--all", "--wait=false")
+        operators.close()
+
+    assert "Nodes may not be read" in log
+    assert "Traceback" not in log
+    requests = [one for one in plane.writes() if one.user == chart.user]
+    used = chart.used(requests, watched, "narrow-system")
+    assert not used - chart.granted()
+    # Kopf would be blind, and only a look now and then would see anything, if it asked first for what it may not have
+    watches = {(group, resource) for where, group, resource, verb in used if (where, verb) == (watched, "watch")}
+    assert watches == {("multiconnect.dev", "whatsappclusters"), ("", "pods"), ("", "services"), ("apps", "statefulsets")}
+    assert {(one.group, one.resource) for one in requests if one.code == 403} == {("", "nodes"), ("coordination.k8s.io", "leases")}
+    assert {one.namespace for one in requests if one.verb not in {"get", "list", "watch"}} == {watched, "narrow-system"}
+
+
+def test_every_exception_is_granted_and_has_its_reason(house: House) -> None:
+    assert {right[1:] for right in house.installation.granted()} >= set(RARE)
+    assert all(len(reason) > 20 for reason in RARE.values())
