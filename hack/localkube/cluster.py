@@ -34,7 +34,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = _parser(root).parse_args(argv)
     try:
         if options.command == "programs":
-            provide(os.environ, report=to_stderr, programs=(*pinned_programs(), *chart_programs()))
+            ours = pinned_programs()
+            provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs()))
             return 0
         folder: Path = options.dir.absolute()
         if options.command == "up":
@@ -55,7 +56,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 def _parser(root: Path) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="hack/cluster", description="A local Kubernetes control plane with hollow nodes.")
     commands = parser.add_subparsers(dest="command", required=True)
-    commands.add_parser("programs", help="find, fetch or build its programs (up does so too) and those of the charts")
+    programs = commands.add_parser("programs", help="find, fetch or build its programs (up does so too) and those of the charts")
+    programs.add_argument("--control-plane", action="store_true", help="leave out those of the charts")
     up = commands.add_parser("up", help="start it, or say where it runs")
     up.add_argument("--nodes", type=int, default=3, help="hollow nodes (default: 3)")
     up.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
