@@ -15,7 +15,7 @@ from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import Desired, GenerateSecret, Tuning
 from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.act import filled_secret
-from whatsapp_operator.shell.observe import desired_of
+from whatsapp_operator.shell.reading import desired_of
 
 Obj = dict[str, Any]
 

@@ -20,6 +20,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.reconcile``: the loop: look, plan, note, act, report, rest.
 - ``shell.turns``: how many look at a time, and who first.
 - ``shell.observe``: every read.
+- ``shell.reading``: what was read, as our nouns.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
 - ``shell.nodes``: what the API server knows of nodes.

@@ -25,8 +25,9 @@ from .shell.kube import KubeError, LightKube
 from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
 from .shell.metrics import Heartbeat, Metrics, application, served
 from .shell.nodes import Nodes
-from .shell.observe import Observer, desired_of
+from .shell.observe import Observer
 from .shell.probe import Tethers
+from .shell.reading import desired_of
 from .shell.reconcile import Reconciler
 from .shell.roster import Roster
 from .shell.wabiz import Desks

@@ -15,7 +15,7 @@ from localkube.controlplane import ControlPlane
 from localkube.operators import REPOSITORY, await_crd
 from whatsapp_operator.core import windows
 from whatsapp_operator.core.model import Desired, Tuning
-from whatsapp_operator.shell.observe import desired_of
+from whatsapp_operator.shell.reading import desired_of
 
 pytestmark = pytest.mark.integration
 

@@ -19,8 +19,9 @@ from whatsapp_operator.shell.doubt import SelfDoubt
 from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.nodes import Nodes
-from whatsapp_operator.shell.observe import Observer, desired_of
+from whatsapp_operator.shell.observe import Observer
 from whatsapp_operator.shell.probe import Tethers
+from whatsapp_operator.shell.reading import desired_of
 from whatsapp_operator.shell.reconcile import Reconciler
 from whatsapp_operator.shell.roster import Roster
 from whatsapp_operator.shell.tether import Target

@@ -11,7 +11,7 @@ from localkube import bench_scale, scale_answers, scale_objects
 from localkube.bench_scale import Found, worst_share
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import Epoch
-from whatsapp_operator.shell.observe import coreapp_of
+from whatsapp_operator.shell.reading import coreapp_of
 from whatsapp_operator.shell.wire import read_report
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)

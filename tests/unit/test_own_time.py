@@ -9,7 +9,8 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core.model import Operation, Tuning
-from whatsapp_operator.shell.observe import Memory, Observer, operation_of
+from whatsapp_operator.shell.observe import Memory, Observer
+from whatsapp_operator.shell.reading import operation_of
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 NOTED = Operation(

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.model import Desired, Key, Obj, Probe, Tuning
-from whatsapp_operator.shell.observe import SpecError, desired_of
+from whatsapp_operator.shell.reading import SpecError, desired_of
 from whatsapp_operator.shell.roster import Roster
 from whatsapp_operator.shell.tether import Target
 

@@ -3,20 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-import base64
-import binascii
-import re
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 
-import msgspec
-
-from whatsapp_operator.core import certificate, manifests
+from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import (
-    Account,
     AccountSecret,
-    Answer,
     Client,
     Coreapp,
     Desired,
@@ -26,315 +19,23 @@ from whatsapp_operator.core.model import (
     Obj,
     Observed,
     Operation,
-    Probe,
     Ref,
-    Report,
     Route,
-    Switchover,
-    Tls,
     Tuning,
     Workload,
 )
-from whatsapp_operator.core.windows import Window
 
 from . import kube as door
 from .clock import Clock
 from .kube import Kube
 from .probe import Coreapps
-from .tether import Target
+from .reading import account_secret_of, component_of, coreapp_of, decoded, desired_of, is_ready, operation_of, targets_of
 from .wabiz import Access, Clients, Credentials
 
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
 SLOW_FOR_TAKEN = 0.5
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
-
-
-# --- the spec ---------------------------------------------------------------------------------------------------------
-
-
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    pass
-
-
-class _SecretRef(_Struct, frozen=True, kw_only=True):
-    name: str
-
-
-class _Account(_Struct, frozen=True, kw_only=True):
-    country_code: str
-    phone_number: str
-    secret_ref: _SecretRef | None = None
-    registered_at: datetime | None = None
-
-
-class _Storage(_Struct, frozen=True, kw_only=True):
-    size: str
-
-
-class _Simulator(_Struct, frozen=True, kw_only=True):
-    restart_seconds: int = 45
-    storage: _Storage | None = None
-
-
-class _Client(_Struct, frozen=True, kw_only=True):
-    type: str
-    admin_secret_ref: _SecretRef | None = None
-    simulator: _Simulator = _Simulator()
-
-
-class _Tls(_Struct, frozen=True, kw_only=True):
-    secret_ref: _SecretRef | None = None
-    server_name: str | None = None
-    verification: str = "Full"
-
-
-class _Webapp(_Struct, frozen=True, kw_only=True):
-    replicas: int = 2
-    tls: _Tls = _Tls()
-
-
-class _Window(_Struct, frozen=True, kw_only=True):
-    name: str
-    schedule: str
-    duration_minutes: int
-    time_zone: str = "Etc/UTC"
-
-
-class _Reshard(_Struct, frozen=True, kw_only=True):
-    windows: tuple[_Window, ...] = ()
-    restart_timeout_seconds: int = 180
-    drift: str = "Report"
-
-
-class _Probe(_Struct, frozen=True, kw_only=True):
-    type: str = "HTTP"
-    path: str = "/"
-    period_seconds: int = 1
-
-
-class _Failover(_Struct, frozen=True, kw_only=True):
-    mode: str = "Automatic"
-    unhealthy_after_seconds: int = 3
-    probe: _Probe = _Probe()
-
-
-class _Spec(_Struct, frozen=True, kw_only=True):
-    shards: int
-    client: _Client
-    spares: int = 1
-    paused: bool = False
-    account: _Account | None = None
-    webapp: _Webapp = _Webapp()
-    failover: _Failover = _Failover()
-    reshard: _Reshard = _Reshard()
-
-
-class SpecError(Exception):
-    """A WhatsAppCluster that the schema let through cannot be read; the message names the field."""
-
-
-def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
-    """Return what a WhatsAppCluster wants; SpecError names the field that cannot be read."""
-    meta = obj["metadata"]
-    key = Key(meta["namespace"], meta["name"])
-    try:
-        spec = msgspec.convert(obj.get("spec") or {}, _Spec)
-    except msgspec.ValidationError as error:
-        msg = f"WhatsAppCluster {key}: spec: {error}. Is the CRD of this release installed?"
-        raise SpecError(msg) from None
-    notes: Mapping[str, str] = meta.get("annotations") or {}
-    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
-    switchovers, problem = switchovers_of(text)
-    account = spec.account
-    return Desired(
-        key=key,
-        uid=meta["uid"],
-        generation=int(meta.get("generation", 0)),
-        shards=spec.shards,
-        spares=spec.spares,
-        paused=spec.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
-        manual=spec.failover.mode == "Manual",
-        restart_seconds=spec.client.simulator.restart_seconds,
-        storage=spec.client.simulator.storage.size if spec.client.simulator.storage else None,
-        account=Account(
-            country_code=account.country_code,
-            phone_number=account.phone_number,
-            secret_name=account.secret_ref.name if account.secret_ref else None,
-            registered_at=account.registered_at,
-        )
-        if account
-        else None,
-        webapps=spec.webapp.replicas,
-        admin_secret=spec.client.admin_secret_ref.name if spec.client.admin_secret_ref else None,
-        tls=Tls(
-            secret_name=spec.webapp.tls.secret_ref.name if spec.webapp.tls.secret_ref else None,
-            server_name=spec.webapp.tls.server_name,
-            verifies=spec.webapp.tls.verification == "Full",
-        ),
-        windows=tuple(
-            Window(name=one.name, schedule=one.schedule, duration=timedelta(minutes=one.duration_minutes), time_zone=one.time_zone)
-            for one in spec.reshard.windows
-        ),
-        restart_timeout=timedelta(seconds=spec.reshard.restart_timeout_seconds),
-        repairs_drift=spec.reshard.drift == "Repair",
-        reshard_now=int(now) if (now := notes.get(manifests.RESHARD_NOW_ANNOTATION, "").strip()).isdecimal() else None,
-        switchovers=switchovers,
-        switchover_text=text,
-        switchover_problem=problem,
-        probe=Probe(
-            kind=spec.failover.probe.type, path=spec.failover.probe.path, period=timedelta(seconds=spec.failover.probe.period_seconds)
-        ),
-        unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
-        deleting=meta.get("deletionTimestamp") is not None,
-        image=image,
-        tuning=tuning,
-    )
-
-
-def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
-    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and what is wrong with the rest, if anything."""
-    wishes: list[Switchover] = []
-    for part in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(\d{1,2})(?:=([a-z0-9][a-z0-9-]*))?", part)
-        if match is None:
-            return (), f"Annotation {manifests.SWITCHOVER_ANNOTATION} says {part[:60]!r}; write a shard such as 0, or 0=<pod>."
-        wishes.append(Switchover(shard=int(match[1]), to=match[2]))
-    return tuple(wishes), None
-
-
-# --- pods -------------------------------------------------------------------------------------------------------------
-
-
-def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
-    return next((one for one in conditions or () if one.get("type") == kind), {})
-
-
-def _is_terminated(status: Obj, container: str) -> bool:
-    """Whether the container has ended and does not run now: terminated, or waiting to be started again."""
-    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
-    now = state.get("state") or {}
-    return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
-
-
-def _lost_readiness(status: Obj, container: str) -> bool:
-    """Whether the container was ready since it was started, and is not now; both times are of the kubelet's clock."""
-    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
-    started = manifests.moment(str(((state.get("state") or {}).get("running") or {}).get("startedAt", "")))
-    ready = _condition(status.get("conditions"), "Ready")
-    changed = manifests.moment(str(ready.get("lastTransitionTime", "")))
-    return ready.get("status") == "False" and started is not None and changed is not None and changed > started
-
-
-def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None) -> Coreapp | None:
-    """Return the Coreapp that a pod is, or None if its name has no ordinal."""
-    meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
-    ordinal = meta["name"].rpartition("-")[2]
-    if not ordinal.isdigit():
-        return None
-    labels = dict(meta.get("labels") or {})
-    scheduled = _condition(status.get("conditions"), "PodScheduled")
-    return Coreapp(
-        name=meta["name"],
-        uid=meta["uid"],
-        ordinal=int(ordinal),
-        resource_version=meta["resourceVersion"],
-        node=spec.get("nodeName"),
-        ip=status.get("podIP"),
-        phase=status.get("phase", "Pending"),
-        ready=_condition(status.get("conditions"), "Ready").get("status") == "True",
-        deleting=meta.get("deletionTimestamp") is not None,
-        disrupted=_condition(status.get("conditions"), "DisruptionTarget").get("status") == "True",
-        terminated=_is_terminated(status, "coreapp"),
-        lost_readiness=_lost_readiness(status, "coreapp"),
-        revision=labels.get("controller-revision-hash"),
-        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else None,
-        labels=labels,
-        report=report,
-        broken_at=broken_at,
-        silent_since=silent_since,
-    )
-
-
-def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
-    """Return by uid which pods are to be watched, and how: those that have an address."""
-    holders = {route.holder_uid for route in routes}
-    return {
-        uid: Target(
-            ip=ip,
-            node=(pod.get("spec") or {}).get("nodeName"),
-            holds=uid in holders,
-            probe=want.probe,
-            unhealthy_after=want.unhealthy_after.total_seconds(),
-        )
-        for pod in pods
-        if (ip := (pod.get("status") or {}).get("podIP")) and (uid := pod["metadata"]["uid"])
-    }
-
-
-def _is_ready(pod: Obj) -> bool:
-    ready = _condition((pod.get("status") or {}).get("conditions"), "Ready").get("status") == "True"
-    return ready and pod["metadata"].get("deletionTimestamp") is None
-
-
-def _component(obj: Obj) -> str:
-    return str((obj["metadata"].get("labels") or {}).get(manifests.COMPONENT_LABEL, ""))
-
-
-# --- the status as it was -----------------------------------------------------------------------------------------------
-
-
-def operation_of(status: Obj) -> Operation | None:
-    """Return the intent that stands in status, or None. An intent that cannot be read counts as noted and unanswered."""
-    entry = status.get("operation")
-    if not entry:
-        return None
-    started = manifests.moment(str(entry.get("startedAt", "")))
-    settle = manifests.moment(str(entry.get("settleBy", "")))
-    far = manifests.moment("2070-01-01T00:00:00Z")
-    early = manifests.moment("1970-01-01T00:00:00Z")
-    if far is None or early is None:
-        raise AssertionError
-    return Operation(
-        id=str(entry["id"]),
-        origin=entry.get("from"),
-        to=int(entry["to"]),
-        leader_epoch=int(entry.get("leaderEpoch", 0)),
-        started_at=started or early,
-        settle_by=settle or far,
-        deadline=manifests.moment(str(entry.get("deadline", ""))) or started or early,
-        attempts=int(entry.get("attempts", 1)),
-        answer=Answer(entry.get("answer", "None")),
-        fingerprint=entry.get("fingerprint"),
-    )
-
-
-# --- Secrets ------------------------------------------------------------------------------------------------------------
-
-
-def _decoded(secret: Obj | None, key: str) -> str | None:
-    """Return a key of a Secret as text; None if it is not there or no text."""
-    text = ((secret or {}).get("data") or {}).get(key)
-    if text is None:
-        return None
-    try:
-        return base64.b64decode(text).decode().strip()
-    except (binascii.Error, UnicodeDecodeError):
-        return ""
-
-
-def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
-    """Return what is to be known of the account's Secret; never its content."""
-    if secret is None:
-        return AccountSecret(missing=f"Secret {name}")
-    text, pin = _decoded(secret, "certificate"), _decoded(secret, "pin")
-    return AccountSecret(
-        version=secret["metadata"]["resourceVersion"],
-        has_certificate=text is not None,
-        certificate=certificate.read(text) if text is not None else None,
-        expires_at=manifests.moment(_decoded(secret, "expiresAt") or ""),
-        pin_well_formed=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
-    )
 
 
 # --- the look -------------------------------------------------------------------------------------------------------------
@@ -441,7 +142,7 @@ class Observer:
         mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
         self._coreapps.hold(key, targets_of(want, mine, routes))
         silence = self._coreapps.silence()
-        webapps = [pod for pod in pods if _component(pod) == "webapp" and _is_ready(pod) and pod["status"].get("podIP")]
+        webapps = [pod for pod in pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP")]
         status: Obj = cluster.get("status") or {}
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
         noted: Obj = status.get("certificate") or {}
@@ -580,7 +281,7 @@ def _missing(want: Desired, slow: Slow) -> str | None:
         secret = slow.secrets.get(name)
         if secret is None:
             return f"Secret {name} is not there, and {field_name} names it"
-        lacking = [key for key in keys if not _decoded(secret, key)]
+        lacking = [key for key in keys if not decoded(secret, key)]
         if lacking:
             return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
     return None
@@ -614,11 +315,11 @@ def _access(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
     return Access(
         addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
         server_name=manifests.server_name(want),
-        authority=_decoded(tls, "ca.crt") or None,
+        authority=decoded(tls, "ca.crt") or None,
         verifies=want.tls.verifies,
-        username=_decoded(admin, "username") or "admin",
-        password=_decoded(admin, "password") or "",
-        initial_password=_decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
+        username=decoded(admin, "username") or "admin",
+        password=decoded(admin, "password") or "",
+        initial_password=decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
     )
 
 
@@ -626,11 +327,11 @@ def _credentials(want: Desired, account: AccountSecret | None, secret: Obj | Non
     if want.account is None:
         # The stand-in's made-up account.
         return Credentials(country_code="1", phone_number="6315550000")
-    text = _decoded(secret, "certificate")
+    text = decoded(secret, "certificate")
     return Credentials(
         country_code=want.account.country_code,
         phone_number=want.account.phone_number,
-        pin=_decoded(secret, "pin"),
+        pin=decoded(secret, "pin"),
         certificate="".join(text.split()) if text else None,
         fingerprint=account.certificate.fingerprint if account and account.certificate else None,
         secret_version=account.version if account else None,

@@ -18,7 +18,8 @@ from .clock import Clock, draw_nonce
 from .kube import Conflict, Kube, KubeError, NotFound
 from .leader import Leadership
 from .metrics import Metrics
-from .observe import SLOW_FOR, Look, Memory, Observer, SpecError
+from .observe import SLOW_FOR, Look, Memory, Observer
+from .reading import SpecError
 from .turns import Turns
 from .wabiz import Access
 

@@ -17,7 +17,7 @@ from whatsapp_operator.core.model import Desired, Key, Obj, Probe
 
 from . import kube as door
 from .kube import Kube, KubeError
-from .observe import SpecError
+from .reading import SpecError
 from .tether import Target
 
 log = logging.getLogger(__name__)
