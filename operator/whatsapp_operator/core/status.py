@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from typing import Any
 
 from . import evidence, manifests, objections
@@ -304,7 +304,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
     kept = [_timed(entry, f.see.handover_times.get(entry.get("epoch", ""))) for entry in f.see.status.get("recentHandovers") or ()]
     known = {entry.get("epoch") for entry in kept}
     reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
-    fresh: list[dict[str, Any]] = []
+    fresh: list[tuple[datetime, int, dict[str, Any]]] = []
     for route in (*f.see.committed, *f.routes):
         if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
             continue
@@ -318,8 +318,10 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "evidence": route.evidence,
         }
         known.add(route.epoch)
-        fresh.append(_timed(_without_none(entry), f.see.handover_times.get(route.epoch or "")))
-    return [*sorted(fresh, key=lambda entry: (entry["at"], entry["shard"]), reverse=True), *kept][:HANDOVERS_KEPT]
+        fresh.append((route.committed_at, route.shard, _timed(_without_none(entry), f.see.handover_times.get(route.epoch or ""))))
+    # By the exact time: entries tell whole seconds, in which a shard may move twice.
+    newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
+    return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
 
 
 def operation_entry(operation: Operation) -> dict[str, Any]:
