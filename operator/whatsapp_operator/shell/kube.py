@@ -388,7 +388,7 @@ class LightKube:
         """See Kube."""
         call = _Call.of("create", obj)
         async with self._write(call):
-            return dict(await self._api.create(_resource(call.kind)(obj)))
+            return _lean(dict(await self._api.create(_resource(call.kind)(obj))))
 
     async def replace(self, obj: Obj) -> Obj:
         """See Kube. ValueError without `metadata.resourceVersion`, because then the server would replace whatever is there."""
@@ -397,7 +397,7 @@ class LightKube:
             msg = f"{call} needs metadata.resourceVersion."
             raise ValueError(msg)
         async with self._write(call):
-            return dict(await self._api.replace(_resource(call.kind)(obj)))
+            return _lean(dict(await self._api.replace(_resource(call.kind)(obj))))
 
     async def apply(self, obj: Obj) -> Obj:
         """See Kube."""
@@ -419,7 +419,7 @@ class LightKube:
         within = _within(call.kind, call.namespace)
         resource = _resource(call.kind).Status if status else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
-            return dict(await self._api.patch(resource, call.name, body, patch_type=how, force=how is PatchType.APPLY, **within))
+            return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, force=how is PatchType.APPLY, **within)))
 
     async def delete(
         self,
