@@ -81,8 +81,6 @@ class Case:
     end: str = "B"
     start: int | None = None
     """Shards at the beginning; None: as many as the case before has left."""
-    wrong: str = ""
-    """What the operator is known to do wrong, so that the case must fail; last of its lane."""
 
 
 class Recorder(Observer):
