@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -23,14 +24,8 @@ def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
         fetch_wheels(root)
         options = [f"--build-arg=BASE={base}"]
     for target, image in IMAGES.items():
-        kind_docker.build(
-            root,
-            image,
-            logs / f"{target}-image.log",
-            lambda: None,
-            file=root / "operator" / "Dockerfile",
-            options=[*options, f"--target={target}"],
-        )
+        log, file = logs / f"{target}-image.log", root / "operator" / "Dockerfile"
+        kind_docker.build(root, image, log=log, file=file, options=[*options, f"--target={target}"])
         report(f"image {image}: {size_mb(image):.0f} MB")
 
 
@@ -39,7 +34,9 @@ def fetch_wheels(root: Path) -> None:
     lock, note = root / "hack" / "lock" / "run.txt", root / "build" / "wheels" / "made-from.txt"
     if note.exists() and note.read_bytes() == lock.read_bytes():
         return
-    done = subprocess.run([sys.executable, str(root / "hack" / "wheels")], timeout=WHEELS_SECONDS, check=False)
+    done = subprocess.run(
+        [sys.executable, str(root / "hack" / "wheels"), f"--arch={platform.machine()}"], timeout=WHEELS_SECONDS, check=False
+    )
     if done.returncode != 0:
         msg = "hack/wheels could not fetch the images' dependencies: see its own words above"
         raise LocalKubeError(msg)
