@@ -229,7 +229,7 @@ class Laws:
 
     def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
         epoch = Epoch.parse(new)
-        if epoch is None or change.verb == "apply":
+        if epoch is None or change.verb == "replace":
             self.breaks(2, f"{change.name[1]} is given selector {new} by {change.verb}")
             return
         if not change.by_version or epoch.n != int(before["metadata"]["resourceVersion"]):
