@@ -10,6 +10,10 @@ from zlib import crc32
 
 from . import evidence, manifests, windows
 from .model import Answer, Coreapp, Desired, Epoch, Evidence, Login, Obj, Observed, Operation, Ref, Route
+from .upkeep import covers
+
+SURGE = 1
+"""Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -44,12 +48,45 @@ class Facts:
 
     @property
     def needed_pods(self) -> int:
-        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what stands in for pods on lost nodes."""
-        return self._planned_pods + len(self.made_good)
+        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
+        return self._lasting_pods + len(self.made_good) + self._surge
 
     @property
-    def _planned_pods(self) -> int:
+    def _lasting_pods(self) -> int:
         return max(self.floor, self.want.shards) + self.want.spares
+
+    @property
+    def _surge(self) -> int:
+        """How many Coreapps a roll-out has beside those wanted."""
+        if self.is_template_settling:
+            # Whether pods are outdated is not known now; what a roll-out added stays until it is.
+            return min(SURGE, max(0, self.replicas - self._lasting_pods - len(self.made_good)))
+        return SURGE if self.outdated else 0
+
+    # --- roll-out ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_template_settling(self) -> bool:
+        """Whether the StatefulSet's template is about to change, or its controller has not looked at the newest one."""
+        workload, ref = self.see.statefulset, manifests.coreapp_statefulset(self.want.key.name)
+        return workload is not None and (
+            workload.revision is None or any(Ref(obj["kind"], obj["metadata"]["name"]) == ref for obj in self.changed)
+        )
+
+    @cached_property
+    def outdated(self) -> tuple[Coreapp, ...]:
+        """Pods of another template than new ones get, lowest ordinal first; those out of reach, which nobody can end, left out."""
+        workload = self.see.statefulset
+        if workload is None or self.is_template_settling:
+            return ()
+        away = {pod.uid for pod in self.out_of_reach}
+        return tuple(pod for pod in self.see.coreapps if pod.revision not in {None, workload.revision} and pod.uid not in away)
+
+    @cached_property
+    def updated_by_uid(self) -> dict[str, Coreapp]:
+        """Pods of the template that new ones get, by uid; none while that is not known."""
+        revision = self.see.statefulset.revision if self.see.statefulset else None
+        return {pod.uid: pod for pod in self.see.coreapps if revision is not None and pod.revision == revision}
 
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
@@ -61,7 +98,7 @@ class Facts:
         """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
         held = [pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", evidence.OUT_OF_REACH)]
         # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
-        already = max(0, self.replicas - self._planned_pods - len(held))
+        already = max(0, self.replicas - self._lasting_pods - (SURGE if self.outdated else 0) - len(held))
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.want.spares)])
 
@@ -395,7 +432,7 @@ class Facts:
     def changed(self) -> tuple[Obj, ...]:
         """Objects that are there but not as they should be."""
         live = ((obj, self.see.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
-        return tuple(obj for obj, seen in live if seen is not None and not manifests.covers(seen, obj))
+        return tuple(obj for obj, seen in live if seen is not None and not covers(seen, obj))
 
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet."""
