@@ -109,6 +109,15 @@ class KindCluster:
         """Give every node its pod network and its routes to the others. Also after nodes were started again."""
         nodes = kind_network.nodes_of(self._until("ranges of pod addresses", self._with_ranges))
         for node in nodes:
+            address = kind_docker.docker(
+                "inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", node.name
+            ).strip()
+            if address != node.address:
+                msg = (
+                    f"node {node.name} was started again with address {address} instead of {node.address}, which its kubelet insists on: "
+                    f"remove the cluster with 'hack/kind-offline down --name {self.name}' and make it again"
+                )
+                raise LocalKubeError(msg)
             kind_docker.docker("exec", "-i", node.name, "sh", text=kind_network.script(node, nodes))
         return nodes
 

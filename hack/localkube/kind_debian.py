@@ -17,6 +17,8 @@ from localkube.errors import LocalKubeError
 from localkube.gobuild import run
 
 SUITE = "bookworm"
+SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
+"""Debian's; a mirror that has one of them has ours. Other distributions and other projects' repositories have others."""
 BUILD_SECONDS = 1800.0
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BULK = (
@@ -68,10 +70,10 @@ POSTGRES = Root(
 
 
 def mirror(texts: Mapping[str, str]) -> str | None:
-    """The first Debian mirror with a main component for packages in apt's own sources (text by file name), None if there is none."""
+    """The first mirror of Debian's main packages in apt's own sources (text by file name), None if there is none."""
     for name in sorted(texts):
         for kinds, url, suites, components in _entries(name, texts[name]):
-            if "deb" in kinds and "main" in components and any(re.fullmatch(r"[a-z]+", suite) for suite in suites) and "debian" in url:
+            if "deb" in kinds and "main" in components and SUITES.intersection(suites):
                 return url.rstrip("/")
     return None
 
