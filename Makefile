@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos lock clean
+.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos kind kind-down lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,12 @@ bench: control-plane ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZ
 
 chaos: control-plane ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))
+
+kind: setup ## A kind cluster with both images and the operator, also without a registry (NAME=..., INSTALL_DOCKER=1; docs/kind.md)
+	@$(RUN)/python hack/kind-offline up --operator $(if $(NAME),--name $(NAME)) $(if $(INSTALL_DOCKER),--install-docker)
+
+kind-down: setup ## Remove what `make kind` made (NAME=..., DOCKER=1: the dockerd too that INSTALL_DOCKER=1 started)
+	@$(RUN)/python hack/kind-offline down $(if $(NAME),--name $(NAME)) $(if $(DOCKER),--docker)
 
 lock: setup ## Write hack/lock anew from pyproject.toml
 	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt

@@ -12,11 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube import kind_check, kind_docker, kind_dockerd, kind_images, kind_project
+from localkube.binaries import provide
 from localkube.cache import user_cache
 from localkube.errors import LocalKubeError
 from localkube.kind_check import Facts
 from localkube.kind_cluster import WORKERS, KindCluster
 from localkube.progress import clock, to_stderr
+from localkube.versions import chart_programs
 
 NAME = "whatsapp"
 
@@ -45,6 +47,7 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="make the node image, the Python base and PostgreSQL, if they are not there")
     build.add_argument("--force", action="store_true", help="make them anew")
     up = commands.add_parser("up", help="make the cluster, or put right one that is there")
+    up.add_argument("--operator", action="store_true", help="also build and load the images and install the operator with Helm")
     up.add_argument("--workers", type=int, default=WORKERS, help=f"nodes beside the control plane (default: {WORKERS})")
     load = commands.add_parser("load", help="bring images from Docker into every node")
     load.add_argument("images", nargs="+", metavar="IMAGE")
@@ -115,6 +118,10 @@ class _Machine:
                 self._make_images(facts)
             cluster.make(kind_images.NODE_IMAGE if offline else None, workers=self.options.workers)
         cluster.wait_ready()
+        if self.options.operator:
+            cluster.load(self._images(facts))
+            helm = provide(os.environ, report=to_stderr, programs=chart_programs())["helm"]
+            kind_project.install(self.root, cluster.kubeconfig, helm, to_stderr)
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
         return 0
@@ -128,13 +135,9 @@ class _Machine:
 
     def images(self) -> int:
         """Build the project's own images, and load them."""
-        facts = self._prepared()
-        offline = kind_check.way(facts) == "offline"
-        if offline:
-            self._make_images(facts)
-        kind_project.build(self.root, kind_images.PYTHON_IMAGE if offline else None, self.root / "build" / "kind", to_stderr)
+        images = self._images(self._prepared())
         if self.options.load:
-            self.options.images = [*kind_project.IMAGES.values(), *([kind_images.POSTGRES_IMAGE] if offline else [])]
+            self.options.images = images
             return self.load()
         return 0
 
@@ -180,6 +183,14 @@ class _Machine:
         """The stock node image, if kind itself has been built already: a look must not build."""
         kind = kind_images.built_kind(os.environ)
         return kind_check.stock_image(kind.read_bytes()) if kind else None
+
+    def _images(self, facts: Facts) -> list[str]:
+        """The project's images, built, and PostgreSQL where it is made here."""
+        offline = kind_check.way(facts) == "offline"
+        if offline:
+            self._make_images(facts)
+        kind_project.build(self.root, kind_images.PYTHON_IMAGE if offline else None, self.root / "build" / "kind", to_stderr)
+        return [*kind_project.IMAGES.values(), *([kind_images.POSTGRES_IMAGE] if offline else [])]
 
     def _make_images(self, facts: Facts, *, force: bool = False) -> None:
         binaries = kind_images.programs(os.environ, to_stderr)

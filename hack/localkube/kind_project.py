@@ -6,6 +6,7 @@ import json
 import platform
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 from localkube import kind_docker
@@ -15,6 +16,7 @@ from localkube.progress import Report
 IMAGES = {"operator": "whatsapp-operator/operator:0.1.0", "simulator": "whatsapp-operator/wabiz-sim:0.1.0"}
 """By target of the Dockerfile; the names that the charts have as defaults."""
 WHEELS_SECONDS = 900.0
+INSTALL_SECONDS = 180.0
 
 
 def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
@@ -40,6 +42,18 @@ def fetch_wheels(root: Path) -> None:
     if done.returncode != 0:
         msg = "hack/wheels could not fetch the images' dependencies: see its own words above"
         raise LocalKubeError(msg)
+
+
+def install(root: Path, kubeconfig: Path, helm: Path, report: Report) -> None:
+    """Install the operator by its chart, or upgrade it; returns when its pods are ready. LocalKubeError with Helm's words if that fails."""
+    namespace = "whatsapp-operator-system"
+    argv = [str(helm), "upgrade", "--install", "whatsapp-operator", str(root / "charts" / "whatsapp-operator"), f"--namespace={namespace}"]
+    argv += ["--create-namespace", f"--kubeconfig={kubeconfig}", "--wait", f"--timeout={INSTALL_SECONDS:g}s"]
+    # the same name for another image: the pods are replaced all the same
+    argv += ["--set-string", f"podAnnotations.multiconnect\\.dev/image={kind_docker.image_id(IMAGES['operator'])}"]
+    begun = time.monotonic()
+    kind_docker.logged(argv, log=kubeconfig.with_suffix(".helm.log"), timeout=INSTALL_SECONDS + 60)
+    report(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")
 
 
 def size_mb(image: str) -> float:
