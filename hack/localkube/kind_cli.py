@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import shlex
+import shutil
 import sys
 import time
 from collections.abc import Sequence
@@ -123,7 +124,10 @@ class _Machine:
             helm = provide(os.environ, report=to_stderr, programs=chart_programs())["helm"]
             kind_project.install(self.root, cluster.kubeconfig, helm, to_stderr)
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
+        # every line for eval "$(hack/kind-offline up)"
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
+        if shutil.which("kubectl") is None:
+            print(f'export PATH={shlex.quote(str(cluster.binaries["kubectl"].parent))}:"$PATH"')
         return 0
 
     def load(self) -> int:
