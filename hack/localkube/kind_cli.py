@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube import kind_check, kind_docker, kind_dockerd, kind_images, kind_project
-from localkube.binaries import provide
+from localkube.binaries import Binaries, provide
 from localkube.cache import user_cache
 from localkube.errors import LocalKubeError
 from localkube.kind_check import Facts
@@ -157,8 +157,9 @@ class _Machine:
 
     def down(self) -> int:
         """Remove the cluster, and end dockerd if asked to."""
-        if kind_docker.info() is not None:
-            cluster = self._cluster()
+        kind = kind_images.built_kind(os.environ)  # where it was never built it has made no cluster
+        if kind is not None and kind_docker.info() is not None:
+            cluster = KindCluster(self.options.name, self.root / "build" / "kind", Binaries({"kind": kind}), to_stderr)
             there = cluster.exists()
             if there:
                 cluster.delete()

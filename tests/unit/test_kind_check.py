@@ -95,3 +95,9 @@ def test_without_docker_the_command_says_what_to_do(
     assert "There is no program 'docker'" in said
     assert "--install-docker" in said
     assert "Traceback" not in said
+
+
+def test_removing_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    assert kind_cli.main(["down", "--docker"], root=tmp_path) == 0
+    assert not (tmp_path / "cache").exists()
