@@ -35,9 +35,9 @@ async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(tmp_path:
     assert await again.calls() == [{"status": 201}]
     assert await again.missing(["m1", "m50"]) == ["m50"]
     assert [(message["seq"], message["by"]) for message in await again.messages(after=48, limit=10)] == [(49, "u"), (50, "u")]
-    again.close()
-    store.close()
-    store.close()
+    await again.close()
+    await store.close()
+    await store.close()
 
 
 async def test_the_fence_only_rises(tmp_path: Path) -> None:
@@ -52,7 +52,7 @@ async def test_the_fence_only_rises(tmp_path: Path) -> None:
     assert await store.admit(1, Epoch.parse("1-a"), "w") is None
     await store.reset_fence()
     assert await store.admit(0, Epoch.parse("1-a"), "u") is None
-    store.close()
+    await store.close()
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
