@@ -37,6 +37,7 @@ _SERVER_SECONDS = 4.0
 _CONNECT_SECONDS = 3.0
 _CREATE_SECONDS = 60.0
 _CLAIM_SECONDS = 5.0
+_LOCK_PAUSE = 0.05
 _CUT_SECONDS = 1.0
 
 _LOCK = 7_261_503_442_118
@@ -44,13 +45,12 @@ _LOCK = 7_261_503_442_118
 _TERMINATE: LiteralString = """
     SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
     WHERE datname = current_database() AND locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
-      AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s"""
+      AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s AND EXISTS (SELECT 1 FROM owner WHERE upstream = %s)"""
 _SETTINGS: LiteralString = """
     SELECT set_config('search_path', 'wabiz', false), set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
            CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END"""
-_OWNER: LiteralString = """
-    CREATE TABLE IF NOT EXISTS owner (one BOOLEAN PRIMARY KEY, upstream TEXT NOT NULL);
-    """
+_OWNER: LiteralString = "CREATE TABLE IF NOT EXISTS owner (one BOOLEAN PRIMARY KEY, upstream TEXT NOT NULL)"
+_NOTE_OWNER: LiteralString = "INSERT INTO owner VALUES (true, %s) ON CONFLICT (one) DO UPDATE SET upstream = excluded.upstream"
 
 
 class _SupersededError(Exception):
@@ -90,6 +90,9 @@ class DatabaseSession:
             try:
                 self._found(await self._connected(first=True))
                 break
+            except _SupersededError as error:
+                msg = f"{self._database.place}: {error}; one upstream at a time can have it"
+                raise OSError(msg) from None
             except (psycopg.Error, OSError, TimeoutError) as error:
                 reason = f"{self._database.place} cannot be used: {_sentence(error)}"
                 if reason != said:
@@ -265,20 +268,31 @@ class DatabaseSession:
     async def _claim(self, session: Session, *, first: bool) -> None:
         milliseconds = str(int(_SERVER_SECONDS * 1000))
         await session.execute(_SETTINGS, (milliseconds, milliseconds))
-        if not first:
-            await self._check_owner(session)
-        await _take_lock(session)
-        if not first:
-            await self._check_owner(session)  # nobody can take it over any more without ending this session
-            return
-        if (await _value(session, "SELECT to_regnamespace('wabiz')")) is None:
-            await session.execute("CREATE SCHEMA wabiz")
+        if first:
+            await self._note_owner(session)
+        await self._check_owner(session)
+        await self._take_lock(session)
+        await self._check_owner(session)
+
+    async def _note_owner(self, session: Session) -> None:
+        """Make what is missing and note whose the database is, before the session of an earlier upstream ends: it must not come back."""
         async with session.transaction():
+            await session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK + 1,))  # two that make the same table hinder each other
+            if (await _value(session, "SELECT to_regnamespace('wabiz')")) is None:
+                await session.execute("CREATE SCHEMA wabiz")
             await session.execute(_OWNER)
             await session.execute(self._schema)
-            await session.execute(
-                "INSERT INTO owner VALUES (true, %s) ON CONFLICT (one) DO UPDATE SET upstream = excluded.upstream", (self._owner,)
-            )
+            await session.execute(_NOTE_OWNER, (self._owner,))
+
+    async def _take_lock(self, session: Session) -> None:
+        """Take the lock; an earlier upstream that holds it is ended: the newest is the one that is wanted."""
+        for _ in range(int(_CLAIM_SECONDS / _LOCK_PAUSE)):
+            if await _value(session, "SELECT pg_try_advisory_lock(%s)", _LOCK):
+                return
+            await session.execute(_TERMINATE, (_LOCK, self._owner))
+            await asyncio.sleep(_LOCK_PAUSE)
+        msg = f"the session of an earlier upstream does not end within {_CLAIM_SECONDS:g} s"
+        raise TimeoutError(msg)
 
     async def _check_owner(self, session: Session) -> None:
         try:
@@ -298,17 +312,6 @@ async def _create(session: Session, name: str) -> bool:
         await session.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
         log.info("made the database %s", name)
     return True
-
-
-async def _take_lock(session: Session) -> None:
-    """Take the lock; whoever holds it is ended: the newest upstream is the one that is wanted."""
-    for _ in range(int(_CLAIM_SECONDS / 0.05)):
-        if await _value(session, "SELECT pg_try_advisory_lock(%s)", _LOCK):
-            return
-        await session.execute(_TERMINATE, (_LOCK,))
-        await asyncio.sleep(0.05)
-    msg = f"the session of an earlier upstream does not end within {_CLAIM_SECONDS:g} s"
-    raise TimeoutError(msg)
 
 
 async def _value(session: Session, query: LiteralString, *values: object) -> Any:
