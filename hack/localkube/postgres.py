@@ -101,7 +101,7 @@ class PostgresServer:
 
     def start(self) -> None:
         """Start and wait until it answers; LocalKubeError with its last words when it does not within half a minute."""
-        argv = [self._programs.postgres, "-D", self.folder / "data"]
+        argv: list[str | Path] = [self._programs.postgres, "-D", self.folder / "data"]
         who = [str(self._user.pw_uid), str(self._user.pw_gid), str(os.getpid())]
         demoted = [sys.executable, "-I", "-S", "-c", _DEMOTE, *who, *argv]
         process = self._spawner.start(
@@ -171,15 +171,17 @@ class PostgresServer:
         data.mkdir(mode=0o700)
         self._own(data)
         argv = [self._programs.initdb, "-D", data, "-U", SUPERUSER, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8"]
-        become = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []} if os.getuid() == 0 else {}
+        root = os.getuid() == 0
         done = subprocess.run(
-            [*argv, "--locale=C", "--no-sync"],
+            [*map(str, argv), "--locale=C", "--no-sync"],
             cwd=self.folder,
             capture_output=True,
             text=True,
             timeout=_MAKE_SECONDS,
             check=False,
-            **become,
+            user=self._user.pw_uid if root else None,
+            group=self._user.pw_gid if root else None,
+            extra_groups=[] if root else None,
         )
         if done.returncode != 0:
             msg = f"initdb failed: {done.stderr.strip()[-500:]}"

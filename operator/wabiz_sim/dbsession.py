@@ -250,20 +250,21 @@ class DatabaseSession:
             return await self._dial(self._database.name)
         except psycopg.OperationalError:
             # A refused connection says why in words only, in the server's language: the list of databases says it for sure.
-            if not await self._created():
+            if not await self._made_sure():
                 raise
         return await self._dial(self._database.name)
 
-    async def _created(self) -> bool:
-        """Make the database if it is not there; False when it is, or nobody lets us look."""
+    async def _made_sure(self) -> bool:
+        """Make the database if it is not there; False when nobody lets us look."""
         try:
             session = await self._dial("postgres")
         except (psycopg.Error, OSError, TimeoutError):
             return False
         try:
-            return await _bounded(session, _create(session, self._database.name), _CREATE_SECONDS)
+            await _bounded(session, _create(session, self._database.name), _CREATE_SECONDS)
         finally:
             session.pgconn.finish()
+        return True
 
     async def _claim(self, session: Session, *, first: bool) -> None:
         milliseconds = str(int(_SERVER_SECONDS * 1000))
@@ -304,14 +305,13 @@ class DatabaseSession:
             raise _SupersededError(msg)
 
 
-async def _create(session: Session, name: str) -> bool:
+async def _create(session: Session, name: str) -> None:
     if (await _value(session, "SELECT 1 FROM pg_database WHERE datname = %s", name)) is not None:
-        return False
+        return
     # Two may be at it at once, and whoever is later hears so by one of two errors, depending on how much later it is.
     with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         await session.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
         log.info("made the database %s", name)
-    return True
 
 
 async def _value(session: Session, query: LiteralString, *values: object) -> Any:

@@ -30,6 +30,10 @@ _START_SECONDS = 60.0
 """So long a database that is not there yet is waited for."""
 
 
+_LOADS = 3
+"""So often it is read at the start before the process gives up."""
+
+
 class _Part(Protocol):
     async def load(self) -> None:
         """Read from the store what is kept in memory."""
@@ -70,10 +74,7 @@ class Upstream(Process):
         users = Users(store, members.forget_tokens)
         exchange = self._exchange = Exchange(store, account, self.faults, self.gate, self._spawn_storing)
         parts = (account, preferences, users, exchange)
-        try:
-            await _load(parts)
-        except StoreError as error:
-            raise OSError(str(error)) from None
+        await _load_at_start(parts)
         api = Api(
             store=store,
             account=account,
@@ -189,6 +190,16 @@ class Upstream(Process):
 async def _load(parts: Sequence[_Part]) -> None:
     for part in parts:
         await part.load()
+
+
+async def _load_at_start(parts: Sequence[_Part]) -> None:
+    for attempt in range(_LOADS):
+        try:
+            await _load(parts)
+            return
+        except StoreError as error:
+            if attempt == _LOADS - 1:
+                raise OSError(str(error)) from None
 
 
 async def _close_all(members: Members, exchange: Exchange) -> None:

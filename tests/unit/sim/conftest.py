@@ -57,18 +57,15 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str
         return opened[-1]
 
     async def in_postgres() -> Store:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = Database.from_env(server.environment(prefix=prefix))
+        assert database is not None
         store = PostgresStore(database, lambda: doubts.append(True))
         opened.append(store)
         await store.open(10)
         return store
 
-    if request.param == "postgres":
-        server: PostgresServer = request.getfixturevalue("postgres")
-        database = Database.from_env(server.environment(prefix=prefix))
-        assert database is not None
-        yield in_postgres
-    else:
-        yield sqlite
+    yield in_postgres if request.param == "postgres" else sqlite
     for store in opened:
         await store.close()
     assert not doubts

@@ -5,7 +5,7 @@ import logging
 import shutil
 import signal
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Callable, Coroutine
 from dataclasses import replace
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from wabiz_sim.store import StoreError
 from .proxy import Proxy
 from .world import until
 
-Open = Callable[..., Awaitable[PostgresStore]]
+Open = Callable[..., Coroutine[None, None, PostgresStore]]
 
 
 @pytest.fixture

@@ -149,7 +149,7 @@ async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_tol
         proxy.muted = "restarts" in facts
         await put_facts(facts)
 
-    server._store.put_facts = mute_and_put  # type: ignore[union-attr, method-assign, assignment]
+    server._store.put_facts = mute_and_put  # type: ignore[union-attr, method-assign]
     losing = asyncio.create_task(answer_is_lost())
     status, _ = await world.set_shards(4)
     await losing
