@@ -69,7 +69,9 @@ async def _refused(store: PostgresStore) -> str:
 
 
 @pytest.mark.parametrize("attempt", range(5))
-async def test_of_two_that_make_the_database_at_once_one_has_it_and_the_other_says_so(opened: Open, attempt: int) -> None:
+async def test_of_two_that_make_the_database_at_once_one_has_it_and_the_other_says_so(
+    opened: Open, attempt: int, caplog: pytest.LogCaptureFixture
+) -> None:
     opening = await asyncio.gather(opened(), opened(), return_exceptions=True)
     said = [str(outcome) for outcome in opening if isinstance(outcome, OSError)]
     for store in opening:
@@ -79,6 +81,8 @@ async def test_of_two_that_make_the_database_at_once_one_has_it_and_the_other_sa
             except StoreError as error:
                 said.append(str(error))
 
+    for trouble in ("already exists", "duplicate key"):
+        assert trouble not in caplog.text
     assert len(said) == 1, opening
     assert "another upstream took it over" in said[0]
 
