@@ -99,7 +99,7 @@ class DatabaseSession:
                     log.warning("%s; trying on for %.0f s", reason, deadline - clock())
                 said = reason
             if clock() >= deadline:
-                msg = f"{said}; look at the server, and at WA_DB_* in the Secret"
+                msg = f"{said}; look at the server, at WA_DB_* in the Secret and at the certificates"
                 raise OSError(msg)
             await backoff.pause()
         self._keeper = asyncio.create_task(self._keep())
