@@ -134,7 +134,7 @@ class Upstream(Process):
                 raise StoreError(msg)
             return await handler(request)
         except StoreError as error:
-            self.log.info("%s: %s %s: %s", self.settings.pod_name, request.method, request.path, error)
+            self.log.debug("%s: %s %s: %s", self.settings.pod_name, request.method, request.path, error)
             answer = failure(503, DATABASE_ERROR, "the database does not answer, retry")
             return web.json_response(answer.body, status=answer.status)
 
