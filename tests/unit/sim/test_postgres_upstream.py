@@ -45,12 +45,15 @@ async def _cluster(world: World, environment: dict[str, str]) -> tuple[Upstream,
     return server, cores
 
 
-async def _send_until_taken(world: World, to: str, message_id: str) -> None:
+async def _send_until_taken(world: World, to: str, message_id: str, refused: list[int] | None = None) -> None:
     async def taken() -> bool:
         try:
-            return (await world.send(to, message_id))[0] == 201
+            status, _ = await world.send(to, message_id)
         except (aiohttp.ClientError, OSError, TimeoutError):
             return False
+        if status != 201 and refused is not None:
+            refused.append(status)
+        return status == 201
 
     await until(taken, 30)
 
@@ -75,27 +78,35 @@ async def test_restarts_of_the_server_lose_and_double_nothing(
     world: World, postgres: PostgresServer, environment: dict[str, str], how: signal.Signals
 ) -> None:
     server, _ = await _cluster(world, environment)
-    done, sent = asyncio.Event(), []
+    done = asyncio.Event()
+    sent: list[str] = []
+    refused: list[int] = []
 
     async def send(sender: int) -> None:
         for number in itertools.count():
             message_id = f"{sender}-{number}"
-            await _send_until_taken(world, recipient((sender + number) % 2, 2, sender), message_id)
+            await _send_until_taken(world, recipient((sender + number) % 2, 2, sender), message_id, refused)
             sent.append(message_id)
             if done.is_set():
                 return
 
     senders = [asyncio.create_task(send(sender)) for sender in range(SENDERS)]
-    for _ in range(RESTARTS):
+    for number in range(RESTARTS):
         enough = len(sent) + 20
         await until(lambda enough=enough: len(sent) >= enough, 30)
-        await asyncio.to_thread(postgres.restart, how)
+        await asyncio.to_thread(postgres.stop, how)
+        try:
+            if number == 0:  # away for longer than anybody waits
+                await until(lambda: len(refused) >= SENDERS, 30)
+        finally:
+            await asyncio.to_thread(postgres.start)
     enough = len(sent) + 20
     await until(lambda: len(sent) >= enough, 30)
     done.set()
     await asyncio.gather(*senders)
 
     assert server.running
+    assert set(refused) == {503}
     await until(lambda: _counted(world), 10)
     assert sorted(message["id"] for message in await _messages(world)) == sorted(sent)
     assert (await world.control("missing", {"ids": sent}))["missing"] == []
