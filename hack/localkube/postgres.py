@@ -133,6 +133,8 @@ class PostgresServer:
                 msg = f"PostgreSQL did not stop within {START_SECONDS:g} s and was killed"
                 raise LocalKubeError(msg)
             time.sleep(0.02)
+        if process.child is not None:
+            process.child.wait(5.0)  # it has ended; this takes its exit status
 
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop and start."""
