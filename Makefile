@@ -77,9 +77,13 @@ kind: setup ## A kind cluster with both images and the operator, also without a 
 kind-down: setup ## Remove what `make kind` made (NAME=..., DOCKER=1: the dockerd too that INSTALL_DOCKER=1 started)
 	@$(RUN)/python hack/kind-offline down $(if $(NAME),--name $(NAME)) $(if $(DOCKER),--docker)
 
+COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
 lock: setup ## Write hack/lock anew from pyproject.toml
-	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt
-	$(RUN)/uv pip compile --quiet pyproject.toml --extra simulator --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/run.txt
+	$(COMPILE) pyproject.toml --extra dev -o hack/lock/dev.txt
+	$(COMPILE) pyproject.toml -o hack/lock/run.txt
+	$(RUN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["simulator"], sep="\n")' \
+	  | $(COMPILE) - -o hack/lock/simulator.txt
 
 clean: ## Remove what the build made here (the programs in the user's cache stay)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -33,8 +33,9 @@ def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
 
 def fetch_wheels(root: Path) -> None:
     """The dependencies, by hack/wheels, unless they are there and of today's lock. LocalKubeError if they cannot be fetched."""
-    lock, note = root / "hack" / "lock" / "run.txt", root / "build" / "wheels" / "made-from.txt"
-    if note.exists() and note.read_bytes() == lock.read_bytes():
+    locks = (root / "hack" / "lock" / name for name in ("run.txt", "simulator.txt"))  # in the order in which hack/wheels notes them
+    note = root / "build" / "wheels" / "made-from.txt"
+    if note.exists() and note.read_bytes() == b"".join(lock.read_bytes() for lock in locks):
         return
     done = subprocess.run(
         [sys.executable, str(root / "hack" / "wheels"), f"--arch={platform.machine()}"], timeout=WHEELS_SECONDS, check=False

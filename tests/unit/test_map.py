@@ -1,10 +1,11 @@
-"""The map in the operator's docstring names just the modules that there are."""
+"""The maps in the docstrings of the operator and of the stand-in name just the modules that there are."""
 
 from __future__ import annotations
 
 import re
 from pathlib import Path
 
+import wabiz_sim
 import whatsapp_operator
 
 
@@ -12,5 +13,12 @@ def test_the_map_is_the_tree() -> None:
     root = Path(whatsapp_operator.__file__).parent
     modules = {".".join(path.relative_to(root).with_suffix("").parts) for path in root.rglob("*.py") if path.name != "__init__.py"}
     named = set(re.findall(r"^- ``([\w.]+)``", whatsapp_operator.__doc__ or "", flags=re.MULTILINE))
+
+    assert modules == named
+
+
+def test_the_map_of_the_stand_in_is_the_tree() -> None:
+    modules = {path.name for path in Path(wabiz_sim.__file__).parent.glob("*.py") if path.name != "__init__.py"}
+    named = set(re.findall(r"^    (\w+\.py)  ", wabiz_sim.__doc__ or "", flags=re.MULTILINE))
 
     assert modules == named

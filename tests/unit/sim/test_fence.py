@@ -3,6 +3,8 @@
 import aiohttp
 import pytest
 
+from wabiz_sim.store import StoreError
+
 from .world import World, until
 
 
@@ -145,3 +147,36 @@ async def test_a_refused_gateway_is_dialled_again(world: World) -> None:
 
     await until(lambda: cores[0].report()["gateway_status"] == "connected")
     assert (await world.control("faults"))["faults"][0]["fired"] == 3
+
+
+async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_anew(world: World) -> None:
+    server = await world.upstream()
+    held = await _dial(world, "5-a")
+    store = server._store
+    assert store is not None
+    count = store.count
+
+    async def fail(name: str, shard: int) -> None:
+        store.count = count  # type: ignore[method-assign]
+        server._doubt()
+        raise StoreError(name)
+
+    store.count = fail  # type: ignore[method-assign]
+    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        await _dial(world, "4-a")
+    assert refusal.value.status == 503
+    assert (await held.receive(2)).type is aiohttp.WSMsgType.CLOSE  # it comes again and hears what is true
+    assert held.close_code == 1011
+    await held.close()
+
+    async def fenced() -> dict[str, int] | None:
+        status, counters = await world.call("GET", f"http://{world.address(250)}:8080/control/counters")
+        return dict(counters["fenced"]) if status == 200 else None
+
+    async def serves() -> bool:
+        return await fenced() is not None
+
+    await until(serves)
+    assert await fenced() == {}
+    assert await _refused(world, "4-a")  # the fence itself was never in doubt
+    assert await fenced() == {"0": 1}
