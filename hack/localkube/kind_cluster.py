@@ -89,9 +89,9 @@ class KindCluster:
         step.end("done")
 
     def start(self) -> None:
-        """Start nodes that were stopped, and write the kubeconfig again: the port of the API server may be another."""
-        names = self._kind("get", "nodes", f"--name={self.name}").split()
-        kind_docker.docker("start", *names)
+        """Start nodes that were stopped, and write the kubeconfig: the cluster may have been made from another folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        kind_docker.docker("start", *self._kind("get", "nodes", f"--name={self.name}").split())
         self._kind("export", "kubeconfig", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
 
     def delete(self, *, keep_log: bool = False) -> None:

@@ -58,7 +58,14 @@ class Images:
     _of: int = field(default=0, init=False)
 
     def make(self, *, force: bool = False) -> None:
-        """Make what is missing (``force``: all anew). LocalKubeError if something fails."""
+        """Make what is missing (``force``: all anew, from today's packages), one process at a time. LocalKubeError if something fails."""
+        with Cache(self.cache).lock(self.report):
+            if force:
+                for archive in self.cache.glob("debian-*.tar"):
+                    archive.unlink()
+            self._make(force=force)
+
+    def _make(self, *, force: bool) -> None:
         wanted = [name for name, there in (("python", self._python_there()), ("postgres", self._postgres_there())) if force or not there]
         content = self._node_content()
         node = force or not kind_docker.has_image(NODE_IMAGE, content)
