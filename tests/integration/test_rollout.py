@@ -64,6 +64,17 @@ async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(clu
     assert len(entries) in {2, 3}, "a switchover for each shard, and one home at most"
 
 
+async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Stage) -> None:
+    before, commits = uids(cluster), len(cluster.seen.commits)
+    async with light_traffic(cluster) as traffic:
+        await cluster.kubectl("rollout", "restart", "statefulset", "acme-coreapp")
+        await cluster.until(lambda _: word(cluster, "Reconciling")[1] == "RollingOut", "it is rolled out")
+        await cluster.until(lambda _: cluster.is_at_rest() and not uids(cluster) & before, "all are new", LONG)
+        assert not (await traffic.report()).refusals, "no message was refused"
+    entries = cluster.status()["recentHandovers"][: len(cluster.seen.commits) - commits]
+    assert {entry["kind"] for entry in entries} == {"Switchover"}
+
+
 async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched(cluster: Stage) -> None:
     """In the scheduler's words; a cluster autoscaler goes by the same."""
     before = uids(cluster)
