@@ -112,8 +112,9 @@ def to_be_had(image: str) -> bool:
     """Whether Docker has the image or a registry gives it; asks once and not for long."""
     if kind_docker.has_image(image):
         return True
+    by_digest = re.sub(r":[^:@/]+@", "@", image)  # not every Docker takes a name with both
     try:
-        done = subprocess.run(["docker", "manifest", "inspect", image], capture_output=True, timeout=PROBE_SECONDS, check=False)
+        done = subprocess.run(["docker", "manifest", "inspect", by_digest], capture_output=True, timeout=PROBE_SECONDS, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return False
     return done.returncode == 0

@@ -67,20 +67,9 @@ def build(
 ) -> None:
     """Build an image from ``folder``, without a network (unless ``options`` say otherwise) and without BuildKit, which Debian's Docker
     does not have."""
-    argv = [
-        "docker",
-        "build",
-        "--force-rm",
-        "--network=none",
-        "--tag",
-        image,
-        "--file",
-        str(file or folder / "Dockerfile"),
-        *options,
-        str(folder),
-    ]
+    argv = ["docker", "build", "--force-rm", "--network=none", "--tag", image, "--file", str(file or folder / "Dockerfile"), *options]
     with replacing(image):
-        logged(argv, log=log, tick=tick, environ={"DOCKER_BUILDKIT": "0"})
+        logged([*argv, str(folder)], log=log, tick=tick, environ={"DOCKER_BUILDKIT": "0"})
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from dataclasses import replace
 from pathlib import Path
 
@@ -82,6 +83,19 @@ def test_what_only_images_made_here_need_is_not_asked_for_on_the_stock_way() -> 
 def test_the_stock_image_is_read_from_the_program() -> None:
     assert kind_check.stock_image(b"\0runtimeName" + STOCK.encode() + b"context deadline") == STOCK
     assert kind_check.stock_image(b"\0kindest/node:latest") is None
+
+
+@pytest.mark.parametrize(("manifest", "there"), [("exit 0", True), ("exit 1", False), ("sleep 60", False)])
+def test_a_registry_is_asked_once_by_digest_and_not_for_long(
+    manifest: str, there: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    docker = tmp_path / "docker"
+    docker.write_text(f'#!/bin/sh\n[ "$1" = image ] && exit 1\necho "$@" >> {tmp_path}/calls\nexec sh -c "{manifest}"\n', encoding="utf-8")
+    docker.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
+    monkeypatch.setattr(kind_check, "PROBE_SECONDS", 1.0)
+    assert kind_check.to_be_had(STOCK) is there
+    assert (tmp_path / "calls").read_text(encoding="utf-8") == f"manifest inspect kindest/node@sha256:{'a' * 64}\n"
 
 
 @pytest.mark.parametrize("command", ["check", "build", "up", "images"])
