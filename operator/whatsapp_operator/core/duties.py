@@ -68,7 +68,7 @@ def ended(pod: Coreapp) -> Delete:
 
 def mending(f: Facts) -> Iterator[Replace]:
     """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when paused."""
-    for obj in f.changed:
+    for obj in f.changed if f.may_write_objects else ():
         if not f.want.paused or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
             yield Replace(obj=mended(live, obj))

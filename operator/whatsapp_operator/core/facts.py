@@ -12,6 +12,8 @@ from . import evidence, manifests, windows
 from .model import Answer, Coreapp, Desired, Epoch, Evidence, Login, Obj, Observed, Operation, Ref, Route
 from .upkeep import covers
 
+REFUSED_AGAIN = timedelta(seconds=5)
+"""Time between two tries of what the API server refused: somebody may have made room in a quota. An edit of the spec is tried at once."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
@@ -433,6 +435,12 @@ class Facts:
         """Objects that are there but not as they should be."""
         live = ((obj, self.see.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
         return tuple(obj for obj, seen in live if seen is not None and not covers(seen, obj))
+
+    @property
+    def may_write_objects(self) -> bool:
+        """Whether objects may be made or mended now: what the API server refused is not tried again at every look."""
+        at = self.see.refused_at
+        return at is None or self.see.now - at >= REFUSED_AGAIN
 
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet."""

@@ -478,7 +478,8 @@ class Observed:
     taken: tuple[Ref, ...] = ()
     """Objects under our names that somebody else owns."""
     refused: str | None = None
-    """What the API server said when it refused one of our objects."""
+    """What the API server said when it refused one of our objects for what this very spec makes of it."""
+    refused_at: datetime | None = None
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     statefulset: Workload | None = None

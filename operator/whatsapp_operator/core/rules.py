@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from . import duties, evidence, handovers, manifests, objections, operation, rollout, windows
-from .facts import Facts
+from .facts import REFUSED_AGAIN, Facts
 from .model import (
     Action,
     Answer,
@@ -55,7 +55,7 @@ class Row:
 
 def _create_absent(f: Facts) -> Iterator[Action]:
     tls = manifests.tls_secret_name(f.want)
-    for obj in f.absent:
+    for obj in f.absent if f.may_write_objects else ():
         name = obj["metadata"]["name"]
         if obj["kind"] == "Secret":
             hosts = (manifests.server_name(f.want), manifests.webapp_host(f.want.key), manifests.webapp_name(f.want.key.name))
@@ -487,6 +487,8 @@ def _due(f: Facts) -> Iterator[timedelta]:
         left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
         if left > timedelta(0):
             yield left
+    if not f.may_write_objects and f.see.refused_at is not None:
+        yield REFUSED_AGAIN - (f.see.now - f.see.refused_at)
     if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
         # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
         yield timedelta(seconds=1)

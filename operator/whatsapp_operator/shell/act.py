@@ -44,7 +44,7 @@ from . import kube as door
 from .clock import Clock
 from .kube import AlreadyExists, Conflict, Kube, KubeError, NotFound, Refused, TestFailed
 from .metrics import Metrics, Phase
-from .observe import Look, Memory
+from .observe import Look, Memory, Refusal
 from .probe import Coreapps
 from .wabiz import Access, Clients
 
@@ -92,7 +92,11 @@ class Hands:
             todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.untold = False
         rest = [action for action in todo if not isinstance(action, Handover)]
+        before = memory.refused
         await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
+        if memory.refused is before and any(isinstance(action, Create | GenerateSecret | Replace) for action in rest):
+            # What was refused before was tried again with the others, and was taken.
+            memory.refused = None
         return outcome
 
     async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> None:
@@ -105,11 +109,9 @@ class Hands:
         except KubeError as error:
             outcome.failed.append(str(error))
             if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret | Replace):
-                memory.refused = str(error)
+                memory.refused = Refusal(str(error), self._clock.now(), look.want.generation)
         else:
             outcome.wrote |= done
-            if isinstance(action, Create | GenerateSecret | Replace):
-                memory.refused = None
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""

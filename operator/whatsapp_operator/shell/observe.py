@@ -75,6 +75,15 @@ class Slow:
     """A look went by it that did not read it itself."""
 
 
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said when it last refused an object of ours, when, and for which generation of the spec."""
+
+    words: str
+    at: datetime
+    generation: int
+
+
 @dataclass(slots=True)
 class Memory:
     """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
@@ -86,7 +95,7 @@ class Memory:
     """By epoch: handovers of this process that no report tells of yet."""
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
-    refused: str | None = None
+    refused: Refusal | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
@@ -158,6 +167,7 @@ class Observer:
         status: Obj = cluster.get("status") or {}
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
         noted: Obj = status.get("certificate") or {}
+        refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
         see = Observed(
             now=self._clock.now(),
             nonce=nonce,
@@ -167,7 +177,8 @@ class Observer:
             status=status,
             objects=objects,
             taken=slow.taken,
-            refused=memory.refused,
+            refused=refusal.words if refusal else None,
+            refused_at=refusal.at if refusal else None,
             image_problem=image_problem_of(pods),
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),

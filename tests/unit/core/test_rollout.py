@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Ref, Scale
+from whatsapp_operator.core.model import Answer, Create, Delete, Evidence, GenerateSecret, Handover, Ref, Replace, Scale
 
 from .looks import NOW, Look, look, seconds
 from .test_rules import of, only
-from .witnesses import rolling_out
+from .witnesses import WITNESSES, rolling_out
 
 
 def updated(one: Look, *ordinals: int) -> Look:
@@ -104,6 +104,21 @@ def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:
 
     assert waiting.row() != "RollingOut"
     assert rolling_out().wanting(shards=1).row() == "RollingOut", "a step that can be taken comes first"
+
+
+@pytest.mark.parametrize("witness", ["ChangeRefused", "PodsRefused"])
+def test_what_the_api_server_refuses_is_not_tried_at_every_look(witness: str) -> None:
+    one = WITNESSES[witness]
+    writes = (Create, GenerateSecret, Replace)
+
+    def written(seen: Look) -> list[object]:
+        return [action for action in seen.plan().actions if isinstance(action, writes)]
+
+    just_now = one.seeing(refused_at=NOW - seconds(1))
+    assert written(one.seeing(refused_at=NOW - seconds(5)))
+    assert not written(just_now)
+    assert just_now.plan().wake_after is not None
+    assert just_now.plan().verdict == one.plan().verdict, "what is said stays"
 
 
 def test_how_far_it_is_is_said() -> None:
