@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import secrets
 import time
@@ -51,6 +52,8 @@ class Taken:
     """`time.time()` of the servers."""
     known: float
     """`time.monotonic()` at which the sender was told."""
+    home: int = 0
+    """The shard of its recipient when the books were opened; another number of shards since then makes it another shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -171,7 +174,7 @@ def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shard
     for row in rows:
         message = by_id.get(row["id"])
         if message is not None and message.delivered_at is not None:
-            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at))
+            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at, shard_of(message.to, shards)))
     return Books(
         sent=len(mine),
         lost=sum(one.lost for one in mine) + unknown,
@@ -199,3 +202,15 @@ def first_taken(
         and (one.by != not_by or (resumed_after > 0 and one.at >= begun_wall + resumed_after))
     )
     return min((seconds for seconds in fits if seconds >= 0), default=None)
+
+
+def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
+    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard was told that its message was taken.
+
+    The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
+    """
+    times: dict[int, list[float]] = {}
+    for one in taken:
+        times.setdefault(one.home, [begun]).append(max(begun, one.known))
+    gaps = [after - before for known in times.values() for before, after in itertools.pairwise(sorted(known))]
+    return max(gaps, default=None)

@@ -73,7 +73,7 @@ def test_every_fault_of_the_issue_is_in_the_table_once() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
-def test_a_fault_says_what_is_expected(fault: Fault) -> None:
+def test_a_fault_says_what_is_expected(fault: Fault[Any]) -> None:
     assert fault.what
     assert fault.evidence <= WORDS | ALSO
     if fault.failover:
@@ -166,7 +166,7 @@ class FakeStage:
         return next((one for one in self.holders(cluster) if one.shard == shard), None)
 
 
-def scene(stage: FakeStage) -> Scene:
+def scene(stage: FakeStage) -> Scene[Any]:
     return Scene(cast("Any", stage), ("c00",))
 
 
