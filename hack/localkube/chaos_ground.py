@@ -53,7 +53,7 @@ class Ground(ABC):
         """After a play that broke off: everything as it was before. Raises LocalKubeError or KubeError."""
 
     @abstractmethod
-    def is_operator(self, name: str) -> bool:
+    async def is_operator(self, name: str) -> bool:
         """Whether a replica of the operator of this name runs."""
 
     # ------------------------------------------------------------ what is seen
@@ -121,7 +121,7 @@ class Ground(ABC):
         while time.monotonic() < deadline:
             lease = await self.api.get(f"{LEASES}/{LEASE}") or {}
             name = str((lease.get("spec") or {}).get("holderIdentity") or "").rpartition("_")[0]
-            if self.is_operator(name):
+            if name and await self.is_operator(name):
                 return name
             await asyncio.sleep(0.1)
         msg = "no operator leads"

@@ -6,7 +6,7 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Generic
 
@@ -127,19 +127,34 @@ class Player(Generic[G]):
 
     async def play(self, fault: Fault[G]) -> Outcome:
         """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
-        outcome, begun = Outcome(fault.name), time.monotonic()
-        spare = PLAYS
-        while outcome.n < self._n and spare > 0:
+        outcome = Outcome(fault.name)
+        await self._play(fault, outcome)
+        self._say(outcome)
+        return outcome
+
+    async def play_in_turn(self, faults: Sequence[Fault[G]]) -> list[Outcome]:
+        """Play faults of which each undoes the one before, round after round, until all were measured often enough or one fails."""
+        outcomes = [Outcome(fault.name) for fault in faults]
+        for number in range(1, self._n + 1):
+            for fault, outcome in zip(faults, outcomes, strict=True):
+                await self._play(fault, outcome, n=number)
+            if any(outcome.n < number for outcome in outcomes):
+                break
+        for outcome in outcomes:
+            self._say(outcome)
+        return outcomes
+
+    async def _play(self, fault: Fault[G], outcome: Outcome, *, n: int | None = None) -> None:
+        begun, spare, n = time.monotonic(), PLAYS, n or self._n
+        while outcome.n < n and spare > 0:
             had = outcome.n
             try:
-                await _Play(self._stage, fault, outcome, self._n - outcome.n).run()
+                await _Play(self._stage, fault, outcome, n - had).run()
             except (LocalKubeError, KubeError) as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
-            spare -= fault.everybody or outcome.n - had < min(self._n - had, len(self._stage.clusters))
-        outcome.took = time.monotonic() - begun
-        self._say(outcome)
-        return outcome
+            spare -= fault.everybody or outcome.n - had < min(n - had, len(self._stage.clusters))
+        outcome.took += time.monotonic() - begun
 
     def _say(self, outcome: Outcome) -> None:
         if outcome.cpu > BUSY:
@@ -307,7 +322,8 @@ class _Play(Generic[G]):
             begun = min((victim.begun for scene in self._scenes for victim in scene.victims if victim.cluster == cluster), default=None)
             if begun is not None and (gap := longest_gap(one.taken, begun=begun)) is not None:
                 self._outcome.times.append(gap)
-                self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4)})
+                details = {name: value for scene in self._scenes for name, value in scene.details.items()}
+                self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4), **details})
 
     def _measure(self, victim: Victim, books: Books) -> None:
         fault = self._fault

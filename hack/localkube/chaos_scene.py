@@ -49,6 +49,8 @@ class Scene(Generic[G]):
     """What a reader of the figures should know."""
     told: list[float] = field(default_factory=list)
     """Seconds that the deed measured itself, where it is not the next message that counts."""
+    details: dict[str, float] = field(default_factory=dict)
+    """More that it measured, for the file."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
         """Who serves a shard now. LocalKubeError if nobody does."""

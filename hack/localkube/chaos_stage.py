@@ -99,7 +99,7 @@ class ChaosStage(Ground):
         counts: dict[str, int] = (await self.control.state())["ambiguous"]
         return sum(times for where, times in counts.items() if where.startswith(f"{NAMESPACE}/") and "-shard-" in where)
 
-    def is_operator(self, name: str) -> bool:
+    async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
         process = self.stage.operators().get(name)
         return process is not None and process.alive()

@@ -76,9 +76,10 @@ class Books:
 class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer]) -> None:
-        """Prepare; ``eyes`` says which observer sees now."""
-        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S)
+    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "") -> None:
+        """Prepare; ``eyes`` says which observer sees now, ``proxy`` as for `Traffic`."""
+        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy)
+        self._shunned: frozenset[str] = frozenset()
         self._eyes = eyes
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
@@ -87,7 +88,12 @@ class Stream(Traffic):
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
         pods = [pod for pod in self._eyes().objects("Pod", self.namespace) if labels.items() <= pod["metadata"]["labels"].items()]
-        self._take_addresses(pods)
+        self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._shunned])
+
+    async def shun(self, nodes: Collection[str]) -> None:
+        """From now on no message goes to a Webapp on these nodes. TrafficError if there is no other that is ready."""
+        self._shunned = frozenset(nodes)
+        await self._refresh()
 
     async def _send_all(self) -> None:
         await asyncio.sleep(random.uniform(0, PERIOD_S))  # noqa: S311 - not all clusters in one instant
@@ -214,3 +220,7 @@ def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
         times.setdefault(one.home, [begun]).append(max(begun, one.known))
     gaps = [after - before for known in times.values() for before, after in itertools.pairwise(sorted(known))]
     return max(gaps, default=None)
+
+
+def _component(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component", ""))

@@ -1,0 +1,89 @@
+"""The kind cluster that end-to-end tests run on, as containers: its nodes, the way to its API server, the way to its pods."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.e2e_programs import run
+from localkube.errors import LocalKubeError
+
+Obj = dict[str, Any]
+
+NAME = "whatsapp-e2e"
+LABEL = f"label=io.x-k8s.kind.cluster={NAME}"
+ROLE = "io.x-k8s.kind.role"
+NETWORK = "kind"
+SENDER = f"{NAME}-sender"
+SENDER_PORT = 18080
+API_PORT = "6443/tcp"
+CALL_S = 60.0
+
+
+async def nodes() -> dict[str, str]:
+    """The nodes' containers and their roles (control-plane, worker); none if there is no such cluster."""
+    rows = await run("docker", "ps", "--all", "--filter", LABEL, "--format", f'{{{{.Names}}}} {{{{.Label "{ROLE}"}}}}', timeout=CALL_S)
+    return dict(sorted(row.split(" ", 1) for row in rows.splitlines() if " " in row))
+
+
+async def control_plane() -> str:
+    """The control plane's container. LocalKubeError if there is none."""
+    found = [name for name, role in (await nodes()).items() if role == "control-plane"]
+    if not found:
+        msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
+        raise LocalKubeError(msg)
+    return found[0]
+
+
+async def write_kubeconfig(path: Path) -> Path:
+    """Write a kubeconfig that opens the cluster's API server from this machine; returns ``path``."""
+    container = await control_plane()
+    config = yaml.safe_load(await run("docker", "exec", container, "cat", "/etc/kubernetes/admin.conf", timeout=CALL_S))
+    (ports,) = await _inspect(container)
+    bound = ports["NetworkSettings"]["Ports"][API_PORT][0]
+    host = "127.0.0.1" if bound["HostIp"] in {"", "0.0.0.0"} else bound["HostIp"]  # noqa: S104
+    config["clusters"][0]["cluster"]["server"] = f"https://{host}:{bound['HostPort']}"
+    await asyncio.to_thread(_write_private, path, yaml.safe_dump(config))
+    return path
+
+
+async def start_sender(image: str) -> str:
+    """Start the proxy through which messages are sent, beside the control plane and in its network, which no fault strikes.
+
+    ``image``: one with Python as `python`. Returns the proxy's URL.
+    """
+    await stop_sender()
+    container = await control_plane()
+    text = (Path(__file__).parent / "e2e_relay.py").read_text(encoding="utf-8")
+    options = ("--detach", "--name", SENDER, f"--network=container:{container}", f"--env=PORT={SENDER_PORT}", "--entrypoint=python")
+    await run("docker", "run", *options, image, "-c", text, timeout=CALL_S)
+    (about,) = await _inspect(container)
+    address = about["NetworkSettings"]["Networks"][NETWORK]["IPAddress"]
+    return f"http://{address}:{SENDER_PORT}"
+
+
+async def stop_sender() -> None:
+    """End the proxy, if there is one."""
+    with contextlib.suppress(LocalKubeError):
+        await run("docker", "rm", "--force", SENDER, timeout=CALL_S)
+
+
+async def has_image(image: str) -> bool:
+    """Whether Docker has this image."""
+    return bool((await run("docker", "images", "--quiet", image, timeout=CALL_S)).strip())
+
+
+def _write_private(path: Path, text: str) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch(mode=0o600)
+    path.write_text(text, encoding="utf-8")
+
+
+async def _inspect(container: str) -> list[Obj]:
+    found: list[Obj] = json.loads(await run("docker", "inspect", container, timeout=CALL_S))
+    return found
