@@ -52,9 +52,11 @@ class GoBuild:
         env.pop("GOROOT", None)  # it may belong to another Go
         env.setdefault("HOME", str(self.cache))  # Go wants some place for its own caches
         flags = ["-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker_flags(program)}"]
+        if program.build_tags:
+            flags.append(f"-tags={program.build_tags}")
         argv = [str(go), "build", *flags, "-o", str(staged), program.package]
         with log.open("wb") as output:
-            code = _run(argv, cwd=program.module, env=env, output=output.fileno(), tick=tick, timeout=BUILD_SECONDS)
+            code = run(argv, cwd=program.module, env=env, output=output.fileno(), tick=tick, timeout=BUILD_SECONDS)
         if code != 0 or not staged.exists():
             lines = log.read_text(encoding="utf-8", errors="replace").splitlines()
             # downloads are announced one by one; what went wrong comes after them
@@ -149,7 +151,7 @@ def linker_flags(program: Program) -> str:
     return " ".join(["-s -w", *(f"-X {package}.{name}={value}" for package in packages for name, value in values.items())])
 
 
-def _run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int, tick: Callable[[], None], timeout: float) -> int:
+def run(argv: Sequence[str], *, cwd: Path, env: Mapping[str, str], output: int, tick: Callable[[], None], timeout: float) -> int:
     """Run a program to its end and return its status; it ends with us, by whatever we are interrupted."""
     child = subprocess.Popen(argv, cwd=cwd, env=env, stdin=subprocess.DEVNULL, stdout=output, stderr=subprocess.STDOUT)
     try:

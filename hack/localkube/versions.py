@@ -1,4 +1,4 @@
-"""Which programs the control plane and the charts need and at which version; the go.mod files under hack/tools alone pin them."""
+"""Which programs the control plane, the charts and kind need and at which version; the go.mod files under hack/tools alone pin them."""
 
 from __future__ import annotations
 
@@ -26,6 +26,7 @@ class Program:
     version_says: str  # part of what it prints when asked for its version
     build_seconds: int  # cold build on 2 cores, measured; only for the progress line
     linker_values: tuple[tuple[str, str], ...] = ()  # Go variables that the linker sets, where the program does not know its version else
+    build_tags: str = ""  # Go build tags, separated by commas
 
     @property
     def of_kubernetes(self) -> bool:
@@ -83,6 +84,39 @@ def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
             (("main.version", version),),
         ),
     )
+
+
+def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """What kind's clusters need beside the control plane's programs, versions read from ``tools/*/go.mod``."""
+    kube, kube_go = _pin(tools / "kubernetes", "k8s.io/kubernetes")
+    dns, dns_go = _pin(tools / "coredns", "github.com/coredns/coredns")
+    kind, kind_go = _pin(tools / "kind", "sigs.k8s.io/kind")
+
+    def of_kubernetes(name: str, seconds: int, *args: str, says: str = f"Kubernetes {kube}") -> Program:
+        return Program(name, kube, tools / "kubernetes", f"k8s.io/kubernetes/cmd/{name}", kube_go, args or ("--version",), says, seconds)
+
+    return (
+        Program("kind", kind, tools / "kind", "sigs.k8s.io/kind", kind_go, ("version",), f"kind {kind}", 4),
+        of_kubernetes("kubelet", 17),
+        of_kubernetes("kubeadm", 17, "version", "-o", "short", says=kube),
+        of_kubernetes("kube-proxy", 15),
+        *_containerd(tools / "containerd"),
+        Program("coredns", dns, tools / "coredns", "github.com/coredns/coredns", dns_go, ("-version",), f"CoreDNS-{dns[1:]}", 114),
+        Program("pause", "v1", tools / "pause", "localkube/tools/pause", (1, 24), ("-v",), "pause v1", 1),
+    )
+
+
+def _containerd(module: Path) -> tuple[Program, ...]:
+    """containerd, the shim that it starts for each pod, and its command line."""
+    path = "github.com/containerd/containerd/v2"
+    version, go = _pin(module, path)
+    values = ((f"{path}/version.Version", version),)
+
+    def program(name: str, seconds: int, flag: str) -> Program:
+        # without btrfs and devmapper it needs no C compiler
+        return Program(name, version, module, f"{path}/cmd/{name}", go, (flag,), version, seconds, values, "no_btrfs,no_devmapper")
+
+    return program("containerd", 40, "--version"), program("containerd-shim-runc-v2", 10, "-v"), program("ctr", 10, "--version")
 
 
 def kubernetes_version(tools: Path = TOOLS) -> str:

@@ -1,0 +1,112 @@
+"""What a kind cluster needs of this machine, looked at first: one sentence for each thing that is missing; and which of the two ways is taken."""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localkube import kind_debian, kind_docker, kind_runtime
+from localkube.kind_dockerd import RUNTIME
+
+PROBE_SECONDS = 15.0
+DISK_GB, MEMORY_GB = 12.0, 6.0
+"""With four nodes and all images 9 GB on disk and 3.5 GB of memory were used."""
+INSTALL = "give --install-docker, which installs Debian's packages and starts dockerd by hand"
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What was seen on the machine."""
+
+    linux: bool
+    root: bool
+    docker: Mapping[str, Any] | None  # what Docker says of itself; None: no answer
+    docker_program: bool
+    debootstrap: bool
+    mirror: str | None  # of Debian, from apt's sources
+    missing_capabilities: frozenset[str]
+    overlay: bool
+    disk_gb: float  # free where Docker keeps its data, or would
+    memory_gb: float
+    stock_image: str | None  # the stock node image when it can be had
+
+
+def look(cache: Path, stock: str | None) -> Facts:
+    """Look at this machine; ``cache`` is the folder that will hold the data, ``stock`` the stock node image to ask for, None: not at all."""
+    info = kind_docker.info()
+    data = Path((info or {}).get("DockerRootDir") or cache)
+    place = next((path for path in (data, *data.parents) if path.exists()), Path("/"))
+    missing = kind_runtime.missing(Path("/proc/self/status").read_text(encoding="ascii"))
+    return Facts(
+        linux=sys.platform == "linux",
+        root=os.geteuid() == 0,
+        docker=info,
+        docker_program=shutil.which("docker") is not None,
+        debootstrap=shutil.which("debootstrap", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is not None,
+        mirror=kind_debian.mirror(kind_debian.machines_sources()),
+        missing_capabilities=missing,
+        overlay="overlay" in Path("/proc/filesystems").read_text(encoding="ascii"),
+        disk_gb=shutil.disk_usage(place).free / 1e9,
+        memory_gb=_memory_gb(Path("/proc/meminfo").read_text(encoding="ascii")),
+        stock_image=stock if stock and info is not None and not missing and to_be_had(stock) else None,
+    )
+
+
+def lacking(facts: Facts) -> list[str]:
+    """One sentence for each thing that is missing for the way that this machine would go; none: all is there."""
+    offline = way(facts) == "offline"
+    hole = ", ".join(sorted(facts.missing_capabilities))
+    own_runtime = facts.docker is not None and facts.docker.get("DefaultRuntime") == RUNTIME
+    checks = (
+        (facts.linux, "kind-offline runs on Linux only: use a Linux machine."),
+        (facts.docker_program, f"There is no program 'docker': {INSTALL}."),
+        (facts.docker is not None or not facts.docker_program, f"Docker does not answer: start it, or {INSTALL}."),
+        (
+            not hole or own_runtime or facts.docker is None,
+            f"This machine lacks {hole}, and the Docker that runs gives privileged containers what it does not have: end it, then {INSTALL}.",
+        ),
+        (facts.overlay or not offline, "The kernel has no overlay file system: load the module 'overlay'."),
+        (facts.root or not offline, "Root's rights are needed to make root file systems with debootstrap: run it as root."),
+        (facts.debootstrap or not offline, f"There is no program 'debootstrap': install it, or {INSTALL}."),
+        (
+            bool(facts.mirror) or not offline,
+            f"apt's sources name no Debian mirror, from which the images of {kind_debian.SUITE} are made: add one to /etc/apt/sources.list.",
+        ),
+        (facts.disk_gb >= DISK_GB, f"Only {facts.disk_gb:.0f} GB of disk are free for Docker, {DISK_GB:.0f} are needed: make room."),
+        (facts.memory_gb >= MEMORY_GB, f"Only {facts.memory_gb:.0f} GB of memory are free, {MEMORY_GB:.0f} are needed for four nodes."),
+    )
+    return [sentence for holds, sentence in checks if not holds]
+
+
+def way(facts: Facts) -> str:
+    """``stock``: kind's own image and network, where a registry gives it and Docker is normal; else ``offline``: images made here."""
+    return "stock" if facts.stock_image and not facts.missing_capabilities else "offline"
+
+
+def stock_image(kind: bytes) -> str | None:
+    """The node image that a kind program takes unless told otherwise, with its digest."""
+    found = re.search(rb"kindest/node:v\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", kind)
+    return found[0].decode() if found else None
+
+
+def to_be_had(image: str) -> bool:
+    """Whether Docker has the image or a registry gives it; asks once and not for long."""
+    if kind_docker.has_image(image):
+        return True
+    try:
+        done = subprocess.run(["docker", "manifest", "inspect", image], capture_output=True, timeout=PROBE_SECONDS, check=False)
+    except (OSError, subprocess.TimeoutExpired):
+        return False
+    return done.returncode == 0
+
+
+def _memory_gb(text: str) -> float:
+    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
+    return int(found[1]) / 1e6 if found else 0.0
