@@ -68,7 +68,7 @@ async def routes(root: Path) -> None:
 async def play(this: Run) -> None:
     """Install, break, measure, print as it goes; what was measured is in ``this`` also when this is interrupted."""
     folder = this.root / "build" / "e2e"
-    kubeconfig = await e2e_kind.write_kubeconfig(folder / "kubeconfig")
+    kubeconfig = this.root / "build" / "kind" / f"{e2e_kind.NAME}.kubeconfig"
     binaries = provide(os.environ, programs=(*pinned_programs(), *chart_programs()), report=to_stderr)
     programs = Programs(kubectl=binaries["kubectl"], helm=binaries["helm"])
     on = Installation(this.root, kubeconfig, programs, folder=folder / "helm", tag=VERSION, report=to_stderr)

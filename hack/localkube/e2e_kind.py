@@ -1,14 +1,11 @@
-"""The kind cluster that end-to-end tests run on, as containers: its nodes, the way to its API server, the way to its pods."""
+"""The kind cluster that end-to-end tests run on, as containers: its nodes, and the way to its pods."""
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import json
 from pathlib import Path
 from typing import Any
-
-import yaml
 
 from localkube.e2e_programs import run
 from localkube.errors import LocalKubeError
@@ -21,7 +18,6 @@ ROLE = "io.x-k8s.kind.role"
 NETWORK = "kind"
 SENDER = f"{NAME}-sender"
 SENDER_PORT = 18080
-API_PORT = "6443/tcp"
 CALL_S = 60.0
 
 
@@ -38,18 +34,6 @@ async def control_plane() -> str:
         msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
         raise LocalKubeError(msg)
     return found[0]
-
-
-async def write_kubeconfig(path: Path) -> Path:
-    """Write a kubeconfig that opens the cluster's API server from this machine; returns ``path``."""
-    container = await control_plane()
-    config = yaml.safe_load(await run("docker", "exec", container, "cat", "/etc/kubernetes/admin.conf", timeout=CALL_S))
-    (ports,) = await _inspect(container)
-    bound = ports["NetworkSettings"]["Ports"][API_PORT][0]
-    host = "127.0.0.1" if bound["HostIp"] in {"", "0.0.0.0"} else bound["HostIp"]  # noqa: S104
-    config["clusters"][0]["cluster"]["server"] = f"https://{host}:{bound['HostPort']}"
-    await asyncio.to_thread(_write_private, path, yaml.safe_dump(config))
-    return path
 
 
 async def start_sender(image: str) -> str:
@@ -76,12 +60,6 @@ async def stop_sender() -> None:
 async def has_image(image: str) -> bool:
     """Whether Docker has this image."""
     return bool((await run("docker", "images", "--quiet", image, timeout=CALL_S)).strip())
-
-
-def _write_private(path: Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch(mode=0o600)
-    path.write_text(text, encoding="utf-8")
 
 
 async def _inspect(container: str) -> list[Obj]:
