@@ -150,6 +150,8 @@ class Operator:
             namespaces=settings.watch_namespaces,
             stop_flag=stop,
             standalone=True,
+            # Left to itself Kopf asks for the name of the user, and a container's has none.
+            identity=settings.identity,  # type: ignore[arg-type]  kopf.Identity is not exported
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
