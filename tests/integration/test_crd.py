@@ -25,6 +25,10 @@ def a_cluster(name: str = "acme", **spec: Any) -> Obj:
     return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": body}
 
 
+def a_client(**images: str) -> Obj:
+    return {"type": "Simulator", "images": images}
+
+
 class Api:
     """kubectl with strict validation, as people have it by default."""
 
@@ -115,6 +119,35 @@ def test_the_longest_name_is_taken(api: Api) -> None:
     assert api.create(a_cluster("a" * 40))["metadata"]["name"] == "a" * 40
 
 
+def test_what_can_be_added_to_pods_is_taken(api: Api) -> None:
+    pod = {
+        "labels": {"team": "messaging"},
+        "annotations": {"prometheus.io/scrape": "false"},
+        "resources": {"requests": {"cpu": 1, "memory": "512Mi"}, "limits": {"memory": "1Gi"}},
+        "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
+        "nodeSelector": {"pool": "messaging"},
+        "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "messaging", "effect": "NoSchedule"}],
+        "affinity": {"nodeAffinity": {}},
+        "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}],
+        "priorityClassName": "high",
+    }
+    client = {**a_client(coreapp="registry:5000/c:1.2", webapp="w@sha256:" + "a" * 64), "imagePullSecrets": [{"name": "registry"}]}
+    database = {"secretRef": {"name": "db"}, "tlsSecretRef": {"name": "db-tls"}}
+    webapp = {"pod": pod, "service": {"type": "LoadBalancer", "annotations": {"lb": "internal"}}}
+    made = api.create(a_cluster(client=client, database=database, coreapp={"pod": pod}, webapp=webapp))
+
+    assert made["spec"]["coreapp"]["pod"] == pod
+    assert made["spec"]["client"]["images"]["coreapp"] == "registry:5000/c:1.2"
+
+
+def test_clusters_are_selected_by_client_and_reason(api: Api, control_plane: ControlPlane) -> None:
+    def names(selector: str) -> list[str]:
+        return control_plane.kubectl("-n", NAMESPACE, "get", "wac", "-o", "name", "--field-selector", selector).split()
+
+    assert names("spec.client.type=Simulator") == ["whatsappcluster.multiconnect.dev/kept"]
+    assert names("status.reason=Serving") == []
+
+
 @pytest.mark.parametrize(("spec", "field"), [({"shard": 2}, "spec.shard"), ({"webapp": {"replica": 2}}, "spec.webapp.replica")])
 def test_an_unknown_field_is_refused(api: Api, spec: Obj, field: str) -> None:
     text = api.refusal(a_cluster(**spec))
@@ -139,6 +172,21 @@ def test_an_unknown_field_is_refused(api: Api, spec: Obj, field: str) -> None:
         ),
         ({"account": {"countryCode": "1", "phoneNumber": "6315550000"}}, "must have `secretRef` (the certificate) or, within 7 days"),
         ({"client": {"type": "Simulator", "simulator": {"storage": {"size": "much"}}}}, "must be a positive amount such as 1Gi"),
+        ({"client": a_client(coreapp="wabiz-sim:latest", webapp="wabiz-sim:1")}, "must each have a tag other than 'latest', or a digest"),
+        ({"client": a_client(coreapp="registry:5000/wabiz-sim", webapp="wabiz-sim:1")}, "must each have a tag other than 'latest'"),
+        ({"client": a_client(coreapp="wabiz-sim:1")}, "spec.client.images.webapp: Required value"),
+        ({"database": {}}, "spec.database.secretRef: Required value"),
+        ({"coreapp": {"pod": {"labels": {"multiconnect.dev/role": "active"}}}}, "the operator routes by them"),
+        ({"webapp": {"pod": {"annotations": {"multiconnect.dev/x": "1"}}}}, "must not contain keys under 'multiconnect.dev/'"),
+        ({"coreapp": {"pod": {"resources": {"requests": {"cpu": "much"}}}}}, "must be an amount such as 500m, 2 or 1Gi"),
+        ({"coreapp": {"pod": {"env": [{"name": "WA_DB_HOSTNAME", "value": "x"}]}}}, "must not set a variable that the operator sets"),
+        ({"coreapp": {"pod": {"env": [{"name": "POD_NAME", "value": "x"}]}}}, "must not set a variable that the operator sets"),
+        (
+            {"coreapp": {"pod": {"env": [{"name": "MY_PASSWORD", "value": "x"}]}}},
+            "its name says that it is a secret",
+        ),
+        ({"coreapp": {"pod": {"env": [{"name": "A"}]}}}, "must have exactly one of `value` and `valueFrom`"),
+        ({"webapp": {"service": {"type": "ExternalName"}}}, 'supported values: "ClusterIP", "NodePort", "LoadBalancer"'),
     ],
 )
 def test_what_else_cannot_be_is_refused_with_a_sentence(api: Api, spec: Obj, sentence: str) -> None:

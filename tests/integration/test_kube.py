@@ -108,21 +108,6 @@ async def test_an_object_from_its_creation_to_its_end(control_plane: ControlPlan
             await kube.patch_merge(SERVICE, namespace, "shard-0", {})
 
 
-async def test_apply_creates_only_what_has_no_uid_and_writes_only_what_differs(control_plane: ControlPlane, namespace: str) -> None:
-    async with the_door(control_plane.admin_kubeconfig) as kube:
-        applied = await kube.apply(a_service(namespace, a="1"))
-        again = await kube.apply(a_service(namespace, a="1"))
-        assert again["metadata"]["resourceVersion"] == applied["metadata"]["resourceVersion"]
-        uid = applied["metadata"]["uid"]
-        known = a_service(namespace, a="2")
-        known["metadata"]["uid"] = uid
-        assert (await kube.apply(known))["metadata"]["labels"] == {"a": "2"}
-        await kube.delete(SERVICE, namespace, "shard-0", uid=uid)
-        with pytest.raises(Conflict):
-            await kube.apply(known)
-        assert await kube.get(SERVICE, namespace, "shard-0") is None
-
-
 async def test_a_json_patch_tests_before_it_writes(control_plane: ControlPlane, namespace: str) -> None:
     async with the_door(control_plane.admin_kubeconfig) as kube:
         created = await kube.create(a_service(namespace, epoch="1-a"))

@@ -66,13 +66,6 @@ def merged(base: Any, patch: Any) -> Any:
     return result
 
 
-def applied(base: Any, wanted: Any) -> Any:
-    """Return server-side apply of what is said: maps grow together, lists and values are replaced."""
-    if isinstance(wanted, Mapping) and isinstance(base, Mapping):
-        return {**base, **{key: applied(base.get(key), value) for key, value in wanted.items()}}
-    return wanted
-
-
 def json_patched(obj: Obj, ops: Sequence[Mapping[str, Any]]) -> Obj:
     """Return a JSON patch applied; TestFailed if a test or a path does not match. A test against null passes for what is absent."""
     result = obj
@@ -200,18 +193,6 @@ class ApiServer:
         """Perform a JSON patch."""
         before = self._needed(kind, name)
         return self._store(actor, "patch", kind, name, before, json_patched(before, ops))
-
-    def apply(self, actor: str, obj: Obj) -> Obj:
-        """Apply server-side by force."""
-        kind = kind_of(obj)
-        name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
-        before = self.get(kind, name)
-        uid = obj["metadata"].get("uid")
-        if uid is not None and (before is None or before["metadata"]["uid"] != uid):
-            raise Conflict(f"{kind.kind} {name[1]} is not {uid}")
-        if before is None:
-            return self.create(actor, obj)
-        return self._store(actor, "apply", kind, name, before, applied(before, obj))
 
     def replace(self, actor: str, obj: Obj) -> Obj:
         """Put by resourceVersion."""

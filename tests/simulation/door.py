@@ -207,9 +207,6 @@ class SimKube:
     async def create(self, obj: Obj) -> Obj:
         return await self._write("create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj))
 
-    async def apply(self, obj: Obj) -> Obj:
-        return await self._write("apply", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.apply(self._actor, obj))
-
     async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
         key = (namespace or "", name)
         return await self._write("patch", kind, name, self._touch(kind, key), lambda: self._server.patch(self._actor, kind, key, ops))

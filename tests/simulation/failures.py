@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from whatsapp_operator.shell.kube import NODE, Obj
+from whatsapp_operator.shell.kube import NODE, STATEFULSET, Obj
 
 from .apiserver import ApiServer, Change
 from .client import Ear
-from .machines import Cluster, is_ready
+from .machines import Cluster, is_ready, revision_of
 from .virtual import Process
 
 UNHEALTHY_AFTER = 3.0
@@ -64,6 +64,14 @@ class Look:
     doubt: str | None
     """Why it had to doubt itself."""
     silent: Mapping[str, float]
+
+
+def is_outdated(server: ApiServer, pod: Obj) -> bool:
+    """Whether a Coreapp's pod has another template than the StatefulSet makes pods of now."""
+    meta = pod["metadata"]
+    owner = next((one["name"] for one in meta.get("ownerReferences") or () if one["kind"] == STATEFULSET.kind), "")
+    workload = server.get(STATEFULSET, (meta["namespace"], owner))
+    return workload is not None and meta["labels"].get("controller-revision-hash") != revision_of(workload)
 
 
 @dataclass
@@ -179,9 +187,16 @@ class FailureLaws:
         return node is not None and not node["spec"].get("taints") and not recent
 
     def judge_end(self, change: Change, *, is_holder: bool) -> None:
-        """Judge the deletion of a pod by an operator: it hung, for twice the time if it still held its shard, and its node lives."""
+        """Judge the deletion of a pod by an operator: it hung, for twice the time if it still held its shard, and its node lives.
+
+        Or it has another template than new ones get: then it is no holder, or is not ready.
+        """
         look, pod = self._look_of(change), change.before or {}
         if look is None or self.lenient():
+            return
+        if is_outdated(self.server, pod):
+            if is_holder and is_ready(pod):
+                self.broken("of roll-outs", f"{change.actor} ends {pod['metadata']['name']}, which still holds its shard")
             return
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         least = UNHEALTHY_AFTER * (2 if is_holder else 1)

@@ -101,7 +101,7 @@ class Laws:
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
         self.failures = FailureLaws(
-            server=self.server, cluster=self.cluster, now=self.now, broken=self._break, lenient=lambda: self.lenient
+            server=self.server, cluster=self.cluster, now=self.now, broken=self.breaks, lenient=lambda: self.lenient
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
@@ -110,7 +110,7 @@ class Laws:
         """Keep a line for the report of a failure."""
         self.log.append(f"{self.now():9.3f} {what}")
 
-    def _break(self, law: int | str, sentence: str) -> None:
+    def breaks(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
         self.broken.append(text)
         self.say("BROKEN " + text)
@@ -161,7 +161,7 @@ class Laws:
             selector = service["spec"].get("selector")
             there = [pod["metadata"]["name"] for pod in pods if selector and matches(selector, pod["metadata"].get("labels"))]
             if len(there) > 1:
-                self._break(1, f"{change.verb} {change.name[1]} by {change.actor}: shard {shard} leads to {there}")
+                self.breaks(1, f"{change.verb} {change.name[1]} by {change.actor}: shard {shard} leads to {there}")
 
     def _check_operator(self, change: Change) -> None:
         if change.kind is EVENT:
@@ -172,7 +172,7 @@ class Laws:
             text = json.dumps({key: value for key, value in change.after.items() if key != "spec"} if change.kind is WAC else change.after)
             for secret in self.secrets:
                 if secret in text:
-                    self._break(13, f"{change.kind.kind} {change.name[1]} holds a secret")
+                    self.breaks(13, f"{change.kind.kind} {change.name[1]} holds a secret")
         if change.before is not None and change.kind is not WAC:
             self._law_14(change, change.before)
 
@@ -183,15 +183,15 @@ class Laws:
             sets = self.server.list(STATEFULSET, self.namespace)
             ours = {one["metadata"]["uid"] for one in sets if wac and _owned(one, wac["metadata"]["uid"])}
             if not owners & ours and any(one["metadata"]["uid"] in owners for one in sets):
-                self._break(14, f"{change.actor} writes pod {change.name[1]}, which belongs to another")
+                self.breaks(14, f"{change.actor} writes pod {change.name[1]}, which belongs to another")
         elif wac is not None and wac["metadata"]["uid"] not in owners:
-            self._break(14, f"{change.actor} {change.verb} {change.kind.kind} {change.name[1]}, which belongs to {owners or 'nobody'}")
+            self.breaks(14, f"{change.actor} {change.verb} {change.kind.kind} {change.name[1]}, which belongs to {owners or 'nobody'}")
         if change.kind is POD and change.verb == "delete":
             uid = before["metadata"]["uid"]
             holders = {(service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2] for _, service in self.routes()}
             self.failures.judge_end(change, is_holder=uid in holders)
         if (change.after is None or change.verb == "delete") and not change.by_version:
-            self._break(14, f"{change.actor} deletes {change.kind.kind} {change.name[1]} without the version that was judged")
+            self.breaks(14, f"{change.actor} deletes {change.kind.kind} {change.name[1]} without the version that was judged")
 
     def _check_pod(self, change: Change) -> None:
         """Law 2: an epoch is on one pod, for ever."""
@@ -206,7 +206,7 @@ class Laws:
             return
         first = self._prepared.setdefault(epoch, meta["uid"])
         if first != meta["uid"]:
-            self._break(2, f"epoch {epoch} is on pod {meta['uid']} and was on {first}")
+            self.breaks(2, f"epoch {epoch} is on pod {meta['uid']} and was on {first}")
 
     def _check_service(self, change: Change) -> None:
         """Law 2: prepared before committed, committed only by the resourceVersion that the epoch's n names, n grows."""
@@ -219,30 +219,30 @@ class Laws:
         new = (change.after["spec"].get("selector") or {}).get(EPOCH)
         if change.before is None:
             if Epoch.parse(new) is not None:
-                self._break(2, f"{change.name[1]} is created with a selector that may match: {new}")
+                self.breaks(2, f"{change.name[1]} is created with a selector that may match: {new}")
             return
         if new == (change.before["spec"].get("selector") or {}).get(EPOCH):
             if change.before["spec"].get("selector") != change.after["spec"].get("selector"):
-                self._break(2, f"the selector of {change.name[1]} is changed otherwise than by a commit")
+                self.breaks(2, f"the selector of {change.name[1]} is changed otherwise than by a commit")
             return
         self._commit(change, shard, meta, new, change.before)
 
     def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
         epoch = Epoch.parse(new)
-        if epoch is None or change.verb == "apply":
-            self._break(2, f"{change.name[1]} is given selector {new} by {change.verb}")
+        if epoch is None or change.verb == "replace":
+            self.breaks(2, f"{change.name[1]} is given selector {new} by {change.verb}")
             return
         if not change.by_version or epoch.n != int(before["metadata"]["resourceVersion"]):
-            self._break(2, f"{change.name[1]} was at {before['metadata']['resourceVersion']} when epoch {new} was committed")
+            self.breaks(2, f"{change.name[1]} was at {before['metadata']['resourceVersion']} when epoch {new} was committed")
         if epoch.n <= self._highest.get(shard, -1):
-            self._break(2, f"epoch {new} of shard {shard} does not grow over {self._highest[shard]}")
+            self.breaks(2, f"epoch {new} of shard {shard} does not grow over {self._highest[shard]}")
         self._highest[shard] = max(epoch.n, self._highest.get(shard, -1))
         holder, _, uid = (meta.get("annotations") or {}).get(HOLDER, "").partition("/")
         if self._prepared.get(str(new)) != uid:
-            self._break(2, f"epoch {new} is committed to {holder}, which was not prepared")
+            self.breaks(2, f"epoch {new} is committed to {holder}, which was not prepared")
         pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == uid), None)
         if pod is not None and pod["metadata"]["labels"].get(EPOCH) != new and self.is_operator(self._labeller.get(uid, "")):
-            self._break(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
+            self.breaks(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
         kind, _, evidence = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")
         self.handovers.append((self.now(), shard, evidence or "First", holder))
         old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
@@ -271,7 +271,7 @@ class Laws:
             return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
         if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
             return
-        self._break(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
+        self.breaks(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
 
     # --- numbers ----------------------------------------------------------------------------------------------------
 
@@ -292,17 +292,17 @@ class Laws:
         if old == new or not self.is_operator(change.actor):
             return
         if not change.by_version:
-            self._break(4, f"replicas {old} -> {new} without the version that was judged")
+            self.breaks(4, f"replicas {old} -> {new} without the version that was judged")
         floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
         if new < min(old, *floors) and not self.lenient:
-            self._break(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
+            self.breaks(4, f"replicas {old} -> {new}: S={self.account.shards} (D, X)={self._wanted()} intents={self._intents()}")
         status = (self.wac() or {}).get("status") or {}
         known = [int(status.get("settledShards") or 0), int((status.get("operation") or {}).get("from") or 0)]
         most = max(
             max(floor, *(one + spares for one in known)) + max(1, spares) for floor, (_, spares) in zip(floors, self._wanted(), strict=True)
         )
         if new > max(old, most) and not self.lenient:
-            self._break(4, f"replicas {old} -> {new}, which is more than pods out of reach can explain: at most {most}")
+            self.breaks(4, f"replicas {old} -> {new}, which is more than pods out of reach can explain: at most {most}")
         if new < old and not self.lenient:
             self._law_7(old, new)
 
@@ -311,13 +311,13 @@ class Laws:
             holder, _, uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
             there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
             if there and int(holder.rpartition("-")[2]) >= new and shard < self.account.shards:
-                self._break(7, f"replicas {old} -> {new} would take {holder}, which holds shard {shard}")
+                self.breaks(7, f"replicas {old} -> {new} would take {holder}, which holds shard {shard}")
         # Every Coreapp that is to stay: one that leaves anyway need not come back first.
         staying = {pod["metadata"]["uid"] for pod in self.pods() if "deletionTimestamp" not in pod["metadata"]}
         machines = [one for one in self.cluster.machines.values() if one.uid in staying and one.coreapp is not None]
         away = [one.name[1] for one in machines if one.coreapp is not None and one.coreapp.restarting]
         if away:
-            self._break(7, f"replicas {old} -> {new} while {away} still restart")
+            self.breaks(7, f"replicas {old} -> {new} while {away} still restart")
 
     def _intents(self) -> list[int]:
         """Return the targets of Set Shards calls that may still take effect."""
@@ -349,9 +349,9 @@ class Laws:
         if operation and operation["id"] != (earlier or {}).get("id"):
             self._noted[operation["id"]] = (self.now(), int(operation["to"]), change.actor)
             if not change.by_version:
-                self._break(5, "an intent is noted without compare-and-swap")
+                self.breaks(5, "an intent is noted without compare-and-swap")
             if int(operation["to"]) != int(spec["shards"]):
-                self._break(5, f"the intent of {operation['to']} shards is noted while {spec['shards']} are wanted")
+                self.breaks(5, f"the intent of {operation['to']} shards is noted while {spec['shards']} are wanted")
 
     # --- the client --------------------------------------------------------------------------------------------------
 
@@ -367,17 +367,17 @@ class Laws:
         self.say(f"{actor:18} POST shards {to}")
         under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
-            self._break(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
+            self.breaks(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
         if self._unknown is not None:
-            self._break(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
+            self.breaks(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
         noted = [at for at, target, _ in self._noted.values() if target == to and self.now() - at <= 2.0]
         if not noted:
-            self._break(5, f"{actor} sends Set Shards({to}), which was not noted within the last 2 s")
+            self.breaks(5, f"{actor} sends Set Shards({to}), which was not noted within the last 2 s")
         _forget(self._ready, self.now() - LOOK)
         if not any(ready >= to and replicas >= to for _, ready, replicas in self._ready) and not self.lenient:
-            self._break(5, f"Set Shards({to}) with {list(self._ready)[-1:]} Coreapps ready")
+            self.breaks(5, f"Set Shards({to}) with {list(self._ready)[-1:]} Coreapps ready")
         if self.account.shards == to:
-            self._break(5, f"Set Shards({to}), which the client has already")
+            self.breaks(5, f"Set Shards({to}), which the client has already")
         self._law_8(body)
         self._calls.append(call)
         return call
@@ -390,15 +390,15 @@ class Laws:
         data = (secret or {}).get("data") or {}
         expires = _text(data.get("expiresAt"))
         if sent in self._refused:
-            self._break(8, "a certificate is sent again that was refused")
+            self.breaks(8, "a certificate is sent again that was refused")
         try:
             base64.b64decode(sent, validate=True)
         except ValueError:
-            self._break(8, "a certificate is sent that is not base64")
+            self.breaks(8, "a certificate is sent that is not base64")
         if _text(data.get("certificate")) == sent:
             at = datetime.fromisoformat(expires) if expires else None
             if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=LOOK):
-                self._break(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
+                self.breaks(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
 
     def ended(self, call: Call, *, definite: bool, refused: str | None = None) -> None:
         """Note what the caller learned of its call: a definite answer, or nothing (also when it was killed)."""

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from random import Random
 from typing import Any
+from zlib import crc32
 
 from whatsapp_operator.shell.kube import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
 
@@ -17,6 +19,13 @@ from .virtual import PROCESS, Process
 
 WORKLOADS = (STATEFULSET, DEPLOYMENT)
 NODES = 4
+NOWHERE = "nowhere.example/"
+"""An image that begins so cannot be pulled."""
+
+
+def revision_of(workload: Obj) -> str:
+    """The name that a controller gives the template as it is: the same for the same template."""
+    return f"rev-{crc32(json.dumps(workload['spec']['template'], sort_keys=True).encode()):08x}"
 
 
 @dataclass(eq=False, slots=True)
@@ -111,7 +120,12 @@ class Cluster:
         (self._control_set if kind is STATEFULSET else self._control_deployment)(workload, pods)
         after = self._pods_of(workload)
         ready = sum(is_ready(pod) for pod in after)
-        status = {"replicas": len(after), "readyReplicas": ready, "updateRevision": "rev-1"}
+        status = {
+            "replicas": len(after),
+            "readyReplicas": ready,
+            "updateRevision": revision_of(workload),
+            "observedGeneration": workload["metadata"]["generation"],
+        }
         self._server.merge("controller", kind, name, {"status": status}, status=True)
 
     def _control_set(self, workload: Obj, pods: list[Obj]) -> None:
@@ -144,12 +158,12 @@ class Cluster:
             "uid": meta["uid"],
             "controller": True,
         }
-        labels = {**template["metadata"]["labels"], "controller-revision-hash": "rev-1"}
+        labels = {**template["metadata"]["labels"], "controller-revision-hash": revision_of(workload)}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
             "metadata": {"name": name, "namespace": meta["namespace"], "labels": labels, "ownerReferences": [owner]},
-            "spec": {"containers": [{"name": template["spec"]["containers"][0]["name"]}]},
+            "spec": {"containers": [{part: template["spec"]["containers"][0][part] for part in ("name", "image")}]},
             "status": {"phase": "Pending"},
         }
         self._server.create("controller", pod)
@@ -233,7 +247,12 @@ class Cluster:
             # Nowhere to go, or bound to a node of which nobody knows yet that it is lost.
             self._later(1.0, 2.0, self._start, name, uid)
             return
-        component = pod["spec"]["containers"][0]["name"]
+        component, image = (pod["spec"]["containers"][0][part] for part in ("name", "image"))
+        if image.startswith(NOWHERE):
+            waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
+            status = {"containerStatuses": [{"name": component, "ready": False, "state": {"waiting": waiting}}]}
+            self._server.merge("kubelet", POD, name, {"status": status}, status=True)
+            return
         number = int(uid.rpartition("-")[2])
         machine = Machine(uid, name, component, f"10.0.{number // 250}.{number % 250}", node)
         if component == "coreapp":

@@ -125,6 +125,11 @@ def edit_the_spec(world: World, rng: Random) -> None:
         world.edit(spares=rng.choice((0, 1, 1, 2)))
 
 
+def change_the_pods(world: World, rng: Random) -> None:
+    """Another pod template, or back to an earlier one: it is rolled out."""
+    world.edit(coreapp={"pod": {"annotations": {"example.com/release": rng.choice(("a", "b"))}}})
+
+
 def pause_or_go_on(world: World, rng: Random) -> None:
     """Flip spec.paused."""
     world.edit(paused=rng.random() < 0.5)
@@ -217,6 +222,7 @@ ACCIDENTS: tuple[tuple[Accident, int], ...] = (
     (stop_an_operator, 2),
     (cut_an_operator_off, 2),
     (edit_the_spec, 5),
+    (change_the_pods, 1),
     (pause_or_go_on, 1),
     (delete_a_service, 1),
     (take_labels_away, 2),

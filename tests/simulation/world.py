@@ -19,7 +19,7 @@ from .apiserver import ApiServer, Change, matches
 from .client import Account, Connection
 from .door import Weather
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
-from .machines import Cluster, Machine, is_ready
+from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
 
@@ -38,6 +38,7 @@ class Outcome:
 
 RESTART_TIMEOUT = timedelta(seconds=20)
 """Of every simulated cluster: that of the real thing, made shorter."""
+REVISION = "controller-revision-hash"
 
 
 class World:
@@ -168,6 +169,9 @@ class World:
         if replicas != shards + spares:
             yield f"R is {replicas}, not {shards} + {spares}"
         pods = self.laws.pods()
+        wanted = revision_of(workload) if workload else None
+        if old := [pod["metadata"]["name"] for pod in pods if pod["metadata"]["labels"].get(REVISION) != wanted]:
+            yield f"{old} have an old template"
         if len(pods) != shards + spares or not all(map(is_ready, pods)):
             yield f"{sum(map(is_ready, pods))} of {len(pods)} pods are ready, {shards + spares} are wanted"
         if hung := [machine.name[1] for machine in self.coreapps() if machine.coreapp is not None and machine.coreapp.is_hung]:

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from localkube import bench_scale, scale_answers, scale_objects
 from localkube.bench_scale import Found, worst_share
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.model import Epoch
 from whatsapp_operator.shell.reading import coreapp_of
 from whatsapp_operator.shell.wire import read_report
@@ -33,7 +33,7 @@ def test_objects_are_what_the_operator_wants() -> None:
     want = scale_objects.desired(stored())
     made = {(obj["kind"], obj["metadata"]["name"]): obj for obj in scale_objects.parts(want)}
     for obj in manifests.upkeep(want, webapp_replicas=want.webapps, resharding=False):
-        assert manifests.covers(made[obj["kind"], obj["metadata"]["name"]], obj)
+        assert upkeep.covers(made[obj["kind"], obj["metadata"]["name"]], obj)
     for secret in manifests.secrets(want):
         assert made["Secret", secret["metadata"]["name"]]["data"]
     assert made["StatefulSet", "s0001-coreapp"]["spec"]["replicas"] == scale_objects.COREAPPS

@@ -148,7 +148,6 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
     async with a_door(field_manager="me") as (server, kube):
         await kube.create(A_POD)
         await kube.replace(A_POD)
-        await kube.apply(A_POD)
         await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
         await kube.patch_merge(SERVICE, "ns", "a", {"metadata": {"resourceVersion": "7"}})
         await kube.patch_status(WAC, "ns", "a", {"status": {}})
@@ -161,7 +160,6 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
         assert server.asked == [
             ("POST", "/api/v1/namespaces/ns/pods?fieldManager=me", "application/json", A_POD),
             ("PUT", f"{pod}?fieldManager=me", "application/json", A_POD),
-            ("PATCH", f"{pod}?force=true&fieldManager=me", "application/apply-patch+yaml", A_POD),
             ("PATCH", f"{pod}?fieldManager=me", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
             ("PATCH", f"{service}?fieldManager=me", "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}}),
             ("PATCH", f"{wac}/status?fieldManager=me", "application/merge-patch+json", {"status": {}}),
@@ -171,7 +169,6 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
         assert kube.writes == {
             ("create", "Pod"): 1,
             ("replace", "Pod"): 1,
-            ("apply", "Pod"): 1,
             ("patch", "Pod"): 1,
             ("patch", "Service"): 1,
             ("patch status", "WhatsAppCluster"): 1,
@@ -352,7 +349,6 @@ async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> Non
         kube = open_door.fenced(lease)
         writes: list[Callable[[Kube], Awaitable[object]]] = [
             lambda kube: kube.create(A_POD),
-            lambda kube: kube.apply(A_POD),
             lambda kube: kube.replace(A_POD),
             lambda kube: kube.patch_json(POD, "ns", "a", []),
             lambda kube: kube.patch_merge(POD, "ns", "a", {}),

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from . import evidence, manifests
+from . import evidence, manifests, rollout
 from .facts import Facts
-from .model import Action, Apply, Delete, Login, Ref, Relabel, Route, State, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .upkeep import mended
 
 
 def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Tell]:
@@ -56,15 +57,21 @@ def replacing(f: Facts) -> Iterator[Delete]:
         since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.want.manual):
-            yield Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
+            yield ended(pod)
+    yield from map(ended, rollout.hopeless(f))
 
 
-def mending(f: Facts) -> Iterator[Apply]:
+def ended(pod: Coreapp) -> Delete:
+    """Return the deletion of just this pod, as it was judged."""
+    return Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
+
+
+def mending(f: Facts) -> Iterator[Replace]:
     """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when paused."""
     for obj in f.changed:
         if not f.want.paused or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
-            yield Apply(obj=obj, uid=live["metadata"]["uid"])
+            yield Replace(obj=mended(live, obj))
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:

@@ -10,6 +10,10 @@ from zlib import crc32
 
 from . import evidence, manifests, windows
 from .model import Answer, Coreapp, Desired, Epoch, Evidence, Login, Obj, Observed, Operation, Ref, Route
+from .upkeep import covers
+
+SURGE = 1
+"""Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
 
 @dataclass(frozen=True)
@@ -49,7 +53,36 @@ class Facts:
 
     @property
     def _planned_pods(self) -> int:
-        return max(self.floor, self.want.shards) + self.want.spares
+        lasting = max(self.floor, self.want.shards) + self.want.spares
+        if self.is_template_settling:
+            # Whether pods are outdated is not known now; what a roll-out added stays until it is.
+            return lasting + min(SURGE, max(0, self.replicas - lasting))
+        return lasting + (SURGE if self.outdated else 0)
+
+    # --- roll-out ---------------------------------------------------------------------------------------------------
+
+    @property
+    def is_template_settling(self) -> bool:
+        """Whether the StatefulSet's template is about to change, or its controller has not looked at the newest one."""
+        workload, ref = self.see.statefulset, manifests.coreapp_statefulset(self.want.key.name)
+        return workload is not None and (
+            workload.revision is None or any(Ref(obj["kind"], obj["metadata"]["name"]) == ref for obj in self.changed)
+        )
+
+    @cached_property
+    def outdated(self) -> tuple[Coreapp, ...]:
+        """Pods of another template than new ones get, lowest ordinal first; those out of reach, which nobody can end, left out."""
+        workload = self.see.statefulset
+        if workload is None or self.is_template_settling:
+            return ()
+        away = {pod.uid for pod in self.out_of_reach}
+        return tuple(pod for pod in self.see.coreapps if pod.revision not in {None, workload.revision} and pod.uid not in away)
+
+    @cached_property
+    def updated_by_uid(self) -> dict[str, Coreapp]:
+        """Pods of the template that new ones get, by uid; none while that is not known."""
+        revision = self.see.statefulset.revision if self.see.statefulset else None
+        return {pod.uid: pod for pod in self.see.coreapps if revision is not None and pod.revision == revision}
 
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
@@ -395,7 +428,7 @@ class Facts:
     def changed(self) -> tuple[Obj, ...]:
         """Objects that are there but not as they should be."""
         live = ((obj, self.see.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
-        return tuple(obj for obj, seen in live if seen is not None and not manifests.covers(seen, obj))
+        return tuple(obj for obj, seen in live if seen is not None and not covers(seen, obj))
 
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet."""

@@ -21,6 +21,8 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
             # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
             low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.needed_pods)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
+        if evidence is Evidence.ROLLED_OUT:
+            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid in f.updated_by_uid]
         if choices:
             taken.add(choices[0].uid)
             yield Handover(

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
+from . import pods
 from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
+from .upkeep import marked
 
 API_VERSION: Final = "multiconnect.dev/v1alpha1"
 CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
@@ -46,6 +46,7 @@ WEBAPP_PORT: Final = 8443
 SIMULATOR_PORT: Final = 8080
 STATE_FOLDER: Final = "/var/lib/wabiz"
 TLS_FOLDER: Final = "/etc/wabiz/tls"
+DATABASE_TLS_FOLDER: Final = "/etc/wabiz/db-tls"
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
@@ -141,71 +142,6 @@ def is_owned(obj: Obj, uid: str) -> bool:
     return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
 
 
-def _pod(want: Desired, component: str, extra: Mapping[str, str], container: dict[str, Any], volumes: Sequence[Obj]) -> dict[str, Any]:
-    labels = _component(want.key.name, component)
-    return {
-        "metadata": {
-            "labels": {
-                "app.kubernetes.io/name": "whatsapp-business-api",
-                "app.kubernetes.io/instance": want.key.name,
-                "app.kubernetes.io/managed-by": "whatsapp-operator",
-                **labels,
-                **extra,
-            }
-        },
-        "spec": {
-            "automountServiceAccountToken": False,
-            "enableServiceLinks": False,
-            "terminationGracePeriodSeconds": 10,
-            "securityContext": {
-                "runAsNonRoot": True,
-                "runAsUser": 65532,
-                "runAsGroup": 65532,
-                "fsGroup": 65532,
-                "seccompProfile": {"type": "RuntimeDefault"},
-            },
-            "affinity": {
-                "podAntiAffinity": {
-                    "preferredDuringSchedulingIgnoredDuringExecution": [
-                        {
-                            "weight": 100,
-                            "podAffinityTerm": {"topologyKey": "kubernetes.io/hostname", "labelSelector": {"matchLabels": labels}},
-                        }
-                    ]
-                }
-            },
-            "containers": [
-                {
-                    "name": component,
-                    "image": want.image,
-                    "command": ["python", "-m", "wabiz_sim", component if component != "simulator" else "upstream"],
-                    "securityContext": {
-                        "allowPrivilegeEscalation": False,
-                        "readOnlyRootFilesystem": True,
-                        "capabilities": {"drop": ["ALL"]},
-                    },
-                    **container,
-                }
-            ],
-            "volumes": list(volumes),
-        },
-    }
-
-
-def _field(path: str) -> dict[str, Any]:
-    return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
-
-
-def _pod_env(want: Desired) -> list[dict[str, Any]]:
-    return [
-        {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
-        {"name": "POD_UID", "valueFrom": _field("metadata.uid")},
-        {"name": "POD_IP", "valueFrom": _field("status.podIP")},
-        {"name": "NODE_NAME", "valueFrom": _field("spec.nodeName")},
-        {"name": "WABIZ_CLUSTER", "value": want.key.name},
-    ]
-
-
 def _upstream_env(want: Desired) -> dict[str, Any]:
     return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(want.key.name)}:{SIMULATOR_PORT}"}
 
@@ -264,9 +200,13 @@ def simulator(want: Desired) -> Iterator[dict[str, Any]]:
         # Coreapps come up together with it and hold their connection through a readiness flap.
         publishNotReadyAddresses=True,
     )
+    yield _simulator_set(want, name)
+
+
+def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
     account = want.account
     env = [
-        *_pod_env(want),
+        *pods.own_env(want),
         {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER},
         {"name": "WABIZ_RESTART_SECONDS", "value": str(want.restart_seconds)},
     ]
@@ -274,95 +214,120 @@ def simulator(want: Desired) -> Iterator[dict[str, Any]]:
         env += [{"name": "WABIZ_CC", "value": account.country_code}, {"name": "WABIZ_PHONE", "value": account.phone_number}]
         if account.registered_at is not None:
             env.append({"name": "WABIZ_REGISTERED_AT", "value": timestamp(account.registered_at)})
-    volume = {"emptyDir": {}} if want.storage is None else {"persistentVolumeClaim": {"claimName": name}}
-    yield _object(
-        want,
-        "apps/v1",
-        "StatefulSet",
-        name,
-        "simulator",
-        spec={
-            "serviceName": name,
-            "replicas": 1,
-            "selector": {"matchLabels": _component(want.key.name, "simulator")},
-            "template": _pod(
-                want,
-                "simulator",
-                {},
-                {
-                    "env": env,
-                    "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
-                    "readinessProbe": {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}, "periodSeconds": 2},
-                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                    "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
-                },
-                [{"name": "state", **volume}],
-            ),
-        },
+    volumes: list[Obj] = [
+        {"name": "state", **({"emptyDir": {}} if want.storage is None else {"persistentVolumeClaim": {"claimName": name}})}
+    ]
+    mounts: list[Obj] = [{"name": "state", "mountPath": STATE_FOLDER}]
+    if want.database is not None:
+        env += pods.database_env(want.database.secret_name)
+        if want.database.tls_secret_name is not None:
+            env.append({"name": "WABIZ_DB_TLS_DIR", "value": DATABASE_TLS_FOLDER})
+            # Readable by the group alone: PostgreSQL's library refuses a client key that others may read.
+            volumes.append({"name": "database-tls", "secret": {"secretName": want.database.tls_secret_name, "defaultMode": 0o440}})
+            mounts.append({"name": "database-tls", "mountPath": DATABASE_TLS_FOLDER, "readOnly": True})
+    # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.
+    is_lasting = want.storage is not None or want.database is not None
+    labels = _component(want.key.name, "simulator")
+    container = {
+        "name": "simulator",
+        "image": want.image,
+        "command": ["python", "-m", "wabiz_sim", "upstream"],
+        "env": env,
+        "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}, "periodSeconds": 2},
+        "volumeMounts": mounts,
+    }
+    return marked(
+        _object(
+            want,
+            "apps/v1",
+            "StatefulSet",
+            name,
+            "simulator",
+            spec={
+                "serviceName": name,
+                "replicas": 1,
+                "updateStrategy": {"type": "RollingUpdate" if is_lasting else "OnDelete"},
+                "selector": {"matchLabels": labels},
+                "template": pods.template(want, labels, container, volumes),
+            },
+        )
     )
 
 
 def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
     """Return the Coreapps' StatefulSet; without ``replicas`` for upkeep, which must not touch the number (DESIGN law 4)."""
-    name = coreapp_name(want.key.name)
+    name, labels = coreapp_name(want.key.name), _component(want.key.name, "coreapp")
+    container = {
+        "name": "coreapp",
+        "image": want.images.coreapp if want.images else want.image,
+        "command": ["python", "-m", "wabiz_sim", "coreapp"],
+        "env": [*pods.own_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
+        "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
+        "readinessProbe": {"tcpSocket": {"port": HEALTHCHECK_PORT}, "periodSeconds": 1, "failureThreshold": 2},
+        "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
+    }
     spec: dict[str, Any] = {
         "serviceName": name,
         "podManagementPolicy": "Parallel",
         "updateStrategy": {"type": "OnDelete"},
         # Neither role nor shard nor epoch: a re-created pod comes back as a standby.
-        "selector": {"matchLabels": _component(want.key.name, "coreapp")},
-        "template": _pod(
+        "selector": {"matchLabels": labels},
+        "template": pods.template(
             want,
-            "coreapp",
-            {ROLE_LABEL: "standby"},
-            {
-                "env": [*_pod_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
-                "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
-                "readinessProbe": {"tcpSocket": {"port": HEALTHCHECK_PORT}, "periodSeconds": 1, "failureThreshold": 2},
-                "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
-            },
+            labels,
+            container,
             [{"name": "state", "emptyDir": {}}],
+            extra_labels={ROLE_LABEL: "standby"},
+            settings=want.coreapp_pod,
         ),
     }
     if replicas is not None:
         spec["replicas"] = replicas
-    return _object(want, "apps/v1", "StatefulSet", name, "coreapp", spec=spec)
+    return marked(_object(want, "apps/v1", "StatefulSet", name, "coreapp", spec=spec))
 
 
 def webapps(want: Desired, *, replicas: int) -> dict[str, Any]:
     """Return the Webapps' Deployment."""
-    name = webapp_name(want.key.name)
-    return _object(
-        want,
-        "apps/v1",
-        "Deployment",
-        name,
-        "webapp",
-        spec={
-            "replicas": replicas,
-            "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-            "selector": {"matchLabels": _component(want.key.name, "webapp")},
-            "template": _pod(
-                want,
-                "webapp",
-                {},
-                {
-                    "env": [
-                        *_pod_env(want),
-                        _upstream_env(want),
-                        {"name": "WABIZ_TLS_DIR", "value": TLS_FOLDER},
-                        {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(want.key.name, 0).removesuffix("0") + "{shard}"},
-                    ],
-                    "ports": [{"name": "https", "containerPort": WEBAPP_PORT, "protocol": "TCP"}],
-                    "readinessProbe": {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}, "periodSeconds": 2},
-                    "resources": {"requests": {"cpu": "50m", "memory": "64Mi"}},
-                    "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
-                },
-                [{"name": "tls", "secret": {"secretName": tls_secret_name(want)}}],
-            ),
-        },
+    name, labels = webapp_name(want.key.name), _component(want.key.name, "webapp")
+    container = {
+        "name": "webapp",
+        "image": want.images.webapp if want.images else want.image,
+        "command": ["python", "-m", "wabiz_sim", "webapp"],
+        "env": [
+            *pods.own_env(want),
+            _upstream_env(want),
+            {"name": "WABIZ_TLS_DIR", "value": TLS_FOLDER},
+            {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(want.key.name, 0).removesuffix("0") + "{shard}"},
+        ],
+        "ports": [{"name": "https", "containerPort": WEBAPP_PORT, "protocol": "TCP"}],
+        "readinessProbe": {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}, "periodSeconds": 2},
+        "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
+    }
+    volumes = [{"name": "tls", "secret": {"secretName": tls_secret_name(want)}}]
+    return marked(
+        _object(
+            want,
+            "apps/v1",
+            "Deployment",
+            name,
+            "webapp",
+            spec={
+                "replicas": replicas,
+                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+                "selector": {"matchLabels": labels},
+                "template": pods.template(want, labels, container, volumes, settings=want.webapp_pod),
+            },
+        )
     )
+
+
+def webapp_service(want: Desired) -> dict[str, Any]:
+    """Return the Service by which the Webapps are reached (API.md, ``webapp.service``)."""
+    name = webapp_name(want.key.name)
+    selector = _component(want.key.name, "webapp")
+    service = _service(want, name, "webapp", {"https": (443, WEBAPP_PORT)}, type=want.webapp_service.type, selector=selector)
+    return marked(service, want.webapp_service.annotations)
 
 
 def disruption_budget(want: Desired, *, resharding: bool) -> dict[str, Any]:
@@ -428,7 +393,7 @@ def upkeep(want: Desired, *, webapp_replicas: int, resharding: bool) -> tuple[di
             publishNotReadyAddresses=True,
             selector=_component(name, "coreapp"),
         ),
-        _service(want, webapp_name(name), "webapp", {"https": (443, WEBAPP_PORT)}, type="ClusterIP", selector=_component(name, "webapp")),
+        webapp_service(want),
         disruption_budget(want, resharding=resharding),
         coreapps(want, replicas=None),
         webapps(want, replicas=webapp_replicas),
@@ -448,45 +413,6 @@ def shard_service(want: Desired, shard: int) -> dict[str, Any]:
     )
     service["metadata"]["labels"][SHARD_LABEL] = str(shard)
     return service
-
-
-def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
-    """Return whether ``live`` has everything that ``wanted`` says; what the API server added does not count.
-
-    Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
-    """
-    if live == wanted:
-        return True
-    if isinstance(wanted, Mapping):
-        return isinstance(live, Mapping) and all(
-            covers(live.get(key), value, amounts=amounts or key in {"requests", "limits"}) for key, value in wanted.items()
-        )
-    if isinstance(wanted, (list, tuple)):
-        return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
-    if amounts and _amount(live) is not None:
-        return _amount(live) == _amount(wanted)
-    # The API server leaves out what is empty or false.
-    return bool(live == wanted) or (live is None and wanted is False)
-
-
-_AMOUNT = re.compile(r"([+-]?[0-9.]+)(?:([numkMGTPE]?)|([KMGTPE])i|[eE]([+-]?[0-9]+))")
-
-
-def _amount(text: Any) -> Decimal | None:
-    """Return the value of a Kubernetes quantity, or None if it is none."""
-    match = _AMOUNT.fullmatch(str(text))
-    if match is None:
-        return None
-    number, decimal, binary, exponent = match.groups()
-    try:
-        value = Decimal(number)
-    except InvalidOperation:
-        return None
-    if binary:
-        return value * Decimal(1024) ** ("KMGTPE".index(binary) + 1)
-    if exponent:
-        return value.scaleb(int(exponent))
-    return value * Decimal(10) ** {"n": -9, "u": -6, "m": -3, "": 0, "k": 3, "M": 6, "G": 9, "T": 12, "P": 15, "E": 18}[decimal or ""]
 
 
 # --- reading shard Services, and the patches of a handover --------------------------------------------------------------

@@ -75,6 +75,48 @@ class Tls:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Images:
+    """The client's container images."""
+
+    coreapp: str
+    webapp: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Database:
+    """The client's database, by the Secrets that lead to it."""
+
+    secret_name: str
+    tls_secret_name: str | None = None
+    """None: connections are not encrypted."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PodSettings:
+    """What a user adds to the pods of one kind, as a pod spells it (``spec.coreapp.pod``, ``spec.webapp.pod``)."""
+
+    labels: Mapping[str, str] = field(default_factory=dict)
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    resources: Obj = field(default_factory=dict)
+    env: tuple[Obj, ...] = ()
+    node_selector: Mapping[str, str] = field(default_factory=dict)
+    tolerations: tuple[Obj, ...] = ()
+    affinity: Obj | None = None
+    """None: pods of one kind prefer different nodes."""
+    spread: tuple[Obj, ...] | None = None
+    """None: pods of one kind are spread over zones and nodes where possible."""
+    priority_class: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WebappService:
+    """How the Webapps are reached."""
+
+    type: str = "ClusterIP"
+    annotations: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Switchover:
     """One entry of the annotation ``multiconnect.dev/switchover``: move this shard, to this pod if one is named."""
 
@@ -134,7 +176,15 @@ class Desired:
     restart_seconds: int = 45
     storage: str | None = None
     account: Account | None = None
+    database: Database | None = None
+    """None: the stand-in keeps its state itself."""
+    images: Images | None = None
+    """None: those of this operator's release."""
+    pull_secrets: tuple[str, ...] = ()
+    coreapp_pod: PodSettings = PodSettings()
     webapps: int = 2
+    webapp_pod: PodSettings = PodSettings()
+    webapp_service: WebappService = WebappService()
     admin_secret: str | None = None
     """The user's Secret of the administrator; None: one is generated."""
     tls: Tls = Tls()
@@ -153,6 +203,7 @@ class Desired:
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
     image: str = "whatsapp-operator/wabiz-sim:dev"
+    """The stand-in of this operator's release."""
     tuning: Tuning = Tuning()
 
 
@@ -174,6 +225,7 @@ class Evidence(StrEnum):
     REQUESTED = "Requested"
     PACKED_LOW = "PackedLow"
     RESTART_OVERDUE = "RestartOverdue"
+    ROLLED_OUT = "RolledOut"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -395,6 +447,7 @@ class Workload:
     replicas: int
     ready: int = 0
     revision: str | None = None
+    """Of the template that new pods get; None while its controller has not looked at the newest one."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -426,6 +479,8 @@ class Observed:
     """Objects under our names that somebody else owns."""
     refused: str | None = None
     """What the API server said when it refused one of our objects."""
+    image_problem: str | None = None
+    """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     statefulset: Workload | None = None
     webapp: Workload | None = None
     coreapps: tuple[Coreapp, ...] = ()
@@ -488,11 +543,10 @@ class GenerateSecret:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Apply:
-    """Bring this object, which exists under ``uid``, to the wanted content."""
+class Replace:
+    """Put this object in the place of the one that was judged, by its resourceVersion."""
 
     obj: Obj
-    uid: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -607,7 +661,21 @@ class Say:
 
 
 Action = (
-    Create | GenerateSecret | Apply | Delete | Scale | Anchor | Handover | Touch | Strip | Relabel | Tell | Ask | SetShards | Annotate | Say
+    Create
+    | GenerateSecret
+    | Replace
+    | Delete
+    | Scale
+    | Anchor
+    | Handover
+    | Touch
+    | Strip
+    | Relabel
+    | Tell
+    | Ask
+    | SetShards
+    | Annotate
+    | Say
 )
 
 

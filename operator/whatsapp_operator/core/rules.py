@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import duties, evidence, handovers, manifests, objections, operation, windows
+from . import duties, evidence, handovers, manifests, objections, operation, rollout, windows
 from .facts import Facts
 from .model import (
     Action,
@@ -146,7 +146,7 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
 
 
 def _holds_back(f: Facts) -> bool:
-    return f.want.paused and (f.resize_is_wanted or bool(f.changed) or f.replicas != f.wanted_pods)
+    return f.want.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.wanted_pods)
 
 
 ROWS: tuple[Row, ...] = (
@@ -316,6 +316,14 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        name="RollingOut",
+        state=State.WORKING,
+        # A step goes before a change of shards; waiting for one holds no such change up.
+        when=lambda f: bool(f.outdated) and f.operation is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
+        then=rollout.steps,
+        why=lambda f: rollout.why(f, _awaited(f)),
+    ),
+    Row(
         name="DriftFound",
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.want.repairs_drift,
@@ -385,6 +393,19 @@ ROWS: tuple[Row, ...] = (
         when=lambda f: len(f.ready) < f.replicas,
         why=lambda f: f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}.",
     ),
+    # What follows is said whichever row wins, and stands in the way of none.
+    Row(
+        name="ChangeRefused",
+        state=State.STUCK,
+        when=lambda f: f.see.refused is not None and bool(f.changed),
+        why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
+    ),
+    Row(
+        name="ImageUnavailable",
+        state=State.STUCK,
+        when=lambda f: f.see.image_problem is not None,
+        why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
+    ),
     Row(
         name="Settled",
         state=State.READY,
@@ -441,7 +462,8 @@ def plan(want: Desired, see: Observed) -> Plan:
         banned=f.see.banned,
         next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        is_speakable=f.has_asked,
+        # Not "nothing to do" of a template that its controller has not looked at yet.
+        is_speakable=f.has_asked and not (winner.state is State.READY and f.is_template_settling),
         holds=frozenset(_held(f)),
         wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
     )
@@ -454,7 +476,12 @@ def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
 
 def _due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until the age of a fact, or a silence, decides something."""
-    spans = {"NotReady": f.want.unhealthy_after, "OutOfReach": evidence.OUT_OF_REACH, "CutOff": f.want.tuning.connection}
+    spans = {
+        "NotReady": f.want.unhealthy_after,
+        "OutOfReach": evidence.OUT_OF_REACH,
+        "CutOff": f.want.tuning.connection,
+        "Outdated": rollout.ROUTES_SETTLE,
+    }
     for fact in _held(f):
         span = spans.get(fact.partition("/")[0])
         left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
@@ -475,5 +502,6 @@ def _held(f: Facts) -> Iterator[str]:
         yield "CutOff"
     yield from (evidence.unready_fact(pod) for pod in f.see.coreapps if evidence.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
+    yield from (rollout.fact(f, pod) for pod in f.outdated)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"

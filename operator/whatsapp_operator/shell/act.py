@@ -23,7 +23,6 @@ from whatsapp_operator.core.model import (
     Action,
     Anchor,
     Annotate,
-    Apply,
     Ask,
     Create,
     Delete,
@@ -32,6 +31,7 @@ from whatsapp_operator.core.model import (
     HandoverTimes,
     Key,
     Relabel,
+    Replace,
     Say,
     Scale,
     SetShards,
@@ -104,16 +104,16 @@ class Hands:
             memory.slow = None
         except KubeError as error:
             outcome.failed.append(str(error))
-            if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret):
+            if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret | Replace):
                 memory.refused = str(error)
         else:
             outcome.wrote |= done
-            if isinstance(action, Create | GenerateSecret):
+            if isinstance(action, Create | GenerateSecret | Replace):
                 memory.refused = None
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""
-        if isinstance(action, Create | GenerateSecret | Apply | Delete):
+        if isinstance(action, Create | GenerateSecret | Replace | Delete):
             # What was read of slow objects is no longer so.
             memory.slow = None
         match action:
@@ -126,10 +126,10 @@ class Hands:
             case Say():
                 await self.say(look, action)
                 return False
-            case Create() | GenerateSecret() | Apply() | Delete() | Scale():
+            case Create() | GenerateSecret() | Replace() | Delete() | Scale():
                 # Sent, it may still land when it is long given up.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
-                await self._write_object(look, action)
+                return await self._write_object(look, action)
             case Anchor(ref=ref, shards=shards):
                 await self._kube.patch_merge(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
                 memory.anchored_for = shards
@@ -137,22 +137,25 @@ class Hands:
                 await self._write_marks(look, action)
         return True
 
-    async def _write_object(self, look: Look, action: Create | GenerateSecret | Apply | Delete | Scale) -> None:
-        """Write a whole object, or the number of Coreapps."""
+    async def _write_object(self, look: Look, action: Create | GenerateSecret | Replace | Delete | Scale) -> bool:
+        """Write a whole object, or the number of Coreapps; return whether that changed something."""
         namespace = look.want.key.namespace
         match action:
             case Create(obj=obj):
                 await self._kube.create(dict(obj))
             case GenerateSecret():
                 await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.now()))
-            case Apply(obj=obj, uid=uid):
-                await self._kube.apply({**obj, "metadata": {**obj["metadata"], "uid": uid}})
+            case Replace(obj=obj):
+                # What the API server drops, such as a misspelt field, would else be written again and again.
+                stored = await self._kube.replace(dict(obj))
+                return bool(stored["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"])
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in door.KINDS if kind.kind == ref.kind)
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
                 await self._kube.patch_merge(door.STATEFULSET, namespace, ref.name, body)
+        return True
 
     async def _write_marks(self, look: Look, action: Action) -> None:
         """Write labels of a pod, or annotations."""

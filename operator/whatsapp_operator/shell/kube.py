@@ -173,10 +173,6 @@ class Kube(Protocol):
         """Create the object and return it as stored; AlreadyExists."""
         ...
 
-    async def apply(self, obj: Obj) -> Obj:
-        """Apply server-side, by force, and return the result; creates what is missing, unless `metadata.uid` is given (then Conflict)."""
-        ...
-
     async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """Perform a JSON patch and return the result; TestFailed, NotFound."""
         ...
@@ -399,10 +395,6 @@ class LightKube:
         async with self._write(call):
             return _lean(dict(await self._api.replace(_resource(call.kind)(obj))))
 
-    async def apply(self, obj: Obj) -> Obj:
-        """See Kube."""
-        return await self._patch(_Call.of("apply", obj), PatchType.APPLY, obj)
-
     async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """See Kube."""
         return await self._patch(_Call("patch", kind, namespace, name), PatchType.JSON, ops)
@@ -419,7 +411,7 @@ class LightKube:
         within = _within(call.kind, call.namespace)
         resource = _resource(call.kind).Status if status else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
-            return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, force=how is PatchType.APPLY, **within)))
+            return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
     async def delete(
         self,

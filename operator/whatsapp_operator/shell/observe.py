@@ -24,17 +24,29 @@ from whatsapp_operator.core.model import (
     Tuning,
     Workload,
 )
+from whatsapp_operator.core.pods import DATABASE_KEYS
 
 from . import kube as door
 from .clock import Clock
 from .kube import Kube
 from .probe import Coreapps
-from .reading import account_secret_of, component_of, coreapp_of, decoded, desired_of, is_ready, operation_of, targets_of
+from .reading import (
+    account_secret_of,
+    component_of,
+    coreapp_of,
+    decoded,
+    desired_of,
+    image_problem_of,
+    is_ready,
+    operation_of,
+    targets_of,
+)
 from .wabiz import Access, Clients, Credentials
 
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
 SLOW_FOR_TAKEN = 0.5
+DATABASE_FIELD = "spec.database.secretRef"
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
 
 
@@ -156,6 +168,7 @@ class Observer:
             objects=objects,
             taken=slow.taken,
             refused=memory.refused,
+            image_problem=image_problem_of(pods),
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
@@ -221,6 +234,8 @@ class Observer:
         names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
         if want.account is not None and want.account.secret_name is not None:
             names.append(want.account.secret_name)
+        if want.database is not None:
+            names += filter(None, (want.database.secret_name, want.database.tls_secret_name))
         if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
@@ -271,9 +286,12 @@ def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
 
 def _missing(want: Desired, slow: Slow) -> str | None:
     """Return what a Secret that the user brings, the account's apart, lacks."""
+    database, database_tls = (want.database.secret_name, want.database.tls_secret_name) if want.database else (None, None)
     needs = (
         (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
         (want.tls.secret_name, ("tls.crt", "tls.key"), "spec.webapp.tls.secretRef"),
+        (database, tuple(key for key, is_needed in DATABASE_KEYS.items() if is_needed), DATABASE_FIELD),
+        (database_tls, ("ca.crt",), "spec.database.tlsSecretRef"),
     )
     for name, keys, field_name in needs:
         if name is None:
@@ -284,6 +302,8 @@ def _missing(want: Desired, slow: Slow) -> str | None:
         lacking = [key for key in keys if not decoded(secret, key)]
         if lacking:
             return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
+        if field_name == DATABASE_FIELD and (engine := decoded(secret, "WA_DB_ENGINE")) != "PGSQL":
+            return f"Key WA_DB_ENGINE of Secret {name} says {engine}, and the stand-in works with PGSQL only"
     return None
 
 
@@ -305,7 +325,8 @@ def _workload(obj: Obj | None) -> Workload | None:
         resource_version=obj["metadata"]["resourceVersion"],
         replicas=int(obj["spec"].get("replicas", 1)),
         ready=int(status.get("readyReplicas", 0)),
-        revision=status.get("updateRevision"),
+        # Before the controller has looked, it speaks of the template before.
+        revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
     )
 
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
+from typing import Any
 
 import msgspec
 
@@ -16,20 +17,27 @@ from whatsapp_operator.core.model import (
     AccountSecret,
     Answer,
     Coreapp,
+    Database,
     Desired,
+    Images,
     Key,
     Obj,
     Operation,
+    PodSettings,
     Probe,
     Report,
     Route,
     Switchover,
     Tls,
     Tuning,
+    WebappService,
 )
 from whatsapp_operator.core.windows import Window
 
 from .tether import Target
+
+WORDS_KEPT = 300
+"""So many letters of what a kubelet says are passed on."""
 
 # --- the spec ---------------------------------------------------------------------------------------------------------
 
@@ -58,10 +66,57 @@ class _Simulator(_Struct, frozen=True, kw_only=True):
     storage: _Storage | None = None
 
 
+class _Images(_Struct, frozen=True, kw_only=True):
+    coreapp: str
+    webapp: str
+
+
 class _Client(_Struct, frozen=True, kw_only=True):
     type: str
+    images: _Images | None = None
+    image_pull_secrets: tuple[_SecretRef, ...] = ()
     admin_secret_ref: _SecretRef | None = None
     simulator: _Simulator = _Simulator()
+
+
+class _Database(_Struct, frozen=True, kw_only=True):
+    secret_ref: _SecretRef
+    tls_secret_ref: _SecretRef | None = None
+
+
+class _Pod(_Struct, frozen=True, kw_only=True):
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    resources: dict[str, dict[str, Any]] = {}
+    env: tuple[dict[str, Any], ...] = ()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] | None = None
+    topology_spread_constraints: tuple[dict[str, Any], ...] | None = None
+    priority_class_name: str | None = None
+
+    def settings(self) -> PodSettings:
+        """Return them as our noun."""
+        return PodSettings(
+            labels=self.labels,
+            annotations=self.annotations,
+            resources=self.resources,
+            env=self.env,
+            node_selector=self.node_selector,
+            tolerations=self.tolerations,
+            affinity=self.affinity,
+            spread=self.topology_spread_constraints,
+            priority_class=self.priority_class_name,
+        )
+
+
+class _Coreapp(_Struct, frozen=True, kw_only=True):
+    pod: _Pod = _Pod()
+
+
+class _Service(_Struct, frozen=True, kw_only=True):
+    type: str = "ClusterIP"
+    annotations: dict[str, str] = {}
 
 
 class _Tls(_Struct, frozen=True, kw_only=True):
@@ -73,6 +128,8 @@ class _Tls(_Struct, frozen=True, kw_only=True):
 class _Webapp(_Struct, frozen=True, kw_only=True):
     replicas: int = 2
     tls: _Tls = _Tls()
+    pod: _Pod = _Pod()
+    service: _Service = _Service()
 
 
 class _Window(_Struct, frozen=True, kw_only=True):
@@ -106,6 +163,8 @@ class _Spec(_Struct, frozen=True, kw_only=True):
     spares: int = 1
     paused: bool = False
     account: _Account | None = None
+    database: _Database | None = None
+    coreapp: _Coreapp = _Coreapp()
     webapp: _Webapp = _Webapp()
     failover: _Failover = _Failover()
     reshard: _Reshard = _Reshard()
@@ -146,7 +205,18 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         )
         if account
         else None,
+        database=Database(
+            secret_name=spec.database.secret_ref.name,
+            tls_secret_name=spec.database.tls_secret_ref.name if spec.database.tls_secret_ref else None,
+        )
+        if spec.database
+        else None,
+        images=Images(coreapp=spec.client.images.coreapp, webapp=spec.client.images.webapp) if spec.client.images else None,
+        pull_secrets=tuple(one.name for one in spec.client.image_pull_secrets),
+        coreapp_pod=spec.coreapp.pod.settings(),
         webapps=spec.webapp.replicas,
+        webapp_pod=spec.webapp.pod.settings(),
+        webapp_service=WebappService(type=spec.webapp.service.type, annotations=spec.webapp.service.annotations),
         admin_secret=spec.client.admin_secret_ref.name if spec.client.admin_secret_ref else None,
         tls=Tls(
             secret_name=spec.webapp.tls.secret_ref.name if spec.webapp.tls.secret_ref else None,
@@ -207,6 +277,34 @@ def _lost_readiness(status: Obj, container: str) -> bool:
     return ready.get("status") == "False" and started is not None and changed is not None and changed > started
 
 
+def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
+    """Yield why containers that do not run wait, in the kubelet's words: the one word, and the sentence."""
+    for one in status.get("containerStatuses") or ():
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason"):
+            yield str(waiting["reason"]), str(waiting.get("message") or "")[:WORDS_KEPT]
+
+
+def _waiting_because(status: Obj) -> str | None:
+    """Return why a scheduled pod does not run, unless it is just being started."""
+    found = ((word, sentence) for word, sentence in _waiting(status) if word not in {"ContainerCreating", "PodInitializing"})
+    word, sentence = next(found, ("", ""))
+    return f"{word}: {sentence}" if sentence else word or None
+
+
+NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+"""The kubelet's words for an image that it does not get; the first error alone may be a hiccup of the registry."""
+
+
+def image_problem_of(pods: Iterable[Obj]) -> str | None:
+    """Return which pod waits for an image that cannot be pulled, and why; None if none does."""
+    for pod in pods:
+        for word, sentence in _waiting(pod.get("status") or {}):
+            if word in NO_IMAGE:
+                return f"{pod['metadata']['name']}: {word}" + (f": {sentence}" if sentence else "")
+    return None
+
+
 def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
@@ -229,7 +327,7 @@ def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, sile
         terminated=_is_terminated(status, "coreapp"),
         lost_readiness=_lost_readiness(status, "coreapp"),
         revision=labels.get("controller-revision-hash"),
-        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else None,
+        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
         labels=labels,
         report=report,
         broken_at=broken_at,

@@ -25,8 +25,30 @@ SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 SPEC: dict[str, Any] = SCHEMA["properties"]["spec"]
 STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
 
+POD_FIELDS = (
+    "labels",
+    "annotations",
+    "resources.requests",
+    "resources.limits",
+    *(f"env[].{part}" for part in ("name", "value")),
+    *(f"env[].valueFrom.{kind}KeyRef.{part}" for kind in ("secret", "configMap") for part in ("name", "key")),
+    "nodeSelector",
+    *(f"tolerations[].{part}" for part in ("key", "operator", "value", "effect", "tolerationSeconds")),
+    "affinity",
+    "topologySpreadConstraints[]",
+    "priorityClassName",
+)
+
 # Each field of spec, and where the core has it.
 SPEC_FIELDS = {
+    **{f"{kind}.pod.{part}": f"{kind}_pod" for kind in ("coreapp", "webapp") for part in POD_FIELDS},
+    "webapp.service.type": "webapp_service",
+    "webapp.service.annotations": "webapp_service",
+    "client.images.coreapp": "images",
+    "client.images.webapp": "images",
+    "client.imagePullSecrets[].name": "pull_secrets",
+    "database.secretRef.name": "database",
+    "database.tlsSecretRef.name": "database",
     "client.adminSecretRef.name": "admin_secret",
     "reshard.drift": "repairs_drift",
     "reshard.restartTimeoutSeconds": "restart_timeout",

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.core import duties, evidence, handovers, manifests, objections, operation, rules
+from whatsapp_operator.core import duties, evidence, facts, handovers, objections, operation, rules
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import Answer, Ask, Call, Coreapp, Desired, Epoch, Observed, Plan, Report, SetShards, Tell
 
@@ -254,7 +254,7 @@ def test_a_mutant_is_caught(check: Check, mutant: PlanOf, one: Look) -> None:
 
 
 def test_a_mutant_of_law_11_is_caught() -> None:
-    touchy = patched((manifests, "covers", lambda _, __: False))
+    touchy = patched((facts, "covers", lambda _, __: False))
     one = look().settled()
 
     assert touchy(one.want, one.see).actions != ()

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.model import Epoch, Evidence, Handover, Key
 
 from .looks import NOW, kept_objects, labels_for, look, pod, route
@@ -125,7 +125,7 @@ def test_a_claim_is_made_only_when_storage_is_wanted() -> None:
     ],
 )
 def test_covers(live: Any, wanted: Any, covered: bool) -> None:
-    assert manifests.covers(live, wanted) is covered
+    assert upkeep.covers(live, wanted) is covered
 
 
 @pytest.mark.parametrize(("asked", "stored"), [("1024Mi", "1Gi"), ("0.5Gi", "512Mi"), ("1000Mi", "1000Mi"), ("1e9", "1e9")])
@@ -135,13 +135,13 @@ def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> N
     wanted = next(obj for obj in manifests.simulator(one.want) if obj["kind"] == "PersistentVolumeClaim")
     live = next(obj for obj in manifests.simulator(look().wanting(storage=stored).want) if obj["kind"] == "PersistentVolumeClaim")
 
-    assert manifests.covers(live, wanted)
+    assert upkeep.covers(live, wanted)
 
 
 def test_kept_objects_are_covered() -> None:
     live = kept_objects(WANT, operation=None)
 
-    assert all(manifests.covers(seen, seen) for seen in live.values())
+    assert all(upkeep.covers(seen, seen) for seen in live.values())
 
 
 # --- the patches of a handover

@@ -29,6 +29,7 @@ ORDER = [
     "Restarting",
     "Paused",
     "ScalingDown",
+    "RollingOut",
     "DriftFound",
     "Banned",
     "SecretMissing",
@@ -47,6 +48,8 @@ ORDER = [
     "RestartOverdue",
     "OutOfReach",
     "Refilling",
+    "ChangeRefused",
+    "ImageUnavailable",
     "Settled",
 ]
 

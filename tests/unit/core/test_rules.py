@@ -16,7 +16,6 @@ from whatsapp_operator.core.model import (
     Anchor,
     Annotate,
     Answer,
-    Apply,
     Ask,
     Call,
     Create,
@@ -30,6 +29,7 @@ from whatsapp_operator.core.model import (
     Ref,
     Refusal,
     Relabel,
+    Replace,
     Report,
     Say,
     Scale,
@@ -897,18 +897,20 @@ def test_the_Service_of_a_shard_stays_while_a_call_could_bring_it_back() -> None
     assert of(one.plan(), Delete) == []
 
 
-def test_a_changed_object_is_mended_by_its_uid() -> None:
+def test_a_changed_object_is_mended_by_its_version() -> None:
     one = look().settled().wanting(webapps=3).seeing(objects=look().settled().see.objects)
 
-    mend = only(one.plan(), Apply)
-    assert (mend.obj["kind"], mend.obj["spec"]["replicas"], mend.uid) == ("Deployment", 3, "deployment-acme-webapp")
-    assert of(one.seeing(webapp=one.see.webapp).wanting(paused=True).seeing(objects=look().settled().see.objects).plan(), Apply) == []
+    mend = only(one.plan(), Replace)
+    meta = mend.obj["metadata"]
+    assert (mend.obj["kind"], mend.obj["spec"]["replicas"]) == ("Deployment", 3)
+    assert (meta["uid"], meta["resourceVersion"]) == ("deployment-acme-webapp", "7")
+    assert of(one.seeing(webapp=one.see.webapp).wanting(paused=True).seeing(objects=look().settled().see.objects).plan(), Replace) == []
 
 
 def test_the_budget_forbids_disruptions_while_Set_Shards_runs_also_when_paused() -> None:
     one = growing().noted(4, Answer.ACCEPTED).wanting(paused=True).seeing(objects=growing().see.objects)
 
-    assert only(one.plan(), Apply).obj["spec"]["maxUnavailable"] == 0
+    assert only(one.plan(), Replace).obj["spec"]["maxUnavailable"] == 0
 
 
 def test_a_hand_edited_number_of_attempts_does_no_harm() -> None:

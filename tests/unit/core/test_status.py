@@ -42,6 +42,7 @@ STALLED = {
     "NameTaken",
     "ClientExpired",
     "Banned",
+    "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.
 UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {
@@ -112,6 +113,7 @@ EVIDENCE_WORDS = {
     # Not in API.md yet: a pod that two Services name, and a holder that stays away after Set Shards (DESIGN law 9).
     "LabelsTaken",
     "RestartOverdue",
+    "RolledOut",  # its pod gets a new template
 }
 
 EVERYTHING: dict[str, Look] = {

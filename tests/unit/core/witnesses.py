@@ -36,6 +36,19 @@ def out_of_reach(span: float) -> Look:
     return one.seeing(since={"OutOfReach/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
 
 
+def rolling_out(span: float = 10) -> Look:
+    """A new pod template for so many seconds; the Coreapp that was added for it is ready, the others are of the template before."""
+    one = look().settled().all_pods(revision="rev-0").with_pods([3])
+    since = NOW - timedelta(seconds=span)
+    holders, spares = {"uid-0": "holder", "uid-1": "holder"}, {"uid-2": "spare"}
+    return one.seeing(since={f"Outdated/{uid}/{part}": since for uid, part in {**holders, **spares}.items()})
+
+
+def refused_change() -> Look:
+    """The API server does not take what another number of Webapps makes of their Deployment."""
+    return look().settled().wanting(webapps=3).seeing(objects=look().settled().see.objects, refused="Deployment is invalid")
+
+
 WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
@@ -55,6 +68,7 @@ WITNESSES: Mapping[str, Look] = {
     "Restarting": restarting(),
     "Paused": look().settled().wanting(shards=4, paused=True),
     "ScalingDown": look().settled().with_pods([3, 4]),
+    "RollingOut": rolling_out(),
     "DriftFound": look().settled().reporting(1),
     "Banned": growing().seeing(banned=True),
     "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
@@ -73,5 +87,7 @@ WITNESSES: Mapping[str, Look] = {
     "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
     "OutOfReach": out_of_reach(60),
     "Refilling": look().settled().with_pod(2, ready=False),
+    "ChangeRefused": refused_change(),
+    "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "Settled": look().settled(),
 }

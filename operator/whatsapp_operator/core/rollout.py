@@ -1,0 +1,74 @@
+"""A new pod template reaches the Coreapps: one more Coreapp first, then standbys, then each shard onto an updated standby.
+
+The StatefulSet replaces nothing by itself (OnDelete). One Coreapp more than wanted is added first, so that there are never fewer spares
+than promised; it is also the first to run the new template: one that does not come up ends the roll-out before anything is touched.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Final
+
+from . import handovers
+from .facts import Facts
+from .model import Action, Coreapp, Delete, Evidence, Handover, Ref
+
+ROUTES_SETTLE: Final = timedelta(seconds=3)
+"""How long a Coreapp lives on after its shard moved: kube-proxy takes up to a second (local-kubernetes.md section 7)."""
+
+
+def fact(f: Facts, pod: Coreapp) -> str:
+    """Return the name of the fact that a pod is outdated, in the part that it has; its age is asked for."""
+    return f"Outdated/{pod.uid}/{'holder' if pod.uid in f.holder_uids else 'spare'}"
+
+
+def _is_due(f: Facts, pod: Coreapp) -> bool:
+    return not pod.deleting and f.has_held_for(fact(f, pod), ROUTES_SETTLE)
+
+
+def _is_held(f: Facts) -> bool:
+    """Whether nothing may be rolled out now: by the user's wish, or while a Set Shards is under way."""
+    return f.want.paused or f.operation is not None or f.restart_is_expected
+
+
+def hopeless(f: Facts) -> tuple[Coreapp, ...]:
+    """Return outdated Coreapps that are not ready: they serve nothing, and only end so that the new template gets its turn.
+
+    One that still names a shard is ended too if no standby can take it; whatever the first template lacked, nothing else mends it.
+    """
+    if _is_held(f):
+        return ()
+    late = (pod for pod in f.outdated if not pod.ready and not f.is_heard(pod) and _is_due(f, pod))
+    return tuple(pod for pod in late if pod.uid not in f.holder_uids or not f.standbys())
+
+
+def all_are_well(f: Facts) -> bool:
+    """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
+    served = not f.failed and not f.unassigned and all(map(f.is_served, f.routes))
+    return served and not f.missing and len(f.ready) >= f.replicas >= f.needed_pods
+
+
+def steps(f: Facts) -> tuple[Action, ...]:
+    """Return the next step, or none while the last one is still on its way. Pure."""
+    if _is_held(f) or not f.outdated or not all_are_well(f):
+        return ()
+    spare = next((pod for pod in f.outdated if pod.uid not in f.holder_uids), None)
+    if spare is None:
+        return next_switchover(f)
+    return (Delete(ref=Ref("Pod", spare.name), uid=spare.uid, resource_version=spare.resource_version),) if _is_due(f, spare) else ()
+
+
+def next_switchover(f: Facts) -> tuple[Handover, ...]:
+    """Return the switchover of the lowest shard whose holder is outdated onto an updated standby, if one is due."""
+    holders = ((route, f.holder(route)) for route in f.routes)
+    due = ((route, pod) for route, pod in holders if pod is not None and pod in f.outdated)
+    route, pod = next(due, (None, None))
+    if route is None or pod is None or not _is_due(f, pod):
+        return ()
+    return tuple(handovers.paired(f, [(route, Evidence.ROLLED_OUT, True)]))
+
+
+def why(f: Facts, awaited: str) -> str:
+    """Say how far it is; ``awaited`` names the Coreapps that are not ready."""
+    told = f"{len(f.updated_by_uid)} of {f.replicas} Coreapps have the new pod template"
+    return f"{told}; {awaited}." if len(f.ready) < f.replicas else f"{told}; standbys first, then one shard at a time."

@@ -1,0 +1,122 @@
+"""Changed pods, images and Services on a real API server with its real StatefulSet controller and scheduler; nothing is refused meanwhile."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from typing import Any
+
+import pytest
+import pytest_asyncio
+
+from .stage import Obj, Stage, Theatre, a_stage, is_ready, light_traffic
+
+pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
+
+LONG = 90.0
+"""Three Coreapps, one after the other, each with its time for routes to settle."""
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
+    """One cluster for all tests; each leaves it at rest."""
+    await asyncio.to_thread(theatre.ensure_replicas)
+    async with a_stage(theatre) as stage:
+        await stage.created(shards=2, spares=1)
+        yield stage
+        await stage.at_rest(timeout=LONG)
+
+
+def uids(stage: Stage) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in stage.pods("coreapp")}
+
+
+def word(stage: Stage, kind: str) -> tuple[str, str, str]:
+    found: Obj = next((one for one in stage.status().get("conditions") or () if one["type"] == kind), {})
+    return found.get("status", ""), found.get("reason", ""), found.get("message", "")
+
+
+def annotated(release: str | None) -> dict[str, Any]:
+    return {"pod": {"annotations": {"example.com/release": release}}}
+
+
+async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(cluster: Stage) -> None:
+    before, commits = uids(cluster), len(cluster.seen.commits)
+    fewest = 3
+    async with light_traffic(cluster, rate=40) as traffic:
+        await cluster.patch(coreapp=annotated("b"))
+        await cluster.until(lambda _: word(cluster, "Reconciling")[1] == "RollingOut", "it is rolled out", LONG)
+
+        def done(_: object) -> bool:
+            nonlocal fewest
+            fewest = min(fewest, sum(map(is_ready, cluster.pods("coreapp"))))
+            return cluster.is_at_rest()
+
+        await cluster.until(done, "rolled out", LONG)
+        assert not (await traffic.report()).refusals, "no message was refused"
+    pods = cluster.pods("coreapp")
+    assert {pod["metadata"].get("annotations", {}).get("example.com/release") for pod in pods} == {"b"}
+    assert not uids(cluster) & before
+    assert fewest == 3, "there were never fewer than promised"
+    entries = cluster.status()["recentHandovers"][: len(cluster.seen.commits) - commits]
+    assert {entry["evidence"] for entry in entries} <= {"RolledOut", "PackedLow"}
+    assert {entry["kind"] for entry in entries} == {"Switchover"}
+    assert len(entries) in {2, 3}, "a switchover for each shard, and one home at most"
+
+
+async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched(cluster: Stage) -> None:
+    """In the scheduler's words; a cluster autoscaler goes by the same."""
+    before = uids(cluster)
+    await cluster.patch(coreapp={"pod": {"resources": {"requests": {"cpu": "1000"}}}})
+    try:
+        await cluster.until(lambda _: "Insufficient cpu" in word(cluster, "Reconciling")[2], "the scheduler's words are passed on")
+        assert word(cluster, "Reconciling")[1] == "RollingOut"
+        assert word(cluster, "Ready")[:2] == ("True", "Serving")
+        assert word(cluster, "Redundant")[:2] == ("True", "AsPromised")
+        assert before < uids(cluster)
+    finally:
+        await cluster.patch(coreapp={"pod": {"resources": None}})
+    await cluster.at_rest(timeout=LONG)
+    assert uids(cluster) == before, "turned back before anything was touched"
+
+
+async def test_a_change_that_the_api_server_refuses_is_said(cluster: Stage) -> None:
+    before = uids(cluster)
+    await cluster.patch(coreapp={"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}})
+    try:
+        await cluster.until(lambda _: word(cluster, "Stalled")[1] == "ChangeRefused", "it is said")
+        assert "must be less than or equal to memory limit" in word(cluster, "Stalled")[2]
+        assert word(cluster, "Ready")[:2] == ("True", "Serving")
+    finally:
+        await cluster.patch(coreapp={"pod": {"resources": None}})
+    await cluster.at_rest(timeout=LONG)
+    assert uids(cluster) == before
+
+
+async def test_webapps_are_exposed_as_asked_and_it_can_be_taken_back(cluster: Stage) -> None:
+    def service() -> Obj:
+        return cluster.seen.find("Service", cluster.namespace, "acme-webapp") or {"spec": {}, "metadata": {}}
+
+    await cluster.patch(webapp={"service": {"type": "NodePort", "annotations": {"example.com/lb": "internal"}}})
+    await cluster.until(lambda _: service()["spec"].get("type") == "NodePort", "a NodePort")
+    assert service()["metadata"]["annotations"]["example.com/lb"] == "internal"
+    port = service()["spec"]["ports"][0]["nodePort"]
+    await cluster.patch(webapp={"replicas": 3})
+    await cluster.at_rest(timeout=LONG)
+    assert service()["spec"]["ports"][0]["nodePort"] == port, "what was given stays"
+    await cluster.patch(webapp={"service": None, "replicas": 2})
+    await cluster.until(lambda _: service()["spec"].get("type") == "ClusterIP", "a ClusterIP again")
+    assert "example.com/lb" not in service()["metadata"]["annotations"]
+    await cluster.at_rest(timeout=LONG)
+
+
+async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> None:
+    await cluster.create("other", shards=1, spares=0, database={"secretRef": {"name": "nowhere"}})
+
+    def stalled(_: object) -> tuple[str, str]:
+        found = next((one for one in cluster.status("other").get("conditions") or () if one["type"] == "Stalled"), {})
+        return found.get("reason", ""), found.get("message", "")
+
+    await cluster.until(lambda seen: stalled(seen)[0] == "SecretMissing", "it is said")
+    assert stalled(None)[1] == "Secret nowhere is not there, and spec.database.secretRef names it. Create it."
+    await cluster.kubectl("delete", "whatsappcluster", "other", "--wait=false")

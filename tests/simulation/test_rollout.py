@@ -1,0 +1,210 @@
+"""A changed pod template is rolled out: standbys first, one at a time, with all spares ready throughout, and nothing fails over."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+
+from whatsapp_operator.core import facts, rollout
+from whatsapp_operator.core.facts import Facts
+from whatsapp_operator.core.model import Delete, Ref
+from whatsapp_operator.shell.kube import POD, STATEFULSET, WAC, Obj
+
+from .apiserver import Change
+from .machines import NOWHERE, is_ready, revision_of
+from .world import NAME, NAMESPACE, REVISION, World, simulate
+
+RELEASE = {"pod": {"annotations": {"example.com/release": "b"}}}
+
+
+def coreapp_pods(world: World) -> list[Obj]:
+    return world.laws.pods()
+
+
+def outdated(world: World) -> list[str]:
+    workload = world.server.get(STATEFULSET, (NAMESPACE, f"{NAME}-coreapp"))
+    assert workload is not None
+    wanted = revision_of(workload)
+    return [pod["metadata"]["name"] for pod in coreapp_pods(world) if pod["metadata"]["labels"][REVISION] != wanted]
+
+
+def watch_the_promise(world: World, *, shards: int, spares: int) -> list[Change]:
+    """From now on: whenever an operator deletes a ready Coreapp, all promised ones are ready without it. Returns those deletions."""
+    deleted: list[Change] = []
+
+    def check(change: Change) -> None:
+        if change.kind is not POD or change.verb != "delete" or not change.actor.startswith("operator-"):
+            return
+        before = change.before or {}
+        if "coreapp" not in before["metadata"]["name"] or not is_ready(before):
+            return
+        deleted.append(change)
+        others = [pod for pod in coreapp_pods(world) if pod["metadata"]["uid"] != before["metadata"]["uid"] and is_ready(pod)]
+        if len(others) < shards + spares:
+            world.laws.breaks("of roll-outs", f"{before['metadata']['name']} was ended with {len(others)} ready besides")
+
+    world.server.checks.append(check)
+    return deleted
+
+
+def evidence_of_handovers(world: World) -> list[str]:
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+    return [one["evidence"] for one in status.get("recentHandovers") or ()]
+
+
+async def rolled_out(world: World, *, shards: int, spares: int) -> None:
+    world.create(shards=shards, spares=spares)
+    world.operator().lead(1)
+    await world.until_done()
+    deleted = watch_the_promise(world, shards=shards, spares=spares)
+    # Longer than what the operator waits between two steps anyway.
+    world.cluster.start_seconds = (5.0, 8.0)
+    world.edit(coreapp=RELEASE)
+    await world.pause(1.0)
+    await world.until_done(within=300)
+    assert outdated(world) == []
+    assert len(deleted) == shards + spares, "each was ended once"
+    assert set(evidence_of_handovers(world)) <= {"RolledOut", "PackedLow"}, "nothing failed over"
+    assert all(world.holder(shard) is not None for shard in range(shards))
+
+
+@pytest.mark.parametrize(("shards", "spares"), [(1, 0), (1, 1), (2, 1), (4, 2)])
+def test_every_coreapp_gets_the_new_template_and_no_spare_is_missed(shards: int, spares: int) -> None:
+    async def story(world: World) -> None:
+        await rolled_out(world, shards=shards, spares=spares)
+        await world.stays_silent()
+
+    assert simulate(story).account.restarts == (1 if shards > 1 else 0)
+
+
+def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_on() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        world.operator().lead(1)
+        await world.until_done()
+        before = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+        world.edit(client={"images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}})
+        await world.pause(120.0)
+        after = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+        assert before < after, "all that were there run on"
+        assert len(after - before) == 1, "one more tries the new template"
+        status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+        words = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
+        assert words["Ready"][:2] == ("True", "Serving")
+        assert words["Reconciling"][:2] == ("True", "RollingOut")
+        assert words["Redundant"][:2] == ("True", "AsPromised")
+        assert words["Stalled"][:2] == ("True", "ImageUnavailable")
+        assert "nowhere.example/coreapp:1" in words["Stalled"][2]
+        world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
+        await world.until_done(within=300)
+        assert outdated(world) == []
+
+    simulate(story)
+
+
+def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() -> None:
+    """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait for ever."""
+
+    async def story(world: World) -> None:
+        world.create(
+            shards=2, spares=1, client={"type": "Simulator", "images": {"coreapp": f"{NOWHERE}coreapp:1", "webapp": "wabiz-sim:1"}}
+        )
+        world.operator().lead(1)
+        await world.pause(30.0)
+        assert not any(map(is_ready, coreapp_pods(world)))
+        world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
+        await world.until_done(within=120)
+
+    simulate(story)
+
+
+def test_a_roll_out_is_held_by_pause_and_turned_back_by_an_edit() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        world.operator().lead(1)
+        await world.until_done()
+        first = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+        watch_the_promise(world, shards=2, spares=1)
+        world.edit(coreapp=RELEASE)
+        await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
+        world.edit(paused=True)
+        await world.pause(20.0)
+        held = {pod["metadata"]["uid"] for pod in coreapp_pods(world)}
+        await world.pause(60.0)
+        assert {pod["metadata"]["uid"] for pod in coreapp_pods(world)} == held, "nothing goes on while it is paused"
+        world.edit(coreapp=None, paused=False)
+        await world.until_done(within=300)
+        assert outdated(world) == []
+        assert first & {pod["metadata"]["uid"] for pod in coreapp_pods(world)}, "what was not touched yet stays"
+        await world.stays_silent()
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("after", [0.5, 3.0, 5.0, 8.0, 12.0, 16.0, 20.0])
+def test_another_operator_goes_on_where_one_was_killed(after: float) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done()
+        watch_the_promise(world, shards=2, spares=1)
+        world.edit(coreapp=RELEASE)
+        await world.pause(after)
+        operator.kill()
+        await world.pause(1.0)
+        world.operator().lead(2)
+        await world.until_done(within=300)
+        assert outdated(world) == []
+        assert set(evidence_of_handovers(world)) <= {"RolledOut", "PackedLow"}
+
+    simulate(story)
+
+
+def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        world.operator().lead(1)
+        await world.until_done()
+        world.edit(coreapp=RELEASE)
+        await world.until(lambda: 0 < len(outdated(world)) < 3, within=60, what="half rolled out")
+        machine, at = world.holder(1), world.loop.time()
+        assert machine is not None
+        world.delete_pod(machine)
+        await world.until(lambda: world.holder(1) not in (machine, None), within=1.0, what="replaced")
+        assert world.loop.time() - at < 0.5
+        await world.until_done(within=300)
+
+    simulate(story)
+
+
+# --- broken on purpose: each must be seen ----------------------------------------------------------------------------------
+
+
+def never_wait(patch: pytest.MonkeyPatch) -> None:
+    """It does not wait until all are ready and served."""
+    patch.setattr(rollout, "all_are_well", lambda _: True)
+
+
+def no_further_coreapp(patch: pytest.MonkeyPatch) -> None:
+    """It does not add one first."""
+    patch.setattr(facts, "SURGE", 0)
+
+
+def holders_like_standbys(patch: pytest.MonkeyPatch) -> None:
+    """Holders are ended like standbys: each is a failover."""
+
+    def rude(f: Facts) -> tuple[Delete, ...]:
+        pod = next(pod for pod in f.outdated if pod.uid in f.holder_uids)
+        return (Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version),)
+
+    patch.setattr(rollout, "next_switchover", rude)
+
+
+@pytest.mark.parametrize("broken", [never_wait, no_further_coreapp, holders_like_standbys], ids=lambda one: one.__name__)
+def test_a_mutant_is_caught(broken: Callable[[pytest.MonkeyPatch], None], monkeypatch: pytest.MonkeyPatch) -> None:
+    broken(monkeypatch)
+
+    with pytest.raises(AssertionError):
+        simulate(lambda world: rolled_out(world, shards=2, spares=1))

@@ -1,0 +1,139 @@
+"""What a user adds to pods comes out in their templates, and takes nothing away that the operator needs."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import Database, Desired, Images, PodSettings, WebappService
+from whatsapp_operator.core.upkeep import covers, mended
+
+from .looks import look
+
+
+def wanting(**changes: Any) -> Desired:
+    return look().wanting(**changes).want
+
+
+def coreapp(settings: PodSettings) -> dict[str, Any]:
+    template: dict[str, Any] = manifests.coreapps(wanting(coreapp_pod=settings), replicas=3)["spec"]["template"]
+    return template
+
+
+def test_labels_and_annotations_are_added_and_ours_stay() -> None:
+    meta = coreapp(PodSettings(labels={"team": "a", manifests.CLUSTER_LABEL: "other"}, annotations={"note": "1"}))["metadata"]
+
+    assert meta["labels"]["team"] == "a"
+    assert meta["labels"][manifests.CLUSTER_LABEL] == "acme"
+    assert meta["annotations"] == {"note": "1"}
+
+
+@pytest.mark.parametrize(
+    ("resources", "expected"),
+    [
+        ({}, {"requests": {"cpu": "50m", "memory": "64Mi"}}),
+        ({"requests": {"cpu": "2"}}, {"requests": {"cpu": "2", "memory": "64Mi"}}),
+        ({"limits": {"memory": "32Mi"}}, {"requests": {"cpu": "50m"}, "limits": {"memory": "32Mi"}}),
+    ],
+)
+def test_requests_are_ours_where_the_user_says_nothing(resources: dict[str, Any], expected: dict[str, Any]) -> None:
+    """Never a request above the user's limit: the API server would refuse the pod."""
+    assert coreapp(PodSettings(resources=resources))["spec"]["containers"][0]["resources"] == expected
+
+
+def test_environment_is_added_after_ours() -> None:
+    env = coreapp(PodSettings(env=({"name": "LOG", "value": "$(POD_NAME)"}, {"name": "POD_NAME", "value": "x"})))["spec"]["containers"][0][
+        "env"
+    ]
+
+    names = [one["name"] for one in env]
+    assert names[-1] == "LOG"
+    assert names.count("POD_NAME") == 1
+    assert "valueFrom" in env[0]
+
+
+def test_where_pods_go_is_the_users_word_or_apart_and_everywhere() -> None:
+    plain = coreapp(PodSettings())["spec"]
+    assert plain["affinity"]["podAntiAffinity"]
+    assert [one["topologyKey"] for one in plain["topologySpreadConstraints"]] == ["topology.kubernetes.io/zone", "kubernetes.io/hostname"]
+    spread = ({"maxSkew": 1, "topologyKey": "rack", "whenUnsatisfiable": "DoNotSchedule"},)
+    spec = coreapp(
+        PodSettings(node_selector={"pool": "a"}, tolerations=({"operator": "Exists"},), affinity={}, spread=spread, priority_class="high")
+    )["spec"]
+    assert (spec["nodeSelector"], spec["tolerations"], spec["priorityClassName"]) == ({"pool": "a"}, [{"operator": "Exists"}], "high")
+    assert spec["affinity"] == {}, "an empty one takes ours away"
+    assert spec["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": manifests._component("acme", "coreapp")}
+
+
+def test_images_and_pull_secrets() -> None:
+    want = wanting(images=Images(coreapp="r/c:1", webapp="r/w:1"), pull_secrets=("reg",))
+
+    image = {
+        obj["metadata"]["name"]: obj["spec"]["template"]["spec"]
+        for obj in manifests.upkeep(want, webapp_replicas=2, resharding=False)
+        if "template" in obj["spec"]
+    }
+    assert image["acme-coreapp"]["containers"][0]["image"] == "r/c:1"
+    assert image["acme-webapp"]["containers"][0]["image"] == "r/w:1"
+    assert image["acme-simulator"]["containers"][0]["image"] == want.image
+    assert all(spec["imagePullSecrets"] == [{"name": "reg"}] for spec in image.values())
+
+
+def test_the_database_is_the_simulators_alone_by_its_secret() -> None:
+    want = wanting(database=Database(secret_name="db", tls_secret_name="db-tls"))
+    upstream = next(obj for obj in manifests.simulator(want) if obj["kind"] == "StatefulSet")
+    container = upstream["spec"]["template"]["spec"]["containers"][0]
+    env = {one["name"]: one for one in container["env"]}
+
+    assert env["WA_DB_PASSWORD"]["valueFrom"] == {"secretKeyRef": {"name": "db", "key": "WA_DB_PASSWORD"}}
+    assert env["WA_DB_NAME_PREFIX"]["valueFrom"]["secretKeyRef"]["optional"] is True
+    assert env["WABIZ_DB_TLS_DIR"]["value"] == manifests.DATABASE_TLS_FOLDER
+    assert {"name": "database-tls", "mountPath": manifests.DATABASE_TLS_FOLDER, "readOnly": True} in container["volumeMounts"]
+    assert upstream["spec"]["updateStrategy"]["type"] == "RollingUpdate"
+    assert "WA_DB" not in str(manifests.coreapps(want, replicas=1)) + str(manifests.webapps(want, replicas=1))
+
+
+def test_a_simulator_whose_state_lies_in_its_pod_is_not_restarted_by_a_new_release() -> None:
+    upstream = next(obj for obj in manifests.simulator(wanting()) if obj["kind"] == "StatefulSet")
+
+    assert upstream["spec"]["updateStrategy"]["type"] == "OnDelete"
+
+
+# --- what is taken away again ---------------------------------------------------------------------------------------------
+
+
+def stored(obj: dict[str, Any]) -> dict[str, Any]:
+    return {**obj, "metadata": {**obj["metadata"], "uid": "u", "resourceVersion": "7"}}
+
+
+def test_what_a_user_takes_away_is_noticed_and_goes() -> None:
+    live = stored(manifests.coreapps(wanting(coreapp_pod=PodSettings(labels={"team": "a"}, node_selector={"pool": "a"})), replicas=5))
+    wanted = manifests.coreapps(wanting(), replicas=None)
+
+    assert not covers(live, wanted)
+    after = mended(live, wanted)
+    assert covers(after, wanted)
+    assert "nodeSelector" not in after["spec"]["template"]["spec"]
+    assert "team" not in after["spec"]["template"]["metadata"]["labels"]
+    assert after["spec"]["replicas"] == 5, "the number is scaled on its own (law 4)"
+    assert after["metadata"]["resourceVersion"] == "7"
+
+
+def test_annotations_of_the_service_go_with_the_wish_and_those_of_others_stay() -> None:
+    live = stored(manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer", annotations={"lb": "internal"}))))
+    live["metadata"]["annotations"]["cloud/ip"] = "given"
+    wanted = manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer")))
+
+    assert not covers(live, wanted)
+    assert set(mended(live, wanted)["metadata"]["annotations"]) == {"cloud/ip", "multiconnect.dev/wanted"}
+
+
+def test_an_environment_variable_that_is_empty_is_no_difference() -> None:
+    """The API server leaves an empty value out."""
+    wanted = manifests.coreapps(wanting(coreapp_pod=PodSettings(env=({"name": "EMPTY", "value": ""},))), replicas=None)
+    live = stored(manifests.coreapps(wanting(coreapp_pod=PodSettings(env=({"name": "EMPTY", "value": ""},))), replicas=3))
+    live["spec"]["template"]["spec"]["containers"][0]["env"][-1].pop("value")
+
+    assert covers(live, wanted)

@@ -1,0 +1,116 @@
+"""A new pod template, step by step, as the table sees it. The whole way is walked in the simulation."""
+
+from __future__ import annotations
+
+import pytest
+
+from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Ref, Scale
+
+from .looks import NOW, Look, look, seconds
+from .test_rules import of, only
+from .witnesses import rolling_out
+
+
+def updated(one: Look, *ordinals: int) -> Look:
+    """These came back with the new template."""
+    found = one
+    for ordinal in ordinals:
+        found = found.with_pod(ordinal, revision="rev-1")
+    return found
+
+
+def test_one_coreapp_more_than_wanted_comes_first() -> None:
+    one = look().settled().all_pods(revision="rev-0")
+
+    assert only(one.plan(), Scale).replicas == 4
+    assert of(one.plan(), Delete) == []
+
+
+def test_then_an_outdated_standby_ends_by_its_uid_and_version() -> None:
+    plan = rolling_out().plan()
+
+    assert plan.verdict.row == "RollingOut"
+    assert of(plan, Delete) == [Delete(ref=Ref("Pod", "acme-coreapp-2"), uid="uid-2", resource_version="502")]
+    assert of(plan, Handover) == []
+
+
+def test_then_the_lowest_shard_moves_to_an_updated_standby() -> None:
+    (move,) = of(updated(rolling_out(), 2).plan(), Handover)
+
+    assert (move.route.shard, move.to.name, move.evidence, move.planned) == (0, "acme-coreapp-2", Evidence.ROLLED_OUT, True)
+
+
+def test_its_old_holder_ends_only_when_routes_had_their_time() -> None:
+    one = updated(rolling_out(), 2).held_by(0, 2)
+
+    assert of(one.plan(), Delete) == [], "it has been a standby since just now"
+    late = one.seeing(since={**one.see.since, "Outdated/uid-0/spare": NOW - seconds(3)})
+    assert only(late.plan(), Delete).uid == "uid-0"
+
+
+def test_when_all_are_updated_the_added_one_goes() -> None:
+    one = updated(rolling_out(), 0, 1, 2)
+
+    assert only(one.plan(), Scale).replicas == 3
+
+
+@pytest.mark.parametrize(
+    "held",
+    [
+        rolling_out().wanting(paused=True),
+        rolling_out().noted(2, Answer.UNKNOWN),
+        rolling_out().with_pod(3, ready=False),
+        rolling_out().with_pod(1, ready=False),
+        rolling_out(span=1),
+        rolling_out().without_pod(3),
+        updated(rolling_out(), 2).with_pod(2, ready=False),
+        rolling_out().with_pod(2, deleting=True),
+    ],
+    ids=["paused", "Set Shards under way", "added one not ready", "holder not ready", "just now", "added one gone", "standby", "ending"],
+)
+def test_a_step_waits(held: Look) -> None:
+    plan = held.plan()
+
+    assert of(plan, Delete) == []
+    assert [move for move in of(plan, Handover) if move.evidence is Evidence.ROLLED_OUT] == []
+
+
+def test_a_failure_comes_first() -> None:
+    plan = rolling_out().holder_deleted(0).plan()
+
+    assert plan.verdict.row == "FailingOver"
+    assert of(plan, Delete) == []
+
+
+def test_it_is_not_known_what_is_outdated_before_the_controller_has_looked() -> None:
+    one = rolling_out()
+    assert one.see.statefulset is not None
+    unseen = one.seeing(statefulset=type(one.see.statefulset)(uid="sts", resource_version="9", replicas=4, ready=4, revision=None))
+
+    plan = unseen.plan()
+    assert (of(plan, Delete), of(plan, Scale)) == ([], []), "and the added one stays"
+    assert not look().settled().seeing(statefulset=unseen.see.statefulset).replicas(3).plan().is_speakable
+
+
+def test_outdated_pods_that_never_came_up_make_way_for_the_new_template() -> None:
+    one = rolling_out().all_pods(ready=False, report=None).reporting(None)
+
+    assert {delete.uid for delete in of(one.plan(), Delete)} >= {"uid-2"}
+    assert of(one.wanting(paused=True).plan(), Delete) == []
+
+
+def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:
+    waiting = rolling_out().with_pod(3, ready=False).wanting(shards=1)
+
+    assert waiting.row() != "RollingOut"
+    assert rolling_out().wanting(shards=1).row() == "RollingOut", "a step that can be taken comes first"
+
+
+def test_how_far_it_is_is_said() -> None:
+    assert rolling_out().plan().verdict.why == "1 of 4 Coreapps have the new pod template; standbys first, then one shard at a time."
+    waiting = rolling_out().with_pod(3, ready=False, pending_because="0/3 nodes are available: 3 Insufficient cpu.")
+    assert waiting.plan().verdict.why == (
+        "1 of 4 Coreapps have the new pod template; waiting for acme-coreapp-3 (0/3 nodes are available: 3 Insufficient cpu.)."
+    )
+    assert waiting.condition("Ready")["status"] == "True"
+    assert waiting.condition("Redundant")["status"] == "True"
