@@ -26,7 +26,7 @@ from localkube.e2e_install import OPERATOR_REPOSITORY, REPLICAS, SIMULATOR_REPOS
 from localkube.e2e_nodes import KindNodes
 from localkube.e2e_print import failures, missed, report, table
 from localkube.e2e_programs import run
-from localkube.e2e_stage import SYSTEM, KindStage
+from localkube.e2e_stage import KindStage
 from localkube.e2e_table import Act, Series, acts, chosen, rounds
 from localkube.errors import LocalKubeError
 from localkube.hollow_kube import KubeError
@@ -88,9 +88,8 @@ async def play(this: Run) -> None:
 
 async def install(on: Installation, this: Run) -> None:
     """Everything that stands before the first fault: PostgreSQL, the operator, a cluster; and the charts' own tests."""
-    if not (await on.kubectl("-n", SYSTEM, "get", "deployment", "whatsapp-operator", "--ignore-not-found", "-o", "name")).strip():
-        took = await on.install()
-        to_stderr(f"helm install: the operators are ready after {took:.1f} s")
+    took = await on.install()
+    to_stderr(f"helm upgrade --install: the operators are ready after {took:.1f} s")
     database = await on.has_database_field() and not this.options.sqlite
     this.about["database"] = "PostgreSQL" if database else "SQLite"
     if not (await on.kubectl("get", "wac", "acme", "--ignore-not-found", "-o", "name")).strip():

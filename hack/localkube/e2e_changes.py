@@ -49,7 +49,7 @@ class Changes:
         self._turn += 1
         tag = NEXT_TAG if self._turn % 2 else self._on.tag
         image = {**self._on.values()["image"], "tag": tag}
-        scene.told.append(await self._on.upgrade({"image": image}))
+        scene.told.append(await self._on.install({"image": image}))
 
     async def upgrade_chart(self, scene: Kind) -> None:
         """`helm upgrade` to other values of every kind: log level, Lease, metrics, spread; told is how long it took."""
@@ -60,7 +60,7 @@ class Changes:
             "metrics": {"port": 8081 if self._turn % 2 else 8080},
             "podLabels": {"turn": str(self._turn)},
         }
-        scene.told.append(await self._on.upgrade(values))
+        scene.told.append(await self._on.install(values))
 
     async def uninstall(self, scene: Kind) -> None:
         """`helm uninstall`: pods serve on, CRDs and clusters stay; told is how long the uninstalling took."""

@@ -84,22 +84,13 @@ class Installation:
 
     # ------------------------------------------------------------ the operator
 
-    async def install(self) -> float:
-        """`helm install`, waited for. Returns the seconds that it took."""
+    async def install(self, values: Mapping[str, Any] | None = None) -> float:
+        """`helm upgrade --install` with more values, waited for. Returns the seconds that it took."""
         begun = time.monotonic()
         await self.helm(
-            *("install", RELEASE, str(self._root / "charts" / OPERATOR), "--namespace", SYSTEM, "--create-namespace"),
+            *("upgrade", RELEASE, str(self._root / "charts" / OPERATOR), "--install", "--namespace", SYSTEM, "--create-namespace"),
             *("--wait", "--timeout", HELM_S),
-            values=self.values(),
-        )
-        return time.monotonic() - begun
-
-    async def upgrade(self, values: Mapping[str, Any]) -> float:
-        """`helm upgrade` with other values, waited for. Returns the seconds that it took."""
-        begun = time.monotonic()
-        await self.helm(
-            *("upgrade", RELEASE, str(self._root / "charts" / OPERATOR), "--namespace", SYSTEM, "--wait", "--timeout", HELM_S),
-            values={**self.values(), **values},
+            values={**self.values(), **(values or {})},
         )
         return time.monotonic() - begun
 

@@ -151,7 +151,7 @@ class Operator:
             stop_flag=stop,
             standalone=True,
             # Left to itself Kopf asks for the name of the user, and a container's has none.
-            identity=settings.identity,  # type: ignore[arg-type]  kopf.Identity is not exported
+            identity=settings.identity,  # type: ignore[arg-type]  # kopf.Identity is not exported
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
