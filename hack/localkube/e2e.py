@@ -98,7 +98,7 @@ async def install(on: Installation, this: Run) -> None:
         took = await on.create(database=database)
         this.about["first_ready"] = round(took, 1)
         to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {this.about['database']}")
-        await on.pin_simulator()
+    await on.pin_simulator()
     await on.ready()
     said = (await on.test()).strip()
     this.tests.append(said)

@@ -100,7 +100,7 @@ class Installation:
 
     async def test(self) -> str:
         """`helm test`; returns what it said. LocalKubeError when the operators are not well."""
-        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{TEST_S:g}s", "--logs")
+        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{TEST_S:g}s")
 
     def values(self) -> Obj:
         """What this machine's images are called; all else is the chart's default."""
@@ -151,9 +151,15 @@ class Installation:
         Fields that the operator does not claim; it leaves them alone.
         """
         patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
-        name = f"statefulset/{CLUSTER}-simulator"
-        await self.kubectl("patch", name, "--type=merge", "-p", json.dumps(patch))
-        await self.kubectl("rollout", "status", name, f"--timeout={READY_S:g}s", timeout=READY_S + 10)
+        name = f"{CLUSTER}-simulator"
+        said = await self.kubectl("get", "statefulset", name, "-o", "jsonpath={.spec.template.spec.nodeSelector}")
+        if CONTROL_PLANE in said:
+            return
+        await self.kubectl("patch", f"statefulset/{name}", "--type=merge", "-p", json.dumps(patch))
+        # It is updated by deletion only; the new pod is a new one, whoever deletes the old.
+        await self.kubectl("delete", "pod", f"{name}-0", timeout=READY_S)
+        wanted = ("pod", "--selector", f"multiconnect.dev/cluster={CLUSTER},app.kubernetes.io/component=simulator")
+        await self.kubectl("wait", *wanted, "--for=condition=Ready", f"--timeout={READY_S:g}s", timeout=READY_S + 10)
 
 
 def postgres(image: str, password: str) -> list[Obj]:
