@@ -143,9 +143,8 @@ async def part_node(scene: Kind) -> None:
 
 
 async def bring_back(scene: Kind) -> None:
-    """The nodes are there again, and their Webapps are asked again."""
-    await scene.stage.nodes.back()
-    await scene.stage.shun(())
+    """The nodes are there again, what runs on them is what the API server says, and their Webapps are asked again."""
+    await scene.stage.bring_nodes_back()
 
 
 async def drain(scene: Kind) -> None:

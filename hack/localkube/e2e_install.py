@@ -152,8 +152,7 @@ class Installation:
         """
         patch = {"spec": {"template": {"spec": ON_CONTROL_PLANE}}}
         name = f"{CLUSTER}-simulator"
-        said = await self.kubectl("get", "statefulset", name, "-o", "jsonpath={.spec.template.spec.nodeSelector}")
-        if CONTROL_PLANE in said:
+        if CONTROL_PLANE in await self.kubectl("get", "pod", f"{name}-0", "-o", "jsonpath={.spec.nodeSelector}", may_fail=True):
             return
         await self.kubectl("patch", f"statefulset/{name}", "--type=merge", "-p", json.dumps(patch))
         # It is updated by deletion only; the new pod is a new one, whoever deletes the old.

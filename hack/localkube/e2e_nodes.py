@@ -6,6 +6,7 @@ import asyncio
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
+from datetime import UTC, datetime
 from typing import Any, Self
 
 from localkube.e2e_programs import NodeShell, run
@@ -28,6 +29,7 @@ class KindNodes:
         self._routes = routes
         self._away: dict[str, Callable[[str], Awaitable[None]]] = {}
         """Nodes that were taken away, and how they are brought back."""
+        self._started: dict[str, datetime] = {}
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
@@ -64,14 +66,20 @@ class KindNodes:
         self._away[name] = self._heal
         await self.shells[name].run("; ".join(f"iptables -w 5 -I {rule} -j DROP" for rule in RULES))
 
-    async def back(self) -> None:
-        """Bring every node back that was taken away. LocalKubeError when one does not come."""
+    async def back(self) -> dict[str, datetime]:
+        """Bring every node back that was taken away; returns those whose containers start anew, and since when.
+
+        LocalKubeError when one does not come.
+        """
         away, self._away = self._away, {}
+        self._started = {}
         for name, bring in away.items():
             await bring(name)
+        return self._started
 
     async def _start(self, name: str) -> None:
         await self.shells[name].close()
+        self._started[name] = datetime.now(UTC).replace(microsecond=0)
         await run("docker", "start", name, timeout=DOCKER_S)
         await self._routes()
 

@@ -34,6 +34,8 @@ def failures(act: Act, outcome: Outcome, *, n: int) -> list[str]:
 def missed(act: Act, outcome: Outcome) -> str:
     """A sentence when the goal for times is missed, else empty."""
     goal = act.fault.goal
+    if goal is not None and outcome.missing:
+        return f"{act.name}: {len(outcome.missing)} of {outcome.n} not within {act.fault.allowed:g} s, the goal is {goal:g} s"
     if goal is None or not outcome.times or percentile(outcome.times, 0.95) <= goal:
         return ""
     return f"{act.name}: p95 is {percentile(outcome.times, 0.95):.2f} s, the goal is {goal:g} s (n = {outcome.n})"

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
+from datetime import datetime
 from pathlib import Path
 from typing import Any, Self
 
@@ -91,9 +92,8 @@ class KindStage(Ground):
 
     async def put_right(self) -> None:
         """All nodes there and schedulable, two shards, everything whole."""
-        await self.nodes.back()
+        await self.bring_nodes_back()
         await self.uncordon()
-        await self.streams[CLUSTER].shun(())
         await self.set_shards(CLUSTER, SHARDS)
         if late := await self.settle(self.clusters):
             self._report(f"{', '.join(late)} is still not as wanted: {self.fault()}")
@@ -171,6 +171,24 @@ class KindStage(Ground):
         """Delete a pod as ``kubectl delete pod`` does; with ``grace=0`` as with ``--force``."""
         await self.api.delete(f"/api/v1/namespaces/{namespace}/pods/{pod}", grace=grace)
 
+    async def bring_nodes_back(self) -> None:
+        """Have all nodes again, their kubelets having told so, and send through all Webapps. LocalKubeError when it takes too long."""
+        started = await self.nodes.back()
+        for node, since in started.items():
+            await self._until_told(node, since)
+        await self.shun(())
+
+    async def _until_told(self, node: str, since: datetime) -> None:
+        """Wait until the API server knows that the containers of a node were started again: what it said of them before is of the past."""
+        deadline = time.monotonic() + SETTLE_S
+        path = f"/api/v1/pods?fieldSelector=spec.nodeName={node}"
+        while pods := [pod for pod in (await self.api.get(path) or {})["items"] if not has_started(pod, since)]:
+            if time.monotonic() > deadline:
+                names = ", ".join(pod["metadata"]["name"] for pod in pods)
+                msg = f"node {node} was started again {SETTLE_S:g} s ago, and its kubelet has not started {names}"
+                raise LocalKubeError(msg)
+            await asyncio.sleep(LOOK_S)
+
     async def drain(self, node: str) -> None:
         """`kubectl drain` as an administrator types it."""
         options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_S:g}s")
@@ -227,6 +245,12 @@ def node_of(pod: Mapping[str, Any]) -> str:
 def is_ready(pod: Mapping[str, Any]) -> bool:
     """Whether a pod is ready and not about to go."""
     return "deletionTimestamp" not in pod["metadata"] and _condition(pod) == "True"
+
+
+def has_started(pod: Mapping[str, Any], since: datetime) -> bool:
+    """Whether a pod's containers run since then, as its kubelet says."""
+    states = [one.get("state") or {} for one in (pod.get("status") or {}).get("containerStatuses") or ()]
+    return bool(states) and all("running" in state and datetime.fromisoformat(state["running"]["startedAt"]) >= since for state in states)
 
 
 def is_whole(node: Mapping[str, Any]) -> bool:
