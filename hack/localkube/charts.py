@@ -141,7 +141,11 @@ def cluster_schema(crd: Mapping[str, Any]) -> Schema:
             labels=texts,
             simulator=simulator,
             client=_object(**{key: _or_empty(value) for key, value in client.items() if key not in {"type", "simulator"}}),
-            **{key: _or_empty(value) if key == "account" else value for key, value in spec.items() if key not in {*FLAT, "client"}},
+            **{
+                key: _or_empty(value) if key in {"account", "database"} else value
+                for key, value in spec.items()
+                if key not in {*FLAT, "client"}
+            },
             test=_object(image=image, imagePullSecrets=secrets),
             **{"global": {"type": "object"}},
         ),

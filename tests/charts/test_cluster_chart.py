@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,19 +15,41 @@ from localkube.charts import CLUSTER, CRD
 from .render import ROOT, Charts
 
 Obj = dict[str, Any]
+POD: Obj = {
+    "labels": {"team": "messaging"},
+    "annotations": {"note": "1"},
+    "resources": {"requests": {"cpu": "1"}, "limits": {"memory": "1Gi"}},
+    "env": [{"name": "A", "value": "1"}],
+    "nodeSelector": {"pool": "messaging"},
+    "tolerations": [{"key": "dedicated", "operator": "Exists"}],
+    "affinity": {"nodeAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": []}},
+    "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "zone", "whenUnsatisfiable": "DoNotSchedule"}],
+    "priorityClassName": "high",
+}
 EVERYTHING: Obj = {
     "shards": 8,
     "spares": 2,
     "paused": True,
     "simulator": {"enabled": True, "restartSeconds": 3, "storage": {"size": "1Gi"}},
-    "client": {"adminSecretRef": {"name": "admin"}},
+    "client": {
+        "images": {"coreapp": "r/coreapp:1", "webapp": "r/webapp:1"},
+        "imagePullSecrets": [{"name": "registry"}],
+        "adminSecretRef": {"name": "admin"},
+    },
+    "database": {"secretRef": {"name": "db"}, "tlsSecretRef": {"name": "db-tls"}},
+    "coreapp": {"pod": POD},
     "account": {
         "countryCode": "1",
         "phoneNumber": "6315550000",
         "secretRef": {"name": "account"},
         "registeredAt": "2026-01-01T00:00:00Z",
     },
-    "webapp": {"replicas": 4, "tls": {"secretRef": {"name": "tls"}, "serverName": "wa.example.com", "verification": "None"}},
+    "webapp": {
+        "replicas": 4,
+        "pod": POD,
+        "service": {"type": "LoadBalancer", "annotations": {"lb": "internal"}},
+        "tls": {"secretRef": {"name": "tls"}, "serverName": "wa.example.com", "verification": "None"},
+    },
     "failover": {"mode": "Manual", "unhealthyAfterSeconds": 10, "probe": {"type": "HTTP", "path": "/", "periodSeconds": 2}},
     "reshard": {
         "windows": [{"name": "night", "schedule": "0 3 * * *", "timeZone": "Europe/Berlin", "durationMinutes": 60}],
@@ -65,7 +88,9 @@ def fields(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any
 
 def test_every_field_of_the_crd_can_be_set(charts: Charts, spec_schema: Obj) -> None:
     spec = charts.cluster(**EVERYTHING).one("WhatsAppCluster")["spec"]
-    assert {path for path, _ in leaves(spec)} == {path for path, _ in fields(spec_schema)}
+    free = ("labels", "annotations", "nodeSelector", "affinity", "resources.requests", "resources.limits")
+    given = {re.sub(rf"((?:pod|service)\.(?:{'|'.join(free)}))\..*", r"\1", path) for path, _ in leaves(spec)}
+    assert given == {path for path, _ in fields(spec_schema)}
     simulator = {key: value for key, value in EVERYTHING["simulator"].items() if key != "enabled"}
     client = {"type": "Simulator", **EVERYTHING["client"], "simulator": simulator}
     assert spec == {**{key: value for key, value in EVERYTHING.items() if key != "simulator"}, "client": client}

@@ -14,7 +14,7 @@ import yaml
 from localkube.controlplane import ControlPlane
 from localkube.operators import REPOSITORY, await_crd
 from whatsapp_operator.core import windows
-from whatsapp_operator.core.model import Desired, Tuning
+from whatsapp_operator.core.model import Database, Desired, Tuning
 from whatsapp_operator.shell.reading import desired_of
 
 pytestmark = pytest.mark.integration
@@ -48,7 +48,7 @@ def desired(plane: ControlPlane) -> dict[str, Desired]:
 
 
 def test_there_is_one_for_each_purpose() -> None:
-    assert set(EXAMPLES) == {"cluster", "production", "staging", "tuned-failover", "maintenance-window"}
+    assert set(EXAMPLES) == {"cluster", "production", "staging", "tuned-failover", "maintenance-window", "external-database"}
 
 
 @pytest.mark.parametrize("name", EXAMPLES)
@@ -72,6 +72,11 @@ def test_production_and_staging_are_as_the_vendors_template(desired: dict[str, D
 
     assert counted("production") == (3, 1, 3)
     assert counted("staging") == (2, 1, 2)
+
+
+def test_the_database_is_named_by_its_secrets(desired: dict[str, Desired]) -> None:
+    assert desired["external-database"].database == Database(secret_name="acme-database", tls_secret_name="acme-database-tls")
+    assert all(want.database is None for name, want in desired.items() if name != "external-database")
 
 
 def test_the_windows_are_open_at_night_only(desired: dict[str, Desired]) -> None:

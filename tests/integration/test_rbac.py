@@ -153,7 +153,7 @@ async def small_life(stage: Stage) -> None:
 
     # what somebody else bends is bent back
     bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
-    for kind, name in (("service", "acme-webapp"), ("networkpolicy", "acme"), ("pvc", "acme-simulator")):
+    for kind, name in (("service", "acme-webapp"), ("networkpolicy", "acme"), ("pvc", "acme-simulator"), ("statefulset", "acme-coreapp")):
         await stage.kubectl("patch", kind, name, "--type=merge", "-p", bent)
     await stage.patch(shards=1, spares=2)
     await stage.at_rest()

@@ -1,4 +1,4 @@
-"""Changed pods, images and Services on a real API server with its real StatefulSet controller and scheduler; nothing is refused meanwhile."""
+"""Changed pods, images and Services with the real StatefulSet controller and scheduler; nothing is refused meanwhile."""
 
 from __future__ import annotations
 
@@ -114,7 +114,7 @@ async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> No
     await cluster.create("other", shards=1, spares=0, database={"secretRef": {"name": "nowhere"}})
 
     def stalled(_: object) -> tuple[str, str]:
-        found = next((one for one in cluster.status("other").get("conditions") or () if one["type"] == "Stalled"), {})
+        found: Obj = next((one for one in cluster.status("other").get("conditions") or () if one["type"] == "Stalled"), {})
         return found.get("reason", ""), found.get("message", "")
 
     await cluster.until(lambda seen: stalled(seen)[0] == "SecretMissing", "it is said")

@@ -194,9 +194,7 @@ class FailureLaws:
         look, pod = self._look_of(change), change.before or {}
         if look is None or self.lenient():
             return
-        if is_outdated(self.server, pod):
-            if is_holder and is_ready(pod):
-                self.broken("of roll-outs", f"{change.actor} ends {pod['metadata']['name']}, which still holds its shard")
+        if is_outdated(self.server, pod) and not (is_holder and is_ready(pod)):
             return
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         least = UNHEALTHY_AFTER * (2 if is_holder else 1)
@@ -208,5 +206,6 @@ class FailureLaws:
             held = "still holds a shard and " if is_holder else ""
             self.broken("of hung pods", f"{change.actor} ends {name}, which {held}was silent for {silence:.2f} s only")
         machine = self.cluster.machines.get(uid)
-        if machine is not None and not machine.node.is_reachable and look.at - machine.node.since > silence - SLACK:
+        # Lost before the first question that was not answered: no Lease was renewed after that.
+        if machine is not None and not machine.node.is_reachable and look.at - machine.node.since > silence:
             self.broken("of hung pods", f"{change.actor} ends {name} on {machine.node.name}, which is lost")

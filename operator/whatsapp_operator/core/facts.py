@@ -48,16 +48,20 @@ class Facts:
 
     @property
     def needed_pods(self) -> int:
-        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what stands in for pods on lost nodes."""
-        return self._planned_pods + len(self.made_good)
+        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
+        return self._lasting_pods + len(self.made_good) + self._surge
 
     @property
-    def _planned_pods(self) -> int:
-        lasting = max(self.floor, self.want.shards) + self.want.spares
+    def _lasting_pods(self) -> int:
+        return max(self.floor, self.want.shards) + self.want.spares
+
+    @property
+    def _surge(self) -> int:
+        """How many Coreapps a roll-out has beside those wanted."""
         if self.is_template_settling:
             # Whether pods are outdated is not known now; what a roll-out added stays until it is.
-            return lasting + min(SURGE, max(0, self.replicas - lasting))
-        return lasting + (SURGE if self.outdated else 0)
+            return min(SURGE, max(0, self.replicas - self._lasting_pods - len(self.made_good)))
+        return SURGE if self.outdated else 0
 
     # --- roll-out ---------------------------------------------------------------------------------------------------
 
@@ -94,7 +98,7 @@ class Facts:
         """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
         held = [pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", evidence.OUT_OF_REACH)]
         # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
-        already = max(0, self.replicas - self._planned_pods - len(held))
+        already = max(0, self.replicas - self._lasting_pods - (SURGE if self.outdated else 0) - len(held))
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.want.spares)])
 
