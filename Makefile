@@ -71,9 +71,13 @@ bench: control-plane ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZ
 chaos: control-plane ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))
 
+COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
+
 lock: setup ## Write hack/lock anew from pyproject.toml
-	$(RUN)/uv pip compile --quiet pyproject.toml --extra dev --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/dev.txt
-	$(RUN)/uv pip compile --quiet pyproject.toml --extra simulator --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate -o hack/lock/run.txt
+	$(COMPILE) pyproject.toml --extra dev -o hack/lock/dev.txt
+	$(COMPILE) pyproject.toml -o hack/lock/run.txt
+	$(RUN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["simulator"], sep="\n")' \
+	  | $(COMPILE) - -o hack/lock/simulator.txt
 
 clean: ## Remove what the build made here (the programs in the user's cache stay)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

@@ -26,7 +26,10 @@ It sends nothing to anybody. Three components, each one process (or one object i
     session.py      which bearer tokens this Webapp has seen to be good
 
     upstream.py     the shared database and the WhatsApp servers
-    store.py        the database
+    store.py        what the database must do, and SQLite doing it
+    postgres.py     the database on a PostgreSQL server
+    dbsession.py    the one session there
+    database.py     which server, as the client's variables name it
     exchange.py     the WhatsApp servers: gateways, fence, messages
     members.py      who is registered
     account.py      shards, certificate, ban

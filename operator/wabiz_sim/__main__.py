@@ -37,9 +37,19 @@ async def run(process: Process) -> None:
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    await process.start()
-    stopped = asyncio.ensure_future(process.wait_stopped())
     waiting = asyncio.ensure_future(told.wait())
+    starting = asyncio.ensure_future(process.start())
+    await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
+    if not starting.done():  # it may wait for a database that never comes
+        starting.cancel()
+        await asyncio.wait({starting})
+        return
+    try:
+        await starting
+    except BaseException:
+        waiting.cancel()
+        raise
+    stopped = asyncio.ensure_future(process.wait_stopped())
     await asyncio.wait({stopped, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if told.is_set():
         await process.stop(_GRACE_SECONDS)

@@ -1,5 +1,6 @@
 """The WhatsApp account: how many shards it has, and everything that Set Shards may answer."""
 
+import asyncio
 import time
 from collections.abc import Awaitable, Callable
 from datetime import UTC, datetime
@@ -26,6 +27,7 @@ class Account:
         self._restart = restart
         self._cut = cut
         self._restarting_until = 0.0
+        self._resharding = asyncio.Lock()
         self.shards = 1
         self.restarts = 0
         self.banned = False
@@ -73,12 +75,13 @@ class Account:
 
     async def reshard(self, shards: int) -> None:
         """Set the number of shards and restart all Coreapps, also when the number is what it was: nobody documents that it does not."""
-        self.shards = shards
-        self.restarts += 1
-        self.logged_off = False
         self._restarting_until = time.monotonic() + self._settings.restart_seconds
-        await self._store.put_facts({"shards": shards, "restarts": self.restarts, "logged_off": False})
-        await self._restart()
+        async with self._resharding:
+            restarts = self.restarts + 1
+            # Durable first: nobody is told of a number that could be lost.
+            await self._store.put_facts({"shards": shards, "restarts": restarts, "logged_off": False})
+            self.shards, self.restarts, self.logged_off = shards, restarts, False
+            await self._restart()
 
     async def require_certificate(self, beginning: str | None) -> None:
         """From now on only a certificate whose fingerprint begins so is right; None: any."""

@@ -118,7 +118,7 @@ class Api:
             return success(
                 {
                     "support": {
-                        "db_engine": "SQLITE",
+                        "db_engine": self._store.engine,
                         "debug_info": "stand-in",
                         "description": "WhatsApp Business API client, stand-in",
                         "expire_timestamp": self.expire_timestamp,

@@ -34,7 +34,7 @@ from .exchange import Exchange
 from .faults import Fault, Faults
 from .members import Members
 from .sharding import ALLOWED_SHARDS, shard_of
-from .store import Inbound, Store
+from .store import Inbound, Store, storable
 from .users import TOKEN_SECONDS, Users
 
 Handler = Callable[[web.Request], Awaitable[web.Response]]
@@ -154,6 +154,8 @@ class Control:
         if not isinstance(sender, str) or not isinstance(text, str):
             return _bad("from and body must be text")
         message = Inbound(id=str(body.get("id") or secrets.token_hex(8)), sender=sender, body=text)
+        if not all(map(storable, (message.id, sender, text))):
+            return _bad("id, from and body must be text without NUL")
         new = await self._exchange.inbound(message)
         return web.json_response({"id": message.id, "shard": shard_of(sender, self._account.shards), "duplicate": not new}, status=201)
 

@@ -14,6 +14,7 @@ INTERNAL_ERROR = 1014
 TOO_MANY_REQUESTS = 1015
 OVERLOADED = 1016
 WEBHOOK_NOT_SET = 1022
+DATABASE_ERROR = 1023
 PASSWORD_CHANGE_REQUIRED = 1024
 ACCOUNT_LOCKED = 1031
 
@@ -27,6 +28,7 @@ TITLES = {
     TOO_MANY_REQUESTS: "Too many requests",
     OVERLOADED: "System overloaded",
     WEBHOOK_NOT_SET: "Webhook URL is not configured",
+    DATABASE_ERROR: "Database error",
     PASSWORD_CHANGE_REQUIRED: "Password Change Required",
     ACCOUNT_LOCKED: "Account locked",
 }

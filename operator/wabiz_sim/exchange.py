@@ -12,9 +12,9 @@ from aiohttp import WSMsgType, web
 
 from .epoch import Epoch
 from .faults import Faults
-from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED
+from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED, UNABLE
 from .sharding import shard_of
-from .store import Inbound, Store
+from .store import Inbound, Store, StoreError
 
 _HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
@@ -69,7 +69,9 @@ class Exchange:
         self._counts: Counter[tuple[str, int]] = Counter()
 
     async def load(self) -> None:
-        """Read the sums of earlier lives and the inbound messages that nobody took."""
+        """Read the sums of earlier lives and the inbound messages that nobody took; what was read or counted before is forgotten."""
+        for key in [key for key in self._counts if key[0] != "inbound_sent"]:
+            del self._counts[key]
         for name, shard, value in await self._store.counts():
             self._counts[name, shard] = value
         for shard, value in (await self._store.accepted()).items():
@@ -102,7 +104,7 @@ class Exchange:
         }
 
     async def close_all(self, code: int) -> None:
-        """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off."""
+        """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off, 1011 when the database is in doubt."""
         connections = [connection for live in self._live.values() for connection in live]
         for connection in connections:
             self._remove(connection)
@@ -136,6 +138,9 @@ class Exchange:
         try:
             await self._pump(connection)
             await self._listen(connection)
+        except StoreError:  # what was not acknowledged is sent again
+            self._remove(connection)
+            await socket.close(code=UNABLE)
         finally:
             self._remove(connection)
         return socket
@@ -202,7 +207,7 @@ class Exchange:
         fault = self._faults.take("messages")
         if fault is not None and fault.fault != "slow" and not fault.applies:
             if fault.fault == "reset":
-                await connection.socket.close(code=1011)
+                await connection.socket.close(code=UNABLE)
             return
         if shard_of(to, self._standing.shards) != shard:
             await self._count("misrouted", shard)
@@ -217,7 +222,7 @@ class Exchange:
         elif fault.fault == "slow":
             self._spawn(self._acknowledge(connection, message_id, new, fault.seconds))
         elif fault.fault == "reset":
-            await connection.socket.close(code=1011)
+            await connection.socket.close(code=UNABLE)
 
     async def _acknowledge(self, connection: Connection, message_id: str, new: bool, after: float = 0.0) -> None:
         if after:

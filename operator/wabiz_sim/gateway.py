@@ -23,6 +23,8 @@ RESHARDED = 4002
 """Close code: the number of shards was set; all Coreapps restart."""
 LOGGED_OFF = 4003
 """Close code: the client was logged off or the account banned."""
+UNABLE = 1011
+"""Close code: the servers failed; what they did not acknowledge they may have taken or not (RFC 6455, 7.4.1)."""
 REFUSAL_HEADER = "X-Stand-In-Refusal"
 """Says why a connection was refused: fenced, shards, logged_off, banned."""
 

@@ -47,7 +47,7 @@ class Process(abc.ABC):
     async def say_goodbye(self) -> None:  # noqa: B027 - most have nobody to take leave of
         """Leave in good order (close frames); called once on SIGTERM after the linger time."""
 
-    def let_go(self) -> None:  # noqa: B027 - most hold nothing else
+    async def let_go(self) -> None:  # noqa: B027 - most hold nothing else
         """Release what is left when listeners, tasks and connections are gone."""
 
     @property
@@ -134,8 +134,10 @@ class Process(abc.ABC):
             for session in sessions:
                 await session.close()
         finally:
-            self.let_go()
-            self._stopped.set()
+            try:
+                await self.let_go()
+            finally:
+                self._stopped.set()
 
     def hang(self) -> None:
         """Stop answering as a frozen process does: connections stay open, new ones are still taken by the kernel."""

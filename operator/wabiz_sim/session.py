@@ -37,8 +37,9 @@ class Sessions:
         headers = {"Authorization": f"Bearer {token}"}
         timeout = aiohttp.ClientTimeout(total=_ASK_SECONDS)
         async with self._process.session.get(url, headers=headers, timeout=timeout) as response:
-            if response.status != 200:
+            if response.status == 401:
                 return False
+            response.raise_for_status()  # a database that is away knows no token: that is no refusal
             seconds = float((await response.json())["seconds"])
         if len(self._good_until) >= _MOST:
             self._good_until.clear()

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 
+from .database import Database
 from .resolve import split_host_port
 
 MESSAGING_PORT = 6250
@@ -43,6 +44,7 @@ class Settings:
     phone_number: str = ""
     registered_at: datetime | None = None
     api_key: str = field(default="", repr=False)
+    database: Database | None = None
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
@@ -56,6 +58,7 @@ class Settings:
         ``WABIZ_RESTART_SECONDS`` the downtime of a Coreapp after Set Shards (45; the vendor's is 45 to 60).
         ``WABIZ_CC`` and ``WABIZ_PHONE`` the number that Set Shards must name (any when unset).
         ``WABIZ_REGISTERED_AT`` when it was registered, RFC 3339 (the first start when unset). ``WA_API_KEY`` a key for health.
+        ``WA_DB_*`` and ``WABIZ_DB_TLS_DIR`` the upstream's PostgreSQL; SQLite in the state folder when none is set.
 
         Raises SettingsError.
         """
@@ -69,6 +72,10 @@ class Settings:
         except ValueError as error:
             msg = f"WABIZ_UPSTREAM: {error}; set it to something like {cluster}-simulator:{UPSTREAM_PORT}"
             raise SettingsError(msg) from None
+        try:
+            database = Database.from_env(env)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
         return cls(
             pod_name=env.get("POD_NAME", "") or socket.gethostname(),
             pod_uid=env.get("POD_UID", "") or env.get("POD_NAME", "") or socket.gethostname(),
@@ -85,6 +92,7 @@ class Settings:
             phone_number=_digits("WABIZ_PHONE", env.get("WABIZ_PHONE", "")),
             registered_at=_instant("WABIZ_REGISTERED_AT", env.get("WABIZ_REGISTERED_AT", "")),
             api_key=env.get("WA_API_KEY", ""),
+            database=database,
         )
 
     def state_folder(self) -> Path:

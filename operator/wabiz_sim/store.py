@@ -1,4 +1,4 @@
-"""The upstream's database: what must outlive its process. SQLite today; the methods are async so that a server can stand behind them."""
+"""The upstream's database: what must outlive its process. What it must do, and SQLite doing it."""
 
 import asyncio
 import json
@@ -21,8 +21,28 @@ class Inbound:
     body: str
 
 
+def storable(text: str) -> bool:
+    """Return whether every database can hold the text: PostgreSQL knows no NUL, and half a surrogate pair has no encoding."""
+    try:
+        return b"\0" not in text.encode()
+    except UnicodeEncodeError:
+        return False
+
+
+class StoreError(Exception):
+    """The database does not answer, or did not within its time: after a change nobody knows whether it has it."""
+
+
 class Store(Protocol):
-    """Each method is one transaction; what it returns from is durable."""
+    """Each method is one transaction; what it returns from is durable.
+
+    Calls take effect in the order in which they were made. Each may raise StoreError, and ValueError for a text that the database cannot
+    hold.
+    """
+
+    @property
+    def engine(self) -> str:
+        """The database's kind, as ``WA_DB_ENGINE`` would name it."""
 
     async def facts(self) -> dict[str, Any]:
         """Return all named values."""
@@ -82,9 +102,9 @@ class Store(Protocol):
         """Forget one token, or all."""
 
     async def upkeep(self) -> None:
-        """Whatever the database needs now and then."""
+        """Whatever the database needs now and then; raises nothing."""
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let go. May be called again."""
 
 
@@ -120,6 +140,11 @@ class SqliteStore:
         except sqlite3.Error as error:
             msg = f"the database {path} cannot be opened: {error}; remove it to start with a new account"
             raise OSError(msg) from None
+
+    @property
+    def engine(self) -> str:
+        """See Store."""
+        return "SQLITE"
 
     async def facts(self) -> dict[str, Any]:
         """See Store."""
@@ -220,7 +245,7 @@ class SqliteStore:
         """See Store."""
         await asyncio.to_thread(self._checkpoint)
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """See Store."""
         self._db.close()
 

@@ -1,40 +1,65 @@
 """The upstream: the shared database and the WhatsApp servers in one process."""
 
 import asyncio
-from typing import Any
+from collections.abc import Coroutine, Sequence
+from contextlib import suppress
+from typing import Any, Protocol
 
 from aiohttp import web
+from aiohttp.typedefs import Handler
 
 from .account import Account
 from .api import Api
 from .control import Control
+from .database import Database
+from .envelope import DATABASE_ERROR, failure
 from .exchange import Exchange
 from .faults import Faults
-from .gateway import LOGGED_OFF, RESHARDED
+from .gateway import LOGGED_OFF, RESHARDED, UNABLE
+from .link import Backoff
 from .listener import Listener
 from .members import Member, Members
 from .preferences import Preferences
 from .process import Process
-from .settings import UPSTREAM_PORT, Settings
-from .store import SqliteStore, Store
+from .settings import UPSTREAM_PORT, Settings, SettingsError
+from .store import SqliteStore, Store, StoreError
 from .users import Users
 
 _UPKEEP_SECONDS = 2.0
+_START_SECONDS = 60.0
+"""So long a database that is not there yet is waited for."""
+
+
+_LOADS = 3
+"""So often it is read at the start before the process gives up."""
+
+
+class _Part(Protocol):
+    async def load(self) -> None:
+        """Read from the store what is kept in memory."""
 
 
 class Upstream(Process):
-    """One upstream, with its state in ``WABIZ_STATE_DIR``; it goes on after a restart where it was."""
+    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; it goes on after a restart where it was.
+
+    When a change of the database failed, what is kept in memory is in doubt. Then it does what a restarted process would: every connection
+    is closed, and nothing but 503 is answered until all was read anew.
+    """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.faults = Faults()
+        self._doubts = 0
+        self._doubtful = asyncio.Event()
         self._store: Store | None = None
         self._members: Members | None = None
         self._exchange: Exchange | None = None
 
     async def come_up(self) -> None:
         """Open the database, listen."""
-        store = self._store = SqliteStore(self.settings.state_folder() / "upstream.sqlite")
+        database = self.settings.database
+        store = SqliteStore(self.settings.state_folder() / "upstream.sqlite") if database is None else await self._postgres(database)
+        self._store = store
         members = Members(self.gate, lambda: self._hello(account, preferences))
         self._members = members
 
@@ -47,9 +72,9 @@ class Upstream(Process):
         account = Account(store, self.settings, restart=restart, cut=cut)
         preferences = Preferences(store)
         users = Users(store, members.forget_tokens)
-        exchange = self._exchange = Exchange(store, account, self.faults, self.gate, self.spawn)
-        for part in (account, preferences, users, exchange):
-            await part.load()
+        exchange = self._exchange = Exchange(store, account, self.faults, self.gate, self._spawn_storing)
+        parts = (account, preferences, users, exchange)
+        await _load_at_start(parts)
         api = Api(
             store=store,
             account=account,
@@ -58,7 +83,7 @@ class Upstream(Process):
             members=members,
             exchange=exchange,
             faults=self.faults,
-            spawn=self.spawn,
+            spawn=self._spawn_storing,
         )
         control = Control(store=store, account=account, users=users, members=members, exchange=exchange, faults=self.faults, api=api)
         routes = [
@@ -68,20 +93,76 @@ class Upstream(Process):
             *api.routes(),
             *control.routes(),
         ]
-        self.listeners = [Listener(self.settings.listen, UPSTREAM_PORT, routes, gate=self.gate)]
+        self.listeners = [Listener(self.settings.listen, UPSTREAM_PORT, routes, gate=self.gate, middlewares=[self._unless_in_doubt])]
         await self.listeners[0].open()
         self.spawn(self._upkeep(store))
-        self.log.info("%s has %d shards", self.settings.pod_name, account.shards)
+        self.spawn(self._start_over_in_doubt(parts, members, exchange))
+        self.log.info("%s has %d shards (%s)", self.settings.pod_name, account.shards, store.engine)
 
     async def say_goodbye(self) -> None:
         """Close all websockets with a close frame."""
         if self._exchange is not None and self._members is not None:
             await asyncio.gather(self._exchange.close_all(1001), self._members.close(1001))
 
-    def let_go(self) -> None:
+    async def let_go(self) -> None:
         """Close the database."""
         if self._store is not None:
-            self._store.close()
+            await self._store.close()
+
+    async def _postgres(self, database: Database) -> Store:
+        from .postgres import PostgresStore  # noqa: PLC0415 - what has no server need not have its library
+
+        store = self._store = PostgresStore(database, self._doubt)
+        try:
+            await store.open(_START_SECONDS)
+        except ValueError as error:
+            raise SettingsError(str(error)) from None
+        return store
+
+    # when the database fails
+
+    def _doubt(self) -> None:
+        self._doubts += 1
+        self._doubtful.set()
+
+    @web.middleware
+    async def _unless_in_doubt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer 503 when the database fails, and while what is in memory is in doubt; ``/`` only says that the process lives."""
+        try:
+            if self._doubtful.is_set() and request.path != "/":
+                msg = "what the database holds is being read anew"
+                raise StoreError(msg)
+            return await handler(request)
+        except StoreError as error:
+            self.log.info("%s: %s %s: %s", self.settings.pod_name, request.method, request.path, error)
+            answer = failure(503, DATABASE_ERROR, "the database does not answer, retry")
+            return web.json_response(answer.body, status=answer.status)
+
+    async def _start_over_in_doubt(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> None:
+        while True:
+            await self._doubtful.wait()
+            self.log.warning("%s starts over: the database did not confirm a change", self.settings.pod_name)
+            await _close_all(members, exchange)
+            backoff = Backoff()
+            while not await self._read_anew(parts, members, exchange):
+                await backoff.pause()
+            self.log.info("%s has read everything anew", self.settings.pod_name)
+
+    async def _read_anew(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
+        doubts = self._doubts
+        try:
+            await _load(parts)
+        except StoreError:
+            return False
+        await _close_all(members, exchange)  # who was just coming in was told of things as they were before
+        if doubts != self._doubts:
+            return False
+        self._doubtful.clear()
+        return True
+
+    def _spawn_storing(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
+        """Run background work that may find no database: that is no reason to die."""
+        return self.spawn(_unless_unavailable(work))
 
     def _hello(self, account: Account, preferences: Preferences) -> dict[str, Any]:
         return {
@@ -104,6 +185,30 @@ class Upstream(Process):
         while True:
             await asyncio.sleep(_UPKEEP_SECONDS)
             await store.upkeep()
+
+
+async def _load(parts: Sequence[_Part]) -> None:
+    for part in parts:
+        await part.load()
+
+
+async def _load_at_start(parts: Sequence[_Part]) -> None:
+    for attempt in range(_LOADS):
+        try:
+            await _load(parts)
+            return
+        except StoreError as error:
+            if attempt == _LOADS - 1:
+                raise OSError(str(error)) from None
+
+
+async def _close_all(members: Members, exchange: Exchange) -> None:
+    await asyncio.gather(exchange.close_all(UNABLE), members.close(UNABLE))
+
+
+async def _unless_unavailable(work: Coroutine[object, object, None]) -> None:
+    with suppress(StoreError):
+        await work
 
 
 async def _tell_restart(member: Member, shards: int, seconds: float) -> None:

@@ -28,6 +28,7 @@ from .process import Process
 from .resolve import Resolve, by_dns
 from .session import Sessions
 from .settings import WEBAPP_PORT, Settings
+from .store import storable
 from .tls import server_context
 
 MESSAGE_ID_HEADER = "X-Message-Id"
@@ -161,8 +162,8 @@ def _message(message_id: str, text: str) -> Message | Answer:
         return failure(400, PARAMETER_INVALID, "the stand-in sends messages of type text only")
     if not isinstance(content, dict) or not isinstance(content.get("body"), str):
         return failure(400, PARAMETER_MISSING, "text.body is required")
-    if len(message_id) > _LONGEST_ID:
-        return failure(400, PARAMETER_INVALID, f"{MESSAGE_ID_HEADER} may have {_LONGEST_ID} characters at most")
+    if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):
+        return failure(400, PARAMETER_INVALID, f"to and {MESSAGE_ID_HEADER} must be text without NUL, the latter of {_LONGEST_ID} at most")
     return Message(id=message_id or uuid.uuid4().hex, to=to, body=content["body"])
 
 

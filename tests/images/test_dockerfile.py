@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import platform
+import re
 import shutil
 import subprocess
 import sys
@@ -20,7 +21,7 @@ import pytest
 from .dockerfile import Emulation, Stage, entrypoint, stages
 
 ROOT = Path(__file__).resolve().parents[2]
-LOCK = ROOT / "hack" / "lock" / "run.txt"
+LOCKS = {"operator": ROOT / "hack" / "lock" / "run.txt", "simulator": ROOT / "hack" / "lock" / "simulator.txt"}
 NOBODY = 65532
 UNCHECKED = 0b01
 """Flags of a .pyc by hash that is not compared with its source (PEP 552)."""
@@ -37,7 +38,7 @@ def wheels() -> Path:
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     folder = ROOT / "build" / f"test-wheels-{version}"
     stamp = folder / "made-from.txt"
-    if not stamp.exists() or stamp.read_bytes() != LOCK.read_bytes():
+    if not stamp.exists() or stamp.read_bytes() != b"".join(lock.read_bytes() for lock in LOCKS.values()):
         argv = [sys.executable, str(ROOT / "hack" / "wheels"), "--python", version, "--arch", platform.machine(), "--to", str(folder)]
         subprocess.run(argv, timeout=900, check=True)
     return folder
@@ -55,6 +56,7 @@ class Built:
         stage = self.stages[target]
         given = {**self.emulation.environment(self.stages["runtime"], stage), **env}
         given["PYTHONPATH"] = str(self.app(target))
+        given["PATH"] = f"{self.venv(target)}/bin:{given['PATH']}"
         # the program is looked for in the image's own PATH
         argv = ["/usr/bin/env", "-i", *(f"{name}={value}" for name, value in given.items()), *entrypoint(stage), *args]
         user = NOBODY if self.nobody_can_run else None
@@ -73,12 +75,19 @@ class Built:
 
     def app(self, target: str) -> Path:
         """Where the files lie that the target copies to /opt/app."""
-        source = next(rest.split()[1] for word, rest in self.stages[target].steps if word == "COPY" and rest.endswith("/opt/app"))
-        return Path(self.emulation.moved(source))
+        return self._source(target, "/opt/app")
 
-    @property
-    def venv(self) -> Path:
-        return Path(self.emulation.moved("/opt/venv"))
+    def venv(self, target: str) -> Path:
+        """Where the files lie that the target copies to /opt/venv."""
+        return self._source(target, "/opt/venv")
+
+    def packages(self, target: str) -> set[str]:
+        """The names in its site-packages."""
+        return {path.name for path in next((self.venv(target) / "lib").glob("*/site-packages")).iterdir()}
+
+    def _source(self, target: str, goal: str) -> Path:
+        source = next(rest.split()[1] for word, rest in self.stages[target].steps if word == "COPY" and rest.split()[-1] == goal)
+        return Path(self.emulation.moved(source))
 
 
 @pytest.fixture(scope="module")
@@ -91,7 +100,8 @@ def built(stage_of: dict[str, Stage], wheels: Path) -> Iterator[Built]:
         for name in ("operator/whatsapp_operator", "operator/wabiz_sim"):
             shutil.copytree(ROOT / name, context / name, ignore=shutil.ignore_patterns("__pycache__"))
         (context / "hack" / "lock").mkdir(parents=True)
-        shutil.copy(LOCK, context / "hack" / "lock")
+        for lock in LOCKS.values():
+            shutil.copy(lock, context / "hack" / "lock")
         (context / "build").mkdir()
         (context / "build" / "wheels").symlink_to(wheels)
         base = Path(sys.base_prefix) / "bin" / f"python{sys.version_info.major}.{sys.version_info.minor}"
@@ -157,36 +167,61 @@ def test_what_is_copied_is_not_ignored(stage_of: dict[str, Stage]) -> None:
 
 
 def test_everything_is_compiled_and_nothing_is_compared_with_its_source(built: Built) -> None:
-    sources = {path for path in files(built.venv / "lib", built.app("operator"), built.app("simulator")) if path.suffix == ".py"}
+    everything = [folder for target in LOCKS for folder in (built.venv(target) / "lib", built.app(target))]
+    sources = {path for path in files(*everything) if path.suffix == ".py"}
     assert len(sources) > 500
     tag = sys.implementation.cache_tag
     missing = {path for path in sources if not (path.parent / "__pycache__" / f"{path.stem}.{tag}.pyc").exists()}
     assert not missing
-    compiled = {path for path in files(built.venv / "lib", built.app("operator")) if path.suffix == ".pyc"}
+    compiled = {path for path in files(*everything) if path.suffix == ".pyc"}
     assert not [path for path in compiled if int.from_bytes(path.read_bytes()[4:8], "little") != UNCHECKED]
 
 
-def test_what_installs_is_not_shipped(built: Built) -> None:
-    installed = {path.name for path in next((built.venv / "lib").glob("*/site-packages")).iterdir()}
-    assert not {"pip", "setuptools"} & installed
-    assert {"kopf", "lightkube", "aiohttp"} <= installed
+def test_an_image_has_what_its_own_lock_says_and_nothing_that_installs(built: Built) -> None:
+    operator, simulator = built.packages("operator"), built.packages("simulator")
+    assert not {"pip", "setuptools"} & (operator | simulator)
+    assert {"kopf", "lightkube", "aiohttp"} <= operator
+    assert not {"psycopg", "psycopg_binary"} & operator
+    assert {"psycopg", "psycopg_binary", "aiohttp"} <= simulator
+    assert not {"kopf", "lightkube", "httpx"} & simulator
+
+
+def test_what_both_images_need_has_one_version() -> None:
+    pins = [dict(re.findall(r"^([\w.-]+)==(\S+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE)) for lock in LOCKS.values()]
+    shared = pins[0].keys() & pins[1].keys()
+    assert "aiohttp" in shared
+    assert {name: pins[0][name] for name in shared} == {name: pins[1][name] for name in shared}
 
 
 def test_the_operator_starts_and_says_what_is_missing(built: Built) -> None:
-    before = files(built.venv, built.app("operator"))
+    before = files(built.venv("operator"), built.app("operator"))
     alone = built.run("operator")
     assert (alone.returncode, alone.stdout) == (1, "")
     assert alone.stderr.startswith("whatsapp-operator: ")
     assert "Traceback" not in alone.stderr
     wrong = built.run("operator", LEASE_SECONDS="soon")
     assert wrong.stderr == "whatsapp-operator: LEASE_SECONDS is 'soon'; it must be a number of at least 0, such as 4.\n"
-    assert files(built.venv, built.app("operator")) == before, "it writes nothing where it lies"
+    assert files(built.venv("operator"), built.app("operator")) == before, "it writes nothing where it lies"
 
 
 def test_the_stand_in_starts_and_says_what_is_missing(built: Built) -> None:
-    before = files(built.venv, built.app("simulator"))
+    before = files(built.venv("simulator"), built.app("simulator"))
     for component in ("upstream", "coreapp"):
         done = built.run("simulator", component)
         assert done.returncode == 2, done.stderr
         assert "WABIZ_STATE_DIR is not set" in done.stderr
-    assert files(built.venv, built.app("simulator")) == before
+    assert files(built.venv("simulator"), built.app("simulator")) == before
+
+
+def test_the_stand_in_has_what_it_needs_for_postgresql(built: Built) -> None:
+    database = {"WA_DB_HOSTNAME": "127.0.0.1", "WA_DB_PORT": "9", "WA_DB_USERNAME": "wabiz", "WA_DB_PASSWORD": "pw-4711"}
+    done = built.run("simulator", "upstream", WA_DB_ENGINE="PGSQL", WABIZ_DB_TLS_DIR="/nowhere", **database)
+    assert done.returncode == 2, done.stderr
+    assert done.stderr == (
+        "wabiz_sim upstream: WABIZ_DB_TLS_DIR=/nowhere has no ca.crt; put the certificate of the database's authority there\n"
+    )
+    code = "import psycopg; print(psycopg.pq.__impl__)"
+    loaded = subprocess.run(
+        [built.venv("simulator") / "bin" / "python", "-c", code], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert loaded.stdout == "binary\n"

@@ -1,11 +1,22 @@
 """Fixtures of the stand-in's tests."""
 
-from collections.abc import AsyncIterator
+import itertools
+import os
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
 
+from localkube.errors import LocalKubeError
+from localkube.postgres import PostgresServer, programs
+from wabiz_sim.database import Database
+from wabiz_sim.postgres import PostgresStore
+from wabiz_sim.store import SqliteStore, Store
+
 from .world import World
+
+OpenStore = Callable[[], Awaitable[Store]]
+_prefixes = itertools.count(1)
 
 
 @pytest.fixture
@@ -13,3 +24,48 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     made = World(tmp_path)
     yield made
     await made.close()
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """A real server, for all tests of this run."""
+    try:
+        found = programs()
+    except LocalKubeError as error:
+        pytest.skip(str(error))
+    server = PostgresServer(found)
+    try:
+        yield server
+    finally:
+        server.close()
+
+
+@pytest.fixture
+def prefix() -> str:
+    """Begins the name of a database that is this test's alone."""
+    return f"t{os.getpid()}-{next(_prefixes)}-"
+
+
+@pytest.fixture(params=["sqlite", "postgres"])
+async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[OpenStore]:
+    """Opens the same database at each call."""
+    opened: list[Store] = []
+    doubts: list[bool] = []
+
+    async def sqlite() -> Store:
+        opened.append(SqliteStore(tmp_path / "db.sqlite"))
+        return opened[-1]
+
+    async def in_postgres() -> Store:
+        server: PostgresServer = request.getfixturevalue("postgres")
+        database = Database.from_env(server.environment(prefix=prefix))
+        assert database is not None
+        store = PostgresStore(database, lambda: doubts.append(True))
+        opened.append(store)
+        await store.open(10)
+        return store
+
+    yield in_postgres if request.param == "postgres" else sqlite
+    for store in opened:
+        await store.close()
+    assert not doubts

@@ -128,3 +128,60 @@ def test_the_map_names_every_module() -> None:
     named = {line.split()[0] for line in (wabiz_sim.__doc__ or "").splitlines() if line.startswith("    ") and ".py" in line}
 
     assert named == modules
+
+
+DATABASE = {
+    "WA_DB_ENGINE": "PGSQL",
+    "WA_DB_HOSTNAME": "db.example",
+    "WA_DB_PORT": "5432",
+    "WA_DB_USERNAME": "wabiz",
+    "WA_DB_PASSWORD": "hidden-word-7",
+}
+
+
+def test_the_database_is_a_file_unless_the_clients_variables_name_a_server() -> None:
+    assert Settings.from_env({}).database is None
+
+    named = Settings.from_env({**DATABASE, "WA_DB_NAME_PREFIX": "acme_", "WABIZ_DB_TLS_DIR": "/tls"})
+
+    assert named.database is not None
+    assert (named.database.name, named.database.tls_dir) == ("acme_waweb", Path("/tls"))
+    assert named.database.place == "database acme_waweb at db.example:5432"
+    assert "hidden-word-7" not in repr(named)
+
+
+def test_without_certificates_encryption_is_off_whatever_else_is_set() -> None:
+    database = Settings.from_env({**DATABASE, "WA_DB_PERSISTENT": "1", "WA_DB_CONNECTION_IDLE_TIMEOUT": "180000"}).database
+
+    assert database is not None
+    parameters = database.parameters()
+    assert (parameters["sslmode"], parameters["host"], database.name) == ("disable", "db.example", "waweb")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "said"),
+    [
+        *((name, "", f"{name} is not set, but WA_DB_") for name in DATABASE),
+        ("WA_DB_ENGINE", "MYSQL", "the stand-in speaks PGSQL only"),
+        ("WA_DB_ENGINE", "mysql", "the stand-in speaks PGSQL only"),
+        ("WA_DB_ENGINE", "pgsql", "is unknown"),
+        ("WA_DB_PORT", "0", "not a port"),
+        ("WA_DB_PORT", "pg", "not a port"),
+        ("WA_DB_PERSISTENT", "yes", "must be 1 or 0"),
+        ("WA_DB_CONNECTION_IDLE_TIMEOUT", "3s", "whole number of milliseconds"),
+        ("WA_DB_NAME_PREFIX", "x" * 59, "58 bytes"),
+        ("WA_DB_NAME_PREFIX", "a\nb", "makes no database name"),
+    ],
+)
+def test_a_database_that_is_named_badly_is_refused_by_variable(name: str, value: str, said: str) -> None:
+    with pytest.raises(SettingsError, match=name) as refusal:
+        Settings.from_env({**DATABASE, name: value})
+
+    assert said in str(refusal.value)
+    assert "hidden-word-7" not in str(refusal.value)
+
+
+@pytest.mark.parametrize("alone", ["WA_DB_NAME_PREFIX", "WABIZ_DB_TLS_DIR"])
+def test_half_a_database_is_refused(alone: str) -> None:
+    with pytest.raises(SettingsError, match=f"WA_DB_ENGINE is not set, but {alone} is"):
+        Settings.from_env({alone: "x"})

@@ -1,16 +1,17 @@
-"""The upstream's database keeps what it promised."""
+"""The upstream's database keeps what it promised, be it a file or a server."""
 
 from pathlib import Path
 
 import pytest
 
 from wabiz_sim.epoch import Epoch
-from wabiz_sim.store import Inbound, SqliteStore
+from wabiz_sim.store import Inbound, SqliteStore, storable
+
+from .conftest import OpenStore
 
 
-async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(tmp_path: Path) -> None:
-    path = tmp_path / "db.sqlite"
-    store = SqliteStore(path)
+async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(open_store: OpenStore) -> None:
+    store = await open_store()
     for number in range(50):
         assert await store.accept(f"m{number}", number % 2, "1", "u")
     await store.upkeep()
@@ -24,7 +25,7 @@ async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(tmp_path:
     await store.count("duplicates", 1)
     await store.note_call({"status": 201})
 
-    again = SqliteStore(path)  # the first one was not closed: it crashed
+    again = await open_store()  # the first one was not closed: it crashed
 
     assert await again.accepted() == {0: 25, 1: 25}
     assert await again.facts() == {"shards": 4, "password": None}
@@ -33,15 +34,15 @@ async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(tmp_path:
     assert await again.acknowledged() == {1: 1}
     assert await again.counts() == [("duplicates", 1, 1)]
     assert await again.calls() == [{"status": 201}]
-    assert await again.missing(["m1", "m50"]) == ["m50"]
+    assert await again.missing(["m1", "m51", "m50"]) == ["m51", "m50"]
     assert [(message["seq"], message["by"]) for message in await again.messages(after=48, limit=10)] == [(49, "u"), (50, "u")]
-    again.close()
-    store.close()
-    store.close()
+    await again.close()
+    await store.close()
+    await store.close()
 
 
-async def test_the_fence_only_rises(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "db.sqlite")
+async def test_the_fence_only_rises(open_store: OpenStore) -> None:
+    store = await open_store()
 
     assert await store.admit(0, Epoch.parse("9-a"), "u") is None
     assert await store.admit(0, Epoch.parse("10-a"), "v") is None
@@ -52,7 +53,41 @@ async def test_the_fence_only_rises(tmp_path: Path) -> None:
     assert await store.admit(1, Epoch.parse("1-a"), "w") is None
     await store.reset_fence()
     assert await store.admit(0, Epoch.parse("1-a"), "u") is None
-    store.close()
+
+
+async def test_a_later_value_replaces_an_earlier_one(open_store: OpenStore) -> None:
+    store = await open_store()
+    await store.put_facts({"shards": 4, "pin": "123456"})
+    await store.put_facts({"shards": 8, "odd": {"text": "\x00\ud800 \u00fc"}})
+    for expires_at in (10.0, 4e9):
+        await store.put_token("digest", expires_at)
+    for _ in range(3):
+        await store.count("duplicates", 31)
+    for number in range(3):
+        await store.note_call({"number": number})
+
+    assert await store.facts() == {"shards": 8, "pin": "123456", "odd": {"text": "\x00\ud800 \u00fc"}}
+    assert await store.token_expiry("digest") == 4e9
+    assert await store.counts() == [("duplicates", 31, 3)]
+    assert [call["number"] for call in await store.calls()] == [0, 1, 2]
+
+
+async def test_tokens_are_dropped_one_by_one_or_all(open_store: OpenStore) -> None:
+    store = await open_store()
+    for digest in ("a", "b", "c"):
+        await store.put_token(digest, 4e9)
+    await store.drop_tokens("a")
+
+    assert [await store.token_expiry(digest) is None for digest in ("a", "b", "c")] == [True, False, False]
+    await store.drop_tokens(None)
+    assert await store.token_expiry("c") is None
+
+
+async def test_an_inbound_message_is_kept_once_in_the_order_of_arrival(open_store: OpenStore) -> None:
+    store = await open_store()
+
+    assert [await store.add_inbound(Inbound(name, "1", "x")) for name in ("b", "a", "b")] == [True, True, False]
+    assert [inbound.id for inbound in await store.waiting()] == ["b", "a"]
 
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
@@ -60,3 +95,9 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
 
     with pytest.raises(OSError, match="cannot be opened"):
         SqliteStore(tmp_path / "db.sqlite")
+
+
+def test_what_no_database_can_hold_is_told_apart() -> None:
+    assert storable("16315551234 \u00fc")
+    assert not storable("1\x002")
+    assert not storable("\ud800")

@@ -1,0 +1,362 @@
+"""The upstream's one session at PostgreSQL: claimed from whoever had it, kept up, every wait on it bounded.
+
+One session does everything, one thing at a time and in the order in which it was asked for, as with a file. It holds an advisory lock of
+its database while it lives, so what it had begun is over, one way or the other, before another session sees the data; and the database
+notes whose session it was last, so that an upstream that was replaced and does not know it cannot come back.
+"""
+
+import asyncio
+import logging
+import os
+import select
+import socket
+import uuid
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from typing import Any, LiteralString, TypeVar
+
+import psycopg
+from psycopg import AsyncConnection, sql
+from psycopg.conninfo import make_conninfo
+
+from .database import Database
+from .link import Backoff
+from .store import StoreError
+
+log = logging.getLogger(__name__)
+
+Row = tuple[Any, ...]
+Session = AsyncConnection[Row]
+T = TypeVar("T")
+
+_AWAY_SECONDS = 1.5
+"""A call waits so long for a lost session to come back: less than a Webapp's sender waits."""
+_CALL_SECONDS = 5.0
+"""Longest time of one call; the server gives up a little earlier, so that its answer is known."""
+_SERVER_SECONDS = 4.0
+_CONNECT_SECONDS = 3.0
+_CREATE_SECONDS = 60.0
+_CLAIM_SECONDS = 5.0
+_LOCK_PAUSE = 0.05
+_CUT_SECONDS = 1.0
+
+_LOCK = 7_261_503_442_118
+"""The key of the advisory lock; locks are per database."""
+_TERMINATE: LiteralString = """
+    SELECT pg_terminate_backend(pid) FROM pg_locks JOIN pg_database ON pg_database.oid = pg_locks.database
+    WHERE datname = current_database() AND locktype = 'advisory' AND granted AND pid <> pg_backend_pid()
+      AND objsubid = 1 AND (classid::bigint << 32 | objid::bigint) = %s AND EXISTS (SELECT 1 FROM owner WHERE upstream = %s)"""
+_SETTINGS: LiteralString = """
+    SELECT set_config('search_path', 'wabiz', false), set_config('statement_timeout', %s, false), set_config('lock_timeout', %s, false),
+           CASE WHEN current_setting('synchronous_commit') = 'off' THEN set_config('synchronous_commit', 'on', false) END"""
+_OWNER: LiteralString = "CREATE TABLE IF NOT EXISTS owner (one BOOLEAN PRIMARY KEY, upstream TEXT NOT NULL)"
+_NOTE_OWNER: LiteralString = "INSERT INTO owner VALUES (true, %s) ON CONFLICT (one) DO UPDATE SET upstream = excluded.upstream"
+
+
+class _SupersededError(Exception):
+    """The database is another upstream's by now, or not what it was."""
+
+
+class DatabaseSession:
+    """``on_doubt`` is called whenever a change failed: whether the database has it is known only by reading."""
+
+    def __init__(self, database: Database, schema: LiteralString, on_doubt: Callable[[], None]) -> None:
+        """``schema`` holds statements that make what is not there; they may be repeated."""
+        self._database = database
+        self._schema = schema
+        self._on_doubt = on_doubt
+        self._parameters: dict[str, str] = {}
+        self._owner = uuid.uuid4().hex
+        self._session: Session | None = None
+        self._there = asyncio.Event()
+        self._lost = asyncio.Event()
+        self._turn = asyncio.Lock()
+        self._doubts = 0
+        self._over = ""
+        """Why it will never come back; empty while it may."""
+        self._at_work: set[asyncio.Task[Any]] = set()
+        self._keeper: asyncio.Task[None] | None = None
+
+    async def open(self, patience: float) -> None:
+        """Connect, make the database and what is in it if it is not there, and take it over.
+
+        Tries for ``patience`` seconds; each new reason for failing is logged at once. Raises OSError when the time is over, ValueError when
+        the folder of certificates lacks one.
+        """
+        self._parameters = self._database.parameters()
+        clock = asyncio.get_running_loop().time
+        deadline, backoff, said = clock() + patience, Backoff(), ""
+        while True:
+            try:
+                self._found(await self._connected(first=True))
+                break
+            except _SupersededError as error:
+                msg = f"{self._database.place}: {error}; one upstream at a time can have it"
+                raise OSError(msg) from None
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                reason = f"{self._database.place} cannot be used: {_sentence(error)}"
+                if reason != said:
+                    log.warning("%s; trying on for %.0f s", reason, deadline - clock())
+                said = reason
+            if clock() >= deadline:
+                msg = f"{said}; look at the server, and at WA_DB_* in the Secret"
+                raise OSError(msg)
+            await backoff.pause()
+        self._keeper = asyncio.create_task(self._keep())
+
+    async def read(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``work`` when its turn comes.
+
+        Raises StoreError when the database does not answer, ValueError for a text that it cannot hold.
+        """
+        return await self._begin(work, changes=False)
+
+    async def change(self, work: Callable[[Session], Awaitable[T]]) -> T:
+        """Run ``work``, whose one statement changes something; else as ``read``.
+
+        After a StoreError nobody knows whether it was done. Whatever was waiting for its turn then fails with it: it was begun on the
+        grounds of what is in doubt now.
+        """
+        return await self._begin(work, changes=True)
+
+    async def close(self) -> None:
+        """Let go now; what is under way fails. May be called again."""
+        self._over = "the upstream ends"
+        if self._keeper is not None:
+            self._keeper.cancel()
+            await asyncio.wait({self._keeper})
+        if self._session is not None:
+            _cut(self._session)
+        self._there.set()  # whoever waits need not wait on
+        if self._at_work:
+            await asyncio.wait(set(self._at_work), timeout=2 * _CUT_SECONDS)
+        if self._session is not None:
+            await self._session.close()
+            self._session = None
+
+    # one call
+
+    async def _begin(self, work: Callable[[Session], Awaitable[T]], *, changes: bool) -> T:
+        deadline = asyncio.get_running_loop().time() + _AWAY_SECONDS
+        # A task of its own: whoever asked may be cancelled, a statement that was sent may not.
+        task = asyncio.create_task(self._perform(work, self._doubts, deadline, changes=changes))
+        self._at_work.add(task)
+        task.add_done_callback(self._ended)
+        return await asyncio.shield(task)
+
+    def _ended(self, task: asyncio.Task[Any]) -> None:
+        self._at_work.discard(task)
+        if not task.cancelled():
+            task.exception()  # seen, also when whoever asked is gone
+
+    async def _perform(self, work: Callable[[Session], Awaitable[T]], doubts: int, deadline: float, *, changes: bool) -> T:
+        async with self._turn:
+            if doubts != self._doubts:
+                msg = f"{self._database.place} failed just before"
+                raise StoreError(msg)
+            try:
+                session = await self._session_by(deadline)
+                return await self._answer(session, work(session))
+            except StoreError:
+                if changes:
+                    self._doubts += 1
+                    self._on_doubt()
+                raise
+
+    async def _session_by(self, deadline: float) -> Session:
+        if self._session is not None and _has_news(self._session):  # it was not asked anything: this is its end
+            self._lose(self._session, "the server closed the session")
+        if self._session is None and not self._over:
+            with suppress(TimeoutError):
+                async with asyncio.timeout_at(deadline):
+                    await self._there.wait()
+        if self._over or self._session is None:
+            msg = self._over or f"{self._database.place} does not answer"
+            raise StoreError(msg)
+        return self._session
+
+    async def _answer(self, session: Session, work: Awaitable[T]) -> T:
+        try:
+            return await _bounded(session, work, _CALL_SECONDS)
+        except psycopg.DataError as error:
+            msg = f"the database cannot hold that: {_sentence(error)}"
+            raise ValueError(msg) from None
+        except (psycopg.Error, OSError, TimeoutError) as error:
+            self._lose(session, _sentence(error))
+            msg = f"{self._database.place} failed: {_sentence(error)}"
+            raise StoreError(msg) from None
+
+    # the session
+
+    def _found(self, session: Session) -> None:
+        self._session = session
+        self._lost.clear()
+        self._there.set()
+
+    def _lose(self, session: Session, reason: str) -> None:
+        session.pgconn.finish()
+        self._session = None
+        self._there.clear()
+        self._lost.set()
+        if not self._over:
+            log.warning("%s was lost: %s", self._database.place, reason)
+
+    async def _keep(self) -> None:
+        """Connect again whenever the session was lost, until cancelled or replaced by another upstream."""
+        backoff, said = Backoff(), ""
+        while True:
+            await self._lost.wait()
+            try:
+                session = await self._connected(first=False)
+            except _SupersededError as error:
+                self._give_up(str(error))
+                return
+            except (psycopg.Error, OSError, TimeoutError) as error:
+                if _sentence(error) != said:
+                    said = _sentence(error)
+                    log.warning("%s cannot be used: %s", self._database.place, said)
+                await backoff.pause()
+            else:
+                said = ""
+                backoff.reset()
+                log.info("%s is back", self._database.place)
+                self._found(session)
+
+    def _give_up(self, reason: str) -> None:
+        log.error("%s: %s; this upstream serves no more: delete its pod to start anew on what is there", self._database.place, reason)
+        self._over = reason
+        self._there.set()
+        self._doubts += 1
+        self._on_doubt()
+
+    async def _connected(self, *, first: bool) -> Session:
+        """Return a session that holds the lock."""
+        session = await self._dial_or_create() if first else await self._dial(self._database.name)
+        try:
+            await _bounded(session, self._claim(session, first=first), 2 * _CLAIM_SECONDS)
+        except BaseException:
+            session.pgconn.finish()
+            raise
+        return session
+
+    async def _dial(self, name: str) -> Session:
+        # twice: the name of a host may mean two addresses
+        async with asyncio.timeout(2 * _CONNECT_SECONDS):
+            conninfo = make_conninfo("", dbname=name, connect_timeout=int(_CONNECT_SECONDS), **self._parameters)
+            return await AsyncConnection.connect(conninfo, autocommit=True)
+
+    async def _dial_or_create(self) -> Session:
+        try:
+            return await self._dial(self._database.name)
+        except psycopg.OperationalError:
+            # A refused connection says why in words only, in the server's language: the list of databases says it for sure.
+            if not await self._made_sure():
+                raise
+        return await self._dial(self._database.name)
+
+    async def _made_sure(self) -> bool:
+        """Make the database if it is not there; False when nobody lets us look."""
+        try:
+            session = await self._dial("postgres")
+        except (psycopg.Error, OSError, TimeoutError):
+            return False
+        try:
+            await _bounded(session, _create(session, self._database.name), _CREATE_SECONDS)
+        finally:
+            session.pgconn.finish()
+        return True
+
+    async def _claim(self, session: Session, *, first: bool) -> None:
+        milliseconds = str(int(_SERVER_SECONDS * 1000))
+        await session.execute(_SETTINGS, (milliseconds, milliseconds))
+        if first:
+            await self._note_owner(session)
+        await self._check_owner(session)
+        await self._take_lock(session)
+        await self._check_owner(session)
+
+    async def _note_owner(self, session: Session) -> None:
+        """Make what is missing and note whose the database is, before the session of an earlier upstream ends: it must not come back."""
+        async with session.transaction():
+            await session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK + 1,))  # two that make the same table hinder each other
+            if (await _value(session, "SELECT to_regnamespace('wabiz')")) is None:
+                await session.execute("CREATE SCHEMA wabiz")
+            await session.execute(_OWNER)
+            await session.execute(self._schema)
+            await session.execute(_NOTE_OWNER, (self._owner,))
+
+    async def _take_lock(self, session: Session) -> None:
+        """Take the lock; an earlier upstream that holds it is ended: the newest is the one that is wanted."""
+        for _ in range(int(_CLAIM_SECONDS / _LOCK_PAUSE)):
+            if await _value(session, "SELECT pg_try_advisory_lock(%s)", _LOCK):
+                return
+            await session.execute(_TERMINATE, (_LOCK, self._owner))
+            await asyncio.sleep(_LOCK_PAUSE)
+        msg = f"the session of an earlier upstream does not end within {_CLAIM_SECONDS:g} s"
+        raise TimeoutError(msg)
+
+    async def _check_owner(self, session: Session) -> None:
+        try:
+            owner = await _value(session, "SELECT upstream FROM owner")
+        except psycopg.errors.UndefinedTable:
+            owner = None
+        if owner != self._owner:
+            msg = "it was emptied" if owner is None else "another upstream took it over, or it was restored"
+            raise _SupersededError(msg)
+
+
+async def _create(session: Session, name: str) -> None:
+    if (await _value(session, "SELECT 1 FROM pg_database WHERE datname = %s", name)) is not None:
+        return
+    # Two may be at it at once, and whoever is later hears so by one of two errors, depending on how much later it is.
+    with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
+        await session.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
+        log.info("made the database %s", name)
+
+
+async def _value(session: Session, query: LiteralString, *values: object) -> Any:
+    row = await (await session.execute(query, values)).fetchone()
+    return None if row is None else row[0]
+
+
+async def _bounded(session: Session, work: Awaitable[T], seconds: float) -> T:
+    """Await ``work`` for ``seconds`` at most. Cancelling would ask the server, which may hang: the connection is cut instead."""
+    task = asyncio.ensure_future(_awaited(work))
+    try:
+        done, _ = await asyncio.wait({task}, timeout=seconds)
+    finally:
+        if not task.done():
+            _cut(session)
+            await asyncio.wait({task}, timeout=_CUT_SECONDS)
+            task.cancel()
+    if not done:
+        task.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        msg = f"no answer within {seconds:g} s"
+        raise TimeoutError(msg)
+    return task.result()
+
+
+async def _awaited(work: Awaitable[T]) -> T:
+    return await work
+
+
+def _has_news(session: Session) -> bool:
+    """True when the server has something to say unasked: that it goes, nearly always."""
+    if session.closed:
+        return True
+    poll = select.poll()
+    poll.register(session.fileno(), select.POLLIN)
+    return bool(poll.poll(0))
+
+
+def _cut(session: Session) -> None:
+    """End the connection at this side: whoever waits for an answer on it wakes up. The file descriptor stays as long as it is waited on."""
+    if not session.closed:
+        with suppress(OSError), socket.socket(fileno=os.dup(session.fileno())) as connection:
+            connection.shutdown(socket.SHUT_RDWR)
+
+
+def _sentence(error: BaseException) -> str:
+    """Return the first line of what PostgreSQL said."""
+    lines = str(error).strip().splitlines()
+    return lines[0].strip() if lines else type(error).__name__
