@@ -1,17 +1,28 @@
-"""Images written without a container engine: archives of single programs as `docker load` and containerd read them."""
+"""Images written without a container engine: single programs in the archives that `kind build node-image` and containerd read."""
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import io
 import json
+import re
 import tarfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkube.binaries import Binaries
 from localkube.cache import sha256_of
+from localkube.errors import LocalKubeError
+from localkube.versions import host_platform, kubernetes_version
+
+COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
+KINDEST = rb"docker\.io/kindest/(?:kindnetd|local-path-provisioner|local-path-helper):v\d{8}-[0-9a-f]{8}"
+"""The images that `kind build node-image` wants to have, as they stand in its program; none of them is used here."""
+ALONE = {"kube-controller-manager", "kube-scheduler", "kube-proxy"}
+"""The components that have an archive of their own in a release of Kubernetes, beside kube-apiserver."""
 
 
 @dataclass(frozen=True)
@@ -54,6 +65,45 @@ def write_archive(images: Sequence[ComponentImage], target: Path, work: Path, ar
             _add(archive, f"{name}.json", config)
         for digest, path in layers.items():
             archive.add(path, f"{digest}/layer.tar")
+
+
+def kindest_images(kind: bytes) -> list[str]:
+    """The images beside Kubernetes' own that a kind program puts into a node image."""
+    found = sorted({match.decode() for match in re.findall(KINDEST, kind)})
+    if not found:
+        msg = "kind does not name the images that it puts into a node image: this version of kind needs another pattern"
+        raise LocalKubeError(msg)
+    return found
+
+
+def server_archive(binaries: Binaries, names: Mapping[str, str], proxy: Path, work: Path) -> Path:
+    """What `kind build node-image --type file` takes: Kubernetes' programs and images as its release has them, in the folder ``work``."""
+    arch = host_platform()[1]
+    images = [
+        ComponentImage(names[name], binaries[name], proxy if name == "kube-proxy" else None, name in {"coredns", "pause"})
+        for name in COMPONENTS
+    ]
+    images += [ComponentImage(name, binaries["pause"]) for name in kindest_images(binaries["kind"].read_bytes())]
+    own = {
+        f"{image.program.name}.tar": [image]
+        for image in images
+        if image.program.name in {"kube-controller-manager", "kube-scheduler", "kube-proxy"}
+    }
+    # all others in one, because kind imports four archives and no more
+    own["kube-apiserver.tar"] = [image for image in images if [image] not in own.values()]
+    server = work / "server.tar.gz"
+    # not compressed: it is unpacked again at once
+    with gzip.open(server, "wb", compresslevel=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
+        version = work / "version"
+        version.write_text(f"{kubernetes_version()}\n", encoding="utf-8")
+        archive.add(version, "kubernetes/version")
+        for name in ("kubeadm", "kubelet", "kubectl"):
+            archive.add(binaries[name], f"kubernetes/server/bin/{name}")
+        for name, ones in own.items():
+            write_archive(ones, work / name, work, arch)
+            archive.add(work / name, f"kubernetes/server/bin/{name}")
+            (work / name).unlink()
+    return server
 
 
 def _config(image: ComponentImage, digests: Sequence[str], arch: str) -> dict[str, Any]:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from localkube import kind_check, kind_dockerd, kind_images, kind_project
-from localkube.binaries import Binaries
+from localkube import kind_check, kind_docker, kind_dockerd, kind_images, kind_project
 from localkube.cache import user_cache
 from localkube.errors import LocalKubeError
 from localkube.kind_check import Facts
-from localkube.kind_cluster import KindCluster
+from localkube.kind_cluster import WORKERS, KindCluster
 from localkube.progress import clock, to_stderr
 
 NAME = "whatsapp"
@@ -46,6 +45,7 @@ def _parser() -> argparse.ArgumentParser:
     build = commands.add_parser("build", help="make the node image, the Python base and PostgreSQL, if they are not there")
     build.add_argument("--force", action="store_true", help="make them anew")
     up = commands.add_parser("up", help="make the cluster, or put right one that is there")
+    up.add_argument("--workers", type=int, default=WORKERS, help=f"nodes beside the control plane (default: {WORKERS})")
     load = commands.add_parser("load", help="bring images from Docker into every node")
     load.add_argument("images", nargs="+", metavar="IMAGE")
     images = commands.add_parser("images", help="build the operator and the stand-in from operator/Dockerfile")
@@ -92,34 +92,28 @@ class _Machine:
 
     def build(self) -> int:
         """Make the images."""
-        binaries, facts = self._prepared()
+        facts = self._prepared()
         if kind_check.way(facts) == "stock":
             to_stderr(f"nothing to build: {_told(facts)}")
             return 0
-        self._make_images(binaries, facts, force=self.options.force)
+        self._make_images(facts, force=self.options.force)
         return 0
 
     def up(self) -> int:
         """Make the cluster and say how to reach it."""
         begun = time.monotonic()
-        binaries, facts = self._prepared()
-        to_stderr(_told(facts))
-        cluster = self._cluster(binaries)
+        facts = self._prepared()
+        cluster = self._cluster()
         if cluster.exists():
             cluster.start()
             if cluster.own_network():
                 cluster.connect()
         else:
+            to_stderr(_told(facts))
             offline = kind_check.way(facts) == "offline"
             if offline:
-                self._make_images(binaries, facts, force=False)
-            to_stderr(f"making cluster {cluster.name}, about 0:40")
-            cluster.create(kind_images.NODE_IMAGE if offline else None)
-            if offline:
-                cluster.drop_storage()
-                cluster.cut_dns_off()
-                cluster.connect()
-            cluster.pin_dns()
+                self._make_images(facts)
+            cluster.make(kind_images.NODE_IMAGE if offline else None, workers=self.options.workers)
         cluster.wait_ready()
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
@@ -134,14 +128,14 @@ class _Machine:
 
     def images(self) -> int:
         """Build the project's own images, and load them."""
-        binaries, facts = self._prepared()
-        base = None
-        if kind_check.way(facts) == "offline":
-            self._make_images(binaries, facts, force=False)
-            base = kind_images.PYTHON_IMAGE
-        kind_project.build(self.root, base, self.root / "build" / "kind", to_stderr)
+        facts = self._prepared()
+        offline = kind_check.way(facts) == "offline"
+        if offline:
+            self._make_images(facts)
+        kind_project.build(self.root, kind_images.PYTHON_IMAGE if offline else None, self.root / "build" / "kind", to_stderr)
         if self.options.load:
-            self._existing().load([*kind_project.IMAGES.values(), *([kind_images.POSTGRES_IMAGE] if base else [])])
+            self.options.images = [*kind_project.IMAGES.values(), *([kind_images.POSTGRES_IMAGE] if offline else [])]
+            return self.load()
         return 0
 
     def routes(self) -> int:
@@ -156,8 +150,8 @@ class _Machine:
 
     def down(self) -> int:
         """Remove the cluster, and end dockerd if asked to."""
-        if kind_dockerd.kind_docker.info() is not None:
-            cluster = self._cluster(kind_images.programs(os.environ, to_stderr))
+        if kind_docker.info() is not None:
+            cluster = self._cluster()
             there = cluster.exists()
             if there:
                 cluster.delete()
@@ -169,34 +163,35 @@ class _Machine:
 
     # ---- parts
 
-    def _prepared(self) -> tuple[Binaries, Facts]:
-        """Docker started if that was asked for, the programs, and the facts. LocalKubeError with all that is missing."""
+    def _prepared(self) -> Facts:
+        """Docker started if that was asked for, then the facts. LocalKubeError with all that is missing."""
         if getattr(self.options, "install_docker", False):
             kind_dockerd.install(to_stderr)
             kind_dockerd.start(self._docker_folder, to_stderr)
         facts = kind_check.look(self._docker_folder, None)
+        if facts.docker is not None and not facts.missing_capabilities and not self.options.offline:
+            kind = kind_images.tools(os.environ, to_stderr)["kind"]
+            facts = kind_check.look(self._docker_folder, kind_check.stock_image(kind.read_bytes()))
         if sentences := kind_check.lacking(facts):
             raise LocalKubeError("\n".join(sentences))
-        binaries = kind_images.programs(os.environ, to_stderr)
-        if not self.options.offline:
-            facts = kind_check.look(self._docker_folder, kind_check.stock_image(binaries["kind"].read_bytes()))
-        return binaries, facts
+        return facts
 
     def _stock(self) -> str | None:
         """The stock node image, if kind itself has been built already: a look must not build."""
         kind = kind_images.built_kind(os.environ)
         return kind_check.stock_image(kind.read_bytes()) if kind else None
 
-    def _make_images(self, binaries: Binaries, facts: Facts, *, force: bool) -> None:
+    def _make_images(self, facts: Facts, *, force: bool = False) -> None:
+        binaries = kind_images.programs(os.environ, to_stderr)
         cache = user_cache(os.environ) / "kind"
         cache.mkdir(parents=True, exist_ok=True)
         kind_images.Images(cache, facts.mirror or "", binaries, to_stderr).make(force=force)
 
-    def _cluster(self, binaries: Binaries) -> KindCluster:
-        return KindCluster(self.options.name, self.root / "build" / "kind", binaries, to_stderr)
+    def _cluster(self) -> KindCluster:
+        return KindCluster(self.options.name, self.root / "build" / "kind", kind_images.tools(os.environ, to_stderr), to_stderr)
 
     def _existing(self) -> KindCluster:
-        cluster = self._cluster(kind_images.programs(os.environ, to_stderr))
+        cluster = self._cluster()
         if not cluster.exists():
             msg = f"there is no cluster {cluster.name}: make it with 'hack/kind-offline up --name {cluster.name}'"
             raise LocalKubeError(msg)
@@ -210,7 +205,7 @@ class _Machine:
 def _told(facts: Facts) -> str:
     if kind_check.way(facts) == "stock":
         return f"kind's own node image, {facts.stock_image}, and kind's own network"
-    reason = "no registry gives kind's own node image"
+    reason = "no registry gives kind's own (or --offline was given)"
     if facts.missing_capabilities:
         reason = f"this machine lacks {', '.join(sorted(facts.missing_capabilities))}"
-    return f"a node image made here, because {reason} (or --offline was given)"
+    return f"a node image made here, because {reason}"

@@ -5,10 +5,9 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,28 +18,29 @@ from localkube import kind_docker, kind_network
 from localkube.binaries import Binaries
 from localkube.errors import LocalKubeError
 from localkube.kind_network import Node
-from localkube.progress import Report, quiet
+from localkube.progress import Report, Step, quiet, terminal_of
 
 WORKERS = 3
 CREATE_SECONDS = 600.0
 READY_SECONDS = 180.0
 LOAD_SECONDS = 600.0
 POLL_SECONDS = 0.5
-NETWORK_LABEL = "dev.multiconnect.network"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
-def config(name: str, *, image: str | None) -> dict[str, Any]:
-    """What kind is told: a control plane and three workers, each in a zone of its own. ``image``: the node image made here, without kind's
-    network plugin; None: kind's own image and plugin."""
+def config(name: str, *, image: str | None, workers: int = WORKERS) -> dict[str, Any]:
+    """What kind is told: a control plane, and workers in the zones a, b and c in turn.
+
+    ``image`` is the node image made here, which goes without kind's network plugin; None: kind's own image and plugin.
+    """
     node: dict[str, Any] = {"image": image} if image else {}
-    workers = [{"role": "worker", "labels": {"topology.kubernetes.io/zone": f"zone-{'abc'[number]}"}, **node} for number in range(WORKERS)]
+    zones = [{"topology.kubernetes.io/zone": f"zone-{'abc'[number % 3]}"} for number in range(workers)]
     return {
         "kind": "Cluster",
         "apiVersion": "kind.x-k8s.io/v1alpha4",
         "name": name,
         "networking": {"apiServerAddress": "127.0.0.1", "disableDefaultCNI": image is not None},
-        "nodes": [{"role": "control-plane", **node}, *workers],
+        "nodes": [{"role": "control-plane", **node}, *({"role": "worker", "labels": labels, **node} for labels in zones)],
     }
 
 
@@ -62,14 +62,31 @@ class KindCluster:
         """Whether kind knows it."""
         return self.name in self._kind("get", "clusters").split()
 
-    def create(self, image: str | None) -> None:
-        """Make it and write its kubeconfig. LocalKubeError with kind's words if it fails; then nothing is left of it."""
+    def make(self, image: str | None, *, workers: int = WORKERS) -> None:
+        """Make it, with the node image and the network made here (``image``) or with kind's own (None), and write its kubeconfig.
+
+        Returns before all is ready. LocalKubeError with kind's words if it fails; then nothing is left of it.
+        """
         self.folder.mkdir(parents=True, exist_ok=True)
         asked = self.folder / f"{self.name}.kind.yaml"
-        asked.write_text(yaml.safe_dump(config(self.name, image=image), sort_keys=False), encoding="utf-8")
+        asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
         argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
-        kind_docker.logged(argv, log=self.folder / f"{self.name}.log", tick=lambda: None, timeout=CREATE_SECONDS)
-        self.kubeconfig.chmod(0o600)
+        text = f"cluster {self.name}: a control plane and {workers} workers"
+        step = Step(text, number=1, of=1, expected_s=40, report=self.report, terminal=terminal_of(self.report))
+        try:
+            kind_docker.logged(argv, log=self.folder / f"{self.name}.log", tick=step.tick, timeout=CREATE_SECONDS)
+            self.kubeconfig.chmod(0o600)
+            if image is not None:
+                self._drop_storage()
+                self._cut_dns_off()
+                self.connect()
+            self._pin_dns()
+        except BaseException:
+            step.end("failed; removing it")
+            with contextlib.suppress(LocalKubeError):
+                self.delete(keep_log=True)
+            raise
+        step.end("done")
 
     def start(self) -> None:
         """Start nodes that were stopped, and write the kubeconfig again: the port of the API server may be another."""
@@ -77,11 +94,12 @@ class KindCluster:
         kind_docker.docker("start", *names)
         self._kind("export", "kubeconfig", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
 
-    def delete(self) -> None:
+    def delete(self, *, keep_log: bool = False) -> None:
         """Remove it, and its files here."""
         self._kind("delete", "cluster", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
         for path in self.folder.glob(f"{self.name}.*"):
-            path.unlink()
+            if not (keep_log and path.suffix == ".log"):
+                path.unlink()
 
     def own_network(self) -> bool:
         """Whether its pod network was made here, and so must be kept here, and not by kind's plugin."""
@@ -93,23 +111,6 @@ class KindCluster:
         for node in nodes:
             kind_docker.docker("exec", "-i", node.name, "sh", text=kind_network.script(node, nodes))
         return nodes
-
-    def cut_dns_off(self) -> None:
-        """Have CoreDNS answer for the cluster alone: there is no server above that it could ask."""
-        found = json.loads(self.kubectl("get", "configmap", "coredns", "--namespace=kube-system", "--output=json"))
-        found["data"]["Corefile"] = kind_network.corefile(found["data"]["Corefile"])
-        self.kubectl("replace", "--filename=-", text=json.dumps(found))
-
-    def pin_dns(self) -> None:
-        """Put CoreDNS on the control plane, which no experiment with a node touches; starts it again."""
-        patch = {"spec": {"template": {"metadata": {"annotations": {"dev.multiconnect/pinned": str(time.time_ns())}}, "spec": {}}}}
-        patch["spec"]["template"]["spec"] = {"nodeSelector": {"kubernetes.io/os": "linux", CONTROL_PLANE: ""}}
-        self.kubectl("patch", "deployment", "coredns", "--namespace=kube-system", f"--patch={json.dumps(patch)}")
-
-    def drop_storage(self) -> None:
-        """Remove kind's provisioner of volumes, whose image cannot be had: a claim is better refused than left waiting."""
-        self.kubectl("delete", "storageclass", "standard", "--ignore-not-found")
-        self.kubectl("delete", "namespace", "local-path-storage", "--ignore-not-found", "--wait=false")
 
     def wait_ready(self) -> None:
         """Until all nodes are ready and CoreDNS runs. LocalKubeError says what is not, when the time is over."""
@@ -124,11 +125,31 @@ class KindCluster:
                 msg = f"Docker has no image {image}: build it first"
                 raise LocalKubeError(msg)
         argv = [str(self.binaries["kind"]), "load", "docker-image", f"--name={self.name}", *images]
-        kind_docker.logged(argv, log=self.folder / f"{self.name}.load.log", tick=lambda: None, timeout=LOAD_SECONDS)
+        kind_docker.logged(argv, log=self.folder / f"{self.name}.load.log", timeout=LOAD_SECONDS)
 
     def kubectl(self, *args: str, timeout: float = 60.0, text: str | None = None) -> str:
         """The standard output of kubectl, fed with ``text``. LocalKubeError with what it said if it fails."""
         return _output([str(self.binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}", *args], timeout, text)
+
+    def _cut_dns_off(self) -> None:
+        """Have CoreDNS answer for the cluster alone: there is no server above that it could ask."""
+        found = json.loads(self.kubectl("get", "configmap", "coredns", "--namespace=kube-system", "--output=json"))
+        found["data"]["Corefile"] = kind_network.corefile(found["data"]["Corefile"])
+        self.kubectl("replace", "--filename=-", text=json.dumps(found))
+
+    def _pin_dns(self) -> None:
+        """Put CoreDNS on the control plane, which no experiment with a node touches; starts it again."""
+        pod = {
+            "metadata": {"annotations": {"multiconnect.dev/pinned": str(time.time_ns())}},
+            "spec": {"nodeSelector": {"kubernetes.io/os": "linux", CONTROL_PLANE: ""}},
+        }
+        patch = {"spec": {"template": pod}}
+        self.kubectl("patch", "deployment", "coredns", "--namespace=kube-system", f"--patch={json.dumps(patch)}")
+
+    def _drop_storage(self) -> None:
+        """Remove kind's provisioner of volumes, whose image cannot be had: a claim is better refused than left waiting."""
+        self.kubectl("delete", "storageclass", "standard", "--ignore-not-found")
+        self.kubectl("delete", "namespace", "local-path-storage", "--ignore-not-found", "--wait=false")
 
     def _with_ranges(self) -> Any | None:
         """The nodes, once there are as many as there are containers and each has its range."""
@@ -139,7 +160,7 @@ class KindCluster:
                 return listed
         return None
 
-    def _until(self, what: str, look: Any) -> Any:
+    def _until(self, what: str, look: Callable[[], Any | None]) -> Any:
         deadline = time.monotonic() + READY_SECONDS
         while (found := look()) is None:
             if time.monotonic() > deadline:

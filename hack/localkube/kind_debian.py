@@ -1,4 +1,4 @@
-"""Small root file systems from Debian's packages, for images where no container registry is reached: each an archive in the cache, by content."""
+"""Small root file systems from Debian's packages, for images where no registry is reached: archives in the cache, by content."""
 
 from __future__ import annotations
 
@@ -19,7 +19,10 @@ from localkube.gobuild import run
 SUITE = "bookworm"
 BUILD_SECONDS = 1800.0
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
-BULK = "rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* var/lib/apt/lists/* var/cache/apt/*.bin var/cache/apt/archives/*.deb"
+BULK = (
+    "rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* "
+    "var/lib/apt/lists/* var/cache/apt/*.bin var/cache/apt/archives/*.deb"
+)
 STRANGE = "rm -f etc/resolv.conf etc/hostname"
 """debootstrap copies them from this machine; an image must not carry them."""
 
@@ -47,20 +50,9 @@ class Root:
 NODE = Root(
     "node",
     (
-        *("systemd", "dbus", "conntrack", "iptables", "nftables", "iproute2", "iputils-ping", "ethtool", "util-linux", "mount", "kmod"),
-        *(
-            "libseccomp2",
-            "pigz",
-            "e2fsprogs",
-            "bash",
-            "ca-certificates",
-            "curl",
-            "jq",
-            "procps",
-            "hostname",
-            "runc",
-            "containernetworking-plugins",
-        ),
+        *("systemd", "dbus", "runc", "containernetworking-plugins", "conntrack", "iptables", "nftables", "iproute2", "iputils-ping"),
+        *("ethtool", "util-linux", "mount", "kmod", "libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl", "jq"),
+        *("procps", "hostname"),
     ),
     60,
 )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -52,20 +53,50 @@ def has_image(image: str, content: str | None = None) -> bool:
     return content is None or (labels or {}).get(CONTENT) == content
 
 
-def import_archive(archive: Path, image: str, content: str, log: Path, tick: Callable[[], None], changes: Sequence[str] = ()) -> None:
-    """Make an image of one root file system."""
+def import_archive(
+    archive: Path, image: str, *, content: str, changes: Sequence[str] = (), log: Path, tick: Callable[[], None] = lambda: None
+) -> None:
+    """Make an image of one root file system. ``changes`` are lines of a Dockerfile, such as CMD."""
     words = [word for change in (f"LABEL {CONTENT}={content}", *changes) for word in ("--change", change)]
-    logged(["docker", "import", *words, str(archive), image], log=log, tick=tick)
+    with replacing(image):
+        logged(["docker", "import", *words, str(archive), image], log=log, tick=tick)
 
 
-def build(folder: Path, image: str, log: Path, tick: Callable[[], None], *, file: Path | None = None, options: Sequence[str] = ()) -> None:
-    """Build an image from ``folder``, without a network and without BuildKit, which Debian's Docker does not have."""
+def build(
+    folder: Path, image: str, *, log: Path, file: Path | None = None, options: Sequence[str] = (), tick: Callable[[], None] = lambda: None
+) -> None:
+    """Build an image from ``folder``, without a network (unless ``options`` say otherwise) and without BuildKit, which Debian's Docker
+    does not have."""
     argv = ["docker", "build", "--network=none", "--tag", image, "--file", str(file or folder / "Dockerfile"), *options, str(folder)]
-    logged(argv, log=log, tick=tick, environ={"DOCKER_BUILDKIT": "0"})
+    with replacing(image):
+        logged(argv, log=log, tick=tick, environ={"DOCKER_BUILDKIT": "0"})
+
+
+@contextlib.contextmanager
+def replacing(image: str) -> Iterator[None]:
+    """What is made inside takes the name of ``image``; what had it before is removed then, unless something uses it."""
+    before = image_id(image)
+    yield
+    if before and image_id(image) != before:
+        with contextlib.suppress(LocalKubeError):
+            docker("image", "rm", before)
+
+
+def image_id(image: str) -> str | None:
+    """The id of an image, None if Docker does not have it."""
+    try:
+        return docker("image", "inspect", "--format", "{{.Id}}", image).strip()
+    except LocalKubeError:
+        return None
 
 
 def logged(
-    argv: Sequence[str], *, log: Path, tick: Callable[[], None], environ: Mapping[str, str] | None = None, timeout: float = BUILD_SECONDS
+    argv: Sequence[str],
+    *,
+    log: Path,
+    tick: Callable[[], None] = lambda: None,
+    environ: Mapping[str, str] | None = None,
+    timeout: float = BUILD_SECONDS,
 ) -> None:
     """Run a program to its end, its words into ``log``. LocalKubeError with the end of them if it fails."""
     log.parent.mkdir(parents=True, exist_ok=True)

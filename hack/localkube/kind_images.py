@@ -1,15 +1,12 @@
-"""The images that kind needs where no container registry is reached: the node's, a Python base and PostgreSQL; each made once per content."""
+"""The images for kind where no container registry is reached: the node's, a Python base, PostgreSQL; each made once per content."""
 
 from __future__ import annotations
 
-import gzip
 import hashlib
 import json
 import os
-import re
 import shutil
 import subprocess
-import tarfile
 import tempfile
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,10 +16,10 @@ from localkube import kind_archive, kind_debian, kind_docker
 from localkube.binaries import Binaries, cache_folder, provide
 from localkube.cache import Cache, sha256_of
 from localkube.errors import LocalKubeError
-from localkube.kind_archive import ComponentImage
+from localkube.kind_archive import COMPONENTS
 from localkube.kind_debian import Root
 from localkube.progress import Report, Step, quiet, terminal_of
-from localkube.versions import host_platform, kind_programs, kubernetes_version, pinned_programs
+from localkube.versions import kind_programs, kubernetes_version, pinned_programs
 
 DEFINITIONS = Path(__file__).resolve().parent.parent / "kind"
 NODE_IMAGE = f"whatsapp-operator/kind-node:{kubernetes_version()}"
@@ -30,15 +27,17 @@ NODE_BASE = "whatsapp-operator/kind-node-base:local"
 PYTHON_IMAGE = "whatsapp-operator/python:3.11-debian"
 POSTGRES_IMAGE = "whatsapp-operator/postgres:15"
 IN_NODE = ("containerd", "containerd-shim-runc-v2", "ctr")
-COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
-KINDEST = rb"docker\.io/kindest/(?:kindnetd|local-path-provisioner|local-path-helper):v\d{8}-[0-9a-f]{8}"
-"""The images that `kind build node-image` wants to have, as they stand in its program; none of them is used here."""
 
 
 def programs(environ: Mapping[str, str], report: Report) -> Binaries:
     """All programs, kind's own included. Those of KUBEBUILDER_ASSETS are left out: an image is of exactly one version."""
-    plain = {name: value for name, value in environ.items() if name != "KUBEBUILDER_ASSETS"}
-    return provide(plain, report=report, programs=(*pinned_programs(), *kind_programs()))
+    return provide(_plain(environ), report=report, programs=(*pinned_programs(), *kind_programs()))
+
+
+def tools(environ: Mapping[str, str], report: Report) -> Binaries:
+    """kind and kubectl alone: what works with a cluster that is there."""
+    wanted = [program for program in (*kind_programs(), *pinned_programs()) if program.name in {"kind", "kubectl"}]
+    return provide(_plain(environ), report=report, programs=wanted)
 
 
 def built_kind(environ: Mapping[str, str]) -> Path | None:
@@ -86,17 +85,16 @@ class Images:
     def _postgres(self) -> None:
         base = self._imported(kind_debian.POSTGRES, "whatsapp-operator/postgres-base:local")
         label = f"--label={kind_docker.CONTENT}={self._postgres_content()}"
-        folder = DEFINITIONS / "postgres"
-        kind_docker.build(folder, POSTGRES_IMAGE, self._log("postgres-image"), lambda: None, options=[f"--build-arg=BASE={base}", label])
+        options = [f"--build-arg=BASE={base}", label]
+        kind_docker.build(DEFINITIONS / "postgres", POSTGRES_IMAGE, log=self._log("postgres-image"), options=options)
 
     # ---- the node
 
     def _node_content(self) -> str:
         """Stands for all that the node image is made from."""
         ours = [sha256_of(self.binaries[name]) for name in ("kind", "kubelet", "kubeadm", "kubectl", *IN_NODE, *COMPONENTS)]
-        here = Path(__file__).parent
-        made_by = [sha256_of(path) for path in (here / "kind_archive.py", here / "kind_images.py")]
-        return _digest([kind_debian.NODE.key, kind_debian.PROXY.key, *ours, *made_by, *_files(DEFINITIONS / "node")])
+        made_by = sha256_of(Path(kind_archive.__file__))
+        return _digest([kind_debian.NODE.key, kind_debian.PROXY.key, *ours, made_by, *_files(DEFINITIONS / "node")])
 
     def _node(self, content: str) -> None:
         """The base from Debian, then Kubernetes on it by `kind build node-image`."""
@@ -112,12 +110,13 @@ class Images:
             config = context / "root" / "etc" / "containerd" / "config.toml"
             config.write_text(config.read_text(encoding="utf-8").replace("PAUSE_IMAGE", names["pause"]), encoding="utf-8")
             label = f"--label={kind_docker.CONTENT}={content}"
-            kind_docker.build(context, NODE_BASE, self._log("node-base"), step.tick, options=[f"--build-arg=BASE={base}", label])
-            server = server_archive(self.binaries, names, proxy, Path(work))
+            kind_docker.build(context, NODE_BASE, log=self._log("node-base"), tick=step.tick, options=[f"--build-arg=BASE={base}", label])
+            server = kind_archive.server_archive(self.binaries, names, proxy, Path(work))
             step.end("done")
             step = self._step("kind build node-image", 40)
             argv = [str(self.binaries["kind"]), "build", "node-image", "--type=file", f"--image={NODE_IMAGE}", f"--base-image={NODE_BASE}"]
-            kind_docker.logged([*argv, str(server)], log=self._log("node-image"), tick=step.tick, environ={"TMPDIR": work})
+            with kind_docker.replacing(NODE_IMAGE):
+                kind_docker.logged([*argv, str(server)], log=self._log("node-image"), tick=step.tick, environ={"TMPDIR": work})
             step.end("done")
 
     # ---- parts
@@ -138,7 +137,7 @@ class Images:
     def _imported(self, root: Root, image: str, *changes: str) -> str:
         archive = self._debian(root)
         step = self._step(f"image {image}", 8)
-        kind_docker.import_archive(archive, image, root.key, self._log(root.name), step.tick, changes)
+        kind_docker.import_archive(archive, image, content=root.key, changes=changes, log=self._log(root.name), tick=step.tick)
         step.end("done")
         return image
 
@@ -161,43 +160,8 @@ def kubeadm_images(binaries: Binaries) -> dict[str, str]:
     return names
 
 
-def kindest_images(kind: bytes) -> list[str]:
-    """The images beside Kubernetes' own that a kind program puts into a node image."""
-    found = sorted({match.decode() for match in re.findall(KINDEST, kind)})
-    if not found:
-        msg = "kind does not name the images that it puts into a node image: this version of kind needs another pattern"
-        raise LocalKubeError(msg)
-    return found
-
-
-def server_archive(binaries: Binaries, names: Mapping[str, str], proxy: Path, work: Path) -> Path:
-    """What `kind build node-image --type file` takes: Kubernetes' programs and images as its release has them, in the folder ``work``."""
-    arch = host_platform()[1]
-    images = [
-        ComponentImage(names[name], binaries[name], proxy if name == "kube-proxy" else None, name in {"coredns", "pause"})
-        for name in COMPONENTS
-    ]
-    images += [ComponentImage(name, binaries["pause"]) for name in kindest_images(binaries["kind"].read_bytes())]
-    own = {
-        f"{image.program.name}.tar": [image]
-        for image in images
-        if image.program.name in {"kube-controller-manager", "kube-scheduler", "kube-proxy"}
-    }
-    # all others in one, because kind imports four archives and no more
-    own["kube-apiserver.tar"] = [image for image in images if [image] not in own.values()]
-    server = work / "server.tar.gz"
-    # not compressed: it is unpacked again at once
-    with gzip.open(server, "wb", compresslevel=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-        version = work / "version"
-        version.write_text(f"{kubernetes_version()}\n", encoding="utf-8")
-        archive.add(version, "kubernetes/version")
-        for name in ("kubeadm", "kubelet", "kubectl"):
-            archive.add(binaries[name], f"kubernetes/server/bin/{name}")
-        for name, ones in own.items():
-            kind_archive.write_archive(ones, work / name, work, arch)
-            archive.add(work / name, f"kubernetes/server/bin/{name}")
-            (work / name).unlink()
-    return server
+def _plain(environ: Mapping[str, str]) -> dict[str, str]:
+    return {name: value for name, value in environ.items() if name != "KUBEBUILDER_ASSETS"}
 
 
 def _link(source: Path, target: Path) -> None:

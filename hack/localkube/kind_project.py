@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 import subprocess
 import sys
 from pathlib import Path
@@ -23,23 +24,20 @@ def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
         fetch_wheels(root)
         options = [f"--build-arg=BASE={base}"]
     for target, image in IMAGES.items():
-        kind_docker.build(
-            root,
-            image,
-            logs / f"{target}-image.log",
-            lambda: None,
-            file=root / "operator" / "Dockerfile",
-            options=[*options, f"--target={target}"],
-        )
+        log, file = logs / f"{target}-image.log", root / "operator" / "Dockerfile"
+        kind_docker.build(root, image, log=log, file=file, options=[*options, f"--target={target}"])
         report(f"image {image}: {size_mb(image):.0f} MB")
 
 
 def fetch_wheels(root: Path) -> None:
     """The dependencies, by hack/wheels, unless they are there and of today's lock. LocalKubeError if they cannot be fetched."""
-    lock, note = root / "hack" / "lock" / "run.txt", root / "build" / "wheels" / "made-from.txt"
-    if note.exists() and note.read_bytes() == lock.read_bytes():
+    locks = (root / "hack" / "lock" / name for name in ("run.txt", "simulator.txt"))  # in the order in which hack/wheels notes them
+    note = root / "build" / "wheels" / "made-from.txt"
+    if note.exists() and note.read_bytes() == b"".join(lock.read_bytes() for lock in locks):
         return
-    done = subprocess.run([sys.executable, str(root / "hack" / "wheels")], timeout=WHEELS_SECONDS, check=False)
+    done = subprocess.run(
+        [sys.executable, str(root / "hack" / "wheels"), f"--arch={platform.machine()}"], timeout=WHEELS_SECONDS, check=False
+    )
     if done.returncode != 0:
         msg = "hack/wheels could not fetch the images' dependencies: see its own words above"
         raise LocalKubeError(msg)

@@ -11,6 +11,7 @@ import sys
 import weakref
 from contextlib import ExitStack, suppress
 from datetime import timedelta
+from typing import Any, cast
 
 import kopf
 
@@ -150,8 +151,8 @@ class Operator:
             namespaces=settings.watch_namespaces,
             stop_flag=stop,
             standalone=True,
-            # Left to itself Kopf asks for the name of the user, and a container's has none.
-            identity=settings.identity,  # type: ignore[arg-type]  # kopf.Identity is not exported
+            # Kopf would look up the user's name, and a container's number has none.
+            identity=cast(Any, settings.identity),
         )
         loop = asyncio.get_running_loop()
         for number in (signal.SIGTERM, signal.SIGINT):
