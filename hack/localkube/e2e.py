@@ -35,7 +35,7 @@ from localkube.versions import chart_programs, pinned_programs
 
 Obj = dict[str, Any]
 
-N, NODE_N, CHANGE_N = 20, 3, 3
+N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={e2e_kind.NAME}"
 UP_S, DOWN_S, ROUTES_S = 5400.0, 300.0, 60.0
 VERSION = "0.1.0"
@@ -56,7 +56,7 @@ class Run:
 
     def times(self, act: Act) -> int:
         """How often an act is to be played."""
-        by_series = {Series.FAULT: self.options.n, Series.NODE: self.options.node_n, Series.CHANGE: self.options.change_n}
+        by_series = {Series.FAULT: self.options.n, Series.NODE: self.options.node_n, Series.RELEASE: self.options.release_n}
         return int(by_series[act.series])
 
 
@@ -127,9 +127,11 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     names = [act.name for act in acts(_unmade())]
     parser = argparse.ArgumentParser(prog="hack/e2e", description="The user's own path on kind, and everything that breaks there.")
     parser.add_argument("--only", default="", help=f"only these acts, by comma: {', '.join(names)}")
-    parser.add_argument("--n", type=int, default=N, help=f"how often each fault of a pod or an operator (default: {N})")
+    parser.add_argument("--n", type=int, default=N, help=f"how often everything else (default: {N})")
     parser.add_argument("--node-n", type=int, default=NODE_N, help=f"how often each fault of a node (default: {NODE_N})")
-    parser.add_argument("--change-n", type=int, default=CHANGE_N, help=f"how often each change (default: {CHANGE_N})")
+    parser.add_argument(
+        "--release-n", type=int, default=RELEASE_N, help=f"how often each change of the Helm release (default: {RELEASE_N})"
+    )
     parser.add_argument("--install-docker", action="store_true", help="have hack/kind-offline install Debian's Docker and start it")
     parser.add_argument("--keep", action="store_true", help="leave the cluster running")
     parser.add_argument("--here", action="store_true", help="on the kind cluster that runs already; it is left running")
@@ -137,8 +139,8 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     parser.add_argument("--json", type=Path, default=root / "build" / "e2e.json", help="the figures (default: build/e2e.json)")
     options = parser.parse_args(argv)
     options.names = [name for name in options.only.split(",") if name]
-    if min(options.n, options.node_n, options.change_n) < 1:
-        parser.error("--n, --node-n and --change-n must be at least 1")
+    if min(options.n, options.node_n, options.release_n) < 1:
+        parser.error("--n, --node-n and --release-n must be at least 1")
     try:
         chosen(acts(_unmade()), options.names)
     except ValueError as error:

@@ -23,7 +23,7 @@ class Series(StrEnum):
 
     FAULT = "fault"
     NODE = "node"
-    CHANGE = "change"
+    RELEASE = "release"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,21 +50,18 @@ def acts(made: Changes) -> tuple[Act, ...]:
     return (
         Act(
             fault=Fault(name="create", what="kubectl apply -> Ready", strike=made.create, undo=made.remove, failover=False, allowed=240.0),
-            series=Series.CHANGE,
             silent=True,
         ),
         Act(
             fault=Fault(
                 name="grow", what="2 -> 4 shards", prepare=changes.at(2), strike=changes.grow, failover=False, gap=True, allowed=60.0
             ),
-            series=Series.CHANGE,
             restarts=True,
         ),
         Act(
             fault=Fault(
                 name="shrink", what="4 -> 2 shards", prepare=changes.at(4), strike=changes.shrink, failover=False, gap=True, allowed=60.0
             ),
-            series=Series.CHANGE,
             restarts=True,
             after="grow",
         ),
@@ -141,14 +138,14 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 watch=WATCH_S,
                 allowed=180.0,
             ),
-            series=Series.CHANGE,
+            series=Series.RELEASE,
             silent=True,
         ),
         Act(
             fault=Fault(
                 name="chart-upgrade", what="helm upgrade: values", strike=made.upgrade_chart, failover=False, watch=WATCH_S, allowed=180.0
             ),
-            series=Series.CHANGE,
+            series=Series.RELEASE,
             silent=True,
         ),
         Act(
@@ -160,7 +157,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 failover=False,
                 allowed=180.0,
             ),
-            series=Series.CHANGE,
+            series=Series.RELEASE,
             silent=True,
         ),
     )
