@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos lock clean
+.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -70,6 +70,10 @@ bench: control-plane ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZ
 
 chaos: control-plane ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))
+
+e2e: binaries ## The user's path on kind, and everything that breaks there; 30 minutes (ONLY=drain,... N= NODE_N= RELEASE_N= KEEP=1 INSTALL_DOCKER=1)
+	@$(RUN)/python hack/e2e $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(NODE_N),--node-n $(NODE_N)) \
+	  $(if $(RELEASE_N),--release-n $(RELEASE_N)) $(if $(KEEP),--keep) $(if $(INSTALL_DOCKER),--install-docker)
 
 COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 

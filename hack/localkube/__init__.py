@@ -5,7 +5,7 @@ The map (see each module's first line): ``versions`` which programs at which ver
 ``certificates`` keys and certificates; ``kubeconfig`` files that open an API server; ``processes`` child processes; ``controlplane``
 the whole; ``cluster`` the command line; ``errors`` the one error; ``hollow`` and its parts play the nodes;
 ``demo`` and its parts show a cluster that fails over and resizes, ``bench`` measures it; ``bench_probes`` what it costs to watch
-many Coreapps.
+many Coreapps; ``chaos`` and its parts break everything there; ``e2e`` and its parts do so on real nodes of kind.
 """
 
 from localkube.errors import LocalKubeError

@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import secrets
+import signal
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Self
@@ -77,10 +78,10 @@ class NodeShell:
         if child is None:
             return
         with contextlib.suppress(ProcessLookupError):
-            child.kill()
+            os.killpg(child.pid, signal.SIGKILL)  # with what it may have started on this machine
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(SHELL_S):
-                await child.wait()
+                await child.communicate()
 
     async def run(self, command: str, *, timeout: float = SHELL_S) -> str:
         """What a command writes. LocalKubeError when it fails or does not end within ``timeout`` seconds."""
