@@ -14,6 +14,7 @@ from localkube.chaos_traffic import Stream
 from localkube.demo_cluster import GROUP, LEASE, LEASES, NAMESPACE, Api, Holder, coreapps_of, is_settled
 from localkube.errors import LocalKubeError
 from localkube.observer import Observer
+from localkube.observer_laws import Violation
 
 T = TypeVar("T")
 Obj = dict[str, Any]
@@ -31,6 +32,8 @@ class Ground(ABC):
         self.kubeconfig = kubeconfig_path
         self.clusters = clusters
         self.streams: dict[str, Stream] = {}
+        self.reported: set[str] = set()
+        """Broken laws that are in an outcome already."""
         self.api = Api(kubeconfig.read(kubeconfig_path))
         self._observer = Observer(kubeconfig_path, NAMESPACE)
 
@@ -62,6 +65,12 @@ class Ground(ABC):
     def observer(self) -> Observer:
         """The one that sees now."""
         return self._observer
+
+    def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
+        """Those of the broken laws that are in no outcome yet; they are from now on."""
+        fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported]
+        self.reported.update(fresh)
+        return fresh
 
     async def look_anew(self) -> Observer:
         """Have a fresh observer: it judges what happens from now on, and forgives what its predecessor missed."""

@@ -197,6 +197,7 @@ class _Play(Generic[G]):
         await fault.prepare(Scene(stage, self._clusters))
         if late := await stage.settle(stage.clusters):
             self._outcome.unsettled += late
+        self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
         await stage.look_anew()
         before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
         ambiguous = await stage.ambiguous()
@@ -284,9 +285,9 @@ class _Play(Generic[G]):
         self._outcome.wrong += judged.wrong
         self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
         try:
-            self._outcome.violations += map(str, await asyncio.to_thread(observer.verify))
+            self._outcome.violations += self._stage.broken_laws(await asyncio.to_thread(observer.verify))
         except ObserverError as error:
-            self._outcome.violations += map(str, observer.violations)
+            self._outcome.violations += self._stage.broken_laws(observer.violations)
             self._outcome.troubles.append(f"the observer did not see everything: {error}")
 
     async def _books(self, marks: Mapping[str, Mark]) -> None:

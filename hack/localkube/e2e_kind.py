@@ -57,6 +57,13 @@ async def stop_sender() -> None:
         await run("docker", "rm", "--force", SENDER, timeout=CALL_S)
 
 
+async def unpause() -> None:
+    """Let nodes go on that a run left paused which could not clean up after itself."""
+    names = (await run("docker", "ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}", timeout=CALL_S)).split()
+    if names:
+        await run("docker", "unpause", *names, timeout=CALL_S)
+
+
 async def has_image(image: str) -> bool:
     """Whether Docker has this image."""
     return bool((await run("docker", "images", "--quiet", image, timeout=CALL_S)).strip())
