@@ -41,6 +41,18 @@ class Changes:
     async def remove(self, scene: Kind) -> None:
         """`kubectl delete` of the second cluster, until the last pod of it is gone."""
         await self._on.kubectl("delete", "wac", SECOND, "--ignore-not-found", timeout=GONE_S)
+        await self._until_removed(scene)
+
+    async def install_cluster(self, scene: Kind) -> None:
+        """`helm install` of the chart of a cluster; told is the time until its own test has sent a message."""
+        scene.told.append(await self._on.install_cluster(SECOND))
+
+    async def uninstall_cluster(self, scene: Kind) -> None:
+        """`helm uninstall`, until the last pod of it is gone."""
+        await self._on.uninstall_cluster(SECOND)
+        await self._until_removed(scene)
+
+    async def _until_removed(self, scene: Kind) -> None:
         await scene.stage.seen(lambda: not self._pods(scene, SECOND), GONE_S, f"the end of {SECOND}'s pods")
 
     async def upgrade_operator(self, scene: Kind) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 
 import yaml
 
+from localkube.charts import CLUSTER as CLUSTER_CHART
 from localkube.charts import OPERATOR, Helm
 from localkube.e2e_nodes import CONTROL_PLANE
 from localkube.e2e_programs import run
@@ -124,6 +125,22 @@ class Installation:
         await self.apply([self.example(name, database=database)])
         await self.ready(name)
         return time.monotonic() - begun
+
+    async def install_cluster(self, name: str) -> float:
+        """`helm install` of the chart of a cluster, `helm test` until it took a message. Returns the seconds that both took."""
+        begun = time.monotonic()
+        values = {
+            "preset": "staging",
+            "simulator": {"restartSeconds": SIMULATOR_RESTART_S},
+            "test": {"image": {"repository": SIMULATOR_REPOSITORY, "tag": self.tag}},
+        }
+        await self.helm("install", name, str(self._root / "charts" / CLUSTER_CHART), values=values)
+        await self.helm("test", name, "--timeout", HELM_S)
+        return time.monotonic() - begun
+
+    async def uninstall_cluster(self, name: str) -> None:
+        """`helm uninstall` of it, if it is there."""
+        await self.helm("uninstall", name, "--ignore-not-found", "--wait", "--timeout", HELM_S)
 
     def example(self, name: str, *, database: bool) -> Obj:
         """``examples/cluster.yaml`` under a name, its restart a second long, its state in PostgreSQL if that is wanted."""

@@ -128,7 +128,19 @@ def acts(made: Changes) -> tuple[Act, ...]:
             ),
             series=Series.NODE,
         ),
-        # ---- the operator itself
+        # ---- releases of Helm
+        Act(
+            fault=Fault(
+                name="cluster-chart",
+                what="helm install of a cluster, helm test: a message is taken",
+                strike=made.install_cluster,
+                undo=made.uninstall_cluster,
+                failover=False,
+                allowed=240.0,
+            ),
+            series=Series.RELEASE,
+            silent=True,
+        ),
         Act(
             fault=Fault(
                 name="operator-upgrade",
