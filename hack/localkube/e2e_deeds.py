@@ -208,12 +208,21 @@ async def beside_leader(scene: Kind) -> None:
 
 async def lose_leader_node(scene: Kind) -> None:
     """`docker kill` for the node of the leading operator, with the holder there."""
+    await scene.stage.nodes.kill(await _leaders_node(scene))
+
+
+async def part_leader_node(scene: Kind) -> None:
+    """iptables in that node: leader and holder live on, and reach nobody."""
+    await scene.stage.nodes.part(await _leaders_node(scene))
+
+
+async def _leaders_node(scene: Kind) -> str:
     leader = await scene.stage.leader_pod()
-    node = leader["spec"]["nodeName"]
+    node = str(leader["spec"]["nodeName"])
     scene.leader = leader["metadata"]["name"]
     holders = scene.stage.holders_on(node)
     if not holders:
         msg = f"no holder is on the leader's node {node}"
         raise LocalKubeError(msg)
     await _lose(scene, node, holders)
-    await scene.stage.nodes.kill(node)
+    return node

@@ -116,18 +116,8 @@ def acts(made: Changes) -> tuple[Act, ...]:
         Act(fault=_node("node-killed", "docker kill", deeds.kill_node), series=Series.NODE),
         Act(fault=_node("node-paused", "docker pause", deeds.pause_node), series=Series.NODE),
         Act(fault=_node("node-parted", "iptables drop all", deeds.part_node), series=Series.NODE),
-        Act(
-            fault=Fault(
-                name="leader-node-lost",
-                what="docker kill: leader, holder and node at once",
-                prepare=deeds.beside_leader,
-                strike=deeds.lose_leader_node,
-                undo=deeds.bring_back,
-                evidence=CUT_OFF,
-                goal=SUCCESSION_S,
-            ),
-            series=Series.NODE,
-        ),
+        Act(fault=_leaders_node("leader-node-lost", "docker kill", deeds.lose_leader_node), series=Series.NODE),
+        Act(fault=_leaders_node("leader-node-parted", "iptables drop all", deeds.part_leader_node), series=Series.NODE),
         # ---- releases of Helm
         Act(
             fault=Fault(
@@ -177,6 +167,13 @@ def acts(made: Changes) -> tuple[Act, ...]:
 
 def _node(name: str, what: str, strike: changes.Deed) -> Fault[KindStage]:
     return Fault(name=name, what=what, prepare=deeds.spread, strike=strike, undo=deeds.bring_back, evidence=CUT_OFF, goal=NODE_S)
+
+
+def _leaders_node(name: str, what: str, strike: changes.Deed) -> Fault[KindStage]:
+    what = f"{what}: leader, holder and node at once"
+    return Fault(
+        name=name, what=what, prepare=deeds.beside_leader, strike=strike, undo=deeds.bring_back, evidence=CUT_OFF, goal=SUCCESSION_S
+    )
 
 
 def chosen(table: tuple[Act, ...], names: list[str]) -> tuple[Act, ...]:

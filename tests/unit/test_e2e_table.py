@@ -42,6 +42,7 @@ GOALS = {
     "node-paused": 6.0,
     "node-parted": 6.0,
     "leader-node-lost": 8.0,
+    "leader-node-parted": 8.0,
 }
 
 
