@@ -109,8 +109,10 @@ class Stream(Traffic):
             task.add_done_callback(self._done)
 
     async def _send_one(self, shard: int) -> None:
-        to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
         try:
+            if shard >= self.shards:
+                return  # it went with a smaller number since somebody meant to send to it
+            to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
             await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=to, sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
