@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import json
 import ssl
@@ -21,9 +22,10 @@ from localkube.chaos_scene import Fault, Scene, nothing
 from localkube.chaos_soak import soak_fault
 from localkube.chaos_storm import storm
 from localkube.chaos_table import FAULTS, SHORT, named
-from localkube.chaos_traffic import Taken, account, first_taken, longest_gap
+from localkube.chaos_traffic import Stream, Taken, account, first_taken, longest_gap
 from localkube.demo_cluster import Holder
 from localkube.errors import LocalKubeError
+from localkube.kubeconfig import Access
 from localkube.observer import Commit
 from localkube.traffic import Message
 from wabiz_sim.sharding import shard_of
@@ -395,3 +397,14 @@ def test_what_a_user_asked_for_is_evidence_where_it_is_what_was_done() -> None:
 
     assert judged(frozenset({"PackedLow"})) == (Counter({"Requested": 1}), [])
     assert judged(frozenset({"PackedLow", "Requested"})) == (Counter(), [])
+
+
+async def test_nothing_is_sent_to_a_shard_that_is_no_more(tmp_path: Path) -> None:
+    access = Access(
+        server="https://127.0.0.1:1", authority=certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
+    )
+    stream = Stream(access.write(tmp_path / "kubeconfig"), "default", "acme", lambda: cast("Any", None))
+    stream.shards = 2
+    async with asyncio.timeout(5.0):
+        await stream._send_one(3)
+    assert stream.messages == {}
