@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos kind kind-down lock clean
+.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -76,6 +76,10 @@ kind: setup ## A kind cluster with both images and the operator, also without a 
 
 kind-down: setup ## Remove what `make kind` made (NAME=..., DOCKER=1: the dockerd too that INSTALL_DOCKER=1 started)
 	@$(RUN)/python hack/kind-offline down $(if $(NAME),--name $(NAME)) $(if $(DOCKER),--docker)
+
+e2e: binaries ## The user's path on kind, and everything that breaks there; 30 minutes (ONLY=drain,... N= NODE_N= RELEASE_N= KEEP=1 INSTALL_DOCKER=1)
+	@$(RUN)/python hack/e2e $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(NODE_N),--node-n $(NODE_N)) \
+	  $(if $(RELEASE_N),--release-n $(RELEASE_N)) $(if $(KEEP),--keep) $(if $(INSTALL_DOCKER),--install-docker)
 
 COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 

@@ -26,7 +26,7 @@ from localkube.errors import LocalKubeError
 from localkube.hollow_kube import KubeError
 from localkube.progress import to_stderr
 
-Outcomes = list[tuple[Fault, Outcome]]
+Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
 
 THREADS = 32
 """Calls that block wait in threads; with the API server away there are many."""

@@ -6,14 +6,13 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Generic
 
-from localkube.chaos_scene import RESUMES_S, Fault, Scene, Victim
-from localkube.chaos_stage import ChaosStage
-from localkube.chaos_traffic import Books, Mark, first_taken
-from localkube.demo_cluster import NAMESPACE, sentence
+from localkube.chaos_scene import RESUMES_S, Fault, G, Scene, Victim
+from localkube.chaos_traffic import Books, Mark, first_taken, longest_gap
+from localkube.demo_cluster import sentence
 from localkube.errors import LocalKubeError
 from localkube.hollow_kube import KubeError
 from localkube.observer import Commit, ObserverError
@@ -34,7 +33,7 @@ TICK_S = 0.02
 BUSY = 0.9
 """Share of a core from which on the one process of the hollow nodes is itself what is slow."""
 PLAYS = 4
-"""So often a fault is played at most until it was measured as often as asked for."""
+"""So often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for."""
 
 
 @dataclass
@@ -44,7 +43,8 @@ class Outcome:
     name: str
     times: list[float] = field(default_factory=list)
     samples: list[Obj] = field(default_factory=list)
-    """One per shard that was struck: where, the time, and when the Service was seen to lead to the next holder (None: not at all)."""
+    """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
+    the operator had decided that, by its own word."""
     missing: list[str] = field(default_factory=list)
     """Shards that were not handed over in the time that is allowed."""
     evidence: Counter[str] = field(default_factory=Counter)
@@ -92,12 +92,13 @@ def judge(
     struck: set[str],
     evidence: Mapping[str, str],
     until: float,
+    planned: frozenset[str] = PLANNED,
 ) -> Judged:
     """Judge handovers in their order.
 
     ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods that something was done to;
     ``evidence``: word of each epoch, as the clusters report it; ``until``: `time.monotonic()` of the undoing, which may be evidence of
-    its own (a container that is restarted), so what is seen later says nothing about the fault.
+    its own (a container that is restarted), so what is seen later says nothing about the fault; ``planned``: words that are neither.
     """
     last = dict(before)
     found: Counter[str] = Counter()
@@ -106,7 +107,7 @@ def judge(
         key = (commit.cluster, commit.shard)
         old, word = last.get(key), evidence.get(commit.epoch, UNREPORTED)
         last[key] = commit.holder_uid
-        if old is None or old == commit.holder_uid or word in PLANNED:
+        if old is None or old == commit.holder_uid or word in planned:
             continue
         if old in struck:
             found[word] += commit.monotonic <= until
@@ -115,65 +116,80 @@ def judge(
     return Judged(+found, wrong)
 
 
-class Player:
+class Player(Generic[G]):
     """Plays faults one after the other on one stage."""
 
-    def __init__(self, stage: ChaosStage, *, n: int, report: Report) -> None:
+    def __init__(self, stage: G, *, n: int, report: Report) -> None:
         """``n``: how often each fault is to be measured."""
         self._stage = stage
         self._n = n
         self._report = report
 
-    async def play(self, fault: Fault) -> Outcome:
+    async def play(self, fault: Fault[G]) -> Outcome:
         """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
-        outcome, begun = Outcome(fault.name), time.monotonic()
-        for _ in range(PLAYS):
+        outcome = Outcome(fault.name)
+        await self._play(fault, outcome)
+        self._say(outcome)
+        return outcome
+
+    async def play_in_turn(self, faults: Sequence[Fault[G]]) -> list[Outcome]:
+        """Play faults of which each undoes the one before, round after round, until all were measured often enough or one fails."""
+        outcomes = [Outcome(fault.name) for fault in faults]
+        for number in range(1, self._n + 1):
+            for fault, outcome in zip(faults, outcomes, strict=True):
+                await self._play(fault, outcome, n=number)
+            if any(outcome.n < number for outcome in outcomes):
+                break
+        for outcome in outcomes:
+            self._say(outcome)
+        return outcomes
+
+    async def _play(self, fault: Fault[G], outcome: Outcome, *, n: int | None = None) -> None:
+        begun, spare, n = time.monotonic(), PLAYS, n or self._n
+        while outcome.n < n and spare > 0:
+            had = outcome.n
             try:
-                await _Play(self._stage, fault, outcome, self._n - outcome.n).run()
+                await _Play(self._stage, fault, outcome, n - had).run()
             except (LocalKubeError, KubeError) as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
-            if outcome.n >= self._n:
-                break
-        outcome.took = time.monotonic() - begun
+            spare -= fault.everybody or outcome.n - had < min(n - had, len(self._stage.clusters))
+        outcome.took += time.monotonic() - begun
+
+    def _say(self, outcome: Outcome) -> None:
         if outcome.cpu > BUSY:
             outcome.troubles.append(
                 f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
             )
         worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
         late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
+        hollow = f" hollow nodes at {outcome.cpu:.0%} of a core," if outcome.cpu else ""
         self._report(
-            f"{fault.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s; hollow nodes at "
-            f"{outcome.cpu:.0%} of a core, we late by {outcome.late * 1000:.0f} ms at most"
+            f"{outcome.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s;{hollow} "
+            f"we late by {outcome.late * 1000:.0f} ms at most"
         )
         for trouble in outcome.troubles:
-            self._report(f"{fault.name}: {trouble}")
-        return outcome
+            self._report(f"{outcome.name}: {trouble}")
 
-    async def _put_right(self, fault: Fault) -> None:
-        """After a play that broke off: nodes there, containers going on, two shards."""
+    async def _put_right(self, fault: Fault[G]) -> None:
+        """After a play that broke off."""
         self._report(f"{fault.name} broke off; putting the stage right")
         try:
-            for node in await self._stage.nodes():
-                await self._stage.control.back(node["name"])
-            await self._stage.schedulable(yes=True)
-            while len(self._stage.stage.operators()) < 2:
-                await self._stage.start_operator()
-            await asyncio.gather(*(self._stage.set_shards(cluster, 2) for cluster in self._stage.clusters))
-            await self._stage.settle(self._stage.clusters)
+            await self._stage.put_right()
         except (LocalKubeError, KubeError) as error:
             self._report(f"the stage cannot be put right: {sentence(error)}")
 
 
-class _Play:
+class _Play(Generic[G]):
     """One play of a fault."""
 
-    def __init__(self, stage: ChaosStage, fault: Fault, outcome: Outcome, wanted: int) -> None:
+    def __init__(self, stage: G, fault: Fault[G], outcome: Outcome, wanted: int) -> None:
         self._stage, self._fault, self._outcome = stage, fault, outcome
         clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
-        self._scenes: list[Scene] = []
+        self._scenes: list[Scene[G]] = []
         self._undone = 0.0
         self._clusters = clusters
+        self._reported: dict[str, Obj] = {}
 
     async def run(self) -> None:
         """Prepare, strike, wait, undo, settle, and take the figures."""
@@ -181,23 +197,24 @@ class _Play:
         await fault.prepare(Scene(stage, self._clusters))
         if late := await stage.settle(stage.clusters):
             self._outcome.unsettled += late
+        self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
         await stage.look_anew()
         before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
-        ambiguous = await self._ambiguous()
+        ambiguous = await stage.ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
         await asyncio.sleep(CALM_S)
-        begun, used = time.monotonic(), stage.hollow_seconds()
+        begun, used = time.monotonic(), stage.busy_seconds()
         watching = asyncio.create_task(self._watch_ourselves())
         try:
             await self._strike()
         finally:
             watching.cancel()
-            self._outcome.cpu = max(self._outcome.cpu, (stage.hollow_seconds() - used) / max(0.1, time.monotonic() - begun))
+            self._outcome.cpu = max(self._outcome.cpu, (stage.busy_seconds() - used) / max(0.1, time.monotonic() - begun))
             await self._undo()
         self._outcome.unsettled += await stage.settle(stage.clusters)
         await self._judge(before)
         await self._books(marks)
-        if more := await self._ambiguous() - ambiguous:
+        if more := await stage.ambiguous() - ambiguous:
             self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
 
     async def _strike(self) -> None:
@@ -221,7 +238,7 @@ class _Play:
             await asyncio.sleep(TICK_S)
             self._outcome.late = max(self._outcome.late, loop.time() - due)
 
-    async def _act(self, scene: Scene, delay: float) -> None:
+    async def _act(self, scene: Scene[G], delay: float) -> None:
         await asyncio.sleep(delay)
         await self._fault.strike(scene)
         if self._fault.failover:
@@ -258,17 +275,19 @@ class _Play:
     async def _judge(self, before: Mapping[tuple[str, int], str]) -> None:
         observer = self._stage.observer
         statuses = [self._stage.status(cluster) for cluster in self._stage.clusters]
-        evidence = {entry["epoch"]: entry["evidence"] for status in statuses for entry in status.get("recentHandovers") or ()}
+        self._reported = {entry["epoch"]: entry for status in statuses for entry in status.get("recentHandovers") or ()}
+        evidence = {epoch: str(entry["evidence"]) for epoch, entry in self._reported.items()}
         # What is slow or loses a few probes is healthy all the same.
         struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
-        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone)
+        planned = PLANNED - self._fault.evidence
+        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone, planned=planned)
         self._outcome.evidence += judged.evidence
         self._outcome.wrong += judged.wrong
         self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
         try:
-            self._outcome.violations += map(str, await asyncio.to_thread(observer.verify))
+            self._outcome.violations += self._stage.broken_laws(await asyncio.to_thread(observer.verify))
         except ObserverError as error:
-            self._outcome.violations += map(str, observer.violations)
+            self._outcome.violations += self._stage.broken_laws(observer.violations)
             self._outcome.troubles.append(f"the observer did not see everything: {error}")
 
     async def _books(self, marks: Mapping[str, Mark]) -> None:
@@ -287,8 +306,25 @@ class _Play:
                 self._outcome.violations.append(
                     f"one holder: the WhatsApp servers of {cluster} saw two of a shard at {one.two_holders} instants"
                 )
+        told = [seconds for scene in self._scenes for seconds in scene.told]
+        self._outcome.times += told
+        self._outcome.samples += [{"took": round(seconds, 4)} for seconds in told]
+        if told:
+            return
+        if self._fault.gap:
+            self._measure_gaps(books)
+            return
         for victim in victims:
             self._measure(victim, books[victim.cluster])
+
+    def _measure_gaps(self, books: Mapping[str, Books]) -> None:
+        """The longest silence of each cluster's worst shard, from its first strike on."""
+        for cluster, one in books.items():
+            begun = min((victim.begun for scene in self._scenes for victim in scene.victims if victim.cluster == cluster), default=None)
+            if begun is not None and (gap := longest_gap(one.taken, begun=begun)) is not None:
+                self._outcome.times.append(gap)
+                details = {name: value for scene in self._scenes for name, value in scene.details.items()}
+                self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4), **details})
 
     def _measure(self, victim: Victim, books: Books) -> None:
         fault = self._fault
@@ -300,15 +336,19 @@ class _Play:
             not_by=victim.holder.uid if fault.failover else "",
             resumed_after=RESUMES_S if fault.resumes else 0.0,
         )
-        commit = self._commit(victim)
-        committed = round(commit.monotonic - victim.begun, 4) if commit is not None else None
-        sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), "committed": committed}
+        sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), **self._handover(victim)}
         self._outcome.samples.append(sample)
         if took is None or took > fault.allowed:
             self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
         else:
             self._outcome.times.append(took)
 
-    async def _ambiguous(self) -> int:
-        counts: dict[str, int] = (await self._stage.control.state())["ambiguous"]
-        return sum(times for where, times in counts.items() if where.startswith(f"{NAMESPACE}/") and "-shard-" in where)
+    def _handover(self, victim: Victim) -> Obj:
+        """When the handover was decided and committed, in seconds from the fault; None where there was none or nobody reported it."""
+        commit = self._commit(victim)
+        if commit is None:
+            return {"committed": None, "decided": None}
+        committed = commit.monotonic - victim.begun
+        writing = self._reported.get(commit.epoch, {}).get("commitMilliseconds")
+        decided = None if writing is None else round(max(0.0, committed - writing / 1000), 4)
+        return {"committed": round(committed, 4), "decided": decided}

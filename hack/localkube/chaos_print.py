@@ -15,7 +15,7 @@ from localkube.chaos_scene import Fault
 Obj = dict[str, Any]
 
 
-def figures(outcome: Outcome, fault: Fault) -> Obj:
+def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     """The figures of one fault for a file: seconds, to the millisecond."""
     times = outcome.times
     spread = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95), "max": max(times)} if times else {}
@@ -46,7 +46,7 @@ def figures(outcome: Outcome, fault: Fault) -> Obj:
     }
 
 
-def complaints(outcome: Outcome, fault: Fault, *, n: int) -> list[str]:
+def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
     """One sentence for everything that is not as it must be."""
     said: list[str] = []
     if outcome.missing:
@@ -70,7 +70,7 @@ def complaints(outcome: Outcome, fault: Fault, *, n: int) -> list[str]:
     return [f"{fault.name}: {sentence}" for sentence in said]
 
 
-def table(outcomes: Sequence[tuple[Fault, Outcome]]) -> Table:
+def table(outcomes: Sequence[tuple[Fault[Any], Outcome]]) -> Table:
     """The figures as people read them."""
     made = Table(box=box.SIMPLE_HEAD, title="Chaos", title_justify="left")
     made.add_column("fault", no_wrap=True)
@@ -84,7 +84,7 @@ def table(outcomes: Sequence[tuple[Fault, Outcome]]) -> Table:
     return made
 
 
-def _row(fault: Fault, outcome: Outcome) -> list[str]:
+def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
     times = outcome.times
     if times:
         p95 = percentile(times, 0.95)
@@ -106,7 +106,7 @@ def seconds(value: float) -> str:
     return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
 
 
-def report(outcomes: Sequence[tuple[Fault, Outcome]], about: Mapping[str, Any]) -> Obj:
+def report(outcomes: Sequence[tuple[Fault[Any], Outcome]], about: Mapping[str, Any]) -> Obj:
     """The whole file."""
     return {"baseline_s": BASELINE_S, **about, "faults": {fault.name: figures(outcome, fault) for fault, outcome in outcomes}}
 

@@ -5,10 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
 
-from localkube.chaos_stage import ChaosStage
+from localkube.chaos_ground import Ground
 from localkube.demo_cluster import Holder
 from localkube.errors import LocalKubeError
+
+G = TypeVar("G", bound=Ground)
 
 BURST_S = 1.5
 RESUMES_S = 0.1
@@ -29,10 +32,10 @@ class Victim:
 
 
 @dataclass
-class Scene:
+class Scene(Generic[G]):
     """What a strike is given and notes its deeds in."""
 
-    stage: ChaosStage
+    stage: G
     clusters: tuple[str, ...]
     victims: list[Victim] = field(default_factory=list)
     struck: set[str] = field(default_factory=set)
@@ -44,6 +47,10 @@ class Scene:
     begun: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures should know."""
+    told: list[float] = field(default_factory=list)
+    """Seconds that the deed measured itself, where it is not the next message that counts."""
+    details: dict[str, float] = field(default_factory=dict)
+    """More that it measured, for the file."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
         """Who serves a shard now. LocalKubeError if nobody does."""
@@ -68,23 +75,23 @@ class Scene:
             self.stage.streams[victim.cluster].burst(victim.shard, BURST_S)
 
 
-Deed = Callable[[Scene], Awaitable[None]]
+Deed = Callable[[Scene[G]], Awaitable[None]]
 
 
-async def nothing(_: Scene) -> None:
+async def nothing(_: Scene[Any]) -> None:
     """What needs no preparing or undoing."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class Fault:
+class Fault(Generic[G]):
     """One row of the table of faults."""
 
     name: str
     what: str
     """For a reader: what happens, and from when to when is measured."""
-    strike: Deed
-    prepare: Deed = nothing
-    undo: Deed = nothing
+    strike: Deed[G]
+    prepare: Deed[G] = nothing
+    undo: Deed[G] = nothing
     everybody: bool = False
     """It meets all clusters at once, so it has a round of its own."""
     failover: bool = True
@@ -99,3 +106,5 @@ class Fault:
     """So many seconds are looked at when nobody may be handed over, or after the undoing."""
     allowed: float = 30.0
     """Seconds within which the handover must have come."""
+    gap: bool = False
+    """Measured is the longest time without a message of any shard, instead of the time to the next one."""

@@ -11,7 +11,7 @@ from localkube.progress import Report
 SHARE = 0.01
 
 
-async def lose_some(scene: Scene) -> None:
+async def lose_some(scene: Scene[ChaosStage]) -> None:
     """From now on every Coreapp loses a hundredth of its probes."""
     for cluster in scene.clusters:
         for pod in scene.stage.coreapps(cluster):
@@ -20,7 +20,7 @@ async def lose_some(scene: Scene) -> None:
         scene.strike(cluster, 0)
 
 
-def soak_fault(seconds: float) -> Fault:
+def soak_fault(seconds: float) -> Fault[ChaosStage]:
     """The soak as a row like those of the table."""
     return Fault(
         name="soak", what=f"1 % of all probes lost for {seconds:g} s", strike=lose_some, everybody=True, failover=False, watch=seconds

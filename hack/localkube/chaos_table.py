@@ -5,6 +5,7 @@ from __future__ import annotations
 from localkube import chaos_control as control
 from localkube import chaos_deeds as deeds
 from localkube.chaos_scene import Fault
+from localkube.chaos_stage import ChaosStage
 
 DELETED = frozenset({"PodDeleted", "PodDraining"})
 DIED = frozenset({"ContainerTerminated", "TetherBroken", "PodFailed"})
@@ -199,7 +200,7 @@ SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers
 """The round that CI runs."""
 
 
-def named(names: list[str]) -> tuple[Fault, ...]:
+def named(names: list[str]) -> tuple[Fault[ChaosStage], ...]:
     """The faults of these names, in the table's order. ValueError with a sentence when one is not in it."""
     unknown = sorted(set(names) - {fault.name for fault in FAULTS})
     if unknown:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import random
 import secrets
 import time
@@ -51,6 +52,8 @@ class Taken:
     """`time.time()` of the servers."""
     known: float
     """`time.monotonic()` at which the sender was told."""
+    home: int = 0
+    """The shard of its recipient when the books were opened; another number of shards since then makes it another shard."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -73,9 +76,10 @@ class Books:
 class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer]) -> None:
-        """Prepare; ``eyes`` says which observer sees now."""
-        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S)
+    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "") -> None:
+        """Prepare; ``eyes`` says which observer sees now, ``proxy`` as for `Traffic`."""
+        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy)
+        self._shunned: frozenset[str] = frozenset()
         self._eyes = eyes
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
@@ -84,7 +88,12 @@ class Stream(Traffic):
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
         pods = [pod for pod in self._eyes().objects("Pod", self.namespace) if labels.items() <= pod["metadata"]["labels"].items()]
-        self._take_addresses(pods)
+        self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._shunned])
+
+    async def shun(self, nodes: Collection[str]) -> None:
+        """From now on no message goes to a Webapp on these nodes. TrafficError if there is no other that is ready."""
+        self._shunned = frozenset(nodes)
+        await self._refresh()
 
     async def _send_all(self) -> None:
         await asyncio.sleep(random.uniform(0, PERIOD_S))  # noqa: S311 - not all clusters in one instant
@@ -100,8 +109,10 @@ class Stream(Traffic):
             task.add_done_callback(self._done)
 
     async def _send_one(self, shard: int) -> None:
-        to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
         try:
+            if shard >= self.shards:
+                return  # it went with a smaller number since somebody meant to send to it
+            to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
             await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=to, sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
@@ -171,7 +182,7 @@ def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shard
     for row in rows:
         message = by_id.get(row["id"])
         if message is not None and message.delivered_at is not None:
-            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at))
+            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at, shard_of(message.to, shards)))
     return Books(
         sent=len(mine),
         lost=sum(one.lost for one in mine) + unknown,
@@ -199,3 +210,19 @@ def first_taken(
         and (one.by != not_by or (resumed_after > 0 and one.at >= begun_wall + resumed_after))
     )
     return min((seconds for seconds in fits if seconds >= 0), default=None)
+
+
+def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
+    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard was told that its message was taken.
+
+    The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
+    """
+    times: dict[int, list[float]] = {}
+    for one in taken:
+        times.setdefault(one.home, [begun]).append(max(begun, one.known))
+    gaps = [after - before for known in times.values() for before, after in itertools.pairwise(sorted(known))]
+    return max(gaps, default=None)
+
+
+def _component(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component", ""))

@@ -111,12 +111,14 @@ class Traffic:
         inbound_rate: float = 0.0,
         most_open: int = 64,
         pause: float = PAUSE_SECONDS,
+        proxy: str = "",
     ) -> None:
         """Prepare.
 
         ``rate``: messages a second; ``count`` and ``seconds`` bound the run; ``deadline``: seconds until a message counts as lost;
         ``inbound_rate``: inbound messages a second (0: none, and the webhook is not set); ``most_open``: messages that wait for their
-        201 at a time, beyond which no new one is sent; ``pause``: seconds between two tries of a message.
+        201 at a time, beyond which no new one is sent; ``pause``: seconds between two tries of a message; ``proxy``: URL of an HTTP proxy
+        through which the pods are reached, empty where they are reached as they are.
         """
         self.namespace, self.cluster = namespace, cluster
         self.focus: int | None = None
@@ -126,6 +128,7 @@ class Traffic:
         self.messages: dict[str, Message] = {}
         self._rate, self._count, self._seconds, self._deadline = rate, count, seconds, deadline
         self._inbound_rate, self._most_open, self._pause = inbound_rate, most_open, pause
+        self._proxy = proxy or None
         self._cluster_api = Caller(kubeconfig.read(kubeconfig_path))
         self._webapps: list[str] = []
         self._turn = itertools.count()
@@ -396,7 +399,8 @@ class Traffic:
         ip = self._webapps[next(self._turn) % len(self._webapps)]
         name = f"{self.cluster}-webapp.{self.namespace}.svc"
         url = f"https://{ip}:{WEBAPP_PORT}{path}"
-        async with self._session.request(method, url, json=body, headers=headers, ssl=self._tls, server_hostname=name) as response:
+        how: Obj = {"headers": headers, "ssl": self._tls, "server_hostname": name, "proxy": self._proxy}
+        async with self._session.request(method, url, json=body, **how) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
 
@@ -469,7 +473,7 @@ class Traffic:
             raise TrafficError(msg)
         url = f"http://{self._upstream}:{UPSTREAM_PORT}{path}"
         try:
-            async with self._session.request(method, url, json=body or None) as response:
+            async with self._session.request(method, url, json=body or None, proxy=self._proxy) as response:
                 answer: Obj = await response.json(content_type=None)
         except NO_ANSWER as error:
             msg = f"the simulator of {self.cluster} does not answer {path}: {type(error).__name__}: {error}"

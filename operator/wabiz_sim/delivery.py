@@ -19,6 +19,9 @@ _TRY_SECONDS = 2.5
 """A Coreapp holds a message for 2 s; one that is silent for longer hangs."""
 _LOOK_SECONDS = 0.15
 """While a try is pending, so often it is looked whether the shard has moved to another address."""
+_AGAIN_SECONDS = 0.45
+"""While a try through a Service's own address is pending, so often another one begins over a fresh connection: where the Service leads by
+now cannot be seen, and a connection that stands leads where it led when it was made: to a Coreapp that hangs, to a node that is lost."""
 _MOST_REDIRECTS = 2
 
 _MOST_MOVES = 3
@@ -96,18 +99,30 @@ class Delivery:
         return failure(503, NOT_READY, f"shard {shard} is between Coreapps or not connected now, retry")
 
     async def _try(self, address: Address, service: str | None, shard: int, message: Message) -> tuple[int, dict[str, Any]]:
-        """Post to one address; given up early when ``service`` has come to mean another address, because the old one may hang."""
-        attempt = asyncio.create_task(self._post(address, shard, message))
+        """Post to one address; given up early when ``service`` has come to mean another address, because the old one may hang.
+
+        Where the address is that of the Service itself, more tries over fresh connections stand by; the id makes them one message.
+        """
+        clock = asyncio.get_running_loop().time
+        is_hidden = service is not None and address[0] == service
+        attempts = {asyncio.create_task(self._post(address, shard, message))}
+        again_at = clock() + _AGAIN_SECONDS
         try:
             while True:
-                done, _ = await asyncio.wait({attempt}, timeout=_LOOK_SECONDS if service else None)
-                if done:
-                    return attempt.result()
+                done, attempts = await asyncio.wait(
+                    attempts, timeout=_LOOK_SECONDS if service else None, return_when=asyncio.FIRST_COMPLETED
+                )
+                if (answer := _best(done, last=not attempts)) is not None:
+                    return answer
                 if service is not None and await self._moved(service, address):
                     msg = f"{service} moved away from {address[0]}"
                     raise _Moved(msg)
+                if is_hidden and clock() >= again_at:
+                    again_at = clock() + _AGAIN_SECONDS
+                    attempts.add(asyncio.create_task(self._post(address, shard, message, fresh=True)))
         finally:
-            attempt.cancel()
+            for attempt in attempts:
+                attempt.cancel()
 
     async def _moved(self, service: str, address: Address) -> bool:
         try:
@@ -115,10 +130,24 @@ class Delivery:
         except LookupError:
             return False  # nobody else to turn to yet
 
-    async def _post(self, address: Address, shard: int, message: Message) -> tuple[int, dict[str, Any]]:
+    async def _post(self, address: Address, shard: int, message: Message, *, fresh: bool = False) -> tuple[int, dict[str, Any]]:
         url = f"http://{address[0]}:{address[1]}/messages"
         body = {"id": message.id, "shard": shard, "to": message.to, "body": message.body}
         timeout = aiohttp.ClientTimeout(total=_TRY_SECONDS, connect=1.0)
-        async with self._process.session.post(url, json=body, timeout=timeout) as response:
+        session = self._process.fresh_session if fresh else self._process.session
+        async with session.post(url, json=body, timeout=timeout) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
+
+
+def _best(done: set[asyncio.Task[tuple[int, dict[str, Any]]]], *, last: bool) -> tuple[int, dict[str, Any]] | None:
+    """Return what the first attempt that succeeded says; a failure only if it is the last one: raised, if it was no answer."""
+    for attempt in done:
+        if attempt.exception() is None and (last or attempt.result()[0] != 503):
+            return attempt.result()
+    if done and last:
+        return next(iter(done)).result()
+    for attempt in done:
+        if (error := attempt.exception()) is not None and not isinstance(error, (*UNREACHABLE, ValueError)):
+            raise error
+    return None

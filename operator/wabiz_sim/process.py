@@ -34,6 +34,7 @@ class Process(abc.ABC):
         self._state = _NEW
         self._tasks: set[asyncio.Task[None]] = set()
         self._session: aiohttp.ClientSession | None = None
+        self._fresh_session: aiohttp.ClientSession | None = None
         self._stopped = asyncio.Event()
         self._failure: BaseException | None = None
         self._burial: asyncio.Task[None] | None = None
@@ -66,6 +67,14 @@ class Process(abc.ABC):
             connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(connector=connector)
         return self._session
+
+    @property
+    def fresh_session(self) -> aiohttp.ClientSession:
+        """The same with a new connection for every call."""
+        if self._fresh_session is None:
+            connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, force_close=True)
+            self._fresh_session = aiohttp.ClientSession(connector=connector)
+        return self._fresh_session
 
     async def start(self) -> None:
         """Start.
@@ -112,8 +121,8 @@ class Process(abc.ABC):
         await asyncio.shield(self._burial)  # whoever waits for it may give up; it is finished all the same
 
     async def _bury(self) -> None:
-        connector = self._session.connector if self._session is not None else None
-        closing = asyncio.ensure_future(connector.close()) if connector is not None else None
+        sessions = [session for session in (self._session, self._fresh_session) if session is not None]
+        closing = [asyncio.ensure_future(session.connector.close()) for session in sessions if session.connector is not None]
         await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can still say goodbye on them
         for task in self._tasks:
             task.cancel()
@@ -121,11 +130,9 @@ class Process(abc.ABC):
             if self._tasks:
                 await asyncio.wait(set(self._tasks), timeout=5.0)
             await asyncio.gather(*(listener.close(0.0) for listener in self.listeners))
-            if closing is not None:
-                with suppress(Exception):
-                    await closing
-            if self._session is not None:
-                await self._session.close()
+            await asyncio.gather(*closing, return_exceptions=True)
+            for session in sessions:
+                await session.close()
         finally:
             try:
                 await self.let_go()

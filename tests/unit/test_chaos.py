@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import asyncio
 import io
 import json
 import ssl
@@ -21,9 +22,10 @@ from localkube.chaos_scene import Fault, Scene, nothing
 from localkube.chaos_soak import soak_fault
 from localkube.chaos_storm import storm
 from localkube.chaos_table import FAULTS, SHORT, named
-from localkube.chaos_traffic import Taken, account, first_taken
+from localkube.chaos_traffic import Stream, Taken, account, first_taken, longest_gap
 from localkube.demo_cluster import Holder
 from localkube.errors import LocalKubeError
+from localkube.kubeconfig import Access
 from localkube.observer import Commit
 from localkube.traffic import Message
 from wabiz_sim.sharding import shard_of
@@ -73,7 +75,7 @@ def test_every_fault_of_the_issue_is_in_the_table_once() -> None:
 
 
 @pytest.mark.parametrize("fault", FAULTS, ids=lambda fault: str(fault.name))
-def test_a_fault_says_what_is_expected(fault: Fault) -> None:
+def test_a_fault_says_what_is_expected(fault: Fault[Any]) -> None:
     assert fault.what
     assert fault.evidence <= WORDS | ALSO
     if fault.failover:
@@ -166,7 +168,7 @@ class FakeStage:
         return next((one for one in self.holders(cluster) if one.shard == shard), None)
 
 
-def scene(stage: FakeStage) -> Scene:
+def scene(stage: FakeStage) -> Scene[Any]:
     return Scene(cast("Any", stage), ("c00",))
 
 
@@ -362,3 +364,47 @@ async def test_the_storm_answers_429_under_the_api_servers_certificate(tmp_path:
             body = await response.json()
         assert (response.status, response.headers["Retry-After"]) == (429, "1")
     assert (body["kind"], body["reason"], body["details"]) == ("Status", "TooManyRequests", {"retryAfterSeconds": 1})
+
+
+# ------------------------------------------------------------ what end-to-end tests add
+
+
+def test_the_longest_gap_is_the_worst_shards_and_begins_with_the_change() -> None:
+    def known(home: int, *times: float) -> list[Taken]:
+        return [Taken(shard=home, by="uid", at=0.0, known=at, home=home) for at in times]
+
+    even = known(0, 8.0, 10.5, 11.0, 12.0)
+    late = known(1, 9.9, 10.2, 11.7)
+    assert longest_gap([*even, *late], begun=10.0) == pytest.approx(1.5)
+    assert longest_gap(known(0, 13.0), begun=10.0) == pytest.approx(3.0)
+    assert longest_gap([], begun=10.0) is None
+
+
+def test_books_know_the_shard_of_a_recipient_as_it_was_before_the_number_changed() -> None:
+    to = next(f"49{number}" for number in range(1000) if shard_of(f"49{number}", 2) == 0 and shard_of(f"49{number}", 4) == 2)
+    message = Message(id="m", to=to, sent_at=1.0, delivered_at=2.0)
+    row = {"id": "m", "shard": 2, "at": 1.5, "by": "uid"}
+    books = account([message], [row], shards=2, struck=(), two_holders=0)
+    assert [(one.shard, one.home) for one in books.taken] == [(2, 0)]
+
+
+def test_what_a_user_asked_for_is_evidence_where_it_is_what_was_done() -> None:
+    moved = Commit("default", "acme", 0, "5-a", 5, "acme-coreapp-2", "new", 6, 0.0, 1.0)
+
+    def judged(planned: frozenset[str]) -> tuple[Counter[str], list[str]]:
+        found = judge([moved], before={("acme", 0): "old"}, struck={"old"}, evidence={"5-a": "Requested"}, until=2.0, planned=planned)
+        return found.evidence, found.wrong
+
+    assert judged(frozenset({"PackedLow"})) == (Counter({"Requested": 1}), [])
+    assert judged(frozenset({"PackedLow", "Requested"})) == (Counter(), [])
+
+
+async def test_nothing_is_sent_to_a_shard_that_is_no_more(tmp_path: Path) -> None:
+    access = Access(
+        server="https://127.0.0.1:1", authority=certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
+    )
+    stream = Stream(access.write(tmp_path / "kubeconfig"), "default", "acme", lambda: cast("Any", None))
+    stream.shards = 2
+    async with asyncio.timeout(5.0):
+        await stream._send_one(3)
+    assert stream.messages == {}

@@ -124,6 +124,48 @@ async def test_a_message_stuck_in_a_hung_coreapp_follows_the_service(world: Worl
     assert (await world.control("counters"))["replaced"] == {"0": 1}
 
 
+async def test_a_message_stuck_behind_a_services_own_address_goes_where_that_leads_by_now(world: World) -> None:
+    """As through kube-proxy: the address stays, what stands stays as it was, a fresh connection goes to the next holder."""
+    service = world.address(150)
+    world.routes[service] = service
+    ways = {"to": world.address(1)}
+    piping: set[asyncio.Task[None]] = set()
+
+    async def lead(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        back, forth = await asyncio.open_connection(ways["to"], 6250)
+        for source, sink in ((reader, forth), (back, writer)):
+            piping.add(asyncio.create_task(pipe(source, sink)))
+
+    async def pipe(source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
+        while chunk := await source.read(4096):
+            sink.write(chunk)
+        sink.close()
+
+    await world.upstream()
+    cores = [await world.coreapp(number) for number in range(2)]
+    await world.webapp(WABIZ_SHARD_SERVICE=service.removesuffix("0") + "{shard}")
+    await world.login()
+    for core in cores:
+        await until(lambda core=core: core.shards is not None)
+    proxy = await asyncio.start_server(lead, service, 6250)
+    async with proxy:
+        await world.tell(0, 0, "1-a")
+        await world.until_connected(0)
+        assert (await world.send(recipient(0, 1), "before"))[0] == 201  # its connection stands, and leads to the first one for ever
+        cores[0].hang()
+        sending = asyncio.create_task(world.send(recipient(0, 1), "stuck"))
+        await asyncio.wait({sending}, timeout=0.2)
+        ways["to"] = world.address(2)
+        await world.tell(1, 0, "2-b")
+        started = time.monotonic()
+        assert (await sending)[0] == 201
+        assert time.monotonic() - started < 1.5
+    assert (await world.control("counters"))["double_active_instants"] == 0
+    for task in piping:
+        task.cancel()
+    await asyncio.gather(*piping, return_exceptions=True)
+
+
 async def test_without_a_holder_the_sender_is_told_to_retry(world: World) -> None:
     await world.cluster(1)
     started = time.monotonic()

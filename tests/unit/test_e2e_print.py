@@ -1,0 +1,103 @@
+"""Verdicts on end-to-end acts: what makes the run fail, what is only slow, and what people and programs read."""
+
+from __future__ import annotations
+
+import io
+import json
+from collections import Counter
+from typing import Any, cast
+
+import pytest
+from rich.console import Console
+
+from localkube.chaos_measure import Outcome
+from localkube.e2e_changes import Changes
+from localkube.e2e_print import failures, missed, report, table
+from localkube.e2e_table import Act, acts
+
+TABLE = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
+PARTED, KILLED, DELETED, GROW = (TABLE[name] for name in ("node-parted", "container-killed", "holder-deleted", "grow"))
+
+
+def outcome(act: Act, *times: float, **more: Any) -> Outcome:
+    evidence = Counter({next(iter(sorted(act.fault.evidence)), ""): len(times)}) if act.fault.evidence else Counter()
+    return Outcome(act.name, times=list(times), **{"evidence": evidence, "sent": 100, **more})
+
+
+def test_all_well_is_no_failure_and_a_met_goal() -> None:
+    well = outcome(PARTED, 3.0, 3.1, 5.9)
+    assert failures(PARTED, well, n=3) == []
+    assert missed(PARTED, well) == ""
+
+
+def test_a_missed_goal_is_said_and_does_not_fail_the_run() -> None:
+    slow = outcome(PARTED, 3.0, 3.1, 6.5)
+    assert failures(PARTED, slow, n=3) == []
+    assert missed(PARTED, slow) == "node-parted: p95 is 6.50 s, the goal is 6 s (n = 3)"
+
+
+def test_what_is_beyond_everything_fails_the_run() -> None:
+    broken = outcome(PARTED, 3.0, 3.1, 31.0)
+    assert failures(PARTED, broken, n=3) == ["node-parted: took 31.0 s; beyond 30 s it is broken, not slow"]
+
+
+def test_a_shard_that_nobody_took_fails_the_run_and_misses_the_goal() -> None:
+    never = outcome(PARTED, 3.0, 3.1, missing=["shard 0 of acme"])
+    assert failures(PARTED, never, n=3) == ["node-parted: 1 of 3 shards not handed over within 30 s"]
+    assert "1 of 3 not within 30 s" in missed(PARTED, never)
+
+
+@pytest.mark.parametrize(
+    ("more", "said"),
+    [
+        ({"lost": 1}, "1 messages lost, 0 doubled"),
+        ({"doubled": 2}, "0 messages lost, 2 doubled"),
+        ({"violations": ["one holder: two"]}, "laws broken: one holder: two"),
+        ({"wrong": ["shard 1 of acme to acme-coreapp-2 (ProbeTimeout)"]}, "1 wrong failovers"),
+        ({"refused": [0, 3]}, "3 tries were refused on shards to which nothing was done"),
+        ({"unsettled": ["acme"]}, "not as wanted again: acme"),
+        ({"troubles": ["the observer did not see everything"]}, "the observer did not see everything"),
+        ({"evidence": Counter({"NodeGone": 1, "Surprise": 1})}, "evidence Surprise"),
+    ],
+)
+def test_what_is_wrong_on_any_machine_fails_the_run(more: dict[str, Any], said: str) -> None:
+    found = failures(PARTED, outcome(PARTED, 3.0, 3.0, 3.0, **more), n=3)
+    assert len(found) == 1
+    assert said in found[0]
+
+
+def test_refusals_of_the_shard_that_moved_are_counted_and_fail_only_what_is_planned() -> None:
+    assert failures(KILLED, outcome(KILLED, 0.1, refused=[4, 0]), n=1) == []
+    assert failures(DELETED, outcome(DELETED, 0.1, refused=[4, 0]), n=1) == ["holder-deleted: 4 tries were refused, though this is planned"]
+
+
+def test_a_restart_of_all_shards_by_the_client_may_refuse_on_all() -> None:
+    assert failures(GROW, outcome(GROW, 1.6, refused=[4, 9]), n=1) == []
+
+
+def test_too_few_measurements_fail_the_run() -> None:
+    assert failures(KILLED, outcome(KILLED, 0.1), n=20) == ["container-killed: measured 1 times only, not 20"]
+
+
+def shown(*played: tuple[Act, Outcome]) -> str:
+    console = Console(file=io.StringIO(), width=240)
+    console.print(table(played))
+    return cast("io.StringIO", console.file).getvalue()
+
+
+def test_the_table_has_each_phase_and_the_verdict() -> None:
+    samples = [{"took": 0.12, "committed": 0.06, "decided": 0.03}, {"took": 0.7, "committed": None, "decided": None}]
+    text = shown((KILLED, outcome(KILLED, 0.12, 0.7, samples=samples, refused=[2, 0])), (DELETED, outcome(DELETED, 0.1)))
+    killed, deleted = (line for line in text.splitlines() if "killed" in line or "holder-deleted" in line)
+    for cell in ("30 ms / 30 ms", "60 ms / 60 ms", "120 ms", "700 ms", "500 ms MISSED", "2/0"):
+        assert cell in killed
+    assert "0 refused met" in deleted
+
+
+def test_the_file_says_what_was_met_and_what_failed() -> None:
+    played = [(KILLED, outcome(KILLED, 0.12, 0.13)), (DELETED, outcome(DELETED, 0.1, lost=1))]
+    written = json.loads(json.dumps(report(played, {"database": "PostgreSQL"}, {"container-killed": 2, "holder-deleted": 1})))
+    assert written["database"] == "PostgreSQL"
+    assert (written["acts"]["container-killed"]["goal_met"], written["acts"]["container-killed"]["p95"]) == (True, 0.13)
+    assert written["acts"]["holder-deleted"]["goal_met"] is None
+    assert written["acts"]["holder-deleted"]["failures"] == ["holder-deleted: 1 messages lost, 0 doubled"]

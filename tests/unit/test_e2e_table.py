@@ -1,0 +1,118 @@
+"""The table of end-to-end acts: complete, with the goals of the issue, and in an order in which one undoes the other."""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+from pathlib import Path
+from typing import Any, cast
+
+import pytest
+
+from localkube import e2e, e2e_kind
+from localkube.e2e_changes import Changes
+from localkube.e2e_table import Act, Series, acts, chosen, rounds
+
+TABLE = acts(Changes(cast("Any", None), ()))
+DEMANDED = {
+    "create": "create",
+    "grow": "grow",
+    "shrink": "shrink",
+    "holder deleted": "holder-deleted",
+    "holder force-deleted": "holder-force-deleted",
+    "holder's container killed": "container-killed",
+    "switchover": "switchover",
+    "holder frozen (SIGSTOP)": "holder-frozen",
+    "node stopped (docker stop)": "node-stopped",
+    "node paused": "node-paused",
+    "node partitioned (iptables in the node)": "node-parted",
+    "drain of a node": "drain",
+    "leader killed": "leader-killed",
+    "leader's node lost": "leader-node-lost",
+    "operator upgrade without any failover": "operator-upgrade",
+    "chart upgrade": "chart-upgrade",
+    "uninstall that leaves CRs' pods serving and CRDs kept": "uninstall",
+}
+RELEASES = {"cluster-chart", "operator-upgrade", "chart-upgrade", "uninstall"}
+GOALS = {
+    "container-killed": 0.5,
+    "holder-force-deleted": 1.5,
+    "holder-frozen": 4.5,
+    "node-stopped": 6.0,
+    "node-paused": 6.0,
+    "node-parted": 6.0,
+    "leader-node-lost": 8.0,
+    "leader-node-parted": 8.0,
+}
+
+
+def act(name: str) -> Act:
+    return next(one for one in TABLE if one.name == name)
+
+
+def test_every_act_of_the_issue_is_in_the_table_once() -> None:
+    names = [one.name for one in TABLE]
+    assert set(DEMANDED.values()) <= set(names)
+    assert len(names) == len(set(names))
+
+
+def test_goals_are_those_of_the_issue() -> None:
+    assert {name: act(name).fault.goal for name in GOALS} == GOALS
+
+
+def test_what_is_planned_may_refuse_nothing() -> None:
+    planned = {"create", "switchover", "holder-deleted", "drain", "leader-killed"} | RELEASES
+    assert {one.name for one in TABLE if one.silent} == planned
+
+
+def test_only_nodes_are_struck_seldom_and_only_releases_rolled_seldom() -> None:
+    assert {one.name for one in TABLE if one.series is Series.NODE} == {name for name in (one.name for one in TABLE) if "node" in name}
+    assert {one.name for one in TABLE if one.series is Series.RELEASE} == RELEASES
+
+
+@pytest.mark.parametrize("one", TABLE, ids=lambda one: str(one.name))
+def test_an_act_says_what_is_expected(one: Act) -> None:
+    assert one.fault.what
+    assert bool(one.fault.evidence) is one.fault.failover
+    assert one.fault.goal is None or one.fault.goal < one.fault.allowed, "a missed goal is slow, what is not allowed is broken"
+
+
+def test_shrinking_undoes_growing_so_they_are_played_in_turn() -> None:
+    groups = [[one.name for one in group] for group in rounds(TABLE)]
+    assert ["grow", "shrink"] in groups
+    assert list(itertools.chain(*groups)) == [one.name for one in TABLE]
+
+
+def test_an_act_that_undoes_another_can_be_played_alone() -> None:
+    assert [[one.name for one in group] for group in rounds(chosen(TABLE, ["shrink"]))] == [["shrink"]]
+
+
+def test_an_unknown_name_is_said_with_those_that_are_known() -> None:
+    with pytest.raises(ValueError, match="there is no act nod; there are create, grow"):
+        chosen(TABLE, ["nod", "drain"])
+
+
+def parsed(*words: str) -> argparse.Namespace:
+    return e2e.parsed(words, Path("/repository"))
+
+
+def test_the_numbers_of_the_issue_are_the_defaults() -> None:
+    this = e2e.Run(parsed(), Path("/repository"))
+    assert (this.times(act("drain")), this.times(act("node-paused"))) == (20, 3)
+
+
+def test_numbers_can_be_given_for_each_series() -> None:
+    this = e2e.Run(parsed("--n", "2", "--node-n", "1", "--release-n", "4", "--only", "drain,uninstall"), Path("/repository"))
+    assert [this.times(act(name)) for name in ("grow", "node-killed", "uninstall")] == [2, 1, 4]
+    assert this.options.names == ["drain", "uninstall"]
+
+
+@pytest.mark.parametrize("words", [["--n", "0"], ["--only", "nobody"]])
+def test_what_cannot_be_done_ends_with_a_sentence(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        parsed(*words)
+    assert "error:" in capsys.readouterr().err
+
+
+def test_the_cluster_has_a_name_of_its_own() -> None:
+    assert f"--name={e2e_kind.NAME}" == e2e.NAMED
