@@ -28,7 +28,7 @@ AFTER_S = 0.5
 """The holder that resumed by itself is looked at for so long: the handover may still come."""
 UNREPORTED = "unreported"
 """A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
-PLANNED = frozenset({"Requested", "PackedLow"})
+PLANNED = frozenset({"Requested", "PackedLow", "RolledOut"})
 TICK_S = 0.02
 BUSY = 0.9
 """Share of a core from which on the one process of the hollow nodes is itself what is slow."""

@@ -78,7 +78,7 @@ async def play(this: Run) -> None:
     await install(on, this)
     proxy = await e2e_kind.start_sender(f"{SIMULATOR_REPOSITORY}:{VERSION}")
     try:
-        made = Changes(on, (OPERATOR_REPOSITORY,))
+        made = Changes(on, (OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY))
         stage = KindStage(kubeconfig, nodes, operators=REPLICAS, proxy=proxy, kubectl=programs.kubectl, report=to_stderr)
         async with stage:
             await stage.put_right()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
@@ -17,6 +18,7 @@ Kind = Scene[KindStage]
 Deed = Callable[[Kind], Awaitable[None]]
 
 RESIZE_S = 120.0
+ROLL_OUT_S = 180.0
 GONE_S = 120.0
 ALONE_S = 10.0
 """So long the pods are looked at after the operator is gone."""
@@ -29,10 +31,11 @@ class Changes:
     """Deeds that need an installation."""
 
     def __init__(self, installation: Installation, images: tuple[str, ...]) -> None:
-        """``images``: those that an upgrade names by another tag, as containerd knows them."""
+        """``images``: the operator's and the stand-in's, which an upgrade names by another tag, as containerd knows them."""
         self._on = installation
         self._images = images
         self._turn = 0
+        self._is_rolled = False
 
     async def create(self, scene: Kind) -> None:
         """`kubectl apply` of a second cluster; told is the time from it to Ready."""
@@ -73,6 +76,27 @@ class Changes:
             "podLabels": {"turn": str(self._turn)},
         }
         scene.told.append(await self._on.install(values))
+
+    async def change_images(self, scene: Kind) -> None:
+        """Another tag of the client's images, by `client.images`; told is how long it took until every Coreapp and Webapp had it."""
+        repository = self._images[1]
+        await scene.stage.nodes.tag(*(f"docker.io/{repository}:{tag}" for tag in (self._on.tag, NEXT_TAG)))
+        image = f"{repository}:{self._on.tag if self._is_rolled else NEXT_TAG}"
+        self._is_rolled = not self._is_rolled
+        for holder in scene.stage.holders(CLUSTER):
+            scene.strike(CLUSTER, holder.shard, holder)
+        begun = time.monotonic()
+        patch = {"spec": {"client": {"images": {"coreapp": image, "webapp": image}}}}
+        await self._on.kubectl("-n", NAMESPACE, "patch", "wac", CLUSTER, "--type=merge", "-p", json.dumps(patch))
+        await scene.stage.seen(lambda: self._run(scene, image), ROLL_OUT_S, f"every Coreapp and Webapp with {image}")
+        if await scene.stage.settle(scene.clusters, ROLL_OUT_S):
+            msg = f"{CLUSTER} did not settle with {image} within {ROLL_OUT_S:g} s. {scene.stage.fault()}"
+            raise LocalKubeError(msg)
+        scene.told.append(time.monotonic() - begun)
+
+    def _run(self, scene: Kind, image: str) -> bool:
+        pods = [*scene.stage.pods(CLUSTER, "coreapp"), *scene.stage.pods(CLUSTER, "webapp")]
+        return all(pod["spec"]["containers"][0]["image"] == image for pod in pods)
 
     async def uninstall(self, scene: Kind) -> None:
         """`helm uninstall`: pods serve on, CRDs and clusters stay; told is how long the uninstalling took."""

@@ -133,6 +133,17 @@ def acts(made: Changes) -> tuple[Act, ...]:
         ),
         Act(
             fault=Fault(
+                name="images-changed",
+                what="client.images: every Coreapp and Webapp",
+                strike=made.change_images,
+                failover=False,
+                allowed=240.0,
+            ),
+            series=Series.RELEASE,
+            silent=True,
+        ),
+        Act(
+            fault=Fault(
                 name="operator-upgrade",
                 what="helm upgrade: image",
                 strike=made.upgrade_operator,

@@ -33,7 +33,7 @@ DEMANDED = {
     "chart upgrade": "chart-upgrade",
     "uninstall that leaves CRs' pods serving and CRDs kept": "uninstall",
 }
-RELEASES = {"cluster-chart", "operator-upgrade", "chart-upgrade", "uninstall"}
+RELEASES = {"images-changed", "cluster-chart", "operator-upgrade", "chart-upgrade", "uninstall"}
 GOALS = {
     "container-killed": 0.5,
     "holder-force-deleted": 1.5,
