@@ -117,8 +117,7 @@ class Traffic:
 
         ``rate``: messages a second; ``count`` and ``seconds`` bound the run; ``deadline``: seconds until a message counts as lost;
         ``inbound_rate``: inbound messages a second (0: none, and the webhook is not set); ``most_open``: messages that wait for their
-        201 at a time, beyond which no new one is sent; ``pause``: seconds between two tries of a message; ``proxy``: URL of an HTTP proxy
-        through which the pods are reached, empty where they are reached as they are.
+        201 at a time, beyond which no new one is sent; ``pause``: seconds between two tries; ``proxy``: URL of an HTTP proxy to the pods.
         """
         self.namespace, self.cluster = namespace, cluster
         self.focus: int | None = None
@@ -127,8 +126,7 @@ class Traffic:
         """Number of shards as the stand-in last said it."""
         self.messages: dict[str, Message] = {}
         self._rate, self._count, self._seconds, self._deadline = rate, count, seconds, deadline
-        self._inbound_rate, self._most_open, self._pause = inbound_rate, most_open, pause
-        self._proxy = proxy or None
+        self._inbound_rate, self._most_open, self._pause, self._proxy = inbound_rate, most_open, pause, proxy or None
         self._cluster_api = Caller(kubeconfig.read(kubeconfig_path))
         self._webapps: list[str] = []
         self._turn = itertools.count()
@@ -399,8 +397,8 @@ class Traffic:
         ip = self._webapps[next(self._turn) % len(self._webapps)]
         name = f"{self.cluster}-webapp.{self.namespace}.svc"
         url = f"https://{ip}:{WEBAPP_PORT}{path}"
-        how: Obj = {"headers": headers, "ssl": self._tls, "server_hostname": name, "proxy": self._proxy}
-        async with self._session.request(method, url, json=body, **how) as response:
+        tls: Obj = {"ssl": self._tls, "server_hostname": name}
+        async with self._session.request(method, url, json=body, headers=headers, proxy=self._proxy, **tls) as response:
             answer = await response.json(content_type=None)
             return response.status, answer if isinstance(answer, dict) else {}
 
