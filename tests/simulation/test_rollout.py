@@ -8,7 +8,7 @@ import pytest
 
 from whatsapp_operator.core import facts, rollout
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.model import Delete, Ref
+from whatsapp_operator.core.model import Delete
 from whatsapp_operator.shell.kube import POD, STATEFULSET, WAC, Obj
 
 from .apiserver import Change
@@ -197,7 +197,7 @@ def holders_like_standbys(patch: pytest.MonkeyPatch) -> None:
 
     def rude(f: Facts) -> tuple[Delete, ...]:
         pod = next(pod for pod in f.outdated if pod.uid in f.holder_uids)
-        return (Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version),)
+        return (Delete.of(pod),)
 
     patch.setattr(rollout, "next_switchover", rude)
 

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from . import evidence, manifests, rollout
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .model import Action, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -57,13 +57,8 @@ def replacing(f: Facts) -> Iterator[Delete]:
         since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.want.manual):
-            yield ended(pod)
-    yield from map(ended, rollout.hopeless(f))
-
-
-def ended(pod: Coreapp) -> Delete:
-    """Return the deletion of just this pod, as it was judged."""
-    return Delete(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
+            yield Delete.of(pod)
+    yield from map(Delete.of, rollout.hopeless(f))
 
 
 def mending(f: Facts) -> Iterator[Replace]:

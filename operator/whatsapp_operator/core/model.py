@@ -558,6 +558,11 @@ class Delete:
     uid: str
     resource_version: str
 
+    @classmethod
+    def of(cls, pod: Coreapp) -> Self:
+        """Return the end of just this pod, as it was looked at."""
+        return cls(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:

@@ -6,12 +6,13 @@ than promised; it is also the first to run the new template: one that does not c
 
 from __future__ import annotations
 
+import itertools
 from datetime import timedelta
 from typing import Final
 
 from . import handovers
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Evidence, Handover, Ref
+from .model import Action, Coreapp, Delete, Evidence, Handover
 
 ROUTES_SETTLE: Final = timedelta(seconds=3)
 """How long a Coreapp lives on after its shard moved: kube-proxy takes up to a second (local-kubernetes.md section 7)."""
@@ -55,17 +56,15 @@ def steps(f: Facts) -> tuple[Action, ...]:
     spare = next((pod for pod in f.outdated if pod.uid not in f.holder_uids), None)
     if spare is None:
         return next_switchover(f)
-    return (Delete(ref=Ref("Pod", spare.name), uid=spare.uid, resource_version=spare.resource_version),) if _is_due(f, spare) else ()
+    return (Delete.of(spare),) if _is_due(f, spare) else ()
 
 
 def next_switchover(f: Facts) -> tuple[Handover, ...]:
     """Return the switchover of the lowest shard whose holder is outdated onto an updated standby, if one is due."""
     holders = ((route, f.holder(route)) for route in f.routes)
-    due = ((route, pod) for route, pod in holders if pod is not None and pod in f.outdated)
-    route, pod = next(due, (None, None))
-    if route is None or pod is None or not _is_due(f, pod):
-        return ()
-    return tuple(handovers.paired(f, [(route, Evidence.ROLLED_OUT, True)]))
+    outdated = ((route, pod) for route, pod in holders if pod is not None and pod in f.outdated)
+    lowest = [(route, Evidence.ROLLED_OUT, True) for route, pod in itertools.islice(outdated, 1) if _is_due(f, pod)]
+    return tuple(handovers.paired(f, lowest))
 
 
 def why(f: Facts, awaited: str) -> str:
