@@ -80,8 +80,8 @@ async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched
     before = uids(cluster)
     await cluster.patch(coreapp={"pod": {"resources": {"requests": {"cpu": "1000"}}}})
     try:
-        await cluster.until(lambda _: "Insufficient cpu" in word(cluster, "Reconciling")[2], "the scheduler's words are passed on")
-        assert word(cluster, "Reconciling")[1] == "RollingOut"
+        said = "the scheduler's words are passed on"
+        await cluster.until(lambda _: "RollingOut" in (now := word(cluster, "Reconciling")) and "Insufficient cpu" in now[2], said)
         assert word(cluster, "Ready")[:2] == ("True", "Serving")
         assert word(cluster, "Redundant")[:2] == ("True", "AsPromised")
         assert before < uids(cluster)

@@ -14,7 +14,7 @@ from .model import Obj
 WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Fingerprint of what was wanted when the object was last written: by it is seen what is wanted no longer."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
-"""Names of the annotations that the user asked for when the object was last written; others on it are somebody else's."""
+"""Names of the annotations that the user asked for when the object, or its pod template, was last written; others are somebody else's."""
 
 
 def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -24,19 +24,26 @@ def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[
     """
     wanted = {key: value for key, value in obj["spec"].items() if key != "replicas"}
     digest = hashlib.sha256(json.dumps([wanted, notes], sort_keys=True, default=dict).encode()).hexdigest()[:16]
-    marks = {WANTED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(sorted(notes))} if notes else {})
+    names = sorted({*(notes or {}), *_notes(wanted.get("template"))})
+    marks = {WANTED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(names)} if names else {})
     return {**obj, "metadata": {**obj["metadata"], "annotations": {**(notes or {}), **marks}}}
 
 
 def mended(live: Obj, wanted: Obj) -> dict[str, Any]:
     """Return what is put in the place of ``live``, by its resourceVersion: its spec as wanted, field by field of the first level.
 
-    What the wanted object does not speak of stays: the number of Coreapps, an address that was given, labels and annotations of others.
+    What the wanted object does not speak of stays: the number of Coreapps, an address that was given, labels and annotations of others,
+    also those of the pod template: a restart that kubectl noted there would else be rolled back with the next edit.
     """
     meta, asked = live["metadata"], wanted["metadata"]
     noted: Mapping[str, str] = meta.get("annotations") or {}
     ours = {NOTES_ANNOTATION, *filter(None, noted.get(NOTES_ANNOTATION, "").split(","))}
     kept = {key: value for key, value in noted.items() if key not in ours}
+    spec = {**(live.get("spec") or {}), **wanted["spec"]}
+    if (template := wanted["spec"].get("template")) is not None:
+        others = {key: value for key, value in _notes((live.get("spec") or {}).get("template")).items() if key not in ours}
+        if others:
+            spec["template"] = {**template, "metadata": {**template["metadata"], "annotations": {**others, **_notes(template)}}}
     return {
         "apiVersion": wanted["apiVersion"],
         "kind": wanted["kind"],
@@ -46,8 +53,13 @@ def mended(live: Obj, wanted: Obj) -> dict[str, Any]:
             "annotations": {**kept, **asked.get("annotations", {})},
             "ownerReferences": asked["ownerReferences"],
         },
-        "spec": {**(live.get("spec") or {}), **wanted["spec"]},
+        "spec": spec,
     }
+
+
+def _notes(template: Obj | None) -> Mapping[str, str]:
+    """Return the annotations of a pod template, if it is one and has any."""
+    return ((template or {}).get("metadata") or {}).get("annotations") or {}
 
 
 def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:

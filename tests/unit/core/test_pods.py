@@ -121,6 +121,17 @@ def test_what_a_user_takes_away_is_noticed_and_goes() -> None:
     assert after["metadata"]["resourceVersion"] == "7"
 
 
+def test_annotations_of_others_on_a_template_stay_and_those_of_the_user_go() -> None:
+    """`kubectl rollout restart` notes itself there: taking that away would be one more roll-out."""
+    live = stored(manifests.coreapps(wanting(coreapp_pod=PodSettings(annotations={"note": "1"})), replicas=3))
+    live["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
+
+    after = mended(live, manifests.coreapps(wanting(coreapp_pod=PodSettings(annotations={"other": "2"})), replicas=None))
+    assert after["spec"]["template"]["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "now", "other": "2"}
+    again = mended(after, manifests.coreapps(wanting(), replicas=None))
+    assert again["spec"]["template"]["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "now"}
+
+
 def test_annotations_of_the_service_go_with_the_wish_and_those_of_others_stay() -> None:
     live = stored(manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer", annotations={"lb": "internal"}))))
     live["metadata"]["annotations"]["cloud/ip"] = "given"
