@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import duties, evidence, facts, handovers, manifests, objections, operation, rules, status
-from whatsapp_operator.core.model import Answer, Delete, Epoch, Evidence, Observed, Operation
+from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Ref
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import SERVICE, WAC, Conflict, NotFound
@@ -216,8 +216,16 @@ def what_is_not_ours_is_ours(patch: pytest.MonkeyPatch) -> None:
 
 
 def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
-    real = Delete
-    patch.setattr(duties, "Delete", lambda **parts: real(**{**parts, "resource_version": None}))
+    class Loose:
+        """Makes deletions as the real thing does, but for their version."""
+
+        def __call__(self, **parts: Any) -> Delete:
+            return Delete(**{**parts, "resource_version": None})
+
+        def of(self, pod: Coreapp) -> Delete:
+            return self(ref=Ref("Pod", pod.name), uid=pod.uid)
+
+    patch.setattr(duties, "Delete", Loose())
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
