@@ -281,21 +281,28 @@ class Hollow:
         node = self._node(name)
         if not node.lost:
             return
-        mine = [pod for pod in self.pods.values() if pod.node is node]
-        bound = {obj["metadata"]["uid"]: obj for obj in self._pods.items.values() if obj["spec"].get("nodeName") == name}
-        for pod in mine:
-            if pod.uid not in bound:
-                self._settle("DELETED", pod.pod, node)  # before it can answer anybody again
-            elif rebooted:
+        self._end_unbound(node)  # before they can answer anybody again
+        for pod in [pod for pod in self.pods.values() if pod.node is node]:
+            if rebooted:
                 with contextlib.suppress(Exception):
                     await pod.kill(message="the node was rebooted")
             else:
                 await pod.resume("lost")
         await node.come_back()
-        for uid, obj in bound.items():
+        self._end_unbound(node)
+        for uid, obj in self._bound(name).items():
             self._settle("MODIFIED", obj, node)
             if uid in self.pods:
                 self.pods[uid].report_again()
+
+    def _bound(self, name: str) -> dict[str, Obj]:
+        """By uid: what is bound to a node at this moment. To be asked anew after every wait, or a pod that is gone by now would be revived."""
+        return {obj["metadata"]["uid"]: obj for obj in self._pods.items.values() if obj["spec"].get("nodeName") == name}
+
+    def _end_unbound(self, node: HollowNode) -> None:
+        bound = self._bound(node.name)
+        for pod in [pod for pod in self.pods.values() if pod.node is node and pod.uid not in bound]:
+            self._settle("DELETED", pod.pod, node)
 
     def describe(self) -> Obj:
         """All there is, for a control client."""

@@ -98,7 +98,7 @@ async def after_the_answer(s: Scene) -> None:
 
 async def before_verification(s: Scene) -> None:
     """The call was answered; GET, which verifies, does not answer, neither to this leader nor for a while to the next."""
-    await s.go_wrong(fault="slow", seconds=1)
+    await s.go_wrong(fault="slow", seconds=3)  # time enough to have GET fail before the answer
     await s.resize()
     await s.until_made()
     await s.fault(call="get_shards", fault="error", count=1000)

@@ -528,6 +528,27 @@ async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: C
         assert node["metadata"]["name"] == lost
 
 
+async def test_a_pod_that_goes_while_its_node_comes_back_is_not_revived(
+    fast_plane: ControlPlane, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
+        await ground.create("pods", a_pod("pod"))
+        pod = await ground.ready_pod("pod")
+        node = ground.hollow.nodes[pod["spec"]["nodeName"]]
+        comes_back = node.come_back
+
+        async def slowly() -> None:
+            await comes_back()
+            await ground.delete_pod("pod")
+            await eventually(lambda: asyncio.sleep(0, pod["metadata"]["uid"] in ground.hollow.pods), lambda there: not there, "the end")
+
+        monkeypatch.setattr(node, "come_back", slowly)
+        await ground.control.lose(node.name)
+        await ground.control.back(node.name)
+        assert await says(pod["status"]["podIP"]) == "refused"
+        assert pod["metadata"]["uid"] not in ground.hollow.pods
+
+
 async def test_a_pod_goes_on_over_the_loss_and_is_killed_by_a_reboot(fast_plane: ControlPlane, tmp_path: Path) -> None:
     async with a_ground(fast_plane, tmp_path, nodes=1) as ground:
         await ground.create("pods", a_pod("pod"))
