@@ -45,7 +45,8 @@ async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: objec
     assert status["coreapp"] == {"desired": 3, "ready": 3, "active": 2, "standby": 1}
     assert [entry["state"] for entry in status["shardMap"]] == ["Serving", "Serving"]
     assert status["reason"] == "Serving"
-    assert stage.seen.holders(stage.namespace, "acme") == {0: "acme-coreapp-0", 1: "acme-coreapp-1"}
+    holders = stage.seen.holders(stage.namespace, "acme")
+    assert (sorted(holders), len(set(holders.values()))) == ([0, 1], 2)  # whichever Coreapps were ready first
     assert took < 20
 
     made = await stage.everything() - before
