@@ -426,9 +426,19 @@ class Facts:
         return ref in self.see.objects or ref in self.see.taken
 
     @cached_property
+    def must_wait_for_names(self) -> bool:
+        """Whether the first pods would start with another's password or store, mostly those of a cluster just deleted under this name.
+
+        Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
+        """
+        return self.see.settled_shards is None and any(ref.kind in {"Secret", "PersistentVolumeClaim"} for ref in self.see.taken)
+
+    @cached_property
     def absent(self) -> tuple[Obj, ...]:
-        """Objects that are to be made, Secrets included."""
-        return tuple(obj for obj in (*manifests.secrets(self.want), *self.objects) if not self.is_there(obj))
+        """Objects that are to be made now, Secrets included."""
+        wanted = (*manifests.secrets(self.want), *self.objects)
+        later = {"StatefulSet", "Deployment"} if self.must_wait_for_names else set()
+        return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 
     @cached_property
     def changed(self) -> tuple[Obj, ...]:

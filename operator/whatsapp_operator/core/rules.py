@@ -213,7 +213,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Bootstrapping",
         state=State.WORKING,
-        when=lambda f: bool(f.absent) or (f.shards is None and f.see.settled_shards is None),
+        when=lambda f: bool(f.absent) or (f.shards is None and f.see.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
             f"Making the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."

@@ -241,6 +241,27 @@ def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
     assert look().settled().with_route(1, foreign=True).row() == "NameTaken"
 
 
+FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simulator")]
+
+
+@pytest.mark.parametrize("ref", FORMER)
+def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
+    one = look().seeing(taken=(ref,))
+    made = {action.obj["kind"] for action in of(one.plan(), Create)}
+
+    assert "Service" in made
+    assert not made & {"StatefulSet", "Deployment"}
+    rest = {Ref(obj["kind"], obj["metadata"]["name"]): obj for obj in one.facts().absent}
+    assert one.seeing(objects=rest).row() == "NameTaken"
+
+
+@pytest.mark.parametrize("ref", FORMER)
+def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
+    one = look().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
+
+    assert only(one.seeing(statefulset=None, taken=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
+
+
 def test_LoginRefused_names_the_Secret() -> None:
     plan = WITNESSES["LoginRefused"].plan()
 
