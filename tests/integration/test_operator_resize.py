@@ -24,7 +24,7 @@ async def test_growing_from_one_to_two_to_four_loses_nothing(stage: Stage) -> No
     async with stage.traffic(rate=25) as traffic:
         for shards in (2, 4):
             await stage.patch(shards=shards)
-            await stage.at_rest(timeout=45)
+            await stage.at_rest()
             assert stage.replicas() == shards + 1
             assert sorted(stage.seen.holders(stage.namespace, "acme")) == list(range(shards))
         report = await traffic.finish()
@@ -81,7 +81,7 @@ async def test_a_growth_taken_back_half_way_calls_nothing_and_packs_low(stage: S
 
     await stage.patch(shards=1)
     await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
-    await stage.at_rest(timeout=45)
+    await stage.at_rest()
     assert calls(await stage.books()) == []
     assert stage.seen.commits[-1].holder in {"acme-coreapp-0", "acme-coreapp-1"}
     packed = stage.status()["recentHandovers"][0]
@@ -93,7 +93,7 @@ async def test_a_growth_taken_back_when_the_call_was_made_comes_back_all_the_sam
     await stage.patch(shards=4)
     await stage.until(lambda _: "operation" in stage.status(), "the noted call")
     await stage.patch(shards=2)
-    await stage.at_rest(timeout=60)
+    await stage.at_rest()
     made = calls(await stage.books())
     assert made[0] == (1, 2, 201)
     assert made[1:] in ([(2, 4, 201), (4, 2, 201)], []), made
@@ -113,7 +113,7 @@ async def test_paused_holds_changes_but_not_failovers(stage: Stage) -> None:
     assert stage.replicas() == 3
     assert len((await stage.books())["set_shards_calls"]) == 1
     await stage.patch(paused=False)
-    await stage.at_rest(timeout=45)
+    await stage.at_rest()
     assert stage.status()["shards"] == 4
 
 
@@ -151,5 +151,5 @@ async def test_a_busy_server_is_asked_again(stage: Stage) -> None:
     await stage.patch(shards=2)
     await stage.event("ServerBusy")
     await asyncio.sleep(0)
-    await stage.at_rest(timeout=45)
+    await stage.at_rest()
     assert [status for *_, status in calls(await stage.books())] == [403, 201]

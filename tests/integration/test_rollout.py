@@ -24,7 +24,7 @@ async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
     async with a_stage(theatre) as stage:
         await stage.created(shards=2, spares=1)
         yield stage
-        await stage.at_rest(timeout=LONG)
+        await stage.at_rest()
 
 
 def uids(stage: Stage) -> set[str]:
@@ -87,7 +87,7 @@ async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched
         assert before < uids(cluster)
     finally:
         await cluster.patch(coreapp={"pod": {"resources": None}})
-    await cluster.at_rest(timeout=LONG)
+    await cluster.at_rest()
     assert uids(cluster) == before, "turned back before anything was touched"
 
 
@@ -100,7 +100,7 @@ async def test_a_change_that_the_api_server_refuses_is_said(cluster: Stage) -> N
         assert word(cluster, "Ready")[:2] == ("True", "Serving")
     finally:
         await cluster.patch(coreapp={"pod": {"resources": None}})
-    await cluster.at_rest(timeout=LONG)
+    await cluster.at_rest()
     assert uids(cluster) == before
 
 
@@ -113,12 +113,12 @@ async def test_webapps_are_exposed_as_asked_and_it_can_be_taken_back(cluster: St
     assert service()["metadata"]["annotations"]["example.com/lb"] == "internal"
     port = service()["spec"]["ports"][0]["nodePort"]
     await cluster.patch(webapp={"replicas": 3})
-    await cluster.at_rest(timeout=LONG)
+    await cluster.at_rest()
     assert service()["spec"]["ports"][0]["nodePort"] == port, "what was given stays"
     await cluster.patch(webapp={"service": None, "replicas": 2})
     await cluster.until(lambda _: service()["spec"].get("type") == "ClusterIP", "a ClusterIP again")
     assert "example.com/lb" not in service()["metadata"]["annotations"]
-    await cluster.at_rest(timeout=LONG)
+    await cluster.at_rest()
 
 
 async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> None:

@@ -22,7 +22,7 @@ QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, 
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 
-async def until(what: Callable[[], object], seconds: float = 5.0) -> None:
+async def until(what: Callable[[], object], seconds: float = 20.0) -> None:
     """Poll until it is so; AssertionError after so long."""
     deadline = time.monotonic() + seconds
     while not what():
