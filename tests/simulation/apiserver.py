@@ -108,6 +108,8 @@ class ApiServer:
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
         self.revision = 1000
+        self.not_in_crd: set[str] = set()
+        """Fields of `status.operation` that the installed CRD does not name, so that they are left out."""
         self._objects: dict[Kind, dict[Name, Obj]] = {}
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
@@ -187,6 +189,10 @@ class ApiServer:
             kept = {key: value for key, value in before.items() if key not in {part, "metadata"}}
             metadata = before["metadata"] if status else after["metadata"]
             after = {**kept, "metadata": metadata, **({part: after[part]} if part in after else {})}
+        noted = (after.get("status") or {}).get("operation")
+        if noted and self.not_in_crd:
+            left = {key: value for key, value in noted.items() if key not in self.not_in_crd}
+            after = {**after, "status": {**after["status"], "operation": left}}
         return self._store(actor, "patch status" if status else verb, kind, name, before, after, by_version=version is not None)
 
     def patch(self, actor: str, kind: Kind, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:

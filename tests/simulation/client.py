@@ -44,7 +44,6 @@ class Account:
         self.restart_seconds = restart_seconds
         self.shards = 1
         self.restarts = 0
-        self.set_calls = 0
         self.restarting_until = 0.0
         self.password: str | None = None
         self.tokens: set[str] = set()

@@ -132,21 +132,18 @@ def set_shards_whoever_is_ready(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
-    real = Reconciler._write_status
+    async def forgetful(*_: object) -> bool:
+        return True
 
-    async def forgetful(self: Reconciler, look: Any, body: dict[str, Any]) -> bool:
-        return True if "operation" in body and "conditions" not in body else await real(self, look, body)
-
-    patch.setattr(Reconciler, "_write_status", forgetful)
+    patch.setattr(Reconciler, "_note", forgetful)
 
 
 def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
-    async def loose(self: Reconciler, look: Any, body: dict[str, Any]) -> bool:
+    async def loose(self: Reconciler, look: Any, body: dict[str, Any], **_: object) -> Any:
         try:
-            await self._kube.patch_status(WAC, look.want.key.namespace, look.want.key.name, {"status": body})
+            return await self._kube.patch_status(WAC, look.want.key.namespace, look.want.key.name, {"status": body})
         except (Conflict, NotFound):
-            return False
-        return True
+            return None
 
     patch.setattr(Reconciler, "_write_status", loose)
 

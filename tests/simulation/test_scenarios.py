@@ -136,6 +136,37 @@ def test_a_name_that_is_taken_is_said_and_left_alone(labelled: bool) -> None:
     simulate(story)
 
 
+def test_an_intent_that_an_older_crd_does_not_keep_whole_is_no_intent() -> None:
+    """Law 6: without one no call is made; it is said why, failovers go on, and so does the call when the CRD is the right one."""
+
+    async def story(world: World) -> None:
+        world.create(shards=1)
+        world.operator().lead(1)
+        await world.until_done()
+        restarts = world.account.restarts
+        world.server.not_in_crd = {"settleBy"}
+        world.edit(shards=2)
+
+        def reason() -> str:
+            conditions = world.server.get(WAC, (NAMESPACE, NAME))["status"]["conditions"]  # type: ignore[index]
+            return str(next(one for one in conditions if one["type"] == "Stalled")["reason"])
+
+        await world.until(lambda: reason() == "CrdOutdated", within=60, what="CrdOutdated")
+        machine = world.holder(0)
+        assert machine is not None
+        world.delete_pod(machine)
+        await world.until(lambda: world.holder(0) not in (machine, None), within=1.0, what="replaced")
+        await world.pause(90)
+        assert reason() == "CrdOutdated"
+        assert world.account.restarts == restarts
+        assert "operation" not in (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+        world.server.not_in_crd = set()
+        await world.until_done()
+        assert world.account.restarts == restarts + 1
+
+    simulate(story)
+
+
 def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
     """Law 14: the new one has another uid; what the old one left is not touched and goes with its owner."""
 

@@ -480,6 +480,8 @@ class Observed:
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None
+    not_kept: tuple[str, ...] = ()
+    """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     statefulset: Workload | None = None

@@ -363,6 +363,16 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     Row(
+        name="CrdOutdated",
+        state=State.STUCK,
+        # An intent that is kept in part is none (DESIGN law 6); failovers note none and go on.
+        when=lambda f: bool(f.see.not_kept) and (operation.is_calling(f) or f.resize_is_wanted),
+        why=lambda f: (
+            f"Set Shards waits: the API server does not keep {', '.join(f.see.not_kept)} of status.operation, so its "
+            "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply -f crds/)."
+        ),
+    ),
+    Row(
         name="SettingShards",
         state=State.WORKING,
         when=lambda f: operation.is_calling(f) or f.resize_is_wanted,

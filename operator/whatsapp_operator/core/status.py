@@ -342,6 +342,12 @@ def operation_entry(operation: Operation) -> dict[str, Any]:
     )
 
 
+def not_kept(operation: Operation, stored: Obj) -> tuple[str, ...]:
+    """Return the fields of an intent that the ``stored`` status lacks: the API server leaves out what its CRD does not name."""
+    kept: Obj = stored.get("operation") or {}
+    return tuple(key for key, value in operation_entry(operation).items() if kept.get(key) != value)
+
+
 def _certificate(f: Facts, plan: Plan) -> dict[str, Any] | None:
     facts = f.see.account.certificate if f.see.account else None
     entry = _without_none(

@@ -46,6 +46,8 @@ from .wabiz import Access, Clients, Credentials
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
 SLOW_FOR_TAKEN = 0.5
+NOT_KEPT_AGAIN = timedelta(seconds=30)
+"""For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
 DATABASE_FIELD = "spec.database.secretRef"
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
 
@@ -84,6 +86,14 @@ class Refusal:
     generation: int
 
 
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """Fields of an intent that the API server did not keep, and when."""
+
+    fields: tuple[str, ...]
+    at: datetime
+
+
 @dataclass(slots=True)
 class Memory:
     """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
@@ -96,6 +106,7 @@ class Memory:
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: Refusal | None = None
+    not_kept: NotKept | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
@@ -168,6 +179,7 @@ class Observer:
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
         noted: Obj = status.get("certificate") or {}
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
+        lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
         see = Observed(
             now=self._clock.now(),
             nonce=nonce,
@@ -179,6 +191,7 @@ class Observer:
             taken=slow.taken,
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
+            not_kept=lost.fields if lost else (),
             image_problem=image_problem_of(pods),
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),

@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import rules, status
-from whatsapp_operator.core.model import Key, Plan, Say, SetShards, State
+from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
 
 from . import kube as door
 from .act import Hands, Outcome
@@ -18,7 +18,7 @@ from .clock import Clock, draw_nonce
 from .kube import Conflict, Kube, KubeError, NotFound
 from .leader import Leadership
 from .metrics import Metrics
-from .observe import SLOW_FOR, Look, Memory, Observer
+from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
 from .reading import SpecError
 from .turns import Turns
 from .wabiz import Access
@@ -245,10 +245,7 @@ class Reconciler:
             if slow is None or slow.again:
                 # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (law 8).
                 cluster.memory.slow, outcome.moved_on = None, True
-            # With what was settled: the new intent takes the place of the one that says so.
-            elif await self._write_status(
-                look, {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
-            ):
+            elif await self._note(cluster, look, plan, call):
                 cluster.memory.anchored_for = None
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
@@ -261,6 +258,22 @@ class Reconciler:
         )
         return outcome
 
+    async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
+        """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
+        # With what was settled: the new intent takes the place of the one that says so.
+        body = {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
+        stored = await self._write_status(look, body)
+        if stored is None:
+            return False
+        lost = status.not_kept(call.operation, stored.get("status") or {})
+        if lost:
+            cluster.memory.not_kept = NotKept(lost, self._clock.now())
+            # What is left of it would be taken for a call that was made. Should taking it back fail, it is waited for in vain: no harm.
+            undone = status.patch(stored.get("status") or {}, look.see.status)
+            if undone is not None:
+                await self._write_status(look, undone, version=stored["metadata"]["resourceVersion"])
+        return not lost
+
     async def _report(self, cluster: Cluster, look: Look, plan: Plan) -> bool:
         """Write the status if it differs; return False if the cluster has changed since the look."""
         f = rules.facts(look.want, look.see)
@@ -269,7 +282,7 @@ class Reconciler:
         body = status.patch(look.see.status, after)
         if body is None:
             return True
-        if not await self._write_status(look, body):
+        if await self._write_status(look, body) is None:
             return False
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
@@ -277,15 +290,15 @@ class Reconciler:
         await self._tell(cluster, look, self._new_words(cluster, status.events(look.see.status, after)))
         return True
 
-    async def _write_status(self, look: Look, body: dict[str, Any]) -> bool:
+    async def _write_status(self, look: Look, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
+        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since."""
         key = look.want.key
-        patch = {"metadata": {"resourceVersion": look.see.resource_version}, "status": body}
+        patch = {"metadata": {"resourceVersion": version or look.see.resource_version}, "status": body}
         try:
-            await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+            return await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
         except (Conflict, NotFound) as answer:
             log.debug("%s: %s", key, answer)
-            return False
-        return True
+            return None
 
     async def _tell(self, cluster: Cluster, look: Look, events: Iterable[Say]) -> None:
         """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then."""

@@ -44,6 +44,7 @@ ORDER = [
     "AwaitingCoreapps",
     "WindowInvalid",
     "WindowClosed",
+    "CrdOutdated",
     "SettingShards",
     "RestartOverdue",
     "OutOfReach",

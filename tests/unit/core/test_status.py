@@ -42,6 +42,7 @@ STALLED = {
     "NameTaken",
     "ClientExpired",
     "Banned",
+    "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
     "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.

@@ -83,6 +83,7 @@ WITNESSES: Mapping[str, Look] = {
     "WindowClosed": growing().wanting(windows=(NIGHT,)),
     "CertificateRefused": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
     "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
+    "CrdOutdated": growing().seeing(not_kept=("fingerprint",)),
     "SettingShards": growing(),
     "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
     "OutOfReach": out_of_reach(60),
