@@ -88,6 +88,20 @@ async def test_the_number_of_webapps_follows(stage: Stage, steady: object) -> No
     assert len((await stage.books())["set_shards_calls"]) == 0
 
 
+async def test_a_change_of_the_webapps_is_told_until_the_last_is_new(stage: Stage, steady: object) -> None:
+    await stage.created(shards=1, spares=0)
+    before = {pod["metadata"]["uid"] for pod in stage.pods("webapp")}
+    moved = len(stage.seen.commits)
+    await stage.patch(webapp={"pod": {"annotations": {"example.com/note": "new"}}})
+    await stage.event("Refilling", contains="Webapps are ready while they are replaced")
+    await stage.at_rest()
+    after = [pod["metadata"] for pod in stage.ready("webapp")]
+    assert len(after) == 2
+    assert not before & {meta["uid"] for meta in after}
+    assert {meta["annotations"]["example.com/note"] for meta in after} == {"new"}
+    assert len(stage.seen.commits) == moved, "a change of the Webapps moves no shard"
+
+
 async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stage, steady: object) -> None:
     account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
     await stage.create(shards=2, spares=0, account=account)

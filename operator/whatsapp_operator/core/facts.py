@@ -137,7 +137,17 @@ class Facts:
     @property
     def webapp_ready(self) -> bool:
         """Whether a Webapp is ready."""
-        return self.see.webapp is not None and self.see.webapp.ready > 0
+        return self.webapps_ready > 0
+
+    @property
+    def webapps_ready(self) -> int:
+        """How many Webapps are ready."""
+        return self.see.webapp.ready if self.see.webapp is not None else 0
+
+    @property
+    def lacks_webapps(self) -> bool:
+        """Whether fewer Webapps are ready than are wanted."""
+        return self.see.webapp is not None and self.webapps_ready < self.want.webapps
 
     @property
     def shards_are_fresh(self) -> bool:

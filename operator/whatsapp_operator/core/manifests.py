@@ -97,6 +97,11 @@ def coreapp_statefulset(name: str) -> Ref:
     return Ref("StatefulSet", coreapp_name(name))
 
 
+def webapp_deployment(name: str) -> Ref:
+    """Return what names the Webapps' Deployment."""
+    return Ref("Deployment", webapp_name(name))
+
+
 # --- what all objects share ------------------------------------------------------------------------------------------
 
 

@@ -486,6 +486,8 @@ class Observed:
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     statefulset: Workload | None = None
     webapp: Workload | None = None
+    webapps_change: bool = False
+    """Webapps of a former template still run, or the Deployment's controller has not looked at the newest one."""
     coreapps: tuple[Coreapp, ...] = ()
     routes: tuple[Route, ...] = ()
     operation: Operation | None = None

@@ -400,8 +400,12 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Refilling",
         state=State.WORKING,
-        when=lambda f: len(f.ready) < f.replicas,
-        why=lambda f: f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}.",
+        when=lambda f: len(f.ready) < f.replicas or f.lacks_webapps or f.see.webapps_change,
+        why=lambda f: (
+            f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
+            if len(f.ready) < f.replicas
+            else f"{f.webapps_ready} of {f.want.webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
+        ),
     ),
     # What follows is said whichever row wins, and stands in the way of none.
     Row(

@@ -378,7 +378,6 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     shown = f.shards if f.shards is not None else plan.settled_shards
     target = plan.operation.to if plan.operation else f.want.shards
     ready = len(f.ready)
-    webapps_ready = f.see.webapp.ready if f.see.webapp else 0
     status: dict[str, Any] = {
         "observedGeneration": f.want.generation,
         "conditions": _condition_list(f, spoken),
@@ -394,11 +393,11 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
             "active": sum(f.is_served(route) for route in f.routes),
             "standby": standby,
         },
-        "webapp": {"desired": f.want.webapps, "ready": webapps_ready},
+        "webapp": {"desired": f.want.webapps, "ready": f.webapps_ready},
         "display": {
             "shards": str(shown or f.want.shards) if (shown or target) == target else f"{shown}->{target}",
             "coreapps": f"{ready}/{f.needed_pods}",
-            "webapps": f"{webapps_ready}/{f.want.webapps}",
+            "webapps": f"{f.webapps_ready}/{f.want.webapps}",
         },
         "shardMap": _shard_map(f),
         "operation": operation_entry(plan.operation) if plan.operation else None,

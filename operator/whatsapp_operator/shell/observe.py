@@ -38,14 +38,17 @@ from .reading import (
     desired_of,
     image_problem_of,
     is_ready,
+    is_unobserved,
     operation_of,
     targets_of,
+    webapps_change,
 )
 from .wabiz import Access, Clients, Credentials
 
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
-SLOW_FOR_TAKEN = 0.5
+SLOW_FOR_A_WHILE = 0.5
+"""The same while what was read is about to change."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
 DATABASE_FIELD = "spec.database.secretRef"
@@ -75,6 +78,11 @@ class Slow:
     taken: tuple[Ref, ...] = ()
     again: bool = False
     """A look went by it that did not read it itself."""
+
+    @property
+    def passes(self) -> bool:
+        """Whether it will soon be otherwise: a name that is taken is often that of a cluster just deleted; controllers look soon."""
+        return bool(self.taken) or any(map(is_unobserved, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -195,6 +203,7 @@ class Observer:
             image_problem=image_problem_of(pods),
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
+            webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
             routes=routes,
             operation=self._own_time(operation_of(status), memory),
@@ -263,8 +272,7 @@ class Observer:
         if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
-        # A name that is taken is often that of a cluster just deleted: it is looked at again soon.
-        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_TAKEN if memory.slow.taken else SLOW_FOR):
+        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
             return None
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]

@@ -362,6 +362,19 @@ def component_of(obj: Obj) -> str:
     return str((obj["metadata"].get("labels") or {}).get(manifests.COMPONENT_LABEL, ""))
 
 
+def is_unobserved(obj: Obj) -> bool:
+    """Return whether the controller of a workload has not looked at its newest spec yet; False of what has no such status."""
+    seen = (obj.get("status") or {}).get("observedGeneration")
+    return seen is not None and int(obj["metadata"].get("generation", 0)) > int(seen)
+
+
+def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
+    """Return whether Webapps of a former template run among ``pods``, or the Deployment's controller has not looked at the newest one."""
+    stay = (pod["metadata"] for pod in pods if component_of(pod) == "webapp" and pod["metadata"].get("deletionTimestamp") is None)
+    templates = {(meta.get("labels") or {}).get("pod-template-hash") for meta in stay}
+    return len(templates) > 1 or (deployment is not None and is_unobserved(deployment))
+
+
 # --- the status as it was -----------------------------------------------------------------------------------------------
 
 

@@ -39,6 +39,7 @@ from whatsapp_operator.core.model import (
     Switchover,
     Tell,
     Touch,
+    Workload,
 )
 
 from .looks import FINGERPRINT, NONCE, NOW, Look, epoch_of, labels_for, look, pod, seconds
@@ -785,6 +786,15 @@ def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
 
     budget = next(obj for obj in one.facts().objects if obj["kind"] == "PodDisruptionBudget")
     assert budget["spec"]["maxUnavailable"] == 1
+
+
+def test_Refilling_tells_of_Webapps_too() -> None:
+    short = look().settled().seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1))
+    change = look().settled().seeing(webapps_change=True)
+
+    assert (short.row(), short.plan().verdict.why) == ("Refilling", "1 of 2 Webapps are ready.")
+    assert (change.row(), change.plan().verdict.why) == ("Refilling", "2 of 2 Webapps are ready while they are replaced.")
+    assert short.condition("Ready")["status"] == change.condition("Ready")["status"] == "True"
 
 
 def test_Refilling_waits_for_a_spare() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 
-from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover
+from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover, WebappService
 from whatsapp_operator.core.windows import Window
 
 from .looks import FINGERPRINT, NOW, Look, look
@@ -45,8 +45,9 @@ def rolling_out(span: float = 10) -> Look:
 
 
 def refused_change() -> Look:
-    """The API server does not take what another number of Webapps makes of their Deployment."""
-    return look().settled().wanting(webapps=3).seeing(objects=look().settled().see.objects, refused="Deployment is invalid")
+    """The API server does not take what another type makes of the Webapps' Service."""
+    wanted = look().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
+    return wanted.seeing(objects=look().settled().see.objects, refused="Service is invalid")
 
 
 WITNESSES: Mapping[str, Look] = {
