@@ -12,7 +12,7 @@ from typing import Any
 
 from wabiz_sim.certificate import decode, fingerprint, read
 
-from .set_shards_stage import LONG, SECRET, SETTLES, Scene
+from .set_shards_stage import LONG, SECRET, SETTLES, SHUT, Scene
 
 Act = Callable[[Scene], Awaitable[None]]
 PIN = "739184"
@@ -402,9 +402,10 @@ async def taken_back_while_unknown_and_late(s: Scene) -> None:
 
 
 async def edited_often(s: Scene) -> None:
-    """Several wishes in a row."""
-    for shards in (4, 8, 2):
-        await s.resize(shards)
+    """Several wishes in a row, sooner than any but the last may be granted."""
+    await s.patch(shards=4, reshard={"windows": [SHUT]})
+    await s.resize(8)
+    await s.patch(shards=2, reshard={"windows": None})
 
 
 # --- the restart

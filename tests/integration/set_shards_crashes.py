@@ -12,8 +12,7 @@ from datetime import UTC, datetime, timedelta
 from wabiz_sim.certificate import fingerprint
 
 from .set_shards_acts import seconds_between
-from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, Scene
-from .set_shards_windows import SHUT
+from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, SHUT, Scene
 
 
 async def before_the_intent(s: Scene) -> None:

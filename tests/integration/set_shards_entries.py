@@ -10,8 +10,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .set_shards_stage import LONG, Scene
-from .set_shards_windows import SHUT
+from .set_shards_stage import LONG, SHUT, Scene
 
 LOGIN, TLS = "acme-login", "acme-tls"
 PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"

@@ -40,6 +40,7 @@ RESTART_TIMEOUT = 10
 SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 """Seconds after its note when an unanswered call counts as settled: time-out, restart window, grace."""
 SECRET = "acme-account"
+SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
 LONG = 90.0
 AT_ONCE = 10
 """Lanes that play at the same time: with all of them one operator on two busy cores needs longer for a look than a case may take."""

@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 from .set_shards_acts import Act
-from .set_shards_stage import Scene
+from .set_shards_stage import SHUT, Scene
 
 NOW = "multiconnect.dev/reshard-now"
-SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
 OPEN = {"name": "always", "schedule": "* * * * *", "durationMinutes": 5}
 
 
