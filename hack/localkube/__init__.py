@@ -1,14 +1,22 @@
-"""A local Kubernetes control plane from real programs, as plain processes on loopback.
+"""A local Kubernetes control plane from real programs, as plain processes on loopback, and what is measured and broken on it.
 
-The map (see each module's first line): ``versions`` which programs at which version; ``binaries`` where they come from, in order;
-``cache`` the folder they are kept in; ``releases`` official archives; ``gobuild`` building them; ``progress`` what is shown meanwhile;
-``certificates`` keys and certificates; ``kubeconfig`` files that open an API server; ``processes`` child processes; ``controlplane``
-the whole; ``cluster`` the command line; ``errors`` the one error; ``hollow`` and its parts play the nodes;
-``demo`` and its parts show a cluster that fails over and resizes, ``bench`` measures it; ``bench_probes`` what it costs to watch
-many Coreapps; ``chaos`` and its parts break everything there; ``e2e`` and its parts do so on real nodes of kind. ``kind_cli`` is the
-command line of kind clusters: ``kind_check`` what they need of a machine, ``kind_cluster`` one of them, ``kind_network`` its pods'
-network, ``kind_images`` what it is made from (``kind_debian`` root file systems, ``kind_archive`` archives), ``kind_project`` this
-project's images and Helm release, ``kind_docker`` the door to Docker, ``kind_dockerd`` and ``kind_runtime`` a Docker where there is none.
+The map, from the ground up (each folder stands only on those before it; see the first line of each module):
+
+``errors``      the one error
+``progress``    what a person sees while something takes minutes
+``programs``    which programs at which version, and where they come from
+``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
+``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
+``kind``        kind clusters and their images, also where no registry is reached
+``hollow``      plays the nodes
+``outside``     the observer and its laws, a customer's messages, a wire that can be cut
+``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
+``bench``       measures it; ``bench.probes`` what it costs to watch many Coreapps
+``chaos``       breaks everything there, many times
+``scale``       measures one operator with very many clusters
+``e2e``         walks the user's own path on real nodes of kind, and breaks everything there
+
+In a folder ``command`` is what a script in hack/ runs; in ``bench`` that is ``failovers``, in ``hollow`` the folder itself by `python -m`.
 """
 
 from localkube.errors import LocalKubeError

@@ -14,10 +14,10 @@ from typing import Any
 
 import yaml
 
-from localkube.binaries import provide
 from localkube.errors import LocalKubeError
+from localkube.programs.binaries import provide
+from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.progress import to_stderr
-from localkube.versions import chart_programs, kubernetes_version
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
 CRD = Path("crds") / "whatsappclusters.yaml"

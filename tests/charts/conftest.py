@@ -9,13 +9,13 @@ from pathlib import Path
 import pytest
 import yaml
 
-from localkube.binaries import Binaries, provide
-from localkube.cache import sha256_of
 from localkube.charts import CRD, Helm
-from localkube.controlplane import ControlPlane
+from localkube.plane.controlplane import ControlPlane
+from localkube.programs.binaries import Binaries, provide
+from localkube.programs.cache import sha256_of
+from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.progress import to_stderr
 from localkube.schemas import COMPLETE, write
-from localkube.versions import chart_programs, kubernetes_version
 
 from .render import ROOT, Charts
 

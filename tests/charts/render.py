@@ -12,7 +12,7 @@ import yaml
 
 from localkube.charts import CLUSTER, OPERATOR, Helm
 from localkube.errors import LocalKubeError
-from localkube.versions import kubernetes_version
+from localkube.programs.versions import kubernetes_version
 
 ROOT = Path(__file__).resolve().parents[2]
 NAMESPACE = "whatsapp-operator-system"

@@ -10,10 +10,10 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.binaries import Binaries
 from localkube.charts import CLUSTER, OPERATOR, commented, derived, with_table
 from localkube.errors import LocalKubeError
-from localkube.versions import kubernetes_version
+from localkube.programs.binaries import Binaries
+from localkube.programs.versions import kubernetes_version
 
 from .render import ROOT, Charts, Rendered
 from .test_cluster_chart import EVERYTHING

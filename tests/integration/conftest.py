@@ -8,8 +8,8 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from localkube.binaries import Binaries, provide
-from localkube.controlplane import ControlPlane
+from localkube.plane.controlplane import ControlPlane
+from localkube.programs.binaries import Binaries, provide
 from localkube.progress import to_stderr
 
 from .stage import Stage, Theatre, a_stage

@@ -20,13 +20,13 @@ from typing import Any, TypeVar
 
 import aiohttp
 
-from localkube.controlplane import ControlPlane, Write
 from localkube.errors import LocalKubeError
-from localkube.hollow_control import HollowControl
-from localkube.observer import Commit, NotSeenError, Observer
-from localkube.operators import NAME, NAMESPACE, Operators
-from localkube.processes import Process, Spawner, stop
-from localkube.traffic import Traffic
+from localkube.hollow.control import HollowControl
+from localkube.outside.observer import Commit, NotSeenError, Observer
+from localkube.outside.traffic import Traffic
+from localkube.plane.controlplane import ControlPlane, Write
+from localkube.plane.operators import NAME, NAMESPACE, Operators
+from localkube.plane.processes import Process, Spawner, stop
 
 T = TypeVar("T")
 Obj = dict[str, Any]
@@ -57,7 +57,7 @@ class Theatre:
         env: Mapping[str, str] = MappingProxyType({}),
         objects: Sequence[Obj] = (),
     ) -> None:
-        """``objects``: what to install of the operator, its CRD and its rights; as ``localkube.operators`` does it if not given."""
+        """``objects``: what to install of the operator, its CRD and its rights; as ``localkube.plane.operators`` does it if not given."""
         self.plane, self.folder, self.replicas = plane, folder, tuple(replicas)
         # Short, so that what is held up by an unanswered call is not held up for minutes.
         self.operators = Operators(

@@ -13,10 +13,10 @@ from pathlib import Path
 
 import pytest
 
-from localkube.binaries import Binaries
-from localkube.chaos_table import SHORT
-from localkube.operators import REPOSITORY
-from localkube.processes import Spawner, stop
+from localkube.chaos.table import SHORT
+from localkube.plane.operators import REPOSITORY
+from localkube.plane.processes import Spawner, stop
+from localkube.programs.binaries import Binaries
 
 pytestmark = pytest.mark.integration
 

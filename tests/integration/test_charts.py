@@ -11,12 +11,12 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.binaries import provide
 from localkube.charts import CLUSTER, OPERATOR, Helm
-from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.operators import NAMESPACE, REPOSITORY, await_crd
-from localkube.versions import chart_programs
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import NAMESPACE, REPOSITORY, await_crd
+from localkube.programs.binaries import provide
+from localkube.programs.versions import chart_programs
 
 pytestmark = pytest.mark.integration
 

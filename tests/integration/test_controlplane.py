@@ -13,11 +13,11 @@ from pathlib import Path
 
 import pytest
 
-from localkube import kubeconfig, processes
-from localkube.binaries import Binaries
-from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.kubeconfig import Caller
+from localkube.plane import kubeconfig, processes
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.kubeconfig import Caller
+from localkube.programs.binaries import Binaries
 
 pytestmark = pytest.mark.integration
 
@@ -165,7 +165,7 @@ def test_stop_leaves_no_process_and_a_new_start_finds_data_and_address(binaries:
 
 def test_everything_ends_when_its_python_process_is_killed(binaries: Binaries, tmp_path: Path) -> None:
     code = (
-        "import sys, pathlib; from localkube.controlplane import ControlPlane; "
+        "import sys, pathlib; from localkube.plane.controlplane import ControlPlane; "
         "ControlPlane.start(pathlib.Path(sys.argv[1])); print('started', flush=True); sys.stdin.read()"
     )
     env = {**os.environ, "PYTHONPATH": str(ROOT / "hack")}

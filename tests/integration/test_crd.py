@@ -9,9 +9,9 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.operators import REPOSITORY, await_crd
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, await_crd
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.controlplane import ControlPlane
-from localkube.operators import REPOSITORY, await_crd
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, await_crd
 from whatsapp_operator.core import windows
 from whatsapp_operator.core.model import Database, Desired, Tuning
 from whatsapp_operator.shell.reading import desired_of

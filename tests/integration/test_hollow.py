@@ -17,14 +17,14 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localkube import kubeconfig
-from localkube.binaries import Binaries
-from localkube.controlplane import ControlPlane
-from localkube.hollow import Hollow, controlled, running, stand_in
-from localkube.hollow_components import Make, Resolve
-from localkube.hollow_control import HollowControl, HollowControlError
-from localkube.hollow_kube import Kube, RefusedError
-from localkube.hollow_status import is_ready
+from localkube.hollow.components import Make, Resolve
+from localkube.hollow.control import HollowControl, HollowControlError
+from localkube.hollow.kube import Kube, RefusedError
+from localkube.hollow.process import Hollow, controlled, running, stand_in
+from localkube.hollow.status import is_ready
+from localkube.plane import kubeconfig
+from localkube.plane.controlplane import ControlPlane
+from localkube.programs.binaries import Binaries
 
 pytestmark = pytest.mark.integration
 

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from localkube.controlplane import ControlPlane
-from localkube.operators import await_crd
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import await_crd
 from whatsapp_operator.shell.kube import (
     LEASE,
     NODE,

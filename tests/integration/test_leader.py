@@ -18,8 +18,8 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from localkube import kubeconfig
-from localkube.controlplane import ControlPlane
+from localkube.plane import kubeconfig
+from localkube.plane.controlplane import ControlPlane
 from whatsapp_operator.shell.leader import boottime
 
 if TYPE_CHECKING:

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import pytest
 
-from localkube.controlplane import ControlPlane
-from localkube.hollow import Hollow, running
-from localkube.kubeconfig import read
-from localkube.operators import NAME, NAMESPACE, Operators, manifests
+from localkube.hollow.process import Hollow, running
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.kubeconfig import read
+from localkube.plane.operators import NAME, NAMESPACE, Operators, manifests
 from whatsapp_operator.core.model import Node
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube import LEASE, NODE, CallLimits, LightKube, Refused

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from localkube.controlplane import ControlPlane
-from localkube.observer import NotSeenError, Observer, ObserverError
-from localkube.operators import REPOSITORY, await_crd
+from localkube.outside.observer import NotSeenError, Observer, ObserverError
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, await_crd
 
 pytestmark = pytest.mark.integration
 

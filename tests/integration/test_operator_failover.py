@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from localkube.observer import Commit
+from localkube.outside.observer import Commit
 
 from .stage import SWITCHOVER, Stage, Theatre, now, told
 

@@ -204,7 +204,7 @@ async def test_a_steady_cluster_is_silent(theatre: Theatre, steady: tuple[Stage,
 
 def test_the_list_of_kinds_is_what_the_operator_makes() -> None:
     """``everything`` must not overlook a kind that the operator is allowed to create."""
-    from localkube.operators import manifests
+    from localkube.plane.operators import manifests
 
     rules = next(obj["rules"] for obj in manifests() if obj["kind"] == "ClusterRole")
     creatable = {resource for rule in rules if "create" in rule["verbs"] for resource in rule["resources"]}

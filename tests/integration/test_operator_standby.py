@@ -14,8 +14,8 @@ from typing import TypeVar
 
 import pytest
 
-from localkube.operators import Operators
-from localkube.processes import Process
+from localkube.plane.operators import Operators
+from localkube.plane.processes import Process
 
 from .stage import LONG, Stage, Theatre
 

@@ -18,11 +18,11 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.binaries import Binaries, provide
 from localkube.charts import CLUSTER, OPERATOR, Helm
-from localkube.controlplane import ControlPlane, Write
-from localkube.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
-from localkube.versions import chart_programs
+from localkube.plane.controlplane import ControlPlane, Write
+from localkube.plane.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operators
+from localkube.programs.binaries import Binaries, provide
+from localkube.programs.versions import chart_programs
 
 from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage
 

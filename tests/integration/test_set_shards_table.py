@@ -6,8 +6,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from localkube.binaries import Binaries
-from localkube.controlplane import ControlPlane
+from localkube.plane.controlplane import ControlPlane
+from localkube.programs.binaries import Binaries
 
 from .set_shards_cases import CASES, LANES
 from .set_shards_stage import House, Performance

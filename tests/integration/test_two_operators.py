@@ -19,10 +19,10 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from localkube.hollow_control import HollowControlError
-from localkube.operators import Operators
-from localkube.processes import stop
-from localkube.wire import Wire
+from localkube.hollow.control import HollowControlError
+from localkube.outside.wire import Wire
+from localkube.plane.operators import Operators
+from localkube.plane.processes import stop
 
 from .stage import LONG, ROOT, Obj, Stage, Theatre, a_stage, light_traffic, now, told_of
 

@@ -9,17 +9,17 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from localkube import bench, bench_resize
-from localkube.controlplane import Write
-from localkube.demo_stage import write_json
+from localkube.bench import failovers, resize
+from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
-from localkube.traffic import Message
+from localkube.outside.traffic import Message
+from localkube.plane.controlplane import Write
 from wabiz_sim.sharding import shard_of
 
 T0 = 1_790_000_000.0
 
 
-def write(resource: str = "pods", *, subresource: str = "", user: str = bench.OPERATOR_USER, seconds: float = 0.0) -> Write:
+def write(resource: str = "pods", *, subresource: str = "", user: str = failovers.OPERATOR_USER, seconds: float = 0.0) -> Write:
     at = f"2026-09-21T14:13:{20 + seconds:09.6f}Z"  # T0 is 14:13:20
     return Write(user=user, verb="patch", resource=resource, subresource=subresource, namespace="default", name="acme", code=200, at=at)
 
@@ -32,16 +32,16 @@ def test_a_percentile_is_the_sample_of_the_nearest_rank(count: int, share: float
     samples = [float(number) for number in range(1, count + 1)]
     random.Random(count).shuffle(samples)
 
-    assert bench.percentile(samples, share) == rank
+    assert failovers.percentile(samples, share) == rank
 
 
 def test_a_percentile_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs samples"):
-        bench.percentile([], 0.5)
+        failovers.percentile([], 0.5)
 
 
 def test_the_file_holds_n_p50_p95_and_max_of_each_case_that_was_measured(tmp_path: Path) -> None:
-    found = bench.figures({"pod-deleted": [0.05, 0.03, 0.12345678], "steady": [], "grow": [1]})
+    found = failovers.figures({"pod-deleted": [0.05, 0.03, 0.12345678], "steady": [], "grow": [1]})
     write_json(tmp_path / "deep" / "bench.json", found)
 
     assert json.loads((tmp_path / "deep" / "bench.json").read_text()) == {
@@ -53,13 +53,13 @@ def test_the_file_holds_n_p50_p95_and_max_of_each_case_that_was_measured(tmp_pat
 
 @pytest.mark.parametrize(("seconds", "said"), [(35.0, "1.0x"), (3.92, "8.9x"), (0.1, "350x"), (0.0, "350000x")])
 def test_the_ratio_to_the_baseline_is_in_times(seconds: float, said: str) -> None:
-    assert bench.ratio(seconds) == said
+    assert failovers.ratio(seconds) == said
 
 
 def test_a_case_that_misses_its_goal_is_said_in_a_sentence() -> None:
     slow, quick = {"n": 30, "p50": 0.1, "p95": 0.201, "max": 0.3}, {"n": 30, "p50": 0.1, "p95": 0.2, "max": 0.9}
 
-    assert bench.missed({"pod-deleted": slow, "container-killed": quick, "grow": slow}) == [
+    assert failovers.missed({"pod-deleted": slow, "container-killed": quick, "grow": slow}) == [
         "pod-deleted: p95 is 0.201 s, the goal is 0.2 s"
     ]
 
@@ -71,7 +71,7 @@ def test_the_table_shows_times_goals_and_ratios() -> None:
         "leader-killed": {"n": 30, "p50": 3.9, "p95": 5.5, "max": 5.5},
         "grow-2-4": {"n": 5, "p50": 0.2, "p95": 0.4, "max": 0.4},
     }
-    Console(file=out, width=160).print(bench.table(found))
+    Console(file=out, width=160).print(failovers.table(found))
     lines = {line.split()[0]: line for line in out.getvalue().splitlines() if line.strip()}
 
     assert " ".join(lines["container-killed"].split()).startswith("container-killed 30 41 ms 72 ms 91 ms 200 ms 486x holder's container")
@@ -91,20 +91,20 @@ def test_only_the_operators_writes_in_the_window_count_and_no_events_or_leases()
         write(seconds=30),
     ]
 
-    assert bench.operator_writes([*counted, *others], T0, T0 + 10) == counted
+    assert failovers.operator_writes([*counted, *others], T0, T0 + 10) == counted
 
 
 def test_writes_until_the_report_end_with_the_first_status() -> None:
     failover = [write(), write("services"), write("whatsappclusters", subresource="status"), write(), write()]
 
-    assert bench.until_reported(failover) == 3
-    assert bench.until_reported(failover[:2]) == 2
-    assert bench.spelled(failover) == "3 patch pods, 1 patch services, 1 patch whatsappclusters/status"
-    assert bench.spelled([]) == "none"
+    assert failovers.until_reported(failover) == 3
+    assert failovers.until_reported(failover[:2]) == 2
+    assert failovers.spelled(failover) == "3 patch pods, 1 patch services, 1 patch whatsappclusters/status"
+    assert failovers.spelled([]) == "none"
 
 
 def test_what_was_lost_adds_up() -> None:
-    results = bench.Results()
+    results = failovers.Results()
     results.add("pod-deleted", 0.05, {"lost": 0}, (T0, T0 + 1))
     results.add("pod-deleted", 0.07, {"lost": 2}, (T0 + 5, T0 + 6))
 
@@ -115,7 +115,7 @@ def test_what_was_lost_adds_up() -> None:
 @pytest.mark.parametrize("argv", [["--n", "0"], ["--case", "nothing"]])
 def test_arguments_that_mean_nothing_are_refused(argv: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as end:
-        bench.main(argv, root=tmp_path)
+        failovers.main(argv, root=tmp_path)
 
     assert end.value.code == 2
     assert "hack/bench" in capsys.readouterr().err
@@ -145,36 +145,36 @@ def everywhere(*times: tuple[float, float | None]) -> list[Message]:
 def test_an_outage_begins_with_set_shards_when_the_last_message_before_was_taken_long_ago() -> None:
     sent = everywhere((8.0, 8.1), (10.2, 11.5), (10.6, 11.6), (12.0, 12.1))
 
-    assert bench_resize.outages(sent, 4, 10.0) == dict.fromkeys(range(4), (1.5, 11.5))
+    assert resize.outages(sent, 4, 10.0) == dict.fromkeys(range(4), (1.5, 11.5))
 
 
 def test_an_outage_begins_with_the_first_message_that_had_to_wait_if_that_was_earlier() -> None:
     sent = everywhere((8.0, 8.1), (9.5, 11.5), (12.0, 12.1))
 
-    assert bench_resize.outages(sent, 4, 10.0)[2] == (2.0, 11.5)
+    assert resize.outages(sent, 4, 10.0)[2] == (2.0, 11.5)
 
 
 def test_an_outage_begins_with_the_last_message_taken_if_that_was_later() -> None:
     sent = everywhere((9.9, 10.25), (9.8, 11.5), (12.0, 12.1))
 
-    assert bench_resize.outages(sent, 4, 10.0)[2] == (1.25, 11.5)
+    assert resize.outages(sent, 4, 10.0)[2] == (1.25, 11.5)
 
 
 def test_a_surviving_shard_is_served_as_soon_as_either_half_of_its_messages_is() -> None:
     sent = [*messages((8.0, 8.1), (9.75, 12.0), shard=1), *messages((8.0, 8.1), (10.5, 11.5), shard=3), *messages((9.0, 9.1), (9.5, 12.0))]
 
-    assert bench_resize.outages(sent, 2, 10.0)[1] == (1.75, 11.5)
+    assert resize.outages(sent, 2, 10.0)[1] == (1.75, 11.5)
 
 
 def test_a_shard_with_too_few_messages_is_no_shard_without_outage() -> None:
     with pytest.raises(LocalKubeError, match="too few messages of shard 1"):
-        bench_resize.outages(messages((8.0, 8.1), (10.0, 11.0)), 4, 9.0)
+        resize.outages(messages((8.0, 8.1), (10.0, 11.0)), 4, 9.0)
 
 
 def test_lost_doubled_and_delayed_are_counted_shard_by_shard() -> None:
     sent = everywhere((9.5, 9.6), (10.0, 11.5), (12.0, 12.1))
     sent += messages((10.25, 12.0), (10.5, None), (12.5, 12.6), (13.0, 13.1), shard=2, first=3)
-    found = bench_resize.per_shard(sent, 4, called=10.0, restart=1.0, missing=["2-5"], taken={recipient(2, number=6): 2, recipient(1): 1})
+    found = resize.per_shard(sent, 4, called=10.0, restart=1.0, missing=["2-5"], taken={recipient(2, number=6): 2, recipient(1): 1})
 
     assert (found[1].sent, found[1].lost, found[1].doubled, found[1].delayed, found[1].worst) == (3, 0, 0, 1, 0.5)
     assert (found[2].sent, found[2].lost, found[2].doubled) == (7, 2, 1), "one given up, one that the servers do not know, one taken twice"
@@ -184,28 +184,28 @@ def test_lost_doubled_and_delayed_are_counted_shard_by_shard() -> None:
 
 def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_one_is_none() -> None:
     quick = messages((9.0, 11.0), (12.0, 12.1), (13.0, 13.2))
-    assert bench_resize.after_restart(quick, 11.5, 14.0).outage == 0
-    assert bench_resize.after_restart(quick, 11.5, 14.0).longest == pytest.approx(0.2)
+    assert resize.after_restart(quick, 11.5, 14.0).outage == 0
+    assert resize.after_restart(quick, 11.5, 14.0).longest == pytest.approx(0.2)
 
     refused = messages((12.5, 12.6), first=5)
     refused[0].refusals["503"] += 1
-    found = bench_resize.after_restart([*quick, *refused], 11.5, 14.0)
+    found = resize.after_restart([*quick, *refused], 11.5, 14.0)
     assert (found.sent, found.refused, found.slow) == (3, 1, 0)
     assert found.outage == pytest.approx(0.1)
 
-    held = bench_resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
+    held = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
     assert (held.refused, held.slow, held.slow_until, held.outage) == (0, 1, 3.0, 2.0)
 
 
-def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> bench_resize.Resize:
+def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> resize.Resize:
     shards = {
-        shard: bench_resize.ShardFigures(
+        shard: resize.ShardFigures(
             sent=10, lost=lost * (shard == 3), doubled=doubled * (shard == 3), delayed=shard, worst=shard / 10, outage=1.5
         )
         for shard in range(4)
     }
-    removal = bench_resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, slow_until=0.0, longest=0.045, outage=after)
-    return bench_resize.Resize(
+    removal = resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, slow_until=0.0, longest=0.045, outage=after)
+    return resize.Resize(
         before=4,
         to=2,
         total=9.0,
@@ -221,19 +221,19 @@ def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> bench_re
 
 
 def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pods_go() -> None:
-    first, second = bench_resize.spoken("shrink", [a_resize(), a_resize()], vendor=35.0)
+    first, second = resize.spoken("shrink", [a_resize(), a_resize()], vendor=35.0)
 
     assert "shrink (n=2): 80 messages to 4 shards: 0 lost, 0 doubled (2 given again" in first
     assert "12 waited longer than the restart's 1 s, the worst by 0.30 s (shard 3)" in first
     assert "0.50 to 0.50 s beyond the restart; after it, while the pods went: 0 s, the vendor notes 35 s (40 messages, 0 refused" in second
-    assert bench_resize.by_shard([a_resize(), a_resize(lost=1)])["3"] == {
+    assert resize.by_shard([a_resize(), a_resize(lost=1)])["3"] == {
         "sent": 20, "lost": 1, "doubled": 0, "delayed": 6, "worst": 0.3, "outage": 1.5,
     }  # fmt: skip
 
 
 def test_a_message_lost_doubled_or_held_up_while_pods_go_fails_the_bench() -> None:
-    assert bench_resize.faults_of("shrink", [a_resize()]) == []
-    assert bench_resize.faults_of("shrink", [a_resize(lost=2), a_resize(doubled=1, after=0.3)]) == [
+    assert resize.faults_of("shrink", [a_resize()]) == []
+    assert resize.faults_of("shrink", [a_resize(lost=2), a_resize(doubled=1, after=0.3)]) == [
         "shrink: 2 messages were lost",
         "shrink: 1 messages were doubled",
         "shrink: a message waited 0.300 s after the restart, the goal is no outage",

@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from localkube import bench_scale, scale_answers, scale_objects
-from localkube.bench_scale import Found, worst_share
+from localkube.scale import answers, objects
+from localkube.scale import command as bench_scale
+from localkube.scale.command import Found, worst_share
 from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.model import Epoch
 from whatsapp_operator.shell.reading import coreapp_of
@@ -18,7 +19,7 @@ NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 
 
 def stored() -> dict[str, Any]:
-    obj = scale_objects.cluster("s0001")
+    obj = objects.cluster("s0001")
     return obj | {"metadata": obj["metadata"] | {"uid": "u-1", "generation": 1, "resourceVersion": "7"}}
 
 
@@ -30,25 +31,25 @@ def found(**figures: Any) -> Found:
 
 
 def test_objects_are_what_the_operator_wants() -> None:
-    want = scale_objects.desired(stored())
-    made = {(obj["kind"], obj["metadata"]["name"]): obj for obj in scale_objects.parts(want)}
+    want = objects.desired(stored())
+    made = {(obj["kind"], obj["metadata"]["name"]): obj for obj in objects.parts(want)}
     for obj in manifests.upkeep(want, webapp_replicas=want.webapps, resharding=False):
         assert upkeep.covers(made[obj["kind"], obj["metadata"]["name"]], obj)
     for secret in manifests.secrets(want):
         assert made["Secret", secret["metadata"]["name"]]["data"]
-    assert made["StatefulSet", "s0001-coreapp"]["spec"]["replicas"] == scale_objects.COREAPPS
-    assert all(obj["kind"] in scale_objects.COLLECTIONS for obj in made.values())
+    assert made["StatefulSet", "s0001-coreapp"]["spec"]["replicas"] == objects.COREAPPS
+    assert all(obj["kind"] in objects.COLLECTIONS for obj in made.values())
 
 
 def test_a_shard_is_as_after_a_committed_handover() -> None:
-    want = scale_objects.desired(stored())
-    service = scale_objects.shard_service(want, 1, {"metadata": {"name": "s0001-coreapp-1", "uid": "p-1"}}, now=NOW)
+    want = objects.desired(stored())
+    service = objects.shard_service(want, 1, {"metadata": {"name": "s0001-coreapp-1", "uid": "p-1"}}, now=NOW)
     service["metadata"] |= {"uid": "s-1", "resourceVersion": "9"}
     route = manifests.route_of(service, "u-1")
     assert route is not None
-    assert (route.shard, route.holder, route.holder_uid, route.epoch) == (1, "s0001-coreapp-1", "p-1", scale_objects.epoch(1))
+    assert (route.shard, route.holder, route.holder_uid, route.epoch) == (1, "s0001-coreapp-1", "p-1", objects.epoch(1))
     assert Epoch.parse(route.epoch) is not None
-    assert scale_objects.holder_labels(1)[manifests.EPOCH_LABEL] == route.epoch
+    assert objects.holder_labels(1)[manifests.EPOCH_LABEL] == route.epoch
 
 
 def test_a_pod_that_nobody_runs_looks_ready() -> None:
@@ -56,15 +57,13 @@ def test_a_pod_that_nobody_runs_looks_ready() -> None:
         "metadata": {"name": "s0001-coreapp-1", "uid": "p-1", "resourceVersion": "9"},
         "spec": {"containers": [{"name": "coreapp", "image": "i"}]},
     }
-    coreapp = coreapp_of(pod | scale_objects.running(pod, ip="127.64.0.9", now=NOW), None, None)
+    coreapp = coreapp_of(pod | objects.running(pod, ip="127.64.0.9", now=NOW), None, None)
     assert coreapp is not None
     assert (coreapp.ready, coreapp.ip, coreapp.terminated, coreapp.phase) == (True, "127.64.0.9", False, "Running")
 
 
 def test_an_answer_is_what_a_coreapp_reports() -> None:
-    head, _, body = scale_answers.answer({"shard": 1, "epoch": "1-scale1", "shards": 2, "gateway_status": "connected"}).partition(
-        b"\r\n\r\n"
-    )
+    head, _, body = answers.answer({"shard": 1, "epoch": "1-scale1", "shards": 2, "gateway_status": "connected"}).partition(b"\r\n\r\n")
     report = read_report(body)
     assert f"Content-Length: {len(body)}".encode() in head
     assert report is not None

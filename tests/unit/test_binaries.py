@@ -15,12 +15,12 @@ from pathlib import Path
 
 import pytest
 
-from localkube.binaries import cache_folder, provide
-from localkube.cache import Cache, user_cache
 from localkube.errors import LocalKubeError
-from localkube.gobuild import GoBuild, linker_flags
-from localkube.releases import NotHadError, Releases
-from localkube.versions import Program, chart_programs, kubernetes_version, pinned_programs
+from localkube.programs.binaries import cache_folder, provide
+from localkube.programs.cache import Cache, user_cache
+from localkube.programs.gobuild import GoBuild, linker_flags
+from localkube.programs.releases import NotHadError, Releases
+from localkube.programs.versions import Program, chart_programs, kubernetes_version, pinned_programs
 
 PROGRAM = "#!/bin/sh\necho 'etcd Version: {etcd}'\necho 'Kubernetes {kube}'\necho 'Client Version: {kube}'\n"
 PLATFORM = ("linux", "amd64")

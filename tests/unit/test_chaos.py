@@ -15,19 +15,22 @@ import aiohttp
 import pytest
 from rich.console import Console
 
-from localkube import certificates, chaos, chaos_print, chaos_table
-from localkube.chaos_deeds import victims_on
-from localkube.chaos_measure import UNREPORTED, Outcome, judge
-from localkube.chaos_scene import Fault, Scene, nothing
-from localkube.chaos_soak import soak_fault
-from localkube.chaos_storm import storm
-from localkube.chaos_table import FAULTS, SHORT, named
-from localkube.chaos_traffic import Stream, Taken, account, first_taken, longest_gap
-from localkube.demo_cluster import Holder
+from localkube.chaos import command as chaos
+from localkube.chaos import print as chaos_print
+from localkube.chaos import table
+from localkube.chaos.deeds import victims_on
+from localkube.chaos.measure import UNREPORTED, Outcome, judge
+from localkube.chaos.scene import Fault, Scene, nothing
+from localkube.chaos.soak import soak_fault
+from localkube.chaos.storm import storm
+from localkube.chaos.table import FAULTS, SHORT, named
+from localkube.chaos.traffic import Stream, Taken, account, first_taken, longest_gap
+from localkube.demo.cluster import Holder
 from localkube.errors import LocalKubeError
-from localkube.kubeconfig import Access
-from localkube.observer import Commit
-from localkube.traffic import Message
+from localkube.outside.observer import Commit
+from localkube.outside.traffic import Message
+from localkube.plane import certificates
+from localkube.plane.kubeconfig import Access
 from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -350,7 +353,7 @@ def test_the_file_holds_the_figures_of_each_fault() -> None:
 def test_the_soak_expects_that_nothing_moves() -> None:
     fault = soak_fault(600.0)
     assert (fault.failover, fault.watch, fault.everybody) == (False, 600.0, True)
-    assert fault.name not in {one.name for one in chaos_table.FAULTS}
+    assert fault.name not in {one.name for one in table.FAULTS}
 
 
 # ---------------------------------------------------------------- the storm

@@ -12,13 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from localkube import demo, demo_stage, processes
-from localkube.demo_cluster import Cluster, sentence
-from localkube.demo_probe import Probe, Sent, through_next
-from localkube.demo_screen import Screen, Step, clock, summary
-from localkube.demo_stage import Stage
+from localkube.demo import command as demo
+from localkube.demo import stage as demo_stage
+from localkube.demo.cluster import Cluster, sentence
+from localkube.demo.probe import Probe, Sent, through_next
+from localkube.demo.screen import Screen, Step, clock, summary
+from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
-from localkube.processes import Spawner
+from localkube.plane import processes
+from localkube.plane.processes import Spawner
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD, NEW = "uid-old", "uid-new"

@@ -10,10 +10,10 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from localkube.chaos_measure import Outcome
-from localkube.e2e_changes import Changes
-from localkube.e2e_print import failures, missed, report, table
-from localkube.e2e_table import Act, acts
+from localkube.chaos.measure import Outcome
+from localkube.e2e.changes import Changes
+from localkube.e2e.print import failures, missed, report, table
+from localkube.e2e.table import Act, acts
 
 TABLE = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
 PARTED, KILLED, DELETED, GROW = (TABLE[name] for name in ("node-parted", "container-killed", "holder-deleted", "grow"))

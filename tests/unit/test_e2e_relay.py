@@ -12,7 +12,8 @@ import aiohttp
 import pytest
 from aiohttp import web
 
-from localkube import certificates, e2e_relay
+from localkube.e2e import relay as e2e_relay
+from localkube.plane import certificates
 
 
 @asynccontextmanager

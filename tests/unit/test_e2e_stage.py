@@ -13,12 +13,12 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.e2e_install import DATABASE_SECRET, Installation, Programs, postgres
-from localkube.e2e_nodes import CONTROL_PLANE, KindNodes
-from localkube.e2e_programs import NodeShell, run
-from localkube.e2e_stage import crowded, has_started, is_ready, is_whole
+from localkube.e2e.install import DATABASE_SECRET, Installation, Programs, postgres
+from localkube.e2e.nodes import CONTROL_PLANE, KindNodes
+from localkube.e2e.programs import NodeShell, run
+from localkube.e2e.stage import crowded, has_started, is_ready, is_whole
 from localkube.errors import LocalKubeError
-from localkube.operators import REPOSITORY
+from localkube.plane.operators import REPOSITORY
 
 WORKERS = ("w1", "w2", "w3")
 SINCE = datetime(2026, 1, 1, 12, 0, 0, tzinfo=UTC)

@@ -9,9 +9,10 @@ from typing import Any, cast
 
 import pytest
 
-from localkube import e2e, e2e_kind
-from localkube.e2e_changes import Changes
-from localkube.e2e_table import Act, Series, acts, chosen, rounds
+from localkube.e2e import command as e2e
+from localkube.e2e import kind
+from localkube.e2e.changes import Changes
+from localkube.e2e.table import Act, Series, acts, chosen, rounds
 
 TABLE = acts(Changes(cast("Any", None), ()))
 DEMANDED = {
@@ -115,4 +116,4 @@ def test_what_cannot_be_done_ends_with_a_sentence(words: list[str], capsys: pyte
 
 
 def test_the_cluster_has_a_name_of_its_own() -> None:
-    assert f"--name={e2e_kind.NAME}" == e2e.NAMED
+    assert f"--name={kind.NAME}" == e2e.NAMED

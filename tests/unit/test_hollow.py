@@ -11,13 +11,13 @@ from typing import Any, cast
 
 import pytest
 
-from localkube.hollow_addresses import CLAIM_PORT, AddressError, Addresses
-from localkube.hollow_claims import unbound
-from localkube.hollow_components import Resolve
-from localkube.hollow_kube import Kube, Mirror, NoAnswerError, RefusedError
-from localkube.hollow_nodes import HollowNode
-from localkube.hollow_pods import HollowPod, NotRunningError, Surroundings
-from localkube.hollow_spec import (
+from localkube.hollow.addresses import CLAIM_PORT, AddressError, Addresses
+from localkube.hollow.claims import unbound
+from localkube.hollow.components import Resolve
+from localkube.hollow.kube import Kube, Mirror, NoAnswerError, RefusedError
+from localkube.hollow.nodes import HollowNode
+from localkube.hollow.pods import HollowPod, NotRunningError, Surroundings
+from localkube.hollow.spec import (
     Backend,
     ConfigError,
     Sources,
@@ -35,7 +35,7 @@ from localkube.hollow_spec import (
     target_port,
     volumes,
 )
-from localkube.hollow_status import Container, known_transitions, phase_of, pod_status, recalled, restarts_after, stamp, transitions
+from localkube.hollow.status import Container, known_transitions, phase_of, pod_status, recalled, restarts_after, stamp, transitions
 
 Obj = dict[str, Any]
 NOW = datetime(2026, 3, 1, 12, 0, 0, tzinfo=UTC)

@@ -8,8 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localkube import kind_check, kind_cli, kind_dockerd
-from localkube.kind_check import Facts
+from localkube.kind import check, dockerd
+from localkube.kind import command as kind_cli
+from localkube.kind.check import Facts
 
 STOCK = "kindest/node:v1.37.0@sha256:" + "a" * 64
 WELL = Facts(
@@ -26,11 +27,11 @@ WELL = Facts(
     stock_image=None,
 )
 HOLE = frozenset({"CAP_SYS_RESOURCE"})
-OURS = {"ServerVersion": "20.10.24", "DefaultRuntime": kind_dockerd.RUNTIME}
+OURS = {"ServerVersion": "20.10.24", "DefaultRuntime": dockerd.RUNTIME}
 
 
 def test_a_machine_that_has_everything_lacks_nothing() -> None:
-    assert kind_check.lacking(WELL) == []
+    assert check.lacking(WELL) == []
 
 
 @pytest.mark.parametrize(
@@ -49,17 +50,17 @@ def test_a_machine_that_has_everything_lacks_nothing() -> None:
     ],
 )
 def test_each_thing_that_is_missing_has_its_one_sentence(facts: Facts, words: str) -> None:
-    (sentence,) = kind_check.lacking(facts)
+    (sentence,) = check.lacking(facts)
     assert words in sentence
     assert sentence.endswith(".")
 
 
 def test_all_that_is_missing_is_said_at_once() -> None:
-    assert len(kind_check.lacking(replace(WELL, docker=None, docker_program=False, debootstrap=False, mirror=None, disk_gb=0.0))) == 4
+    assert len(check.lacking(replace(WELL, docker=None, docker_program=False, debootstrap=False, mirror=None, disk_gb=0.0))) == 4
 
 
 def test_a_hole_is_no_hindrance_under_our_own_runtime() -> None:
-    assert kind_check.lacking(replace(WELL, missing_capabilities=HOLE, docker=OURS)) == []
+    assert check.lacking(replace(WELL, missing_capabilities=HOLE, docker=OURS)) == []
 
 
 @pytest.mark.parametrize(
@@ -72,17 +73,17 @@ def test_a_hole_is_no_hindrance_under_our_own_runtime() -> None:
     ],
 )
 def test_the_stock_image_is_taken_where_it_can_be_had_and_docker_is_normal(facts: Facts, way: str) -> None:
-    assert kind_check.way(facts) == way
+    assert check.way(facts) == way
 
 
 def test_what_only_images_made_here_need_is_not_asked_for_on_the_stock_way() -> None:
     facts = replace(WELL, stock_image=STOCK, root=False, debootstrap=False, mirror=None, overlay=False)
-    assert kind_check.lacking(facts) == []
+    assert check.lacking(facts) == []
 
 
 def test_the_stock_image_is_read_from_the_program() -> None:
-    assert kind_check.stock_image(b"\0runtimeName" + STOCK.encode() + b"context deadline") == STOCK
-    assert kind_check.stock_image(b"\0kindest/node:latest") is None
+    assert check.stock_image(b"\0runtimeName" + STOCK.encode() + b"context deadline") == STOCK
+    assert check.stock_image(b"\0kindest/node:latest") is None
 
 
 @pytest.mark.parametrize(("manifest", "there"), [("exit 0", True), ("exit 1", False), ("sleep 60", False)])
@@ -93,8 +94,8 @@ def test_a_registry_is_asked_once_by_digest_and_not_for_long(
     docker.write_text(f'#!/bin/sh\n[ "$1" = image ] && exit 1\necho "$@" >> {tmp_path}/calls\nexec sh -c "{manifest}"\n', encoding="utf-8")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}:{os.environ['PATH']}")
-    monkeypatch.setattr(kind_check, "PROBE_SECONDS", 1.0)
-    assert kind_check.to_be_had(STOCK) is there
+    monkeypatch.setattr(check, "PROBE_SECONDS", 1.0)
+    assert check.to_be_had(STOCK) is there
     assert (tmp_path / "calls").read_text(encoding="utf-8") == f"manifest inspect kindest/node@sha256:{'a' * 64}\n"
 
 

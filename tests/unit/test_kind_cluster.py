@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from localkube.binaries import Binaries
 from localkube.errors import LocalKubeError
-from localkube.kind_cluster import KindCluster, config
+from localkube.kind.cluster import KindCluster, config
+from localkube.programs.binaries import Binaries
 
 
 def test_three_workers_stand_in_three_zones() -> None:

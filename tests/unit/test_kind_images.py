@@ -12,11 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from localkube import kind_archive, kind_debian
-from localkube.binaries import Binaries
 from localkube.errors import LocalKubeError
-from localkube.kind_archive import COMPONENTS, ComponentImage
-from localkube.versions import chart_programs, kind_programs, pinned_programs
+from localkube.kind import archive as kind_archive
+from localkube.kind import debian
+from localkube.kind.archive import COMPONENTS, ComponentImage
+from localkube.programs.binaries import Binaries
+from localkube.programs.versions import chart_programs, kind_programs, pinned_programs
 
 DEB822 = """Types: deb
 # a snapshot
@@ -45,11 +46,11 @@ KINDEST = ["docker.io/kindest/kindnetd:v20260820-69b56db7", "docker.io/kindest/l
     ],
 )  # fmt: skip
 def test_the_mirror_is_the_machines_own(sources: dict[str, str], mirror: str | None) -> None:
-    assert kind_debian.mirror(sources) == mirror
+    assert debian.mirror(sources) == mirror
 
 
 def test_a_root_file_system_is_made_anew_when_what_it_is_made_from_changes() -> None:
-    root = kind_debian.PYTHON
+    root = debian.PYTHON
     assert len({root.key, replace(root, packages=(*root.packages, "curl")).key, replace(root, after="true; true").key}) == 3
     assert replace(root, expected_s=1).key == root.key
 

@@ -11,9 +11,9 @@ from typing import Any
 
 import pytest
 
-from localkube import kind_runtime
+from localkube.kind import runtime
 
-EVERYTHING = [f"CAP_{name}" for name in kind_runtime.NAMES]
+EVERYTHING = [f"CAP_{name}" for name in runtime.NAMES]
 STATUS = "Name:\tsh\nCapEff:\t000001fffeffffff\nCapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000000\n"
 
 
@@ -27,12 +27,12 @@ def config() -> dict[str, Any]:
 
 
 def test_the_hole_in_the_bounding_set_is_found() -> None:
-    assert kind_runtime.missing(STATUS) == {"CAP_SYS_RESOURCE"}
+    assert runtime.missing(STATUS) == {"CAP_SYS_RESOURCE"}
 
 
 @pytest.mark.parametrize("status", ["CapBnd:\t000001ffffffffff\n", "Name:\tsh\n"])
 def test_nothing_is_missing_where_nothing_is(status: str) -> None:
-    assert kind_runtime.missing(status) == frozenset()
+    assert runtime.missing(status) == frozenset()
 
 
 @pytest.mark.parametrize(
@@ -54,12 +54,12 @@ def test_nothing_is_missing_where_nothing_is(status: str) -> None:
     ],
 )
 def test_the_file_that_says_what_is_to_run(line: str, found: tuple[str, bool] | None) -> None:
-    assert kind_runtime.asked(line.split()) == (None if found is None else (Path(found[0]), found[1]))
+    assert runtime.asked(line.split()) == (None if found is None else (Path(found[0]), found[1]))
 
 
 def test_only_the_missing_capability_goes_and_nothing_else_changes() -> None:
     before = config()
-    after = kind_runtime.without(config(), frozenset({"CAP_SYS_RESOURCE"}), whole=True)
+    after = runtime.without(config(), frozenset({"CAP_SYS_RESOURCE"}), whole=True)
     for each, names in after["process"]["capabilities"].items():
         assert names == [name for name in before["process"]["capabilities"][each] if name != "CAP_SYS_RESOURCE"]
     after["process"]["capabilities"] = before["process"]["capabilities"]
@@ -68,13 +68,13 @@ def test_only_the_missing_capability_goes_and_nothing_else_changes() -> None:
 
 def test_a_process_has_its_capabilities_at_another_place() -> None:
     process = config()["process"]
-    after = kind_runtime.without(process, frozenset({"CAP_SYS_RESOURCE"}), whole=False)
+    after = runtime.without(process, frozenset({"CAP_SYS_RESOURCE"}), whole=False)
     assert "CAP_SYS_RESOURCE" not in after["capabilities"]["bounding"]
 
 
 @pytest.mark.parametrize("content", [{}, {"process": {}}, {"process": {"capabilities": None}}])
 def test_what_names_no_capabilities_stays(content: dict[str, Any]) -> None:
-    assert kind_runtime.without(json.loads(json.dumps(content)), frozenset({"CAP_SYS_RESOURCE"}), whole=True) == content
+    assert runtime.without(json.loads(json.dumps(content)), frozenset({"CAP_SYS_RESOURCE"}), whole=True) == content
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root may give up a capability")
@@ -85,7 +85,7 @@ def test_it_corrects_the_bundle_and_becomes_the_real_runtime(tmp_path: Path) -> 
     runc.chmod(0o755)
     # PR_CAPBSET_DROP of CAP_SYS_TIME, which every machine has or lacks already
     drop = "import ctypes,os,sys; ctypes.CDLL(None).prctl(24, 25, 0, 0, 0); os.execv(sys.argv[1], sys.argv[1:])"
-    wrapper = [sys.executable, "-I", "-S", kind_runtime.__file__, str(runc), "create", "--bundle", str(tmp_path), "ID"]
+    wrapper = [sys.executable, "-I", "-S", runtime.__file__, str(runc), "create", "--bundle", str(tmp_path), "ID"]
     done = subprocess.run([sys.executable, "-c", drop, *wrapper], capture_output=True, text=True, timeout=30, check=False)
     assert (done.returncode, done.stdout, done.stderr) == (0, f"create --bundle {tmp_path} ID\n", "")
     bounding = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))["process"]["capabilities"]["bounding"]

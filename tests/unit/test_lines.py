@@ -8,8 +8,8 @@ from collections.abc import Awaitable, Callable
 import httpx2
 import pytest
 
-from localkube.hollow_kube import Kube
-from localkube.kubeconfig import Access
+from localkube.hollow.kube import Kube
+from localkube.plane.kubeconfig import Access
 from whatsapp_operator.shell.lines import Lines
 
 

@@ -12,12 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from localkube import cluster, kubeconfig, processes
-from localkube.binaries import Binaries
-from localkube.controlplane import ControlPlane
 from localkube.errors import LocalKubeError
-from localkube.kubeconfig import Access
-from localkube.processes import Process, Spawner
+from localkube.plane import command as cluster
+from localkube.plane import kubeconfig, processes
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.kubeconfig import Access
+from localkube.plane.processes import Process, Spawner
+from localkube.programs.binaries import Binaries
 
 SLEEPER = ["/bin/sleep", "60"]
 

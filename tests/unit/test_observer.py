@@ -6,7 +6,7 @@ from collections.abc import Iterable
 
 import pytest
 
-from localkube.observer_laws import (
+from localkube.outside.laws import (
     CLUSTER_LABEL,
     EPOCH_LABEL,
     HOLDER_ANNOTATION,

@@ -1,4 +1,4 @@
-// containerd for kind's nodes, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/binaries.py.
+// containerd for kind's nodes, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/programs/binaries.py.
 module localkube/tools/containerd
 
 go 1.24.0

@@ -1,4 +1,4 @@
-// CoreDNS for kind's clusters, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/binaries.py.
+// CoreDNS for kind's clusters, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/programs/binaries.py.
 module localkube/tools/coredns
 
 go 1.24.0

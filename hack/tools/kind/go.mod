@@ -1,4 +1,4 @@
-// kind, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/binaries.py.
+// kind, in a module of its own so that its version graph and others do not mix. Built by hack/localkube/programs/binaries.py.
 module localkube/tools/kind
 
 go 1.24.0

@@ -1,4 +1,4 @@
-// The Kubernetes programs of the local control plane, at one version. Built by hack/localkube/binaries.py.
+// The Kubernetes programs of the local control plane, at one version. Built by hack/localkube/programs/binaries.py.
 module localkube/tools/kubernetes
 
 go 1.24.0

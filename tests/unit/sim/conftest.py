@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.postgres import PostgresServer, programs
+from localkube.plane.postgres import PostgresServer, programs
 from wabiz_sim.database import Database
 from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import SqliteStore, Store

@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from localkube import certificates
-from localkube.postgres import CERTIFIED, OTHER_ADDRESS, PLAIN, PostgresServer
+from localkube.plane import certificates
+from localkube.plane.postgres import CERTIFIED, OTHER_ADDRESS, PLAIN, PostgresServer
 from wabiz_sim.database import Database
 from wabiz_sim.epoch import Epoch
 from wabiz_sim.postgres import PostgresStore

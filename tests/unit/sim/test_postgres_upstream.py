@@ -11,7 +11,7 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localkube.postgres import PostgresServer
+from localkube.plane.postgres import PostgresServer
 from wabiz_sim.coreapp import Coreapp
 from wabiz_sim.upstream import Upstream
 

@@ -1,0 +1,124 @@
+"""The command ``hack/chaos``: every fault many times under a stream of messages, on a real API server, and what came of it."""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import os
+import platform
+import sys
+import time
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from rich.console import Console
+
+from localkube.chaos.measure import Outcome, Player
+from localkube.chaos.print import complaints, report, table
+from localkube.chaos.scene import Fault
+from localkube.chaos.soak import soak, soak_fault
+from localkube.chaos.stage import NODES, ChaosStage
+from localkube.chaos.table import FAULTS, SHORT, named
+from localkube.demo.cluster import sentence
+from localkube.demo.stage import Stage, end_by_any_signal, write_json
+from localkube.errors import LocalKubeError
+from localkube.hollow.kube import KubeError
+from localkube.progress import to_stderr
+
+Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
+
+THREADS = 32
+"""Calls that block wait in threads; with the API server away there are many."""
+N, CLUSTERS = 10, 10
+SHORT_N, SHORT_CLUSTERS = 1, 2
+
+
+async def play(stage: Stage, options: argparse.Namespace, outcomes: Outcomes) -> None:
+    """Play all that was asked for; what was measured is in ``outcomes`` also when this is interrupted."""
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+    async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as on:
+        if options.soak:
+            outcomes.append((soak_fault(options.soak), await soak(on, options.soak, report=to_stderr)))
+            return
+        player = Player(on, n=options.n, report=to_stderr)
+        for fault in options.faults:
+            outcomes.append((fault, await player.play(fault)))
+
+
+def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
+    """The options; ends the process with a sentence when they cannot be understood."""
+    parser = argparse.ArgumentParser(prog="hack/chaos", description="Every fault many times, on a real API server, under messages.")
+    parser.add_argument("--round", choices=("full", "short"), default="full", help=f"short: {', '.join(SHORT)}, once each (default: full)")
+    parser.add_argument("--only", default="", help=f"only these faults, by comma: {', '.join(fault.name for fault in FAULTS)}")
+    parser.add_argument("--n", type=int, help=f"how often each fault (default: {N}; short: {SHORT_N})")
+    parser.add_argument("--clusters", type=int, help=f"clusters side by side (default: {CLUSTERS}; short: {SHORT_CLUSTERS})")
+    parser.add_argument("--soak", type=float, default=0.0, metavar="SECONDS", help="no fault, but 1 %% of the probes are lost for so long")
+    parser.add_argument("--dir", type=Path, default=root / "build" / "chaos", help="folder of the control plane (default: build/chaos)")
+    parser.add_argument("--json", type=Path, default=root / "build" / "chaos.json", help="the figures (default: build/chaos.json)")
+    options = parser.parse_args(argv)
+    short = options.round == "short"
+    options.n = options.n or (SHORT_N if short or options.soak else N)
+    options.clusters = options.clusters or (SHORT_CLUSTERS if short else CLUSTERS)
+    if min(options.n, options.clusters) < 1 or options.soak < 0:
+        parser.error("--n and --clusters must be at least 1, --soak must not be negative")
+    names = [name for name in options.only.split(",") if name] or list(SHORT if short else (fault.name for fault in FAULTS))
+    try:
+        options.faults = named(names)
+    except ValueError as error:
+        parser.error(str(error))
+    return options
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:
+    """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
+    options = parsed(argv, root)
+    end_by_any_signal()
+    begun = time.monotonic()
+    stage = Stage(options.dir, nodes=NODES, report=to_stderr)
+    outcomes: Outcomes = []
+    status = 0
+    try:
+        stage.up(replicas=0)
+        try:
+            asyncio.run(play(stage, options, outcomes))
+        finally:
+            stage.down()
+    except (LocalKubeError, KubeError, OSError) as error:
+        print(f"hack/chaos: {sentence(error)}", file=sys.stderr)
+        status = 1
+    except KeyboardInterrupt:
+        print("hack/chaos: interrupted; all that was started has been ended", file=sys.stderr)
+        status = 130
+    if outcomes:
+        said = show(outcomes, options, time.monotonic() - begun)
+        status = status or (1 if said else 0)
+    return status
+
+
+def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[str]:
+    """Print and write what was measured; returns the complaints."""
+    console = Console(width=None if sys.stdout.isatty() else 190)
+    console.print(table(outcomes))
+    for fault, outcome in outcomes:
+        for note in dict.fromkeys(outcome.notes):
+            console.print(f"{fault.name}: {note}", highlight=False)
+    sent = sum(outcome.sent for _, outcome in outcomes)
+    console.print(
+        f"{len(outcomes)} faults, {options.clusters} clusters of 2 shards and 1 spare, {sent} messages, {took:.0f} s. Time: from the fault "
+        "to the next message that its sender knows taken, through another Coreapp where a handover is expected.",
+        highlight=False,
+    )
+    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
+    machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
+    about = {"n": options.n, "clusters": options.clusters, "seconds": round(took, 1), "machine": machine}
+    write_json(options.json, report(outcomes, about))
+    console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
+    if load > cpus * 1.2:
+        console.print(
+            f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
+        )
+    said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
+    for complaint in said:
+        print(f"hack/chaos: {complaint}", file=sys.stderr)
+    return said

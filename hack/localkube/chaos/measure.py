@@ -1,0 +1,354 @@
+"""Measuring: plays a fault on a stage, and what came of it as figures."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+import time
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Generic
+
+from localkube.chaos.scene import RESUMES_S, Fault, G, Scene, Victim
+from localkube.chaos.traffic import Books, Mark, first_taken, longest_gap
+from localkube.demo.cluster import sentence
+from localkube.errors import LocalKubeError
+from localkube.hollow.kube import KubeError
+from localkube.outside.observer import Commit, ObserverError
+from localkube.progress import Report
+
+Obj = dict[str, Any]
+
+CALM_S = 1.0
+"""Before a fault messages flow for so long, watched by the fresh observer."""
+APART_S = 0.7
+"""From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
+AFTER_S = 0.5
+"""The holder that resumed by itself is looked at for so long: the handover may still come."""
+UNREPORTED = "unreported"
+"""A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
+PLANNED = frozenset({"Requested", "PackedLow", "RolledOut"})
+TICK_S = 0.02
+BUSY = 0.9
+"""Share of a core from which on the one process of the hollow nodes is itself what is slow."""
+PLAYS = 4
+"""So often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for."""
+
+
+@dataclass
+class Outcome:
+    """What came of one fault, over all times that it was played. Times in seconds."""
+
+    name: str
+    times: list[float] = field(default_factory=list)
+    samples: list[Obj] = field(default_factory=list)
+    """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
+    the operator had decided that, by its own word."""
+    missing: list[str] = field(default_factory=list)
+    """Shards that were not handed over in the time that is allowed."""
+    evidence: Counter[str] = field(default_factory=Counter)
+    """Of the failovers of the shards that were struck, as the status says."""
+    wrong: list[str] = field(default_factory=list)
+    """Failovers of shards whose holder was healthy."""
+    sent: int = 0
+    lost: int = 0
+    doubled: int = 0
+    refused: list[int] = field(default_factory=lambda: [0, 0])
+    """Tries that were no 201: on shards that were struck, on all others."""
+    words: Counter[str] = field(default_factory=Counter)
+    """How they were refused: status or name of the error."""
+    violations: list[str] = field(default_factory=list)
+    """Laws that were broken, two holders of a shard among them."""
+    unsettled: list[str] = field(default_factory=list)
+    """Clusters that were not as wanted 120 s after the undoing."""
+    troubles: list[str] = field(default_factory=list)
+    """What kept it from being played or measured as it should."""
+    notes: list[str] = field(default_factory=list)
+    took: float = 0.0
+    cpu: float = 0.0
+    """Share of a core that the hollow nodes used; of several times the highest."""
+    late: float = 0.0
+    """The longest by which the loop that sends, relays and measures was late itself: no time is truer than that."""
+
+    @property
+    def n(self) -> int:
+        """How often it was measured, in vain or not."""
+        return len(self.times) + len(self.missing)
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """The handovers of a play: evidence of those of shards that were struck, and the wrong ones."""
+
+    evidence: Counter[str]
+    wrong: list[str]
+
+
+def judge(
+    commits: Iterable[Commit],
+    *,
+    before: Mapping[tuple[str, int], str],
+    struck: set[str],
+    evidence: Mapping[str, str],
+    until: float,
+    planned: frozenset[str] = PLANNED,
+) -> Judged:
+    """Judge handovers in their order.
+
+    ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods that something was done to;
+    ``evidence``: word of each epoch, as the clusters report it; ``until``: `time.monotonic()` of the undoing, which may be evidence of
+    its own (a container that is restarted), so what is seen later says nothing about the fault; ``planned``: words that are neither.
+    """
+    last = dict(before)
+    found: Counter[str] = Counter()
+    wrong: list[str] = []
+    for commit in commits:
+        key = (commit.cluster, commit.shard)
+        old, word = last.get(key), evidence.get(commit.epoch, UNREPORTED)
+        last[key] = commit.holder_uid
+        if old is None or old == commit.holder_uid or word in planned:
+            continue
+        if old in struck:
+            found[word] += commit.monotonic <= until
+        else:
+            wrong.append(f"shard {commit.shard} of {commit.cluster} to {commit.holder} ({word})")
+    return Judged(+found, wrong)
+
+
+class Player(Generic[G]):
+    """Plays faults one after the other on one stage."""
+
+    def __init__(self, stage: G, *, n: int, report: Report) -> None:
+        """``n``: how often each fault is to be measured."""
+        self._stage = stage
+        self._n = n
+        self._report = report
+
+    async def play(self, fault: Fault[G]) -> Outcome:
+        """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
+        outcome = Outcome(fault.name)
+        await self._play(fault, outcome)
+        self._say(outcome)
+        return outcome
+
+    async def play_in_turn(self, faults: Sequence[Fault[G]]) -> list[Outcome]:
+        """Play faults of which each undoes the one before, round after round, until all were measured often enough or one fails."""
+        outcomes = [Outcome(fault.name) for fault in faults]
+        for number in range(1, self._n + 1):
+            for fault, outcome in zip(faults, outcomes, strict=True):
+                await self._play(fault, outcome, n=number)
+            if any(outcome.n < number for outcome in outcomes):
+                break
+        for outcome in outcomes:
+            self._say(outcome)
+        return outcomes
+
+    async def _play(self, fault: Fault[G], outcome: Outcome, *, n: int | None = None) -> None:
+        begun, spare, n = time.monotonic(), PLAYS, n or self._n
+        while outcome.n < n and spare > 0:
+            had = outcome.n
+            try:
+                await _Play(self._stage, fault, outcome, n - had).run()
+            except (LocalKubeError, KubeError) as error:
+                outcome.troubles.append(sentence(error))
+                await self._put_right(fault)
+            spare -= fault.everybody or outcome.n - had < min(n - had, len(self._stage.clusters))
+        outcome.took += time.monotonic() - begun
+
+    def _say(self, outcome: Outcome) -> None:
+        if outcome.cpu > BUSY:
+            outcome.troubles.append(
+                f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
+            )
+        worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
+        late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
+        hollow = f" hollow nodes at {outcome.cpu:.0%} of a core," if outcome.cpu else ""
+        self._report(
+            f"{outcome.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s;{hollow} "
+            f"we late by {outcome.late * 1000:.0f} ms at most"
+        )
+        for trouble in outcome.troubles:
+            self._report(f"{outcome.name}: {trouble}")
+
+    async def _put_right(self, fault: Fault[G]) -> None:
+        """After a play that broke off."""
+        self._report(f"{fault.name} broke off; putting the stage right")
+        try:
+            await self._stage.put_right()
+        except (LocalKubeError, KubeError) as error:
+            self._report(f"the stage cannot be put right: {sentence(error)}")
+
+
+class _Play(Generic[G]):
+    """One play of a fault."""
+
+    def __init__(self, stage: G, fault: Fault[G], outcome: Outcome, wanted: int) -> None:
+        self._stage, self._fault, self._outcome = stage, fault, outcome
+        clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
+        self._scenes: list[Scene[G]] = []
+        self._undone = 0.0
+        self._clusters = clusters
+        self._reported: dict[str, Obj] = {}
+
+    async def run(self) -> None:
+        """Prepare, strike, wait, undo, settle, and take the figures."""
+        stage, fault = self._stage, self._fault
+        await fault.prepare(Scene(stage, self._clusters))
+        if late := await stage.settle(stage.clusters):
+            self._outcome.unsettled += late
+        self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
+        await stage.look_anew()
+        before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
+        ambiguous = await stage.ambiguous()
+        marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
+        await asyncio.sleep(CALM_S)
+        begun, used = time.monotonic(), stage.busy_seconds()
+        watching = asyncio.create_task(self._watch_ourselves())
+        try:
+            await self._strike()
+        finally:
+            watching.cancel()
+            self._outcome.cpu = max(self._outcome.cpu, (stage.busy_seconds() - used) / max(0.1, time.monotonic() - begun))
+            await self._undo()
+        self._outcome.unsettled += await stage.settle(stage.clusters)
+        await self._judge(before)
+        await self._books(marks)
+        if more := await stage.ambiguous() - ambiguous:
+            self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
+
+    async def _strike(self) -> None:
+        if self._fault.everybody:
+            self._scenes = [Scene(self._stage, self._clusters)]
+            await self._act(self._scenes[0], 0.0)
+        else:
+            self._scenes = [Scene(self._stage, (cluster,)) for cluster in self._clusters]
+            delays = (APART_S * (number + random.random()) for number in range(len(self._scenes)))  # noqa: S311 - not in step with probes
+            results = await asyncio.gather(*map(self._act, self._scenes, delays), return_exceptions=True)
+            for result in results:
+                if isinstance(result, (LocalKubeError, KubeError)):
+                    self._outcome.troubles.append(sentence(result))
+                elif isinstance(result, BaseException):
+                    raise result
+
+    async def _watch_ourselves(self) -> None:
+        loop = asyncio.get_running_loop()
+        while True:
+            due = loop.time() + TICK_S
+            await asyncio.sleep(TICK_S)
+            self._outcome.late = max(self._outcome.late, loop.time() - due)
+
+    async def _act(self, scene: Scene[G], delay: float) -> None:
+        await asyncio.sleep(delay)
+        await self._fault.strike(scene)
+        if self._fault.failover:
+            await asyncio.gather(*(self._handed_over(victim) for victim in scene.victims))
+        else:
+            await asyncio.sleep(self._fault.watch)
+
+    async def _handed_over(self, victim: Victim) -> None:
+        """Wait until a message of the shard went through its next holder, for as long as is allowed."""
+        stream = self._stage.streams[victim.cluster]
+        while time.monotonic() < victim.begun + self._fault.allowed:
+            commit = self._commit(victim)
+            if commit is not None and stream.delivered_since(victim.shard, max(commit.monotonic, victim.begun)):
+                return
+            resumed_at = victim.begun + RESUMES_S + AFTER_S
+            if self._fault.resumes and time.monotonic() > resumed_at + AFTER_S and stream.delivered_since(victim.shard, resumed_at):
+                return
+            await asyncio.sleep(0.05)
+
+    def _commit(self, victim: Victim) -> Commit | None:
+        key = (victim.cluster, victim.shard)
+        fits = (one for one in self._stage.observer.commits if (one.cluster, one.shard) == key and one.holder_uid != victim.holder.uid)
+        return next(fits, None)
+
+    async def _undo(self) -> None:
+        self._undone = time.monotonic()
+        for scene in self._scenes:
+            await self._fault.undo(scene)
+        if self._fault.failover and self._fault.watch:
+            await asyncio.sleep(self._fault.watch)
+
+    # ------------------------------------------------------------ figures
+
+    async def _judge(self, before: Mapping[tuple[str, int], str]) -> None:
+        observer = self._stage.observer
+        statuses = [self._stage.status(cluster) for cluster in self._stage.clusters]
+        self._reported = {entry["epoch"]: entry for status in statuses for entry in status.get("recentHandovers") or ()}
+        evidence = {epoch: str(entry["evidence"]) for epoch, entry in self._reported.items()}
+        # What is slow or loses a few probes is healthy all the same.
+        struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
+        planned = PLANNED - self._fault.evidence
+        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone, planned=planned)
+        self._outcome.evidence += judged.evidence
+        self._outcome.wrong += judged.wrong
+        self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
+        try:
+            self._outcome.violations += self._stage.broken_laws(await asyncio.to_thread(observer.verify))
+        except ObserverError as error:
+            self._outcome.violations += self._stage.broken_laws(observer.violations)
+            self._outcome.troubles.append(f"the observer did not see everything: {error}")
+
+    async def _books(self, marks: Mapping[str, Mark]) -> None:
+        victims = [victim for scene in self._scenes for victim in scene.victims]
+        struck = {cluster: {victim.shard for victim in victims if victim.cluster == cluster} for cluster in marks}
+        streams = self._stage.streams
+        found = await asyncio.gather(*(streams[cluster].books(mark, struck[cluster]) for cluster, mark in marks.items()))
+        books: dict[str, Books] = dict(zip(marks, found, strict=True))
+        for cluster, one in books.items():
+            self._outcome.sent += one.sent
+            self._outcome.lost += one.lost
+            self._outcome.doubled += one.doubled
+            self._outcome.words += one.words
+            self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
+            if one.two_holders:
+                self._outcome.violations.append(
+                    f"one holder: the WhatsApp servers of {cluster} saw two of a shard at {one.two_holders} instants"
+                )
+        told = [seconds for scene in self._scenes for seconds in scene.told]
+        self._outcome.times += told
+        self._outcome.samples += [{"took": round(seconds, 4)} for seconds in told]
+        if told:
+            return
+        if self._fault.gap:
+            self._measure_gaps(books)
+            return
+        for victim in victims:
+            self._measure(victim, books[victim.cluster])
+
+    def _measure_gaps(self, books: Mapping[str, Books]) -> None:
+        """The longest silence of each cluster's worst shard, from its first strike on."""
+        for cluster, one in books.items():
+            begun = min((victim.begun for scene in self._scenes for victim in scene.victims if victim.cluster == cluster), default=None)
+            if begun is not None and (gap := longest_gap(one.taken, begun=begun)) is not None:
+                self._outcome.times.append(gap)
+                details = {name: value for scene in self._scenes for name, value in scene.details.items()}
+                self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4), **details})
+
+    def _measure(self, victim: Victim, books: Books) -> None:
+        fault = self._fault
+        took = first_taken(
+            books.taken,
+            shard=victim.shard,
+            begun=victim.begun,
+            begun_wall=victim.begun_wall,
+            not_by=victim.holder.uid if fault.failover else "",
+            resumed_after=RESUMES_S if fault.resumes else 0.0,
+        )
+        sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), **self._handover(victim)}
+        self._outcome.samples.append(sample)
+        if took is None or took > fault.allowed:
+            self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
+        else:
+            self._outcome.times.append(took)
+
+    def _handover(self, victim: Victim) -> Obj:
+        """When the handover was decided and committed, in seconds from the fault; None where there was none or nobody reported it."""
+        commit = self._commit(victim)
+        if commit is None:
+            return {"committed": None, "decided": None}
+        committed = commit.monotonic - victim.begun
+        writing = self._reported.get(commit.epoch, {}).get("commitMilliseconds")
+        decided = None if writing is None else round(max(0.0, committed - writing / 1000), 4)
+        return {"committed": round(committed, 4), "decided": decided}

@@ -1,0 +1,116 @@
+"""What a run of chaos came to: the table, the complaints, the file."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from localkube.bench.failovers import BASELINE_S, percentile, ratio
+from localkube.chaos.measure import UNREPORTED, Outcome
+from localkube.chaos.scene import Fault
+
+Obj = dict[str, Any]
+
+
+def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
+    """The figures of one fault for a file: seconds, to the millisecond."""
+    times = outcome.times
+    spread = {"p50": percentile(times, 0.5), "p95": percentile(times, 0.95), "max": max(times)} if times else {}
+    return {
+        "what": fault.what,
+        "n": outcome.n,
+        **{name: round(value, 3) for name, value in spread.items()},
+        "goal": fault.goal,
+        "failover": fault.failover,
+        "not_handed_over": outcome.missing,
+        "allowed": fault.allowed,
+        "evidence": dict(outcome.evidence),
+        "wrong_failovers": outcome.wrong,
+        "sent": outcome.sent,
+        "lost": outcome.lost,
+        "doubled": outcome.doubled,
+        "refused_struck": outcome.refused[0],
+        "refused_others": outcome.refused[1],
+        "refusals": dict(outcome.words),
+        "violations": outcome.violations,
+        "unsettled": outcome.unsettled,
+        "troubles": outcome.troubles,
+        "notes": outcome.notes,
+        "took": round(outcome.took, 1),
+        "hollow_cpu": round(outcome.cpu, 2),
+        "late": round(outcome.late, 3),
+        "samples": outcome.samples,
+    }
+
+
+def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
+    """One sentence for everything that is not as it must be."""
+    said: list[str] = []
+    if outcome.missing:
+        what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
+        said.append(f"{len(outcome.missing)} of {outcome.n} shards {what}")
+    if outcome.times and fault.goal is not None and (p95 := percentile(outcome.times, 0.95)) > fault.goal:
+        said.append(f"p95 is {p95:.3f} s, the goal is {fault.goal:g} s")
+    if outcome.n < n:
+        said.append(f"measured {outcome.n} times only, not {n}")
+    if strange := sorted(set(outcome.evidence) - fault.evidence - {UNREPORTED}):
+        said.append(f"evidence {', '.join(strange)} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
+    if outcome.wrong:
+        said.append(f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}")
+    if outcome.lost or outcome.doubled:
+        said.append(f"{outcome.lost} messages lost, {outcome.doubled} doubled")
+    if outcome.violations:
+        said.append(f"laws broken: {_few(outcome.violations)}")
+    if outcome.unsettled:
+        said.append(f"not as wanted again: {_few(outcome.unsettled)}")
+    said += outcome.troubles
+    return [f"{fault.name}: {sentence}" for sentence in said]
+
+
+def table(outcomes: Sequence[tuple[Fault[Any], Outcome]]) -> Table:
+    """The figures as people read them."""
+    made = Table(box=box.SIMPLE_HEAD, title="Chaos", title_justify="left")
+    made.add_column("fault", no_wrap=True)
+    for name in ("n", "p50", "p95", "max", "goal", "35 s/p95"):
+        made.add_column(name, justify="right", no_wrap=True)
+    made.add_column("evidence")
+    for name in ("lost", "doubled", "refused struck/others", "wrong", "broken laws"):
+        made.add_column(name, justify="right")
+    for fault, outcome in outcomes:
+        made.add_row(*_row(fault, outcome))
+    return made
+
+
+def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
+    times = outcome.times
+    if times:
+        p95 = percentile(times, 0.95)
+        spread = [seconds(percentile(times, 0.5)), seconds(p95), seconds(max(times))]
+        compared = ratio(p95, BASELINE_S) if fault.failover else "-"
+    else:
+        spread, compared = ["-", "-", "-"], "-"
+    if outcome.missing:
+        spread[2] = f">{fault.allowed:g} s ({len(outcome.missing)}x)"
+    goal = seconds(fault.goal) if fault.goal is not None else ("no move" if not fault.failover else "-")
+    words = ", ".join(f"{word} {count}" for word, count in outcome.evidence.most_common()) or "-"
+    refused = f"{outcome.refused[0]}/{outcome.refused[1]}"
+    numbers = [str(outcome.lost), str(outcome.doubled), refused, str(len(outcome.wrong)), str(len(outcome.violations))]
+    return [fault.name, str(outcome.n), *spread, goal, compared, words, *numbers]
+
+
+def seconds(value: float) -> str:
+    """A time as people read it: ``85 ms``, ``3.92 s``."""
+    return f"{value * 1000:.0f} ms" if value < 1 else f"{value:.2f} s"
+
+
+def report(outcomes: Sequence[tuple[Fault[Any], Outcome]], about: Mapping[str, Any]) -> Obj:
+    """The whole file."""
+    return {"baseline_s": BASELINE_S, **about, "faults": {fault.name: figures(outcome, fault) for fault, outcome in outcomes}}
+
+
+def _few(sentences: Sequence[str]) -> str:
+    more = f" and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+    return "; ".join(sentences[:3]) + more

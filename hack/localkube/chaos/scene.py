@@ -1,0 +1,110 @@
+"""One fault on one or all clusters: who was struck, and when. And what a fault is: data, in the table of faults."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Generic, TypeVar
+
+from localkube.chaos.ground import Ground
+from localkube.demo.cluster import Holder
+from localkube.errors import LocalKubeError
+
+G = TypeVar("G", bound=Ground)
+
+BURST_S = 1.5
+RESUMES_S = 0.1
+"""A hollow container starts again so long after its end (`--restart-delay`); earlier messages are of the life that was ended."""
+
+
+@dataclass(slots=True)
+class Victim:
+    """A shard whose holder was struck. Times: the clock that its next message is measured by starts with the fault, or with ``restart``."""
+
+    cluster: str
+    shard: int
+    holder: Holder
+    begun: float
+    """`time.monotonic()`."""
+    begun_wall: float
+    """`time.time()`."""
+
+
+@dataclass
+class Scene(Generic[G]):
+    """What a strike is given and notes its deeds in."""
+
+    stage: G
+    clusters: tuple[str, ...]
+    victims: list[Victim] = field(default_factory=list)
+    struck: set[str] = field(default_factory=set)
+    """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
+    nodes: list[str] = field(default_factory=list)
+    """Lost nodes, to be brought back."""
+    leader: str = ""
+    """The operator that led when it was struck."""
+    begun: float = field(default_factory=time.monotonic)
+    notes: list[str] = field(default_factory=list)
+    """What a reader of the figures should know."""
+    told: list[float] = field(default_factory=list)
+    """Seconds that the deed measured itself, where it is not the next message that counts."""
+    details: dict[str, float] = field(default_factory=dict)
+    """More that it measured, for the file."""
+
+    def holder(self, cluster: str, shard: int) -> Holder:
+        """Who serves a shard now. LocalKubeError if nobody does."""
+        found = self.stage.holder(cluster, shard)
+        if found is None:
+            msg = f"nobody serves shard {shard} of {cluster}, so its holder cannot be struck"
+            raise LocalKubeError(msg)
+        return found
+
+    def strike(self, cluster: str, shard: int, holder: Holder | None = None) -> Holder:
+        """Note that the holder of a shard is struck just now, and begin to send often to that shard. LocalKubeError if there is none."""
+        holder = holder or self.holder(cluster, shard)
+        self.struck.add(holder.uid)
+        self.stage.streams[cluster].burst(shard, BURST_S)
+        self.victims.append(Victim(cluster, shard, holder, time.monotonic(), time.time()))
+        return holder
+
+    def restart_clocks(self) -> None:
+        """From now on a handover is possible: it is measured from here."""
+        for victim in self.victims:
+            victim.begun, victim.begun_wall = time.monotonic(), time.time()
+            self.stage.streams[victim.cluster].burst(victim.shard, BURST_S)
+
+
+Deed = Callable[[Scene[G]], Awaitable[None]]
+
+
+async def nothing(_: Scene[Any]) -> None:
+    """What needs no preparing or undoing."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Fault(Generic[G]):
+    """One row of the table of faults."""
+
+    name: str
+    what: str
+    """For a reader: what happens, and from when to when is measured."""
+    strike: Deed[G]
+    prepare: Deed[G] = nothing
+    undo: Deed[G] = nothing
+    everybody: bool = False
+    """It meets all clusters at once, so it has a round of its own."""
+    failover: bool = True
+    """Whether the shards that were struck must be handed over; else they must not."""
+    evidence: frozenset[str] = frozenset()
+    """Words that may stand in ``status.recentHandovers`` for it."""
+    goal: float | None = None
+    """p95 in seconds that must not be exceeded; None: no promise is made."""
+    resumes: bool = False
+    """The old holder may be back before anybody took over, and then goes on."""
+    watch: float = 0.0
+    """So many seconds are looked at when nobody may be handed over, or after the undoing."""
+    allowed: float = 30.0
+    """Seconds within which the handover must have come."""
+    gap: bool = False
+    """Measured is the longest time without a message of any shard, instead of the time to the next one."""

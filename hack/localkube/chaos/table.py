@@ -1,0 +1,208 @@
+"""THE table of faults: what is done, to whom, and what must come of it. Goals are those of issue 5."""
+
+from __future__ import annotations
+
+from localkube.chaos import control, deeds
+from localkube.chaos.scene import Fault
+from localkube.chaos.stage import ChaosStage
+
+DELETED = frozenset({"PodDeleted", "PodDraining"})
+DIED = frozenset({"ContainerTerminated", "TetherBroken", "PodFailed"})
+SILENT = frozenset({"ProbeTimeout", "NotReadyLong"})
+NODE = SILENT | {"NodeGone"}
+SHUT = SILENT | {"TetherBroken"}
+QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0
+
+FAULTS = (
+    # ---- a pod ends
+    Fault(name="pod-deleted", what="holder's pod deleted", strike=deeds.delete, evidence=DELETED | DIED, goal=QUICK_S),
+    Fault(name="pod-force-deleted", what="... with --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=QUICK_S),
+    Fault(name="pod-evicted", what="... by the Eviction API", strike=deeds.evict, evidence=DELETED | DIED, goal=QUICK_S),
+    Fault(
+        name="container-killed", what="holder's container killed (SIGKILL)", strike=deeds.kill, evidence=DIED, goal=QUICK_S, resumes=True
+    ),
+    Fault(name="pod-failed", what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED),
+    Fault(
+        name="long-grace", what="deleted, and serves on for 28 of 30 s of grace", strike=deeds.leave_slowly, evidence=DELETED, goal=QUICK_S
+    ),
+    Fault(
+        name="two-holders",
+        what="both holders of a cluster with one spare, with --force",
+        strike=deeds.both_holders,
+        evidence=DELETED | DIED,
+    ),
+    # ---- a pod does not end
+    Fault(name="hang", what="holder's process stopped (SIGSTOP)", strike=deeds.hang, undo=deeds.resume, evidence=SILENT, goal=HUNG_S),
+    Fault(
+        name="port-closed",
+        what="holder's ports closed, its process lives",
+        strike=deeds.close_ports,
+        undo=deeds.restart,
+        evidence=SHUT,
+        goal=HUNG_S,
+    ),
+    Fault(
+        name="port-half-open",
+        what="connections silent, no new ones",
+        strike=deeds.half_open_ports,
+        undo=deeds.restart,
+        evidence=SILENT,
+        goal=HUNG_S,
+    ),
+    Fault(
+        name="slow-answers",
+        what="every probe answered 0.8 s late",
+        strike=deeds.answer_slowly,
+        undo=deeds.be_well,
+        failover=False,
+        watch=12.0,
+    ),
+    Fault(name="lost-probes", what="30 % of the probes lost", strike=deeds.lose_probes, undo=deeds.be_well, failover=False, watch=12.0),
+    # ---- nodes
+    Fault(
+        name="node-lost",
+        what="holder's node cut off",
+        strike=deeds.lose_node,
+        undo=deeds.reboot,
+        everybody=True,
+        evidence=NODE,
+        goal=NODE_S,
+    ),
+    Fault(
+        name="node-back",
+        what="... and back with its old holder",
+        strike=deeds.lose_node,
+        undo=deeds.bring_back,
+        everybody=True,
+        evidence=NODE,
+        goal=NODE_S,
+        watch=5.0,
+    ),
+    Fault(
+        name="node-flapping",
+        what="away 1.2 s, back 1.5 s, four times",
+        strike=deeds.flap_node,
+        undo=deeds.bring_back,
+        everybody=True,
+        failover=False,
+        watch=5.0,
+    ),
+    Fault(
+        name="zone-lost",
+        what="all nodes of a zone cut off",
+        strike=deeds.lose_zone,
+        undo=deeds.reboot,
+        everybody=True,
+        evidence=NODE,
+        goal=NODE_S,
+    ),
+    Fault(
+        name="last-spare",
+        what="no pod left, then nodes for new ones",
+        strike=deeds.last_spare,
+        undo=deeds.uncordon,
+        everybody=True,
+        evidence=DELETED | DIED,
+    ),
+    # ---- the API server and the way to it
+    Fault(
+        name="api-down-10s",
+        what="API server back after 10 s, a holder failed meanwhile",
+        strike=control.api_down_10,
+        undo=control.restart_struck,
+        everybody=True,
+        evidence=SHUT,
+    ),
+    Fault(
+        name="api-down-60s",
+        what="API server back after 60 s, a holder failed meanwhile",
+        strike=control.api_down_60,
+        undo=control.restart_struck,
+        everybody=True,
+        evidence=SHUT,
+    ),
+    Fault(
+        name="watch-dead", what="watches die silently, holder deleted", strike=control.watches_die, everybody=True, evidence=DELETED | DIED
+    ),
+    Fault(
+        name="storm-429",
+        what="10 s of 429 are over, a holder failed meanwhile",
+        strike=control.storm,
+        undo=control.restart_struck,
+        everybody=True,
+        evidence=SHUT,
+    ),
+    # ---- operators
+    Fault(
+        name="leader-killed",
+        what="kill -9: messages go on, nothing is moved",
+        strike=control.kill_leader,
+        undo=control.replace_leader,
+        everybody=True,
+        failover=False,
+        watch=8.0,
+    ),
+    Fault(
+        name="leader-and-holder",
+        what="kill -9, and a holder deleted at once",
+        strike=control.kill_leader_and_holders,
+        undo=control.replace_leader,
+        everybody=True,
+        evidence=DELETED | DIED,
+        goal=SUCCESSION_S,
+    ),
+    Fault(
+        name="leader-paused",
+        what="SIGSTOP for 60 s, and a holder deleted at once",
+        strike=control.pause_leader,
+        undo=control.wake_leader,
+        everybody=True,
+        evidence=DELETED | DIED,
+        goal=SUCCESSION_S,
+        watch=5.0,
+    ),
+    Fault(
+        name="leader-cut-off",
+        what="leader parted from the API server for 20 s, a holder deleted",
+        strike=control.cut_leader_off,
+        undo=control.heal_leader,
+        everybody=True,
+        evidence=DELETED | DIED,
+        goal=SUCCESSION_S,
+        watch=5.0,
+    ),
+    # ---- in the middle of a change
+    Fault(
+        name="during-grow",
+        what="holder deleted while pods are added, 2 -> 4",
+        strike=deeds.delete_while_growing,
+        undo=deeds.at_two_shards,
+        evidence=DELETED | DIED,
+    ),
+    Fault(
+        name="during-set-shards",
+        what="holder deleted during the call, 2 -> 4",
+        strike=deeds.delete_while_setting_shards,
+        undo=deeds.at_two_shards,
+        evidence=DELETED | DIED | {"RestartOverdue"},
+    ),
+    Fault(
+        name="during-shrink",
+        what="holder deleted while pods are removed, 4 -> 2",
+        prepare=deeds.at_four_shards,
+        strike=deeds.delete_while_shrinking,
+        undo=deeds.at_two_shards,
+        evidence=DELETED | DIED | {"RestartOverdue"},
+    ),
+)
+SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "leader-and-holder")
+"""The round that CI runs."""
+
+
+def named(names: list[str]) -> tuple[Fault[ChaosStage], ...]:
+    """The faults of these names, in the table's order. ValueError with a sentence when one is not in it."""
+    unknown = sorted(set(names) - {fault.name for fault in FAULTS})
+    if unknown:
+        msg = f"there is no fault {', '.join(unknown)}; there are {', '.join(fault.name for fault in FAULTS)}"
+        raise ValueError(msg)
+    return tuple(fault for fault in FAULTS if fault.name in names)

@@ -1,0 +1,228 @@
+"""A steady stream of messages to every shard of one cluster, and the books of what became of them."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import random
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from localkube.outside.observer import Observer
+from localkube.outside.traffic import Message, Traffic, TrafficError
+from wabiz_sim.sharding import shard_of
+
+Obj = dict[str, Any]
+
+PERIOD_S = 0.2
+"""From one message of a shard to the next."""
+BURST_PERIOD_S = 0.02
+"""While a failover is measured to fractions of a second."""
+MOST_OPEN = 12
+"""Messages of one shard that wait at a time. More would be load only: the Webapp tries each again every 0.2 s."""
+GIVE_UP_S = 90.0
+PAGE = 10_000
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """A place in a stream from which on it is looked at."""
+
+    monotonic: float
+    seq: int
+    """Of the last message that the WhatsApp servers had taken."""
+    shards: int
+    doubles: int
+    """Instants with two active holders of a shard that the WhatsApp servers had seen."""
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """A message that the WhatsApp servers took and whose sender knows it."""
+
+    shard: int
+    by: str
+    """uid of the Coreapp."""
+    at: float
+    """`time.time()` of the servers."""
+    known: float
+    """`time.monotonic()` at which the sender was told."""
+    home: int = 0
+    """The shard of its recipient when the books were opened; another number of shards since then makes it another shard."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Books:
+    """What became of the messages since a mark."""
+
+    sent: int
+    lost: int
+    """Given up after 90 s, or answered with 201 and unknown to the WhatsApp servers."""
+    doubled: int
+    refused: tuple[int, int]
+    """Tries that were not a 201: on the shards that were struck, on the others."""
+    words: Counter[str]
+    """How they were refused: status or name of the error."""
+    two_holders: int
+    """Instants at which the WhatsApp servers saw two active holders of a shard."""
+    taken: tuple[Taken, ...]
+
+
+class Stream(Traffic):
+    """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
+
+    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "") -> None:
+        """Prepare; ``eyes`` says which observer sees now, ``proxy`` as for `Traffic`."""
+        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy)
+        self._shunned: frozenset[str] = frozenset()
+        self._eyes = eyes
+        self._waiting_now: Counter[int] = Counter()
+        self._bursts: set[asyncio.Task[None]] = set()
+        self._seq = 0
+
+    async def _refresh(self) -> None:
+        labels = {"multiconnect.dev/cluster": self.cluster}
+        pods = [pod for pod in self._eyes().objects("Pod", self.namespace) if labels.items() <= pod["metadata"]["labels"].items()]
+        self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._shunned])
+
+    async def shun(self, nodes: Collection[str]) -> None:
+        """From now on no message goes to a Webapp on these nodes. TrafficError if there is no other that is ready."""
+        self._shunned = frozenset(nodes)
+        await self._refresh()
+
+    async def _send_all(self) -> None:
+        await asyncio.sleep(random.uniform(0, PERIOD_S))  # noqa: S311 - not all clusters in one instant
+        while not await self._stopped_within(PERIOD_S):
+            for shard in range(self.shards):
+                self._say(shard)
+
+    def _say(self, shard: int) -> None:
+        if self._waiting_now[shard] < MOST_OPEN:
+            self._waiting_now[shard] += 1
+            task = asyncio.create_task(self._send_one(shard))
+            self._open.add(task)
+            task.add_done_callback(self._done)
+
+    async def _send_one(self, shard: int) -> None:
+        try:
+            if shard >= self.shards:
+                return  # it went with a smaller number since somebody meant to send to it
+            to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
+            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=to, sent_at=time.monotonic()))
+        finally:
+            self._waiting_now[shard] -= 1
+
+    def burst(self, shard: int, seconds: float) -> None:
+        """Send to a shard every 20 ms for so long, so that its next message is not waited for."""
+
+        async def send() -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not self._stopped.is_set():
+                self._say(shard)
+                await asyncio.sleep(BURST_PERIOD_S)
+
+        task = asyncio.create_task(send())
+        self._bursts.add(task)
+        task.add_done_callback(self._bursts.discard)
+
+    def delivered_since(self, shard: int, since: float) -> bool:
+        """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""
+        return any(message.delivered_at is not None and self._counts(message, shard, since) for message in self.messages.values())
+
+    # ------------------------------------------------------------ books
+
+    async def mark(self) -> Mark:
+        """The place where the stream is now; what was settled before it is forgotten. Raises TrafficError."""
+        if rows := await self._rows(self._seq):
+            self._seq = int(rows[-1]["seq"])
+        counters = await self.counters()
+        self.shards = int(counters["shards"])
+        self.messages = {key: one for key, one in self.messages.items() if one.delivered_at is None and not one.lost}
+        # Last of all: what is sent from now on has a higher number.
+        return Mark(time.monotonic(), self._seq, self.shards, int(counters["double_active_instants"]))
+
+    async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
+        """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError."""
+        until = time.monotonic()
+        mine = [one for one in self.messages.values() if mark.monotonic <= one.sent_at <= until]
+        deadline = until + timeout
+        while any(one.delivered_at is None and not one.lost for one in mine):
+            if time.monotonic() > deadline:
+                msg = f"messages of {self.cluster} still wait after {timeout:g} s"
+                raise TrafficError(msg)
+            await asyncio.sleep(0.05)
+        rows = await self._rows(mark.seq)
+        doubles = int((await self.counters())["double_active_instants"]) - mark.doubles
+        return account(mine, rows, shards=mark.shards, struck=struck, two_holders=doubles)
+
+    async def _rows(self, after: int) -> list[Obj]:
+        rows: list[Obj] = []
+        while page := (await self._control("GET", f"/control/messages?after={after}&limit={PAGE}"))["messages"]:
+            rows += page
+            after = page[-1]["seq"]
+        return rows
+
+
+def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shards: int, struck: Collection[int], two_holders: int) -> Books:
+    """The books of messages, by what their senders know and by the rows (id, shard, at, by) of the WhatsApp servers."""
+    by_id = {one.id: one for one in mine}
+    times = Counter(row["id"] for row in rows)
+    unknown = sum(one.delivered_at is not None and one.id not in times for one in mine)
+    refused = [0, 0]
+    words: Counter[str] = Counter()
+    for one in mine:
+        words.update(one.refusals)
+        refused[shard_of(one.to, shards) not in struck] += one.refusals.total()
+    taken: list[Taken] = []
+    for row in rows:
+        message = by_id.get(row["id"])
+        if message is not None and message.delivered_at is not None:
+            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at, shard_of(message.to, shards)))
+    return Books(
+        sent=len(mine),
+        lost=sum(one.lost for one in mine) + unknown,
+        doubled=sum(count > 1 for message_id, count in times.items() if message_id in by_id),
+        refused=(refused[0], refused[1]),
+        words=words,
+        two_holders=two_holders,
+        taken=tuple(taken),
+    )
+
+
+def first_taken(
+    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", resumed_after: float = 0.0
+) -> float | None:
+    """Seconds from a fault to the first message of a shard whose sender knows it taken afterwards; None if there is none.
+
+    ``begun`` and ``begun_wall`` are `time.monotonic()` and `time.time()` just before the fault. ``not_by``: the holder that failed (its
+    uid), whose messages do not count, unless ``resumed_after`` is above 0: then they count from so many seconds on.
+    """
+    fits = (
+        one.known - begun
+        for one in taken
+        if one.shard == shard
+        and one.at >= begun_wall
+        and (one.by != not_by or (resumed_after > 0 and one.at >= begun_wall + resumed_after))
+    )
+    return min((seconds for seconds in fits if seconds >= 0), default=None)
+
+
+def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
+    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard was told that its message was taken.
+
+    The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
+    """
+    times: dict[int, list[float]] = {}
+    for one in taken:
+        times.setdefault(one.home, [begun]).append(max(begun, one.known))
+    gaps = [after - before for known in times.values() for before, after in itertools.pairwise(sorted(known))]
+    return max(gaps, default=None)
+
+
+def _component(pod: Mapping[str, Any]) -> str:
+    return str(pod["metadata"]["labels"].get("app.kubernetes.io/component", ""))

@@ -1,0 +1,227 @@
+"""What the demo and the bench stand on: a control plane, hollow nodes and two operators in one folder, up and down as one."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.hollow.control import ADDRESS_FILE
+from localkube.plane import controlplane, processes
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, Operators
+from localkube.plane.processes import Process, Spawner
+from localkube.programs.binaries import provide
+from localkube.progress import Report, quiet
+
+HOLLOW_SECONDS = 30.0
+OPERATOR_SECONDS = 20.0
+LOGGED_IN = "on_login"
+"""In an operator's log as soon as it watches; it campaigns from before."""
+
+
+class Stage:
+    """Processes in ``folder``, laid out as ``hack/cluster`` does, so that ``hack/cluster status --dir`` shows them too.
+
+    ``up`` starts all or nothing and ``down`` ends and removes all. Unless ``detached`` every process ends with this one, however it ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 3,
+        port: int | None = None,
+        detached: bool = False,
+        audit_log: bool = False,
+        operator_env: Mapping[str, str] | None = None,
+        report: Report = quiet,
+    ) -> None:
+        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given."""
+        self.folder = folder.absolute()
+        self._nodes = nodes
+        self._port = port
+        self._detached = detached
+        self._audit_log = audit_log
+        self._operator_env = dict(operator_env or {})
+        self._report = report
+        self._plane: ControlPlane | None = None
+        self._operators: Operators | None = None
+        self._spawner = Spawner(leashed=not detached)
+        self._replicas = 0
+
+    # ---- up and down
+
+    def up(self, *, replicas: int = 2) -> None:
+        """Start everything and wait until it is ready. LocalKubeError says what failed; nothing is left running then."""
+        if running := alive(self.folder):
+            names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
+            msg = f"one runs already in {self.folder}: {names}"
+            raise LocalKubeError(msg)
+        remove(self.folder)
+        try:
+            self._up(replicas)
+        except BaseException:
+            self.down()
+            raise
+
+    def _up(self, replicas: int) -> None:
+        binaries = provide(os.environ, report=self._report)
+        self._plane = ControlPlane.start(
+            self.folder,
+            binaries=binaries,
+            port=self._port,
+            audit_log=self._audit_log,
+            detached=self._detached,
+            report=self._report,
+        )
+        begun = time.monotonic()
+        self._start_hollow(self._plane)
+        self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
+        begun = time.monotonic()
+        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+        self._operators.install()
+        for process in [self.start_operator() for _ in range(replicas)]:
+            self.wait_for_operator(process)
+        self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+
+    def down(self) -> None:
+        """End what runs, and only that; remove the folder."""
+        if self._operators is not None:
+            self._operators.close()
+        processes.stop(processes.load(self.folder / "hollow.json"))
+        if self._plane is not None:
+            self._plane.stop()
+        remove(self.folder)
+        self._spawner.close()
+
+    # ---- parts
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane."""
+        if self._plane is None:
+            msg = f"nothing runs in {self.folder} yet"
+            raise LocalKubeError(msg)
+        return self._plane
+
+    @property
+    def kubectl(self) -> Path:
+        """The program kubectl of the control plane's version."""
+        return provide(os.environ)["kubectl"]
+
+    def processes(self) -> list[Process]:
+        """All processes that should run now."""
+        return [*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values()]
+
+    def fault(self) -> str | None:
+        """One sentence on a process that ended by itself, None if there is none."""
+        dead = next((process for process in self.processes() if not process.alive()), None)
+        return None if dead is None else f"{dead.name} {dead.exit_text()}; the end of {dead.log}:\n{dead.last_lines()}"
+
+    def _start_hollow(self, plane: ControlPlane) -> None:
+        log = self.folder / "logs" / "hollow.log"
+        argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--kubeconfig", plane.admin_kubeconfig]
+        argv += ["--nodes", str(self._nodes), "--folder", self.folder / "hollow"]
+        env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'hack'}{os.pathsep}{REPOSITORY / 'operator'}"}
+        hollow = self._spawner.start("hollow nodes", argv, folder=self.folder, log=log, env=env)
+        processes.save(self.folder / "hollow.json", [hollow])
+        _until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_SECONDS, "be ready")
+
+    # ---- operators
+
+    def operators(self) -> dict[str, Process]:
+        """The replicas of the operator that were started and not ended since, by name."""
+        return dict(self._operators.running) if self._operators is not None else {}
+
+    def start_operator(self, *, server: str | None = None) -> Process:
+        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own."""
+        if self._operators is None:
+            msg = f"the operator is not installed in {self.folder} yet"
+            raise LocalKubeError(msg)
+        process = self._operators.start(f"operator-{self._replicas}", server=server)
+        self._replicas += 1
+        self._note_operators()
+        return process
+
+    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_SECONDS) -> None:
+        """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
+        _until(lambda: watches(process), process, timeout, "watch the cluster")
+
+    def forget_operator(self, name: str) -> None:
+        """Strike off a replica that was ended on purpose."""
+        if self._operators is not None:
+            self._operators.running.pop(name, None)
+            self._note_operators()
+
+    def _note_operators(self) -> None:
+        processes.save(self.folder / "operators.json", self.operators().values())
+
+
+def watches(operator: Process) -> bool:
+    """Whether a replica of the operator has come so far that it watches the cluster."""
+    return operator.log.exists() and LOGGED_IN in operator.log.read_text(encoding="utf-8", errors="replace")
+
+
+def recorded(folder: Path) -> list[Process]:
+    """The processes that run, or ran, in ``folder``; those that talk to the API server first."""
+    names = ("operators.json", "hollow.json", "processes.json")
+    return [process for name in names for process in processes.load(folder / name)]
+
+
+def alive(folder: Path) -> list[Process]:
+    """The processes that still run in ``folder``."""
+    return [process for process in recorded(folder) if process.alive()]
+
+
+def remove(folder: Path) -> list[Process]:
+    """End by id what runs in ``folder``, remove what a stage made there, and return what was ended."""
+    ended = alive(folder)
+    processes.stop(processes.load(folder / "operators.json"))
+    processes.stop(processes.load(folder / "hollow.json"))
+    if (folder / "processes.json").exists():
+        ControlPlane.attach(folder).stop()
+    for name in ("hollow", "operators"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+    for name in ("operators.json", "hollow.json"):
+        (folder / name).unlink(missing_ok=True)
+    if folder.exists():
+        controlplane.remove(folder)
+    return ended
+
+
+def end_by_any_signal() -> None:
+    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
+
+    Also where SIGINT is ignored, as in a shell script's background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write figures for other programs, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def _until(done: Callable[[], bool], process: Process, timeout: float, what: str) -> None:
+    """Wait for a process; LocalKubeError with its last lines as soon as it ended, or after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not done():
+        if not process.alive():
+            msg = f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"
+            raise LocalKubeError(msg)
+        if time.monotonic() > deadline:
+            msg = f"{process.name} did not {what} within {timeout:g} s; the end of {process.log}:\n{process.last_lines()}"
+            raise LocalKubeError(msg)
+        time.sleep(processes.POLL_SECONDS)

@@ -1,0 +1,91 @@
+"""Volumes for PersistentVolumeClaims: without a provisioner claims stay Pending and their pods unscheduled, so folders are offered."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import shutil
+from collections.abc import Callable, Coroutine
+from pathlib import Path
+from typing import Any
+
+from localkube.hollow.kube import Kube, KubeError, Mirror, RefusedError
+
+logger = logging.getLogger("localkube.hollow")
+
+Obj = dict[str, Any]
+_VOLUMES = "/api/v1/persistentvolumes"
+
+
+class HollowClaims:
+    """Gives every claim that names no storage class a volume that is a folder, and takes it away when the claim is deleted.
+
+    A claim that names a class stays Pending, as it would in a cluster that does not have that class.
+    """
+
+    def __init__(self, kube: Kube, folder: Path, spawn: Callable[[Coroutine[Any, Any, None]], None]) -> None:
+        self.mirror = Mirror(kube, "/api/v1/persistentvolumeclaims", self._changed)
+        self._kube, self._folder, self._spawn = kube, folder, spawn
+
+    def _changed(self, event: str, claim: Obj) -> None:
+        if event == "DELETED":
+            self._spawn(self._until_done(self._remove, claim))
+        elif unbound(claim):
+            self._spawn(self._until_done(self._offer, claim))
+
+    async def _offer(self, claim: Obj) -> None:
+        try:
+            await self._kube.post(_VOLUMES, volume_for(claim, self._folder))
+        except RefusedError as e:
+            if e.reason != "AlreadyExists":
+                raise
+
+    async def _remove(self, claim: Obj) -> None:
+        uid = claim["metadata"]["uid"]
+        await self._kube.finish_deletion(f"{_VOLUMES}/{volume_name(uid)}")
+        shutil.rmtree(self._folder / uid, ignore_errors=True)
+
+    async def _until_done(self, work: Callable[[Obj], Coroutine[Any, Any, None]], claim: Obj) -> None:
+        """An API server that is away must not leave a claim without its volume; one that refuses has its reason."""
+        while True:
+            try:
+                await work(claim)
+            except KubeError as e:
+                if isinstance(e, RefusedError) and e.status < 500 and e.status != 429:
+                    logger.warning("%s", e)
+                    return
+                logger.info("%s; trying again in 1 s", e)
+                await asyncio.sleep(1.0)
+            else:
+                return
+
+
+def unbound(claim: Obj) -> bool:
+    """Whether a claim waits for a volume that nobody else would provide."""
+    spec = claim["spec"]
+    leaving = "deletionTimestamp" in claim["metadata"]
+    return not leaving and not spec.get("volumeName") and not spec.get("storageClassName")
+
+
+def volume_name(uid: str) -> str:
+    """The name of the volume of the claim with this uid."""
+    return f"hollow-{uid}"
+
+
+def volume_for(claim: Obj, folder: Path) -> Obj:
+    """A volume that is bound to this very claim and a folder of its own."""
+    meta, spec = claim["metadata"], claim["spec"]
+    owner = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
+    return {
+        "apiVersion": "v1",
+        "kind": "PersistentVolume",
+        "metadata": {"name": volume_name(meta["uid"])},
+        "spec": {
+            "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+            "accessModes": spec["accessModes"],
+            "claimRef": owner,
+            "persistentVolumeReclaimPolicy": "Retain",
+            "storageClassName": "",
+            "hostPath": {"path": str(folder / meta["uid"])},
+        },
+    }

@@ -1,0 +1,251 @@
+"""The hollow nodes' door to the API server: plain dicts in and out, and watches that go on for ever. Decides nothing.
+
+Raw HTTP: a final DELETE needs preconditions and a watch needs bookmarks and a read timeout, which lightkube's calls do not offer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import ssl
+import tempfile
+import time
+from collections.abc import AsyncGenerator, Callable
+from typing import Any
+
+import httpx2
+import msgspec
+
+from localkube.plane.kubeconfig import Access
+from whatsapp_operator.shell.lines import close_if_cancelled
+
+logger = logging.getLogger("localkube.hollow")
+
+Obj = dict[str, Any]
+Key = tuple[str, str]
+
+CALL_TIMEOUT_S = 10.0
+WATCH_S = 10.0
+"""A watch is asked to end after this time; one that is silent for longer than this and a little is dead: a black hole never says so."""
+PARALLEL_CALLS = 24
+GONE = 410
+
+
+class KubeError(Exception):
+    """A call to the API server did not succeed; the text says which and why."""
+
+
+class RefusedError(KubeError):
+    """The API server answered with an error."""
+
+    def __init__(self, what: str, status: int, reason: str, message: str) -> None:
+        super().__init__(f"{what}: {status} {reason}: {message}")
+        self.status = status
+        self.reason = reason
+
+
+class NoAnswerError(KubeError):
+    """The API server did not answer, or not to the end: connection refused, reset, timeout."""
+
+
+def _tls(access: Access) -> ssl.SSLContext:
+    context = ssl.create_default_context(cadata=access.authority)
+    if access.certificate:
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads client certificates from files only
+            pem.write(access.certificate + access.key)
+            pem.flush()
+            context.load_cert_chain(pem.name)
+    return context
+
+
+class _Transport(httpx2.AsyncHTTPTransport):
+    """Leaves no connection open whose call was cancelled while it was dialled."""
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        close_if_cancelled(request)
+        return await super().handle_async_request(request)
+
+
+class Kube:
+    """Calls to one API server. Use as an async context manager."""
+
+    def __init__(self, access: Access) -> None:
+        self._calls = self._client(access, PARALLEL_CALLS)
+        self._watches = self._client(access, None)  # each watch holds a connection; it must not take one of those that calls share
+
+    @staticmethod
+    def _client(access: Access, connections: int | None) -> httpx2.AsyncClient:
+        # The default pool drops idle connections after 5 s, and a new TLS handshake costs 10-30 ms just when a pod must be started.
+        limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=None)
+        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
+        transport = _Transport(verify=_tls(access), limits=limits, trust_env=False)
+        return httpx2.AsyncClient(base_url=access.server, headers=headers, timeout=CALL_TIMEOUT_S, transport=transport, trust_env=False)
+
+    async def __aenter__(self) -> Kube:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self._calls.aclose()
+        await self._watches.aclose()
+
+    async def get(self, path: str) -> Obj | None:
+        """The object (or list) at an API path, None if there is none."""
+        try:
+            return await self._call("GET", path)
+        except RefusedError as e:
+            if e.status == httpx2.codes.NOT_FOUND:
+                return None
+            raise
+
+    async def post(self, path: str, body: Obj) -> Obj:
+        """Create an object in the collection at a path."""
+        return await self._call("POST", path, body)
+
+    async def patch(self, path: str, body: Obj, *, kind: str = "strategic-merge-patch+json") -> Obj:
+        """Patch the object at a path: a strategic merge unless said otherwise."""
+        return await self._call("PATCH", path, body, f"application/{kind}")
+
+    async def finish_deletion(self, path: str, uid: str | None = None) -> bool:
+        """The kubelet's last word: delete at once the object (of this uid). False when it is gone or replaced already."""
+        body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
+        body |= {"preconditions": {"uid": uid}} if uid else {}
+        try:
+            await self._call("DELETE", path, body)
+        except RefusedError as e:
+            if e.status in {httpx2.codes.NOT_FOUND, httpx2.codes.CONFLICT}:
+                return False
+            raise
+        return True
+
+    async def _call(self, method: str, path: str, body: Obj | None = None, content_type: str = "application/json") -> Obj:
+        what = f"{method} {path}"
+        content = None if body is None else msgspec.json.encode(body)
+        try:
+            async with asyncio.timeout(CALL_TIMEOUT_S):
+                response = await self._calls.request(method, path, content=content, headers={"Content-Type": content_type})
+        except (httpx2.HTTPError, TimeoutError) as e:
+            message = f"{what}: no answer ({type(e).__name__}: {e})"
+            raise NoAnswerError(message) from e
+        if not response.is_success:
+            raise _refusal(what, response)
+        answer: Obj = msgspec.json.decode(response.content)
+        return answer
+
+    async def watch(self, path: str, version: str, selector: str = "") -> AsyncGenerator[tuple[str, Obj], None]:
+        """Events (type, object) of a collection from a version on, bookmarks among them, until the server ends the watch.
+
+        Raises RefusedError (410: the version is too old, list again) and NoAnswerError, also when nothing at all was heard for longer than
+        the watch should last.
+        """
+        what = f"WATCH {path}"
+        params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(int(WATCH_S))}
+        if selector:
+            params["fieldSelector"] = selector
+        timeout = httpx2.Timeout(CALL_TIMEOUT_S, read=WATCH_S + 3)
+        try:
+            async with self._watches.stream("GET", path, params=params, timeout=timeout) as response:
+                if not response.is_success:
+                    await response.aread()
+                    raise _refusal(what, response)
+                rest = b""
+                async for chunk in response.aiter_bytes():
+                    *lines, rest = (rest + chunk).split(b"\n")
+                    for line in lines:
+                        yield _event(what, line)
+        except httpx2.HTTPError as e:
+            message = f"{what}: broken ({type(e).__name__}: {e})"
+            raise NoAnswerError(message) from e
+
+
+def _event(what: str, line: bytes) -> tuple[str, Obj]:
+    event = msgspec.json.decode(line)
+    if event["type"] == "ERROR":
+        status = event["object"]
+        raise RefusedError(what, int(status.get("code") or 500), status.get("reason", ""), status.get("message", ""))
+    return event["type"], event["object"]
+
+
+def _refusal(what: str, response: httpx2.Response) -> RefusedError:
+    try:
+        status = msgspec.json.decode(response.content)
+        return RefusedError(what, response.status_code, status.get("reason") or "", status.get("message") or "")
+    except (msgspec.DecodeError, AttributeError):
+        return RefusedError(what, response.status_code, response.reason_phrase, response.text[:200])
+
+
+def key_of(obj: Obj) -> Key:
+    """(namespace, name) of an object; the namespace is empty for cluster-wide ones."""
+    return obj["metadata"].get("namespace", ""), obj["metadata"]["name"]
+
+
+def version_of(obj: Obj) -> int:
+    """An object's resourceVersion as a number: comparable within a type with every etcd so far, promised since Kubernetes 1.35."""
+    return int(obj["metadata"]["resourceVersion"])
+
+
+class Mirror:
+    """A collection of the API server, kept up to date for ever: over ended watches, lost versions, a dead or silent server.
+
+    `changed(type, object)` is called for each difference (ADDED, MODIFIED, DELETED), after the mirror holds it; an object may come twice.
+    """
+
+    def __init__(self, kube: Kube, path: str, changed: Callable[[str, Obj], None], selector: str = "") -> None:
+        self.items: dict[Key, Obj] = {}
+        self.synced = asyncio.Event()
+        self.heard = time.monotonic()
+        self._kube, self._path, self._changed, self._selector = kube, path, changed, selector
+
+    async def run(self) -> None:
+        """Follow the collection until cancelled."""
+        version, pause = "", 0.05
+        while True:
+            try:
+                if not version:
+                    version = await self._list()
+                async with contextlib.aclosing(self._kube.watch(self._path, version, self._selector)) as events:
+                    async for kind, obj in events:
+                        version = obj["metadata"]["resourceVersion"]
+                        self.heard, pause = time.monotonic(), 0.05
+                        if kind != "BOOKMARK":
+                            self._take(kind, obj)
+                self.heard, pause = time.monotonic(), 0.05
+            except KubeError as e:
+                if isinstance(e, RefusedError):
+                    version = ""  # too old (410) or a server that lost its memory: begin with a list
+                if not (isinstance(e, RefusedError) and e.status == GONE):
+                    logger.info("%s; trying again in %.2f s", e, pause)
+                    await asyncio.sleep(pause)
+                    pause = min(pause * 2, 1.0)
+
+    async def _list(self) -> str:
+        path = f"{self._path}?fieldSelector={self._selector}" if self._selector else self._path
+        answer = await self._kube.get(path)
+        if answer is None:
+            message = f"LIST {self._path}: 404"
+            raise NoAnswerError(message)
+        listed = {key_of(obj): obj for obj in answer.get("items") or []}
+        for key in [key for key in self.items if key not in listed]:
+            self._take("DELETED", self.items[key])
+        for obj in listed.values():
+            self._take("MODIFIED" if key_of(obj) in self.items else "ADDED", obj)
+        self.heard = time.monotonic()
+        self.synced.set()
+        return str(answer["metadata"]["resourceVersion"])
+
+    def _take(self, kind: str, obj: Obj) -> None:
+        key = key_of(obj)
+        old = self.items.get(key)
+        if kind == "DELETED":
+            self.items.pop(key, None)
+        else:
+            if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
+                self._tell("DELETED", old)  # replaced by a namesake while nobody watched
+            self.items[key] = obj
+        self._tell(kind, obj)
+
+    def _tell(self, kind: str, obj: Obj) -> None:
+        try:
+            self._changed(kind, obj)
+        except Exception:  # one bad object must not blind the node to all others
+            logger.exception("hollow: %s of %s in %s", kind, key_of(obj), self._path)

@@ -1,0 +1,1 @@
+"""Makes kind clusters, also where no registry is reached: ``command`` is ``hack/kind-offline``."""

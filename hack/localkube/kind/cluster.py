@@ -1,0 +1,196 @@
+"""One kind cluster: made, given its pod network, loaded with images, removed."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.errors import LocalKubeError
+from localkube.kind import docker, network
+from localkube.kind.network import Node
+from localkube.programs.binaries import Binaries
+from localkube.progress import Report, Step, quiet, terminal_of
+
+WORKERS = 3
+CREATE_SECONDS = 600.0
+READY_SECONDS = 180.0
+LOAD_SECONDS = 600.0
+POLL_SECONDS = 0.5
+CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+
+
+def config(name: str, *, image: str | None, workers: int = WORKERS) -> dict[str, Any]:
+    """What kind is told: a control plane, and workers in the zones a, b and c in turn.
+
+    ``image`` is the node image made here, which goes without kind's network plugin; None: kind's own image and plugin.
+    """
+    node: dict[str, Any] = {"image": image} if image else {}
+    zones = [{"topology.kubernetes.io/zone": f"zone-{'abc'[number % 3]}"} for number in range(workers)]
+    return {
+        "kind": "Cluster",
+        "apiVersion": "kind.x-k8s.io/v1alpha4",
+        "name": name,
+        "networking": {"apiServerAddress": "127.0.0.1", "disableDefaultCNI": image is not None},
+        "nodes": [{"role": "control-plane", **node}, *({"role": "worker", "labels": labels, **node} for labels in zones)],
+    }
+
+
+@dataclass
+class KindCluster:
+    """A cluster by name; ``folder`` keeps its kubeconfig and logs."""
+
+    name: str
+    folder: Path
+    binaries: Binaries
+    report: Report = quiet
+
+    @property
+    def kubeconfig(self) -> Path:
+        """The file that opens it."""
+        return self.folder / f"{self.name}.kubeconfig"
+
+    def exists(self) -> bool:
+        """Whether kind knows it."""
+        return self.name in self._kind("get", "clusters").split()
+
+    def make(self, image: str | None, *, workers: int = WORKERS) -> None:
+        """Make it, with the node image and the network made here (``image``) or with kind's own (None), and write its kubeconfig.
+
+        Returns before all is ready. LocalKubeError with kind's words if it fails; then nothing is left of it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        asked = self.folder / f"{self.name}.kind.yaml"
+        asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
+        argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
+        text = f"cluster {self.name}: a control plane and {workers} workers"
+        step = Step(text, number=1, of=1, expected_s=40, report=self.report, terminal=terminal_of(self.report))
+        try:
+            docker.logged(argv, log=self.folder / f"{self.name}.log", tick=step.tick, timeout=CREATE_SECONDS)
+            self.kubeconfig.chmod(0o600)
+            if image is not None:
+                self._drop_storage()
+                self._cut_dns_off()
+                self.connect()
+            self._pin_dns()
+        except BaseException:
+            step.end("failed; removing it")
+            with contextlib.suppress(LocalKubeError):
+                self.delete(keep_log=True)
+            raise
+        step.end("done")
+
+    def start(self) -> None:
+        """Start nodes that were stopped, and write the kubeconfig: the cluster may have been made from another folder."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        docker.docker("start", *self._kind("get", "nodes", f"--name={self.name}").split())
+        self._kind("export", "kubeconfig", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
+
+    def delete(self, *, keep_log: bool = False) -> None:
+        """Remove it, and its files here."""
+        self._kind("delete", "cluster", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
+        for path in self.folder.glob(f"{self.name}.*"):
+            if not (keep_log and path.suffix == ".log"):
+                path.unlink()
+
+    def own_network(self) -> bool:
+        """Whether its pod network was made here, and so must be kept here, and not by kind's plugin."""
+        return "10-pods.conflist" in self._in_node(f"{self.name}-control-plane", "ls /etc/cni/net.d")
+
+    def connect(self) -> list[Node]:
+        """Give every node its pod network and its routes to the others. Also after nodes were started again."""
+        nodes = network.nodes_of(self._until("ranges of pod addresses", self._with_ranges))
+        for node in nodes:
+            address = docker.docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", node.name).strip()
+            if address != node.address:
+                msg = (
+                    f"node {node.name} was started again with address {address} instead of {node.address}, which its kubelet insists on: "
+                    f"remove the cluster with 'hack/kind-offline down --name {self.name}' and make it again"
+                )
+                raise LocalKubeError(msg)
+            docker.docker("exec", "-i", node.name, "sh", text=network.script(node, nodes))
+        return nodes
+
+    def wait_ready(self) -> None:
+        """Until all nodes are ready and CoreDNS runs. LocalKubeError says what is not, when the time is over."""
+        self.kubectl("wait", "nodes", "--all", "--for=condition=Ready", f"--timeout={READY_SECONDS:g}s", timeout=READY_SECONDS + 30)
+        args = ("status", "deployment/coredns", "--namespace=kube-system", f"--timeout={READY_SECONDS:g}s")
+        self.kubectl("rollout", *args, timeout=READY_SECONDS + 30)
+
+    def load(self, images: Sequence[str]) -> None:
+        """Bring images from Docker into every node."""
+        for image in images:
+            if not docker.has_image(image):
+                msg = f"Docker has no image {image}: build it first"
+                raise LocalKubeError(msg)
+        argv = [str(self.binaries["kind"]), "load", "docker-image", f"--name={self.name}", *images]
+        docker.logged(argv, log=self.folder / f"{self.name}.load.log", timeout=LOAD_SECONDS)
+
+    def kubectl(self, *args: str, timeout: float = 60.0, text: str | None = None) -> str:
+        """The standard output of kubectl, fed with ``text``. LocalKubeError with what it said if it fails."""
+        return _output([str(self.binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}", *args], timeout, text)
+
+    def _cut_dns_off(self) -> None:
+        """Have CoreDNS answer for the cluster alone: there is no server above that it could ask."""
+        found = json.loads(self.kubectl("get", "configmap", "coredns", "--namespace=kube-system", "--output=json"))
+        found["data"]["Corefile"] = network.corefile(found["data"]["Corefile"])
+        self.kubectl("replace", "--filename=-", text=json.dumps(found))
+
+    def _pin_dns(self) -> None:
+        """Put CoreDNS on the control plane, which no experiment with a node touches; starts it again."""
+        pod = {
+            "metadata": {"annotations": {"multiconnect.dev/pinned": str(time.time_ns())}},
+            "spec": {"nodeSelector": {"kubernetes.io/os": "linux", CONTROL_PLANE: ""}},
+        }
+        patch = {"spec": {"template": pod}}
+        self.kubectl("patch", "deployment", "coredns", "--namespace=kube-system", f"--patch={json.dumps(patch)}")
+
+    def _drop_storage(self) -> None:
+        """Remove kind's provisioner of volumes, whose image cannot be had: a claim is better refused than left waiting."""
+        self.kubectl("delete", "storageclass", "standard", "--ignore-not-found")
+        self.kubectl("delete", "namespace", "local-path-storage", "--ignore-not-found", "--wait=false")
+
+    def _with_ranges(self) -> Any | None:
+        """The nodes, once there are as many as there are containers and each has its range."""
+        containers = self._kind("get", "nodes", f"--name={self.name}").split()
+        with contextlib.suppress(LocalKubeError, ValueError):
+            listed = json.loads(self.kubectl("get", "nodes", "--output=json"))
+            if len(listed["items"]) == len(containers) and all(item["spec"].get("podCIDR") for item in listed["items"]):
+                return listed
+        return None
+
+    def _until(self, what: str, look: Callable[[], Any | None]) -> Any:
+        deadline = time.monotonic() + READY_SECONDS
+        while (found := look()) is None:
+            if time.monotonic() > deadline:
+                msg = f"cluster {self.name}: no {what} after {READY_SECONDS:g} s: look at 'kubectl get nodes' with {self.kubeconfig}"
+                raise LocalKubeError(msg)
+            time.sleep(POLL_SECONDS)
+        return found
+
+    def _kind(self, *args: str) -> str:
+        return _output([str(self.binaries["kind"]), *args], 120.0, None)
+
+    @staticmethod
+    def _in_node(node: str, command: str) -> str:
+        return docker.docker("exec", node, "sh", "-c", command)
+
+
+def _output(argv: Sequence[str], timeout: float, text: str | None) -> str:
+    try:
+        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=timeout, check=False, env=dict(os.environ))
+    except (OSError, subprocess.TimeoutExpired) as error:
+        msg = f"'{Path(argv[0]).name} {' '.join(argv[1:4])}' did not end well: {error}"
+        raise LocalKubeError(msg) from error
+    if done.returncode != 0:
+        msg = f"'{Path(argv[0]).name} {' '.join(argv[1:4])}' failed: {(done.stderr or done.stdout).strip()[-600:]}"
+        raise LocalKubeError(msg)
+    return done.stdout

@@ -1,0 +1,145 @@
+"""Small root file systems from Debian's packages, for images where no registry is reached: archives in the cache, by content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.programs.gobuild import run
+
+SUITE = "bookworm"
+SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
+"""Debian's; a mirror that has one of them has ours. Other distributions and other projects' repositories have others."""
+BUILD_SECONDS = 1800.0
+SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
+BULK = (
+    "rm -rf usr/share/doc/* usr/share/man/* usr/share/info/* usr/share/locale/* "
+    "var/lib/apt/lists/* var/cache/apt/*.bin var/cache/apt/archives/*.deb"
+)
+STRANGE = "rm -f etc/resolv.conf etc/hostname"
+"""debootstrap copies them from this machine; an image must not carry them."""
+
+
+@dataclass(frozen=True)
+class Root:
+    """One root file system: its packages beside the smallest Debian, and what a shell does in it afterwards."""
+
+    name: str
+    packages: tuple[str, ...]
+    expected_s: int  # on 2 cores, measured; only for the progress line
+    after: str = "true"
+
+    @property
+    def key(self) -> str:
+        """Stands for all that it is made from."""
+        text = json.dumps([SUITE, self.packages, self.after, BULK, STRANGE])
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+    def archive(self, cache: Path) -> Path:
+        """Where the archive is, or will be."""
+        return cache / f"debian-{self.name}-{self.key}.tar"
+
+
+NODE = Root(
+    "node",
+    (
+        *("systemd", "dbus", "runc", "containernetworking-plugins", "conntrack", "iptables", "nftables", "iproute2", "iputils-ping"),
+        *("ethtool", "util-linux", "mount", "kmod", "libseccomp2", "pigz", "e2fsprogs", "bash", "ca-certificates", "curl", "jq"),
+        *("procps", "hostname"),
+    ),
+    60,
+)
+PROXY = Root("kube-proxy", ("iptables", "nftables", "conntrack", "ipset", "kmod", "iproute2"), 35)
+PYTHON = Root("python", ("python3", "python3-venv", "ca-certificates"), 43)
+POSTGRES = Root(
+    "postgres",
+    ("postgresql-15",),
+    43,
+    # the numbers that the usual image has
+    after="chroot . sh -c 'groupmod -g 999 postgres && usermod -u 999 -g 999 postgres' && rm -rf var/lib/postgresql/15",
+)
+
+
+def mirror(texts: Mapping[str, str]) -> str | None:
+    """The first mirror of Debian's main packages in apt's own sources (text by file name), None if there is none."""
+    for name in sorted(texts):
+        for kinds, url, suites, components in _entries(name, texts[name]):
+            if "deb" in kinds and "main" in components and SUITES.intersection(suites):
+                return url.rstrip("/")
+    return None
+
+
+def machines_sources(places: tuple[Path, ...] = SOURCES) -> dict[str, str]:
+    """The texts of apt's sources on this machine, by path."""
+    files = [path for place in places for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
+    return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.suffix in {".list", ".sources"}}
+
+
+def make(root: Root, cache: Path, url: str, tick: Callable[[], None]) -> Path:
+    """The archive of ``root``, built by debootstrap from the mirror ``url`` unless it is there. Takes root's rights.
+
+    LocalKubeError with the end of debootstrap's words if it fails; ``tick`` is called twice a second meanwhile.
+    """
+    target = root.archive(cache)
+    if target.exists():
+        return target
+    cache.mkdir(parents=True, exist_ok=True)
+    log = cache / f"debian-{root.name}.log"
+    debs = cache / "debs"
+    debs.mkdir(exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{root.name}-") as work, log.open("wb") as output:
+        folder, partial = Path(work) / "root", Path(work) / "root.tar"
+        steps: tuple[list[str], ...] = (
+            ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={','.join(root.packages)}", SUITE, str(folder), url],
+            ["sh", "-euc", f"cd {folder}; {root.after}; {BULK}; {STRANGE}"],
+            ["tar", "--numeric-owner", "--one-file-system", "--exclude=./dev/*", "-C", str(folder), "-cf", str(partial), "."],
+        )
+        for argv in steps:
+            env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+            if run(argv, cwd=cache, env=env, output=output.fileno(), tick=tick, timeout=BUILD_SECONDS) != 0:
+                ending = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
+                msg = f"{argv[0]} of the Debian root file system {root.name!r} from {url} failed; the end of {log}:\n{ending}"
+                raise LocalKubeError(msg)
+        _unmounted(folder)
+        for old in cache.glob(f"debian-{root.name}-*.tar"):
+            old.unlink()
+        partial.replace(target)
+    return target
+
+
+def _entries(name: str, text: str) -> Iterator[tuple[list[str], str, list[str], list[str]]]:
+    """(kinds, URL, suites, components) of each entry of a file of apt's, in either of its two formats."""
+    if name.endswith(".sources"):
+        for paragraph in re.split(r"\n\s*\n", "\n".join(line for line in text.splitlines() if not line.startswith("#"))):
+            fields = {key.lower(): value.split() for key, value in re.findall(r"^([\w-]+):((?:.*(?:\n[ \t].*)*))", paragraph, re.MULTILINE)}
+            for url in fields.get("uris", []):
+                yield fields.get("types", []), url, fields.get("suites", []), fields.get("components", [])
+        return
+    for line in text.splitlines():
+        words = re.sub(r"\[.*?\]", "", line.partition("#")[0]).split()
+        if len(words) >= 4:
+            yield [words[0]], words[1], [words[2]], words[3:]
+
+
+def _unmounted(folder: Path) -> None:
+    """Take off what debootstrap may have left mounted, before the folder is removed."""
+    for mount in ("proc", "sys", "dev/pts", "dev"):
+        if os.path.ismount(folder / mount):
+            subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
+    if any(os.path.ismount(path) for path in (folder / "proc", folder / "sys", folder / "dev")):
+        msg = f"{folder} still has something mounted in it: unmount it, then remove the folder"
+        raise LocalKubeError(msg)
+
+
+def forget_packages(cache: Path) -> None:
+    """Remove the packages that were kept from one root file system to the next."""
+    shutil.rmtree(cache / "debs", ignore_errors=True)

@@ -1,0 +1,202 @@
+"""The command ``hack/cluster``: a control plane with hollow nodes that goes on when the command has ended."""
+
+from __future__ import annotations
+
+import argparse
+import importlib.util
+import json
+import os
+import shlex
+import shutil
+import sys
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.plane import controlplane, kubeconfig, processes
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.kubeconfig import Caller
+from localkube.plane.processes import Process, Spawner
+from localkube.programs.binaries import provide
+from localkube.programs.cache import version_of
+from localkube.programs.versions import chart_programs, pinned_programs
+from localkube.progress import to_stderr
+
+HOLLOW = "localkube.hollow"
+NODES_SECONDS = 30.0
+FAST_RENEW_SECONDS = 3.0
+"""Between two renewals of a node's Lease with --fast-nodes: a node is lost after 12 s there, to which the kubelet's 10 s are close."""
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:
+    """Run one command; ``root`` is the repository. Returns the exit status: 0, or 1 after one sentence on standard error."""
+    options = _parser(root).parse_args(argv)
+    try:
+        if options.command == "programs":
+            ours = pinned_programs()
+            provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs()))
+            return 0
+        folder: Path = options.dir.absolute()
+        if options.command == "up":
+            return _up(folder, options, root)
+        return _status(folder) if options.command == "status" else _down(folder)
+    except LocalKubeError as error:
+        print(f"hack/cluster: {error}", file=sys.stderr)
+        return 1
+    except OSError as error:
+        where = f" ({error.filename})" if error.filename else ""
+        print(f"hack/cluster: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("hack/cluster: interrupted; what was started has been ended, what was built is kept", file=sys.stderr)
+        return 130
+
+
+def _parser(root: Path) -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="hack/cluster", description="A local Kubernetes control plane with hollow nodes.")
+    commands = parser.add_subparsers(dest="command", required=True)
+    programs = commands.add_parser("programs", help="find, fetch or build its programs (up does so too) and those of the charts")
+    programs.add_argument("--control-plane", action="store_true", help="leave out those of the charts")
+    up = commands.add_parser("up", help="start it, or say where it runs")
+    up.add_argument("--nodes", type=int, default=3, help="hollow nodes (default: 3)")
+    up.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
+    up.add_argument("--fast-nodes", action="store_true", help="a silent node is NotReady after 7-8 s instead of 47 s")
+    up.add_argument("--audit-log", action="store_true", help="note every write in audit.log")
+    for command in (up, commands.add_parser("status", help="what runs"), commands.add_parser("down", help="stop it and remove its data")):
+        command.add_argument("--dir", type=Path, default=root / "build" / "cluster", help="its folder (default: build/cluster)")
+    return parser
+
+
+def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
+    begun = time.monotonic()
+    plane = _running(folder)
+    if plane is not None:
+        _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
+        to_stderr(f"it runs in {folder}; 'hack/cluster down' ends it")
+    else:
+        plane = _start(folder, options, root)
+        to_stderr(f"ready after {time.monotonic() - begun:.1f} s; 'hack/cluster down' ends it")
+    # every line for eval "$(hack/cluster up)"
+    kubectl = provide(os.environ)["kubectl"]
+    print(f"# Kubernetes at {plane.server}, kubeconfig {plane.admin_kubeconfig}")
+    print(f"export KUBECONFIG={shlex.quote(str(plane.admin_kubeconfig))}")
+    if shutil.which("kubectl") is None:
+        print(f'export PATH={shlex.quote(str(kubectl.parent))}:"$PATH"')
+    return 0
+
+
+def _start(folder: Path, options: argparse.Namespace, root: Path) -> ControlPlane:
+    """All of it, or nothing."""
+    plane = ControlPlane.start(
+        folder, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
+    )
+    try:
+        _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
+    except BaseException:
+        _stop(folder)
+        raise
+    return plane
+
+
+def _running(folder: Path) -> ControlPlane | None:
+    """The control plane that runs and is ready in ``folder``; what is left of one that broke is ended, its data kept."""
+    if not (folder / "processes.json").exists():
+        return None
+    plane = ControlPlane.attach(folder)
+    fault = plane.ready()
+    if fault is None:
+        return plane
+    if any(process.alive() for process in plane.processes):
+        to_stderr(f"{fault}: ending what is left of it, then starting it again")
+    _stop(folder)
+    return None
+
+
+def _nodes_up(plane: ControlPlane, nodes: int, root: Path, *, fast: bool) -> None:
+    """Start the process that plays ``nodes`` nodes, unless it runs, and wait until they are ready; ``fast``: their Leases renew fast."""
+    if nodes <= 0 or importlib.util.find_spec(HOLLOW) is None:
+        return
+    record = plane.folder / "hollow.json"
+    if not any(process.alive() for process in processes.load(record)):
+        argv: list[str | Path] = [
+            sys.executable,
+            "-m",
+            HOLLOW,
+            "--kubeconfig",
+            plane.admin_kubeconfig,
+            "--nodes",
+            str(nodes),
+            "--folder",
+            plane.folder / "hollow",
+            *(["--renew", str(FAST_RENEW_SECONDS)] if fast else []),
+        ]
+        env = {**os.environ, "PYTHONPATH": f"{root / 'hack'}{os.pathsep}{root / 'operator'}"}
+        spawner = Spawner(leashed=False)
+        hollow = spawner.start("hollow nodes", argv, folder=plane.folder, log=plane.folder / "logs" / "hollow.log", env=env)
+        spawner.close()
+        processes.save(record, [hollow])
+    else:
+        hollow = processes.load(record)[0]
+    begun = time.monotonic()
+    caller = Caller(kubeconfig.read(plane.admin_kubeconfig))
+    while (ready := _ready_nodes(caller)) < nodes:
+        if not hollow.alive():
+            msg = f"the hollow nodes {hollow.exit_text()}; the end of {hollow.log}:\n{hollow.last_lines()}"
+            raise LocalKubeError(msg)
+        if time.monotonic() - begun > NODES_SECONDS:
+            msg = (
+                f"only {ready} of {nodes} hollow nodes are ready after {NODES_SECONDS:g} s; the end of {hollow.log}:\n{hollow.last_lines()}"
+            )
+            raise LocalKubeError(msg)
+        time.sleep(0.1)
+    to_stderr(f"{ready} hollow nodes ready after {time.monotonic() - begun:.1f} s")
+
+
+def _ready_nodes(caller: Caller) -> int:
+    status, text = caller.request("GET", "/api/v1/nodes")
+    if status != 200:
+        return 0
+    conditions = [condition for node in json.loads(text)["items"] for condition in node["status"].get("conditions", [])]
+    return sum(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+
+
+def _status(folder: Path) -> int:
+    """Print what runs; 0 if all of it does and is ready."""
+    plane = ControlPlane.attach(folder)
+    versions = {program.name: program for program in pinned_programs()}
+    running = [*plane.processes, *processes.load(folder / "hollow.json")]
+    for process in running:
+        state, version = f"not running ({process.log})", ""
+        if process.alive():
+            state = f"running, pid {process.pid}"
+            if process.name in versions:
+                said = version_of(versions[process.name], Path(f"/proc/{process.pid}/exe").readlink())
+                version = said.splitlines()[0].rpartition(" ")[2].removeprefix("v") if said else ""
+        print(f"{process.name:24} {version:10} {state}")
+    fault = plane.ready()
+    print(f"API server               {plane.server}: {fault or 'ready'}")
+    print(f"kubeconfig               {plane.admin_kubeconfig}")
+    return 0 if fault is None and all(process.alive() for process in running) else 1
+
+
+def _down(folder: Path) -> int:
+    if not (folder / "processes.json").exists():
+        to_stderr(f"nothing runs in {folder}")
+        return 0
+    ended = _stop(folder)
+    shutil.rmtree(folder / "hollow", ignore_errors=True)
+    (folder / "hollow.json").unlink(missing_ok=True)
+    controlplane.remove(folder)
+    to_stderr(f"ended {len(ended)} processes and removed {folder}")
+    return 0
+
+
+def _stop(folder: Path) -> list[Process]:
+    """End what runs in ``folder``; returns it."""
+    plane = ControlPlane.attach(folder)
+    hollow = processes.load(folder / "hollow.json")
+    alive = [process for process in [*plane.processes, *hollow] if process.alive()]
+    processes.stop(hollow)
+    plane.stop()
+    return alive

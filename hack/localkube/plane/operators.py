@@ -1,0 +1,135 @@
+"""Installs the operator into a local control plane as the chart would, and runs it as processes: with its own rights, never as admin."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.kubeconfig import read
+from localkube.plane.processes import Process, Spawner, stop
+
+REPOSITORY = Path(__file__).resolve().parents[3]
+RULES = REPOSITORY / "charts" / "whatsapp-operator" / "files"
+NAME = "whatsapp-operator"
+NAMESPACE = "whatsapp-operator-system"
+NODE_LEASES = "kube-node-lease"
+"""Where Kubernetes keeps the Leases of nodes; the API server makes this namespace itself."""
+
+
+def manifests() -> list[dict[str, Any]]:
+    """Return what an installation is: CRD, namespace, ServiceAccount, and the rules that the chart uses, bound to it."""
+    crd: dict[str, Any] = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
+
+    def rules(name: str) -> Any:
+        return yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
+
+    rbac = "rbac.authorization.k8s.io"
+
+    def in_namespace(namespace: str, file: str) -> list[dict[str, Any]]:
+        meta = {"name": NAME, "namespace": namespace}
+        binding = {"roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME}, "subjects": [subject]}
+        return [
+            {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": rules(file)},
+            {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": meta, **binding},
+        ]
+
+    return [
+        crd,
+        {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
+        {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NAMESPACE}},
+        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules("cluster-rules.yaml")},
+        {
+            "apiVersion": f"{rbac}/v1",
+            "kind": "ClusterRoleBinding",
+            "metadata": {"name": NAME},
+            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
+            "subjects": [subject],
+        },
+        *in_namespace(NAMESPACE, "lease-rules.yaml"),
+        *in_namespace(NODE_LEASES, "node-lease-rules.yaml"),
+    ]
+
+
+def await_crd(plane: ControlPlane) -> None:
+    """Wait until the API server serves the CRD that was just applied. LocalKubeError after 30 s."""
+    # For its first tenth of a second a CRD has `conditions: null`, over which `kubectl wait` stumbles ("accessor error").
+    for condition in ("jsonpath={.status.acceptedNames.kind}=WhatsAppCluster", "condition=Established"):
+        plane.kubectl("wait", f"--for={condition}", "crd/whatsappclusters.multiconnect.dev", "--timeout=30s")
+
+
+class Operators:
+    """Replicas of the operator as processes beside a local control plane."""
+
+    def __init__(
+        self,
+        plane: ControlPlane,
+        folder: Path,
+        *,
+        env: Mapping[str, str] | None = None,
+        leashed: bool = True,
+        namespace: str = NAMESPACE,
+        account: str = NAME,
+        objects: Sequence[Mapping[str, Any]] = (),
+    ) -> None:
+        """Prepare; ``env`` adds settings of the operator. Processes end with this one, unless they are not ``leashed``.
+
+        ``objects``: what to install instead of ``manifests()``; they have the ServiceAccount ``account`` in ``namespace``.
+        """
+        self._namespace, self._account = namespace, account
+        self._objects = list(objects)
+        self._plane = plane
+        self._folder = folder
+        self._env = dict(env or {})
+        self._spawner = Spawner(leashed=leashed)
+        self.running: dict[str, Process] = {}
+
+    def install(self) -> None:
+        """Apply CRD and rights, and wait until the API server serves the CRD."""
+        self._folder.mkdir(parents=True, exist_ok=True)
+        objects = self._objects or manifests()
+        self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in objects))
+        await_crd(self._plane)
+
+    def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
+        """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
+
+        ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given. ``module``: what
+        Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way.
+        """
+        kubeconfig = self._plane.service_account_kubeconfig(self._namespace, self._account, self._folder / f"{name}.kubeconfig")
+        if server is not None:
+            dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=self._namespace)
+        env = {
+            **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
+            "PYTHONPATH": str(REPOSITORY / "operator"),
+            "KUBECONFIG": str(kubeconfig),
+            "POD_NAME": name,
+            "POD_NAMESPACE": self._namespace,
+            **self._env,
+        }
+        command = [sys.executable, "-m", module]
+        process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
+        self.running[name] = process
+        return process
+
+    def leader(self) -> str | None:
+        """Return the name of the replica whose process holds the Lease, or None."""
+        text = self._plane.kubectl(
+            "get", "lease", self._account, "-n", self._namespace, "--ignore-not-found", "-o", "jsonpath={.spec.holderIdentity}"
+        )
+        name = text.strip().rpartition("_")[0]
+        return name if name in self.running and self.running[name].alive() else None
+
+    def close(self) -> None:
+        """End the replicas that still run: SIGTERM first, so that the Lease is released."""
+        stop(self.running.values())
+        self._spawner.close()

@@ -1,0 +1,244 @@
+"""A PostgreSQL server of our own, on loopback and in a folder of its own: made, restarted, frozen and removed by whoever tests with it."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import secrets
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import psycopg
+
+from localkube.errors import LocalKubeError
+from localkube.plane import certificates
+from localkube.plane.processes import Process, Spawner
+
+ADDRESS = "127.0.0.1"
+OTHER_ADDRESS = "127.0.0.2"
+"""Served too, but in no certificate."""
+SUPERUSER, CLIENT, PLAIN, CERTIFIED = "postgres", "wabiz", "plain", "certified"
+START_SECONDS = 30.0
+_MAKE_SECONDS = 120.0
+_SERVER_NAMES = ("postgres", "nobody")
+"""PostgreSQL refuses root: the first of these users that there is stands in."""
+
+# Becomes another user, and has the kernel send SIGQUIT (3, the immediate shutdown) when the thread that started it ends: the leash of the
+# spawner is lost with the old user (prctl(2), PR_SET_PDEATHSIG).
+_DEMOTE = (
+    "import ctypes,os,sys; user,group,parent=map(int,sys.argv[1:4]); os.setgroups([]); os.setgid(group); os.setuid(user); "
+    "ctypes.CDLL(None).prctl(1,3); os.getppid()==parent or os._exit(1); os.execv(sys.argv[4],sys.argv[4:])"
+)
+
+_ACCESS = f"""
+hostssl   all {CERTIFIED} 127.0.0.0/8 scram-sha-256 clientcert=verify-ca
+hostnossl all {CERTIFIED} 127.0.0.0/8 reject
+host      all all         127.0.0.0/8 scram-sha-256
+"""
+
+
+@dataclass(frozen=True)
+class Programs:
+    """Where PostgreSQL's server programs are."""
+
+    initdb: Path
+    postgres: Path
+
+
+def programs() -> Programs:
+    """Find them on PATH or where Debian keeps them, the newest. LocalKubeError when there are none."""
+    versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
+    for folder in [*map(Path, os.get_exec_path()), *versions]:
+        found = Programs(folder / "initdb", folder / "postgres")
+        if os.access(found.initdb, os.X_OK) and os.access(found.postgres, os.X_OK):
+            return found
+    msg = "PostgreSQL's server programs initdb and postgres are neither on PATH nor in /usr/lib/postgresql: apt-get install postgresql"
+    raise LocalKubeError(msg)
+
+
+class PostgresServer:
+    """One server. ``environment`` is what a client is told; the users differ in what they may."""
+
+    def __init__(self, found: Programs) -> None:
+        """Make it, not started yet. LocalKubeError when it cannot be made."""
+        self._programs = found
+        self._user = _unprivileged()
+        # Not pytest's own folder, which nobody else may enter.
+        self.folder = Path(tempfile.mkdtemp(prefix="whatsapp-postgres-"))
+        self.port = _free_port()
+        self.password = f"pw-{secrets.token_hex(12)}"
+        self._spawner = Spawner(leashed=True)
+        self._process: Process | None = None
+        try:
+            self._make()
+        except BaseException:
+            self.close()
+            raise
+
+    @property
+    def certificates(self) -> certificates.Certificates:
+        """The authority of the server's certificate, which names localhost, and client certificates."""
+        return certificates.Certificates(self.folder / "tls")
+
+    def environment(self, *, prefix: str, user: str = CLIENT, host: str = ADDRESS, port: int | None = None) -> dict[str, str]:
+        """``WA_DB_*`` for a client with databases of that prefix."""
+        return {
+            "WA_DB_ENGINE": "PGSQL",
+            "WA_DB_HOSTNAME": host,
+            "WA_DB_PORT": str(port or self.port),
+            "WA_DB_USERNAME": user,
+            "WA_DB_PASSWORD": self.password,
+            "WA_DB_NAME_PREFIX": prefix,
+        }
+
+    def start(self) -> None:
+        """Start and wait until it answers; LocalKubeError with its last words when it does not within half a minute."""
+        argv: list[str | Path] = [self._programs.postgres, "-D", self.folder / "data"]
+        who = [str(self._user.pw_uid), str(self._user.pw_gid), str(os.getpid())]
+        demoted = [sys.executable, "-I", "-S", "-c", _DEMOTE, *who, *argv]
+        process = self._spawner.start(
+            "postgres", demoted if os.getuid() == 0 else argv, folder=self.folder, log=self.folder / "log", env={"PATH": os.defpath}
+        )
+        self._process = process
+        deadline = time.monotonic() + START_SECONDS
+        while True:
+            try:
+                self.admin().close()
+                return
+            except psycopg.OperationalError as error:
+                if not process.alive() or time.monotonic() > deadline:
+                    msg = f"PostgreSQL does not answer on port {self.port} ({error}); its log ends:\n{process.last_lines()}"
+                    raise LocalKubeError(msg) from None
+            time.sleep(0.05)
+
+    def stop(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop: SIGINT ends all sessions in good order, SIGQUIT at once and with a recovery at the next start."""
+        process, self._process = self._process, None
+        if process is None:
+            return
+        process.signal(how)
+        _signal_family(process, signal.SIGCONT)  # a frozen one would not hear it
+        deadline = time.monotonic() + START_SECONDS
+        while process.alive():
+            if time.monotonic() > deadline:
+                process.signal(signal.SIGKILL)
+                msg = f"PostgreSQL did not stop within {START_SECONDS:g} s and was killed"
+                raise LocalKubeError(msg)
+            time.sleep(0.02)
+        if process.child is not None:
+            process.child.wait(5.0)  # it has ended; this takes its exit status
+
+    def restart(self, how: signal.Signals = signal.SIGINT) -> None:
+        """Stop and start."""
+        self.stop(how)
+        self.start()
+
+    def freeze(self) -> None:
+        """Stop all its processes with SIGSTOP: connections stay, the kernel answers, the server does not."""
+        _signal_family(self._process, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Go on after ``freeze``."""
+        _signal_family(self._process, signal.SIGCONT)
+
+    def admin(self, database: str = "postgres") -> psycopg.Connection[tuple[object, ...]]:
+        """A superuser's connection, in autocommit mode."""
+        return psycopg.connect(
+            host=ADDRESS, port=self.port, user=SUPERUSER, password=self.password, dbname=database, autocommit=True, connect_timeout=5
+        )
+
+    def close(self) -> None:
+        """Stop at once and remove everything."""
+        try:
+            self.stop(signal.SIGQUIT)
+        finally:
+            self._spawner.close()
+            shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _make(self) -> None:
+        data = self.folder / "data"
+        secret = self.folder / "password"
+        secret.write_text(self.password, encoding="utf-8")
+        certificates.make(self.folder / "tls", service_ip=ADDRESS)
+        self.folder.chmod(0o711)
+        self._own(secret)
+        data.mkdir(mode=0o700)
+        self._own(data)
+        argv = [self._programs.initdb, "-D", data, "-U", SUPERUSER, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8"]
+        root = os.getuid() == 0
+        done = subprocess.run(
+            [*map(str, argv), "--locale=C", "--no-sync"],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
+            timeout=_MAKE_SECONDS,
+            check=False,
+            user=self._user.pw_uid if root else None,
+            group=self._user.pw_gid if root else None,
+            extra_groups=[] if root else None,
+        )
+        if done.returncode != 0:
+            msg = f"initdb failed: {done.stderr.strip()[-500:]}"
+            raise LocalKubeError(msg)
+        for name in ("ca.crt", "server.crt", "server.key"):
+            shutil.copy(self.folder / "tls" / name, data / name)
+            (data / name).chmod(0o600)
+            self._own(data / name)
+        (data / "pg_hba.conf").write_text(_ACCESS, encoding="utf-8")
+        settings = {
+            "port": self.port,
+            "listen_addresses": f"'{ADDRESS},{OTHER_ADDRESS}'",
+            "unix_socket_directories": "''",
+            "fsync": "off",  # what the kernel has outlives the server, and no test pulls the plug
+            "ssl": "on",
+            "ssl_ca_file": "'ca.crt'",
+            "shared_buffers": "16MB",
+            "max_connections": 50,
+            "lc_messages": "'C'",
+        }
+        with (data / "postgresql.conf").open("a", encoding="utf-8") as file:
+            file.writelines(f"{name} = {value}\n" for name, value in settings.items())
+        self.start()
+        with self.admin() as admin:
+            for user, right in ((CLIENT, "CREATEDB"), (PLAIN, "NOCREATEDB"), (CERTIFIED, "CREATEDB")):
+                statement = psycopg.sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
+                admin.execute(statement.format(psycopg.sql.Identifier(user), psycopg.sql.SQL(right), psycopg.sql.Literal(self.password)))
+
+    def _own(self, path: Path) -> None:
+        if os.getuid() == 0:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+
+
+def _signal_family(process: Process | None, number: signal.Signals) -> None:
+    """Signal a server and its children."""
+    if process is None or not process.signal(number):
+        return
+    with suppress(OSError):  # ended meanwhile
+        for child in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text(encoding="ascii").split():
+            os.kill(int(child), number)
+
+
+def _unprivileged() -> pwd.struct_passwd:
+    if os.getuid() != 0:
+        return pwd.getpwuid(os.getuid())
+    for name in _SERVER_NAMES:
+        try:
+            return pwd.getpwnam(name)
+        except KeyError:
+            continue
+    msg = f"PostgreSQL refuses root, and there is none of the users {', '.join(_SERVER_NAMES)}: make one, or run as somebody else"
+    raise LocalKubeError(msg)
+
+
+def _free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind((ADDRESS, 0))
+        return int(probe.getsockname()[1])

@@ -1,0 +1,144 @@
+"""The folder that keeps the control plane's programs: whole or not at all, checked at each use, one writer at a time."""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import json
+import os
+import subprocess
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.programs.versions import Program
+
+LOCK_SECONDS = 1800.0  # a cold build on a slow machine, with room
+VERSION_SECONDS = 30.0
+
+
+def user_cache(environ: Mapping[str, str]) -> Path:
+    """This project's folder in the user's cache directory (XDG Base Directory Specification)."""
+    home = environ.get("XDG_CACHE_HOME", "")
+    # the specification says to ignore a relative one
+    root = Path(home) if home.startswith("/") else Path(environ.get("HOME") or Path.home()) / ".cache"
+    return root / "whatsapp-operator"
+
+
+@dataclass(frozen=True)
+class Cache:
+    """Programs in one folder, each with a note ``.<name>.json`` of its version, size, time and SHA-256, written when it is complete."""
+
+    folder: Path
+
+    def path(self, program: Program) -> Path:
+        """Where the program is, or will be."""
+        return self.folder / program.name
+
+    def missing(self, program: Program) -> bool:
+        """Whether there is no trace of the program."""
+        return not self.path(program).exists()
+
+    def fault(self, program: Program) -> str | None:
+        """None if the program is complete and of the pinned version, else what is wrong with it.
+
+        Cheap: size and time are compared with the note, and the content only when the time differs.
+        """
+        path = self.path(program)
+        if not path.exists():
+            return "is not there"
+        try:
+            note = json.loads(self._note(program).read_text(encoding="utf-8"))
+            version, size, mtime, digest = note["version"], note["size"], note["mtime_ns"], note["sha256"]
+        except FileNotFoundError:
+            return "is half-built: it has no note that says it is complete"
+        except (ValueError, TypeError, KeyError):
+            return "has a damaged note"
+        status = path.stat()
+        faults = (  # the first that holds
+            (version != program.version, f"is {version}, not {program.version}"),
+            (size != status.st_size, f"is damaged: {status.st_size} bytes instead of {size}"),
+            (not os.access(path, os.X_OK), "is not executable"),
+            (mtime != status.st_mtime_ns and sha256_of(path) != digest, "is damaged: its content has changed"),
+        )
+        return next((text for holds, text in faults if holds), None)
+
+    def staging(self, program: Program) -> Path:
+        """Where to write the program before it is ``keep``-t; what an interrupted run left there is removed. Hold the lock."""
+        path = self.folder / f".{program.name}.partial"
+        path.unlink(missing_ok=True)
+        return path
+
+    def keep(self, program: Program, staged: Path) -> None:
+        """Put a complete program in place in one step, after it has told its version. LocalKubeError if it is not what it should be."""
+        staged.chmod(0o755)
+        said = version_of(program, staged)
+        if program.version_says not in said:
+            msg = f"{program.name} should be {program.version}, but says {said[:200]!r} when asked for its version"
+            raise LocalKubeError(msg)
+        self._note(program).unlink(missing_ok=True)
+        status = staged.stat()
+        note = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(staged)}
+        staged.replace(self.path(program))
+        partial = self._note(program).with_suffix(".partial")
+        partial.write_text(json.dumps(note) + "\n", encoding="utf-8")
+        partial.replace(self._note(program))
+
+    @contextlib.contextmanager
+    def lock(self, report: Callable[[str], None], *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+        """Only one process at a time fetches or builds; others wait, say so, and then find everything done."""
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            handle = (self.folder / ".lock").open("a+")
+        except OSError as error:
+            msg = f"the cache folder {self.folder} cannot be written ({error.strerror}): set XDG_CACHE_HOME to one that can"
+            raise LocalKubeError(msg) from error
+        with handle:
+            deadline = time.monotonic() + timeout
+            told = False
+            while not _locked(handle.fileno()):
+                if not told:
+                    report(f"another process is fetching or building the control plane in {self.folder}; waiting for it")
+                    told = True
+                if time.monotonic() > deadline:
+                    msg = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
+                    raise LocalKubeError(msg)
+                time.sleep(0.1)
+            yield
+
+    def _note(self, program: Program) -> Path:
+        return self.folder / f".{program.name}.json"
+
+
+def version_of(program: Program, path: Path) -> str:
+    """What the program at ``path`` says when asked for its version. LocalKubeError if it does not run."""
+    try:
+        done = subprocess.run(
+            [str(path), *program.version_args],
+            capture_output=True,
+            text=True,
+            timeout=VERSION_SECONDS,
+            check=False,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        msg = f"{path} does not run on this machine: {getattr(error, 'strerror', None) or error}"
+        raise LocalKubeError(msg) from error
+    return (done.stdout + done.stderr).strip()
+
+
+def sha256_of(path: Path) -> str:
+    """The SHA-256 of a file in hex."""
+    with path.open("rb") as content:
+        return hashlib.file_digest(content, "sha256").hexdigest()
+
+
+def _locked(handle: int) -> bool:
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True

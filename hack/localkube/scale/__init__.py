@@ -1,0 +1,1 @@
+"""Measures one operator with very many clusters: ``command`` is ``hack/bench --scale``."""

@@ -1,0 +1,144 @@
+"""A cluster as it is when the operator has nothing to do, as objects of the API server. Pure but for drawn certificates; nothing runs it.
+
+Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only: nobody starts them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import fields
+from datetime import UTC, datetime
+from typing import Any
+
+from localkube.hollow.status import stamp
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import Desired, GenerateSecret, Tuning
+from whatsapp_operator.settings import Settings
+from whatsapp_operator.shell.act import filled_secret
+from whatsapp_operator.shell.reading import desired_of
+
+Obj = dict[str, Any]
+
+NAMESPACE = "scale"
+SHARDS, SPARES = 2, 3
+COREAPPS = SHARDS + SPARES
+WEBAPPS = 2
+NODES = 10
+SCHEDULER = "scale-bench"
+"""Nobody of that name schedules: the bench itself binds its pods."""
+IMAGE = str(next(one.default for one in fields(Settings) if one.name == "image"))
+COLLECTIONS: Mapping[str, str] = {
+    "WhatsAppCluster": f"/apis/multiconnect.dev/v1alpha1/namespaces/{NAMESPACE}/whatsappclusters",
+    "StatefulSet": f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets",
+    "Deployment": f"/apis/apps/v1/namespaces/{NAMESPACE}/deployments",
+    "PodDisruptionBudget": f"/apis/policy/v1/namespaces/{NAMESPACE}/poddisruptionbudgets",
+    "NetworkPolicy": f"/apis/networking.k8s.io/v1/namespaces/{NAMESPACE}/networkpolicies",
+    "Service": f"/api/v1/namespaces/{NAMESPACE}/services",
+    "Secret": f"/api/v1/namespaces/{NAMESPACE}/secrets",
+    "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
+}
+
+
+def path_of(kind: str, name: str) -> str:
+    """Where the API server keeps an object of the bench's namespace."""
+    return f"{COLLECTIONS[kind]}/{name}"
+
+
+def node_name(number: int) -> str:
+    """Name of a node that carries pods which nobody runs."""
+    return f"scale-{number % NODES}"
+
+
+def cluster(name: str) -> Obj:
+    """The WhatsAppCluster as its user writes it."""
+    meta = {"name": name, "namespace": NAMESPACE}
+    spec = {"shards": SHARDS, "spares": SPARES, "client": {"type": "Simulator"}}
+    return {"apiVersion": manifests.API_VERSION, "kind": "WhatsAppCluster", "metadata": meta, "spec": spec}
+
+
+def desired(stored: Obj) -> Desired:
+    """What the operator reads from a WhatsAppCluster as the API server stored it."""
+    return desired_of(stored, image=IMAGE, tuning=Tuning())
+
+
+def parts(want: Desired) -> Iterator[Obj]:
+    """Everything that the operator would make, without shard Services. Its pods wait for a scheduler that there is not."""
+    hosts = (manifests.server_name(want),)
+    for secret, recipe in zip(manifests.secrets(want), ("password", "tls"), strict=True):
+        yield filled_secret(GenerateSecret(obj=secret, recipe=recipe, host_names=hosts), datetime.now(UTC))
+    for obj in manifests.upkeep(want, webapp_replicas=want.webapps, resharding=False):
+        if obj["kind"] == "StatefulSet":
+            obj["spec"]["replicas"] = 1 if obj["metadata"]["name"] == manifests.simulator_name(want.key.name) else COREAPPS
+        if "template" in obj["spec"]:
+            obj["spec"]["template"]["spec"]["schedulerName"] = SCHEDULER
+        yield obj
+
+
+def epoch(shard: int) -> str:
+    """The epoch of a shard's holder."""
+    return f"1-scale{shard}"
+
+
+def ordinal_of(pod: Obj) -> int:
+    """The number of a StatefulSet's pod."""
+    return int(pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"])
+
+
+def component_of(pod: Obj) -> str:
+    """What a pod is: coreapp, webapp or simulator."""
+    return str(pod["metadata"]["labels"][manifests.COMPONENT_LABEL])
+
+
+def cluster_of(pod: Obj) -> str:
+    """The name of a pod's cluster."""
+    return str(pod["metadata"]["labels"][manifests.CLUSTER_LABEL])
+
+
+def holder_labels(shard: int) -> dict[str, str]:
+    """What a handover puts on the new holder."""
+    return {manifests.ROLE_LABEL: "active", manifests.SHARD_LABEL: str(shard), manifests.EPOCH_LABEL: epoch(shard)}
+
+
+def binding(pod: str, node: str) -> Obj:
+    """What the scheduler says."""
+    target = {"apiVersion": "v1", "kind": "Node", "name": node}
+    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod, "namespace": NAMESPACE}, "target": target}
+
+
+def shard_service(want: Desired, shard: int, holder: Obj, *, now: datetime) -> Obj:
+    """A shard's Service after a committed handover to a pod."""
+    service = manifests.shard_service(want, shard)
+    service["spec"]["selector"][manifests.EPOCH_LABEL] = epoch(shard)
+    service["metadata"]["annotations"] = {
+        manifests.HOLDER_ANNOTATION: f"{holder['metadata']['name']}/{holder['metadata']['uid']}",
+        manifests.COMMITTED_ANNOTATION: manifests.timestamp(now, milliseconds=True),
+    }
+    return service
+
+
+def running(pod: Obj, *, ip: str, now: datetime) -> Obj:
+    """What the kubelet reports of a pod whose container is ready, as a patch of its status."""
+    at = stamp(now)
+    container = pod["spec"]["containers"][0]
+    status = {
+        "phase": "Running",
+        "podIP": ip,
+        "podIPs": [{"ip": ip}],
+        "startTime": at,
+        "conditions": [
+            {"type": kind, "status": "True", "lastTransitionTime": at}
+            for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
+        ],
+        "containerStatuses": [
+            {
+                "name": container["name"],
+                "image": container["image"],
+                "imageID": "",
+                "ready": True,
+                "started": True,
+                "restartCount": 0,
+                "state": {"running": {"startedAt": at}},
+            }
+        ],
+    }
+    return {"status": status}
