@@ -216,7 +216,7 @@ def test_down_ends_what_runs_and_leaves_other_files(tmp_path: Path, capsys: pyte
 def test_the_script_finds_its_package() -> None:
     import subprocess
 
-    script = Path(cluster.__file__).resolve().parent.parent / "cluster"
+    script = Path(cluster.__file__).resolve().parents[2] / "cluster"
     done = subprocess.run([sys.executable, str(script), "--help"], capture_output=True, text=True, timeout=30, check=False)
 
     assert done.returncode == 0
