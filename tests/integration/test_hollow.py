@@ -50,10 +50,16 @@ class FakeComponent:
         self.ready = True
 
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self.stopped.is_set():  # it was accepted in the moment of the end
+            writer.transport.abort()
+            return
         self.writers.append(writer)
-        while await reader.readline():
-            await self.gate.wait()
-            writer.write(b"here\n")
+        try:
+            while await reader.readline():
+                await self.gate.wait()
+                writer.write(b"here\n")
+        finally:
+            writer.close()
 
     async def stop(self, grace: float) -> None:
         self.ready = False
