@@ -4,6 +4,7 @@ The map, from the ground up (each folder stands only on those before it; see the
 
 ``errors``      the one error
 ``progress``    what a person sees while something takes minutes
+``figures``     how measured times are summed up, and the 35 s they are compared with
 ``programs``    which programs at which version, and where they come from
 ``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
 ``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs

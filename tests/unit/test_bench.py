@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
+from localkube import figures
 from localkube.bench import failovers, resize
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
@@ -32,12 +33,12 @@ def test_a_percentile_is_the_sample_of_the_nearest_rank(count: int, share: float
     samples = [float(number) for number in range(1, count + 1)]
     random.Random(count).shuffle(samples)
 
-    assert failovers.percentile(samples, share) == rank
+    assert figures.percentile(samples, share) == rank
 
 
 def test_a_percentile_of_nothing_is_refused() -> None:
     with pytest.raises(ValueError, match="needs samples"):
-        failovers.percentile([], 0.5)
+        figures.percentile([], 0.5)
 
 
 def test_the_file_holds_n_p50_p95_and_max_of_each_case_that_was_measured(tmp_path: Path) -> None:
@@ -53,7 +54,7 @@ def test_the_file_holds_n_p50_p95_and_max_of_each_case_that_was_measured(tmp_pat
 
 @pytest.mark.parametrize(("seconds", "said"), [(35.0, "1.0x"), (3.92, "8.9x"), (0.1, "350x"), (0.0, "350000x")])
 def test_the_ratio_to_the_baseline_is_in_times(seconds: float, said: str) -> None:
-    assert failovers.ratio(seconds) == said
+    assert figures.ratio(seconds) == said
 
 
 def test_a_case_that_misses_its_goal_is_said_in_a_sentence() -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import os
 import platform
 import signal
@@ -27,6 +26,7 @@ from localkube.demo import faults
 from localkube.demo.cluster import Cluster, sentence
 from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
+from localkube.figures import BASELINE_S, percentile, ratio
 from localkube.hollow.kube import KubeError
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME as OPERATOR
@@ -35,8 +35,6 @@ from localkube.progress import to_stderr
 
 Obj = dict[str, Any]
 
-BASELINE_S = 35.0
-"""The vendor's failover of a Coreapp, as its documentation states it (whatsapp-client.md)."""
 STEADY_S = 60.0
 RESTART_S = 1.0
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
@@ -75,14 +73,6 @@ CASES = (
 # --------------------------------------------------------------------------------------------------------------- figures
 
 
-def percentile(samples: Sequence[float], share: float) -> float:
-    """The smallest sample that at least this share (0 to 1) of all samples do not exceed (nearest rank). ValueError without samples."""
-    if not samples:
-        msg = "a percentile needs samples"
-        raise ValueError(msg)
-    return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
-
-
 def figures(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
     """``{case: {n, p50, p95, max}}`` of the cases that have samples; seconds, to the tenth of a millisecond."""
     return {
@@ -95,12 +85,6 @@ def figures(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float
         for case, times in samples.items()
         if times
     }
-
-
-def ratio(seconds: float, baseline: float = BASELINE_S) -> str:
-    """How many times shorter than the baseline, such as ``250x``."""
-    times = baseline / max(seconds, 0.0001)
-    return f"{times:.0f}x" if times >= 10 else f"{times:.1f}x"
 
 
 def missed(found: Mapping[str, Mapping[str, float]]) -> list[str]:

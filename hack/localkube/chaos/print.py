@@ -8,9 +8,9 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from localkube.bench.failovers import BASELINE_S, percentile, ratio
 from localkube.chaos.measure import UNREPORTED, Outcome
 from localkube.chaos.scene import Fault
+from localkube.figures import BASELINE_S, percentile, ratio
 
 Obj = dict[str, Any]
 

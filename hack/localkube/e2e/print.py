@@ -8,10 +8,10 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from localkube.bench.failovers import BASELINE_S, percentile
 from localkube.chaos.measure import Outcome
 from localkube.chaos.print import complaints, figures, seconds
 from localkube.e2e.table import Act
+from localkube.figures import BASELINE_S, percentile
 
 Obj = dict[str, Any]
 Played = Sequence[tuple[Act, Outcome]]

@@ -20,13 +20,14 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from localkube.bench.failovers import BASELINE_S, clock, operator_writes, percentile, ratio, spelled
+from localkube.bench.failovers import clock, operator_writes, spelled
 from localkube.chaos.scene import RESUMES_S
 from localkube.chaos.stage import manifest, processor_seconds
 from localkube.chaos.traffic import Stream, first_taken
 from localkube.demo.cluster import GROUP, NAMESPACE, Api, Holder, is_settled, sentence
 from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
+from localkube.figures import BASELINE_S, percentile, ratio
 from localkube.hollow.control import HollowControl
 from localkube.hollow.kube import KubeError
 from localkube.outside.observer import Observer
