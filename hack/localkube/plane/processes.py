@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import signal
@@ -19,6 +20,8 @@ from localkube.errors import LocalKubeError
 
 POLL_SECONDS = 0.02
 START_SECONDS = 30.0
+END_SECONDS = 1.0
+"""A process that counts as ended may still have threads that end: so long its status is waited for."""
 
 # Run in the new process before the program: PR_SET_PDEATHSIG (1) has the kernel send SIGKILL (9) when the thread that started it ends.
 # A parent that died before the call is caught by comparing the parent's pid. exec keeps the setting.
@@ -47,7 +50,10 @@ class Process:
 
     def exit_text(self) -> str:
         """How it ended, for a sentence: ``exited with status 1``, ``was ended by signal 9`` or ``ended``."""
-        code = self.child.poll() if self.child is not None else None
+        code: int | None = None
+        if self.child is not None:
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                code = self.child.wait(END_SECONDS)
         if code is None:
             return "ended"
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
