@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.shell.kube import SERVICE, WAC
+from whatsapp_operator.shell.kube import SECRET, SERVICE, WAC
 
 from .client import Fate
 from .laws import CLUSTER, SHARD
@@ -182,6 +182,39 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
         await world.stays_silent(60.0)
 
     simulate(story)
+
+
+def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before() -> None:
+    """Law 14: what the last look saw of the former cluster is not taken for the new one's; no pod starts with the former password."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2)
+        operator = world.operator()
+        operator.lead(1)
+        await world.until_done()
+        made: list[str] = []
+
+        def uid() -> str:
+            return str(world.server.get(WAC, (NAMESPACE, NAME))["metadata"]["uid"])  # type: ignore[index]
+
+        def note(what: str) -> None:
+            if what in {f"create StatefulSet {NAME}-coreapp", f"create Deployment {NAME}-webapp"}:
+                secret = world.server.get(SECRET, (NAMESPACE, f"{NAME}-admin"))
+                # Without a Secret the pods wait for ours.
+                made.append(secret["metadata"]["ownerReferences"][0]["uid"] if secret else uid())
+
+        world.cluster.crash(world.coreapps()[0])  # so that a look was just taken when the cluster goes
+        await world.pause(0.3)
+        operator.kube.before_write = note
+        world.server.delete("user", WAC, (NAMESPACE, NAME))
+        world.start_anew()
+        world.create(shards=1)
+        await world.until_done()
+        assert made
+        assert set(made) == {uid()}
+
+    for seed in range(20):
+        simulate(story, seed)
 
 
 def test_a_lowering_of_replicas_that_lands_after_a_new_intent_is_void() -> None:

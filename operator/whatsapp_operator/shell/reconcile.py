@@ -45,6 +45,8 @@ class Cluster:
     """One cluster's loop: its task, what wakes it, and what it remembers."""
 
     key: Key
+    uid: str | None = None
+    """Of the resource that was looked at last; None: of none yet."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     presses: bool = False
     """It was woken by something that a failover may depend on."""
@@ -130,6 +132,14 @@ class Reconciler:
             for key in tuple(self._clusters):
                 self._drop(key)
 
+    def _begin_anew(self, cluster: Cluster, uid: str) -> None:
+        """Forget all that is remembered of the former cluster of this name (DESIGN law 14)."""
+        self._forget(cluster.key)
+        self._metrics.forget(cluster.key)
+        cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
+        cluster.told.clear()
+        cluster.owed.clear()
+
     def _drop(self, key: Key) -> None:
         self._clusters.pop(key, None)
         self._forget(key)
@@ -205,6 +215,12 @@ class Reconciler:
                     look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
             if look is None:
                 return None
+            if cluster.uid != look.want.uid:
+                if cluster.uid is not None:
+                    # It was deleted and made again between two looks: what is remembered is another's, and this look used it.
+                    self._begin_anew(cluster, look.want.uid)
+                    continue
+                cluster.uid = look.want.uid
             plan = rules.plan(look.want, look.see)
             outcome = await self._act(cluster, look, plan)
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
