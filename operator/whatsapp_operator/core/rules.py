@@ -369,7 +369,8 @@ ROWS: tuple[Row, ...] = (
         when=lambda f: bool(f.see.not_kept) and (operation.is_calling(f) or f.resize_is_wanted),
         why=lambda f: (
             f"Set Shards waits: the API server does not keep {', '.join(f.see.not_kept)} of status.operation, so its "
-            "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply --server-side -f crds/)."
+            "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply "
+            "--server-side -f crds/)."
         ),
     ),
     Row(
