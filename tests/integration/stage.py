@@ -304,7 +304,7 @@ class Stage:
         assert not violations, "\n".join(map(str, violations))
         for obj in self.seen.objects("WhatsAppCluster", self.namespace):
             if self.ready("simulator", obj["metadata"]["name"]):
-                assert (await self.books(obj["metadata"]["name"]))["double_active_instants"] == 0
+                assert (await self.books(obj["metadata"]["name"]))["two_holders"] == 0
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}
         assert not [where for where in ambiguous if where.startswith(f"{self.namespace}/")], ambiguous
@@ -367,7 +367,7 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
         await traffic.next_delivery(0, time.monotonic())
         yield traffic
         report = await traffic.finish()
-    assert (report.lost, report.doubled, report.upstream["double_active_instants"]) == (0, 0, 0), report.as_json()
+    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report.as_json()
 
 
 def is_ready(pod: Obj) -> bool:

@@ -31,6 +31,7 @@ from localkube.outside.observer import Commit
 from localkube.outside.traffic import Message
 from localkube.plane import certificates
 from localkube.plane.kubeconfig import Access
+from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -253,8 +254,8 @@ def message(name: str, to: str = ZERO, *, delivered: float | None = 1.0, **more:
     return Message(id=name, to=to, sent_at=0.0, delivered_at=delivered, **more)
 
 
-def row(name: str, shard: int = 0, by: str = "a", at: float = 1.0) -> dict[str, Any]:
-    return {"id": name, "shard": shard, "by": by, "at": at}
+def entry(name: str, shard: int = 0, by: str = "a", at: float = 1.0) -> Entry:
+    return Entry(kind=Kind.TAKEN, message=name, shard=shard, uid=by, at=at, epoch="1-a")
 
 
 def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
@@ -264,7 +265,10 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
         message("promised and gone", ONE),
         message("twice"),
     ]
-    books = account(mine, [row("good"), row("twice"), row("twice"), row("a stranger's")], shards=2, struck={0}, two_holders=0)
+    entries = [entry("good"), entry("twice"), entry("twice"), entry("a stranger's")]
+    audit = Audit()
+    audit.read(entries)
+    books = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
     assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
     assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
@@ -396,8 +400,7 @@ def test_the_longest_gap_is_the_worst_shards_and_begins_with_the_change() -> Non
 def test_books_know_the_shard_of_a_recipient_as_it_was_before_the_number_changed() -> None:
     to = next(f"49{number}" for number in range(1000) if shard_of(f"49{number}", 2) == 0 and shard_of(f"49{number}", 4) == 2)
     message = Message(id="m", to=to, sent_at=1.0, delivered_at=2.0)
-    row = {"id": "m", "shard": 2, "at": 1.5, "by": "uid"}
-    books = account([message], [row], shards=2, struck=(), two_holders=0)
+    books = account([message], [entry("m", 2)], shards=2, struck=(), totals=Totals())
     assert [(one.shard, one.home) for one in books.taken] == [(2, 0)]
 
 
