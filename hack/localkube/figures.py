@@ -55,7 +55,7 @@ class Summary:
 
 
 def summary(times: Sequence[float], failures: int = 0) -> Summary:
-    """Sum up times (seconds) and so many samples that did not come in time: each ranks as longer than every time. ValueError without any."""
+    """Sum up times (seconds) and so many failures, each of which ranks as longer than every time. ValueError without either."""
     ranked = [*times, *[math.inf] * failures]
     p95 = percentile(ranked, 0.95) if len(ranked) >= P95_FROM else None
     return Summary(len(ranked), failures, percentile(ranked, 0.5), p95, max(ranked))

@@ -95,7 +95,7 @@ def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
 
 
 def is_compared(fault: Fault[Any]) -> bool:
-    """Whether the vendor's failover is what a fault's times are compared with: not where they hold an outage that the fault itself makes."""
+    """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
     return fault.failover and fault.goal is not None
 
 

@@ -18,7 +18,7 @@ Played = Sequence[tuple[Act, Outcome]]
 
 
 def failures(act: Act, outcome: Outcome, *, n: int) -> list[str]:
-    """One sentence for everything that makes the run fail. A missed goal does not: it may be the machine's. Times beyond ``act.bound`` do."""
+    """One sentence for everything that makes the run fail. Not a missed goal, which may be the machine's; a time beyond the bound."""
     slow = f"{act.name}: {summary(outcome.times, len(outcome.missing)).complaint(act.fault.goal)}" if outcome.n else ""
     said = [text for text in complaints(outcome, act.fault, n=n) if text != slow]
     own, others = outcome.refused
