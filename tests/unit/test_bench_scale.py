@@ -83,9 +83,13 @@ def test_the_worst_seconds_of_a_span() -> None:
         ({}, []),
         ({"steady_cpu": 1.2}, ["processor: 1.20 of a core, the goal is 1 core"]),
         ({"rss": 300.0}, ["resident memory: 300 MiB, the goal is 250 MiB"]),
-        ({"killed": [2.5] * 10}, ["failover, p95: 2.50 s, the goal is 2 s"]),
+        ({"killed": [0.2] * 9 + [2.5]}, ["failover, max, n = 20: 2.50 s, the goal is 2 s"]),
+        ({"killed": [2.5] * 40}, ["failover, p95, n = 50: 2.50 s, the goal is 2 s"]),
         ({"steady_writes": 2, "steady_wrote": "2 patch pods"}, ["2 writes in 60 s without a change: 2 patch pods"]),
-        ({"missing": ["shard 0 of h0"]}, ["no next holder delivered for shard 0 of h0"]),
+        (
+            {"missing": ["shard 0 of h0"]},
+            ["failover, max, n = 21: failed, the goal is 2 s", "no next holder delivered for shard 0 of h0"],
+        ),
         ({"lost": 1}, ["1 messages were lost, 0 doubled"]),
     ],
 )

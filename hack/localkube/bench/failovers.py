@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
+import math
 import signal
 import sys
 import time
@@ -22,21 +21,26 @@ from rich.console import Console
 from rich.table import Table
 
 from localkube.bench import resize
+from localkube.bench.memory import BEGINNINGS, START_GOAL_MIB, most_mib, too_much
 from localkube.demo import faults
 from localkube.demo.cluster import Cluster, sentence
+from localkube.demo.probe import NotHandedOverError
 from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
-from localkube.figures import BASELINE_S, percentile, ratio
+from localkube.figures import BASELINE_S, P95_FROM, clock, percentile, row, summary
 from localkube.hollow.kube import KubeError
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME as OPERATOR
 from localkube.plane.operators import NAMESPACE as OPERATOR_NAMESPACE
 from localkube.progress import to_stderr
+from localkube.provenance import Provenance, is_crowded
 
 Obj = dict[str, Any]
 
 STEADY_S = 60.0
 RESTART_S = 1.0
+TRIES = 20
+"""So often a leader is ended for one sample of what its successor does."""
 OPERATOR_USER = f"system:serviceaccount:{OPERATOR_NAMESPACE}:{OPERATOR}"
 NOT_COUNTED = frozenset({"events", "leases"})
 
@@ -52,7 +56,7 @@ class Case:
     name: str
     what: str
     goal: float | None
-    """p95 in seconds that it must not exceed; None: no promise."""
+    """Seconds that the p95, or with few samples the longest, must not exceed; None: no promise."""
     baseline: bool = True
     """Whether the vendor's failover is what it is compared with."""
 
@@ -73,47 +77,35 @@ CASES = (
 # --------------------------------------------------------------------------------------------------------------- figures
 
 
-def figures(samples: Mapping[str, Sequence[float]]) -> dict[str, dict[str, float]]:
-    """``{case: {n, p50, p95, max}}`` of the cases that have samples; seconds, to the tenth of a millisecond."""
+def figures(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int] | None = None) -> dict[str, Obj]:
+    """``{case: {n, failures, p50, p95, max, goal, met, ...}}`` of the cases that were measured; ``failures``: how often it did not come."""
+    failed = failures or {}
     return {
-        case: {
-            "n": len(times),
-            "p50": round(percentile(times, 0.5), 4),
-            "p95": round(percentile(times, 0.95), 4),
-            "max": round(max(times), 4),
-        }
-        for case, times in samples.items()
-        if times
+        case.name: row(samples.get(case.name, ()), failed.get(case.name, 0), goal=case.goal, baseline=case.baseline) | {"what": case.what}
+        for case in CASES
+        if samples.get(case.name) or failed.get(case.name)
     }
 
 
-def missed(found: Mapping[str, Mapping[str, float]]) -> list[str]:
-    """One sentence for each case whose p95 exceeds its goal."""
-    return [
-        f"{case.name}: p95 is {found[case.name]['p95']:.3f} s, the goal is {case.goal:g} s"
-        for case in CASES
-        if case.goal is not None and case.name in found and found[case.name]["p95"] > case.goal
-    ]
+def missed(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int] | None = None) -> list[str]:
+    """One sentence for each case that misses its goal."""
+    failed = failures or {}
+    found = {name: summary(samples.get(name, ()), failed.get(name, 0)) for name in figures(samples, failures)}
+    said = {case.name: found[case.name].complaint(case.goal) for case in CASES if case.name in found}
+    return [f"{name}: {sentence_}" for name, sentence_ in said.items() if sentence_]
 
 
-def clock(seconds: float) -> str:
-    """Seconds as people read them: milliseconds below one."""
-    return f"{seconds * 1000:.0f} ms" if seconds < 1 else f"{seconds:.2f} s"
-
-
-def table(found: Mapping[str, Mapping[str, float]]) -> Table:
+def table(found: Mapping[str, Obj]) -> Table:
     """The figures beside their goals and the vendor's baseline."""
     made = Table(box=box.SIMPLE, title_justify="left")
     made.add_column("case", no_wrap=True)
-    for name in ("n", "p50", "p95", "max", "goal (p95)", f"{BASELINE_S:g} s / p95"):
+    for name in ("n", "p50", f"p95 (n >= {P95_FROM})", "max", "goal", f"{BASELINE_S:g} s / p95, else max"):
         made.add_column(name, justify="right", no_wrap=True)
     made.add_column("from -> to")
-    for case in CASES:
-        if case.name in found:
-            one = found[case.name]
-            goal = "" if case.goal is None else f"{clock(case.goal)}{'' if one['p95'] <= case.goal else ' MISSED'}"
-            against = ratio(one["p95"]) if case.baseline else ""
-            made.add_row(case.name, str(int(one["n"])), clock(one["p50"]), clock(one["p95"]), clock(one["max"]), goal, against, case.what)
+    for name, one in found.items():
+        goal = "" if one["goal"] is None else f"{one['judged_by']} {clock(one['goal'])}{'' if one['met'] else ' MISSED'}"
+        p95 = clock(one["p95"]) if "p95" in one else "-"
+        made.add_row(name, str(one["n"]), clock(one["p50"]), p95, clock(one["max"]), goal, one.get("ratio", ""), one["what"])
     return made
 
 
@@ -153,6 +145,12 @@ class Results:
     details: dict[str, list[Obj]] = field(default_factory=dict)
     windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
     """Per case, from the fault to when the cluster was as wanted again (`time.time()`)."""
+    failures: Counter[str] = field(default_factory=Counter)
+    """Per case, how often the shard was not handed over in time."""
+    not_counted: Counter[str] = field(default_factory=Counter)
+    """Per case, how often the ended leader itself did what its successor was to be measured by."""
+    memory: dict[str, float] = field(default_factory=dict)
+    """The most that an operator held at each beginning, MiB."""
     lost: int = 0
     resizes: dict[str, list[resize.Resize]] = field(default_factory=dict)
 
@@ -205,22 +203,40 @@ class Bench:
                 self._report(f"{name}: {number} of {self._n}, worst {clock(worst)}, {time.monotonic() - begun:.0f} s")
 
     async def _failover(self, name: str, fault: Callable[[Cluster, int], Awaitable[faults.Failover]]) -> float:
-        found = await fault(self._cluster, 0)
+        begun = time.time()
+        try:
+            found = await fault(self._cluster, 0)
+        except NotHandedOverError as error:
+            return await self._failed(name, error, begun)
         await self._cluster.settle()
         self.results.add(name, found.delivered, asdict(found), (found.begun, time.time()))
         return found.delivered
 
+    async def _failed(self, name: str, error: NotHandedOverError, begun: float) -> float:
+        """Note a failure, which is a sample too; the cluster must be as wanted before the next one."""
+        self._report(f"{name}: FAILED: {error}")
+        self.results.failures[name] += 1
+        await self._cluster.settle()
+        self.results.windows.setdefault(name, []).append((begun, time.time()))
+        return math.inf
+
     async def _succession(self, name: str, number: signal.Signals) -> float:
-        while True:
+        for _ in range(TRIES):
+            begun = time.time()
             try:
                 found = await faults.end_leader(self._cluster, number, 0, holder_too=True)
-                break
             except faults.StillActedError as error:
-                self._report(f"{name}: once more, {error}")
+                self._report(f"{name}: not counted: {error}")
+                self.results.not_counted[name] += 1
                 await self._cluster.settle()
-        await self._cluster.settle()
-        self.results.add(name, found.acts, asdict(found), (found.begun, time.time()))
-        return found.acts
+            except NotHandedOverError as error:
+                return await self._failed(name, error, begun)
+            else:
+                await self._cluster.settle()
+                self.results.add(name, found.acts, asdict(found), (found.begun, time.time()))
+                return found.acts
+        msg = f"{name}: {TRIES} times in a row the ended leader itself handed the shard over, so its successor cannot be measured"
+        raise LocalKubeError(msg)
 
     async def _resize(self, name: str, before: int, after: int) -> float:
         if self._cluster.status()["shards"] != before:
@@ -251,36 +267,48 @@ def manifest(root: Path, folder: Path) -> Path:
     return path
 
 
-def say_writes(results: Results, writes: Sequence[Write], console: Console) -> Obj:
-    """Print what failovers and the steady state cost in writes; returns it for a file."""
-    said: Obj = {}
+def write_figures(results: Results, writes: Sequence[Write]) -> dict[str, Obj]:
+    """What each case cost in writes of the operator: per fault how many, and how many until the first report; which the worst one made."""
+    said: dict[str, Obj] = {}
     for case, windows in results.windows.items():
         found = [operator_writes(writes, begun, ended) for begun, ended in windows]
-        counts = [len(one) for one in found]
-        reported = [until_reported(one) for one in found]
         worst = max(found, key=len)
-        said[case] = {"writes": counts, "until_reported": reported, "worst": spelled(worst)}
+        reported = [until_reported(one) for one in found]
+        said[case] = {"writes": [len(one) for one in found], "until_reported": reported, "worst": spelled(worst)}
+    return said
+
+
+def say_writes(found: Mapping[str, Obj], console: Console) -> None:
+    """Print what failovers and the steady state cost in writes."""
+    for case, one in found.items():
+        counts, reported = one["writes"], one["until_reported"]
         if case == "steady":
-            console.print(f"steady: {counts[0]} writes of the operator in {STEADY_S:g} s ({spelled(worst)}); Events and Leases apart")
+            console.print(f"steady: {counts[0]} writes of the operator in {STEADY_S:g} s ({one['worst']}); Events and Leases apart")
         else:
             console.print(
                 f"{case}: writes p50 {percentile(counts, 0.5):g}, max {max(counts)}, of them until reported p50 "
-                f"{percentile(reported, 0.5):g}, max {max(reported)} (most: {spelled(worst)})"
+                f"{percentile(reported, 0.5):g}, max {max(reported)} (most: {one['worst']})"
             )
-    return said
+
+
+def restless(found: Mapping[str, Obj]) -> list[str]:
+    """A sentence when the operator wrote though nothing happened."""
+    steady = found.get("steady")
+    if steady is None or not steady["writes"][0]:
+        return []
+    return [f"steady: {steady['writes'][0]} writes in {STEADY_S:g} s though nothing happened ({steady['worst']}), the goal is none"]
 
 
 async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Results:
     async with Cluster(stage) as cluster:
+        bench = Bench(cluster, n=options.n, resizes=options.resizes, report=to_stderr)
+        bench.results.memory["no-cluster"] = most_mib(stage.operators().values())
         begun = time.monotonic()
         await cluster.apply(manifest(root, stage.folder))
         await cluster.settle()
+        bench.results.memory["one-cluster"] = most_mib(stage.operators().values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
-        bench = Bench(cluster, n=options.n, resizes=options.resizes, report=to_stderr)
-        try:
-            await bench.run(options.case or [case.name for case in CASES])
-        finally:
-            options.results = bench.results
+        await bench.run(options.case or [case.name for case in CASES])
         for violation in await asyncio.to_thread(cluster.observer.verify):
             msg = f"a law was broken: {violation}"
             raise LocalKubeError(msg)
@@ -297,16 +325,19 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after one sentence on standard error, 130 after Ctrl-C."""
     names = [case.name for case in CASES]
     parser = argparse.ArgumentParser(prog="hack/bench", description="How long failovers take, on a real API server.")
-    parser.add_argument("--n", type=int, default=30, help="failovers of each kind (default: 30)")
-    parser.add_argument("--resizes", type=int, help="resizes of each kind (default: a sixth of n: 5)")
+    parser.add_argument(
+        "--n", type=int, default=P95_FROM, help=f"failovers of each kind (default: {P95_FROM}, the fewest that a p95 is given of)"
+    )
+    parser.add_argument("--resizes", type=int, help="resizes of each kind (default: an eighth of n: 5)")
     parser.add_argument("--case", action="append", choices=names, help="only this case; may be given several times")
     parser.add_argument("--dir", type=Path, default=root / "build" / "bench", help="folder of the control plane (default: build/bench)")
     parser.add_argument("--out", type=Path, default=root / "build" / "bench.json", help="the figures (default: build/bench.json)")
     options = parser.parse_args(argv)
-    options.resizes = max(1, options.n // 6) if options.resizes is None else options.resizes
+    options.resizes = max(1, options.n // 8) if options.resizes is None else options.resizes
     if options.n < 1 or options.resizes < 1:
         parser.error("--n and --resizes must be at least 1")
     end_by_any_signal()
+    run = Provenance(root, "hack/bench", argv)
     stage = Stage(options.dir, audit_log=True, report=to_stderr)
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
@@ -322,24 +353,48 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     except KeyboardInterrupt:
         print("hack/bench: interrupted; all that was started has been ended", file=sys.stderr)
         return 130
-    found = figures(results.samples)
+    return show(results, writes, run.of_run(), options, console)
+
+
+def show(results: Results, writes: Sequence[Write], run: Obj, options: argparse.Namespace, console: Console) -> int:
+    """Print and write what was measured; returns the exit status, after a sentence for everything that is not as it must be."""
+    found = figures(results.samples, results.failures)
+    cost = write_figures(results, writes)
     console.print(table(found))
+    for name, times in results.not_counted.items():
+        console.print(f"{name}: {times} more are not counted: the ended leader itself had handed the shard over", highlight=False)
     for name, resizes in results.resizes.items():
         for line in resize.spoken(name, resizes, vendor=BASELINE_S):
             console.print(line, highlight=False)
-    said = say_writes(results, writes, console)
-    write_json(options.out, found | {name: found[name] | resize.figures_of(resizes) for name, resizes in results.resizes.items()})
-    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
-    machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
-    details = {"baseline_s": BASELINE_S, "machine": machine, "writes": said, "samples": results.details}
-    write_json(options.out.with_name(f"{options.out.stem}-details.json"), details)
-    console.print(f"figures in {options.out}; baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
-    if load > cpus * 1.2:
+    say_writes(cost, console)
+    for name, mib in results.memory.items():
+        late = " MISSED" if mib > START_GOAL_MIB else ""
         console.print(
-            f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
+            f"memory of an operator, {BEGINNINGS[name]}: {mib:.0f} MiB at most, goal {START_GOAL_MIB:g} MiB{late}", highlight=False
         )
-    complaints = missed(found) + ([f"{results.lost} messages were lost"] if results.lost else [])
-    complaints += [fault for name, resizes in results.resizes.items() for fault in resize.faults_of(name, resizes)]
+    for name, resizes in results.resizes.items():
+        found[name] |= resize.figures_of(resizes)
+    for name, times in results.not_counted.items():
+        found.setdefault(name, {})["not_counted"] = times
+    memory = {name: {"mib": round(mib, 1), "goal": START_GOAL_MIB, "what": BEGINNINGS[name]} for name, mib in results.memory.items()}
+    about = {"run": run, "baseline_s": BASELINE_S, "steady_s": STEADY_S}
+    write_json(options.out, about | {"cases": found, "writes": cost, "memory": memory})
+    write_json(options.out.with_name(f"{options.out.stem}-details.json"), {"run": run, "samples": results.details})
+    console.print(f"figures in {options.out}; baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
+    if is_crowded(run):
+        console.print(
+            f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.", highlight=False
+        )
+    complaints = complaints_of(results, cost)
     for complaint in complaints:
         print(f"hack/bench: {complaint}", file=sys.stderr)
     return 1 if complaints else 0
+
+
+def complaints_of(results: Results, cost: Mapping[str, Obj]) -> list[str]:
+    """One sentence for everything that is not as it must be."""
+    said = missed(results.samples, results.failures)
+    said += [f"{name}: {times} times nobody took the shard over in time" for name, times in results.failures.items()]
+    said += [f"{results.lost} messages were lost"] if results.lost else []
+    said += [fault for name, resizes in results.resizes.items() for fault in resize.faults_of(name, resizes)]
+    return said + restless(cost) + too_much(results.memory)
