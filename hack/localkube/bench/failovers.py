@@ -284,12 +284,8 @@ async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Res
         for violation in await asyncio.to_thread(cluster.observer.verify):
             msg = f"a law was broken: {violation}"
             raise LocalKubeError(msg)
-        audit = await cluster.upstream("audit")
-        if audit["two_holders"] or audit["doubled"]:
-            msg = (
-                f"by the log of the WhatsApp servers a shard had two holders {audit['two_holders']} times, {audit['doubled']} were doubled"
-            )
-            raise LocalKubeError(msg)
+        if failures := (await cluster.ledger()).failures():
+            raise LocalKubeError("; ".join(failures))
         return bench.results
 
 
