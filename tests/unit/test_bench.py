@@ -18,8 +18,10 @@ from localkube.demo import faults
 from localkube.demo.probe import NotHandedOverError
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
+from localkube.outside.ledger import Ledger
 from localkube.outside.traffic import Message
 from localkube.plane.controlplane import Write
+from wabiz_sim.gatewaylog import Totals
 from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -79,6 +81,7 @@ class Results(failovers.Results):
     def __init__(self) -> None:
         super().__init__()
         self.add("pod-deleted", 0.05, {"lost": 0}, (T0 - 90, T0 - 80))
+        self.ledger = Ledger(sent=10, delivered=10)
         self.windows["steady"] = [(T0, T0 + 60)]
 
 
@@ -122,6 +125,25 @@ def test_a_write_while_nothing_happens_fails_the_bench(
 ) -> None:
     said = "hack/bench: steady: 1 writes in 60 s though nothing happened (1 patch pods), the goal is none\n"
     assert ended(Results(), [write(seconds=30)], tmp_path, monkeypatch, capsys) == (1, said)
+
+
+@pytest.mark.parametrize(
+    ("ledger", "word"),
+    [
+        (Ledger(sent=10, delivered=9, lost=1), "1 messages were lost"),
+        (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, doubled=1)), "1 messages were doubled"),
+        (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, below_epoch=1)), "from a holder that had been replaced"),
+        (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, overlaps=1)), "two connections of one shard were accepted at once"),
+        (None, "no message was counted"),
+    ],
+)
+def test_what_may_not_be_in_the_ledger_fails_the_bench(
+    ledger: Ledger | None, word: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results()
+    results.ledger = ledger
+    status, said = ended(results, [], tmp_path, monkeypatch, capsys)
+    assert (status, word in said) == (1, True)
 
 
 def test_a_failure_fails_the_bench_and_is_one_of_n(

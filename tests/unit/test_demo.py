@@ -6,21 +6,26 @@ import os
 import signal
 import sys
 import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from localkube.demo import command as demo
+from localkube.demo import probe as probe_module
 from localkube.demo import stage as demo_stage
 from localkube.demo.cluster import Cluster, sentence
 from localkube.demo.probe import Probe, Sent, through_next
 from localkube.demo.screen import Screen, Step, clock, summary
 from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
+from localkube.outside.ledger import GatewayLog, Ledger, Senders, settle
 from localkube.plane import processes
 from localkube.plane.processes import Spawner
+from wabiz_sim.gatewaylog import Entry, Kind, Totals
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 OLD, NEW = "uid-old", "uid-new"
@@ -109,14 +114,20 @@ def test_a_container_that_is_back_counts_when_it_may_resume() -> None:
 
 
 class Books:
-    """Stands in for a cluster: the WhatsApp servers' list of messages."""
+    """Stands in for a cluster: the WhatsApp servers' list of messages, and their log."""
 
     def __init__(self, rows: list[dict[str, Any]]) -> None:
         self.rows = rows
+        self.senders = Senders()
+        self.log = GatewayLog(self.upstream)
 
     async def upstream(self, path: str, body: object = None) -> dict[str, Any]:
         after = int(path.partition("after=")[2].partition("&")[0])
-        return {"messages": [one for one in self.rows if one["seq"] > after]}
+        rows = [one for one in self.rows if one["seq"] > after]
+        if path.startswith("messages"):
+            return {"messages": rows}
+        frames = [Entry(kind=Kind.TAKEN, at=row["at"], uid=row["by"], message=row["id"], epoch="1-a", seq=row["seq"]) for row in rows]
+        return {"database": "d", "frames": [frame.shown() for frame in frames]}
 
 
 def probe_of(rows: list[dict[str, Any]]) -> Probe:
@@ -146,6 +157,41 @@ async def test_a_passage_that_does_not_happen_ends_in_a_sentence() -> None:
         await probe.passage(begun=50.0, begun_wall=100.0, old=OLD, may_resume=False, timeout=0.05)
 
 
+async def test_a_probe_counts_what_was_given_up_and_what_was_promised_and_is_unknown() -> None:
+    probe = probe_of([row(1.0, OLD)])
+    probe.sent = {"m-1.0": Sent(1.0, 1.1), "promised and gone": Sent(1.0, 1.1), "given up": Sent(1.0)}
+
+    assert await probe.lost() == 2
+
+
+@pytest.mark.parametrize(("told", "end"), [(True, "delivered"), (False, "told_refused")])
+async def test_every_message_of_a_probe_is_in_the_ledger(told: bool, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(probe_module, "GIVE_UP_S", 0.1)
+    rows: list[dict[str, Any]] = [{"id": "m", "at": 1.0, "by": OLD}] if told else []
+    probe = probe_of(rows)
+    probe.session = cast("Any", Answers(201 if told else 503))
+
+    await probe._send("m")
+
+    await probe.cluster.log.read()
+    found = settle([probe.cluster.senders], probe.cluster.log, {})
+    assert (found.sent, getattr(found, end)) == (1, 1)
+
+
+class Answers:
+    """A session whose every call is answered by one status."""
+
+    def __init__(self, status: int) -> None:
+        self.status = status
+
+    @asynccontextmanager
+    async def post(self, *_: object, **__: object) -> AsyncIterator["Answers"]:
+        yield self
+
+    async def read(self) -> None:
+        pass
+
+
 # ---- the end
 
 
@@ -155,9 +201,8 @@ def story() -> demo.Demo:
     return demo.Demo(stage, REPOSITORY / "examples" / "cluster.yaml", console)
 
 
-def messages(**more: Any) -> demo.Messages:
-    counts = {"sent": 9, "delivered": 9, "lost": 0, "doubled": 0, "inbound_sent": 3, "inbound_arrived": 3, "inbound_again": 0}
-    return demo.Messages(**{**counts, "slowest": 3.4, **more})
+def ledger(**more: Any) -> Ledger:
+    return Ledger(**{"sent": 9, "delivered": 9, "inbound_injected": 3, "inbound_arrived": 3, **more})
 
 
 NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
@@ -168,15 +213,16 @@ NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
     [
         ({}, NONE, None),
         ({"inbound_again": 2}, NONE, None),
-        ({"lost": 1}, NONE, "1 messages were lost"),
-        ({"doubled": 2}, NONE, "2 doubled"),
-        ({"inbound_arrived": 2}, NONE, "1 inbound ones did not arrive"),
+        ({"delivered": 8, "lost": 1}, NONE, "1 messages were lost"),
+        ({"delivered": 7, "told_refused": 1, "open": 1}, NONE, "never taken; 1 messages are still open"),
+        ({"totals": Totals(doubled=2)}, NONE, "2 messages were doubled"),
+        ({"inbound_arrived": 2, "inbound_lost": 1}, NONE, "1 inbound messages were lost"),
         ({}, demo.TwoHolders(seen_from_outside=0, whatsapp_servers=1, resolutions=2), "two active holders at 3 instants"),
     ],
 )
-def test_a_broken_promise_is_a_complaint(counts: dict[str, int], holders: demo.TwoHolders, said: str | None) -> None:
+def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: demo.TwoHolders, said: str | None) -> None:
     told = story()
-    told.messages, told.two_holders = messages(**counts), holders
+    told.ledger, told.two_holders = ledger(**counts), holders
     complaint = told.complaint()
 
     assert complaint is None if said is None else said in (complaint or "")

@@ -29,6 +29,7 @@ from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, percentile, row, summary
 from localkube.hollow.kube import KubeError
+from localkube.outside.ledger import Ledger
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME as OPERATOR
 from localkube.plane.operators import NAMESPACE as OPERATOR_NAMESPACE
@@ -151,6 +152,8 @@ class Results:
     """Per case, how often the ended leader itself did what its successor was to be measured by."""
     memory: dict[str, float] = field(default_factory=dict)
     """The most that an operator held at each beginning, MiB."""
+    ledger: Ledger | None = None
+    """What became of every message of the run."""
     lost: int = 0
     resizes: dict[str, list[resize.Resize]] = field(default_factory=dict)
 
@@ -312,12 +315,7 @@ async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Res
         for violation in await asyncio.to_thread(cluster.observer.verify):
             msg = f"a law was broken: {violation}"
             raise LocalKubeError(msg)
-        audit = await cluster.upstream("audit")
-        if audit["two_holders"] or audit["doubled"]:
-            msg = (
-                f"by the log of the WhatsApp servers a shard had two holders {audit['two_holders']} times, {audit['doubled']} were doubled"
-            )
-            raise LocalKubeError(msg)
+        bench.results.ledger = await cluster.ledger()
         return bench.results
 
 
@@ -376,9 +374,11 @@ def show(results: Results, writes: Sequence[Write], run: Obj, options: argparse.
         found[name] |= resize.figures_of(resizes)
     for name, times in results.not_counted.items():
         found.setdefault(name, {})["not_counted"] = times
+    ledger = results.ledger
+    console.print(f"messages: {ledger or 'not counted'}", highlight=False)
     memory = {name: {"mib": round(mib, 1), "goal": START_GOAL_MIB, "what": BEGINNINGS[name]} for name, mib in results.memory.items()}
     about = {"run": run, "baseline_s": BASELINE_S, "steady_s": STEADY_S}
-    write_json(options.out, about | {"cases": found, "writes": cost, "memory": memory})
+    write_json(options.out, about | {"cases": found, "writes": cost, "memory": memory, "messages": ledger and ledger.as_json()})
     write_json(options.out.with_name(f"{options.out.stem}-details.json"), {"run": run, "samples": results.details})
     console.print(f"figures in {options.out}; baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
     if is_crowded(run):
@@ -397,4 +397,5 @@ def complaints_of(results: Results, cost: Mapping[str, Obj]) -> list[str]:
     said += [f"{name}: {times} times nobody took the shard over in time" for name, times in results.failures.items()]
     said += [f"{results.lost} messages were lost"] if results.lost else []
     said += [fault for name, resizes in results.resizes.items() for fault in resize.faults_of(name, resizes)]
+    said += ["no message was counted"] if results.ledger is None else results.ledger.failures()
     return said + restless(cost) + too_much(results.memory)

@@ -15,9 +15,9 @@ from functools import partial
 from typing import Any
 
 from localkube.demo.cluster import NAME, NAMESPACE, Cluster
-from localkube.demo.probe import last_message
 from localkube.errors import LocalKubeError
 from localkube.outside.traffic import Message, Traffic
+from wabiz_sim.gatewaylog import Kind
 from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
@@ -33,7 +33,6 @@ MOST_PER_SECOND = 160.0
 MOST_PER_SHARD = 40.0
 MOST_WAITING = 64
 """Messages that wait at a time, over all shards. More would only be load: the Webapps try each again every 20 to 200 ms."""
-PAGE = 10_000
 
 
 class SteadyTraffic(Traffic):
@@ -43,6 +42,7 @@ class SteadyTraffic(Traffic):
         """Prepare; ``spread`` is the larger number of shards of a resize."""
         rate = min(MOST_PER_SECOND, MOST_PER_SHARD * spread)
         super().__init__(cluster.stage.plane.admin_kubeconfig, NAMESPACE, NAME, rate=rate, deadline=GIVE_UP_S)
+        self.senders = cluster.senders  # one ledger for all that is sent in a run
         self._spread, self._period = spread, 1 / rate
         self._recipients: set[str] = set()
 
@@ -201,8 +201,9 @@ def spoken(name: str, resizes: Sequence[Resize], *, vendor: float) -> list[str]:
 async def resize(cluster: Cluster, to: int, *, restart: float) -> Resize:
     """Change the number of shards under traffic to every shard and wait until the cluster is as wanted. LocalKubeError if it is not."""
     before = int(cluster.status()["shards"])
-    seen = await last_message(cluster)
-    repeats = await _repeats(cluster)
+    log = cluster.log
+    await log.read()
+    earlier = log.audit.totals()
     async with SteadyTraffic(cluster, max(before, to)) as traffic:
         await asyncio.sleep(WARM_S)
         begun, begun_wall = time.monotonic(), time.time()
@@ -212,8 +213,9 @@ async def resize(cluster: Cluster, to: int, *, restart: float) -> Resize:
         await traffic.drain(GIVE_UP_S + 10)
         messages = list(traffic.messages.values())
     called = await _called(cluster, to) - begun_wall + begun
-    missing = (await cluster.upstream("missing", {"ids": [one.id for one in messages if one.delivered_at is not None]}))["missing"]
-    shards = per_shard(messages, max(before, to), called=called, restart=restart, missing=missing, taken=await _taken(cluster, seen))
+    taken = Counter(entry.note for entry in await log.read() if entry.kind == Kind.TAKEN)
+    missing = {one.id for one in messages} - log.known
+    shards = per_shard(messages, max(before, to), called=called, restart=restart, missing=missing, taken=taken)
     gaps = outages(messages, min(before, to), called)
     served = max(end for _, end in outages(messages, max(before, to), called).values())
     return Resize(
@@ -225,7 +227,7 @@ async def resize(cluster: Cluster, to: int, *, restart: float) -> Resize:
         extra={shard: max(0.0, seconds - restart) for shard, (seconds, _) in gaps.items()},
         shards=shards,
         after=after_restart(messages, served, settled),
-        repeats=await _repeats(cluster) - repeats,
+        repeats=log.audit.totals().since(earlier).repeated,
         lost=sum(one.lost for one in shards.values()),
         begun=begun_wall,
     )
@@ -313,16 +315,3 @@ async def _called(cluster: Cluster, to: int) -> float:
         msg = f"the stand-in knows of no Set Shards to {to}"
         raise LocalKubeError(msg)
     return datetime.fromisoformat(times[-1]).timestamp()
-
-
-async def _taken(cluster: Cluster, after: int) -> Counter[str]:
-    """How many messages the WhatsApp servers took for each recipient since sequence number ``after``."""
-    found: Counter[str] = Counter()
-    while rows := (await cluster.upstream(f"messages?after={after}&limit={PAGE}"))["messages"]:
-        found.update(row["to"] for row in rows)
-        after = rows[-1]["seq"]
-    return found
-
-
-async def _repeats(cluster: Cluster) -> int:
-    return sum((await cluster.upstream("counters"))["duplicates"].values())

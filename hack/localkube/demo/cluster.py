@@ -17,6 +17,7 @@ from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
 from localkube.hollow.kube import Kube, KubeError, Mirror
+from localkube.outside.ledger import GatewayLog, Ledger, Senders, settle
 from localkube.outside.observer import Commit, Observer
 from localkube.plane import kubeconfig
 
@@ -68,6 +69,9 @@ class Cluster:
         self.observer = Observer(stage.plane.admin_kubeconfig)
         self.control = HollowControl.of(stage.folder / "hollow")
         self.api = Api(kubeconfig.read(stage.plane.admin_kubeconfig))
+        self.senders = Senders()
+        """Of all messages that were sent to measure something."""
+        self.log = GatewayLog(self.upstream)
         self._session: aiohttp.ClientSession | None = None
         self._leases: list[LeaseChange] = []
         self._watching: asyncio.Task[None] | None = None
@@ -188,6 +192,11 @@ class Cluster:
         """What the stand-in's WhatsApp servers answer under ``/control``."""
         ip, port = await self.control.resolve(NAMESPACE, f"{NAME}-simulator", 8080)
         return await self._call("GET" if body is None else "POST", f"http://{ip}:{port}/control/{path}", json=body)
+
+    async def ledger(self) -> Ledger:
+        """What became of every message that was sent to measure something. LedgerError when that does not add up."""
+        await self.log.read()
+        return settle([self.senders], self.log, {})
 
     async def _secret(self, name: str) -> dict[str, str]:
         secret = await self.api.get(f"/api/v1/namespaces/{NAMESPACE}/secrets/{name}")

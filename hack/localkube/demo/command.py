@@ -25,7 +25,8 @@ from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock, summary
 from localkube.demo.stage import Stage, alive, end_by_any_signal, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
-from localkube.outside.traffic import Report, Traffic
+from localkube.outside.ledger import Ledger
+from localkube.outside.traffic import Traffic
 from localkube.progress import to_stderr
 
 Obj = dict[str, Any]
@@ -36,22 +37,6 @@ RATE, INBOUND_RATE = 40.0, 5.0
 """Messages a second, out and in."""
 FINISH_S = 60.0
 WAIT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Messages:
-    """What became of the messages."""
-
-    sent: int
-    delivered: int
-    lost: int
-    doubled: int
-    inbound_sent: int
-    inbound_arrived: int
-    inbound_again: int
-    """Arrivals beyond the first of an id: a webhook is served at least once."""
-    slowest: float
-    """The longest that a sender waited, a resize's restart included; seconds."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -91,9 +76,10 @@ class Demo:
         self._grown = Step("grow", "shards 2 -> 4", VENDOR_RESHARD, gap)
         self._shrunk = Step("shrink", "shards 4 -> 2", VENDOR_RESHARD, gap)
         self.steps = [self._apply, self._deleted, self._killed, self._leader, self._grown, self._shrunk]
-        self.messages: Messages | None = None
+        self.ledger: Ledger | None = None
+        self.slowest = 0.0
+        """The longest that a sender waited, a resize's restart included; seconds."""
         self.two_holders: TwoHolders | None = None
-        self._probed = self._probes_lost = 0
 
     async def run(self) -> None:
         """Tell it from beginning to end. LocalKubeError or KubeError as soon as a step does not come true."""
@@ -112,8 +98,10 @@ class Demo:
             await self._failovers(cluster, screen)
             await self._succession(cluster, screen)
             await self._resizes(cluster, screen)
-            self._count(await self._traffic.finish(FINISH_S))
-            self.two_holders = await _two_holders(cluster)
+            await self._traffic.drain(FINISH_S)
+            self.ledger = await self._traffic.ledger(cluster.senders)
+            self.slowest = (await self._traffic.report()).slowest
+            self.two_holders = await _two_holders(cluster, self.ledger)
 
     async def _failovers(self, cluster: Cluster, screen: Screen) -> None:
         for step, fault in ((self._deleted, faults.delete_holder), (self._killed, faults.kill_holder)):
@@ -123,8 +111,6 @@ class Demo:
                 step.seconds, step.details = found.delivered, asdict(found)
                 to = next((pod["metadata"]["name"] for pod in cluster.coreapps() if pod["metadata"]["uid"] == found.by), "?")
                 step.note = f"{found.old.pod} -> {to}; slowest of {found.sent} messages {clock(found.longest)}"
-                self._probed += found.sent
-                self._probes_lost += found.lost
                 await cluster.settle()
 
     async def _succession(self, cluster: Cluster, screen: Screen) -> None:
@@ -142,20 +128,6 @@ class Demo:
                 found = await faults.reshard(cluster, to, restart=self.restart)
                 step.seconds, step.details = found.gap, asdict(found)
                 step.note = f"the operator adds {clock(max(0.0, found.gap - self.restart))}; all of it with pods took {clock(found.total)}"
-                self._probed += found.sent
-                self._probes_lost += found.lost
-
-    def _count(self, report: Report) -> None:
-        self.messages = Messages(
-            sent=report.sent + self._probed,
-            delivered=report.delivered + self._probed - self._probes_lost,
-            lost=report.lost + report.still_open + self._probes_lost,
-            doubled=report.doubled,
-            inbound_sent=report.inbound_injected,
-            inbound_arrived=report.inbound_arrived,
-            inbound_again=report.inbound_again,
-            slowest=report.slowest,
-        )
 
     def _flow(self) -> str:
         """The messages so far, in one line."""
@@ -169,11 +141,10 @@ class Demo:
 
     def complaint(self) -> str | None:
         """One sentence if a promise was broken, else None."""
-        if self.messages is None or self.two_holders is None:
+        if self.ledger is None or self.two_holders is None:
             return "the demo did not come to its end"
-        lost, doubled, missing = self.messages.lost, self.messages.doubled, self.messages.inbound_sent - self.messages.inbound_arrived
-        if lost or doubled or missing:
-            return f"{lost} messages were lost, {doubled} doubled, {missing} inbound ones did not arrive: none may be"
+        if failures := self.ledger.failures():
+            return "; ".join(failures)
         if self.two_holders.total:
             return f"a shard had two active holders at {self.two_holders.total} instants: it may never have ({self.two_holders})"
         return None
@@ -187,7 +158,7 @@ class Demo:
                 | {"note": step.note, "state": step.state, "details": step.details}
                 for step in self.steps
             ],
-            "messages": None if self.messages is None else asdict(self.messages),
+            "messages": None if self.ledger is None else {**self.ledger.as_json(), "slowest": self.slowest},
             "two_holders": None if self.two_holders is None else asdict(self.two_holders),
         }
 
@@ -195,13 +166,8 @@ class Demo:
         """Print the summary."""
         out = self._console
         out.print(summary(self.steps))
-        if self.messages is not None:
-            one = self.messages
-            out.print(
-                f"Messages: {one.sent} sent, {one.delivered} delivered, {one.lost} lost, {one.doubled} doubled; "
-                f"inbound: {one.inbound_arrived} of {one.inbound_sent} arrived at the webhook.",
-                highlight=False,
-            )
+        if self.ledger is not None:
+            out.print(f"Messages: {self.ledger}.", highlight=False)
         if self.two_holders is not None:
             out.print(
                 f"Instants with two active holders of a shard: {self.two_holders.total} "
@@ -219,12 +185,12 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else math.ceil(seconds * 10_000) / 10_000
 
 
-async def _two_holders(cluster: Cluster) -> TwoHolders:
+async def _two_holders(cluster: Cluster, ledger: Ledger) -> TwoHolders:
     violations = await asyncio.to_thread(cluster.observer.verify)
     ambiguous: dict[str, int] = (await cluster.control.state())["ambiguous"]
     return TwoHolders(
         seen_from_outside=len(violations),
-        whatsapp_servers=int((await cluster.upstream("audit"))["two_holders"]),
+        whatsapp_servers=ledger.totals.two_holders,
         resolutions=sum(times for service, times in ambiguous.items() if service.startswith(f"{NAMESPACE}/{NAME}-shard-")),
     )
 

@@ -12,7 +12,7 @@ from typing import TypeVar
 
 from localkube.demo.attribution import authors
 from localkube.demo.cluster import NAME, NAMESPACE, Cluster, Holder
-from localkube.demo.probe import NotHandedOverError, Probe, probing
+from localkube.demo.probe import NotHandedOverError, probing
 from localkube.errors import LocalKubeError
 
 T = TypeVar("T")
@@ -102,7 +102,7 @@ async def _fail_over(cluster: Cluster, shard: int, fault: Callable[[Holder], Awa
         committed=commit.monotonic - begun if commit else None,
         longest=probe.longest(begun),
         sent=len(probe.sent),
-        lost=await _lost(cluster, probe),
+        lost=await probe.lost(),
         old=holder,
         by=passage.by,
         begun=begun_wall,
@@ -170,7 +170,7 @@ async def reshard(cluster: Cluster, to: int, *, restart: float) -> Reshard:
         gap=await probe.longest_gap(),
         restart=restart,
         sent=len(probe.sent),
-        lost=await _lost(cluster, probe),
+        lost=await probe.lost(),
         begun=begun_wall,
     )
 
@@ -178,12 +178,6 @@ async def reshard(cluster: Cluster, to: int, *, restart: float) -> Reshard:
 async def random_phase(longest: float = 1.0) -> None:
     """A pause that is different each time, so that what is measured does not fall into step with renewals and probes."""
     await asyncio.sleep(random.uniform(0.0, longest))  # noqa: S311
-
-
-async def _lost(cluster: Cluster, probe: Probe) -> int:
-    """Messages that their senders gave up, and those said to be taken that the WhatsApp servers do not know."""
-    taken = [message_id for message_id, one in probe.sent.items() if one.taken_at is not None]
-    return probe.lost + len((await cluster.upstream("missing", {"ids": taken}))["missing"])
 
 
 def _ended(alive: Callable[[], bool], what: str, seconds: float = 15.0) -> None:

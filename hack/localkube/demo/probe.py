@@ -87,6 +87,7 @@ class Probe:
 
     async def _send(self, message_id: str) -> None:
         sent = self.sent[message_id] = Sent(time.monotonic())
+        self.cluster.senders.begin(message_id)
         headers = {"Authorization": f"Bearer {self.token}", "X-Message-Id": message_id}
         body = {"to": self.recipient, "type": "text", "text": {"body": "are you there?"}}
         host = f"{NAME}-webapp.{NAMESPACE}.svc"
@@ -97,10 +98,12 @@ class Probe:
                     await response.read()
                 if response.status == 201:
                     sent.taken_at = time.monotonic()
+                    self.cluster.senders.told(message_id)
                     return
             except (aiohttp.ClientError, TimeoutError, OSError):
                 pass
             await asyncio.sleep(0.02)
+        self.cluster.senders.gave_up(message_id)
 
     async def greet(self) -> None:
         """Open a connection, for later."""
@@ -112,10 +115,11 @@ class Probe:
         while self._under_way:
             await asyncio.wait(set(self._under_way), timeout=GIVE_UP_S)
 
-    @property
-    def lost(self) -> int:
-        """Messages whose senders gave up."""
-        return 0 if self._under_way else sum(one.taken_at is None for one in self.sent.values())
+    async def lost(self) -> int:
+        """Messages whose senders were never told, and those told of that the WhatsApp servers do not know."""
+        log = self.cluster.log
+        await log.read()
+        return sum(one.taken_at is None or message_id not in log.known for message_id, one in self.sent.items())
 
     async def passage(self, *, begun: float, begun_wall: float, old: str, may_resume: bool, timeout: float) -> Passage:
         """Wait for the first message through the next holder. NotHandedOverError if none comes within ``timeout`` seconds.

@@ -164,8 +164,7 @@ class Traffic:
         """Find the Webapps, log in, set the webhook if there is inbound traffic, and begin. Raises TrafficError."""
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TRY_SECONDS))
         try:
-            authority = await self._secret("webapp-tls", "ca.crt")
-            self._tls = ssl.create_default_context(cadata=authority)
+            self._tls = await self._trust()
             await self._refresh()
             await self._log_in("")
             if self._inbound_rate > 0:
@@ -393,14 +392,16 @@ class Traffic:
     async def _inject_all(self) -> None:
         """Have WhatsApp users write to us."""
         while not await self._stopped_within(1 / self._inbound_rate):
-            message_id = f"i-{secrets.token_hex(8)}"
-            self._inbound.unsure.add(message_id)
-            try:
-                await self._control("POST", "/control/inbound", id=message_id, **{"from": self._recipient(), "body": "hi"})
-            except TrafficError:
-                continue
-            self._inbound.sure.add(message_id)
-            self._moved.set()
+            await self._inject(f"i-{secrets.token_hex(8)}")
+
+    async def _inject(self, message_id: str) -> None:
+        self._inbound.unsure.add(message_id)
+        try:
+            await self._control("POST", "/control/inbound", id=message_id, **{"from": self._recipient(), "body": "hi"})
+        except TrafficError:
+            return
+        self._inbound.sure.add(message_id)
+        self._moved.set()
 
     # ------------------------------------------------------------ the cluster
 
@@ -458,6 +459,10 @@ class Traffic:
         if not self._webapps:
             msg = f"no Webapp of {self.namespace}/{self.cluster} is ready"
             raise TrafficError(msg)
+
+    async def _trust(self) -> ssl.SSLContext:
+        """How the Webapps are known."""
+        return ssl.create_default_context(cadata=await self._secret("webapp-tls", "ca.crt"))
 
     async def _secret(self, suffix: str, key: str) -> str:
         name = f"{self.cluster}-{suffix}"
