@@ -308,8 +308,7 @@ def test_all_is_well_without_complaints() -> None:
 @pytest.mark.parametrize(
     ("outcome", "said"),
     [
-        (Outcome("quick", times=[0.1, 0.21]), "quick: p95 is 0.210 s, the goal is 0.2 s"),
-        (Outcome("quick", times=[0.1], missing=["shard 0 of c01"]), "quick: 1 of 2 shards not handed over within 30 s"),
+        (Outcome("quick", times=[0.1, 0.21]), "quick: max is 0.210 s, the goal is 0.2 s (n = 2)"),
         (Outcome("quick", times=[0.1]), "quick: measured 1 times only, not 2"),
         (
             Outcome("quick", times=[0.1] * 2, evidence=Counter({"NodeGone": 1})),
@@ -327,13 +326,24 @@ def test_everything_that_is_not_as_it_must_be_is_said(outcome: Outcome, said: st
     assert chaos_print.complaints(outcome, QUICK, n=2) == [said]
 
 
+def test_a_shard_that_was_not_handed_over_is_one_of_n_and_misses_the_goal() -> None:
+    failed = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}))
+    assert chaos_print.complaints(failed, QUICK, n=2) == [
+        "quick: 1 of 2 shards not handed over within 30 s",
+        "quick: 1 of 2 failed, the goal is max 0.2 s",
+    ]
+    found = chaos_print.figures(failed, QUICK)
+    assert (found["n"], found["failures"], found["max"], found["met"]) == (2, 1, None, False)
+
+
 def test_the_table_says_what_was_not_handed_over_and_what_must_not_move() -> None:
     console = Console(file=io.StringIO(), width=190)
     late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), refused=[7, 1])
     console.print(chaos_print.table([(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert ">30 s (1x)" in text
-    assert "350x" in text
+    assert "200 ms MISSED" in text
+    assert "350x" not in text, "the ratio would leave out what failed"
     assert "7/1" in text
     assert "no move" in text
 
@@ -343,14 +353,14 @@ def test_the_file_holds_the_figures_of_each_fault() -> None:
     again = json.loads(json.dumps(found))
     assert (again["baseline_s"], again["clusters"]) == (35.0, 2)
     quick = again["faults"]["quick"]
-    assert {key: quick[key] for key in ("n", "p50", "p95", "max", "goal", "sent")} == {
+    assert {key: quick[key] for key in ("n", "p50", "max", "goal", "sent")} == {
         "n": 2,
         "p50": 0.1,
-        "p95": 0.3,
         "max": 0.3,
         "goal": 0.2,
         "sent": 9,
     }
+    assert "p95" not in quick, "it takes 40 samples"
     assert "p50" not in again["faults"]["quiet"], "nothing was measured"
 
 

@@ -265,7 +265,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 def _show(folder: Path, options: argparse.Namespace, root: Path) -> int:
     end_by_any_signal()
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    stage = Stage(folder, port=options.port, detached=options.keep, report=to_stderr)
+    stage = Stage(folder, port=options.port, detached=options.keep, audit_log=True, report=to_stderr)
     stage.up()
     demo = Demo(stage, root / "examples" / "cluster.yaml", console)
     keep = False

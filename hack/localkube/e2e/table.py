@@ -15,6 +15,9 @@ KILLED_S, FORCED_S, FROZEN_S, NODE_S, SUCCESSION_S, LEADER_S = 0.5, 1.5, 4.5, 6.
 CUT_OFF = SILENT | DIED | NODE
 """A node that goes takes connections with it, with or without a word."""
 WATCH_S = 5.0
+AT_ONCE, LATER = 10.0, 2.0
+"""By so many times a goal may be missed before it counts as broken: what is decided at once takes milliseconds, in which a busy machine
+weighs much; what waits for probes and leases takes seconds, which a busy machine does not multiply."""
 
 
 class Series(StrEnum):
@@ -37,11 +40,20 @@ class Act:
     """All shards are restarted by the client itself, so refusals on all of them are its own."""
     after: str = ""
     """Played in turn with the act of this name, for one undoes the other."""
+    at_once: bool = False
+    """The operator decides without waiting for a probe or a lease."""
 
     @property
     def name(self) -> str:
         """The fault's name."""
         return self.fault.name
+
+    @property
+    def bound(self) -> float:
+        """Seconds beyond which a time fails the run. What is decided at once and has no goal is held to that of a killed container."""
+        if self.at_once:
+            return AT_ONCE * (self.fault.goal or KILLED_S)
+        return self.fault.allowed if self.fault.goal is None else LATER * self.fault.goal
 
 
 def acts(made: Changes) -> tuple[Act, ...]:
@@ -70,10 +82,22 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 name="switchover", what="the annotation, as a user writes it", strike=deeds.switch_over, evidence=frozenset({"Requested"})
             ),
             silent=True,
+            at_once=True,
         ),
-        Act(fault=Fault(name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED), silent=True),
         Act(
-            fault=Fault(name="holder-force-deleted", what="... --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=FORCED_S)
+            fault=Fault(name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED),
+            silent=True,
+            at_once=True,
+        ),
+        Act(
+            fault=Fault(
+                name="holder-force-deleted",
+                what="kubectl delete pod --force",
+                strike=deeds.force_delete,
+                evidence=DELETED | DIED,
+                goal=FORCED_S,
+            ),
+            at_once=True,
         ),
         Act(
             fault=Fault(
@@ -83,15 +107,15 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 undo=deeds.replace_killed,
                 evidence=DIED,
                 goal=KILLED_S,
-                resumes=True,
-            )
+            ),
+            at_once=True,
         ),
         Act(fault=Fault(name="holder-frozen", what="SIGSTOP", strike=deeds.freeze, undo=deeds.thaw, evidence=SILENT, goal=FROZEN_S)),
         # ---- operators
         Act(
             fault=Fault(
                 name="leader-killed",
-                what="kill -9, until another did what a user asked",
+                what="kill -9, until a new leader did what a user asked",
                 strike=deeds.kill_leader,
                 undo=deeds.replace_leader,
                 failover=False,
@@ -109,6 +133,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 evidence=DELETED,
             ),
             silent=True,
+            at_once=True,
         ),
         # ---- nodes
         Act(fault=_node("node-stopped", "docker stop", deeds.stop_node), series=Series.NODE),
