@@ -9,6 +9,7 @@ import json
 import ssl
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import aiohttp
@@ -19,8 +20,8 @@ from localkube.chaos import command as chaos
 from localkube.chaos import print as chaos_print
 from localkube.chaos import table
 from localkube.chaos.deeds import victims_on
-from localkube.chaos.measure import UNREPORTED, Outcome, judge
-from localkube.chaos.scene import Fault, Scene, nothing
+from localkube.chaos.measure import UNREPORTED, Outcome, _Play, judge
+from localkube.chaos.scene import Fault, Scene, Victim, nothing
 from localkube.chaos.soak import soak_fault
 from localkube.chaos.storm import storm
 from localkube.chaos.table import FAULTS, SHORT, named
@@ -192,16 +193,41 @@ def test_measured_is_what_can_be_handed_over_and_asked_for(stage: FakeStage, los
     assert victims_on(scene(stage), "c00", lost) == struck
 
 
-def test_a_strike_notes_whom_and_when_and_a_restarted_clock_begins_anew() -> None:
+def test_a_strike_notes_whom_and_when_and_from_when_a_handover_can_be_made() -> None:
     stage = FakeStage(coreapps=["n1", "n2", "n3"])
     one = scene(stage)
     holder = one.strike("c00", 1)
     begun = one.victims[0].begun
-    one.restart_clocks()
+    one.make_possible()
     assert (holder.uid, one.struck, stage.bursts) == ("coreapp-1-uid", {"coreapp-1-uid"}, [1, 1])
-    assert one.victims[0].begun > begun
+    assert one.victims[0].begun == begun, "the clock starts with the fault"
+    assert (one.victims[0].possible or 0.0) > begun
     with pytest.raises(LocalKubeError, match="nobody serves shard 2 of c00"):
         one.strike("c00", 2)
+
+
+OUTAGE = Fault(name="outage", what="away for 59 s", strike=nothing, evidence=frozenset({"TetherBroken"}), allowed=89.0)
+
+
+def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_the_vendors_failover() -> None:
+    stage: Any = SimpleNamespace(clusters=("c00",), observer=SimpleNamespace(commits=[]))
+    outcome = Outcome("outage", evidence=Counter({"TetherBroken": 1}))
+    victim = Victim("c00", 0, Holder(0, "acme-coreapp-0", "a"), begun=100.0, begun_wall=1000.0, possible=159.0)
+    taken = Taken(shard=0, by="b", at=1000.0 + 60.2, known=160.3, home=0)
+    _Play(stage, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
+
+    assert outcome.times == [pytest.approx(60.3)]
+    figures = chaos_print.figures(outcome, OUTAGE)
+    assert (figures["max"], figures["from_possible"]["max"]) == (60.3, 1.3)
+    assert chaos_print.remarks(outcome, OUTAGE) == ["outage: from when a handover could be made p50 1.30 s, max 1.30 s (n = 1)"]
+    assert "ratio" not in figures
+
+
+def test_what_forbids_a_handover_for_a_while_is_allowed_so_much_more_and_has_no_ratio() -> None:
+    allowed = {"api-down-10s": 39.0, "api-down-60s": 89.0, "storm-429": 39.0, "last-spare": 33.0}
+    assert {fault.name: fault.allowed for fault in FAULTS if fault.allowed != 30.0} == allowed
+    assert not [name for name in allowed if chaos_print.is_compared(named([name])[0])]
+    assert all("its process lives" in named([name])[0].what for name in ("api-down-10s", "api-down-60s", "storm-429"))
 
 
 # ---------------------------------------------------------------- handovers

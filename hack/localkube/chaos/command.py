@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import os
-import platform
 import sys
 import time
 from collections.abc import Sequence
@@ -15,7 +13,7 @@ from pathlib import Path
 from rich.console import Console
 
 from localkube.chaos.measure import Outcome, Player
-from localkube.chaos.print import complaints, report, table
+from localkube.chaos.print import complaints, remarks, report, table
 from localkube.chaos.scene import Fault
 from localkube.chaos.soak import soak, soak_fault
 from localkube.chaos.stage import NODES, ChaosStage
@@ -25,6 +23,7 @@ from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
 from localkube.progress import to_stderr
+from localkube.provenance import Provenance, is_crowded
 
 Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
 
@@ -73,6 +72,7 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
+    options.provenance = Provenance(root, "hack/chaos", argv)
     end_by_any_signal()
     begun = time.monotonic()
     stage = Stage(options.dir, nodes=NODES, report=to_stderr)
@@ -101,22 +101,21 @@ def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[s
     console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table(outcomes))
     for fault, outcome in outcomes:
-        for note in dict.fromkeys(outcome.notes):
-            console.print(f"{fault.name}: {note}", highlight=False)
+        for remark in remarks(outcome, fault):
+            console.print(remark, highlight=False)
     sent = sum(outcome.sent for _, outcome in outcomes)
     console.print(
         f"{len(outcomes)} faults, {options.clusters} clusters of 2 shards and 1 spare, {sent} messages, {took:.0f} s. Time: from the fault "
         "to the next message that its sender knows taken, through another Coreapp where a handover is expected.",
         highlight=False,
     )
-    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
-    machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
-    about = {"n": options.n, "clusters": options.clusters, "seconds": round(took, 1), "machine": machine}
+    run = options.provenance.of_run()
+    about = {"run": run, "n": options.n, "clusters": options.clusters, "seconds": round(took, 1)}
     write_json(options.json, report(outcomes, about))
     console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
-    if load > cpus * 1.2:
+    if is_crowded(run):
         console.print(
-            f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
+            f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.", highlight=False
         )
     said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
     for complaint in said:

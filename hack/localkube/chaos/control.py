@@ -36,7 +36,7 @@ async def _api_down(scene: Scene[ChaosStage], seconds: float) -> None:
         await asyncio.sleep(seconds - 1.0)
     finally:
         plane.resume_apiserver()
-    scene.restart_clocks()
+    scene.make_possible()
 
 
 async def watches_die(scene: Scene[ChaosStage]) -> None:
@@ -61,7 +61,7 @@ async def storm(scene: Scene[ChaosStage]) -> None:
         for wire, to in zip(wires, home, strict=True):
             wire.lead(to)
             wire.reset()
-    scene.restart_clocks()
+    scene.make_possible()
 
 
 async def restart_struck(scene: Scene[ChaosStage]) -> None:

@@ -124,7 +124,7 @@ async def restart(scene: Scene[ChaosStage]) -> None:
 
 
 async def last_spare(scene: Scene[ChaosStage]) -> None:
-    """No new pod finds a node: the spare goes, then the holder. Only 3 s later there are nodes again, and the clock starts."""
+    """No new pod finds a node: the spare goes, then the holder. Only 3 s later there are nodes again."""
     stage = scene.stage
     await stage.schedulable(yes=False)
     for cluster in scene.clusters:
@@ -136,7 +136,7 @@ async def last_spare(scene: Scene[ChaosStage]) -> None:
     await asyncio.sleep(UNSERVED_S)
     said = Counter(stage.status(cluster).get("reason") for cluster in scene.clusters)
     scene.notes.append("said meanwhile: " + ", ".join(f"{reason} {times}x" for reason, times in said.most_common()))
-    scene.restart_clocks()
+    scene.make_possible()
     await stage.schedulable(yes=True)
 
 

@@ -337,6 +337,8 @@ class _Play(Generic[G]):
             resumed_after=RESUMES_S if fault.resumes else 0.0,
         )
         sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), **self._handover(victim)}
+        if took is not None and victim.possible is not None:
+            sample["from_possible"] = round(took - (victim.possible - victim.begun), 4)
         self._outcome.samples.append(sample)
         if took is None or took > fault.allowed:
             self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")

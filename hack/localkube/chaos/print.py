@@ -20,6 +20,7 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
     return {
         "what": fault.what,
         **row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault)),
+        **({"from_possible": row(since)} if (since := from_possible(outcome)) else {}),
         "failover": fault.failover,
         "not_handed_over": outcome.missing,
         "allowed": fault.allowed,
@@ -64,6 +65,20 @@ def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
         said.append(f"not as wanted again: {_few(outcome.unsettled)}")
     said += outcome.troubles
     return [f"{fault.name}: {sentence}" for sentence in said]
+
+
+def from_possible(outcome: Outcome) -> list[float]:
+    """The times from when a handover could be made, of the samples whose fault forbade it for a while."""
+    return [float(sample["from_possible"]) for sample in outcome.samples if sample.get("from_possible") is not None]
+
+
+def remarks(outcome: Outcome, fault: Fault[Any]) -> list[str]:
+    """What is to be said of one fault below the table."""
+    said = [f"{fault.name}: {note}" for note in dict.fromkeys(outcome.notes)]
+    if times := from_possible(outcome):
+        found = summary(times)
+        said.append(f"{fault.name}: from when a handover could be made p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+    return said
 
 
 def table(outcomes: Sequence[tuple[Fault[Any], Outcome]]) -> Table:

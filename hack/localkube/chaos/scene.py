@@ -20,7 +20,7 @@ RESUMES_S = 0.1
 
 @dataclass(slots=True)
 class Victim:
-    """A shard whose holder was struck. Times: the clock that its next message is measured by starts with the fault, or with ``restart``."""
+    """A shard whose holder was struck. The clock that its next message is measured by starts with the fault."""
 
     cluster: str
     shard: int
@@ -29,6 +29,8 @@ class Victim:
     """`time.monotonic()`."""
     begun_wall: float
     """`time.time()`."""
+    possible: float | None = None
+    """`time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while."""
 
 
 @dataclass
@@ -68,10 +70,10 @@ class Scene(Generic[G]):
         self.victims.append(Victim(cluster, shard, holder, time.monotonic(), time.time()))
         return holder
 
-    def restart_clocks(self) -> None:
-        """From now on a handover is possible: it is measured from here."""
+    def make_possible(self) -> None:
+        """From now on a handover can be made; until now the fault itself forbade it. It is measured from here, too."""
         for victim in self.victims:
-            victim.begun, victim.begun_wall = time.monotonic(), time.time()
+            victim.possible = time.monotonic()
             self.stage.streams[victim.cluster].burst(victim.shard, BURST_S)
 
 

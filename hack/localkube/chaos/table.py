@@ -12,6 +12,9 @@ SILENT = frozenset({"ProbeTimeout", "NotReadyLong"})
 NODE = SILENT | {"NodeGone"}
 SHUT = SILENT | {"TetherBroken"}
 QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0
+ALLOWED_S = 30.0
+"""Seconds within which a handover must have come, from when it can be made."""
+CLOSED = "1 s into it the holder's ports closed, its process lives"
 
 FAULTS = (
     # ---- a pod ends
@@ -98,39 +101,43 @@ FAULTS = (
     ),
     Fault(
         name="last-spare",
-        what="no pod left, then nodes for new ones",
+        what="no pod left, and for 3 s no node for new ones",
         strike=deeds.last_spare,
         undo=deeds.uncordon,
         everybody=True,
         evidence=DELETED | DIED,
+        allowed=deeds.UNSERVED_S + ALLOWED_S,
     ),
     # ---- the API server and the way to it
     Fault(
         name="api-down-10s",
-        what="API server back after 10 s, a holder failed meanwhile",
+        what=f"API server stopped for 10 s, {CLOSED}",
         strike=control.api_down_10,
         undo=control.restart_struck,
         everybody=True,
         evidence=SHUT,
+        allowed=9.0 + ALLOWED_S,
     ),
     Fault(
         name="api-down-60s",
-        what="API server back after 60 s, a holder failed meanwhile",
+        what=f"API server stopped for 60 s, {CLOSED}",
         strike=control.api_down_60,
         undo=control.restart_struck,
         everybody=True,
         evidence=SHUT,
+        allowed=59.0 + ALLOWED_S,
     ),
     Fault(
         name="watch-dead", what="watches die silently, holder deleted", strike=control.watches_die, everybody=True, evidence=DELETED | DIED
     ),
     Fault(
         name="storm-429",
-        what="10 s of 429 are over, a holder failed meanwhile",
+        what=f"the operators answered 429 for 10 s, {CLOSED}",
         strike=control.storm,
         undo=control.restart_struck,
         everybody=True,
         evidence=SHUT,
+        allowed=9.0 + ALLOWED_S,
     ),
     # ---- operators
     Fault(

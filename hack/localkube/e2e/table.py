@@ -1,4 +1,4 @@
-"""THE table of end-to-end acts: what is done on real nodes, to whom, and what must come of it. Goals are those of issue 6."""
+"""THE table of end-to-end acts: what is done on real nodes, to whom, and what must come of it."""
 
 from __future__ import annotations
 
