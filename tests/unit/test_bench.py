@@ -11,6 +11,7 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+import yaml
 from rich.console import Console
 
 from localkube.bench import failovers, memory, resize
@@ -169,6 +170,11 @@ def test_too_much_memory_at_the_start_fails_the_bench(
 
     assert (status, said.count("memory")) == (1, 1)
     assert "one cluster of 2 shards and 1 spare" in said
+
+
+def test_an_operator_begins_within_what_the_chart_requests_for_it() -> None:
+    values = yaml.safe_load((ROOT / "charts" / "whatsapp-operator" / "values.yaml").read_text(encoding="utf-8"))
+    assert values["resources"]["requests"]["memory"] == f"{memory.START_GOAL_MIB:g}Mi"
 
 
 def test_what_the_ended_leader_did_itself_is_not_counted_and_said(

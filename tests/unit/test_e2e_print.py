@@ -5,15 +5,20 @@ from __future__ import annotations
 import io
 import json
 from collections import Counter
+from pathlib import Path
 from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from localkube.chaos.measure import UNREPORTED, Outcome
+from localkube.e2e import command as e2e
 from localkube.e2e.changes import Changes
 from localkube.e2e.print import failures, missed, report, table
 from localkube.e2e.table import Act, acts
+from localkube.outside.ledger import Ledger
+from localkube.provenance import Provenance
+from wabiz_sim.gatewaylog import Totals
 
 TABLE = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
 PARTED, KILLED, DELETED, GROW = (TABLE[name] for name in ("node-parted", "container-killed", "holder-deleted", "grow"))
@@ -100,6 +105,33 @@ def test_a_restart_of_all_shards_by_the_client_may_refuse_on_all() -> None:
 
 def test_too_few_measurements_fail_the_run() -> None:
     assert failures(KILLED, outcome(KILLED, 0.1), n=20) == ["container-killed: measured 1 times only, not 20"]
+
+
+@pytest.mark.parametrize(
+    ("ledger", "said"),
+    [
+        (Ledger(sent=9, delivered=9), []),
+        (Ledger(sent=9, delivered=8, lost=1), ["1 messages were lost: told 201 and unknown to the WhatsApp servers"]),
+        (Ledger(sent=9, delivered=9, totals=Totals(delivered=9, doubled=1)), ["1 messages were doubled: taken twice under one id"]),
+        (
+            Ledger(sent=9, delivered=9, totals=Totals(delivered=9, below_epoch=1)),
+            ["1 messages were taken from a holder that had been replaced"],
+        ),
+        (None, ["no message was counted"]),
+    ],
+)
+def test_what_may_not_be_in_the_ledger_of_the_run_fails_it(
+    ledger: Ledger | None, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = e2e.parsed(["--json", str(tmp_path / "e2e.json"), "--n", "1"], tmp_path)
+    options.provenance = Provenance(tmp_path, "hack/e2e", [])
+    run = e2e.Run(options, tmp_path, played=[(DELETED, outcome(DELETED, 0.1))], ledger=ledger)
+
+    assert e2e.show(run, 1.0) == said
+    written = json.loads((tmp_path / "e2e.json").read_text())
+    assert written["run"]["commit"] == "unknown"
+    assert written["messages"] == (ledger and ledger.as_json())
+    assert (f"messages: {ledger}" if ledger else "messages: not counted") in " ".join(capsys.readouterr().out.split())
 
 
 def shown(*played: tuple[Act, Outcome]) -> str:

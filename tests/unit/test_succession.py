@@ -103,9 +103,10 @@ async def test_a_handover_that_the_successor_made_counts_though_its_lease_was_se
     assert found.acts == pytest.approx(5.0)
 
 
-async def test_a_handover_that_the_audit_log_does_not_know_is_nobodys() -> None:
-    with pytest.raises(LocalKubeError, match="the audit log does not say who handed shard 0 over"):
-        await ended(World(lambda _: []))
+@pytest.mark.parametrize("by", [(), ("",), ("JTI=a stranger",), (NEW, "JTI=a stranger")])
+async def test_a_handover_that_the_audit_log_does_not_give_to_the_new_leader_is_not_its(by: tuple[str, ...]) -> None:
+    with pytest.raises(LocalKubeError, match="the audit log does not say that op-1 handed shard 0 over"):
+        await ended(World(lambda now: [write(one, now) for one in by]))
 
 
 async def test_a_leader_whose_shard_nobody_hands_over_is_replaced_before_that_is_said() -> None:

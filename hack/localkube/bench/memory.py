@@ -8,8 +8,8 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 from localkube.plane.processes import Process
 
-START_GOAL_MIB = 100.0
-"""What one operator may hold at most until it looks after its first cluster."""
+START_GOAL_MIB = 128.0
+"""What one operator may hold at most until it looks after its first cluster: what the chart requests for it."""
 BEGINNINGS = {"no-cluster": "started, no cluster", "one-cluster": "started, one cluster of 2 shards and 1 spare that is ready"}
 
 

@@ -134,12 +134,12 @@ async def end_leader(cluster: Cluster, number: signal.Signals, shard: int, *, ho
     writes = await asyncio.to_thread(stage.plane.writes)
     until = begun_wall + commit.monotonic - begun
     by = authors(writes, namespace=NAMESPACE, service=f"{NAME}-shard-{shard}", begun=begun_wall, ended=until)
-    if not by:
-        msg = f"the audit log does not say who handed shard {shard} over"
-        raise LocalKubeError(msg)
     if credential in by:
         msg = f"{old} still handed shard {shard} over after {number.name}: this says nothing about its successor"
         raise StillActedError(msg)
+    if set(by) != {stage.credential(change.holder)}:
+        msg = f"the audit log does not say that {change.holder} handed shard {shard} over (by: {', '.join(by) or 'nobody'})"
+        raise LocalKubeError(msg)
     return Succession(lease=change.monotonic - begun, acts=commit.monotonic - begun, old=old, new=change.holder, begun=begun_wall)
 
 

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import os
-import platform
 import subprocess
 import sys
 import time
@@ -26,13 +25,15 @@ from localkube.e2e.install import OPERATOR_REPOSITORY, REPLICAS, SIMULATOR_REPOS
 from localkube.e2e.nodes import KindNodes
 from localkube.e2e.print import failures, missed, report, table
 from localkube.e2e.programs import run
-from localkube.e2e.stage import KindStage
+from localkube.e2e.stage import CLUSTER, KindStage
 from localkube.e2e.table import Act, Series, acts, chosen, rounds
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
+from localkube.outside.ledger import Ledger
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
+from localkube.provenance import Provenance
 
 Obj = dict[str, Any]
 
@@ -52,6 +53,8 @@ class Run:
     root: Path
     played: list[tuple[Act, Outcome]] = field(default_factory=list)
     about: Obj = field(default_factory=dict)
+    ledger: Ledger | None = None
+    """What became of every message; None while it is not over."""
     tests: list[str] = field(default_factory=list)
     """What Helm's own tests said."""
 
@@ -83,6 +86,7 @@ async def play(this: Run) -> None:
         async with stage:
             await stage.put_right()
             await play_all(this, stage, chosen(acts(made), this.options.names))
+            this.ledger = await stage.streams[CLUSTER].ledger()
     finally:
         await kind.stop_sender()
 
@@ -170,6 +174,7 @@ def up(options: argparse.Namespace, root: Path) -> int:
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
+    options.provenance = Provenance(root, "hack/e2e", argv)
     end_by_any_signal()
     begun = time.monotonic()
     this = Run(options, root)
@@ -209,12 +214,14 @@ def show(this: Run, took: float) -> list[str]:
         "NetworkPolicies are not enforced.",
         highlight=False,
     )
-    load, cpus = os.getloadavg()[1], os.cpu_count() or 1
-    machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
-    write_json(this.options.json, report(this.played, {**this.about, "seconds": round(took, 1), "machine": machine}, wanted))
+    console.print(f"messages: {this.ledger or 'not counted'}", highlight=False)
+    about = {"run": this.options.provenance.of_run(), **this.about, "seconds": round(took, 1)}
+    about["messages"] = this.ledger and this.ledger.as_json()
+    write_json(this.options.json, report(this.played, about, wanted))
     console.print(f"figures in {this.options.json}", highlight=False, soft_wrap=True)
     late = [text for act, outcome in this.played if (text := missed(act, outcome))]
     said = [text for act, outcome in this.played for text in failures(act, outcome, n=wanted[act.name])]
+    said += ["no message was counted"] if this.ledger is None else this.ledger.failures()
     for text in late:
         print(f"hack/e2e: MISSED: {text}", file=sys.stderr)
     for text in said:

@@ -164,23 +164,26 @@ async def uncordon(scene: Kind) -> None:
 
 
 async def kill_leader(scene: Kind) -> None:
-    """SIGKILL to the leading operator's container while a user wishes a switchover; told is when another one has done that."""
+    """SIGKILL to the leading operator's container; as soon as it has ended a user wishes a switchover; told is when that is done.
+
+    What is wished after its end a new process has done: of another pod, or of the same one, restarted, which is said.
+    """
     stage = scene.stage
     leader = await stage.leader_pod()
     scene.leader = leader["metadata"]["name"]
     shell, process = await stage.nodes.process_of(leader)
     holder = scene.holder(CLUSTER, 0)
     begun = time.monotonic()
-    await shell.run(f"kill -KILL {process}")
+    await shell.run(f"kill -KILL {process}; while kill -0 {process} 2>/dev/null; do sleep 0.01; done")
     await stage.switch_over(0)
     moved = await stage.seen(
         lambda: next((one for one in stage.observer.commits if one.shard == 0 and one.holder_uid != holder.uid), None),
         SUCCESSION_S,
-        "a switchover by another leader",
+        "a switchover by a new leader",
     )
     scene.told.append(moved.monotonic - begun)
     if await stage.leader() == scene.leader:
-        scene.notes.append(f"{scene.leader} led again itself, or had done it before it died")
+        scene.notes.append(f"{scene.leader} led again itself, its container restarted")
 
 
 async def replace_leader(scene: Kind) -> None:
