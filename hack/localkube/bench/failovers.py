@@ -377,7 +377,8 @@ def show(results: Results, writes: Sequence[Write], run: Obj, options: argparse.
     ledger = results.ledger
     console.print(f"messages: {ledger or 'not counted'}", highlight=False)
     memory = {name: {"mib": round(mib, 1), "goal": START_GOAL_MIB, "what": BEGINNINGS[name]} for name, mib in results.memory.items()}
-    about = {"run": run, "baseline_s": BASELINE_S, "steady_s": STEADY_S}
+    complaints = complaints_of(results, cost)
+    about = {"run": run, "complaints": complaints, "baseline_s": BASELINE_S, "steady_s": STEADY_S}
     write_json(options.out, about | {"cases": found, "writes": cost, "memory": memory, "messages": ledger and ledger.as_json()})
     write_json(options.out.with_name(f"{options.out.stem}-details.json"), {"run": run, "samples": results.details})
     console.print(f"figures in {options.out}; baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
@@ -385,7 +386,6 @@ def show(results: Results, writes: Sequence[Write], run: Obj, options: argparse.
         console.print(
             f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.", highlight=False
         )
-    complaints = complaints_of(results, cost)
     for complaint in complaints:
         print(f"hack/bench: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

@@ -109,15 +109,15 @@ def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[s
         "to the next message that its sender knows taken, through another Coreapp where a handover is expected.",
         highlight=False,
     )
+    said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
     run = options.provenance.of_run()
-    about = {"run": run, "n": options.n, "clusters": options.clusters, "seconds": round(took, 1)}
+    about = {"run": run, "complaints": said, "n": options.n, "clusters": options.clusters, "seconds": round(took, 1)}
     write_json(options.json, report(outcomes, about))
     console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
     if is_crowded(run):
         console.print(
             f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.", highlight=False
         )
-    said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
     for complaint in said:
         print(f"hack/chaos: {complaint}", file=sys.stderr)
     return said

@@ -21,18 +21,19 @@ from rich.console import Console
 
 from localkube.demo import faults
 from localkube.demo.cluster import NAME, NAMESPACE, Cluster, sentence
-from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock, summary
+from localkube.demo.print import VENDOR_RESHARD, show
+from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.demo.stage import Stage, alive, end_by_any_signal, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
 from localkube.outside.ledger import Ledger
 from localkube.outside.traffic import Traffic
 from localkube.progress import to_stderr
+from localkube.provenance import Provenance
 
 Obj = dict[str, Any]
 
 VENDOR_FAILOVER = "35 s"
-VENDOR_RESHARD = "45-60 s"
 RATE, INBOUND_RATE = 40.0, 5.0
 """Messages a second, out and in."""
 FINISH_S = 60.0
@@ -164,21 +165,7 @@ class Demo:
 
     def summarize(self) -> None:
         """Print the summary."""
-        out = self._console
-        out.print(summary(self.steps))
-        if self.ledger is not None:
-            out.print(f"Messages: {self.ledger}.", highlight=False)
-        if self.two_holders is not None:
-            out.print(
-                f"Instants with two active holders of a shard: {self.two_holders.total} "
-                "(seen by a watcher from outside, by the WhatsApp servers, by every look-up of a shard).",
-                highlight=False,
-            )
-        out.print(
-            f"The client is a stand-in whose restart is shortened to {self.restart:g} s (the vendor's Coreapps take {VENDOR_RESHARD}); "
-            "it sends nothing to WhatsApp.",
-            highlight=False,
-        )
+        show(self.figures(), self._console)
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -215,7 +202,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         if alive(folder):
             msg = f"a demo runs in {folder} already: end it with 'hack/demo --down'"
             raise LocalKubeError(msg)
-        return _show(folder, options, root)
+        return _show(folder, options, root, Provenance(root, "hack/demo", argv))
     except (LocalKubeError, KubeError) as error:
         print(f"hack/demo: {sentence(error)}", file=sys.stderr)
         return 1
@@ -228,7 +215,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         return 130
 
 
-def _show(folder: Path, options: argparse.Namespace, root: Path) -> int:
+def _show(folder: Path, options: argparse.Namespace, root: Path, run: Provenance) -> int:
     end_by_any_signal()
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     stage = Stage(folder, port=options.port, detached=options.keep, audit_log=True, report=to_stderr)
@@ -242,7 +229,7 @@ def _show(folder: Path, options: argparse.Namespace, root: Path) -> int:
             keep = options.keep  # somebody will want to see what went wrong
             raise
         finally:
-            write_json(folder.with_suffix(".json"), demo.figures())
+            write_json(folder.with_suffix(".json"), {"run": run.of_run(), "complaint": demo.complaint(), **demo.figures()})
         demo.summarize()
         console.print(f"Figures: {folder.with_suffix('.json')}", markup=False, highlight=False, soft_wrap=True)
         keep = options.keep

@@ -215,13 +215,13 @@ def show(this: Run, took: float) -> list[str]:
         highlight=False,
     )
     console.print(f"messages: {this.ledger or 'not counted'}", highlight=False)
-    about = {"run": this.options.provenance.of_run(), **this.about, "seconds": round(took, 1)}
-    about["messages"] = this.ledger and this.ledger.as_json()
-    write_json(this.options.json, report(this.played, about, wanted))
-    console.print(f"figures in {this.options.json}", highlight=False, soft_wrap=True)
     late = [text for act, outcome in this.played if (text := missed(act, outcome))]
     said = [text for act, outcome in this.played for text in failures(act, outcome, n=wanted[act.name])]
     said += ["no message was counted"] if this.ledger is None else this.ledger.failures()
+    about = {"run": this.options.provenance.of_run(), **this.about, "seconds": round(took, 1), "complaints": said, "missed": late}
+    about["messages"] = this.ledger and this.ledger.as_json()
+    write_json(this.options.json, report(this.played, about, wanted))
+    console.print(f"figures in {this.options.json}", highlight=False, soft_wrap=True)
     for text in late:
         print(f"hack/e2e: MISSED: {text}", file=sys.stderr)
     for text in said:

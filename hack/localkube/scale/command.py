@@ -394,9 +394,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         return return_code
     show(found, console)
     goals = {name: {"measured": rounded(figure), "goal": limit, "met": figure <= limit} for name, figure, _, limit, _ in rows(found)}
-    write_json(options.out, {"run": run.of_run(), "goals": goals, "failovers": failover_rows(found)} | asdict(found))
-    console.print(f"figures in {options.out}")
     complaints = missed(found)
+    write_json(
+        options.out, {"run": run.of_run(), "complaints": complaints, "goals": goals, "failovers": failover_rows(found)} | asdict(found)
+    )
+    console.print(f"figures in {options.out}")
     for complaint in complaints:
         print(f"hack/bench: {complaint}", file=sys.stderr)
     return 1 if complaints else 0

@@ -1,0 +1,41 @@
+"""What a demo came to, as people read it: made of its figures alone, so that a file of them gives the same text."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+from rich.console import Console
+
+from localkube.demo.screen import Step, summary
+from localkube.outside.ledger import Ledger
+from wabiz_sim.gatewaylog import Totals
+
+Obj = dict[str, Any]
+
+VENDOR_RESHARD = "45-60 s"
+
+
+def show(figures: Mapping[str, Any], out: Console) -> None:
+    """Print the summary of a demo's figures."""
+    keys = {"name": "name", "what": "what", "vendor": "vendor", "meaning": "means", "seconds": "seconds"}
+    out.print(summary([Step(**{key: step[name] for key, name in keys.items()}) for step in figures["steps"]]))
+    if figures["messages"] is not None:
+        out.print(f"Messages: {ledger_of(figures['messages'])}.", highlight=False)
+    if figures["two_holders"] is not None:
+        out.print(
+            f"Instants with two active holders of a shard: {sum(figures['two_holders'].values())} "
+            "(seen by a watcher from outside, by the WhatsApp servers, by every look-up of a shard).",
+            highlight=False,
+        )
+    out.print(
+        f"The client is a stand-in whose restart is shortened to {figures['restart_seconds']:g} s (the vendor's Coreapps take "
+        f"{VENDOR_RESHARD}); it sends nothing to WhatsApp.",
+        highlight=False,
+    )
+
+
+def ledger_of(messages: Mapping[str, Any]) -> Ledger:
+    """The ledger that a file holds. LedgerError when its sums do not agree."""
+    counts = {name: value for name, value in messages.items() if name not in {"totals", "slowest"}}
+    return Ledger(**counts, totals=Totals(**messages["totals"]))
