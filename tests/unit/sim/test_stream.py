@@ -204,7 +204,7 @@ async def test_a_holder_that_is_cut_off_from_all_but_the_servers_is_seen_to_be_r
     await world.serve(1, 0, "6-b")
 
     async def over() -> bool:
-        return (await world.report(0))["gateway_status"] == "disconnected"
+        return bool((await world.report(0))["gateway_status"] == "disconnected")
 
     await until(over)
     await sender.send("by the next")
