@@ -284,8 +284,12 @@ async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Res
         for violation in await asyncio.to_thread(cluster.observer.verify):
             msg = f"a law was broken: {violation}"
             raise LocalKubeError(msg)
-        if failures := (await cluster.ledger()).failures():
+        ledger = await cluster.ledger()
+        if failures := ledger.failures():
             raise LocalKubeError("; ".join(failures))
+        if ledger.strangers:
+            msg = f"{ledger.strangers} messages were taken under ids that nobody gave them: they may be doubles"
+            raise LocalKubeError(msg)
         return bench.results
 
 
