@@ -135,6 +135,7 @@ def test_a_write_while_nothing_happens_fails_the_bench(
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, doubled=1)), "1 messages were doubled"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, below_epoch=1)), "from a holder that had been replaced"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, overlaps=1)), "two connections of one shard were accepted at once"),
+        (Ledger(sent=10, delivered=10, strangers=1), "under ids that nobody gave them"),
         (None, "no message was counted"),
     ],
 )

@@ -215,6 +215,7 @@ NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
         ({"inbound_again": 2}, NONE, None),
         ({"delivered": 8, "lost": 1}, NONE, "1 messages were lost"),
         ({"delivered": 7, "told_refused": 1, "open": 1}, NONE, "never taken; 1 messages are still open"),
+        ({"strangers": 1}, NONE, "1 messages were taken under ids that nobody gave them"),
         ({"totals": Totals(doubled=2)}, NONE, "2 messages were doubled"),
         ({"inbound_arrived": 2, "inbound_lost": 1}, NONE, "1 inbound messages were lost"),
         ({}, demo.TwoHolders(seen_from_outside=0, whatsapp_servers=1, resolutions=2), "two active holders at 3 instants"),

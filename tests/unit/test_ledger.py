@@ -79,6 +79,12 @@ async def test_a_message_that_was_forgotten_is_an_error() -> None:
         await ledger(senders, Servers("kept"))
 
 
+async def test_a_message_that_was_taken_under_another_id_is_a_stranger() -> None:
+    found = await ledger(sent(m=Sender.TOLD), Servers("m", "the same under an id of its Webapp"))
+
+    assert (found.delivered, found.strangers) == (1, 1)
+
+
 async def test_two_messages_of_one_id_are_an_error() -> None:
     senders = sent(m=Sender.TOLD)
     senders.begin("m")

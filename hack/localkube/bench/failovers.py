@@ -397,5 +397,9 @@ def complaints_of(results: Results, cost: Mapping[str, Obj]) -> list[str]:
     said += [f"{name}: {times} times nobody took the shard over in time" for name, times in results.failures.items()]
     said += [f"{results.lost} messages were lost"] if results.lost else []
     said += [fault for name, resizes in results.resizes.items() for fault in resize.faults_of(name, resizes)]
-    said += ["no message was counted"] if results.ledger is None else results.ledger.failures()
+    if (ledger := results.ledger) is None:
+        said.append("no message was counted")
+    else:
+        strangers = f"{ledger.strangers} messages were taken under ids that nobody gave them: they may be doubles"
+        said += [*ledger.failures(), *([strangers] if ledger.strangers else [])]
     return said + restless(cost) + too_much(results.memory)

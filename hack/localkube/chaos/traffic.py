@@ -40,6 +40,8 @@ class Mark:
     shards: int
     totals: Totals
     """What the log of the WhatsApp servers came to."""
+    by_shard: Mapping[int, Counter[str]]
+    """The same per shard, by kind of entry."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +76,8 @@ class Books:
     """How often the WhatsApp servers could serve two Coreapps as holders of one shard: frames below the highest epoch, overlaps."""
     totals: Totals
     """What was added to the log of the WhatsApp servers."""
+    by_shard: Mapping[int, Counter[str]]
+    """The same per shard, by kind of entry: how many frames were stale, connections fenced or replaced, frames taken below the epoch."""
     taken: tuple[Taken, ...]
 
 
@@ -148,7 +152,8 @@ class Stream(Traffic):
         self.messages = {key: one for key, one in self.messages.items() if one.delivered_at is None and not one.lost}
         self._taken = [entry for entry in self._taken if entry.message in self.messages]
         # Last of all: what is sent from now on has a higher number.
-        return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals())
+        by_shard = {shard: Counter(counts) for shard, counts in self.log.audit.shards.items()}
+        return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals(), by_shard)
 
     async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
         """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError.
@@ -165,7 +170,8 @@ class Stream(Traffic):
             await asyncio.sleep(0.05)
         await self._read_log()
         totals = self.log.audit.totals().since(mark.totals)
-        return account(mine, self._taken, shards=mark.shards, struck=struck, totals=totals)
+        by_shard = {shard: counts - mark.by_shard.get(shard, Counter()) for shard, counts in self.log.audit.shards.items()}
+        return account(mine, self._taken, shards=mark.shards, struck=struck, totals=totals, by_shard=by_shard)
 
     async def ledger(self, *others: Senders, timeout: float = GIVE_UP_S + 15.0) -> Ledger:
         """Send nothing new, wait until nothing waits, and say what became of every message since the stream began.
@@ -190,7 +196,15 @@ def claim(messages: Iterable[Message], *, mark: float, until: float) -> list[Mes
     return mine
 
 
-def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, struck: Collection[int], totals: Totals) -> Books:
+def account(
+    mine: Sequence[Message],
+    entries: Sequence[Entry],
+    *,
+    shards: int,
+    struck: Collection[int],
+    totals: Totals,
+    by_shard: Mapping[int, Counter[str]] | None = None,
+) -> Books:
     """The books of messages, by what their senders know and by what the WhatsApp servers logged as taken."""
     by_id = {one.id: one for one in mine}
     known = {entry.message for entry in entries}
@@ -213,6 +227,7 @@ def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, s
         words=words,
         two_holders=totals.two_holders,
         totals=totals,
+        by_shard=by_shard or {},
         taken=tuple(taken),
     )
 

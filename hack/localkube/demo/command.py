@@ -146,6 +146,8 @@ class Demo:
             return "the demo did not come to its end"
         if failures := self.ledger.failures():
             return "; ".join(failures)
+        if self.ledger.strangers:
+            return f"{self.ledger.strangers} messages were taken under ids that nobody gave them: they may be doubles"
         if self.two_holders.total:
             return f"a shard had two active holders at {self.two_holders.total} instants: it may never have ({self.two_holders})"
         return None

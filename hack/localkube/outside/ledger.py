@@ -82,6 +82,8 @@ class Ledger:
     """Neither arrived nor waiting at the servers."""
     databases: int = 1
     """How many databases the servers had. A new one knows nothing of what those before it took: that is lost."""
+    strangers: int = 0
+    """Ids that the servers took and that none of these senders used: others send too, or a message was given a second id."""
     totals: Totals = field(default_factory=Totals)
     """What the servers' own log comes to: repeated, doubled, below_epoch, overlaps and more."""
 
@@ -204,11 +206,12 @@ class GatewayLog:
 def settle(senders: Iterable[Senders], log: GatewayLog, inbound: Mapping[str, int]) -> Ledger:
     """The ledger of all these senders' messages, by the log as far as it was read. Raises LedgerError."""
     ends: Counter[str] = Counter()
-    begun = 0
+    begun, strangers = 0, set(log.known)
     for one in senders:
         begun += one.begun
+        strangers -= one.states.keys()
         ends.update(end_of(state, taken=message_id in log.known) for message_id, state in one.states.items())
-    return Ledger(sent=begun, **ends, **inbound, databases=max(1, log.databases), totals=log.audit.totals())
+    return Ledger(sent=begun, **ends, **inbound, databases=max(1, log.databases), strangers=len(strangers), totals=log.audit.totals())
 
 
 def end_of(state: Sender, *, taken: bool) -> str:

@@ -193,3 +193,48 @@ async def test_an_inbound_message_that_no_webhook_takes_is_counted(sender: Sende
     found = await sender.ledger()
     assert (found.inbound_injected, found.inbound_arrived, found.inbound_waiting, found.inbound_lost) == (2, 1, 1, 0)
     assert found.failures() == ["1 inbound messages still wait for a webhook"]
+
+
+async def test_a_holder_that_is_cut_off_from_all_but_the_servers_is_seen_to_be_refused(
+    sender: Sender, server: Upstream, world: World
+) -> None:
+    """Nobody can tell the former holder that it is over, and it lives on: only the fence keeps it out."""
+    await sender.send("by the former")
+    mark = await sender.mark()
+    await world.serve(1, 0, "6-b")
+
+    async def over() -> bool:
+        return bool((await world.report(0))["gateway_status"] == "disconnected")
+
+    await until(over)
+    await sender.send("by the next")
+    await next(one for one in world.processes if one.settings.pod_name == "coreapp-0").kill()
+    await world.coreapp(0)  # it resumes what it was last told
+
+    async def refused() -> bool:
+        return bool((await world.control("counters"))["fenced"])
+
+    await until(refused)
+    books = await sender.books(mark, ())
+    found = await sender.ledger()
+
+    assert (books.by_shard[0]["replaced"], books.by_shard[0]["fenced"] >= 1, books.totals.fenced >= 1) == (1, True, True)
+    assert (books.two_holders, books.doubled, [one.by for one in books.taken]) == (0, 0, ["uid-coreapp-1"])
+    assert (found.totals.below_epoch, found.totals.overlaps, found.failures()) == (0, 0, [])
+
+
+async def test_a_cut_off_holder_that_no_fence_keeps_out_is_counted(
+    sender: Sender, server: Upstream, world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def all_may_come(*_: object) -> None:
+        return None
+
+    monkeypatch.setattr(SqliteStore, "admit", all_may_come)
+    await world.serve(1, 0, "6-b")
+    await world.serve(0, 0, "5-a")  # a Webapp that is cut off as well still sends to the former
+    await sender.send("by the former")
+
+    found = await sender.ledger()
+
+    assert (found.sent, found.delivered, found.totals.below_epoch) == (1, 1, 1)
+    assert found.failures() == ["1 messages were taken from a holder that had been replaced"]

@@ -1,0 +1,123 @@
+"""The command ``hack/figures``: what was measured goes into docs/figures, and from there, and from nowhere else, into the text.
+
+A page has places for figures, each between two marks: ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. Everything between
+them is made of one file, so it is of one run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from localkube.blocks import BLOCKS
+from localkube.demo.stage import write_json
+from localkube.errors import LocalKubeError
+
+Obj = dict[str, Any]
+
+FOLDER = Path("docs/figures")
+SOURCES = {
+    "demo": ("build/demo.json", "make demo"),
+    "bench": ("build/bench.json", "make bench"),
+    "scale": ("build/bench-scale.json", "make bench SCALE=1000"),
+    "chaos": ("build/chaos.json", "make chaos"),
+    "e2e": ("build/e2e.json", "make e2e"),
+}
+"""Per file of figures: what the program writes, and the command that runs it."""
+PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md")
+PLACE = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+LEFT_OUT = frozenset({"samples", "details"})
+"""Single measurements: they stay where they were made."""
+
+
+def published(figures: Any) -> Any:
+    """Figures as they are kept: without single measurements, at any depth."""
+    if isinstance(figures, Mapping):
+        return {name: published(value) for name, value in figures.items() if name not in LEFT_OUT}
+    return [published(value) for value in figures] if isinstance(figures, list) else figures
+
+
+def publish(root: Path, name: str) -> str:
+    """Take over what a program last measured; returns a sentence. LocalKubeError if there is nothing, or nobody knows of what it is."""
+    made, command = SOURCES[name]
+    try:
+        figures = json.loads((root / made).read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        msg = f"there is no {made}: '{command}' writes it"
+        raise LocalKubeError(msg) from None
+    commit = str((figures.get("run") or {}).get("commit") or "unknown")
+    if commit == "unknown":
+        msg = f"{made} does not say of which commit it is: measure again with '{command}'"
+        raise LocalKubeError(msg)
+    write_json(root / FOLDER / f"{name}.json", published(figures))
+    return f"{FOLDER / name}.json: measured at commit {commit}"
+
+
+def filled(text: str, figures: Callable[[str], Obj | None]) -> str:
+    """A page with all its places filled; ``figures``: the content of a file of figures, None if there is none. LocalKubeError."""
+
+    def fill(place: re.Match[str]) -> str:
+        if place["name"] not in BLOCKS:
+            msg = f"nobody knows how to show {place['name']}; there are {', '.join(BLOCKS)}"
+            raise LocalKubeError(msg)
+        source, block = BLOCKS[place["name"]]
+        found = figures(source)
+        shown = f"*No run is kept here yet: `{SOURCES[source][1]}`, then `make figures`.*\n" if found is None else block(found)
+        return f"{place[1]}\n{shown}\n{place[3]}"
+
+    return PLACE.sub(fill, text)
+
+
+def kept(root: Path, name: str) -> Obj | None:
+    """A file of figures, None if there is none."""
+    path = root / FOLDER / f"{name}.json"
+    content: Obj | None = json.loads(path.read_text(encoding="utf-8")) if path.exists() else None
+    return content
+
+
+def stale(root: Path) -> list[str]:
+    """The pages that say anything else than the files of figures."""
+    pages = {page: (root / page).read_text(encoding="utf-8") for page in PAGES}
+    return [page for page, text in pages.items() if filled(text, lambda name: kept(root, name)) != text]
+
+
+def write(root: Path) -> list[str]:
+    """Put the figures into all pages; returns those that changed."""
+    changed = stale(root)
+    for page in changed:
+        text = (root / page).read_text(encoding="utf-8")
+        (root / page).write_text(filled(text, lambda name: kept(root, name)), encoding="utf-8")
+    return changed
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:
+    """Run the command; ``root`` is the repository. Returns 0, or 1 after one sentence on standard error."""
+    parser = argparse.ArgumentParser(
+        prog="hack/figures", description="Puts what was measured into docs/figures and from there into the text."
+    )
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"take these over from build first: {', '.join(SOURCES)}")
+    parser.add_argument("--check", action="store_true", help="change nothing; fail when a page says anything else than docs/figures")
+    options = parser.parse_args(argv)
+    if unknown := sorted(set(options.names) - set(SOURCES)):
+        parser.error(f"there are no figures {', '.join(unknown)}; there are {', '.join(SOURCES)}")
+    if options.check and options.names:
+        parser.error("--check changes nothing, so it takes no NAME")
+    try:
+        if options.check:
+            if pages := stale(root):
+                msg = f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it"
+                raise LocalKubeError(msg)
+            return 0
+        for name in options.names:
+            print(publish(root, name))
+        for page in write(root):
+            print(f"{page}: written anew")
+    except LocalKubeError as error:
+        print(f"hack/figures: {error}", file=sys.stderr)
+        return 1
+    return 0
