@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos kind kind-down e2e lock clean
+.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -65,11 +65,14 @@ demo: control-plane ## A running cluster that fails over and reshards before you
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down
 
-bench: control-plane ## Measure failovers: p50, p95, max (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost)
+bench: control-plane ## Measure failovers and resizes (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost)
 	@$(RUN)/python hack/bench $(if $(SCALE),--scale $(SCALE) $(if $(N),--failovers $(N)),$(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES)))
 
 chaos: control-plane ## Break everything, ten times, under messages; up to 40 minutes (ONLY=hang,node-lost N=... SOAK=seconds)
 	@$(RUN)/python hack/chaos $(if $(ONLY),--only $(ONLY)) $(if $(N),--n $(N)) $(if $(SOAK),--soak $(SOAK))
+
+figures: setup ## Write docs/figures into README and docs; TAKE="bench chaos" takes them over from build first
+	@$(RUN)/python hack/figures $(TAKE)
 
 kind: setup ## A kind cluster with both images and the operator, also without a registry (NAME=..., INSTALL_DOCKER=1; docs/kind.md)
 	@$(RUN)/python hack/kind-offline up --operator $(if $(NAME),--name $(NAME)) $(if $(INSTALL_DOCKER),--install-docker)

@@ -170,14 +170,7 @@ def writes(figures: Row) -> str:
 
 def scale_block(figures: Row) -> str:
     """What one operator costs with very many clusters."""
-    goals = [
-        [
-            name,
-            f"{one['measured']:.2f}" if one["measured"] is not None else "failed",
-            f"{one['goal']:g}{'' if one['met'] else ', **missed**'}",
-        ]
-        for name, one in figures["goals"].items()
-    ]
+    goals = [[name, one["text"], f"{one['goal']}{'' if one['met'] else ', **missed**'}"] for name, one in figures["goals"].items()]
     failovers = [[name, *cells(row)[:-1], row.get("ratio", "-")] for name, row in figures["failovers"].items()]
     rest = (
         f"{figures['clusters']:,} clusters on one operator. Steady for {figures['steady_s']:g} s: {figures['steady_cpu']:.2f} of a core "
@@ -216,7 +209,8 @@ def e2e_block(figures: Row, *, changes: bool) -> str:
     wrong, broken = (sum(len(row[name]) for row in acts.values()) for name in ("wrong_failovers", "violations"))
     sums_said = (
         f"{len(acts)} acts in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, {wrong} failovers "
-        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living Webapp. {FEW}"
+        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
+        f"Webapp. {FEW}"
     )
     table = markdown(("change", *COLUMNS[:-1]), others) if changes and others else ""
     missed = "Goals missed:\n\n" + "\n".join(f"- {one}" for one in figures["missed"]) if figures["missed"] else ""

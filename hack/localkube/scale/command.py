@@ -342,8 +342,8 @@ def show(found: Found, console: Console) -> None:
         table.add_row(name, text, f"< {goal}{' MISSED' if figure > limit else ''}", f"{figure / limit:.2f}")
     for name, one in failover_rows(found).items():
         p95 = f"p95 {clock(one['p95'])}, " if "p95" in one else ""
-        figures = f"p50 {clock(one['p50'])}, {p95}max {clock(one['max'])}"
-        table.add_row(f"{name}, n = {one['n']}", figures, "", f"vendor's {BASELINE_S:g} s: {one.get('ratio', '-')}")
+        spread = f"p50 {clock(one['p50'])}, {p95}max {clock(one['max'])}"
+        table.add_row(f"{name}, n = {one['n']}", spread, "", f"vendor's {BASELINE_S:g} s: {one.get('ratio', '-')}")
     console.print(table)
     console.print(
         f"steady for {found.steady_s:g} s: {found.steady_writes} writes, worst 5 s {found.steady_cpu_worst:.2f} of a core, "
@@ -352,6 +352,15 @@ def show(found: Found, console: Console) -> None:
         f"{found.begin_rss:.0f} MiB at most",
         highlight=False,
     )
+
+
+def figures(found: Found, run: Obj) -> Obj:
+    """Everything that was measured, for a file."""
+    goals = {
+        name: {"measured": rounded(figure), "text": text, "goal": goal, "met": figure <= limit}
+        for name, figure, text, limit, goal in rows(found)
+    }
+    return {"run": run, "complaints": missed(found), "goals": goals, "failovers": failover_rows(found)} | asdict(found)
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
@@ -393,12 +402,9 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if return_code or found is None:
         return return_code
     show(found, console)
-    goals = {name: {"measured": rounded(figure), "goal": limit, "met": figure <= limit} for name, figure, _, limit, _ in rows(found)}
-    complaints = missed(found)
-    write_json(
-        options.out, {"run": run.of_run(), "complaints": complaints, "goals": goals, "failovers": failover_rows(found)} | asdict(found)
-    )
+    content = figures(found, run.of_run())
+    write_json(options.out, content)
     console.print(f"figures in {options.out}")
-    for complaint in complaints:
+    for complaint in content["complaints"]:
         print(f"hack/bench: {complaint}", file=sys.stderr)
-    return 1 if complaints else 0
+    return 1 if content["complaints"] else 0
