@@ -123,7 +123,7 @@ def bench_block(figures: Row) -> str:
     cases = {name: row for name, row in figures["cases"].items() if row.get("n")}
     table = markdown(("from -> to", *COLUMNS, RATIO), [[row["what"], *cells(row), row.get("ratio", "-")] for row in cases.values()])
     notes = [
-        f"{name}: {row['not_counted']} more were not counted, for the ended leader itself had handed the shard over."
+        f"{name}: {row['not_counted']['times']} more were not counted: {row['not_counted']['why']}."
         for name, row in figures["cases"].items()
         if row.get("not_counted")
     ]

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from localkube.bench import failovers, memory, resize
 from localkube.demo import faults
+from localkube.demo.cluster import Holder
 from localkube.demo.probe import NotHandedOverError
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
@@ -184,7 +185,7 @@ def test_what_the_ended_leader_did_itself_is_not_counted_and_said(
     results = Results()
     results.not_counted["leader-terminated"] = 3
     assert ended(results, [], tmp_path, monkeypatch, capsys) == (0, "")
-    assert json.loads((tmp_path / "bench.json").read_text())["cases"]["leader-terminated"] == {"not_counted": 3}
+    assert json.loads((tmp_path / "bench.json").read_text())["cases"]["leader-terminated"]["not_counted"]["times"] == 3
 
 
 class Bench(failovers.Bench):
@@ -205,6 +206,23 @@ async def test_a_shard_that_nobody_takes_over_is_counted_and_the_bench_goes_on()
     bench = Bench()
     assert await bench._failover("pod-deleted", never) == math.inf
     assert bench.results.failures == {"pod-deleted": 1}
+
+
+async def test_a_container_that_was_back_before_anybody_took_over_is_no_failover() -> None:
+    old = Holder(0, "acme-coreapp-0", "uid-0")
+    by = iter(["uid-0", "uid-0", "uid-1"])
+
+    async def kill_holder(_: object, __: int) -> faults.Failover:
+        return faults.Failover(delivered=0.15, committed=None, longest=0.1, sent=9, lost=0, old=old, by=next(by), begun=T0)
+
+    bench = Bench()
+    await bench._failover("container-killed", kill_holder)
+    assert bench.results.samples == {"container-killed": [0.15]}
+    assert bench.results.not_counted == {"container-killed": 2}
+
+    by = iter(["uid-0"] * 99)
+    with pytest.raises(LocalKubeError, match="20 times in a row"):
+        await bench._failover("container-killed", kill_holder)
 
 
 async def test_only_a_successors_own_handover_is_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -11,17 +11,20 @@ import json
 import multiprocessing
 import os
 import resource
-import statistics
+import sys
 import time
 from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
+from localkube.figures import summary
+from localkube.provenance import Provenance
 from whatsapp_operator.core.model import Key, Probe
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.probe import Tethers
 from whatsapp_operator.shell.tether import Pace, Target, phase_of
 
+REPOSITORY = Path(__file__).resolve().parents[3]
 HOST = "127.0.0.1"
 BODY = b'{"uid": "u", "pod": "acme-coreapp-0", "shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}'
 ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
@@ -127,6 +130,7 @@ def main() -> None:
     parser.add_argument("--seconds", type=float, default=20.0)
     parser.add_argument("--kind", choices=("HTTP", "TCP"), default="HTTP")
     asked = parser.parse_args()
+    run = Provenance(REPOSITORY, "python -m localkube.bench.probes", sys.argv[1:])
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ours, theirs = multiprocessing.Pipe()
@@ -138,13 +142,14 @@ def main() -> None:
     ours.send("stop")
     seen: list[tuple[int, float]] = ours.recv()
     coreapps.join(10)
-    late = sorted(lateness(seen, asked.holders, steady))
-    if len(late) > 1:
-        cuts = statistics.quantiles(late, n=100)
+    late = lateness(seen, asked.holders, steady)
+    if late:
+        found = summary(late)
         figures |= {"questions": len(late), "questions per s": len(late) / (steady[1] - steady[0])}
         figures |= {"cpu per question, ms": figures["cpu, s"] / len(late) * 1000}
-        figures |= {"late p50, ms": cuts[49] * 1000, "late p95, ms": cuts[94] * 1000, "late max, ms": late[-1] * 1000}
-    print(json.dumps({name: round(value, 3) for name, value in figures.items()}, indent=2))
+        spread = {"late p50, ms": found.p50, "late p95, ms": found.p95, "late max, ms": found.max}
+        figures |= {name: value * 1000 for name, value in spread.items() if value is not None}
+    print(json.dumps({"run": run.of_run(), **{name: round(value, 3) for name, value in figures.items()}}, indent=2))
 
 
 if __name__ == "__main__":

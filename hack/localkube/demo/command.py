@@ -110,6 +110,8 @@ class Demo:
             with screen.running(step):
                 found = await fault(cluster, 0)
                 step.seconds, step.details = found.delivered, asdict(found)
+                if found.by == found.old.uid:
+                    step.meaning = "until it served again itself: its container was back before another Coreapp took over"
                 to = next((pod["metadata"]["name"] for pod in cluster.coreapps() if pod["metadata"]["uid"] == found.by), "?")
                 step.note = f"{found.old.pod} -> {to}; slowest of {found.sent} messages {clock(found.longest)}"
                 await cluster.settle()
