@@ -52,7 +52,7 @@ def test_no_table_of_times_or_ratios_stands_outside_of_the_places() -> None:
 @pytest.mark.parametrize("name", pages.SOURCES)
 def test_a_file_of_figures_says_where_it_comes_from_and_names_no_folder(name: str) -> None:
     if (kept := pages.kept(ROOT, name)) is None:
-        assert f"`{pages.SOURCES[name][1]}`, then `make figures`" in (ROOT / "README.md").read_text(encoding="utf-8")
+        assert f"`{pages.SOURCES[name][1]}`, then `make figures TAKE={name}`" in (ROOT / "README.md").read_text(encoding="utf-8")
         return
     assert set(kept["run"]) == {"commit", "date", "command", "machine", "load"}
     assert kept["run"]["commit"] != "unknown"
@@ -127,7 +127,7 @@ def test_figures_of_an_unknown_commit_are_not_taken_over(repository: Path) -> No
 def test_a_place_without_a_run_says_how_to_make_one(repository: Path) -> None:
     text = pages.filled("<!-- figures: chaos -->\nold figures\n<!-- end of figures -->", lambda name: pages.kept(repository, name))
     assert "old figures" not in text
-    assert "`make chaos`, then `make figures`" in text
+    assert "`make chaos`, then `make figures TAKE=chaos`" in text
     with pytest.raises(LocalKubeError, match="nobody knows how to show nonsense"):
         pages.filled("<!-- figures: nonsense -->\n<!-- end of figures -->", lambda _: None)
 

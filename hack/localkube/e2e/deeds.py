@@ -177,7 +177,9 @@ async def kill_leader(scene: Kind) -> None:
     await shell.run(f"kill -KILL {process}; while kill -0 {process} 2>/dev/null; do sleep 0.01; done")
     await stage.switch_over(0)
     moved = await stage.seen(
-        lambda: next((one for one in stage.observer.commits if one.shard == 0 and one.holder_uid != holder.uid), None),
+        lambda: next(
+            (one for one in stage.observer.commits if one.shard == 0 and one.holder_uid != holder.uid and one.monotonic > begun), None
+        ),
         SUCCESSION_S,
         "a switchover by a new leader",
     )
