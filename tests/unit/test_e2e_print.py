@@ -10,7 +10,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from localkube.chaos.measure import UNREPORTED, Outcome
+from localkube.chaos.judge import UNREPORTED
+from localkube.chaos.measure import Outcome
 from localkube.e2e.changes import Changes
 from localkube.e2e.print import failures, missed, report, table
 from localkube.e2e.table import Act, acts
