@@ -67,7 +67,9 @@ def filled(text: str, figures: Callable[[str], Obj | None]) -> str:
             raise LocalKubeError(msg)
         source, block = BLOCKS[place["name"]]
         found = figures(source)
-        shown = f"*No run is kept here yet: `{SOURCES[source][1]}`, then `make figures TAKE={source}`.*\n" if found is None else block(found)
+        shown = (
+            f"*No run is kept here yet: `{SOURCES[source][1]}`, then `make figures TAKE={source}`.*\n" if found is None else block(found)
+        )
         return f"{place[1]}\n{shown}\n{place[3]}"
 
     return PLACE.sub(fill, text)

@@ -11,7 +11,8 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from localkube.chaos.measure import UNREPORTED, Outcome
+from localkube.chaos.judge import UNREPORTED
+from localkube.chaos.measure import Outcome
 from localkube.e2e import command as e2e
 from localkube.e2e.changes import Changes
 from localkube.e2e.print import failures, missed, report, table

@@ -8,11 +8,16 @@ from typing import Any
 from rich import box
 from rich.table import Table
 
-from localkube.chaos.measure import UNREPORTED, Outcome
+from localkube.chaos.judge import UNREPORTED
+from localkube.chaos.measure import Outcome
 from localkube.chaos.scene import Fault
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
 
 Obj = dict[str, Any]
+
+AT_ONCE, PROBES_S, SLACK_S, NO_GOAL_S = 10.0, 3.0, 4.0, 4.0
+FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles")
+"""Figures that must be zero or empty on any machine."""
 
 
 def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
@@ -24,7 +29,10 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
         "failover": fault.failover,
         "not_handed_over": outcome.missing,
         "allowed": fault.allowed,
+        "resumed": [round(value, 4) for value in outcome.resumed],
         "evidence": dict(outcome.evidence),
+        "effects": dict(outcome.effects),
+        "upstream": {name: round(value, 3) for name, value in outcome.upstream.items() if value},
         "wrong_failovers": outcome.wrong,
         "sent": outcome.sent,
         "lost": outcome.lost,
@@ -55,6 +63,8 @@ def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
         said.append(f"measured {outcome.n} times only, not {n}")
     if strange := sorted(set(outcome.evidence) - fault.evidence - {UNREPORTED}):
         said.append(f"evidence {', '.join(strange)} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
+    if seen := unseen(fault, outcome.evidence, len(outcome.times)):
+        said.append(seen)
     if outcome.wrong:
         said.append(f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}")
     if outcome.lost or outcome.doubled:
@@ -72,12 +82,50 @@ def from_possible(outcome: Outcome) -> list[float]:
     return [float(sample["from_possible"]) for sample in outcome.samples if sample.get("from_possible") is not None]
 
 
-def remarks(outcome: Outcome, fault: Fault[Any]) -> list[str]:
-    """What is to be said of one fault below the table."""
-    said = [f"{fault.name}: {note}" for note in dict.fromkeys(outcome.notes)]
+def remarks(outcome: Outcome) -> list[str]:
+    """What else is to be said of one fault below the table."""
+    said = list(dict.fromkeys(outcome.notes))
     if times := from_possible(outcome):
         found = summary(times)
-        said.append(f"{fault.name}: from when a handover could be made p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+        said.append(f"from when a handover could be made p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+    return said
+
+
+def unseen(fault: Fault[Any], evidence: Mapping[str, int], n: int) -> str:
+    """A sentence when the evidence of some of ``n`` handovers that must come was not seen, else empty."""
+    seen = sum(evidence.get(word, 0) for word in fault.evidence)
+    if not fault.failover or seen >= n:
+        return ""
+    return f"the evidence of {seen} of {n} handovers was seen ({', '.join(sorted(fault.evidence))})"
+
+
+def bound(fault: Fault[Any]) -> float:
+    """Seconds beyond which a time is that of something broken, whatever the machine is busy with.
+
+    What is decided at once may take ten times its goal, which is less than the three seconds of the probes: so an operator that has fallen
+    back on them is found out. The others wait for probes and leases, which a busy machine does not multiply: twice the goal, and never
+    more than 4 s beyond it.
+    """
+    if fault.goal is None:
+        return NO_GOAL_S if not fault.failover else fault.allowed
+    if AT_ONCE * fault.goal < PROBES_S:
+        return AT_ONCE * fault.goal
+    return fault.goal + min(fault.goal, SLACK_S)
+
+
+def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
+    """One sentence for everything in the figures of a fault that fails also where its goal is not asked for: on a machine that is busy."""
+    said = [f"{name}: {found[name]}" for name in FORBIDDEN if found[name]]
+    if found["n"] < 1:
+        said.append("nothing was measured")
+    if not found["sent"]:
+        said.append("no message was sent")
+    if strange := sorted(set(found["evidence"]) - fault.evidence):
+        said.append(f"evidence {', '.join(strange)} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
+    if missing := unseen(fault, found["evidence"], found["n"]):
+        said.append(missing)
+    if found.get("max") is not None and found["max"] > bound(fault):
+        said.append(f"took {found['max']:.3f} s; beyond {bound(fault):g} s it is broken, not slow")
     return said
 
 
@@ -112,6 +160,18 @@ def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
 def is_compared(fault: Fault[Any]) -> bool:
     """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
     return fault.failover and fault.goal is not None
+
+
+def effects(outcome: Outcome) -> list[str]:
+    """Sentences on what a fault did, what the WhatsApp servers made of it, and what was not taken for a failover."""
+    said = []
+    if outcome.effects:
+        said.append("it did: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.effects.items())))
+    if gateway := [f"{count:g} {name}" for name, count in outcome.upstream.items() if count and name != "delivered"]:
+        said.append("the WhatsApp servers logged: " + ", ".join(gateway))
+    if outcome.resumed:
+        said.append(f"{len(outcome.resumed)} holders were back before anybody took over, after {max(outcome.resumed):.2f} s at most")
+    return said
 
 
 def report(outcomes: Sequence[tuple[Fault[Any], Outcome]], about: Mapping[str, Any]) -> Obj:

@@ -121,10 +121,13 @@ class Stream(Traffic):
         try:
             if shard >= self.shards:
                 return  # it went with a smaller number since somebody meant to send to it
-            to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
-            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=to, sent_at=time.monotonic()))
+            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
+
+    def recipient_in(self, shard: int) -> str:
+        """Somebody to whom messages go through a shard."""
+        return next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
 
     def burst(self, shard: int, seconds: float) -> None:
         """Send to a shard every 20 ms for so long, so that its next message is not waited for."""
@@ -138,6 +141,10 @@ class Stream(Traffic):
         task = asyncio.create_task(send())
         self._bursts.add(task)
         task.add_done_callback(self._bursts.discard)
+
+    async def deliver(self, message: Message) -> None:
+        """Send a message that was tried elsewhere, under its id, until a Webapp answers 201 or the deadline has passed."""
+        await self._send(message)
 
     def delivered_since(self, shard: int, since: float) -> bool:
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""
@@ -233,19 +240,17 @@ def account(
 
 
 def first_taken(
-    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", resumed_after: float = 0.0
+    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", by: Collection[str] | None = None
 ) -> float | None:
     """Seconds from a fault to the first message of a shard whose sender knows it taken afterwards; None if there is none.
 
     ``begun`` and ``begun_wall`` are `time.monotonic()` and `time.time()` just before the fault. ``not_by``: the holder that failed (its
-    uid), whose messages do not count, unless ``resumed_after`` is above 0: then they count from so many seconds on.
+    uid), whose messages never count. ``by``: uids of those whose messages count; None: of everybody.
     """
     fits = (
         one.known - begun
         for one in taken
-        if one.shard == shard
-        and one.at >= begun_wall
-        and (one.by != not_by or (resumed_after > 0 and one.at >= begun_wall + resumed_after))
+        if one.shard == shard and one.at >= begun_wall and one.by != not_by and (by is None or one.by in by)
     )
     return min((seconds for seconds in fits if seconds >= 0), default=None)
 

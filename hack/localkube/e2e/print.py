@@ -28,9 +28,6 @@ def failures(act: Act, outcome: Outcome, *, n: int) -> list[str]:
         said.append(f"{act.name}: {own} tries were refused, though this is planned")
     if outcome.times and max(outcome.times) > act.bound:
         said.append(f"{act.name}: took {max(outcome.times):.1f} s; beyond {act.bound:g} s it is broken, not slow")
-    seen = sum(outcome.evidence[word] for word in act.fault.evidence)
-    if act.fault.failover and seen < outcome.n:
-        said.append(f"{act.name}: the evidence of {seen} of {outcome.n} handovers was seen ({', '.join(sorted(act.fault.evidence))})")
     return said
 
 

@@ -65,13 +65,27 @@ def acts(made: Changes) -> tuple[Act, ...]:
         ),
         Act(
             fault=Fault(
-                name="grow", what="2 -> 4 shards", prepare=changes.at(2), strike=changes.grow, failover=False, gap=True, allowed=60.0
+                name="grow",
+                what="2 -> 4 shards",
+                moves=frozenset({"resize"}),
+                prepare=changes.at(2),
+                strike=changes.grow,
+                failover=False,
+                gap=True,
+                allowed=60.0,
             ),
             restarts=True,
         ),
         Act(
             fault=Fault(
-                name="shrink", what="4 -> 2 shards", prepare=changes.at(4), strike=changes.shrink, failover=False, gap=True, allowed=60.0
+                name="shrink",
+                what="4 -> 2 shards",
+                moves=frozenset({"resize"}),
+                prepare=changes.at(4),
+                strike=changes.shrink,
+                failover=False,
+                gap=True,
+                allowed=60.0,
             ),
             restarts=True,
             after="grow",
@@ -79,7 +93,11 @@ def acts(made: Changes) -> tuple[Act, ...]:
         # ---- one pod
         Act(
             fault=Fault(
-                name="switchover", what="the annotation, as a user writes it", strike=deeds.switch_over, evidence=frozenset({"Requested"})
+                name="switchover",
+                what="the annotation, as a user writes it",
+                strike=deeds.switch_over,
+                moves=frozenset({"switchover"}),
+                evidence=frozenset({"Requested"}),
             ),
             silent=True,
             at_once=True,
@@ -116,6 +134,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
             fault=Fault(
                 name="leader-killed",
                 what="kill -9, until a new leader did what a user asked",
+                moves=frozenset({"switchover"}),
                 strike=deeds.kill_leader,
                 undo=deeds.replace_leader,
                 failover=False,
@@ -159,6 +178,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
             fault=Fault(
                 name="images-changed",
                 what="client.images: every Coreapp and Webapp",
+                moves=frozenset({"roll-out"}),
                 strike=made.change_images,
                 failover=False,
                 allowed=240.0,
