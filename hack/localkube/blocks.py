@@ -43,7 +43,10 @@ def origin(figures: Row) -> str:
 
 def cells(row: Row) -> list[str]:
     """The cells of COLUMNS of a row of a file."""
-    n = f"{row['n']} ({row['failures']} failed)" if row.get("failures") else str(row["n"])
+    remarks = [f"{row['failures']} failed"] * bool(row.get("failures")) + [f"{len(row.get('resumed', ()))} resumed, apart"] * bool(
+        row.get("resumed")
+    )
+    n = f"{row['n']} ({'; '.join(remarks)})" if remarks else str(row["n"])
     spread = [clock(row[name]) if name in row else "-" for name in ("p50", "p95", "max")]
     goal = "-"
     if row.get("goal") is not None:
@@ -60,9 +63,26 @@ def said(sentences: Sequence[str], otherwise: str = "The program had nothing to 
 
 
 def messages(figures: Row) -> str:
-    """The ledger of a run as a sentence, empty where none was kept."""
-    ledger = figures.get("messages")
-    return f"Messages: {ledger_of(ledger)}." if ledger else ""
+    """The ledger of a run as a sentence, of several clusters added up; empty where none was kept."""
+    ledgers = list((figures.get("ledgers") or {}).values()) or [figures.get("messages")]
+    return f"Messages: {ledger_of(added(ledgers))}." if ledgers[0] else ""
+
+
+def added(ledgers: Sequence[Row]) -> Obj:
+    """Ledgers added up, each figure by itself; of the longest overlap the longest."""
+    first, *rest = ledgers
+    sums: Obj = {name: value for name, value in first.items() if name != "totals"}
+    totals = dict(first["totals"])
+    for one in rest:
+        sums |= {name: sums[name] + one[name] for name in sums}
+        longest = max(totals["longest_overlap"], one["totals"]["longest_overlap"])
+        totals = {name: value + one["totals"][name] for name, value in totals.items()} | {"longest_overlap": longest}
+    return sums | {"databases": max(one["databases"] for one in ledgers), "totals": totals}
+
+
+def counts(found: Mapping[str, int]) -> str:
+    """Words and how often each came."""
+    return ", ".join(f"{word} {count}" for word, count in found.items()) or "-"
 
 
 def joined(*parts: str) -> str:
@@ -91,9 +111,8 @@ def chaos_rows(faults: Mapping[str, Row]) -> str:
         what = str(row["what"])
         if since := row.get("from_possible"):
             what += f"; from when a handover could be made: p50 {clock(since['p50'])}, max {clock(since['max'])}"
-        evidence = ", ".join(f"{word} {count}" for word, count in row["evidence"].items()) or "-"
-        lines.append([what, *cells(row), row.get("ratio", "-"), evidence])
-    return markdown(("fault", *COLUMNS, RATIO, "evidence"), lines)
+        lines.append([what, *cells(row), row.get("ratio", "-"), counts(row["evidence"]), counts(row["effects"])])
+    return markdown(("fault", *COLUMNS, RATIO, "evidence", "what the fault did"), lines)
 
 
 def chaos_block(figures: Row, *, chosen: Callable[[Row], bool]) -> str:
@@ -195,8 +214,9 @@ def acts_table(acts: Mapping[str, Row]) -> str:
         if row["silent"] and goal == "-":
             goal = f"0 refused{', **missed**' if row['refused_struck'] else ''}"
         committed = f"{clock(row['committed']['p50'])} / {clock(row['committed']['max'])}" if "committed" in row else "-"
-        evidence = ", ".join(f"{word} {count}" for word, count in row["evidence"].items()) or "-"
-        lines.append([row["what"], evidence, committed, *cells(row)[:-1], goal, f"{row['bound']:g} s", row.get("ratio", "-")])
+        lines.append(
+            [row["what"], counts(row["evidence"]), committed, *cells(row)[:-1], goal, f"{row['bound']:g} s", row.get("ratio", "-")]
+        )
     return markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), lines)
 
 

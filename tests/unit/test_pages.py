@@ -157,15 +157,29 @@ def test_a_dirty_commit_and_a_crowded_machine_are_said() -> None:
 def test_chaos() -> None:
     quick, away, still = (named([name])[0] for name in ("pod-deleted", "api-down-60s", "lost-probes"))
     outcomes = [
-        (quick, Outcome("pod-deleted", times=[0.1], missing=["shard 0 of c00"], evidence=Counter({"PodDeleted": 1}), sent=5)),
+        (
+            quick,
+            Outcome(
+                "pod-deleted",
+                times=[0.1],
+                missing=["shard 0 of c00"],
+                evidence=Counter({"PodDeleted": 1}),
+                sent=5,
+                effects=Counter({"pods ended": 2}),
+            ),
+        ),
         (away, Outcome("api-down-60s", times=[60.3], samples=[{"from_possible": 1.3}], sent=2)),
-        (still, Outcome("lost-probes", times=[0.01])),
+        (still, Outcome("lost-probes", times=[0.01], resumed=[0.1])),
     ]
-    figures = chaos_print.report(outcomes, {**ABOUT, "clusters": 2, "complaints": ["pod-deleted: 1 of 2 failed"]})
+    figures = chaos_print.report(
+        outcomes, {**ABOUT, "clusters": 2, "ledgers": {"c00": LEDGER, "c01": LEDGER}, "complaints": ["pod-deleted: 1 of 2 failed"]}
+    )
     text, everything = shown("chaos", figures), shown("chaos-all", figures)
 
-    assert "| 2 (1 failed) | 100 ms | - | failed | max 200 ms, **missed** | - | PodDeleted 1 |" in text
+    assert "| 2 (1 failed) | 100 ms | - | failed | max 200 ms, **missed** | - | PodDeleted 1 | pods ended 2 |" in text
     assert "from when a handover could be made: p50 1.30 s, max 1.30 s | 1 | 60.3 s | - | 60.3 s | - | - |" in text
+    assert "| 1 (1 resumed, apart) | 10 ms |" in everything
+    assert "Messages: 14 sent = 14 delivered" in text
     assert "7 messages: 0 lost" in text
     assert "- pod-deleted: 1 of 2 failed" in text
     assert (still.what in text, still.what in everything) == (False, True)
