@@ -42,7 +42,8 @@ class Stage:
         self.observer.commits.append(SimpleNamespace(shard=shard, holder_uid="uid-1", monotonic=time.monotonic()))
 
     async def seen(self, look: Any, _: float, what: str) -> Any:
-        assert (found := look()), what
+        found = look()
+        assert found, what
         return found
 
 
