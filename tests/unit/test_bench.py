@@ -163,6 +163,16 @@ def test_a_failure_fails_the_bench_and_is_one_of_n(
     assert (written["n"], written["failures"], written["max"], written["met"]) == (2, 1, None, False)
 
 
+def test_a_broken_law_fails_the_bench_and_its_figures_are_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = Results()
+    results.violations = ["one holder: two pods match"]
+    said = "hack/bench: a law was broken: one holder: two pods match\n"
+    assert ended(results, [], tmp_path, monkeypatch, capsys) == (1, said)
+    assert json.loads((tmp_path / "bench.json").read_text())["complaints"] == ["a law was broken: one holder: two pods match"]
+
+
 def test_too_much_memory_at_the_start_fails_the_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
