@@ -83,6 +83,7 @@ class Exchange:
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, Inbound] = {}
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._left = False
         self._unwritten: list[Entry] = []
         self._audit = Audit()
         self._audited = 0
@@ -134,6 +135,11 @@ class Exchange:
         self._spawn(self._write())
         await asyncio.gather(*(connection.socket.close(code=code) for connection in connections), return_exceptions=True)
 
+    async def leave(self) -> None:
+        """The servers end: close every connection, and each that comes until nobody listens any more."""
+        self._left = True
+        await self.close_all(1001)
+
     # connections
 
     async def serve(self, request: web.Request) -> web.StreamResponse:
@@ -154,6 +160,9 @@ class Exchange:
                 return refusal
             socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
             await socket.prepare(request)
+            if self._left:
+                await socket.close(code=1001)
+                return socket
             connection = Connection(shard=shard, epoch=epoch, uid=uid, socket=socket)
             if self._standing.barred is not None or self._standing.shards != shards:  # changed while the handshake went out
                 await socket.close(code=RESHARDED if self._standing.barred is None else LOGGED_OFF)

@@ -38,6 +38,7 @@ class Members:
         self._gate = gate
         self._hello = hello
         self._members: dict[str, Member] = {}
+        self._left = False
 
     def of(self, role: str) -> list[Member]:
         """Return the members of a role, ``coreapp`` or ``webapp``, by name."""
@@ -61,6 +62,11 @@ class Members:
         """Close all connections."""
         await asyncio.gather(*(member.socket.close(code=code) for member in list(self._members.values())), return_exceptions=True)
 
+    async def leave(self) -> None:
+        """The servers end: close all connections, and each that comes until nobody listens any more."""
+        self._left = True
+        await self.close(1001)
+
     async def serve(self, request: web.Request) -> web.StreamResponse:
         """``GET /ws/node?uid&pod&ip[&role=webapp]``."""
         query = request.query
@@ -69,6 +75,9 @@ class Members:
             return web.json_response({"error": "uid is needed; role is coreapp or webapp"}, status=400)
         socket = web.WebSocketResponse(autoping=False, heartbeat=HEARTBEAT_SECONDS, timeout=0.5, compress=False)
         await socket.prepare(request)
+        if self._left:
+            await socket.close(code=1001)
+            return socket
         member = Member(uid=query["uid"], pod=query.get("pod", ""), ip=query.get("ip", ""), role=role, socket=socket)
         earlier = self._members.get(member.uid)
         self._members[member.uid] = member

@@ -102,7 +102,7 @@ class Upstream(Process):
     async def say_goodbye(self) -> None:
         """Close all websockets with a close frame."""
         if self._exchange is not None and self._members is not None:
-            await asyncio.gather(self._exchange.close_all(1001), self._members.close(1001))
+            await asyncio.gather(self._exchange.leave(), self._members.leave())
 
     async def let_go(self) -> None:
         """Close the database."""

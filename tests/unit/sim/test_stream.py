@@ -45,7 +45,7 @@ class Sender(Stream):
     async def send(self, name: str) -> Message:
         """One message, until it is told or given up."""
         message = self.start(name)
-        await until(lambda: message.delivered_at is not None or message.lost, 20)
+        await until(lambda: message.delivered_at is not None or message.lost, 40)
         return message
 
     def start(self, name: str) -> Message:
@@ -67,7 +67,7 @@ async def server(world: World) -> Upstream:
 async def sender(world: World, server: Upstream, tmp_path: Path) -> AsyncIterator[Sender]:
     authority = certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
     access = Access(server="https://127.0.0.1:1", authority=authority, token="t")
-    async with Sender(world, access.write(tmp_path / "kubeconfig"), 3.0) as made:
+    async with Sender(world, access.write(tmp_path / "kubeconfig"), 30.0) as made:
         yield made
 
 
@@ -79,8 +79,9 @@ def forget(server: Upstream, name: str) -> None:
         assert store._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,)).rowcount == 1
 
 
-async def swallow(world: World, *, applies: bool, count: int = 1000) -> None:
-    """The servers acknowledge nothing more; with ``applies`` they take it all the same."""
+async def swallow(world: World, sender: Sender, *, applies: bool, count: int = 1000) -> None:
+    """The servers acknowledge nothing more, and the sender gives up soon; with ``applies`` they take it all the same."""
+    sender._deadline = 1.0
     await world.control("faults", {"call": "messages", "fault": "reset", "applies": applies, "count": count})
 
 
@@ -105,10 +106,10 @@ async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, 
     first = await sender.mark()
     await sender.send("in the first")
     books = [await sender.books(first, ())]
-    await swallow(world, applies=False)
+    await swallow(world, sender, applies=False)
     over = sender.start("over the mark")
     second = await sender.mark()
-    await until(lambda: over.lost, 20)
+    await until(lambda: over.lost, 40)
     books.append(await sender.books(second, ()))
     third = await sender.mark()
     books.append(await sender.books(third, ()))
@@ -136,7 +137,7 @@ async def test_a_message_that_was_taken_before_a_mark_and_told_after_it_is_not_l
 
 
 async def test_a_sender_that_gives_up_is_told_refused(sender: Sender, world: World) -> None:
-    await swallow(world, applies=False)
+    await swallow(world, sender, applies=False)
     assert (await sender.send("never taken")).lost
 
     found = await sender.ledger()
@@ -147,7 +148,7 @@ async def test_a_sender_that_gives_up_is_told_refused(sender: Sender, world: Wor
 
 
 async def test_a_message_that_was_taken_and_never_told_has_a_word_of_its_own(sender: Sender, world: World) -> None:
-    await swallow(world, applies=True)
+    await swallow(world, sender, applies=True)
     assert (await sender.send("taken")).lost
 
     found = await sender.ledger()
@@ -157,8 +158,8 @@ async def test_a_message_that_was_taken_and_never_told_has_a_word_of_its_own(sen
 
 
 async def test_a_message_that_still_waits_at_the_end_is_open(sender: Sender, world: World) -> None:
+    await swallow(world, sender, applies=False)
     sender._deadline = 60.0
-    await swallow(world, applies=False)
     sender.start("waits")
 
     found = await sender.ledger(timeout=0.3)
@@ -174,7 +175,11 @@ async def test_servers_that_begin_with_an_empty_database_are_told_of(sender: Sen
     for file in (world.folder / "simulator").iterdir():
         file.unlink()
     await world.upstream()
-    await world.until_connected(0)
+
+    async def logged_in() -> bool:  # the password is the first one again
+        return (await world.login())[0] == 200
+
+    await until(logged_in, 20)
     await sender.send("after")
     books = await sender.books(mark, ())
 
