@@ -3,9 +3,11 @@
 import asyncio
 import base64
 import socket
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime, timedelta
+from inspect import signature
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,7 +18,8 @@ from localkube.hollow.claims import unbound
 from localkube.hollow.components import Resolve
 from localkube.hollow.kube import Kube, Mirror, NoAnswerError, RefusedError
 from localkube.hollow.nodes import HollowNode
-from localkube.hollow.pods import HollowPod, NotRunningError, Surroundings
+from localkube.hollow.pods import RESTART_S, HollowPod, NotRunningError, Surroundings
+from localkube.hollow.process import running
 from localkube.hollow.spec import (
     Backend,
     ConfigError,
@@ -428,6 +431,7 @@ class FakeComponent:
     def __init__(self, env: Mapping[str, str], *, fails: bool = False, lingers: bool = False) -> None:
         self.env, self.fails, self.lingers = dict(env), fails, lingers
         self.calls: list[str] = []
+        self.effects: Counter[str] = Counter()
         self.ready = False
         self.gone = False
         self.stopped = asyncio.Event()
@@ -663,6 +667,49 @@ async def test_a_tcp_probe_cannot_see_a_stopped_process_but_a_deaf_port(tmp_path
         assert pod.container.ready
         assert bench.made[0].calls == ["start", "hang", "resume", "disturb half-open", "disturb open"]
         await pod.shut_down()
+
+
+async def test_a_pod_that_is_parted_goes_on_and_is_joined_unless_it_began_a_new_life(tmp_path: Path) -> None:
+    async with a_bench(tmp_path) as bench:
+        pod = bench.pod(a_pod())
+        await until(lambda: pod.container.ready)
+        await pod.part()
+        pod.look()
+        assert pod.container.ready, "it is not stopped"
+        await pod.join()
+        await pod.join()
+        assert bench.made[0].calls == ["start", "disturb parted", "disturb open"]
+
+        await pod.part()
+        await pod.kill()
+        await until(lambda: len(bench.made) == 2 and pod.container.ready)
+        await pod.join()
+        assert bench.made[1].calls == ["start"], "a new life was never parted"
+        await pod.shut_down()
+
+
+async def test_what_faults_did_to_a_pod_is_counted_over_all_its_lives(tmp_path: Path) -> None:
+    async with a_bench(tmp_path) as bench:
+        pod = bench.pod(a_pod())
+        await until(lambda: pod.container.ready)
+
+        def effects() -> Counter[str]:
+            return sum(bench.around.effects[pod.uid], Counter())
+
+        assert not effects(), "nothing was done to it"
+        bench.made[0].effects["requests held"] = 2
+        assert effects() == {"requests held": 2}
+        await pod.kill()
+        await until(lambda: len(bench.made) == 2 and pod.container.ready)
+        bench.made[1].effects["requests held"] = 1
+        assert effects() == {"requests held": 3, "containers ended": 1}
+        await pod.vanish()
+        assert effects() == {"requests held": 3, "containers ended": 1}, "also when it is gone"
+
+
+def test_a_container_is_restarted_as_late_as_by_a_kubelet_unless_a_test_asks_for_less() -> None:
+    assert RESTART_S >= 1.0
+    assert signature(running).parameters["restart_delay_s"].default == RESTART_S
 
 
 async def test_only_what_can_be_disturbed_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -77,10 +77,11 @@ async def test_a_cut_delivers_nothing_and_closes_nothing_until_it_is_healed() ->
     async with an_echo() as to, Wire(to) as wire, a_client(wire) as ask:
         assert await ask(b"one") == b"one"
         wire.cut()
-        assert not wire.whole
+        assert (wire.whole, wire.held) == (False, 0), "nothing was to be held up yet"
         waiting = await says_nothing(ask(b"two"))
         async with a_client(wire) as late:  # the kernel takes the connection, nobody answers
             waiting_too = await says_nothing(late(b"three"))
+            assert wire.held == 2
             wire.heal()
             assert wire.whole
             async with asyncio.timeout(WAIT):
@@ -91,12 +92,15 @@ async def test_a_cut_delivers_nothing_and_closes_nothing_until_it_is_healed() ->
 async def test_a_refusing_wire_resets_old_and_new_connections_until_it_is_healed() -> None:
     async with an_echo() as to, Wire(to) as wire, a_client(wire) as ask:
         assert await ask(b"one") == b"one"
+        assert wire.broken == 0
         wire.cut(refuse=True)
+        assert wire.broken == 1
         with pytest.raises(ConnectionError):
             await ask()
         with pytest.raises(ConnectionError):
             async with a_client(wire) as late:
                 await late(b"two")
+        assert wire.broken == 2
         wire.heal()
         async with a_client(wire) as again:
             assert await again(b"three") == b"three"
@@ -111,7 +115,9 @@ async def test_a_black_hole_takes_the_old_connections_for_good_and_spares_the_ne
         assert wire.black_hole() == 0, "it is one already"
         async with a_client(wire) as new:
             assert await new(b"three") == b"three"
+            assert wire.swallowed == 0, "nothing was said on it yet"
             waiting = await says_nothing(old(b"four"))
+            assert wire.swallowed == 1
             wire.heal()
             assert not (await asyncio.wait({waiting}, timeout=SILENCE))[0], "healing does not bring it back"
             waiting.cancel()

@@ -9,7 +9,7 @@ Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 
 class Component(Protocol):
-    """A part of the stand-in, running in this process. It may also have ``disturb(wish)``, as a Coreapp does."""
+    """A part of the stand-in, running in this process. It may also have ``disturb(wish)`` and ``effects``, as a Coreapp does."""
 
     @property
     def ready(self) -> bool:

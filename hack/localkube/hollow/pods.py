@@ -74,8 +74,8 @@ class Surroundings:
     make: Make
     resolve: Callable[[str], Resolve] = _nowhere
     sources: Callable[[str], Sources] = _nothing
-    effects: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
-    """By uid of a pod, also of one that is gone: what faults were seen to do to it, by name."""
+    effects: defaultdict[str, list[Counter[str]]] = field(default_factory=lambda: defaultdict(list))
+    """By uid of a pod, also of one that is gone: what faults were seen to do to each of its lives, by name."""
 
 
 class NotRunningError(Exception):
@@ -249,10 +249,6 @@ class HollowPod:
         if parted is not None and parted is self._component:
             await parted.disturb({"ports": "open"})  # type: ignore[attr-defined]  # `part` has asked whether it can be
 
-    def effects(self) -> Counter[str]:
-        """What faults were seen to do to this pod so far, by name."""
-        return self.around.effects[self.uid] + _effects(self._component)
-
     @property
     def leaving(self) -> bool:
         """Whether its deletion began."""
@@ -350,6 +346,8 @@ class HollowPod:
         try:
             assert self.kind is not None  # noqa: S101  # a pod without a component has no such lives
             self._component = component = self.around.make(self.kind, env, self.around.resolve(self.namespace))
+            if (effects := getattr(component, "effects", None)) is not None:
+                self.around.effects[self.uid].append(effects)
             async with asyncio.timeout(START_TIMEOUT_S):
                 await component.start()
             self._become(self.container.running(datetime.now(UTC), ready=component.ready))
@@ -367,7 +365,6 @@ class HollowPod:
                 noticing.cancel()
             if component is not None:
                 await self._quietly(component.kill())
-                self.around.effects[self.uid] += _effects(component)
             self._component = None
             self._settled.set()
 
@@ -385,7 +382,7 @@ class HollowPod:
     async def _end_life(self, component: Component, code: int, message: str) -> None:
         end = self._end
         self._message = message
-        self.around.effects[self.uid]["containers ended"] += 1
+        self.around.effects[self.uid].append(Counter({"containers ended": 1}))
         if end is not None and not end.done():
             end.set_result(code)  # before the kill: its own end must not be taken for an exit with another code
         await self._quietly(component.kill())
@@ -530,10 +527,6 @@ class HollowPod:
         done, _ = await asyncio.wait({task}, timeout=KILL_TIMEOUT_S)
         if not done:
             logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)
-
-
-def _effects(component: Component | None) -> Counter[str]:
-    return Counter(getattr(component, "effects", None) or {})
 
 
 async def _called(result: object) -> None:

@@ -315,8 +315,7 @@ class Hollow:
         nodes = [{"name": node.name, "address": node.address, "zone": node.zone, "lost": node.lost} for node in self.nodes.values()]
         loop = asyncio.get_running_loop()
         behind = max(loop.time() - mirror.heard for mirror in (self._pods, self._services))
-        effects = {uid: dict(counts) for uid, counts in self._around.effects.items()}
-        effects |= {pod.uid: dict(pod.effects()) for pod in self.pods.values()}
+        effects = {uid: dict(sum(lives, Counter())) for uid, lives in self._around.effects.items()}
         return {"pods": pods, "nodes": nodes, "ambiguous": dict(self.ambiguous), "behind_s": round(behind, 1), "effects": effects}
 
 

@@ -5,14 +5,34 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from typing import Any
+from collections import Counter
+from typing import Any, cast
 
 import aiohttp
 import pytest
 
-from .world import World, until
+from localkube.chaos.partition import REFUSED, TAKEN, near_sender
+from localkube.outside.ledger import Sender, Senders
+from localkube.outside.traffic import Message
+from wabiz_sim.gatewaylog import Audit, Entry, Kind
+
+from .world import World, recipient, until
 
 QUICK = 0.3
+
+
+class OneShard:
+    """The stream of a cluster with one shard, as far as a sender on the holder's side needs it."""
+
+    def __init__(self) -> None:
+        self.senders = Senders()
+        self.redirected = 0
+
+    def recipient_in(self, shard: int) -> str:
+        return recipient(shard, 1)
+
+    async def deliver(self, message: Message) -> None:
+        self.redirected += 1
 
 
 async def probed(world: World, timeout: float = 5.0) -> dict[str, Any]:
@@ -33,6 +53,7 @@ def answers_syn(world: World, port: int) -> bool:
 async def test_a_swallowed_probe_is_never_answered_and_its_connection_stays(world: World) -> None:
     _, (core,), _ = await world.cluster(1)
     await core.disturb({"swallow": 1.0})
+    assert not core.effects, "nobody has probed it yet"
     reader, writer = await asyncio.open_connection(world.address(1), 6253)
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises(TimeoutError):
@@ -42,6 +63,7 @@ async def test_a_swallowed_probe_is_never_answered_and_its_connection_stays(worl
 
     await core.disturb({"swallow": 0.0})
     assert (await probed(world))["pod"] == "coreapp-0"
+    assert core.effects["probes lost"] == 1
 
 
 async def test_only_the_share_asked_for_is_swallowed(world: World) -> None:
@@ -65,12 +87,19 @@ async def test_late_answers_are_answers(world: World) -> None:
     begun = time.monotonic()
     assert (await probed(world))["pod"] == "coreapp-0"
     assert time.monotonic() - begun >= 0.3
+    assert core.effects["probes late"] == 1
 
 
 async def test_closed_ports_refuse_while_the_process_and_its_connection_live(world: World) -> None:
     server, (core,), _ = await world.cluster(1)
     await world.serve(0, 0, "1-a")
+    _, writer = await asyncio.open_connection(world.address(1), 6253)
+    await until(lambda: core.ready)
+    await probed(world)
+    assert core.effects["connections reset"] == 0
     await core.disturb({"ports": "closed"})
+    assert core.effects["connections reset"] >= 1
+    writer.transport.abort()
 
     with pytest.raises(aiohttp.ClientConnectionError):
         await probed(world)
@@ -87,10 +116,12 @@ async def test_half_open_ports_keep_what_is_open_in_silence_and_complete_nothing
     reader, writer = await asyncio.open_connection(world.address(1), 6253)
     await until(lambda: core.ready)
     await core.disturb({"ports": "half-open"})
+    assert core.effects["requests held"] == 0
     writer.write(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(QUICK):
             await reader.read(1)
+    assert core.effects["requests held"] == 1
     for port in (6250, 6252, 6253):
         assert not await asyncio.to_thread(answers_syn, world, port)
 
@@ -99,6 +130,46 @@ async def test_half_open_ports_keep_what_is_open_in_silence_and_complete_nothing
         assert (await reader.readline()).startswith(b"HTTP/1.1 200")
     writer.transport.abort()
     assert (await probed(world))["pod"] == "coreapp-0"
+
+
+async def test_a_parted_holder_serves_its_own_side_until_the_fence_refuses_it_and_stands_by_when_it_is_told(world: World) -> None:
+    _, (old, _), _ = await world.cluster(2)
+    await world.serve(0, 0, "1-a")
+    await old.disturb({"ports": "parted"})
+    with pytest.raises(TimeoutError):
+        await probed(world, timeout=QUICK)
+    held = old.effects["requests held"]
+    assert held >= 1
+
+    effects: Counter[str] = Counter()
+    stream = OneShard()
+    async with near_sender(cast("Any", stream), 0, world.address(1), effects):
+        await until(lambda: effects[TAKEN])
+        assert not effects[REFUSED]
+        await world.serve(1, 0, "2-b")
+        await until(lambda: effects[REFUSED])
+    assert stream.redirected == effects[REFUSED], "what it does not take is sent the other way"
+    frames = await world.control("frames")
+    taken = [one["message"] for one in frames["frames"] if one["kind"] == "taken"]
+    assert {name for name, state in stream.senders.states.items() if state is Sender.TOLD} <= set(taken), "and what it took was taken"
+    log = Audit()
+    log.read(map(Entry.read, frames["frames"]))
+    assert (log.totals().replaced, log.totals().two_holders) == (1, 0)
+
+    await old.disturb({"ports": "open"})
+    assert (await world.tell(0, None, None))[0] == 200
+    assert (await world.report(0))["epoch"] is None
+
+
+async def test_two_holders_of_one_shard_are_counted_when_the_fence_does_not_refuse_the_parted_one() -> None:
+    log = Audit()
+    entries = [
+        Entry(kind=Kind.OPENED, at=1.0, shard=0, epoch="1-a", uid="old", connection="1"),
+        Entry(kind=Kind.OPENED, at=2.0, shard=0, epoch="2-b", uid="new", connection="2"),
+        Entry(kind=Kind.TAKEN, at=3.0, shard=0, epoch="1-a", uid="old", connection="1", message="m"),
+    ]
+    log.read(entries)
+    assert (log.totals().below_epoch, log.totals().overlaps) == (1, 1)
 
 
 async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
