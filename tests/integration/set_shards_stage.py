@@ -385,7 +385,7 @@ class Performance:
         cases = [case for case in self._cases if case.lane == lane.name]
         check = self.checks[lane.name]
         try:
-            with Recorder(self._house.plane.admin_kubeconfig, lane.name) as seen:
+            with Recorder(self._house.plane.admin_kubeconfig, lane.name, ask_client=True) as seen:
                 scene = Scene(self._house, lane, seen)
                 scene.began = now()
                 await _set_up(scene)

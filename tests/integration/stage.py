@@ -304,6 +304,9 @@ class Stage:
         assert not violations, "\n".join(map(str, violations))
         for obj in self.seen.objects("WhatsAppCluster", self.namespace):
             if self.ready("simulator", obj["metadata"]["name"]):
+                assert self.seen.client_reports(self.namespace, obj["metadata"]["name"]), (
+                    "the client was never asked for its number of shards"
+                )
                 assert (await self.books(obj["metadata"]["name"]))["double_active_instants"] == 0
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}
@@ -339,7 +342,7 @@ async def a_stage(theatre: Theatre) -> AsyncIterator[Stage]:
     """A fresh namespace, its clusters deleted afterwards, everything checked."""
     namespace = f"stage-{next(_numbers)}"
     await asyncio.to_thread(theatre.plane.kubectl, "create", "namespace", namespace)
-    observer = Observer(theatre.plane.admin_kubeconfig, namespace)
+    observer = Observer(theatre.plane.admin_kubeconfig, namespace, ask_client=True)
     with observer as seen:
         stage = Stage(theatre, namespace, seen)
         try:
