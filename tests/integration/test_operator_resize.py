@@ -148,6 +148,8 @@ async def test_spares_follow_without_a_call(stage: Stage) -> None:
 async def test_a_busy_server_is_asked_again(stage: Stage) -> None:
     await stage.created(shards=1, spares=1)
     await stage.fault(call="set_shards", fault="busy", count=1)
+    with pytest.raises(AssertionError, match="never happened"):
+        await stage.fault()  # as a test would that ends too early
     await stage.patch(shards=2)
     await stage.event("ServerBusy")
     await asyncio.sleep(0)

@@ -116,6 +116,7 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
     second = await pair.other(first)
     async with light_traffic(stage):
         assert pair.landed(first, ""), "the audit log tells one operator's writes from the other's"
+        assert pair.wires[first].connections, "there is something to cut"
         pair.wires[first].cut()
         cut_at = now()
         await pair.hand_over()
