@@ -31,8 +31,8 @@ def service(version: int, epoch: str, holder: str = "", *, uid: str = "s", shard
     return Change(version, "Service", "n", f"a-shard-{shard}", uid, cluster="a", shard=shard, selector=selector, holder=named)
 
 
-def pods_wanted(version: int, replicas: int) -> Change:
-    return Change(version, "StatefulSet", "n", "a-coreapp", "set", cluster="a", replicas=replicas)
+def pods_wanted(version: int, replicas: int, owner: str = "wac") -> Change:
+    return Change(version, "StatefulSet", "n", "a-coreapp", "set", cluster="a", owner=owner, replicas=replicas)
 
 
 def cluster(version: int, shards: int, spares: int, *, reported: int = 0, status: int = 0) -> Change:
@@ -154,6 +154,13 @@ def test_without_the_client_the_status_convicts_once_it_was_written_again() -> N
     assert broken((*early, cluster(5, 2, 1, reported=4, status=1))) == ["enough pods"]
 
 
+def test_pods_that_go_by_making_the_workload_again_are_counted() -> None:
+    grown, gone = (cluster(1, 4, 1, reported=4), pods_wanted(2, 5)), Change(3, "StatefulSet", "n", "a-coreapp", "set", gone=True)
+    assert broken((*grown, gone, pods_wanted(4, 3)), client=4) == ["enough pods"]
+    assert broken((*grown, gone, pods_wanted(4, 5)), client=4) == []
+    assert broken((*grown, gone, pods_wanted(4, 3, owner="another")), client=4) == [], "another cluster of the same name"
+
+
 # ------------------------------------------------------------ the client's number when something was written
 
 
@@ -224,6 +231,8 @@ def test_a_holder_with_another_epoch_at_the_beginning_is_counted() -> None:
     assert found(*SOUND, pod(6, "a-coreapp-0", "1-w")) == ["prepare, then commit"]
     assert found(*SOUND, pod(6, "a-coreapp-0", "2-y")) == ["prepare, then commit"]
     assert found(*SOUND, pod(6, "a-coreapp-0", "5-y", shard=1)) == ["prepare, then commit"]
+    dropped = (cluster(7, 1, 1, reported=1), pod(8, "a-coreapp-1", "4-z"), service(9, "3-y", "a-coreapp-1", shard=1))
+    assert found(*SOUND, *dropped) == [], "its shard is being removed, and its pod may hold another by now"
     assert found(*SOUND, pod(6, "a-coreapp-0")) == [], "its labels may have been removed, and it is no other's"
     assert found(*SOUND, pod(6, "a-coreapp-0", "5-y")) == [], "it may be prepared for its next epoch"
     assert found(*SOUND, pod(6, "a-coreapp-0", "1-w", uid="another")) == [], "it is not the pod that is named"

@@ -48,6 +48,8 @@ class Change:
     selector: Mapping[str, str] | None = None
     holder: str = ""
     """`<pod>/<uid>` as the Service's annotation says."""
+    owner: str = ""
+    """uid of what owns a StatefulSet."""
     replicas: int = 0
     shards: int = 0
     spares: int = 0
@@ -83,6 +85,7 @@ def change_of(kind: str, obj: Obj, *, gone: bool = False, seen: float = 0.0) -> 
         labels=labels if kind == "Pod" else None,
         selector=(spec.get("selector") or {}) if kind == "Service" else None,
         holder=(meta.get("annotations") or {}).get(HOLDER_ANNOTATION, "") if kind == "Service" else "",
+        owner=next((owner["uid"] for owner in meta.get("ownerReferences") or ()), "") if kind == "StatefulSet" else "",
         replicas=int(spec.get("replicas") or 0) if kind == "StatefulSet" else 0,
         shards=int(spec.get("shards") or 0) if kind == "WhatsAppCluster" else 0,
         spares=int(spec.get("spares") or 0) if kind == "WhatsAppCluster" else 0,
@@ -129,6 +132,8 @@ class Laws:
         self._highest: dict[tuple[str, str], tuple[int, str]] = {}
         self._exact = exact
         self._client = client
+        self._removed: dict[tuple[str, str], Change] = {}
+        """StatefulSets that were deleted: made again with fewer pods for the same cluster, they have shrunk."""
         self._suspected: dict[tuple[str, str], list[Violation]] = {}
         """By cluster: what is wrong if its next status reports as many shards as the last one did."""
 
@@ -156,7 +161,7 @@ class Laws:
         for service in self.services.values():
             name, _, uid = service.holder.partition("/")
             pod = self.pods.get((service.namespace, name))
-            if service.shard is not None and service.epoch and pod is not None and pod.uid == uid and _is_anothers(pod, service):
+            if self._lasts(service) and service.epoch and pod is not None and pod.uid == uid and _is_anothers(pod, service):
                 yield _unprepared(service, name, (pod.labels or {}).get(EPOCH_LABEL), "at the beginning")
         for workload in self._sets.values():
             cluster = self._clusters.get((workload.namespace, workload.cluster))
@@ -164,12 +169,21 @@ class Laws:
                 where = f"{workload.namespace}/{workload.name} has {workload.replicas} pods at the beginning"
                 yield Violation("enough pods", f"{where}, though {cluster.reported} shards are reported")
 
+    def _lasts(self, service: Change) -> bool:
+        """Whether a Service is of a shard that is neither being removed nor being added."""
+        cluster = self._clusters.get((service.namespace, service.cluster))
+        if service.shard is None or cluster is None:
+            return service.shard is not None
+        return service.shard < min(cluster.shards, cluster.reported or cluster.shards)
+
     def judge(self, change: Change) -> Iterator[Violation]:
         """Yield the laws that are broken at the instant after this change."""
         tables = {"Pod": self.pods, "Service": self.services, "StatefulSet": self._sets, "WhatsAppCluster": self._clusters}
         table, key = tables[change.kind], (change.namespace, change.name)
         before = table.pop(key, None)
         if change.gone:
+            if change.kind == "StatefulSet" and before is not None:
+                self._removed[key] = before
             if change.kind == "WhatsAppCluster":
                 self._suspected.pop(key, None)
             return
@@ -178,8 +192,10 @@ class Laws:
             yield from self._judge_pod(change)
         elif change.kind == "Service" and change.shard is not None:
             yield from self._judge_service(change, before)
-        elif change.kind == "StatefulSet" and self._exact and before is not None and change.replicas < before.replicas:
-            yield from self._judge_shrink(change, before)
+        elif change.kind == "StatefulSet" and self._exact:
+            before = before or self._removed.pop(key, None)
+            if before is not None and change.replicas < before.replicas and change.owner == before.owner:
+                yield from self._judge_shrink(change, before)
         elif change.kind == "WhatsAppCluster" and before is not None and change.status != before.status:
             suspected = self._suspected.pop(key, [])
             if change.uid == before.uid and change.reported >= before.reported:
