@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+from pathlib import Path
 
 import pytest
 
+from localkube.outside import laws as laws_module
 from localkube.outside.client import ClientReport, SetShardsCall, shards_when
 from localkube.outside.laws import (
     CLUSTER_LABEL,
@@ -90,6 +93,31 @@ def test_pods_go_last() -> None:
     assert broken((*grown, pods_wanted(6, 1))) == ["enough pods"]
     high = (pod(3, "a-coreapp-4", "4-x"), service(4, NO_EPOCH), service(5, "4-x", "a-coreapp-4"))
     assert broken((*grown, *high, pods_wanted(6, 2))) == ["shrink last"]
+
+
+MUTANTS: dict[str, tuple[Change, ...]] = {
+    "one holder": (*FIRST, pod(6, "a-coreapp-1", "3-x")),
+    "epoch on one pod": (*FIRST, pod(6, "a-coreapp-1", "3-x")),
+    "epochs grow": (*FIRST, pod(6, "a-coreapp-1", "2-y"), service(7, "2-y", "a-coreapp-1")),
+    "compare and swap": (*FIRST, pod(6, "a-coreapp-1", "6-y"), service(7, "6-y", "a-coreapp-1")),
+    "prepare, then commit": (*FIRST, service(6, "5-y", "a-coreapp-1")),
+    "claim kept": (*FIRST, service(6, NO_EPOCH)),
+    "enough pods": (cluster(1, 1, 1), pods_wanted(2, 5), pods_wanted(3, 1)),
+    "shrink last": (
+        *(cluster(1, 1, 0), pods_wanted(2, 5), pod(3, "a-coreapp-4")),
+        *(service(4, NO_EPOCH), service(5, "4-x", "a-coreapp-4"), pods_wanted(6, 1)),
+    ),
+}
+
+
+@pytest.mark.parametrize("law", MUTANTS)
+def test_a_mutant_breaks_its_law(law: str) -> None:
+    assert law in broken(MUTANTS[law])
+
+
+def test_every_law_has_a_mutant() -> None:
+    source = Path(laws_module.__file__).read_text(encoding="utf-8")
+    assert set(re.findall(r'Violation\(\s*"([^"]+)"', source)) == MUTANTS.keys()
 
 
 def test_an_object_is_cut_down_to_what_counts() -> None:
