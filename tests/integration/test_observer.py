@@ -192,6 +192,7 @@ def test_an_operator_that_takes_pods_away_before_set_shards_is_counted(
                 report()
             found = seen.verify()
             assert {violation.law for violation in found} == expected, found
+            assert seen.shrinks == ((4 if expected else 2) if asks else None,)
         finally:
             kubectl("-n", NAMESPACE, "delete", "whatsappcluster/few", "statefulset/few-coreapp", "--cascade=foreground")
             kubectl("-n", NAMESPACE, "delete", "pod", "few-simulator-0", "--grace-period=0", "--force")

@@ -5,10 +5,14 @@ from __future__ import annotations
 import http.client
 import json
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
+
+from localkube.outside.laws import CLUSTER_LABEL
 
 UPSTREAM_PORT = 8080
 ANSWER_SECONDS = 3.0
@@ -79,6 +83,16 @@ def read_counters(ip: str) -> dict[str, Any]:
         msg = f"the simulator at {ip} answers {response.status}"
         raise ValueError(msg)
     return counters
+
+
+def ask(pods: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], float, dict[str, Any]]]:
+    """Yield (namespace, cluster), the Unix time before the question, and the counters of every simulator among ``pods`` that answers."""
+    for pod in pods:
+        meta, ip = pod["metadata"], (pod.get("status") or {}).get("podIP")
+        if meta["labels"].get("app.kubernetes.io/component") == "simulator" and ip:
+            began = time.time()
+            with suppress(OSError, http.client.HTTPException, ValueError):  # what it has not said is not known
+                yield (meta["namespace"], meta["labels"][CLUSTER_LABEL]), began, read_counters(ip)
 
 
 class Repeat(threading.Thread):

@@ -130,6 +130,8 @@ class Laws:
         self._sets: dict[tuple[str, str], Change] = {}
         self._clusters: dict[tuple[str, str], Change] = {}
         self._highest: dict[tuple[str, str], tuple[int, str]] = {}
+        self.shrinks: list[int | None] = []
+        """For each time that Coreapps were made fewer: what the client said."""
         self._exact = exact
         self._client = client
         self._removed: dict[tuple[str, str], Change] = {}
@@ -252,6 +254,7 @@ class Laws:
             return
         where = f"{after.namespace}/{after.name} {before.replicas} -> {after.replicas} at {after.version}"
         number = self._client(after)
+        self.shrinks.append(number)
         proved = list(self._pods_go_last(after, where, cluster, max(cluster.shards, number or 0)))
         yield from proved
         if number is None and cluster.reported > cluster.shards:

@@ -5,7 +5,6 @@ It shares no line with the operator, so that a mistake there cannot hide itself 
 
 from __future__ import annotations
 
-import http.client
 import json
 import threading
 import time
@@ -18,7 +17,7 @@ import kubernetes
 import urllib3
 
 from localkube.errors import LocalKubeError
-from localkube.outside.client import ClientReport, Repeat, read_counters, report_of, shards_when
+from localkube.outside.client import ClientReport, Repeat, ask, report_of, shards_when
 from localkube.outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
 
 T = TypeVar("T")
@@ -87,6 +86,8 @@ class Observer:
         self._died: list[str] = []
         self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
         self._reports: dict[tuple[str, str], list[ClientReport]] = {}
+        self.shrinks: tuple[int | None, ...] = ()
+        """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
         self._asking = Repeat(self._ask_clients, self.bury, "observer of the clients") if ask_client else None
         connect: Any = kubernetes.config.new_client_from_config  # typed in some releases of the client only
         self._client = connect(str(kubeconfig))
@@ -230,6 +231,7 @@ class Observer:
             for change in history:
                 if change.version > self._exact_from:
                     self._violations.update(dict.fromkeys(laws.judge(change)))
+            self.shrinks = tuple(laws.shrinks)
             return tuple(self._violations)
 
     def client_reports(self, namespace: str, cluster: str) -> tuple[ClientReport, ...]:
@@ -242,15 +244,7 @@ class Observer:
 
     def _ask_clients(self) -> None:
         """Ask every simulator that answers."""
-        answers: list[tuple[tuple[str, str], float, Obj]] = []
-        for pod in self.objects("Pod"):
-            meta, ip = pod["metadata"], (pod.get("status") or {}).get("podIP")
-            if meta["labels"].get("app.kubernetes.io/component") == "simulator" and ip:
-                began = time.time()
-                try:
-                    answers.append(((meta["namespace"], meta["labels"][CLUSTER_LABEL]), began, read_counters(ip)))
-                except (OSError, http.client.HTTPException, ValueError):
-                    continue  # what it has not said is not known
+        answers = list(ask(self.objects("Pod")))
         if not answers:
             return
         try:
