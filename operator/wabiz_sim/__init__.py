@@ -37,6 +37,7 @@ It sends nothing to anybody. Three components, each one process (or one object i
     preferences.py  the application settings
     api.py          the routes behind the Webapp
     faults.py       what goes wrong on purpose
+    gatewaylog.py   what happened at the gateways, and what may not be in that log
     control.py      the routes for tests
 
     __main__.py     one component as a process of its own

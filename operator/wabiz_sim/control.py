@@ -5,6 +5,10 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     GET    counters                         what was counted, who is connected, the log of Set Shards calls, banned, logged_off
     GET    members                          who is registered
     GET    messages?after=0&limit=1000      accepted messages {seq, id, shard, to, at, by: uid}
+    GET    frames?after=0&limit=1000        the log of the gateways: all message frames, connections, refusals of the fence
+    GET    connections                      all that were let through {shard, epoch, uid, connection, opened_at, closed_at, why, frames}
+    GET    audit                            what that log comes to: its sums, also per shard, and which connections overlapped
+    GET    waiting                          ids of the inbound messages that no webhook took yet
     POST   missing {ids}                    those of the ids that were never accepted: what was lost
     GET    faults                           all faults with left and fired
     POST   faults {call, fault, ...}        one more fault, see the module of faults
@@ -22,7 +26,9 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
 
 import json
 import secrets
+import time
 from collections.abc import Awaitable, Callable
+from dataclasses import asdict
 from datetime import UTC, datetime
 from typing import Any
 
@@ -68,6 +74,10 @@ class Control:
             web.get("/control/counters", self._counters),
             web.get("/control/members", self._show_members),
             web.get("/control/messages", self._messages),
+            web.get("/control/frames", self._frames),
+            web.get("/control/connections", self._connections),
+            web.get("/control/audit", self._audit),
+            web.get("/control/waiting", self._waiting),
             web.post("/control/missing", _checked(self._missing)),
             web.get("/control/faults", self._show_faults),
             web.post("/control/faults", _checked(self._add_fault)),
@@ -84,10 +94,14 @@ class Control:
         ]
 
     async def _counters(self, _request: web.Request) -> web.Response:
+        totals = (await self._exchange.audit()).totals(time.time())
         return web.json_response(
             {
                 **self._exchange.counters(),
                 "connections": self._exchange.active(),
+                "database": self._exchange.database,
+                "doubled": totals.doubled,
+                "two_holders": totals.two_holders,
                 "shards": self._account.shards,
                 "restarts": self._account.restarts,
                 "set_shards_calls": await self._store.calls(),
@@ -107,10 +121,36 @@ class Control:
 
     async def _messages(self, request: web.Request) -> web.Response:
         try:
-            after, limit = int(request.query.get("after", "0")), int(request.query.get("limit", "1000"))
+            after, limit = _page(request)
         except ValueError:
             return _bad("after and limit must be numbers")
-        return web.json_response({"messages": await self._store.messages(after, max(1, min(limit, 10_000)))})
+        return web.json_response({"messages": await self._store.messages(after, limit)})
+
+    async def _frames(self, request: web.Request) -> web.Response:
+        try:
+            after, limit = _page(request)
+        except ValueError:
+            return _bad("after and limit must be numbers")
+        entries = await self._exchange.logged(after, limit)
+        return web.json_response({"database": self._exchange.database, "frames": [entry.shown() for entry in entries]})
+
+    async def _connections(self, _request: web.Request) -> web.Response:
+        return web.json_response({"connections": [span.shown() for span in (await self._exchange.audit()).spans]})
+
+    async def _audit(self, _request: web.Request) -> web.Response:
+        audit = await self._exchange.audit()
+        totals = audit.totals(time.time())
+        return web.json_response(
+            {
+                **asdict(totals),
+                "two_holders": totals.two_holders,
+                "shards": {str(shard): dict(counts) for shard, counts in sorted(audit.shards.items()) if shard >= 0},
+                "overlapping": [[span.shown() for span in pair] for pair in audit.overlaps],
+            }
+        )
+
+    async def _waiting(self, _request: web.Request) -> web.Response:
+        return web.json_response({"waiting": [inbound.id for inbound in await self._store.waiting()]})
 
     async def _missing(self, body: dict[str, Any]) -> web.Response:
         ids = body.get("ids")
@@ -197,8 +237,13 @@ class Control:
         return web.json_response({})
 
     async def _reset_fence(self, _body: dict[str, Any]) -> web.Response:
-        await self._store.reset_fence()
+        await self._exchange.reset_fence()
         return web.json_response({})
+
+
+def _page(request: web.Request) -> tuple[int, int]:
+    """The place and the length of a page. Raises ValueError."""
+    return int(request.query.get("after", "0")), max(1, min(int(request.query.get("limit", "1000")), 10_000))
 
 
 def _bad(error: str) -> web.Response:

@@ -9,7 +9,7 @@ from typing import Any
 from aiohttp import web
 
 from .bell import Bell
-from .disturbance import Disturbance
+from .disturbance import NEAR, Disturbance
 from .epoch import Epoch
 from .gateway import Gateway, GatewayStatus
 from .link import Frame, Link
@@ -46,6 +46,8 @@ class Coreapp(Process):
         self._link_task: asyncio.Task[None] | None = None
         self._restart_seconds: asyncio.Queue[float] = asyncio.Queue()
         self._disturbance = Disturbance()
+        self.effects = self._disturbance.effects
+        """What faults did to those who called it, by name."""
         self._retirements: set[asyncio.Task[None]] = set()
 
     def report(self) -> dict[str, Any]:
@@ -91,7 +93,9 @@ class Coreapp(Process):
                 listener.abort()
             elif ports == "half-open":
                 listener.clog()
-            elif before == "half-open":
+            elif ports == "parted":
+                listener.clog(near=NEAR)
+            elif before != "closed":
                 listener.unclog()
             else:
                 await listener.close(0.0)
@@ -111,7 +115,10 @@ class Coreapp(Process):
             HEALTHCHECK_PORT: [web.get("/", self._health)],
         }
         wrong = {HEALTHCHECK_PORT: [self._disturbance.meet]}
-        self.listeners = [Listener(host, port, routes, gate=self.gate, middlewares=wrong.get(port, ())) for port, routes in ports.items()]
+        self.listeners = [
+            Listener(host, port, routes, gate=self.gate, middlewares=wrong.get(port, ()), effects=self.effects)
+            for port, routes in ports.items()
+        ]
         for listener in self.listeners:
             await listener.open()
         query = {"uid": self.settings.pod_uid, "pod": self.settings.pod_name, "ip": self.settings.pod_ip}

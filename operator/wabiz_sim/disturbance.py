@@ -2,14 +2,17 @@
 
 import asyncio
 import random
+from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from aiohttp import web
 from aiohttp.typedefs import Handler
 
-PORTS = ("open", "closed", "half-open")
+PORTS = ("open", "closed", "half-open", "parted")
+NEAR = "127.0.0.77"
+"""Who calls from this address is on the Coreapp's side when the network has parted."""
 _GONE_LOOK_SECONDS = 0.5
 
 
@@ -25,7 +28,11 @@ class Disturbance:
     """Seconds that it goes on after SIGTERM, if its grace lasts; None: as the vendor's does."""
     ports: str = "open"
     """``closed``: nobody listens, connections are reset, the process lives. ``half-open``: connections stay and nothing is answered on
-    them, new ones are not completed (no SYN is answered)."""
+    them, new ones are not completed (no SYN is answered). ``parted``: callers are not answered, but for those at NEAR; the Coreapp itself
+    reaches whom it calls."""
+
+    effects: Counter[str] = field(default_factory=Counter)
+    """What it did so far: ``probes lost``, ``probes late``."""
 
     def read(self, wish: Mapping[str, Any]) -> None:
         """Take over what ``wish`` names. ValueError with a sentence, and nothing is changed, when it is not understood."""
@@ -47,10 +54,12 @@ class Disturbance:
     async def meet(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Meet one probe: answer it, later, or never."""
         if random.random() < self.swallow:  # noqa: S311 - chance, not secrecy
+            self.effects["probes lost"] += 1
             while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp tells no handler
                 await asyncio.sleep(_GONE_LOOK_SECONDS)
             raise ConnectionResetError
         if self.late > 0:
+            self.effects["probes late"] += 1
             await asyncio.sleep(self.late)
         return await handler(request)
 

@@ -2,6 +2,8 @@
 
 import asyncio
 import json
+import secrets
+import time
 from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Coroutine
 from contextlib import suppress
@@ -13,6 +15,7 @@ from aiohttp import WSMsgType, web
 from .epoch import Epoch
 from .faults import Faults
 from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED, UNABLE
+from .gatewaylog import Audit, Entry, Kind
 from .sharding import shard_of
 from .store import Inbound, Store, StoreError
 
@@ -20,6 +23,16 @@ _HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
 """So many inbound messages may be under way to one Coreapp."""
+_PAGE = 5000
+_WHY = {
+    REPLACED: "replaced",
+    RESHARDED: "resharded",
+    LOGGED_OFF: "logged off",
+    UNABLE: "database in doubt",
+    1001: "servers end",
+    1006: "cut",
+}
+"""What the log says of why a connection was closed, by the close code."""
 
 
 class Standing(Protocol):
@@ -42,6 +55,7 @@ class Connection:
     epoch: Epoch
     uid: str
     socket: web.WebSocketResponse
+    id: str = field(default_factory=lambda: secrets.token_hex(6))
     queue: deque[Inbound] = field(default_factory=deque)
     under_way: set[str] = field(default_factory=set)
 
@@ -57,6 +71,8 @@ class Exchange:
         gate: asyncio.Event,
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
+        self.database = ""
+        """Tells a database from the one that was there before it: what an emptied one is asked for was never told to it."""
         self._store = store
         self._standing = standing
         self._faults = faults
@@ -67,6 +83,10 @@ class Exchange:
         self._locks: defaultdict[int, asyncio.Lock] = defaultdict(asyncio.Lock)
         self._waiting: dict[str, Inbound] = {}
         self._counts: Counter[tuple[str, int]] = Counter()
+        self._unwritten: list[Entry] = []
+        self._audit = Audit()
+        self._audited = 0
+        self._auditing = asyncio.Lock()
 
     async def load(self) -> None:
         """Read the sums of earlier lives and the inbound messages that nobody took; what was read or counted before is forgotten."""
@@ -80,6 +100,10 @@ class Exchange:
         for shard, value in (await self._store.acknowledged()).items():
             self._counts["inbound_acked", shard] = value
         self._waiting = {inbound.id: inbound for inbound in await self._store.waiting()}
+        self.database = (await self._store.facts()).get("database") or secrets.token_hex(6)
+        await self._store.put_facts({"database": self.database})
+        self._unwritten = [Entry(kind=Kind.STARTED, at=time.time())]
+        await self._write()
 
     def connected(self, uid: str) -> bool:
         """True when that Coreapp holds a connection."""
@@ -98,7 +122,6 @@ class Exchange:
         return {
             **per_shard,
             "active": {str(shard): len(live) for shard, live in sorted(self._live.items()) if live},
-            "double_active_instants": self._counts["double_active", -1],
             "inbound_received": len(self._waiting) + sum(per_shard["inbound_acked"].values()),
             "inbound_waiting": len(self._waiting),
         }
@@ -107,7 +130,8 @@ class Exchange:
         """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off, 1011 when the database is in doubt."""
         connections = [connection for live in self._live.values() for connection in live]
         for connection in connections:
-            self._remove(connection)
+            self._remove(connection, code)
+        self._spawn(self._write())
         await asyncio.gather(*(connection.socket.close(code=code) for connection in connections), return_exceptions=True)
 
     # connections
@@ -136,13 +160,15 @@ class Exchange:
                 return socket
             self._activate(connection)
         try:
+            await self._write()
             await self._pump(connection)
             await self._listen(connection)
         except StoreError:  # what was not acknowledged is sent again
-            self._remove(connection)
+            self._remove(connection, UNABLE)
             await socket.close(code=UNABLE)
         finally:
-            self._remove(connection)
+            self._remove(connection, socket.close_code)
+            self._spawn(self._write())
         return socket
 
     async def _refusal(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
@@ -152,6 +178,8 @@ class Exchange:
             return _refused("shards", {"error": "shards", "shards": self._standing.shards})
         highest = await self._store.admit(shard, epoch, uid)
         if highest is not None:
+            self._note(Kind.FENCED, shard=shard, epoch=epoch.text, uid=uid, note=highest.text)
+            await self._write()
             await self._count("fenced", shard)
             return _refused("fenced", {"error": "fenced", "highest": str(highest)})
         return None
@@ -159,17 +187,18 @@ class Exchange:
     def _activate(self, connection: Connection) -> None:
         older = self._active.get(connection.shard)
         if older is not None:
-            self._remove(older)
+            self._remove(older, REPLACED)
             self._spawn(self._replace(older))
         self._active[connection.shard] = connection
         self._live[connection.shard].add(connection)
-        if len(self._live[connection.shard]) > 1:  # cannot be, and is counted for just that reason
-            self._counts["double_active", -1] += 1
-            self._spawn(self._store.count("double_active", -1))
+        self._note_of(connection, Kind.OPENED)
         mine = [inbound for inbound in self._waiting.values() if shard_of(inbound.sender, self._standing.shards) == connection.shard]
         connection.queue.extend(mine)
 
-    def _remove(self, connection: Connection) -> None:
+    def _remove(self, connection: Connection, code: int | None) -> None:
+        """No frame of it is taken from here on; ``code`` is the one that it was closed by, None when it was cut."""
+        if connection in self._live[connection.shard]:
+            self._note_of(connection, Kind.CLOSED, note=_WHY.get(code or 1006, "ended by the Coreapp"))
         self._live[connection.shard].discard(connection)
         if self._active.get(connection.shard) is connection:
             del self._active[connection.shard]
@@ -197,21 +226,28 @@ class Exchange:
         if frame["type"] == "inbound_ack":  # also from a connection that was just replaced: the webhook did take it
             await self._acknowledged(connection, frame["id"])
         elif frame["type"] == "send":
-            if self._active.get(connection.shard) is not connection:
+            await self._write()  # the log is in order, and nothing may be waited for between the check and the taking
+            if not self._may_send(connection):
+                self._note_of(connection, Kind.STALE, message=frame["id"], note=frame["to"])
                 await self._count("stale", connection.shard)
                 return
             await self._take(connection, frame["id"], frame["to"])
+
+    def _may_send(self, connection: Connection) -> bool:
+        return self._active.get(connection.shard) is connection
 
     async def _take(self, connection: Connection, message_id: str, to: str) -> None:
         shard = connection.shard
         fault = self._faults.take("messages")
         if fault is not None and fault.fault != "slow" and not fault.applies:
+            self._note_of(connection, Kind.DROPPED, message=message_id, note=to)
             if fault.fault == "reset":
                 await connection.socket.close(code=UNABLE)
             return
-        if shard_of(to, self._standing.shards) != shard:
+        misrouted = shard_of(to, self._standing.shards) != shard
+        new = await self._store.accept(self._entry_of(connection, Kind.TAKEN, message=message_id, note=to))
+        if misrouted:
             await self._count("misrouted", shard)
-        new = await self._store.accept(message_id, shard, to, connection.uid)
         self._counts["sent", shard] += 1
         if new:
             self._counts["accepted", shard] += 1
@@ -260,6 +296,44 @@ class Exchange:
         if await self._store.acknowledge(inbound_id, connection.shard):
             self._counts["inbound_acked", connection.shard] += 1
         await self._pump(connection)
+
+    # the log
+
+    def _note(self, kind: Kind, **fields: Any) -> None:
+        """Append to the log, in the order in which things happen: at once, also where the database cannot be waited for."""
+        self._unwritten.append(Entry(kind=kind, at=time.time(), **fields))
+
+    def _entry_of(self, connection: Connection, kind: Kind, message: str = "", note: str = "") -> Entry:
+        shard, epoch, uid = connection.shard, connection.epoch.text, connection.uid
+        return Entry(kind=kind, at=time.time(), shard=shard, epoch=epoch, uid=uid, connection=connection.id, message=message, note=note)
+
+    def _note_of(self, connection: Connection, kind: Kind, message: str = "", note: str = "") -> None:
+        self._unwritten.append(self._entry_of(connection, kind, message, note))
+
+    async def _write(self) -> None:
+        if entries := self._unwritten:
+            self._unwritten = []
+            await self._store.log(entries)
+
+    async def logged(self, after: int, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries of the log behind sequence number ``after``, all that happened until now included."""
+        await self._write()
+        return await self._store.logged(after, limit)
+
+    async def audit(self) -> Audit:
+        """Return what the whole log comes to, that of earlier lives included."""
+        async with self._auditing:
+            while page := await self.logged(self._audited, _PAGE):
+                self._audit.read(page)
+                self._audited = page[-1].seq
+                await asyncio.sleep(0)  # a long log is read in one go with a file: others have their turn
+        return self._audit
+
+    async def reset_fence(self) -> None:
+        """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
+        await self._store.reset_fence()
+        self._note(Kind.RESET)
+        await self._write()
 
     async def _count(self, name: str, shard: int) -> None:
         self._counts[name, shard] += 1

@@ -5,6 +5,7 @@ import functools
 import logging
 import socket
 import ssl
+from collections import Counter
 from collections.abc import Iterable
 from typing import Any, cast
 
@@ -30,7 +31,9 @@ class Listener:
         gate: asyncio.Event,
         middlewares: Iterable[Middleware] = (),
         ssl_context: ssl.SSLContext | None = None,
+        effects: Counter[str] | None = None,
     ) -> None:
+        """Prepare; ``effects`` counts what a frozen or slammed port did: ``requests held``, ``connections reset``."""
         self.host = host
         self.port = port
         self._routes = list(routes)
@@ -43,7 +46,9 @@ class Listener:
         self._at_work: set[asyncio.Task[object]] = set()
         self._speaks = asyncio.Event()
         self._speaks.set()
+        self._near = ""
         self._fillers: list[socket.socket] = []
+        self._effects = Counter[str]() if effects is None else effects
 
     @property
     def listening(self) -> bool:
@@ -103,22 +108,32 @@ class Listener:
         task = cast("asyncio.Task[object]", asyncio.current_task())
         self._at_work.add(task)
         try:
-            await self._pass()
+            await self._pass(request)
             response = await handler(request)
-            await self._pass()
+            await self._pass(request)
         finally:
             self._at_work.discard(task)
         return response
 
-    async def _pass(self) -> None:
+    async def _pass(self, request: web.Request) -> None:
+        silent = not self._speaks.is_set() and (request.remote or "") != self._near
+        self._effects["requests held"] += silent or not self._gate.is_set()
         await self._gate.wait()
-        await self._speaks.wait()
+        if silent:
+            await self._speaks.wait()
 
-    def clog(self) -> None:
-        """Become half open: nothing is answered any more on open connections, and new ones are not completed, until ``unclog``."""
-        if self._socket is None or self._fillers:
+    def clog(self, *, near: str = "") -> None:
+        """Become half open: nothing is answered any more on open connections, and new ones are not completed, until ``unclog``.
+
+        With ``near``: as a network that has parted: callers at that IP address are on this side and are answered. New connections of all
+        others are completed, for the kernel cannot tell them apart, and are silent.
+        """
+        if self._socket is None or not self._speaks.is_set():
             return
         self._speaks.clear()
+        self._near = near
+        if near:
+            return
         asyncio.get_running_loop().remove_reader(self._socket)
         # With nobody to accept and a queue of no length the kernel answers no SYN any more, as soon as its one place is taken (listen(2)).
         self._socket.listen(0)
@@ -130,8 +145,9 @@ class Listener:
 
     def unclog(self) -> None:
         """End ``clog``: what was asked meanwhile is answered now."""
+        accepts, self._near = bool(self._near), ""
         self._drop_fillers()
-        if self._socket is not None:
+        if self._socket is not None and not accepts:
             self._socket.listen(_BACKLOG)
             self._accept_on(self._socket)
 
@@ -149,6 +165,7 @@ class Listener:
         if self._runner is not None and self._runner.server is not None:
             for connection in self._runner.server.connections:
                 if connection.transport is not None:
+                    self._effects["connections reset"] += 1
                     connection.transport.abort()
         for task in self._at_work:
             task.cancel()

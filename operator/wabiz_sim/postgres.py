@@ -2,14 +2,15 @@
 
 import json
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from typing import Any, LiteralString
 
 from .database import Database
 from .dbsession import DatabaseSession, Row, Session
 from .epoch import Epoch
-from .store import Inbound, StoreError
+from .gatewaylog import Entry, Kind
+from .store import Inbound, StoreError, entry_of
 
 # JSON is kept as text: jsonb would refuse what JSON allows. An epoch's number has no upper bound.
 _SCHEMA: LiteralString = """
@@ -18,6 +19,9 @@ CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n NUMERIC NOT NULL,
 CREATE TABLE IF NOT EXISTS message (
     seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL,
     at DOUBLE PRECISION NOT NULL, by TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gateway_log (
+    seq BIGSERIAL PRIMARY KEY, at DOUBLE PRECISION NOT NULL, kind TEXT NOT NULL, shard INTEGER NOT NULL, epoch TEXT NOT NULL,
+    uid TEXT NOT NULL, connection TEXT NOT NULL, message TEXT NOT NULL, note TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS inbound (
     seq BIGSERIAL PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
 CREATE INDEX IF NOT EXISTS inbound_waiting ON inbound (seq) WHERE shard IS NULL;
@@ -25,6 +29,18 @@ CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value BIGINT NOT NUL
 CREATE TABLE IF NOT EXISTS shards_call (seq BIGSERIAL PRIMARY KEY, call TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at DOUBLE PRECISION NOT NULL);
 """
+
+_LOGGED = ("at", "kind", "shard", "epoch", "uid", "connection", "message", "note")
+_LOG: LiteralString = """
+    INSERT INTO gateway_log (at, kind, shard, epoch, uid, connection, message, note)
+    SELECT at, kind, shard, epoch, uid, connection, message, note
+    FROM unnest(%s::float8[], %s::text[], %s::int[], %s::text[], %s::text[], %s::text[], %s::text[], %s::text[]) WITH ORDINALITY
+        AS entry (at, kind, shard, epoch, uid, connection, message, note, place)
+    ORDER BY place"""
+_ACCEPT: LiteralString = """
+    WITH new AS (INSERT INTO message (id, shard, recipient, at, by) VALUES (%s, %s, %s, %s, %s) ON CONFLICT DO NOTHING RETURNING id)
+    INSERT INTO gateway_log (at, kind, shard, epoch, uid, connection, message, note)
+    VALUES (%s, CASE WHEN EXISTS (SELECT 1 FROM new) THEN %s ELSE %s END, %s, %s, %s, %s, %s, %s) RETURNING kind"""
 
 
 class PostgresStore:
@@ -79,10 +95,26 @@ class PostgresStore:
         """See Store."""
         await self._change("DELETE FROM fence")
 
-    async def accept(self, message_id: str, shard: int, to: str, by: str) -> bool:
+    async def accept(self, frame: Entry) -> bool:
         """See Store."""
-        query: LiteralString = "INSERT INTO message (id, shard, recipient, at, by) VALUES (%s, %s, %s, %s, %s) ON CONFLICT (id) DO NOTHING"
-        return await self._change(query, message_id, shard, to, time.time(), by) == 1
+        row = (frame.shard, frame.epoch, frame.uid, frame.connection, frame.message, frame.note)
+        values = (frame.message, frame.shard, frame.note, frame.at, frame.uid, frame.at, Kind.TAKEN, Kind.REPEATED, *row)
+
+        async def work(session: Session) -> Row | None:
+            return await (await session.execute(_ACCEPT, values)).fetchone()
+
+        return await self._session.change(work) == (Kind.TAKEN,)
+
+    async def log(self, entries: Sequence[Entry]) -> None:
+        """See Store."""
+        columns = ([getattr(entry, name) for entry in entries] for name in _LOGGED)
+        await self._change(_LOG, *columns)
+
+    async def logged(self, after: int, limit: int) -> list[Entry]:
+        """See Store."""
+        query: LiteralString = """
+            SELECT seq, at, kind, shard, epoch, uid, connection, message, note FROM gateway_log WHERE seq > %s ORDER BY seq LIMIT %s"""
+        return [entry_of(row) for row in await self._rows(query, after, limit)]
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""

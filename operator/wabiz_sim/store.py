@@ -4,12 +4,14 @@ import asyncio
 import json
 import sqlite3
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
 from .epoch import Epoch
+from .gatewaylog import Entry, Kind
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,8 +58,14 @@ class Store(Protocol):
     async def reset_fence(self) -> None:
         """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
 
-    async def accept(self, message_id: str, shard: int, to: str, by: str) -> bool:
-        """Take a message from the Coreapp with uid ``by``; False when its id was taken before."""
+    async def accept(self, frame: Entry) -> bool:
+        """Take the frame's message and log it as taken; False when its id was taken before: then it is logged as repeated."""
+
+    async def log(self, entries: Sequence[Entry]) -> None:
+        """Append to the log of the gateways."""
+
+    async def logged(self, after: int, limit: int) -> list[Entry]:
+        """Return up to ``limit`` entries of that log behind sequence number ``after``, oldest first."""
 
     async def accepted(self) -> dict[int, int]:
         """Return how many messages were taken, per shard."""
@@ -108,17 +116,30 @@ class Store(Protocol):
         """Let go. May be called again."""
 
 
+def entry_of(row: tuple[Any, ...]) -> Entry:
+    """Return the entry of a row of the log: seq, at, kind, shard, epoch, uid, connection, message, note."""
+    seq, at, kind, shard, epoch, uid, connection, message, note = row
+    return Entry(seq=seq, at=at, kind=kind, shard=shard, epoch=epoch, uid=uid, connection=connection, message=message, note=note)
+
+
 _SCHEMA = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS message (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, shard INTEGER NOT NULL, recipient TEXT NOT NULL, at REAL NOT NULL, by TEXT NOT NULL);
+CREATE TABLE IF NOT EXISTS gateway_log (
+    seq INTEGER PRIMARY KEY, at REAL NOT NULL, kind TEXT NOT NULL, shard INTEGER NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL,
+    connection TEXT NOT NULL, message TEXT NOT NULL, note TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS inbound (
     seq INTEGER PRIMARY KEY, id TEXT NOT NULL UNIQUE, sender TEXT NOT NULL, body TEXT NOT NULL, shard INTEGER);
 CREATE TABLE IF NOT EXISTS tally (name TEXT, shard INTEGER, value INTEGER NOT NULL, PRIMARY KEY (name, shard)) WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS shards_call (seq INTEGER PRIMARY KEY, call TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS token (digest TEXT PRIMARY KEY, expires_at REAL NOT NULL) WITHOUT ROWID;
 """
+
+_LOG = "INSERT INTO gateway_log (at, kind, shard, epoch, uid, connection, message, note) VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+
+_LOGGED = "SELECT seq, at, kind, shard, epoch, uid, connection, message, note FROM gateway_log WHERE seq > ? ORDER BY seq LIMIT ?"
 
 
 class SqliteStore:
@@ -153,9 +174,8 @@ class SqliteStore:
     async def put_facts(self, facts: Mapping[str, Any]) -> None:
         """See Store."""
         rows = [(name, json.dumps(value)) for name, value in facts.items()]
-        self._db.execute("BEGIN IMMEDIATE")
-        self._db.executemany("INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", rows)
-        self._db.execute("COMMIT")
+        with self._transaction():
+            self._db.executemany("INSERT INTO fact VALUES (?, ?) ON CONFLICT (name) DO UPDATE SET value = excluded.value", rows)
 
     async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
         """See Store."""
@@ -172,10 +192,23 @@ class SqliteStore:
         """See Store."""
         self._db.execute("DELETE FROM fence")
 
-    async def accept(self, message_id: str, shard: int, to: str, by: str) -> bool:
+    async def accept(self, frame: Entry) -> bool:
         """See Store."""
-        row = (message_id, shard, to, time.time(), by)
-        return self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at, by) VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
+        row = (frame.message, frame.shard, frame.note, frame.at, frame.uid)
+        with self._transaction():
+            new = self._db.execute("INSERT OR IGNORE INTO message (id, shard, recipient, at, by) VALUES (?, ?, ?, ?, ?)", row).rowcount == 1
+            self._db.execute(_LOG, _row(replace(frame, kind=Kind.TAKEN if new else Kind.REPEATED)))
+        return new
+
+    async def log(self, entries: Sequence[Entry]) -> None:
+        """See Store."""
+        with self._transaction():
+            self._db.executemany(_LOG, map(_row, entries))
+
+    async def logged(self, after: int, limit: int) -> list[Entry]:
+        """See Store."""
+        rows = self._db.execute(_LOGGED, (after, limit))
+        return [entry_of(row) for row in rows]
 
     async def accepted(self) -> dict[int, int]:
         """See Store."""
@@ -249,6 +282,16 @@ class SqliteStore:
         """See Store."""
         self._db.close()
 
+    @contextmanager
+    def _transaction(self) -> Iterator[None]:
+        self._db.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+        except BaseException:
+            self._db.execute("ROLLBACK")
+            raise
+        self._db.execute("COMMIT")
+
     def _checkpoint(self) -> None:
         db = _connect(self._path)
         try:
@@ -257,6 +300,10 @@ class SqliteStore:
             return  # the next upkeep does it
         finally:
             db.close()
+
+
+def _row(entry: Entry) -> tuple[object, ...]:
+    return (entry.at, entry.kind, entry.shard, entry.epoch, entry.uid, entry.connection, entry.message, entry.note)
 
 
 def _connect(path: Path) -> sqlite3.Connection:

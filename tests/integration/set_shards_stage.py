@@ -253,7 +253,7 @@ class Scene(Stage):
         await self.rest()
         books = await self.books()
         assert not books["banned"]
-        assert books["double_active_instants"] == 0
+        assert books["two_holders"] == 0
         assert not books["logged_off"]
         calls = [f"{call['from']}>{call['shards']} {call['status']}" for call in await self.made()]
         assert _matches([self._spelled(call) for call in case.calls], calls), f"calls {calls} instead of {case.calls}"

@@ -320,7 +320,7 @@ class Stage:
                 assert self.seen.client_reports(self.namespace, obj["metadata"]["name"]), (
                     "the client was never asked for its number of shards"
                 )
-                assert (await self.books(obj["metadata"]["name"]))["double_active_instants"] == 0
+                assert (await self.books(obj["metadata"]["name"]))["two_holders"] == 0
                 assert_each_happened(await self.faults(obj["metadata"]["name"]))
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}
@@ -384,7 +384,7 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
         await traffic.next_delivery(0, time.monotonic())
         yield traffic
         report = await traffic.finish()
-    assert (report.lost, report.doubled, report.upstream["double_active_instants"]) == (0, 0, 0), report.as_json()
+    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report.as_json()
 
 
 def assert_each_happened(faults: Iterable[Obj]) -> None:

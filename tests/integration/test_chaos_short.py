@@ -1,6 +1,7 @@
 """The short round of chaos, as the command line runs it: a handful of faults, once each, with every law kept.
 
 Its exit status is not asked for: once is too seldom, and a machine that runs tests too crowded, to hold it to the goals in milliseconds.
+Asked for is the evidence, and a bound on each time: what is decided at once must not have decayed to the path over the probes.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from pathlib import Path
 
 import pytest
 
-from localkube.chaos.table import SHORT
+from localkube.chaos.print import broken
+from localkube.chaos.table import SHORT, named
 from localkube.plane.operators import REPOSITORY
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.binaries import Binaries
@@ -21,8 +23,6 @@ from localkube.programs.binaries import Binaries
 pytestmark = pytest.mark.integration
 
 LONGEST_S = 150.0
-SLACK_S = 4.0
-"""Beyond a goal; a failover that takes so much longer is broken, not slow."""
 
 
 def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path: Path) -> None:
@@ -52,11 +52,10 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
     assert figures.exists(), said
     faults = json.loads(figures.read_text(encoding="utf-8"))["faults"]
     assert set(faults) == set(SHORT), said
-    for name, found in faults.items():
-        assert found["n"] >= 1, (name, said)
-        assert found["sent"] > 0, (name, said)
-        assert (found["lost"], found["doubled"]) == (0, 0), (name, said)
-        for list_ in ("not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles"):
-            assert found[list_] == [], (name, said)
-        assert found["failover"] or not found["evidence"], (name, said)
-        assert found["max"] <= (found["goal"] or 0.0) + SLACK_S, (name, said)
+    for fault in named(list(SHORT)):
+        found = faults[fault.name]
+        assert broken(found, fault) == [], (fault.name, found, said)
+    assert faults["holder-partitioned"]["upstream"]["replaced"] > 0, "two connections of one shard met at the WhatsApp servers"
+    for cluster, ledger in json.loads(figures.read_text(encoding="utf-8"))["ledgers"].items():
+        assert ledger["sent"] == ledger["delivered"] > 0, (cluster, ledger, said)
+        assert (ledger["totals"]["doubled"], ledger["totals"]["below_epoch"], ledger["totals"]["overlaps"]) == (0, 0, 0), (cluster, said)

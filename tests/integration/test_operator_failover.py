@@ -41,7 +41,7 @@ async def test_deleted_and_crashed_holders_are_replaced_at_once_and_nothing_is_l
             await stage.at_rest()
         report = await traffic.finish()
     assert (report.lost, report.doubled) == (0, 0)
-    assert report.upstream["double_active_instants"] == 0
+    assert report.two_holders == 0
 
 
 async def test_a_failover_takes_four_writes_and_three_more_until_the_pod_is_a_spare_again(theatre: Theatre, stage: Stage) -> None:

@@ -44,6 +44,7 @@ GOALS = {
     "node-parted": 6.0,
     "leader-node-lost": 8.0,
     "leader-node-parted": 8.0,
+    "leader-killed": 5.0,
 }
 
 
@@ -59,6 +60,20 @@ def test_every_act_of_the_issue_is_in_the_table_once() -> None:
 
 def test_goals_are_those_of_the_issue() -> None:
     assert {name: act(name).fault.goal for name in GOALS} == GOALS
+
+
+def test_each_act_with_a_goal_has_a_bound_and_what_is_decided_at_once_has_one_anyway() -> None:
+    immediate = {"switchover", "holder-deleted", "holder-force-deleted", "container-killed", "drain"}
+    assert {one.name for one in TABLE if one.at_once} == immediate
+    assert {name: act(name).bound for name in immediate} == dict.fromkeys(immediate, 5.0) | {"holder-force-deleted": 15.0}
+    assert {name: act(name).bound for name in GOALS if name not in immediate} == {
+        name: 2 * goal for name, goal in GOALS.items() if name not in immediate
+    }
+    assert all(one.bound <= one.fault.allowed for one in TABLE), "no bound is looser than what is allowed anyway"
+
+
+def test_a_message_through_the_old_pod_is_no_handover() -> None:
+    assert not [one.name for one in TABLE if one.fault.resumes]
 
 
 def test_what_is_planned_may_refuse_nothing() -> None:

@@ -284,8 +284,11 @@ async def _measure(stage: Stage, root: Path, options: argparse.Namespace) -> Res
         for violation in await asyncio.to_thread(cluster.observer.verify):
             msg = f"a law was broken: {violation}"
             raise LocalKubeError(msg)
-        if doubles := (await cluster.upstream("counters"))["double_active_instants"]:
-            msg = f"the WhatsApp servers saw two active holders of a shard at {doubles} instants"
+        audit = await cluster.upstream("audit")
+        if audit["two_holders"] or audit["doubled"]:
+            msg = (
+                f"by the log of the WhatsApp servers a shard had two holders {audit['two_holders']} times, {audit['doubled']} were doubled"
+            )
             raise LocalKubeError(msg)
         return bench.results
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rich.console import Console
 
 from localkube.chaos.measure import Outcome, Player
-from localkube.chaos.print import complaints, report, table
+from localkube.chaos.print import complaints, effects, report, table
 from localkube.chaos.scene import Fault
 from localkube.chaos.soak import soak, soak_fault
 from localkube.chaos.stage import NODES, ChaosStage
@@ -24,9 +24,12 @@ from localkube.demo.cluster import sentence
 from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
+from localkube.outside.ledger import Ledger
 from localkube.progress import to_stderr
 
 Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
+Ledgers = dict[str, Ledger]
+"""By name of the cluster."""
 
 THREADS = 32
 """Calls that block wait in threads; with the API server away there are many."""
@@ -34,16 +37,21 @@ N, CLUSTERS = 10, 10
 SHORT_N, SHORT_CLUSTERS = 1, 2
 
 
-async def play(stage: Stage, options: argparse.Namespace, outcomes: Outcomes) -> None:
-    """Play all that was asked for; what was measured is in ``outcomes`` also when this is interrupted."""
+async def play(stage: Stage, options: argparse.Namespace, outcomes: Outcomes, ledgers: Ledgers) -> None:
+    """Play all that was asked for; what was measured is in ``outcomes`` also when this is interrupted.
+
+    ``ledgers``: what became of every message of each cluster, once all is over.
+    """
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
     async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as on:
         if options.soak:
             outcomes.append((soak_fault(options.soak), await soak(on, options.soak, report=to_stderr)))
-            return
-        player = Player(on, n=options.n, report=to_stderr)
-        for fault in options.faults:
-            outcomes.append((fault, await player.play(fault)))
+        else:
+            player = Player(on, n=options.n, report=to_stderr)
+            for fault in options.faults:
+                outcomes.append((fault, await player.play(fault)))
+        found = await asyncio.gather(*(stream.ledger() for stream in on.streams.values()))
+        ledgers.update(zip(on.streams, found, strict=True))
 
 
 def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
@@ -77,11 +85,12 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     begun = time.monotonic()
     stage = Stage(options.dir, nodes=NODES, report=to_stderr)
     outcomes: Outcomes = []
+    ledgers: Ledgers = {}
     status = 0
     try:
         stage.up(replicas=0)
         try:
-            asyncio.run(play(stage, options, outcomes))
+            asyncio.run(play(stage, options, outcomes, ledgers))
         finally:
             stage.down()
     except (LocalKubeError, KubeError, OSError) as error:
@@ -91,18 +100,20 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         print("hack/chaos: interrupted; all that was started has been ended", file=sys.stderr)
         status = 130
     if outcomes:
-        said = show(outcomes, options, time.monotonic() - begun)
+        said = show(outcomes, ledgers, options, time.monotonic() - begun)
         status = status or (1 if said else 0)
     return status
 
 
-def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[str]:
+def show(outcomes: Outcomes, ledgers: Ledgers, options: argparse.Namespace, took: float) -> list[str]:
     """Print and write what was measured; returns the complaints."""
     console = Console(width=None if sys.stdout.isatty() else 190)
     console.print(table(outcomes))
     for fault, outcome in outcomes:
-        for note in dict.fromkeys(outcome.notes):
+        for note in [*effects(outcome), *dict.fromkeys(outcome.notes)]:
             console.print(f"{fault.name}: {note}", highlight=False)
+    for cluster, ledger in ledgers.items():
+        console.print(f"ledger of {cluster}: {ledger}", highlight=False)
     sent = sum(outcome.sent for _, outcome in outcomes)
     console.print(
         f"{len(outcomes)} faults, {options.clusters} clusters of 2 shards and 1 spare, {sent} messages, {took:.0f} s. Time: from the fault "
@@ -112,13 +123,17 @@ def show(outcomes: Outcomes, options: argparse.Namespace, took: float) -> list[s
     load, cpus = os.getloadavg()[1], os.cpu_count() or 1
     machine = {"load": round(load, 2), "cpus": cpus, "python": platform.python_version(), "system": platform.platform()}
     about = {"n": options.n, "clusters": options.clusters, "seconds": round(took, 1), "machine": machine}
-    write_json(options.json, report(outcomes, about))
+    found = {cluster: ledger.as_json() for cluster, ledger in ledgers.items()}
+    write_json(options.json, report(outcomes, {**about, "ledgers": found}))
     console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
     if load > cpus * 1.2:
         console.print(
             f"The machine was crowded (load {load:.1f} on {cpus} CPUs): these are the times of a crowded machine.", highlight=False
         )
     said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
+    said += [f"ledger of {cluster}: {sentence}" for cluster, ledger in ledgers.items() for sentence in ledger.failures()]
+    if not ledgers:
+        said.append("there is no ledger: what became of the messages is not known")
     for complaint in said:
         print(f"hack/chaos: {complaint}", file=sys.stderr)
     return said

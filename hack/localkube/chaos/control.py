@@ -8,11 +8,16 @@ import time
 
 from localkube.chaos.deeds import close_ports, delete, restart
 from localkube.chaos.scene import Scene
-from localkube.chaos.stage import ChaosStage
+from localkube.chaos.stage import ChaosStage, is_paused
+from localkube.hollow.kube import KubeError
 
 STORM_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
+UNANSWERED_S = 0.5
+"""An API server that has not answered for so long is away."""
+SIGNAL_S = 5.0
+"""Within so long a signal has had its effect."""
 
 # ------------------------------------------------------------ the API server
 
@@ -31,27 +36,46 @@ async def _api_down(scene: Scene[ChaosStage], seconds: float) -> None:
     plane = scene.stage.stage.plane
     plane.pause_apiserver()
     try:
-        await asyncio.sleep(1.0)
+        begun = time.monotonic()
+        scene.effects["API calls unanswered"] += await _is_away(scene)
+        await asyncio.sleep(begun + 1.0 - time.monotonic())
         await close_ports(scene)
-        await asyncio.sleep(seconds - 1.0)
+        await asyncio.sleep(begun + seconds - time.monotonic())
     finally:
         plane.resume_apiserver()
     scene.restart_clocks()
 
 
+async def _is_away(scene: Scene[ChaosStage]) -> bool:
+    """Whether the API server leaves a call unanswered, by a caller that no fault meets."""
+    try:
+        async with asyncio.timeout(UNANSWERED_S):
+            await scene.stage.api.get("/version")
+    except (TimeoutError, KubeError):
+        return True
+    return False
+
+
 async def watches_die(scene: Scene[ChaosStage]) -> None:
     """Every connection between operators and API server falls silent and never says so; then a holder of each cluster is deleted."""
     for wire in scene.stage.wires.values():
-        wire.black_hole()
+        scene.effects["watches cut"] += wire.black_hole()
+        scene.effects["pieces swallowed"] -= wire.swallowed
     await delete(scene)
+
+
+async def count_swallowed(scene: Scene[ChaosStage]) -> None:
+    """Only now it is known what the dead watches should have delivered."""
+    scene.effects["pieces swallowed"] += sum(wire.swallowed for wire in scene.stage.wires.values())
 
 
 async def storm(scene: Scene[ChaosStage]) -> None:
     """For 10 s the operators' requests are all answered 429; meanwhile a holder of each cluster fails."""
     wires = list(scene.stage.wires.values())
     home = [wire.to for wire in wires]
+    before = scene.stage.storm.answered
     for wire in wires:
-        wire.lead(scene.stage.storm)
+        wire.lead(scene.stage.storm.address)
         wire.reset()
     try:
         await asyncio.sleep(1.0)
@@ -61,6 +85,7 @@ async def storm(scene: Scene[ChaosStage]) -> None:
         for wire, to in zip(wires, home, strict=True):
             wire.lead(to)
             wire.reset()
+    scene.effects["calls answered 429"] += scene.stage.storm.answered - before
     scene.restart_clocks()
 
 
@@ -92,14 +117,19 @@ async def kill_leader_and_holders(scene: Scene[ChaosStage]) -> None:
 async def replace_leader(scene: Scene[ChaosStage]) -> None:
     """A new replica, as the Deployment would start it."""
     if scene.leader:
+        process = scene.stage.stage.operators()[scene.leader]
         await scene.stage.replace(scene.leader)
+        scene.effects["operators ended"] += not process.alive()
 
 
 async def pause_leader(scene: Scene[ChaosStage]) -> None:
     """SIGSTOP for the leader; a holder of each cluster is deleted in the same instant."""
     scene.leader = await scene.stage.leader()
-    scene.stage.stage.operators()[scene.leader].signal(signal.SIGSTOP)
+    process = scene.stage.stage.operators()[scene.leader]
+    process.signal(signal.SIGSTOP)
     await delete(scene)
+    await scene.stage.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {scene.leader}")
+    scene.effects["operators stopped"] += 1
 
 
 async def wake_leader(scene: Scene[ChaosStage]) -> None:
@@ -113,7 +143,9 @@ async def wake_leader(scene: Scene[ChaosStage]) -> None:
 async def cut_leader_off(scene: Scene[ChaosStage]) -> None:
     """The network between the leader and the API server parts; a holder of each cluster is deleted in the same instant."""
     scene.leader = await scene.stage.leader()
-    scene.stage.wires[scene.leader].cut()
+    wire = scene.stage.wires[scene.leader]
+    scene.effects["pieces held"] -= wire.held
+    wire.cut()
     await delete(scene)
 
 
@@ -122,4 +154,5 @@ async def heal_leader(scene: Scene[ChaosStage]) -> None:
     if not scene.leader:
         return
     await asyncio.sleep(max(0.0, scene.begun + CUT_S - time.monotonic()))
+    scene.effects["pieces held"] += scene.stage.wires[scene.leader].held
     scene.stage.wires[scene.leader].heal()

@@ -8,6 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from typing import Any
 
+from localkube.chaos.partition import near_sender
 from localkube.chaos.scene import Scene
 from localkube.chaos.stage import SHARDS, SPARES, ChaosStage
 from localkube.demo.cluster import NAMESPACE
@@ -16,6 +17,8 @@ from localkube.hollow.control import HollowControlError
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 STEP_S = 60.0
+HEAL_S = 2.0
+"""So long a holder that was replaced goes on after the handover, cut off from all but the WhatsApp servers."""
 UNSERVED_S = 3.0
 
 # ------------------------------------------------------------ pods
@@ -92,11 +95,13 @@ async def disturb(scene: Scene[ChaosStage], **wish: Any) -> None:
 async def answer_slowly(scene: Scene[ChaosStage]) -> None:
     """Each answer to a probe is late by 0.8 s."""
     await disturb(scene, late=0.8)
+    scene.restart_clocks()  # what was answered before the call returned was not late yet
 
 
 async def lose_probes(scene: Scene[ChaosStage]) -> None:
     """30 % of the probes are never answered."""
     await disturb(scene, swallow=0.3)
+    scene.restart_clocks()
 
 
 async def be_well(scene: Scene[ChaosStage]) -> None:
@@ -158,6 +163,25 @@ async def lose_zone(scene: Scene[ChaosStage]) -> None:
     await _lose(scene, await _choose(scene, lambda node: str(node["zone"])))
 
 
+async def part_node(scene: Scene[ChaosStage]) -> None:
+    """The node with the most holders is cut off, and its Coreapps serve on: they reach the WhatsApp servers and webhooks, and a sender on
+    their side of the cut goes on sending to the holder."""
+    await _lose(scene, await _choose(scene, lambda node: str(node["name"])), running=True)
+    for victim in scene.victims:
+        address = next(
+            pod["status"]["podIP"] for pod in scene.stage.coreapps(victim.cluster) if pod["metadata"]["uid"] == victim.holder.uid
+        )
+        sender = near_sender(scene.stage.streams[victim.cluster], victim.shard, address, scene.effects)
+        await scene.exits.enter_async_context(sender)
+
+
+async def heal_node(scene: Scene[ChaosStage]) -> None:
+    """The network is whole again some time after the handover: the old holder finds out that it is none, and stops."""
+    await asyncio.sleep(HEAL_S)
+    await bring_back(scene)
+    await scene.exits.aclose()
+
+
 async def flap_node(scene: Scene[ChaosStage]) -> None:
     """A node is away for 1.2 s, back for 1.5 s, four times: too short each time to be taken for lost."""
     names = await _choose(scene, lambda node: str(node["name"]))
@@ -190,7 +214,7 @@ async def _choose(scene: Scene[ChaosStage], group: Any) -> list[str]:
     return max(sorted(groups.values()), key=lambda names: sum(bool(victims_on(scene, cluster, set(names))) for cluster in scene.clusters))
 
 
-async def _lose(scene: Scene[ChaosStage], names: list[str]) -> None:
+async def _lose(scene: Scene[ChaosStage], names: list[str], *, running: bool = False) -> None:
     lost = set(names)
     scene.nodes = names
     for cluster in scene.clusters:
@@ -200,7 +224,7 @@ async def _lose(scene: Scene[ChaosStage], names: list[str]) -> None:
     if not scene.victims:
         msg = f"no cluster can be measured by the loss of {', '.join(names)}"
         raise LocalKubeError(msg)
-    await asyncio.gather(*(scene.stage.control.lose(name) for name in names))
+    await asyncio.gather(*(scene.stage.control.lose(name, running=running) for name in names))
 
 
 def victims_on(scene: Scene[ChaosStage], cluster: str, lost: set[str]) -> list[int]:

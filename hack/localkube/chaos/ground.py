@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import time
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any, TypeVar
@@ -51,6 +52,10 @@ class Ground(ABC):
     def busy_seconds(self) -> float:
         """Processor time that those who play the nodes have used so far, in seconds; 0 where they are real."""
 
+    async def effects(self) -> Counter[tuple[str, str]]:
+        """What was done to each pod since the beginning, by uid and name of the effect; nothing where nobody counts that."""
+        return Counter()
+
     @abstractmethod
     async def put_right(self) -> None:
         """After a play that broke off: everything as it was before. Raises LocalKubeError or KubeError."""
@@ -89,6 +94,13 @@ class Ground(ABC):
     def holders(self, cluster: str) -> list[Holder]:
         """All that serve a shard of a cluster now."""
         return [found for shard in self.observer.holders(NAMESPACE, cluster) if (found := self.holder(cluster, shard)) is not None]
+
+    def is_ended(self, holder: Holder) -> bool:
+        """Whether that very pod is gone, about to go, or over."""
+        pod = self.observer.find("Pod", NAMESPACE, holder.pod)
+        if pod is None or pod["metadata"]["uid"] != holder.uid:
+            return True
+        return "deletionTimestamp" in pod["metadata"] or (pod.get("status") or {}).get("phase") == "Failed"
 
     def coreapps(self, cluster: str) -> list[Obj]:
         """The pods of the Coreapps."""

@@ -6,15 +6,18 @@ import asyncio
 import random
 import time
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from functools import partial
 from typing import Any, Generic
 
+from localkube.chaos.judge import UNREPORTED, Key, World, judge
 from localkube.chaos.scene import RESUMES_S, Fault, G, Scene, Victim
 from localkube.chaos.traffic import Books, Mark, first_taken, longest_gap
-from localkube.demo.cluster import sentence
+from localkube.demo.cluster import Holder, sentence
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
+from localkube.hollow.pods import RESTART_S
 from localkube.outside.observer import Commit, ObserverError
 from localkube.progress import Report
 
@@ -26,9 +29,6 @@ APART_S = 0.7
 """From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
 AFTER_S = 0.5
 """The holder that resumed by itself is looked at for so long: the handover may still come."""
-UNREPORTED = "unreported"
-"""A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
-PLANNED = frozenset({"Requested", "PackedLow", "RolledOut"})
 TICK_S = 0.02
 BUSY = 0.9
 """Share of a core from which on the one process of the hollow nodes is itself what is slow."""
@@ -47,6 +47,12 @@ class Outcome:
     the operator had decided that, by its own word."""
     missing: list[str] = field(default_factory=list)
     """Shards that were not handed over in the time that is allowed."""
+    resumed: list[float] = field(default_factory=list)
+    """Times of shards whose old holder was back before anybody took over. They are no failovers, and no part of ``times``."""
+    effects: Counter[str] = field(default_factory=Counter)
+    """What the fault was seen to do."""
+    upstream: Counter[str] = field(default_factory=Counter)
+    """What was added to the log of the WhatsApp servers: fenced, replaced, repeated, below_epoch, overlaps and more."""
     evidence: Counter[str] = field(default_factory=Counter)
     """Of the failovers of the shards that were struck, as the status says."""
     wrong: list[str] = field(default_factory=list)
@@ -75,45 +81,6 @@ class Outcome:
     def n(self) -> int:
         """How often it was measured, in vain or not."""
         return len(self.times) + len(self.missing)
-
-
-@dataclass(frozen=True, slots=True)
-class Judged:
-    """The handovers of a play: evidence of those of shards that were struck, and the wrong ones."""
-
-    evidence: Counter[str]
-    wrong: list[str]
-
-
-def judge(
-    commits: Iterable[Commit],
-    *,
-    before: Mapping[tuple[str, int], str],
-    struck: set[str],
-    evidence: Mapping[str, str],
-    until: float,
-    planned: frozenset[str] = PLANNED,
-) -> Judged:
-    """Judge handovers in their order.
-
-    ``before``: uid of the holder of each (cluster, shard) at the beginning; ``struck``: uids of pods that something was done to;
-    ``evidence``: word of each epoch, as the clusters report it; ``until``: `time.monotonic()` of the undoing, which may be evidence of
-    its own (a container that is restarted), so what is seen later says nothing about the fault; ``planned``: words that are neither.
-    """
-    last = dict(before)
-    found: Counter[str] = Counter()
-    wrong: list[str] = []
-    for commit in commits:
-        key = (commit.cluster, commit.shard)
-        old, word = last.get(key), evidence.get(commit.epoch, UNREPORTED)
-        last[key] = commit.holder_uid
-        if old is None or old == commit.holder_uid or word in planned:
-            continue
-        if old in struck:
-            found[word] += commit.monotonic <= until
-        else:
-            wrong.append(f"shard {commit.shard} of {commit.cluster} to {commit.holder} ({word})")
-    return Judged(+found, wrong)
 
 
 class Player(Generic[G]):
@@ -188,6 +155,7 @@ class _Play(Generic[G]):
         clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
         self._scenes: list[Scene[G]] = []
         self._undone = 0.0
+        self._struck_at = 0.0
         self._clusters = clusters
         self._reported: dict[str, Obj] = {}
 
@@ -199,11 +167,13 @@ class _Play(Generic[G]):
             self._outcome.unsettled += late
         self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
         await stage.look_anew()
-        before = {(cluster, one.shard): one.uid for cluster in stage.clusters for one in stage.holders(cluster)}
+        before = {(cluster, one.shard): one for cluster in stage.clusters for one in stage.holders(cluster)}
         ambiguous = await stage.ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
         await asyncio.sleep(CALM_S)
         begun, used = time.monotonic(), stage.busy_seconds()
+        effects = await stage.effects()
+        self._struck_at = begun
         watching = asyncio.create_task(self._watch_ourselves())
         try:
             await self._strike()
@@ -214,6 +184,7 @@ class _Play(Generic[G]):
         self._outcome.unsettled += await stage.settle(stage.clusters)
         await self._judge(before)
         await self._books(marks)
+        await self._verify_effects(effects)
         if more := await stage.ambiguous() - ambiguous:
             self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
 
@@ -241,6 +212,7 @@ class _Play(Generic[G]):
     async def _act(self, scene: Scene[G], delay: float) -> None:
         await asyncio.sleep(delay)
         await self._fault.strike(scene)
+        scene.is_over()
         if self._fault.failover:
             await asyncio.gather(*(self._handed_over(victim) for victim in scene.victims))
         else:
@@ -253,15 +225,18 @@ class _Play(Generic[G]):
             commit = self._commit(victim)
             if commit is not None and stream.delivered_since(victim.shard, max(commit.monotonic, victim.begun)):
                 return
-            resumed_at = victim.begun + RESUMES_S + AFTER_S
+            resumed_at = (victim.returned or victim.begun) + RESTART_S
             if self._fault.resumes and time.monotonic() > resumed_at + AFTER_S and stream.delivered_since(victim.shard, resumed_at):
                 return
             await asyncio.sleep(0.05)
 
     def _commit(self, victim: Victim) -> Commit | None:
+        return next(iter(self._commits(victim)), None)
+
+    def _commits(self, victim: Victim) -> list[Commit]:
+        """The handovers of a victim's shard to others."""
         key = (victim.cluster, victim.shard)
-        fits = (one for one in self._stage.observer.commits if (one.cluster, one.shard) == key and one.holder_uid != victim.holder.uid)
-        return next(fits, None)
+        return [one for one in self._stage.observer.commits if (one.cluster, one.shard) == key and one.holder_uid != victim.holder.uid]
 
     async def _undo(self) -> None:
         self._undone = time.monotonic()
@@ -272,15 +247,16 @@ class _Play(Generic[G]):
 
     # ------------------------------------------------------------ figures
 
-    async def _judge(self, before: Mapping[tuple[str, int], str]) -> None:
+    async def _judge(self, before: Mapping[Key, Holder]) -> None:
         observer = self._stage.observer
         statuses = [self._stage.status(cluster) for cluster in self._stage.clusters]
         self._reported = {entry["epoch"]: entry for status in statuses for entry in status.get("recentHandovers") or ()}
         evidence = {epoch: str(entry["evidence"]) for epoch, entry in self._reported.items()}
         # What is slow or loses a few probes is healthy all the same.
         struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
-        planned = PLANNED - self._fault.evidence
-        judged = judge(observer.commits, before=before, struck=struck, evidence=evidence, until=self._undone, planned=planned)
+        asked = {(victim.cluster, victim.shard) for scene in self._scenes for victim in scene.victims}
+        world = World(struck=struck, moves=self._fault.moves, since=self._struck_at, asked=asked, until=self._undone)
+        judged = judge(observer.commits, before=before, evidence=evidence, world=world)
         self._outcome.evidence += judged.evidence
         self._outcome.wrong += judged.wrong
         self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
@@ -301,10 +277,12 @@ class _Play(Generic[G]):
             self._outcome.lost += one.lost
             self._outcome.doubled += one.doubled
             self._outcome.words += one.words
+            self._outcome.upstream.update(asdict(one.totals))
             self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
             if one.two_holders:
                 self._outcome.violations.append(
-                    f"one holder: the WhatsApp servers of {cluster} saw two of a shard at {one.two_holders} instants"
+                    f"one holder: the WhatsApp servers of {cluster} took {one.totals.below_epoch} messages from holders that had been "
+                    f"replaced, and accepted two connections of one shard at once {one.totals.overlaps} times"
                 )
         told = [seconds for scene in self._scenes for seconds in scene.told]
         self._outcome.times += told
@@ -328,17 +306,18 @@ class _Play(Generic[G]):
 
     def _measure(self, victim: Victim, books: Books) -> None:
         fault = self._fault
-        took = first_taken(
-            books.taken,
-            shard=victim.shard,
-            begun=victim.begun,
-            begun_wall=victim.begun_wall,
-            not_by=victim.holder.uid if fault.failover else "",
-            resumed_after=RESUMES_S if fault.resumes else 0.0,
-        )
+        old = victim.holder.uid
+        taken = partial(first_taken, books.taken, shard=victim.shard, begun=victim.begun)
+        successors = {commit.holder_uid for commit in self._commits(victim)}
+        took = taken(begun_wall=victim.begun_wall, not_by=old, by=successors) if fault.failover else taken(begun_wall=victim.begun_wall)
+        back = (victim.returned_wall or victim.begun_wall) + RESUMES_S
+        resumed = taken(begun_wall=back, by={old}) if fault.resumes else None
         sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), **self._handover(victim)}
         self._outcome.samples.append(sample)
-        if took is None or took > fault.allowed:
+        if resumed is not None and (took is None or resumed < took):
+            sample["resumed"] = round(resumed, 4)
+            self._outcome.resumed.append(resumed)
+        elif took is None or took > fault.allowed:
             self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
         else:
             self._outcome.times.append(took)
@@ -347,8 +326,32 @@ class _Play(Generic[G]):
         """When the handover was decided and committed, in seconds from the fault; None where there was none or nobody reported it."""
         commit = self._commit(victim)
         if commit is None:
-            return {"committed": None, "decided": None}
+            return {"committed": None, "decided": None, "evidence": None}
         committed = commit.monotonic - victim.begun
-        writing = self._reported.get(commit.epoch, {}).get("commitMilliseconds")
+        reported = self._reported.get(commit.epoch, {})
+        writing = reported.get("commitMilliseconds")
         decided = None if writing is None else round(max(0.0, committed - writing / 1000), 4)
-        return {"committed": round(committed, 4), "decided": decided}
+        return {"committed": round(committed, 4), "decided": decided, "evidence": reported.get("evidence", UNREPORTED)}
+
+    def _replaced(self, victim: Victim) -> int:
+        """How many connections of an old holder the WhatsApp servers ended because that of its successor came."""
+        spans = self._stage.streams[victim.cluster].log.audit.spans
+        return sum(
+            span.uid == victim.holder.uid and span.why == "replaced" and (span.closed_at or 0.0) >= victim.begun_wall for span in spans
+        )
+
+    async def _verify_effects(self, before: Counter[tuple[str, str]]) -> None:
+        """Say what the fault did, as counted where it took effect; that it did nothing is a trouble, for then nothing was measured."""
+        added = await self._stage.effects()
+        added.subtract(before)
+        for scene in self._scenes:
+            ended = sum(self._stage.is_ended(victim.holder) for victim in scene.victims)
+            scene.effects.update({"pods ended": ended} if ended else {})
+            scene.effects["old holders replaced"] = sum(self._replaced(victim) for victim in scene.victims)
+            uids = scene.struck | {victim.holder.uid for victim in scene.victims}
+            for (uid, what), count in added.items():
+                scene.effects[what] += count if uid in uids else 0
+            self._outcome.effects.update(+scene.effects)
+            for name in self._fault.effects:
+                if scene.effects[name] <= 0:
+                    self._outcome.troubles.append(f"the fault did nothing: 0 {name} ({', '.join(scene.clusters)})")

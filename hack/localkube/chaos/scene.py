@@ -3,24 +3,33 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Awaitable, Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
 from localkube.chaos.ground import Ground
 from localkube.demo.cluster import Holder
 from localkube.errors import LocalKubeError
+from localkube.hollow.pods import RESTART_S
 
 G = TypeVar("G", bound=Ground)
 
 BURST_S = 1.5
-RESUMES_S = 0.1
-"""A hollow container starts again so long after its end (`--restart-delay`); earlier messages are of the life that was ended."""
+RESUMES_S = RESTART_S / 2
+"""What the old holder's pod sends later than this after its container's end is of its next life, which begins after RESTART_S at the
+earliest; what the servers log of it earlier was under way when the container ended."""
 
 
 @dataclass(slots=True)
 class Victim:
-    """A shard whose holder was struck. Times: the clock that its next message is measured by starts with the fault, or with ``restart``."""
+    """A shard whose holder was struck, and the clock that its next message is measured by.
+
+    The clock starts just before the call that strikes, so that a time is an upper bound: the call may return late, but the fault cannot be
+    earlier. What is answered between the call and its return proves nothing, for the old holder may have answered it. So the clock never
+    ends with a message of the old holder, only with one of a holder whose commit was seen.
+    """
 
     cluster: str
     shard: int
@@ -29,6 +38,9 @@ class Victim:
     """`time.monotonic()`."""
     begun_wall: float
     """`time.time()`."""
+    returned: float | None = None
+    """`time.monotonic()` when the strike was over: what was killed is dead. None until then."""
+    returned_wall: float | None = None
 
 
 @dataclass
@@ -51,6 +63,11 @@ class Scene(Generic[G]):
     """Seconds that the deed measured itself, where it is not the next message that counts."""
     details: dict[str, float] = field(default_factory=dict)
     """More that it measured, for the file."""
+    effects: Counter[str] = field(default_factory=Counter)
+    """What the fault was seen to do, by name, counted where it took effect."""
+
+    exits: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What goes on from the strike to the undoing, which must close it."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
         """Who serves a shard now. LocalKubeError if nobody does."""
@@ -68,10 +85,17 @@ class Scene(Generic[G]):
         self.victims.append(Victim(cluster, shard, holder, time.monotonic(), time.time()))
         return holder
 
+    def is_over(self) -> None:
+        """Note that the strike has returned."""
+        for victim in self.victims:
+            if victim.returned is None:
+                victim.returned, victim.returned_wall = time.monotonic(), time.time()
+
     def restart_clocks(self) -> None:
         """From now on a handover is possible: it is measured from here."""
         for victim in self.victims:
             victim.begun, victim.begun_wall = time.monotonic(), time.time()
+            victim.returned = victim.returned_wall = None
             self.stage.streams[victim.cluster].burst(victim.shard, BURST_S)
 
 
@@ -106,5 +130,9 @@ class Fault(Generic[G]):
     """So many seconds are looked at when nobody may be handed over, or after the undoing."""
     allowed: float = 30.0
     """Seconds within which the handover must have come."""
+    moves: frozenset[str] = frozenset()
+    """Planned moves that the scenario itself causes, off holders that were not struck: names of `localkube.chaos.judge.CAUSES`."""
+    effects: tuple[str, ...] = ()
+    """Counts of which none may be zero: a fault that did nothing proves nothing."""
     gap: bool = False
     """Measured is the longest time without a message of any shard, instead of the time to the next one."""

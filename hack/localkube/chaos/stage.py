@@ -6,13 +6,14 @@ import asyncio
 import contextlib
 import os
 import time
+from collections import Counter
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from localkube.chaos.ground import Ground
-from localkube.chaos.storm import storm
+from localkube.chaos.storm import Storm, storm
 from localkube.chaos.traffic import Stream
 from localkube.demo.cluster import GROUP, NAMESPACE
 from localkube.demo.stage import Stage
@@ -43,7 +44,7 @@ class ChaosStage(Ground):
         self.wires: dict[str, Wire] = {}
         """Of each replica of the operator, by name: its only way to the API server."""
         self.control = HollowControl.of(stage.folder / "hollow")
-        self.storm: tuple[str, int] = ("", 0)
+        self.storm = Storm(("", 0))
         """Where everybody is told to come again later."""
         self._report = report
         self._exits = AsyncExitStack()
@@ -98,6 +99,11 @@ class ChaosStage(Ground):
         """How often the hollow nodes, asked for a shard's Service, found several pods."""
         counts: dict[str, int] = (await self.control.state())["ambiguous"]
         return sum(times for where, times in counts.items() if where.startswith(f"{NAMESPACE}/") and "-shard-" in where)
+
+    async def effects(self) -> Counter[tuple[str, str]]:
+        """What the hollow nodes counted."""
+        counted: dict[str, dict[str, int]] = (await self.control.state())["effects"]
+        return Counter({(uid, name): count for uid, counts in counted.items() for name, count in counts.items()})
 
     async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
@@ -160,7 +166,17 @@ def manifest(name: str) -> Obj:
 
 def processor_seconds(process: Process) -> float:
     """User and system time of a process, all threads; 0 when it is gone (`proc(5)`, fields 14 and 15 of stat)."""
+    fields = _fields(process)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def is_paused(process: Process) -> bool:
+    """Whether a signal has stopped a process (`proc(5)`, field 3 of stat)."""
+    return _fields(process)[:1] == ["T"]
+
+
+def _fields(process: Process) -> list[str]:
+    """The fields of a process's stat from the third on; none when it is gone."""
     with contextlib.suppress(OSError):
-        fields = Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
-    return 0.0
+        return Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return []

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ssl
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 
 from aiohttp import web
 
@@ -13,11 +14,23 @@ from localkube.plane.certificates import Certificates
 RETRY_AFTER_S = 1
 
 
+@dataclass(slots=True)
+class Storm:
+    """Where it is, and what it did."""
+
+    address: tuple[str, int]
+    """On loopback."""
+    answered: int = 0
+    """Requests that were answered 429."""
+
+
 @asynccontextmanager
-async def storm(certificates: Certificates) -> AsyncIterator[tuple[str, int]]:
-    """(address, port) on loopback where every request is answered 429 with Retry-After, under the API server's own certificate."""
+async def storm(certificates: Certificates) -> AsyncIterator[Storm]:
+    """A server where every request is answered 429 with Retry-After, under the API server's own certificate."""
+    made = Storm(("", 0))
 
     async def refuse(_: web.BaseRequest) -> web.Response:
+        made.answered += 1
         status = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": "TooManyRequests", "code": 429}
         status |= {"message": "Too many requests, please try again later.", "details": {"retryAfterSeconds": RETRY_AFTER_S}}
         return web.json_response(status, status=429, headers={"Retry-After": str(RETRY_AFTER_S)})
@@ -29,6 +42,7 @@ async def storm(certificates: Certificates) -> AsyncIterator[tuple[str, int]]:
     try:
         await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
         address, port = runner.addresses[0][:2]
-        yield str(address), int(port)
+        made.address = (str(address), int(port))
+        yield made
     finally:
         await runner.cleanup()

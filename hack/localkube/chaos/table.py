@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from localkube.chaos import control, deeds
+from localkube.chaos.partition import REFUSED, TAKEN
 from localkube.chaos.scene import Fault
 from localkube.chaos.stage import ChaosStage
 
@@ -11,30 +12,55 @@ DIED = frozenset({"ContainerTerminated", "TetherBroken", "PodFailed"})
 SILENT = frozenset({"ProbeTimeout", "NotReadyLong"})
 NODE = SILENT | {"NodeGone"}
 SHUT = SILENT | {"TetherBroken"}
+ENDED, KILLED, HELD, RESET = ("pods ended",), ("containers ended",), ("requests held",), ("connections reset",)
+"""What must have been counted of a fault, see `Fault.effects`."""
 QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0
 
 FAULTS = (
     # ---- a pod ends
-    Fault(name="pod-deleted", what="holder's pod deleted", strike=deeds.delete, evidence=DELETED | DIED, goal=QUICK_S),
-    Fault(name="pod-force-deleted", what="... with --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=QUICK_S),
-    Fault(name="pod-evicted", what="... by the Eviction API", strike=deeds.evict, evidence=DELETED | DIED, goal=QUICK_S),
+    Fault(name="pod-deleted", effects=ENDED, what="holder's pod deleted", strike=deeds.delete, evidence=DELETED | DIED, goal=QUICK_S),
     Fault(
-        name="container-killed", what="holder's container killed (SIGKILL)", strike=deeds.kill, evidence=DIED, goal=QUICK_S, resumes=True
+        name="pod-force-deleted", effects=ENDED, what="... with --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=QUICK_S
     ),
-    Fault(name="pod-failed", what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED),
+    Fault(name="pod-evicted", effects=ENDED, what="... by the Eviction API", strike=deeds.evict, evidence=DELETED | DIED, goal=QUICK_S),
     Fault(
-        name="long-grace", what="deleted, and serves on for 28 of 30 s of grace", strike=deeds.leave_slowly, evidence=DELETED, goal=QUICK_S
+        name="container-killed",
+        effects=KILLED,
+        what="holder's container killed (SIGKILL)",
+        strike=deeds.kill,
+        evidence=DIED,
+        goal=QUICK_S,
+        resumes=True,
+    ),
+    Fault(name="pod-failed", effects=KILLED, what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED),
+    Fault(
+        name="long-grace",
+        effects=ENDED,
+        what="deleted, and serves on for 28 of 30 s of grace",
+        strike=deeds.leave_slowly,
+        evidence=DELETED,
+        goal=QUICK_S,
     ),
     Fault(
         name="two-holders",
+        effects=ENDED,
         what="both holders of a cluster with one spare, with --force",
         strike=deeds.both_holders,
         evidence=DELETED | DIED,
     ),
     # ---- a pod does not end
-    Fault(name="hang", what="holder's process stopped (SIGSTOP)", strike=deeds.hang, undo=deeds.resume, evidence=SILENT, goal=HUNG_S),
+    Fault(
+        name="hang",
+        effects=HELD,
+        what="holder's process stopped (SIGSTOP)",
+        strike=deeds.hang,
+        undo=deeds.resume,
+        evidence=SILENT,
+        goal=HUNG_S,
+    ),
     Fault(
         name="port-closed",
+        effects=RESET,
         what="holder's ports closed, its process lives",
         strike=deeds.close_ports,
         undo=deeds.restart,
@@ -43,6 +69,7 @@ FAULTS = (
     ),
     Fault(
         name="port-half-open",
+        effects=HELD,
         what="connections silent, no new ones",
         strike=deeds.half_open_ports,
         undo=deeds.restart,
@@ -51,16 +78,26 @@ FAULTS = (
     ),
     Fault(
         name="slow-answers",
+        effects=("probes late",),
         what="every probe answered 0.8 s late",
         strike=deeds.answer_slowly,
         undo=deeds.be_well,
         failover=False,
         watch=12.0,
     ),
-    Fault(name="lost-probes", what="30 % of the probes lost", strike=deeds.lose_probes, undo=deeds.be_well, failover=False, watch=12.0),
+    Fault(
+        name="lost-probes",
+        effects=("probes lost",),
+        what="30 % of the probes lost",
+        strike=deeds.lose_probes,
+        undo=deeds.be_well,
+        failover=False,
+        watch=12.0,
+    ),
     # ---- nodes
     Fault(
         name="node-lost",
+        effects=HELD,
         what="holder's node cut off",
         strike=deeds.lose_node,
         undo=deeds.reboot,
@@ -70,6 +107,7 @@ FAULTS = (
     ),
     Fault(
         name="node-back",
+        effects=HELD,
         what="... and back with its old holder",
         strike=deeds.lose_node,
         undo=deeds.bring_back,
@@ -79,7 +117,19 @@ FAULTS = (
         watch=5.0,
     ),
     Fault(
+        name="holder-partitioned",
+        what="holder's node cut off, the holder serves on",
+        strike=deeds.part_node,
+        undo=deeds.heal_node,
+        everybody=True,
+        evidence=NODE,
+        goal=NODE_S,
+        watch=3.0,
+        effects=(*HELD, TAKEN, REFUSED, "old holders replaced"),
+    ),
+    Fault(
         name="node-flapping",
+        effects=HELD,
         what="away 1.2 s, back 1.5 s, four times",
         strike=deeds.flap_node,
         undo=deeds.bring_back,
@@ -89,6 +139,7 @@ FAULTS = (
     ),
     Fault(
         name="zone-lost",
+        effects=HELD,
         what="all nodes of a zone cut off",
         strike=deeds.lose_zone,
         undo=deeds.reboot,
@@ -98,6 +149,7 @@ FAULTS = (
     ),
     Fault(
         name="last-spare",
+        effects=ENDED,
         what="no pod left, then nodes for new ones",
         strike=deeds.last_spare,
         undo=deeds.uncordon,
@@ -107,6 +159,7 @@ FAULTS = (
     # ---- the API server and the way to it
     Fault(
         name="api-down-10s",
+        effects=("API calls unanswered", *RESET),
         what="API server back after 10 s, a holder failed meanwhile",
         strike=control.api_down_10,
         undo=control.restart_struck,
@@ -115,6 +168,7 @@ FAULTS = (
     ),
     Fault(
         name="api-down-60s",
+        effects=("API calls unanswered", *RESET),
         what="API server back after 60 s, a holder failed meanwhile",
         strike=control.api_down_60,
         undo=control.restart_struck,
@@ -122,10 +176,17 @@ FAULTS = (
         evidence=SHUT,
     ),
     Fault(
-        name="watch-dead", what="watches die silently, holder deleted", strike=control.watches_die, everybody=True, evidence=DELETED | DIED
+        name="watch-dead",
+        effects=("watches cut", "pieces swallowed", *ENDED),
+        what="watches die silently, holder deleted",
+        strike=control.watches_die,
+        undo=control.count_swallowed,
+        everybody=True,
+        evidence=DELETED | DIED,
     ),
     Fault(
         name="storm-429",
+        effects=("calls answered 429", *RESET),
         what="10 s of 429 are over, a holder failed meanwhile",
         strike=control.storm,
         undo=control.restart_struck,
@@ -135,6 +196,7 @@ FAULTS = (
     # ---- operators
     Fault(
         name="leader-killed",
+        effects=("operators ended",),
         what="kill -9: messages go on, nothing is moved",
         strike=control.kill_leader,
         undo=control.replace_leader,
@@ -144,6 +206,7 @@ FAULTS = (
     ),
     Fault(
         name="leader-and-holder",
+        effects=("operators ended", *ENDED),
         what="kill -9, and a holder deleted at once",
         strike=control.kill_leader_and_holders,
         undo=control.replace_leader,
@@ -153,6 +216,7 @@ FAULTS = (
     ),
     Fault(
         name="leader-paused",
+        effects=("operators stopped", *ENDED),
         what="SIGSTOP for 60 s, and a holder deleted at once",
         strike=control.pause_leader,
         undo=control.wake_leader,
@@ -163,6 +227,7 @@ FAULTS = (
     ),
     Fault(
         name="leader-cut-off",
+        effects=("pieces held", *ENDED),
         what="leader parted from the API server for 20 s, a holder deleted",
         strike=control.cut_leader_off,
         undo=control.heal_leader,
@@ -174,6 +239,8 @@ FAULTS = (
     # ---- in the middle of a change
     Fault(
         name="during-grow",
+        effects=ENDED,
+        moves=frozenset({"resize"}),
         what="holder deleted while pods are added, 2 -> 4",
         strike=deeds.delete_while_growing,
         undo=deeds.at_two_shards,
@@ -181,6 +248,8 @@ FAULTS = (
     ),
     Fault(
         name="during-set-shards",
+        effects=ENDED,
+        moves=frozenset({"resize"}),
         what="holder deleted during the call, 2 -> 4",
         strike=deeds.delete_while_setting_shards,
         undo=deeds.at_two_shards,
@@ -188,6 +257,8 @@ FAULTS = (
     ),
     Fault(
         name="during-shrink",
+        effects=ENDED,
+        moves=frozenset({"resize"}),
         what="holder deleted while pods are removed, 4 -> 2",
         prepare=deeds.at_four_shards,
         strike=deeds.delete_while_shrinking,
@@ -195,7 +266,7 @@ FAULTS = (
         evidence=DELETED | DIED | {"RestartOverdue"},
     ),
 )
-SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "leader-and-holder")
+SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "holder-partitioned", "leader-and-holder")
 """The round that CI runs."""
 
 

@@ -8,13 +8,15 @@ import random
 import secrets
 import time
 from collections import Counter
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from localkube.outside.ledger import Ledger, Senders
 from localkube.outside.observer import Observer
 from localkube.outside.traffic import Message, Traffic, TrafficError
+from wabiz_sim.gatewaylog import Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
@@ -26,7 +28,6 @@ BURST_PERIOD_S = 0.02
 MOST_OPEN = 12
 """Messages of one shard that wait at a time. More would be load only: the Webapp tries each again every 0.2 s."""
 GIVE_UP_S = 90.0
-PAGE = 10_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,10 +36,10 @@ class Mark:
 
     monotonic: float
     seq: int
-    """Of the last message that the WhatsApp servers had taken."""
+    """Of the last entry in the log of the WhatsApp servers."""
     shards: int
-    doubles: int
-    """Instants with two active holders of a shard that the WhatsApp servers had seen."""
+    totals: Totals
+    """What the log of the WhatsApp servers came to."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,12 +65,15 @@ class Books:
     lost: int
     """Given up after 90 s, or answered with 201 and unknown to the WhatsApp servers."""
     doubled: int
+    """Ids that the WhatsApp servers took a second time."""
     refused: tuple[int, int]
     """Tries that were not a 201: on the shards that were struck, on the others."""
     words: Counter[str]
     """How they were refused: status or name of the error."""
     two_holders: int
-    """Instants at which the WhatsApp servers saw two active holders of a shard."""
+    """How often the WhatsApp servers could serve two Coreapps as holders of one shard: frames below the highest epoch, overlaps."""
+    totals: Totals
+    """What was added to the log of the WhatsApp servers."""
     taken: tuple[Taken, ...]
 
 
@@ -83,7 +87,8 @@ class Stream(Traffic):
         self._eyes = eyes
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
-        self._seq = 0
+        self._taken: list[Entry] = []
+        """Of the messages that are still of interest: when the servers took them."""
 
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
@@ -112,10 +117,13 @@ class Stream(Traffic):
         try:
             if shard >= self.shards:
                 return  # it went with a smaller number since somebody meant to send to it
-            to = next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
-            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=to, sent_at=time.monotonic()))
+            await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
+
+    def recipient_in(self, shard: int) -> str:
+        """Somebody to whom messages go through a shard."""
+        return next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
 
     def burst(self, shard: int, seconds: float) -> None:
         """Send to a shard every 20 ms for so long, so that its next message is not waited for."""
@@ -130,6 +138,10 @@ class Stream(Traffic):
         self._bursts.add(task)
         task.add_done_callback(self._bursts.discard)
 
+    async def deliver(self, message: Message) -> None:
+        """Send a message that was tried elsewhere, under its id, until a Webapp answers 201 or the deadline has passed."""
+        await self._send(message)
+
     def delivered_since(self, shard: int, since: float) -> bool:
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""
         return any(message.delivered_at is not None and self._counts(message, shard, since) for message in self.messages.values())
@@ -137,77 +149,93 @@ class Stream(Traffic):
     # ------------------------------------------------------------ books
 
     async def mark(self) -> Mark:
-        """The place where the stream is now; what was settled before it is forgotten. Raises TrafficError."""
-        if rows := await self._rows(self._seq):
-            self._seq = int(rows[-1]["seq"])
-        counters = await self.counters()
-        self.shards = int(counters["shards"])
+        """The place where the stream is now; what was settled before it is in the ledger only. Raises TrafficError."""
+        await self._read_log()
+        self.shards = int((await self.counters())["shards"])
         self.messages = {key: one for key, one in self.messages.items() if one.delivered_at is None and not one.lost}
+        self._taken = [entry for entry in self._taken if entry.message in self.messages]
         # Last of all: what is sent from now on has a higher number.
-        return Mark(time.monotonic(), self._seq, self.shards, int(counters["double_active_instants"]))
+        return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals())
 
     async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
-        """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError."""
+        """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError.
+
+        A message that waited when the mark was set counts too, unless it counts for an earlier mark.
+        """
         until = time.monotonic()
-        mine = [one for one in self.messages.values() if mark.monotonic <= one.sent_at <= until]
+        mine = claim(self.messages.values(), mark=mark.monotonic, until=until)
         deadline = until + timeout
         while any(one.delivered_at is None and not one.lost for one in mine):
             if time.monotonic() > deadline:
                 msg = f"messages of {self.cluster} still wait after {timeout:g} s"
                 raise TrafficError(msg)
             await asyncio.sleep(0.05)
-        rows = await self._rows(mark.seq)
-        doubles = int((await self.counters())["double_active_instants"]) - mark.doubles
-        return account(mine, rows, shards=mark.shards, struck=struck, two_holders=doubles)
+        await self._read_log()
+        totals = self.log.audit.totals().since(mark.totals)
+        return account(mine, self._taken, shards=mark.shards, struck=struck, totals=totals)
 
-    async def _rows(self, after: int) -> list[Obj]:
-        rows: list[Obj] = []
-        while page := (await self._control("GET", f"/control/messages?after={after}&limit={PAGE}"))["messages"]:
-            rows += page
-            after = page[-1]["seq"]
-        return rows
+    async def ledger(self, *others: Senders, timeout: float = GIVE_UP_S + 15.0) -> Ledger:
+        """Send nothing new, wait until nothing waits, and say what became of every message since the stream began.
+
+        What still waits after ``timeout`` seconds is open. Raises TrafficError, LedgerError.
+        """
+        self.stop()
+        deadline = time.monotonic() + timeout
+        while self._open and (left := deadline - time.monotonic()) > 0:
+            await asyncio.wait(set(self._open), timeout=left)
+        return await super().ledger(*others)
+
+    async def _read_log(self) -> None:
+        self._taken += [entry for entry in await self.log.read() if entry.kind == Kind.TAKEN]
 
 
-def account(mine: Sequence[Message], rows: Sequence[Mapping[str, Any]], *, shards: int, struck: Collection[int], two_holders: int) -> Books:
-    """The books of messages, by what their senders know and by the rows (id, shard, at, by) of the WhatsApp servers."""
+def claim(messages: Iterable[Message], *, mark: float, until: float) -> list[Message]:
+    """The messages that count for the play since a mark: first sent by ``until`` (both `time.monotonic()`), and for no earlier one."""
+    mine = [one for one in messages if one.sent_at <= until and one.play in {None, mark}]
+    for one in mine:
+        one.play = mark
+    return mine
+
+
+def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, struck: Collection[int], totals: Totals) -> Books:
+    """The books of messages, by what their senders know and by what the WhatsApp servers logged as taken."""
     by_id = {one.id: one for one in mine}
-    times = Counter(row["id"] for row in rows)
-    unknown = sum(one.delivered_at is not None and one.id not in times for one in mine)
+    known = {entry.message for entry in entries}
+    unknown = sum(one.delivered_at is not None and one.id not in known for one in mine)
     refused = [0, 0]
     words: Counter[str] = Counter()
     for one in mine:
         words.update(one.refusals)
         refused[shard_of(one.to, shards) not in struck] += one.refusals.total()
     taken: list[Taken] = []
-    for row in rows:
-        message = by_id.get(row["id"])
+    for entry in entries:
+        message = by_id.get(entry.message)
         if message is not None and message.delivered_at is not None:
-            taken.append(Taken(int(row["shard"]), str(row["by"]), float(row["at"]), message.delivered_at, shard_of(message.to, shards)))
+            taken.append(Taken(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards)))
     return Books(
         sent=len(mine),
         lost=sum(one.lost for one in mine) + unknown,
-        doubled=sum(count > 1 for message_id, count in times.items() if message_id in by_id),
+        doubled=totals.doubled,
         refused=(refused[0], refused[1]),
         words=words,
-        two_holders=two_holders,
+        two_holders=totals.two_holders,
+        totals=totals,
         taken=tuple(taken),
     )
 
 
 def first_taken(
-    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", resumed_after: float = 0.0
+    taken: Sequence[Taken], *, shard: int, begun: float, begun_wall: float, not_by: str = "", by: Collection[str] | None = None
 ) -> float | None:
     """Seconds from a fault to the first message of a shard whose sender knows it taken afterwards; None if there is none.
 
     ``begun`` and ``begun_wall`` are `time.monotonic()` and `time.time()` just before the fault. ``not_by``: the holder that failed (its
-    uid), whose messages do not count, unless ``resumed_after`` is above 0: then they count from so many seconds on.
+    uid), whose messages never count. ``by``: uids of those whose messages count; None: of everybody.
     """
     fits = (
         one.known - begun
         for one in taken
-        if one.shard == shard
-        and one.at >= begun_wall
-        and (one.by != not_by or (resumed_after > 0 and one.at >= begun_wall + resumed_after))
+        if one.shard == shard and one.at >= begun_wall and one.by != not_by and (by is None or one.by in by)
     )
     return min((seconds for seconds in fits if seconds >= 0), default=None)
 

@@ -61,7 +61,7 @@ class TwoHolders:
     seen_from_outside: int
     """By a watcher of all Services and pods."""
     whatsapp_servers: int
-    """Connections of one shard at once."""
+    """Messages taken from a holder that had been replaced, and connections of one shard that were accepted at once."""
     resolutions: int
     """Look-ups of a shard's Service that found several pods."""
 
@@ -224,7 +224,7 @@ async def _two_holders(cluster: Cluster) -> TwoHolders:
     ambiguous: dict[str, int] = (await cluster.control.state())["ambiguous"]
     return TwoHolders(
         seen_from_outside=len(violations),
-        whatsapp_servers=int((await cluster.upstream("counters"))["double_active_instants"]),
+        whatsapp_servers=int((await cluster.upstream("audit"))["two_holders"]),
         resolutions=sum(times for service, times in ambiguous.items() if service.startswith(f"{NAMESPACE}/{NAME}-shard-")),
     )
 
@@ -265,7 +265,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 def _show(folder: Path, options: argparse.Namespace, root: Path) -> int:
     end_by_any_signal()
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    stage = Stage(folder, port=options.port, detached=options.keep, report=to_stderr)
+    stage = Stage(folder, port=options.port, detached=options.keep, audit_log=True, report=to_stderr)
     stage.up()
     demo = Demo(stage, root / "examples" / "cluster.yaml", console)
     keep = False

@@ -8,18 +8,20 @@ import signal
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
+from typing import TypeVar
 
-from localkube.demo.cluster import NAMESPACE, Cluster, Holder
-from localkube.demo.probe import Probe, probing
+from localkube.demo.attribution import authors
+from localkube.demo.cluster import NAME, NAMESPACE, Cluster, Holder
+from localkube.demo.probe import NotHandedOverError, Probe, probing
 from localkube.errors import LocalKubeError
+
+T = TypeVar("T")
 
 WARM_S = 0.3
 FAILOVER_S = 30.0
 LEADER_S = 30.0
 RESHARD_S = 120.0
 SLOW_PERIOD_S = 0.02
-SEEN_S = 0.02
-"""Two watches may show what happened in this order in the other one."""
 
 
 class StillActedError(LocalKubeError):
@@ -111,23 +113,44 @@ async def end_leader(cluster: Cluster, number: signal.Signals, shard: int, *, ho
     """End the leading operator by a signal and, at the same instant, give its successor something to do with a shard.
 
     That is a switchover as a user asks for it or, with ``holder_too``, a failover: the holder's pod is deleted. The ended replica is
-    replaced by a new one, as its Deployment would. LocalKubeError if nobody leads, before or afterwards; StillActedError.
+    replaced by a new one, as its Deployment would. Needs the audit log: it says who made the handover.
+
+    Raises StillActedError when the ended leader made it, NotHandedOverError when nobody did in LEADER_S, LocalKubeError if nobody leads.
     """
     old = await cluster.seen(cluster.leader, LEADER_S, "an operator that leads")
-    process = cluster.stage.operators()[old]
+    stage = cluster.stage
+    process, credential = stage.operators()[old], stage.credential(old)
     holder = cluster.holder(shard)
     begun, begun_wall = time.monotonic(), time.time()
     process.signal(number)
-    await (cluster.delete_pod(holder.pod) if holder_too else cluster.switch_over(shard))
-    commit = await cluster.seen(lambda: cluster.commit_after(begun, shard, not_to=holder.uid), LEADER_S, "a handover by a new leader")
-    change = await cluster.seen(lambda: cluster.lease_after(begun, not_to=old), LEADER_S, "a new holder of the Lease")
-    await asyncio.to_thread(_ended, process.alive, f"{old} to end after {number.name}")
-    cluster.stage.forget_operator(old)
-    await asyncio.to_thread(lambda: cluster.stage.wait_for_operator(cluster.stage.start_operator()))
-    if change.monotonic > commit.monotonic + SEEN_S:
+    try:
+        await (cluster.delete_pod(holder.pod) if holder_too else cluster.switch_over(shard))
+        commit = await _in_time(cluster, old, lambda: cluster.commit_after(begun, shard, not_to=holder.uid), "a handover by a new leader")
+        change = await _in_time(cluster, old, lambda: cluster.lease_after(begun, not_to=old), "a new holder of the Lease")
+    finally:
+        await asyncio.to_thread(_ended, process.alive, f"{old} to end after {number.name}")
+        stage.forget_operator(old)
+        await asyncio.to_thread(lambda: stage.wait_for_operator(stage.start_operator()))
+    writes = await asyncio.to_thread(stage.plane.writes)
+    until = begun_wall + commit.monotonic - begun
+    by = authors(writes, namespace=NAMESPACE, service=f"{NAME}-shard-{shard}", begun=begun_wall, ended=until)
+    if not by:
+        msg = f"the audit log does not say who handed shard {shard} over"
+        raise LocalKubeError(msg)
+    if credential in by:
         msg = f"{old} still handed shard {shard} over after {number.name}: this says nothing about its successor"
         raise StillActedError(msg)
     return Succession(lease=change.monotonic - begun, acts=commit.monotonic - begun, old=old, new=change.holder, begun=begun_wall)
+
+
+async def _in_time(cluster: Cluster, ended: str, look: Callable[[], T | None], what: str) -> T:
+    """What ``look`` says as soon as that is true. NotHandedOverError after LEADER_S; LocalKubeError if more than ``ended`` has ended."""
+    try:
+        return await cluster.seen(look, LEADER_S, what)
+    except LocalKubeError as error:
+        if any(not process.alive() for process in cluster.stage.processes() if process.name != ended):
+            raise
+        raise NotHandedOverError(str(error)) from error
 
 
 async def reshard(cluster: Cluster, to: int, *, restart: float) -> Reshard:

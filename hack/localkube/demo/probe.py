@@ -29,6 +29,10 @@ RESTART_S = 0.1
 """A hollow container starts again so long after its end."""
 
 
+class NotHandedOverError(LocalKubeError):
+    """Nobody took a shard over in the time that is allowed."""
+
+
 @dataclass
 class Sent:
     """One message: when its sender first sent it and when it was told that it was taken (``time.monotonic()``)."""
@@ -114,7 +118,7 @@ class Probe:
         return 0 if self._under_way else sum(one.taken_at is None for one in self.sent.values())
 
     async def passage(self, *, begun: float, begun_wall: float, old: str, may_resume: bool, timeout: float) -> Passage:
-        """Wait for the first message through the next holder. LocalKubeError if none comes within ``timeout`` seconds.
+        """Wait for the first message through the next holder. NotHandedOverError if none comes within ``timeout`` seconds.
 
         ``begun`` and ``begun_wall`` are ``time.monotonic()`` and ``time.time()`` just before the fault; ``old`` is the uid of the holder
         until then. With ``may_resume`` its own messages count too, from when its container can be back: then nobody had to take over.
@@ -124,7 +128,7 @@ class Probe:
         while not rows:
             if time.monotonic() > deadline:
                 msg = f"no message came through another Coreapp within {timeout:g} s"
-                raise LocalKubeError(msg)
+                raise NotHandedOverError(msg)
             await asyncio.sleep(LOOK_S)
             await self._look()
             rows = through_next(self._ours.values(), begun_wall=begun_wall, old=old, may_resume=may_resume)

@@ -140,12 +140,19 @@ class Stage:
         """The replicas of the operator that were started and not ended since, by name."""
         return dict(self._operators.running) if self._operators is not None else {}
 
-    def start_operator(self, *, server: str | None = None) -> Process:
-        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own."""
+    def credential(self, name: str) -> str:
+        """What the audit log calls the credential of a replica of the operator. LocalKubeError before any was started."""
+        return self._installed().credential(name)
+
+    def _installed(self) -> Operators:
         if self._operators is None:
             msg = f"the operator is not installed in {self.folder} yet"
             raise LocalKubeError(msg)
-        process = self._operators.start(f"operator-{self._replicas}", server=server)
+        return self._operators
+
+    def start_operator(self, *, server: str | None = None) -> Process:
+        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own."""
+        process = self._installed().start(f"operator-{self._replicas}", server=server)
         self._replicas += 1
         self._note_operators()
         return process

@@ -15,6 +15,9 @@ KILLED_S, FORCED_S, FROZEN_S, NODE_S, SUCCESSION_S, LEADER_S = 0.5, 1.5, 4.5, 6.
 CUT_OFF = SILENT | DIED | NODE
 """A node that goes takes connections with it, with or without a word."""
 WATCH_S = 5.0
+AT_ONCE, LATER = 10.0, 2.0
+"""By so many times a goal may be missed before it counts as broken: what is decided at once takes milliseconds, in which a busy machine
+weighs much; what waits for probes and leases takes seconds, which a busy machine does not multiply."""
 
 
 class Series(StrEnum):
@@ -37,11 +40,20 @@ class Act:
     """All shards are restarted by the client itself, so refusals on all of them are its own."""
     after: str = ""
     """Played in turn with the act of this name, for one undoes the other."""
+    at_once: bool = False
+    """The operator decides without waiting for a probe or a lease."""
 
     @property
     def name(self) -> str:
         """The fault's name."""
         return self.fault.name
+
+    @property
+    def bound(self) -> float:
+        """Seconds beyond which a time fails the run. What is decided at once and has no goal is held to that of a killed container."""
+        if self.at_once:
+            return AT_ONCE * (self.fault.goal or KILLED_S)
+        return self.fault.allowed if self.fault.goal is None else LATER * self.fault.goal
 
 
 def acts(made: Changes) -> tuple[Act, ...]:
@@ -53,13 +65,27 @@ def acts(made: Changes) -> tuple[Act, ...]:
         ),
         Act(
             fault=Fault(
-                name="grow", what="2 -> 4 shards", prepare=changes.at(2), strike=changes.grow, failover=False, gap=True, allowed=60.0
+                name="grow",
+                what="2 -> 4 shards",
+                moves=frozenset({"resize"}),
+                prepare=changes.at(2),
+                strike=changes.grow,
+                failover=False,
+                gap=True,
+                allowed=60.0,
             ),
             restarts=True,
         ),
         Act(
             fault=Fault(
-                name="shrink", what="4 -> 2 shards", prepare=changes.at(4), strike=changes.shrink, failover=False, gap=True, allowed=60.0
+                name="shrink",
+                what="4 -> 2 shards",
+                moves=frozenset({"resize"}),
+                prepare=changes.at(4),
+                strike=changes.shrink,
+                failover=False,
+                gap=True,
+                allowed=60.0,
             ),
             restarts=True,
             after="grow",
@@ -67,13 +93,29 @@ def acts(made: Changes) -> tuple[Act, ...]:
         # ---- one pod
         Act(
             fault=Fault(
-                name="switchover", what="the annotation, as a user writes it", strike=deeds.switch_over, evidence=frozenset({"Requested"})
+                name="switchover",
+                what="the annotation, as a user writes it",
+                strike=deeds.switch_over,
+                moves=frozenset({"switchover"}),
+                evidence=frozenset({"Requested"}),
             ),
             silent=True,
+            at_once=True,
         ),
-        Act(fault=Fault(name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED), silent=True),
         Act(
-            fault=Fault(name="holder-force-deleted", what="... --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=FORCED_S)
+            fault=Fault(name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED),
+            silent=True,
+            at_once=True,
+        ),
+        Act(
+            fault=Fault(
+                name="holder-force-deleted",
+                what="kubectl delete pod --force",
+                strike=deeds.force_delete,
+                evidence=DELETED | DIED,
+                goal=FORCED_S,
+            ),
+            at_once=True,
         ),
         Act(
             fault=Fault(
@@ -83,15 +125,16 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 undo=deeds.replace_killed,
                 evidence=DIED,
                 goal=KILLED_S,
-                resumes=True,
-            )
+            ),
+            at_once=True,
         ),
         Act(fault=Fault(name="holder-frozen", what="SIGSTOP", strike=deeds.freeze, undo=deeds.thaw, evidence=SILENT, goal=FROZEN_S)),
         # ---- operators
         Act(
             fault=Fault(
                 name="leader-killed",
-                what="kill -9, until another did what a user asked",
+                what="kill -9, until a new leader did what a user asked",
+                moves=frozenset({"switchover"}),
                 strike=deeds.kill_leader,
                 undo=deeds.replace_leader,
                 failover=False,
@@ -109,6 +152,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 evidence=DELETED,
             ),
             silent=True,
+            at_once=True,
         ),
         # ---- nodes
         Act(fault=_node("node-stopped", "docker stop", deeds.stop_node), series=Series.NODE),
@@ -134,6 +178,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
             fault=Fault(
                 name="images-changed",
                 what="client.images: every Coreapp and Webapp",
+                moves=frozenset({"roll-out"}),
                 strike=made.change_images,
                 failover=False,
                 allowed=240.0,

@@ -27,8 +27,8 @@ class Controlled(Protocol):
     def pod(self, namespace: str, name: str, uid: str | None = None) -> HollowPod:
         """The pod of this name (and uid). Raises LookupError."""
 
-    async def lose(self, name: str) -> None:
-        """Cut a node off."""
+    async def lose(self, name: str, *, running: bool = False) -> None:
+        """Cut a node off; with ``running`` its Coreapps go on."""
 
     async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
         """End a loss."""
@@ -46,7 +46,7 @@ def application(hollow: Controlled) -> web.Application:
     GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
     POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, exit {code}, fail {reason}, disturb {swallow, late, linger, ports}; with
     {uid} only that very pod.
-    POST /nodes/<name>/<verb>: lose, back {rebooted}.
+    POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
     """
     pod_verbs: dict[str, Callable[[HollowPod, Obj], Awaitable[None]]] = {
@@ -58,7 +58,7 @@ def application(hollow: Controlled) -> web.Application:
         "fail": lambda pod, body: pod.fail(str(body.get("reason", "Evicted"))),
     }
     node_verbs: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
-        "lose": lambda name, _: hollow.lose(name),
+        "lose": lambda name, body: hollow.lose(name, running=bool(body.get("running"))),
         "back": lambda name, body: hollow.bring_back(name, rebooted=bool(body.get("rebooted"))),
     }
 
@@ -135,10 +135,12 @@ class HollowControl:
             await self._session.close()
 
     async def state(self) -> Obj:
-        """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "behind_s": seconds}`.
+        """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "behind_s": seconds, "effects": {uid: {…}}}`.
 
         A pod is namespace, name, uid, node, ip, component, state, message, ready, restarts, hung, leaving, failed; a node is name, address,
         zone, lost. `ambiguous` counts resolutions of a Service whose selector matched several pods (for a shard's Service: two holders).
+        `effects` counts by uid of a pod what faults were seen to do to it: containers ended, requests held, probes lost, probes late,
+        connections reset.
         """
         return await self._call("GET", "/state")
 
@@ -175,14 +177,17 @@ class HollowControl:
         """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
 
         `swallow`: share of the probes that is never answered; `late`: seconds that each answer is late; `linger`: seconds that it goes on
-        after SIGTERM; `ports`: open, closed (nobody listens, the process lives) or half-open (open connections stay and are silent, new
-        ones are not completed).
+        after SIGTERM; `ports`: open, closed (nobody listens, the process lives), half-open (open connections stay and are silent, new
+        ones are not completed) or parted (as half-open, but new ones are completed, and calls from one address are answered).
         """
         await self._on_pod(namespace, pod, "disturb", uid, **wish)
 
-    async def lose(self, node: str) -> None:
-        """The node is cut off: no Lease, no reports, its containers answer nobody; deletions of its pods are not carried out."""
-        await self._call("POST", f"/nodes/{node}/lose")
+    async def lose(self, node: str, *, running: bool = False) -> None:
+        """The node is cut off: no Lease, no reports, its containers answer nobody; deletions of its pods are not carried out.
+
+        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only nobody reaches them.
+        """
+        await self._call("POST", f"/nodes/{node}/lose", running=running)
 
     async def back(self, node: str, *, rebooted: bool = False) -> None:
         """The node is back: its containers go on where they were, or start anew if it was `rebooted`; pods that are gone are ended."""

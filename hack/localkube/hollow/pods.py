@@ -12,8 +12,9 @@ import inspect
 import logging
 import shutil
 import time
+from collections import Counter, defaultdict
 from collections.abc import Callable, Coroutine, Mapping
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,8 @@ CONFIG_LAG_S = 0.05
 CONFIG_RETRY_S = 1.0
 FLUSH_TIMEOUT_S = 1.0
 SLOWEST_RETRY_S = 5.0
+RESTART_S = 1.0
+"""From a container's end to its restart, as with a kubelet, which looks at its containers once a second."""
 
 
 def _nowhere(_: str) -> Resolve:
@@ -71,6 +74,8 @@ class Surroundings:
     make: Make
     resolve: Callable[[str], Resolve] = _nowhere
     sources: Callable[[str], Sources] = _nothing
+    effects: defaultdict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+    """By uid of a pod, also of one that is gone: what faults were seen to do to it, by name."""
 
 
 class NotRunningError(Exception):
@@ -106,6 +111,7 @@ class HollowPod:
         self._settled.set()
         self._news = asyncio.Event()  # a Secret or ConfigMap of the namespace changed
         self._hung: dict[str, float] = {}
+        self._parted: Component | None = None
         self._deaf_since: float | None = None  # half-open ports: the kubelet's probes do not even connect
         self._ready_before_hang = False
         self._readiness, self._liveness = patience(self.main.get("readinessProbe")), patience(self.main.get("livenessProbe"))
@@ -227,6 +233,26 @@ class HollowPod:
         if "ports" in wish:
             self._deaf_since = time.monotonic() if wish["ports"] == "half-open" else None
 
+    async def part(self) -> None:
+        """Cut the container off from all who call it, while it goes on, and so do its own calls. Raises NotRunningError, ValueError."""
+        component = self._running()
+        disturb = getattr(component, "disturb", None)
+        if disturb is None:
+            message = f"a {self.kind} cannot be cut off from its callers"
+            raise ValueError(message)
+        await disturb({"ports": "parted"})
+        self._parted = component
+
+    async def join(self) -> None:
+        """End `part`: what was asked meanwhile is answered now, if that life still lasts."""
+        parted, self._parted = self._parted, None
+        if parted is not None and parted is self._component:
+            await parted.disturb({"ports": "open"})  # type: ignore[attr-defined]  # `part` has asked whether it can be
+
+    def effects(self) -> Counter[str]:
+        """What faults were seen to do to this pod so far, by name."""
+        return self.around.effects[self.uid] + _effects(self._component)
+
     @property
     def leaving(self) -> bool:
         """Whether its deletion began."""
@@ -341,6 +367,7 @@ class HollowPod:
                 noticing.cancel()
             if component is not None:
                 await self._quietly(component.kill())
+                self.around.effects[self.uid] += _effects(component)
             self._component = None
             self._settled.set()
 
@@ -358,6 +385,7 @@ class HollowPod:
     async def _end_life(self, component: Component, code: int, message: str) -> None:
         end = self._end
         self._message = message
+        self.around.effects[self.uid]["containers ended"] += 1
         if end is not None and not end.done():
             end.set_result(code)  # before the kill: its own end must not be taken for an exit with another code
         await self._quietly(component.kill())
@@ -502,6 +530,10 @@ class HollowPod:
         done, _ = await asyncio.wait({task}, timeout=KILL_TIMEOUT_S)
         if not done:
             logger.warning("pod %s/%s: %s did not end within %.0f s", self.namespace, self.name, self.kind, KILL_TIMEOUT_S)
+
+
+def _effects(component: Component | None) -> Counter[str]:
+    return Counter(getattr(component, "effects", None) or {})
 
 
 async def _called(result: object) -> None:

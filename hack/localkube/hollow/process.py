@@ -32,7 +32,7 @@ from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.control import ADDRESS_FILE, application
 from localkube.hollow.kube import Kube, KubeError, Mirror
 from localkube.hollow.nodes import RENEW_S, HollowNode
-from localkube.hollow.pods import HollowPod, Surroundings
+from localkube.hollow.pods import RESTART_S, HollowPod, Surroundings
 from localkube.hollow.spec import (
     Backend,
     ConfigError,
@@ -266,14 +266,19 @@ class Hollow:
             raise LookupError(message)
         return self.nodes[name]
 
-    async def lose(self, name: str) -> None:
-        """Cut a node off: nothing of it is renewed, reported or carried out, and its containers answer nobody."""
+    async def lose(self, name: str, *, running: bool = False) -> None:
+        """Cut a node off: nothing of it is renewed, reported or carried out, and its containers answer nobody.
+
+        Its processes are stopped, which is as if the node had lost all of its network. With ``running`` its Coreapps go on instead: nobody
+        reaches them but a test that calls from `wabiz_sim.disturbance.NEAR`, and they reach whom they call, which is the WhatsApp servers
+        and the webhook. All else there is stopped.
+        """
         node = self._node(name)
         node.lose()
         for pod in list(self.pods.values()):
             if pod.node is node:
                 with contextlib.suppress(Exception):  # one without a running container has nothing to freeze
-                    await pod.hang("lost")
+                    await (pod.part() if running and pod.kind == "coreapp" else pod.hang("lost"))
 
     async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
         """End a loss: containers of pods that are still wanted go on (or start anew after a reboot), the others end; all is reported."""
@@ -286,6 +291,7 @@ class Hollow:
                 with contextlib.suppress(Exception):
                     await pod.kill(message="the node was rebooted")
             else:
+                await pod.join()
                 await pod.resume("lost")
         await node.come_back()
         self._end_unbound(node)
@@ -309,7 +315,9 @@ class Hollow:
         nodes = [{"name": node.name, "address": node.address, "zone": node.zone, "lost": node.lost} for node in self.nodes.values()]
         loop = asyncio.get_running_loop()
         behind = max(loop.time() - mirror.heard for mirror in (self._pods, self._services))
-        return {"pods": pods, "nodes": nodes, "ambiguous": dict(self.ambiguous), "behind_s": round(behind, 1)}
+        effects = {uid: dict(counts) for uid, counts in self._around.effects.items()}
+        effects |= {pod.uid: dict(pod.effects()) for pod in self.pods.values()}
+        return {"pods": pods, "nodes": nodes, "ambiguous": dict(self.ambiguous), "behind_s": round(behind, 1), "effects": effects}
 
 
 @contextlib.asynccontextmanager
@@ -319,7 +327,7 @@ async def running(
     *,
     nodes: int = 3,
     prefix: str = "hollow",
-    restart_delay_s: float = 0.1,
+    restart_delay_s: float = RESTART_S,
     renew_s: float = RENEW_S,
     pod_range: str | None = None,
     make: Make = stand_in,
@@ -431,7 +439,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--nodes", type=int, default=3, help="how many nodes (default 3)")
     parser.add_argument("--folder", type=Path, required=True, help="for volumes, and for hollow.json when ready")
     parser.add_argument("--control-port", type=int, default=0, help="loopback port for faults on command (default: a free one)")
-    parser.add_argument("--restart-delay", type=float, default=0.1, help="seconds from a container's end to its restart (default 0.1)")
+    parser.add_argument(
+        "--restart-delay", type=float, default=RESTART_S, help=f"seconds from a container's end to its restart (default {RESTART_S:g})"
+    )
     parser.add_argument("--renew", type=float, default=RENEW_S, help=f"seconds between renewals of a node's Lease (default {RENEW_S:.0f})")
     parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 … (default hollow)")
     parser.add_argument("--pod-range", help="addresses of the pods, e.g. 127.72.0.0/18 (default: one that is free)")

@@ -1,7 +1,7 @@
 """A customer: sends messages through the Webapps of a cluster and takes inbound ones at a webhook, and keeps count of both.
 
 It reaches pods by their addresses, so it runs where they can be reached: beside hollow nodes. What it counts is checked against the
-stand-in's own books (`/control/counters`, `/control/missing`), which the vendor's client does not have.
+log of the simulator's WhatsApp servers (`/control/frames`), which the vendor's client does not have.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ import aiohttp
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
+from localkube.outside.ledger import GatewayLog, Inbound, Ledger, Senders, settle
 from localkube.plane import kubeconfig
 from localkube.plane.kubeconfig import Caller
 from wabiz_sim.sharding import shard_of
@@ -60,6 +61,8 @@ class Message:
     """Status, or name of the error, of every try that was not a 201."""
     lost: bool = False
     """The deadline passed without a 201."""
+    play: float | None = None
+    """The mark of the play that counts it; None while none does."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,7 +74,7 @@ class Report:
     lost: int
     """Not delivered by the deadline, or answered with 201 and yet unknown to the WhatsApp servers."""
     doubled: int
-    """Ids that the WhatsApp servers took more than once."""
+    """Ids that the WhatsApp servers took more than once, by the log of all frames that they were sent."""
     still_open: int
     retries: int
     refusals: dict[str, int]
@@ -86,13 +89,21 @@ class Report:
     """Arrivals beyond the first of an id: the webhook is served at least once, not exactly once."""
     upstream: Obj
     """`/control/counters` at the end."""
+    ledger: Ledger
+    """What became of every message since the traffic began."""
+
+    @property
+    def two_holders(self) -> int:
+        """How often two Coreapps could be served as holders of one shard, by the log of the WhatsApp servers."""
+        return self.ledger.totals.two_holders
 
     def as_json(self) -> Obj:
         """The figures for a file."""
         names = ("sent", "delivered", "lost", "doubled", "still_open", "retries", "refusals", "slowest", "shards")
         inbound = ("inbound_injected", "inbound_arrived", "inbound_again")
-        counted = ("accepted", "duplicates", "double_active_instants", "fenced", "replaced", "restarts")
-        return {name: getattr(self, name) for name in (*names, *inbound)} | {name: self.upstream.get(name) for name in counted}
+        counted = ("accepted", "duplicates", "fenced", "replaced", "restarts")
+        figures = {name: getattr(self, name) for name in (*names, "two_holders", *inbound)}
+        return figures | {name: self.upstream.get(name) for name in counted} | {"ledger": self.ledger.as_json()}
 
 
 class Traffic:
@@ -125,6 +136,9 @@ class Traffic:
         self.shards = 1
         """Number of shards as the stand-in last said it."""
         self.messages: dict[str, Message] = {}
+        """What is still of interest; the ledger forgets nothing."""
+        self.senders = Senders()
+        self.log = GatewayLog(lambda path: self._control("GET", f"/control/{path}"))
         self._rate, self._count, self._seconds, self._deadline = rate, count, seconds, deadline
         self._inbound_rate, self._most_open, self._pause, self._proxy = inbound_rate, most_open, pause, proxy or None
         self._cluster_api = Caller(kubeconfig.read(kubeconfig_path))
@@ -142,8 +156,7 @@ class Traffic:
         self._loops: list[asyncio.Task[None]] = []
         self._waiting: list[tuple[int, float, asyncio.Future[float]]] = []
         self._runner: web.AppRunner | None = None
-        self._injected: set[str] = set()
-        self._arrived: Counter[str] = Counter()
+        self._inbound = Inbound()
 
     # ------------------------------------------------------------ life
 
@@ -151,8 +164,7 @@ class Traffic:
         """Find the Webapps, log in, set the webhook if there is inbound traffic, and begin. Raises TrafficError."""
         self._session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=TRY_SECONDS))
         try:
-            authority = await self._secret("webapp-tls", "ca.crt")
-            self._tls = ssl.create_default_context(cadata=authority)
+            self._tls = await self._trust()
             await self._refresh()
             await self._log_in("")
             if self._inbound_rate > 0:
@@ -194,11 +206,11 @@ class Traffic:
         self.stop()
         try:
             async with asyncio.timeout(timeout):
-                while self._open or not self._injected <= self._arrived.keys():
+                while self._open or not self._inbound.sure <= self._inbound.arrived.keys():
                     self._moved.clear()
                     await self._moved.wait()
         except TimeoutError:
-            inbound = len(self._injected - self._arrived.keys())
+            inbound = len(self._inbound.sure - self._inbound.arrived.keys())
             msg = (
                 f"after {timeout:g} s {len(self._open)} messages of {self.cluster} still wait for their 201, {inbound} inbound ones for us"
             )
@@ -228,33 +240,39 @@ class Traffic:
         return message.sent_at >= after and shard_of(message.to, self.shards) == shard
 
     async def counters(self) -> Obj:
-        """The stand-in's own books: accepted, duplicates, double_active_instants and more. Raises TrafficError."""
+        """The simulator's own counters: accepted, duplicates, fenced and more. Raises TrafficError."""
         return await self._control("GET", "/control/counters")
 
+    async def ledger(self, *others: Senders) -> Ledger:
+        """What became of every message so far, also of those that ``others`` sent. Raises TrafficError, LedgerError."""
+        await self.log.read()
+        waiting: list[str] = (await self._control("GET", "/control/waiting"))["waiting"]
+        return settle((self.senders, *others), self.log, self._inbound.count(waiting))
+
     async def report(self) -> Report:
-        """What it came to so far. Raises TrafficError when the stand-in's books cannot be read."""
+        """What it came to so far. Raises TrafficError when the simulator's books cannot be read, LedgerError when they do not add up."""
+        ledger = await self.ledger()
         upstream = await self.counters()
         self.shards = int(upstream["shards"])
         messages = list(self.messages.values())
-        delivered = [message for message in messages if message.delivered_at is not None]
-        missing: list[str] = (await self._control("POST", "/control/missing", ids=[message.id for message in delivered]))["missing"]
         refusals: Counter[str] = Counter()
         for message in messages:
             refusals.update(message.refusals)
         return Report(
-            sent=len(messages),
-            delivered=len(delivered),
-            lost=sum(message.lost for message in messages) + len(missing),
-            doubled=await self._doubled(),
-            still_open=sum(message.delivered_at is None and not message.lost for message in messages),
+            sent=ledger.sent,
+            delivered=ledger.delivered,
+            lost=ledger.undelivered - ledger.open,
+            doubled=ledger.totals.doubled,
+            still_open=ledger.open,
             retries=sum(max(0, message.tries - 1) for message in messages),
             refusals=dict(refusals),
-            slowest=max((_took(message) for message in delivered), default=0.0),
+            slowest=max((_took(message) for message in messages if message.delivered_at is not None), default=0.0),
             shards={shard: self._shard_report(shard) for shard in range(self.shards)},
-            inbound_injected=len(self._injected),
-            inbound_arrived=len(self._injected & self._arrived.keys()),
-            inbound_again=self._arrived.total() - len(self._arrived),
+            inbound_injected=ledger.inbound_injected,
+            inbound_arrived=ledger.inbound_arrived,
+            inbound_again=ledger.inbound_again,
             upstream=upstream,
+            ledger=ledger,
         )
 
     def _shard_report(self, shard: int) -> Obj:
@@ -266,15 +284,6 @@ class Traffic:
             "slowest": max((_took(message) for message in mine if message.delivered_at is not None), default=0.0),
             "longest_gap": max((after - before for before, after in itertools.pairwise(times)), default=0.0),
         }
-
-    async def _doubled(self) -> int:
-        """How many of our ids the WhatsApp servers took more than once."""
-        seen: Counter[str] = Counter()
-        page: list[Obj] = [{"seq": 0}]
-        while page:
-            page = (await self._control("GET", f"/control/messages?after={page[-1]['seq']}&limit=5000"))["messages"]
-            seen.update(row["id"] for row in page)
-        return sum(times > 1 for message_id, times in seen.items() if message_id in self.messages)
 
     # ------------------------------------------------------------ outbound
 
@@ -315,6 +324,7 @@ class Traffic:
     async def _send(self, message: Message) -> None:
         """Try one message again and again with the same id until a 201 or the deadline."""
         self.messages[message.id] = message
+        self.senders.begin(message.id)
         body = {"to": message.to, "type": "text", "text": {"body": "hello"}}
         while True:
             message.tries += 1
@@ -322,11 +332,13 @@ class Traffic:
             now = time.monotonic()
             if status == "201":
                 message.delivered_at = now
+                self.senders.told(message.id)
                 self._delivered(message)
                 return
             message.refusals[status] += 1
             if now - message.sent_at > self._deadline:
                 message.lost = True
+                self.senders.gave_up(message.id)
                 return
             await asyncio.sleep(self._pause)
 
@@ -362,7 +374,7 @@ class Traffic:
 
         async def hook(request: web.Request) -> web.Response:
             for message in (await request.json()).get("messages") or ():
-                self._arrived[message["id"]] += 1
+                self._inbound.arrived[message["id"]] += 1
             self._moved.set()
             return web.Response()
 
@@ -380,13 +392,16 @@ class Traffic:
     async def _inject_all(self) -> None:
         """Have WhatsApp users write to us."""
         while not await self._stopped_within(1 / self._inbound_rate):
-            message_id = f"i-{secrets.token_hex(8)}"
-            try:
-                await self._control("POST", "/control/inbound", id=message_id, **{"from": self._recipient(), "body": "hi"})
-            except TrafficError:
-                continue  # nobody wrote, then
-            self._injected.add(message_id)
-            self._moved.set()
+            await self._inject(f"i-{secrets.token_hex(8)}")
+
+    async def _inject(self, message_id: str) -> None:
+        self._inbound.unsure.add(message_id)
+        try:
+            await self._control("POST", "/control/inbound", id=message_id, **{"from": self._recipient(), "body": "hi"})
+        except TrafficError:
+            return
+        self._inbound.sure.add(message_id)
+        self._moved.set()
 
     # ------------------------------------------------------------ the cluster
 
@@ -424,7 +439,9 @@ class Traffic:
         while not await self._stopped_within(REFRESH_SECONDS) or self._open:
             try:
                 await self._refresh()
-                self.shards = int((await self.counters())["shards"])
+                counters = await self.counters()
+                self.shards = int(counters["shards"])
+                self.log.found(counters["database"])
             except TrafficError:
                 await asyncio.sleep(self._pause)
             if self._stopped.is_set():
@@ -442,6 +459,10 @@ class Traffic:
         if not self._webapps:
             msg = f"no Webapp of {self.namespace}/{self.cluster} is ready"
             raise TrafficError(msg)
+
+    async def _trust(self) -> ssl.SSLContext:
+        """How the Webapps are known."""
+        return ssl.create_default_context(cadata=await self._secret("webapp-tls", "ca.crt"))
 
     async def _secret(self, suffix: str, key: str) -> str:
         name = f"{self.cluster}-{suffix}"

@@ -32,6 +32,12 @@ class Wire:
         self.to = _on_loopback(to)
         self.delay = 0.0
         """Seconds by which every piece of data is held up, in both directions."""
+        self.swallowed = 0
+        """Pieces of data that black holes took."""
+        self.held = 0
+        """Pieces of data and new connections that a cut held up."""
+        self.broken = 0
+        """Connections that were reset."""
         self._port = port
         self._server: asyncio.Server | None = None
         self._flows = asyncio.Event()
@@ -108,6 +114,7 @@ class Wire:
     def reset(self) -> None:
         """Reset all open connections, on both sides."""
         for relay in list(self._relays):
+            self.broken += 1
             relay.reset()
 
     # ------------------------------------------------------------ relaying
@@ -115,6 +122,7 @@ class Wire:
     async def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         relay = _Relay(self, reader, writer)
         if self._refusing:
+            self.broken += 1
             relay.reset()
             return
         self._relays.add(relay)
@@ -125,6 +133,7 @@ class Wire:
 
     async def flowing(self) -> None:
         """Wait until data may pass."""
+        self.held += not self._flows.is_set()
         await self._flows.wait()
 
 
@@ -165,13 +174,16 @@ class _Relay:
     async def _pump(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter, *, from_client: bool) -> None:
         while data := await source.read(CHUNK):
             if self.silent:
+                self._wire.swallowed += 1
                 continue
             await self._wire.flowing()
             if self._wire.delay > 0:
                 await asyncio.sleep(self._wire.delay)
-            if not self.silent:
-                sink.write(data)
-                await sink.drain()
+            if self.silent:
+                self._wire.swallowed += 1
+                continue
+            sink.write(data)
+            await sink.drain()
         if from_client and self.silent:
             raise ConnectionResetError  # nobody is left whom it could deceive
         while self.silent:  # the server's farewell is swallowed too

@@ -64,6 +64,7 @@ class Write:
     code: int  # HTTP status of the answer
     at: str  # RFC 3339 with microseconds, when the request arrived
     group: str = ""  # API group, empty for the core
+    credential: str = ""  # of the caller, such as JTI=..., the id of the token of a ServiceAccount
 
 
 class _PortTakenError(LocalKubeError):
@@ -474,6 +475,7 @@ def _only_one(folder: Path) -> Iterator[IO[str]]:
 
 def _write(event: Mapping[str, Any]) -> Write:
     what = event.get("objectRef", {})
+    extra = event["user"].get("extra") or {}
     return Write(
         user=event["user"].get("username", ""),
         verb=event["verb"],
@@ -484,6 +486,7 @@ def _write(event: Mapping[str, Any]) -> Write:
         code=event.get("responseStatus", {}).get("code", 0),
         at=event["requestReceivedTimestamp"],
         group=what.get("apiGroup", ""),
+        credential=next(iter(extra.get("authentication.kubernetes.io/credential-id") or ()), ""),
     )
 
 

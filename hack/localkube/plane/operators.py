@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import dataclasses
 import json
 import os
@@ -120,6 +121,11 @@ class Operators:
         process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
         self.running[name] = process
         return process
+
+    def credential(self, name: str) -> str:
+        """Return what the audit log calls a replica's credential: the id of its token, which no other replica has."""
+        payload = read(self._folder / f"{name}.kubeconfig").token.split(".")[1]
+        return "JTI=" + str(json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"])
 
     def leader(self) -> str | None:
         """Return the name of the replica whose process holds the Lease, or None."""

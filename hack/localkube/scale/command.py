@@ -21,7 +21,6 @@ from rich.console import Console
 from rich.table import Table
 
 from localkube.bench.failovers import clock, operator_writes, spelled
-from localkube.chaos.scene import RESUMES_S
 from localkube.chaos.stage import manifest, processor_seconds
 from localkube.chaos.traffic import Stream, first_taken
 from localkube.demo.cluster import GROUP, NAMESPACE, Api, Holder, is_settled, sentence
@@ -280,8 +279,7 @@ class ScaleBench:
         books = await stream.books(mark, [shard])
         self.found.lost += books.lost
         self.found.doubled += books.doubled
-        resumed = 0.0 if deletes else RESUMES_S
-        took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid, resumed_after=resumed)
+        took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid)
         if took is None:
             self.found.missing.append(f"shard {shard} of {cluster}")
         return took

@@ -78,5 +78,5 @@ async def test_failovers_under_load(world: World, seed: int) -> None:
     assert (await world.control("missing", {"ids": ids})) == {"missing": []}
     counters = await world.control("counters")
     assert counters["accepted"] == {"0": len(ids)}
-    assert counters["double_active_instants"] == 0
+    assert (await world.control("audit"))["two_holders"] == 0
     assert counters["active"] == {"0": 1}

@@ -19,7 +19,7 @@ from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import StoreError
 
 from .proxy import Proxy
-from .world import until
+from .world import frame, until
 
 Open = Callable[..., Coroutine[None, None, PostgresStore]]
 
@@ -106,7 +106,7 @@ async def test_the_older_upstream_never_comes_back(opened: Open, doubts: list[st
 
 async def test_prefixes_keep_accounts_apart(opened: Open, database: Database) -> None:
     one, other = await opened(), await opened(replace(database, prefix=f"{database.prefix}other-"))
-    await one.accept("m", 0, "1", "u")
+    await one.accept(frame("m"))
 
     assert await other.missing(["m"]) == ["m"]
     assert await one.missing(["m"]) == []
@@ -146,12 +146,12 @@ async def test_a_restart_that_nobody_asked_during_is_not_even_a_doubt(
     opened: Open, postgres: PostgresServer, doubts: list[str], how: signal.Signals
 ) -> None:
     store = await opened()
-    assert await store.accept("m", 0, "1", "u")
+    assert await store.accept(frame("m"))
     assert await store.admit(0, Epoch.parse("7-a"), "u") is None
 
     await asyncio.to_thread(postgres.restart, how)
 
-    assert not await store.accept("m", 0, "1", "u")
+    assert not await store.accept(frame("m"))
     assert await store.admit(0, Epoch.parse("6-a"), "u") == Epoch.parse("7-a")
     assert not doubts
 
@@ -163,14 +163,14 @@ async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
     await asyncio.to_thread(postgres.stop)
     try:
         started = time.monotonic()
-        outcomes = await asyncio.gather(*(store.accept(f"m{number}", 0, "1", "u") for number in range(20)), return_exceptions=True)
+        outcomes = await asyncio.gather(*(store.accept(frame(f"m{number}")) for number in range(20)), return_exceptions=True)
         assert time.monotonic() - started < 3
         assert {type(outcome) for outcome in outcomes} == {StoreError}
         assert doubts
     finally:
         await asyncio.to_thread(postgres.start)
 
-    assert await store.accept("m0", 0, "1", "u")
+    assert await store.accept(frame("m0"))
     assert await store.missing(["m0", "m1"]) == ["m1"]
 
 
@@ -179,7 +179,7 @@ async def test_a_change_whose_answer_was_lost_is_in_doubt_and_a_retry_settles_it
 ) -> None:
     store = await opened(replace(database, port=proxy.port))
     proxy.muted = True
-    change = asyncio.create_task(store.accept("m", 0, "1", "u"))
+    change = asyncio.create_task(store.accept(frame("m")))
     behind = asyncio.create_task(store.put_facts({"begun": "before the doubt"}))
     await asyncio.wait_for(proxy.requests.wait(), 5)
     proxy.cut()
@@ -188,7 +188,7 @@ async def test_a_change_whose_answer_was_lost_is_in_doubt_and_a_retry_settles_it
         with pytest.raises(StoreError):
             await task
     assert doubts
-    assert not await store.accept("m", 0, "1", "u")  # it was taken, and is not taken twice
+    assert not await store.accept(frame("m"))  # it was taken, and is not taken twice
     assert await store.accepted() == {0: 1}
     assert await store.facts() == {}
 
@@ -199,7 +199,7 @@ async def test_a_frozen_server_is_not_waited_for_for_ever(opened: Open, postgres
     try:
         started = time.monotonic()
         with pytest.raises(StoreError):
-            await store.accept("m", 0, "1", "u")
+            await store.accept(frame("m"))
         assert 4 < time.monotonic() - started < 7
         assert doubts
         started = time.monotonic()
@@ -217,14 +217,14 @@ async def test_a_frozen_server_is_not_waited_for_for_ever(opened: Open, postgres
     await until(answers, 10)
     # Whether the change was done was settled before anything could be read again.
     before = await store.missing(["m"])
-    assert await store.accept("m", 0, "1", "u") is (before == ["m"])
+    assert await store.accept(frame("m")) is (before == ["m"])
 
 
 async def test_closing_does_not_wait_for_a_frozen_server(opened: Open, postgres: PostgresServer) -> None:
     store = await opened()
     postgres.freeze()
     try:
-        asking = asyncio.create_task(store.accept("m", 0, "1", "u"))
+        asking = asyncio.create_task(store.accept(frame("m")))
         await asyncio.sleep(0)
         started = time.monotonic()
         await store.close()

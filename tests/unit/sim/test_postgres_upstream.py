@@ -66,10 +66,11 @@ async def _counted(world: World) -> bool:
     """True once the upstream serves again, with counters that agree with what it holds."""
     try:
         counters, messages = await world.control("counters"), await _messages(world)
+        audit = await world.control("audit")
     except (AssertionError, aiohttp.ClientError, OSError):
         return False
     assert sum(counters["accepted"].values()) == len(messages)
-    assert counters["double_active_instants"] == 0
+    assert (audit["two_holders"], audit["doubled"]) == (0, 0)
     return True
 
 

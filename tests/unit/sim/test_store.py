@@ -8,14 +8,15 @@ from wabiz_sim.epoch import Epoch
 from wabiz_sim.store import Inbound, SqliteStore, storable
 
 from .conftest import OpenStore
+from .world import frame
 
 
 async def test_what_was_stored_is_there_after_a_crash_and_after_upkeep(open_store: OpenStore) -> None:
     store = await open_store()
     for number in range(50):
-        assert await store.accept(f"m{number}", number % 2, "1", "u")
+        assert await store.accept(frame(f"m{number}", number % 2))
     await store.upkeep()
-    assert not await store.accept("m7", 1, "1", "v")
+    assert not await store.accept(frame("m7", 1, "v"))
     await store.put_facts({"shards": 4, "password": None})
     await store.put_token("digest", 4e9)
     await store.add_inbound(Inbound("i1", "1", "x"))

@@ -15,6 +15,7 @@ import aiohttp
 from aiohttp import web
 
 from wabiz_sim.coreapp import Coreapp
+from wabiz_sim.gatewaylog import Entry, Kind
 from wabiz_sim.process import Process
 from wabiz_sim.settings import Settings
 from wabiz_sim.sharding import shard_of
@@ -215,3 +216,8 @@ def closed(host: str, port: int) -> bool:
     with contextlib.closing(socket.socket()) as probe:
         probe.settimeout(1)
         return probe.connect_ex((host, port)) != 0
+
+
+def frame(message: str, shard: int = 0, uid: str = "u", epoch: str = "1-a", connection: str = "c") -> Entry:
+    """A message frame on its way to the store."""
+    return Entry(kind=Kind.TAKEN, at=time.time(), shard=shard, epoch=epoch, uid=uid, connection=connection, message=message, note="1")

@@ -1,0 +1,79 @@
+"""Where figures come from: the commit, the machine, its load, the command. Goes into every file of figures."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+from collections.abc import Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+Obj = dict[str, Any]
+
+GIT_S = 10.0
+
+
+class Provenance:
+    """Made when a program begins, asked for when it ends."""
+
+    def __init__(self, root: Path, program: str, argv: Sequence[str]) -> None:
+        """``root``: the repository; ``program``: such as ``hack/bench``; ``argv``: its arguments."""
+        self._commit = commit(root)
+        self._command = " ".join([program, *map(without_folder, argv)])
+        self._date = datetime.now(UTC)
+        self._load = os.getloadavg()[0]
+
+    def of_run(self) -> Obj:
+        """``{commit, date, command, machine, load}``; load is the average of the last minute, when the program began and now."""
+        return {
+            "commit": self._commit,
+            "date": f"{self._date:%Y-%m-%dT%H:%M:%SZ}",
+            "command": self._command,
+            "machine": machine(),
+            "load": {"begin": round(self._load, 2), "end": round(os.getloadavg()[0], 2)},
+        }
+
+
+def commit(root: Path) -> str:
+    """The commit that is checked out, with ``dirty`` behind it when tracked files differ; ``unknown`` where there is no git."""
+    try:
+        found = _git(root, "rev-parse", "HEAD")
+        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
+    except (OSError, subprocess.SubprocessError):
+        return "unknown"
+    return f"{found} dirty" if changed else found
+
+
+def machine() -> Obj:
+    """What the figures depend on: processors, memory, kernel, Python."""
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    return {
+        "cpus": os.cpu_count() or 1,
+        "model": model(Path("/proc/cpuinfo").read_text(encoding="utf-8")),
+        "memory_gib": round(memory, 1),
+        "kernel": platform.release(),
+        "python": platform.python_version(),
+    }
+
+
+def model(cpuinfo: str) -> str:
+    """The name of the processor by `/proc/cpuinfo`; the architecture where it does not tell."""
+    found = re.search(r"^model name\s*:\s*(.+)$", cpuinfo, re.MULTILINE)
+    return found[1].strip() if found else platform.machine()
+
+
+def is_crowded(run: Obj) -> bool:
+    """Whether the machine had more to do than it can while a run was measured."""
+    return bool(max(run["load"].values()) > run["machine"]["cpus"] * 1.2)
+
+
+def without_folder(word: str) -> str:
+    """An argument without folders of this machine: ``--out=/some/where/x.json`` is ``--out=x.json``."""
+    return re.sub(r"(^|=)/\S*/", r"\1", word)
+
+
+def _git(root: Path, *words: str) -> str:
+    return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, timeout=GIT_S, check=True).stdout.strip()

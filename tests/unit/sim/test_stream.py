@@ -1,0 +1,195 @@
+"""The ledger of real senders: a Webapp, Coreapps and WhatsApp servers of the simulator, with every way in which a message can end."""
+
+import asyncio
+import ssl
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from localkube.chaos.traffic import Stream
+from localkube.outside.traffic import Message
+from localkube.plane import certificates
+from localkube.plane.kubeconfig import Access
+from wabiz_sim.store import SqliteStore
+from wabiz_sim.upstream import Upstream
+
+from .world import PASSWORD, World, recipient, until
+
+
+class Sender(Stream):
+    """Sends what a test asks for, to the world's one Webapp."""
+
+    def __init__(self, world: World, kubeconfig: Path, deadline: float) -> None:
+        super().__init__(kubeconfig, "default", "acme", lambda: pytest.fail("there is no observer"))
+        self._world = world
+        self._deadline = deadline
+
+    async def _refresh(self) -> None:
+        self._webapps, self._upstream = [self._world.address(200)], self._world.address(250)
+
+    async def _secret(self, suffix: str, key: str) -> str:
+        assert suffix == "admin"
+        return {"username": "admin", "password": PASSWORD}[key]
+
+    async def _trust(self) -> ssl.SSLContext:
+        context = ssl.create_default_context()
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+        return context
+
+    async def _send_all(self) -> None:
+        pass
+
+    async def send(self, name: str) -> Message:
+        """One message, until it is told or given up."""
+        message = self.start(name)
+        await until(lambda: message.delivered_at is not None or message.lost, 20)
+        return message
+
+    def start(self, name: str) -> Message:
+        message = Message(id=name, to=recipient(0, 1), sent_at=time.monotonic())
+        task = asyncio.create_task(self._send(message))
+        self._open.add(task)
+        task.add_done_callback(self._done)
+        return message
+
+
+@pytest.fixture
+async def server(world: World) -> Upstream:
+    server, _, _ = await world.cluster(2)
+    await world.serve(0, 0, "5-a")
+    return server
+
+
+@pytest.fixture
+async def sender(world: World, server: Upstream, tmp_path: Path) -> AsyncIterator[Sender]:
+    authority = certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
+    access = Access(server="https://127.0.0.1:1", authority=authority, token="t")
+    async with Sender(world, access.write(tmp_path / "kubeconfig"), 3.0) as made:
+        yield made
+
+
+def forget(server: Upstream, name: str) -> None:
+    """The servers took a message, and then their database has it no more."""
+    store = server._store
+    assert isinstance(store, SqliteStore)
+    for table, column in (("message", "id"), ("gateway_log", "message")):
+        assert store._db.execute(f"DELETE FROM {table} WHERE {column} = ?", (name,)).rowcount == 1
+
+
+async def swallow(world: World, *, applies: bool, count: int = 1000) -> None:
+    """The servers acknowledge nothing more; with ``applies`` they take it all the same."""
+    await world.control("faults", {"call": "messages", "fault": "reset", "applies": applies, "count": count})
+
+
+async def test_a_message_between_two_plays_is_in_the_ledger_of_the_run(sender: Sender, server: Upstream) -> None:
+    mark = await sender.mark()
+    await sender.send("in the first")
+    first = await sender.books(mark, ())
+    await sender.send("between")
+    forget(server, "between")
+    mark = await sender.mark()
+    await sender.send("in the second")
+    second = await sender.books(mark, ())
+
+    found = await sender.ledger()
+
+    assert [(books.sent, books.lost) for books in (first, second)] == [(1, 0), (1, 0)]
+    assert (found.sent, found.delivered, found.lost, found.undelivered) == (3, 2, 1, 1)
+    assert found.failures() == ["1 messages were lost: told 201 and unknown to the WhatsApp servers"]
+
+
+async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, world: World) -> None:
+    first = await sender.mark()
+    await sender.send("in the first")
+    books = [await sender.books(first, ())]
+    await swallow(world, applies=False)
+    over = sender.start("over the mark")
+    second = await sender.mark()
+    await until(lambda: over.lost, 20)
+    books.append(await sender.books(second, ()))
+    third = await sender.mark()
+    books.append(await sender.books(third, ()))
+
+    found = await sender.ledger()
+
+    assert [(one.sent, one.lost) for one in books] == [(1, 0), (1, 1), (0, 0)]
+    assert (found.sent, found.delivered, found.told_refused) == (2, 1, 1)
+
+
+async def test_a_message_that_was_taken_before_a_mark_and_told_after_it_is_not_lost(sender: Sender, world: World) -> None:
+    await world.control("faults", {"call": "messages", "fault": "slow", "seconds": 1.5})
+    over = sender.start("over the mark")
+
+    async def taken() -> bool:
+        return bool((await world.control("counters"))["accepted"])
+
+    await until(taken)
+    mark = await sender.mark()
+    assert over.delivered_at is None
+    books = await sender.books(mark, ())
+
+    assert (books.sent, books.lost, [one.by for one in books.taken]) == (1, 0, ["uid-coreapp-0"])
+    assert (await sender.ledger()).failures() == []
+
+
+async def test_a_sender_that_gives_up_is_told_refused(sender: Sender, world: World) -> None:
+    await swallow(world, applies=False)
+    assert (await sender.send("never taken")).lost
+
+    found = await sender.ledger()
+
+    assert (found.sent, found.told_refused, found.taken_untold) == (1, 1, 0)
+    assert found.totals.dropped > 0
+    assert found.failures() == ["1 messages were given up by their senders and never taken"]
+
+
+async def test_a_message_that_was_taken_and_never_told_has_a_word_of_its_own(sender: Sender, world: World) -> None:
+    await swallow(world, applies=True)
+    assert (await sender.send("taken")).lost
+
+    found = await sender.ledger()
+
+    assert (found.sent, found.told_refused, found.taken_untold) == (1, 0, 1)
+    assert (found.totals.delivered, found.totals.repeated > 0, found.totals.doubled) == (1, True, 0)
+
+
+async def test_a_message_that_still_waits_at_the_end_is_open(sender: Sender, world: World) -> None:
+    sender._deadline = 60.0
+    await swallow(world, applies=False)
+    sender.start("waits")
+
+    found = await sender.ledger(timeout=0.3)
+
+    assert (found.sent, found.open) == (1, 1)
+    assert found.failures() == ["1 messages are still open"]
+
+
+async def test_servers_that_begin_with_an_empty_database_are_told_of(sender: Sender, server: Upstream, world: World) -> None:
+    await sender.send("before")
+    mark = await sender.mark()
+    await server.kill()
+    for file in (world.folder / "simulator").iterdir():
+        file.unlink()
+    await world.upstream()
+    await world.until_connected(0)
+    await sender.send("after")
+    books = await sender.books(mark, ())
+
+    found = await sender.ledger()
+
+    assert (books.sent, books.lost) == (1, 0)
+    assert (found.sent, found.delivered, found.lost, found.databases) == (2, 1, 1, 2)
+
+
+async def test_an_inbound_message_that_no_webhook_takes_is_counted(sender: Sender, world: World) -> None:
+    await sender._receive()
+    await sender._inject("arrives")
+    await until(lambda: sender._inbound.arrived["arrives"] == 1)
+    await world.api("PATCH", "/v1/settings/application", {"webhooks": {"url": f"http://{world.address(9)}:1/hook"}})
+    await sender._inject("waits")
+    found = await sender.ledger()
+    assert (found.inbound_injected, found.inbound_arrived, found.inbound_waiting, found.inbound_lost) == (2, 1, 1, 0)
+    assert found.failures() == ["1 inbound messages still wait for a webhook"]

@@ -1,0 +1,153 @@
+"""The ledger: every message ends as exactly one word, the sums are checked, and what must not be there is said."""
+
+from collections import Counter
+from typing import Any
+
+import pytest
+
+from localkube.outside.ledger import GatewayLog, Inbound, Ledger, LedgerError, Sender, Senders, end_of, settle
+from wabiz_sim.gatewaylog import Entry, Kind, Totals
+
+Obj = dict[str, Any]
+
+
+class Servers:
+    """Servers with a log; `replace` empties their database."""
+
+    def __init__(self, *taken: str) -> None:
+        self.database = 1
+        self.rows = [frame(name) for name in taken]
+
+    def replace(self, *taken: str) -> None:
+        self.database += 1
+        self.rows = [frame(name) for name in taken]
+
+    async def ask(self, path: str) -> Obj:
+        after = int(path.split("after=")[1].split("&", maxsplit=1)[0])
+        rows = [{**row.shown(), "seq": seq} for seq, row in enumerate(self.rows, 1)]
+        return {"database": str(self.database), "frames": [row for row in rows if row["seq"] > after]}
+
+
+def frame(name: str, kind: Kind = Kind.TAKEN) -> Entry:
+    return Entry(kind=kind, at=1.0, shard=0, epoch="5-a", uid="u", connection="c", message=name)
+
+
+async def ledger(senders: Senders, servers: Servers, inbound: Inbound | None = None, waiting: tuple[str, ...] = ()) -> Ledger:
+    log = GatewayLog(servers.ask)
+    await log.read()
+    return settle([senders], log, (inbound or Inbound()).count(waiting))
+
+
+def sent(**states: Sender) -> Senders:
+    made = Senders()
+    for name, state in states.items():
+        made.begin(name)
+        if state is Sender.TOLD:
+            made.told(name)
+        elif state is Sender.GAVE_UP:
+            made.gave_up(name)
+    return made
+
+
+@pytest.mark.parametrize(
+    ("state", "taken", "word"),
+    [
+        (Sender.TOLD, True, "delivered"),
+        (Sender.TOLD, False, "lost"),
+        (Sender.GAVE_UP, True, "taken_untold"),
+        (Sender.GAVE_UP, False, "told_refused"),
+        (Sender.WAITS, True, "open"),
+        (Sender.WAITS, False, "open"),
+    ],
+)
+async def test_every_message_ends_as_one_word(state: Sender, taken: bool, word: str) -> None:
+    assert end_of(state, taken=taken) == word
+    found = await ledger(sent(m=state), Servers(*["m"] * taken))
+
+    assert {name: value for name, value in found.as_json().items() if name in ENDS and value} == {word: 1}
+    assert bool(found.failures()) == (word != "delivered"), found.failures()
+
+
+ENDS = ("delivered", "lost", "taken_untold", "told_refused", "open")
+
+
+async def test_a_message_that_was_forgotten_is_an_error() -> None:
+    senders = sent(kept=Sender.TOLD, forgotten=Sender.GAVE_UP)
+    del senders.states["forgotten"]
+
+    with pytest.raises(LedgerError, match="of 2 messages begun 1 are accounted for"):
+        await ledger(senders, Servers("kept"))
+
+
+async def test_two_messages_of_one_id_are_an_error() -> None:
+    senders = sent(m=Sender.TOLD)
+    senders.begin("m")
+
+    with pytest.raises(LedgerError, match="of 2 messages begun 1"):
+        await ledger(senders, Servers("m"))
+
+
+@pytest.mark.parametrize(
+    ("arrived", "waiting", "figures"),
+    [
+        ({"a": 1, "b": 1}, (), (2, 2, 0, 0, 0)),
+        ({"a": 3, "b": 1}, (), (2, 2, 2, 0, 0)),
+        ({"a": 1}, ("b",), (2, 1, 0, 1, 0)),
+        ({"a": 1}, (), (2, 1, 0, 0, 1)),
+        ({"a": 1, "b": 1}, ("b",), (2, 2, 0, 0, 0)),  # it arrived, only the servers do not know it yet
+        ({"a": 1, "b": 1, "maybe": 1}, (), (3, 3, 0, 0, 0)),  # the servers kept it, though they did not say so
+        ({"a": 1, "b": 1}, ("maybe",), (3, 2, 0, 1, 0)),
+    ],
+)
+async def test_every_inbound_message_arrives_waits_or_is_lost(arrived: Obj, waiting: tuple[str, ...], figures: tuple[int, ...]) -> None:
+    found = await ledger(Senders(), Servers(), Inbound(sure={"a", "b"}, unsure={"a", "b", "maybe"}, arrived=Counter(arrived)), waiting)
+
+    names = ("inbound_injected", "inbound_arrived", "inbound_again", "inbound_waiting", "inbound_lost")
+    assert tuple(getattr(found, name) for name in names) == figures
+    assert bool(found.failures()) == bool(figures[3] or figures[4])
+
+
+def test_inbound_sums_that_do_not_agree_are_an_error() -> None:
+    with pytest.raises(LedgerError, match="of 3 inbound messages 2"):
+        Ledger(sent=0, inbound_injected=3, inbound_arrived=1, inbound_lost=1)
+
+
+async def test_what_a_new_database_does_not_know_is_lost_and_said() -> None:
+    servers = Servers("before")
+    log = GatewayLog(servers.ask)
+    await log.read()
+    servers.replace("after", "also after")
+    await log.read()
+
+    found = settle([sent(before=Sender.TOLD, after=Sender.TOLD)], log, {})
+
+    assert (found.delivered, found.lost, found.databases) == (1, 1, 2)
+    assert [sentence.split(":")[0] for sentence in found.failures()] == [
+        "1 messages were lost",
+        "the WhatsApp servers began 1 times with an empty database, which knows nothing of what was taken before",
+    ]
+    assert log.seq == 2, "the new log was read from its beginning"
+
+
+async def test_a_log_that_is_read_in_pieces_comes_to_the_same() -> None:
+    servers = Servers("a", "b")
+    log = GatewayLog(servers.ask)
+    assert [entry.message for entry in await log.read()] == ["a", "b"]
+    servers.rows += [frame("a"), frame("b", Kind.REPEATED), Entry(kind=Kind.OPENED, at=2.0, shard=0, epoch="6-b", uid="v", connection="d")]
+    assert [entry.message for entry in await log.read()] == ["a", "b"]
+    assert await log.read() == []
+
+    assert log.audit.totals() == Totals(delivered=2, doubled=1, repeated=1)
+
+
+@pytest.mark.parametrize(
+    ("totals", "said"),
+    [
+        (Totals(doubled=2), "2 messages were doubled: taken twice under one id"),
+        (Totals(below_epoch=1), "1 messages were taken from a holder that had been replaced"),
+        (Totals(overlaps=1, longest_overlap=0.5), "1 times two connections of one shard were accepted at once, for 0.500 s at the longest"),
+    ],
+)
+def test_what_the_servers_log_may_not_hold_is_said(totals: Totals, said: str) -> None:
+    assert Ledger(sent=0, totals=totals).failures() == [said]
+    assert Ledger(sent=0, totals=Totals(delivered=5, repeated=3, stale=2, fenced=4, replaced=1)).failures() == []
