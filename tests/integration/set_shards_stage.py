@@ -206,12 +206,7 @@ class Scene(Stage):
 
     async def fired(self, call: str) -> int:
         """How often faults of one kind of call have happened."""
-        ip = self.pods("simulator")[0]["status"]["podIP"]
-        async with (
-            aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
-            session.get(f"http://{ip}:8080/control/faults") as response,
-        ):
-            return sum(fault["fired"] for fault in (await response.json())["faults"] if fault["call"] == call)
+        return sum(fault["fired"] for fault in await self.faults() if fault["call"] == call)
 
     def until_log(self, process: Process, text: str) -> None:
         """Wait until a process has written this."""
@@ -385,7 +380,7 @@ class Performance:
         cases = [case for case in self._cases if case.lane == lane.name]
         check = self.checks[lane.name]
         try:
-            with Recorder(self._house.plane.admin_kubeconfig, lane.name) as seen:
+            with Recorder(self._house.plane.admin_kubeconfig, lane.name, ask_client=True) as seen:
                 scene = Scene(self._house, lane, seen)
                 scene.began = now()
                 await _set_up(scene)

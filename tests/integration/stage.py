@@ -287,14 +287,27 @@ class Stage:
             return answer
 
     async def fault(self, name: str = "acme", **fault: Any) -> None:
-        """Have the stand-in go wrong, as in ``POST /control/faults``; without arguments, go right again."""
+        """Have the stand-in go wrong, as in ``POST /control/faults``; without arguments, go right again.
+
+        AssertionError when a fault ends that has never happened: then a test proved nothing.
+        """
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url, method = f"http://{ip}:8080/control/faults", "POST" if fault else "DELETE"
+        if not fault:
+            assert_each_happened(await self.faults(name))
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
             session.request(method, url, json=fault or None) as response,
         ):
             assert response.status in {200, 201}, await response.text()
+
+    async def faults(self, name: str = "acme") -> list[Obj]:
+        """The stand-in's faults, and how often each has happened, as in ``GET /control/faults``."""
+        ip = self.pods("simulator", name)[0]["status"]["podIP"]
+        url = f"http://{ip}:8080/control/faults"
+        async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session, session.get(url) as response:
+            faults: list[Obj] = (await response.json())["faults"]
+            return faults
 
     # ------------------------------------------------------------ what must be so after every test
 
@@ -304,7 +317,11 @@ class Stage:
         assert not violations, "\n".join(map(str, violations))
         for obj in self.seen.objects("WhatsAppCluster", self.namespace):
             if self.ready("simulator", obj["metadata"]["name"]):
+                assert self.seen.client_reports(self.namespace, obj["metadata"]["name"]), (
+                    "the client was never asked for its number of shards"
+                )
                 assert (await self.books(obj["metadata"]["name"]))["two_holders"] == 0
+                assert_each_happened(await self.faults(obj["metadata"]["name"]))
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}
         assert not [where for where in ambiguous if where.startswith(f"{self.namespace}/")], ambiguous
@@ -339,7 +356,7 @@ async def a_stage(theatre: Theatre) -> AsyncIterator[Stage]:
     """A fresh namespace, its clusters deleted afterwards, everything checked."""
     namespace = f"stage-{next(_numbers)}"
     await asyncio.to_thread(theatre.plane.kubectl, "create", "namespace", namespace)
-    observer = Observer(theatre.plane.admin_kubeconfig, namespace)
+    observer = Observer(theatre.plane.admin_kubeconfig, namespace, ask_client=True)
     with observer as seen:
         stage = Stage(theatre, namespace, seen)
         try:
@@ -368,6 +385,12 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
         yield traffic
         report = await traffic.finish()
     assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report.as_json()
+
+
+def assert_each_happened(faults: Iterable[Obj]) -> None:
+    """AssertionError if one of the stand-in's faults has never happened."""
+    never = [fault for fault in faults if not fault["fired"]]
+    assert not never, f"never happened: {never}"
 
 
 def is_ready(pod: Obj) -> bool:

@@ -6,7 +6,9 @@ import asyncio
 import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
 
+import aiohttp
 import pytest
 import pytest_asyncio
 
@@ -15,6 +17,8 @@ from .stage import Stage, Theatre, a_stage, light_traffic, told_of
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
 QUIET_SECONDS = 20.0
+NO_ANSWER_SECONDS = 5.0
+"""A probe that has no answer by then was swallowed, not late."""
 PAUSED = "multiconnect.dev/paused"
 UNHEALTHY_AFTER_MS = 3000
 """The default of `failover.unhealthyAfterSeconds`."""
@@ -67,14 +71,35 @@ async def slow_answers_and_lost_probes_move_nothing(stage: Stage) -> None:
     async with light_traffic(stage), stage.control() as control:
         await control.disturb(stage.namespace, stage.holder(0), late=0.8)
         await control.disturb(stage.namespace, stage.holder(1), swallow=0.3)
+        probes = [asyncio.create_task(slowest_answer(stage, stage.holder(shard))) for shard in (0, 1)]
         deadline = time.monotonic() + QUIET_SECONDS
         while time.monotonic() < deadline:  # what is waited for is that nothing happens
             assert len(stage.seen.commits) == before, f"moved {QUIET_SECONDS - deadline + time.monotonic():.1f} s after the disturbance"
             assert stage.reason("Ready") == "Serving"
             await asyncio.sleep(0.1)
+        late, swallowed = await asyncio.gather(*probes)
+        assert 0.8 <= late < NO_ANSWER_SECONDS, f"answers were to be late; the slowest took {late:.2f} s"
+        assert swallowed >= NO_ANSWER_SECONDS, f"probes were to be swallowed; the slowest answer took {swallowed:.2f} s"
         for shard in (0, 1):
             await control.disturb(stage.namespace, stage.holder(shard), late=0.0, swallow=0.0)
     await stage.at_rest()
+
+
+async def slowest_answer(stage: Stage, name: str) -> float:
+    """Probe a Coreapp while the disturbance lasts, as the operator does; seconds that the slowest answer took, or NO_ANSWER_SECONDS."""
+    pod = stage.seen.find("Pod", stage.namespace, name) or {}
+    slowest, deadline = 0.0, time.monotonic() + QUIET_SECONDS
+    while time.monotonic() < deadline:
+        began = time.monotonic()
+        timeout = aiohttp.ClientTimeout(total=NO_ANSWER_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            with suppress(TimeoutError):
+                await session.get(f"http://{pod['status']['podIP']}:6253/")
+        slowest = max(slowest, min(time.monotonic() - began, NO_ANSWER_SECONDS))
+        if slowest >= NO_ANSWER_SECONDS:
+            break
+        await asyncio.sleep(0.1)
+    return slowest
 
 
 async def the_last_spare_goes_then_the_holder(stage: Stage) -> None:

@@ -90,6 +90,10 @@ class Wire:
         self.writers: list[asyncio.StreamWriter] = []
         self.tasks: set[asyncio.Task[None]] = set()
         self.server: asyncio.Server | None = None
+        self.cut = 0
+        """How many connections were reset."""
+        self.held = 0
+        """How often data was held up."""
 
     async def open(self) -> int:
         self.server = await asyncio.start_server(self._accept, "127.0.0.1", 0)
@@ -98,6 +102,7 @@ class Wire:
 
     async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         if self.refusing:
+            self.cut += 1
             writer.transport.abort()
             return
         far_reader, far_writer = await asyncio.open_connection(*self.target)
@@ -110,6 +115,7 @@ class Wire:
     async def _carry(self, source: asyncio.StreamReader, sink: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError):
             while data := await source.read(65536):
+                self.held += not self.flowing.is_set()
                 await self.flowing.wait()
                 sink.write(data)
                 await sink.drain()
@@ -117,6 +123,7 @@ class Wire:
 
     def refuse(self) -> None:
         self.refusing = True
+        self.cut += sum(not writer.transport.is_closing() for writer in self.writers)
         for writer in self.writers:
             writer.transport.abort()
         self.writers.clear()
@@ -301,6 +308,7 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(contro
         wire.refuse()
         await asyncio.sleep(1.5)
         wire.refusing = False
+        assert wire.cut > 0, "there was nothing to refuse"
         await leader.until("wrote", after=boottime())
         await asyncio.sleep(2)
         assert (leader.terms, other.terms) == ([0], [])
@@ -311,6 +319,7 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(contro
         took_over = await other.until("leads")
         assert stopped - cut < 3.5
         assert stopped < took_over
+        assert wire.held > 0, "there was nothing to hold up"
         wire.flowing.set()
         await asyncio.sleep(3)
         assert other.terms == [1]

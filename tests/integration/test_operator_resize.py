@@ -54,6 +54,8 @@ async def test_shrinking_from_four_to_one_never_takes_a_holder_away(stage: Stage
     assert (report.lost, report.doubled) == (0, 0)
     assert calls(report.upstream)[-1] == (4, 1, 201)
     assert replicas == [5, 2], "Set Shards first, then all pods that are too many at once"
+    await asyncio.to_thread(stage.seen.verify)
+    assert stage.seen.shrinks == (1,), "it was judged by the client's own number"
     assert stage.seen.holders(stage.namespace, "acme") in ({0: "acme-coreapp-0"}, {0: "acme-coreapp-1"})
     assert len(stage.shard_services()) == 1
 
@@ -82,6 +84,8 @@ async def test_a_growth_taken_back_half_way_calls_nothing_and_packs_low(stage: S
     await stage.patch(shards=1)
     await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
     await stage.at_rest()
+    await asyncio.to_thread(stage.seen.verify)
+    assert stage.seen.shrinks == (1,), "it was judged by the client's own number"
     assert calls(await stage.books()) == []
     assert stage.seen.commits[-1].holder in {"acme-coreapp-0", "acme-coreapp-1"}
     packed = stage.status()["recentHandovers"][0]
@@ -148,6 +152,8 @@ async def test_spares_follow_without_a_call(stage: Stage) -> None:
 async def test_a_busy_server_is_asked_again(stage: Stage) -> None:
     await stage.created(shards=1, spares=1)
     await stage.fault(call="set_shards", fault="busy", count=1)
+    with pytest.raises(AssertionError, match="never happened"):
+        await stage.fault()  # as a test would that ends too early
     await stage.patch(shards=2)
     await stage.event("ServerBusy")
     await asyncio.sleep(0)

@@ -122,6 +122,7 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
         assert await pair.leader() == second
         await soon(lambda: "no longer leading" in pair.log(first), f"{first} knows that it leads no more")
         await stage.at_rest()
+        assert pair.wires[first].held > 0, "there was nothing to hold up"
         pair.wires[first].heal()
         # What was held up arrives now. When it has asked anew, it is a candidate again: it takes over when the other ends.
         await pair.hand_over(1)

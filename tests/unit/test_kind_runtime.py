@@ -77,7 +77,7 @@ def test_what_names_no_capabilities_stays(content: dict[str, Any]) -> None:
     assert runtime.without(json.loads(json.dumps(content)), frozenset({"CAP_SYS_RESOURCE"}), whole=True) == content
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root may give up a capability")
+@pytest.mark.skipif(os.geteuid() != 0, reason="lane root: only root may give up a capability, so run it as root")
 def test_it_corrects_the_bundle_and_becomes_the_real_runtime(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text(json.dumps(config()), encoding="utf-8")
     runc = tmp_path / "runc"

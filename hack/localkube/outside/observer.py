@@ -17,6 +17,7 @@ import kubernetes
 import urllib3
 
 from localkube.errors import LocalKubeError
+from localkube.outside.client import ClientReport, Repeat, ask, report_of, shards_when
 from localkube.outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
 
 T = TypeVar("T")
@@ -64,11 +65,16 @@ class Commit:
 class Observer:
     """Watches pods, Services, StatefulSets and WhatsAppClusters of a namespace (or all) from the beginning of its block to the end.
 
-    All it shows may be read at any time, from any thread. Leaving the block raises ObserverError if it was blind for a while.
+    All it shows may be read at any time, from any thread. Leaving the block raises ObserverError if it was blind for a while. What is
+    there at the beginning is judged too, but for what needs a history.
     """
 
-    def __init__(self, kubeconfig: Path, namespace: str | None = None) -> None:
-        """Prepare; ``kubeconfig`` may read the four kinds. The CRD must be installed."""
+    def __init__(self, kubeconfig: Path, namespace: str | None = None, *, ask_client: bool = False) -> None:
+        """Prepare; ``kubeconfig`` may read the four kinds. The CRD must be installed.
+
+        With ``ask_client`` the simulators are asked twice a second how many shards they have, so that it is they who say whether pods were
+        taken away too early, not the operator. That needs pods that can be reached from here, so it cannot be had on kind.
+        """
         self._namespace = namespace
         self._changed = threading.Condition(threading.RLock())
         self._live = Laws(exact=False)
@@ -79,6 +85,10 @@ class Observer:
         self._notes: list[str] = []
         self._died: list[str] = []
         self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
+        self._reports: dict[tuple[str, str], list[ClientReport]] = {}
+        self.shrinks: tuple[int | None, ...] = ()
+        """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
+        self._asking = Repeat(self._ask_clients, self.bury, "observer of the clients") if ask_client else None
         connect: Any = kubernetes.config.new_client_from_config  # typed in some releases of the client only
         self._client = connect(str(kubeconfig))
         self._watches = [_Watch(kind, read, self) for kind, read in self._readers()]
@@ -110,12 +120,19 @@ class Observer:
         """List everything, then watch it. Raises ObserverError when something cannot be listed."""
         for watch in self._watches:
             self._exact_from = max(self._exact_from, watch.list())
+        with self._changed:
+            self._violations.update(dict.fromkeys(self._live.judge_beginning()))
         for watch in self._watches:
             watch.start()
+        if self._asking is not None:
+            self._asking.start()
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching. Raises ObserverError if a watch had died, unless the block fails anyway."""
+        if self._asking is not None:
+            self._asking.stop()
+            self._asking.join(5.0)
         for watch in self._watches:
             watch.stop()
         for watch in self._watches:
@@ -198,18 +215,45 @@ class Observer:
         """
         for watch in self._watches:
             self._catch_up(watch)
+        if self._asking is not None:
+            self._ask_clients()
         with self._changed:
             self._fail_if_blind()
             if self.gaps:
                 msg = f"the observer was blind for a while, nothing is proved: {'; '.join(self.gaps)}"
                 raise ObserverError(msg)
-            laws = Laws(exact=True)
-            for change in sorted(self._history, key=lambda change: change.version):
+            laws = Laws(exact=True, client=self._shards_when)
+            history = sorted(self._history, key=lambda change: change.version)
+            for change in history:
                 if change.version <= self._exact_from:
                     laws.learn(change)
-                else:
+            self._violations.update(dict.fromkeys(laws.judge_beginning()))
+            for change in history:
+                if change.version > self._exact_from:
                     self._violations.update(dict.fromkeys(laws.judge(change)))
+            self.shrinks = tuple(laws.shrinks)
             return tuple(self._violations)
+
+    def client_reports(self, namespace: str, cluster: str) -> tuple[ClientReport, ...]:
+        """What the client of a cluster said so far; empty without ``ask_client``."""
+        with self._changed:
+            return tuple(self._reports.get((namespace, cluster), ()))
+
+    def _shards_when(self, change: Change) -> int | None:
+        return shards_when(self._reports.get((change.namespace, change.cluster), ()), change.version, change.seen)
+
+    def _ask_clients(self) -> None:
+        """Ask every simulator that answers."""
+        answers = list(ask(self.objects("Pod")))
+        if not answers:
+            return
+        try:
+            version = self._watches[0].current_version()
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, ObserverError, _GoneError):
+            return
+        with self._changed:
+            for key, began, counters in answers:
+                self._reports.setdefault(key, []).append(report_of(counters, began, version))
 
     def summary(self) -> str:
         """One line on what is there now, for error messages."""
@@ -248,7 +292,8 @@ class Observer:
 
     def take(self, kind: str, obj: Obj, *, gone: bool = False, first: bool = False) -> None:
         """Take in one object as a watch delivers it; ``first``: it was there before the block began."""
-        monotonic, at, change = time.monotonic(), time.time(), change_of(kind, obj, gone=gone)
+        monotonic, at = time.monotonic(), time.time()
+        change = change_of(kind, obj, gone=gone, seen=at)
         with self._changed:
             table = self._objects.setdefault(kind, {})
             if gone:
@@ -317,6 +362,14 @@ class _Watch(threading.Thread):
         """The resourceVersions of what the API server has now."""
         items, _ = self._list()
         return {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj["metadata"]["resourceVersion"] for obj in items}
+
+    def current_version(self) -> int:
+        """The resourceVersion that the API server has now."""
+        response = self._call(limit=1)
+        try:
+            return int(json.loads(response.read())["metadata"]["resourceVersion"])
+        finally:
+            response.close()
 
     def stop(self) -> None:
         """End the thread."""

@@ -32,7 +32,7 @@ def postgres() -> Iterator[PostgresServer]:
     try:
         found = programs()
     except LocalKubeError as error:
-        pytest.skip(str(error))
+        pytest.skip(f"lane PostgreSQL: {error}")
     server = PostgresServer(found)
     try:
         yield server
