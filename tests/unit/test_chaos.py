@@ -673,7 +673,7 @@ def test_the_file_holds_the_figures_of_each_fault() -> None:
 
 def test_the_soak_expects_that_nothing_moves() -> None:
     fault = soak_fault(600.0)
-    assert (fault.failover, fault.watch, fault.everybody) == (False, 600.0, True)
+    assert (fault.failover, fault.watch, fault.everybody, fault.effects) == (False, 600.0, True, ("probes lost",))
     assert fault.name not in {one.name for one in table.FAULTS}
 
 
