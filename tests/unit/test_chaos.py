@@ -41,7 +41,7 @@ from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
-# API.md, "Evidence words"; a word that the operator can never say must not be waited for.
+# A word that the operator can never say must not be waited for.
 WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
 ALSO = {"RestartOverdue"}
 
