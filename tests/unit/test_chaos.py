@@ -41,7 +41,7 @@ from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
-# API.md, "Evidence words"; a word that the operator can never say must not be waited for.
+# A word that the operator can never say must not be waited for.
 WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
 ALSO = {"RestartOverdue"}
 
@@ -673,7 +673,7 @@ def test_the_file_holds_the_figures_of_each_fault() -> None:
 
 def test_the_soak_expects_that_nothing_moves() -> None:
     fault = soak_fault(600.0)
-    assert (fault.failover, fault.watch, fault.everybody) == (False, 600.0, True)
+    assert (fault.failover, fault.watch, fault.everybody, fault.effects) == (False, 600.0, True, ("probes lost",))
     assert fault.name not in {one.name for one in table.FAULTS}
 
 

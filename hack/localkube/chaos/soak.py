@@ -17,13 +17,20 @@ async def lose_some(scene: Scene[ChaosStage]) -> None:
         for pod in scene.stage.coreapps(cluster):
             meta = pod["metadata"]
             await scene.stage.control.disturb(NAMESPACE, meta["name"], uid=meta["uid"], swallow=SHARE)
+            scene.struck.add(meta["uid"])
         scene.strike(cluster, 0)
 
 
 def soak_fault(seconds: float) -> Fault[ChaosStage]:
     """The soak as a row like those of the table."""
     return Fault(
-        name="soak", what=f"1 % of all probes lost for {seconds:g} s", strike=lose_some, everybody=True, failover=False, watch=seconds
+        name="soak",
+        effects=("probes lost",),
+        what=f"1 % of all probes lost for {seconds:g} s",
+        strike=lose_some,
+        everybody=True,
+        failover=False,
+        watch=seconds,
     )
 
 

@@ -30,6 +30,8 @@ Obj = dict[str, Any]
 SHARDS, SPARES, RESTART_S = 2, 1, 1
 NODES = 6
 """Two in each of three zones."""
+INBOUND_RATE = 2.0
+"""Messages a second that WhatsApp users write to each cluster."""
 AT_A_TIME = 4
 """Clusters that are created at a time."""
 
@@ -62,7 +64,7 @@ class ChaosStage(Ground):
                 await self.start_operator()
             await self._create()
             for cluster in self.clusters:
-                stream = Stream(self.kubeconfig, NAMESPACE, cluster, lambda: self.observer)
+                stream = Stream(self.kubeconfig, NAMESPACE, cluster, lambda: self.observer, inbound_rate=INBOUND_RATE)
                 self.streams[cluster] = await self._exits.enter_async_context(stream)
         except BaseException:
             await self._close()

@@ -1,4 +1,4 @@
-"""THE table of faults: what is done, to whom, and what must come of it. Goals are those of issue 5."""
+"""THE table of faults: what is done, to whom, and what must come of it."""
 
 from __future__ import annotations
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import random
 import secrets
@@ -84,9 +85,11 @@ class Books:
 class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
-    def __init__(self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "") -> None:
-        """Prepare; ``eyes`` says which observer sees now, ``proxy`` as for `Traffic`."""
-        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy)
+    def __init__(
+        self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0.0
+    ) -> None:
+        """Prepare; ``eyes`` says which observer sees now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
+        super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
         self._shunned: frozenset[str] = frozenset()
         self._eyes = eyes
         self._waiting_now: Counter[int] = Counter()
@@ -187,8 +190,11 @@ class Stream(Traffic):
         """
         self.stop()
         deadline = time.monotonic() + timeout
-        while self._open and (left := deadline - time.monotonic()) > 0:
-            await asyncio.wait(set(self._open), timeout=left)
+        while (self._open or not self._inbound.sure <= self._inbound.arrived.keys()) and (left := deadline - time.monotonic()) > 0:
+            self._moved.clear()
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(left):
+                    await self._moved.wait()
         return await super().ledger(*others)
 
     async def _read_log(self) -> None:
