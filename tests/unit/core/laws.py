@@ -1,68 +1,101 @@
-"""The laws as checks of one plan. Each is told apart from the code that obeys it: it reads the look itself, not what the core makes of it.
+"""The laws as checks of one plan. Each is told apart from the code that obeys it: it reads the snapshot itself.
 
-A check takes ``plan`` as an argument, so that a broken one can be passed: it must be caught.
+A check takes ``plan`` as an argument, so that a broken one can be passed: it must be caught. It returns whether the law had anything to
+judge in this snapshot. From the core come the plain types of snapshots and actions, and nothing that decides; `test_oracle` sees to that.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from datetime import datetime, timedelta
+from datetime import timedelta
+from functools import wraps
 from typing import Any
 
-from hypothesis import strategies as st
-
-from whatsapp_operator.core import manifests
-from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.model import (
-    SHARD_COUNTS,
-    Account,
-    AccountSecret,
     Action,
     Answer,
     Call,
-    Client,
     Coreapp,
     Create,
     Desired,
-    Evidence,
     Handover,
-    Login,
     Node,
     Observed,
     Operation,
     Plan,
-    Refusal,
     Relabel,
-    Report,
     Route,
     Scale,
     SetShards,
-    Silence,
     Strip,
-    Switchover,
     Tell,
     Touch,
-    Workload,
 )
 
-from .looks import FINGERPRINT, NONCE, NOW, REVISION, Look, kept_objects, labels_for, look, pod, route, seconds
+from .looks import Look
 
 PlanOf = Callable[[Desired, Observed], Plan]
-Check = Callable[[PlanOf, Look], None]
+Check = Callable[[PlanOf, Look], bool]
+
+EPOCH, SHARD = "multiconnect.dev/epoch", "multiconnect.dev/shard"
+SHARD_COUNTS = {1, 2, 4, 8, 16, 32}
 
 
-# --- what the checks know of a look, by themselves ---------------------------------------------------------------------
+class LawBroken(AssertionError):  # noqa: N818  says what happened
+    """A plan breaks a law: which one, and how."""
+
+    def __init__(self, law: str, how: str) -> None:
+        super().__init__(f"{law}: {how}")
+        self.law = law
+
+
+class _BrokenError(Exception):
+    """Raised inside a check; becomes LawBroken with the check's name."""
+
+
+def _must(holds: object, how: str) -> None:
+    if not holds:
+        raise _BrokenError(how)
+
+
+def _law(check: Check) -> Check:
+    """Give what a check finds the check's name."""
+
+    @wraps(check)
+    def judged(plan: PlanOf, one: Look) -> bool:
+        try:
+            return check(plan, one)
+        except _BrokenError as broken:
+            raise LawBroken(check.__name__, str(broken)) from None
+
+    return judged
+
+
+# --- what the checks know of a snapshot, by themselves -------------------------------------------------------------------
+
+
+def _call(one: Look) -> Call | None:
+    """This process's own call for the noted intent."""
+    noted, call = one.see.operation, one.see.client.call
+    return call if noted is not None and call is not None and call.id == noted.id else None
+
+
+def _answer(one: Look) -> Answer:
+    """The newest answer that is known of the noted intent."""
+    noted, call = one.see.operation, _call(one)
+    if noted is None:
+        return Answer.NONE
+    if call is not None and call.answer is not None and noted.answer is Answer.NONE:
+        return call.answer
+    return noted.answer
 
 
 def _unsettled(one: Look) -> Operation | None:
     """The noted intent, unless a definite answer, a GET or its ``settle_by`` has settled it (law 4)."""
-    noted, client = one.see.operation, one.see.client
-    if noted is None:
+    noted, client, call = one.see.operation, one.see.client, _call(one)
+    if noted is None or (call is not None and call.not_sent):
         return None
-    call = client.call if client.call is not None and client.call.id == noted.id else None
-    if call is not None and (call.not_sent or call.answer in {Answer.REFUSED, Answer.BUSY, Answer.ACCEPTED}):
-        return None
-    if noted.answer not in {Answer.NONE, Answer.UNKNOWN}:
+    if _answer(one) in {Answer.REFUSED, Answer.BUSY, Answer.ACCEPTED}:
         return None
     if client.asked_at is not None and client.shards is not None:
         if client.asked_at > noted.started_at and client.shards == noted.to:
@@ -72,10 +105,27 @@ def _unsettled(one: Look) -> Operation | None:
     return noted
 
 
+def _is_number_final(one: Look) -> bool:
+    """Whether no call that was noted can still change the number of shards that GET reports."""
+    noted = one.see.operation
+    if noted is None or _unsettled(one) is not None:
+        return noted is None
+    return _answer(one) is not Answer.ACCEPTED or one.see.client.shards == noted.to
+
+
 def _bound(one: Look) -> int:
     """max(S, D, target of the unsettled intent) + X."""
     intent = _unsettled(one)
     return max(one.see.client.shards or 0, one.want.shards, intent.to if intent else 0) + one.want.spares
+
+
+def _epoch(pod: Coreapp) -> str | None:
+    return pod.labels.get(EPOCH)
+
+
+def _shard(pod: Coreapp) -> int | None:
+    text = pod.labels.get(SHARD, "")
+    return int(text) if text.isdecimal() else None
 
 
 def _is_ready(one: Coreapp) -> bool:
@@ -84,7 +134,7 @@ def _is_ready(one: Coreapp) -> bool:
 
 def _is_fresh(one: Look) -> bool:
     asked = one.see.client.asked_at
-    return asked is not None and one.see.now - asked <= one.want.tuning.ask_fresh
+    return asked is not None and one.see.now - asked <= timedelta(seconds=2)
 
 
 def _actions(plan: PlanOf, one: Look) -> tuple[Action, ...]:
@@ -98,162 +148,224 @@ def _of(actions: tuple[Action, ...], kind: Any) -> list[Any]:
 # --- the laws ----------------------------------------------------------------------------------------------------------
 
 
-def plan_is_total(plan: PlanOf, one: Look) -> None:
-    """No look raises, and equal looks give equal plans."""
-    assert plan(one.want, one.see) == plan(one.want, one.see)
+@_law
+def plan_is_total(plan: PlanOf, one: Look) -> bool:
+    """No snapshot raises, and equal snapshots give equal plans."""
+    try:
+        _must(plan(one.want, one.see) == plan(one.want, one.see), "two plans of one snapshot differ")
+    except _BrokenError:
+        raise
+    except Exception as error:
+        _must(False, f"it raises {error!r}")
+    return True
 
 
-def law_1_one_holder(plan: PlanOf, one: Look) -> None:
+@_law
+def law_1_one_holder(plan: PlanOf, one: Look) -> bool:
     """No write puts an epoch on a second pod, and no pod is given two shards."""
     actions = _actions(plan, one)
-    moves = _of(actions, Handover)
-    assert len({move.to.uid for move in moves}) == len(moves)
-    assert len({move.route.shard for move in moves}) == len(moves)
-    for again in _of(actions, Relabel):
-        assert all(other.epoch_label != again.route.epoch for other in one.see.coreapps if other.uid != again.coreapp.uid)
-        assert again.route.holder_uid == again.coreapp.uid
+    moves, again = _of(actions, Handover), _of(actions, Relabel)
+    _must(len({move.to.uid for move in moves}) == len(moves), "a pod is given two shards")
+    _must(len({move.route.shard for move in moves}) == len(moves), "a shard is given to two pods")
+    for mark in again:
+        others = [other for other in one.see.coreapps if other.uid != mark.coreapp.uid and _epoch(other) == mark.route.epoch]
+        _must(not others, f"{mark.route.epoch} would be on a second pod")
+        _must(mark.route.holder_uid == mark.coreapp.uid, "a pod is labelled that the Service does not name")
+    return bool(moves or again)
 
 
-def law_2_prepare_then_commit(plan: PlanOf, one: Look) -> None:
+@_law
+def law_2_prepare_then_commit(plan: PlanOf, one: Look) -> bool:
     """n is the version of the Service that is swapped; a pod whose label may still be committed, or holds a shard, is not taken."""
     actions = _actions(plan, one)
+    moves, strips, touches = _of(actions, Handover), _of(actions, Strip), _of(actions, Touch)
     holders = {other.holder_uid for other in one.see.routes if not other.foreign}
     services = {other.shard: other for other in one.see.routes}
-    for move in _of(actions, Handover):
-        assert move.epoch == (move.route.version, one.see.nonce)
-        assert not move.route.foreign
-        assert move.to.uid not in holders
-        label = move.to.epoch_label
-        if label is not None:
-            named = services.get(move.to.shard_label if move.to.shard_label is not None else -1)
-            if move.to.shard_label is None:
-                continue  # no Service selects it, whoever commits
-            assert named is not None, "the label's Service is missing"
-            assert named.epoch != label, "the label is committed"
-            assert named.version > int(label.partition("-")[0]), "the label is pending"
-    for strip in _of(actions, Strip):
-        uid, label = strip.coreapp.uid, strip.coreapp.epoch_label
+    for move in moves:
+        _must(
+            (move.epoch.n, move.epoch.random) == (move.route.version, one.see.nonce), f"epoch {move.epoch} of version {move.route.version}"
+        )
+        _must(not move.route.foreign, "a Service of another owner is swapped")
+        _must(move.to.uid not in holders, "a holder is taken")
+        label, shard = _epoch(move.to), _shard(move.to)
+        if label is None or shard is None:
+            continue  # without both labels no Service selects it, whoever commits
+        named = services.get(shard)
+        _must(named is not None, "the Service of the label is missing")
+        if named is not None:
+            _must(named.epoch != label, "the label is committed")
+            _must(named.version > int(label.partition("-")[0]), "the label is pending")
+    for strip in strips:
         for other in one.see.routes:
-            gone = one.see.client.shards is not None and other.shard >= one.see.client.shards and one.facts().is_verified
-            serves = other.holder_uid == uid and other.epoch == label and other.shard == strip.coreapp.shard_label
-            assert gone or not serves, "the label serves"
-    for touch in _of(actions, Touch):
-        assert not touch.route.foreign
+            exists = one.see.client.shards is None or other.shard < one.see.client.shards or not _is_number_final(one)
+            serves = (other.holder_uid, other.epoch, other.shard) == (strip.coreapp.uid, _epoch(strip.coreapp), _shard(strip.coreapp))
+            _must(not (exists and serves), "the label serves")
+    for touch in touches:
+        _must(not touch.route.foreign, "a Service of another owner is touched")
+    return bool(moves or strips or touches)
 
 
-def only_the_named_pod_is_told_to_serve(plan: PlanOf, one: Look) -> None:
-    """Told a shard without a holder beside it means: serve it."""
+@_law
+def only_the_named_pod_is_told_to_serve(plan: PlanOf, one: Look) -> bool:
+    """Told a shard without a holder means: serve it."""
     services = {other.shard: other for other in one.see.routes}
-    for tell in _of(_actions(plan, one), Tell):
-        if tell.shard is not None and tell.holder is None:
-            named = services[tell.shard]
-            assert (named.holder_uid, named.epoch) == (tell.coreapp.uid, tell.epoch)
-            assert not named.foreign
+    orders = [tell for tell in _of(_actions(plan, one), Tell) if tell.shard is not None and tell.holder is None]
+    for order in orders:
+        named: Route = services[order.shard]
+        _must((named.holder_uid, named.epoch) == (order.coreapp.uid, order.epoch), "another pod than the named one is told to serve")
+        _must(not named.foreign, "a Service of another owner decides who serves")
+    return bool(orders)
 
 
-def law_4_enough_replicas(plan: PlanOf, one: Look) -> None:
+@_law
+def law_4_enough_replicas(plan: PlanOf, one: Look) -> bool:
     """R' >= max(S, D, target of every unsettled intent) + X, except that growing may be in steps upward."""
-    workload = one.see.statefulset
-    for scale in _of(_actions(plan, one), Scale):
-        assert workload is not None
-        assert scale.replicas >= _bound(one) or scale.replicas > workload.replicas
-        assert (scale.uid, scale.resource_version) == (workload.uid, workload.resource_version)
-        assert scale.replicas != workload.replicas
-    for made in _of(_actions(plan, one), Create):
-        if made.obj["kind"] == "StatefulSet" and made.obj["metadata"]["name"] == "acme-coreapp":
-            assert made.obj["spec"]["replicas"] >= _bound(one)
+    workload, actions = one.see.statefulset, _actions(plan, one)
+    scales = _of(actions, Scale)
+    made = [
+        create.obj
+        for create in _of(actions, Create)
+        if (create.obj["kind"], create.obj["metadata"]["name"]) == ("StatefulSet", "acme-coreapp")
+    ]
+    for scale in scales:
+        _must(workload is not None, "a StatefulSet is scaled that is not there")
+        if workload is not None:
+            _must(scale.replicas >= _bound(one) or scale.replicas > workload.replicas, f"{workload.replicas} -> {scale.replicas}")
+            _must((scale.uid, scale.resource_version) == (workload.uid, workload.resource_version), "not the one that was looked at")
+            _must(scale.replicas != workload.replicas, "a write that changes nothing")
+    for obj in made:
+        _must(obj["spec"]["replicas"] >= _bound(one), f"made with {obj['spec']['replicas']} replicas, {_bound(one)} are needed")
+    return bool(scales or made)
 
 
-def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> None:
+@_law
+def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
     """Enough ready Coreapps, a fresh GET that differs, nothing under way; and the intent is noted with the very plan that calls."""
     made = plan(one.want, one.see)
     calls = _of(made.actions, SetShards)
-    assert len(calls) <= 1
+    _must(len(calls) <= 1, "two calls at once")
     for call in calls:
-        to = call.operation.to
-        tuning = one.want.tuning
-        assert to == one.want.shards
-        assert to in SHARD_COUNTS
-        assert one.see.anchored_for == to, "a lowering may still be on its way"
-        assert _is_fresh(one)
-        assert one.see.client.shards is not None
+        to, workload, running = call.operation.to, one.see.statefulset, one.see.client.call
+        _must(to == one.want.shards and to in SHARD_COUNTS, f"{to} shards")
+        _must(one.see.anchored_for == to, "a lowering may still be on its way")
+        _must(_is_fresh(one) and one.see.client.shards is not None, "GET is not fresh")
         # The exception: only an accepted Set Shards logs a client on that a refused certificate logged off.
-        assert one.see.client.shards != to or one.see.logged_off_at is not None
-        assert sum(map(_is_ready, one.see.coreapps)) >= to
-        assert one.see.statefulset is not None
-        assert one.see.statefulset.replicas >= to
-        assert not one.want.paused
-        running = one.see.client.call
-        assert running is None or running.answer is not None or running.not_sent
-        assert made.operation == call.operation
-        assert call.operation.leader_epoch == one.see.leader_epoch
-        assert call.operation.started_at == one.see.now
-        assert call.operation.settle_by >= one.see.now + tuning.call_timeout + one.want.restart_timeout + tuning.settle_grace
+        _must(one.see.client.shards != to or one.see.logged_off_at is not None, "GET does not differ")
+        _must(sum(map(_is_ready, one.see.coreapps)) >= to, "too few Coreapps are ready")
+        _must(workload is not None and workload.replicas >= to, "too few replicas")
+        _must(not one.want.paused, "it is paused")
+        _must(running is None or running.answer is not None or running.not_sent, "a call is running")
+        _must(made.operation == call.operation, "the intent is not noted")
+        _must(call.operation.leader_epoch == one.see.leader_epoch, "another leadership's intent")
+        _must(call.operation.started_at == one.see.now, "an intent of another time")
+        tuning = one.want.tuning
+        _must(
+            call.operation.settle_by >= one.see.now + tuning.call_timeout + one.want.restart_timeout + tuning.settle_grace, "settled early"
+        )
+    return bool(calls)
 
 
-def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> None:
+@_law
+def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> bool:
     """While an intent is unsettled: no second call, no shrink, and the intent stays noted."""
     if _unsettled(one) is None or one.want.deleting:
-        return
+        return False
     made = plan(one.want, one.see)
-    assert _of(made.actions, SetShards) == []
-    assert made.operation is not None
+    _must(not _of(made.actions, SetShards), "a second call")
+    _must(made.operation is not None, "the intent is forgotten")
     for scale in _of(made.actions, Scale):
-        assert one.see.statefulset is not None
-        assert scale.replicas > one.see.statefulset.replicas
+        _must(one.see.statefulset is not None and scale.replicas > one.see.statefulset.replicas, "fewer pods")
+    return True
 
 
-def law_7_shrink_last(plan: PlanOf, one: Look) -> None:
+@_law
+def law_7_shrink_last(plan: PlanOf, one: Look) -> bool:
     """R is lowered only when GET reports the lower count, every Coreapp came back, and no holder has an ordinal that would go."""
     workload, shards = one.see.statefulset, one.see.client.shards
-    for scale in _of(_actions(plan, one), Scale):
-        if workload is None or scale.replicas >= workload.replicas:
-            continue
-        assert shards == one.want.shards
-        assert _is_fresh(one)
-        uids = {other.holder_uid for other in one.see.routes if not other.foreign and other.shard < shards}
-        assert all(other.ordinal < scale.replicas for other in one.see.coreapps if other.uid in uids)
+    lower = [scale for scale in _of(_actions(plan, one), Scale) if workload is not None and scale.replicas < workload.replicas]
+    for scale in lower:
+        _must(shards == one.want.shards and shards is not None and _is_fresh(one), f"GET reports {shards}")
+        uids = {other.holder_uid for other in one.see.routes if not other.foreign and shards is not None and other.shard < shards}
+        _must(all(other.ordinal < scale.replicas for other in one.see.coreapps if other.uid in uids), "a holder would go")
         for other in one.see.coreapps:
             if other.phase == "Running" and not other.deleting:
-                assert other.report is not None
-                assert other.report.shards == shards
+                _must(other.report is not None and other.report.shards == shards, f"{other.name} is not back")
+    return bool(lower)
 
 
-def law_8_fit_certificate(plan: PlanOf, one: Look) -> None:
-    """Never an expired, malformed or refused certificate; never none later than 7 days after registration; never anything once banned."""
-    if not _of(_actions(plan, one), SetShards):
-        return
-    assert not one.see.banned
+@_law
+def law_8_fit_certificate(plan: PlanOf, one: Look) -> bool:
+    """Never an expired, malformed or refused certificate; never none later than 7 days after registration; never anything once banned.
+
+    It judges calls of clusters with an account, and those that are banned.
+    """
+    calls = _of(_actions(plan, one), SetShards)
     account, secret = one.want.account, one.see.account
-    if account is None:
-        return
+    _must(not (calls and one.see.banned), "the account is banned")
+    if account is None or not calls:
+        return False
     if secret is not None and secret.has_certificate:
-        assert secret.certificate is not None
-        assert secret.expires_at is not None
-        assert secret.expires_at > one.see.now
-        assert secret.certificate.fingerprint != one.see.refused_fingerprint
+        _must(secret.certificate is not None, "the certificate is malformed")
+        _must(secret.expires_at is not None and secret.expires_at > one.see.now, "the certificate has expired, or may have")
+        _must(secret.certificate and secret.certificate.fingerprint != one.see.refused_fingerprint, "the certificate was refused")
     else:
-        assert account.registered_at is not None
-        assert one.see.now - account.registered_at <= timedelta(days=7)
+        _must(account.registered_at is not None, "there is no certificate")
+        _must(account.registered_at and one.see.now - account.registered_at <= timedelta(days=7), "registered more than 7 days ago")
+    return True
 
 
-EXPLAINED = {Evidence.CONTAINER_TERMINATED, Evidence.TETHER_BROKEN}
+def _in_restart_window(one: Look) -> bool:
+    """Whether the restart of a Set Shards that was, or may have been, accepted may still go on."""
+    noted, call = one.see.operation, _call(one)
+    if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REFUSED}:
+        return False
+    if _answer(one) is Answer.ACCEPTED and noted.answer is Answer.NONE:
+        return True  # just now, so the window begins now
+    return one.see.now < noted.deadline and (_answer(one) is Answer.ACCEPTED or _unsettled(one) is not None)
 
 
-def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> None:
-    """In its window nothing is done on evidence that the restart explains, until a pod reports the new number."""
+def _is_certainly_lost(one: Look, pod: Coreapp) -> bool:
+    """Whether something happened to a pod that no restart explains."""
+    node = (one.see.nodes or {}).get(pod.node or "")
+    is_node_gone = node is not None and (node.gone or node.out_of_service)
+    serves_another = any(
+        other.shard == _shard(pod) and other.epoch == _epoch(pod) and other.epoch is not None and not other.foreign
+        for other in one.see.routes
+        if other.holder_uid != pod.uid or other.shard != _shard(pod)
+    )
+    named_twice = sum(other.holder_uid == pod.uid for other in one.see.routes) > 1
+    return pod.deleting or is_node_gone or pod.phase in {"Failed", "Succeeded"} or serves_another or named_twice
+
+
+@_law
+def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> bool:
+    """In its window no shard leaves a pod that is there for anything that the restart explains, until the pod reports the new number.
+
+    Shards leave pods that will go (their ordinals are too high), and a holder that is missing 10 s after enough Coreapps were back.
+    """
     noted = one.see.operation
-    if noted is None or _unsettled(one) is None or one.see.now >= noted.deadline:
-        return
+    if noted is None or not _in_restart_window(one):
+        return False
+    away = {
+        pod.uid: pod
+        for pod in one.see.coreapps
+        if not _is_certainly_lost(one, pod) and not (pod.report is not None and pod.report.shards == noted.to)
+    }
+    since = one.see.since.get("EnoughAreBack")
+    is_overdue = since is not None and one.see.now - since >= timedelta(seconds=10)
     for move in _of(_actions(plan, one), Handover):
-        if move.old is not None and not (move.old.report is not None and move.old.report.shards == noted.to):
-            assert move.evidence not in EXPLAINED
+        pod = away.get(move.route.holder_uid)
+        if pod is not None:
+            goes = pod.ordinal >= one.want.shards + one.want.spares
+            _must(goes or (is_overdue and not _is_ready(pod)), f"shard {move.route.shard} leaves {pod.name}, which restarts")
+    return any(other.holder_uid in away for other in one.see.routes)
 
 
-def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> None:
+@_law
+def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> bool:
     """A pod whose uid is gone or whose deletion began is replaced at once, if there is a clean standby that has the shards."""
     if one.want.manual or one.want.deleting:
-        return
+        return False
     shards = one.see.client.shards
     holders = {other.holder_uid for other in one.see.routes}
     clean = [
@@ -261,7 +373,7 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> None:
         for other in one.see.coreapps
         if _is_ready(other)
         and other.uid not in holders
-        and other.epoch_label is None
+        and _epoch(other) is None
         and other.report
         and other.report.shards == shards
         and other.silent_since is None
@@ -277,8 +389,10 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> None:
         and other.shard < shards
         and ((held := pods.get(other.holder_uid)) is None or held.deleting)
     ]
-    if clean and lost:
-        assert _of(_actions(plan, one), Handover)
+    if not (clean and lost):
+        return False
+    _must(_of(_actions(plan, one), Handover), f"nothing takes over shard {lost[0].shard}")
+    return True
 
 
 CHECKS: tuple[Check, ...] = (
@@ -294,196 +408,3 @@ CHECKS: tuple[Check, ...] = (
     law_9_a_restart_is_no_failure,
     law_9_what_is_certain_is_not_excused,
 )
-
-
-# --- random looks ---------------------------------------------------------------------------------------------------------
-
-COUNTS = st.sampled_from([1, 2, 4])
-MAYBE_COUNT = st.none() | COUNTS
-AGO = st.sampled_from([0.0, 0.5, 3.0, 100.0, 500.0, 1000.0])
-
-
-@st.composite
-def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp]:
-    """Pods of which each label is on one pod only: law 1 is what the look begins with."""
-    pods: list[Coreapp] = []
-    free = [(other.shard, other.epoch or "") for other in routes if other.epoch] + [
-        (shard, f"{n}-loose") for shard in range(5) for n in (5, 100 + shard, 400)
-    ]
-    named = {other.holder_uid: other for other in routes if other.holder_uid}
-    for ordinal in range(draw(st.integers(0, 7))):
-        made = pod(ordinal, shards=draw(st.sampled_from([shards, shards, shards, None, 1, 2, 4])))
-        held = named.get(made.uid)
-        if held is not None and held.epoch is not None and draw(st.integers(0, 9)) < 8 and (held.shard, held.epoch) in free:
-            free.remove((held.shard, held.epoch))
-            made = pod(ordinal, shards=shards, labels=labels_for(held.shard, held.epoch))
-        elif draw(st.integers(0, 9)) < 3 and free:
-            shard, epoch = draw(st.sampled_from(free))
-            free.remove((shard, epoch))
-            labels = labels_for(shard, epoch)
-            if draw(st.booleans()) and draw(st.booleans()):
-                del labels[manifests.SHARD_LABEL]
-            made = pod(ordinal, shards=shards, labels=labels)
-        changes: dict[str, Any] = {}
-        if draw(st.integers(0, 9)) < 3:
-            changes = draw(
-                st.sampled_from(
-                    [
-                        {"ready": False},
-                        {"deleting": True},
-                        {"terminated": True, "ready": False},
-                        {"broken_at": NOW},
-                        {"silent_since": NOW - seconds(20)},
-                        {"silent_since": NOW - seconds(1)},
-                        {"ready": False, "lost_readiness": True, "report": None},
-                        {"phase": "Failed", "ready": False},
-                        {"phase": "Pending", "ready": False, "report": None},
-                        {"report": None},
-                        {"ip": None, "ready": False},
-                        {"report": Report(shard=draw(st.integers(0, 4)), epoch="50-stale", shards=shards)},
-                    ]
-                )
-            )
-        fields = {
-            name: getattr(made, name)
-            for name in ("labels", "report", "ready", "phase", "ip", "deleting", "terminated", "broken_at")
-            if name not in changes
-        }
-        if draw(st.integers(0, 9)) < 9:
-            pods.append(pod(ordinal, **{"shards": shards, **fields, **changes}))
-    return pods
-
-
-def _long_ago() -> dict[str, datetime]:
-    """Whatever can be held for long has been."""
-    return {f"{fact}/uid-{ordinal}": NOW - seconds(300) for fact in ("NotReady", "OutOfReach") for ordinal in range(7)}
-
-
-@st.composite
-def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
-    """Nothing, or nodes of which some are lost, leaving, dead or gone."""
-    if draw(st.booleans()):
-        return None
-    known = {}
-    for ordinal in range(7):
-        if draw(st.integers(0, 9)) == 0:
-            continue  # not heard of
-        name = f"node-{ordinal}"
-        known[name] = Node(
-            name=name,
-            zone=draw(st.sampled_from([None, "a", "b"])),
-            ready=draw(st.sampled_from([True, True, True, False, None])),
-            leaving=draw(st.sampled_from([None, None, None, "cordoned"])),
-            out_of_service=draw(st.integers(0, 9)) == 0,
-            renewed_at=draw(st.sampled_from([None, NOW, NOW - seconds(5), NOW - seconds(90)])),
-        )
-    return known
-
-
-@st.composite
-def looks(draw: st.DrawFn) -> Look:
-    """Any look that a cluster of up to four shards could come to, and many that it should not."""
-    wanted, reported = draw(COUNTS), draw(MAYBE_COUNT)
-    settled = draw(MAYBE_COUNT)
-    shards = reported or settled or wanted
-    routes: list[Route] = []
-    holders = draw(st.permutations(range(7)))
-    for shard in range(draw(st.sampled_from([shards, shards, 4, 2]))):
-        kind = draw(st.integers(0, 9))
-        if kind == 0:
-            continue
-        named = pod(holders[shard]) if kind != 1 else None
-        if kind == 2:
-            named = pod(holders[shard], uid="uid-gone")
-        routes.append(route(shard, named, foreign=kind == 3 and draw(st.booleans())))
-    start = NOW - seconds(draw(AGO))
-    operation = None
-    if draw(st.booleans()):
-        operation = Operation(
-            id="noted",
-            origin=draw(MAYBE_COUNT),
-            to=draw(COUNTS),
-            leader_epoch=draw(st.sampled_from([4, 5])),
-            started_at=start,
-            deadline=start + seconds(180),
-            settle_by=start + seconds(840),
-            attempts=draw(st.integers(1, 12)),
-            answer=draw(st.sampled_from(Answer)),
-        )
-    call = None
-    if draw(st.integers(0, 3)) == 0:
-        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REFUSED, Answer.UNKNOWN]))
-        call = Call(
-            id=draw(st.sampled_from(["noted", "earlier"])),
-            answer=answer,
-            not_sent=answer is None and draw(st.booleans()),
-            refusal=draw(st.sampled_from(Refusal)) if answer is Answer.REFUSED else None,
-            secret_version=draw(st.sampled_from([None, "70"])),
-            fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
-        )
-    account, secret = None, None
-    if draw(st.integers(0, 3)) == 0:
-        account = Account(
-            country_code="1",
-            phone_number="6315550000",
-            secret_name="acme-account",
-            registered_at=draw(st.sampled_from([None, NOW - timedelta(days=1), NOW - timedelta(days=8)])),
-        )
-        secret = AccountSecret(
-            missing=draw(st.sampled_from([None, None, "Secret acme-account"])),
-            has_certificate=draw(st.booleans()),
-            version="70",
-            certificate=draw(st.sampled_from([None, *(CertificateFacts(fingerprint=one) for one in (FINGERPRINT, "cd" * 32))])),
-            expires_at=draw(st.sampled_from([None, NOW - seconds(1), NOW + timedelta(days=99), NOW + timedelta(days=99)])),
-        )
-    want = Desired(
-        key=look().want.key,
-        uid="cluster-uid",
-        generation=3,
-        shards=wanted,
-        spares=draw(st.integers(0, 2)),
-        paused=draw(st.integers(0, 9)) == 0,
-        manual=draw(st.integers(0, 9)) == 0,
-        deleting=draw(st.integers(0, 19)) == 0,
-        account=account,
-        switchovers=draw(
-            st.sampled_from([(), (), (), (Switchover(shard=0),), (Switchover(shard=1, to="acme-coreapp-2"), Switchover(shard=0))])
-        ),
-    )
-    objects = kept_objects(want, operation=operation)
-    if draw(st.integers(0, 7)) == 0:
-        objects.pop(draw(st.sampled_from(sorted(objects))))
-    replicas = draw(st.sampled_from([0, wanted + want.spares, shards + want.spares, 3, 5, 7]))
-    return Look(
-        want,
-        Observed(
-            now=NOW,
-            nonce=NONCE,
-            leader_epoch=5,
-            objects=objects,
-            refused=draw(st.sampled_from([None, None, None, "quota"])),
-            statefulset=draw(
-                st.sampled_from([None] + [Workload(uid="sts", resource_version="9", replicas=replicas, revision=REVISION)] * 9)
-            ),
-            webapp=draw(st.sampled_from([None, Workload(uid="d", resource_version="8", replicas=2, ready=2)])),
-            coreapps=tuple(draw(_coreapps(routes, shards))),
-            routes=tuple(routes),
-            operation=operation,
-            settled_shards=settled,
-            anchored_for=draw(st.sampled_from([wanted, wanted, None])),
-            refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
-            banned=draw(st.integers(0, 9)) == 0,
-            client=Client(
-                shards=reported,
-                asked_at=None if reported is None else NOW - seconds(draw(AGO)),
-                asking=draw(st.booleans()),
-                login=draw(st.sampled_from(Login)),
-                silent_since=draw(st.sampled_from([None, NOW])),
-                call=call,
-            ),
-            account=secret,
-            nodes=draw(_nodes()),
-            silence=draw(st.sampled_from([Silence(), Silence(), Silence(lag=seconds(2))])),
-            since=draw(st.sampled_from([{}, {"EnoughAreBack": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}, _long_ago()])),
-        ),
-    )

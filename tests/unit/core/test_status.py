@@ -16,7 +16,7 @@ from whatsapp_operator.core import status
 from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Refusal, Report
 from whatsapp_operator.core.status import Condition
 
-from .laws import looks
+from .random_looks import looks
 from .looks import FINGERPRINT, NOW, Look, look, seconds
 from .test_laws import many
 from .witnesses import WITNESSES, growing, restarting

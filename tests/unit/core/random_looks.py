@@ -1,0 +1,336 @@
+"""Random snapshots for the laws: any that a cluster of up to four shards could come to, and many that it should not."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Any
+
+from hypothesis import strategies as st
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.certificate import CertificateFacts
+from whatsapp_operator.core.model import (
+    Account,
+    AccountSecret,
+    Answer,
+    Call,
+    Client,
+    Coreapp,
+    Desired,
+    Login,
+    Node,
+    Observed,
+    Operation,
+    Refusal,
+    Report,
+    Route,
+    Silence,
+    Switchover,
+    Workload,
+)
+
+from .looks import FINGERPRINT, NONCE, NOW, REVISION, Look, kept_objects, labels_for, look, pod, route, seconds
+
+COUNTS = st.sampled_from([1, 2, 4])
+MAYBE_COUNT = st.none() | COUNTS
+AGO = st.sampled_from([0.0, 0.5, 3.0, 100.0, 500.0, 1000.0])
+
+
+TROUBLES: list[dict[str, Any]] = [
+    {"ready": False},
+    {"deleting": True},
+    {"terminated": True, "ready": False},
+    {"broken_at": NOW},
+    {"silent_since": NOW - seconds(20)},
+    {"silent_since": NOW - seconds(1)},
+    {"ready": False, "lost_readiness": True, "report": None},
+    {"phase": "Failed", "ready": False},
+    {"phase": "Pending", "ready": False, "report": None},
+    {"report": None},
+    {"ip": None, "ready": False},
+    {"report": Report(shard=1, epoch="50-stale", shards=2)},
+]
+"""What may be wrong with one pod."""
+
+
+@st.composite
+def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp]:
+    """Pods of which each label is on one pod only: law 1 is what the look begins with."""
+    pods: list[Coreapp] = []
+    free = [(other.shard, other.epoch or "") for other in routes if other.epoch] + [
+        (shard, f"{n}-loose") for shard in range(5) for n in (5, 100 + shard, 400)
+    ]
+    named = {other.holder_uid: other for other in routes if other.holder_uid}
+    for ordinal in range(draw(st.integers(0, 7))):
+        made = pod(ordinal, shards=draw(st.sampled_from([shards, shards, shards, None, 1, 2, 4])))
+        held = named.get(made.uid)
+        if held is not None and held.epoch is not None and draw(st.integers(0, 9)) < 8 and (held.shard, held.epoch) in free:
+            free.remove((held.shard, held.epoch))
+            made = pod(ordinal, shards=shards, labels=labels_for(held.shard, held.epoch))
+        elif draw(st.integers(0, 9)) < 3 and free:
+            shard, epoch = draw(st.sampled_from(free))
+            free.remove((shard, epoch))
+            labels = labels_for(shard, epoch)
+            if draw(st.booleans()) and draw(st.booleans()):
+                del labels[manifests.SHARD_LABEL]
+            made = pod(ordinal, shards=shards, labels=labels)
+        changes: dict[str, Any] = {}
+        if draw(st.integers(0, 9)) < 3:
+            changes = draw(st.sampled_from(TROUBLES))
+            if changes.get("report"):
+                changes = {"report": Report(shard=draw(st.integers(0, 4)), epoch="50-stale", shards=shards)}
+        fields = {
+            name: getattr(made, name)
+            for name in ("labels", "report", "ready", "phase", "ip", "deleting", "terminated", "broken_at")
+            if name not in changes
+        }
+        if draw(st.integers(0, 9)) < 9:
+            pods.append(pod(ordinal, **{"shards": shards, **fields, **changes}))
+    return pods
+
+
+def _long_ago() -> dict[str, datetime]:
+    """Whatever can be held for long has been."""
+    return {f"{fact}/uid-{ordinal}": NOW - seconds(300) for fact in ("NotReady", "OutOfReach") for ordinal in range(7)}
+
+
+@st.composite
+def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
+    """Nothing, or nodes of which some are lost, leaving, dead or gone."""
+    if draw(st.booleans()):
+        return None
+    known = {}
+    for ordinal in range(7):
+        if draw(st.integers(0, 9)) == 0:
+            continue  # not heard of
+        name = f"node-{ordinal}"
+        known[name] = Node(
+            name=name,
+            zone=draw(st.sampled_from([None, "a", "b"])),
+            ready=draw(st.sampled_from([True, True, True, False, None])),
+            leaving=draw(st.sampled_from([None, None, None, "cordoned"])),
+            out_of_service=draw(st.integers(0, 9)) == 0,
+            renewed_at=draw(st.sampled_from([None, NOW, NOW - seconds(5), NOW - seconds(90)])),
+        )
+    return known
+
+
+@st.composite
+def looks(draw: st.DrawFn) -> Look:
+    """Any look that a cluster of up to four shards could come to, and many that it should not."""
+    wanted, reported = draw(COUNTS), draw(MAYBE_COUNT)
+    settled = draw(MAYBE_COUNT)
+    shards = reported or settled or wanted
+    routes: list[Route] = []
+    holders = draw(st.permutations(range(7)))
+    for shard in range(draw(st.sampled_from([shards, shards, 4, 2]))):
+        kind = draw(st.integers(0, 9))
+        if kind == 0:
+            continue
+        named = pod(holders[shard]) if kind != 1 else None
+        if kind == 2:
+            named = pod(holders[shard], uid="uid-gone")
+        routes.append(route(shard, named, foreign=kind == 3 and draw(st.booleans())))
+    start = NOW - seconds(draw(AGO))
+    operation = None
+    if draw(st.booleans()):
+        operation = Operation(
+            id="noted",
+            origin=draw(MAYBE_COUNT),
+            to=draw(COUNTS),
+            leader_epoch=draw(st.sampled_from([4, 5])),
+            started_at=start,
+            deadline=start + seconds(180),
+            settle_by=start + seconds(840),
+            attempts=draw(st.integers(1, 12)),
+            answer=draw(st.sampled_from(Answer)),
+        )
+    call = None
+    if draw(st.integers(0, 3)) == 0:
+        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REFUSED, Answer.UNKNOWN]))
+        call = Call(
+            id=draw(st.sampled_from(["noted", "earlier"])),
+            answer=answer,
+            not_sent=answer is None and draw(st.booleans()),
+            refusal=draw(st.sampled_from(Refusal)) if answer is Answer.REFUSED else None,
+            secret_version=draw(st.sampled_from([None, "70"])),
+            fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
+        )
+    account, secret = None, None
+    if draw(st.integers(0, 3)) == 0:
+        account = Account(
+            country_code="1",
+            phone_number="6315550000",
+            secret_name="acme-account",
+            registered_at=draw(st.sampled_from([None, NOW - timedelta(days=1), NOW - timedelta(days=8)])),
+        )
+        secret = AccountSecret(
+            missing=draw(st.sampled_from([None, None, "Secret acme-account"])),
+            has_certificate=draw(st.booleans()),
+            version="70",
+            certificate=draw(st.sampled_from([None, *(CertificateFacts(fingerprint=one) for one in (FINGERPRINT, "cd" * 32))])),
+            expires_at=draw(st.sampled_from([None, NOW - seconds(1), NOW + timedelta(days=99), NOW + timedelta(days=99)])),
+        )
+    want = Desired(
+        key=look().want.key,
+        uid="cluster-uid",
+        generation=3,
+        shards=wanted,
+        spares=draw(st.integers(0, 2)),
+        paused=draw(st.integers(0, 9)) == 0,
+        manual=draw(st.integers(0, 9)) == 0,
+        deleting=draw(st.integers(0, 19)) == 0,
+        account=account,
+        switchovers=draw(
+            st.sampled_from([(), (), (), (Switchover(shard=0),), (Switchover(shard=1, to="acme-coreapp-2"), Switchover(shard=0))])
+        ),
+    )
+    objects = kept_objects(want, operation=operation)
+    if draw(st.integers(0, 7)) == 0:
+        objects.pop(draw(st.sampled_from(sorted(objects))))
+    replicas = draw(st.sampled_from([0, wanted + want.spares, shards + want.spares, 3, 5, 7]))
+    return Look(
+        want,
+        Observed(
+            now=NOW,
+            nonce=NONCE,
+            leader_epoch=5,
+            objects=objects,
+            refused=draw(st.sampled_from([None, None, None, "quota"])),
+            statefulset=draw(
+                st.sampled_from([None] + [Workload(uid="sts", resource_version="9", replicas=replicas, revision=REVISION)] * 9)
+            ),
+            webapp=draw(st.sampled_from([None, Workload(uid="d", resource_version="8", replicas=2, ready=2)])),
+            coreapps=tuple(draw(_coreapps(routes, shards))),
+            routes=tuple(routes),
+            operation=operation,
+            settled_shards=settled,
+            anchored_for=draw(st.sampled_from([wanted, wanted, None])),
+            refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
+            banned=draw(st.integers(0, 9)) == 0,
+            client=Client(
+                shards=reported,
+                asked_at=None if reported is None else NOW - seconds(draw(AGO)),
+                asking=draw(st.booleans()),
+                login=draw(st.sampled_from(Login)),
+                silent_since=draw(st.sampled_from([None, NOW])),
+                call=call,
+            ),
+            account=secret,
+            nodes=draw(_nodes()),
+            silence=draw(st.sampled_from([Silence(), Silence(), Silence(lag=seconds(2))])),
+            since=draw(st.sampled_from([{}, {"EnoughAreBack": NOW - seconds(11), "LacksCoreapps": NOW - seconds(200)}, _long_ago()])),
+        ),
+    )
+
+
+# --- states that a law has something to say of, and a few things wrong with them ------------------------------------------------------
+
+Change = Callable[[st.DrawFn, Look], Look]
+
+
+def _growing(draw: st.DrawFn) -> Look:
+    """Enough Coreapps are ready for more shards, and Set Shards is due."""
+    before, after = draw(st.sampled_from([(1, 2), (2, 4), (1, 4)]))
+    spares = draw(st.integers(0, 2))
+    one = look().settled(shards=before, spares=spares).wanting(shards=after)
+    one = one.with_pods(range(before + spares, after + spares))
+    return one.with_account() if draw(st.integers(0, 2)) else one
+
+
+def _shrinking(draw: st.DrawFn) -> Look:
+    """The client has fewer shards than there are pods for."""
+    shards, spares, more = draw(st.sampled_from([1, 2, 4])), draw(st.integers(0, 2)), draw(st.integers(1, 3))
+    return look().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
+
+
+def _restarting(draw: st.DrawFn) -> Look:
+    """Set Shards was accepted, or may have been, and some Coreapps are back."""
+    before, after = draw(st.sampled_from([(1, 2), (2, 4), (4, 2), (2, 1)]))
+    most = max(before, after) + 1
+    one = look().settled(shards=before).wanting(shards=after)
+    one = one.with_pods(range(before + 1, most)) if most > before + 1 else one
+    one = one.noted(after, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN, Answer.ACCEPTED, Answer.ACCEPTED])))
+    if draw(st.booleans()):
+        one = one.reporting(after)
+    return one.restarted(after, draw(st.sets(st.integers(0, most - 1), max_size=most)))
+
+
+def _failing(draw: st.DrawFn) -> Look:
+    """A holder is gone, and there is a spare."""
+    shards = draw(st.sampled_from([1, 2, 4]))
+    return look().settled(shards=shards, spares=draw(st.integers(1, 2))).holder_deleted(draw(st.integers(0, shards - 1)))
+
+
+def _one_pod(draw: st.DrawFn, one: Look) -> Look:
+    ordinals = [pod.ordinal for pod in one.see.coreapps]
+    return one.with_pod(draw(st.sampled_from(ordinals)), **draw(st.sampled_from(TROUBLES))) if ordinals else one
+
+
+def _gone_pod(draw: st.DrawFn, one: Look) -> Look:
+    ordinals = [pod.ordinal for pod in one.see.coreapps]
+    return one.without_pod(draw(st.sampled_from(ordinals))) if ordinals else one
+
+
+def _client(draw: st.DrawFn, one: Look) -> Look:
+    changes: list[dict[str, Any]] = [
+        {"asked_at": NOW - seconds(9)},
+        {"shards": None},
+        {"shards": 4},
+        {"shards": 1},
+        {"call": Call(id="4-x")},
+    ]
+    return one.client(**draw(st.sampled_from(changes)))
+
+
+def _account(draw: st.DrawFn, one: Look) -> Look:
+    changes: list[dict[str, Any]] = [
+        {"certificate": None},
+        {"expires_at": NOW - seconds(1)},
+        {"expires_at": None},
+        {"certificate": CertificateFacts(fingerprint="cd" * 32)},
+        {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=8)},
+        {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=1)},
+        {"secret": AccountSecret()},
+    ]
+    return one.with_account(**draw(st.sampled_from(changes)))
+
+
+def _status(draw: st.DrawFn, one: Look) -> Look:
+    changes: list[dict[str, Any]] = [
+        {"refused_fingerprint": FINGERPRINT},
+        {"banned": True},
+        {"anchored_for": None},
+        {"refused_pin_version": "70"},
+        {"since": {"EnoughAreBack": NOW - seconds(11)}},
+    ]
+    return one.seeing(**draw(st.sampled_from(changes)))
+
+
+def _spec(draw: st.DrawFn, one: Look) -> Look:
+    changes: list[dict[str, Any]] = [{"paused": True}, {"manual": True}, {"spares": 3}, {"shards": 2}, {"shards": 8}]
+    return one.wanting(**draw(st.sampled_from(changes)))
+
+
+def _moved(draw: st.DrawFn, one: Look) -> Look:
+    """A shard is on the highest ordinal."""
+    return one.held_by(0, one.see.coreapps[-1].ordinal) if one.see.routes and one.see.coreapps else one
+
+
+BASES = (_growing, _growing, _shrinking, _restarting, _restarting, _failing)
+WRONG: tuple[Change, ...] = (_one_pod, _one_pod, _gone_pod, _client, _account, _status, _spec, _moved)
+
+
+@st.composite
+def near_looks(draw: st.DrawFn) -> Look:
+    """A state that a law has something to say of, with nothing or a few things wrong."""
+    one = draw(st.sampled_from(BASES))(draw)
+    for change in draw(st.lists(st.sampled_from(WRONG), max_size=2)):
+        one = change(draw, one)
+    return one
+
+
+def any_looks() -> st.SearchStrategy[Look]:
+    """Wild ones and near ones."""
+    return st.one_of(looks(), near_looks(), near_looks())
