@@ -8,22 +8,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from whatsapp_operator.shell.kube import (
-    DEPLOYMENT,
-    EVENT,
-    LEASE,
-    NODE,
-    POD,
-    STATEFULSET,
-    WAC,
-    AlreadyExists,
-    Conflict,
-    Kind,
-    NotFound,
-    Obj,
-    TestFailed,
-    kind_of,
-)
+from .kinds import DEPLOYMENT, EVENT, LEASE, NODE, POD, STATEFULSET, WAC, Kind, Named, Obj, kind_of, own
 
 Name = tuple[str, str]
 """Namespace and name."""
@@ -33,6 +18,28 @@ WITH_GENERATION = frozenset({WAC, STATEFULSET, DEPLOYMENT})
 WATCHED = frozenset({NODE, LEASE})
 KEPT = 400
 """Versions of one object that stale reads can still see."""
+
+
+class Rejected(Exception):  # noqa: N818  the answers are named as Kubernetes names them
+    """A request that the API server does not carry out."""
+
+
+class NotFound(Rejected):
+    """There is no such object."""
+
+
+class AlreadyExists(Rejected):
+    """There is one of that name."""
+
+
+class Conflict(Rejected):
+    """The object is not the one that the request was judged by."""
+
+
+class TestFailed(Rejected):
+    """A test of a JSON patch, or one of its paths, does not match."""
+
+    __test__ = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,17 +130,18 @@ class ApiServer:
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
-    def get(self, kind: Kind, name: Name, as_of: float | None = None) -> Obj | None:
+    def get(self, kind: Named, name: Name, as_of: float | None = None) -> Obj | None:
         """Return an object as it is, or as it was at a time."""
+        kind = own(kind)
         if as_of is None:
             return self._objects.get(kind, {}).get(name)
         return self._at(self._past.get(kind, {}).get(name, []), as_of)
 
-    def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
+    def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
         return [
             obj
-            for (space, _), obj in sorted(self._all(kind, as_of))
+            for (space, _), obj in sorted(self._all(own(kind), as_of))
             if (namespace is None or space == namespace) and matches(labels, obj["metadata"].get("labels"))
         ]
 
@@ -170,7 +178,7 @@ class ApiServer:
     def merge(
         self,
         actor: str,
-        kind: Kind,
+        kind: Named,
         name: Name,
         body: Mapping[str, Any],
         *,
@@ -179,6 +187,7 @@ class ApiServer:
         inside: bool = False,
     ) -> Obj:
         """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once."""
+        kind = own(kind)
         before = self._needed(kind, name)
         version = (body.get("metadata") or {}).get("resourceVersion")
         if version is not None and version != before["metadata"]["resourceVersion"]:
@@ -195,8 +204,9 @@ class ApiServer:
             after = {**after, "status": {**after["status"], "operation": left}}
         return self._store(actor, "patch status" if status else verb, kind, name, before, after, by_version=version is not None)
 
-    def patch(self, actor: str, kind: Kind, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:
+    def patch(self, actor: str, kind: Named, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """Perform a JSON patch."""
+        kind = own(kind)
         before = self._needed(kind, name)
         return self._store(actor, "patch", kind, name, before, json_patched(before, ops))
 
@@ -210,9 +220,10 @@ class ApiServer:
         return self._store(actor, "replace", kind, name, before, obj, by_version=True)
 
     def delete(
-        self, actor: str, kind: Kind, name: Name, *, uid: str | None = None, version: str | None = None, grace: int | None = None
+        self, actor: str, kind: Named, name: Name, *, uid: str | None = None, version: str | None = None, grace: int | None = None
     ) -> bool:
         """Delete; a pod first gets its deletionTimestamp, unless `grace` is 0."""
+        kind = own(kind)
         before = self.get(kind, name)
         if before is None:
             return False
@@ -233,7 +244,7 @@ class ApiServer:
     def _needed(self, kind: Kind, name: Name) -> Obj:
         obj = self.get(kind, name)
         if obj is None:
-            raise NotFound(f"{kind.kind} {name[1]} is not there", code=404, reason="NotFound")
+            raise NotFound(f"{kind.kind} {name[1]} is not there")
         return obj
 
     def _store(self, actor: str, verb: str, kind: Kind, name: Name, before: Obj | None, after: Obj, *, by_version: bool = False) -> Obj:

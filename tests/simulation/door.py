@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
+from whatsapp_operator.shell import kube
 from whatsapp_operator.shell.kube import LEASE, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
 
-from .apiserver import ApiServer, Change
+from .apiserver import AlreadyExists, ApiServer, Change, Conflict, NotFound, Rejected, TestFailed
 
 T = TypeVar("T")
 Objects = list[Obj]
@@ -139,9 +140,9 @@ class SimKube:
                 return
             try:
                 result = execute()
-            except KubeError as error:
+            except Rejected as error:
                 if heard:
-                    loop.call_later(back, _fail, answer, error)
+                    loop.call_later(back, _fail, answer, _as_heard(error))
             else:
                 if heard:
                     loop.call_later(back, _succeed, answer, result)
@@ -181,7 +182,7 @@ class SimKube:
 
         def hear(change: Change) -> None:
             nonlocal due
-            if change.kind is kind and (namespace or change.name[0]) == change.name[0]:
+            if change.kind.kind == kind.kind and (namespace or change.name[0]) == change.name[0]:
                 due = max(due, loop.time() + lag + (self._rng.random() * self.watch_lag if self.watch_lag else 0.0))
                 loop.call_at(due, queue.put_nowait, change, context=Context())
 
@@ -251,6 +252,20 @@ class SimKube:
                 self._server.merge("somebody", kind, key, body)
 
         return touch
+
+
+def _as_heard(error: Rejected) -> KubeError:
+    """Return what the operator's client makes of an answer."""
+    if isinstance(error, NotFound):
+        return kube.NotFound(str(error), code=404, reason="NotFound")
+    return _AS_HEARD[type(error)](str(error))
+
+
+_AS_HEARD: dict[type[Rejected], type[KubeError]] = {
+    AlreadyExists: kube.AlreadyExists,
+    Conflict: kube.Conflict,
+    TestFailed: kube.TestFailed,
+}
 
 
 def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:

@@ -10,10 +10,9 @@ from random import Random
 from typing import Any
 from zlib import crc32
 
-from whatsapp_operator.shell.kube import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
-
 from .apiserver import ApiServer, Change, Name
 from .client import Account, Coreapp, Ear, Line
+from .kinds import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
 from .nodes import Park, SimNode, stamp
 from .virtual import PROCESS, Process
 

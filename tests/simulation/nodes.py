@@ -9,10 +9,8 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from whatsapp_operator.shell.kube import LEASE, NODE, PDB, POD, Obj
-from whatsapp_operator.shell.nodes import LEASE_NAMESPACE, OUT_OF_SERVICE
-
 from .apiserver import ApiServer
+from .kinds import LEASE, LEASE_NAMESPACE, NODE, OUT_OF_SERVICE, PDB, POD, Obj
 from .virtual import START
 
 RENEWS = 10.0

@@ -16,7 +16,6 @@ from whatsapp_operator.core.manifests import CLUSTER_LABEL
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.doubt import SelfDoubt
-from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.nodes import Nodes
 from whatsapp_operator.shell.observe import Observer
@@ -30,6 +29,7 @@ from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
 from .apiserver import ApiServer, Change
 from .client import Account, Fate
 from .door import SimKube, Weather
+from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .laws import Call, Laws
 from .machines import Cluster
 from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
