@@ -7,23 +7,23 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from random import Random
 
-from whatsapp_operator.shell.kube import KINDS, Kind, KubeError
+from whatsapp_operator.shell import kube
 
-from ..simulation.apiserver import ApiServer
+from ..simulation.apiserver import ApiServer, Rejected
 from ..simulation.client import Account
 from ..simulation.door import SimKube, Weather
 from ..simulation.machines import Cluster
 from ..simulation.virtual import VirtualLoop
-from .backend import Failure, Obj
+from .backend import RESOURCES, Failure, Obj
 
-BY_PLURAL: Mapping[str, Kind] = {kind.plural: kind for kind in KINDS}
+BY_PLURAL = {plural: next(kind for kind in kube.KINDS if kind.kind == one.kind) for plural, one in RESOURCES.items()}
 
 
 @contextmanager
 def _answered() -> Iterator[None]:
     try:
         yield
-    except KubeError as error:
+    except (Rejected, kube.KubeError) as error:
         raise Failure(error.code or 0, error.reason, str(error)) from error
 
 

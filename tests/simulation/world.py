@@ -90,12 +90,6 @@ class World:
                     "reshard": {"restartTimeoutSeconds": int(RESTART_TIMEOUT.total_seconds())},
                     **spec,
                 },
-                "status": {
-                    "observedGeneration": -1,
-                    "conditions": [
-                        {"type": "Ready", "status": "Unknown", "reason": "NotReconciled", "message": "", "lastTransitionTime": "0"}
-                    ],
-                },
             },
         )
 
