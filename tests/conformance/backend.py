@@ -90,7 +90,13 @@ class Backend(Protocol):
         ...
 
     def watch(
-        self, plural: str, *, version: str | None = None, labels: Mapping[str, str] | None = None, name: str | None = None, seconds: int = 20
+        self,
+        plural: str,
+        *,
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
+        seconds: int = 20,
     ) -> AsyncGenerator[tuple[str, Obj]]:
         """Yield (type, object) until the server ends the stream after so many seconds; an ERROR event is raised as Failure."""
         ...

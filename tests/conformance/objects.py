@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from .backend import Backend, cluster, made, pod, secret, service, version, workload
+from .backend import Backend, Obj, cluster, made, pod, secret, service, version, workload
 from .rows import refusal, row
 
 CONFLICT, INVALID, NOT_FOUND = (409, "Conflict"), (422, "Invalid"), (404, "NotFound")
@@ -390,7 +390,7 @@ async def json_patch_that_tests_an_old_version_is_refused_as_invalid(b: Backend)
 @row
 async def json_patch_test_of_null_passes_for_what_is_absent(b: Backend) -> None:
     await b.create("secrets", secret("a", meta={"labels": {"a": "b"}}))
-    ops = [
+    ops: list[Obj] = [
         {"op": "test", "path": "/metadata/labels/c", "value": None},
         {"op": "add", "path": "/metadata/labels/c", "value": "d"},
     ]

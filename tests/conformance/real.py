@@ -109,7 +109,13 @@ class RealServer:
         await self._send("POST", self._path("pods", pod, "eviction"), body)
 
     async def watch(
-        self, plural: str, *, version: str | None = None, labels: Mapping[str, str] | None = None, name: str | None = None, seconds: int = 20
+        self,
+        plural: str,
+        *,
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
+        seconds: int = 20,
     ) -> AsyncGenerator[tuple[str, Obj]]:
         params = {"watch": "true", "timeoutSeconds": str(seconds), **_selectors(labels, name)}
         if version is not None:

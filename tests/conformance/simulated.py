@@ -7,13 +7,14 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from random import Random
 
+from tests.simulation.apiserver import ApiServer, Rejected
+from tests.simulation.client import Account
+from tests.simulation.door import SimKube, Weather
+from tests.simulation.machines import Cluster
+from tests.simulation.virtual import VirtualLoop
+
 from whatsapp_operator.shell import kube
 
-from ..simulation.apiserver import ApiServer, Rejected
-from ..simulation.client import Account
-from ..simulation.door import SimKube, Weather
-from ..simulation.machines import Cluster
-from ..simulation.virtual import VirtualLoop
 from .backend import RESOURCES, Failure, Obj
 
 BY_PLURAL = {plural: next(kind for kind in kube.KINDS if kind.kind == one.kind) for plural, one in RESOURCES.items()}
@@ -88,7 +89,13 @@ class SimulatedServer:
             self._cluster.evict((self.namespace, pod))
 
     async def watch(
-        self, plural: str, *, version: str | None = None, labels: Mapping[str, str] | None = None, name: str | None = None, seconds: int = 20
+        self,
+        plural: str,
+        *,
+        version: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
+        seconds: int = 20,
     ) -> AsyncGenerator[tuple[str, Obj]]:
         stream = self._kube.watch(
             BY_PLURAL[plural], self.namespace, resource_version=version, server_timeout=seconds, labels=labels, name=name

@@ -310,17 +310,17 @@ class ApiServer:
         if (uid is not None and uid != metadata["uid"]) or (version is not None and version != metadata["resourceVersion"]):
             raise Conflict(f"{kind.kind} {name[1]} is not the one that was judged")
         by_version = version is not None
-        finalizers = [*(metadata.get("finalizers") or ()), *_finalizers_for(propagation)]
+        finalizers = list(dict.fromkeys([*(metadata.get("finalizers") or ()), *_finalizers_for(propagation)]))
         seconds = _grace_of(before, grace) if kind is POD else 0
-        if "deletionTimestamp" in metadata:
-            if grace is None or seconds >= metadata["deletionGracePeriodSeconds"] > 0 or (finalizers and seconds > 0):
-                return True
+        is_asked_again = "deletionTimestamp" in metadata
+        if is_asked_again and (grace is None or seconds >= metadata["deletionGracePeriodSeconds"] > 0):
+            return True
         marked = before
         if kind is POD or finalizers:
             own_now = {"deletionTimestamp": stamp(self._now() + seconds), "deletionGracePeriodSeconds": seconds}
             if finalizers:
                 own_now["finalizers"] = finalizers
-            if "deletionTimestamp" not in metadata and "generation" in metadata:
+            if not is_asked_again and "generation" in metadata:
                 own_now["generation"] = metadata["generation"] + 1
             marked = {**before, "metadata": {**metadata, **own_now}}
             if marked != before:

@@ -16,6 +16,7 @@ from whatsapp_operator.shell.kube import LEASE, Expired, Fence, Kind, KubeError,
 
 from . import apiserver
 from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
+from .kinds import Named
 from .streams import Stream
 
 T = TypeVar("T")
@@ -60,7 +61,7 @@ class SimKube:
         self._weather = weather
         self._fence = fence
         self._dead = [False]
-        self._cut: set[Kind] = set()
+        self._cut: set[str] = set()
         """Kinds whose last watch did not end by itself."""
         self.reads: Counter[str] = Counter()
         """How often which kind was asked for; shared by all views."""
@@ -179,7 +180,7 @@ class SimKube:
 
     async def watch(
         self,
-        kind: Kind,
+        kind: Named,
         namespace: str | None,
         *,
         resource_version: str | None = None,
@@ -213,7 +214,7 @@ class SimKube:
                 except TimeoutError:
                     return
                 if event is None or self._dead[0]:
-                    self._cut.add(kind)
+                    self._cut.add(kind.kind)
                     raise Unavailable(f"watch {kind.kind}: broken")
                 yield event
         finally:
@@ -223,16 +224,16 @@ class SimKube:
         weather = self._weather
         return self._dead[0] or weather.down or (weather.dropped > 0 and self._rng.random() < weather.dropped / 4)
 
-    def _resume(self, kind: Kind, version: str | None) -> None:
+    def _resume(self, kind: Named, version: str | None) -> None:
         """Let a watch go on; after an outage the server may have been started anew, and know nothing of what was."""
-        if kind in self._cut:
-            self._cut.discard(kind)
+        if kind.kind in self._cut:
+            self._cut.discard(kind.kind)
             if self._rng.random() < 0.3:
                 self._server.forget(kind)
         if version is not None:
             self._server.since(kind, int(version))
 
-    async def follow(self, kind: Kind, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float]) -> None:
+    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float]) -> None:
         """Tell of all objects of a kind, and whether each is gone, for ever; as Kopf watches.
 
         Streams go on where the last one ended. After a 410 everything is listed anew; nobody tells what was deleted meanwhile.

@@ -207,4 +207,3 @@ class Park:
 def _takes_pods(node: Obj) -> bool:
     spec = node["spec"]
     return node["status"]["conditions"][0]["status"] == "True" and not spec.get("unschedulable") and not spec.get("taints")
-

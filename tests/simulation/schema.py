@@ -23,7 +23,7 @@ def _properties() -> Mapping[str, Any]:
 
 def completed(obj: Obj) -> Obj:
     """Return a custom object without the fields that the schema does not name, and with its defaults."""
-    parts = {part: _completed(obj[part], _properties()[part]) for part in ("spec", "status") if part in obj}
+    parts: Obj = {part: _completed(obj[part], _properties()[part]) for part in ("spec", "status") if part in obj}
     if "status" not in obj and "default" in _properties()["status"]:
         parts["status"] = _completed(_properties()["status"]["default"], _properties()["status"])
     return {**obj, **parts}

@@ -13,7 +13,7 @@ Told = tuple[str, Obj]
 
 
 class Stream:
-    """Events of one kind in their order, each after its `lag` in seconds. Once it is cut it tells no more: what comes then is lost to it."""
+    """Events of one kind in order, each after its `lag` in seconds. Once it is cut it tells no more: what comes then is lost to it."""
 
     def __init__(
         self,
