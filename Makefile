@@ -34,7 +34,7 @@ types: setup ## Types (mypy, strict)
 	$(RUN)/mypy
 
 contracts: setup ## Layers: what may import what
-	PYTHONPATH=operator $(RUN)/lint-imports
+	PYTHONPATH=operator:hack:tests $(RUN)/lint-imports
 
 check: lint types contracts ## Everything that runs no test
 
@@ -54,10 +54,10 @@ charts-test: binaries ## Tests of the charts and of the Dockerfile alone, withou
 	$(RUN)/pytest tests/charts tests/images
 
 integration: setup binaries ## Integration tests alone, on a real API server
-	$(RUN)/pytest tests/integration
+	$(RUN)/pytest tests/integration tests/conformance
 
 test: check binaries ## All checks, then unit, simulation, chart and integration tests
-	$(RUN)/pytest tests/unit tests/simulation tests/charts tests/images tests/integration
+	$(RUN)/pytest tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

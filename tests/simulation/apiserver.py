@@ -1,4 +1,7 @@
-"""The simulated API server: objects as dicts, one resourceVersion for all, the semantics of each kind of write. Takes no time."""
+"""The simulated API server: objects as dicts, one resourceVersion for all, the semantics of each kind of write. Takes no time.
+
+What it does is what the real one does: the conformance table holds both to the same rows.
+"""
 
 from __future__ import annotations
 
@@ -6,33 +9,84 @@ from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from datetime import timedelta
 from typing import Any
 
-from whatsapp_operator.shell.kube import (
-    DEPLOYMENT,
-    EVENT,
-    LEASE,
-    NODE,
-    POD,
-    STATEFULSET,
-    WAC,
-    AlreadyExists,
-    Conflict,
-    Kind,
-    NotFound,
-    Obj,
-    TestFailed,
-    kind_of,
-)
+from .kinds import DEPLOYMENT, EVENT, LEASE, NETWORKPOLICY, NODE, PDB, POD, SERVICE, STATEFULSET, WAC, Kind, Named, Obj, kind_of, own
+from .patches import DoesNotMatch, json_patched, merged
+from .schema import completed
+from .virtual import START
 
 Name = tuple[str, str]
 """Namespace and name."""
 
-WITH_STATUS = frozenset({WAC})
-WITH_GENERATION = frozenset({WAC, STATEFULSET, DEPLOYMENT})
-WATCHED = frozenset({NODE, LEASE})
+WITH_STATUS = frozenset({WAC, POD, SERVICE, STATEFULSET, DEPLOYMENT, PDB, NODE})
+"""Kinds whose status is a subresource: written apart from all else."""
+WITH_GENERATION = frozenset({WAC, POD, STATEFULSET, DEPLOYMENT, PDB, NETWORKPOLICY})
+FIRST_STATUS: Mapping[Kind, Obj] = {POD: {"phase": "Pending"}, STATEFULSET: {"replicas": 0}, SERVICE: {"loadBalancer": {}}}
+OWN = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTimestamp", "deletionGracePeriodSeconds")
+"""What only the server itself writes into metadata."""
 KEPT = 400
 """Versions of one object that stale reads can still see."""
+REMEMBERED, REMEMBERED_FOR = 100, 75.0
+"""Changes of a kind from which a watch can go on: at least so many, and all of the last seconds; before that it is told 410."""
+GRACE = 30
+"""Seconds that a pod gets for its end, if nobody says otherwise."""
+
+
+class Rejected(Exception):  # noqa: N818  the answers are named as Kubernetes names them
+    """A request that the API server does not carry out; with the HTTP status code and the reason of its answer."""
+
+    code, reason = 400, ""
+
+
+class NotFound(Rejected):
+    """There is no such object."""
+
+    code, reason = 404, "NotFound"
+
+
+class AlreadyExists(Rejected):
+    """There is one of that name."""
+
+    code, reason = 409, "AlreadyExists"
+
+
+class Conflict(Rejected):
+    """The object is not the one that the request was judged by."""
+
+    code, reason = 409, "Conflict"
+
+
+class TestFailed(Rejected):
+    """A test of a JSON patch, or one of its paths, does not match."""
+
+    __test__ = False
+    code, reason = 422, "Invalid"
+
+
+class Invalid(Rejected):
+    """What was to be stored is not allowed."""
+
+    code, reason = 422, "Invalid"
+
+
+class VersionOnCreate(Rejected):
+    """What is to be created carries a resourceVersion."""
+
+    code = 500
+
+
+class Expired(Rejected):
+    """What happened after a resourceVersion is not known any more."""
+
+    code, reason = 410, "Expired"
+
+
+class TooManyRequests(Rejected):
+    """Not now: a disruption budget does not allow it."""
+
+    code, reason = 429, "TooManyRequests"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,47 +107,9 @@ class Change:
     """When whoever asked for it did so."""
 
 
-def merged(base: Any, patch: Any) -> Any:
-    """Return a JSON merge patch applied (RFC 7396); neither argument is changed."""
-    if not isinstance(patch, Mapping):
-        return patch
-    result: dict[str, Any] = dict(base) if isinstance(base, Mapping) else {}
-    for key, value in patch.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value)
-    return result
-
-
-def json_patched(obj: Obj, ops: Sequence[Mapping[str, Any]]) -> Obj:
-    """Return a JSON patch applied; TestFailed if a test or a path does not match. A test against null passes for what is absent."""
-    result = obj
-    for op in ops:
-        path = [part.replace("~1", "/").replace("~0", "~") for part in op["path"].split("/")[1:]]
-        result = _patched(result, path, op)
-    return result
-
-
-def _patched(node: Any, path: list[str], op: Mapping[str, Any]) -> Any:
-    key = path[0]
-    if not isinstance(node, Mapping):
-        raise TestFailed(f"path {op['path']} is not there")
-    if len(path) > 1:
-        if key not in node:
-            if op["op"] == "test" and op.get("value") is None:
-                return node
-            raise TestFailed(f"path {op['path']} is not there")
-        return {**node, key: _patched(node[key], path[1:], op)}
-    if op["op"] == "test":
-        if node.get(key) != op.get("value"):
-            raise TestFailed(f"test of {op['path']}: {node.get(key)!r} is not {op.get('value')!r}")
-        return node
-    if op["op"] == "remove":
-        if key not in node:
-            raise TestFailed(f"path {op['path']} is not there")
-        return {name: value for name, value in node.items() if name != key}
-    return {**node, key: op["value"]}
+def stamp(at: float) -> str:
+    """Return a virtual time as Kubernetes writes it: whole seconds."""
+    return (START + timedelta(seconds=int(at))).isoformat().replace("+00:00", "Z")
 
 
 def matches(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bool:
@@ -118,22 +134,24 @@ class ApiServer:
         self.watchers: list[Callable[[Change], None]] = []
         self.asked_at: float | None = None
         """When the request that is being carried out was sent; None: just now."""
-        self.recent: deque[Change] = deque(maxlen=400)
-        """The last changes of nodes and their Leases, for watches that go on from a resourceVersion."""
+        self._recent: dict[Kind, deque[Change]] = {}
+        self._forgotten: dict[Kind, int] = {}
+        """By kind: the last revision that no watch can go on from."""
 
     # --- reads ------------------------------------------------------------------------------------------------------
 
-    def get(self, kind: Kind, name: Name, as_of: float | None = None) -> Obj | None:
+    def get(self, kind: Named, name: Name, as_of: float | None = None) -> Obj | None:
         """Return an object as it is, or as it was at a time."""
+        kind = own(kind)
         if as_of is None:
             return self._objects.get(kind, {}).get(name)
         return self._at(self._past.get(kind, {}).get(name, []), as_of)
 
-    def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
+    def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
         return [
             obj
-            for (space, _), obj in sorted(self._all(kind, as_of))
+            for (space, _), obj in sorted(self._all(own(kind), as_of), key=lambda one: one[0])
             if (namespace is None or space == namespace) and matches(labels, obj["metadata"].get("labels"))
         ]
 
@@ -151,26 +169,47 @@ class ApiServer:
         place = bisect_right(versions, as_of, key=lambda version: version[0])
         return versions[place - 1][1] if place else None
 
+    def since(self, kind: Named, revision: int) -> Sequence[Change]:
+        """Return what happened to objects of a kind after a revision; Expired if that is not known any more."""
+        kind = own(kind)
+        if revision < self._forgotten.get(kind, 1000):
+            raise Expired(f"too old resource version: {revision}")
+        return [change for change in self._recent.get(kind, ()) if change.revision > revision]
+
+    def forget(self, kind: Named) -> None:
+        """Know no change of a kind from before now, as after a restart."""
+        self._forgotten[own(kind)] = self.revision
+        self._recent.pop(own(kind), None)
+
     # --- writes -----------------------------------------------------------------------------------------------------
 
     def create(self, actor: str, obj: Obj) -> Obj:
         """Create; AlreadyExists."""
         kind = kind_of(obj)
-        name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        self._uids += 1
+        given = obj["metadata"]
+        name = (given.get("namespace", ""), given.get("name") or f"{given['generateName']}{self._uids:05d}")
         if kind is EVENT:
             self._tell(Change(self._now(), actor, "create", kind, name, None, obj, self.revision))
             return obj
+        if "resourceVersion" in given:
+            raise VersionOnCreate("resourceVersion should not be set on objects to be created")
         if self.get(kind, name) is not None:
             raise AlreadyExists(f"{kind.kind} {name[1]} is there already")
-        self._uids += 1
-        stamped = {"uid": f"{kind.kind.lower()}-{self._uids}", "creationTimestamp": f"at {self._now():010.3f}", "generation": 1}
-        metadata = {key: value for key, value in obj["metadata"].items() if key not in {"resourceVersion", "uid"}}
-        return self._store(actor, "create", kind, name, None, {**obj, "metadata": {**metadata, **stamped}})
+        metadata = {key: value for key, value in given.items() if key not in OWN}
+        metadata |= {"name": name[1], "uid": f"{kind.kind.lower()}-{self._uids}", "creationTimestamp": stamp(self._now())}
+        if kind in WITH_GENERATION:
+            metadata["generation"] = 1
+        made = {**obj, "metadata": metadata}
+        if kind in WITH_STATUS and kind is not NODE:
+            made.pop("status", None)
+            made |= {"status": FIRST_STATUS[kind]} if kind in FIRST_STATUS else {}
+        return self._store(actor, "create", kind, name, None, completed(made) if kind is WAC else made)
 
     def merge(
         self,
         actor: str,
-        kind: Kind,
+        kind: Named,
         name: Name,
         body: Mapping[str, Any],
         *,
@@ -179,75 +218,132 @@ class ApiServer:
         inside: bool = False,
     ) -> Obj:
         """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once."""
+        kind = own(kind)
         before = self._needed(kind, name)
         version = (body.get("metadata") or {}).get("resourceVersion")
-        if version is not None and version != before["metadata"]["resourceVersion"]:
-            raise Conflict(f"{kind.kind} {name[1]} is at {before['metadata']['resourceVersion']}, not at {version}")
         after: Obj = merged(before, body)
-        if not inside and (kind in WITH_STATUS or status):
-            part = "status" if status else "spec"
-            kept = {key: value for key, value in before.items() if key not in {part, "metadata"}}
-            metadata = before["metadata"] if status else after["metadata"]
-            after = {**kept, "metadata": metadata, **({part: after[part]} if part in after else {})}
-        noted = (after.get("status") or {}).get("operation")
-        if noted and self.not_in_crd:
-            left = {key: value for key, value in noted.items() if key not in self.not_in_crd}
-            after = {**after, "status": {**after["status"], "operation": left}}
-        return self._store(actor, "patch status" if status else verb, kind, name, before, after, by_version=version is not None)
+        return self._update(actor, verb, kind, name, before, after, part=None if inside else _part(status), by_version=version is not None)
 
-    def patch(self, actor: str, kind: Kind, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:
+    def patch(self, actor: str, kind: Named, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """Perform a JSON patch."""
+        kind = own(kind)
         before = self._needed(kind, name)
-        return self._store(actor, "patch", kind, name, before, json_patched(before, ops))
+        try:
+            after = json_patched(before, ops)
+        except DoesNotMatch as error:
+            raise TestFailed(str(error)) from None
+        return self._update(actor, "patch", kind, name, before, after, part="main")
 
-    def replace(self, actor: str, obj: Obj) -> Obj:
+    def replace(self, actor: str, obj: Obj, *, status: bool = False) -> Obj:
         """Put by resourceVersion."""
         kind = kind_of(obj)
         name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
+        if kind is LEASE and self.get(kind, name) is None and "uid" in obj["metadata"]:
+            # A Lease may be created by a PUT; then the uid is what does not fit.
+            raise Conflict(f"{kind.kind} {name[1]} is not the one of that uid")
         before = self._needed(kind, name)
-        if obj["metadata"]["resourceVersion"] != before["metadata"]["resourceVersion"]:
-            raise Conflict(f"{kind.kind} {name[1]} has moved on")
-        return self._store(actor, "replace", kind, name, before, obj, by_version=True)
+        version = obj["metadata"].get("resourceVersion")
+        if version is None and kind in {WAC, LEASE}:
+            raise Invalid("metadata.resourceVersion: must be specified for an update")
+        return self._update(actor, "replace", kind, name, before, obj, part=_part(status), by_version=version is not None)
+
+    def _update(
+        self, actor: str, verb: str, kind: Kind, name: Name, before: Obj, after: Obj, *, part: str | None, by_version: bool = False
+    ) -> Obj:
+        """Store what a request made of an object. `part`: what of it the request may write; None: all."""
+        old, new = before["metadata"], after["metadata"]
+        version = new.get("resourceVersion", old["resourceVersion"])
+        if version != old["resourceVersion"]:
+            raise Conflict(f"{kind.kind} {name[1]} is at {old['resourceVersion']}, not at {version}")
+        if new.get("uid", old["uid"]) != old["uid"]:
+            raise Invalid("metadata.uid: field is immutable")
+        if part is not None and (kind in WITH_STATUS or part == "status"):
+            after = self._only(part, kind, before, after)
+        if kind is WAC:
+            after = completed(after)
+            noted = (after.get("status") or {}).get("operation")
+            if noted and self.not_in_crd:
+                left = {key: value for key, value in noted.items() if key not in self.not_in_crd}
+                after = {**after, "status": {**after["status"], "operation": left}}
+        metadata = {key: value for key, value in after["metadata"].items() if key not in OWN}
+        metadata |= {key: old[key] for key in OWN if key in old}
+        after = {**after, "metadata": metadata}
+        if after == before:
+            return before
+        finalizers, earlier = metadata.get("finalizers") or (), old.get("finalizers") or ()
+        if "deletionTimestamp" in old:
+            if not set(finalizers) <= set(earlier):
+                raise Invalid("metadata.finalizers: no new finalizers can be added if the object is being deleted")
+            if earlier and not finalizers and old["deletionGracePeriodSeconds"] == 0:
+                self._remove(actor, kind, name, after, by_version=by_version)
+                return after
+        if kind in WITH_GENERATION and part is not None and before.get("spec") != after.get("spec"):
+            metadata["generation"] += 1
+        return self._store(actor, "patch status" if part == "status" else verb, kind, name, before, after, by_version=by_version)
+
+    def _only(self, part: str, kind: Kind, before: Obj, after: Obj) -> Obj:
+        """Return the object with only that part of it changed: everything but the status, or the status."""
+        wanted, other = (after, before) if part == "main" else (before, after)
+        rest = {key: value for key, value in wanted.items() if key != "status"}
+        if part == "status" and kind is not WAC:
+            # The built-in kinds take labels and annotations with a status, too.
+            rest["metadata"] = after["metadata"]
+        return {**rest, "status": other["status"]} if "status" in other else rest
 
     def delete(
-        self, actor: str, kind: Kind, name: Name, *, uid: str | None = None, version: str | None = None, grace: int | None = None
+        self,
+        actor: str,
+        kind: Named,
+        name: Name,
+        *,
+        uid: str | None = None,
+        version: str | None = None,
+        grace: int | None = None,
+        propagation: str | None = None,
     ) -> bool:
-        """Delete; a pod first gets its deletionTimestamp, unless `grace` is 0."""
+        """Delete. A pod on a node first gets its deletionTimestamp, and so does what has finalizers. Return whether it was there."""
+        kind = own(kind)
         before = self.get(kind, name)
         if before is None:
             return False
         metadata = before["metadata"]
         if (uid is not None and uid != metadata["uid"]) or (version is not None and version != metadata["resourceVersion"]):
             raise Conflict(f"{kind.kind} {name[1]} is not the one that was judged")
-        if kind is POD and grace != 0:
-            if "deletionTimestamp" not in metadata:
-                after = {**before, "metadata": {**metadata, "deletionTimestamp": f"at {self._now():.3f}"}}
-                self._store(actor, "delete", kind, name, before, after, by_version=version is not None)
+        by_version = version is not None
+        finalizers = list(dict.fromkeys([*(metadata.get("finalizers") or ()), *_finalizers_for(propagation)]))
+        seconds = _grace_of(before, grace) if kind is POD else 0
+        is_asked_again = "deletionTimestamp" in metadata
+        if is_asked_again and (grace is None or seconds >= metadata["deletionGracePeriodSeconds"] > 0):
             return True
+        marked = before
+        if kind is POD or finalizers:
+            own_now = {"deletionTimestamp": stamp(self._now() + seconds), "deletionGracePeriodSeconds": seconds}
+            if finalizers:
+                own_now["finalizers"] = finalizers
+            if not is_asked_again and "generation" in metadata:
+                own_now["generation"] = metadata["generation"] + 1
+            marked = {**before, "metadata": {**metadata, **own_now}}
+            if marked != before:
+                marked = self._store(actor, "delete", kind, name, before, marked, by_version=by_version)
+        if seconds == 0 and not finalizers:
+            self._remove(actor, kind, name, marked, by_version=by_version)
+        return True
+
+    def _remove(self, actor: str, kind: Kind, name: Name, before: Obj, *, by_version: bool) -> None:
         self.revision += 1
         del self._objects[kind][name]
         self._past[kind][name].append((self._now(), None))
-        self._tell(Change(self._now(), actor, "delete", kind, name, before, None, self.revision, by_version=version is not None))
-        return True
+        self._tell(Change(self._now(), actor, "delete", kind, name, before, None, self.revision, by_version=by_version))
 
     def _needed(self, kind: Kind, name: Name) -> Obj:
         obj = self.get(kind, name)
         if obj is None:
-            raise NotFound(f"{kind.kind} {name[1]} is not there", code=404, reason="NotFound")
+            raise NotFound(f"{kind.kind} {name[1]} is not there")
         return obj
 
     def _store(self, actor: str, verb: str, kind: Kind, name: Name, before: Obj | None, after: Obj, *, by_version: bool = False) -> Obj:
-        if before is not None:
-            # The server keeps what is its own, and drops a write that changes nothing.
-            own = {key: before["metadata"][key] for key in ("uid", "resourceVersion", "creationTimestamp", "generation")}
-            after = {**after, "metadata": {**after["metadata"], **own}}
-            if after == before:
-                return before
         self.revision += 1
-        metadata = {**after["metadata"], "resourceVersion": str(self.revision)}
-        if before is not None and kind in WITH_GENERATION and before.get("spec") != after.get("spec"):
-            metadata["generation"] += 1
-        after = {**after, "metadata": metadata}
+        after = {**after, "metadata": {**after["metadata"], "resourceVersion": str(self.revision)}}
         self._objects.setdefault(kind, {})[name] = after
         past = self._past.setdefault(kind, {}).setdefault(name, [])
         past.append((self._now(), after))
@@ -257,9 +353,26 @@ class ApiServer:
 
     def _tell(self, change: Change) -> None:
         change = replace(change, asked_at=change.at if self.asked_at is None else self.asked_at)
-        if change.kind in WATCHED:
-            self.recent.append(change)
+        recent = self._recent.setdefault(change.kind, deque())
+        recent.append(change)
+        while len(recent) > REMEMBERED and recent[0].at < change.at - REMEMBERED_FOR:
+            self._forgotten[change.kind] = recent.popleft().revision
         for check in self.checks:
             check(change)
-        for watcher in self.watchers:
+        for watcher in [*self.watchers]:
             watcher(change)
+
+
+def _part(status: bool) -> str:
+    return "status" if status else "main"
+
+
+def _finalizers_for(propagation: str | None) -> tuple[str, ...]:
+    return {"Orphan": ("orphan",), "Foreground": ("foregroundDeletion",)}.get(propagation or "", ())
+
+
+def _grace_of(pod: Obj, asked: int | None) -> int:
+    """Return the seconds that a pod gets for its end: none if nothing of it can run."""
+    if not pod["spec"].get("nodeName") or pod["status"].get("phase") in {"Failed", "Succeeded"}:
+        return 0
+    return asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", GRACE))

@@ -11,8 +11,7 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Any
 
-from whatsapp_operator.core.model import Epoch
-
+from .kinds import epoch_number
 from .virtual import Process
 
 
@@ -59,11 +58,11 @@ class Account:
 
     def connect(self, shard: int, epoch: str, uid: str, shards: int) -> bool:
         """Take or refuse a connection; a higher epoch replaces the older one."""
-        parsed = Epoch.parse(epoch)
-        if parsed is None or shards != self.shards or not 0 <= shard < self.shards or self.logged_off:
+        number = epoch_number(epoch)
+        if number is None or shards != self.shards or not 0 <= shard < self.shards or self.logged_off:
             return False
-        mine, known = (parsed.n, epoch, uid), self.highest.get(shard)
-        if known is not None and known != mine and parsed.n <= known[0]:
+        mine, known = (number, epoch, uid), self.highest.get(shard)
+        if known is not None and known != mine and number <= known[0]:
             self.fenced += 1
             return False
         self.highest[shard] = mine
@@ -328,10 +327,10 @@ class Coreapp:
         if shard is None or epoch is None:
             self._stand_by()
             return True
-        parsed = Epoch.parse(epoch)
-        if parsed is None or parsed.n < self.memory.known.get(shard, 0):
+        number = epoch_number(epoch)
+        if number is None or number < self.memory.known.get(shard, 0):
             return False
-        self.memory.known[shard] = parsed.n
+        self.memory.known[shard] = number
         if order.get("holder") is None:
             self.memory.role = (shard, epoch, shards)
             self._serve(shard, epoch)

@@ -5,14 +5,19 @@ from __future__ import annotations
 import asyncio
 from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
+from contextlib import aclosing
 from contextvars import Context
 from dataclasses import dataclass
 from random import Random
 from typing import Any, TypeVar
 
-from whatsapp_operator.shell.kube import LEASE, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
+from whatsapp_operator.shell import kube
+from whatsapp_operator.shell.kube import LEASE, Expired, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
 
-from .apiserver import ApiServer, Change
+from . import apiserver
+from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
+from .kinds import Named
+from .streams import Stream
 
 T = TypeVar("T")
 Objects = list[Obj]
@@ -56,6 +61,8 @@ class SimKube:
         self._weather = weather
         self._fence = fence
         self._dead = [False]
+        self._cut: set[str] = set()
+        """Kinds whose last watch did not end by itself."""
         self.reads: Counter[str] = Counter()
         """How often which kind was asked for; shared by all views."""
         self.watch_lag = 0.0
@@ -139,9 +146,9 @@ class SimKube:
                 return
             try:
                 result = execute()
-            except KubeError as error:
+            except Rejected as error:
                 if heard:
-                    loop.call_later(back, _fail, answer, error)
+                    loop.call_later(back, _fail, answer, _as_heard(error))
             else:
                 if heard:
                     loop.call_later(back, _succeed, answer, result)
@@ -172,37 +179,83 @@ class SimKube:
         )
 
     async def watch(
-        self, kind: Kind, namespace: str | None, *, resource_version: str | None, server_timeout: int
+        self,
+        kind: Named,
+        namespace: str | None,
+        *,
+        resource_version: str | None = None,
+        server_timeout: int = 30,
+        labels: Mapping[str, str] | None = None,
+        name: str | None = None,
+        lag: Callable[[], float] | None = None,
     ) -> AsyncGenerator[tuple[str, Obj]]:
-        loop = asyncio.get_running_loop()
-        queue: asyncio.Queue[Change] = asyncio.Queue()
-        since, end, due = int(resource_version or 0), loop.time() + server_timeout, 0.0
-        lag = self._rng.random() * 0.02
-
-        def hear(change: Change) -> None:
-            nonlocal due
-            if change.kind is kind and (namespace or change.name[0]) == change.name[0]:
-                due = max(due, loop.time() + lag + (self._rng.random() * self.watch_lag if self.watch_lag else 0.0))
-                loop.call_at(due, queue.put_nowait, change, context=Context())
-
-        for change in self._server.recent:
-            if change.revision > since:
-                hear(change)
-        self._server.watchers.append(hear)
+        loop, rng = asyncio.get_running_loop(), self._rng
+        least = rng.random() * 0.02
+        stream = Stream(
+            self._server,
+            kind,
+            namespace,
+            labels=labels,
+            name=name,
+            lag=lag or (lambda: least + (rng.random() * self.watch_lag if self.watch_lag else 0.0)),
+            is_broken=self._is_broken,
+        )
+        await self._send(f"watch {kind.kind}", lambda: self._resume(kind, resource_version), READ_LIMIT)
+        end = loop.time() + server_timeout
         try:
+            try:
+                stream.open(resource_version)
+            except Rejected as error:
+                raise _as_heard(error) from None
             while (left := end - loop.time()) > 0:
                 try:
                     async with asyncio.timeout(left):
-                        change = await queue.get()
+                        event = await stream.next()
                 except TimeoutError:
                     return
-                if self._dead[0] or self._weather.down:
+                if event is None or self._dead[0]:
+                    self._cut.add(kind.kind)
                     raise Unavailable(f"watch {kind.kind}: broken")
-                obj = change.after or change.before or {}
-                meta = {**obj["metadata"], "resourceVersion": str(change.revision)}
-                yield ("DELETED" if change.after is None else "MODIFIED"), {**obj, "metadata": meta}
+                yield event
         finally:
-            self._server.watchers.remove(hear)
+            stream.close()
+
+    def _is_broken(self) -> bool:
+        weather = self._weather
+        return self._dead[0] or weather.down or (weather.dropped > 0 and self._rng.random() < weather.dropped / 4)
+
+    def _resume(self, kind: Named, version: str | None) -> None:
+        """Let a watch go on; after an outage the server may have been started anew, and know nothing of what was."""
+        if kind.kind in self._cut:
+            self._cut.discard(kind.kind)
+            if self._rng.random() < 0.3:
+                self._server.forget(kind)
+        if version is not None:
+            self._server.since(kind, int(version))
+
+    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float]) -> None:
+        """Tell of all objects of a kind, and whether each is gone, for ever; as Kopf watches.
+
+        Streams go on where the last one ended. After a 410 everything is listed anew; nobody tells what was deleted meanwhile.
+        """
+        version: str | None = None
+        while True:
+            try:
+                if version is None:
+                    found, version = await self._send(
+                        f"list {kind.kind}", lambda: (self._server.list(kind, None), str(self._server.revision)), READ_LIMIT
+                    )
+                    for obj in found:
+                        tell(obj, False)
+                async with aclosing(self.watch(kind, None, resource_version=version, server_timeout=60, lag=lag)) as events:
+                    async for what, obj in events:
+                        version = obj["metadata"]["resourceVersion"]
+                        tell(obj, what == "DELETED")
+            except Expired:
+                version = None
+            except KubeError:
+                pass
+            await asyncio.sleep(0.1)
 
     async def create(self, obj: Obj) -> Obj:
         return await self._write("create", kind_of(obj), obj["metadata"]["name"], None, lambda: self._server.create(self._actor, obj))
@@ -251,6 +304,22 @@ class SimKube:
                 self._server.merge("somebody", kind, key, body)
 
         return touch
+
+
+def _as_heard(error: Rejected) -> KubeError:
+    """Return what the operator's client makes of an answer."""
+    kind = _AS_HEARD.get(type(error), kube.Refused)
+    return kind(str(error), code=error.code, reason=error.reason)
+
+
+_AS_HEARD: dict[type[Rejected], type[KubeError]] = {
+    NotFound: kube.NotFound,
+    AlreadyExists: kube.AlreadyExists,
+    Conflict: kube.Conflict,
+    TestFailed: kube.TestFailed,
+    apiserver.Expired: Expired,
+    TooManyRequests: Unavailable,
+}
 
 
 def _fail(answer: asyncio.Future[Any], error: BaseException) -> None:

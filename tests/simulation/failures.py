@@ -9,10 +9,9 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from whatsapp_operator.shell.kube import NODE, STATEFULSET, Obj
-
 from .apiserver import ApiServer, Change
 from .client import Ear
+from .kinds import NODE, STATEFULSET, Obj
 from .machines import Cluster, is_ready, revision_of
 from .virtual import Process
 

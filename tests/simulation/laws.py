@@ -13,12 +13,10 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
-from whatsapp_operator.core.model import Epoch
-from whatsapp_operator.shell.kube import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
-
 from .apiserver import ApiServer, Change, matches
 from .client import Account
 from .failures import FailureLaws
+from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
 
@@ -218,7 +216,7 @@ class Laws:
         shard = int(change.name[1].rpartition("-")[2])
         new = (change.after["spec"].get("selector") or {}).get(EPOCH)
         if change.before is None:
-            if Epoch.parse(new) is not None:
+            if epoch_number(new) is not None:
                 self.breaks(2, f"{change.name[1]} is created with a selector that may match: {new}")
             return
         if new == (change.before["spec"].get("selector") or {}).get(EPOCH):
@@ -228,15 +226,15 @@ class Laws:
         self._commit(change, shard, meta, new, change.before)
 
     def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
-        epoch = Epoch.parse(new)
-        if epoch is None or change.verb == "replace":
+        n = epoch_number(new)
+        if n is None or change.verb == "replace":
             self.breaks(2, f"{change.name[1]} is given selector {new} by {change.verb}")
             return
-        if not change.by_version or epoch.n != int(before["metadata"]["resourceVersion"]):
+        if not change.by_version or n != int(before["metadata"]["resourceVersion"]):
             self.breaks(2, f"{change.name[1]} was at {before['metadata']['resourceVersion']} when epoch {new} was committed")
-        if epoch.n <= self._highest.get(shard, -1):
+        if n <= self._highest.get(shard, -1):
             self.breaks(2, f"epoch {new} of shard {shard} does not grow over {self._highest[shard]}")
-        self._highest[shard] = max(epoch.n, self._highest.get(shard, -1))
+        self._highest[shard] = max(n, self._highest.get(shard, -1))
         holder, _, uid = (meta.get("annotations") or {}).get(HOLDER, "").partition("/")
         if self._prepared.get(str(new)) != uid:
             self.breaks(2, f"epoch {new} is committed to {holder}, which was not prepared")

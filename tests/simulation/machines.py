@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
-from typing import Any
+from typing import Any, TypeVar
 from zlib import crc32
 
-from whatsapp_operator.shell.kube import DEPLOYMENT, KINDS, POD, STATEFULSET, Kind, Obj
-
-from .apiserver import ApiServer, Change, Name
+from .apiserver import ApiServer, Change, Name, stamp
+from .budgets import Budgets
 from .client import Account, Coreapp, Ear, Line
-from .nodes import Park, SimNode, stamp
+from .collector import Collector
+from .kinds import DEPLOYMENT, POD, STATEFULSET, Kind, Obj
+from .nodes import Park, SimNode
 from .virtual import PROCESS, Process
 
+T = TypeVar("T")
+
+REVISION = "controller-revision-hash"
 WORKLOADS = (STATEFULSET, DEPLOYMENT)
 NODES = 4
 NOWHERE = "nowhere.example/"
@@ -25,7 +29,15 @@ NOWHERE = "nowhere.example/"
 
 def revision_of(workload: Obj) -> str:
     """The name that a controller gives the template as it is: the same for the same template."""
-    return f"rev-{crc32(json.dumps(workload['spec']['template'], sort_keys=True).encode()):08x}"
+    text = json.dumps(_without_empty(workload["spec"]["template"]), sort_keys=True)
+    return f"{workload['metadata']['name']}-{crc32(text.encode()):08x}"
+
+
+def _without_empty(value: Any) -> Any:
+    """Leave out empty maps: the API server does not store them, so that they make no other template."""
+    if isinstance(value, dict):
+        return {key: one for key, old in value.items() if (one := _without_empty(old)) not in ({}, None)}
+    return [_without_empty(one) for one in value] if isinstance(value, list) else value
 
 
 @dataclass(eq=False, slots=True)
@@ -71,6 +83,9 @@ class Cluster:
         """Who notes what a process asks a Coreapp, and hears."""
         self.park.lost, self.park.found = self._switched_off, self._back
         server.watchers.append(self._watch)
+        Collector(server, self._later)
+        budgets = Budgets(server, self._later, lambda: asyncio.get_running_loop().time())
+        self.evict = self.park.evict = budgets.evict
 
     def _later(self, low: float, high: float, do: Callable[..., object], *args: Any) -> None:
         asyncio.get_running_loop().call_later(low + self._rng.random() * (high - low), do, *args)
@@ -79,8 +94,6 @@ class Cluster:
 
     def _watch(self, change: Change) -> None:
         obj = change.after or change.before or {}
-        if change.after is None:
-            self._later(0.05, 0.5, self._collect, obj["metadata"]["uid"])
         if change.kind in WORKLOADS and change.after is not None:
             self._soon(change.kind, change.name)
         elif change.kind is POD:
@@ -95,14 +108,6 @@ class Cluster:
             self._due.add((kind, name))
             self._later(0.005, 0.05, self._control, kind, name)
 
-    def _collect(self, uid: str) -> None:
-        """Delete what the object that is gone owned."""
-        for kind in KINDS:
-            for obj in self._server.list(kind, None):
-                if any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ()):
-                    name = (obj["metadata"].get("namespace", ""), obj["metadata"]["name"])
-                    self._server.delete("garbage-collector", kind, name, uid=obj["metadata"]["uid"])
-
     def _pods_of(self, workload: Obj) -> list[Obj]:
         uid, namespace = workload["metadata"]["uid"], workload["metadata"]["namespace"]
         return [
@@ -114,31 +119,58 @@ class Cluster:
     def _control(self, kind: Kind, name: Name) -> None:
         self._due.discard((kind, name))
         workload = self._server.get(kind, name)
-        if workload is None:
+        if workload is None or "deletionTimestamp" in workload["metadata"]:
             return
         pods = self._pods_of(workload)
         (self._control_set if kind is STATEFULSET else self._control_deployment)(workload, pods)
         after = self._pods_of(workload)
-        ready = sum(is_ready(pod) for pod in after)
+        ready = sum(map(_says_ready, after))
         status = {
             "replicas": len(after),
             "readyReplicas": ready,
-            "updateRevision": revision_of(workload),
+            "availableReplicas": ready,
             "observedGeneration": workload["metadata"]["generation"],
         }
+        if kind is STATEFULSET:
+            status |= self._revisions(workload, [pod for pod in after if "deletionTimestamp" not in pod["metadata"]])
         self._server.merge("controller", kind, name, {"status": status}, status=True)
+
+    @staticmethod
+    def _revisions(workload: Obj, staying: list[Obj]) -> Obj:
+        """Return what a StatefulSet's status says of revisions. With OnDelete the current one never moves."""
+        hashes = [pod["metadata"]["labels"].get(REVISION) for pod in staying]
+        update = revision_of(workload)
+        current = (workload.get("status") or {}).get("currentRevision", update)
+        return {
+            "currentRevision": current,
+            "updateRevision": update,
+            "currentReplicas": hashes.count(current),
+            "updatedReplicas": hashes.count(update),
+        }
+
+    def _in_batches(self, ones: list[T]) -> Iterator[T]:
+        """Return them in the order in which a controller that works in parallel may get to them: one, then two, then four at once."""
+        size = 1
+        while ones:
+            batch, ones = ones[:size], ones[size:]
+            self._rng.shuffle(batch)
+            yield from batch
+            size *= 2
 
     def _control_set(self, workload: Obj, pods: list[Obj]) -> None:
         meta, wanted = workload["metadata"], int(workload["spec"].get("replicas", 1))
-        names = {pod["metadata"]["name"] for pod in pods}
-        for ordinal in range(wanted):
-            name = f"{meta['name']}-{ordinal}"
-            if name not in names and self._server.get(POD, (meta["namespace"], name)) is None:
-                self._make(workload, name)
-        for pod in pods:
-            ordinal = int(pod["metadata"]["name"].rpartition("-")[2])
-            if (ordinal >= wanted or pod["status"].get("phase") == "Failed") and "deletionTimestamp" not in pod["metadata"]:
+        by_ordinal = {int(pod["metadata"]["name"].rpartition("-")[2]): pod for pod in pods}
+        for ordinal in self._in_batches([*range(wanted)]):
+            pod, name = by_ordinal.get(ordinal), f"{meta['name']}-{ordinal}"
+            if pod is None:
+                if self._server.get(POD, (meta["namespace"], name)) is None:
+                    self._make(workload, name)
+            elif pod["status"].get("phase") in {"Failed", "Succeeded"} and "deletionTimestamp" not in pod["metadata"]:
                 self._delete(pod)
+        condemned = sorted((ordinal for ordinal in by_ordinal if ordinal >= wanted), reverse=True)
+        for ordinal in self._in_batches(condemned):
+            if "deletionTimestamp" not in by_ordinal[ordinal]["metadata"]:
+                self._delete(by_ordinal[ordinal])
 
     def _control_deployment(self, workload: Obj, pods: list[Obj]) -> None:
         living = [pod for pod in pods if "deletionTimestamp" not in pod["metadata"]]
@@ -157,14 +189,23 @@ class Cluster:
             "name": meta["name"],
             "uid": meta["uid"],
             "controller": True,
+            "blockOwnerDeletion": True,
         }
-        labels = {**template["metadata"]["labels"], "controller-revision-hash": revision_of(workload)}
+        labels = {**template["metadata"]["labels"], REVISION: revision_of(workload)}
+        if workload["kind"] == STATEFULSET.kind:
+            labels |= {"statefulset.kubernetes.io/pod-name": name, "apps.kubernetes.io/pod-index": name.rpartition("-")[2]}
+        annotations = template["metadata"].get("annotations") or {}
         pod = {
             "apiVersion": "v1",
             "kind": "Pod",
-            "metadata": {"name": name, "namespace": meta["namespace"], "labels": labels, "ownerReferences": [owner]},
+            "metadata": {
+                "name": name,
+                "namespace": meta["namespace"],
+                "labels": labels,
+                "annotations": annotations,
+                "ownerReferences": [owner],
+            },
             "spec": {"containers": [{part: template["spec"]["containers"][0][part] for part in ("name", "image")}]},
-            "status": {"phase": "Pending"},
         }
         self._server.create("controller", pod)
 
@@ -242,11 +283,12 @@ class Cluster:
         pod = self._pod(name, uid)
         if pod is None or "deletionTimestamp" in pod["metadata"]:
             return
-        node = self.park.pick()
+        node = self.park.nodes.get(pod["spec"].get("nodeName", "")) or self.park.pick()
         if node is None or not node.is_reachable:
             # Nowhere to go, or bound to a node of which nobody knows yet that it is lost.
             self._later(1.0, 2.0, self._start, name, uid)
             return
+        self._server.merge("scheduler", POD, name, {"spec": {"nodeName": node.name}}, inside=True)
         component, image = (pod["spec"]["containers"][0][part] for part in ("name", "image"))
         if image.startswith(NOWHERE):
             waiting = {"reason": "ImagePullBackOff", "message": f'Back-off pulling image "{image}"'}
@@ -260,7 +302,6 @@ class Cluster:
             machine.coreapp.changed = lambda: self._listening_changed(machine)
             machine.coreapp.is_in_reach = lambda: node.is_reachable
         self.machines[uid] = machine
-        self._server.merge("scheduler", POD, name, {"spec": {"nodeName": node.name}}, inside=True)
         self._run(machine)
 
     def _run(self, machine: Machine) -> None:
@@ -381,8 +422,11 @@ class Cluster:
 
 def is_ready(pod: Obj) -> bool:
     """Return whether a pod is ready and stays."""
-    conditions = pod.get("status", {}).get("conditions") or ()
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions) and "deletionTimestamp" not in pod["metadata"]
+    return _says_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def _says_ready(pod: Obj) -> bool:
+    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod.get("status", {}).get("conditions") or ())
 
 
 def _container(machine: Machine, *, running: bool) -> dict[str, Any]:

@@ -4,16 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
-from datetime import timedelta
 from random import Random
 from typing import Any
 
-from whatsapp_operator.shell.kube import LEASE, NODE, PDB, POD, Obj
-from whatsapp_operator.shell.nodes import LEASE_NAMESPACE, OUT_OF_SERVICE
-
-from .apiserver import ApiServer
-from .virtual import START
+from .apiserver import ApiServer, Name, TooManyRequests, stamp
+from .kinds import LEASE, LEASE_NAMESPACE, NODE, OUT_OF_SERVICE, POD, Obj
 
 RENEWS = 10.0
 """Seconds between two renewals of a node's Lease, as kubelets do it."""
@@ -49,6 +46,8 @@ class Park:
         """Called when a node was just switched off."""
         self.found: Callable[[SimNode], None] = lambda _: None
         """Called when a node was just switched on, or is in reach again."""
+        self.evict: Callable[[Name], None] = lambda _: None
+        """Evicts a pod, or raises TooManyRequests."""
         for node in self.nodes.values():
             self._join(node)
             self._renew_soon(node, self._rng.random() * RENEWS)
@@ -147,7 +146,7 @@ class Park:
             self._server.merge("user", NODE, ("", name), {"spec": spec}, inside=True)
 
     def drain(self, name: str) -> None:
-        """Cordon a node and evict its pods one by one, as their disruption budget allows."""
+        """Cordon a node and evict its pods as their disruption budgets allow, again and again until none is left."""
         self.cordon(name)
         asyncio.get_running_loop().call_later(1.0 + self._rng.random(), self._evict_next, name)
 
@@ -156,20 +155,11 @@ class Park:
         if obj is None or not obj["spec"].get("unschedulable"):
             return
         pods = [pod for pod in self._pods_on(name) if "deletionTimestamp" not in pod["metadata"]]
+        for pod in pods:
+            with suppress(TooManyRequests):
+                self.evict((pod["metadata"]["namespace"], pod["metadata"]["name"]))
         if pods:
-            if self._budget_allows(pods[0]):
-                self._evict(pods[0], "EvictionByEvictionAPI")
             asyncio.get_running_loop().call_later(2.0, self._evict_next, name)
-
-    def _budget_allows(self, pod: Obj) -> bool:
-        meta = pod["metadata"]
-        labels = {key: meta["labels"].get(key, "") for key in ("multiconnect.dev/cluster", "app.kubernetes.io/component")}
-        for budget in self._server.list(PDB, meta["namespace"]):
-            if budget["spec"]["selector"].get("matchLabels", {}).items() <= meta["labels"].items():
-                peers = self._server.list(POD, meta["namespace"], labels)
-                away = sum("deletionTimestamp" in one["metadata"] or not _is_ready(one) for one in peers)
-                return bool(away < int(budget["spec"]["maxUnavailable"]))
-        return True
 
     # --- controllers ------------------------------------------------------------------------------------------------------
 
@@ -217,12 +207,3 @@ class Park:
 def _takes_pods(node: Obj) -> bool:
     spec = node["spec"]
     return node["status"]["conditions"][0]["status"] == "True" and not spec.get("unschedulable") and not spec.get("taints")
-
-
-def _is_ready(pod: Obj) -> bool:
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in pod["status"].get("conditions") or ())
-
-
-def stamp(at: float) -> str:
-    """Return a virtual time as Kubernetes writes it: whole seconds."""
-    return (START + timedelta(seconds=int(at))).isoformat().replace("+00:00", "Z")

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Mapping
 from contextvars import Context
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from random import Random
 from typing import Any, Protocol
 
@@ -16,7 +17,6 @@ from whatsapp_operator.core.manifests import CLUSTER_LABEL
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.doubt import SelfDoubt
-from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.nodes import Nodes
 from whatsapp_operator.shell.observe import Observer
@@ -27,9 +27,10 @@ from whatsapp_operator.shell.roster import Roster
 from whatsapp_operator.shell.tether import Target
 from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
 
-from .apiserver import ApiServer, Change
+from .apiserver import ApiServer
 from .client import Account, Fate
 from .door import SimKube, Weather
+from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .laws import Call, Laws
 from .machines import Cluster
 from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
@@ -242,7 +243,6 @@ class Operator:
         self.process.cut_off = lambda node: node in self.cut_off
         self.cut_off: frozenset[str] = frozenset()
         """Nodes that this process cannot speak to."""
-        self._due: dict[Kind, float] = {}
         self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5) * 7200)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []
@@ -265,7 +265,6 @@ class Operator:
         )
         self._desks = SimDesks(around, self)
         self._reconciler: Reconciler | None = None
-        around.server.watchers.append(self._watch)
 
     def _build(self, kube: SimKube) -> Reconciler:
         around = self._around
@@ -292,16 +291,10 @@ class Operator:
         for key in self._roster.clusters_on(node):
             self.wake(key)
 
-    def _watch(self, change: Change) -> None:
-        if self.dead or change.kind not in {POD, SERVICE, STATEFULSET, WAC}:
-            return
+    def _lag(self) -> float:
+        """Return how many seconds late an event is."""
         lag = 0.001 + self._rng.random() * 0.01
-        if self._rng.random() < 0.05:
-            lag += self._rng.random() * self._around.watch_lag
-        # A watch tells of one kind in the order in which it happened.
-        due = self._due[change.kind] = max(self._due.get(change.kind, 0.0), self._around.loop.time() + lag)
-        obj = change.after or change.before or {}
-        self._around.loop.call_at(due, self._event, change.kind, obj, change.after is None, context=self.process.context)
+        return lag + self._rng.random() * self._around.watch_lag if self._rng.random() < 0.05 else lag
 
     def _event(self, kind: Kind, obj: Obj, gone: bool) -> None:
         """Take in what a watch tells, as the handlers do."""
@@ -331,9 +324,8 @@ class Operator:
         """Begin what runs beside, whoever leads: watches, and the doubt about ourselves."""
         self._begin(self.nodes.run())
         self._begin(self._beat())
-        for kind in (WAC, POD, SERVICE):
-            for obj in self._around.server.list(kind, None):
-                self._around.loop.call_soon(self._event, kind, obj, False, context=self.process.context)
+        for kind in (WAC, POD, SERVICE, STATEFULSET):
+            self._begin(self.kube.follow(kind, partial(self._event, kind), lag=self._lag))
 
     async def _beat(self) -> None:
         while True:
@@ -374,7 +366,6 @@ class Operator:
         self._around.laws.say(f"{self.name} is killed")
         self.dead = True
         self.kube.kill()
-        self._around.server.watchers.remove(self._watch)
         self._roster.close()
         for task in self._tasks:
             task.cancel()

@@ -7,9 +7,8 @@ from collections.abc import Callable
 from random import Random
 from typing import Any
 
-from whatsapp_operator.shell.kube import POD, SERVICE, STATEFULSET, WAC
-
 from .client import Fate
+from .kinds import POD, SERVICE, STATEFULSET, WAC
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
 from .machines import is_ready
 from .world import NAME, NAMESPACE, World

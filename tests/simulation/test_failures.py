@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from whatsapp_operator.shell.kube import POD, STATEFULSET
-
+from .kinds import POD, STATEFULSET
 from .laws import EPOCH, ROLE, SHARD
 from .machines import Machine
 from .world import NAME, NAMESPACE, World, simulate

@@ -9,9 +9,9 @@ import pytest
 from whatsapp_operator.core import facts, rollout
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import Delete
-from whatsapp_operator.shell.kube import POD, STATEFULSET, WAC, Obj
 
 from .apiserver import Change
+from .kinds import POD, STATEFULSET, WAC, Obj
 from .machines import NOWHERE, is_ready, revision_of
 from .world import NAME, NAMESPACE, REVISION, World, simulate
 

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.shell.kube import SECRET, SERVICE, WAC
-
 from .client import Fate
+from .kinds import SECRET, SERVICE, WAC
 from .laws import CLUSTER, SHARD
 from .schedules import FATES
 from .world import NAME, NAMESPACE, World, simulate

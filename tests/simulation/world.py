@@ -12,12 +12,12 @@ from random import Random
 from typing import Any
 
 from whatsapp_operator.core.model import Tuning
-from whatsapp_operator.shell.kube import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 
 from . import virtual
 from .apiserver import ApiServer, Change, matches
 from .client import Account, Connection
 from .door import Weather
+from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
@@ -89,12 +89,6 @@ class World:
                     "webapp": {"replicas": 1},
                     "reshard": {"restartTimeoutSeconds": int(RESTART_TIMEOUT.total_seconds())},
                     **spec,
-                },
-                "status": {
-                    "observedGeneration": -1,
-                    "conditions": [
-                        {"type": "Ready", "status": "Unknown", "reason": "NotReconciled", "message": "", "lastTransitionTime": "0"}
-                    ],
                 },
             },
         )

@@ -1,0 +1,89 @@
+"""One watch connection to the simulated API server: what it tells, and how it is cut."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+from contextvars import Context
+
+from .apiserver import ApiServer, Change, matches
+from .kinds import Named, Obj, own
+
+Told = tuple[str, Obj]
+
+
+class Stream:
+    """Events of one kind in order, each after its `lag` in seconds. Once it is cut it tells no more: what comes then is lost to it."""
+
+    def __init__(
+        self,
+        server: ApiServer,
+        kind: Named,
+        namespace: str | None,
+        *,
+        labels: Mapping[str, str] | None,
+        name: str | None,
+        lag: Callable[[], float],
+        is_broken: Callable[[], bool],
+    ) -> None:
+        self._server = server
+        self._kind = own(kind)
+        self._namespace = namespace
+        self._labels = labels
+        self._name = name
+        self._lag = lag
+        self._is_broken = is_broken
+        self._events: asyncio.Queue[Told | None] = asyncio.Queue()
+        self._is_cut = False
+        self._due = 0.0
+
+    def open(self, version: str | None) -> None:
+        """Begin with what happened after a resourceVersion, or (None) with what is there. Expired."""
+        if version is None:
+            for obj in self._server.list(self._kind, self._namespace):
+                if self._selects(obj):
+                    self._send(("ADDED", obj))
+        else:
+            for change in self._server.since(self._kind, int(version)):
+                self._hear(change)
+        self._server.watchers.append(self._hear)
+
+    def close(self) -> None:
+        """Hear no more of the server."""
+        if self._hear in self._server.watchers:
+            self._server.watchers.remove(self._hear)
+
+    async def next(self) -> Told | None:
+        """Return the next event; None once the connection is cut."""
+        return await self._events.get()
+
+    def _selects(self, obj: Obj | None) -> bool:
+        if obj is None:
+            return False
+        meta = obj["metadata"]
+        there = self._namespace is None or meta.get("namespace", "") == self._namespace
+        return there and self._name in {None, meta["name"]} and matches(self._labels, meta.get("labels"))
+
+    def _hear(self, change: Change) -> None:
+        if change.kind is not self._kind:
+            return
+        was, now = self._selects(change.before), self._selects(change.after)
+        if now:
+            self._send(("MODIFIED" if was else "ADDED", change.after or {}))
+        elif was:
+            last = change.before or {}
+            self._send(("DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.revision)}}))
+
+    def _send(self, event: Told) -> None:
+        loop = asyncio.get_running_loop()
+        self._due = max(self._due, loop.time() + self._lag())
+        # On the wire nothing stands still, whatever becomes of the process that listens.
+        loop.call_at(self._due, self._arrive, event, context=Context())
+
+    def _arrive(self, event: Told) -> None:
+        if not self._is_cut and self._is_broken():
+            self._is_cut = True
+            self.close()
+            self._events.put_nowait(None)
+        if not self._is_cut:
+            self._events.put_nowait(event)
