@@ -15,6 +15,7 @@ from typing import Any
 
 from .apiserver import ApiServer, Change, matches
 from .client import Account
+from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
@@ -32,7 +33,14 @@ SKEW = timedelta(seconds=1)
 
 
 class LawBroken(AssertionError):  # noqa: N818  says what happened
-    """A law of the design does not hold; the message says which, when and how."""
+    """A law does not hold; the message says which, when and how."""
+
+    is_verdict = True
+
+    def __init__(self, law: str, text: str) -> None:
+        super().__init__(text)
+        self.law = law
+        """The law's number or name: ``2``, ``of doubt``."""
 
 
 @dataclass(slots=True)
@@ -67,6 +75,7 @@ class Laws:
     account: Account
     cluster: Cluster
     now: Callable[[], float]
+    crashes: Crashes
     namespace: str
     name: str
     is_operator: Callable[[str], bool]
@@ -76,7 +85,8 @@ class Laws:
     margin: timedelta = timedelta(hours=24)
     lenient: bool = False
     """Reads may be stale: the laws that rest on fresh reads of more than one object are not judged."""
-    broken: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    """Which law, and the sentence."""
     writes: int = 0
     """Writes of operators, Leases and Events apart."""
     events: int = 0
@@ -110,7 +120,7 @@ class Laws:
 
     def breaks(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
-        self.broken.append(text)
+        self.broken.append((str(law), text))
         self.say("BROKEN " + text)
 
     # --- what is true ---------------------------------------------------------------------------------------------------
@@ -132,6 +142,7 @@ class Laws:
 
     # --- every write ------------------------------------------------------------------------------------------------
 
+    @never_swallowed
     def check(self, change: Change) -> None:
         """Judge one write that just took effect."""
         if change.kind is LEASE:
@@ -353,11 +364,13 @@ class Laws:
 
     # --- the client --------------------------------------------------------------------------------------------------
 
+    @never_swallowed
     def _shards_were_set(self, before: int, after: int) -> None:
         self.say(f"the client restarts, shards {before} -> {after}")
         self._restart_began = self.now()
         self._enough_since = None
 
+    @never_swallowed
     def sent(self, actor: str, body: Mapping[str, Any]) -> Call:
         """Judge a Set Shards call at the instant at which it is sent."""
         to = int(body["shards"])
@@ -398,6 +411,7 @@ class Laws:
             if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=LOOK):
                 self.breaks(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
 
+    @never_swallowed
     def ended(self, call: Call, *, definite: bool, refused: str | None = None) -> None:
         """Note what the caller learned of its call: a definite answer, or nothing (also when it was killed)."""
         call.answered = True
@@ -409,6 +423,7 @@ class Laws:
             settle_by = START + timedelta(seconds=noted) + self.settles_after
             self._unknown = Unknown(call.to, call.at, settle_by)
 
+    @never_swallowed
     def asked(self, sent_at: float, shards: int) -> None:
         """Note an answer to GET that an operator heard, to a question sent at `sent_at`."""
         for call in self._calls[-3:]:

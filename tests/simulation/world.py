@@ -26,6 +26,12 @@ from .virtual import VirtualLoop
 NAMESPACE, NAME = "default", "acme"
 
 
+class LateError(AssertionError):
+    """What a test waited for did not come in time."""
+
+    is_verdict = True
+
+
 @dataclass(frozen=True, slots=True)
 class Outcome:
     """What a run came to, for its figures."""
@@ -62,6 +68,7 @@ class World:
             account=self.account,
             cluster=self.cluster,
             now=loop.time,
+            crashes=loop.crashes,
             namespace=NAMESPACE,
             name=NAME,
             is_operator=lambda actor: actor.startswith("operator-"),
@@ -231,9 +238,11 @@ class World:
     # --- time -------------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise what was found broken so far."""
+        """Raise what was found so far: unexpected errors first, for what comes after one says little, then broken laws."""
+        self.loop.crashes.check(self.story)
         if self.laws.broken:
-            raise LawBroken(self.story(self.laws.broken[0]))
+            law, text = self.laws.broken[0]
+            raise LawBroken(law, self.story(text))
 
     def story(self, head: str) -> str:
         """Return a report of a failure: the seed, the sentence, and what happened last."""
@@ -246,7 +255,7 @@ class World:
             self.check()
             left = start + within - self.loop.time()
             if left <= 0:
-                raise AssertionError(self.story(f"not within {within:g} s: {what}: {self.undone()}"))
+                raise LateError(self.story(f"not within {within:g} s: {what}: {self.undone()}"))
             self._changed.clear()
             try:
                 async with asyncio.timeout(min(left + 0.001, 0.5)):
@@ -257,8 +266,11 @@ class World:
         return self.loop.time() - start
 
     async def until_done(self, *, within: float = 240.0) -> float:
-        """Wait until everything is as wanted; return how long it took."""
-        return await self.until(lambda: not self.undone(), within=within, what="done")
+        """Law of convergence: everything is as wanted within so many seconds; return how long it took."""
+        try:
+            return await self.until(lambda: not self.undone(), within=within, what="done")
+        except LateError as error:
+            raise LawBroken("of convergence", f"law of convergence: {error}") from None
 
     async def pause(self, seconds: float) -> None:
         """Let time pass, minding the laws."""
@@ -273,9 +285,9 @@ class World:
         await self.pause(seconds)
         after = (self.laws.writes, self.laws.events)
         if before != after:
-            raise LawBroken(self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest"))
+            raise LawBroken("11", self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest"))
         if self.undone():
-            raise LawBroken(self.story(f"did not stay done: {self.undone()}"))
+            raise LawBroken("of rest", self.story(f"law of rest: did not stay done: {self.undone()}"))
 
     def outcome(self) -> Outcome:
         """Return the figures of this run."""
