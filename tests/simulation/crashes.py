@@ -6,9 +6,8 @@ import asyncio
 import functools
 import logging
 import traceback
-from collections.abc import Callable, Coroutine, Iterator
+from collections.abc import Callable, Coroutine, Generator, Iterator
 from contextlib import contextmanager
-from contextvars import Context
 from typing import Any, Concatenate, ParamSpec, Protocol, TypeVar
 
 P = ParamSpec("P")
@@ -52,16 +51,16 @@ class Crashes(logging.Handler):
             self.note(f"the event loop ({context['message']})", error)
 
     def make_task(
-        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T], context: Context | None = None
+        self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
     ) -> asyncio.Task[T]:
         """Make a task that is looked at when it ends: a mistake counts, even if somebody gathers and forgets it."""
-        task = asyncio.Task(coroutine, loop=loop, context=context)
+        task = asyncio.Task(coroutine, loop=loop, **options)
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         # A task of a killed process ends cancelled: that is what a kill is.
-        error = None if task.cancelled() else task._exception  # type: ignore[attr-defined]  # looking must not retrieve it
+        error = None if task.cancelled() else task._exception  # looking must not retrieve it
         for one in _leaves(error):
             if isinstance(one, MISTAKES) and not getattr(one, "is_verdict", False):
                 self.note(f"task {task.get_name()}", one)

@@ -7,16 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from .apiserver import ApiServer, Change, matches
+from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes
 from .client import Account
 from .crashes import Crashes, never_swallowed
-from .failures import FailureLaws
+from .failures import FailureLaws, Move
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
@@ -28,6 +29,8 @@ LOOK = 6.0
 """Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
 
 
+NOTED_WITHIN = timedelta(seconds=4)
+"""What lies between the note of an intent and its call, and the grace in which normal rules hold again already: 2 s each."""
 SKEW = timedelta(seconds=1)
 """How far the clocks of two operators may be apart."""
 
@@ -92,6 +95,8 @@ class Laws:
     events: int = 0
     handovers: list[tuple[float, int, str, str]] = field(default_factory=list)
     """Commits: when, which shard, the evidence, the holder."""
+    applied: Counter[str] = field(default_factory=Counter)
+    """How often the condition of each law was met: one whose condition never is was never judged."""
     on_call: Callable[[], None] = lambda: None
     """Called whenever a Set Shards call was just sent."""
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
@@ -108,8 +113,15 @@ class Laws:
         self._refused: set[str] = set()
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
+        self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
         self.failures = FailureLaws(
-            server=self.server, cluster=self.cluster, now=self.now, broken=self.breaks, lenient=lambda: self.lenient
+            server=self.server,
+            cluster=self.cluster,
+            now=self.now,
+            broken=self.breaks,
+            lenient=lambda: self.lenient,
+            causes=self.causes,
+            applied=self.applied,
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
@@ -150,6 +162,7 @@ class Laws:
         self.say(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
         if self.is_operator(change.actor):
             self._check_operator(change)
+        self.causes.note(change)
         if change.kind is POD:
             self.failures.pod_changed(change)
             self._check_pod(change)
@@ -252,35 +265,42 @@ class Laws:
         pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == uid), None)
         if pod is not None and pod["metadata"]["labels"].get(EPOCH) != new and self.is_operator(self._labeller.get(uid, "")):
             self.breaks(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
-        kind, _, evidence = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")
-        self.handovers.append((self.now(), shard, evidence or "First", holder))
-        old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
-        if kind == "Failover" and old:
-            self._law_9(change.actor, shard, old, evidence)
-            there = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
-            self.failures.judge_failover(change, shard, evidence, there)
+        claim = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")[2]
+        self.handovers.append((self.now(), shard, claim or "First", holder))
+        name, _, old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
+        if old and old != uid:
+            move = Move(
+                shard=shard,
+                holder=name,
+                uid=old,
+                pod=next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None),
+                claim=claim,
+                enough=min(shards + spares for shards, spares in self._wanted()),
+                is_named_twice=any(
+                    number != shard and (other["metadata"].get("annotations") or {}).get(HOLDER, "").endswith(f"/{old}")
+                    for number, other in self.routes()
+                ),
+            )
+            self._law_9(change.actor, move, self.failures.judge_move(change, move))
 
-    def _law_9(self, actor: str, shard: int, old: str, evidence: str) -> None:
-        pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
-        machine = self.cluster.machines.get(old)
-        if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
+    def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
+        """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
+        machine = self.cluster.machines.get(move.uid)
+        if move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or machine.coreapp is None:
             return
-        if (
-            self.lenient
-            or not machine.coreapp.restarting
-            or not machine.running
-            or self.now() - self._restart_began > self.account.restart_seconds * 1.2
-        ):
+        restarts = machine.coreapp.restarting and machine.running
+        if self.lenient or not restarts or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
             return
-        entry = ((self.wac() or {}).get("status") or {}).get("operation")
-        span = datetime.fromisoformat(entry["deadline"]) - datetime.fromisoformat(entry["startedAt"]) if entry else SKEW
-        if entry and self.now() > self._noted_at(entry) + (span - SKEW).total_seconds():
+        sent = next((call for call in reversed(self._calls) if call.took_effect), None)
+        if sent is None or self.now() > sent.at + (self.settles_after - NOTED_WITHIN - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
-        if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
-            return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
-        if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
+        if any(call.actor != actor and self.now() - call.at < LOOK for call in self._calls):
+            return  # another leader called while this one looked; only one leader at a time can know of all restarts
+        if not (causes <= EXPLAINED_BY_A_RESTART or CLAIMS.get(move.claim, frozenset()) <= EXPLAINED_BY_A_RESTART):
             return
-        self.breaks(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
+        if self._enough_since is not None and self.now() - self._enough_since >= 9.0:
+            return
+        self.breaks(9, f"shard {move.shard} is taken from {move.holder} ({move.claim}), which only restarts for Set Shards")
 
     # --- numbers ----------------------------------------------------------------------------------------------------
 
@@ -368,6 +388,7 @@ class Laws:
     def _shards_were_set(self, before: int, after: int) -> None:
         self.say(f"the client restarts, shards {before} -> {after}")
         self._restart_began = self.now()
+        self.applied["9"] += any((service["metadata"].get("annotations") or {}).get(HOLDER) for _, service in self.routes())
         self._enough_since = None
 
     @never_swallowed

@@ -236,6 +236,8 @@ class Operator:
     def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None) -> None:
         self.name = name
         self.dead = False
+        self.leads = False
+        """It believes to lead, and acts."""
         self._around = around
         self._rng = Random(around.rng.random())
         self.process = Process(around.loop, name)
@@ -358,9 +360,11 @@ class Operator:
             raise AssertionError
         self._around.laws.say(f"{self.name} leads, epoch {leadership.epoch}")
         self._roster.lead()
+        self.leads = True
         try:
             await self._reconciler.run(leadership)
         finally:
+            self.leads = False
             self._roster.stand_by()
             await self._desks.close()
 

@@ -19,6 +19,7 @@ from .client import Account, Connection
 from .door import Weather
 from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
+from .liveness import Liveness
 from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
@@ -75,6 +76,7 @@ class World:
             settles_after=self.tuning.call_timeout + RESTART_TIMEOUT + self.tuning.settle_grace,
         )
         self.operators: list[Operator] = []
+        self.liveness = Liveness(self)
         self._changed = asyncio.Event()
         self.server.checks.append(lambda _: self._changed.set())
         loop.connect = self.cluster.connect
@@ -167,7 +169,12 @@ class World:
         wac = self.server.get(WAC, (NAMESPACE, NAME))
         if wac is None:
             return ["there is no cluster"]
-        return [*self._undone_objects(wac), *self._undone_routes(int(wac["spec"]["shards"])), *self._undone_status(wac)]
+        return [*self.undone_in_truth(wac), *self._undone_status(wac)]
+
+    def undone_in_truth(self, wac: Obj) -> Iterator[str]:
+        """Yield what is missing, whatever the status says."""
+        yield from self._undone_objects(wac)
+        yield from self._undone_routes(int(wac["spec"]["shards"]))
 
     def _undone_objects(self, wac: Obj) -> Iterator[str]:
         shards, spares = int(wac["spec"]["shards"]), int(wac["spec"].get("spares", 1))
@@ -285,7 +292,9 @@ class World:
         await self.pause(seconds)
         after = (self.laws.writes, self.laws.events)
         if before != after:
-            raise LawBroken("11", self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest"))
+            raise LawBroken(
+                "11", self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest")
+            )
         if self.undone():
             raise LawBroken("of rest", self.story(f"law of rest: did not stay done: {self.undone()}"))
 
