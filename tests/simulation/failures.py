@@ -182,6 +182,7 @@ class FailureLaws:
         causes = self._causes(look, move)
         self.applied["of sound holders"] += 1
         what = f"{change.actor} moves shard {move.shard} off {move.holder} (it says {move.claim})"
+        self.applied["of claims"] += bool(causes)
         if not causes:
             silence = look.silent.get(move.uid, 0.0) if look is not None else 0.0
             self.broken("of sound holders", f"{what}, which is sound, and nobody asked for it (silent for {silence:.2f} s)")

@@ -97,6 +97,8 @@ class Laws:
     """Commits: when, which shard, the evidence, the holder."""
     applied: Counter[str] = field(default_factory=Counter)
     """How often the condition of each law was met: one whose condition never is was never judged."""
+    did: Counter[str] = field(default_factory=Counter)
+    """How often each fault that is injected did something."""
     on_call: Callable[[], None] = lambda: None
     """Called whenever a Set Shards call was just sent."""
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
@@ -110,6 +112,7 @@ class Laws:
         self._noted: dict[str, tuple[float, int, str]] = {}
         self._calls: list[Call] = []
         self._unknown: Unknown | None = None
+        self._was_unknown = False
         self._refused: set[str] = set()
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
@@ -178,6 +181,7 @@ class Laws:
             self._check_cluster(change)
 
     def _law_1(self, change: Change) -> None:
+        self.applied["1"] += any(service["spec"].get("selector") for _, service in self.routes())
         pods = self.server.list(POD, self.namespace, {CLUSTER: self.name})
         for shard, service in self.routes():
             selector = service["spec"].get("selector")
@@ -190,6 +194,7 @@ class Laws:
             self.events += 1
         else:
             self.writes += 1
+        self.applied["13"] += bool(self.secrets)
         if change.kind is not SECRET and change.after is not None:
             text = json.dumps({key: value for key, value in change.after.items() if key != "spec"} if change.kind is WAC else change.after)
             for secret in self.secrets:
@@ -199,6 +204,7 @@ class Laws:
             self._law_14(change, change.before)
 
     def _law_14(self, change: Change, before: Obj) -> None:
+        self.applied["14"] += 1
         wac = self.wac()
         owners = {owner.get("uid") for owner in before["metadata"].get("ownerReferences") or ()}
         if change.kind is POD:
@@ -250,6 +256,7 @@ class Laws:
         self._commit(change, shard, meta, new, change.before)
 
     def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
+        self.applied["2"] += 1
         n = epoch_number(new)
         if n is None or change.verb == "replace":
             self.breaks(2, f"{change.name[1]} is given selector {new} by {change.verb}")
@@ -320,6 +327,7 @@ class Laws:
         old, new = int(before["spec"].get("replicas", 1)), int(after["spec"].get("replicas", 1))
         if old == new or not self.is_operator(change.actor):
             return
+        self.applied["4"] += 1
         if not change.by_version:
             self.breaks(4, f"replicas {old} -> {new} without the version that was judged")
         floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
@@ -336,6 +344,7 @@ class Laws:
             self._law_7(old, new)
 
     def _law_7(self, old: int, new: int) -> None:
+        self.applied["7"] += 1
         for shard, service in self.routes():
             holder, _, uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
             there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
@@ -397,9 +406,13 @@ class Laws:
         to = int(body["shards"])
         call = Call(self.now(), actor, to)
         self.say(f"{actor:18} POST shards {to}")
+        self.applied["5"] += 1
         under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
             self.breaks(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
+        # Whoever calls after an answer that did not come must have asked meanwhile.
+        self.applied["6"] += self._was_unknown
+        self._was_unknown = False
         if self._unknown is not None:
             self.breaks(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
         noted = [at for at, target, _ in self._noted.values() if target == to and self.now() - at <= 2.0]
@@ -419,6 +432,7 @@ class Laws:
         sent = body.get("cert")
         if sent is None:
             return
+        self.applied["8"] += 1
         data = (secret or {}).get("data") or {}
         expires = _text(data.get("expiresAt"))
         if sent in self._refused:
@@ -442,6 +456,7 @@ class Laws:
         if not definite and not call.seen:
             noted = max((at for at, target, _ in self._noted.values() if target == call.to), default=call.at)
             settle_by = START + timedelta(seconds=noted) + self.settles_after
+            self._was_unknown = True
             self._unknown = Unknown(call.to, call.at, settle_by)
 
     @never_swallowed

@@ -84,6 +84,7 @@ class Liveness:
         laws = self._around.laws
         if change.kind is not WAC or change.after is None or not laws.is_operator(change.actor):
             return
+        laws.applied["12"] += not says_all_is_well(change.after)
         for one in (change.after.get("status") or {}).get("conditions") or ():
             if not REASON.match(one.get("reason") or "") or (one["status"] != "True" and one["type"] == "Ready" and not one.get("message")):
                 laws.breaks(12, f"{change.actor} gives condition {one['type']} the reason {one.get('reason')!r} and {one.get('message')!r}")
@@ -99,7 +100,7 @@ class Liveness:
         for key, sentence in lasting.items():
             if key not in self._since:
                 self._since[key] = now
-                laws.applied[key[0]] += 1
+                laws.applied[key[0]] += key[0] not in {"10", "12"}
             elif now - self._since[key] >= LIMITS[key[0]]:
                 laws.breaks(key[0], f"for {now - self._since[key]:.0f} s {sentence}")
 

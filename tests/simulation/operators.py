@@ -79,6 +79,7 @@ class SimTethers(Tethers):
         around, pod, holder = self._around, message.coreapp, message.holder
         lost = around.rng.random() < around.tell_lost
         lost_on_the_way = around.rng.random() < 0.5
+        around.laws.did["order lost"] += lost
         await asyncio.sleep(0.001 + around.rng.random() * 0.01)
         if self._operator.dead:
             raise asyncio.CancelledError
@@ -130,8 +131,10 @@ class SimDesk(Desk):
             return await self._answer_set_shards(what, body or {}, timeout)
         await asyncio.sleep(0.002 + rng.random() * 0.02)
         if rng.random() < around.api_slow:
+            around.laws.did["client slow"] += 1
             await asyncio.sleep(timeout * rng.random())
         if rng.random() < around.api_faults:
+            around.laws.did["client fails"] += 1
             await asyncio.sleep(timeout if rng.random() < 0.3 else 0.01)
             raise ApiError(f"{what}: no answer", status=rng.choice([None, 503]))
         if path == "/v1/users/login":
@@ -157,6 +160,8 @@ class SimDesk(Desk):
             raise ApiError(f"{what}: HTTP 401", status=401)
         call = laws.sent(self.operator.name, body)
         fate = account.fates.popleft() if account.fates else Fate()
+        if fate != Fate():
+            laws.did[f"Set Shards {fate.kind} {fate.status or ''}".strip()] += 1
         heard: asyncio.Future[dict[str, Any]] = around.loop.create_future()
         delay = 0.005 + around.rng.random() * 0.03
         if fate.applied is None:
@@ -300,6 +305,7 @@ class Operator:
         lag = 0.001 + self._rng.random() * 0.01
         if self._rng.random() < 0.05:
             lag += self._rng.random() * self._around.watch_lag
+            self._around.laws.did["news late"] += self._around.watch_lag > 0
         # A watch tells of one kind in the order in which it happened.
         due = self._due[change.kind] = max(self._due.get(change.kind, 0.0), self._around.loop.time() + lag)
         obj = change.after or change.before or {}

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -274,6 +275,7 @@ class World:
 
     async def until_done(self, *, within: float = 240.0) -> float:
         """Law of convergence: everything is as wanted within so many seconds; return how long it took."""
+        self.laws.applied["of convergence"] += 1
         try:
             return await self.until(lambda: not self.undone(), within=within, what="done")
         except LateError as error:
@@ -288,6 +290,7 @@ class World:
         """Law 11: no write of an operator for so long, Leases apart."""
         # What was done a moment ago may still be reported.
         await self.pause(5.0)
+        self.laws.applied["11"] += 1
         before = (self.laws.writes, self.laws.events)
         await self.pause(seconds)
         after = (self.laws.writes, self.laws.events)
@@ -297,6 +300,10 @@ class World:
             )
         if self.undone():
             raise LawBroken("of rest", self.story(f"law of rest: did not stay done: {self.undone()}"))
+
+    def did(self) -> Counter[str]:
+        """Return how often each fault that was injected did something."""
+        return self.laws.did + self.weather.did + self.cluster.did + self.account.did
 
     def outcome(self) -> Outcome:
         """Return the figures of this run."""
