@@ -99,6 +99,8 @@ class Laws:
     """How often the condition of each law was met: one whose condition never is was never judged."""
     did: Counter[str] = field(default_factory=Counter)
     """How often each fault that is injected did something."""
+    moves: list[tuple[Move, frozenset[str]]] = field(default_factory=list)
+    """Every move of a shard off a pod that held it, with its true causes."""
     on_call: Callable[[], None] = lambda: None
     """Called whenever a Set Shards call was just sent."""
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
@@ -288,7 +290,9 @@ class Laws:
                     for number, other in self.routes()
                 ),
             )
-            self._law_9(change.actor, move, self.failures.judge_move(change, move))
+            causes = self.failures.judge_move(change, move)
+            self.moves.append((move, frozenset(causes)))
+            self._law_9(change.actor, move, causes)
 
     def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
         """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
