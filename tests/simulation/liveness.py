@@ -1,4 +1,4 @@
-"""The laws of what must happen, each with its own time. Judged once a second, from what is true in the world; one broken is named at once.
+"""The laws of what must happen, each with its own time. Judged every two seconds, from what is true in the world; one broken is named at once.
 
 Most hold while it is calm: one operator leads, runs and reaches everybody, no fault of the network or of the client is on, and the last
 restart for Set Shards is over, with all that it excuses. A fault that is not calm stops their clocks.
@@ -20,7 +20,7 @@ from .laws import EPOCH, HOLDER, ROLE, SHARD, Laws
 from .machines import Cluster, Machine, is_ready
 from .virtual import Process, VirtualLoop
 
-EVERY = 1.0
+EVERY = 2.0
 EXCUSED_FOR = 30.0
 """Seconds for which the restart of Set Shards may excuse a holder that is away: the restart timeout and what is waited for it then."""
 LIMITS = {"3": 6.0, "10": 6.0, "12": 30.0, "of progress": 30.0, "of telling": 20.0, "of tidying": 30.0}

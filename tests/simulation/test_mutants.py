@@ -370,7 +370,7 @@ MUTANTS = (
     Mutant("prepare without the label test", prepare_without_the_label_test, "2"),
     Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2"),
     Mutant("commit before prepare", commit_before_prepare, "2"),
-    Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "2", resizes),
+    Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the wish", replicas_follow_the_wish_alone, "4", resizes),
     Mutant("shrink without looking", shrink_without_looking, "7", elected),
     Mutant("Set Shards whoever is ready", set_shards_whoever_is_ready, "5", resizes),
