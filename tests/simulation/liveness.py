@@ -1,4 +1,4 @@
-"""The laws of what must happen, each with its own time. Judged every two seconds, from what is true in the world; one broken is named at once.
+"""The laws of what must happen, each with its own time. Judged every two seconds, from what is true; one broken is named at once.
 
 Most hold while it is calm: one operator leads, runs and reaches everybody, no fault of the network or of the client is on, and the last
 restart for Set Shards is over, with all that it excuses. A fault that is not calm stops their clocks.
