@@ -181,6 +181,8 @@ class FailureLaws:
         look = self._look_of(change)
         causes = self._causes(look, move)
         self.applied["of sound holders"] += 1
+        machine = self.cluster.machines.get(move.uid)
+        self.applied["3"] += move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or not machine.running
         what = f"{change.actor} moves shard {move.shard} off {move.holder} (it says {move.claim})"
         self.applied["of claims"] += bool(causes)
         if not causes:

@@ -15,7 +15,7 @@ from .apiserver import ApiServer, Change
 from .causes import leaves
 from .client import Account, Connection
 from .door import Weather
-from .kinds import NODE, WAC, Obj
+from .kinds import NODE, POD, SERVICE, WAC, Obj
 from .laws import EPOCH, HOLDER, ROLE, SHARD, Laws
 from .machines import Cluster, Machine, is_ready
 from .virtual import Process, VirtualLoop
@@ -75,13 +75,15 @@ class Liveness:
         self._around = around
         self._since: dict[tuple[str, str], float] = {}
         self._served: dict[int, tuple[Connection, int]] = {}
-        around.server.checks.append(self._check_shape)
+        around.server.checks.append(self._check_write)
         around.loop.call_later(EVERY, self._poll)
 
-    # --- law 12, the shape ------------------------------------------------------------------------------------------------
+    # --- every write: law 12, the shape -----------------------------------------------------------------------------------
 
-    def _check_shape(self, change: Change) -> None:
+    def _check_write(self, change: Change) -> None:
         laws = self._around.laws
+        if laws.is_operator(change.actor) and was_tidied(change):
+            laws.applied["of tidying"] += 1
         if change.kind is not WAC or change.after is None or not laws.is_operator(change.actor):
             return
         laws.applied["12"] += not says_all_is_well(change.after)
@@ -213,6 +215,14 @@ class Liveness:
             is_labelled = {SHARD, EPOCH} & meta["labels"].keys() or meta["labels"].get(ROLE) != "standby"
             if meta["uid"] not in holders and is_labelled and "deletionTimestamp" not in meta:
                 yield "of tidying", meta["uid"], f"{meta['name']} holds nothing and has the labels of a holder"
+
+
+def was_tidied(change: Change) -> bool:
+    """Whether a write took a holder's label off a pod, or a Service away: there was something to tidy."""
+    if change.kind is SERVICE:
+        return change.after is None
+    labels = [((one or {}).get("metadata", {}).get("labels") or {}).get(EPOCH) for one in (change.before, change.after)]
+    return change.kind is POD and change.after is not None and labels[0] is not None and labels[1] is None
 
 
 def says_all_is_well(wac: Obj) -> bool:
