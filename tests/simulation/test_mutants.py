@@ -392,7 +392,7 @@ MUTANTS = (
     Mutant("dead labels stay", dead_labels_stay, "of tidying", resizes),
     Mutant("never in doubt", never_in_doubt, "of doubt", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected),
-    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping),
+    Mutant("one lost probe will do", one_lost_probe_will_do, "of claims", overlapping),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),
