@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from contextvars import Context
 from dataclasses import dataclass, field
@@ -54,6 +54,8 @@ class Account:
         self.right_certificate: str | None = None
         self.fates: deque[Fate] = deque()
         """What becomes of the next calls; then all goes well."""
+        self.did: Counter[str] = Counter()
+        """How often each fault of a Coreapp did something."""
         self.on_set: list[Callable[[int, int], None]] = []
 
     def connect(self, shard: int, epoch: str, uid: str, shards: int) -> bool:
@@ -151,9 +153,11 @@ class Line(asyncio.Transport):
             return
         if not self._is_reached() or (self._coreapp.is_hung and not self.is_orphan):
             self._is_waiting = True
+            self._coreapp.account.did["probe unanswered"] += 1
         elif self.is_orphan:
             self.drop()
         elif self._coreapp.slow:
+            self._coreapp.account.did["slow answer"] += 1
             asyncio.get_running_loop().call_later(self._coreapp.slow, self._say, context=Context())
         else:
             self._say()

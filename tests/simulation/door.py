@@ -7,7 +7,7 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import Context
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
@@ -44,6 +44,8 @@ class Weather:
     stale_by: float = 1.0
     down: bool = False
     """Nothing gets through."""
+    did: Counter[str] = field(default_factory=Counter)
+    """How often each of them did something."""
 
     def clear(self) -> None:
         """Make everything work."""
@@ -86,6 +88,7 @@ class SimKube:
         self.reads[what.split()[1]] += 1
         stale = may_be_stale and self._rng.random() < self._weather.stale
         lag = self._rng.random() * self._weather.stale_by if stale else 0.0
+        self._weather.did["stale"] += stale
         loop = asyncio.get_running_loop()
         return await self._send(what, lambda: ask(loop.time() - lag if lag else None), READ_LIMIT)
 
@@ -109,6 +112,7 @@ class SimKube:
         def carry_out() -> T:
             if touch is not None and kind is not LEASE and self._rng.random() < self._weather.touched:
                 touch()
+                self._weather.did["touched"] += 1
             result = do()
             if self.after_write is not None:
                 self.after_write(f"{what} {kind.kind} {name}")
@@ -125,18 +129,22 @@ class SimKube:
         back = 0.001 + rng.random() * 0.002
         if weather.slow and rng.random() < weather.slow:
             there += rng.random()
+            weather.did["slow"] += 1
         fate = rng.random()
         unavailable = Unavailable(f"{what}: no answer")
         if weather.down or fate < weather.dropped:
+            weather.did["down" if weather.down else "dropped"] += 1
             loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, unavailable)
             return await self._heard(answer)
         fate -= weather.dropped
         heard = True
         if fate < weather.lost:
             heard = False
+            weather.did["lost"] += 1
             loop.call_later(there + back, _fail, answer, unavailable)
         elif fate < weather.lost + weather.late:
             heard = False
+            weather.did["late"] += 1
             there = limit + rng.random() * 4
             loop.call_later(limit, _fail, answer, unavailable)
         lands_after_death = rng.random() < 0.5
@@ -215,6 +223,7 @@ class SimKube:
                     return
                 if event is None or self._dead[0]:
                     self._cut.add(kind.kind)
+                    self._weather.did["watch cut"] += not self._dead[0]
                     raise Unavailable(f"watch {kind.kind}: broken")
                 yield event
         finally:

@@ -5,13 +5,14 @@ Judged by what was on the wires between each operator process and each Coreapp, 
 
 from __future__ import annotations
 
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .apiserver import ApiServer, Change
+from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes
 from .client import Ear
-from .kinds import NODE, STATEFULSET, Obj
+from .kinds import STATEFULSET, Obj
 from .machines import Cluster, is_ready, revision_of
 from .virtual import Process
 
@@ -20,8 +21,6 @@ UNHEALTHY_AFTER = 3.0
 SLACK = 0.8
 """Seconds by which a silence may be less than is claimed: half a round, since when it began lies between two probes, and what a process may
 misjudge of how long it stood still itself."""
-JUST_NOW = 6.0
-"""Seconds for which what was seen, or heard of late, may still lead to something."""
 REMEMBERS_LATENESS = 4.5
 """Seconds for which a process that was late must doubt itself."""
 
@@ -65,6 +64,24 @@ class Look:
     silent: Mapping[str, float]
 
 
+@dataclass(frozen=True, slots=True)
+class Move:
+    """A shard that is moved off one pod to another."""
+
+    shard: int
+    holder: str
+    """Name of the pod that held it."""
+    uid: str
+    pod: Obj | None
+    """That pod; None if it is gone."""
+    claim: str
+    """Why, in the operator's word."""
+    enough: int
+    """Pods that are wanted: higher ordinals are to go."""
+    is_named_twice: bool
+    """Another shard's Service names the same pod."""
+
+
 def is_outdated(server: ApiServer, pod: Obj) -> bool:
     """Whether a Coreapp's pod has another template than the StatefulSet makes pods of now."""
     meta = pod["metadata"]
@@ -75,20 +92,24 @@ def is_outdated(server: ApiServer, pod: Obj) -> bool:
 
 @dataclass
 class FailureLaws:
-    """Judges failovers and the ends of hung pods."""
+    """Judges moves of shards and the ends of hung pods."""
 
     server: ApiServer
     cluster: Cluster
     now: Callable[[], float]
     broken: Callable[[str, str], None]
     lenient: Callable[[], bool]
+    causes: Causes
+    applied: Counter[str]
+    """How often the condition of each law was met."""
     looks: dict[str, deque[Look]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._ears: dict[tuple[Process, str], Noted] = {}
         self._watches_since: dict[Process, float] = {}
         self._unready_since: dict[str, float] = {}
-        self._ready_since: dict[str, float] = {}
+        self._unready_until: dict[str, float] = {}
+        """Until when a pod was not ready for as long as counts."""
         self.cluster.ears = self._ear
 
     def _ear(self, process: Process | None, uid: str) -> Ear:
@@ -143,47 +164,65 @@ class FailureLaws:
         """Note since when a pod is ready, or not."""
         pod = change.after or change.before or {}
         uid, ready = pod["metadata"]["uid"], change.after is not None and is_ready(change.after)
-        since, other = (self._ready_since, self._unready_since) if ready else (self._unready_since, self._ready_since)
-        other.pop(uid, None)
-        since.setdefault(uid, self.now())
+        if ready and uid in self._unready_since and self.now() - self._unready_since[uid] >= UNHEALTHY_AFTER - SLACK:
+            self._unready_until[uid] = self.now()
+        if ready:
+            self._unready_since.pop(uid, None)
+        else:
+            self._unready_since.setdefault(uid, self.now())
 
     # --- the laws -----------------------------------------------------------------------------------------------------------
 
-    def judge_failover(self, change: Change, shard: int, evidence: str, old: Obj | None) -> None:
-        """Judge a failover when it is committed; `old` is the holder's pod, None if it is gone."""
+    def judge_move(self, change: Change, move: Move) -> set[str]:
+        """Judge a move of a shard off its holder when it is committed: the world must have caused it, whatever the operator says.
+
+        Returns its true causes.
+        """
         look = self._look_of(change)
-        if old is None or look is None or self.lenient():
-            return
-        uid, name = old["metadata"]["uid"], old["metadata"]["name"]
-        probable = evidence in {"ProbeTimeout", "NotReadyLong"}
-        if probable and look.doubt is not None:
-            self.broken("of doubt", f"{change.actor} takes shard {shard} from {name} ({evidence}) although {look.doubt}")
-        why = self._is_wrong(look, evidence, old)
-        if why is not None:
-            silence = look.silent.get(uid, 0.0)
-            self.broken("of failures", f"{change.actor} takes shard {shard} from {name} ({evidence}): {why} (silent for {silence:.2f} s)")
+        causes = self._causes(look, move)
+        self.applied["of sound holders"] += 1
+        machine = self.cluster.machines.get(move.uid)
+        self.applied["3"] += move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or not machine.running
+        what = f"{change.actor} moves shard {move.shard} off {move.holder} (it says {move.claim})"
+        self.applied["of claims"] += bool(causes)
+        if not causes:
+            silence = look.silent.get(move.uid, 0.0) if look is not None else 0.0
+            self.broken("of sound holders", f"{what}, which is sound, and nobody asked for it (silent for {silence:.2f} s)")
+        elif not causes & CLAIMS.get(move.claim, frozenset()) and not self.lenient():
+            self.broken("of claims", f"{what}; true is {sorted(causes)}")
+        if look is not None and look.doubt is not None:
+            self.applied["of doubt"] += 1
+            if (causes <= PROBABLE or CLAIMS.get(move.claim, frozenset()) <= PROBABLE) and not self.lenient():
+                self.broken("of doubt", f"{what} although {look.doubt}")
+        return causes
 
-    def _is_wrong(self, look: Look, evidence: str, old: Obj) -> str | None:
-        uid = old["metadata"]["uid"]
-        machine = self.cluster.machines.get(uid)
-        if evidence == "ProbeTimeout":
-            return "it answered" if look.silent.get(uid, 0.0) < UNHEALTHY_AFTER - SLACK else None
-        if evidence == "NotReadyLong":
-            return "it was ready" if look.at - self._ready_since.get(uid, look.at) > JUST_NOW else None
-        if evidence in {"PodDeleted", "PodDraining"}:
-            return "it is not being deleted" if "deletionTimestamp" not in old["metadata"] else None
-        if evidence == "NodeGone":
-            return "its node is there" if self._has_node(old) else None
-        if evidence in {"ContainerTerminated", "TetherBroken", "PodFailed"} and machine is not None:
-            was_well = self.now() - max(machine.troubled_at, machine.node.since) > JUST_NOW
-            return "nothing befell it" if was_well and machine.is_sound else None
-        return None
-
-    def _has_node(self, pod: Obj) -> bool:
-        name = pod["spec"].get("nodeName", "")
-        node = self.server.get(NODE, ("", name))
-        recent = self.now() - self.cluster.park.nodes[name].since < JUST_NOW
-        return node is not None and not node["spec"].get("taints") and not recent
+    def _causes(self, look: Look | None, move: Move) -> set[str]:
+        """Return everything that the world did to move this shard off this holder."""
+        pod, machine, found = move.pod, self.cluster.machines.get(move.uid), set()
+        if pod is None or "deletionTimestamp" in pod["metadata"]:
+            found.add("deleted")
+        if self.causes.was_asked_for(move.shard):
+            found.add("asked")
+        if self.causes.labels_were_taken(move.uid):
+            found.add("labels")
+        if move.is_named_twice:
+            found.add("named twice")
+        if pod is None:
+            return found
+        if self.causes.is_troubled(machine):
+            found.add("trouble")
+        found |= self.causes.of_nodes(pod["spec"].get("nodeName", ""))
+        if is_outdated(self.server, pod):
+            found.add("outdated")
+        if int(move.holder.rpartition("-")[2]) >= move.enough:
+            found.add("surplus")
+        if look is not None and look.silent.get(move.uid, 0.0) >= UNHEALTHY_AFTER - SLACK:
+            found.add("silent")
+        seen_at = look.at if look is not None else self.now()
+        is_unready = seen_at - self._unready_since.get(move.uid, seen_at) >= UNHEALTHY_AFTER - SLACK
+        if is_unready or seen_at - self._unready_until.get(move.uid, float("-inf")) <= JUST_NOW:
+            found.add("unready")
+        return found
 
     def judge_end(self, change: Change, *, is_holder: bool) -> None:
         """Judge the deletion of a pod by an operator: it hung, for twice the time if it still held its shard, and its node lives.
@@ -195,6 +234,7 @@ class FailureLaws:
             return
         if is_outdated(self.server, pod) and not (is_holder and is_ready(pod)):
             return
+        self.applied["of hung pods"] += 1
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         least = UNHEALTHY_AFTER * (2 if is_holder else 1)
         unready = look.at - self._unready_since[uid] if uid in self._unready_since else 0.0

@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import base64
 import json
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from .apiserver import ApiServer, Change, matches
+from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes
 from .client import Account
-from .failures import FailureLaws
+from .crashes import Crashes, never_swallowed
+from .failures import FailureLaws, Move
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
@@ -27,12 +29,21 @@ LOOK = 6.0
 """Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
 
 
+NOTED_WITHIN = timedelta(seconds=4)
+"""What lies between the note of an intent and its call, and the grace in which normal rules hold again already: 2 s each."""
 SKEW = timedelta(seconds=1)
 """How far the clocks of two operators may be apart."""
 
 
 class LawBroken(AssertionError):  # noqa: N818  says what happened
-    """A law of the design does not hold; the message says which, when and how."""
+    """A law does not hold; the message says which, when and how."""
+
+    is_verdict = True
+
+    def __init__(self, law: str, text: str) -> None:
+        super().__init__(text)
+        self.law = law
+        """The law's number or name: ``2``, ``of doubt``."""
 
 
 @dataclass(slots=True)
@@ -67,6 +78,7 @@ class Laws:
     account: Account
     cluster: Cluster
     now: Callable[[], float]
+    crashes: Crashes
     namespace: str
     name: str
     is_operator: Callable[[str], bool]
@@ -76,12 +88,19 @@ class Laws:
     margin: timedelta = timedelta(hours=24)
     lenient: bool = False
     """Reads may be stale: the laws that rest on fresh reads of more than one object are not judged."""
-    broken: list[str] = field(default_factory=list)
+    broken: list[tuple[str, str]] = field(default_factory=list)
+    """Which law, and the sentence."""
     writes: int = 0
     """Writes of operators, Leases and Events apart."""
     events: int = 0
     handovers: list[tuple[float, int, str, str]] = field(default_factory=list)
     """Commits: when, which shard, the evidence, the holder."""
+    applied: Counter[str] = field(default_factory=Counter)
+    """How often the condition of each law was met: one whose condition never is was never judged."""
+    did: Counter[str] = field(default_factory=Counter)
+    """How often each fault that is injected did something."""
+    moves: list[tuple[Move, frozenset[str]]] = field(default_factory=list)
+    """Every move of a shard off a pod that held it, with its true causes."""
     on_call: Callable[[], None] = lambda: None
     """Called whenever a Set Shards call was just sent."""
     log: deque[str] = field(default_factory=lambda: deque(maxlen=3000))
@@ -95,11 +114,19 @@ class Laws:
         self._noted: dict[str, tuple[float, int, str]] = {}
         self._calls: list[Call] = []
         self._unknown: Unknown | None = None
+        self._was_unknown = False
         self._refused: set[str] = set()
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
+        self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
         self.failures = FailureLaws(
-            server=self.server, cluster=self.cluster, now=self.now, broken=self.breaks, lenient=lambda: self.lenient
+            server=self.server,
+            cluster=self.cluster,
+            now=self.now,
+            broken=self.breaks,
+            lenient=lambda: self.lenient,
+            causes=self.causes,
+            applied=self.applied,
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
@@ -110,7 +137,7 @@ class Laws:
 
     def breaks(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
-        self.broken.append(text)
+        self.broken.append((str(law), text))
         self.say("BROKEN " + text)
 
     # --- what is true ---------------------------------------------------------------------------------------------------
@@ -132,6 +159,7 @@ class Laws:
 
     # --- every write ------------------------------------------------------------------------------------------------
 
+    @never_swallowed
     def check(self, change: Change) -> None:
         """Judge one write that just took effect."""
         if change.kind is LEASE:
@@ -139,6 +167,7 @@ class Laws:
         self.say(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
         if self.is_operator(change.actor):
             self._check_operator(change)
+        self.causes.note(change)
         if change.kind is POD:
             self.failures.pod_changed(change)
             self._check_pod(change)
@@ -154,6 +183,7 @@ class Laws:
             self._check_cluster(change)
 
     def _law_1(self, change: Change) -> None:
+        self.applied["1"] += any(service["spec"].get("selector") for _, service in self.routes())
         pods = self.server.list(POD, self.namespace, {CLUSTER: self.name})
         for shard, service in self.routes():
             selector = service["spec"].get("selector")
@@ -166,6 +196,7 @@ class Laws:
             self.events += 1
         else:
             self.writes += 1
+        self.applied["13"] += bool(self.secrets)
         if change.kind is not SECRET and change.after is not None:
             text = json.dumps({key: value for key, value in change.after.items() if key != "spec"} if change.kind is WAC else change.after)
             for secret in self.secrets:
@@ -175,6 +206,7 @@ class Laws:
             self._law_14(change, change.before)
 
     def _law_14(self, change: Change, before: Obj) -> None:
+        self.applied["14"] += 1
         wac = self.wac()
         owners = {owner.get("uid") for owner in before["metadata"].get("ownerReferences") or ()}
         if change.kind is POD:
@@ -226,6 +258,7 @@ class Laws:
         self._commit(change, shard, meta, new, change.before)
 
     def _commit(self, change: Change, shard: int, meta: Mapping[str, Any], new: str | None, before: Obj) -> None:
+        self.applied["2"] += 1
         n = epoch_number(new)
         if n is None or change.verb == "replace":
             self.breaks(2, f"{change.name[1]} is given selector {new} by {change.verb}")
@@ -241,35 +274,44 @@ class Laws:
         pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == uid), None)
         if pod is not None and pod["metadata"]["labels"].get(EPOCH) != new and self.is_operator(self._labeller.get(uid, "")):
             self.breaks(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
-        kind, _, evidence = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")
-        self.handovers.append((self.now(), shard, evidence or "First", holder))
-        old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
-        if kind == "Failover" and old:
-            self._law_9(change.actor, shard, old, evidence)
-            there = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
-            self.failures.judge_failover(change, shard, evidence, there)
+        claim = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")[2]
+        self.handovers.append((self.now(), shard, claim or "First", holder))
+        name, _, old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
+        if old and old != uid:
+            move = Move(
+                shard=shard,
+                holder=name,
+                uid=old,
+                pod=next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None),
+                claim=claim,
+                enough=min(shards + spares for shards, spares in self._wanted()),
+                is_named_twice=any(
+                    number != shard and (other["metadata"].get("annotations") or {}).get(HOLDER, "").endswith(f"/{old}")
+                    for number, other in self.routes()
+                ),
+            )
+            causes = self.failures.judge_move(change, move)
+            self.moves.append((move, frozenset(causes)))
+            self._law_9(change.actor, move, causes)
 
-    def _law_9(self, actor: str, shard: int, old: str, evidence: str) -> None:
-        pod = next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None)
-        machine = self.cluster.machines.get(old)
-        if pod is None or "deletionTimestamp" in pod["metadata"] or machine is None or machine.coreapp is None:
+    def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
+        """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
+        machine = self.cluster.machines.get(move.uid)
+        if move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or machine.coreapp is None:
             return
-        if (
-            self.lenient
-            or not machine.coreapp.restarting
-            or not machine.running
-            or self.now() - self._restart_began > self.account.restart_seconds * 1.2
-        ):
+        restarts = machine.coreapp.restarting and machine.running
+        if self.lenient or not restarts or self.now() - self._restart_began > self.account.restart_seconds * 1.2:
             return
-        entry = ((self.wac() or {}).get("status") or {}).get("operation")
-        span = datetime.fromisoformat(entry["deadline"]) - datetime.fromisoformat(entry["startedAt"]) if entry else SKEW
-        if entry and self.now() > self._noted_at(entry) + (span - SKEW).total_seconds():
+        sent = next((call for call in reversed(self._calls) if call.took_effect), None)
+        if sent is None or self.now() > sent.at + (self.settles_after - NOTED_WITHIN - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
-        if any(noter != actor and self.now() - at < LOOK for at, _, noter in self._noted.values()):
-            return  # another leader noted it while this one looked; only one leader at a time can know of all restarts
-        if evidence == "LabelsTaken" or (self._enough_since is not None and self.now() - self._enough_since >= 9.0):
+        if any(call.actor != actor and self.now() - call.at < LOOK for call in self._calls):
+            return  # another leader called while this one looked; only one leader at a time can know of all restarts
+        if not (causes <= EXPLAINED_BY_A_RESTART or CLAIMS.get(move.claim, frozenset()) <= EXPLAINED_BY_A_RESTART):
             return
-        self.breaks(9, f"shard {shard} is taken from {machine.name[1]} ({evidence}), which only restarts for Set Shards")
+        if self._enough_since is not None and self.now() - self._enough_since >= 9.0:
+            return
+        self.breaks(9, f"shard {move.shard} is taken from {move.holder} ({move.claim}), which only restarts for Set Shards")
 
     # --- numbers ----------------------------------------------------------------------------------------------------
 
@@ -289,6 +331,7 @@ class Laws:
         old, new = int(before["spec"].get("replicas", 1)), int(after["spec"].get("replicas", 1))
         if old == new or not self.is_operator(change.actor):
             return
+        self.applied["4"] += 1
         if not change.by_version:
             self.breaks(4, f"replicas {old} -> {new} without the version that was judged")
         floors = [max(self.account.shards, shards, *self._intents()) + spares for shards, spares in self._wanted()]
@@ -305,6 +348,7 @@ class Laws:
             self._law_7(old, new)
 
     def _law_7(self, old: int, new: int) -> None:
+        self.applied["7"] += 1
         for shard, service in self.routes():
             holder, _, uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
             there = any(pod["metadata"]["uid"] == uid and "deletionTimestamp" not in pod["metadata"] for pod in self.pods())
@@ -353,19 +397,26 @@ class Laws:
 
     # --- the client --------------------------------------------------------------------------------------------------
 
+    @never_swallowed
     def _shards_were_set(self, before: int, after: int) -> None:
         self.say(f"the client restarts, shards {before} -> {after}")
         self._restart_began = self.now()
+        self.applied["9"] += any((service["metadata"].get("annotations") or {}).get(HOLDER) for _, service in self.routes())
         self._enough_since = None
 
+    @never_swallowed
     def sent(self, actor: str, body: Mapping[str, Any]) -> Call:
         """Judge a Set Shards call at the instant at which it is sent."""
         to = int(body["shards"])
         call = Call(self.now(), actor, to)
         self.say(f"{actor:18} POST shards {to}")
+        self.applied["5"] += 1
         under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
             self.breaks(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
+        # Whoever calls after an answer that did not come must have asked meanwhile.
+        self.applied["6"] += self._was_unknown
+        self._was_unknown = False
         if self._unknown is not None:
             self.breaks(6, f"{actor} sends Set Shards({to}) while the answer to the call at {self._unknown.since:.1f} is unknown")
         noted = [at for at, target, _ in self._noted.values() if target == to and self.now() - at <= 2.0]
@@ -385,6 +436,7 @@ class Laws:
         sent = body.get("cert")
         if sent is None:
             return
+        self.applied["8"] += 1
         data = (secret or {}).get("data") or {}
         expires = _text(data.get("expiresAt"))
         if sent in self._refused:
@@ -398,6 +450,7 @@ class Laws:
             if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=LOOK):
                 self.breaks(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
 
+    @never_swallowed
     def ended(self, call: Call, *, definite: bool, refused: str | None = None) -> None:
         """Note what the caller learned of its call: a definite answer, or nothing (also when it was killed)."""
         call.answered = True
@@ -407,8 +460,10 @@ class Laws:
         if not definite and not call.seen:
             noted = max((at for at, target, _ in self._noted.values() if target == call.to), default=call.at)
             settle_by = START + timedelta(seconds=noted) + self.settles_after
+            self._was_unknown = True
             self._unknown = Unknown(call.to, call.at, settle_by)
 
+    @never_swallowed
     def asked(self, sent_at: float, shards: int) -> None:
         """Note an answer to GET that an operator heard, to a question sent at `sent_at`."""
         for call in self._calls[-3:]:

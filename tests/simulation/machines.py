@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from random import Random
@@ -77,6 +78,8 @@ class Cluster:
         """Chance that a connection to a Coreapp gets no answer."""
         self.lossy: float = 0.0
         """Chance that a probe or its answer is lost and sent again, so that it takes longer than the deadline."""
+        self.did: Counter[str] = Counter()
+        """How often each fault of the network did something."""
         self.start_seconds = (0.2, 1.5)
         self.park = Park(server, rng=Random(rng.random()), count=NODES)
         self.ears: Callable[[Process | None, str], Ear] = lambda *_: Ear()
@@ -385,7 +388,10 @@ class Cluster:
 
     def delay(self) -> float:
         """Return how long a probe and its answer take: a moment, or longer than the deadline when one was lost on its way."""
-        return 1.05 + self._rng.random() * 1.5 if self.lossy and self._rng.random() < self.lossy else 0.001
+        if not self.lossy or self._rng.random() >= self.lossy:
+            return 0.001
+        self.did["probe late"] += 1
+        return 1.05 + self._rng.random() * 1.5
 
     def mend_lines(self) -> None:
         """Say that a path is free again: what was sent meanwhile is sent once more."""
@@ -402,9 +408,11 @@ class Cluster:
             await asyncio.sleep(0.001 + self._rng.random() * 0.002)
             machine = self.at(ip)
             if machine is None or machine.coreapp is None or not self.reaches(process, machine):
+                self.did["out of reach"] += machine is not None
                 await asyncio.sleep(1.0)
                 raise TimeoutError
             if (self.deaf and self._rng.random() < self.deaf) or (self.lossy and self._rng.random() < self.lossy):
+                self.did["connection lost"] += 1
                 await asyncio.sleep(1.0)
                 raise TimeoutError
             if not machine.coreapp.listening:

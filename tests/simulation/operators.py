@@ -80,6 +80,7 @@ class SimTethers(Tethers):
         around, pod, holder = self._around, message.coreapp, message.holder
         lost = around.rng.random() < around.tell_lost
         lost_on_the_way = around.rng.random() < 0.5
+        around.laws.did["order lost"] += lost
         await asyncio.sleep(0.001 + around.rng.random() * 0.01)
         if self._operator.dead:
             raise asyncio.CancelledError
@@ -131,8 +132,10 @@ class SimDesk(Desk):
             return await self._answer_set_shards(what, body or {}, timeout)
         await asyncio.sleep(0.002 + rng.random() * 0.02)
         if rng.random() < around.api_slow:
+            around.laws.did["client slow"] += 1
             await asyncio.sleep(timeout * rng.random())
         if rng.random() < around.api_faults:
+            around.laws.did["client fails"] += 1
             await asyncio.sleep(timeout if rng.random() < 0.3 else 0.01)
             raise ApiError(f"{what}: no answer", status=rng.choice([None, 503]))
         if path == "/v1/users/login":
@@ -158,6 +161,8 @@ class SimDesk(Desk):
             raise ApiError(f"{what}: HTTP 401", status=401)
         call = laws.sent(self.operator.name, body)
         fate = account.fates.popleft() if account.fates else Fate()
+        if fate != Fate():
+            laws.did[f"Set Shards {fate.kind} {fate.status or ''}".strip()] += 1
         heard: asyncio.Future[dict[str, Any]] = around.loop.create_future()
         delay = 0.005 + around.rng.random() * 0.03
         if fate.applied is None:
@@ -237,6 +242,8 @@ class Operator:
     def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None) -> None:
         self.name = name
         self.dead = False
+        self.leads = False
+        """It believes to lead, and acts."""
         self._around = around
         self._rng = Random(around.rng.random())
         self.process = Process(around.loop, name)
@@ -294,7 +301,10 @@ class Operator:
     def _lag(self) -> float:
         """Return how many seconds late an event is."""
         lag = 0.001 + self._rng.random() * 0.01
-        return lag + self._rng.random() * self._around.watch_lag if self._rng.random() < 0.05 else lag
+        if self._rng.random() < 0.05:
+            lag += self._rng.random() * self._around.watch_lag
+            self._around.laws.did["news late"] += self._around.watch_lag > 0
+        return lag
 
     def _event(self, kind: Kind, obj: Obj, gone: bool) -> None:
         """Take in what a watch tells, as the handlers do."""
@@ -350,9 +360,11 @@ class Operator:
             raise AssertionError
         self._around.laws.say(f"{self.name} leads, epoch {leadership.epoch}")
         self._roster.lead()
+        self.leads = True
         try:
             await self._reconciler.run(leadership)
         finally:
+            self.leads = False
             self._roster.stand_by()
             await self._desks.close()
 

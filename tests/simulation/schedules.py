@@ -8,12 +8,13 @@ from random import Random
 from typing import Any
 
 from .client import Fate
-from .kinds import POD, SERVICE, STATEFULSET, WAC
+from .kinds import POD, SERVICE, STATEFULSET
 from .laws import CLUSTER, EPOCH, ROLE, SHARD
 from .machines import is_ready
 from .world import NAME, NAMESPACE, World
 
-Accident = Callable[[World, Random], None]
+Accident = Callable[[World, Random], bool]
+"""Makes something happen; whether it did."""
 
 FATES = (
     Fate(),
@@ -35,48 +36,52 @@ FATES = (
 """What may become of one Set Shards call. None takes effect after the 27 s in which these simulations settle an unknown one."""
 
 
-def delete_a_coreapp(world: World, rng: Random) -> None:
+def delete_a_coreapp(world: World, rng: Random) -> bool:
     """Delete a pod, by force or not; mostly one that serves."""
     machines = world.coreapps()
     holders = [machine for shard in range(world.account.shards) if (machine := world.holder(shard)) is not None]
     choice = holders if holders and rng.random() < 0.7 else machines
     if choice:
         world.delete_pod(rng.choice(choice), force=rng.random() < 0.3)
+    return bool(choice)
 
 
-def crash_a_coreapp(world: World, rng: Random) -> None:
+def crash_a_coreapp(world: World, rng: Random) -> bool:
     """End a container."""
     machines = [machine for machine in world.coreapps() if machine.coreapp is not None and machine.coreapp.listening]
     if machines:
         world.cluster.crash(rng.choice(machines))
+    return bool(machines)
 
 
-def two_at_once(world: World, rng: Random) -> None:
+def two_at_once(world: World, rng: Random) -> bool:
     """Two accidents in the same instant."""
-    for _ in range(2):
-        rng.choice((delete_a_coreapp, crash_a_coreapp))(world, rng)
+    first, second = (rng.choice((delete_a_coreapp, crash_a_coreapp))(world, rng) for _ in range(2))
+    return first and second
 
 
-def hang_a_coreapp(world: World, rng: Random) -> None:
+def hang_a_coreapp(world: World, rng: Random) -> bool:
     """Stop a Coreapp for a while, or for ever."""
     machines = [machine for machine in world.coreapps() if machine.is_sound and is_ready(world.server.get(POD, machine.name) or {})]
     if machines:
         world.cluster.hang(rng.choice(machines), rng.choice((0.5, 2.0, 4.0, 8.0, 20.0, None)))
+    return bool(machines)
 
 
-def slow_a_coreapp(world: World, rng: Random) -> None:
+def slow_a_coreapp(world: World, rng: Random) -> bool:
     """Let a Coreapp take its time for each answer, within what is tolerated or just beyond a probe's deadline."""
-    for machine in world.coreapps():
-        if machine.coreapp is not None:
-            machine.coreapp.slow = rng.choice((0.0, 0.0, 0.3, 0.9, 1.4))
+    coreapps = [machine.coreapp for machine in world.coreapps() if machine.coreapp is not None]
+    for coreapp in coreapps:
+        coreapp.slow = rng.choice((0.0, 0.0, 0.3, 0.9, 1.4))
+    return any(coreapp.slow for coreapp in coreapps)
 
 
-def lose_a_node(world: World, rng: Random) -> None:
+def lose_a_node(world: World, rng: Random) -> bool:
     """Cut a node off or switch it off; now and then it is deleted, or declared dead, before it comes back."""
     park = world.cluster.park
     there = [node for node in park.nodes.values() if node.is_reachable]
     if len(there) < 2:
-        return
+        return False
     name = rng.choice(there).name
     park.lose(name, power=rng.random() < 0.5)
     since = park.nodes[name].since
@@ -87,9 +92,10 @@ def lose_a_node(world: World, rng: Random) -> None:
     elif end < 0.4 and not park.nodes[name].is_powered:
         world.loop.call_later(back * rng.random(), park.declare_dead, name, since)
     world.loop.call_later(back, park.restore, name)
+    return True
 
 
-def drain_a_node(world: World, rng: Random) -> None:
+def drain_a_node(world: World, rng: Random) -> bool:
     """Cordon a node, drain it, or taint it as autoscalers do; it is taken back later."""
     name = rng.choice([*world.cluster.park.nodes])
     kind = rng.random()
@@ -98,88 +104,104 @@ def drain_a_node(world: World, rng: Random) -> None:
     else:
         world.cluster.park.cordon(name, rng.choice((None, "karpenter.sh/disrupted", "ToBeDeletedByClusterAutoscaler")))
     world.loop.call_later(rng.choice((3.0, 10.0, 30.0)), lambda: world.cluster.park.restore(name))
+    return True
 
 
-def stop_an_operator(world: World, rng: Random) -> None:
+def stop_an_operator(world: World, rng: Random) -> bool:
     """An operator's process stands still for a while."""
     living = world.living()
     if living:
         rng.choice(living).pause(rng.choice((0.3, 1.0, 1.5, 3.0, 5.0)))
+    return bool(living)
 
 
-def cut_an_operator_off(world: World, rng: Random) -> None:
+def cut_an_operator_off(world: World, rng: Random) -> bool:
     """An operator's process cannot speak to any Coreapp, or not to those on a node; to the API server it can."""
     living = world.living()
     if living:
         operator, nodes = rng.choice(living), [*world.cluster.park.nodes]
         operator.cut(nodes if rng.random() < 0.6 else rng.sample(nodes, 1))
         world.loop.call_later(rng.choice((1.0, 3.0, 6.0, 15.0)), operator.cut, ())
+    return bool(living)
 
 
-def edit_the_spec(world: World, rng: Random) -> None:
+def edit_the_spec(world: World, rng: Random) -> bool:
     """Ask for another number of shards or spares."""
+    before = world.laws.wac()
     if rng.random() < 0.6:
         world.edit(shards=rng.choice((1, 2, 2, 4)))
     else:
         world.edit(spares=rng.choice((0, 1, 1, 2)))
+    return world.laws.wac() is not before
 
 
-def change_the_pods(world: World, rng: Random) -> None:
+def change_the_pods(world: World, rng: Random) -> bool:
     """Another pod template, or back to an earlier one: it is rolled out."""
+    before = world.laws.wac()
     world.edit(coreapp={"pod": {"annotations": {"example.com/release": rng.choice(("a", "b"))}}})
+    return world.laws.wac() is not before
 
 
-def pause_or_go_on(world: World, rng: Random) -> None:
+def pause_or_go_on(world: World, rng: Random) -> bool:
     """Flip spec.paused."""
+    before = world.laws.wac()
     world.edit(paused=rng.random() < 0.5)
+    return world.laws.wac() is not before
 
 
-def delete_a_service(world: World, rng: Random) -> None:
+def delete_a_service(world: World, rng: Random) -> bool:
     """Delete a shard's Service."""
     names = [service["metadata"]["name"] for _, service in world.laws.routes()]
     if names:
         world.server.delete("user", SERVICE, (NAMESPACE, rng.choice(names)))
+    return bool(names)
 
 
-def take_labels_away(world: World, rng: Random) -> None:
+def take_labels_away(world: World, rng: Random) -> bool:
     """Remove a label of ours from a pod."""
     pods = [pod for pod in world.laws.pods() if ROLE in pod["metadata"]["labels"]]
-    if pods:
-        pod = rng.choice(pods)
-        gone = rng.choice(((SHARD,), (EPOCH,), (ROLE,), (SHARD, EPOCH), (SHARD, EPOCH, ROLE)))
-        body = {"metadata": {"labels": dict.fromkeys(gone)}}
-        world.server.merge("user", POD, (NAMESPACE, pod["metadata"]["name"]), body)
+    if not pods:
+        return False
+    pod = rng.choice(pods)
+    gone = rng.choice(((SHARD,), (EPOCH,), (ROLE,), (SHARD, EPOCH), (SHARD, EPOCH, ROLE)))
+    body = {"metadata": {"labels": dict.fromkeys(gone)}}
+    after = world.server.merge("user", POD, (NAMESPACE, pod["metadata"]["name"]), body)
+    return after is not pod
 
 
-def scale_by_hand(world: World, rng: Random) -> None:
+def scale_by_hand(world: World, rng: Random) -> bool:
     """Scale the StatefulSet, up or down."""
     name = (NAMESPACE, f"{NAME}-coreapp")
     workload = world.server.get(STATEFULSET, name)
-    if workload is not None:
-        replicas = max(0, int(workload["spec"]["replicas"]) + rng.choice((-2, -1, 1, 2)))
-        world.server.merge("user", STATEFULSET, name, {"spec": {"replicas": replicas}})
+    if workload is None:
+        return False
+    replicas = max(0, int(workload["spec"]["replicas"]) + rng.choice((-2, -1, 1, 2)))
+    return world.server.merge("user", STATEFULSET, name, {"spec": {"replicas": replicas}}) is not workload
 
 
-def odd_answers(world: World, rng: Random) -> None:
+def odd_answers(world: World, rng: Random) -> bool:
     """Decide what becomes of the next calls to Set Shards."""
     world.account.fates.extend(rng.choice(FATES) for _ in range(rng.randint(1, 3)))
+    return True
 
 
-def expire_tokens(world: World, _rng: Random) -> None:
+def expire_tokens(world: World, _rng: Random) -> bool:
     """Forget who logged in."""
+    there = bool(world.account.tokens)
     world.account.tokens.clear()
+    return there
 
 
-def wish_a_switchover(world: World, rng: Random) -> None:
+def wish_a_switchover(world: World, rng: Random) -> bool:
     """Ask for a planned handover."""
     shard = rng.randrange(world.account.shards)
     pods = [pod["metadata"]["name"] for pod in world.laws.pods()]
     to = f"={rng.choice(pods)}" if pods and rng.random() < 0.5 else ""
-    if world.server.get(WAC, (NAMESPACE, NAME)) is not None:
-        world.annotate(switchover=f"{shard}{to}")
+    world.annotate(switchover=f"{shard}{to}")
+    return True
 
 
-def bad_weather(world: World, rng: Random) -> None:
+def bad_weather(world: World, rng: Random) -> bool:
     """Make the way to the API server worse or better."""
     weather = world.weather
     weather.clear()
@@ -199,15 +221,18 @@ def bad_weather(world: World, rng: Random) -> None:
     world.cluster.deaf = rng.choice((0.0, 0.0, 0.1))
     world.cluster.lossy = rng.choice((0.0, 0.0, 0.02, 0.2))
     world.watch_lag = rng.choice((0.0, 0.5, 3.0))
+    return True
 
 
-def squat_on_a_name(world: World, rng: Random) -> None:
+def squat_on_a_name(world: World, rng: Random) -> bool:
     """Somebody else makes a Service under a name that a shard needs, with or without our labels."""
     name = f"{NAME}-shard-{rng.randrange(4)}"
-    if world.server.get(SERVICE, (NAMESPACE, name)) is None:
+    is_free = world.server.get(SERVICE, (NAMESPACE, name)) is None
+    if is_free:
         labels = {CLUSTER: NAME, SHARD: name[-1]} if rng.random() < 0.5 else {}
         meta = {"namespace": NAMESPACE, "name": name, "labels": labels}
         world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
+    return is_free
 
 
 ACCIDENTS: tuple[tuple[Accident, int], ...] = (
@@ -307,10 +332,11 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
         await world.pause(rng.choice((0.0, 0.05, 0.5, 2.0, 8.0)) * rng.random())
         if rng.random() < 0.12:
             await crew.upset()
+            world.laws.did["operator killed or added"] += 1
             continue
         deed = rng.choices(deeds, odds)[0]
         world.laws.say(f"accident: {deed.__name__}")
-        deed(world, rng)
+        world.laws.did[deed.__name__] += deed(world, rng)
         stale_by = world.weather.stale_by
         if stale:
             world.weather.stale, world.weather.stale_by = 0.3, stale_by

@@ -13,6 +13,8 @@ from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
+from .crashes import Crashes
+
 T = TypeVar("T")
 
 START = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
@@ -102,6 +104,9 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self.connect: Callable[[Callable[[], Any], str, int], Awaitable[Any]] | None = None
         """Who answers `create_connection`."""
         self._selector = _Jump(self)
+        self.crashes = Crashes(self.time)
+        self.set_exception_handler(self.crashes.of_loop)
+        self.set_task_factory(self.crashes.make_task)
 
     def time(self) -> float:
         """Return the virtual time in seconds since the start."""
@@ -178,8 +183,13 @@ class SimClock:
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     """Run `main` to its end on a loop of its own; whatever it leaves behind is cancelled."""
     loop = VirtualLoop()
-    # Cancelled tasks of killed processes end in errors that nobody awaits: that is what a kill is.
-    loop.set_exception_handler(lambda *_: None)
+    with loop.crashes.collecting():
+        result = _run(loop, main)
+    loop.crashes.check()
+    return result
+
+
+def _run(loop: VirtualLoop, main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
     try:
         return loop.run_until_complete(main(loop))
     finally:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import os
+from collections import Counter
 from collections.abc import Callable, Coroutine, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -19,11 +20,18 @@ from .client import Account, Connection
 from .door import Weather
 from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
+from .liveness import Liveness
 from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
 
 NAMESPACE, NAME = "default", "acme"
+
+
+class LateError(AssertionError):
+    """What a test waited for did not come in time."""
+
+    is_verdict = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +70,14 @@ class World:
             account=self.account,
             cluster=self.cluster,
             now=loop.time,
+            crashes=loop.crashes,
             namespace=NAMESPACE,
             name=NAME,
             is_operator=lambda actor: actor.startswith("operator-"),
             settles_after=self.tuning.call_timeout + RESTART_TIMEOUT + self.tuning.settle_grace,
         )
         self.operators: list[Operator] = []
+        self.liveness = Liveness(self)
         self._changed = asyncio.Event()
         self.server.checks.append(lambda _: self._changed.set())
         loop.connect = self.cluster.connect
@@ -154,7 +164,12 @@ class World:
         wac = self.server.get(WAC, (NAMESPACE, NAME))
         if wac is None:
             return ["there is no cluster"]
-        return [*self._undone_objects(wac), *self._undone_routes(int(wac["spec"]["shards"])), *self._undone_status(wac)]
+        return [*self.undone_in_truth(wac), *self._undone_status(wac)]
+
+    def undone_in_truth(self, wac: Obj) -> Iterator[str]:
+        """Yield what is missing, whatever the status says."""
+        yield from self._undone_objects(wac)
+        yield from self._undone_routes(int(wac["spec"]["shards"]))
 
     def _undone_objects(self, wac: Obj) -> Iterator[str]:
         shards, spares = int(wac["spec"]["shards"]), int(wac["spec"].get("spares", 1))
@@ -225,9 +240,11 @@ class World:
     # --- time -------------------------------------------------------------------------------------------------------------
 
     def check(self) -> None:
-        """Raise what was found broken so far."""
+        """Raise what was found so far: unexpected errors first, for what comes after one says little, then broken laws."""
+        self.loop.crashes.check(self.story)
         if self.laws.broken:
-            raise LawBroken(self.story(self.laws.broken[0]))
+            law, text = self.laws.broken[0]
+            raise LawBroken(law, self.story(text))
 
     def story(self, head: str) -> str:
         """Return a report of a failure: the seed, the sentence, and what happened last."""
@@ -240,7 +257,7 @@ class World:
             self.check()
             left = start + within - self.loop.time()
             if left <= 0:
-                raise AssertionError(self.story(f"not within {within:g} s: {what}: {self.undone()}"))
+                raise LateError(self.story(f"not within {within:g} s: {what}: {self.undone()}"))
             self._changed.clear()
             try:
                 async with asyncio.timeout(min(left + 0.001, 0.5)):
@@ -251,8 +268,12 @@ class World:
         return self.loop.time() - start
 
     async def until_done(self, *, within: float = 240.0) -> float:
-        """Wait until everything is as wanted; return how long it took."""
-        return await self.until(lambda: not self.undone(), within=within, what="done")
+        """Law of convergence: everything is as wanted within so many seconds; return how long it took."""
+        self.laws.applied["of convergence"] += 1
+        try:
+            return await self.until(lambda: not self.undone(), within=within, what="done")
+        except LateError as error:
+            raise LawBroken("of convergence", f"law of convergence: {error}") from None
 
     async def pause(self, seconds: float) -> None:
         """Let time pass, minding the laws."""
@@ -263,13 +284,20 @@ class World:
         """Law 11: no write of an operator for so long, Leases apart."""
         # What was done a moment ago may still be reported.
         await self.pause(5.0)
+        self.laws.applied["11"] += 1
         before = (self.laws.writes, self.laws.events)
         await self.pause(seconds)
         after = (self.laws.writes, self.laws.events)
         if before != after:
-            raise LawBroken(self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest"))
+            raise LawBroken(
+                "11", self.story(f"law 11: {after[0] - before[0]} writes and {after[1] - before[1]} events in {seconds:g} s of rest")
+            )
         if self.undone():
-            raise LawBroken(self.story(f"did not stay done: {self.undone()}"))
+            raise LawBroken("of rest", self.story(f"law of rest: did not stay done: {self.undone()}"))
+
+    def did(self) -> Counter[str]:
+        """Return how often each fault that was injected did something."""
+        return self.laws.did + self.weather.did + self.cluster.did + self.account.did
 
     def outcome(self) -> Outcome:
         """Return the figures of this run."""

@@ -16,8 +16,8 @@ from whatsapp_operator.core import status
 from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Refusal, Report
 from whatsapp_operator.core.status import Condition
 
-from .random_looks import looks
 from .looks import FINGERPRINT, NOW, Look, look, seconds
+from .random_looks import looks
 from .test_laws import many
 from .witnesses import WITNESSES, growing, restarting
 

@@ -1,0 +1,121 @@
+"""What the world did that may move a shard off its holder. Kept as it happens; what an operator says of its reasons is no source here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from .apiserver import ApiServer, Change
+from .kinds import NODE, OUT_OF_SERVICE, POD, WAC, Obj
+from .machines import Cluster, Machine
+
+JUST_NOW = 6.0
+"""Seconds for which what was seen, or heard of late, may still lead to something."""
+OURS = tuple(f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch"))
+SWITCHOVER = "multiconnect.dev/switchover"
+
+PROBABLE = frozenset({"silent", "unready"})
+"""Causes that may lie in the operator itself."""
+EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready"})
+"""Causes that the restart of Set Shards brings about as well."""
+CLAIMS: dict[str, frozenset[str]] = {
+    "PodDeleted": frozenset({"deleted"}),
+    "PodDraining": frozenset({"deleted", "node leaves"}),
+    "NodeGone": frozenset({"node gone"}),
+    "ProbeTimeout": frozenset({"silent"}),
+    "NotReadyLong": frozenset({"unready"}),
+    "PodFailed": frozenset({"trouble"}),
+    "ContainerTerminated": frozenset({"trouble"}),
+    "TetherBroken": frozenset({"trouble"}),
+    "RestartOverdue": frozenset({"trouble"}),
+    "LabelsTaken": frozenset({"labels", "named twice"}),
+    "Requested": frozenset({"asked"}),
+    "PackedLow": frozenset({"surplus"}),
+    "RolledOut": frozenset({"outdated"}),
+}
+"""For each word that an operator may claim, the causes of which one must be true."""
+
+
+class Causes:
+    """Follows every write that is not an operator's, and the machines."""
+
+    def __init__(self, server: ApiServer, cluster: Cluster, now: Callable[[], float], is_operator: Callable[[str], bool]) -> None:
+        self._server, self._cluster, self._now, self._is_operator = server, cluster, now, is_operator
+        self._labels: dict[str, float] = {}
+        self._asked: dict[int, float] = {}
+        self._left: dict[str, float] = {}
+        self._gone: dict[str, float] = {}
+
+    def note(self, change: Change) -> None:
+        """Take one write."""
+        if change.kind is NODE:
+            self._note_node(change)
+        elif change.kind is WAC:
+            self._note_wish(change)
+        elif change.kind is POD and change.before is not None and not self._is_operator(change.actor):
+            before, after = (((one or {}).get("metadata") or {}).get("labels") or {} for one in (change.before, change.after))
+            if change.after is not None and any(before.get(label) != after.get(label) for label in OURS):
+                self._labels[change.before["metadata"]["uid"]] = self._now()
+
+    def _note_node(self, change: Change) -> None:
+        name = change.name[1]
+        for obj in (change.before, change.after):
+            if obj is not None and leaves(obj):
+                self._left[name] = self._now()
+            if obj is not None and is_out_of_service(obj):
+                self._gone[name] = self._now()
+        if change.after is None:
+            self._gone[name] = self._now()
+
+    def _note_wish(self, change: Change) -> None:
+        before, after = (set(_shards_asked_for(one)) for one in (change.before, change.after))
+        if not self._is_operator(change.actor):
+            self._asked.update(dict.fromkeys(after, self._now()))
+        # What is asked for still, or was until now: an operator may write the wish anew, but not make one.
+        for shard in self._asked.keys() & before:
+            self._asked[shard] = self._now()
+
+    def of_nodes(self, node: str) -> set[str]:
+        """Return what befell a node of late."""
+        obj, found = self._server.get(NODE, ("", node)), set()
+        if self._is_recent(self._left.get(node)) or (obj is not None and leaves(obj)):
+            found.add("node leaves")
+        if obj is None or is_out_of_service(obj) or self._is_recent(self._gone.get(node)):
+            found.add("node gone")
+        return found
+
+    def labels_were_taken(self, uid: str) -> bool:
+        """Whether somebody wrote our labels on a pod of late."""
+        return self._is_recent(self._labels.get(uid))
+
+    def was_asked_for(self, shard: int) -> bool:
+        """Whether a user asked for a switchover of a shard, and that is not long done."""
+        return shard in set(_shards_asked_for(self._wac())) & self._asked.keys() or self._is_recent(self._asked.get(shard))
+
+    def is_troubled(self, machine: Machine | None) -> bool:
+        """Whether a machine cannot serve, or could not just now."""
+        return machine is None or not machine.is_sound or self._now() - max(machine.troubled_at, machine.node.since) <= JUST_NOW
+
+    def _wac(self) -> Obj | None:
+        return next(iter(self._server.list(WAC, None)), None)
+
+    def _is_recent(self, at: float | None) -> bool:
+        return at is not None and self._now() - at <= JUST_NOW
+
+
+def leaves(node: Obj) -> bool:
+    """Whether a node is cordoned, or tainted by whoever will take it away."""
+    return bool(node["spec"].get("unschedulable") or node["spec"].get("taints"))
+
+
+def is_out_of_service(node: Obj) -> bool:
+    """Whether somebody said that a node is dead."""
+    return any(taint["key"] == OUT_OF_SERVICE for taint in node["spec"].get("taints") or ())
+
+
+def _shards_asked_for(wac: Obj | None) -> Iterable[int]:
+    meta: dict[str, Any] = (wac or {}).get("metadata") or {}
+    for wish in ((meta.get("annotations") or {}).get(SWITCHOVER) or "").split(","):
+        number = wish.partition("=")[0].strip()
+        if number.isdigit():
+            yield int(number)

@@ -1,0 +1,160 @@
+"""What a broken operator is tried in: each trial passes with the operator as it is."""
+
+from __future__ import annotations
+
+import base64
+from collections.abc import Callable, Coroutine
+from typing import Any
+
+from .client import Fate
+from .kinds import SERVICE
+from .laws import CLUSTER, SHARD
+from .schedules import endure
+from .world import World
+
+Trial = Callable[[World], Coroutine[Any, Any, None]]
+
+
+async def overlapping(world: World) -> None:
+    await endure(world, overlapping=True, silent=60.0)
+
+
+async def elected(world: World) -> None:
+    await endure(world, silent=60.0)
+
+
+async def deafness(world: World) -> None:
+    """The operator cannot speak to any Coreapp for a while; then it stands still."""
+    world.create(shards=8, spares=2)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(20)
+    operator.cut(world.cluster.park.nodes)
+    await world.pause(30)
+    operator.cut(())
+    await world.until_done()
+
+
+async def hangs_without_spares(world: World) -> None:
+    """Holders hang, and nobody can take over."""
+    world.create(shards=2, spares=0)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(15)
+    for shard in (0, 1):
+        machine = world.holder(shard)
+        if machine is not None:
+            world.cluster.hang(machine)
+        await world.until_done()
+
+
+async def hangs_with_spares(world: World) -> None:
+    """A holder hangs, and somebody can take over."""
+    world.create(shards=2, spares=1)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(35)
+    machine = world.holder(0)
+    if machine is not None:
+        world.cluster.hang(machine)
+    await world.until_done()
+
+
+async def certificates(world: World) -> None:
+    """A certificate that is about to expire, then the wrong one, then the right one."""
+    right, wrong = (base64.b64encode(word).decode() for word in (b"the right certificate", b"the wrong certificate"))
+    world.account.right_certificate = right
+    world.put_account_secret(certificate=wrong, expiresAt="2027-01-04T13:00:00Z", pin="482913")
+    world.create(shards=2, account={"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}})
+    world.operator().lead(1)
+    await world.pause(30)
+    world.put_account_secret(certificate=wrong, expiresAt="2027-12-31T00:00:00Z", pin="482913")
+    await world.pause(30)
+    world.put_account_secret(certificate=right, expiresAt="2027-12-31T00:00:00Z", pin="482913")
+    await world.until_done()
+    await world.stays_silent(60.0)
+
+
+async def slow_logins(world: World) -> None:
+    """The token is forgotten just before each call, and the Webapp takes its time."""
+    world.create(shards=1)
+    world.operator().lead(1)
+    await world.until_done()
+    world.api_slow = 0.6
+    for shards in (2, 4, 1, 2, 1):
+        world.edit(shards=shards)
+        for _ in range(40):
+            await world.pause(0.25)
+            world.account.tokens.clear()
+    world.api_slow = 0.0
+    await world.until_done()
+
+
+async def unheard_answers(world: World) -> None:
+    """Calls that nobody hears of and that take effect late."""
+    world.create(shards=1)
+    world.operator().lead(1)
+    await world.until_done()
+    world.account.fates.extend([Fate(kind="timeout", applied=12.0), Fate(kind="reset", applied=None)])
+    world.edit(shards=2)
+    await world.until_done()
+
+
+async def a_foreign_service(world: World) -> None:
+    """Somebody else's Service has our labels and a name that a shard needs."""
+    labels = {CLUSTER: "acme", SHARD: "0"}
+    meta = {"namespace": "default", "name": "acme-shard-0", "labels": labels}
+    world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
+    world.create(shards=1)
+    world.operator().lead(1)
+    await world.pause(60)
+    world.server.delete("user", SERVICE, ("default", "acme-shard-0"))
+    await world.until_done()
+
+
+async def resizes(world: World) -> None:
+    """There and back again, with a holder that fails over to a high ordinal."""
+    world.create(shards=1)
+    world.operator().lead(1)
+    await world.until_done()
+    for shards in (4, 1, 2, 1):
+        world.edit(shards=shards)
+        await world.until_done()
+        machine = world.holder(0)
+        if machine is not None:
+            world.delete_pod(machine)
+        await world.pause(0.5)
+    await world.until_done()
+    await world.stays_silent(60.0)
+
+
+async def a_switched_off_node(world: World) -> None:
+    """A holder's machine is switched off and does not come back for a while."""
+    world.create(shards=2, spares=2)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(35)
+    machine = world.holder(0)
+    if machine is not None:
+        world.cluster.park.lose(machine.node.name, power=True)
+    await world.pause(20)
+    for name in world.cluster.park.nodes:
+        world.cluster.park.restore(name)
+    await world.until_done()
+
+
+async def without_an_operator(world: World) -> None:
+    """The only operator ends as it should; a container restarts before the next one comes."""
+    world.create(shards=2)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    await world.pause(5)
+    await operator.stop()
+    machine = world.holder(1)
+    if machine is not None:
+        world.cluster.crash(machine)
+    await world.pause(30)
+    world.operator().lead(2)
+    await world.until_done()
