@@ -9,9 +9,10 @@ from random import Random
 
 from tests.simulation.apiserver import ApiServer, Rejected
 from tests.simulation.client import Account
-from tests.simulation.door import SimKube, Weather
+from tests.simulation.door import SimKube
 from tests.simulation.machines import Cluster
 from tests.simulation.virtual import VirtualLoop
+from tests.simulation.weather import Weather
 
 from whatsapp_operator.shell import kube
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import aclosing
 from contextvars import Context
-from dataclasses import dataclass, field
 from random import Random
 from typing import Any, TypeVar
 
@@ -18,39 +17,12 @@ from . import apiserver
 from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
 from .kinds import Named
 from .streams import Stream
+from .weather import Weather
 
 T = TypeVar("T")
 Objects = list[Obj]
 
 READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
-
-
-@dataclass(slots=True)
-class Weather:
-    """How bad the way to the API server is: chances from 0 to 1 for each call, times in seconds."""
-
-    dropped: float = 0.0
-    """Not executed, Unavailable."""
-    lost: float = 0.0
-    """Executed, Unavailable."""
-    late: float = 0.0
-    """Unavailable after the time limit, executed after that."""
-    touched: float = 0.0
-    """Somebody else touches the object first, so that its resourceVersion moves on."""
-    slow: float = 0.0
-    """Takes up to a second more."""
-    stale: float = 0.0
-    """A read sees an older state."""
-    stale_by: float = 1.0
-    down: bool = False
-    """Nothing gets through."""
-    did: Counter[str] = field(default_factory=Counter)
-    """How often each of them did something."""
-
-    def clear(self) -> None:
-        """Make everything work."""
-        self.dropped = self.lost = self.late = self.touched = self.slow = self.stale = 0.0
-        self.down = False
 
 
 class SimKube:

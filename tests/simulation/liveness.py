@@ -14,11 +14,11 @@ from typing import Protocol
 from .apiserver import ApiServer, Change
 from .causes import leaves
 from .client import Account, Connection
-from .door import Weather
 from .kinds import NODE, POD, SERVICE, WAC, Obj
 from .laws import EPOCH, HOLDER, ROLE, SHARD, Laws
 from .machines import Cluster, Machine, is_ready
 from .virtual import Process, VirtualLoop
+from .weather import Weather
 
 EVERY = 2.0
 EXCUSED_FOR = 30.0

@@ -29,11 +29,12 @@ from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
 
 from .apiserver import ApiServer
 from .client import Account, Fate
-from .door import SimKube, Weather
+from .door import SimKube
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .laws import Call, Laws
 from .machines import Cluster
 from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
+from .weather import Weather
 
 
 class Surroundings(Protocol):

@@ -13,7 +13,8 @@ from whatsapp_operator.shell.kube import SECRET, Expired, Unavailable
 
 from . import virtual
 from .apiserver import ApiServer
-from .door import SimKube, Weather
+from .door import SimKube
+from .weather import Weather
 from .world import NAME, NAMESPACE, World, simulate
 
 

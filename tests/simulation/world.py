@@ -17,13 +17,13 @@ from whatsapp_operator.core.model import Tuning
 from . import virtual
 from .apiserver import ApiServer, Change, matches
 from .client import Account, Connection
-from .door import Weather
 from .kinds import PDB, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj
 from .laws import CLUSTER, EPOCH, HOLDER, ROLE, SHARD, LawBroken, Laws
 from .liveness import Liveness
 from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
+from .weather import Weather
 
 NAMESPACE, NAME = "default", "acme"
 
