@@ -104,6 +104,16 @@ class Facts:
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.want.spares)])
 
+    @cached_property
+    def ending(self) -> frozenset[str]:
+        """Names of pods that are on their way out, or that this process ended and that are not back yet.
+
+        Whoever deleted it, a pod that is Terminating counts: a new leader does not know which ones the former leader ended. Not counted is
+        what nobody can end, on lost nodes.
+        """
+        away = {pod.uid for pod in self.out_of_reach}
+        return self.see.ended | {pod.name for pod in self.see.coreapps if pod.deleting and pod.uid not in away}
+
     def is_heard(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""
         return pod.report is not None and pod.silent_since is None and not pod.deleting

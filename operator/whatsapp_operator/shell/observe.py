@@ -121,6 +121,8 @@ class Memory:
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Pods that this process deleted and that are not back yet: uid by name."""
 
 
 class Observer:
@@ -220,6 +222,7 @@ class Observer:
             account_is_new=_is_new(self._clients.seen(key), memory),
             nodes=self._nodes(),
             silence=silence,
+            ended=_still_ended(memory, coreapps, mine),
             committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
@@ -259,7 +262,8 @@ class Observer:
 
     def _coreapp(self, pod: Obj) -> Coreapp | None:
         uid = pod["metadata"]["uid"]
-        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid), self._coreapps.silent_since(uid))
+        known = self._coreapps
+        return coreapp_of(pod, known.report_of(uid), known.broken_at(uid), known.silent_since(uid), never_heard=known.never_heard(uid))
 
     async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
         """Read what no failover depends on, unless that was done a moment ago."""
@@ -346,6 +350,24 @@ def _is_new(client: Client, memory: Memory) -> bool:
 
 def _without_content(secret: Obj) -> Obj:
     return {key: value for key, value in secret.items() if key not in {"data", "stringData"}}
+
+
+def _still_ended(memory: Memory, statefulset: Obj | None, pods: Iterable[Obj]) -> frozenset[str]:
+    """Return the names of pods that this process deleted and that are not back; forget the others.
+
+    One is back when its successor is ready. One that is still there and not Terminating was not deleted after all, and one with an ordinal
+    beyond the replicas does not come back.
+    """
+    replicas = ((statefulset or {}).get("spec") or {}).get("replicas") or 0
+    there = {pod["metadata"]["name"]: pod for pod in pods}
+    for name, uid in tuple(memory.ended.items()):
+        pod = there.get(name)
+        is_same = pod is not None and pod["metadata"]["uid"] == uid
+        is_spared = is_same and pod is not None and pod["metadata"].get("deletionTimestamp") is None
+        is_back = not is_same and pod is not None and is_ready(pod)
+        if is_spared or is_back or int(name.rpartition("-")[2]) >= replicas:
+            del memory.ended[name]
+    return frozenset(memory.ended)
 
 
 def _workload(obj: Obj | None) -> Workload | None:
