@@ -2,12 +2,32 @@
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
 import pytest
 
-from whatsapp_operator.shell.kube import POD
+from whatsapp_operator.shell.kube import (
+    DEPLOYMENT,
+    NETWORKPOLICY,
+    PDB,
+    POD,
+    SECRET,
+    SERVICE,
+    WAC,
+    Fence,
+    Kind,
+    KubeError,
+    Obj,
+    Refused,
+    Unavailable,
+)
 
 from .apiserver import Change
-from .world import World, simulate
+from .door import SimKube
+from .operators import Operator
+from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 5
 
@@ -108,3 +128,143 @@ def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None
         assert harm.most <= 2
 
     simulate(story, seed)
+
+
+class PartlyBlind(SimKube):
+    """A way to the API server on which reads of some kinds fail; counts how many did."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failing: dict[Kind, KubeError] = {}
+        self.failed: Counter[Kind] = Counter()
+
+    def fenced(self, fence: Fence) -> SimKube:
+        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
+        return view
+
+    def _fail(self, kind: Kind) -> None:
+        if kind in self.failing:
+            self.failed[kind] += 1
+            raise self.failing[kind]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        self._fail(kind)
+        return await super().get(kind, namespace, name)
+
+    async def list(self, kind: Kind, *args: Any, **options: Any) -> list[Obj]:
+        self._fail(kind)
+        return await super().list(kind, *args, **options)
+
+
+def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
+    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+    operator = Operator(world, "operator-0", kube=kube)
+    world.operators.append(operator)
+    return operator, kube
+
+
+def condition(world: World, kind: str) -> tuple[str, str, str]:
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
+    found = next(one for one in status["conditions"] if one["type"] == kind)
+    return found["status"], found["reason"], found["message"]
+
+
+def says(world: World, kind: str, status: str, reason: str) -> Callable[[], bool]:
+    return lambda: condition(world, kind)[:2] == (status, reason)
+
+
+ANSWERS = {
+    "forbidden": Refused("HTTP 403, Forbidden", code=403, reason="Forbidden"),
+    "unavailable": Unavailable("HTTP 500", code=500),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("kind", [SECRET, NETWORKPOLICY, PDB, DEPLOYMENT], ids=lambda kind: str(kind.kind))
+def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, answer: str) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator, kube = blind_operator(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        kube.failing[kind] = ANSWERS[answer]
+        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="the status says what cannot be read")
+        assert kind.kind in condition(world, "Stalled")[2]
+        assert kube.failed[kind] > 0
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+        kube.failing.clear()
+        await world.until_done(within=120)
+        await world.stays_silent(60.0)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
+def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kind: Kind) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        first = world.operator()
+        first.campaign()
+        await world.until_done(within=120)
+        first.kill()
+        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, weather=world.weather)
+        kube.failing[kind] = ANSWERS["forbidden"]
+        second = Operator(world, "operator-1", kube=kube)
+        world.operators.append(second)
+        second.campaign()
+        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="told")
+        old = world.holder(1)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
+        world.edit(shards=4)
+        await world.pause(30)
+        if kind is SECRET:
+            assert world.account.shards == 2, "nothing is sent to the client"
+        kube.failing.clear()
+        await world.until_done(within=180)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("kind", [POD, SERVICE], ids=lambda kind: str(kind.kind))
+def test_a_look_that_fails_is_told_in_the_status(kind: Kind) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator, kube = blind_operator(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        kube.failing[kind] = ANSWERS["forbidden"]
+        await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="told")
+        assert condition(world, "Stalled")[:2] == ("True", "ReadFailed")
+        writes = world.laws.writes
+        await world.pause(60)
+        assert world.laws.writes == writes, "it is told once"
+        kube.failing.clear()
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=2)
+        world.operator().campaign()
+        await world.until_done(within=120)
+        damaged = {"metadata": {"annotations": {"multiconnect.dev/holder": "no such/ pod/../x"}}}
+        world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), damaged)
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)

@@ -66,8 +66,9 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
     for pod in f.see.coreapps:
-        has_started = pod.ready or pod.lost_readiness
-        if not has_started or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
+        # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
+        is_starting = not (pod.ready or pod.lost_readiness) and not evidence.is_silent(f, pod, f.want.restart_timeout)
+        if is_starting or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
             continue
         since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
@@ -119,9 +120,9 @@ def is_surplus(f: Facts, route: Route) -> bool:
 
 
 def asks(f: Facts, state: State) -> bool:
-    """Whether it is time to ask the client for its number of shards."""
+    """Whether it is time to ask the client for its number of shards. Without its Secrets there is no password to ask with."""
     client = f.see.client
-    if client.asking or not f.webapp_ready:
+    if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
         return False
     return client.asked_at is None or f.see.now - client.asked_at >= pace(f, state, f.want.tuning.ask_steady)
 

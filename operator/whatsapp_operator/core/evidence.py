@@ -142,9 +142,10 @@ def is_unconfirmed(pod: Coreapp) -> bool:
     return pod.never_heard and pod.ready
 
 
-def is_silent(f: Facts, pod: Coreapp) -> bool:
-    """Whether a Coreapp left its probes unanswered for as long as the spec allows."""
-    return pod.silent_since is not None and not is_unconfirmed(pod) and f.see.now - pod.silent_since >= f.want.unhealthy_after
+def is_silent(f: Facts, pod: Coreapp, span: timedelta | None = None) -> bool:
+    """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
+    span = f.want.unhealthy_after if span is None else span
+    return pod.silent_since is not None and not is_unconfirmed(pod) and f.see.now - pod.silent_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:

@@ -317,7 +317,7 @@ class Silence:
     """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
 
     targets: int = 0
-    """Coreapps that are probed, also those that never answered this process."""
+    """Coreapps that have answered this process, or have left a probe unanswered."""
     silent: int = 0
     """Those among them that have left their last probe unanswered."""
     unheard: int = 0
@@ -481,6 +481,8 @@ class Observed:
     """Live objects that this cluster owns, for upkeep."""
     taken: tuple[Ref, ...] = ()
     """Objects under our names that somebody else owns."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of objects that could not be read, and why in the API server's words. What is not known of them is not "not there"."""
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None

@@ -119,7 +119,8 @@ class Tethers:
         self._pulse.was_late()
         silent = self._roll.silent
         return Silence(
-            targets=len(self._tethers),
+            # One that was begun with just now says nothing yet: it must not outvote the silent ones.
+            targets=len(silent | self._roll.known),
             silent=len(silent),
             unheard=sum(tether.target.ready for tether in silent - self._roll.known),
             nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),

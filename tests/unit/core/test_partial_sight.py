@@ -108,3 +108,10 @@ def test_a_successor_that_hangs_too_is_ended_again() -> None:
     one = hung(4, 5, 6, 7).seeing(ended=frozenset({"acme-coreapp-4", "acme-coreapp-5"}))
 
     assert ended(one) == ["acme-coreapp-4", "acme-coreapp-5"]
+
+
+def test_a_pod_that_was_never_ready_is_ended_when_it_said_nothing_for_as_long_as_a_restart_may_take() -> None:
+    one = look().settled().with_nodes().with_pod(2, ready=False, report=None, never_heard=True)
+
+    assert ended(one.with_pod(2, silent_since=NOW - seconds(179))) == []
+    assert ended(one.with_pod(2, silent_since=NOW - seconds(180))) == ["acme-coreapp-2"]
