@@ -142,12 +142,12 @@ class FailureLaws:
         return f"it stood still for {max(late):.1f} s" if late and max(late) >= 1.2 else None
 
     def _majority(self, ears: Mapping[str, Noted], silent: Mapping[str, float]) -> str | None:
-        known = [uid for uid, ear in ears.items() if ear.is_known]
-        mute = [uid for uid in known if silent[uid] > 1.3]
+        mute = [uid for uid in ears if silent[uid] > 1.3]
+        judged = {*mute, *(uid for uid, ear in ears.items() if ear.is_known)}
         machines = [machine for uid in mute if (machine := self.cluster.machines.get(uid)) is not None]
         nodes = {machine.node.name for machine in machines if self._is_surely_alive(machine.node.name)}
-        if 2 * len(mute) > len(known) and len(nodes) >= 3:
-            return f"{len(mute)} of {len(known)} Coreapps on living nodes {sorted(nodes)} are silent to it"
+        if 2 * len(mute) > len(judged) and len(nodes) >= 3:
+            return f"{len(mute)} of {len(judged)} Coreapps on living nodes {sorted(nodes)} are silent to it"
         return None
 
     def _is_surely_alive(self, name: str) -> bool:

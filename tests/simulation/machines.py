@@ -331,13 +331,18 @@ class Cluster:
         self._later(0.3, 5.0, self._run, machine)
 
     def hang(self, machine: Machine, seconds: float | None = None) -> None:
-        """Stop what runs in the container, for some time or for ever; its kubelet sees that its port is open, and nothing else."""
+        """Stop what runs in the container, for some time or for ever; its kubelet finds after two probes that it does not answer."""
         coreapp = machine.coreapp
         if coreapp is None or not coreapp.listening:
             return
         coreapp.hang()
+        self._later(3.0, 5.0, self.look_at, machine)
         if seconds is not None:
-            asyncio.get_running_loop().call_later(seconds, coreapp.resume)
+            asyncio.get_running_loop().call_later(seconds, self._resume, machine, coreapp)
+
+    def _resume(self, machine: Machine, coreapp: Coreapp) -> None:
+        coreapp.resume()
+        self._later(0.0, 1.0, self.look_at, machine)
 
     def _crashed(self, machine: Machine) -> None:
         if not machine.running:
@@ -349,7 +354,7 @@ class Cluster:
             return
         if not machine.node.is_reachable:
             return
-        up = machine.running and (machine.coreapp is None or machine.coreapp.listening)
+        up = machine.running and (machine.coreapp is None or (machine.coreapp.listening and not machine.coreapp.is_hung))
         if machine.running:
             self._report(machine, {}, ready=up)
 

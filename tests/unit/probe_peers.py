@@ -121,9 +121,10 @@ def target(
     kind: str = "HTTP",
     path: str = "/",
     unhealthy_after: float = 0.6,
+    ready: bool = False,
 ) -> Target:
     probe = Probe(kind=kind, path=path, period=timedelta(seconds=period))
-    return Target(ip=ip, node=node, holds=holds, probe=probe, unhealthy_after=unhealthy_after)
+    return Target(ip=ip, node=node, holds=holds, probe=probe, unhealthy_after=unhealthy_after, ready=ready)
 
 
 @asynccontextmanager

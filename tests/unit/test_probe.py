@@ -180,14 +180,18 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
         assert watch.woken == 1
 
 
-async def test_a_black_hole_is_silent_though_it_never_answered_and_is_no_target_that_counts() -> None:
+async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() -> None:
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.silent_since("a"))
 
         await until(lambda: watch.woken)
         assert watch.tethers.broken_at("a") is None
-        assert watch.tethers.silence().targets == watch.tethers.silence().silent == 0
+        assert watch.tethers.never_heard("a")
+        silence = watch.tethers.silence()
+        assert (silence.targets, silence.silent, silence.unheard) == (1, 1, 0), "its kubelet does not call it ready"
+        watch.hold("a", ready=True)
+        assert watch.tethers.silence().unheard == 1
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from . import evidence, manifests, rollout
 from .facts import Facts
-from .model import Action, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -45,20 +45,35 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Te
 
 
 def replacing(f: Facts) -> Iterator[Delete]:
-    """Yield the end of Coreapps that run, hold no shard and do not answer, so that they come back as spares (DESIGN section 5).
+    """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
+
+    Bounded harm: whatever the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
+    the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
+    """
+    ends = {pod.uid: pod for pod in (*_hung(f), *rollout.hopeless(f))}
+    # Those without a shard first: as spares they take shards over.
+    pods = sorted(ends.values(), key=lambda pod: (pod.uid in f.holder_uids, pod.ordinal))
+    again = [pod for pod in pods if pod.name in f.ending]
+    others = [pod for pod in pods if pod.name not in f.ending]
+    room = max(0, max(1, f.want.spares) - len(f.ending))
+    yield from map(Delete.of, (*again, *others[:room]))
+
+
+def _hung(f: Facts) -> Iterator[Coreapp]:
+    """Yield Coreapps that run, hold no shard and do not answer.
 
     One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
     for pod in f.see.coreapps:
-        has_started = pod.ready or pod.lost_readiness
-        if not has_started or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
+        # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
+        is_starting = not (pod.ready or pod.lost_readiness) and not evidence.is_silent(f, pod, f.want.restart_timeout)
+        if is_starting or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
             continue
         since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.want.manual):
-            yield Delete.of(pod)
-    yield from map(Delete.of, rollout.hopeless(f))
+            yield pod
 
 
 def mending(f: Facts) -> Iterator[Replace]:
@@ -105,9 +120,9 @@ def is_surplus(f: Facts, route: Route) -> bool:
 
 
 def asks(f: Facts, state: State) -> bool:
-    """Whether it is time to ask the client for its number of shards."""
+    """Whether it is time to ask the client for its number of shards. Without its Secrets there is no password to ask with."""
     client = f.see.client
-    if client.asking or not f.webapp_ready:
+    if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
         return False
     return client.asked_at is None or f.see.now - client.asked_at >= pace(f, state, f.want.tuning.ask_steady)
 

@@ -89,7 +89,9 @@ def is_node_alive(f: Facts, pod: Coreapp) -> bool:
 def doubt(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> str | None:
     """Return why silence may be ours and not that of the Coreapps, or None. Pure; over all clusters of a process.
 
-    Our event loop was late, or more than half of all targets, on at least three nodes whose Leases are renewed, are silent at once.
+    Our event loop was late; or more than half of all targets, on at least three nodes whose Leases are renewed, are silent at once; or most
+    of the silent ones never answered this process although their kubelets call them ready. A single Coreapp that was heard and then hangs
+    raises no doubt.
     """
     if silence.lag >= LATE:
         return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
@@ -100,6 +102,8 @@ def doubt(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> 
     }
     if 2 * silence.silent > silence.targets and len(renewed) >= DOUBTED_NODES:
         return f"{silence.silent} of {silence.targets} Coreapps on {len(renewed)} nodes that are alive are silent at once"
+    if 2 * silence.unheard > silence.silent:
+        return f"{silence.unheard} of {silence.silent} silent Coreapps never answered this operator, but their kubelets report them ready"
     return None
 
 
@@ -119,7 +123,9 @@ def _serves_another(f: Facts, route: Route, pod: Coreapp | None) -> bool:
 
 
 def _is_overdue(f: Facts, _: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and f.is_excused(pod) and not pod.is_fit and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
+    if pod is None or is_unconfirmed(pod) or pod.is_fit:
+        return False
+    return f.is_excused(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
 
 
 def _without_excuse(holds: Callable[[Facts, Coreapp], bool]) -> Callable[[Facts, Route, Coreapp | None], bool]:
@@ -127,9 +133,19 @@ def _without_excuse(holds: Callable[[Facts, Coreapp], bool]) -> Callable[[Facts,
     return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(f, pod)
 
 
-def is_silent(f: Facts, pod: Coreapp) -> bool:
-    """Whether a Coreapp left its probes unanswered for as long as the spec allows."""
-    return pod.silent_since is not None and f.see.now - pod.silent_since >= f.want.unhealthy_after
+def is_unconfirmed(pod: Coreapp) -> bool:
+    """Whether what our own connections say against a pod proves nothing: they never reached it, and its kubelet calls it ready.
+
+    The kubelet asks the same port. So it is our own way to the pod that is more likely broken (a NetworkPolicy, a route), as for a leader
+    that starts where it reaches no Coreapp.
+    """
+    return pod.never_heard and pod.ready
+
+
+def is_silent(f: Facts, pod: Coreapp, span: timedelta | None = None) -> bool:
+    """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
+    span = f.want.unhealthy_after if span is None else span
+    return pod.silent_since is not None and not is_unconfirmed(pod) and f.see.now - pod.silent_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:
@@ -165,7 +181,7 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.LABELS_TAKEN, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, holds=_is_overdue),
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
-    Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None)),
+    Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
     *(Proof(evidence=evidence, certainty=Certainty.PROBABLE, holds=_without_excuse(holds)) for evidence, holds in PROBABLE),
 )
 """What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""

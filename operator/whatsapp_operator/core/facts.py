@@ -104,6 +104,16 @@ class Facts:
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.want.spares)])
 
+    @cached_property
+    def ending(self) -> frozenset[str]:
+        """Names of pods that are on their way out, or that this process ended and that are not back yet.
+
+        Whoever deleted it, a pod that is Terminating counts: a new leader does not know which ones the former leader ended. Not counted is
+        what nobody can end, on lost nodes.
+        """
+        away = {pod.uid for pod in self.out_of_reach}
+        return self.see.ended | {pod.name for pod in self.see.coreapps if pod.deleting and pod.uid not in away}
+
     def is_heard(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""
         return pod.report is not None and pod.silent_since is None and not pod.deleting
@@ -157,8 +167,10 @@ class Facts:
 
     @property
     def has_asked(self) -> bool:
-        """Whether this process knows something of the client, be it that it is silent."""
+        """Whether this process knows something of the client, be it that it is silent; or cannot ask it."""
         client = self.see.client
+        if "Secret" in self.see.unread:
+            return True
         known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
         return known or not self.webapp_ready or self.see.settled_shards is None
 
@@ -437,17 +449,18 @@ class Facts:
 
     @cached_property
     def must_wait_for_names(self) -> bool:
-        """Whether the first pods would start with another's password or store, mostly those of a cluster just deleted under this name.
+        """Whether the first pods might start with another's password or store, mostly those of a cluster just deleted under this name.
 
         Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
         """
-        return self.see.settled_shards is None and any(ref.kind in {"Secret", "PersistentVolumeClaim"} for ref in self.see.taken)
+        in_doubt = {ref.kind for ref in self.see.taken} | self.see.unread.keys()
+        return self.see.settled_shards is None and not in_doubt.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
     def absent(self) -> tuple[Obj, ...]:
-        """Objects that are to be made now, Secrets included."""
+        """Objects that are to be made now, Secrets included; none of a kind that could not be read."""
         wanted = (*manifests.secrets(self.want), *self.objects)
-        later = {"StatefulSet", "Deployment"} if self.must_wait_for_names else set()
+        later = {*self.see.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 
     @cached_property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
@@ -269,7 +270,7 @@ def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
         "command": ["python", "-m", "wabiz_sim", "coreapp"],
         "env": [*pods.own_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
         "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
-        "readinessProbe": {"tcpSocket": {"port": HEALTHCHECK_PORT}, "periodSeconds": 1, "failureThreshold": 2},
+        "readinessProbe": _coreapp_readiness(want),
         "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
     }
     spec: dict[str, Any] = {
@@ -423,6 +424,9 @@ def shard_service(want: Desired, shard: int) -> dict[str, Any]:
 # --- reading shard Services, and the patches of a handover --------------------------------------------------------------
 
 
+POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
 def route_of(service: Obj, cluster_uid: str) -> Route | None:
     """Return the route that a Service of this cluster is, or None if it is no shard's Service."""
     meta = service["metadata"]
@@ -432,6 +436,9 @@ def route_of(service: Obj, cluster_uid: str) -> Route | None:
     notes: Mapping[str, str] = meta.get("annotations") or {}
     epoch = Epoch.parse((service["spec"].get("selector") or {}).get(EPOCH_LABEL))
     holder, _, holder_uid = notes.get(HOLDER_ANNOTATION, "").partition("/")
+    if not POD_NAME.fullmatch(holder):
+        # Damaged: no pod can be named so. The shard gets a holder under a new epoch, as if none were named.
+        holder = holder_uid = ""
     committed = notes.get(COMMITTED_ANNOTATION)
     kind, _, evidence = notes.get(EVIDENCE_ANNOTATION, "").partition("/")
     return Route(
@@ -448,6 +455,17 @@ def route_of(service: Obj, cluster_uid: str) -> Route | None:
         committed_at=moment(committed) if committed else None,
         foreign=not is_owned(service, cluster_uid),
     )
+
+
+def _coreapp_readiness(want: Desired) -> dict[str, Any]:
+    """Return how kubelets ask a Coreapp: as the operator does, so that they are a second witness of a process that hangs.
+
+    A TCP probe cannot see that, for the kernel answers it.
+    """
+    how: dict[str, Any] = {"tcpSocket": {"port": HEALTHCHECK_PORT}}
+    if want.probe.kind == "HTTP":
+        how = {"httpGet": {"path": want.probe.path, "port": HEALTHCHECK_PORT, "scheme": "HTTP"}, "timeoutSeconds": 2}
+    return {**how, "periodSeconds": 1, "failureThreshold": 2}
 
 
 def _pointer(label: str) -> str:

@@ -262,6 +262,8 @@ class Coreapp:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
+    never_heard: bool = False
+    """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
     silent_since: datetime | None = None
     """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
     process's clock. None: it answered the last one."""
@@ -315,9 +317,11 @@ class Silence:
     """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
 
     targets: int = 0
-    """Coreapps that are probed and have answered before."""
+    """Coreapps that have answered this process, or have left a probe unanswered."""
     silent: int = 0
     """Those among them that have left their last probe unanswered."""
+    unheard: int = 0
+    """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the silent ones."""
     lag: timedelta = timedelta(0)
@@ -477,6 +481,8 @@ class Observed:
     """Live objects that this cluster owns, for upkeep."""
     taken: tuple[Ref, ...] = ()
     """Objects under our names that somebody else owns."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of objects that could not be read, and why in the API server's words. What is not known of them is not "not there"."""
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None
@@ -511,6 +517,8 @@ class Observed:
     nodes: Mapping[str, Node] | None = None
     """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
     silence: Silence = Silence()
+    ended: frozenset[str] = frozenset()
+    """Names of pods that this process deleted and whose successors are not ready yet."""
     committed: tuple[Route, ...] = ()
     """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)

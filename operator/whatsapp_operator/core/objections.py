@@ -133,8 +133,11 @@ ALWAYS_SAID = frozenset({"Banned", "SecretMissing"})
 
 
 def objection(f: Facts) -> Objection | None:
-    """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds."""
-    return next((one for one in OBJECTIONS if one.when(f)), None)
+    """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds.
+
+    Of a Secret that could not be read nothing is said.
+    """
+    return next((one for one in OBJECTIONS if one.when(f) and (one.name == "Banned" or not is_unread(f))), None)
 
 
 def is_unread(f: Facts) -> bool:

@@ -416,6 +416,17 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
     ),
     Row(
+        name="ReadFailed",
+        state=State.STUCK,
+        # Only what needs these objects waits; failovers do not.
+        when=lambda f: bool(f.see.unread),
+        why=lambda f: (
+            f"The operator cannot read objects of kind {', '.join(sorted(f.see.unread))}, so it neither makes nor changes them"
+            + (", and sends nothing to the client" if "Secret" in f.see.unread else "")
+            + f". The API server says: {next(why for _, why in sorted(f.see.unread.items()))}"
+        ),
+    ),
+    Row(
         name="ImageUnavailable",
         state=State.STUCK,
         when=lambda f: f.see.image_problem is not None,

@@ -184,6 +184,12 @@ def _soon(f: Facts) -> bool:
 
 
 CERTIFICATE_FIT: tuple[Word, ...] = (
+    Word(
+        "ReadFailed",
+        "Unknown",
+        lambda f: objections.is_unread(f) and not f.see.banned,
+        lambda f: f"The Secret of the account could not be read: {f.see.unread.get('Secret', 'not yet')}",
+    ),
     Word("Simulated", "True", lambda f: f.want.account is None, lambda _: "The stand-in's made-up account needs no certificate."),
     Word(
         "CertificateExpiresSoon",
@@ -251,19 +257,19 @@ def loudest(spoken: Iterable[Condition]) -> Condition:
 # --- the whole ------------------------------------------------------------------------------------------------------------
 
 
-def _condition_list(f: Facts, spoken: Iterable[Condition]) -> list[dict[str, Any]]:
-    earlier = {one.get("type"): one for one in f.see.status.get("conditions") or ()}
-    now = manifests.timestamp(f.see.now)
+def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int, now: datetime) -> list[dict[str, Any]]:
+    """Return conditions as they stand in the status; a transition time stays while its ``status`` does."""
+    earlier = {one.get("type"): one for one in before.get("conditions") or ()}
     return [
         {
             "type": one.type,
             "status": one.status,
             "reason": one.reason,
             "message": one.message[:MESSAGE_LIMIT],
-            "observedGeneration": f.want.generation,
+            "observedGeneration": generation,
             "lastTransitionTime": earlier[one.type]["lastTransitionTime"]
             if one.type in earlier and earlier[one.type].get("status") == one.status
-            else now,
+            else manifests.timestamp(now),
         }
         for one in spoken
     ]
@@ -380,7 +386,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     ready = len(f.ready)
     status: dict[str, Any] = {
         "observedGeneration": f.want.generation,
-        "conditions": _condition_list(f, spoken),
+        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.see.now),
         "reason": loud.reason,
         "message": loud.message[:MESSAGE_LIMIT],
         "url": f"https://{manifests.webapp_host(f.want.key)}:443",
@@ -407,6 +413,17 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
         "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
     }
     return _without_none(status)
+
+
+def failed_look(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a cluster that could not be looked at: Stalled says why, Ready is not known, all else stays as it was. Pure."""
+    spoken = {
+        "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
+        "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
+    }
+    kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
+    said = condition_list(spoken.values(), status, generation=generation, now=now)
+    return {**status, "observedGeneration": generation, "reason": reason, "message": message[:MESSAGE_LIMIT], "conditions": [*said, *kept]}
 
 
 def patch(before: Obj, after: Obj) -> dict[str, Any] | None:

@@ -131,7 +131,7 @@ class Hands:
             case Create() | GenerateSecret() | Replace() | Delete() | Scale():
                 # Sent, it may still land when it is long given up.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
-                return await self._write_object(look, action)
+                return await self._write_object(look, action, memory)
             case Anchor(ref=ref, shards=shards):
                 await self._kube.patch_merge(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
                 memory.anchored_for = shards
@@ -139,7 +139,7 @@ class Hands:
                 await self._write_marks(look, action)
         return True
 
-    async def _write_object(self, look: Look, action: Create | GenerateSecret | Replace | Delete | Scale) -> bool:
+    async def _write_object(self, look: Look, action: Create | GenerateSecret | Replace | Delete | Scale, memory: Memory) -> bool:
         """Write a whole object, or the number of Coreapps; return whether that changed something."""
         namespace = look.want.key.namespace
         match action:
@@ -153,6 +153,9 @@ class Hands:
                 return bool(stored["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"])
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in door.KINDS if kind.kind == ref.kind)
+                if kind is door.POD:
+                    # Before the call: should its answer be lost, the pod may be gone all the same.
+                    memory.ended[ref.name] = uid
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from typing import TypeVar
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import (
@@ -28,7 +29,7 @@ from whatsapp_operator.core.pods import DATABASE_KEYS
 
 from . import kube as door
 from .clock import Clock
-from .kube import Kube
+from .kube import Kind, Kube, KubeError
 from .probe import Coreapps
 from .reading import (
     account_secret_of,
@@ -44,6 +45,8 @@ from .reading import (
     webapps_change,
 )
 from .wabiz import Access, Clients, Credentials
+
+T = TypeVar("T")
 
 SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
@@ -74,7 +77,12 @@ class Slow:
 
     read_at: float
     objects: dict[Ref, Obj]
+    names: frozenset[str]
+    """Of the Secrets that were asked for."""
     secrets: Mapping[str, Obj | None] = field(repr=False)
+    """Those that the API server answered for, by name; None: it is not there."""
+    unread: Mapping[str, str]
+    """Kinds that could not be read, all of them or some objects, and why."""
     taken: tuple[Ref, ...] = ()
     again: bool = False
     """A look went by it that did not read it itself."""
@@ -121,6 +129,8 @@ class Memory:
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Pods that this process deleted and that are not back yet: uid by name."""
 
 
 class Observer:
@@ -149,7 +159,8 @@ class Observer:
     async def look(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Look | None:
         """Return one look at a cluster, or None if the API server says that it is not there.
 
-        Raises KubeError if anything could not be read, SpecError if its spec cannot be.
+        Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
+        could not be read is in ``unread``: a failover does not depend on it.
         """
         labels = manifests.cluster_labels(key.name)
         names = (manifests.coreapp_name(key.name), manifests.simulator_name(key.name))
@@ -184,7 +195,8 @@ class Observer:
         silence = self._coreapps.silence()
         webapps = [pod for pod in pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP")]
         status: Obj = cluster.get("status") or {}
-        secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
+        account = want.account.secret_name if want.account else None
+        secret = slow.secrets.get(account) if account else None
         noted: Obj = status.get("certificate") or {}
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
         lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
@@ -197,6 +209,7 @@ class Observer:
             status=status,
             objects=objects,
             taken=slow.taken,
+            unread=slow.unread,
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
             not_kept=lost.fields if lost else (),
@@ -214,12 +227,13 @@ class Observer:
             refused_pin_version=noted.get("refusedPinVersion"),
             banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
             client=self._clients.seen(key),
-            account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
+            account=account_secret_of(account, secret) if account in slow.secrets and account else None,
             anchored_for=memory.anchored_for,
             missing=_missing(want, slow),
             account_is_new=_is_new(self._clients.seen(key), memory),
             nodes=self._nodes(),
             silence=silence,
+            ended=_still_ended(memory, coreapps, mine),
             committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
@@ -259,7 +273,8 @@ class Observer:
 
     def _coreapp(self, pod: Obj) -> Coreapp | None:
         uid = pod["metadata"]["uid"]
-        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid), self._coreapps.silent_since(uid))
+        known = self._coreapps
+        return coreapp_of(pod, known.report_of(uid), known.broken_at(uid), known.silent_since(uid), never_heard=known.never_heard(uid))
 
     async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
         """Read what no failover depends on, unless that was done a moment ago."""
@@ -269,22 +284,24 @@ class Observer:
             names.append(want.account.secret_name)
         if want.database is not None:
             names += filter(None, (want.database.secret_name, want.database.tls_secret_name))
-        if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
+        if memory.slow is not None and not memory.slow.names >= set(names):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
         if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
             return None
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
-        async with asyncio.TaskGroup() as group:
-            lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
-            gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
-        secrets = {name: task.result() for name, task in zip(names, gets, strict=True)}
-        read: list[Obj] = [obj for task in lists for obj in task.result()]
+        unread: dict[str, str] = {}
+        lists, gets = await asyncio.gather(
+            asyncio.gather(*(_attempt(self._kube.list(kind, namespace, labels), kind, unread) for kind in kinds)),
+            asyncio.gather(*(_attempt(self._kube.get(door.SECRET, namespace, name), door.SECRET, unread) for name in names)),
+        )
+        secrets = {name: found[0] for name, found in zip(names, gets, strict=True) if found}
+        read: list[Obj] = [obj for found in lists for listed in found for obj in listed]
         generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
-        read += [_without_content(obj) for name in names if name in generated and (obj := secrets[name]) is not None]
+        read += [_without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
         foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
-        return Slow(read_at=now, objects=_by_ref(read, want.uid), secrets=secrets, taken=foreign)
+        return Slow(read_at=now, objects=_by_ref(read, want.uid), names=frozenset(names), secrets=secrets, unread=unread, taken=foreign)
 
     async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj]) -> Slow:
         """Return what was read just now, or else a moment ago, and remember it."""
@@ -296,16 +313,18 @@ class Observer:
             return memory.slow
         foreign = (*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid)))
         there = {*read.objects, *_by_ref(fast, want.uid), *foreign}
-        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there)))
+        unread = dict(read.unread)
+        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there, unread)), unread=unread)
         return memory.slow
 
-    async def _taken(self, want: Desired, there: set[Ref]) -> list[Ref]:
-        """Return which of the names that we need are held by objects that are not found by our label."""
+    async def _taken(self, want: Desired, there: set[Ref], unread: dict[str, str]) -> list[Ref]:
+        """Return which of the names that we need are held by objects that are not found by our label; note which kinds cannot be read."""
         shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
         needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
-        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there]
-        found = await asyncio.gather(*(self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]) for obj in missing))
-        return [_ref(obj) for obj in found if obj is not None and not manifests.is_owned(obj, want.uid)]
+        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there and obj["kind"] not in unread]
+        gets = ((self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]), door.kind_of(obj)) for obj in missing)
+        found = await asyncio.gather(*(_attempt(get, kind, unread) for get, kind in gets))
+        return [_ref(obj) for one in found for obj in one if obj is not None and not manifests.is_owned(obj, want.uid)]
 
 
 def _ref(obj: Obj) -> Ref:
@@ -316,8 +335,17 @@ def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
     return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
 
 
+async def _attempt(read: Awaitable[T], kind: Kind, unread: dict[str, str]) -> tuple[T] | tuple[()]:
+    """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
+    try:
+        return (await read,)
+    except KubeError as error:
+        unread.setdefault(kind.kind, str(error))
+        return ()
+
+
 def _missing(want: Desired, slow: Slow) -> str | None:
-    """Return what a Secret that the user brings, the account's apart, lacks."""
+    """Return what a Secret that the user brings, the account's apart, lacks; one that could not be read is not missing."""
     database, database_tls = (want.database.secret_name, want.database.tls_secret_name) if want.database else (None, None)
     needs = (
         (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
@@ -326,7 +354,7 @@ def _missing(want: Desired, slow: Slow) -> str | None:
         (database_tls, ("ca.crt",), "spec.database.tlsSecretRef"),
     )
     for name, keys, field_name in needs:
-        if name is None:
+        if name is None or name not in slow.secrets:
             continue
         secret = slow.secrets.get(name)
         if secret is None:
@@ -346,6 +374,24 @@ def _is_new(client: Client, memory: Memory) -> bool:
 
 def _without_content(secret: Obj) -> Obj:
     return {key: value for key, value in secret.items() if key not in {"data", "stringData"}}
+
+
+def _still_ended(memory: Memory, statefulset: Obj | None, pods: Iterable[Obj]) -> frozenset[str]:
+    """Return the names of pods that this process deleted and that are not back; forget the others.
+
+    One is back when its successor is ready. One that is still there and not Terminating was not deleted after all, and one with an ordinal
+    beyond the replicas does not come back.
+    """
+    replicas = ((statefulset or {}).get("spec") or {}).get("replicas") or 0
+    there = {pod["metadata"]["name"]: pod for pod in pods}
+    for name, uid in tuple(memory.ended.items()):
+        pod = there.get(name)
+        is_same = pod is not None and pod["metadata"]["uid"] == uid
+        is_spared = is_same and pod is not None and pod["metadata"].get("deletionTimestamp") is None
+        is_back = not is_same and pod is not None and is_ready(pod)
+        if is_spared or is_back or int(name.rpartition("-")[2]) >= replicas:
+            del memory.ended[name]
+    return frozenset(memory.ended)
 
 
 def _workload(obj: Obj | None) -> Workload | None:

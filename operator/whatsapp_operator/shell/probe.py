@@ -42,6 +42,10 @@ class Coreapps(Protocol):
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         ...
 
+    def never_heard(self, uid: str) -> bool:
+        """Return whether a pod has not answered this process since it is watched."""
+        ...
+
     def silence(self) -> Silence:
         """Return how much of all that this process watches is silent now, and how late this process itself is."""
         ...
@@ -105,14 +109,20 @@ class Tethers:
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         return self._tethers[uid].silent_since if uid in self._tethers else None
 
+    def never_heard(self, uid: str) -> bool:
+        """Return whether a pod has not answered this process since it is watched."""
+        return uid not in self._tethers or self._tethers[uid] not in self._roll.known
+
     def silence(self) -> Silence:
         """Return how much of all that this process watches is silent now, and how late this process itself is."""
         # What expired while we did not run is put right before anything is said of it.
         self._pulse.was_late()
-        silent = self._roll.silent & self._roll.known
+        silent = self._roll.silent
         return Silence(
-            targets=len(self._roll.known),
+            # One that was begun with just now says nothing yet: it must not outvote the silent ones.
+            targets=len(silent | self._roll.known),
             silent=len(silent),
+            unheard=sum(tether.target.ready for tether in silent - self._roll.known),
             nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),
             lag=timedelta(seconds=self._pulse.lag()),
         )

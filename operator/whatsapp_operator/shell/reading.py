@@ -305,7 +305,9 @@ def image_problem_of(pods: Iterable[Obj]) -> str | None:
     return None
 
 
-def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None) -> Coreapp | None:
+def coreapp_of(
+    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_heard: bool = False
+) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
@@ -332,6 +334,7 @@ def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, sile
         report=report,
         broken_at=broken_at,
         silent_since=silent_since,
+        never_heard=never_heard,
     )
 
 
@@ -345,6 +348,7 @@ def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> d
             holds=uid in holders,
             probe=want.probe,
             unhealthy_after=want.unhealthy_after.total_seconds(),
+            ready=is_ready(pod),
         )
         for pod in pods
         if (ip := (pod.get("status") or {}).get("podIP")) and (uid := pod["metadata"]["uid"])

@@ -36,6 +36,8 @@ QUIET_LOOKS = 10.0
 """Looks a second, of all clusters together, at those to which nothing happens: with many of them each rests longer than `Tuning.rest`."""
 ASK_AGAIN = 30.0
 """Seconds between two questions then (`Tuning.ask_steady`)."""
+TOLD_AFTER = 5.0
+"""Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
 
@@ -57,6 +59,8 @@ class Cluster:
     told: set[tuple[str, str]] = field(default_factory=set)
     owed: list[Say] = field(default_factory=list)
     """Events that could not be written, oldest first."""
+    failing_since: float | None = None
+    """Since when every look failed, by the monotonic clock."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -168,13 +172,18 @@ class Reconciler:
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
-                pause = FIRST_RETRY
+                pause, cluster.failing_since = FIRST_RETRY, None
             except Exception as error:
                 # The loop ends with the cluster or our leadership, never by an error.
                 if self._leadership is not leadership:
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
-                self._metrics.count_error(_complain(cluster.key, error))
+                cause = _complain(cluster.key, error)
+                self._metrics.count_error(cause)
+                if cluster.failing_since is None:
+                    cluster.failing_since = self._clock.monotonic()
+                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
+                    await self._tell_failed(cluster.key, cause)
                 rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
             if rest is None:
                 if cluster.woken.is_set():
@@ -183,6 +192,22 @@ class Reconciler:
                 self._drop(cluster.key)
                 return
             await self._rest(cluster, rest.total_seconds())
+
+    async def _tell_failed(self, key: Key, cause: BaseException) -> None:
+        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything."""
+        reason, message = _named(cause)
+        try:
+            obj = await self._kube.get(door.WAC, key.namespace, key.name)
+            if obj is None or obj["metadata"].get("deletionTimestamp") is not None:
+                return
+            before, meta = obj.get("status") or {}, obj["metadata"]
+            after = status.failed_look(before, generation=meta["generation"], now=self._clock.now(), reason=reason, message=message)
+            body = status.patch(before, after)
+            if body is not None:
+                patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
+                await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+        except KubeError as error:
+            log.debug("%s: that a look failed could not be written: %s", key, error)
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
@@ -339,6 +364,15 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
             return await cluster.woken.wait()
     except TimeoutError:
         return False
+
+
+def _named(cause: BaseException) -> tuple[str, str]:
+    """Return the reason and the sentence for a look that failed."""
+    if isinstance(cause, KubeError):
+        return "ReadFailed", f"The operator cannot look at this cluster. The API server says: {cause}"
+    if isinstance(cause, SpecError):
+        return "SpecInvalid", f"The operator does not understand the spec: {cause}"
+    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Please report it."
 
 
 def _complain(key: Key, error: BaseException) -> BaseException:

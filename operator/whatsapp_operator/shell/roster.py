@@ -17,7 +17,7 @@ from whatsapp_operator.core.model import Desired, Key, Obj, Probe
 
 from . import kube as door
 from .kube import Kube, KubeError
-from .reading import SpecError
+from .reading import SpecError, is_ready
 from .tether import Target
 
 log = logging.getLogger(__name__)
@@ -39,6 +39,7 @@ class Warm(Protocol):
 class _Stand:
     ip: str
     node: str | None
+    ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +96,14 @@ class _Entry:
             return {}
         holders = set(self.holders.by_uid().values())
         return {
-            uid: Target(ip=stand.ip, node=stand.node, holds=uid in holders, probe=care.probe, unhealthy_after=care.unhealthy_after)
+            uid: Target(
+                ip=stand.ip,
+                node=stand.node,
+                holds=uid in holders,
+                probe=care.probe,
+                unhealthy_after=care.unhealthy_after,
+                ready=stand.ready,
+            )
             for uid, stand in self.pods.by_uid().items()
         }
 
@@ -132,7 +140,7 @@ class Roster:
             return
         key = Key(obj["metadata"]["namespace"], labels[manifests.CLUSTER_LABEL])
         ip = (obj.get("status") or {}).get("podIP")
-        stand = _Stand(ip, (obj.get("spec") or {}).get("nodeName")) if ip and not gone else None
+        stand = _Stand(ip, (obj.get("spec") or {}).get("nodeName"), is_ready(obj)) if ip and not gone else None
         self._entry(key).pods.take(obj, stand)
         self._settle(key)
 

@@ -44,6 +44,8 @@ class Target:
     probe: Probe
     unhealthy_after: float
     """Seconds of silence after which the cluster's loop is to be woken."""
+    ready: bool = False
+    """Its kubelet calls the pod ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -230,3 +230,15 @@ def test_times_are_spelt_in_UTC() -> None:
 
     assert at is not None
     assert manifests.timestamp(at) == "2027-05-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("holder", ["no such/ pod/../x", "/uid-0", "UPPER/uid-0", "a" * 64 + "/uid-0", ""])
+def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
+    """A name that no pod can have must not be asked for: the refusal would end the look at every shard."""
+    service = manifests.shard_service(look().want, 1)
+    meta = {**service["metadata"], "uid": "u", "resourceVersion": "12", "annotations": {manifests.HOLDER_ANNOTATION: holder}}
+    spec = {**service["spec"], "selector": {**service["spec"]["selector"], manifests.EPOCH_LABEL: "9-abcde"}}
+    read = manifests.route_of({**service, "metadata": meta, "spec": spec}, "cluster-uid")
+
+    assert read is not None
+    assert (read.epoch, read.holder, read.holder_uid) == ("9-abcde", None, None)

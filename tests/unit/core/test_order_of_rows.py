@@ -50,6 +50,7 @@ ORDER = [
     "OutOfReach",
     "Refilling",
     "ChangeRefused",
+    "ReadFailed",
     "ImageUnavailable",
     "Settled",
 ]

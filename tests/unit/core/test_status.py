@@ -43,6 +43,7 @@ STALLED = {
     "ClientExpired",
     "Banned",
     "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
+    "ReadFailed",  # some kind of object cannot be read
     "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.

@@ -1,0 +1,270 @@
+"""Operators that see only part of the world, in the simulation. The judge here counts pods and deletions by itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.shell.kube import (
+    DEPLOYMENT,
+    NETWORKPOLICY,
+    PDB,
+    POD,
+    SECRET,
+    SERVICE,
+    WAC,
+    Fence,
+    Kind,
+    KubeError,
+    Obj,
+    Refused,
+    Unavailable,
+)
+
+from .apiserver import Change
+from .door import SimKube
+from .operators import Operator
+from .world import NAME, NAMESPACE, World, simulate
+
+SEEDS = 5
+
+
+class Harm:
+    """Notes which pods operators delete, and how many of them are gone at a time without a ready successor."""
+
+    def __init__(self, world: World) -> None:
+        self.deleted: list[str] = []
+        self.most = 0
+        self._missing: set[str] = set()
+        self._is_operator = world.laws.is_operator
+        world.server.checks.append(self._check)
+
+    def _check(self, change: Change) -> None:
+        if change.kind is not POD:
+            return
+        name = change.name[1]
+        if change.verb == "delete" and self._is_operator(change.actor):
+            self.deleted.append(name)
+            self._missing.add(name)
+        elif change.after is not None and "deletionTimestamp" not in change.after["metadata"]:
+            conditions = (change.after.get("status") or {}).get("conditions") or ()
+            if any(one["type"] == "Ready" and one["status"] == "True" for one in conditions):
+                self._missing.discard(name)
+        self.most = max(self.most, len(self._missing))
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_leader_that_starts_where_it_reaches_no_coreapp_ends_none(seed: int) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=4, spares=2)
+        first = world.operator()
+        first.campaign()
+        await world.until_done(within=120)
+        harm, handovers = Harm(world), len(world.laws.handovers)
+        first.kill()
+        second = world.operator()
+        second.cut([*world.cluster.park.nodes])
+        second.campaign()
+        await world.pause(90)
+        assert (harm.deleted, len(world.laws.handovers)) == ([], handovers)
+        second.cut(())
+        await world.until_done(within=120)
+        assert harm.deleted == []
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_leader_that_reaches_only_one_node_ends_nothing_on_the_others(seed: int) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=4, spares=2)
+        first = world.operator()
+        first.campaign()
+        await world.until_done(within=120)
+        harm = Harm(world)
+        first.kill()
+        second = world.operator()
+        second.cut([*world.cluster.park.nodes][1:])
+        second.campaign()
+        await world.pause(90)
+        assert harm.deleted == []
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed: int) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator = world.operator()
+        operator.cut([*world.cluster.park.nodes])
+        operator.campaign()
+        harm = Harm(world)
+        await world.pause(120)
+        assert harm.deleted == []
+        operator.cut(())
+        await world.until_done(within=180)
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None:
+    """One node, so that there is no majority of nodes to doubt by: the evidence stands, and the harm is bounded all the same."""
+
+    async def story(world: World) -> None:
+        world.create(shards=4, spares=2)
+        world.operator().campaign()
+        await world.until_done(within=120)
+        await world.pause(20)
+        harm = Harm(world)
+        for machine in world.coreapps()[:3]:
+            world.cluster.hang(machine)
+        await world.until_done(within=300)
+        assert harm.deleted, "what hangs is ended"
+        assert harm.most <= 2
+
+    simulate(story, seed)
+
+
+class PartlyBlind(SimKube):
+    """A way to the API server on which reads of some kinds fail; counts how many did."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failing: dict[Kind, KubeError] = {}
+        self.failed: Counter[Kind] = Counter()
+
+    def fenced(self, fence: Fence) -> SimKube:
+        view = PartlyBlind(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
+        view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
+        return view
+
+    def _fail(self, kind: Kind) -> None:
+        if kind in self.failing:
+            self.failed[kind] += 1
+            raise self.failing[kind]
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        self._fail(kind)
+        return await super().get(kind, namespace, name)
+
+    async def list(self, kind: Kind, *args: Any, **options: Any) -> list[Obj]:
+        self._fail(kind)
+        return await super().list(kind, *args, **options)
+
+
+def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
+    kube = PartlyBlind(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+    operator = Operator(world, "operator-0", kube=kube)
+    world.operators.append(operator)
+    return operator, kube
+
+
+def condition(world: World, kind: str) -> tuple[str, str, str]:
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
+    found = next(one for one in status["conditions"] if one["type"] == kind)
+    return found["status"], found["reason"], found["message"]
+
+
+def says(world: World, kind: str, status: str, reason: str) -> Callable[[], bool]:
+    return lambda: condition(world, kind)[:2] == (status, reason)
+
+
+ANSWERS = {
+    "forbidden": Refused("HTTP 403, Forbidden", code=403, reason="Forbidden"),
+    "unavailable": Unavailable("HTTP 500", code=500),
+}
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+@pytest.mark.parametrize("kind", [SECRET, NETWORKPOLICY, PDB, DEPLOYMENT], ids=lambda kind: str(kind.kind))
+def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, answer: str) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator, kube = blind_operator(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        kube.failing[kind] = ANSWERS[answer]
+        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="the status says what cannot be read")
+        assert kind.kind in condition(world, "Stalled")[2]
+        assert kube.failed[kind] > 0
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+        kube.failing.clear()
+        await world.until_done(within=120)
+        await world.stays_silent(60.0)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
+def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kind: Kind) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        first = world.operator()
+        first.campaign()
+        await world.until_done(within=120)
+        first.kill()
+        kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, weather=world.weather)
+        kube.failing[kind] = ANSWERS["forbidden"]
+        second = Operator(world, "operator-1", kube=kube)
+        world.operators.append(second)
+        second.campaign()
+        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="told")
+        old = world.holder(1)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(1) not in {None, old}, within=1.0, what="handed over")
+        world.edit(shards=4)
+        await world.pause(30)
+        if kind is SECRET:
+            assert world.account.shards == 2, "nothing is sent to the client"
+        kube.failing.clear()
+        await world.until_done(within=180)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("kind", [POD, SERVICE], ids=lambda kind: str(kind.kind))
+def test_a_look_that_fails_is_told_in_the_status(kind: Kind) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator, kube = blind_operator(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        kube.failing[kind] = ANSWERS["forbidden"]
+        await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="told")
+        assert condition(world, "Stalled")[:2] == ("True", "ReadFailed")
+        writes = world.laws.writes
+        await world.pause(60)
+        assert world.laws.writes == writes, "it is told once"
+        kube.failing.clear()
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=2)
+        world.operator().campaign()
+        await world.until_done(within=120)
+        damaged = {"metadata": {"annotations": {"multiconnect.dev/holder": "no such/ pod/../x"}}}
+        world.server.merge("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"), damaged)
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
