@@ -81,11 +81,11 @@ def _call(one: Look) -> Call | None:
 
 
 def _answer(one: Look) -> Answer:
-    """The newest answer that is known of the noted intent."""
+    """The best answer that is known of the noted intent: a definite one stays, and a later one replaces one that is not."""
     noted, call = one.see.operation, _call(one)
     if noted is None:
         return Answer.NONE
-    if call is not None and call.answer is not None and noted.answer is Answer.NONE:
+    if call is not None and call.answer is not None and noted.answer in {Answer.NONE, Answer.UNKNOWN}:
         return call.answer
     return noted.answer
 
