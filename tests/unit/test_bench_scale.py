@@ -91,6 +91,8 @@ def test_the_worst_seconds_of_a_span() -> None:
             ["failover, max, n = 21: failed, the goal is 2 s", "no next holder delivered for shard 0 of h0"],
         ),
         ({"lost": 1}, ["1 messages were lost, 0 doubled"]),
+        ({"two_holders": 2}, ["the WhatsApp servers saw two holders of a shard 2 times"]),
+        ({"ledger": ["h0: 1 messages are still open"]}, ["h0: 1 messages are still open"]),
     ],
 )
 def test_each_missed_goal_is_said(figures: dict[str, Any], words: list[str]) -> None:

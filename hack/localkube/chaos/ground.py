@@ -28,15 +28,19 @@ LEADER_S = 30.0
 class Ground(ABC):
     """Looks at clusters from outside and asks things of them. Who inherits starts and ends what runs beneath."""
 
-    def __init__(self, kubeconfig_path: Path, clusters: tuple[str, ...]) -> None:
-        """Prepare; ``kubeconfig_path`` opens the API server as an administrator, ``clusters`` are the names of those that are broken."""
+    def __init__(self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool) -> None:
+        """Prepare; ``kubeconfig_path`` opens the API server as an administrator, ``clusters`` are the names of those that are broken.
+
+        ``ask_client``: pods can be reached from here, so the observer asks the simulators for their number of shards.
+        """
         self.kubeconfig = kubeconfig_path
         self.clusters = clusters
         self.streams: dict[str, Stream] = {}
         self.reported: set[str] = set()
         """Broken laws that are in an outcome already."""
         self.api = Api(kubeconfig.read(kubeconfig_path))
-        self._observer = Observer(kubeconfig_path, NAMESPACE)
+        self._ask_client = ask_client
+        self._observer = self._new_observer()
 
     # ------------------------------------------------------------ what runs beneath
 
@@ -78,12 +82,15 @@ class Ground(ABC):
         return fresh
 
     async def look_anew(self) -> Observer:
-        """Have a fresh observer: it judges what happens from now on, and forgives what its predecessor missed."""
-        old, fresh = self._observer, Observer(self.kubeconfig, NAMESPACE)
+        """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
+        old, fresh = self._observer, self._new_observer()
         await asyncio.to_thread(fresh.__enter__)
         self._observer = fresh
         await asyncio.to_thread(old.__exit__, KeyboardInterrupt)
         return fresh
+
+    def _new_observer(self) -> Observer:
+        return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
 
     def holder(self, cluster: str, shard: int) -> Holder | None:
         """Who serves a shard now; None if nobody does."""

@@ -41,7 +41,7 @@ class ChaosStage(Ground):
 
     def __init__(self, stage: Stage, *, clusters: int, report: Report) -> None:
         """``clusters``: how many run side by side."""
-        super().__init__(stage.plane.admin_kubeconfig, tuple(f"c{number:02}" for number in range(clusters)))
+        super().__init__(stage.plane.admin_kubeconfig, tuple(f"c{number:02}" for number in range(clusters)), ask_client=True)
         self.stage = stage
         self.wires: dict[str, Wire] = {}
         """Of each replica of the operator, by name: its only way to the API server."""

@@ -66,7 +66,7 @@ class Cluster:
     def __init__(self, stage: Stage) -> None:
         """Prepare; the stage must be up."""
         self.stage = stage
-        self.observer = Observer(stage.plane.admin_kubeconfig)
+        self.observer = Observer(stage.plane.admin_kubeconfig, ask_client=True)
         self.control = HollowControl.of(stage.folder / "hollow")
         self.api = Api(kubeconfig.read(stage.plane.admin_kubeconfig))
         self.senders = Senders()

@@ -36,7 +36,7 @@ class KindStage(Ground):
 
     def __init__(self, kubeconfig: Path, nodes: KindNodes, *, operators: int, proxy: str, kubectl: Path, report: Report) -> None:
         """``operators``: replicas that Helm was asked for; ``proxy``: URL by which the sender reaches pods; ``kubectl``: the program."""
-        super().__init__(kubeconfig, (CLUSTER,))
+        super().__init__(kubeconfig, (CLUSTER,), ask_client=False)
         self.nodes = nodes
         self.operators = operators
         self.frozen: list[tuple[NodeShell, int]] = []

@@ -103,7 +103,9 @@ def acts(made: Changes) -> tuple[Act, ...]:
             at_once=True,
         ),
         Act(
-            fault=Fault(name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED),
+            fault=Fault(
+                name="holder-deleted", what="kubectl delete pod", strike=deeds.delete, evidence=DELETED | DIED, effects=("pods ended",)
+            ),
             silent=True,
             at_once=True,
         ),
@@ -113,6 +115,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 what="kubectl delete pod --force",
                 strike=deeds.force_delete,
                 evidence=DELETED | DIED,
+                effects=("pods ended",),
                 goal=FORCED_S,
             ),
             at_once=True,
@@ -148,6 +151,7 @@ def acts(made: Changes) -> tuple[Act, ...]:
                 what="kubectl drain",
                 prepare=deeds.spread,
                 strike=deeds.drain,
+                effects=("pods ended",),
                 undo=deeds.uncordon,
                 evidence=DELETED,
             ),

@@ -74,6 +74,10 @@ class Found:
     missing: list[str] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
+    two_holders: int = 0
+    """How often the WhatsApp servers' log shows two holders of a shard."""
+    ledger: list[str] = field(default_factory=list)
+    """What may not be in the ledger of all messages, and is."""
     busy_cpu: float = 0.0
     """While failovers were measured."""
     rss: float = 0.0
@@ -253,6 +257,8 @@ class ScaleBench:
                 worst = max(self.found.failovers, default=0.0)
                 self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
         self.found.busy_cpu = (processor_seconds(self.operator) - spent) / (time.monotonic() - begun)
+        for name, stream in self._streams.items():
+            self.found.ledger += [f"{name}: {text}" for text in (await stream.ledger()).failures()]
 
     async def _one(self, cluster: str, shard: int, *, deletes: bool) -> float | None:
         stream = self._streams[cluster]
@@ -269,6 +275,7 @@ class ScaleBench:
         books = await stream.books(mark, [shard])
         self.found.lost += books.lost
         self.found.doubled += books.doubled
+        self.found.two_holders += books.two_holders
         took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid)
         if took is None:
             self.found.missing.append(f"shard {shard} of {cluster}")
@@ -316,6 +323,8 @@ def missed(found: Found) -> list[str]:
     said += [f"{found.steady_writes} writes in {found.steady_s:g} s without a change: {found.steady_wrote}"] * bool(found.steady_writes)
     said += [f"no next holder delivered for {', '.join(found.missing)}"] * bool(found.missing)
     said += [f"{found.lost} messages were lost, {found.doubled} doubled"] * bool(found.lost or found.doubled)
+    said += [f"the WhatsApp servers saw two holders of a shard {found.two_holders} times"] * bool(found.two_holders)
+    said += found.ledger
     return said
 
 
