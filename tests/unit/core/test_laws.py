@@ -26,8 +26,10 @@ from .random_looks import any_looks
 from .witnesses import WITNESSES
 
 SNAPSHOTS = 2000
-LEAST = 50
-"""In how many of the snapshots each law must have had something to judge; less than half of the fewest that were seen."""
+LEAST = 30
+"""In how many of the snapshots each law must have had something to judge; half of the fewest that were seen in 13 runs."""
+ROUNDS = 5
+"""How often as many snapshots are tried while one of the broken plans was not seen to be broken; the first is mostly enough."""
 SEED = int(os.environ.get("LAW_SEED") or secrets.randbelow(2**32))
 """Another one in each run; a failure says how to have the same snapshots again."""
 many = settings(
@@ -39,10 +41,10 @@ many = settings(
 )
 
 
-def for_each_snapshot(judge: Callable[[Look], None]) -> None:
+def for_each_snapshot(judge: Callable[[Look], None], round_: int) -> None:
     """Call ``judge`` with random snapshots; what it raises names the seed."""
     try:
-        seed(SEED)(settings(many, max_examples=SNAPSHOTS)(given(one=any_looks())(judge)))()
+        seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_looks())(judge)))()
     except BaseException as error:
         error.add_note(f"the same snapshots again: LAW_SEED={SEED}")
         raise
@@ -65,7 +67,9 @@ def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> 
             except LawBroken:
                 del uncaught[mutant.name]
 
-    for_each_snapshot(judge)
+    for round_ in range(ROUNDS):
+        if uncaught:
+            for_each_snapshot(judge, round_)
     assert {name: times for name, times in applied.items() if times < LEAST} == {}, f"too seldom (LAW_SEED={SEED}): {applied}"
     assert list(uncaught) == [], f"broken plans that no snapshot shows (LAW_SEED={SEED})"
 
