@@ -259,12 +259,19 @@ class Scene(Stage):
         assert _matches([self._spelled(call) for call in case.calls], calls), f"calls {calls} instead of {case.calls}"
         assert books["restarts"] - self._began["restarts"] == case.restarts
         assert self.status()["shards"] == int(self._spelled(case.end))
-        _assert_in_order(case.words, self.recorder.words[first:])
+        await self._assert_shown(case.words, first)
         await self._assert_told(case.events, told)
         await self.fault()
 
     def _spelled(self, text: str) -> str:
         return text.replace("A", str(self.a)).replace("B", str(self.b))
+
+    async def _assert_shown(self, wanted: Sequence[str], first: int) -> None:
+        """The recorder's watch may be behind what was asked for just now."""
+        deadline = time.monotonic() + 10
+        while not _are_in_order(wanted, seen := self.recorder.words[first:]):
+            assert time.monotonic() < deadline, f"{wanted} were not shown (in this order) among {list(seen)}"
+            await asyncio.sleep(0.1)
 
     async def _assert_told(self, wanted: Sequence[str], before: set[str]) -> None:
         deadline = time.monotonic() + 10
@@ -288,10 +295,9 @@ def _matches(wanted: Sequence[str], calls: Sequence[str]) -> bool:
     return not left
 
 
-def _assert_in_order(wanted: Iterable[str], seen: Sequence[str]) -> None:
+def _are_in_order(wanted: Iterable[str], seen: Sequence[str]) -> bool:
     left = iter(seen)
-    for word in wanted:
-        assert word in left, f"{word} was not shown (in this order) among {list(seen)}"
+    return all(word in left for word in wanted)
 
 
 class House(Theatre):

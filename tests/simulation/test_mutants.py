@@ -197,7 +197,8 @@ def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
     real = status.report
 
     def talkative(f: Any, plan: Any) -> dict[str, Any]:
-        return {**real(f, plan), "lookedAt": manifests.timestamp(f.see.now)}
+        # In a field that the CRD knows: the API server drops others, and then nothing is written.
+        return {**real(f, plan), "url": f"https://{manifests.timestamp(f.see.now)}"}
 
     patch.setattr(status, "report", talkative)
 

@@ -483,6 +483,20 @@ async def test_a_fault_that_was_seen_to_do_something_is_measured(ground: FakeGro
     assert outcome.effects["pods ended"] == 1
 
 
+@pytest.mark.parametrize("asks", [True, False])
+async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(ground: FakeGround, asks: bool) -> None:
+    """As when a leader ends and a user asks its successor: no holder is struck."""
+
+    def strike(scene: Scene[Any]) -> None:
+        if asks:
+            scene.asked.add(("c00", 0))
+        scene.told.append(0.1)
+        ground.hands_over("Requested")
+
+    outcome = await played(ground, strike, failover=False, moves={"switchover"})
+    assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
+
+
 async def test_a_fault_that_does_nothing_is_a_trouble(ground: FakeGround) -> None:
     outcome = await played(ground, strikes(ground, gone=False), effects=("pods ended",))
     assert outcome.troubles == ["the fault did nothing: 0 pods ended (c00)"]

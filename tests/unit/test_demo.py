@@ -218,7 +218,7 @@ NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
         ({"strangers": 1}, NONE, "1 messages were taken under ids that nobody gave them"),
         ({"totals": Totals(doubled=2)}, NONE, "2 messages were doubled"),
         ({"inbound_arrived": 2, "inbound_lost": 1}, NONE, "1 inbound messages were lost"),
-        ({}, demo.TwoHolders(seen_from_outside=0, whatsapp_servers=1, resolutions=2), "two active holders at 3 instants"),
+        ({}, demo.TwoHolders(seen_from_outside=0, whatsapp_servers=1, resolutions=2), "two active holders 3 times"),
     ],
 )
 def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: demo.TwoHolders, said: str | None) -> None:

@@ -62,6 +62,7 @@ async def test_a_user_wishes_only_when_the_process_has_ended() -> None:
     assert len(scene.told) == 1
     assert scene.told[0] > 0, "a handover before the end is none of the new leader's"
     assert scene.notes == []
+    assert scene.asked == {("acme", 0)}
 
 
 async def test_that_the_same_pod_led_again_is_said() -> None:

@@ -389,8 +389,9 @@ async def test_work_that_fails_begins_again_after_a_retry_if_nobody_else_is_ther
 
         a.work = fails
         await asyncio.sleep(5)
+        assert len(begun) >= 4
         assert all(0.9 < later - earlier < 1.2 for earlier, later in itertools.pairwise(begun))
-        assert [term.epoch for term in a.works] == list(range(len(begun)))
+        assert [term.epoch for term in a.works][:4] == [0, 1, 2, 3]
 
 
 async def test_work_that_returns_hands_over() -> None:

@@ -1,11 +1,13 @@
 """The ledger: every message ends as exactly one word, the sums are checked, and what must not be there is said."""
 
+import asyncio
 from collections import Counter
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
 from localkube.outside.ledger import GatewayLog, Inbound, Ledger, LedgerError, Sender, Senders, end_of, settle
+from localkube.outside.traffic import Traffic
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 
 Obj = dict[str, Any]
@@ -157,3 +159,20 @@ async def test_a_log_that_is_read_in_pieces_comes_to_the_same() -> None:
 def test_what_the_servers_log_may_not_hold_is_said(totals: Totals, said: str) -> None:
     assert Ledger(sent=0, totals=totals).failures() == [said]
     assert Ledger(sent=0, totals=Totals(delivered=5, repeated=3, stale=2, fenced=4, replaced=1)).failures() == []
+
+
+async def test_a_sender_that_is_stopped_just_as_its_pause_ends_sends_nothing_more() -> None:
+    """Else its message would begin after the ledger had waited for all of them, and would be open for ever."""
+
+    class SetAtTheEnd(asyncio.Event):
+        async def wait(self) -> Literal[True]:
+            try:
+                await asyncio.get_running_loop().create_future()
+            finally:
+                self.set()
+            return True
+
+    sender = object.__new__(Traffic)
+    sender._stopped = SetAtTheEnd()
+
+    assert await sender._stopped_within(0.01)

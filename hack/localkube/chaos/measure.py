@@ -255,6 +255,7 @@ class _Play(Generic[G]):
         # What is slow or loses a few probes is healthy all the same.
         struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
         asked = {(victim.cluster, victim.shard) for scene in self._scenes for victim in scene.victims}
+        asked |= {key for scene in self._scenes for key in scene.asked}
         world = World(struck=struck, moves=self._fault.moves, since=self._struck_at, asked=asked, until=self._undone)
         judged = judge(observer.commits, before=before, evidence=evidence, world=world)
         self._outcome.evidence += judged.evidence

@@ -54,6 +54,8 @@ class Scene(Generic[G]):
     victims: list[Victim] = field(default_factory=list)
     struck: set[str] = field(default_factory=set)
     """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
+    asked: set[tuple[str, int]] = field(default_factory=set)
+    """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
     nodes: list[str] = field(default_factory=list)
     """Lost nodes, to be brought back."""
     leader: str = ""

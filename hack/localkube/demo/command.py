@@ -42,7 +42,7 @@ WAIT_S = 0.5
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TwoHolders:
-    """Instants at which a shard had two active holders, as three that know nothing of each other counted them."""
+    """How often a shard had two active holders, as three that know nothing of each other counted it."""
 
     seen_from_outside: int
     """By a watcher of all Services and pods."""
@@ -151,7 +151,7 @@ class Demo:
         if self.ledger.strangers:
             return f"{self.ledger.strangers} messages were taken under ids that nobody gave them: they may be doubles"
         if self.two_holders.total:
-            return f"a shard had two active holders at {self.two_holders.total} instants: it may never have ({self.two_holders})"
+            return f"a shard had two active holders {self.two_holders.total} times: it never may ({self.two_holders})"
         return None
 
     def figures(self) -> Obj:

@@ -24,8 +24,8 @@ def show(figures: Mapping[str, Any], out: Console) -> None:
         out.print(f"Messages: {ledger_of(figures['messages'])}.", highlight=False)
     if figures["two_holders"] is not None:
         out.print(
-            f"Instants with two active holders of a shard: {sum(figures['two_holders'].values())} "
-            "(seen by a watcher from outside, by the WhatsApp servers, by every look-up of a shard).",
+            f"Two active holders of one shard: seen {sum(figures['two_holders'].values())} times (by a watcher from outside, in the log of "
+            "the WhatsApp servers, by every look-up of a shard).",
             highlight=False,
         )
     out.print(

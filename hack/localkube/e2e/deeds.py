@@ -175,6 +175,7 @@ async def kill_leader(scene: Kind) -> None:
     holder = scene.holder(CLUSTER, 0)
     begun = time.monotonic()
     await shell.run(f"kill -KILL {process}; while kill -0 {process} 2>/dev/null; do sleep 0.01; done")
+    scene.asked.add((CLUSTER, 0))
     await stage.switch_over(0)
     moved = await stage.seen(
         lambda: next(

@@ -312,7 +312,8 @@ class Traffic:
             async with asyncio.timeout(seconds):
                 await self._stopped.wait()
         except TimeoutError:
-            return False
+            # It may have been stopped in this very moment; then nothing more may be sent.
+            return self._stopped.is_set()
         return True
 
     def _recipient(self) -> str:

@@ -81,11 +81,11 @@ def _call(one: Look) -> Call | None:
 
 
 def _answer(one: Look) -> Answer:
-    """The newest answer that is known of the noted intent."""
+    """The best answer that is known of the noted intent: a definite one stays, and a later one replaces one that is not."""
     noted, call = one.see.operation, _call(one)
     if noted is None:
         return Answer.NONE
-    if call is not None and call.answer is not None and noted.answer is Answer.NONE:
+    if call is not None and call.answer is not None and noted.answer in {Answer.NONE, Answer.UNKNOWN}:
         return call.answer
     return noted.answer
 
@@ -107,10 +107,12 @@ def _unsettled(one: Look) -> Operation | None:
 
 def _is_number_final(one: Look) -> bool:
     """Whether no call that was noted can still change the number of shards that GET reports."""
-    noted = one.see.operation
+    noted, client = one.see.operation, one.see.client
     if noted is None or _unsettled(one) is not None:
         return noted is None
-    return _answer(one) is not Answer.ACCEPTED or one.see.client.shards == noted.to
+    if client.asked_at is not None and client.asked_at > noted.settle_by:
+        return True
+    return _answer(one) is not Answer.ACCEPTED or client.shards == noted.to
 
 
 def _bound(one: Look) -> int:
@@ -211,9 +213,11 @@ def only_the_named_pod_is_told_to_serve(plan: PlanOf, one: Look) -> bool:
     services = {other.shard: other for other in one.see.routes}
     orders = [tell for tell in _of(_actions(plan, one), Tell) if tell.shard is not None and tell.holder is None]
     for order in orders:
-        named: Route = services[order.shard]
-        _must((named.holder_uid, named.epoch) == (order.coreapp.uid, order.epoch), "another pod than the named one is told to serve")
-        _must(not named.foreign, "a Service of another owner decides who serves")
+        named: Route | None = services.get(order.shard)
+        _must(named is not None, "a shard without a Service is told")
+        if named is not None:
+            _must((named.holder_uid, named.epoch) == (order.coreapp.uid, order.epoch), "another pod than the named one is told to serve")
+            _must(not named.foreign, "a Service of another owner decides who serves")
     return bool(orders)
 
 
@@ -268,11 +272,13 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
 @_law
 def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> bool:
     """While an intent is unsettled: no second call, no shrink, and the intent stays noted."""
-    if _unsettled(one) is None or one.want.deleting:
+    noted = _unsettled(one)
+    if noted is None or one.want.deleting:
         return False
     made = plan(one.want, one.see)
     _must(not _of(made.actions, SetShards), "a second call")
     _must(made.operation is not None, "the intent is forgotten")
+    _must(made.operation and (made.operation.id, made.operation.to) == (noted.id, noted.to), "another intent is noted in its place")
     for scale in _of(made.actions, Scale):
         _must(one.see.statefulset is not None and scale.replicas > one.see.statefulset.replicas, "fewer pods")
     return True
@@ -284,7 +290,8 @@ def law_7_shrink_last(plan: PlanOf, one: Look) -> bool:
     workload, shards = one.see.statefulset, one.see.client.shards
     lower = [scale for scale in _of(_actions(plan, one), Scale) if workload is not None and scale.replicas < workload.replicas]
     for scale in lower:
-        _must(shards == one.want.shards and shards is not None and _is_fresh(one), f"GET reports {shards}")
+        _must(shards == one.want.shards, f"GET reports {shards}")
+        _must(_is_fresh(one), "GET is not fresh")
         uids = {other.holder_uid for other in one.see.routes if not other.foreign and shards is not None and other.shard < shards}
         _must(all(other.ordinal < scale.replicas for other in one.see.coreapps if other.uid in uids), "a holder would go")
         for other in one.see.coreapps:
@@ -356,7 +363,7 @@ def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> bool:
     for move in _of(_actions(plan, one), Handover):
         pod = away.get(move.route.holder_uid)
         if pod is not None:
-            goes = pod.ordinal >= one.want.shards + one.want.spares
+            goes = pod.ordinal >= one.want.shards + one.want.spares and _is_number_final(one)
             _must(goes or (is_overdue and not _is_ready(pod)), f"shard {move.route.shard} leaves {pod.name}, which restarts")
     return any(other.holder_uid in away for other in one.see.routes)
 

@@ -52,6 +52,8 @@ TROUBLES: list[dict[str, Any]] = [
     {"report": Report(shard=1, epoch="50-stale", shards=2)},
 ]
 """What may be wrong with one pod."""
+EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", "broken_at", "silent_since"}]
+"""What a restart explains."""
 
 
 @st.composite
@@ -229,24 +231,54 @@ def looks(draw: st.DrawFn) -> Look:
 
 Change = Callable[[st.DrawFn, Look], Look]
 
+UNFIT: list[dict[str, Any]] = [
+    {"certificate": None},
+    {"expires_at": NOW - seconds(1)},
+    {"expires_at": None},
+    {"certificate": CertificateFacts(fingerprint="cd" * 32)},
+    {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=8)},
+    {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=1)},
+    {"secret": AccountSecret()},
+]
+"""What may be wrong with an account, and two that look like it and are right."""
+UNSENT: list[Callable[[Look], Look]] = [
+    *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
+    lambda one: one.with_account().seeing(refused_fingerprint=FINGERPRINT),
+    *[lambda one: one.with_account().seeing(banned=True)] * 2,
+    *[lambda one: one.seeing(anchored_for=None)] * 2,
+    lambda one: one.client(asked_at=NOW - seconds(9)),
+    lambda one: one.client(call=Call(id="4-x")),
+    *[lambda one: one.wanting(paused=True)] * 2,
+    lambda one: one.all_pods(ready=False),
+    lambda one: one.noted(one.want.shards, Answer.UNKNOWN),
+]
+"""What stands in the way of a Set Shards that is due."""
+
 
 def _growing(draw: st.DrawFn) -> Look:
-    """Enough Coreapps are ready for more shards, and Set Shards is due."""
+    """Enough Coreapps are ready for more shards, and Set Shards is due; in two of three, something stands in its way."""
     before, after = draw(st.sampled_from([(1, 2), (2, 4), (1, 4)]))
     spares = draw(st.integers(0, 2))
     one = look().settled(shards=before, spares=spares).wanting(shards=after)
     one = one.with_pods(range(before + spares, after + spares))
-    return one.with_account() if draw(st.integers(0, 2)) else one
+    one = one.with_account() if draw(st.booleans()) else one
+    return draw(st.sampled_from(UNSENT))(one) if draw(st.integers(0, 2)) else one
 
 
 def _shrinking(draw: st.DrawFn) -> Look:
-    """The client has fewer shards than there are pods for."""
+    """The client has fewer shards than there are pods for; in half of them, something stands in the way."""
     shards, spares, more = draw(st.sampled_from([1, 2, 4])), draw(st.integers(0, 2)), draw(st.integers(1, 3))
-    return look().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
+    one = look().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
+    way = draw(st.integers(0, 5))
+    if way == 0:
+        return _moved(draw, one)
+    if way == 1:
+        return one.with_pod(draw(st.integers(0, shards - 1)), report=None)
+    return one.client(asked_at=NOW - seconds(9)) if way == 2 else one
 
 
 def _restarting(draw: st.DrawFn) -> Look:
-    """Set Shards was accepted, or may have been, and some Coreapps are back."""
+    """Set Shards was accepted, or may have been, and some Coreapps are back; one may be away as in any restart."""
     before, after = draw(st.sampled_from([(1, 2), (2, 4), (4, 2), (2, 1)]))
     most = max(before, after) + 1
     one = look().settled(shards=before).wanting(shards=after)
@@ -254,12 +286,23 @@ def _restarting(draw: st.DrawFn) -> Look:
     one = one.noted(after, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN, Answer.ACCEPTED, Answer.ACCEPTED])))
     if draw(st.booleans()):
         one = one.reporting(after)
+    if draw(st.booleans()):
+        one = one.with_pod(draw(st.integers(0, before - 1)), **draw(st.sampled_from(EXPLAINED)))
     return one.restarted(after, draw(st.sets(st.integers(0, most - 1), max_size=most)))
 
 
+def _recreating(draw: st.DrawFn) -> Look:
+    """Somebody deleted the StatefulSet, and changed the wish, while a Set Shards may still take effect."""
+    to, wanted = draw(st.sampled_from([(4, 2), (4, 1), (2, 1), (2, 4)]))
+    one = look().settled(shards=draw(st.sampled_from([1, 2]))).noted(to, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN])))
+    return one.wanting(shards=wanted).without_object("StatefulSet", "acme-coreapp")
+
+
 def _failing(draw: st.DrawFn) -> Look:
-    """A holder is gone, and there is a spare."""
+    """A holder is gone, and there is a spare; or there is none, and another holder lost its labels."""
     shards = draw(st.sampled_from([1, 2, 4]))
+    if draw(st.integers(0, 2)) == 0:
+        return look().settled(shards=max(2, shards), spares=0).with_holder(1, labels={}).holder_deleted(0)
     return look().settled(shards=shards, spares=draw(st.integers(1, 2))).holder_deleted(draw(st.integers(0, shards - 1)))
 
 
@@ -285,16 +328,7 @@ def _client(draw: st.DrawFn, one: Look) -> Look:
 
 
 def _account(draw: st.DrawFn, one: Look) -> Look:
-    changes: list[dict[str, Any]] = [
-        {"certificate": None},
-        {"expires_at": NOW - seconds(1)},
-        {"expires_at": None},
-        {"certificate": CertificateFacts(fingerprint="cd" * 32)},
-        {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=8)},
-        {"secret": AccountSecret(), "registered_at": NOW - timedelta(days=1)},
-        {"secret": AccountSecret()},
-    ]
-    return one.with_account(**draw(st.sampled_from(changes)))
+    return one.with_account(**draw(st.sampled_from(UNFIT)))
 
 
 def _status(draw: st.DrawFn, one: Look) -> Look:
@@ -318,19 +352,19 @@ def _moved(draw: st.DrawFn, one: Look) -> Look:
     return one.held_by(0, one.see.coreapps[-1].ordinal) if one.see.routes and one.see.coreapps else one
 
 
-BASES = (_growing, _growing, _shrinking, _restarting, _restarting, _failing)
+BASES = (*(_growing,) * 6, *(_shrinking,) * 2, *(_restarting,) * 3, _recreating, _failing)
 WRONG: tuple[Change, ...] = (_one_pod, _one_pod, _gone_pod, _client, _account, _status, _spec, _moved)
 
 
 @st.composite
 def near_looks(draw: st.DrawFn) -> Look:
-    """A state that a law has something to say of, with nothing or a few things wrong."""
+    """A state that a law has something to say of, with nothing or one more thing wrong."""
     one = draw(st.sampled_from(BASES))(draw)
-    for change in draw(st.lists(st.sampled_from(WRONG), max_size=2)):
+    for change in draw(st.lists(st.sampled_from(WRONG), max_size=1)):
         one = change(draw, one)
     return one
 
 
 def any_looks() -> st.SearchStrategy[Look]:
     """Wild ones and near ones."""
-    return st.one_of(looks(), near_looks(), near_looks())
+    return st.one_of(looks(), near_looks(), near_looks(), near_looks())

@@ -12,7 +12,7 @@ import pytest
 from whatsapp_operator.core import manifests, upkeep
 from whatsapp_operator.core.model import Epoch, Evidence, Handover, Key
 
-from .looks import NOW, kept_objects, labels_for, look, pod, route
+from .looks import NOW, labels_for, look, pod, route
 
 WANT = look().want
 OBJECTS = [*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False), manifests.shard_service(WANT, 0)]
@@ -36,6 +36,8 @@ def test_no_two_objects_share_a_name() -> None:
 
 def test_names_are_those_of_the_design() -> None:
     assert {
+        "Secret-acme-admin",
+        "Secret-acme-webapp-tls",
         "StatefulSet-acme-coreapp",
         "Service-acme-coreapp",
         "Service-acme-shard-0",
@@ -45,7 +47,9 @@ def test_names_are_those_of_the_design() -> None:
         "StatefulSet-acme-simulator",
         "Service-acme-simulator",
         "NetworkPolicy-acme",
-    } <= set(IDS)
+        "NetworkPolicy-acme-webapp",
+        "NetworkPolicy-acme-simulator",
+    } == set(IDS)
 
 
 def test_the_longest_name_still_makes_legal_names() -> None:
@@ -138,10 +142,16 @@ def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> N
     assert upkeep.covers(live, wanted)
 
 
-def test_kept_objects_are_covered() -> None:
-    live = kept_objects(WANT, operation=None)
+@pytest.mark.parametrize("wanted", manifests.upkeep(WANT, webapp_replicas=2, resharding=False), ids=lambda obj: f"{obj['kind']}")
+def test_what_the_api_server_adds_is_no_change_and_what_somebody_takes_away_is_one(wanted: dict[str, Any]) -> None:
+    meta = {**wanted["metadata"], "uid": "u", "resourceVersion": "7", "managedFields": []}
+    live = {**wanted, "metadata": meta, "spec": {**wanted["spec"], "defaulted": 1}, "status": {"seen": 1}}
 
-    assert all(upkeep.covers(seen, seen) for seen in live.values())
+    assert upkeep.covers(live, wanted)
+    lost = [part for part, value in wanted["spec"].items() if value]
+    assert lost != []
+    for part in lost:
+        assert not upkeep.covers({**live, "spec": {key: value for key, value in live["spec"].items() if key != part}}, wanted), part
 
 
 # --- the patches of a handover

@@ -1,0 +1,440 @@
+"""Plans that break the laws, each in a snapshot in which the real plan keeps them, and what the law's check says of it."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
+from dataclasses import replace
+from typing import Any, NamedTuple
+from unittest import mock
+
+from whatsapp_operator.core import duties, evidence, handovers, manifests, objections, operation, rules
+from whatsapp_operator.core.facts import Facts
+from whatsapp_operator.core.model import (
+    Action,
+    Answer,
+    Call,
+    Coreapp,
+    Desired,
+    Epoch,
+    Handover,
+    Observed,
+    Operation,
+    Plan,
+    Relabel,
+    Report,
+    Route,
+    Scale,
+    SetShards,
+    Strip,
+    Tell,
+    Touch,
+)
+
+from . import laws
+from .laws import Check, PlanOf
+from .looks import NOW, Look, labels_for, look, seconds
+from .witnesses import WITNESSES, growing, restarting
+
+Patch = tuple[Any, str, Any]
+
+
+class Mutant(NamedTuple):
+    """A plan that breaks a law, and where."""
+
+    name: str
+    check: Check
+    how: str
+    """What the check says of it."""
+    plan: PlanOf
+    one: Look
+
+
+# --- broken planners ------------------------------------------------------------------------------------------------------
+
+
+def patched(*patches: Patch) -> PlanOf:
+    """The planner with some functions, properties or tables replaced."""
+
+    def plan(want: Desired, see: Observed) -> Plan:
+        with ExitStack() as stack:
+            for where, name, value in patches:
+                stack.enter_context(mock.patch.object(where, name, value))
+            return rules.plan(want, see)
+
+    return plan
+
+
+def row(name: str, **changes: Any) -> Patch:
+    """One row changed."""
+    return (rules, "ROWS", tuple(replace(one, **changes) if one.name == name else one for one in rules.ROWS))
+
+
+def without_objection(name: str) -> PlanOf:
+    """The planner that does not object for one reason."""
+    return patched(
+        (objections, "OBJECTIONS", tuple(one for one in objections.OBJECTIONS if one.name != name)),
+        (rules, "ROWS", tuple(one for one in rules.ROWS if one.name != name)),
+    )
+
+
+def adding(*actions: Action) -> PlanOf:
+    """The planner that does something more."""
+
+    def plan(want: Desired, see: Observed) -> Plan:
+        made = rules.plan(want, see)
+        return replace(made, actions=(*made.actions, *actions))
+
+    return plan
+
+
+def altering(kind: type[Action], **changes: Any) -> PlanOf:
+    """The planner that does every action of one kind with other values."""
+
+    def plan(want: Desired, see: Observed) -> Plan:
+        made = rules.plan(want, see)
+        return replace(made, actions=tuple(replace(one, **changes) if isinstance(one, kind) else one for one in made.actions))
+
+    return plan
+
+
+def intending(**changes: Any) -> PlanOf:
+    """The planner that calls Set Shards with another intent, and notes that one."""
+
+    def plan(want: Desired, see: Observed) -> Plan:
+        made = rules.plan(want, see)
+        noted = replace(made.operation, **changes) if made.operation else None
+        return replace(altering(SetShards, operation=noted)(want, see), operation=noted)
+
+    return plan
+
+
+def calling_for(to: int) -> PlanOf:
+    """The planner that calls Set Shards whatever it sees, and notes the intent."""
+    noted = Operation(id="mutant", to=to, leader_epoch=5, started_at=NOW, settle_by=NOW + seconds(840), deadline=NOW + seconds(180))
+    return lambda want, see: replace(adding(SetShards(operation=noted))(want, see), operation=noted)
+
+
+def _no_claims(_: Facts, __: Coreapp) -> str:
+    return "none"
+
+
+def _epoch_before(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
+    for move in HANDOVERS(f, moves, only=only):
+        yield replace(move, epoch=Epoch(move.route.version - 1, move.epoch.random))
+
+
+def _one_pod_for_all(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
+    made = list(HANDOVERS(f, moves, only=only))
+    yield from (replace(move, to=made[0].to) for move in made)
+
+
+def _one_shard_for_all(f: Facts, moves: Any, *, only: Coreapp | None = None) -> Iterator[Handover]:
+    made = list(HANDOVERS(f, moves, only=only))
+    yield from (replace(move, route=made[0].route) for move in made)
+
+
+def _raises(_: Facts) -> bool:
+    msg = "a row that raises"
+    raise ValueError(msg)
+
+
+def _differs() -> PlanOf:
+    count = itertools.count()
+    return lambda want, see: rules.plan(want, replace(see, nonce=f"{next(count)}"))
+
+
+HANDOVERS = handovers.paired
+ALWAYS: Callable[[Facts], bool] = lambda _: True  # noqa: E731
+NEVER: Callable[[Facts], bool] = lambda _: False  # noqa: E731
+NO_CLAIMS = patched((Facts, "claim", _no_claims))
+CALL_ANYWAY = patched((operation, "may_call", lambda f: f.resize_is_wanted))
+SHRINK_ANYWAY = patched((rules, "_may_shrink", ALWAYS))
+
+# --- where they break the laws --------------------------------------------------------------------------------------------
+
+SETTLED = look().settled()
+FAILING = WITNESSES["FailingOver"]
+TWO_FAIL = look().settled(shards=4, spares=2).holder_deleted(0).holder_deleted(1)
+UNKNOWN = growing().noted(4, Answer.UNKNOWN)
+P0, P1, P2 = SETTLED.see.coreapps
+R0: Route = SETTLED.route(0)
+ANOTHER_OWNERS = replace(R0, foreign=True)
+NOT_TRIED_BEFORE = SETTLED.wanting(shards=2)
+
+
+def scaled(replicas: int) -> Scale:
+    """The StatefulSet of ``SETTLED`` with other replicas."""
+    return Scale(ref=manifests.coreapp_statefulset("acme"), uid="sts", resource_version="9", replicas=replicas)
+
+
+ORDER_OF_HOLDERS = [
+    Mutant(
+        "a row raises", laws.plan_is_total, "it raises ValueError('a row that raises')", patched(row("Refilling", when=_raises)), SETTLED
+    ),
+    Mutant("chance", laws.plan_is_total, "two plans of one snapshot differ", _differs(), FAILING),
+    Mutant(
+        "one pod for two shards",
+        laws.law_1_one_holder,
+        "a pod is given two shards",
+        patched((handovers, "paired", _one_pod_for_all)),
+        TWO_FAIL,
+    ),
+    Mutant(
+        "two pods for one shard",
+        laws.law_1_one_holder,
+        "a shard is given to two pods",
+        patched((handovers, "paired", _one_shard_for_all)),
+        TWO_FAIL,
+    ),
+    Mutant(
+        "an epoch on two pods",
+        laws.law_1_one_holder,
+        "10-first would be on a second pod",
+        adding(Relabel(coreapp=P2, route=R0)),
+        SETTLED,
+    ),
+    Mutant(
+        "a standby is labelled",
+        laws.law_1_one_holder,
+        "a pod is labelled that the Service does not name",
+        adding(Relabel(coreapp=P2, route=R0)),
+        SETTLED.with_holder(0, labels={}),
+    ),
+    Mutant(
+        "n is not the version",
+        laws.law_2_prepare_then_commit,
+        "epoch 99-n0nce of version 100",
+        patched((handovers, "paired", _epoch_before)),
+        FAILING,
+    ),
+    Mutant(
+        "another owner's Service is swapped",
+        laws.law_2_prepare_then_commit,
+        "a Service of another owner is swapped",
+        altering(Handover, route=ANOTHER_OWNERS),
+        FAILING,
+    ),
+    Mutant(
+        "a pending pod is taken",
+        laws.law_2_prepare_then_commit,
+        "the label is pending",
+        NO_CLAIMS,
+        FAILING.with_pod(2, labels=labels_for(0, "100-mine")),
+    ),
+    Mutant(
+        "an orphan is taken",
+        laws.law_2_prepare_then_commit,
+        "the Service of the label is missing",
+        NO_CLAIMS,
+        FAILING.with_pod(2, labels=labels_for(9, "1-mine")),
+    ),
+    Mutant(
+        "a pod with another's epoch is taken",
+        laws.law_2_prepare_then_commit,
+        "the label is committed",
+        NO_CLAIMS,
+        FAILING.with_holder(1, labels={}).with_pod(2, labels=labels_for(1, "11-first")),
+    ),
+    Mutant(
+        "a holder is taken",
+        laws.law_2_prepare_then_commit,
+        "a holder is taken",
+        patched((Facts, "holder_uids", property(lambda _: frozenset()))),
+        FAILING.without_pod(2).with_holder(1, labels={}),
+    ),
+    Mutant("a holder is stripped", laws.law_2_prepare_then_commit, "the label serves", adding(Strip(coreapp=P0)), SETTLED),
+    Mutant(
+        "another owner's Service is touched",
+        laws.law_2_prepare_then_commit,
+        "a Service of another owner is touched",
+        adding(Touch(route=ANOTHER_OWNERS, nonce="n")),
+        SETTLED,
+    ),
+    Mutant(
+        "everybody is told to serve",
+        laws.only_the_named_pod_is_told_to_serve,
+        "another pod than the named one is told to serve",
+        patched((duties, "tells", lambda f, _, __: (Tell(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.see.coreapps))),
+        SETTLED.held_by(0, 2).with_pod(0, report=Report(shard=0, epoch="10-first", shards=2)),
+    ),
+    Mutant(
+        "another owner's Service is believed",
+        laws.only_the_named_pod_is_told_to_serve,
+        "a Service of another owner decides who serves",
+        adding(Tell(coreapp=P0, shards=2, shard=0, epoch="10-first")),
+        SETTLED.with_route(0, foreign=True),
+    ),
+    Mutant(
+        "a shard is made up",
+        laws.only_the_named_pod_is_told_to_serve,
+        "a shard without a Service is told",
+        adding(Tell(coreapp=P2, shards=2, shard=5, epoch="10-first")),
+        SETTLED,
+    ),
+]
+NUMBERS = [
+    Mutant(
+        "S is forgotten",
+        laws.law_4_enough_replicas,
+        "5 -> 2",
+        patched((Facts, "needed_pods", property(lambda f: f.want.shards))),
+        SETTLED.with_pods([3, 4]),
+    ),
+    Mutant(
+        "the intent is forgotten",
+        laws.law_4_enough_replicas,
+        "made with 3 replicas, 5 are needed",
+        patched((Facts, "floor", property(lambda f: f.shards or 0))),
+        UNKNOWN.wanting(shards=2).without_object("StatefulSet", "acme-coreapp"),
+    ),
+    Mutant("nothing is scaled", laws.law_4_enough_replicas, "a StatefulSet is scaled that is not there", adding(scaled(3)), look()),
+    Mutant(
+        "another version is scaled",
+        laws.law_4_enough_replicas,
+        "not the one that was looked at",
+        altering(Scale, resource_version="8"),
+        WITNESSES["ScalingUp"],
+    ),
+    Mutant("a write for nothing", laws.law_4_enough_replicas, "a write that changes nothing", adding(scaled(3)), SETTLED),
+    Mutant(
+        "not enough Coreapps are ready",
+        laws.law_5_set_shards_only_if,
+        "too few Coreapps are ready",
+        patched(row("AwaitingCoreapps", when=NEVER), (operation, "may_call", lambda f: f.resize_is_wanted)),
+        WITNESSES["AwaitingCoreapps"],
+    ),
+    Mutant("few replicas", laws.law_5_set_shards_only_if, "too few replicas", calling_for(4), growing().replicas(3)),
+    Mutant("two calls", laws.law_5_set_shards_only_if, "two calls at once", calling_for(4), growing()),
+    Mutant("a call for nothing", laws.law_5_set_shards_only_if, "GET does not differ", calling_for(2), NOT_TRIED_BEFORE),
+    Mutant("GET is stale", laws.law_5_set_shards_only_if, "GET is not fresh", CALL_ANYWAY, growing().client(asked_at=NOW - seconds(9))),
+    Mutant("a call is running", laws.law_5_set_shards_only_if, "a call is running", CALL_ANYWAY, growing().client(call=Call(id="4-x"))),
+    Mutant(
+        "a pause means nothing",
+        laws.law_5_set_shards_only_if,
+        "it is paused",
+        patched(row("Paused", when=NEVER)),
+        growing().wanting(paused=True),
+    ),
+    Mutant("three shards", laws.law_5_set_shards_only_if, "3 shards", CALL_ANYWAY, growing().wanting(shards=3)),
+    Mutant(
+        "no lowering was voided",
+        laws.law_5_set_shards_only_if,
+        "a lowering may still be on its way",
+        patched((operation, "call_for", lambda f: (SetShards(operation=operation.next_operation(f)),))),
+        growing().seeing(anchored_for=None),
+    ),
+    Mutant(
+        "the note comes later",
+        laws.law_5_set_shards_only_if,
+        "the intent is not noted",
+        lambda want, see: replace(rules.plan(want, see), operation=None),
+        growing(),
+    ),
+    Mutant("a former term", laws.law_5_set_shards_only_if, "another leadership's intent", intending(leader_epoch=4), growing()),
+    Mutant("an old note", laws.law_5_set_shards_only_if, "an intent of another time", intending(started_at=NOW - seconds(1)), growing()),
+    Mutant("no patience", laws.law_5_set_shards_only_if, "settled early", intending(settle_by=NOW + seconds(839)), growing()),
+    Mutant(
+        "unknown is no",
+        laws.law_6_unknown_is_a_value,
+        "a second call",
+        patched(row("AnswerUnknown", when=NEVER), (Facts, "may_try_again", property(ALWAYS))),
+        UNKNOWN,
+    ),
+    Mutant(
+        "silence settles",
+        laws.law_6_unknown_is_a_value,
+        "a second call",
+        patched((operation, "_settled_by_get", lambda _, see, __: replace(see, operation=None))),
+        UNKNOWN,
+    ),
+    Mutant(
+        "a restarted operator forgets",
+        laws.law_6_unknown_is_a_value,
+        "a second call",
+        patched((operation, "judge", lambda _, see: replace(see, operation=None))),
+        growing().noted(4),
+    ),
+    Mutant(
+        "the note is taken off",
+        laws.law_6_unknown_is_a_value,
+        "the intent is forgotten",
+        lambda want, see: replace(rules.plan(want, see), operation=None),
+        UNKNOWN,
+    ),
+    Mutant("the note is changed", laws.law_6_unknown_is_a_value, "another intent is noted in its place", intending(to=1), UNKNOWN),
+    Mutant("pods go", laws.law_6_unknown_is_a_value, "fewer pods", adding(scaled(3)), UNKNOWN),
+    Mutant(
+        "a Coreapp is not back",
+        laws.law_7_shrink_last,
+        "acme-coreapp-1 is not back",
+        SHRINK_ANYWAY,
+        WITNESSES["ScalingDown"].with_pod(1, report=None),
+    ),
+    Mutant(
+        "GET was long ago",
+        laws.law_7_shrink_last,
+        "GET is not fresh",
+        SHRINK_ANYWAY,
+        WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(9)),
+    ),
+    Mutant("shards would go", laws.law_7_shrink_last, "GET reports 4", adding(scaled(3)), look().settled(shards=4).wanting(shards=2)),
+    Mutant(
+        "a holder would go",
+        laws.law_7_shrink_last,
+        "a holder would go",
+        patched((Facts, "too_high", property(lambda _: ()))),
+        SETTLED.with_pods([3]).held_by(0, 3),
+    ),
+]
+CERTIFICATES = [
+    Mutant(f"no word of {name}", laws.law_8_fit_certificate, how, without_objection(name), WITNESSES[name])
+    for name, how in {
+        "Banned": "the account is banned",
+        "RegistrationTooOld": "registered more than 7 days ago",
+        "CertificateMissing": "there is no certificate",
+        "CertificateMalformed": "the certificate is malformed",
+        "CertificateExpiryUnknown": "the certificate has expired, or may have",
+        "CertificateExpired": "the certificate has expired, or may have",
+        "CertificateRefused": "the certificate was refused",
+    }.items()
+]
+RESTARTS = [
+    Mutant(
+        "a restart is a failure",
+        laws.law_9_a_restart_is_no_failure,
+        "shard 0 leaves acme-coreapp-0, which restarts",
+        patched((Facts, "is_excused", lambda _, __: False)),
+        UNKNOWN.with_holder(0, terminated=True, ready=False),
+    ),
+    Mutant(
+        "a restart is a failure once accepted",
+        laws.law_9_a_restart_is_no_failure,
+        "shard 1 leaves acme-coreapp-1, which restarts",
+        patched((Facts, "is_excused", lambda _, __: False)),
+        restarting().restarted(4, [4]).with_holder(1, terminated=True, ready=False),
+    ),
+    Mutant(
+        "a high ordinal is a failure before GET says so",
+        laws.law_9_a_restart_is_no_failure,
+        "shard 0 leaves acme-coreapp-3, which restarts",
+        patched((Facts, "is_excused", lambda _, __: False)),
+        SETTLED.with_pods([3]).held_by(0, 3).wanting(shards=1).noted(1, Answer.ACCEPTED).with_pod(3, terminated=True, ready=False),
+    ),
+    Mutant(
+        "everything is excused",
+        laws.law_9_what_is_certain_is_not_excused,
+        "nothing takes over shard 0",
+        patched((evidence, "EVIDENCE", ())),
+        FAILING,
+    ),
+    Mutant(
+        "order stands above failover",
+        laws.law_9_what_is_certain_is_not_excused,
+        "nothing takes over shard 0",
+        patched((rules, "ROWS", tuple(one for one in rules.ROWS if one.name != "FailingOver"))),
+        restarting().restarted(4, [4]).holder_deleted(0),
+    ),
+]
+MUTANTS = [*ORDER_OF_HOLDERS, *NUMBERS, *CERTIFICATES, *RESTARTS]
