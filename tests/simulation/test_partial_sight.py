@@ -24,6 +24,7 @@ from whatsapp_operator.shell.kube import (
     Unavailable,
 )
 
+from . import kinds
 from .apiserver import Change
 from .door import SimKube
 from .operators import Operator
@@ -43,7 +44,7 @@ class Harm:
         world.server.checks.append(self._check)
 
     def _check(self, change: Change) -> None:
-        if change.kind is not POD:
+        if change.kind is not kinds.POD:
             return
         name = change.name[1]
         if change.verb == "delete" and self._is_operator(change.actor):
