@@ -15,7 +15,7 @@ from typing import Any, cast
 
 import kopf
 
-from .core import evidence
+from .core import self_check
 from .core.model import Key
 from .settings import SettingError, Settings
 from .shell import handlers
@@ -68,7 +68,7 @@ class Operator:
         self._nodes = Nodes(kube, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
         self._doubt = SelfDoubt(
-            doubt=lambda: evidence.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
+            doubt=lambda: self_check.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
             step_down=lambda: self._election.step_down(ABSTAIN),
             clock=clock,
         )

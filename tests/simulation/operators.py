@@ -12,7 +12,7 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
-from whatsapp_operator.core import evidence
+from whatsapp_operator.core import self_check
 from whatsapp_operator.core.manifests import CLUSTER_LABEL
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
@@ -267,7 +267,7 @@ class Operator:
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
         self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
         self._doubt = SelfDoubt(
-            doubt=lambda: evidence.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
+            doubt=lambda: self_check.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
             clock=self.clock,
         )

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import duties, evidence, facts, handovers, manifests, objections, operation, rules, status
+from whatsapp_operator.core import duties, evidence, facts, handovers, health, manifests, objections, operation, rules, self_check, status
 from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Ref, Tell
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
@@ -252,11 +252,11 @@ def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(evidence, "doubt", lambda *_: None)
+    patch.setattr(self_check, "doubt", lambda *_: None)
 
 
 def every_node_lives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(evidence, "is_node_alive", lambda *_: True)
+    patch.setattr(health, "is_node_alive", lambda *_: True)
 
 
 def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from datetime import timedelta
 
-from . import evidence, manifests, rollout
+from . import health, manifests, rollout
 from .facts import Facts
 from .model import Action, Coreapp, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
 from .upkeep import mended
@@ -67,10 +67,10 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
     """
     for pod in f.see.coreapps:
         # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
-        is_starting = not (pod.ready or pod.lost_readiness) and not evidence.is_silent(f, pod, f.want.restart_timeout)
-        if is_starting or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
+        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.want.restart_timeout)
+        if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
-        since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
+        since = pod.silent_since or f.see.since.get(health.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.want.manual):
             yield pod

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import duties, evidence, handovers, manifests, objections, operation, rollout, windows
+from . import duties, handovers, health, manifests, objections, operation, rollout, windows
 from .facts import REFUSED_AGAIN, Facts
 from .model import (
     Action,
@@ -504,7 +504,7 @@ def _due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until the age of a fact, or a silence, decides something."""
     spans = {
         "NotReady": f.want.unhealthy_after,
-        "OutOfReach": evidence.OUT_OF_REACH,
+        "OutOfReach": health.OUT_OF_REACH,
         "CutOff": f.want.tuning.connection,
         "Outdated": rollout.ROUTES_SETTLE,
     }
@@ -528,7 +528,7 @@ def _held(f: Facts) -> Iterator[str]:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"
-    yield from (evidence.unready_fact(pod) for pod in f.see.coreapps if evidence.is_unready(pod))
+    yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.evidence import EVIDENCE, Certainty, doubt
+from whatsapp_operator.core.evidence import EVIDENCE, Certainty
 from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Scale, Silence
+from whatsapp_operator.core.self_check import doubt
 
 from .looks import NOW, Look, look, pod, seconds
 from .witnesses import out_of_reach, restarting

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.evidence import doubt
 from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Silence
+from whatsapp_operator.core.self_check import doubt
 
 from .looks import NOW, Look, look, seconds
 from .test_evidence import failure, nodes, of
