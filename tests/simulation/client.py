@@ -51,6 +51,7 @@ class Account:
         self.members: dict[str, Coreapp] = {}
         self.fenced = 0
         self.logged_off = False
+        self.is_banned = False
         self.right_certificate: str | None = None
         self.fates: deque[Fate] = deque()
         """What becomes of the next calls; then all goes well."""

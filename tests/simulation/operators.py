@@ -200,6 +200,8 @@ class SimDesk(Desk):
         account = self.around.account
         if account.now() < account.restarting_until:
             _refuse(heard, ApiError(f"{what}: HTTP 403", status=403))
+        elif account.is_banned:
+            _refuse(heard, ApiError(f"{what}: HTTP 400", status=400, details="account is banned"))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
             account.logged_off = True
             account.connections.clear()

@@ -7,19 +7,29 @@ from dataclasses import dataclass
 from datetime import timedelta
 from functools import cached_property
 
-from .model import Coreapp, Desired, Observed, Operation, Route
+from .model import Coreapp, Desired, Observed, Operation, Record, Route
 
 
 @dataclass(frozen=True)
 class Counts:
-    """One snapshot together with what is wanted, and the operation as it stands after the newest answer.
+    """One snapshot together with what is wanted, and the record as it was judged by the newest answer.
 
     The lowest of the layers `Counts`, `Restart`, `Health`, `Claims`, `Holders`, `Facts`: each one adds what follows from those below it.
     """
 
     want: Desired
     see: Observed
-    operation: Operation | None
+    record: Record
+
+    @property
+    def operation(self) -> Operation | None:
+        """The noted Set Shards call as it stands after the newest answer."""
+        return self.record.operation
+
+    @property
+    def settled_shards(self) -> int | None:
+        """The number of shards that was last verified as reached; None: none was yet."""
+        return self.record.settled_shards
 
     @property
     def shards(self) -> int | None:
@@ -39,7 +49,7 @@ class Counts:
     @property
     def floor(self) -> int:
         """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (DESIGN law 4)."""
-        return max(self.shards or self.see.settled_shards or 0, self.operation.to if self.operation else 0)
+        return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:
         """Return whether a fact that the last plans named has held for so long."""

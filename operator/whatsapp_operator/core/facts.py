@@ -94,7 +94,7 @@ class Facts(Holders):
         return (
             not self.is_settled
             or self.replicas != self.wanted_pods
-            or self.see.settled_shards != self.shards
+            or self.settled_shards != self.shards
             or any(route.shard >= self.want.shards for route in self.see.routes)
             or any(pod.report is not None and pod.report.shards not in {None, self.shards} for pod in self.see.coreapps)
         )
@@ -102,7 +102,7 @@ class Facts(Holders):
     @cached_property
     def objects(self) -> tuple[Obj, ...]:
         """The objects that are kept in shape, as they should be."""
-        started = self.see.settled_shards is not None or self.shards is not None
+        started = self.settled_shards is not None or self.shards is not None
         # Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15).
         replicas = self.want.webapps if started else 1
         return manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected)
@@ -119,7 +119,7 @@ class Facts(Holders):
         Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
         """
         in_doubt = {ref.kind for ref in self.see.taken} | self.see.unread.keys()
-        return self.see.settled_shards is None and not in_doubt.isdisjoint({"Secret", "PersistentVolumeClaim"})
+        return self.settled_shards is None and not in_doubt.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
     def absent(self) -> tuple[Obj, ...]:

@@ -371,11 +371,35 @@ class Operation:
     answer: Answer = Answer.NONE
     fingerprint: str | None = None
     """Of the certificate that goes with the call."""
+    uid: str | None = None
+    """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
 
     @property
     def logs_on(self) -> bool:
         """Whether the call asks for the number of shards that the client has: it is made to log the client on again."""
         return self.origin == self.to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is remembered in status, because nothing that can be observed says it."""
+
+    uid: str | None = None
+    """Of the WhatsAppCluster that it is of."""
+    operation: Operation | None = None
+    """The Set Shards call that was noted and is not settled."""
+    settled_shards: int | None = None
+    """The number of shards that was last verified as reached; None: none was yet."""
+    refused_fingerprint: str | None = None
+    """Of the certificate that the client refused."""
+    refused_because: str | None = None
+    """What the client said when it refused that certificate."""
+    logged_off_at: datetime | None = None
+    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
+    refused_pin_version: str | None = None
+    """Version of the account's Secret whose PIN was refused."""
+    banned_at: datetime | None = None
+    """When the client said that the account is banned; None: it never did."""
 
 
 class Refusal(StrEnum):
@@ -496,16 +520,8 @@ class Observed:
     """Webapps of a former template still run, or the Deployment's controller has not looked at the newest one."""
     coreapps: tuple[Coreapp, ...] = ()
     routes: tuple[Route, ...] = ()
-    operation: Operation | None = None
-    settled_shards: int | None = None
-    refused_fingerprint: str | None = None
-    refused_because: str | None = None
-    """What the client said when it refused that certificate."""
-    logged_off_at: datetime | None = None
-    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
-    refused_pin_version: str | None = None
-    """Version of the account's Secret whose PIN was refused."""
-    banned: bool = False
+    record: Record = Record()
+    """As it stood in status."""
     client: Client = Client()
     account: AccountSecret | None = None
     anchored_for: int | None = None
@@ -717,14 +733,8 @@ class Plan:
     stuck: Verdict | None = None
     """The first row that matched and means that a person must act; for condition Stalled."""
     actions: tuple[Action, ...] = ()
-    operation: Operation | None = None
-    """The intent as it is to stand in status from here on."""
-    settled_shards: int | None = None
-    refused_fingerprint: str | None = None
-    refused_because: str | None = None
-    logged_off_at: datetime | None = None
-    refused_pin_version: str | None = None
-    banned: bool = False
+    record: Record = Record()
+    """What is to be remembered from here on, as it was judged. A call that is only planned is not in it: its intent is noted with it."""
     next_window_at: datetime | None = None
     """When the window opens that a held Set Shards waits for."""
     is_settled: bool = False

@@ -45,7 +45,7 @@ def _expires(f: Facts) -> str:
 OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="Banned",
-        when=lambda f: f.see.banned,
+        when=lambda f: f.is_banned,
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
@@ -61,7 +61,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="PinRefused",
         when=lambda f: (
-            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.see.refused_pin_version
+            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.record.refused_pin_version
         ),
         why=lambda f: (
             "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
@@ -117,11 +117,11 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: (
             f.see.account is not None
             and f.see.account.certificate is not None
-            and f.see.account.certificate.fingerprint == f.see.refused_fingerprint
+            and f.see.account.certificate.fingerprint == f.record.refused_fingerprint
         ),
         why=lambda f: (
-            f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {(f.see.refused_fingerprint or '')[:12]}"
-            + (f" ({f.see.refused_because})" if f.see.refused_because else "")
+            f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {(f.record.refused_fingerprint or '')[:12]}"
+            + (f" ({f.record.refused_because})" if f.record.refused_because else "")
             + f"; it is not sent again. Put the right one into Secret {_secret(f)}."
         ),
     ),

@@ -27,12 +27,17 @@ class Restart(Counts):
         if "Secret" in self.see.unread:
             return True
         known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
-        return known or not self.webapp_ready or self.see.settled_shards is None
+        return known or not self.webapp_ready or self.settled_shards is None
 
     @property
     def is_logged_off(self) -> bool:
         """Whether a refused certificate logged the client off; only a Set Shards that is accepted logs it on again."""
-        return self.see.logged_off_at is not None
+        return self.record.logged_off_at is not None
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the client said that the account is banned; nothing takes that back."""
+        return self.record.banned_at is not None
 
     @property
     def is_settled(self) -> bool:
@@ -68,7 +73,7 @@ class Restart(Counts):
     @property
     def has_drifted(self) -> bool:
         """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
-        settled = self.see.settled_shards
+        settled = self.settled_shards
         return self.resize_is_wanted and settled is not None and settled == self.want.shards != self.shards
 
     @property
@@ -79,7 +84,7 @@ class Restart(Counts):
         served then that the call could interrupt.
         """
         want = self.want
-        if self.see.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
+        if self.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
             return False
         return not windows.is_open(want.windows, self.see.now)
 

@@ -29,7 +29,6 @@ from .model import (
     Plan,
     Ref,
     Scale,
-    SetShards,
     State,
     Verdict,
 )
@@ -213,11 +212,11 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Bootstrapping",
         state=State.WORKING,
-        when=lambda f: bool(f.absent) or (f.shards is None and f.see.settled_shards is None and not f.must_wait_for_names),
+        when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
             f"Making the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
-            if f.see.settled_shards is None
+            if f.settled_shards is None
             else "Making again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
     ),
@@ -328,7 +327,7 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.want.repairs_drift,
         why=lambda f: (
-            f"Somebody else changed the shards from {f.see.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
+            f"Somebody else changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
             "that, or spec.reshard.drift to Repair to have it undone."
         ),
     ),
@@ -442,9 +441,8 @@ ROWS: tuple[Row, ...] = (
 
 
 def facts(want: Desired, see: Observed) -> Facts:
-    """Return what follows from a look, with the operation as it stands after the newest answer."""
-    judged = operation.judge(want, see)
-    return Facts(want, judged, judged.operation)
+    """Return what follows from a look, with the record as it was judged by the newest answer."""
+    return Facts(want, see, operation.judge(want, see))
 
 
 def plan(want: Desired, see: Observed) -> Plan:
@@ -453,16 +451,7 @@ def plan(want: Desired, see: Observed) -> Plan:
     matches = [row for row in ROWS if row.when(f)]
     winner = matches[0]
     if want.deleting:
-        return Plan(
-            verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
-            operation=f.operation,
-            settled_shards=f.see.settled_shards,
-            refused_fingerprint=f.see.refused_fingerprint,
-            refused_because=f.see.refused_because,
-            logged_off_at=f.see.logged_off_at,
-            refused_pin_version=f.see.refused_pin_version,
-            banned=f.see.banned,
-        )
+        return Plan(verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)), record=f.record)
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
@@ -472,20 +461,12 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
     if duties.asks(f, winner.state):
         actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
-    called = next((action.operation for action in actions if isinstance(action, SetShards)), None)
-    settled = f.shards if f.is_settled and not f.missing and f.shards_are_fresh else f.see.settled_shards
     return Plan(
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, matches, State.WORKING, State.WAITING),
         stuck=_first(f, matches, State.STUCK),
         actions=tuple(actions),
-        operation=called or f.operation,
-        settled_shards=settled,
-        refused_fingerprint=f.see.refused_fingerprint,
-        refused_because=f.see.refused_because,
-        logged_off_at=f.see.logged_off_at,
-        refused_pin_version=f.see.refused_pin_version,
-        banned=f.see.banned,
+        record=f.record,
         next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a template that its controller has not looked at yet.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, record
 from whatsapp_operator.core.model import (
     AccountSecret,
     Client,
@@ -19,7 +19,7 @@ from whatsapp_operator.core.model import (
     Node,
     Obj,
     Observed,
-    Operation,
+    Record,
     Ref,
     Route,
     Tuning,
@@ -40,7 +40,6 @@ from .reading import (
     image_problem_of,
     is_ready,
     is_unobserved,
-    operation_of,
     targets_of,
     webapps_change,
 )
@@ -197,7 +196,6 @@ class Observer:
         status: Obj = cluster.get("status") or {}
         account = want.account.secret_name if want.account else None
         secret = slow.secrets.get(account) if account else None
-        noted: Obj = status.get("certificate") or {}
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
         lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
         see = Observed(
@@ -219,13 +217,7 @@ class Observer:
             webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
             routes=routes,
-            operation=self._own_time(operation_of(status), memory),
-            settled_shards=status.get("settledShards"),
-            refused_fingerprint=noted.get("refusedFingerprint"),
-            refused_because=noted.get("refusedBecause"),
-            logged_off_at=manifests.moment(noted.get("loggedOffAt", "")),
-            refused_pin_version=noted.get("refusedPinVersion"),
-            banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
+            record=self._own_times(record.read(status, uid=want.uid), memory),
             client=self._clients.seen(key),
             account=account_secret_of(account, secret) if account in slow.secrets and account else None,
             anchored_for=memory.anchored_for,
@@ -240,26 +232,28 @@ class Observer:
         )
         return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
 
-    def _own_time(self, operation: Operation | None, memory: Memory) -> Operation | None:
-        """Return an intent with its times on our own clock.
+    def _own_times(self, noted: Record, memory: Memory) -> Record:
+        """Return the record with the times of its intent on our own clock.
 
         Whoever noted it may have had a clock an hour apart: then ``settle_by`` would seem long past, and a second call be made too early
         (DESIGN laws 4 to 6). So its spans count from when this process first saw it, which is never earlier than the note.
         """
+        operation = noted.operation
         if operation is None:
             memory.intent = None
-            return None
+            return noted
         if memory.intent is None or memory.intent[0] != operation.id:
             memory.intent = operation.id, self._clock.now()
         shift = memory.intent[1] - operation.started_at
         if abs(shift) < timedelta(milliseconds=1):
-            return operation
-        return replace(
+            return noted
+        shifted = replace(
             operation,
             started_at=operation.started_at + shift,
             deadline=operation.deadline + shift,
             settle_by=operation.settle_by + shift,
         )
+        return replace(noted, operation=shifted)
 
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
         """Return holders that a Service names and the list of pods lacks although they are there.

@@ -15,14 +15,12 @@ from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.model import (
     Account,
     AccountSecret,
-    Answer,
     Coreapp,
     Database,
     Desired,
     Images,
     Key,
     Obj,
-    Operation,
     PodSettings,
     Probe,
     Report,
@@ -377,34 +375,6 @@ def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
     stay = (pod["metadata"] for pod in pods if component_of(pod) == "webapp" and pod["metadata"].get("deletionTimestamp") is None)
     templates = {(meta.get("labels") or {}).get("pod-template-hash") for meta in stay}
     return len(templates) > 1 or (deployment is not None and is_unobserved(deployment))
-
-
-# --- the status as it was -----------------------------------------------------------------------------------------------
-
-
-def operation_of(status: Obj) -> Operation | None:
-    """Return the intent that stands in status, or None. An intent that cannot be read counts as noted and unanswered."""
-    entry = status.get("operation")
-    if not entry:
-        return None
-    started = manifests.moment(str(entry.get("startedAt", "")))
-    settle = manifests.moment(str(entry.get("settleBy", "")))
-    far = manifests.moment("2070-01-01T00:00:00Z")
-    early = manifests.moment("1970-01-01T00:00:00Z")
-    if far is None or early is None:
-        raise AssertionError
-    return Operation(
-        id=str(entry["id"]),
-        origin=entry.get("from"),
-        to=int(entry["to"]),
-        leader_epoch=int(entry.get("leaderEpoch", 0)),
-        started_at=started or early,
-        settle_by=settle or far,
-        deadline=manifests.moment(str(entry.get("deadline", ""))) or started or early,
-        attempts=int(entry.get("attempts", 1)),
-        answer=Answer(entry.get("answer", "None")),
-        fingerprint=entry.get("fingerprint"),
-    )
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------------------

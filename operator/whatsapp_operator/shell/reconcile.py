@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from whatsapp_operator.core import rules, status
+from whatsapp_operator.core import record, rules, status
 from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
 
 from . import kube as door
@@ -57,6 +57,8 @@ class Cluster:
     """How to ask the client again while nothing happens; None: something is under way."""
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
+    emitted: dict[str, status.Emitted] = field(default_factory=dict)
+    """By reason: the last Event of a condition."""
     owed: list[Say] = field(default_factory=list)
     """Events that could not be written, oldest first."""
     failing_since: float | None = None
@@ -142,6 +144,7 @@ class Reconciler:
         self._metrics.forget(cluster.key)
         cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
         cluster.told.clear()
+        cluster.emitted.clear()
         cluster.owed.clear()
 
     def _drop(self, key: Key) -> None:
@@ -301,12 +304,12 @@ class Reconciler:
 
     async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
-        # With what was settled: the new intent takes the place of the one that says so.
-        body = {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
-        stored = await self._write_status(look, body)
+        # With all else that is remembered: the new intent takes the place of the one that says so.
+        body = status.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
+        stored = await self._write_status(look, body or {})
         if stored is None:
             return False
-        lost = status.not_kept(call.operation, stored.get("status") or {})
+        lost = record.not_kept(call.operation, stored.get("status") or {})
         if lost:
             cluster.memory.not_kept = NotKept(lost, self._clock.now())
             # What is left of it would be taken for a call that was made. Should taking it back fail, it is waited for in vain: no harm.
@@ -321,14 +324,16 @@ class Reconciler:
         after = status.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
-        if body is None:
-            return True
-        if await self._write_status(look, body) is None:
+        if body is not None and await self._write_status(look, body) is None:
             return False
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
-        await self._tell(cluster, look, self._new_words(cluster, status.events(look.see.status, after)))
+        cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
+        changed = status.events(look.see.status, after, cluster.emitted, now=look.see.now)
+        cluster.emitted |= {event.reason: status.Emitted(event.message, look.see.now) for event in changed if event.reason in current}
+        if events := self._new_words(cluster, changed):
+            await self._tell(cluster, look, events)
         return True
 
     async def _write_status(self, look: Look, body: dict[str, Any], *, version: str | None = None) -> Obj | None:

@@ -104,7 +104,7 @@ def intending(**changes: Any) -> PlanOf:
 
     def plan(want: Desired, see: Observed) -> Plan:
         made = rules.plan(want, see)
-        noted = replace(made.operation, **changes) if made.operation else None
+        noted = replace(made.record.operation, **changes) if made.record.operation else None
         return replace(altering(SetShards, operation=noted)(want, see), operation=noted)
 
     return plan

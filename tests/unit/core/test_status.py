@@ -260,7 +260,7 @@ def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
     one = EVERYTHING[name].reported()
 
     assert status.patch(one.see.status, one.report()) is None
-    if one.plan().operation == one.see.operation:  # else a call is made now, and the next look knows of it
+    if one.plan().record.operation == one.see.record.operation:  # else a call is made now, and the next look knows of it
         assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
 
 
@@ -423,7 +423,7 @@ def test_ten_are_kept_newest_first() -> None:
 
 
 def test_an_operation_is_reported_as_it_stands() -> None:
-    operation = growing().plan().operation
+    operation = growing().plan().record.operation
 
     assert operation is not None
     assert growing().report()["operation"] == {
@@ -476,7 +476,7 @@ def test_SetShardsDone_is_said_when_all_are_back() -> None:
 
 
 def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
-    operation = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan().operation
+    operation = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan().record.operation
 
     assert operation is not None
     said = status.set_shards_sent(operation)

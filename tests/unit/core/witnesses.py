@@ -71,7 +71,7 @@ WITNESSES: Mapping[str, Look] = {
     "ScalingDown": look().settled().with_pods([3, 4]),
     "RollingOut": rolling_out(),
     "DriftFound": look().settled().reporting(1),
-    "Banned": growing().seeing(banned=True),
+    "Banned": growing().seeing(banned_at=NOW),
     "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
