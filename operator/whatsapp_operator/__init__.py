@@ -5,6 +5,7 @@ A map of the rooms (a test checks it against the tree):
 - ``__main__``: reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
 - ``core.model``: the nouns: what is desired, what is observed, what is to be done.
+- ``core.record``: what is remembered in status, read from it and written into it.
 - ``core.facts``: what follows from one look, without deciding anything.
 - ``core.certificate``: what a certificate says of itself.
 - ``core.windows``: when Set Shards may begin.

@@ -363,7 +363,7 @@ class Laws:
 
     def _intents(self) -> list[int]:
         """Return the targets of Set Shards calls that may still take effect."""
-        entry = ((self.wac() or {}).get("status") or {}).get("operation")
+        entry = _own_intent(self.wac())
         targets = [call.to for call in self._calls if not call.answered]
         if self._unknown is not None:
             targets.append(self._unknown.to)
@@ -386,8 +386,8 @@ class Laws:
         if change.before is None or change.before["spec"] != spec:
             self._specs = [(min(until, self.now()), shards, spares) for until, shards, spares in self._specs]
             self._specs.append((float("inf"), int(spec["shards"]), int(spec.get("spares", 1))))
-        operation = (change.after.get("status") or {}).get("operation")
-        earlier = ((change.before or {}).get("status") or {}).get("operation")
+        operation = _own_intent(change.after)
+        earlier = _own_intent(change.before)
         if operation and operation["id"] != (earlier or {}).get("id"):
             self._noted[operation["id"]] = (self.now(), int(operation["to"]), change.actor)
             if not change.by_version:
@@ -479,6 +479,12 @@ def _forget(series: deque[tuple[float, int, int]], before: float) -> None:
     """Drop what is older, but for the last entry of that time: it held until the next one."""
     while len(series) > 1 and series[1][0] < before:
         series.popleft()
+
+
+def _own_intent(wac: Obj | None) -> Obj | None:
+    """Return the intent in a cluster's status; None of one that names another resource, whose status was restored as this one's."""
+    found: Obj | None = ((wac or {}).get("status") or {}).get("operation")
+    return found if found and found.get("uid") in {None, (wac or {})["metadata"]["uid"]} else None
 
 
 def _owned(obj: Obj, uid: str) -> bool:

@@ -189,9 +189,11 @@ def test_an_event_whose_sentence_changed_is_told_anew() -> None:
         await settled(world, 2)
         told: list[str] = []
         world.server.checks.append(
-            lambda change: told.append(change.after["message"])
-            if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameTaken"
-            else None
+            lambda change: (
+                told.append(change.after["message"])
+                if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameTaken"
+                else None
+            )
         )
 
         def squat(shard: int) -> None:

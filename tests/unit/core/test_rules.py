@@ -619,7 +619,7 @@ def test_objection_never_delays_a_failover(name: str) -> None:
 def test_Banned_is_kept() -> None:
     plan = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED).plan()
 
-    assert (plan.verdict.row, plan.record.banned_at, plan.record.operation) == ("Banned", True, None)
+    assert (plan.verdict.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
@@ -678,7 +678,8 @@ def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> 
     plan = one.plan()
 
     assert (plan.verdict.row, plan.record.refused_fingerprint, plan.record.operation) == ("CertificateRefused", FINGERPRINT, None)
-    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=plan.record.refused_fingerprint)
+    refused = plan.record.refused_fingerprint
+    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=refused)
     assert later.row() == "SettingShards"
 
 
@@ -721,11 +722,12 @@ def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
     assert plan.record.operation is None
 
 
-def test_SettingShards_notes_the_intent_and_makes_one_call() -> None:
+def test_SettingShards_makes_one_call_whose_intent_is_noted_with_it_and_not_reported() -> None:
     plan = WITNESSES["SettingShards"].plan()
 
     operation = only(plan, SetShards).operation
-    assert plan.record.operation == operation
+    assert plan.record.operation is None
+    assert operation.uid == "cluster-uid"
     assert (operation.id, operation.origin, operation.to, operation.leader_epoch) == (f"4-{NONCE}", 2, 4, 5)
     assert operation.started_at == NOW
     assert operation.deadline == NOW + seconds(180)
