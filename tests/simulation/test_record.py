@@ -8,6 +8,7 @@ import pytest
 
 from whatsapp_operator.shell.kube import Unavailable
 
+from .apiserver import TooManyRequests
 from .kinds import EVENT, PDB, SERVICE, STATEFULSET, WAC
 from .laws import CLUSTER
 from .operators import Operator
@@ -94,6 +95,28 @@ def test_no_intent_is_reported_when_noting_it_met_only_conflicts(conflicts: int)
         await world.until_done(within=60)
         assert left == [0]
         assert (len(intents), world.account.restarts) == (1, restarts + 1)
+
+    simulate(story)
+
+
+def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> None:
+    """The process that lost the answer knows that it sent nothing."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+        intents, restarts, lost = noted_intents(world), world.account.restarts, list[str]()
+
+        def lose(what: str) -> None:
+            operation = status_of(world).get("operation")
+            if what == f"status WhatsAppCluster {NAME}" and operation and not lost:
+                lost.append(operation["id"])
+                raise TooManyRequests("the answer is lost")
+
+        operator.kube.after_write = lose
+        world.edit(shards=1)
+        await world.until(lambda: world.account.restarts > restarts, within=10, what="it is called")
+        await world.until_done(within=60)
+        assert (len(lost), len(intents), world.account.restarts) == (1, 2, restarts + 1)
 
     simulate(story)
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
 from . import evidence, manifests, objections, record
 from .facts import Facts
-from .model import Answer, Delete, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale, State
+from .model import Action, Answer, Delete, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale, State
 from .record import without_none
 
 EXPIRES_SOON = timedelta(days=30)
@@ -478,16 +478,16 @@ def set_shards_sent(operation: Operation) -> Say:
     return Say(reason="SetShardsSent", message=message)
 
 
-def plan_events(see: Observed, plan: Plan, *, told_after: int) -> tuple[Say, ...]:
+def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[Say, ...]:
     """Return what is said of a plan: steps that may be over before the next report. Pure.
 
-    ``told_after``: attempts at Set Shards after which a busy server is a warning.
+    ``done``: the actions that were carried out; ``told_after``: attempts at Set Shards after which a busy server is a warning.
     """
     said: list[Say] = []
     if any(isinstance(action, Scale) for action in plan.actions):
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
     for action in plan.actions:
-        if isinstance(action, Delete) and action.ref.kind == "Pod":
+        if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
             message = f"{action.ref.name} runs and does not answer: it is deleted, so that it comes back as a spare."
             said.append(Say(reason="Replacing", message=message, warning=True))
         if isinstance(action, Handover) and not action.planned:

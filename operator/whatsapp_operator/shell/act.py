@@ -63,6 +63,8 @@ class Outcome:
     """Something changed, so that the next look is due at once."""
     moved_on: bool = False
     """The cluster is no longer as it was looked at."""
+    done: list[Action] = field(default_factory=list)
+    """Acts that were carried out, handovers apart."""
     failed: list[str] = field(default_factory=list)
     """One sentence for each act that could not be done."""
 
@@ -112,6 +114,7 @@ class Hands:
                 memory.refused = Refusal(str(error), self._clock.now(), look.want.generation)
         else:
             outcome.wrote |= done
+            outcome.done.append(action)
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""

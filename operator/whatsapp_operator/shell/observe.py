@@ -11,6 +11,7 @@ from typing import TypeVar
 from whatsapp_operator.core import manifests, record
 from whatsapp_operator.core.model import (
     AccountSecret,
+    Call,
     Client,
     Coreapp,
     Desired,
@@ -126,6 +127,8 @@ class Memory:
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
+    unsent: str | None = None
+    """The id of the intent that this process tried to note last, if no call followed: wherever it is found, it was never sent."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
     ended: dict[str, str] = field(default_factory=dict)
@@ -198,6 +201,7 @@ class Observer:
         secret = slow.secrets.get(account) if account else None
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
         lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
+        noted = self._own_times(record.read(status, uid=want.uid), memory)
         see = Observed(
             now=self._clock.now(),
             nonce=nonce,
@@ -217,8 +221,8 @@ class Observer:
             webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
             coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
             routes=routes,
-            record=self._own_times(record.read(status, uid=want.uid), memory),
-            client=self._clients.seen(key),
+            record=noted,
+            client=_told_of_unsent(self._clients.seen(key), noted, memory),
             account=account_secret_of(account, secret) if account in slow.secrets and account else None,
             anchored_for=memory.anchored_for,
             missing=_missing(want, slow),
@@ -359,6 +363,13 @@ def _missing(want: Desired, slow: Slow) -> str | None:
         if field_name == DATABASE_FIELD and (engine := decoded(secret, "WA_DB_ENGINE")) != "PGSQL":
             return f"Key WA_DB_ENGINE of Secret {name} says {engine}, and the stand-in works with PGSQL only"
     return None
+
+
+def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
+    """Return what is known of the client; also that the noted intent has no call, if this process did no more than note it."""
+    if noted.operation is None or noted.operation.id != memory.unsent:
+        return client
+    return replace(client, call=Call(id=noted.operation.id, not_sent=True))
 
 
 def _is_new(client: Client, memory: Memory) -> bool:

@@ -290,20 +290,21 @@ class Reconciler:
                 # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (law 8).
                 cluster.memory.slow, outcome.moved_on = None, True
             elif await self._note(cluster, look, plan, call):
-                cluster.memory.anchored_for = None
+                cluster.memory.anchored_for = cluster.memory.unsent = None
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
                 await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        await self._tell(
-            cluster, look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
-        )
+        said = status.plan_events(look.see, plan, done=outcome.done, told_after=look.want.tuning.busy_told_after)
+        await self._tell(cluster, look, self._new_words(cluster, said))
         return outcome
 
     async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
+        # Should the answer be lost, the intent may stand there all the same.
+        cluster.memory.unsent = call.operation.id
         # With all else that is remembered: the new intent takes the place of the one that says so.
         body = status.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
         stored = await self._write_status(look, body or {})
@@ -312,7 +313,7 @@ class Reconciler:
         lost = record.not_kept(call.operation, stored.get("status") or {})
         if lost:
             cluster.memory.not_kept = NotKept(lost, self._clock.now())
-            # What is left of it would be taken for a call that was made. Should taking it back fail, it is waited for in vain: no harm.
+            # What is left of it would be taken by the next leader for a call that was made.
             undone = status.patch(stored.get("status") or {}, look.see.status)
             if undone is not None:
                 await self._write_status(look, undone, version=stored["metadata"]["resourceVersion"])

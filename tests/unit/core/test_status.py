@@ -492,5 +492,5 @@ def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
 def test_a_failover_is_told_before_it_is_done() -> None:
     one = look().settled().with_holder(0, terminated=True)
 
-    (said,) = status.plan_events(one.see, one.plan(), told_after=5)
+    (said,) = status.plan_events(one.see, one.plan(), done=(), told_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."
