@@ -476,6 +476,8 @@ class Facts:
         return at is None or self.see.now - at >= REFUSED_AGAIN
 
     def shards_without_service(self) -> Iterator[int]:
-        """Yield the shards that the client has and that have no Service yet."""
+        """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
+        if "Service" in self.see.unread:
+            return
         there = {route.shard for route in self.see.routes}
         yield from (shard for shard in range(self.shards or 0) if shard not in there)

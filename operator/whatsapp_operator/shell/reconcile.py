@@ -140,12 +140,15 @@ class Reconciler:
         """Forget all that is remembered of the former cluster of this name (DESIGN law 14)."""
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
+        cluster.memory.close()
         cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
         cluster.told.clear()
         cluster.owed.clear()
 
     def _drop(self, key: Key) -> None:
-        self._clusters.pop(key, None)
+        cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            cluster.memory.close()
         self._forget(key)
         self._metrics.forget(key)
         self._metrics.count_clusters(len(self._clusters))
@@ -197,7 +200,7 @@ class Reconciler:
         """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything."""
         reason, message = _named(cause)
         try:
-            obj = await self._kube.get(door.WAC, key.namespace, key.name)
+            obj = await self._stored(key)
             if obj is None or obj["metadata"].get("deletionTimestamp") is not None:
                 return
             before, meta = obj.get("status") or {}, obj["metadata"]
@@ -208,6 +211,13 @@ class Reconciler:
                 await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
         except KubeError as error:
             log.debug("%s: that a look failed could not be written: %s", key, error)
+
+    async def _stored(self, key: Key) -> Obj | None:
+        """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
+        try:
+            return await self._kube.get(door.WAC, key.namespace, key.name)
+        except KubeError:
+            return await self._kube.patch_status(door.WAC, key.namespace, key.name, {})
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
@@ -251,12 +261,16 @@ class Reconciler:
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             if moving and rounds_left:
                 continue
-            quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
+            quiet = (
+                plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
+            )
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
             silent = look.want.deleting or not plan.is_speakable
             if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
+            if cluster.memory.reading is not None:
+                cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
             return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest
         return timedelta(0)
 
