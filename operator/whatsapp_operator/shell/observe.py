@@ -149,22 +149,20 @@ class Observer:
         """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[list[Obj]] = asyncio.get_running_loop().create_future()
+        names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
         # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
-        # All of them to their end: a call that is cancelled costs its connection.
-        read = await asyncio.gather(
-            self._read_cluster(key, memory, fast),
-            self._kube.list(door.POD, key.namespace, labels),
-            self._kube.list(door.SERVICE, key.namespace, labels),
-            self._kube.get(door.STATEFULSET, key.namespace, manifests.coreapp_name(key.name)),
-            self._kube.get(door.STATEFULSET, key.namespace, manifests.simulator_name(key.name)),
-            return_exceptions=True,
-        )
-        for failed in read:
-            if isinstance(failed, BaseException):
-                fast.cancel()
-                raise failed
-        found, pods, services, coreapps, simulator = read
-        statefulsets = [one for one in (coreapps, simulator) if one is not None]
+        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
+        pods_task = asyncio.ensure_future(self._kube.list(door.POD, key.namespace, labels))
+        services_task = asyncio.ensure_future(self._kube.list(door.SERVICE, key.namespace, labels))
+        sets_task = asyncio.gather(*(self._kube.get(door.STATEFULSET, key.namespace, name) for name in names))
+        try:
+            # All of them to their end: a call that is cancelled costs its connection.
+            await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
+            found, pods, services = cluster_task.result(), pods_task.result(), services_task.result()
+            statefulsets = [one for one in sets_task.result() if one is not None]
+        except BaseException:
+            fast.cancel()
+            raise
         fast.set_result([*snapshot.sound(services, "Service", {}), *snapshot.sound(statefulsets, "StatefulSet", {})])
         if found is None:
             return None
