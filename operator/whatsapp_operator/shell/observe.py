@@ -18,7 +18,7 @@ from .clock import Clock
 from .kube import Kind, Kube, KubeError, Unavailable
 from .probe import Coreapps
 from .reading import desired_of, operation_of, targets_of
-from .shapes import damage_of
+from .shapes import bare, damage_of
 from .snapshot import Gathered, Heard, Known, Parts, Slow
 from .wabiz import Access, Clients, Credentials
 
@@ -250,7 +250,7 @@ class Observer:
         missing = [route for route in routes if route.holder and route.holder_uid not in listed]
         found = await asyncio.gather(*(self._kube.get(door.POD, key.namespace, route.holder or "") for route in missing))
         for pod in found:
-            if pod is not None and (damage := damage_of({"metadata": pod.get("metadata")}, door.POD.kind)):
+            if pod is not None and (damage := damage_of(bare(pod), door.POD.kind)):
                 # It may be the holder: could not be read is not "is gone".
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]

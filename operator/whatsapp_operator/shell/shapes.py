@@ -12,6 +12,8 @@ import msgspec
 
 from whatsapp_operator.core.model import Obj
 
+LONGEST_NAME = 253
+"""Characters of the longest name that an object can have."""
 Number = Annotated[str, msgspec.Meta(pattern="^[0-9]{1,30}$")]
 Texts = dict[str, str]
 
@@ -134,12 +136,26 @@ SHAPES: dict[str, type[_Shape]] = {
 }
 
 
-def damage_of(obj: Obj, kind: str) -> str | None:
+def damage_of(obj: object, kind: str) -> str | None:
     """Return in one sentence what is wrong with an object of this kind, or None if it can be read."""
     try:
         msgspec.convert(obj, SHAPES.get(kind, _Object))
     except msgspec.ValidationError as error:
-        meta = obj.get("metadata") if isinstance(obj, dict) else None
-        name = meta.get("name") if isinstance(meta, dict) else None
-        return f"{kind} {name if isinstance(name, str) else '(unnamed)'} is damaged: {error}"
+        return _damaged(obj, kind, str(error))
+    if _part(obj, "kind") != kind:
+        return _damaged(obj, kind, "its kind is another")
     return None
+
+
+def _damaged(obj: object, kind: str, why: str) -> str:
+    name = _part(_part(obj, "metadata"), "name")
+    return f"{kind} {name[:LONGEST_NAME] if isinstance(name, str) else '(unnamed)'} is damaged: {why}"
+
+
+def _part(obj: object, key: str) -> object:
+    return obj.get(key) if isinstance(obj, dict) else None
+
+
+def bare(obj: object) -> Obj:
+    """Return an object without all but its kind and metadata."""
+    return {"kind": _part(obj, "kind"), "metadata": _part(obj, "metadata")}

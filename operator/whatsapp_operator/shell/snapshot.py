@@ -30,7 +30,7 @@ from whatsapp_operator.core.model import (
 from whatsapp_operator.core.pods import DATABASE_KEYS
 
 from .reading import account_secret_of, component_of, coreapp_of, decoded, image_problem_of, is_ready, is_unobserved, webapps_change
-from .shapes import damage_of
+from .shapes import bare, damage_of
 from .wabiz import Access, Credentials
 
 DATABASE_FIELD = "spec.database.secretRef"
@@ -129,12 +129,8 @@ def _pods(pods: Iterable[Obj], problems: dict[str, str]) -> list[Obj]:
     """Return the pods, without spec and status where these are damaged: such a pod is there, and nothing else is known of it."""
     kept: list[Obj] = []
     for pod in pods:
-        kept += sound([pod], "Pod", problems) or sound([{"kind": "Pod", "metadata": _part(pod, "metadata")}], "Pod", problems)
+        kept += sound([pod], "Pod", problems) or sound([bare(pod)], "Pod", problems)
     return kept
-
-
-def _part(obj: object, key: str) -> object:
-    return obj.get(key) if isinstance(obj, dict) else None
 
 
 def ref_of(obj: Obj) -> Ref:
