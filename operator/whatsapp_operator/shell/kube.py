@@ -503,7 +503,12 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except ConfigError:
         msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
         raise Unavailable(msg) from None
-    except (ValueError, KeyError) as e:  # msgspec's too; the library parses answers without looking at their type
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as e:  # msgspec's too; the library parses answers without looking at their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None
 
@@ -513,7 +518,8 @@ def _status(response: httpx2.Response) -> Mapping[str, Any]:
     with suppress(ValueError):
         status = msgspec.json.decode(response.content)
         if isinstance(status, dict):
-            return status
+            details = status.get("details")
+            return {**status, "reason": str(status.get("reason") or ""), "details": details if isinstance(details, dict) else {}}
     return {"message": "an answer that is not Kubernetes'"}
 
 
