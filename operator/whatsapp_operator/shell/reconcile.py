@@ -15,7 +15,7 @@ from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
 from . import kube as door
 from .act import Hands, Outcome
 from .clock import Clock, draw_nonce
-from .kube import Conflict, Kube, KubeError, NotFound
+from .kube import Conflict, Kube, KubeError, NotFound, Refused
 from .leader import Leadership
 from .metrics import Metrics
 from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
@@ -40,6 +40,10 @@ TOLD_AFTER = 5.0
 """Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
+
+
+class StatusError(Exception):
+    """The API server rejects the status of a cluster; the message is what it says."""
 
 
 @dataclass(slots=True)
@@ -159,8 +163,9 @@ class Reconciler:
         while True:
             try:
                 for namespace in self._namespaces or (None,):
-                    for obj in await self._kube.list(door.WAC, namespace, None):
-                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]), presses=False)
+                    for key in map(_key_of, await self._kube.list(door.WAC, namespace, None)):
+                        if key is not None:
+                            self.wake(key, presses=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
                 await asyncio.sleep(pause)
@@ -211,6 +216,9 @@ class Reconciler:
                 await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
         except KubeError as error:
             log.debug("%s: that a look failed could not be written: %s", key, error)
+        except Exception:
+            # A status that cannot even be read ends no loop: failovers do not depend on it.
+            log.exception("%s: that a look failed could not be written", key)
 
     async def _stored(self, key: Key) -> Obj | None:
         """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
@@ -337,7 +345,11 @@ class Reconciler:
         body = status.patch(look.see.status, after)
         if body is None:
             return True
-        if await self._write_status(look, body) is None:
+        try:
+            stored = await self._write_status(look, body)
+        except Refused as answer:
+            raise StatusError(str(answer)) from None
+        if stored is None:
             return False
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
@@ -372,6 +384,13 @@ class Reconciler:
         return fresh
 
 
+def _key_of(obj: Obj) -> Key | None:
+    """Return which cluster this is; None if the object is damaged so that it does not say."""
+    meta = obj.get("metadata")
+    namespace, name = (meta.get("namespace"), meta.get("name")) if isinstance(meta, dict) else (None, None)
+    return Key(namespace, name) if isinstance(namespace, str) and isinstance(name, str) else None
+
+
 async def _woken_within(cluster: Cluster, seconds: float) -> bool:
     try:
         async with asyncio.timeout(seconds):
@@ -384,6 +403,8 @@ def _named(cause: BaseException) -> tuple[str, str]:
     """Return the reason and the sentence for a look that failed."""
     if isinstance(cause, KubeError):
         return "ReadFailed", f"The operator cannot look at this cluster. The API server says: {cause}"
+    if isinstance(cause, StatusError):
+        return "StatusRejected", f"The operator cannot report on this cluster. The API server says: {cause}"
     if isinstance(cause, SpecError):
         return "SpecInvalid", f"The operator does not understand the spec: {cause}"
     return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Please report it."
@@ -393,7 +414,7 @@ def _complain(key: Key, error: BaseException) -> BaseException:
     """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, (KubeError, SpecError)):
+    if isinstance(error, (KubeError, SpecError, StatusError)):
         log.warning("%s: %s", key, error)
     else:
         log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)
