@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -11,7 +11,7 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.shell import reconcile
+from whatsapp_operator.core import rules
 from whatsapp_operator.shell.act import Outcome
 from whatsapp_operator.shell.kube import Kind, Obj, Refused, Unavailable
 from whatsapp_operator.shell.leader import Leadership
@@ -70,7 +70,7 @@ class World:
     async def perform(self, *_: object) -> Outcome:
         return Outcome()
 
-    async def tell_story(self, _: object, events: list[Any]) -> list[Any]:
+    async def tell_story(self, _: object, events: Sequence[object]) -> Sequence[object]:
         return events
 
     def set_shards(self, *_: object) -> None: ...
@@ -131,7 +131,7 @@ async def test_a_look_that_fails_is_told(error: BaseException, reason: str) -> N
 
 @pytest.mark.parametrize("part", ["plan", "facts"])
 async def test_an_error_in_plan_or_report_is_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(reconcile.rules, part, raising(RuntimeError("oops")))
+    monkeypatch.setattr(rules, part, raising(RuntimeError("oops")))
 
     await run(World(), "InternalError", heal=monkeypatch.undo)
 

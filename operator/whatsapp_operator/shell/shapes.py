@@ -140,7 +140,7 @@ def damage_of(obj: object, kind: str) -> str | None:
     """Return in one sentence what is wrong with an object of this kind, or None if it can be read."""
     try:
         msgspec.convert(obj, SHAPES.get(kind, _Object))
-    except msgspec.ValidationError as error:
+    except (msgspec.ValidationError, ValueError) as error:  # the latter of text that is no Unicode
         return _damaged(obj, kind, str(error))
     if _part(obj, "kind") != kind:
         return _damaged(obj, kind, "its kind is another")
