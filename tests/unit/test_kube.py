@@ -295,6 +295,15 @@ async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str,
                 pass
 
 
+async def test_a_damaged_item_of_a_list_takes_no_other_with_it() -> None:
+    async with a_door() as (server, kube):
+        server.says(
+            {"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": [{"metadata": None}, {}, {"metadata": {"name": "a"}}]}
+        )
+        found = await kube.list(POD, "ns")
+        assert [obj.get("metadata") for obj in found] == [None, None, {"name": "a"}]
+
+
 async def test_a_refusal_with_odd_details_is_a_refusal() -> None:
     async with a_door() as (server, kube):
         server.says({"reason": 7, "details": [7], "message": {}}, status=404)

@@ -330,7 +330,9 @@ class LightKube:
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            return [_lean(head | item) async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
 
     async def watch(
         self,
