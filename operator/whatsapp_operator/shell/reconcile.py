@@ -20,6 +20,7 @@ from .leader import Leadership
 from .metrics import Metrics
 from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
 from .reading import SpecError
+from .shapes import key_of
 from .turns import Turns
 from .wabiz import Access
 
@@ -163,7 +164,7 @@ class Reconciler:
         while True:
             try:
                 for namespace in self._namespaces or (None,):
-                    for key in map(_key_of, await self._kube.list(door.WAC, namespace, None)):
+                    for key in map(key_of, await self._kube.list(door.WAC, namespace, None)):
                         if key is not None:
                             self.wake(key, presses=False)
             except KubeError as error:
@@ -382,13 +383,6 @@ class Reconciler:
                 cluster.told.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
-
-
-def _key_of(obj: Obj) -> Key | None:
-    """Return which cluster this is; None if the object is damaged so that it does not say."""
-    meta = obj.get("metadata")
-    namespace, name = (meta.get("namespace"), meta.get("name")) if isinstance(meta, dict) else (None, None)
-    return Key(namespace, name) if isinstance(namespace, str) and isinstance(name, str) else None
 
 
 async def _woken_within(cluster: Cluster, seconds: float) -> bool:

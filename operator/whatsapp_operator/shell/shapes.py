@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import msgspec
 
-from whatsapp_operator.core.model import Obj
+from whatsapp_operator.core.model import Key, Obj
 
 LONGEST_NAME = 253
 """Characters of the longest name that an object can have."""
@@ -159,3 +159,10 @@ def _part(obj: object, key: str) -> object:
 def bare(obj: object) -> Obj:
     """Return an object without all but its kind and metadata."""
     return {"kind": _part(obj, "kind"), "metadata": _part(obj, "metadata")}
+
+
+def key_of(obj: object) -> Key | None:
+    """Return which cluster an object is; None if it is damaged so that it does not say."""
+    meta = _part(obj, "metadata")
+    namespace, name = _part(meta, "namespace"), _part(meta, "name")
+    return Key(namespace, name) if isinstance(namespace, str) and isinstance(name, str) else None
