@@ -24,6 +24,8 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.reconcile``: the loop: look, plan, note, act, report, rest.
 - ``shell.turns``: how many look at a time, and who first.
 - ``shell.observe``: every read.
+- ``shell.snapshot``: what was read, as one frozen value; damaged objects are left out.
+- ``shell.shapes``: what an object must look like to be read.
 - ``shell.reading``: what was read, as our nouns.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.

@@ -6,19 +6,20 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .apiserver import ApiServer, Change
-from .kinds import NODE, OUT_OF_SERVICE, POD, WAC, Obj
+from .kinds import NODE, OUT_OF_SERVICE, POD, SERVICE, WAC, Obj
 from .machines import Cluster, Machine
 
 JUST_NOW = 6.0
 """Seconds for which what was seen, or heard of late, may still lead to something."""
 OURS = tuple(f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch"))
-SWITCHOVER = "multiconnect.dev/switchover"
+SWITCHOVER, HOLDER = "multiconnect.dev/switchover", "multiconnect.dev/holder"
 
 PROBABLE = frozenset({"silent", "unready"})
 """Causes that may lie in the operator itself."""
 EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready"})
 """Causes that the restart of Set Shards brings about as well."""
 CLAIMS: dict[str, frozenset[str]] = {
+    "": frozenset({"holder unnamed"}),
     "PodDeleted": frozenset({"deleted"}),
     "PodDraining": frozenset({"deleted", "node leaves"}),
     "NodeGone": frozenset({"node gone"}),
@@ -45,6 +46,10 @@ class Causes:
         self._asked: dict[int, float] = {}
         self._left: dict[str, float] = {}
         self._gone: dict[str, float] = {}
+        self._pods: set[str] = set()
+        """Every pod that ever was, as `<name>/<uid>`."""
+        self._unnamed: set[str | None] = set()
+        """What somebody, no operator, wrote into a Service as its holder although it names no pod."""
 
     def note(self, change: Change) -> None:
         """Take one write."""
@@ -52,7 +57,11 @@ class Causes:
             self._note_node(change)
         elif change.kind is WAC:
             self._note_wish(change)
-        elif change.kind is POD and change.before is not None and not self._is_operator(change.actor):
+        elif change.kind is SERVICE:
+            self._note_holder(change)
+        if change.kind is POD and change.after is not None:
+            self._pods.add(f"{change.name[1]}/{change.after['metadata']['uid']}")
+        if change.kind is POD and change.before is not None and not self._is_operator(change.actor):
             before, after = (((one or {}).get("metadata") or {}).get("labels") or {} for one in (change.before, change.after))
             if change.after is not None and any(before.get(label) != after.get(label) for label in OURS):
                 self._labels[change.before["metadata"]["uid"]] = self._now()
@@ -74,6 +83,14 @@ class Causes:
         # What is asked for still, or was until now: an operator may write the wish anew, but not make one.
         for shard in self._asked.keys() & before:
             self._asked[shard] = self._now()
+
+    def _note_holder(self, change: Change) -> None:
+        if not self._is_operator(change.actor) and (text := _holder(change.after)) != _holder(change.before) and text not in self._pods:
+            self._unnamed.add(text)
+
+    def holder_is_unnamed(self, service: Obj) -> bool:
+        """Whether somebody wrote over which pod a Service names, so that it names none."""
+        return _holder(service) in self._unnamed
 
     def of_nodes(self, node: str) -> set[str]:
         """Return what befell a node of late."""
@@ -111,6 +128,10 @@ def leaves(node: Obj) -> bool:
 def is_out_of_service(node: Obj) -> bool:
     """Whether somebody said that a node is dead."""
     return any(taint["key"] == OUT_OF_SERVICE for taint in node["spec"].get("taints") or ())
+
+
+def _holder(service: Obj | None) -> str | None:
+    return (((service or {}).get("metadata") or {}).get("annotations") or {}).get(HOLDER)
 
 
 def _shards_asked_for(wac: Obj | None) -> Iterable[int]:

@@ -80,6 +80,8 @@ class Move:
     """Pods that are wanted: higher ordinals are to go."""
     is_named_twice: bool
     """Another shard's Service names the same pod."""
+    is_unnamed: bool = False
+    """Somebody wrote over the name of the holder, so that no pod is named."""
 
 
 def is_outdated(server: ApiServer, pod: Obj) -> bool:
@@ -207,6 +209,8 @@ class FailureLaws:
             found.add("labels")
         if move.is_named_twice:
             found.add("named twice")
+        if move.is_unnamed:
+            found.add("holder unnamed")
         if pod is None:
             return found
         if self.causes.is_troubled(machine):

@@ -276,7 +276,9 @@ class Laws:
             self.breaks(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
         claim = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")[2]
         self.handovers.append((self.now(), shard, claim or "First", holder))
-        name, _, old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
+        named = (before["metadata"].get("annotations") or {}).get(HOLDER, "")
+        unnamed = self.causes.holder_is_unnamed(before)
+        name, _, old = (self._behind(before) if unnamed else named).partition("/")
         if old and old != uid:
             move = Move(
                 shard=shard,
@@ -285,6 +287,7 @@ class Laws:
                 pod=next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None),
                 claim=claim,
                 enough=min(shards + spares for shards, spares in self._wanted()),
+                is_unnamed=unnamed,
                 is_named_twice=any(
                     number != shard and (other["metadata"].get("annotations") or {}).get(HOLDER, "").endswith(f"/{old}")
                     for number, other in self.routes()
@@ -293,6 +296,11 @@ class Laws:
             causes = self.failures.judge_move(change, move)
             self.moves.append((move, frozenset(causes)))
             self._law_9(change.actor, move, causes)
+
+    def _behind(self, service: Obj) -> str:
+        """Return `<name>/<uid>` of the pod to which a Service leads, whatever it says; empty if it leads to none."""
+        there = (pod["metadata"] for pod in self.pods() if matches(service["spec"]["selector"], pod["metadata"].get("labels")))
+        return next((f"{meta['name']}/{meta['uid']}" for meta in there), "")
 
     def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
         """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""

@@ -2,31 +2,38 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
 
 from whatsapp_operator.shell.kube import (
     DEPLOYMENT,
+    LEASE,
     NETWORKPOLICY,
+    NODE,
     PDB,
     POD,
+    PVC,
     SECRET,
     SERVICE,
+    STATEFULSET,
     WAC,
     Fence,
     Kind,
     KubeError,
+    NotFound,
     Obj,
     Refused,
     Unavailable,
 )
 
-from . import kinds
+from . import kinds, machines
 from .apiserver import Change
-from .door import SimKube
+from .door import READ_LIMIT, Objects, SimKube
 from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -131,12 +138,30 @@ def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None
     simulate(story, seed)
 
 
+@dataclass(frozen=True)
+class Fault:
+    """What becomes of a read instead of an answer: an error, at once or after so many seconds."""
+
+    error: KubeError
+    after: float = 0.0
+
+
+FAULTS = {
+    "403": Fault(Refused("403 Forbidden", code=403, reason="Forbidden")),
+    "404": Fault(NotFound("404: the server could not find the requested resource", code=404)),
+    "429": Fault(Unavailable("429 TooManyRequests", code=429, reason="TooManyRequests")),
+    "500": Fault(Unavailable("500 InternalError", code=500, reason="InternalError")),
+    "garbage": Fault(Unavailable("the API server answered something that is not Kubernetes' JSON")),
+    "timeout": Fault(Unavailable("the API server did not answer within 5 s"), after=READ_LIMIT),
+}
+
+
 class PartlyBlind(SimKube):
-    """A way to the API server on which reads of some kinds fail; counts how many did."""
+    """A way to the API server on which reads of some kinds fail; counts how many did. The Lease of the election is always read."""
 
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
-        self.failing: dict[Kind, KubeError] = {}
+        self.failing: dict[Kind, Fault] = {}
         self.failed: Counter[Kind] = Counter()
 
     def fenced(self, fence: Fence) -> SimKube:
@@ -144,18 +169,24 @@ class PartlyBlind(SimKube):
         view._dead, view.reads, view.failing, view.failed = self._dead, self.reads, self.failing, self.failed
         return view
 
-    def _fail(self, kind: Kind) -> None:
-        if kind in self.failing:
+    async def _fail(self, kind: Kind, namespace: str | None) -> None:
+        fault = self.failing.get(kind)
+        if fault is not None and (kind, namespace) != (LEASE, "operator"):
             self.failed[kind] += 1
-            raise self.failing[kind]
+            await asyncio.sleep(fault.after)
+            raise fault.error
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
-        self._fail(kind)
+        await self._fail(kind, namespace)
         return await super().get(kind, namespace, name)
 
-    async def list(self, kind: Kind, *args: Any, **options: Any) -> list[Obj]:
-        self._fail(kind)
-        return await super().list(kind, *args, **options)
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        await self._fail(kind, namespace)
+        return await super().list(kind, namespace, labels)
+
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
+        await self._fail(kind, namespace)
+        return await super().list_to_watch(kind, namespace)
 
 
 def blind_operator(world: World) -> tuple[Operator, PartlyBlind]:
@@ -171,38 +202,82 @@ def condition(world: World, kind: str) -> tuple[str, str, str]:
     return found["status"], found["reason"], found["message"]
 
 
+def observed_generation(world: World) -> int:
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
+    return int(status["observedGeneration"])
+
+
+def is_ready(world: World, shard: int) -> bool:
+    """Whether the pod that holds a shard is ready and stays."""
+    holder = world.holder(shard)
+    pod = world.server.get(POD, holder.name) if holder is not None else None
+    return pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+
+
+def has_spare(world: World) -> bool:
+    """Whether a Coreapp is ready, stays, does not restart, and holds nothing."""
+    holders = [world.holder(shard) for shard in range(32)]
+    for machine in world.coreapps():
+        pod = world.server.get(POD, machine.name)
+        stays = pod is not None and machines.is_ready(pod) and "deletionTimestamp" not in pod["metadata"]
+        if stays and machine not in holders and machine.coreapp is not None and not machine.coreapp.restarting:
+            return True
+    return False
+
+
 def says(world: World, kind: str, status: str, reason: str) -> Callable[[], bool]:
     return lambda: condition(world, kind)[:2] == (status, reason)
 
 
-ANSWERS = {
-    "forbidden": Refused("HTTP 403, Forbidden", code=403, reason="Forbidden"),
-    "unavailable": Unavailable("HTTP 500", code=500),
+def hand_over(world: World, shard: int) -> Callable[[], bool]:
+    """Delete the holder of a shard at once; return whether another one was named meanwhile."""
+    old = world.holder(shard)
+    assert old is not None
+    world.delete_pod(old, force=True)
+    return lambda: world.holder(shard) not in {None, old}
+
+
+OPTIONAL = (SECRET, NETWORKPOLICY, PDB, DEPLOYMENT, PVC)
+"""Kinds without which a cluster can be looked at."""
+STORED = {"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}}
+ASKS: dict[str, Callable[[World], None]] = {
+    "nothing": lambda _: None,
+    "resize": lambda world: world.edit(shards=4),
+    "roll-out": lambda world: world.edit(coreapp={"pod": {"annotations": {"example.com/release": "b"}}}),
 }
+CASES = [
+    (kind, fault, ask)
+    for row, kind in enumerate((*OPTIONAL, NODE, LEASE))
+    for column, fault in enumerate(FAULTS)
+    # Each kind meets each fault, and each ask each kind and each fault.
+    for ask in [[*ASKS][(row + column) % len(ASKS)]]
+]
 
 
-@pytest.mark.parametrize("answer", ANSWERS)
-@pytest.mark.parametrize("kind", [SECRET, NETWORKPOLICY, PDB, DEPLOYMENT], ids=lambda kind: str(kind.kind))
-def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, answer: str) -> None:
+@pytest.mark.parametrize(("kind", "fault", "ask"), CASES, ids=lambda one: getattr(one, "kind", one))
+def test_failover_goes_on_although_a_kind_cannot_be_read(kind: Kind, fault: str, ask: str) -> None:
     async def story(world: World) -> None:
-        world.create(shards=2, spares=1)
+        world.create(shards=2, spares=2, client=STORED)
         operator, kube = blind_operator(world)
         operator.campaign()
         await world.until_done(within=120)
-        kube.failing[kind] = ANSWERS[answer]
-        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="the status says what cannot be read")
-        assert kind.kind in condition(world, "Stalled")[2]
-        assert kube.failed[kind] > 0
-        old = world.holder(0)
-        assert old is not None
-        world.delete_pod(old, force=True)
-        await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
+        kube.failing[kind] = FAULTS[fault]
+        if kind in OPTIONAL:
+            await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="the status says what cannot be read")
+            assert kind.kind in condition(world, "Stalled")[2]
+            assert kube.failed[kind] > 0
+        await world.until(hand_over(world, 0), within=1.0, what="handed over")
+        await world.pause(world.rng.random() * 10)
+        ASKS[ask](world)
+        await world.pause(world.rng.random() * 10)
+        await world.until(lambda: is_ready(world, 1) and has_spare(world), within=120, what="shard 1 is served, and a spare can take it")
+        await world.until(hand_over(world, 1), within=1.0, what="handed over in the midst of what was asked")
+        await world.pause(20)
         kube.failing.clear()
-        await world.until_done(within=120)
+        await world.until_done(within=240)
         await world.stays_silent(60.0)
 
-    for seed in range(SEEDS):
-        simulate(story, seed)
+    simulate(story, seed=len(kind.kind) + len(fault))
 
 
 @pytest.mark.parametrize("kind", [SECRET, DEPLOYMENT], ids=lambda kind: str(kind.kind))
@@ -214,7 +289,7 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         await world.until_done(within=120)
         first.kill()
         kube = PartlyBlind(world.server, actor="operator-1", rng=world.rng, weather=world.weather)
-        kube.failing[kind] = ANSWERS["forbidden"]
+        kube.failing[kind] = FAULTS["403"]
         second = Operator(world, "operator-1", kube=kube)
         world.operators.append(second)
         second.campaign()
@@ -234,24 +309,34 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         simulate(story, seed)
 
 
-@pytest.mark.parametrize("kind", [POD, SERVICE], ids=lambda kind: str(kind.kind))
-def test_a_look_that_fails_is_told_in_the_status(kind: Kind) -> None:
+NEEDED = (WAC, POD, SERVICE, STATEFULSET)
+"""Kinds without which nothing is known of a cluster."""
+
+
+@pytest.mark.parametrize(
+    ("kind", "fault"),
+    [(kind, fault) for row, kind in enumerate(NEEDED) for column, fault in enumerate(FAULTS) if kind is POD or row == column % 4],
+    ids=lambda one: getattr(one, "kind", one),
+)
+def test_a_look_that_fails_is_told_in_the_status(kind: Kind, fault: str) -> None:
     async def story(world: World) -> None:
         world.create(shards=2, spares=1)
         operator, kube = blind_operator(world)
         operator.campaign()
         await world.until_done(within=120)
-        kube.failing[kind] = ANSWERS["forbidden"]
+        kube.failing[kind] = FAULTS[fault]
+        world.edit(spares=2)
         await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="told")
         assert condition(world, "Stalled")[:2] == ("True", "ReadFailed")
+        assert str(kube.failing[kind].error) in condition(world, "Stalled")[2]
+        assert observed_generation(world) == 2
         writes = world.laws.writes
         await world.pause(60)
         assert world.laws.writes == writes, "it is told once"
         kube.failing.clear()
         await world.until_done(within=120)
 
-    for seed in range(SEEDS):
-        simulate(story, seed)
+    simulate(story, seed=len(kind.kind) + len(fault))
 
 
 def test_a_damaged_holder_annotation_stops_no_other_shard() -> None:

@@ -277,6 +277,10 @@ async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
         {"status": 200, "text": "<html>please log in"},
         {"status": 200, "text": '{"kind": "Pod", "meta', "content_type": "application/json"},
         {"status": 500, "text": '{"status": 17}', "content_type": "application/json"},
+        {"status": 200, "text": "[7]", "content_type": "application/json"},
+        {"status": 200, "text": '{"metadata": null, "items": [7]}', "content_type": "application/json"},
+        {"status": 200, "text": '{"metadata": 7, "items": 7}', "content_type": "application/json"},
+        {"status": 200, "text": "null", "content_type": "application/json"},
     ],
 )
 async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str, Any]) -> None:
@@ -289,6 +293,22 @@ async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str,
         with pytest.raises(Unavailable, match=r"watch Pod ns: "):
             async for _ in kube.watch(POD, "ns"):
                 pass
+
+
+async def test_a_damaged_item_of_a_list_takes_no_other_with_it() -> None:
+    async with a_door() as (server, kube):
+        server.says(
+            {"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": [{"metadata": None}, {}, {"metadata": {"name": "a"}}]}
+        )
+        found = await kube.list(POD, "ns")
+        assert [obj.get("metadata") for obj in found] == [None, None, {"name": "a"}]
+
+
+async def test_a_refusal_with_odd_details_is_a_refusal() -> None:
+    async with a_door() as (server, kube):
+        server.says({"reason": 7, "details": [7], "message": {}}, status=404)
+        with pytest.raises(NotFound, match="get Pod ns/a: 404: nothing"):
+            await kube.get(POD, "ns", "a")
 
 
 async def test_no_error_shows_a_secret() -> None:
@@ -409,6 +429,65 @@ async def test_calls_under_way_outlive_the_lines_given_up() -> None:
             await kube.create(A_POD)
         server.hanging.set()
         assert await under_way
+
+
+def pools_opened(kube: LightKube) -> list[object]:
+    """Return the list of the connection pools that are opened from now on."""
+    lines, opened = kube._api._client._client._transport, list[object]()
+    dial = lines._dial
+
+    def counting() -> Any:
+        opened.append(dial())
+        return opened[-1]
+
+    lines._dial = counting
+    return opened
+
+
+@pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
+async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
+    async with a_door(limits=CallLimits(read=0.2, write=0.2)) as (server, kube):
+        opened = pools_opened(kube)
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if "secrets" not in request.path:
+                return await server.ok(request)
+            if fails in {"timeout", "cancelled"}:
+                return await server.hang(request)
+            return web.Response(status={"403": 403, "500": 500, "garbage": 200}[fails], text="[7]", content_type="application/json")
+
+        async def read_others() -> None:
+            while True:
+                await kube.get(POD, "ns", "a")
+                await asyncio.sleep(0.01)
+
+        server.answer = answer
+        others = asyncio.create_task(read_others())
+        while len(server.asked) < 3:
+            await asyncio.sleep(0.001)
+        for _ in range(20):
+            reading = asyncio.create_task(kube.get(SECRET, "ns", "a"))
+            if fails == "cancelled":
+                await asyncio.sleep(0.05)
+                reading.cancel()
+            with pytest.raises((KubeError, asyncio.CancelledError)):
+                await reading
+        others.cancel()
+        assert opened == []
+
+
+async def test_an_outage_gives_the_connections_up_once() -> None:
+    async with a_door(limits=CallLimits(read=0.1, write=0.1)) as (server, kube):
+        opened = pools_opened(kube)
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
+        server.answer = server.hang
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                await kube.get(POD, "ns", "a")
+        assert len(opened) == 1
+        server.answer = server.ok
+        await kube.get(POD, "ns", "a")
+        assert len(opened) == 1
 
 
 async def test_lines_are_kept() -> None:

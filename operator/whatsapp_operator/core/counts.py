@@ -81,7 +81,9 @@ class Counts:
         return tuple(route for route in self.routes if route.holder_uid is None)
 
     def shards_without_service(self) -> Iterator[int]:
-        """Yield the shards that the client has and that have no Service yet."""
+        """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
+        if "Service" in self.see.unread:
+            return
         there = {route.shard for route in self.see.routes}
         yield from (shard for shard in range(self.shards or 0) if shard not in there)
 

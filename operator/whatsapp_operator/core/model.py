@@ -506,7 +506,10 @@ class Observed:
     taken: tuple[Ref, ...] = ()
     """Objects under our names that somebody else owns."""
     unread: Mapping[str, str] = field(default_factory=dict)
-    """Kinds of objects that could not be read, and why in the API server's words. What is not known of them is not "not there"."""
+    """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
+
+    What is not known of them is not "not there".
+    """
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None
@@ -541,6 +544,11 @@ class Observed:
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)
     """For each fact that the last plan said to hold: since when it held without a break."""
+
+    @property
+    def failed_reads(self) -> dict[str, str]:
+        """Kinds of objects that could not be read, and why, without those that are still being read."""
+        return {kind: why for kind, why in self.unread.items() if why}
 
 
 # --- what is to be done ----------------------------------------------------------------------------------------------

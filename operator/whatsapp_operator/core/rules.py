@@ -418,11 +418,11 @@ ROWS: tuple[Row, ...] = (
         name="ReadFailed",
         state=State.STUCK,
         # Only what needs these objects waits; failovers do not.
-        when=lambda f: bool(f.see.unread),
+        when=lambda f: bool(f.see.failed_reads),
         why=lambda f: (
-            f"The operator cannot read objects of kind {', '.join(sorted(f.see.unread))}, so it neither makes nor changes them"
-            + (", and sends nothing to the client" if "Secret" in f.see.unread else "")
-            + f". The API server says: {next(why for _, why in sorted(f.see.unread.items()))}"
+            f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}, so it neither makes nor changes them"
+            + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
+            + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
         ),
     ),
     Row(
@@ -469,8 +469,10 @@ def plan(want: Desired, see: Observed) -> Plan:
         record=f.record,
         next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a template that its controller has not looked at yet.
-        is_speakable=f.has_asked and not (winner.state is State.READY and f.is_template_settling),
+        # Not "nothing to do" of a template that its controller has not looked at yet, nor anything while objects are still being read.
+        is_speakable=f.has_asked
+        and f.see.failed_reads.keys() == f.see.unread.keys()
+        and not (winner.state is State.READY and f.is_template_settling),
         holds=frozenset(_held(f)),
         wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
     )

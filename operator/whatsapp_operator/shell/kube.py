@@ -330,7 +330,9 @@ class LightKube:
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            return [_lean(head | item) async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
 
     async def watch(
         self,
@@ -503,7 +505,12 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except ConfigError:
         msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
         raise Unavailable(msg) from None
-    except (ValueError, KeyError) as e:  # msgspec's too; the library parses answers without looking at their type
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as e:  # msgspec's too; the library parses answers without looking at their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None
 
@@ -513,7 +520,8 @@ def _status(response: httpx2.Response) -> Mapping[str, Any]:
     with suppress(ValueError):
         status = msgspec.json.decode(response.content)
         if isinstance(status, dict):
-            return status
+            details = status.get("details")
+            return {**status, "reason": str(status.get("reason") or ""), "details": details if isinstance(details, dict) else {}}
     return {"message": "an answer that is not Kubernetes'"}
 
 

@@ -13,29 +13,37 @@ if TYPE_CHECKING:
 
 
 class Lines(httpx2.AsyncBaseTransport):
-    """Connections that are kept open for ever, and given up all together when one of them fails.
+    """Connections that are kept open for ever, and given up all together when they are dead.
 
     The library drops idle connections after 5 s, which costs a TLS handshake after each pause. Kept ones have a danger of their own: when
     an API server, or the balancer before it, dies without a word, all are dead, and each would cost one call its timeout. So a call that
     fails or is given up before it was answered makes every later call dial anew; calls under way (watches too) end on the old lines.
+
+    Not if another call was answered meanwhile: then the lines live, and only this call's own is closed. Nor if none was ever answered on
+    them: then none of them is kept idle, and there is nothing to give up.
     """
 
     def __init__(self, dial: Callable[[], httpx2.AsyncBaseTransport]) -> None:
         self._dial = dial
         self._pool = dial()
         self._under_way: Counter[httpx2.AsyncBaseTransport] = Counter()
+        self._answers = 0
+        """Calls that were answered on the newest lines."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over the newest lines (called by the client library)."""
-        pool = self._pool
+        pool, answers = self._pool, self._answers
         self._under_way[pool] += 1
         close_if_cancelled(request)
         try:
             response = await pool.handle_async_request(request)
         except BaseException:  # a timeout arrives here as a cancellation
-            self._give_up(pool)
+            if self._answers == answers > 0:
+                self._give_up(pool)
             await self._ended(pool)
             raise
+        if pool is self._pool:
+            self._answers += 1
         if not isinstance(response.stream, httpx2.AsyncByteStream):
             msg = f"the transport {type(pool).__name__} gave a stream that is not asynchronous."
             raise TypeError(msg)
@@ -48,7 +56,7 @@ class Lines(httpx2.AsyncBaseTransport):
 
     def _give_up(self, pool: httpx2.AsyncBaseTransport) -> None:
         if pool is self._pool:  # else one of the calls that failed together has done it
-            self._pool = self._dial()
+            self._pool, self._answers = self._dial(), 0
 
     async def _ended(self, pool: httpx2.AsyncBaseTransport) -> None:
         self._under_way[pool] -= 1

@@ -6,44 +6,20 @@ import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
 from typing import TypeVar
 
 from whatsapp_operator.core import manifests, record
-from whatsapp_operator.core.model import (
-    AccountSecret,
-    Call,
-    Client,
-    Coreapp,
-    Desired,
-    HandoverTimes,
-    Key,
-    Node,
-    Obj,
-    Observed,
-    Record,
-    Ref,
-    Route,
-    Tuning,
-    Workload,
-)
-from whatsapp_operator.core.pods import DATABASE_KEYS
+from whatsapp_operator.core.model import Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
 
 from . import kube as door
+from . import snapshot
 from .clock import Clock
-from .kube import Kind, Kube, KubeError
+from .kube import Kind, Kube, KubeError, Unavailable
 from .probe import Coreapps
-from .reading import (
-    account_secret_of,
-    component_of,
-    coreapp_of,
-    decoded,
-    desired_of,
-    image_problem_of,
-    is_ready,
-    is_unobserved,
-    targets_of,
-    webapps_change,
-)
+from .reading import desired_of, targets_of
+from .shapes import bare, damage_of
+from .snapshot import Gathered, Heard, Known, Parts, Slow
 from .wabiz import Access, Clients, Credentials
 
 T = TypeVar("T")
@@ -52,10 +28,10 @@ SLOW_FOR = 5.0
 """Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
 SLOW_FOR_A_WHILE = 0.5
 """The same while what was read is about to change."""
+PATIENCE = 0.25
+"""Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
-DATABASE_FIELD = "spec.database.secretRef"
-VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
 
 
 # --- the look -------------------------------------------------------------------------------------------------------------
@@ -69,28 +45,6 @@ class Look:
     see: Observed
     access: Access = field(repr=False)
     credentials: Credentials = field(repr=False)
-
-
-@dataclass(slots=True)
-class Slow:
-    """What the last look read of objects that no failover depends on."""
-
-    read_at: float
-    objects: dict[Ref, Obj]
-    names: frozenset[str]
-    """Of the Secrets that were asked for."""
-    secrets: Mapping[str, Obj | None] = field(repr=False)
-    """Those that the API server answered for, by name; None: it is not there."""
-    unread: Mapping[str, str]
-    """Kinds that could not be read, all of them or some objects, and why."""
-    taken: tuple[Ref, ...] = ()
-    again: bool = False
-    """A look went by it that did not read it itself."""
-
-    @property
-    def passes(self) -> bool:
-        """Whether it will soon be otherwise: a name that is taken is often that of a cluster just deleted; controllers look soon."""
-        return bool(self.taken) or any(map(is_unobserved, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,6 +69,10 @@ class Memory:
     """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
 
     slow: Slow | None = None
+    reading: asyncio.Task[Slow] | None = None
+    """Reads what will be ``slow`` next; an observation does not wait for it to end."""
+    routes: dict[str, Route] = field(default_factory=dict)
+    """Routes of the last snapshot, by the name of their Service."""
     since: dict[str, datetime] = field(default_factory=dict)
     handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
     committed: dict[str, Route] = field(default_factory=dict)
@@ -133,6 +91,12 @@ class Memory:
     """A Coreapp did not take what it was told; it is told again soon."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
+
+    def close(self) -> None:
+        """Stop what is being read: nobody will use it."""
+        if self.reading is not None:
+            self.reading.cancel()
+            self.reading = None
 
 
 class Observer:
@@ -164,77 +128,100 @@ class Observer:
         Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
         could not be read is in ``unread``: a failover does not depend on it.
         """
-        labels = manifests.cluster_labels(key.name)
-        names = (manifests.coreapp_name(key.name), manifests.simulator_name(key.name))
-        async with asyncio.TaskGroup() as group:
-            # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
-            services_task = group.create_task(self._kube.list(door.SERVICE, key.namespace, labels))
-            pods_task = group.create_task(self._kube.list(door.POD, key.namespace, labels))
-            sets_tasks = [group.create_task(self._kube.get(door.STATEFULSET, key.namespace, name)) for name in names]
-            cluster = await self._kube.get(door.WAC, key.namespace, key.name)
-            want = desired_of(cluster, image=self._image, tuning=self._tuning) if cluster is not None else None
-            # Beside the others, which take longer: a failover must not wait for what it does not need.
-            slow_task = group.create_task(self._read_slow(want, memory)) if want is not None else None
-        services = services_task.result()
-        pods: list[Obj] = [*pods_task.result()]
-        sets = [obj for task in sets_tasks if (obj := task.result()) is not None]
-        if cluster is None or want is None:
+        found = await self._gather(key, memory)
+        if found is None:
             return None
-        fast = [*services, *sets]
-        slow = await self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast)
-        objects = {**slow.objects, **_by_ref(fast, want.uid)}
-        coreapps = objects.get(manifests.coreapp_statefulset(key.name))
-        routes = tuple(
-            sorted(
-                (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
-                key=lambda route: route.shard,
-            )
+        want, gathered = found
+        parts = snapshot.parts_of(want, gathered, memory.routes)
+        self._must_be_whole(parts, memory)
+        if unlisted := await self._unlisted_holders(key, parts.routes, parts.pods):
+            parts = snapshot.parts_of(want, replace(gathered, pods=(*gathered.pods, *unlisted)), memory.routes)
+        slow = await self._slow(want, memory)
+        self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
+        memory.routes = {route.name: route for route in parts.routes}
+        memory.ended = snapshot.still_ended(memory.ended, parts.coreapps, parts.mine)
+        see = snapshot.snapshot_of(
+            want, gathered.cluster, parts, slow, self._known(want, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
-        pods += await self._unlisted_holders(key, routes, pods)
-        # By owner, not by label: a cluster that was deleted under the same name may still have pods.
-        mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
-        self._coreapps.hold(key, targets_of(want, mine, routes))
-        silence = self._coreapps.silence()
-        webapps = [pod for pod in pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP")]
-        status: Obj = cluster.get("status") or {}
-        account = want.account.secret_name if want.account else None
-        secret = slow.secrets.get(account) if account else None
+        secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
+        access = snapshot.access_of(want, snapshot.webapps_of(parts), slow)
+        return Look(want, see, access, snapshot.credentials_of(want, see.account, secret))
+
+    async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
+        """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
+        labels = manifests.cluster_labels(key.name)
+        fast: asyncio.Future[list[Obj]] = asyncio.get_running_loop().create_future()
+        names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
+        # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
+        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
+        pods_task = asyncio.ensure_future(self._kube.list(door.POD, key.namespace, labels))
+        services_task = asyncio.ensure_future(self._kube.list(door.SERVICE, key.namespace, labels))
+        sets_task = asyncio.gather(*(self._kube.get(door.STATEFULSET, key.namespace, name) for name in names))
+        try:
+            # All of them to their end: a call that is cancelled costs its connection.
+            await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
+            found, pods, services = cluster_task.result(), pods_task.result(), services_task.result()
+            statefulsets = [one for one in sets_task.result() if one is not None]
+        except BaseException:
+            fast.cancel()
+            raise
+        fast.set_result([*snapshot.sound(services, "Service", {}), *snapshot.sound(statefulsets, "StatefulSet", {})])
+        if found is None:
+            return None
+        want, cluster = found
+        return want, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
+
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj]]) -> tuple[Desired, Obj] | None:
+        """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
+        cluster = await self._kube.get(door.WAC, key.namespace, key.name)
+        if cluster is None:
+            return None
+        if damage := damage_of(cluster, door.WAC.kind):
+            raise Unavailable(damage)
+        want = desired_of(cluster, image=self._image, tuning=self._tuning)
+        self._begin_slow(want, memory, fast)
+        return want, cluster
+
+    def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
+        """Raise Unavailable if something is damaged without which pods or shards would seem to be gone."""
+        damage = parts.problems.get("StatefulSet") if parts.coreapps is None else None
+        damage = damage or (parts.problems.get("Service") if not memory.routes else None)
+        if damage is not None:
+            raise Unavailable(damage)
+
+    def _known(self, want: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
+        """Return what this process knows besides what it read just now."""
+        now, coreapps = self._clock.now(), self._coreapps
+        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=want.uid), memory)
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
-        lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
-        noted = self._own_times(record.read(status, uid=want.uid), memory)
-        see = Observed(
-            now=self._clock.now(),
+        lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
+        return Known(
+            now=now,
             nonce=nonce,
             leader_epoch=leader_epoch,
-            generation=want.generation,
-            resource_version=cluster["metadata"]["resourceVersion"],
-            status=status,
-            objects=objects,
-            taken=slow.taken,
-            unread=slow.unread,
+            client=_told_of_unsent(self._clients.seen(want.key), noted, memory),
+            record=noted,
+            heard={
+                uid: Heard(
+                    report=coreapps.report_of(uid),
+                    broken_at=coreapps.broken_at(uid),
+                    silent_since=coreapps.silent_since(uid),
+                    never_heard=coreapps.never_heard(uid),
+                )
+                for uid in (pod["metadata"]["uid"] for pod in parts.mine)
+            },
+            silence=coreapps.silence(),
+            nodes=self._nodes(),
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
             not_kept=lost.fields if lost else (),
-            image_problem=image_problem_of(pods),
-            statefulset=_workload(coreapps),
-            webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
-            webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
-            coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
-            routes=routes,
-            record=noted,
-            client=_told_of_unsent(self._clients.seen(key), noted, memory),
-            account=account_secret_of(account, secret) if account in slow.secrets and account else None,
             anchored_for=memory.anchored_for,
-            missing=_missing(want, slow),
-            account_is_new=_is_new(self._clients.seen(key), memory),
-            nodes=self._nodes(),
-            silence=silence,
-            ended=_still_ended(memory, coreapps, mine),
+            settled_at=memory.settled_at,
+            ended=frozenset(memory.ended),
             committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
-        return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
 
     def _own_times(self, noted: Record, memory: Memory) -> Record:
         """Return the record with the times of its intent on our own clock.
@@ -267,102 +254,94 @@ class Observer:
         listed = {pod["metadata"]["uid"] for pod in pods}
         missing = [route for route in routes if route.holder and route.holder_uid not in listed]
         found = await asyncio.gather(*(self._kube.get(door.POD, key.namespace, route.holder or "") for route in missing))
+        for pod in found:
+            if pod is not None and (damage := damage_of(bare(pod), door.POD.kind)):
+                # It may be the holder: could not be read is not "is gone".
+                raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
-    def _coreapp(self, pod: Obj) -> Coreapp | None:
-        uid = pod["metadata"]["uid"]
-        known = self._coreapps
-        return coreapp_of(pod, known.report_of(uid), known.broken_at(uid), known.silent_since(uid), never_heard=known.never_heard(uid))
-
-    async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
-        """Read what no failover depends on, unless that was done a moment ago."""
-        now = self._clock.monotonic()
-        names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
-        if want.account is not None and want.account.secret_name is not None:
-            names.append(want.account.secret_name)
-        if want.database is not None:
-            names += filter(None, (want.database.secret_name, want.database.tls_secret_name))
-        if memory.slow is not None and not memory.slow.names >= set(names):
+    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj]]) -> None:
+        """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
+        if memory.slow is not None and not memory.slow.names >= _secret_names(want):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
-        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
-            return None
+        if memory.reading is not None and not memory.reading.cancelled():
+            return
+        memory.reading = None
+        age = self._clock.monotonic() - memory.slow.read_at if memory.slow is not None else SLOW_FOR
+        if memory.slow is None or age >= (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
+            memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
+
+    async def _slow(self, want: Desired, memory: Memory) -> Slow:
+        """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
+        names, kinds = _secret_names(want), (*_kinds(want), door.SECRET)
+        if memory.reading is not None:
+            await asyncio.wait({memory.reading}, timeout=PATIENCE)
+            if memory.reading.done():
+                memory.slow, memory.reading = memory.reading.result(), None
+                if memory.slow.names >= names:
+                    return memory.slow
+                memory.slow = None
+        if memory.slow is None:
+            pending = {kind.kind: "" for kind in kinds}
+            return Slow(read_at=self._clock.monotonic(), objects={}, names=names, secrets={}, unread=pending)
+        memory.slow.again = True
+        return memory.slow
+
+    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj]]) -> Slow:
+        """Read what no failover depends on; ``fast``: what else was read, as soon as it is."""
+        now, names, kinds = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
-        kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
         unread: dict[str, str] = {}
         lists, gets = await asyncio.gather(
-            asyncio.gather(*(_attempt(self._kube.list(kind, namespace, labels), kind, unread) for kind in kinds)),
-            asyncio.gather(*(_attempt(self._kube.get(door.SECRET, namespace, name), door.SECRET, unread) for name in names)),
+            asyncio.gather(*(_attempt(partial(self._kube.list, kind, namespace, labels), kind, unread) for kind in kinds)),
+            asyncio.gather(*(_attempt(partial(self._kube.get, door.SECRET, namespace, name), door.SECRET, unread) for name in names)),
         )
-        secrets = {name: found[0] for name, found in zip(names, gets, strict=True) if found}
-        read: list[Obj] = [obj for found in lists for listed in found for obj in listed]
+        found = {name: one[0] for name, one in zip(names, gets, strict=True) if one}
+        secrets = {name: obj for name, obj in found.items() if obj is None or snapshot.sound([obj], "Secret", unread)}
+        read: list[Obj] = [
+            obj for kind, one in zip(kinds, lists, strict=True) for listed in one for obj in snapshot.sound(listed, kind.kind, unread)
+        ]
         generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
-        read += [_without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
-        foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
-        return Slow(read_at=now, objects=_by_ref(read, want.uid), names=frozenset(names), secrets=secrets, unread=unread, taken=foreign)
-
-    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj]) -> Slow:
-        """Return what was read just now, or else a moment ago, and remember it."""
-        if read is None:
-            if memory.slow is None:
-                msg = "slow objects were neither read nor remembered"
-                raise AssertionError(msg)
-            memory.slow.again = True
-            return memory.slow
-        foreign = (*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid)))
-        there = {*read.objects, *_by_ref(fast, want.uid), *foreign}
-        unread = dict(read.unread)
-        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there, unread)), unread=unread)
-        return memory.slow
+        read += [snapshot.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
+        objects = snapshot.by_ref(read, want.uid)
+        others = await fast
+        foreign = tuple(snapshot.ref_of(obj) for obj in (*read, *others) if not manifests.is_owned(obj, want.uid))
+        there = {*objects, *snapshot.by_ref(others, want.uid), *foreign}
+        taken = (*foreign, *await self._taken(want, there, unread))
+        return Slow(read_at=now, objects=objects, names=frozenset(names), secrets=secrets, unread=unread, taken=taken)
 
     async def _taken(self, want: Desired, there: set[Ref], unread: dict[str, str]) -> list[Ref]:
         """Return which of the names that we need are held by objects that are not found by our label; note which kinds cannot be read."""
         shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
         needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
         missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there and obj["kind"] not in unread]
-        gets = ((self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]), door.kind_of(obj)) for obj in missing)
-        found = await asyncio.gather(*(_attempt(get, kind, unread) for get, kind in gets))
-        return [_ref(obj) for one in found for obj in one if obj is not None and not manifests.is_owned(obj, want.uid)]
+        names = [(door.kind_of(obj), obj["metadata"]["name"]) for obj in missing]
+        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, name), kind, unread) for kind, name in names)
+        found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
+        whole = [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
+        return [snapshot.ref_of(obj) for obj in whole if not manifests.is_owned(obj, want.uid)]
 
 
-def _ref(obj: Obj) -> Ref:
-    return Ref(obj["kind"], obj["metadata"]["name"])
+def _secret_names(want: Desired) -> frozenset[str]:
+    """Return the names of all Secrets that a cluster needs."""
+    account = want.account.secret_name if want.account else None
+    database = (want.database.secret_name, want.database.tls_secret_name) if want.database else ()
+    return frozenset(filter(None, (manifests.admin_secret_name(want), manifests.tls_secret_name(want), account, *database)))
 
 
-def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
-    return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
+def _kinds(want: Desired) -> tuple[Kind, ...]:
+    """Return the kinds, but Secrets, that no failover depends on."""
+    return (door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else []))
 
 
-async def _attempt(read: Awaitable[T], kind: Kind, unread: dict[str, str]) -> tuple[T] | tuple[()]:
+async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: dict[str, str]) -> tuple[T] | tuple[()]:
     """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
     try:
-        return (await read,)
+        return (await read(),)
     except KubeError as error:
         unread.setdefault(kind.kind, str(error))
         return ()
-
-
-def _missing(want: Desired, slow: Slow) -> str | None:
-    """Return what a Secret that the user brings, the account's apart, lacks; one that could not be read is not missing."""
-    database, database_tls = (want.database.secret_name, want.database.tls_secret_name) if want.database else (None, None)
-    needs = (
-        (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
-        (want.tls.secret_name, ("tls.crt", "tls.key"), "spec.webapp.tls.secretRef"),
-        (database, tuple(key for key, is_needed in DATABASE_KEYS.items() if is_needed), DATABASE_FIELD),
-        (database_tls, ("ca.crt",), "spec.database.tlsSecretRef"),
-    )
-    for name, keys, field_name in needs:
-        if name is None or name not in slow.secrets:
-            continue
-        secret = slow.secrets.get(name)
-        if secret is None:
-            return f"Secret {name} is not there, and {field_name} names it"
-        lacking = [key for key in keys if not decoded(secret, key)]
-        if lacking:
-            return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
-        if field_name == DATABASE_FIELD and (engine := decoded(secret, "WA_DB_ENGINE")) != "PGSQL":
-            return f"Key WA_DB_ENGINE of Secret {name} says {engine}, and the stand-in works with PGSQL only"
-    return None
 
 
 def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
@@ -370,73 +349,3 @@ def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
     if noted.operation is None or noted.operation.id != memory.unsent:
         return client
     return replace(client, call=Call(id=noted.operation.id, not_sent=True))
-
-
-def _is_new(client: Client, memory: Memory) -> bool:
-    first = client.first_login_at
-    return first is not None and (memory.settled_at is None or first > memory.settled_at)
-
-
-def _without_content(secret: Obj) -> Obj:
-    return {key: value for key, value in secret.items() if key not in {"data", "stringData"}}
-
-
-def _still_ended(memory: Memory, statefulset: Obj | None, pods: Iterable[Obj]) -> frozenset[str]:
-    """Return the names of pods that this process deleted and that are not back; forget the others.
-
-    One is back when its successor is ready. One that is still there and not Terminating was not deleted after all, and one with an ordinal
-    beyond the replicas does not come back.
-    """
-    replicas = ((statefulset or {}).get("spec") or {}).get("replicas") or 0
-    there = {pod["metadata"]["name"]: pod for pod in pods}
-    for name, uid in tuple(memory.ended.items()):
-        pod = there.get(name)
-        is_same = pod is not None and pod["metadata"]["uid"] == uid
-        is_spared = is_same and pod is not None and pod["metadata"].get("deletionTimestamp") is None
-        is_back = not is_same and pod is not None and is_ready(pod)
-        if is_spared or is_back or int(name.rpartition("-")[2]) >= replicas:
-            del memory.ended[name]
-    return frozenset(memory.ended)
-
-
-def _workload(obj: Obj | None) -> Workload | None:
-    if obj is None:
-        return None
-    status = obj.get("status") or {}
-    return Workload(
-        uid=obj["metadata"]["uid"],
-        resource_version=obj["metadata"]["resourceVersion"],
-        replicas=int(obj["spec"].get("replicas", 1)),
-        ready=int(status.get("readyReplicas", 0)),
-        # Before the controller has looked, it speaks of the template before.
-        revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
-    )
-
-
-def _access(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
-    admin = slow.secrets.get(manifests.admin_secret_name(want))
-    tls = slow.secrets.get(manifests.tls_secret_name(want))
-    return Access(
-        addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
-        server_name=manifests.server_name(want),
-        authority=decoded(tls, "ca.crt") or None,
-        verifies=want.tls.verifies,
-        username=decoded(admin, "username") or "admin",
-        password=decoded(admin, "password") or "",
-        initial_password=decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
-    )
-
-
-def _credentials(want: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
-    if want.account is None:
-        # The stand-in's made-up account.
-        return Credentials(country_code="1", phone_number="6315550000")
-    text = decoded(secret, "certificate")
-    return Credentials(
-        country_code=want.account.country_code,
-        phone_number=want.account.phone_number,
-        pin=decoded(secret, "pin"),
-        certificate="".join(text.split()) if text else None,
-        fingerprint=account.certificate.fingerprint if account and account.certificate else None,
-        secret_version=account.version if account else None,
-    )

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -309,7 +308,7 @@ def coreapp_of(
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
-    if not ordinal.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", ordinal):
         return None
     labels = dict(meta.get("labels") or {})
     scheduled = _condition(status.get("conditions"), "PodScheduled")
@@ -387,7 +386,7 @@ def decoded(secret: Obj | None, key: str) -> str | None:
         return None
     try:
         return base64.b64decode(text).decode().strip()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8
         return ""
 
 

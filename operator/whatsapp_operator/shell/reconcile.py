@@ -15,11 +15,12 @@ from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
 from . import kube as door
 from .act import Hands, Outcome
 from .clock import Clock, draw_nonce
-from .kube import Conflict, Kube, KubeError, NotFound
+from .kube import Conflict, Kube, KubeError, NotFound, Refused
 from .leader import Leadership
 from .metrics import Metrics
 from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
 from .reading import SpecError
+from .shapes import key_of
 from .turns import Turns
 from .wabiz import Access
 
@@ -40,6 +41,10 @@ TOLD_AFTER = 5.0
 """Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
+
+
+class StatusError(Exception):
+    """The API server rejects the status of a cluster; the message is what it says."""
 
 
 @dataclass(slots=True)
@@ -142,13 +147,16 @@ class Reconciler:
         """Forget all that is remembered of the former cluster of this name (DESIGN law 14)."""
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
+        cluster.memory.close()
         cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
         cluster.told.clear()
         cluster.emitted.clear()
         cluster.owed.clear()
 
     def _drop(self, key: Key) -> None:
-        self._clusters.pop(key, None)
+        cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            cluster.memory.close()
         self._forget(key)
         self._metrics.forget(key)
         self._metrics.count_clusters(len(self._clusters))
@@ -159,8 +167,9 @@ class Reconciler:
         while True:
             try:
                 for namespace in self._namespaces or (None,):
-                    for obj in await self._kube.list(door.WAC, namespace, None):
-                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]), presses=False)
+                    for key in map(key_of, await self._kube.list(door.WAC, namespace, None)):
+                        if key is not None:
+                            self.wake(key, presses=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
                 await asyncio.sleep(pause)
@@ -200,7 +209,7 @@ class Reconciler:
         """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything."""
         reason, message = _named(cause)
         try:
-            obj = await self._kube.get(door.WAC, key.namespace, key.name)
+            obj = await self._stored(key)
             if obj is None or obj["metadata"].get("deletionTimestamp") is not None:
                 return
             before, meta = obj.get("status") or {}, obj["metadata"]
@@ -211,6 +220,16 @@ class Reconciler:
                 await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
         except KubeError as error:
             log.debug("%s: that a look failed could not be written: %s", key, error)
+        except Exception:
+            # A status that cannot even be read ends no loop: failovers do not depend on it.
+            log.exception("%s: that a look failed could not be written", key)
+
+    async def _stored(self, key: Key) -> Obj | None:
+        """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
+        try:
+            return await self._kube.get(door.WAC, key.namespace, key.name)
+        except KubeError:
+            return await self._kube.patch_status(door.WAC, key.namespace, key.name, {})
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
@@ -254,12 +273,16 @@ class Reconciler:
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             if moving and rounds_left:
                 continue
-            quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
+            quiet = (
+                plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
+            )
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
             silent = look.want.deleting or not plan.is_speakable
             if not silent and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
+            if cluster.memory.reading is not None:
+                cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
             return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest
         return timedelta(0)
 
@@ -325,7 +348,13 @@ class Reconciler:
         after = status.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
-        if body is not None and await self._write_status(look, body) is None:
+        if body is None:
+            return True
+        try:
+            stored = await self._write_status(look, body)
+        except Refused as answer:
+            raise StatusError(str(answer)) from None
+        if stored is None:
             return False
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
@@ -376,6 +405,8 @@ def _named(cause: BaseException) -> tuple[str, str]:
     """Return the reason and the sentence for a look that failed."""
     if isinstance(cause, KubeError):
         return "ReadFailed", f"The operator cannot look at this cluster. The API server says: {cause}"
+    if isinstance(cause, StatusError):
+        return "StatusRejected", f"The operator cannot report on this cluster. The API server says: {cause}"
     if isinstance(cause, SpecError):
         return "SpecInvalid", f"The operator does not understand the spec: {cause}"
     return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Please report it."
@@ -385,7 +416,7 @@ def _complain(key: Key, error: BaseException) -> BaseException:
     """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, (KubeError, SpecError)):
+    if isinstance(error, (KubeError, SpecError, StatusError)):
         log.warning("%s: %s", key, error)
     else:
         log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)

@@ -18,6 +18,7 @@ from whatsapp_operator.core.model import Desired, Key, Obj, Probe
 from . import kube as door
 from .kube import Kube, KubeError
 from .reading import SpecError, is_ready
+from .shapes import key_of
 from .tether import Target
 
 log = logging.getLogger(__name__)
@@ -235,7 +236,7 @@ class Roster:
             except KubeError as error:
                 log.debug("The clusters could not be listed: %s", error)
                 continue
-            self.sweep(_key_of(obj) for obj in found)
+            self.sweep(key for obj in found if (key := key_of(obj)) is not None)
 
     def sweep(self, there: Iterable[Key]) -> None:
         """Drop every cluster that is missing for the second time: one that is missing once may be younger than the list."""
@@ -246,7 +247,3 @@ class Roster:
             self._end(key, entry)
             self._settle(key)
         self._suspects = missing - self._suspects
-
-
-def _key_of(obj: Obj) -> Key:
-    return Key(obj["metadata"]["namespace"], obj["metadata"]["name"])
