@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .apiserver import ApiServer, Change
-from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes
+from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes, Connections
 from .client import Ear
 from .kinds import STATEFULSET, Obj
 from .machines import Cluster, is_ready, revision_of
@@ -100,6 +100,7 @@ class FailureLaws:
     broken: Callable[[str, str], None]
     lenient: Callable[[], bool]
     causes: Causes
+    connections: Connections
     applied: Counter[str]
     """How often the condition of each law was met."""
     looks: dict[str, deque[Look]] = field(default_factory=dict)
@@ -211,6 +212,8 @@ class FailureLaws:
             return found
         if self.causes.is_troubled(machine):
             found.add("trouble")
+        if self.connections.failed(move.uid):
+            found.add("not served")
         found |= self.causes.of_nodes(pod["spec"].get("nodeName", ""))
         if is_outdated(self.server, pod):
             found.add("outdated")

@@ -226,6 +226,7 @@ class Evidence(StrEnum):
     PACKED_LOW = "PackedLow"
     RESTART_OVERDUE = "RestartOverdue"
     ROLLED_OUT = "RolledOut"
+    HOLDER_DISAGREES = "HolderDisagrees"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +237,8 @@ class Report:
     epoch: str | None = None
     shards: int | None = None
     gateway: str = "disconnected"
+    fenced: bool = False
+    """The servers refuse its epoch for good: they have seen a higher one."""
     version: str | None = None
 
 

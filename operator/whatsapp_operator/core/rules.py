@@ -28,6 +28,7 @@ from .model import (
     Observed,
     Plan,
     Ref,
+    Route,
     Scale,
     SetShards,
     State,
@@ -513,11 +514,23 @@ def _due(f: Facts) -> Iterator[timedelta]:
         left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
         if left > timedelta(0):
             yield left
+    for route in _disputed(f):
+        left = evidence.patience_with(route) - (f.see.now - f.see.since.get(evidence.disagreement_fact(route), f.see.now))
+        if left > timedelta(0):
+            yield left
     if not f.may_write_objects and f.see.refused_at is not None:
         yield REFUSED_AGAIN - (f.see.now - f.see.refused_at)
     if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
         # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
         yield timedelta(seconds=1)
+
+
+def _disputed(f: Facts) -> Iterator[Route]:
+    """Yield the routes whose holder says that it does not hold the shard."""
+    for route in f.routes:
+        pod = f.holder(route)
+        if pod is not None and not f.is_excused(pod) and evidence.disagrees(f, route, pod):
+            yield route
 
 
 def _held(f: Facts) -> Iterator[str]:
@@ -530,6 +543,7 @@ def _held(f: Facts) -> Iterator[str]:
         yield "CutOff"
     yield from (evidence.unready_fact(pod) for pod in f.see.coreapps if evidence.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
+    yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"

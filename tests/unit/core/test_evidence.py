@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.evidence import EVIDENCE, Certainty, doubt
-from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Scale, Silence
+from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Report, Scale, Silence, Tell
 
 from .looks import NOW, Look, look, pod, seconds
 from .witnesses import out_of_reach, restarting
@@ -39,7 +39,7 @@ def silent(span: float, **changes: Any) -> Look:
 def test_what_is_probable() -> None:
     probable = {proof.evidence for proof in EVIDENCE if proof.certainty is Certainty.PROBABLE}
 
-    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG}
+    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG, Evidence.HOLDER_DISAGREES}
 
 
 def test_pod_draining_when_it_was_evicted() -> None:
@@ -101,6 +101,75 @@ def test_a_restart_excuses_silence(changes: dict[str, Any]) -> None:
 
     assert failure(one) is None
     assert of(one.plan(), Delete) == []
+
+
+# --- a holder that says that it holds nothing
+
+OTHER_ROLES = {
+    "no shard": Report(shards=2),
+    "another shard": Report(shard=1, epoch="10-first", shards=2, gateway="connected"),
+    "another epoch": Report(shard=0, epoch="99-other", shards=2, gateway="connected"),
+    "fenced off": Report(shard=0, epoch="10-first", shards=2, fenced=True),
+}
+
+
+def disagreeing(report: Report, span: float) -> Look:
+    """The holder of shard 0 has given this report for so many seconds."""
+    return look().settled().with_holder(0, report=report).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(span)})
+
+
+@pytest.mark.parametrize("report", OTHER_ROLES.values(), ids=OTHER_ROLES)
+def test_holder_disagrees_after_five_seconds(report: Report) -> None:
+    one = disagreeing(report, 4.9)
+
+    assert failure(one) is None
+    assert "HolderDisagrees/0/10-first" in one.plan().holds
+    assert one.plan().wake_after == seconds(0.1)
+    assert one.condition("Ready")["reason"] == "FailingOver"
+    assert moved(disagreeing(report, 5)) == [(0, "acme-coreapp-2", Evidence.HOLDER_DISAGREES, False)]
+    assert of(disagreeing(report, 60).plan(), Delete) == [], "it is healthy"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"report": Report(shard=0, epoch="10-first", shards=2)},  # logged off, perhaps; another holder would be no better
+        {"report": Report(shards=4)},  # it runs with another number of shards
+        {"report": Report()},  # it has just started
+        {"report": None},
+        {"report": Report(shards=2), "silent_since": NOW - seconds(2)},  # what it said last may be over
+    ],
+)
+def test_what_is_no_disagreement(changes: dict[str, Any]) -> None:
+    one = look().settled().with_holder(0, **changes).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+
+    assert failure(one) is None
+    assert one.plan().holds.isdisjoint({"HolderDisagrees/0/10-first"})
+
+
+def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None:
+    def again(span: float) -> Look:
+        return disagreeing(OTHER_ROLES["fenced off"], span).with_route(0, evidence="HolderDisagrees")
+
+    assert failure(again(59)) is None
+    assert again(59).plan().wake_after == seconds(1)
+    assert failure(again(60)) is Evidence.HOLDER_DISAGREES
+
+
+def test_in_doubt_and_without_a_standby_a_holder_may_disagree() -> None:
+    one = disagreeing(OTHER_ROLES["no shard"], 60)
+
+    assert moved(one.seeing(silence=LATE)) == []
+    assert moved(one.without_pod(2)) == []
+    assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), Tell)] == [
+        ("acme-coreapp-0", 0, "10-first")
+    ], "it is told on"
+
+
+def test_a_restart_excuses_disagreement() -> None:
+    one = restarting().seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+
+    assert failure(one) is None
 
 
 # --- doubt

@@ -114,6 +114,7 @@ EVIDENCE_WORDS = {
     "LabelsTaken",  # two Services name its pod
     "RestartOverdue",  # it stays away after Set Shards
     "RolledOut",  # its pod gets a new template
+    "HolderDisagrees",  # it says that it does not hold the shard
 }
 
 EVERYTHING: dict[str, Look] = {
