@@ -202,6 +202,8 @@ class Desired:
     unhealthy_after: timedelta = timedelta(seconds=3)
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    """What Kubernetes waits for before a deletion is done."""
     image: str = "whatsapp-operator/wabiz-sim:dev"
     """The stand-in of this operator's release."""
     tuning: Tuning = Tuning()

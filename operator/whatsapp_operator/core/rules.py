@@ -49,6 +49,8 @@ class Row:
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
+    is_last: bool = False
+    """Where it holds, no row below it is asked."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -151,13 +153,6 @@ def _holds_back(f: Facts) -> bool:
 
 
 ROWS: tuple[Row, ...] = (
-    # --- guards
-    Row(
-        name="Deleting",
-        state=State.READY,
-        when=lambda f: f.want.deleting,
-        why=lambda _: "The cluster is being deleted; its objects go with it.",
-    ),
     # --- failover: above all order
     Row(
         name="FailingOver",
@@ -193,6 +188,17 @@ ROWS: tuple[Row, ...] = (
             "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.evasions(f))
             + ", before the node is drained."
         ),
+    ),
+    # --- guard: what follows would make objects that the garbage collector is to take away
+    Row(
+        name="Deleting",
+        state=State.WORKING,
+        when=lambda f: f.want.deleting,
+        why=lambda f: (
+            "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
+            + (f". Kubernetes waits for {', '.join(f.want.finalizers)}." if f.want.finalizers else ".")
+        ),
+        is_last=True,
     ),
     # --- order: what must exist
     Row(
@@ -451,19 +457,8 @@ def facts(want: Desired, see: Observed) -> Facts:
 def plan(want: Desired, see: Observed) -> Plan:
     """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
     f = facts(want, see)
-    matches = [row for row in ROWS if row.when(f)]
+    matches = [*_matching(f)]
     winner = matches[0]
-    if want.deleting:
-        return Plan(
-            verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
-            operation=f.operation,
-            settled_shards=f.see.settled_shards,
-            refused_fingerprint=f.see.refused_fingerprint,
-            refused_because=f.see.refused_because,
-            logged_off_at=f.see.logged_off_at,
-            refused_pin_version=f.see.refused_pin_version,
-            banned=f.see.banned,
-        )
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
@@ -494,6 +489,14 @@ def plan(want: Desired, see: Observed) -> Plan:
         holds=frozenset(_held(f)),
         wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
     )
+
+
+def _matching(f: Facts) -> Iterator[Row]:
+    for row in ROWS:
+        if row.when(f):
+            yield row
+            if row.is_last:
+                return
 
 
 def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:

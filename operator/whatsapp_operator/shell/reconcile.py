@@ -198,7 +198,7 @@ class Reconciler:
         reason, message = _named(cause)
         try:
             obj = await self._kube.get(door.WAC, key.namespace, key.name)
-            if obj is None or obj["metadata"].get("deletionTimestamp") is not None:
+            if obj is None:
                 return
             before, meta = obj.get("status") or {}, obj["metadata"]
             after = status.failed_look(before, generation=meta["generation"], now=self._clock.now(), reason=reason, message=message)
@@ -253,8 +253,7 @@ class Reconciler:
                 continue
             quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
-            silent = look.want.deleting or not plan.is_speakable
-            if not silent and not await self._report(cluster, look, plan):
+            if plan.is_speakable and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
             return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest

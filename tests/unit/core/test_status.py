@@ -90,6 +90,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "Paused",
         "Draining",  # not in API.md yet: shards leave a node before it is drained
         "OutOfReach",  # not in API.md yet: pods on lost nodes were made good by others
+        "Deleting",  # something holds the deletion up
         "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
     },
     ("Reconciling", "False"): {"Settled"},
