@@ -261,7 +261,7 @@ class Operator:
             identity=name,
             watch=None,
             clock=around.loop.time,
-            wall=self.clock.now,
+            wall=self.clock.wall,
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)

@@ -30,6 +30,9 @@ class Clock:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.monotonic())
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 

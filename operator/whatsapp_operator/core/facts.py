@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 from zlib import crc32
 
@@ -25,6 +25,11 @@ class Facts:
     want: Desired
     see: Observed
     operation: Operation | None
+
+    @property
+    def wall(self) -> datetime:
+        """The wall time of the look: for what people read, and for what has a date of its own."""
+        return self.see.wall or self.see.now
 
     # --- numbers: R, S, D, X of the laws ---------------------------------------------------------------------------
 
@@ -252,7 +257,7 @@ class Facts:
         want = self.want
         if self.see.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
             return False
-        return not windows.is_open(want.windows, self.see.now)
+        return not windows.is_open(want.windows, self.wall)
 
     # --- the restart after Set Shards --------------------------------------------------------------------------------
 

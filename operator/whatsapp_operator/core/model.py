@@ -476,6 +476,9 @@ class Observed:
     """One look: everything that was read, as one frozen value."""
 
     now: datetime
+    """By a clock that never steps; every time of this process is compared with it."""
+    wall: datetime | None = None
+    """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
     nonce: str
     """Random letters, fresh for each look; the random part of epochs and operation ids."""
     leader_epoch: int

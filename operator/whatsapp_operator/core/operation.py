@@ -67,7 +67,7 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
         return replace(see, operation=None, refused_pin_version=call.secret_version)
     if call.refusal is not None and call.fingerprint is not None:
         # Whatever was wrong: what was refused is not sent again (DESIGN law 8). Only a wrong certificate logs the client off.
-        logged_off_at = see.now if call.refusal is Refusal.CERTIFICATE else see.logged_off_at
+        logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else see.logged_off_at
         return replace(
             see,
             operation=None,
@@ -101,7 +101,7 @@ def _settled_by_get(want: Desired, see: Observed, operation: Operation) -> Obser
         return see
     # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (DESIGN law 8).
     because = "no answer is known, but since then no Coreapp has a connection"
-    return replace(see, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=see.logged_off_at or see.now)
+    return replace(see, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=see.logged_off_at or f.wall)
 
 
 def judge(want: Desired, see: Observed) -> Observed:

@@ -117,7 +117,7 @@ def _may_shrink(f: Facts) -> bool:
 
 
 def _opening(f: Facts) -> str:
-    at = windows.next_opening(f.want.windows, f.see.now)
+    at = windows.next_opening(f.want.windows, f.wall)
     return manifests.timestamp(at) if at else "no time that is known"
 
 
@@ -482,7 +482,7 @@ def plan(want: Desired, see: Observed) -> Plan:
         logged_off_at=f.see.logged_off_at,
         refused_pin_version=f.see.refused_pin_version,
         banned=f.see.banned,
-        next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
+        next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a template that its controller has not looked at yet.
         is_speakable=f.has_asked and not (winner.state is State.READY and f.is_template_settling),

@@ -202,6 +202,7 @@ class Observer:
         lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
         see = Observed(
             now=self._clock.now(),
+            wall=self._clock.wall(),
             nonce=nonce,
             leader_epoch=leader_epoch,
             generation=want.generation,

@@ -201,7 +201,7 @@ class Reconciler:
             if obj is None:
                 return
             before, meta = obj.get("status") or {}, obj["metadata"]
-            after = status.failed_look(before, generation=meta["generation"], now=self._clock.now(), reason=reason, message=message)
+            after = status.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
             body = status.patch(before, after)
             if body is not None:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}

@@ -985,3 +985,21 @@ def test_a_silent_client_is_asked_once_a_second() -> None:
 
     assert of(one.plan(), Ask) == []
     assert of(one.client(asked_at=NOW - seconds(1)).plan(), Ask) == [Ask()]
+
+
+# --- two clocks
+
+
+OTHERWISE_AT = {
+    "WindowClosed": timedelta(hours=12, minutes=5),
+    "CertificateExpired": -timedelta(days=40),
+    "RegistrationTooOld": -timedelta(days=40),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE_AT)
+def test_what_has_a_date_of_its_own_goes_by_the_wall_clock(name: str) -> None:
+    one, other = WITNESSES[name], NOW + OTHERWISE_AT[name]
+
+    assert one.seeing(now=other, wall=NOW).client(asked_at=other).row() == name
+    assert one.seeing(wall=other).row() != name
