@@ -279,7 +279,7 @@ class Operator:
         doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot),
+            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
             hands=Hands(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,

@@ -138,6 +138,11 @@ class Facts:
         return evidence.doubt(self.see.silence, self.see.nodes, self.see.now)
 
     @cached_property
+    def newest_renewal(self) -> datetime | None:
+        """When a Lease of any node was renewed last; None: nothing is known of that."""
+        return evidence.newest_renewal(self.see.nodes)
+
+    @cached_property
     def by_uid(self) -> dict[str, Coreapp]:
         """Pods by uid."""
         return {pod.uid: pod for pod in self.see.coreapps}

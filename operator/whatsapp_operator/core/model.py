@@ -329,6 +329,8 @@ class Silence:
     """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the silent ones."""
+    ready_nodes: frozenset[str] = frozenset()
+    """The nodes of those among the silent whose kubelets call them ready: witnesses, where nothing is known of nodes."""
     lag: timedelta = timedelta(0)
     """How late the event loop of this process was, at worst, within the last seconds."""
 

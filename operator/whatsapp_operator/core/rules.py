@@ -35,6 +35,9 @@ from .model import (
     Verdict,
 )
 
+WITNESSES = frozenset({"Node", "Lease"})
+"""Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
+
 
 def _nothing(_: Facts) -> tuple[Action, ...]:
     return ()
@@ -428,7 +431,9 @@ ROWS: tuple[Row, ...] = (
         # Only what needs these objects waits; failovers do not.
         when=lambda f: bool(f.see.unread),
         why=lambda f: (
-            f"The operator cannot read objects of kind {', '.join(sorted(f.see.unread))}, so it neither makes nor changes them"
+            f"The operator cannot read objects of kind {', '.join(sorted(f.see.unread))}"
+            + (", so it neither makes nor changes them" if f.see.unread.keys() - WITNESSES else "")
+            + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.unread.keys() & WITNESSES else "")
             + (", and sends nothing to the client" if "Secret" in f.see.unread else "")
             + f". The API server says: {next(why for _, why in sorted(f.see.unread.items()))}"
         ),

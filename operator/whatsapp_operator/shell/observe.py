@@ -146,12 +146,14 @@ class Observer:
         image: str,
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
+        nodes_unread: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` tells what is known of nodes, if anything is."""
+        """Prepare; nothing is read yet. ``nodes`` returns what is known of nodes; ``nodes_unread`` why nothing new is, by kind."""
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
         self._nodes = nodes
+        self._nodes_unread = nodes_unread
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -210,7 +212,7 @@ class Observer:
             status=status,
             objects=objects,
             taken=slow.taken,
-            unread=slow.unread,
+            unread={**slow.unread, **self._nodes_unread()},
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
             not_kept=lost.fields if lost else (),

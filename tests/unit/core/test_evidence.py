@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 import pytest
@@ -199,6 +199,65 @@ def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
     known = {**nodes(names, age), **nodes("z")}
 
     assert (doubt(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+
+
+@pytest.mark.parametrize(
+    ("silent_ones", "ready", "doubted"),
+    [
+        (5, "abc", True),
+        (4, "abc", False),  # not more than half
+        (9, "ab", False),  # on two nodes it may well be theirs
+        (9, "", False),  # their kubelets, or the control plane for them, have given them up
+    ],
+)
+def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, doubted: bool) -> None:
+    silence = Silence(targets=9, silent=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
+
+    assert (doubt(silence, None, NOW) is not None) == doubted
+
+
+class Counted(Mapping[str, Node]):
+    """Nodes that count how often one of them is looked at."""
+
+    def __init__(self, count: int) -> None:
+        self._nodes = nodes(f"node-{number}" for number in range(count))
+        self.touched = 0
+
+    def __getitem__(self, name: str) -> Node:
+        self.touched += 1
+        return self._nodes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._nodes:
+            self.touched += 1
+            yield name
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+
+def touched_by_doubt(count: int) -> int:
+    many = Counted(count)
+    assert doubt(Silence(targets=count, silent=count, nodes=frozenset(many)), many, NOW) is not None
+    return many.touched
+
+
+def touched_by_plan(count: int, silent_ones: int) -> int:
+    many = Counted(count)
+    one = look().settled(shards=16, spares=silent_ones).seeing(nodes=many)
+    for ordinal in range(silent_ones):
+        one = one.with_pod(ordinal, silent_since=NOW - seconds(60), report=None)
+    assert moved(one)
+    return many.touched
+
+
+def test_doubt_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
+    assert touched_by_doubt(400) <= 5 * 400
+    assert touched_by_doubt(800) <= 2.1 * touched_by_doubt(400)
+
+
+def test_a_plan_walks_over_the_nodes_a_few_times_however_many_pods_are_silent() -> None:
+    assert touched_by_plan(1000, 6) - touched_by_plan(1000, 2) <= 2000
 
 
 def test_a_watch_that_tells_nothing_any_more_makes_no_node_lost() -> None:
