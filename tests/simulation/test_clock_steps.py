@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from datetime import datetime
+from typing import Any
+
 import pytest
 
 from .client import Fate
@@ -24,6 +27,11 @@ async def serving(world: World, *, shards: int = 2, spares: int = 2) -> None:
 def set_clocks(world: World, step: float) -> None:
     for operator in world.living():
         operator.clock.step(step)
+
+
+def status(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+    return found
 
 
 @each_step
@@ -82,8 +90,7 @@ def test_a_change_by_somebody_else_is_seen_in_its_time(seed: int, step: float) -
         await serving(world, shards=2)
         set_clocks(world, step)
         world.account.set_shards(1)
-        status = lambda: (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]  # noqa: E731
-        await world.until(lambda: status().get("shards") == 1, within=40, what="the status says so")
+        await world.until(lambda: status(world).get("shards") == 1, within=40, what="the status says so")
 
     simulate(story, seed)
 
@@ -98,8 +105,7 @@ def test_people_read_the_time_of_the_wall(step: float) -> None:
         world.delete_pod(old, force=True)
         await world.until_done(within=60)
         clock = world.operators[0].clock
-        newest = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]["recentHandovers"][0]["at"]
-        told = clock.wall().fromisoformat(newest)
+        told = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
         assert 0 <= (clock.wall() - told).total_seconds() <= 60
 
     simulate(story)

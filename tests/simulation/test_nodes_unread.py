@@ -102,18 +102,29 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
         simulate(story, seed)
 
 
-def test_without_nodes_an_operator_that_hears_nobody_any_more_doubts_itself() -> None:
+@pytest.mark.parametrize("spares", [2, 4])
+@pytest.mark.parametrize("is_denied", [True, False], ids=["denied", "readable"])
+def test_an_operator_that_hears_nobody_any_more_doubts_itself(is_denied: bool, spares: int) -> None:
+    """Also when half of all Coreapps are standbys, which are asked less often: when the holders count as silent, few of them do."""
+
+    judged = 0
+
     async def story(world: World) -> None:
-        world.create(shards=4, spares=2)
+        nonlocal judged
+        world.create(shards=4, spares=spares)
         operator, kube = gatekept(world)
-        kube.failing.update({NODE: DENIED, LEASE: DENIED})
+        if is_denied:
+            kube.failing.update({NODE: DENIED, LEASE: DENIED})
         operator.campaign()
         await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=120, what="all is served")
         await world.pause(20)
-        assert len({machine.node for machine in world.coreapps()}) >= 3
+        holders = [machine for shard in range(4) if (machine := world.holder(shard)) is not None]
+        if len({machine.node for machine in holders}) < 3:
+            return  # on two nodes the silence may well be theirs
+        judged += 1
         handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
         operator.cut([*world.cluster.park.nodes])
-        await world.pause(60)
+        await world.pause(25)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
         assert condition(world, "Ready")[:2] == ("Unknown", "Doubt")
         operator.cut(())
@@ -122,3 +133,4 @@ def test_without_nodes_an_operator_that_hears_nobody_any_more_doubts_itself() ->
 
     for seed in range(SEEDS):
         simulate(story, seed)
+    assert judged > 0, "no seed fits"

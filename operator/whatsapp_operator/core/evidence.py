@@ -103,8 +103,9 @@ def doubt(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> 
     """
     if silence.lag >= LATE:
         return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
-    if 2 * silence.silent > silence.targets and len(alive := _alive(silence, nodes, now)) >= DOUBTED_NODES:
-        return f"{silence.silent} of {silence.targets} Coreapps on {len(alive)} nodes that are alive are silent at once"
+    asked = silence.targets - silence.unasked
+    if 2 * silence.silent > asked and len(alive := _alive(silence, nodes, now)) >= DOUBTED_NODES:
+        return f"{silence.silent} of {asked} Coreapps on {len(alive)} nodes that are alive are silent at once"
     if 2 * silence.unheard > silence.silent:
         return f"{silence.unheard} of {silence.silent} silent Coreapps never answered this operator, but their kubelets report them ready"
     return None

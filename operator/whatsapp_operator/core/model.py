@@ -325,6 +325,8 @@ class Silence:
     """Coreapps that have answered this process, or have left a probe unanswered."""
     silent: int = 0
     """Those among them that have left their last probe unanswered."""
+    unasked: int = 0
+    """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
     unheard: int = 0
     """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()

@@ -135,6 +135,7 @@ class Tethers:
             # One that was begun with just now says nothing yet: it must not outvote the silent ones.
             targets=len(silent | self._roll.known),
             silent=len(silent),
+            unasked=self._roll.unasked(),
             unheard=sum(tether.target.ready for tether in silent - self._roll.known),
             nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),
             ready_nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None and tether.target.ready),

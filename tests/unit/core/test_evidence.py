@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -214,6 +215,13 @@ def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones:
     silence = Silence(targets=9, silent=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
 
     assert (doubt(silence, None, NOW) is not None) == doubted
+
+
+def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> None:
+    silence = Silence(targets=8, silent=4, nodes=frozenset("abc"))
+
+    assert doubt(silence, nodes("abc"), NOW) is None
+    assert doubt(replace(silence, unasked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
 
 
 class Counted(Mapping[str, Node]):
