@@ -12,9 +12,7 @@ from .kinds import WAC
 from .world import NAME, NAMESPACE, World, simulate
 
 STEPS = (-3600.0, 20.0, 3600.0)
-SEEDS = range(2)
 each_step = pytest.mark.parametrize("step", STEPS)
-each_seed = pytest.mark.parametrize("seed", SEEDS)
 
 
 async def serving(world: World, *, shards: int = 2, spares: int = 2) -> None:
@@ -26,7 +24,7 @@ async def serving(world: World, *, shards: int = 2, spares: int = 2) -> None:
 
 def set_clocks(world: World, step: float) -> None:
     for operator in world.living():
-        operator.clock.step(step)
+        operator.machine.step(step)
 
 
 def status(world: World) -> dict[str, Any]:
@@ -35,8 +33,7 @@ def status(world: World) -> dict[str, Any]:
 
 
 @each_step
-@each_seed
-def test_nobody_is_replaced_or_ended_for_it(seed: int, step: float) -> None:
+def test_nobody_is_replaced_or_ended_for_it(step: float) -> None:
     async def story(world: World) -> None:
         await serving(world)
         handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
@@ -45,12 +42,11 @@ def test_nobody_is_replaced_or_ended_for_it(seed: int, step: float) -> None:
             await world.pause(6.5)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
 
-    simulate(story, seed)
+    simulate(story, f"steps of {step:g} s")
 
 
 @each_step
-@each_seed
-def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(seed: int, step: float) -> None:
+def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(step: float) -> None:
     async def story(world: World) -> None:
         await serving(world)
         old = world.holder(0)
@@ -64,12 +60,11 @@ def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(seed: int, step
         await world.until(lambda: old.uid not in world.cluster.machines, within=30, what="ended, since its node lives")
         await world.until_done(within=60)
 
-    simulate(story, seed)
+    simulate(story, f"steps of {step:g} s")
 
 
 @each_step
-@each_seed
-def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(seed: int, step: float) -> None:
+def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(step: float) -> None:
     async def story(world: World) -> None:
         await serving(world)
         world.account.fates.extend([Fate(status=403), Fate(kind="timeout", applied=0.0)])
@@ -80,19 +75,18 @@ def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(seed: int, s
         set_clocks(world, step)
         await world.until_done(within=60)
 
-    simulate(story, seed)
+    simulate(story, f"steps of {step:g} s")
 
 
 @each_step
-@each_seed
-def test_a_change_by_somebody_else_is_seen_in_its_time(seed: int, step: float) -> None:
+def test_a_change_by_somebody_else_is_seen_in_its_time(step: float) -> None:
     async def story(world: World) -> None:
         await serving(world, shards=2)
         set_clocks(world, step)
         world.account.set_shards(1)
         await world.until(lambda: status(world).get("shards") == 1, within=40, what="the status says so")
 
-    simulate(story, seed)
+    simulate(story, f"steps of {step:g} s")
 
 
 @each_step

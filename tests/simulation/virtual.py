@@ -13,8 +13,6 @@ from contextvars import Context, ContextVar
 from datetime import UTC, datetime, timedelta
 from typing import Any, TypeVar
 
-from whatsapp_operator.shell.clock import SystemClock
-
 from .crashes import Crashes
 
 T = TypeVar("T")
@@ -166,12 +164,20 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return await self.connect(factory, host, port)
 
 
-class SimClock(SystemClock):
-    """The real clock of one process, on a simulated machine; `skew` seconds ahead of true time."""
+class MachineClocks:
+    """The two clocks of one machine; its wall clock is `skew` seconds ahead of true time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, skew: float = 0.0) -> None:
+        self._loop = loop
         self._zero = START + timedelta(seconds=skew)
-        super().__init__(wall=lambda: self._zero + timedelta(seconds=loop.time()), seconds=loop.time)
+
+    def wall(self) -> datetime:
+        """Return the wall time, aware, in UTC."""
+        return self._zero + timedelta(seconds=self._loop.time())
+
+    def seconds(self) -> float:
+        """Return seconds that never go back."""
+        return self._loop.time()
 
     def step(self, seconds: float) -> None:
         """Set the machine's wall clock forward, or back."""
