@@ -82,6 +82,8 @@ class Operator:
                 clients=self._desks,
                 coreapps=self._tethers,
                 nodes=self._nodes.snapshot,
+                # With rights in some namespaces only, as the chart can give them, nobody expects nodes to be read.
+                nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 clock=clock,
                 image=settings.image,
                 tuning=settings.tuning,

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .apiserver import ApiServer, Change
+from .client import Account
 from .kinds import NODE, OUT_OF_SERVICE, POD, SERVICE, WAC, Obj
 from .machines import Cluster, Machine
 
@@ -14,9 +15,9 @@ JUST_NOW = 6.0
 OURS = tuple(f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch"))
 SWITCHOVER, HOLDER = "multiconnect.dev/switchover", "multiconnect.dev/holder"
 
-PROBABLE = frozenset({"silent", "unready"})
+PROBABLE = frozenset({"silent", "unready", "not served"})
 """Causes that may lie in the operator itself."""
-EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready"})
+EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready", "not served"})
 """Causes that the restart of Set Shards brings about as well."""
 CLAIMS: dict[str, frozenset[str]] = {
     "": frozenset({"holder unnamed"}),
@@ -33,6 +34,7 @@ CLAIMS: dict[str, frozenset[str]] = {
     "Requested": frozenset({"asked"}),
     "PackedLow": frozenset({"surplus"}),
     "RolledOut": frozenset({"outdated"}),
+    "HolderDisagrees": frozenset({"not served"}),
 }
 """For each word that an operator may claim, the causes of which one must be true."""
 
@@ -118,6 +120,41 @@ class Causes:
 
     def _is_recent(self, at: float | None) -> bool:
         return at is not None and self._now() - at <= JUST_NOW
+
+
+class Connections:
+    """For each shard, since when the servers have no connection of just the pod and the epoch that its Kubernetes Service names."""
+
+    LONG = 4.2
+    """Seconds from which on a holder without a connection is none: a little less than an operator may call long."""
+
+    def __init__(self, account: Account, named: Callable[[], Iterable[tuple[int, str, str]]], now: Callable[[], float]) -> None:
+        self._account, self._named, self._now = account, named, now
+        self._since: dict[tuple[int, str, str], float] = {}
+        self._until: dict[str, float] = {}
+        account.on_connection.append(self.look)
+
+    def look(self) -> None:
+        """Compare, at each change of a connection or of a Service."""
+        named = {*self._named()}
+        missing = {one for one in named if not self._is_connected(*one)}
+        for one in self._since.keys() - missing:
+            since = self._since.pop(one)
+            if self._now() - since >= self.LONG:
+                self._until[one[1]] = self._now()
+        for one in missing:
+            self._since.setdefault(one, self._now())
+
+    def _is_connected(self, shard: int, uid: str, epoch: str) -> bool:
+        found = self._account.connections.get(shard)
+        # Logged off, the client has no connection at all: that says nothing of one holder.
+        return self._account.logged_off or (found is not None and (found.uid, found.epoch) == (uid, epoch))
+
+    def failed(self, uid: str) -> bool:
+        """Whether a pod that a Service names has had no connection for long, or had none until just now."""
+        now = self._now()
+        spans = [now - since for (_, one, _), since in self._since.items() if one == uid]
+        return max(spans, default=0.0) >= self.LONG or now - self._until.get(uid, float("-inf")) <= JUST_NOW
 
 
 def leaves(node: Obj) -> bool:

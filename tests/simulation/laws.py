@@ -14,7 +14,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .apiserver import ApiServer, Change, matches
-from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes
+from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes, Connections
 from .client import Account
 from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws, Move
@@ -119,6 +119,7 @@ class Laws:
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
         self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
+        self.connections = Connections(self.account, self._named, self.now)
         self.failures = FailureLaws(
             server=self.server,
             cluster=self.cluster,
@@ -126,6 +127,7 @@ class Laws:
             broken=self.breaks,
             lenient=lambda: self.lenient,
             causes=self.causes,
+            connections=self.connections,
             applied=self.applied,
         )
         self.account.on_set.append(self._shards_were_set)
@@ -153,6 +155,14 @@ class Laws:
             if (text := service["metadata"]["labels"].get(SHARD)) is not None:
                 yield int(text), service
 
+    def _named(self) -> Iterator[tuple[int, str, str]]:
+        """Yield shard, pod and epoch as the shard Services name them."""
+        for shard, service in self.routes():
+            uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
+            epoch = (service["spec"].get("selector") or {}).get(EPOCH)
+            if uid and epoch:
+                yield shard, uid, epoch
+
     def wac(self) -> Obj | None:
         """The WhatsAppCluster."""
         return self.server.get(WAC, (self.namespace, self.name))
@@ -173,6 +183,7 @@ class Laws:
             self._check_pod(change)
         if change.kind is SERVICE:
             self._check_service(change)
+            self.connections.look()
         if change.kind in {POD, SERVICE}:
             self._law_1(change)
         if change.kind in {POD, STATEFULSET}:

@@ -16,6 +16,7 @@ from whatsapp_operator.core import self_check
 from whatsapp_operator.core.manifests import CLUSTER_LABEL
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.doubt import SelfDoubt
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.nodes import Nodes
@@ -33,7 +34,7 @@ from .door import SimKube
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .laws import Call, Laws
 from .machines import Cluster
-from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
+from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
 from .weather import Weather
 
 
@@ -253,7 +254,8 @@ class Operator:
         self.process.cut_off = lambda node: node in self.cut_off
         self.cut_off: frozenset[str] = frozenset()
         """Nodes that this process cannot speak to."""
-        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5) * 7200)
+        self.machine = MachineClocks(around.loop, skew=(self._rng.random() - 0.5) * 7200)
+        self.clock = SystemClock(wall=self.machine.wall, seconds=self.machine.seconds)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []
         self.election = Election(
@@ -263,7 +265,7 @@ class Operator:
             identity=name,
             watch=None,
             clock=around.loop.time,
-            wall=self.clock.now,
+            wall=self.clock.wall,
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
@@ -281,7 +283,7 @@ class Operator:
         doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot),
+            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
             hands=Hands(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,

@@ -166,9 +166,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 class Clock(SystemClock):
     def __init__(self) -> None:
         self.at = 100.0
-
-    def monotonic(self) -> float:
-        return self.at
+        super().__init__(seconds=lambda: self.at)
 
 
 def test_what_is_served_where() -> None:

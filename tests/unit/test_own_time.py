@@ -27,6 +27,9 @@ class Stopped:
     def now(self) -> datetime:
         return self.at
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return 0.0
 

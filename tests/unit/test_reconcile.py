@@ -32,6 +32,9 @@ class Doors:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    def wall(self) -> datetime:
+        return self.now()
+
     async def list(self, *_: object) -> list[dict[str, Any]]:
         return [{"metadata": {"namespace": "default", "name": name}} for name in self.names]
 

@@ -21,6 +21,9 @@ class Hand:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.at)
 
+    def wall(self) -> datetime:
+        return self.now()
+
 
 class Self:
     """Ourselves, whether in doubt, whether leading."""

@@ -307,6 +307,9 @@ class Clock:
     def now(self) -> datetime:
         return NOW + timedelta(seconds=1)
 
+    def wall(self) -> datetime:
+        return NOW + timedelta(seconds=1)
+
     def monotonic(self) -> float:
         return 1.0
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import timedelta
+from datetime import datetime, timedelta
 from functools import cached_property
 
+from . import self_check
 from .model import Coreapp, Desired, Observed, Operation, Record, Route
 
 
@@ -30,6 +31,16 @@ class Counts:
     def settled_shards(self) -> int | None:
         """The number of shards that was last verified as reached; None: none was yet."""
         return self.record.settled_shards
+
+    @property
+    def wall(self) -> datetime:
+        """The wall time of the look: for what people read, and for what has a date of its own."""
+        return self.see.wall or self.see.now
+
+    @cached_property
+    def newest_renewal(self) -> datetime | None:
+        """When a Lease of any node was renewed last; None: nothing is known of that."""
+        return self_check.newest_renewal(self.see.nodes)
 
     @property
     def shards(self) -> int | None:

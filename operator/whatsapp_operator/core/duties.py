@@ -77,9 +77,9 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
 
 
 def mending(f: Facts) -> Iterator[Replace]:
-    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when paused."""
+    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
     for obj in f.changed if f.may_write_objects else ():
-        if not f.want.paused or obj["kind"] == "PodDisruptionBudget":
+        if not (f.want.paused or f.want.deleting) or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
             yield Replace(obj=mended(live, obj))
 
@@ -129,7 +129,7 @@ def asks(f: Facts, state: State) -> bool:
 
 def pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
     """Return the time between two questions or looks: short while something moves, long while nothing does."""
-    if not f.is_unsettled and f.see.client.silent_since is None:
+    if f.want.deleting or (not f.is_unsettled and f.see.client.silent_since is None):
         return quiet
     slow = (
         state is State.STUCK

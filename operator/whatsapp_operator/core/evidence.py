@@ -7,11 +7,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from enum import StrEnum
 
 from .claims import Claims
 from .health import PROBABLE, is_node_gone, is_unconfirmed
 from .model import Coreapp, Evidence, Route
+
+DISAGREES = timedelta(seconds=5)
+"""A holder that answers and says for so long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
+DISAGREES_AGAIN = timedelta(seconds=60)
+"""The same for a holder that took over for that very reason: a new epoch did not help, so the next attempt is made later."""
 
 
 class Certainty(StrEnum):
@@ -55,6 +61,33 @@ def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claim
     return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(f, pod)
 
 
+def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
+    """Whether a holder answers and says that it does not hold its shard: it has another role, or the servers refuse its epoch.
+
+    While it does not run with the client's number of shards it cannot hold any.
+    """
+    report = pod.report
+    if report is None or pod.silent_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
+        return False
+    return route.shard < report.shards and (report.fenced or (report.shard, report.epoch) != (route.shard, route.epoch))
+
+
+def disagreement_fact(route: Route) -> str:
+    """Return the name of the fact that the holder of a route disagrees, whose age is asked for."""
+    return f"{Evidence.HOLDER_DISAGREES}/{route.shard}/{route.epoch}"
+
+
+def patience_with(route: Route) -> timedelta:
+    """Return how long the holder of a route may disagree before it is replaced."""
+    return DISAGREES_AGAIN if route.evidence == Evidence.HOLDER_DISAGREES else DISAGREES
+
+
+def _has_disagreed(f: Claims, route: Route, pod: Coreapp | None) -> bool:
+    if pod is None or f.is_excused(pod) or not disagrees(f, route, pod):
+        return False
+    return f.has_held_for(disagreement_fact(route), patience_with(route))
+
+
 EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.POD_DRAINING, holds=_is_drained),
     Proof(evidence=Evidence.POD_DELETED, holds=_is_gone),
@@ -66,6 +99,8 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
     Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
     *(Proof(evidence=evidence, certainty=Certainty.PROBABLE, holds=_without_excuse(holds)) for evidence, holds in PROBABLE),
+    # It is healthy otherwise, so it is replaced and not ended.
+    Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, holds=_has_disagreed),
 )
 """What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""
 

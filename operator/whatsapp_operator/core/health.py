@@ -31,7 +31,7 @@ def is_node_lost(f: Restart, pod: Coreapp) -> bool:
     node = node_of(f, pod)
     if f.see.nodes is None or pod.node is None or node is None:
         return f.see.nodes is not None and pod.node is not None
-    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(f.see.nodes, node, f.see.now)
+    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.see.now)
 
 
 def is_node_alive(f: Restart, pod: Coreapp) -> bool:

@@ -38,7 +38,7 @@ class Holders(Claims):
             pod is not None
             and self.is_well(pod)
             and self.failure(route) is None
-            and (pod.report is None or (pod.report.shard, pod.report.epoch) == (route.shard, route.epoch))
+            and (pod.report is None or ((pod.report.shard, pod.report.epoch) == (route.shard, route.epoch) and not pod.report.fenced))
         )
 
     def failure(self, route: Route) -> Evidence | None:

@@ -202,6 +202,8 @@ class Desired:
     unhealthy_after: timedelta = timedelta(seconds=3)
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    """What Kubernetes waits for before a deletion is done."""
     image: str = "whatsapp-operator/wabiz-sim:dev"
     """The stand-in of this operator's release."""
     tuning: Tuning = Tuning()
@@ -226,6 +228,7 @@ class Evidence(StrEnum):
     PACKED_LOW = "PackedLow"
     RESTART_OVERDUE = "RestartOverdue"
     ROLLED_OUT = "RolledOut"
+    HOLDER_DISAGREES = "HolderDisagrees"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +239,8 @@ class Report:
     epoch: str | None = None
     shards: int | None = None
     gateway: str = "disconnected"
+    fenced: bool = False
+    """The servers refuse its epoch for good: they have seen a higher one."""
     version: str | None = None
 
 
@@ -320,10 +325,14 @@ class Silence:
     """Coreapps that have answered this process, or have left a probe unanswered."""
     silent: int = 0
     """Those among them that have left their last probe unanswered."""
+    unasked: int = 0
+    """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
     unheard: int = 0
     """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the silent ones."""
+    ready_nodes: frozenset[str] = frozenset()
+    """The nodes of those among the silent whose kubelets call them ready: witnesses, where nothing is known of nodes."""
     lag: timedelta = timedelta(0)
     """How late the event loop of this process was, at worst, within the last seconds."""
 
@@ -495,6 +504,9 @@ class Observed:
     """One look: everything that was read, as one frozen value."""
 
     now: datetime
+    """By a clock that never steps; every time of this process is compared with it."""
+    wall: datetime | None = None
+    """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
     nonce: str
     """Random letters, fresh for each look; the random part of epochs and operation ids."""
     leader_epoch: int

@@ -74,7 +74,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.want.account is not None
             and not _has_certificate(f)
             and f.want.account.registered_at is not None
-            and f.see.now - f.want.account.registered_at > REGISTRATION_GRACE
+            and f.wall - f.want.account.registered_at > REGISTRATION_GRACE
         ),
         why=lambda _: (
             "More than 7 days after registration Set Shards disconnects the client unless it carries a certificate. "
@@ -105,7 +105,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.see.account is not None
             and _has_certificate(f)
             and f.see.account.expires_at is not None
-            and f.see.account.expires_at - f.see.now < f.want.tuning.certificate_margin
+            and f.see.account.expires_at - f.wall < f.want.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too close or past, and an expired one gets the "

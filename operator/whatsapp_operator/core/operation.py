@@ -69,7 +69,7 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
         return replace(record, operation=None, refused_pin_version=call.secret_version)
     if call.refusal is not None and call.fingerprint is not None:
         # Whatever was wrong: what was refused is not sent again (DESIGN law 8). Only a wrong certificate logs the client off.
-        logged_off_at = see.now if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
+        logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
         return replace(
             record,
             operation=None,
@@ -107,7 +107,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
         return record
     # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (DESIGN law 8).
     because = "no answer is known, but since then no Coreapp has a connection"
-    logged_off_at = record.logged_off_at or see.now
+    logged_off_at = record.logged_off_at or f.wall
     return replace(record, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=logged_off_at)
 
 

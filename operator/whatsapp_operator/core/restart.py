@@ -86,7 +86,7 @@ class Restart(Counts):
         want = self.want
         if self.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
             return False
-        return not windows.is_open(want.windows, self.see.now)
+        return not windows.is_open(want.windows, self.wall)
 
     @property
     def restart_is_expected(self) -> bool:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import duties, handovers, health, manifests, objections, operation, rollout, windows
+from . import duties, evidence, handovers, health, manifests, objections, operation, rollout, windows
 from .facts import REFUSED_AGAIN, Facts
 from .model import (
     Action,
@@ -28,10 +28,14 @@ from .model import (
     Observed,
     Plan,
     Ref,
+    Route,
     Scale,
     State,
     Verdict,
 )
+
+WITNESSES = frozenset({"Node", "Lease"})
+"""Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
 
 
 def _nothing(_: Facts) -> tuple[Action, ...]:
@@ -47,6 +51,8 @@ class Row:
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
+    is_last: bool = False
+    """Where it holds, no row below it is asked."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -113,7 +119,7 @@ def _may_shrink(f: Facts) -> bool:
 
 
 def _opening(f: Facts) -> str:
-    at = windows.next_opening(f.want.windows, f.see.now)
+    at = windows.next_opening(f.want.windows, f.wall)
     return manifests.timestamp(at) if at else "no time that is known"
 
 
@@ -149,13 +155,6 @@ def _holds_back(f: Facts) -> bool:
 
 
 ROWS: tuple[Row, ...] = (
-    # --- guards
-    Row(
-        name="Deleting",
-        state=State.READY,
-        when=lambda f: f.want.deleting,
-        why=lambda _: "The cluster is being deleted; its objects go with it.",
-    ),
     # --- failover: above all order
     Row(
         name="FailingOver",
@@ -191,6 +190,17 @@ ROWS: tuple[Row, ...] = (
             "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.evasions(f))
             + ", before the node is drained."
         ),
+    ),
+    # --- guard: what follows would make objects that the garbage collector is to take away
+    Row(
+        name="Deleting",
+        state=State.WORKING,
+        when=lambda f: f.want.deleting,
+        why=lambda f: (
+            "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
+            + (f". Kubernetes waits for {', '.join(f.want.finalizers)}." if f.want.finalizers else ".")
+        ),
+        is_last=True,
     ),
     # --- order: what must exist
     Row(
@@ -420,7 +430,9 @@ ROWS: tuple[Row, ...] = (
         # Only what needs these objects waits; failovers do not.
         when=lambda f: bool(f.see.failed_reads),
         why=lambda f: (
-            f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}, so it neither makes nor changes them"
+            f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}"
+            + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES else "")
+            + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
             + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
             + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
         ),
@@ -448,10 +460,8 @@ def facts(want: Desired, see: Observed) -> Facts:
 def plan(want: Desired, see: Observed) -> Plan:
     """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
     f = facts(want, see)
-    matches = [row for row in ROWS if row.when(f)]
+    matches = [*_matching(f)]
     winner = matches[0]
-    if want.deleting:
-        return Plan(verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)), record=f.record)
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
@@ -467,7 +477,7 @@ def plan(want: Desired, see: Observed) -> Plan:
         stuck=_first(f, matches, State.STUCK),
         actions=tuple(actions),
         record=f.record,
-        next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
+        next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a template that its controller has not looked at yet, nor anything while objects are still being read.
         is_speakable=f.has_asked
@@ -476,6 +486,14 @@ def plan(want: Desired, see: Observed) -> Plan:
         holds=frozenset(_held(f)),
         wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
     )
+
+
+def _matching(f: Facts) -> Iterator[Row]:
+    for row in ROWS:
+        if row.when(f):
+            yield row
+            if row.is_last:
+                return
 
 
 def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
@@ -496,11 +514,23 @@ def _due(f: Facts) -> Iterator[timedelta]:
         left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
         if left > timedelta(0):
             yield left
+    for route in _disputed(f):
+        left = evidence.patience_with(route) - (f.see.now - f.see.since.get(evidence.disagreement_fact(route), f.see.now))
+        if left > timedelta(0):
+            yield left
     if not f.may_write_objects and f.see.refused_at is not None:
         yield REFUSED_AGAIN - (f.see.now - f.see.refused_at)
     if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
         # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
         yield timedelta(seconds=1)
+
+
+def _disputed(f: Facts) -> Iterator[Route]:
+    """Yield the routes whose holder says that it does not hold the shard."""
+    for route in f.routes:
+        pod = f.holder(route)
+        if pod is not None and not f.is_excused(pod) and evidence.disagrees(f, route, pod):
+            yield route
 
 
 def _held(f: Facts) -> Iterator[str]:
@@ -513,6 +543,7 @@ def _held(f: Facts) -> Iterator[str]:
         yield "CutOff"
     yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
+    yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"

@@ -182,7 +182,7 @@ REDUNDANT: tuple[Word, ...] = (
 
 def _soon(f: Facts) -> bool:
     at = f.see.account.expires_at if f.see.account else None
-    return at is not None and at - f.see.now < EXPIRES_SOON
+    return at is not None and at - f.wall < EXPIRES_SOON
 
 
 CERTIFICATE_FIT: tuple[Word, ...] = (
@@ -359,7 +359,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     ready = len(f.ready)
     status: dict[str, Any] = {
         "observedGeneration": f.want.generation,
-        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.see.now),
+        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.wall),
         "reason": loud.reason,
         "message": loud.message[:MESSAGE_LIMIT],
         "url": f"https://{manifests.webapp_host(f.want.key)}:443",

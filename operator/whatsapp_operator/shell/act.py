@@ -149,7 +149,7 @@ class Hands:
             case Create(obj=obj):
                 await self._kube.create(dict(obj))
             case GenerateSecret():
-                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.now()))
+                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
             case Replace(obj=obj):
                 # What the API server drops, such as a misspelt field, would else be written again and again.
                 stored = await self._kube.replace(dict(obj))
@@ -218,7 +218,7 @@ class Hands:
         self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
 
     async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
-        now, began = self._clock.now(), self._clock.monotonic()
+        now, began = self._clock.wall(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
         service = await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
         if (route := manifests.route_of(service, look.want.uid)) is not None:
@@ -255,7 +255,7 @@ class Hands:
 
     async def say(self, look: Look, event: Say) -> None:
         """Write an Event about the cluster."""
-        key, now = look.want.key, manifests.timestamp(self._clock.now())
+        key, now = look.want.key, manifests.timestamp(self._clock.wall())
         await self._kube.create(
             {
                 "apiVersion": "v1",

@@ -112,12 +112,14 @@ class Observer:
         image: str,
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
+        nodes_unread: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` tells what is known of nodes, if anything is."""
+        """Prepare; nothing is read yet. ``nodes`` returns what is known of nodes; ``nodes_unread`` why nothing new is, by kind."""
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
         self._nodes = nodes
+        self._nodes_unread = nodes_unread
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -197,6 +199,7 @@ class Observer:
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         return Known(
             now=now,
+            wall=self._clock.wall(),
             nonce=nonce,
             leader_epoch=leader_epoch,
             client=_told_of_unsent(self._clients.seen(want.key), noted, memory),
@@ -212,6 +215,7 @@ class Observer:
             },
             silence=coreapps.silence(),
             nodes=self._nodes(),
+            nodes_unread=self._nodes_unread(),
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
             not_kept=lost.fields if lost else (),

@@ -235,6 +235,7 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         ),
         unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
         deleting=meta.get("deletionTimestamp") is not None,
+        finalizers=tuple(map(str, meta.get("finalizers") or ())),
         image=image,
         tuning=tuning,
     )

@@ -210,10 +210,10 @@ class Reconciler:
         reason, message = _named(cause)
         try:
             obj = await self._stored(key)
-            if obj is None or obj["metadata"].get("deletionTimestamp") is not None:
+            if obj is None:
                 return
             before, meta = obj.get("status") or {}, obj["metadata"]
-            after = status.failed_look(before, generation=meta["generation"], now=self._clock.now(), reason=reason, message=message)
+            after = status.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
             body = status.patch(before, after)
             if body is not None:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
@@ -277,8 +277,7 @@ class Reconciler:
                 plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
             )
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
-            silent = look.want.deleting or not plan.is_speakable
-            if not silent and not await self._report(cluster, look, plan):
+            if plan.is_speakable and not await self._report(cluster, look, plan):
                 cluster.woken.set()
             rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
             if cluster.memory.reading is not None:

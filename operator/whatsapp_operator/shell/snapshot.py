@@ -161,6 +161,7 @@ class Known:
     """What goes into a snapshot and was not gathered: time, chance, and what this process knows of its own."""
 
     now: datetime
+    wall: datetime | None = None
     nonce: str
     leader_epoch: int
     client: Client
@@ -170,6 +171,8 @@ class Known:
     """By uid of the pod."""
     silence: Silence = field(default_factory=Silence)
     nodes: Mapping[str, Node] | None = None
+    nodes_unread: Mapping[str, str] = field(default_factory=dict)
+    """Why nothing new is known of nodes, by kind."""
     refused: str | None = None
     refused_at: datetime | None = None
     not_kept: tuple[str, ...] = ()
@@ -188,6 +191,7 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
     account = want.account.secret_name if want.account else None
     return Observed(
         now=known.now,
+        wall=known.wall,
         nonce=known.nonce,
         leader_epoch=known.leader_epoch,
         generation=want.generation,
@@ -195,7 +199,7 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         status=status,
         objects=objects,
         taken=slow.taken,
-        unread={**slow.unread, **parts.problems},
+        unread={**slow.unread, **parts.problems, **known.nodes_unread},
         refused=known.refused,
         refused_at=known.refused_at,
         not_kept=known.not_kept,

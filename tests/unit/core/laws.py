@@ -13,11 +13,13 @@ from typing import Any
 
 from whatsapp_operator.core.model import (
     Action,
+    Anchor,
     Answer,
     Call,
     Coreapp,
     Create,
     Desired,
+    GenerateSecret,
     Handover,
     Node,
     Observed,
@@ -278,7 +280,7 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
 def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> bool:
     """While an intent is unsettled: no second call, no shrink, and the intent stays noted."""
     noted = _unsettled(one)
-    if noted is None or one.want.deleting:
+    if noted is None:
         return False
     made = plan(one.want, one.see)
     _must(not _of(made.actions, SetShards), "a second call")
@@ -377,7 +379,7 @@ def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> bool:
 @_law
 def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> bool:
     """A pod whose uid is gone or whose deletion began is replaced at once, if there is a clean standby that has the shards."""
-    if one.want.manual or one.want.deleting:
+    if one.want.manual:
         return False
     shards = one.see.client.shards
     holders = {other.holder_uid for other in one.see.routes}
@@ -408,6 +410,17 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> bool:
     return True
 
 
+@_law
+def a_deletion_makes_nothing(plan: PlanOf, one: Look) -> bool:
+    """What the garbage collector takes away is not made, nothing grows, and the client is left as it is."""
+    if not one.want.deleting:
+        return False
+    for action in _actions(plan, one):
+        _must(not isinstance(action, (Create, GenerateSecret)), "something is made")
+        _must(not isinstance(action, (Scale, SetShards, Anchor)), "the number of Coreapps or shards is changed")
+    return True
+
+
 CHECKS: tuple[Check, ...] = (
     plan_is_total,
     law_1_one_holder,
@@ -420,4 +433,5 @@ CHECKS: tuple[Check, ...] = (
     law_8_fit_certificate,
     law_9_a_restart_is_no_failure,
     law_9_what_is_certain_is_not_excused,
+    a_deletion_makes_nothing,
 )

@@ -456,4 +456,21 @@ RESTARTS = [
         restarting().restarted(4, [4]).holder_deleted(0),
     ),
 ]
-MUTANTS = [*ORDER_OF_HOLDERS, *NUMBERS, *CERTIFICATES, *RESTARTS]
+WITHOUT_GUARD = row("Deleting", when=lambda _: False)
+DELETIONS = [
+    Mutant(
+        "what is to go is made again",
+        laws.a_deletion_makes_nothing,
+        "something is made",
+        patched(WITHOUT_GUARD),
+        SETTLED.wanting(deleting=True).without_object("Service", "acme-webapp"),
+    ),
+    Mutant(
+        "a cluster grows at its end",
+        laws.a_deletion_makes_nothing,
+        "the number of Coreapps or shards is changed",
+        patched(WITHOUT_GUARD),
+        SETTLED.wanting(deleting=True, shards=4),
+    ),
+]
+MUTANTS = [*ORDER_OF_HOLDERS, *NUMBERS, *CERTIFICATES, *RESTARTS, *DELETIONS]

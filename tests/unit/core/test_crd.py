@@ -87,6 +87,7 @@ NOT_OF_SPEC = {
     "switchover_text",
     "switchover_problem",
     "deleting",
+    "finalizers",
     "image",
     "tuning",
     "reshard_now",

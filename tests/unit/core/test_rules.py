@@ -61,10 +61,29 @@ def only(plan: Plan, kind: type[A]) -> A:
 # --- guards
 
 
-def test_Deleting_does_nothing_whatever_else_holds() -> None:
-    plan = look().settled().holder_deleted(0).wanting(deleting=True, shards=8).plan()
+def test_Deleting_makes_nothing_whatever_else_holds() -> None:
+    one = look().settled().wanting(deleting=True, shards=8, finalizers=("example.com/backup",)).without_object("Service", "acme-webapp")
+    plan = one.without_route(1).reporting(4).plan()
 
     assert (plan.verdict.row, plan.actions) == ("Deleting", ())
+    assert "example.com/backup" in plan.verdict.why
+    assert plan.wake_after == one.want.tuning.rest
+
+
+def test_Deleting_hands_shards_over() -> None:
+    one = look().settled().wanting(deleting=True).holder_deleted(0)
+
+    assert one.row() == "FailingOver"
+    assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-2"]
+    told = {entry["type"]: (entry["status"], entry["reason"]) for entry in look().settled().wanting(deleting=True).report()["conditions"]}
+    assert (told["Ready"], told["Reconciling"]) == (("True", "Serving"), ("True", "Deleting"))
+
+
+def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
+    one = look().settled().wanting(deleting=True)
+    changed = {ref: {**obj, "spec": {}} for ref, obj in one.see.objects.items() if "spec" in obj}
+
+    assert [action.obj["kind"] for action in of(one.seeing(objects=changed).plan(), Replace)] == ["PodDisruptionBudget"]
 
 
 # --- failover
@@ -968,3 +987,21 @@ def test_a_silent_client_is_asked_once_a_second() -> None:
 
     assert of(one.plan(), Ask) == []
     assert of(one.client(asked_at=NOW - seconds(1)).plan(), Ask) == [Ask()]
+
+
+# --- two clocks
+
+
+OTHERWISE_AT = {
+    "WindowClosed": timedelta(hours=12, minutes=5),
+    "CertificateExpired": -timedelta(days=40),
+    "RegistrationTooOld": -timedelta(days=40),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE_AT)
+def test_what_has_a_date_of_its_own_goes_by_the_wall_clock(name: str) -> None:
+    one, other = WITNESSES[name], NOW + OTHERWISE_AT[name]
+
+    assert one.seeing(now=other, wall=NOW).client(asked_at=other).row() == name
+    assert one.seeing(wall=other).row() != name

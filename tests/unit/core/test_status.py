@@ -90,6 +90,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "Paused",
         "Draining",  # not in API.md yet: shards leave a node before it is drained
         "OutOfReach",  # not in API.md yet: pods on lost nodes were made good by others
+        "Deleting",  # something holds the deletion up
         "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
     },
     ("Reconciling", "False"): {"Settled"},
@@ -116,6 +117,7 @@ EVIDENCE_WORDS = {
     "LabelsTaken",  # two Services name its pod
     "RestartOverdue",  # it stays away after Set Shards
     "RolledOut",  # its pod gets a new template
+    "HolderDisagrees",  # it says that it does not hold the shard
 }
 
 EVERYTHING: dict[str, Look] = {
