@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections import ChainMap
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from functools import partial
@@ -152,7 +153,7 @@ class Observer:
     async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
         labels = manifests.cluster_labels(key.name)
-        fast: asyncio.Future[list[Obj]] = asyncio.get_running_loop().create_future()
+        fast: asyncio.Future[list[Obj] | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
         # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
         cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
@@ -165,7 +166,7 @@ class Observer:
             found, pods, services = cluster_task.result(), pods_task.result(), services_task.result()
             statefulsets = [one for one in sets_task.result() if one is not None]
         except BaseException:
-            fast.cancel()
+            fast.set_result(None)
             raise
         fast.set_result([*snapshot.sound(services, "Service", {}), *snapshot.sound(statefulsets, "StatefulSet", {})])
         if found is None:
@@ -173,7 +174,7 @@ class Observer:
         want, cluster = found
         return want, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
 
-    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj]]) -> tuple[Desired, Obj] | None:
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
         """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
         cluster = await self._kube.get(door.WAC, key.namespace, key.name)
         if cluster is None:
@@ -264,14 +265,13 @@ class Observer:
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
-    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj]]) -> None:
+    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
         """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
         if memory.slow is not None and not memory.slow.names >= _secret_names(want):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
-        if memory.reading is not None and not memory.reading.cancelled():
+        if memory.reading is not None:
             return
-        memory.reading = None
         age = self._clock.monotonic() - memory.slow.read_at if memory.slow is not None else SLOW_FOR
         if memory.slow is None or age >= (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
             memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
@@ -292,8 +292,8 @@ class Observer:
         memory.slow.again = True
         return memory.slow
 
-    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj]]) -> Slow:
-        """Read what no failover depends on; ``fast``: what else was read, as soon as it is."""
+    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None]) -> Slow:
+        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be."""
         now, names, kinds = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         unread: dict[str, str] = {}
@@ -309,13 +309,16 @@ class Observer:
         generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
         read += [snapshot.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
         objects = snapshot.by_ref(read, want.uid)
-        others = await fast
+        known = await fast
+        # Names of Services and StatefulSets are not asked for when these could not be read.
+        skipped = {} if known is not None else dict.fromkeys((door.SERVICE.kind, door.STATEFULSET.kind), "")
+        others = known or []
         foreign = tuple(snapshot.ref_of(obj) for obj in (*read, *others) if not manifests.is_owned(obj, want.uid))
         there = {*objects, *snapshot.by_ref(others, want.uid), *foreign}
-        taken = (*foreign, *await self._taken(want, there, unread))
+        taken = (*foreign, *await self._taken(want, there, ChainMap(unread, skipped)))
         return Slow(read_at=now, objects=objects, names=frozenset(names), secrets=secrets, unread=unread, taken=taken)
 
-    async def _taken(self, want: Desired, there: set[Ref], unread: dict[str, str]) -> list[Ref]:
+    async def _taken(self, want: Desired, there: set[Ref], unread: MutableMapping[str, str]) -> list[Ref]:
         """Return which of the names that we need are held by objects that are not found by our label; note which kinds cannot be read."""
         shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
         needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
@@ -339,7 +342,7 @@ def _kinds(want: Desired) -> tuple[Kind, ...]:
     return (door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else []))
 
 
-async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: dict[str, str]) -> tuple[T] | tuple[()]:
+async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:
     """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
     try:
         return (await read(),)

@@ -6,7 +6,7 @@ pod whose status cannot be read is there, and a Service that cannot be read is w
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
@@ -90,7 +90,7 @@ class Parts:
     """By kind: what is wrong with one of its objects."""
 
 
-def sound(objects: Iterable[Obj], kind: str, problems: dict[str, str]) -> list[Obj]:
+def sound(objects: Iterable[Obj], kind: str, problems: MutableMapping[str, str]) -> list[Obj]:
     """Return the objects that can be read; note in ``problems`` what is wrong with one of the others."""
     kept: list[Obj] = []
     for obj in objects:
@@ -125,7 +125,7 @@ def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route]) -> Pa
     )
 
 
-def _pods(pods: Iterable[Obj], problems: dict[str, str]) -> list[Obj]:
+def _pods(pods: Iterable[Obj], problems: MutableMapping[str, str]) -> list[Obj]:
     """Return the pods, without spec and status where these are damaged: such a pod is there, and nothing else is known of it."""
     kept: list[Obj] = []
     for pod in pods:
