@@ -222,7 +222,7 @@ def _speak(kind: str, table: tuple[Word, ...], f: Facts) -> Condition | None:
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, whichever row won. Pure."""
-    moving, stuck = plan.moving, plan.stuck
+    moving, stuck, ready = plan.moving, plan.stuck, plan.ready
     fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
     if fit is None and (one := objections.objection(f)) is not None:
         fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
@@ -233,6 +233,8 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
         else Condition(type="Reconciling", status="False", reason="Settled", message="Nothing to do."),
         Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
         if stuck
+        else Condition(type="Stalled", status="False", reason=ready.row, message=ready.why)
+        if ready and ready.row == "ChangedByAdmission"
         else Condition(type="Stalled", status="False", reason="Settled", message="Nothing waits for a person."),
         _speak("Redundant", REDUNDANT, f),
         fit,
@@ -453,6 +455,7 @@ WARNINGS = frozenset(
         "Doubt",
         "OutOfReach",
         "AnswerUnknown",
+        "ChangedByAdmission",
     }
 )
 """Reasons whose event is a warning although no person must act."""

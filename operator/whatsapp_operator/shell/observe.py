@@ -11,6 +11,7 @@ from typing import TypeVar
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import (
     AccountSecret,
+    Attempt,
     Client,
     Coreapp,
     Desired,
@@ -122,6 +123,8 @@ class Memory:
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: Refusal | None = None
+    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
     not_kept: NotKept | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
@@ -212,6 +215,7 @@ class Observer:
             unread=slow.unread,
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
+            written=dict(memory.written),
             not_kept=lost.fields if lost else (),
             image_problem=image_problem_of(pods),
             statefulset=_workload(coreapps),
