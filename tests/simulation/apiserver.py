@@ -126,6 +126,8 @@ class ApiServer:
         self.revision = 1000
         self.not_in_crd: set[str] = set()
         """Fields of `status.operation` that the installed CRD does not name, so that they are left out."""
+        self.not_in_status: set[str] = set()
+        """The same of `status`."""
         self._objects: dict[Kind, dict[Name, Obj]] = {}
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
@@ -280,6 +282,8 @@ class ApiServer:
             after = self._admitted(kind, after)
         if kind is WAC:
             after = completed(after)
+            if self.not_in_status and "status" in after:
+                after = {**after, "status": {key: value for key, value in after["status"].items() if key not in self.not_in_status}}
             noted = (after.get("status") or {}).get("operation")
             if noted and self.not_in_crd:
                 left = {key: value for key, value in noted.items() if key not in self.not_in_crd}

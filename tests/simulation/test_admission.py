@@ -8,8 +8,7 @@ from typing import Any
 
 import pytest
 
-from .apiserver import Kind, Obj
-from .kinds import DEPLOYMENT, NETWORKPOLICY, SERVICE, STATEFULSET, WAC
+from .kinds import DEPLOYMENT, NETWORKPOLICY, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .machines import revision_of
 from .world import NAME, NAMESPACE, REVISION, World, simulate
 
@@ -77,7 +76,7 @@ KINDS_OF_CHANGE: dict[str, tuple[Mutate, tuple[str, ...]]] = {
 
 def condition(world: World, kind: str) -> tuple[str, str, str]:
     status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
-    found = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
+    found: Obj = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
     return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 
@@ -193,7 +192,9 @@ def test_another_leader_writes_each_object_once_more_at_most(kind: str) -> None:
         await world.pause(10.0)
         await comes_to_rest(world)
         sent = world.operators[-1].kube.sent
-        assert max((times for (verb, _), times in sent.items() if verb == "replace"), default=0) <= 3
+        # There are so many of each that admission changes.
+        most = {"StatefulSet": 2, "Deployment": 1, "NetworkPolicy": 3}
+        assert all(times <= most[kind] for (verb, kind), times in sent.items() if verb == "replace"), sent
         assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == pods, "and no pod is replaced"
         await stays_silent(world)
         assert_told(world, named)
@@ -301,5 +302,19 @@ def test_somebody_who_writes_after_each_of_our_writes_is_given_way_to(pause: flo
         world.edit(shards=4)
         await comes_to_rest(world, within=600)
         await stays_silent(world)
+
+    simulate(story)
+
+
+def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again() -> None:
+    async def story(world: World) -> None:
+        world.server.not_in_status |= {"failuresTolerated", "coreapp"}
+        world.create(shards=2, spares=1)
+        world.operator().lead(1)
+        await comes_to_rest(world)
+        await stays_silent(world, 300.0)
+        world.edit(spares=2)
+        await comes_to_rest(world)
+        await stays_silent(world, 300.0)
 
     simulate(story)
