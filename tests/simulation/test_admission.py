@@ -8,6 +8,7 @@ from typing import Any
 
 import pytest
 
+from .apiserver import Invalid
 from .kinds import DEPLOYMENT, NETWORKPOLICY, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .machines import revision_of
 from .world import NAME, NAMESPACE, REVISION, World, simulate
@@ -316,5 +317,29 @@ def test_what_an_older_crd_drops_from_the_status_is_not_written_again_and_again(
         world.edit(spares=2)
         await comes_to_rest(world)
         await stays_silent(world, 300.0)
+
+    simulate(story)
+
+
+def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
+    """As by a policy that denies an annotation: that is said, and what does not need it goes on."""
+
+    def denied(kind: Kind, obj: Obj) -> Obj:
+        if kind is STATEFULSET and "example.com/release" in (obj["spec"]["template"]["metadata"].get("annotations") or {}):
+            raise Invalid("admission webhook denied the request")
+        return obj
+
+    async def story(world: World) -> None:
+        world.server.admission.append(denied)
+        world.create(shards=2, spares=1)
+        world.operator().lead(1)
+        await comes_to_rest(world)
+        world.edit(shards=4, coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
+        wac = world.server.get(WAC, (NAMESPACE, NAME))
+        assert wac is not None
+        await world.until(lambda: world.account.shards == 4 and not [*world.undone_in_truth(wac)], within=120, what="resized")
+        assert condition(world, "Stalled")[:2] == ("True", "ChangeRefused")
+        world.server.admission.clear()
+        await comes_to_rest(world)
 
     simulate(story)

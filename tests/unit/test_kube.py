@@ -180,6 +180,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
             ("patch", "Pod"): 1,
             ("patch", "Service"): 1,
             ("patch status", "WhatsAppCluster"): 1,
+            ("patch scale", "StatefulSet"): 1,
             ("delete", "Pod"): 2,
         }
 

@@ -101,7 +101,7 @@ class Hands:
         if refused is not None:
             memory.refused = Refusal(str(refused), self._clock.now(), look.want.generation)
         elif tried and not any(tried):
-            # What was refused before was tried again with the others, and was taken. No answer is neither.
+            # What was rejected before was tried again with the others, and was accepted. No answer is neither.
             memory.refused = None
         return outcome
 

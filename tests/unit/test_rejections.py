@@ -1,4 +1,4 @@
-"""What the API server refused is said until it is taken or the spec changes; an answer that says nothing takes nothing back."""
+"""What the API server rejected is said until it is accepted or the spec changes; an answer that says nothing ends nothing."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def an_object(name: str) -> dict[str, Any]:
 
 
 class Doors:
-    """Answers writes as told, by the name of the object; what is not told of is taken."""
+    """Answers writes as told, by the name of the object; what is not told of is accepted."""
 
     def __init__(self) -> None:
         self.answers: dict[str, KubeError] = {}
@@ -54,7 +54,7 @@ class Cluster:
         self._look = Look(one.want, one.see, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2"))
 
     async def round(self, *actions: Action, **answers: KubeError) -> str | None:
-        """What is said of refusals after a round in which objects were answered so."""
+        """What is said of rejections after a round in which objects were answered so."""
         self.doors.answers = answers
         await self._hands.perform(self._look, actions, self.memory)
         return self.memory.refused.words if self.memory.refused else None
@@ -68,7 +68,7 @@ CHANGE = Replace(obj=an_object("a"), desired=an_object("a"), live=an_object("a")
     "unknown", [TIMED_OUT, SERVER_ERROR, BUSY, ALREADY, LeaseTooShort("not sent")], ids=lambda error: type(error).__name__ + str(error.code)
 )
 @pytest.mark.parametrize("action", [A, CHANGE], ids=lambda action: type(action).__name__)
-async def test_no_answer_between_two_refusals_takes_nothing_back(action: Action, unknown: KubeError) -> None:
+async def test_no_answer_between_two_rejections_ends_nothing(action: Action, unknown: KubeError) -> None:
     cluster = Cluster()
 
     said = [await cluster.round(action, a=answer) for answer in (QUOTA, unknown, QUOTA, unknown)]
@@ -76,14 +76,14 @@ async def test_no_answer_between_two_refusals_takes_nothing_back(action: Action,
     assert said == [str(QUOTA)] * 4
 
 
-async def test_what_is_taken_ends_the_refusal() -> None:
+async def test_what_is_accepted_ends_the_rejection() -> None:
     cluster = Cluster()
 
     assert await cluster.round(A, a=QUOTA) == str(QUOTA)
     assert await cluster.round(A) is None
 
 
-async def test_another_object_that_is_taken_does_not_end_it() -> None:
+async def test_another_object_that_is_accepted_does_not_end_it() -> None:
     cluster = Cluster()
 
     assert await cluster.round(A, B, a=QUOTA) == str(QUOTA)
@@ -97,7 +97,7 @@ async def test_a_round_without_such_a_write_does_not_end_it() -> None:
     assert await cluster.round() == str(QUOTA)
 
 
-async def test_of_two_refusals_the_first_in_order_is_said() -> None:
+async def test_of_two_rejections_the_first_in_order_is_said() -> None:
     """In each round the same one, whichever answer comes first: else the sentence would flap."""
     cluster = Cluster()
     other = Refused("create StatefulSet default/b: 422 Invalid")
