@@ -39,6 +39,8 @@ class SimKube:
         """Kinds whose last watch did not end by itself."""
         self.reads: Counter[str] = Counter()
         """How often which kind was asked for; shared by all views."""
+        self.sent: Counter[tuple[str, str]] = Counter()
+        """How often which kind was written, (verb, kind), also where nothing came of it; shared by all views."""
         self.watch_lag = 0.0
         """How many seconds late the news of nodes may be."""
         self.before_write: Callable[[str], None] | None = None
@@ -48,7 +50,7 @@ class SimKube:
     def fenced(self, fence: Fence) -> SimKube:
         """Return a view of the same process whose writes ask `fence` first."""
         view = SimKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
-        view._dead, view.reads = self._dead, self.reads
+        view._dead, view.reads, view.sent = self._dead, self.reads, self.sent
         view.before_write, view.after_write = self.before_write, self.after_write
         return view
 
@@ -69,6 +71,7 @@ class SimKube:
             raise asyncio.CancelledError
         if self._fence is not None and self._fence.seconds_left() <= WRITE_LIMIT:
             raise LeaseTooShort(f"{what} {kind.kind} {name}: not sent")
+        self.sent[what, kind.kind] += 1
         if self.before_write is not None:
             self.before_write(f"{what} {kind.kind} {name}")
 
@@ -248,6 +251,12 @@ class SimKube:
     async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         key = (namespace or "", name)
         return await self._write("patch", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, body))
+
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        key = (namespace or "", name)
+        return await self._write(
+            "patch", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, body, scale=True)
+        )
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         key = (namespace or "", name)

@@ -23,6 +23,7 @@ from whatsapp_operator.shell.kube import (
     POD,
     SECRET,
     SERVICE,
+    STATEFULSET,
     WAC,
     AlreadyExists,
     CallLimits,
@@ -151,6 +152,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
         await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
         await kube.patch_merge(SERVICE, "ns", "a", {"metadata": {"resourceVersion": "7"}})
         await kube.patch_status(WAC, "ns", "a", {"status": {}})
+        await kube.patch_scale(STATEFULSET, "ns", "a", {"spec": {"replicas": 1}})
         assert await kube.delete(POD, "ns", "a", uid="u", resource_version="7", grace_seconds=0)
         assert await kube.delete(POD, "ns", "a", uid="u")
 
@@ -163,6 +165,12 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
             ("PATCH", f"{pod}?fieldManager=me", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
             ("PATCH", f"{service}?fieldManager=me", "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}}),
             ("PATCH", f"{wac}/status?fieldManager=me", "application/merge-patch+json", {"status": {}}),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/ns/statefulsets/a/scale?fieldManager=me",
+                "application/merge-patch+json",
+                {"spec": {"replicas": 1}},
+            ),
             ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u", "resourceVersion": "7"}, "gracePeriodSeconds": 0}),
             ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u"}}),
         ]
@@ -172,6 +180,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
             ("patch", "Pod"): 1,
             ("patch", "Service"): 1,
             ("patch status", "WhatsAppCluster"): 1,
+            ("patch scale", "StatefulSet"): 1,
             ("delete", "Pod"): 2,
         }
 
@@ -373,6 +382,7 @@ async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> Non
             lambda kube: kube.patch_json(POD, "ns", "a", []),
             lambda kube: kube.patch_merge(POD, "ns", "a", {}),
             lambda kube: kube.patch_status(WAC, "ns", "a", {}),
+            lambda kube: kube.patch_scale(STATEFULSET, "ns", "a", {}),
             lambda kube: kube.delete(POD, "ns", "a", uid="u"),
         ]
         for write in writes:

@@ -81,7 +81,7 @@ def mending(f: Facts) -> Iterator[Replace]:
     for obj in f.changed if f.may_write_objects else ():
         if not (f.want.paused or f.want.deleting) or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
-            yield Replace(obj=mended(live, obj))
+            yield Replace(obj=mended(live, obj), desired=obj, live=live)
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:

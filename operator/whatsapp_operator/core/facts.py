@@ -5,13 +5,14 @@ Predicates and picks that rules and status share. Nothing here decides what is d
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
 
 from . import health, manifests
 from .holders import Holders
 from .model import Coreapp, Obj, Ref, Route
-from .upkeep import covers
+from .upkeep import covers, differences, is_settled
 
 REFUSED_AGAIN = timedelta(seconds=5)
 """Time between two tries of what the API server refused: somebody may have made room in a quota. An edit of the spec is tried at once."""
@@ -129,10 +130,30 @@ class Facts(Holders):
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 
     @cached_property
+    def _differing(self) -> tuple[tuple[Obj, Mapping[str, bool]], ...]:
+        """Objects that are there but not as they should be, with the fields and whether each is settled all the same."""
+        found = []
+        for obj in self.objects:
+            ref = Ref(obj["kind"], obj["metadata"]["name"])
+            live, attempts = self.see.objects.get(ref), self.see.written.get(ref, {})
+            if live is not None and not covers(live, obj):
+                fields = {path: is_settled(one, attempts.get(path), self.see.now) for path, one in differences(live, obj)}
+                found.append((obj, fields))
+        return tuple(found)
+
+    @cached_property
     def changed(self) -> tuple[Obj, ...]:
-        """Objects that are there but not as they should be."""
-        live = ((obj, self.see.objects.get(Ref(obj["kind"], obj["metadata"]["name"]))) for obj in self.objects)
-        return tuple(obj for obj, seen in live if seen is not None and not covers(seen, obj))
+        """Objects that are there but not as they should be, and that a write may bring nearer to it."""
+        return tuple(obj for obj, fields in self._differing if not fields or not all(fields.values()))
+
+    @cached_property
+    def altered(self) -> tuple[tuple[Ref, tuple[str, ...]], ...]:
+        """Objects whose fields the API server, or somebody after it, made otherwise than they were written; and those fields."""
+        settled = (
+            (Ref(obj["kind"], obj["metadata"]["name"]), tuple(path for path, is_left in fields.items() if is_left))
+            for obj, fields in self._differing
+        )
+        return tuple((ref, paths) for ref, paths in settled if paths)
 
     @property
     def may_write_objects(self) -> bool:

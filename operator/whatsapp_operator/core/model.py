@@ -500,6 +500,18 @@ class HandoverTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of writing one field of an object: as it was desired, as it was before the write, and as it was stored."""
+
+    desired: Any
+    before: Any
+    stored: Any
+    times: int
+    """How often in a row it was put right."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """One look: everything that was read, as one frozen value."""
 
@@ -525,6 +537,8 @@ class Observed:
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None
+    written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()
     """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
     image_problem: str | None = None
@@ -596,6 +610,10 @@ class Replace:
     """Put this object in the place of the one that was judged, by its resourceVersion."""
 
     obj: Obj
+    desired: Obj
+    """What of it is the operator's, as it should be."""
+    live: Obj
+    """The object that was judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -752,6 +770,8 @@ class Plan:
     """The first row that matched and means that the operator still moves; for condition Reconciling."""
     stuck: Verdict | None = None
     """The first row that matched and means that a person must act; for condition Stalled."""
+    ready: Verdict | None = None
+    """The first row that matched and means that nothing waits; what Stalled says where no person must act."""
     actions: tuple[Action, ...] = ()
     record: Record = Record()
     """What is to be remembered from here on, as it was judged. A call that is only planned is not in it: its intent is noted with it."""

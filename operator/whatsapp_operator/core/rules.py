@@ -146,6 +146,20 @@ def _places(pods: Iterable[Coreapp]) -> str:
     return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)
 
 
+FIELDS_NAMED, FIELD_LIMIT = 6, 120
+"""So many fields that admission changed are named, each with so many letters at most."""
+
+
+def _altered(f: Facts) -> str:
+    """Name the fields that are not as they were written, object by object."""
+    named = [(ref, path[:FIELD_LIMIT]) for ref, paths in f.altered for path in paths]
+    shown: dict[Ref, list[str]] = {}
+    for ref, path in named[:FIELDS_NAMED]:
+        shown.setdefault(ref, []).append(path)
+    more = f"; and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
+    return "; ".join(f"{ref.kind} {ref.name}: {', '.join(paths)}" for ref, paths in shown.items()) + more
+
+
 def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
@@ -444,6 +458,16 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
     ),
     Row(
+        name="ChangedByAdmission",
+        # No harm by itself: a mesh adds containers, a mirror rewrites images. So it is said, and holds up neither Ready nor Reconciling.
+        state=State.READY,
+        when=lambda f: bool(f.altered),
+        why=lambda f: (
+            "Nothing waits for a person; but these fields are not as the operator wrote them, by admission or by somebody who writes "
+            f"after it, and are left so until one of both moves: {_altered(f)}."
+        ),
+    ),
+    Row(
         name="Settled",
         state=State.READY,
         when=lambda _: True,
@@ -475,6 +499,7 @@ def plan(want: Desired, see: Observed) -> Plan:
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, matches, State.WORKING, State.WAITING),
         stuck=_first(f, matches, State.STUCK),
+        ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
         next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,

@@ -224,7 +224,7 @@ def _speak(kind: str, table: tuple[Word, ...], f: Facts) -> Condition | None:
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, whichever row won. Pure."""
-    moving, stuck = plan.moving, plan.stuck
+    moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
     if ready is not None and ready.reason == "Bootstrapping" and plan.verdict.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
@@ -239,6 +239,8 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
         else Condition(type="Reconciling", status="False", reason="Settled", message="Nothing to do."),
         Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
         if stuck
+        else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
+        if idle and idle.row == "ChangedByAdmission"
         else Condition(type="Stalled", status="False", reason="Settled", message="Nothing waits for a person."),
         _speak("Redundant", REDUNDANT, f),
         fit,
@@ -428,6 +430,7 @@ WARNINGS = frozenset(
         "Doubt",
         "OutOfReach",
         "AnswerUnknown",
+        "ChangedByAdmission",
     }
 )
 """Reasons whose event is a warning although no person must act."""

@@ -30,6 +30,8 @@ from whatsapp_operator.core.model import (
     Handover,
     HandoverTimes,
     Key,
+    Obj,
+    Ref,
     Relabel,
     Replace,
     Say,
@@ -39,6 +41,7 @@ from whatsapp_operator.core.model import (
     Tell,
     Touch,
 )
+from whatsapp_operator.core.upkeep import attempted
 
 from . import kube as door
 from .clock import Clock
@@ -94,27 +97,31 @@ class Hands:
             todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.untold = False
         rest = [action for action in todo if not isinstance(action, Handover)]
-        before = memory.refused
-        await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
-        if memory.refused is before and any(isinstance(action, Create | GenerateSecret | Replace) for action in rest):
-            # What was refused before was tried again with the others, and was taken.
+        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
+        tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
+        refused = next((error for error in tried if isinstance(error, Refused)), None)
+        if refused is not None:
+            memory.refused = Refusal(str(refused), self._clock.now(), look.want.generation)
+        elif tried and not any(tried):
+            # What was rejected before was tried again with the others, and was accepted. No answer is neither.
             memory.refused = None
         return outcome
 
-    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> None:
+    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> KubeError | None:
+        """Do one action; return the error that it ended in."""
         try:
             done = await self._do(look, action, memory)
         except MOVED_ON as answer:
             log.debug("%s: %s", look.want.key, answer)
             outcome.moved_on = True
             memory.slow = None
+            return answer
         except KubeError as error:
             outcome.failed.append(str(error))
-            if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret | Replace):
-                memory.refused = Refusal(str(error), self._clock.now(), look.want.generation)
-        else:
-            outcome.wrote |= done
-            outcome.done.append(action)
+            return error
+        outcome.wrote |= done
+        outcome.done.append(action)
+        return None
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""
@@ -136,7 +143,8 @@ class Hands:
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
                 return await self._write_object(look, action, memory)
             case Anchor(ref=ref, shards=shards):
-                await self._kube.patch_merge(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
+                # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
+                await self._kube.patch_status(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
                 memory.anchored_for = shards
             case _:
                 await self._write_marks(look, action)
@@ -147,12 +155,12 @@ class Hands:
         namespace = look.want.key.namespace
         match action:
             case Create(obj=obj):
-                await self._kube.create(dict(obj))
+                self._learn(memory, obj, None, await self._kube.create(dict(obj)))
             case GenerateSecret():
                 await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
-            case Replace(obj=obj):
-                # What the API server drops, such as a misspelt field, would else be written again and again.
+            case Replace(obj=obj, desired=desired, live=live):
                 stored = await self._kube.replace(dict(obj))
+                self._learn(memory, desired, live, stored)
                 return bool(stored["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"])
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in door.KINDS if kind.kind == ref.kind)
@@ -162,8 +170,16 @@ class Hands:
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-                await self._kube.patch_merge(door.STATEFULSET, namespace, ref.name, body)
+                # The number alone, for the same reason.
+                await self._kube.patch_scale(door.STATEFULSET, namespace, ref.name, body)
         return True
+
+    def _learn(self, memory: Memory, desired: Obj, live: Obj | None, stored: Obj) -> None:
+        """Remember what the API server made of a write: what admission changes or drops would else be written again and again."""
+        ref = Ref(desired["kind"], desired["metadata"]["name"])
+        learnt = attempted(memory.written.get(ref, {}), before=live, desired=desired, stored=stored, now=self._clock.now())
+        if learnt:
+            memory.written[ref] = learnt
 
     async def _write_marks(self, look: Look, action: Action) -> None:
         """Write labels of a pod, or annotations."""

@@ -185,6 +185,10 @@ class Kube(Protocol):
         """Merge `body` into the status subresource and return the object; with `metadata.resourceVersion` inside: Conflict; NotFound."""
         ...
 
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """Merge `body` into the scale subresource and return the Scale; with `metadata.resourceVersion` inside: Conflict; NotFound."""
+        ...
+
     async def replace(self, obj: Obj) -> Obj:
         """Put the object in place of the one of that resourceVersion and return it as stored; Conflict, NotFound."""
         ...
@@ -407,11 +411,15 @@ class LightKube:
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, status=True)
+        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, "Status")
 
-    async def _patch(self, call: _Call, how: PatchType, body: Any, *, status: bool = False) -> Obj:
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch scale", kind, namespace, name), PatchType.MERGE, body, "Scale")
+
+    async def _patch(self, call: _Call, how: PatchType, body: Any, part: str = "") -> Obj:
         within = _within(call.kind, call.namespace)
-        resource = _resource(call.kind).Status if status else _resource(call.kind)
+        resource = getattr(_resource(call.kind), part) if part else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
             return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
@@ -585,12 +593,17 @@ def _resource(kind: Kind) -> Any:
     main, status = (GenericNamespacedResource, GenericNamespacedStatus) if kind.namespaced else (GenericGlobalResource, GenericGlobalStatus)
     place = ResourceDef(group, version, kind.kind)
     verbs = ["delete", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
-    sub = ApiInfo(resource=place, parent=place, plural=kind.plural, verbs=["get", "patch", "put"], action="status")
+
+    def part(name: str) -> type:
+        info = ApiInfo(resource=place, parent=place, plural=kind.plural, verbs=["get", "patch", "put"], action=name.lower())
+        return type(f"{kind.kind}{name}", (status,), {"_api_info": info})
+
     return type(
         kind.kind,
         (main,),
         {
             "_api_info": ApiInfo(resource=place, plural=kind.plural, verbs=verbs),
-            "Status": type(f"{kind.kind}Status", (status,), {"_api_info": sub}),
+            "Status": part("Status"),
+            "Scale": part("Scale"),
         },
     )

@@ -11,7 +11,7 @@ from functools import partial
 from typing import TypeVar
 
 from whatsapp_operator.core import manifests, record
-from whatsapp_operator.core.model import Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
+from whatsapp_operator.core.model import Attempt, Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
 
 from . import kube as door
 from . import snapshot
@@ -81,6 +81,8 @@ class Memory:
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: Refusal | None = None
+    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
     not_kept: NotKept | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
@@ -219,6 +221,7 @@ class Observer:
             nodes_unread=self._nodes_unread(),
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
+            written=dict(memory.written),
             not_kept=lost.fields if lost else (),
             anchored_for=memory.anchored_for,
             settled_at=memory.settled_at,

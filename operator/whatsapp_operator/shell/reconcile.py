@@ -68,6 +68,8 @@ class Cluster:
     """Events that could not be written, oldest first."""
     failing_since: float | None = None
     """Since when every look failed, by the monotonic clock."""
+    reported: tuple[Obj, Obj] | None = None
+    """The status that was written last, and as it was stored."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -148,7 +150,7 @@ class Reconciler:
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
         cluster.memory.close()
-        cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
+        cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
         cluster.told.clear()
         cluster.emitted.clear()
         cluster.owed.clear()
@@ -347,7 +349,8 @@ class Reconciler:
         after = status.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
-        if body is None:
+        if body is None or cluster.reported == (after, look.see.status):
+            # Nothing moved since it was written: what is missing all the same, the installed CRD does not keep.
             return True
         try:
             stored = await self._write_status(look, body)
@@ -355,6 +358,7 @@ class Reconciler:
             raise StatusError(str(answer)) from None
         if stored is None:
             return False
+        cluster.reported = after, stored.get("status") or {}
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}

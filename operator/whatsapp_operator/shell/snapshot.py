@@ -13,6 +13,7 @@ from datetime import datetime
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import (
     AccountSecret,
+    Attempt,
     Client,
     Coreapp,
     Desired,
@@ -175,6 +176,7 @@ class Known:
     """Why nothing new is known of nodes, by kind."""
     refused: str | None = None
     refused_at: datetime | None = None
+    written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
     anchored_for: int | None = None
     settled_at: datetime | None = None
@@ -202,6 +204,7 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         unread={**slow.unread, **parts.problems, **known.nodes_unread},
         refused=known.refused,
         refused_at=known.refused_at,
+        written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
         statefulset=_workload(parts.coreapps),

@@ -52,6 +52,7 @@ ORDER = [
     "ChangeRefused",
     "ReadFailed",
     "ImageUnavailable",
+    "ChangedByAdmission",
     "Settled",
 ]
 
@@ -136,6 +137,8 @@ CONTESTS: list[tuple[str, str, Look]] = [
     ("AwaitingCoreapps", "SettingShards", WITNESSES["AwaitingCoreapps"]),
     ("SettingShards", "Refilling", growing().with_pod(5, ready=False).replicas(6)),
     ("RestartOverdue", "Refilling", WITNESSES["RestartOverdue"].with_pod(4, ready=False)),
+    ("Refilling", "ChangedByAdmission", WITNESSES["ChangedByAdmission"].with_pod(2, ready=False)),
+    ("ChangedByAdmission", "Settled", WITNESSES["ChangedByAdmission"]),
 ]
 
 

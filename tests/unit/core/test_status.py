@@ -95,7 +95,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
     },
     ("Reconciling", "False"): {"Settled"},
     ("Stalled", "True"): STALLED,
-    ("Stalled", "False"): {"Settled"},
+    ("Stalled", "False"): {"Settled", "ChangedByAdmission"},
     ("Redundant", "True"): {"AsPromised", "NoSpareWanted"},
     ("Redundant", "False"): {"SpareLost", "NoSpareLeft", "Restarting"},
     ("CertificateFit", "True"): {"Fit", "CertificateExpiresSoon", "Simulated"},

@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
+from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover, WebappService
+from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
 
 from .looks import FINGERPRINT, NOW, Look, look
@@ -50,6 +53,19 @@ def refused_change() -> Look:
     return wanted.seeing(objects=look().settled().see.objects, refused="Service is invalid")
 
 
+def changed_by_admission() -> Look:
+    """Admission added a container to what this process wrote, and drops a field of it."""
+    one = look().settled()
+    ref = manifests.coreapp_statefulset("acme")
+    desired = one.see.objects[ref]
+    template: dict[str, Any] = desired["spec"]["template"]
+    spec = {key: value for key, value in template["spec"].items() if key != "topologySpreadConstraints"}
+    spec["containers"] = [*spec["containers"], {"name": "proxy", "image": "mesh.example/proxy:1"}]
+    stored = {**desired, "spec": {**desired["spec"], "template": {**template, "spec": spec}}}
+    written = attempted({}, before=None, desired=manifests.coreapps(one.want, replicas=None), stored=stored, now=NOW)
+    return one.seeing(objects={**one.see.objects, ref: stored}, written={ref: written})
+
+
 WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
@@ -92,5 +108,6 @@ WITNESSES: Mapping[str, Look] = {
     "ChangeRefused": refused_change(),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
+    "ChangedByAdmission": changed_by_admission(),
     "Settled": look().settled(),
 }
