@@ -9,10 +9,11 @@ import logging
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
+from typing import Any
 
 from .core import evidence
 from .core.model import Key
@@ -225,7 +226,7 @@ class Operator:
             task.result()
             sys.exit(1)
 
-    async def _end(self, tasks: list[asyncio.Task[None]] | list[asyncio.Task[object]]) -> None:
+    async def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """End these, and let go of all connections; whatever takes longer than ``END_WITHIN`` is left to the end of the process."""
         for task in tasks:
             task.cancel()

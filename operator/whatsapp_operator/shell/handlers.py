@@ -7,6 +7,7 @@ import logging
 import os
 import socket
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any, Protocol, cast
@@ -18,7 +19,7 @@ import yaml
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL
 from whatsapp_operator.core.model import Key, Obj
 
-from .kube import POD, SERVICE, STATEFULSET, WAC
+from .kube import POD, SERVICE, STATEFULSET, WAC, Kind
 from .watch_health import WatchHealth, name_of
 
 log = logging.getLogger(__name__)
@@ -27,8 +28,10 @@ CHUNK = 100
 """Objects in one answer to a list."""
 KINDS = (WAC, POD, SERVICE, STATEFULSET)
 """What is watched."""
-END_WITHIN = 0.5
+END_WITHIN = 0.6
 """Seconds that Kopf's tasks have for their end."""
+HELPERS = ("cleaner of ", "spawner of ")
+"""How Kopf names the tasks by which its schedulers begin and end others."""
 STREAM_SECONDS = 30
 """Length of one stream: a connection that is dead without a word shows when the server does not end it in time."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
@@ -115,11 +118,13 @@ def _from_kubeconfig(config: dict[str, Any]) -> kopf.ConnectionInfo:
 
 def watched(namespaces: Iterable[str] = ()) -> dict[str, str]:
     """Return the name of each watch by the path under which Kopf opens it. ``namespaces``: see ``settings``."""
-    return {
-        "/".join(("/apis" if "/" in kind.api_version else "/api", kind.api_version, *within, kind.plural)): name_of(kind, namespace)
-        for kind in KINDS
-        for namespace, within in ([(one, ("namespaces", one)) for one in namespaces] or [(None, ())])
-    }
+    chosen: tuple[str | None, ...] = tuple(namespaces) or (None,)
+    return {_path(kind, namespace): name_of(kind, namespace) for kind in KINDS for namespace in chosen}
+
+
+def _path(kind: Kind, namespace: str | None) -> str:
+    root = "/apis" if "/" in kind.api_version else "/api"
+    return "/".join((root, kind.api_version, *(("namespaces", namespace) if namespace else ()), kind.plural))
 
 
 class Login:
@@ -282,13 +287,23 @@ async def watch(
         for task in ended:
             task.result()
     finally:
-        # Not by Kopf's own end: it gives tasks 5 s, and then may wait for ever for one that waits for another that it cancelled.
-        left = asyncio.all_tasks() - {asyncio.current_task()}
-        for one in left:
-            one.cancel()
-        if left:
-            await asyncio.wait(left, timeout=END_WITHIN)
+        await _end_all()
         await login.close()
+
+
+async def _end_all() -> None:
+    """End all tasks of the event loop but this one.
+
+    Not by Kopf's own end: that gives tasks 5 s, and then it may wait for ever, because its schedulers end their tasks by helpers, and it
+    cancels the helpers too. Here they are left to the schedulers. Some tasks take no notice of the first cancellation.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_WITHIN):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for one in others:
+                    if not one.get_name().startswith(HELPERS):
+                        one.cancel()
+                await asyncio.wait(others, timeout=END_WITHIN / 10)
 
 
 def quieten() -> None:

@@ -25,7 +25,7 @@ LAST_PAUSE: Final = 10.0
 """Seconds between an end and the next beginning; doubled from end to end."""
 CALM: Final = 60.0
 """Seconds after which an end is no longer counted as a repeated one."""
-RENEW_AFTER: Final = 6.0
+RENEW_AFTER = 6.0
 """Seconds for which a watch may be dead before all are begun anew, the first time; doubled up to `LAST_RENEWAL`. Kopf tries every 5 s."""
 LAST_RENEWAL: Final = 60.0
 LOOK_EVERY: Final = 0.5
