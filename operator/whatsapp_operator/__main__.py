@@ -70,6 +70,7 @@ class Operator:
         for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
             self._health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
         reads = TendedReads(kube, self._health)
+        self._crd_was_missing = False
         self._supervisor = Supervisor(self._watch, dead_for=self._dead_for, clock=clock)
         timings = Timings(duration=settings.lease_seconds, renew_deadline=settings.renew_deadline_seconds, retry=settings.retry_seconds)
         self._election = Election(
@@ -169,13 +170,13 @@ class Operator:
     async def _dead_for(self) -> float:
         """Return for how many seconds the worst of Kopf's watches has not been connected. One of a kind that is not served is not dead."""
         cut_off = self._health.seconds_cut_off()
-        worst = 0.0
         for name in self._watched.values():
-            if cut_off[name] > GAP and name.startswith(WAC.plural) and await self._crd_is_missing():
-                self._health.connected(name)
-            else:
-                worst = max(worst, cut_off[name])
-        return worst
+            if name.startswith(WAC.plural) and (cut_off[name] > GAP or self._crd_was_missing):
+                self._crd_was_missing = await self._crd_is_missing()
+                if self._crd_was_missing:
+                    self._health.connected(name)
+                    cut_off[name] = 0.0
+        return max(cut_off[name] for name in self._watched.values())
 
     async def _crd_is_missing(self) -> bool:
         try:

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from aiohttp import web
 
-from whatsapp_operator.__main__ import Operator
+from whatsapp_operator.__main__ import CUT_OFF_PATIENCE, Operator
 from whatsapp_operator.core.model import Key
 from whatsapp_operator.settings import Settings
 
@@ -169,3 +169,32 @@ async def test_after_any_answer_of_the_api_server_events_still_wake(fault: str, 
                 await until(partial(operator.was_told, set(names.values())), running, within=2)
                 return
         pytest.fail("no event was heard from a stream")
+
+
+async def test_a_leader_that_is_refused_its_watches_gives_the_lease_up_and_another_may_lead(tmp_path: Path) -> None:
+    """And the process is not ended by its own health: the next one would be refused too."""
+    async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
+        lease = "/apis/coordination.k8s.io/v1/namespaces/default/leases/whatsapp-operator"
+        await until(lambda: bool(server.leases.get(lease, {}).get("spec", {}).get("holderIdentity")), running)
+        server.fault = lambda request: refuse(403) if request.path in WATCHED else None
+        server.cut()
+        await until(lambda: not server.leases[lease]["spec"]["holderIdentity"], running)
+        assert operator._health.cut_off() is not None
+        assert operator._health.stalled() is None
+        server.fault = lambda _: None
+        await until(lambda: operator._health.cut_off() is None, running)
+        await until(lambda: bool(server.leases[lease]["spec"]["holderIdentity"]), running)
+
+
+async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
+        server.drop_crd()
+        await until(lambda: operator._crd_was_missing, running)
+        worst = 0.0
+        for _ in range(20):
+            await asyncio.sleep(0.1)
+            worst = max(worst, operator._health.seconds_cut_off()["whatsappclusters"])
+        assert worst < CUT_OFF_PATIENCE
+        assert caplog.text.count("In doubt about ourselves") <= 1, "it is seen again and again that there is nothing to watch"
+        server.bring_crd()
+        await until(lambda: bool(server.streams[CLUSTERS]) and not operator._crd_was_missing, running)
