@@ -15,6 +15,7 @@ from aiohttp import web
 from whatsapp_operator.__main__ import CUT_OFF_PATIENCE, Operator
 from whatsapp_operator.core.model import Key
 from whatsapp_operator.settings import Settings
+from whatsapp_operator.shell import handlers
 
 from .fake_apiserver import CLUSTERS, PODS, SERVICES, WATCHED, FakeApiServer, an_apiserver, refuse, status
 
@@ -198,3 +199,30 @@ async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, c
         assert caplog.text.count("In doubt about ourselves") <= 1, "it is seen again and again that there is nothing to watch"
         server.bring_crd()
         await until(lambda: bool(server.streams[CLUSTERS]) and not operator._crd_was_missing, running)
+
+
+async def test_a_new_token_is_used_as_soon_as_it_is_there(tmp_path: Path) -> None:
+    async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
+        refused = []
+
+        def only_the_new(request: web.Request) -> web.Response | None:
+            if request.path not in WATCHED or request.headers["Authorization"] == "Bearer new":
+                return None
+            refused.append(request.path)
+            return refuse(401)
+
+        server.fault = only_the_new
+        server.cut()
+        await until(lambda: len(refused) >= 4, running)
+        server.kubeconfig(tmp_path, token="new")
+        for path in WATCHED:
+            server.tell(path, f"later-{path.rpartition('/')[2]}")
+        await until(partial(operator.was_told, {f"later-{path.rpartition('/')[2]}" for path in WATCHED}), running)
+
+
+async def test_kopf_is_given_another_session_when_it_is_refused_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(handlers, "UNAUTHORIZED_PAUSES", ())
+    async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
+        await FAULTS["401 for a second"](server)
+        server.tell(PODS, "missed")
+        await until(lambda: "missed" in {name for name, _ in operator.woken}, running)

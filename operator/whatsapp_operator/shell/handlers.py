@@ -30,6 +30,8 @@ KINDS = (WAC, POD, SERVICE, STATEFULSET)
 """What is watched."""
 END_WITHIN = 0.6
 """Seconds that Kopf's tasks have for their end."""
+UNAUTHORIZED_PAUSES = (0.1, 0.2, 0.4, *[0.5] * 9)
+"""Seconds between attempts with a request that is answered by 401, before Kopf is given a new session."""
 HELPERS = ("cleaner of ", "spawner of ")
 """How Kopf names the tasks by which its schedulers begin and end others."""
 STREAM_SECONDS = 30
@@ -151,7 +153,7 @@ class Login:
         except Exception as error:  # its text could quote the kubeconfig
             msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
             raise kopf.TemporaryError(msg, delay=1.0) from None
-        session = aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), middlewares=(self._note,))
+        session = aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), middlewares=(self._send,))
         self.sessions.append(session)
         return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
 
@@ -160,13 +162,23 @@ class Login:
         for session in self.sessions:
             await session.close()
 
-    async def _note(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+    async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Send a request of Kopf's, and note what it says of a watch.
+
+        A 401 is tried again here with credentials that are read anew: Kopf would close all other streams for it.
+        """
         # The server may stand behind a path of its own.
-        name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), None)
-        if name is None:
-            return await handler(request)
+        name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), "")
         self._health.tended(name)
         response = await handler(request)
+        for pause in UNAUTHORIZED_PAUSES:
+            if response.status != 401:
+                break
+            response.release()
+            await asyncio.sleep(pause)
+            with suppress(Exception):  # what cannot be read now may be read the next time
+                request.headers.update(self._connection().as_http_headers())
+            response = await handler(request)
         self._health.tended(name)
         if response.ok:
             self._health.connected(name, (lambda: not response.closed) if "watch" in request.url.query else None)
