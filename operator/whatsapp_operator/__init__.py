@@ -21,6 +21,8 @@ A map of the rooms (a test checks it against the tree):
 - ``core.upkeep``: whether a live object is as it should be, and what is put in its place.
 - ``core.status``: what was seen, as status and conditions.
 - ``shell.handlers``: Kopf's door; events wake a loop, nothing else.
+- ``shell.supervise``: keeps Kopf watching, in a thread of its own.
+- ``shell.watch_health``: when each watch was last connected, and whether somebody tends it.
 - ``shell.reconcile``: the loop: look, plan, note, act, report, rest.
 - ``shell.turns``: how many look at a time, and who first.
 - ``shell.observe``: every read.

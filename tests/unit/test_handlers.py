@@ -30,7 +30,11 @@ class Ears:
 @pytest.mark.parametrize(("kind", "presses"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
 async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, presses: bool) -> None:
     ears = Ears()
-    found = handlers.registry(ears.wake, lambda: kopf.ConnectionInfo(server="https://localhost"), ears)
+
+    async def login() -> kopf.AiohttpSession:
+        raise AssertionError
+
+    found = handlers.registry(ears.wake, login, ears, deliver=lambda call: call())
     told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     for handle in told:
         await handle(namespace="default", name="acme", labels=LABELS, event={"type": kind, "object": {}})

@@ -186,6 +186,22 @@ def test_what_is_served_where() -> None:
     assert not [thread for thread in threading.enumerate() if thread.name == "metrics"]
 
 
+def test_health_says_why_only_a_new_process_helps() -> None:
+    why: list[str | None] = [None]
+    heartbeat = Heartbeat(Clock(), beaten=lambda _: None)
+    with served(application(Metrics().registry, heartbeat, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
+        assert get(port, "/healthz") == (200, "ok\n")
+        why[0] = "nothing has watched pods for 61 s"
+        assert get(port, "/healthz") == (503, "nothing has watched pods for 61 s\n")
+
+
+def test_watches_that_are_cut_off() -> None:
+    metrics = Metrics()
+    metrics.observe_watches({"pods": 0.0, "nodes": 12.5})
+    assert value(metrics, "multiconnect_watch_cut_off_seconds", watch="nodes") == 12.5
+    assert value(metrics, "multiconnect_watch_cut_off_seconds", watch="pods") == 0
+
+
 async def test_health_is_told_while_the_event_loop_stands_still() -> None:
     lags: list[float] = []
     heartbeat = Heartbeat(SystemClock(), beaten=lags.append, dead_after=0.5)

@@ -86,3 +86,12 @@ def test_who_comes_to_lead_in_the_midst_of_a_doubt_gives_it_up_too() -> None:
     us.until(31)
 
     assert us.stepped_down == [31]
+
+
+def test_another_patience() -> None:
+    us = Self()
+    us.doubt = SelfDoubt(doubt=lambda: us.why, step_down=us._step_down, clock=us.clock, patience=4, meaning="it is deaf")
+    us.why = "not connected to pods"
+    us.until(30)
+
+    assert us.stepped_down == [5]

@@ -11,14 +11,27 @@ from .clock import Clock
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 10.0
-"""Seconds of doubt after which leadership is given up (DESIGN section 5, "Failure evidence")."""
+"""Seconds of doubt after which leadership is given up."""
 
 
 class SelfDoubt:
     """Gives leadership up once for each doubt that lasts; whoever leads alone is the leader again soon after."""
 
-    def __init__(self, *, doubt: Callable[[], str | None], step_down: Callable[[], bool], clock: Clock) -> None:
-        """Prepare. ``doubt`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead."""
+    def __init__(
+        self,
+        *,
+        doubt: Callable[[], str | None],
+        step_down: Callable[[], bool],
+        clock: Clock,
+        patience: float = PATIENCE,
+        meaning: str = "only certain evidence counts",
+    ) -> None:
+        """Prepare. ``doubt`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead.
+
+        ``patience``: seconds of doubt after which leadership is given up; ``meaning``: what the doubt means until then.
+        """
+        self._patience = patience
+        self._meaning = meaning
         self._doubt = doubt
         self._step_down = step_down
         self._clock = clock
@@ -34,7 +47,7 @@ class SelfDoubt:
             return
         if self._since is None:
             self._since = now
-            log.warning("In doubt about ourselves, only certain evidence counts: %s.", why)
-        if now - self._since >= PATIENCE and not self._has_acted and self._step_down():
+            log.warning("In doubt about ourselves, %s: %s.", self._meaning, why)
+        if now - self._since >= self._patience and not self._has_acted and self._step_down():
             self._has_acted = True
             log.warning("In doubt for %.0f s (%s): another candidate may lead.", now - self._since, why)

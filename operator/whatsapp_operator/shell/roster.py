@@ -233,10 +233,11 @@ class Roster:
             await asyncio.sleep(every)
             try:
                 found = [obj for namespace in tuple(namespaces) or (None,) for obj in await kube.list(door.WAC, namespace, None)]
+                self.sweep(key for obj in found if (key := key_of(obj)) is not None)
             except KubeError as error:
                 log.debug("The clusters could not be listed: %s", error)
-                continue
-            self.sweep(key for obj in found if (key := key_of(obj)) is not None)
+            except Exception:  # an answer that nobody expects must not be the last one that is heard
+                log.exception("The clusters that were listed could not be understood")
 
     def sweep(self, there: Iterable[Key]) -> None:
         """Drop every cluster that is missing for the second time: one that is missing once may be younger than the list."""
