@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import kopf
 import yaml
 
-from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL
+from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Obj
 
 log = logging.getLogger(__name__)
@@ -136,8 +136,9 @@ def registry(wake: Wake, login: Callable[[], kopf.ConnectionInfo], witness: Witn
             wake(Key(namespace, name), presses=event["type"] is not None)
 
     def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
-        async def told(namespace: str | None, labels: kopf.Labels, event: kopf.RawEvent, **_: Any) -> None:
-            cluster = labels.get(CLUSTER_LABEL)
+        async def told(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
+            # Somebody else's object may carry our label, and any name in it.
+            cluster = cluster_of(event["object"])
             if namespace and cluster:
                 if saw is not None:
                     _show(saw, event)

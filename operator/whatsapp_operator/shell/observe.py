@@ -84,6 +84,9 @@ class Slow:
     unread: Mapping[str, str]
     """Kinds that could not be read, all of them or some objects, and why."""
     taken: tuple[Ref, ...] = ()
+    """Names that we need and that somebody else's objects have."""
+    pods: tuple[Obj, ...] = ()
+    """Pods of ours that are not found by our label."""
     again: bool = False
     """A look went by it that did not read it itself."""
 
@@ -179,22 +182,27 @@ class Observer:
         if cluster is None or want is None:
             return None
         fast = [*services, *sets]
-        slow = await self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast)
+        status: Obj = cluster.get("status") or {}
+        shards = max(self._clients.seen(key).shards or 0, status.get("settledShards") or 0)
+        fast += await self._unlisted_services(key, services, manifests.service_names(key.name, shards))
+        found = (manifests.route_of(obj, key.name, want.uid) for obj in fast if obj["kind"] == door.SERVICE.kind)
+        routes = tuple(sorted((route for route in found if route is not None), key=lambda route: route.shard))
+        # Side by side: one is about a holder that may just have failed.
+        slow, holders = await asyncio.gather(
+            self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast, pods),
+            self._unlisted_holders(key, routes, pods),
+        )
+        pods += holders
+        pods += _others(slow.pods, pods)
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
         coreapps = objects.get(manifests.coreapp_statefulset(key.name))
-        routes = tuple(
-            sorted(
-                (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
-                key=lambda route: route.shard,
-            )
-        )
-        pods += await self._unlisted_holders(key, routes, pods)
-        # By owner, not by label: a cluster that was deleted under the same name may still have pods.
-        mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
+        # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
+        pods = [pod for pod in pods if manifests.is_pod_of(pod, key.name, _own_sets(fast, want.uid))]
+        mislabelled = _mislabelled(want, [*_by_ref(fast, want.uid).values(), *pods])
+        mine = _coreapps_among(want, pods, mislabelled, routes)
         self._coreapps.hold(key, targets_of(want, mine, routes))
         silence = self._coreapps.silence()
         webapps = [pod for pod in pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP")]
-        status: Obj = cluster.get("status") or {}
         account = want.account.secret_name if want.account else None
         secret = slow.secrets.get(account) if account else None
         noted: Obj = status.get("certificate") or {}
@@ -214,6 +222,7 @@ class Observer:
             refused_at=refusal.at if refusal else None,
             not_kept=lost.fields if lost else (),
             image_problem=image_problem_of(pods),
+            mislabelled=mislabelled,
             statefulset=_workload(coreapps),
             webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
             webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
@@ -261,6 +270,13 @@ class Observer:
             settle_by=operation.settle_by + shift,
         )
 
+    async def _unlisted_services(self, key: Key, services: Iterable[Obj], names: Iterable[str]) -> list[Obj]:
+        """Return the Services of these names that are there and lack our label: a failover may depend on them."""
+        listed = {service["metadata"]["name"] for service in services}
+        missing = [name for name in names if name not in listed]
+        found = await asyncio.gather(*(self._kube.get(door.SERVICE, key.namespace, name) for name in missing))
+        return [service for service in found if service is not None]
+
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
         """Return holders that a Service names and the list of pods lacks although they are there.
 
@@ -303,7 +319,7 @@ class Observer:
         foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
         return Slow(read_at=now, objects=_by_ref(read, want.uid), names=frozenset(names), secrets=secrets, unread=unread, taken=foreign)
 
-    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj]) -> Slow:
+    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj], pods: Iterable[Obj]) -> Slow:
         """Return what was read just now, or else a moment ago, and remember it."""
         if read is None:
             if memory.slow is None:
@@ -311,20 +327,74 @@ class Observer:
                 raise AssertionError(msg)
             memory.slow.again = True
             return memory.slow
-        foreign = (*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid)))
-        there = {*read.objects, *_by_ref(fast, want.uid), *foreign}
-        unread = dict(read.unread)
-        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there, unread)), unread=unread)
+        own_sets, unread = _own_sets(fast, want.uid), dict(read.unread)
+        needed = _needed(want, fast)
+        foreign = {*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid))}
+        there = {*read.objects, *_by_ref(fast, want.uid), *foreign, *map(_ref, pods)}
+        strays = await self._named(want.key, [ref for ref in needed if ref not in there], unread)
+        objects = _by_ref(strays, want.uid)
+        lost = [obj for obj in strays if _ref(obj).kind == door.POD.kind]
+        foreign |= {_ref(obj) for obj in strays if obj not in lost} - objects.keys()
+        foreign |= {_ref(pod) for pod in (*pods, *lost) if _is_in_the_way(pod, want.key.name, own_sets)}
+        memory.slow = replace(
+            read,
+            objects=read.objects | objects,
+            taken=tuple(ref for ref in needed if ref in foreign),
+            pods=tuple(pod for pod in lost if manifests.is_pod_of(pod, want.key.name, own_sets)),
+            unread=unread,
+        )
         return memory.slow
 
-    async def _taken(self, want: Desired, there: set[Ref], unread: dict[str, str]) -> list[Ref]:
-        """Return which of the names that we need are held by objects that are not found by our label; note which kinds cannot be read."""
-        shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
-        needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
-        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there and obj["kind"] not in unread]
-        gets = ((self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]), door.kind_of(obj)) for obj in missing)
-        found = await asyncio.gather(*(_attempt(get, kind, unread) for get, kind in gets))
-        return [_ref(obj) for one in found for obj in one if obj is not None and not manifests.is_owned(obj, want.uid)]
+    async def _named(self, key: Key, refs: Iterable[Ref], unread: dict[str, str]) -> list[Obj]:
+        """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
+
+        A Secret is left out: it was asked for by its name, and is not there.
+        """
+        wanted = [(kind, ref) for ref in refs for kind in door.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
+        found = await asyncio.gather(*(_attempt(self._kube.get(kind, key.namespace, ref.name), kind, unread) for kind, ref in wanted))
+        return [obj for one in found for obj in one if obj is not None]
+
+
+def _needed(want: Desired, fast: Iterable[Obj]) -> list[Ref]:
+    """Return all names that a cluster needs: of its objects, and of the pods of its StatefulSets."""
+    routes = (manifests.shard_service(want, shard) for shard in range(want.shards))
+    objects = (*manifests.secrets(want), *manifests.upkeep(want, webapp_replicas=1, resharding=False), *routes)
+    sets = (obj for ref, obj in _by_ref(fast, want.uid).items() if ref.kind == door.STATEFULSET.kind)
+    replicas = {_ref(obj): int(obj["spec"].get("replicas", 1)) for obj in sets}
+    pods = (Ref(door.POD.kind, f"{ref.name}-{ordinal}") for ref, number in replicas.items() for ordinal in range(number))
+    return [*dict.fromkeys((*map(_ref, objects), *pods))]
+
+
+def _own_sets(fast: Iterable[Obj], uid: str) -> dict[str, str]:
+    """Return the uids of the cluster's StatefulSets, by name."""
+    return {ref.name: obj["metadata"]["uid"] for ref, obj in _by_ref(fast, uid).items() if ref.kind == door.STATEFULSET.kind}
+
+
+def _is_in_the_way(pod: Obj, cluster: str, own_sets: Mapping[str, str]) -> bool:
+    """Return whether a pod is somebody else's and stays. One of a former StatefulSet of the same name goes with that."""
+    owner = manifests.controller_of(pod)
+    is_former = owner is not None and owner["name"] in own_sets
+    is_leaving = pod["metadata"].get("deletionTimestamp") is not None
+    return not (is_former or is_leaving or manifests.is_pod_of(pod, cluster, own_sets))
+
+
+def _others(pods: Iterable[Obj], known: Iterable[Obj]) -> list[Obj]:
+    """Return the pods whose names are not those of known ones."""
+    names = {pod["metadata"]["name"] for pod in known}
+    return [pod for pod in pods if pod["metadata"]["name"] not in names]
+
+
+def _mislabelled(want: Desired, objects: Iterable[Obj]) -> tuple[Obj, ...]:
+    """Return the pods of StatefulSets, and the shard Services that are ours, that lack labels and stay."""
+    chosen = (obj for obj in objects if obj["metadata"].get("deletionTimestamp") is None)
+    return tuple(obj for obj in chosen if manifests.lost_labels(want, obj))
+
+
+def _coreapps_among(want: Desired, pods: Iterable[Obj], mislabelled: Iterable[Obj], routes: Iterable[Route]) -> list[Obj]:
+    """Return the pods that are Coreapps. One that no Service could select is none until it is labelled, unless it holds a shard."""
+    lost = {pod["metadata"]["uid"] for pod in mislabelled} - {route.holder_uid for route in routes}
+    name = manifests.coreapp_name(want.key.name)
+    return [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name and pod["metadata"]["uid"] not in lost]
 
 
 def _ref(obj: Obj) -> Ref:
