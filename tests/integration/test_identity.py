@@ -31,7 +31,8 @@ async def copy(stage: Stage, kind: str, name: str, to: str) -> dict[str, Any]:
 
 
 async def test_copies_and_strangers_are_left_alone_and_stand_in_the_way_of_nothing(stage: Stage) -> None:
-    await stage.created(shards=1, spares=1)
+    # The second one is named like an object of the first.
+    await asyncio.gather(stage.created(shards=1, spares=1), stage.created("acme-webapp", shards=1, spares=0))
     copies = {
         ("service", "public"): await copy(stage, "service", "acme-shard-0", "public"),
         ("networkpolicy", "looser"): await copy(stage, "networkpolicy", "acme-coreapp", "looser"),

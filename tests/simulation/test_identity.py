@@ -145,6 +145,20 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         simulate(story, seed)
 
 
+def test_a_policy_that_an_earlier_release_named_like_the_cluster_makes_room_for_other_clusters() -> None:
+    async def story(world: World) -> None:
+        await settled(world)
+        policy = world.server.get(NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"))
+        assert policy is not None
+        world.server.create("user", copied(policy, NAME))
+        await world.until(lambda: world.server.get(NETWORKPOLICY, (NAMESPACE, NAME)) is None, within=60, what="gone")
+        await world.until_done(within=10)
+        await world.stays_silent(60.0)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
 # --- what lost its labels
 
 OURS: tuple[tuple[Kind, str], ...] = (

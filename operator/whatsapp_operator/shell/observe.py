@@ -197,7 +197,8 @@ class Observer:
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
         coreapps = objects.get(manifests.coreapp_statefulset(key.name))
         # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
-        pods = [pod for pod in pods if manifests.is_pod_of(pod, key.name, _own_sets(fast, want.uid))]
+        own_sets = _own_sets(fast, want.uid)
+        pods = [pod for pod in pods if manifests.is_pod_of(pod, key.name, own_sets)]
         mislabelled = _mislabelled(want, [*_by_ref(fast, want.uid).values(), *pods])
         mine = _coreapps_among(want, pods, mislabelled, routes)
         self._coreapps.hold(key, targets_of(want, mine, routes))
