@@ -232,10 +232,8 @@ class Stage:
         return [pod for pod in self.pods(component, name) if is_ready(pod)]
 
     def shard_services(self, name: str = "acme") -> list[Obj]:
-        mine = (
-            obj for obj in self.seen.objects("Service", self.namespace) if obj["metadata"]["labels"]["multiconnect.dev/cluster"] == name
-        )
-        return [obj for obj in mine if "multiconnect.dev/shard" in obj["metadata"]["labels"]]
+        services = self.seen.objects("Service", self.namespace)
+        return [obj for obj in services if re.fullmatch(rf"{name}-shard-[0-9]+", obj["metadata"]["name"])]
 
     def holder(self, shard: int, name: str = "acme") -> str:
         return self.seen.holders(self.namespace, name)[shard]

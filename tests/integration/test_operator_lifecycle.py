@@ -57,7 +57,7 @@ async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: objec
         "service/acme-shard-0",
         "service/acme-shard-1",
         "poddisruptionbudget.policy/acme-coreapp",
-        "networkpolicy.networking.k8s.io/acme",
+        "networkpolicy.networking.k8s.io/acme-coreapp",
         "secret/acme-admin",
     }
     columns = (await stage.kubectl("get", "wac", "acme", "--no-headers")).split()

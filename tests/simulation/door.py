@@ -170,6 +170,7 @@ class SimKube:
         server_timeout: int = 30,
         labels: Mapping[str, str] | None = None,
         name: str | None = None,
+        label: str | None = None,
         lag: Callable[[], float] | None = None,
     ) -> AsyncGenerator[tuple[str, Obj]]:
         loop, rng = asyncio.get_running_loop(), self._rng
@@ -180,6 +181,7 @@ class SimKube:
             namespace,
             labels=labels,
             name=name,
+            label=label,
             lag=lag or (lambda: least + (rng.random() * self.watch_lag if self.watch_lag else 0.0)),
             is_broken=self._is_broken,
         )
@@ -217,8 +219,8 @@ class SimKube:
         if version is not None:
             self._server.since(kind, int(version))
 
-    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float]) -> None:
-        """Tell of all objects of a kind, and whether each is gone, for ever; as Kopf watches.
+    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float], label: str | None = None) -> None:
+        """Tell of all objects of a kind that have a label, and whether each is gone, for ever; as Kopf watches.
 
         Streams go on where the last one ended. After a 410 everything is listed anew; nobody tells what was deleted meanwhile.
         """
@@ -231,7 +233,7 @@ class SimKube:
                     )
                     for obj in found:
                         tell(obj, False)
-                async with aclosing(self.watch(kind, None, resource_version=version, server_timeout=60, lag=lag)) as events:
+                async with aclosing(self.watch(kind, None, resource_version=version, server_timeout=60, lag=lag, label=label)) as events:
                     async for what, obj in events:
                         version = obj["metadata"]["resourceVersion"]
                         tell(obj, what == "DELETED")

@@ -146,14 +146,15 @@ class Laws:
 
     def pods(self) -> list[Obj]:
         """Coreapp pods of the cluster."""
-        labels = {CLUSTER: self.name, "app.kubernetes.io/component": "coreapp"}
-        return self.server.list(POD, self.namespace, labels)
+        return [pod for pod in self.server.list(POD, self.namespace) if _number(pod, f"{self.name}-coreapp-") is not None]
 
     def routes(self) -> Iterator[tuple[int, Obj]]:
         """Shard Services of the cluster."""
-        for service in self.server.list(SERVICE, self.namespace, {CLUSTER: self.name}):
-            if (text := service["metadata"]["labels"].get(SHARD)) is not None:
-                yield int(text), service
+        wac = self.wac()
+        for service in self.server.list(SERVICE, self.namespace):
+            number = _number(service, f"{self.name}-shard-")
+            if number is not None and (wac is None or _owned(service, wac["metadata"]["uid"])):
+                yield number, service
 
     def _named(self) -> Iterator[tuple[int, str, str]]:
         """Yield shard, pod and epoch as the shard Services name them."""
@@ -504,6 +505,13 @@ def _own_intent(wac: Obj | None) -> Obj | None:
     """Return the intent in a cluster's status; None of one that names another resource, whose status was restored as this one's."""
     found: Obj | None = ((wac or {}).get("status") or {}).get("operation")
     return found if found and found.get("uid") in {None, (wac or {})["metadata"]["uid"]} else None
+
+
+def _number(obj: Obj, prefix: str) -> int | None:
+    """Return the number that ends an object's name, if the rest of the name is just this."""
+    name = obj["metadata"]["name"]
+    number = name.removeprefix(prefix)
+    return int(number) if number != name and number.isdigit() and str(int(number)) == number else None
 
 
 def _owned(obj: Obj, uid: str) -> bool:

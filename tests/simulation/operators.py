@@ -13,7 +13,7 @@ from random import Random
 from typing import Any, Protocol
 
 from whatsapp_operator.core import self_check
-from whatsapp_operator.core.manifests import CLUSTER_LABEL
+from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.clock import SystemClock
@@ -314,7 +314,7 @@ class Operator:
     def _event(self, kind: Kind, obj: Obj, gone: bool) -> None:
         """Take in what a watch tells, as the handlers do."""
         meta = obj["metadata"]
-        name = meta["name"] if kind is WAC else (meta.get("labels") or {}).get(CLUSTER_LABEL)
+        name = meta["name"] if kind is WAC else cluster_of(obj)
         if name and not self.dead:
             saw = {WAC: self._roster.saw_cluster, POD: self._roster.saw_pod, SERVICE: self._roster.saw_service}.get(kind)
             if saw is not None:
@@ -340,7 +340,8 @@ class Operator:
         self._begin(self.nodes.run())
         self._begin(self._beat())
         for kind in (WAC, POD, SERVICE, STATEFULSET):
-            self._begin(self.kube.follow(kind, partial(self._event, kind), lag=self._lag))
+            label = None if kind is WAC else CLUSTER_LABEL
+            self._begin(self.kube.follow(kind, partial(self._event, kind), lag=self._lag, label=label))
 
     async def _beat(self) -> None:
         while True:

@@ -49,7 +49,7 @@ def stored(obj: Obj) -> Obj:
 
 def coreapp(ordinal: int) -> Obj:
     """The pod of a Coreapp; 0 and 1 hold the shard of that number."""
-    labels = {**manifests.cluster_labels("acme"), manifests.COMPONENT_LABEL: "coreapp", "controller-revision-hash": "r"}
+    labels = {**manifests._component("acme", "coreapp"), "controller-revision-hash": "r"}
     holds = {manifests.ROLE_LABEL: "active", manifests.SHARD_LABEL: str(ordinal), manifests.EPOCH_LABEL: f"1{ordinal}-a"}
     since = "2027-01-04T11:00:00Z"
     return {
@@ -61,7 +61,7 @@ def coreapp(ordinal: int) -> Obj:
             "uid": f"pod-{ordinal}",
             "resourceVersion": str(100 + ordinal),
             "labels": labels | (holds if ordinal < 2 else {manifests.ROLE_LABEL: "standby"}),
-            "ownerReferences": [{"kind": "StatefulSet", "name": "acme-coreapp", "uid": "StatefulSet-acme-coreapp"}],
+            "ownerReferences": [{"kind": "StatefulSet", "name": "acme-coreapp", "uid": "StatefulSet-acme-coreapp", "controller": True}],
         },
         "spec": {"nodeName": f"node-{ordinal}"},
         "status": {
@@ -73,9 +73,12 @@ def coreapp(ordinal: int) -> Obj:
     }
 
 
+REPLICASET = {"kind": "ReplicaSet", "name": "acme-webapp-h", "uid": "ReplicaSet-h", "controller": True}
+
+
 def webapp() -> Obj:
     pod = coreapp(3)
-    pod["metadata"] |= {"name": "acme-webapp-x", "uid": "pod-w", "ownerReferences": []}
+    pod["metadata"] |= {"name": "acme-webapp-x", "uid": "pod-w", "ownerReferences": [REPLICASET]}
     pod["metadata"]["labels"] = {**manifests.cluster_labels("acme"), manifests.COMPONENT_LABEL: "webapp", "pod-template-hash": "h"}
     return pod
 

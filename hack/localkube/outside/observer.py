@@ -312,6 +312,9 @@ class Observer:
         n = number_of(change.epoch)
         if change.gone or change.shard is None or n is None or (before is not None and before.epoch == change.epoch):
             return
+        if any((one.namespace, one.shard, one.epoch) == (change.namespace, change.shard, change.epoch) for one in self._commits):
+            # The Service was out of sight without its label.
+            return
         name, _, uid = change.holder.partition("/")
         self._commits.append(
             Commit(change.namespace, change.cluster, change.shard, change.epoch, n, name, uid, change.version, at, monotonic)

@@ -7,7 +7,7 @@ from datetime import timedelta
 
 from . import health, manifests, rollout
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Label, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -82,6 +82,25 @@ def mending(f: Facts) -> Iterator[Replace]:
         if not (f.want.paused or f.want.deleting) or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
             yield Replace(obj=mended(live, obj), desired=obj, live=live)
+
+
+def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
+    """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
+
+    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod.
+    """
+    for obj in f.see.mislabelled:
+        meta = obj["metadata"]
+        if meta["uid"] not in busy and (labels := manifests.lost_labels(f.want, obj)):
+            yield Label(ref=Ref(obj["kind"], meta["name"]), resource_version=meta["resourceVersion"], labels=labels)
+
+
+def outgrowing(f: Facts) -> Iterator[Delete]:
+    """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
+    for former, successor in manifests.outgrown(f.want.key.name).items():
+        live = f.see.objects.get(former)
+        if live is not None and successor in f.see.objects and f.may_write_objects and not f.want.paused:
+            yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:

@@ -528,7 +528,7 @@ class Observed:
     objects: Mapping[Ref, Obj] = field(default_factory=dict)
     """Live objects that this cluster owns, for upkeep."""
     taken: tuple[Ref, ...] = ()
-    """Objects under our names that somebody else owns."""
+    """Objects of somebody else under names that this cluster needs."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
 
@@ -543,6 +543,9 @@ class Observed:
     """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
+    mislabelled: tuple[Obj, ...] = ()
+    """Pods and shard Services of ours that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
+    shard."""
     statefulset: Workload | None = None
     webapp: Workload | None = None
     webapps_change: bool = False
@@ -690,6 +693,15 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """Give an object of ours the labels again that it lost, by the resourceVersion that was judged."""
+
+    ref: Ref
+    resource_version: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tell:
     """Tell a Coreapp its role. With ``holder`` somebody else serves that shard."""
 
@@ -743,6 +755,7 @@ Action = (
     | Touch
     | Strip
     | Relabel
+    | Label
     | Tell
     | Ask
     | SetShards

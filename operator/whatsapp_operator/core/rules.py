@@ -164,6 +164,12 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
 
+def _others_objects(f: Facts) -> list[Ref]:
+    """Return what has a name that this cluster needs and belongs to somebody else."""
+    routes = (Ref("Service", route.name) for route in f.see.routes if route.foreign and route.shard < f.needed_shards)
+    return [*dict.fromkeys((*f.see.taken, *routes))]
+
+
 def _holds_back(f: Facts) -> bool:
     return f.want.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.wanted_pods)
 
@@ -255,9 +261,9 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="NameTaken",
         state=State.STUCK,
-        when=lambda f: bool(f.see.taken) or any(route.foreign for route in f.see.routes),
+        when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in f.see.taken) or 'A shard Service'} belongs to somebody else and is "
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
             "left alone. Delete or rename it, or make the cluster under another name."
         ),
     ),
@@ -491,6 +497,8 @@ def plan(want: Desired, see: Observed) -> Plan:
     busy = frozenset(action.to.uid for action in moves)
     actions += duties.replacing(f)
     actions += duties.mending(f)
+    actions += duties.labelling(f, busy | {action.route.uid for action in moves})
+    actions += duties.outgrowing(f)
     actions += duties.tidying(f, busy)
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
     if duties.asks(f, winner.state):

@@ -30,6 +30,7 @@ from whatsapp_operator.core.model import (
     Handover,
     HandoverTimes,
     Key,
+    Label,
     Obj,
     Ref,
     Relabel,
@@ -125,7 +126,7 @@ class Hands:
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""
-        if isinstance(action, Create | GenerateSecret | Replace | Delete):
+        if isinstance(action, Create | GenerateSecret | Replace | Delete | Label):
             # What was read of slow objects is no longer so.
             memory.slow = None
         match action:
@@ -142,6 +143,10 @@ class Hands:
                 # Sent, it may still land when it is long given up.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
                 return await self._write_object(look, action, memory)
+            case Label(ref=ref, resource_version=version):
+                kind = door.SERVICE if ref.kind == door.SERVICE.kind else door.POD
+                stored = await self._kube.patch_merge(kind, look.want.key.namespace, ref.name, manifests.labels_patch(action))
+                return bool(stored["metadata"]["resourceVersion"] != version)
             case Anchor(ref=ref, shards=shards):
                 # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
                 await self._kube.patch_status(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
@@ -237,7 +242,7 @@ class Hands:
         now, began = self._clock.wall(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
         service = await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
-        if (route := manifests.route_of(service, look.want.uid)) is not None:
+        if (route := manifests.route_of(service, look.want.key.name, look.want.uid)) is not None:
             memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)

@@ -16,7 +16,7 @@ import aiohttp
 import kopf
 import yaml
 
-from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL
+from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Obj
 
 from .kube import POD, SERVICE, STATEFULSET, WAC, Kind
@@ -244,8 +244,9 @@ def registry(
             deliver(partial(tell, witness.saw_cluster, Key(namespace, name), event))
 
     def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
-        async def told(namespace: str | None, labels: kopf.Labels, event: kopf.RawEvent, **_: Any) -> None:
-            cluster = labels.get(CLUSTER_LABEL)
+        async def told(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
+            # Somebody else's object may carry our label, and any name in it.
+            cluster = cluster_of(event["object"])
             if namespace and cluster:
                 deliver(partial(tell, saw, Key(namespace, cluster), event))
 

@@ -139,9 +139,10 @@ class Observer:
         want, gathered = found
         parts = snapshot.parts_of(want, gathered, memory.routes)
         self._must_be_whole(parts, memory)
-        if unlisted := await self._unlisted_holders(key, parts.routes, parts.pods):
-            parts = snapshot.parts_of(want, replace(gathered, pods=(*gathered.pods, *unlisted)), memory.routes)
+        unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
         slow = await self._slow(want, memory)
+        if more := snapshot.others((*unlisted, *slow.pods), parts.listed):
+            parts = snapshot.parts_of(want, replace(gathered, pods=(*gathered.pods, *more)), memory.routes)
         self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
         memory.routes = {route.name: route for route in parts.routes}
         memory.ended = snapshot.still_ended(memory.ended, parts.coreapps, parts.mine)
@@ -165,12 +166,16 @@ class Observer:
         try:
             # All of them to their end: a call that is cancelled costs its connection.
             await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
-            found, pods, services = cluster_task.result(), pods_task.result(), services_task.result()
+            found, pods = cluster_task.result(), pods_task.result()
+            services: list[Obj] = [*services_task.result()]
             statefulsets = [one for one in sets_task.result() if one is not None]
+            if found is not None:
+                services += await self._unlisted_services(found[1], services)
         except BaseException:
             fast.set_result(None)
             raise
-        fast.set_result([*snapshot.sound(services, "Service", {}), *snapshot.sound(statefulsets, "StatefulSet", {})])
+        lists: tuple[tuple[Iterable[Obj], str], ...] = ((services, "Service"), (statefulsets, "StatefulSet"), (pods, "Pod"))
+        fast.set_result([obj for listed, kind in lists for obj in snapshot.sound(listed, kind, {})])
         if found is None:
             return None
         want, cluster = found
@@ -254,6 +259,15 @@ class Observer:
         )
         return replace(noted, operation=shifted)
 
+    async def _unlisted_services(self, cluster: Obj, services: Iterable[Obj]) -> list[Obj]:
+        """Return the Services of a cluster that are there under the names that we give, and lack our label. A failover may need them."""
+        meta = cluster["metadata"]
+        key, settled = Key(meta["namespace"], meta["name"]), record.read(cluster.get("status") or {}, uid=meta["uid"]).settled_shards
+        names = manifests.service_names(key.name, max(self._clients.seen(key).shards or 0, settled or 0))
+        listed = {service["metadata"]["name"] for service in snapshot.sound(services, "Service", {})}
+        found = await asyncio.gather(*(self._kube.get(door.SERVICE, key.namespace, name) for name in names if name not in listed))
+        return [service for service in found if service is not None]
+
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
         """Return holders that a Service names and the list of pods lacks although they are there.
 
@@ -311,26 +325,30 @@ class Observer:
         ]
         generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
         read += [snapshot.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
-        objects = snapshot.by_ref(read, want.uid)
         known = await fast
-        # Names of Services and StatefulSets are not asked for when these could not be read.
-        skipped = {} if known is not None else dict.fromkeys((door.SERVICE.kind, door.STATEFULSET.kind), "")
-        others = known or []
-        foreign = tuple(snapshot.ref_of(obj) for obj in (*read, *others) if not manifests.is_owned(obj, want.uid))
-        there = {*objects, *snapshot.by_ref(others, want.uid), *foreign}
-        taken = (*foreign, *await self._taken(want, there, ChainMap(unread, skipped)))
-        return Slow(read_at=now, objects=objects, names=frozenset(names), secrets=secrets, unread=unread, taken=taken)
+        # Nothing is asked for by name of kinds that could not be read.
+        skipped = {} if known is not None else dict.fromkeys((door.SERVICE.kind, door.STATEFULSET.kind, door.POD.kind), "")
+        strays = await self._named(want, snapshot.unfound(want, [*read, *(known or [])]), ChainMap(unread, skipped))
+        named = snapshot.sort_out(want, read, known or [], strays)
+        return Slow(
+            read_at=now,
+            objects=dict(named.objects),
+            names=frozenset(names),
+            secrets=secrets,
+            unread=unread,
+            taken=named.taken,
+            pods=named.pods,
+        )
 
-    async def _taken(self, want: Desired, there: set[Ref], unread: MutableMapping[str, str]) -> list[Ref]:
-        """Return which of the names that we need are held by objects that are not found by our label; note which kinds cannot be read."""
-        shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
-        needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
-        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there and obj["kind"] not in unread]
-        names = [(door.kind_of(obj), obj["metadata"]["name"]) for obj in missing]
-        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, name), kind, unread) for kind, name in names)
+    async def _named(self, want: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
+        """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
+
+        A Secret is left out: it was asked for by its name, and is not there.
+        """
+        wanted = [(kind, ref) for ref in refs for kind in door.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
+        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
-        whole = [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
-        return [snapshot.ref_of(obj) for obj in whole if not manifests.is_owned(obj, want.uid)]
+        return [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
 
 
 def _secret_names(want: Desired) -> frozenset[str]:

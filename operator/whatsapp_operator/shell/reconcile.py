@@ -196,9 +196,10 @@ class Reconciler:
                 self._metrics.count_error(cause)
                 if cluster.failing_since is None:
                     cluster.failing_since = self._clock.monotonic()
+                is_there = True
                 if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
-                    await self._tell_failed(cluster.key, cause)
-                rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
+                    is_there = await self._tell_failed(cluster.key, cause)
+                rest, pause = timedelta(seconds=pause) if is_there else None, min(pause * 2, LAST_RETRY)
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been made again since this look began; whoever woke us wakes nobody a second time.
@@ -207,13 +208,16 @@ class Reconciler:
                 return
             await self._rest(cluster, rest.total_seconds())
 
-    async def _tell_failed(self, key: Key, cause: BaseException) -> None:
-        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything."""
+    async def _tell_failed(self, key: Key, cause: BaseException) -> bool:
+        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything.
+
+        Return False if the API server says that there is no such cluster.
+        """
         reason, message = _named(cause)
         try:
             obj = await self._stored(key)
             if obj is None:
-                return
+                return False
             before, meta = obj.get("status") or {}, obj["metadata"]
             after = status.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
             body = status.patch(before, after)
@@ -225,6 +229,7 @@ class Reconciler:
         except Exception:
             # A status that cannot even be read ends no loop: failovers do not depend on it.
             log.exception("%s: that a look failed could not be written", key)
+        return True
 
     async def _stored(self, key: Key) -> Obj | None:
         """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""

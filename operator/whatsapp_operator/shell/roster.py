@@ -148,7 +148,7 @@ class Roster:
     def saw_service(self, obj: Obj, *, gone: bool) -> None:
         """Take in an event about a Service; those of shards name a holder."""
         cluster = (obj["metadata"].get("labels") or {}).get(manifests.CLUSTER_LABEL)
-        route = manifests.route_of(obj, "")
+        route = manifests.route_of(obj, cluster, "") if cluster else None
         if not cluster or route is None:
             return
         key = Key(obj["metadata"]["namespace"], cluster)

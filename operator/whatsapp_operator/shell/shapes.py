@@ -24,6 +24,8 @@ class _Shape(msgspec.Struct, frozen=True, rename="camel"):
 
 class _Owner(_Shape, frozen=True):
     uid: str
+    name: str
+    controller: bool | None = None
 
 
 class _Meta(_Shape, frozen=True):
@@ -47,9 +49,23 @@ class _Observed(_Shape, frozen=True):
     observed_generation: int | None = None
 
 
+class _TemplateMeta(_Shape, frozen=True):
+    labels: Texts | None = None
+    annotations: Texts | None = None
+
+
+class _Template(_Shape, frozen=True):
+    metadata: _TemplateMeta | None = None
+    spec: dict[str, Any] | None = None
+
+
+class _Workload(_Shape, frozen=True):
+    template: _Template | None = None
+
+
 class _Deployment(_Shape, frozen=True):
     metadata: _Meta
-    spec: dict[str, Any]
+    spec: _Workload
     status: _Observed | None = None
 
 
@@ -67,7 +83,7 @@ class _Service(_Shape, frozen=True):
     spec: _Selector
 
 
-class _Scale(_Shape, frozen=True):
+class _Scale(_Workload, frozen=True):
     replicas: int = 1
 
 

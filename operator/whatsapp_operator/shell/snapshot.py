@@ -54,6 +54,9 @@ class Slow:
     unread: Mapping[str, str]
     """Kinds that could not be read, all of them or some objects, and why."""
     taken: tuple[Ref, ...] = ()
+    """Names that we need and that somebody else's objects have."""
+    pods: tuple[Obj, ...] = ()
+    """Pods of ours that are not found by our label."""
     again: bool = False
     """A look went by it that did not read it itself."""
 
@@ -79,10 +82,14 @@ class Parts:
 
     routes: tuple[Route, ...]
     """By shard."""
+    listed: tuple[Obj, ...]
+    """All pods that were found, by the cluster's label or by name."""
     pods: tuple[Obj, ...]
-    """All that carry the cluster's label."""
+    """Of these, the cluster's own."""
     mine: tuple[Obj, ...]
-    """Of these, the pods of the Coreapps."""
+    """Of these, the Coreapps."""
+    mislabelled: tuple[Obj, ...]
+    """Pods of StatefulSets and shard Services of the cluster that lack labels."""
     coreapps: Obj | None
     """Their StatefulSet."""
     objects: Mapping[Ref, Obj]
@@ -111,15 +118,19 @@ def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route]) -> Pa
     pods = _pods(gathered.pods, problems)
     objects = by_ref([*services, *statefulsets], want.uid)
     coreapps = objects.get(manifests.coreapp_statefulset(want.key.name))
-    read = {route.name: route for service in services if (route := manifests.route_of(service, want.uid)) is not None}
+    read = {route.name: route for service in services if (route := manifests.route_of(service, want.key.name, want.uid)) is not None}
     # Which of them is damaged may be unreadable, too: so none that was known is given up.
     routes = {**last, **read} if "Service" in problems else read
-    # By owner, not by label: a cluster that was deleted under the same name may still have pods.
-    mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
+    # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
+    sets = own_sets(statefulsets, want.uid)
+    own = [pod for pod in pods if manifests.is_pod_of(pod, want.key.name, sets)]
+    mislabelled = [obj for obj in (*objects.values(), *own) if _lacks_labels(want, obj)]
     return Parts(
         routes=tuple(sorted(routes.values(), key=lambda route: route.shard)),
-        pods=tuple(pods),
-        mine=tuple(mine),
+        listed=tuple(pods),
+        pods=tuple(own),
+        mine=tuple(_coreapps_among(want, own, mislabelled, routes.values())),
+        mislabelled=tuple(mislabelled),
         coreapps=coreapps,
         objects=objects,
         problems=problems,
@@ -132,6 +143,84 @@ def _pods(pods: Iterable[Obj], problems: MutableMapping[str, str]) -> list[Obj]:
     for pod in pods:
         kept += sound([pod], "Pod", problems) or sound([bare(pod)], "Pod", problems)
     return kept
+
+
+def own_sets(objects: Iterable[Obj], uid: str) -> dict[str, str]:
+    """Return the uids of the cluster's StatefulSets, by name."""
+    return {ref.name: obj["metadata"]["uid"] for ref, obj in by_ref(objects, uid).items() if ref.kind == "StatefulSet"}
+
+
+def _lacks_labels(want: Desired, obj: Obj) -> bool:
+    return obj["metadata"].get("deletionTimestamp") is None and bool(manifests.lost_labels(want, obj))
+
+
+def _coreapps_among(want: Desired, pods: Iterable[Obj], mislabelled: Iterable[Obj], routes: Iterable[Route]) -> list[Obj]:
+    """Return the pods that are Coreapps. One that no Service could select is none until it is labelled, unless it holds a shard."""
+    lost = {pod["metadata"]["uid"] for pod in mislabelled} - {route.holder_uid for route in routes}
+    name = manifests.coreapp_name(want.key.name)
+    return [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name and pod["metadata"]["uid"] not in lost]
+
+
+def others(pods: Iterable[Obj], known: Iterable[Obj]) -> list[Obj]:
+    """Return the pods whose names are not those of known ones."""
+    names = {pod["metadata"]["name"] for pod in known}
+    return [pod for pod in pods if pod["metadata"]["name"] not in names]
+
+
+# --- names: of ours without our label, of others that are in the way --------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Named:
+    """What was found, sorted by the names that a cluster needs."""
+
+    objects: Mapping[Ref, Obj]
+    """Those that no failover depends on and that the cluster owns."""
+    taken: tuple[Ref, ...]
+    """Names that somebody else's objects have."""
+    pods: tuple[Obj, ...]
+    """Pods of the cluster that its label does not find."""
+
+
+def needed_names(want: Desired, objects: Iterable[Obj]) -> list[Ref]:
+    """Return all names that a cluster needs: of its objects, and of the pods of its StatefulSets, which are among ``objects``."""
+    routes = (manifests.shard_service(want, shard) for shard in range(want.shards))
+    wanted = (*manifests.secrets(want), *manifests.upkeep(want, webapp_replicas=1, resharding=False), *routes)
+    sets = (obj for ref, obj in by_ref(objects, want.uid).items() if ref.kind == "StatefulSet")
+    replicas = {ref_of(obj): int(obj["spec"].get("replicas", 1)) for obj in sets}
+    pods = (Ref("Pod", f"{ref.name}-{ordinal}") for ref, number in replicas.items() for ordinal in range(number))
+    return [*dict.fromkeys((*map(ref_of, wanted), *pods))]
+
+
+def unfound(want: Desired, found: Iterable[Obj]) -> list[Ref]:
+    """Return the names that a cluster needs and that nothing that was found has."""
+    found = [*found]
+    there = {*map(ref_of, found)}
+    return [ref for ref in needed_names(want, found) if ref not in there]
+
+
+def sort_out(want: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays: Iterable[Obj]) -> Named:
+    """Sort what was found by label (``slow`` and ``fast``, the latter with pods) and what was found by name alone (``strays``)."""
+    fast, strays = [*fast], [*strays]
+    sets = own_sets(fast, want.uid)
+    pods = [obj for obj in (*fast, *strays) if obj["kind"] == "Pod"]
+    plain = [obj for obj in (*slow, *fast, *strays) if obj["kind"] != "Pod"]
+    foreign = {ref_of(obj) for obj in plain if not manifests.is_owned(obj, want.uid)}
+    foreign |= {ref_of(pod) for pod in pods if _is_in_the_way(pod, want.key.name, sets)}
+    unlabelled = [obj for obj in strays if obj["kind"] == "Pod"]
+    return Named(
+        objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], want.uid),
+        taken=tuple(ref for ref in needed_names(want, fast) if ref in foreign),
+        pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, want.key.name, sets)),
+    )
+
+
+def _is_in_the_way(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
+    """Return whether a pod is somebody else's and stays. One of a former StatefulSet of the same name goes with that."""
+    owner = manifests.controller_of(pod)
+    is_former = owner is not None and owner["name"] in sets
+    is_leaving = pod["metadata"].get("deletionTimestamp") is not None
+    return not (is_former or is_leaving or manifests.is_pod_of(pod, cluster, sets))
 
 
 def ref_of(obj: Obj) -> Ref:
@@ -207,6 +296,7 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
+        mislabelled=parts.mislabelled,
         statefulset=_workload(parts.coreapps),
         webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps_of(parts))),
         webapps_change=webapps_change(objects.get(manifests.webapp_deployment(want.key.name)), parts.pods),
