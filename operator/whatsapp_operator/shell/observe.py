@@ -181,7 +181,7 @@ class Observer:
         sets = [obj for task in sets_tasks if (obj := task.result()) is not None]
         if cluster is None or want is None:
             return None
-        fast = [*services, *sets]
+        fast: list[Obj] = [*services, *sets]
         status: Obj = cluster.get("status") or {}
         shards = max(self._clients.seen(key).shards or 0, status.get("settledShards") or 0)
         fast += await self._unlisted_services(key, services, manifests.service_names(key.name, shards))
