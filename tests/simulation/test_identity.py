@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -211,11 +212,8 @@ def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> 
             labels = None if lost == "all" else {CLUSTER: None}
             world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": labels}})
         for (kind, name), meta in had.items():
-            await world.until(
-                lambda one=(kind, name), meta=meta: has_labels(world, *one, meta["labels"]),  # type: ignore[misc]
-                within=60,
-                what=f"{kind.kind} {name} is labelled again",
-            )
+            again = partial(has_labels, world, kind, name, meta["labels"])
+            await world.until(again, within=60, what=f"{kind.kind} {name} is labelled again")
         await world.until_done(within=60)
         assert storm.creates == []
         assert {one: metadata(world, *one)["uid"] for one in OURS} == {one: meta["uid"] for one, meta in had.items()}

@@ -475,11 +475,6 @@ class Facts:
         at = self.see.refused_at
         return at is None or self.see.now - at >= REFUSED_AGAIN
 
-    @property
-    def needed_shards(self) -> int:
-        """How many shards need a Service: those that the client has, and those that it is to have."""
-        return max(self.shards or 0, self.want.shards)
-
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet."""
         there = {route.shard for route in self.see.routes}
