@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from functools import partial
 from typing import Any
 
 import pytest
@@ -70,13 +71,13 @@ async def settled(world: World, operator: Operator | None = None, **spec: Any) -
 # --- a copy of a shard's Service
 
 
-@pytest.mark.parametrize("name", ["public", f"{NAME}-shard-0-public", f"{NAME}-shard-00"])
-def test_a_copied_shard_service_gives_no_shard_a_second_holder(name: str) -> None:
+def test_a_copied_shard_service_gives_no_shard_a_second_holder() -> None:
     async def story(world: World) -> None:
         await settled(world, spares=2)
         service = world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-0"))
         assert service is not None
-        copy = world.server.create("user", copied(service, name))
+        names = ("public", f"{NAME}-shard-0-public", f"{NAME}-shard-00", "a-shard-0")
+        copies = {name: world.server.create("user", copied(service, name)) for name in names}
         for _ in range(2):
             old = world.holder(0)
             assert old is not None
@@ -84,10 +85,9 @@ def test_a_copied_shard_service_gives_no_shard_a_second_holder(name: str) -> Non
             await world.until(lambda old=old: world.holder(0) not in {None, old}, within=1.0, what="handed over")  # type: ignore[misc]
             await world.until_done(within=120)
             assert len(active(world, 0)) == 1
-        assert world.server.get(SERVICE, (NAMESPACE, name)) == copy, "a copy is never written"
         world.edit(shards=1)
         await world.until_done(within=180)
-        assert world.server.get(SERVICE, (NAMESPACE, name)) == copy, "nor deleted"
+        assert {name: world.server.get(SERVICE, (NAMESPACE, name)) for name in names} == copies, "a copy is neither written nor deleted"
 
     for seed in range(SEEDS):
         simulate(story, seed)
@@ -108,16 +108,13 @@ SPECS: Mapping[Kind, Obj] = {
 }
 
 
-@pytest.mark.parametrize("kind", SPECS, ids=lambda kind: str(kind.kind))
-def test_a_foreign_object_with_our_label_and_another_name_blocks_nothing(kind: Kind) -> None:
+def test_foreign_objects_with_our_label_and_other_names_block_nothing() -> None:
     async def story(world: World) -> None:
         await settled(world)
-        before = world.server.create("user", foreign(kind, "theirs", **SPECS[kind]))["metadata"]["uid"]
+        made = {kind: world.server.create("user", foreign(kind, "theirs", **spec))["metadata"]["uid"] for kind, spec in SPECS.items()}
         world.edit(shards=4)
         await world.until_done(within=120)
-        theirs = world.server.get(kind, (NAMESPACE, "theirs"))
-        assert theirs is not None
-        assert theirs["metadata"]["uid"] == before
+        assert {kind: (world.server.get(kind, (NAMESPACE, "theirs")) or {})["metadata"]["uid"] for kind in SPECS} == made
         await world.stays_silent(60.0)
 
     for seed in range(SEEDS):
@@ -129,7 +126,7 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         await settled(world)
         taken = f"{NAME}-shard-3"
         world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
-        await world.stays_silent(60.0)
+        await world.stays_silent(10.0)
         world.edit(shards=4)
         await world.until(says(world, "Stalled", "True", "NameTaken"), within=60, what="told")
         assert f"Service {taken}" in condition(world, "Stalled")[2]
@@ -192,29 +189,34 @@ class Storm:
         return sum(self._reads.values()) - self._before
 
 
+def metadata(world: World, kind: Kind, name: str) -> Obj:
+    found: Obj = (world.server.get(kind, (NAMESPACE, name)) or {})["metadata"]
+    return found
+
+
 def has_labels(world: World, kind: Kind, name: str, labels: Mapping[str, str]) -> bool:
     obj = world.server.get(kind, (NAMESPACE, name))
     return obj is not None and dict(labels).items() <= (obj["metadata"].get("labels") or {}).items()
 
 
-LOST = [(kind, name, "one") for kind, name in OURS] + [(*OURS[0], "all"), (*OURS[-1], "all")]
-
-
-@pytest.mark.parametrize(("kind", "name", "labels"), LOST, ids=lambda one: getattr(one, "kind", one))
-def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(kind: Kind, name: str, labels: str) -> None:
+@pytest.mark.parametrize("lost", ["the cluster's", "all"])
+def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> None:
     async def story(world: World) -> None:
         operator = world.operator()
         storm = Storm(operator)
         operator.campaign()
         await settled(world, operator, client={"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}})
-        obj = world.server.get(kind, (NAMESPACE, name))
-        assert obj is not None
-        had, uid = obj["metadata"]["labels"], obj["metadata"]["uid"]
+        had = {one: metadata(world, *one) for one in OURS}
         storm.begin()
-        world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": {CLUSTER: None} if labels == "one" else None}})
-        await world.until(lambda: has_labels(world, kind, name, had), within=60, what="labelled again")
+        for kind, name in OURS:
+            labels = None if lost == "all" else {CLUSTER: None}
+            world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": labels}})
+        for (kind, name), meta in had.items():
+            again = partial(has_labels, world, kind, name, meta["labels"])
+            await world.until(again, within=60, what=f"{kind.kind} {name} is labelled again")
         await world.until_done(within=60)
-        assert (storm.creates, (world.server.get(kind, (NAMESPACE, name)) or {})["metadata"]["uid"]) == ([], uid)
+        assert storm.creates == []
+        assert {one: metadata(world, *one)["uid"] for one in OURS} == {one: meta["uid"] for one, meta in had.items()}
         await world.stays_silent(60.0)
         assert storm.reads() < 200, "as many as were read in one second"
 
@@ -243,28 +245,26 @@ def victims(world: World) -> Iterator[str]:
     yield from (holder.name[1], spare.name[1], f"{NAME}-simulator-0")
 
 
-@pytest.mark.parametrize("which", ["holder", "spare", "simulator"])
 @pytest.mark.parametrize("label", [CLUSTER, COMPONENT, "all"])
-def test_a_pod_that_lost_the_label_of_its_set_comes_back_to_it(which: str, label: str) -> None:
-    """Its StatefulSet lets go of it, and can make no other under its name."""
+def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(label: str) -> None:
+    """A StatefulSet lets go of such a pod, and can make no other under its name."""
 
     async def story(world: World) -> None:
         await settled(world)
-        name = dict(zip(("holder", "spare", "simulator"), victims(world), strict=True))[which]
-        pod = world.server.get(POD, (NAMESPACE, name))
-        assert pod is not None
-        uid, owners = pod["metadata"]["uid"], pod["metadata"]["ownerReferences"]
-        lost = pod["metadata"]["labels"].keys() - {"controller-revision-hash"} if label == "all" else {label}
-        world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": dict.fromkeys(lost)}})
-        selector = {CLUSTER: NAME, COMPONENT: name.removeprefix(f"{NAME}-").rpartition("-")[0]}
+        had = {name: metadata(world, POD, name) for name in victims(world)}
+        for name, meta in had.items():
+            lost = meta["labels"].keys() - {"controller-revision-hash"} if label == "all" else {label}
+            world.server.merge("user", POD, (NAMESPACE, name), {"metadata": {"labels": dict.fromkeys(lost)}})
 
-        def is_back() -> bool:
-            found = world.server.get(POD, (NAMESPACE, name))
-            meta = (found or {}).get("metadata") or {}
-            return has_labels(world, POD, name, selector) and meta.get("ownerReferences") == owners
+        def are_back() -> bool:
+            return all(
+                has_labels(world, POD, name, {part: meta["labels"][part] for part in (CLUSTER, COMPONENT)})
+                and metadata(world, POD, name).get("ownerReferences") == meta["ownerReferences"]
+                for name, meta in had.items()
+            )
 
-        await world.until(is_back, within=60, what="labelled and owned again")
-        assert (world.server.get(POD, (NAMESPACE, name)) or {})["metadata"]["uid"] == uid, "nothing was ended"
+        await world.until(are_back, within=60, what="labelled and owned again")
+        assert [metadata(world, POD, name)["uid"] for name in had] == [meta["uid"] for meta in had.values()], "nothing was ended"
         await world.until_done(within=120)
         await world.stays_silent(60.0)
 
@@ -275,38 +275,38 @@ def test_a_pod_that_lost_the_label_of_its_set_comes_back_to_it(which: str, label
 # --- strangers with our labels
 
 
-STRANGERS = [
-    ("debug", "Foo_Bar"),
-    ("debug", "ghost"),
-    ("debug", "a" * 60),
-    ("debug", NAME),
-    (f"{NAME}-coreapp-0-copy", NAME),
-    ("x-coreapp-0", "x"),
-]
+STRANGERS = {
+    "debug-0": "Foo_Bar",
+    "debug-1": "ghost",
+    "debug-2": "a" * 60,
+    "debug-3": NAME,
+    f"{NAME}-coreapp-0-copy": NAME,
+    "x-coreapp-0": "x",
+}
+"""Names of pods, and of the clusters that their labels name."""
 
 
-@pytest.mark.parametrize(("name", "cluster"), STRANGERS)
-def test_a_strangers_pod_wakes_nobody_and_is_not_written(name: str, cluster: str) -> None:
+def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
     async def story(world: World) -> None:
         operator = await settled(world)
         await world.pause(30)
         before = sum(operator.kube.reads.values())
         await world.pause(10)
         quiet = sum(operator.kube.reads.values()) - before
-        labels = {CLUSTER: cluster, COMPONENT: "coreapp", ROLE: "active", SHARD: "0", EPOCH: "none-x"}
-        world.server.create("user", stranger(name, labels))
+        for name, cluster in STRANGERS.items():
+            labels = {CLUSTER: cluster, COMPONENT: "coreapp", ROLE: "active", SHARD: "0", EPOCH: f"1-{name}"}
+            world.server.create("user", stranger(name, labels))
         before, writes = sum(operator.kube.reads.values()), world.laws.writes
         for number in range(100):
-            note = {"metadata": {"annotations": {"somebody.example/count": str(number)}}}
-            world.server.merge("user", POD, (NAMESPACE, name), note)
+            for name in STRANGERS:
+                note = {"metadata": {"annotations": {"somebody.example/count": str(number)}}}
+                world.server.merge("user", POD, (NAMESPACE, name), note)
             await world.pause(0.1)
         assert sum(operator.kube.reads.values()) - before <= quiet + 40
         assert world.laws.writes == writes
         assert operator._reconciler is not None
         assert [*operator._reconciler._clusters] == [Key(NAMESPACE, NAME)]
-        pod = world.server.get(POD, (NAMESPACE, name))
-        assert pod is not None
-        assert pod["metadata"]["labels"] == labels
+        assert {name: metadata(world, POD, name)["labels"][CLUSTER] for name in STRANGERS} == STRANGERS
 
     for seed in range(SEEDS):
         simulate(story, seed)

@@ -91,11 +91,6 @@ class Counts:
         """Routes that never had a holder, lowest shard first."""
         return tuple(route for route in self.routes if route.holder_uid is None)
 
-    @property
-    def needed_shards(self) -> int:
-        """How many shards need a Service: those that the client has, and those that it is to have."""
-        return max(self.shards or 0, self.want.shards)
-
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
         if "Service" in self.see.unread:

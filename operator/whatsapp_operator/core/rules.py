@@ -166,7 +166,8 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
 
 def _others_objects(f: Facts) -> list[Ref]:
     """Return what has a name that this cluster needs and belongs to somebody else."""
-    routes = (Ref("Service", route.name) for route in f.see.routes if route.foreign and route.shard < f.needed_shards)
+    needed = max(f.shards or 0, f.want.shards)
+    routes = (Ref("Service", route.name) for route in f.see.routes if route.foreign and route.shard < needed)
     return [*dict.fromkeys((*f.see.taken, *routes))]
 
 
