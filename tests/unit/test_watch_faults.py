@@ -29,9 +29,11 @@ SOON = 20.0
 
 @pytest.fixture(autouse=True)
 def _sooner(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Wait less; what is decided is the same."""
+    """Wait less for what is decided, and longer for ends, so that no test leaves a thread to the next one."""
     monkeypatch.setattr(supervise, "RENEW_AFTER", 2.0)
     monkeypatch.setattr(main, "CUT_OFF_PATIENCE", 1.0)
+    for module in (supervise, main, handlers):
+        monkeypatch.setattr(module, "END_WITHIN", SOON)
 
 
 class Woken(Operator):
@@ -60,7 +62,7 @@ async def an_operator(server: FakeApiServer, folder: Path) -> AsyncIterator[tupl
         yield operator, running
     finally:
         running.cancel()
-        await asyncio.wait({running}, timeout=SOON)
+        await asyncio.wait({running}, timeout=2 * SOON)
 
 
 async def until(seen: Callable[[], bool], running: asyncio.Task[None], within: float = SOON) -> None:
