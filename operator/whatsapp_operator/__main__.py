@@ -40,8 +40,8 @@ log = logging.getLogger("whatsapp_operator")
 ABSTAIN = 2.0
 """Seconds for which another candidate may take the leadership that we give up in doubt; whoever is ready takes it in a tenth of one."""
 
-CUT_OFF_PATIENCE = 6.0
-"""Seconds for which a leader may be without one of its watches; Kopf tries again every 5 s at least."""
+CUT_OFF_PATIENCE = 4.0
+"""Seconds, beyond the gap that any watch may have, for which a leader may be without one of its watches."""
 NODES_STALLED_AFTER = 300.0
 """Seconds; longer than the pause of the watches of nodes after a 403."""
 END_WITHIN = 1.0
@@ -173,7 +173,7 @@ class Operator:
         """Return for how many seconds the worst of Kopf's watches has not been connected. One of a kind that is not served is not dead."""
         cut_off = self._health.seconds_cut_off()
         for name in self._watched.values():
-            if name.startswith(WAC.plural) and (cut_off[name] > GAP or self._crd_was_missing):
+            if name.startswith(WAC.plural) and (cut_off[name] > GAP / 2 or self._crd_was_missing):
                 self._crd_was_missing = await self._crd_is_missing()
                 if self._crd_was_missing:
                     self._health.connected(name)
@@ -193,6 +193,7 @@ class Operator:
         """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken.
 
         ``ending`` is called when the end begins. WorkDidNotStop: the process must be ended at once, without waiting for any task.
+        RuntimeError: a part that runs for ever has ended.
         """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
@@ -225,9 +226,8 @@ class Operator:
             await self._end([stopping, *upkeep])
         # None of them ends by itself: a process that goes on without one of them would look sound and not be.
         for task in done & {*upkeep}:
-            log.critical("%s ended: so does the process.", task.get_name())
-            task.result()
-            sys.exit(1)
+            msg = f"the task {task.get_name()} ended, so the process does"
+            raise RuntimeError(msg) from task.exception()
 
     async def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
         """End these, and let go of all connections; whatever takes longer than ``END_WITHIN`` is left to the end of the process."""

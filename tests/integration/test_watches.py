@@ -63,7 +63,7 @@ class Proxy:
             return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 401}, status=401)
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         timeout = aiohttp.ClientTimeout(total=None)
-        sent = self._session.request(request.method, request.rel_url, headers=headers, data=await request.read(), timeout=timeout)
+        sent = self._session.request(request.method, request.rel_url, headers=headers, data=await request.read() or None, timeout=timeout)
         async with sent as answer:
             response = web.StreamResponse(status=answer.status, headers={"Content-Type": answer.headers.get("Content-Type", "")})
             if "watch" in request.query and request.transport is not None:

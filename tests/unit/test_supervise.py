@@ -88,7 +88,7 @@ async def test_events_come_in_the_event_loop_of_the_operator_until_it_is_stopped
     async with asyncio.timeout(SOON):
         while not heard:
             await asyncio.sleep(0.01)
-    await one.stop()
+    await one.stop(SOON)
     deliveries[0](lambda: heard.append(threading.current_thread()))
     await asyncio.sleep(0.05)
 

@@ -29,7 +29,7 @@ RENEW_AFTER = 6.0
 """Seconds for which a watch may be dead before all are begun anew, the first time; doubled up to `LAST_RENEWAL`. Kopf tries every 5 s."""
 LAST_RENEWAL: Final = 60.0
 LOOK_EVERY: Final = 0.5
-END_WITHIN: Final = 1.0
+END_WITHIN = 1.0
 """Seconds that Kopf has for its own end before it is left behind."""
 
 
@@ -46,7 +46,7 @@ class Round:
         """Resolved when Kopf has ended: with the exception by which it did, if any."""
         threading.Thread(target=self._run, name="kopf", daemon=True).start()
 
-    async def stop(self, within: float = END_WITHIN) -> None:
+    async def stop(self, within: float) -> None:
         """End it; one that takes longer than ``within`` seconds is left behind."""
         self._is_left = True
         if not self.ended.done():
@@ -111,7 +111,7 @@ class Supervisor:
             try:
                 why = await self._why_to_renew(one)
             finally:
-                await one.stop()
+                await one.stop(END_WITHIN)
             if self._clock.monotonic() - began > CALM:
                 pause = FIRST_PAUSE
             log.warning("The watches are begun anew in %.1f s: %s.", pause, why)

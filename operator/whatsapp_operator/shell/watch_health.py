@@ -17,8 +17,8 @@ from .kube import Kind, Obj
 
 STALLED_AFTER: Final = 60.0
 """Seconds without any attempt after which a watch counts as stalled; longer than any stream and any pause between two attempts."""
-GAP: Final = 1.0
-"""Seconds that may pass between two streams of a healthy watch."""
+GAP: Final = 3.0
+"""Seconds that may pass between two streams of a healthy watch, and before its first."""
 
 
 @dataclass(slots=True)
