@@ -243,7 +243,7 @@ class SimDesks(Desks):
 class Operator:
     """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, whatever the Lease says."""
 
-    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None) -> None:
+    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0) -> None:
         self.name = name
         self.dead = False
         self.leads = False
@@ -254,7 +254,7 @@ class Operator:
         self.process.cut_off = lambda node: node in self.cut_off
         self.cut_off: frozenset[str] = frozenset()
         """Nodes that this process cannot speak to."""
-        self.machine = MachineClocks(around.loop, skew=(self._rng.random() - 0.5) * 7200)
+        self.machine = MachineClocks(around.loop, skew=(self._rng.random() - 0.5) * 7200 + ahead)
         self.clock = SystemClock(wall=self.machine.wall, seconds=self.machine.seconds)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []

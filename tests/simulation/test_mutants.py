@@ -25,6 +25,7 @@ from .operators import Operator, SimTethers
 from .trials import (
     Trial,
     a_foreign_service,
+    a_leader_with_a_fast_clock,
     a_switched_off_node,
     certificates,
     deafness,
@@ -380,7 +381,7 @@ MUTANTS = (
     Mutant("send however late", send_however_late, "5", slow_logins),
     Mutant("POST again after no answer", post_again_after_no_answer, "6", unheard_answers),
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
-    Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", elected),
+    Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
     Mutant("any certificate will do", any_certificate_will_do, "8", certificates),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, "9", resizes),
     Mutant("a report on every look", a_report_on_every_look, "11", resizes),
@@ -442,6 +443,7 @@ TRIALS: tuple[Trial, ...] = (
     hangs_without_spares,
     hangs_with_spares,
     a_switched_off_node,
+    a_leader_with_a_fast_clock,
     without_an_operator,
 )
 

@@ -36,6 +36,21 @@ async def deafness(world: World) -> None:
     await world.until_done()
 
 
+async def a_leader_with_a_fast_clock(world: World) -> None:
+    """A call gets no answer, its leader is killed, and the next one's wall clock is hours ahead."""
+    world.create(shards=2, spares=1)
+    first = world.operator()
+    first.lead(1)
+    await world.until_done()
+    world.account.fates.append(Fate("timeout", applied=None))
+    world.edit(shards=4)
+    await world.until(lambda: not world.account.fates, within=60, what="the call was sent")
+    await world.pause(1.0)
+    first.kill()
+    world.operator(ahead=3 * 3600.0).lead(2)
+    await world.until_done()
+
+
 async def hangs_without_spares(world: World) -> None:
     """Holders hang, and nobody can take over."""
     world.create(shards=2, spares=0)
