@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import duties, evidence, facts, handovers, health, manifests, objections, operation, rules, self_check, status
-from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Ref, Tell
+from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Record, Ref, Tell
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import WAC, Conflict, NotFound
@@ -160,7 +160,7 @@ def send_however_late(patch: pytest.MonkeyPatch) -> None:
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
     real = operation.judge
 
-    def hasty(want: Any, see: Observed) -> Observed:
+    def hasty(want: Any, see: Observed) -> Record:
         judged = real(want, see)
         unknown = judged.operation is not None and judged.operation.answer is Answer.UNKNOWN
         return replace(judged, operation=None) if unknown else judged
@@ -169,7 +169,7 @@ def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
 
 
 def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Observer, "_own_time", lambda _, operation, __: operation)
+    patch.setattr(Observer, "_own_times", lambda _, noted, __: noted)
 
 
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:

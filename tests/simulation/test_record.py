@@ -23,7 +23,7 @@ def status_of(world: World) -> dict[str, Any]:
 
 
 def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
-    found = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
+    found: dict[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
     return str(found.get("status")), str(found.get("reason"))
 
 
