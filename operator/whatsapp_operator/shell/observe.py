@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections import ChainMap
+from collections import ChainMap, deque
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
@@ -33,6 +33,8 @@ PATIENCE = 0.25
 """Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
+UNSENT_KEPT = 20
+"""Intents that were not sent and are remembered: a write that was given up may still land within seconds."""
 
 
 # --- the look -------------------------------------------------------------------------------------------------------------
@@ -88,8 +90,8 @@ class Memory:
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
-    unsent: str | None = None
-    """The id of the intent that this process tried to note last, if no call followed: wherever it is found, it was never sent."""
+    unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
+    """Ids of intents that this process tried to note, that may stand in status, and that no call followed."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
     ended: dict[str, str] = field(default_factory=dict)
@@ -374,6 +376,6 @@ async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: Mutable
 
 def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
     """Return what is known of the client; also that the noted intent has no call, if this process did no more than note it."""
-    if noted.operation is None or noted.operation.id != memory.unsent:
+    if noted.operation is None or noted.operation.id not in memory.unsent:
         return client
     return replace(client, call=Call(id=noted.operation.id, not_sent=True))

@@ -319,7 +319,8 @@ class Reconciler:
                 # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (law 8).
                 cluster.memory.slow, outcome.moved_on = None, True
             elif await self._note(cluster, look, plan, call):
-                cluster.memory.anchored_for = cluster.memory.unsent = None
+                cluster.memory.anchored_for = None
+                cluster.memory.unsent.remove(call.operation.id)
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
                 await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
@@ -333,11 +334,12 @@ class Reconciler:
     async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
         # Should the answer be lost, the intent may stand there all the same.
-        cluster.memory.unsent = call.operation.id
+        cluster.memory.unsent.append(call.operation.id)
         # With all else that is remembered: the new intent takes the place of the one that says so.
         body = status.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
         stored = await self._write_status(look, body or {})
         if stored is None:
+            cluster.memory.unsent.remove(call.operation.id)
             return False
         lost = record.not_kept(call.operation, stored.get("status") or {})
         if lost:
