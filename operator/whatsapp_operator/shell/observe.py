@@ -8,7 +8,7 @@ from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
 from typing import TypeVar
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, pace
 from whatsapp_operator.core.model import (
     AccountSecret,
     Client,
@@ -48,10 +48,6 @@ from .wabiz import Access, Clients, Credentials
 
 T = TypeVar("T")
 
-SLOW_FOR = 5.0
-"""Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
-SLOW_FOR_A_WHILE = 0.5
-"""The same while what was read is about to change."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
 DATABASE_FIELD = "spec.database.secretRef"
@@ -287,7 +283,7 @@ class Observer:
         if memory.slow is not None and not memory.slow.names >= set(names):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
-        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
+        if memory.slow is not None and now - memory.slow.read_at < slow_for(memory.slow):
             return None
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
@@ -325,6 +321,11 @@ class Observer:
         gets = ((self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]), door.kind_of(obj)) for obj in missing)
         found = await asyncio.gather(*(_attempt(get, kind, unread) for get, kind in gets))
         return [_ref(obj) for one in found for obj in one if obj is not None and not manifests.is_owned(obj, want.uid)]
+
+
+def slow_for(slow: Slow) -> float:
+    """Return the seconds for which what was read of slow objects is good enough."""
+    return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
 
 
 def _ref(obj: Obj) -> Ref:
