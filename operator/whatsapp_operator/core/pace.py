@@ -67,7 +67,7 @@ REST = timedelta.max
 
 CADENCES: tuple[Cadence, ...] = (
     Cadence(
-        rules=frozenset({"Verifying", "Restarting", "RestartOverdue"}),
+        rules=frozenset({"Verifying", "Restarting"}),
         first=timedelta(milliseconds=250),
         longest=2 * SECOND,
         why="Only an answer of the client moves it on, and messages wait meanwhile. It ends with the deadline.",

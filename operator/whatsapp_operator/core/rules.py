@@ -467,6 +467,7 @@ def plan(want: Desired, see: Observed) -> Plan:
             logged_off_at=f.see.logged_off_at,
             refused_pin_version=f.see.refused_pin_version,
             banned=f.see.banned,
+            wake_after=want.tuning.rest,
         )
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
