@@ -135,9 +135,15 @@ def asks(f: Facts, rule: str, state: State) -> bool:
         return False
     if client.asked_at is None:
         return True
-    # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
-    longest = tuning.ask_fresh if state is State.WORKING and not is_quiet(f) else tuning.ask_steady
-    return f.see.now - client.asked_at >= (longest if is_quiet(f) else min(pause(f, rule), longest))
+    if is_quiet(f):
+        span = tuning.ask_steady
+    elif f.operation is not None and client.silent_since is None:
+        # What brought about this observation may be the call taking effect: to be known before anybody is taken for failed (law 9).
+        span = tuning.ask_busy
+    else:
+        # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
+        span = min(pause(f, rule), tuning.ask_fresh if state is State.WORKING else tuning.ask_steady)
+    return f.see.now - client.asked_at >= span
 
 
 # --- facts whose age decides, and known times ---------------------------------------------------------------------------
@@ -190,7 +196,9 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until a time that stands in the resource, in a Secret or in the calendar."""
     now, operation = f.see.now, f.operation
     if operation is not None:
-        yield operation.deadline - now
+        if operation.answer is Answer.ACCEPTED or not all(map(f.is_heard, f.see.coreapps)):
+            # It ends a restart, and what excuses a Coreapp that is away.
+            yield operation.deadline - now
         yield operation.settle_by - now
         if operation.answer is Answer.BUSY:
             yield operation.started_at + f.backoff - now
