@@ -31,6 +31,19 @@ def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta =
     return min(first * (1 << min(max(failures, 1) - 1, 16)), last)
 
 
+# --- busy clusters ------------------------------------------------------------------------------------------------------
+
+LOOKS_AT_ONCE, LOOKS_A_SECOND = 30.0, 10.0
+"""Observations of one cluster in a row, and for as long as its events go on: a resource that is written all the time is its own affair."""
+MOST_CONFLICTS = 3
+"""Observations in a row that were no longer true when they were acted on, before that counts as a failure and is retried after a pause."""
+
+
+def looks_left(left: float, passed: float) -> float:
+    """Return how many observations a cluster may have now that had so many left some seconds ago."""
+    return min(LOOKS_AT_ONCE, left + passed * LOOKS_A_SECOND)
+
+
 # --- quiet clusters -----------------------------------------------------------------------------------------------------
 
 QUIET_LOOKS = 10.0

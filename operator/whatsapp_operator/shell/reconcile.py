@@ -60,6 +60,9 @@ class Cluster:
     """How often in a row Events could not be written."""
     tell_at: float = 0.0
     """When Events are written again, by the monotonic clock."""
+    looks_left: float = pace.LOOKS_AT_ONCE
+    looked_at: float = float("-inf")
+    """When it was last known how many looks were left, by the monotonic clock."""
     failures: int = 0
     """How many looks in a row failed, or led to something that could not be done."""
     failing_since: float | None = None
@@ -248,7 +251,9 @@ class Reconciler:
             raise
 
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, presses: bool) -> timedelta | None:
+        conflicts = 0
         for rounds_left in reversed(range(MOST_ROUNDS)):
+            await self._allowance(cluster)
             presses, cluster.presses = presses or cluster.presses, False
             async with self._turns.turn(presses=presses):
                 # What woke us while we waited for our turn is seen now.
@@ -266,15 +271,23 @@ class Reconciler:
             plan = rules.plan(look.want, look.see)
             outcome = await self._act(cluster, look, plan)
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
-            if moving and rounds_left:
+            conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
+            if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
                 continue
             quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
             silent = look.want.deleting or not plan.is_speakable
-            if not silent and not await self._report(cluster, look, plan):
-                cluster.woken.set()
-            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold)
+            reported = silent or await self._report(cluster, look, plan)
+            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold or not reported)
         return timedelta(0)
+
+    async def _allowance(self, cluster: Cluster) -> None:
+        """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
+        now = self._clock.monotonic()
+        cluster.looks_left = pace.looks_left(cluster.looks_left, now - cluster.looked_at) - 1
+        cluster.looked_at = now
+        if cluster.looks_left < 0:
+            await asyncio.sleep(-cluster.looks_left / pace.LOOKS_A_SECOND)
 
     def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
         """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
