@@ -15,6 +15,7 @@ from datetime import timedelta
 from . import health, objections, rollout, windows
 from .facts import REFUSED_AGAIN, Facts
 from .model import Answer, State
+from .self_check import LEASE_STALE
 
 SECOND = timedelta(seconds=1)
 
@@ -237,10 +238,10 @@ def _silences_due(f: Facts) -> Iterator[timedelta]:
             continue
         age = now - pod.silent_since
         ages.append(age)
-        spans = (f.want.unhealthy_after, 2 * f.want.unhealthy_after, health.LEASE_STALE, f.want.restart_timeout)
+        spans = (f.want.unhealthy_after, 2 * f.want.unhealthy_after, LEASE_STALE, f.want.restart_timeout)
         yield from (span - age for span in spans)
         if (node := health.node_of(f, pod)) is not None and node.renewed_at is not None:
-            yield health.LEASE_STALE - (now - node.renewed_at)
+            yield LEASE_STALE - (now - node.renewed_at)
     if ages:
         again = max(SECOND, min(ages) / 4)
         yield min(again, 5 * SECOND) if f.doubt is not None else again
