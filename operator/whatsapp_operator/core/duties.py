@@ -1,13 +1,12 @@
-"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers, ask the client."""
+"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
 from . import health, manifests, rollout
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Label, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Label, Ref, Relabel, Replace, Route, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -136,26 +135,3 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 def is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
     return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
-
-
-def asks(f: Facts, state: State) -> bool:
-    """Whether it is time to ask the client for its number of shards. Without its Secrets there is no password to ask with."""
-    client = f.see.client
-    if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
-        return False
-    return client.asked_at is None or f.see.now - client.asked_at >= pace(f, state, f.want.tuning.ask_steady)
-
-
-def pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
-    """Return the time between two questions or looks: short while something moves, long while nothing does."""
-    if f.want.deleting or (not f.is_unsettled and f.see.client.silent_since is None):
-        return quiet
-    slow = (
-        state is State.STUCK
-        or f.restart_is_overdue
-        or f.window_is_shut
-        or f.want.paused
-        or f.see.client.silent_since is not None
-        or f.see.client.login is Login.REFUSED
-    )
-    return min(quiet, timedelta(seconds=1)) if slow else f.want.tuning.ask_busy

@@ -49,6 +49,10 @@ STATE_FOLDER: Final = "/var/lib/wabiz"
 TLS_FOLDER: Final = "/etc/wabiz/tls"
 DATABASE_TLS_FOLDER: Final = "/etc/wabiz/db-tls"
 
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""Times that others write count only from the first to the second."""
+
 
 # --- names -----------------------------------------------------------------------------------------------------------
 # Every name is the cluster's and a suffix. For one kind no suffix ends in another one, so that no two clusters want the same name.
@@ -619,9 +623,20 @@ def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
 
 
 def moment(text: str) -> datetime | None:
-    """Read an RFC 3339 time; None if it is none."""
+    """Read an RFC 3339 time, in UTC; None if it is none, or none that can be reckoned with."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return at if at.tzinfo is not None else None
+    return sane(at)
+
+
+def sane(at: datetime) -> datetime | None:
+    """Return a time in UTC; None if it has no time zone, or is so far away that adding to it could leave the calendar."""
+    if at.tzinfo is None:
+        return None
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        return None
+    return at if EARLIEST <= at < LATEST else None

@@ -194,6 +194,8 @@ class Desired:
     repairs_drift: bool = False
     reshard_now: int | None = None
     """The number of shards that may be set outside of the windows."""
+    invalid: str | None = None
+    """Which fields say something that cannot be obeyed and is left out, and what to write instead; None: none does."""
     switchovers: tuple[Switchover, ...] = ()
     switchover_text: str = ""
     """The annotation as it stands."""

@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
-from . import duties, evidence, handovers, health, manifests, objections, operation, rollout, windows
-from .facts import REFUSED_AGAIN, Facts
+from . import duties, handovers, manifests, objections, operation, pace, rollout, windows
+from .facts import Facts
 from .model import (
     Action,
     Answer,
@@ -28,7 +27,6 @@ from .model import (
     Observed,
     Plan,
     Ref,
-    Route,
     Scale,
     State,
     Verdict,
@@ -446,6 +444,12 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
     ),
     Row(
+        name="FieldInvalid",
+        state=State.STUCK,
+        when=lambda f: f.want.invalid is not None,
+        why=lambda f: f.want.invalid or "",
+    ),
+    Row(
         name="ReadFailed",
         state=State.STUCK,
         # Only what needs these objects waits; failovers do not.
@@ -502,7 +506,7 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += duties.outgrowing(f)
     actions += duties.tidying(f, busy)
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
-    if duties.asks(f, winner.state):
+    if pace.asks(f, winner.name, winner.state):
         actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
     return Plan(
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
@@ -517,8 +521,8 @@ def plan(want: Desired, see: Observed) -> Plan:
         is_speakable=f.has_asked
         and f.see.failed_reads.keys() == f.see.unread.keys()
         and not (winner.state is State.READY and f.is_template_settling),
-        holds=frozenset(_held(f)),
-        wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
+        holds=frozenset(pace.held(f, winner.name)),
+        wake_after=pace.observe_after(f, winner.name),
     )
 
 
@@ -533,51 +537,3 @@ def _matching(f: Facts) -> Iterator[Row]:
 def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
     row = next((row for row in matches if row.state in states), None)
     return Verdict(row=row.name, state=row.state, why=row.why(f)) if row else None
-
-
-def _due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until the age of a fact, or a silence, decides something."""
-    spans = {
-        "NotReady": f.want.unhealthy_after,
-        "OutOfReach": health.OUT_OF_REACH,
-        "CutOff": f.want.tuning.connection,
-        "Outdated": rollout.ROUTES_SETTLE,
-    }
-    for fact in _held(f):
-        span = spans.get(fact.partition("/")[0])
-        left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
-        if left > timedelta(0):
-            yield left
-    for route in _disputed(f):
-        left = evidence.patience_with(route) - (f.see.now - f.see.since.get(evidence.disagreement_fact(route), f.see.now))
-        if left > timedelta(0):
-            yield left
-    if not f.may_write_objects and f.see.refused_at is not None:
-        yield REFUSED_AGAIN - (f.see.now - f.see.refused_at)
-    if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
-        # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
-        yield timedelta(seconds=1)
-
-
-def _disputed(f: Facts) -> Iterator[Route]:
-    """Yield the routes whose holder says that it does not hold the shard."""
-    for route in f.routes:
-        pod = f.holder(route)
-        if pod is not None and not f.is_excused(pod) and evidence.disagrees(f, route, pod):
-            yield route
-
-
-def _held(f: Facts) -> Iterator[str]:
-    """Name the facts whose age the next look wants to know."""
-    if f.operation is not None and f.enough_are_back:
-        yield "EnoughAreBack"
-    if f.resize_is_wanted and len(f.ready) < f.wanted_pods:
-        yield "LacksCoreapps"
-    if f.is_cut_off:
-        yield "CutOff"
-    yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
-    yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
-    yield from map(evidence.disagreement_fact, _disputed(f))
-    yield from (rollout.fact(f, pod) for pod in f.outdated)
-    if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
-        yield "Connected"

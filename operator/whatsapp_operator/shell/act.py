@@ -56,6 +56,12 @@ log = logging.getLogger(__name__)
 
 MOVED_ON = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that say that the cluster is no longer as it was looked at: nothing is wrong, the next look judges anew."""
+NEVER_TAKEN = frozenset({400, 413, 422})
+"""Answers to an Event that say that this very one is wrong: it is dropped."""
+MOST_ACTIONS = 128
+"""Actions after one look, handovers apart; a cluster of 32 shards needs half of that."""
+AT_A_TIME = 16
+"""Writes of one cluster under way, handovers apart: the door has a hundred connections for all of them."""
 CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
@@ -88,9 +94,12 @@ class Hands:
         self._identity = identity
 
     async def perform(self, look: Look, actions: Iterable[Action], memory: Memory) -> Outcome:
-        """Do all actions of a plan but Set Shards, which follows its note; handovers first, and all of them together."""
+        """Do all actions of a plan but Set Shards, which follows its note, and Events; handovers first, and all of them together.
+
+        However much a plan asks for, only so much is done after one look, and so many writes are under way: other clusters write, too.
+        """
         outcome = Outcome()
-        todo = [action for action in actions if not isinstance(action, SetShards)]
+        todo = [action for action in actions if not isinstance(action, SetShards | Say)]
         handovers = [action for action in todo if isinstance(action, Handover)]
         await self._hand_over(look, handovers, memory, outcome)
         if handovers and (outcome.failed or outcome.moved_on):
@@ -98,7 +107,10 @@ class Hands:
             todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.untold = False
         rest = [action for action in todo if not isinstance(action, Handover)]
-        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
+        if len(rest) > MOST_ACTIONS:
+            rest, outcome.moved_on = rest[:MOST_ACTIONS], True
+        room = asyncio.Semaphore(AT_A_TIME)
+        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome, room) for action in rest))
         tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
         refused = next((error for error in tried if isinstance(error, Refused)), None)
         if refused is not None:
@@ -108,10 +120,15 @@ class Hands:
             memory.refused = None
         return outcome
 
-    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> KubeError | None:
+    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore) -> KubeError | None:
         """Do one action; return the error that it ended in."""
         try:
-            done = await self._do(look, action, memory)
+            if isinstance(action, Tell | Ask):
+                # These go to the cluster's own pods, which may be dead; nobody is to wait for them.
+                done = await self._do(look, action, memory)
+            else:
+                async with room:
+                    done = await self._do(look, action, memory)
         except MOVED_ON as answer:
             log.debug("%s: %s", look.want.key, answer)
             outcome.moved_on = True
@@ -135,9 +152,6 @@ class Hands:
                 return False
             case Ask(quiet=quiet):
                 self._clients.ask(look.want.key, look.access, quiet=quiet)
-                return False
-            case Say():
-                await self.say(look, action)
                 return False
             case Create() | GenerateSecret() | Replace() | Delete() | Scale():
                 # Sent, it may still land when it is long given up.
@@ -302,16 +316,16 @@ class Hands:
         )
 
     async def _say_quietly(self, look: Look, event: Say) -> bool:
-        """Write an Event; one that cannot be written is no reason to stop. Return whether it was."""
+        """Write an Event; one that cannot be written is no reason to stop. Return whether that is done with: written, or never taken."""
         try:
             await self.say(look, event)
         except KubeError as error:
             log.warning("%s: %s", look.want.key, error)
-            return False
+            return isinstance(error, Refused) and error.code in NEVER_TAKEN
         return True
 
     async def tell_story(self, look: Look, events: Iterable[Say]) -> list[Say]:
-        """Write the Events of a report; return those that were written."""
+        """Write the Events of a report; return those that need not be tried again."""
         told = list(events)
         written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
         return [event for event, done in zip(told, written, strict=True) if done]

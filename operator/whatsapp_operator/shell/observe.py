@@ -10,7 +10,7 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from whatsapp_operator.core import manifests, record
+from whatsapp_operator.core import manifests, pace, record
 from whatsapp_operator.core.model import Attempt, Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
 
 from . import kube as door
@@ -25,10 +25,6 @@ from .wabiz import Access, Clients, Credentials
 
 T = TypeVar("T")
 
-SLOW_FOR = 5.0
-"""Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
-SLOW_FOR_A_WHILE = 0.5
-"""The same while what was read is about to change."""
 PATIENCE = 0.25
 """Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
@@ -291,8 +287,7 @@ class Observer:
             memory.slow = None
         if memory.reading is not None:
             return
-        age = self._clock.monotonic() - memory.slow.read_at if memory.slow is not None else SLOW_FOR
-        if memory.slow is None or age >= (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
+        if memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow):
             memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
 
     async def _slow(self, want: Desired, memory: Memory) -> Slow:
@@ -358,6 +353,11 @@ def _secret_names(want: Desired) -> frozenset[str]:
     account = want.account.secret_name if want.account else None
     database = (want.database.secret_name, want.database.tls_secret_name) if want.database else ()
     return frozenset(filter(None, (manifests.admin_secret_name(want), manifests.tls_secret_name(want), account, *database)))
+
+
+def slow_for(slow: Slow) -> float:
+    """Return the seconds for which what was read of slow objects is good enough."""
+    return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
 
 
 def _kinds(want: Desired) -> tuple[Kind, ...]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from whatsapp_operator.core import record, rules, status
+from whatsapp_operator.core import pace, record, rules, status
 from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
 
 from . import kube as door
@@ -18,8 +18,8 @@ from .clock import Clock, draw_nonce
 from .kube import Conflict, Kube, KubeError, NotFound, Refused
 from .leader import Leadership
 from .metrics import Metrics
-from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
-from .reading import SpecError
+from .observe import Look, Memory, NotKept, Observer
+from .reading import SpecError, desired_of
 from .shapes import key_of
 from .turns import Turns
 from .wabiz import Access
@@ -30,13 +30,8 @@ MOST_ROUNDS = 12
 """Rounds of look, plan, act before a report is due in any case."""
 MOST_OWED = 20
 """Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
-SOON = timedelta(milliseconds=500)
-"""Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-QUIET_LOOKS = 10.0
-"""Looks a second, of all clusters together, at those to which nothing happens: with many of them each rests longer than `Tuning.rest`."""
-ASK_AGAIN = 30.0
-"""Seconds between two questions then (`Tuning.ask_steady`)."""
+MOST_STATUS_WRITES = 5
+"""How often a status is written at most after one look, while others write the resource meanwhile."""
 TOLD_AFTER = 5.0
 """Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
@@ -66,6 +61,17 @@ class Cluster:
     """By reason: the last Event of a condition."""
     owed: list[Say] = field(default_factory=list)
     """Events that could not be written, oldest first."""
+    said: tuple[Say, ...] = ()
+    """Events that the last plan asked for itself: they are written once for as long as plans go on asking for them."""
+    unwritten: int = 0
+    """How often in a row Events could not be written."""
+    tell_at: float = 0.0
+    """When Events are written again, by the monotonic clock."""
+    looks_left: float = pace.LOOKS_AT_ONCE
+    looked_at: float = float("-inf")
+    """When it was last known how many looks were left, by the monotonic clock."""
+    failures: int = 0
+    """How many looks in a row failed, or led to something that could not be done."""
     failing_since: float | None = None
     """Since when every look failed, by the monotonic clock."""
     reported: tuple[Obj, Obj] | None = None
@@ -154,6 +160,7 @@ class Reconciler:
         cluster.told.clear()
         cluster.emitted.clear()
         cluster.owed.clear()
+        cluster.said, cluster.unwritten, cluster.tell_at, cluster.failures = (), 0, 0.0, 0
 
     def _drop(self, key: Key) -> None:
         cluster = self._clusters.pop(key, None)
@@ -165,7 +172,7 @@ class Reconciler:
 
     async def _find_all(self) -> None:
         """Wake every cluster that there is; from then on events do."""
-        pause = FIRST_RETRY
+        failures = 0
         while True:
             try:
                 for namespace in self._namespaces or (None,):
@@ -174,19 +181,18 @@ class Reconciler:
                             self.wake(key, presses=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LAST_RETRY)
+                failures += 1
+                await asyncio.sleep(pace.retry_after(failures).total_seconds())
             else:
                 return
 
     async def _keep(self, cluster: Cluster, leadership: Leadership) -> None:
         """Run one cluster's loop until the cluster is gone."""
-        pause = FIRST_RETRY
         while True:
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
-                pause, cluster.failing_since = FIRST_RETRY, None
+                cluster.failing_since = None
             except Exception as error:
                 # The loop ends with the cluster or our leadership, never by an error.
                 if self._leadership is not leadership:
@@ -199,7 +205,10 @@ class Reconciler:
                 is_there = True
                 if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
                     is_there = await self._tell_failed(cluster.key, cause)
-                rest, pause = timedelta(seconds=pause) if is_there else None, min(pause * 2, LAST_RETRY)
+                # Whatever was quiet: it is not known to be so any more.
+                cluster.quiet = None
+                cluster.failures += 1
+                rest = pace.retry_after(cluster.failures) if is_there else None
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been made again since this look began; whoever woke us wakes nobody a second time.
@@ -243,24 +252,37 @@ class Reconciler:
 
         Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
         """
-        more = len(self._clusters) / QUIET_LOOKS - seconds
-        if seconds > SLOW_FOR:
-            if await _woken_within(cluster, SLOW_FOR):
+        more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
+        kept_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
+        if seconds > kept_for:
+            if await _woken_within(cluster, kept_for):
                 return
             cluster.memory.slow = None
-            seconds -= SLOW_FOR
+            seconds -= kept_for
         if await _woken_within(cluster, seconds) or cluster.quiet is None:
             return
         while more > 0:
             self._hands.ask_again(cluster.key, cluster.quiet)
-            if await _woken_within(cluster, min(more, ASK_AGAIN)):
+            if await _woken_within(cluster, min(more, ask_again)):
                 return
-            more -= ASK_AGAIN
+            more -= ask_again
 
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
-        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
-        presses = False
+        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone.
+
+        What woke the loop is spent only when a look came of it.
+        """
+        presses, cluster.presses = cluster.presses, False
+        try:
+            return await self._rounds(cluster, leadership, presses=presses)
+        except Exception:
+            cluster.presses |= presses
+            raise
+
+    async def _rounds(self, cluster: Cluster, leadership: Leadership, *, presses: bool) -> timedelta | None:
+        conflicts = 0
         for rounds_left in reversed(range(MOST_ROUNDS)):
+            await self._allowance(cluster)
             presses, cluster.presses = presses or cluster.presses, False
             async with self._turns.turn(presses=presses):
                 # What woke us while we waited for our turn is seen now.
@@ -278,19 +300,36 @@ class Reconciler:
             plan = rules.plan(look.want, look.see)
             outcome = await self._act(cluster, look, plan)
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
-            if moving and rounds_left:
+            conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
+            if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
                 continue
             quiet = (
                 plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
             )
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
-            if plan.is_speakable and not await self._report(cluster, look, plan):
-                cluster.woken.set()
-            rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest
+            reported = not plan.is_speakable or await self._report(cluster, look, plan)
+            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold or not reported)
         return timedelta(0)
+
+    async def _allowance(self, cluster: Cluster) -> None:
+        """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
+        now = self._clock.monotonic()
+        cluster.looks_left = pace.looks_left(cluster.looks_left, now - cluster.looked_at) - 1
+        cluster.looked_at = now
+        if cluster.looks_left < 0:
+            await asyncio.sleep(-cluster.looks_left / pace.LOOKS_A_SECOND)
+
+    def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
+        """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
+        rest = plan.wake_after or pace.LAST_RETRY
+        cluster.failures = cluster.failures + 1 if failed else 0
+        if failed:
+            rest = min(rest, pace.retry_after(cluster.failures))
+        if cluster.owed:
+            rest = min(rest, timedelta(seconds=max(0.0, cluster.tell_at - self._clock.monotonic())))
+        return rest
 
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
         memory, now = cluster.memory, look.see.now
@@ -309,6 +348,9 @@ class Reconciler:
     async def _act(self, cluster: Cluster, look: Look, plan: Plan) -> Outcome:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
         self._remember(cluster, look, plan)
+        asked_for = tuple(action for action in plan.actions if isinstance(action, Say))
+        await self._tell(cluster, look, [event for event in asked_for if event not in cluster.said])
+        cluster.said = asked_for
         outcome = await self._hands.perform(look, plan.actions, cluster.memory)
         for sentence in outcome.failed:
             log.warning("%s: %s", look.want.key, sentence)
@@ -377,20 +419,49 @@ class Reconciler:
         return True
 
     async def _write_status(self, look: Look, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
-        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since."""
-        key = look.want.key
-        patch = {"metadata": {"resourceVersion": version or look.see.resource_version}, "status": body}
-        try:
-            return await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
-        except (Conflict, NotFound) as answer:
-            log.debug("%s: %s", key, answer)
+        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since.
+
+        A resource that others write all the time, labels and foreign annotations mostly, is written again at once: what they write is no
+        part of any plan.
+        """
+        key, at = look.want.key, version or look.see.resource_version
+        for tries_left in reversed(range(MOST_STATUS_WRITES)):
+            patch = {"metadata": {"resourceVersion": at}, "status": body}
+            try:
+                return await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+            except (Conflict, NotFound) as answer:
+                log.debug("%s: %s", key, answer)
+                newer = await self._moved_alone(look) if isinstance(answer, Conflict) and version is None and tries_left else None
+                if newer is None:
+                    return None
+                at = newer
+        return None
+
+    async def _moved_alone(self, look: Look) -> str | None:
+        """Return the newest resourceVersion of a cluster if nothing else of it moved that the plan was made of; None if something did."""
+        obj = await self._kube.get(door.WAC, look.want.key.namespace, look.want.key.name)
+        if obj is None or (obj.get("status") or {}) != look.see.status:
             return None
+        same = desired_of(obj, image=look.want.image, tuning=look.want.tuning) == look.want
+        return str(obj["metadata"]["resourceVersion"]) if same else None
 
     async def _tell(self, cluster: Cluster, look: Look, events: Iterable[Say]) -> None:
-        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then."""
+        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then.
+
+        While they cannot be written, one is tried now and then, and only the newest are kept.
+        """
         telling, cluster.owed = [*cluster.owed, *events], []
-        written = await self._hands.tell_story(look, telling)
-        cluster.owed = [event for event in telling if event not in written][-MOST_OWED:]
+        while telling and self._clock.monotonic() >= cluster.tell_at:
+            trying = telling[:1] if cluster.unwritten else telling
+            done = await self._hands.tell_story(look, trying)
+            telling = [event for event in telling if event not in done]
+            if len(done) < len(trying):
+                cluster.unwritten += 1
+                pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
+                cluster.tell_at = self._clock.monotonic() + pause.total_seconds()
+            else:
+                cluster.unwritten = 0
+        cluster.owed = telling[-MOST_OWED:]
 
     def _new_words(self, cluster: Cluster, events: Iterable[Say]) -> list[Say]:
         """Leave out what was said with just these words while a condition went on saying it."""

@@ -87,6 +87,7 @@ NOT_OF_SPEC = {
     "key",
     "uid",
     "generation",
+    "invalid",
     "switchovers",
     "switchover_text",
     "switchover_problem",

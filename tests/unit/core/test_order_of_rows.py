@@ -50,6 +50,7 @@ ORDER = [
     "OutOfReach",
     "Refilling",
     "ChangeRefused",
+    "FieldInvalid",
     "ReadFailed",
     "ImageUnavailable",
     "ChangedByAdmission",

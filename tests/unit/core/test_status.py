@@ -43,6 +43,7 @@ STALLED = {
     "ClientExpired",
     "Banned",
     "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
+    "FieldInvalid",  # a field or an annotation says something that cannot be obeyed
     "ReadFailed",  # some kind of object cannot be read
     "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
