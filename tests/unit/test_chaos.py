@@ -26,7 +26,7 @@ from localkube.chaos.judge import CAUSES, UNREPORTED, Judged, World, judge
 from localkube.chaos.measure import Outcome, Player, _Play
 from localkube.chaos.scene import Fault, Scene, Victim, nothing
 from localkube.chaos.soak import soak_fault
-from localkube.chaos.storm import storm
+from localkube.chaos.proxy import Rule, api_proxy
 from localkube.chaos.table import FAULTS, SHORT, named
 from localkube.chaos.traffic import Books, Mark, Stream, Taken, account, first_taken, longest_gap
 from localkube.demo.cluster import Holder
