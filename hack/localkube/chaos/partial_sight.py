@@ -19,6 +19,7 @@ from localkube.chaos.scene import Scene
 from localkube.chaos.stage import ChaosStage
 from localkube.demo.cluster import GROUP, NAMESPACE, SWITCHOVER
 from localkube.errors import LocalKubeError
+from localkube.outside.observer import Commit
 from localkube.plane.operators import NAME
 from localkube.plane.operators import NAMESPACE as OPERATORS
 
@@ -26,6 +27,7 @@ Obj = dict[str, Any]
 
 RBAC = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+HOLDER = "multiconnect.dev/holder"
 RESHARD_NOW = "multiconnect.dev/reshard-now"
 HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
 """10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
@@ -206,9 +208,8 @@ async def put_older_back(scene: Scene[ChaosStage]) -> None:
     """Replace that Service by its earlier copy; a holder of each other cluster is deleted. It must be handed over under a new epoch."""
     stage, first = scene.stage, scene.clusters[0]
     meta = {name: value for name, value in stage.copy["metadata"].items() if name not in {"resourceVersion", "managedFields"}}
-    name = stage.copy["metadata"]["annotations"]["multiconnect.dev/holder"].rpartition("/")[2]
-    scene.struck.add(name)
-    scene.struck.add(scene.holder(first, 0).uid)
+    # Whom it leads to holds nothing any more, and who does is not led to: both may be left.
+    scene.struck |= {stage.copy["metadata"]["annotations"][HOLDER].rpartition("/")[2], scene.holder(first, 0).uid}
     stage.streams[first].burst(0, RENEWED_S)
     begun = time.monotonic()
     written = await stage.api.replace(_service(first), {**stage.copy, "metadata": meta})
@@ -216,12 +217,17 @@ async def put_older_back(scene: Scene[ChaosStage]) -> None:
     stage.own_writes.add(version)
     scene.effects["older Services put back"] += 1
     await _delete_others(scene)
-    again = await stage.seen(
-        lambda: next((one for one in stage.observer.commits if (one.cluster, one.shard) == (first, 0) and one.version > version), None),
-        DENIED_S,
-        f"a new epoch of shard 0 of {first}",
-    )
-    scene.notes.append(f"shard 0 of {first} was handed over again {again.monotonic - begun:.1f} s after its older Service had come back")
+
+    def committed() -> Commit | None:
+        """The first handover of that shard since its older Service came back."""
+        return next((one for one in stage.observer.commits if (one.cluster, one.shard) == (first, 0) and one.version > version), None)
+
+    try:
+        again = await stage.seen(committed, DENIED_S, f"a new epoch of shard 0 of {first}, whose older Service came back,")
+    except LocalKubeError as error:
+        scene.troubles.append(str(error).strip())
+    else:
+        scene.notes.append(f"shard 0 of {first} was handed over again {again.monotonic - begun:.1f} s after its older Service came back")
 
 
 def _service(cluster: str) -> str:
