@@ -12,11 +12,11 @@ from typing import Any
 
 from localkube.chaos import webhook
 from localkube.chaos.control import SIGNAL_S
-from localkube.chaos.deeds import PODS, delete
+from localkube.chaos.deeds import PODS, STEP_S, delete
 from localkube.chaos.egress_denied import DENIED
 from localkube.chaos.proxy import WATCH, Rule, through
 from localkube.chaos.scene import Scene
-from localkube.chaos.stage import ChaosStage
+from localkube.chaos.stage import SHARDS, ChaosStage
 from localkube.demo.cluster import GROUP, NAMESPACE, SWITCHOVER
 from localkube.errors import LocalKubeError
 from localkube.outside.observer import Commit
@@ -45,6 +45,7 @@ STEP_DOWN_S = 30.0
 """Within so long it leaves the Lease to one that does."""
 DENIED_S = 20.0
 """Within so long a holder that denies it is replaced."""
+SETTLED_S = 25.0
 WRITES = 10
 """So many writes of one StatefulSet are enough to find out that admission changes them."""
 WATCHES = 8
@@ -69,7 +70,7 @@ async def _behind_proxy(scene: Scene[ChaosStage], *rules: Rule) -> None:
     stage = scene.stage
     proxy = stage.proxy
     await scene.exits.enter_async_context(through(proxy, list(stage.wires.values()), *rules))
-    await stage.seen(lambda: proxy.watches >= WATCHES, RENEWED_S, "that the operators watch through the proxy")
+    await stage.seen(lambda: proxy.watches >= WATCHES, STEP_S, "that the operators watch through the proxy")
     await asyncio.gather(*(_annotate(stage, cluster, {LOOKED_AT: str(time.time())}) for cluster in scene.clusters))
     await asyncio.sleep(LOOKED_S)
 
@@ -98,7 +99,7 @@ async def secret_unreadable(scene: Scene[ChaosStage]) -> None:
     await scene.exits.enter_async_context(_counted(scene, "reads answered 500", 500))
     await _behind_proxy(scene, Rule(500, re.compile(rf"/secrets/{scene.clusters[0]}-admin\b")))
     await delete(scene)
-    await scene.stage.seen(lambda: scene.stage.proxy.answered[500], RENEWED_S * 2, "a read of the Secret")
+    await scene.stage.seen(lambda: scene.stage.proxy.answered[500], STEP_S, "a read of the Secret")
 
 
 async def half_answered(scene: Scene[ChaosStage]) -> None:
@@ -130,7 +131,7 @@ async def rights_taken(scene: Scene[ChaosStage]) -> None:
     scene.exits.push_async_callback(_set_rights, stage, role["rules"], allowed=True)
     await _set_rights(stage, left, allowed=False)
     await delete(scene)
-    await stage.seen(lambda: stage.proxy.passed[403], RENEWED_S * 2, "a call that lacks the right")
+    await stage.seen(lambda: stage.proxy.passed[403], STEP_S, "a call that lacks the right")
 
 
 async def _set_rights(stage: ChaosStage, rules: list[Obj], *, allowed: bool) -> None:
@@ -153,7 +154,7 @@ async def _set_rights(stage: ChaosStage, rules: list[Obj], *, allowed: bool) -> 
 
 
 async def admission_changes(scene: Scene[ChaosStage]) -> None:
-    """A webhook adds a sidecar and a label to the first cluster's Coreapps; a holder of each other cluster is deleted."""
+    """A webhook adds a sidecar and a label to the first cluster's Coreapps, and it is to grow; a holder of each other one is deleted."""
     stage, first = scene.stage, scene.clusters[0]
     workload = f"{first}-coreapp"
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/{workload}"
@@ -172,20 +173,28 @@ async def admission_changes(scene: Scene[ChaosStage]) -> None:
             msg = "the webhook is not asked"
             raise LocalKubeError(msg)
         await asyncio.sleep(0.1)
+    await stage.set_shards(first, 2 * SHARDS)
+    scene.exits.push_async_callback(stage.set_shards, first, SHARDS)
     await _delete_others(scene)
-    await asyncio.sleep(RENEWED_S)
+    begun = time.monotonic()
+    if await stage.settle([first], SETTLED_S):
+        scene.troubles.append(f"{first} has not grown in {SETTLED_S:g} s under the webhook: {stage.status(first).get('message')}")
+    took = time.monotonic() - begun
     scene.effects["writes changed by admission"] += stage.webhook.changed[workload] - before
-    ours = stage.webhook.asked[workload] - asked
-    if ours > WRITES:
-        scene.troubles.append(f"{workload} was written {ours} times in {RENEWED_S:g} s, to no avail")
+    writes = f"{workload} was written {stage.webhook.asked[workload] - asked} times in {took:.0f} s"
+    if stage.webhook.asked[workload] - asked > WRITES:
+        scene.troubles.append(f"{writes}, to no avail")
+    else:
+        scene.notes.append(writes)
 
 
 async def hostile_neighbour(scene: Scene[ChaosStage]) -> None:
-    """The first cluster gets annotations that nobody can fulfil; a holder of each cluster, its own too, is deleted."""
-    stage, first = scene.stage, scene.clusters[0]
-    await _annotate(stage, first, HOSTILE)
-    scene.exits.push_async_callback(_annotate, stage, first, dict.fromkeys(HOSTILE))
-    scene.effects["hostile annotations"] += len(HOSTILE)
+    """Two clusters get an annotation each that nobody can fulfil; a holder of each cluster, their own too, is deleted."""
+    stage = scene.stage
+    for cluster, (name, value) in zip(scene.clusters, HOSTILE.items(), strict=False):
+        await _annotate(stage, cluster, {name: value})
+        scene.exits.push_async_callback(_annotate, stage, cluster, {name: None})
+        scene.effects["hostile annotations"] += 1
     await asyncio.sleep(HOSTILE_S)
     await delete(scene)
 

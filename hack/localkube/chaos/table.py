@@ -301,8 +301,8 @@ FAULTS = (
     Fault(
         name="admission",
         effects=("writes changed by admission", *ENDED),
-        moves=frozenset({"roll-out"}),
-        what="a webhook changes one cluster's StatefulSet, holders of the others deleted",
+        moves=frozenset({"roll-out", "resize"}),
+        what="a webhook changes one cluster's StatefulSet while it grows, holders of the others deleted",
         strike=partial_sight.admission_changes,
         undo=partial_sight.go_home,
         everybody=True,
@@ -313,7 +313,7 @@ FAULTS = (
     Fault(
         name="hostile-neighbour",
         effects=("hostile annotations", *ENDED),
-        what="one cluster annotated with 10 KB of nonsense, a holder deleted",
+        what="two clusters annotated with nonsense (10 KB, 4,301 digits), a holder deleted",
         strike=partial_sight.hostile_neighbour,
         undo=partial_sight.go_home,
         everybody=True,
@@ -363,7 +363,17 @@ FAULTS = (
         evidence=DELETED | DIED | {"RestartOverdue"},
     ),
 )
-SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "holder-partitioned", "leader-and-holder")
+SHORT = (
+    "pod-deleted",
+    "container-killed",
+    "hang",
+    "port-closed",
+    "slow-answers",
+    "holder-partitioned",
+    "leader-and-holder",
+    "secret-unreadable",
+    "rights-taken",
+)
 """The round that CI runs."""
 
 
