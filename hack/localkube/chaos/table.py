@@ -330,7 +330,7 @@ FAULTS = (
         undo=partial_sight.go_home,
         everybody=True,
         pods_stay=True,
-        evidence=DELETED | DIED,
+        evidence=DELETED | DIED | {"HolderDisagrees"},
         goal=QUICK_S,
     ),
     # ---- in the middle of a change
