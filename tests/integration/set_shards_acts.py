@@ -421,8 +421,10 @@ async def deleted_in_the_restart(s: Scene) -> None:
     await s.delete_pod(holder)
     commit = await s.commit(0, before)
     assert commit.holder_uid != uid
-    assert "operation" in s.status()
     await s.rest()
+    versions = s.seen.versions("WhatsAppCluster", s.namespace, "acme")
+    restarting = [int(obj["metadata"]["resourceVersion"]) for obj in versions if "operation" in obj.get("status", {})]
+    assert commit.version < restarting[-1], "it was replaced before the others were back"
     moved = next(one for one in s.status()["recentHandovers"] if one["shard"] == 0)
     assert moved["evidence"] == "PodDeleted"
 

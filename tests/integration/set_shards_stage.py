@@ -264,13 +264,13 @@ class Scene(Stage):
 
     async def _assert_shown(self, wanted: Sequence[str], first: int) -> None:
         """The recorder's watch may be behind what was asked for just now."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG
         while not _are_in_order(wanted, seen := self.recorder.words[first:]):
             assert time.monotonic() < deadline, f"{wanted} were not shown (in this order) among {list(seen)}"
             await asyncio.sleep(0.1)
 
     async def _assert_told(self, wanted: Sequence[str], before: set[str]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG
         while True:
             fresh = [event for event in await self.events() if event["metadata"]["uid"] not in before]
             told = {("!" if event["type"] == "Warning" else "") + event["reason"] for event in fresh}

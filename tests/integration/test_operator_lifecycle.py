@@ -69,7 +69,7 @@ async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: objec
 async def test_messages_go_out_and_come_in(stage: Stage, steady: object) -> None:
     await stage.created(shards=2, spares=0)
     async with stage.traffic(rate=100, count=100, inbound_rate=20) as traffic:
-        await stage.until(lambda _: len(traffic.messages) == 100, "100 messages", 10)
+        await stage.until(lambda _: len(traffic.messages) == 100, "100 messages")
         report = await traffic.finish()
     assert (report.sent, report.delivered, report.lost, report.doubled) == (100, 100, 0, 0)
     assert report.inbound_injected == report.inbound_arrived > 0
