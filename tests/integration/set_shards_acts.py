@@ -423,8 +423,9 @@ async def deleted_in_the_restart(s: Scene) -> None:
     assert commit.holder_uid != uid
     await s.rest()
     versions = s.seen.versions("WhatsAppCluster", s.namespace, "acme")
-    restarting = [int(obj["metadata"]["resourceVersion"]) for obj in versions if "operation" in obj.get("status", {})]
-    assert commit.version < restarting[-1], "it was replaced before the others were back"
+    last = max(number for number, obj in enumerate(versions) if "operation" in obj.get("status", {}))
+    over = int(versions[last + 1]["metadata"]["resourceVersion"])
+    assert commit.version < over, "it was replaced before the others were back"
     moved = next(one for one in s.status()["recentHandovers"] if one["shard"] == 0)
     assert moved["evidence"] == "PodDeleted"
 

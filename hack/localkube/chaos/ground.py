@@ -38,8 +38,8 @@ class Ground(ABC):
         self.streams: dict[str, Stream] = {}
         self.reported: set[str] = set()
         """Broken laws that are in an outcome already."""
-        self.own_writes: set[int] = set()
-        """resourceVersions of what a fault wrote into a shard's Service: that such a write breaks a law is the fault's own doing."""
+        self.own_writes: set[str] = set()
+        """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
         self.api = Api(kubeconfig.read(kubeconfig_path))
         self._ask_client = ask_client
         self._observer = self._new_observer()
@@ -79,7 +79,7 @@ class Ground(ABC):
 
     def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
         """Those of the broken laws that are in no outcome yet; they are from now on."""
-        own = tuple(f" at {version}" for version in self.own_writes)
+        own = tuple(self.own_writes)
         fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported and not text.endswith(own)]
         self.reported.update(fresh)
         return fresh

@@ -223,7 +223,8 @@ async def put_older_back(scene: Scene[ChaosStage]) -> None:
     begun = time.monotonic()
     written = await stage.api.replace(_service(first), {**stage.copy, "metadata": meta})
     version = int(written["metadata"]["resourceVersion"])
-    stage.own_writes.add(version)
+    epoch = stage.copy["spec"]["selector"]["multiconnect.dev/epoch"]
+    stage.own_writes |= {f" at {version}", f" when epoch {epoch} was committed"}
     scene.effects["older Services put back"] += 1
     await _delete_others(scene)
 
