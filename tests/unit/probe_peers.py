@@ -20,6 +20,7 @@ HOST = "127.0.0.1"
 KEY = Key("test", "acme")
 QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, insist=0.1, fresh_every=1000)
 TICK = 0.005
+STALL = timedelta(seconds=0.1)
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 
@@ -105,6 +106,8 @@ class Watch:
         self.woken = 0
         self.late = timedelta()
         """The longest by which this loop was late itself: a busy machine's, not that of the tethers."""
+        self.stood = timedelta()
+        """How long it stood still in all, by a tenth of a second and more at a time."""
         self.tethers = Tethers(clock=SystemClock(), wake=self._wake, pace=pace, port=port)
 
     def _wake(self, key: Key) -> None:
@@ -116,7 +119,9 @@ class Watch:
         while True:
             due = time.monotonic() + TICK
             await asyncio.sleep(TICK)
-            self.late = max(self.late, timedelta(seconds=time.monotonic() - due))
+            late = timedelta(seconds=time.monotonic() - due)
+            self.late = max(self.late, late)
+            self.stood += late if late >= STALL else timedelta()
 
     def hold(self, *uids: str, **changes: Any) -> None:
         self.tethers.hold(KEY, {uid: target(**changes) for uid in uids})
