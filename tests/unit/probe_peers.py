@@ -24,7 +24,7 @@ STALL = timedelta(seconds=0.1)
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 
-async def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     """Poll until it is so; AssertionError after so long."""
     deadline = time.monotonic() + seconds
     while not what():

@@ -18,7 +18,7 @@ from localkube.plane.certificates import Certificates
 Obj = dict[str, Any]
 
 NAME = "sidecar.chaos.local"
-SIDECAR = {"name": "sidecar", "image": "registry.invalid/sidecar:1", "command": ["sleep", "infinity"]}
+SIDECAR = {"name": "sidecar", "image": "sidecar:1", "command": ["sleep", "infinity"]}
 LABEL = "chaos.local/sidecar"
 PATH = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
