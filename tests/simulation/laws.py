@@ -18,6 +18,7 @@ from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes
 from .client import Account
 from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws, Move
+from .harm import BoundedHarm
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
@@ -130,6 +131,15 @@ class Laws:
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
+        BoundedHarm(
+            server=self.server,
+            name=self.name,
+            is_operator=self.is_operator,
+            spares=lambda: max((spares for _, spares in self._wanted()), default=0),
+            has_heard=self.failures.has_heard,
+            breaks=self.breaks,
+            applied=self.applied,
+        )
 
     def say(self, what: str) -> None:
         """Keep a line for the report of a failure."""
