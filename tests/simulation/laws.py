@@ -389,6 +389,13 @@ class Laws:
         """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
         return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
 
+    def unsent(self) -> str | None:
+        """Return the id of an intent that stands in status although no call followed its note."""
+        entry = ((self.wac() or {}).get("status") or {}).get("operation") or {}
+        at, to, actor = self._noted.get(entry.get("id"), (0.0, 0, ""))
+        is_sent = any(call.actor == actor and call.to == to and call.at >= at for call in self._calls)
+        return str(entry["id"]) if actor and not is_sent else None
+
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:
             return
