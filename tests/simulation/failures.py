@@ -120,6 +120,10 @@ class FailureLaws:
             return Ear()
         return self._ears.setdefault((process, uid), Noted(process, self.now))
 
+    def has_heard(self, actor: str, uid: str) -> bool:
+        """Return whether a process of this name was ever answered by a pod."""
+        return any(ear.is_known for (process, one), ear in self._ears.items() if one == uid and process.name == actor)
+
     # --- what a process knows ---------------------------------------------------------------------------------------------
 
     def watches(self, process: Process, uids: set[str]) -> None:

@@ -18,6 +18,7 @@ from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes, Connections
 from .client import Account
 from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws, Move
+from .harm import BoundedHarm
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
@@ -132,6 +133,15 @@ class Laws:
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
+        BoundedHarm(
+            server=self.server,
+            name=self.name,
+            is_operator=self.is_operator,
+            spares=lambda: max((spares for _, spares in self._wanted()), default=0),
+            has_heard=self.failures.has_heard,
+            breaks=self.breaks,
+            applied=self.applied,
+        )
 
     def say(self, what: str) -> None:
         """Keep a line for the report of a failure."""
@@ -398,6 +408,13 @@ class Laws:
     def _noted_at(self, entry: Mapping[str, Any]) -> float:
         """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
         return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
+
+    def unsent(self) -> str | None:
+        """Return the id of an intent that stands in status although no call followed its note."""
+        entry = ((self.wac() or {}).get("status") or {}).get("operation") or {}
+        at, to, actor = self._noted.get(entry.get("id"), (0.0, 0, ""))
+        is_sent = any(call.actor == actor and call.to == to and call.at >= at for call in self._calls)
+        return str(entry["id"]) if actor and not is_sent else None
 
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:

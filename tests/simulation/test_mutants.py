@@ -27,11 +27,13 @@ from .trials import (
     a_foreign_service,
     a_leader_with_a_fast_clock,
     a_switched_off_node,
+    behind_a_wall,
     certificates,
     deafness,
     elected,
     hangs_with_spares,
     hangs_without_spares,
+    many_hang_at_once,
     overlapping,
     resizes,
     slow_logins,
@@ -365,6 +367,17 @@ def replicas_without_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(facts.Facts, "made_good", property(lambda f: f.out_of_reach * 3))
 
 
+def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
+    """Up to the number of spares at each look, whatever is still on its way out."""
+    patch.setattr(facts.Facts, "ending", frozenset())
+
+
+def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(self_check, "doubt", lambda *_: None)
+    for module in (health, evidence):
+        patch.setattr(module, "is_unconfirmed", lambda _: False)
+
+
 MUTANTS = (
     Mutant("commit without the version", commit_without_the_version, "2"),
     Mutant("n from a counter", number_from_a_counter, "2"),
@@ -404,6 +417,8 @@ MUTANTS = (
     Mutant("all is said to be well", all_is_said_to_be_well, "12", a_foreign_service),
     Mutant("a no without a reason", a_no_without_a_reason, "12", a_foreign_service),
     Mutant("moves without a cause", moves_without_a_cause, "of sound holders", hangs_with_spares),
+    Mutant("ends without bound", ends_without_bound, "15", many_hang_at_once),
+    Mutant("what was never heard is ended", what_was_never_heard_is_ended, "15", behind_a_wall),
     Mutant("another reason is claimed", another_reason_is_claimed, "of claims", a_switched_off_node),
 )
 MOST_SEEDS = 500
@@ -445,6 +460,8 @@ TRIALS: tuple[Trial, ...] = (
     a_switched_off_node,
     a_leader_with_a_fast_clock,
     without_an_operator,
+    many_hang_at_once,
+    behind_a_wall,
 )
 
 

@@ -76,6 +76,32 @@ async def hangs_with_spares(world: World) -> None:
     await world.until_done()
 
 
+async def many_hang_at_once(world: World) -> None:
+    """More Coreapps hang at once than may be ended at a time."""
+    world.create(shards=4, spares=2)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(20)
+    for machine in world.coreapps()[:3]:
+        world.cluster.hang(machine)
+    await world.until_done(within=300)
+
+
+async def behind_a_wall(world: World) -> None:
+    """The next leader starts where it reaches no Coreapp on two of the nodes."""
+    world.create(shards=4, spares=2)
+    first = world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    first.kill()
+    second = world.operator()
+    second.cut([*world.cluster.park.nodes][:2])
+    second.campaign()
+    await world.pause(60)
+    second.cut(())
+    await world.until_done(within=120)
+
+
 async def certificates(world: World) -> None:
     """A certificate that is about to expire, then the wrong one, then the right one."""
     right, wrong = (base64.b64encode(word).decode() for word in (b"the right certificate", b"the wrong certificate"))
