@@ -9,7 +9,7 @@ from collections import Counter
 from collections.abc import Callable
 
 from .apiserver import ApiServer, Change
-from .crashes import never_swallowed
+from .crashes import Crashes, never_swallowed
 from .kinds import LEASE, POD, STATEFULSET, Obj
 from .machines import is_ready
 
@@ -21,6 +21,7 @@ class BoundedHarm:
         self,
         *,
         server: ApiServer,
+        crashes: Crashes,
         name: str,
         is_operator: Callable[[str], bool],
         spares: Callable[[], int],
@@ -29,6 +30,7 @@ class BoundedHarm:
         applied: Counter[str],
     ) -> None:
         """Prepare. ``spares``: the most that may be believed to be wanted now. ``has_heard``: whether a process ever heard a pod's uid."""
+        self.crashes = crashes
         self._prefix = f"{name}-coreapp-"
         self._is_operator = is_operator
         self._spares = spares

@@ -135,6 +135,7 @@ class Laws:
         self.server.checks.append(self.check)
         BoundedHarm(
             server=self.server,
+            crashes=self.crashes,
             name=self.name,
             is_operator=self.is_operator,
             spares=lambda: max((spares for _, spares in self._wanted()), default=0),
@@ -411,8 +412,8 @@ class Laws:
 
     def unsent(self) -> str | None:
         """Return the id of an intent that stands in status although no call followed its note."""
-        entry = ((self.wac() or {}).get("status") or {}).get("operation") or {}
-        at, to, actor = self._noted.get(entry.get("id"), (0.0, 0, ""))
+        entry = _own_intent(self.wac()) or {}
+        at, to, actor = self._noted.get(str(entry.get("id")), (0.0, 0, ""))
         is_sent = any(call.actor == actor and call.to == to and call.at >= at for call in self._calls)
         return str(entry["id"]) if actor and not is_sent else None
 
