@@ -86,7 +86,7 @@ class Slow:
     taken: tuple[Ref, ...] = ()
     """Names that we need and that somebody else's objects have."""
     pods: tuple[Obj, ...] = ()
-    """Pods of ours that are not found by our label."""
+    """Pods of ours that lack labels and so are not listed."""
     again: bool = False
     """A look went by it that did not read it itself."""
 
@@ -193,13 +193,13 @@ class Observer:
             self._unlisted_holders(key, routes, pods),
         )
         pods += holders
-        pods += _others(slow.pods, pods)
         objects = {**slow.objects, **_by_ref(fast, want.uid)}
         coreapps = objects.get(manifests.coreapp_statefulset(key.name))
         # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
         own_sets = _own_sets(fast, want.uid)
         pods = [pod for pod in pods if manifests.is_pod_of(pod, key.name, own_sets)]
-        mislabelled = _mislabelled(want, [*_by_ref(fast, want.uid).values(), *pods])
+        # What was read a moment ago may be gone: such a pod is only labelled, and never counts as there.
+        mislabelled = _mislabelled(want, [*_by_ref(fast, want.uid).values(), *pods, *_others(slow.pods, pods)])
         mine = _coreapps_among(want, pods, mislabelled, routes)
         self._coreapps.hold(key, targets_of(want, mine, routes))
         silence = self._coreapps.silence()
@@ -341,7 +341,7 @@ class Observer:
             read,
             objects=read.objects | objects,
             taken=tuple(ref for ref in needed if ref in foreign),
-            pods=tuple(pod for pod in lost if manifests.is_pod_of(pod, want.key.name, own_sets)),
+            pods=_mislabelled(want, (pod for pod in lost if manifests.is_pod_of(pod, want.key.name, own_sets))),
             unread=unread,
         )
         return memory.slow
