@@ -86,9 +86,10 @@ def mending(f: Facts) -> Iterator[Replace]:
 def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
     """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
 
-    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod.
+    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
+    being deleted: the garbage collector goes by owners.
     """
-    for obj in f.see.mislabelled:
+    for obj in () if f.want.deleting else f.see.mislabelled:
         meta = obj["metadata"]
         if meta["uid"] not in busy and (labels := manifests.lost_labels(f.want, obj)):
             yield Label(ref=Ref(obj["kind"], meta["name"]), resource_version=meta["resourceVersion"], labels=labels)
@@ -98,7 +99,7 @@ def outgrowing(f: Facts) -> Iterator[Delete]:
     """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
     for former, successor in manifests.outgrown(f.want.key.name).items():
         live = f.see.objects.get(former)
-        if live is not None and successor in f.see.objects and f.may_write_objects and not f.want.paused:
+        if live is not None and successor in f.see.objects and f.may_write_objects and not (f.want.paused or f.want.deleting):
             yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 

@@ -139,8 +139,9 @@ class Observer:
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
         slow = await self._slow(want, memory)
-        if more := snapshot.others((*unlisted, *slow.pods), parts.listed):
-            parts = snapshot.parts_of(want, replace(gathered, pods=(*gathered.pods, *more)), memory.routes)
+        if unlisted or slow.pods:
+            gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
+            parts = snapshot.parts_of(want, gathered, memory.routes, strays=slow.pods)
         self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
         memory.routes = {route.name: route for route in parts.routes}
         memory.ended = snapshot.still_ended(memory.ended, parts.coreapps, parts.mine)

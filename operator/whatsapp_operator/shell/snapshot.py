@@ -56,7 +56,7 @@ class Slow:
     taken: tuple[Ref, ...] = ()
     """Names that we need and that somebody else's objects have."""
     pods: tuple[Obj, ...] = ()
-    """Pods of ours that are not found by our label."""
+    """Pods of ours that lack labels and so are not listed."""
     again: bool = False
     """A look went by it that did not read it itself."""
 
@@ -110,8 +110,11 @@ def sound(objects: Iterable[Obj], kind: str, problems: MutableMapping[str, str])
     return kept
 
 
-def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route]) -> Parts:
-    """Sort what was gathered. ``last``: the routes of the snapshot before, by the name of their Service."""
+def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route], strays: Iterable[Obj] = ()) -> Parts:
+    """Sort what was gathered. ``last``: the routes of the snapshot before, by the name of their Service.
+
+    ``strays``: pods without our label, read a moment ago. They may be gone: such a pod is only labelled, and never counts as there.
+    """
     problems: dict[str, str] = {}
     services = sound(gathered.services, "Service", problems)
     statefulsets = sound(gathered.statefulsets, "StatefulSet", problems)
@@ -124,7 +127,7 @@ def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route]) -> Pa
     # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
     sets = own_sets(statefulsets, want.uid)
     own = [pod for pod in pods if manifests.is_pod_of(pod, want.key.name, sets)]
-    mislabelled = [obj for obj in (*objects.values(), *own) if _lacks_labels(want, obj)]
+    mislabelled = [obj for obj in (*objects.values(), *own, *others(strays, own)) if _lacks_labels(want, obj)]
     return Parts(
         routes=tuple(sorted(routes.values(), key=lambda route: route.shard)),
         listed=tuple(pods),
@@ -179,7 +182,7 @@ class Named:
     taken: tuple[Ref, ...]
     """Names that somebody else's objects have."""
     pods: tuple[Obj, ...]
-    """Pods of the cluster that its label does not find."""
+    """Pods of the cluster that lack labels and so were not listed."""
 
 
 def needed_names(want: Desired, objects: Iterable[Obj]) -> list[Ref]:
@@ -211,7 +214,7 @@ def sort_out(want: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays: It
     return Named(
         objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], want.uid),
         taken=tuple(ref for ref in needed_names(want, fast) if ref in foreign),
-        pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, want.key.name, sets)),
+        pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, want.key.name, sets) and _lacks_labels(want, pod)),
     )
 
 
