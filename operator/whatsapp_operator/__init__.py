@@ -15,7 +15,8 @@ A map of the rooms (a test checks it against the tree):
 - ``core.handovers``: which standby takes which shard.
 - ``core.operation``: one call of Set Shards, before it and after it.
 - ``core.rollout``: a new pod template, one Coreapp at a time.
-- ``core.duties``: what is done beside the winning row: tell, mend, tidy, ask.
+- ``core.duties``: what is done beside the winning row: tell, mend, tidy.
+- ``core.pace``: when to look again, and when to ask again.
 - ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
 - ``core.pods``: pod templates: what all have, and what the user adds.
 - ``core.upkeep``: whether a live object is as it should be, and what is put in its place.
