@@ -187,9 +187,11 @@ class Observer:
         fast += await self._unlisted_services(key, services, manifests.service_names(key.name, shards))
         found = (manifests.route_of(obj, key.name, want.uid) for obj in fast if obj["kind"] == door.SERVICE.kind)
         routes = tuple(sorted((route for route in found if route is not None), key=lambda route: route.shard))
-        # Side by side: one is about a holder that may just have failed.
+        # Side by side: one is about a holder that may just have failed, and then no other pod is waited for.
+        listed = {pod["metadata"]["uid"] for pod in pods}
+        is_failing = any(route.holder_uid not in {None, *listed} for route in routes)
         slow, holders = await asyncio.gather(
-            self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast, pods),
+            self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast, pods, hurried=is_failing),
             self._unlisted_holders(key, routes, pods),
         )
         pods += holders
@@ -320,8 +322,10 @@ class Observer:
         foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
         return Slow(read_at=now, objects=_by_ref(read, want.uid), names=frozenset(names), secrets=secrets, unread=unread, taken=foreign)
 
-    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj], pods: Iterable[Obj]) -> Slow:
-        """Return what was read just now, or else a moment ago, and remember it."""
+    async def _slow(
+        self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj], pods: Iterable[Obj], *, hurried: bool
+    ) -> Slow:
+        """Return what was read just now, or else a moment ago, and remember it; ``hurried``: do not ask for pods that are not listed."""
         if read is None:
             if memory.slow is None:
                 msg = "slow objects were neither read nor remembered"
@@ -332,7 +336,8 @@ class Observer:
         needed = _needed(want, fast)
         foreign = {*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid))}
         there = {*read.objects, *_by_ref(fast, want.uid), *foreign, *map(_ref, pods)}
-        strays = await self._named(want.key, [ref for ref in needed if ref not in there], unread)
+        asked = (ref for ref in needed if ref not in there and not (hurried and ref.kind == door.POD.kind))
+        strays = await self._named(want.key, asked, unread)
         objects = _by_ref(strays, want.uid)
         lost = [obj for obj in strays if _ref(obj).kind == door.POD.kind]
         foreign |= {_ref(obj) for obj in strays if obj not in lost} - objects.keys()
