@@ -138,7 +138,8 @@ class Observer:
         parts = snapshot.parts_of(want, gathered, memory.routes)
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
-        slow = await self._slow(want, memory)
+        # A holder that is not listed may just have failed: then nothing else is waited for.
+        slow = await self._slow(want, memory, patience=0.0 if _lacks_a_holder(parts) else PATIENCE)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = snapshot.parts_of(want, gathered, memory.routes, strays=slow.pods)
@@ -291,11 +292,11 @@ class Observer:
         if memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow):
             memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
 
-    async def _slow(self, want: Desired, memory: Memory) -> Slow:
+    async def _slow(self, want: Desired, memory: Memory, *, patience: float) -> Slow:
         """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
         names, kinds = _secret_names(want), (*_kinds(want), door.SECRET)
         if memory.reading is not None:
-            await asyncio.wait({memory.reading}, timeout=PATIENCE)
+            await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
                 memory.slow, memory.reading = memory.reading.result(), None
                 if memory.slow.names >= names:
@@ -347,6 +348,12 @@ class Observer:
         gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
         return [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
+
+
+def _lacks_a_holder(parts: Parts) -> bool:
+    """Return whether a Service names a pod that was not listed."""
+    listed = {pod["metadata"]["uid"] for pod in parts.listed}
+    return any(route.holder_uid not in {None, *listed} for route in parts.routes)
 
 
 def _secret_names(want: Desired) -> frozenset[str]:
