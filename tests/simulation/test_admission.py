@@ -133,7 +133,7 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
             for name in ("coreapp", "simulator"):
                 # Somebody's write, which admission changes, too.
                 world.server.merge("user", STATEFULSET, (NAMESPACE, f"{NAME}-{name}"), {"metadata": {"annotations": {"a": "b"}}})
-            world.server.merge("user", NETWORKPOLICY, (NAMESPACE, NAME), {"metadata": {"annotations": {"a": "b"}}})
+            world.server.merge("user", NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"), {"metadata": {"annotations": {"a": "b"}}})
             await comes_to_rest(world)
         await stays_silent(world)
         assert_told(world, named)

@@ -245,6 +245,24 @@ async def test_each_refusal_has_its_error(code: int, reason: str, error: type[Ku
         assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
+async def test_a_throttled_call_is_sent_again_and_a_refusal_that_lasts_is_told_as_one() -> None:
+    async with a_door() as (server, kube):
+        left = [429, 429, 200]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            code = left.pop(0) if left else 429
+            return (
+                await server.ok(request) if code == 200 else web.json_response({"kind": "Status", "reason": "TooManyRequests"}, status=429)
+            )
+
+        server.answer = answer
+        assert (await kube.create(A_POD))["metadata"]["name"] == "a"
+        assert [(method, body) for method, _, _, body in server.asked] == [("POST", A_POD)] * 3
+        with pytest.raises(Unavailable, match="429 TooManyRequests"):
+            await kube.get(POD, "ns", "a")
+        assert len(server.asked) > 6
+
+
 async def test_a_missing_object_is_none_but_a_missing_kind_is_not() -> None:
     async with a_door() as (server, kube):
         server.refuses(404, "NotFound", 'pods "a" not found', name="a", kind="pods")
@@ -443,7 +461,7 @@ async def test_calls_under_way_outlive_the_lines_given_up() -> None:
 
 def pools_opened(kube: LightKube) -> list[object]:
     """Return the list of the connection pools that are opened from now on."""
-    lines, opened = kube._api._client._client._transport, list[object]()
+    lines, opened = kube._api._client._client._transport._inner, list[object]()
     dial = lines._dial
 
     def counting() -> Any:
@@ -506,7 +524,7 @@ async def test_lines_are_kept() -> None:
             await kube.get(POD, "ns", "a")
         await kube.create(A_POD)
         assert len(server.peers) == 1
-        pool = kube._api._client._client._transport._pool._pool
+        pool = kube._api._client._client._transport._inner._pool._pool
         assert pool._keepalive_expiry is None
 
 
@@ -594,7 +612,7 @@ async def test_a_watch_that_is_left_frees_its_line() -> None:
         async with aclosing(kube.watch(LEASE, "ns")) as events:
             async for _ in events:
                 break
-        pool = kube._api._client._client._transport._pool._pool
+        pool = kube._api._client._client._transport._inner._pool._pool
         assert not [line for line in pool.connections if not line.is_idle()]
 
 

@@ -12,10 +12,12 @@ log = logging.getLogger(__name__)
 
 PATIENCE: Final = 10.0
 """Seconds of doubt after which leadership is given up."""
+LONGEST_PATIENCE: Final = 60.0
+"""Seconds after which that is done again, at the latest, while the doubt lasts: a candidate may have come meanwhile that sees more."""
 
 
 class SelfDoubt:
-    """Gives leadership up once for each doubt that lasts; whoever leads alone is the leader again soon after."""
+    """Gives leadership up when a doubt lasts, and again after pauses that double; whoever leads alone is the leader again soon after."""
 
     def __init__(
         self,
@@ -36,18 +38,21 @@ class SelfDoubt:
         self._step_down = step_down
         self._clock = clock
         self._since: float | None = None
-        self._has_acted = False
+        self._next_at = 0.0
+        self._pause = patience
 
     def check(self) -> None:
         """Look at ourselves; to be called again and again, a few times in each ten seconds at least."""
         why = self._doubt()
         now = self._clock.monotonic()
         if why is None:
-            self._since, self._has_acted = None, False
+            self._since = None
             return
         if self._since is None:
-            self._since = now
+            self._since, self._pause = now, self._patience
+            self._next_at = now + self._pause
             log.warning("In doubt about ourselves, %s: %s.", self._meaning, why)
-        if now - self._since >= self._patience and not self._has_acted and self._step_down():
-            self._has_acted = True
+        if now >= self._next_at and self._step_down():
+            self._pause = min(self._pause * 2, LONGEST_PATIENCE)
+            self._next_at = now + self._pause
             log.warning("In doubt for %.0f s (%s): another candidate may lead.", now - self._since, why)

@@ -43,7 +43,7 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
-from whatsapp_operator.shell.lines import Lines, socket_options
+from whatsapp_operator.shell.lines import Lines, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -264,7 +264,7 @@ class LightKube:
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=field_manager,
             trust_env=False,
-            transport=lines,
+            transport=RetryThrottled(lines),
         )
 
     @classmethod

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -64,6 +65,39 @@ class Lines(httpx2.AsyncBaseTransport):
             del self._under_way[pool]
             if pool is not self._pool:
                 await pool.aclose()
+
+
+FIRST_PAUSE = 0.05
+"""Seconds before a throttled call is sent again for the first time; the pause doubles."""
+THROTTLED_FOR = 1.5
+"""Seconds after which the 429 is the answer; less than any call may take, so that it is told as what it is."""
+
+
+class RetryThrottled(httpx2.AsyncBaseTransport):
+    """Sends a call again that was answered 429: the API server did nothing of it, and asks for patience.
+
+    An observation needs several reads, so that half of all calls refused would mean hardly any observation at all. The attempts end within
+    the time that the caller gives the call, so a write is never sent after its lease. ``Retry-After`` is not waited for: it is one second
+    whatever the load, and a failover may depend on the call.
+    """
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request until it is not throttled (called by the client library)."""
+        pause, spent = FIRST_PAUSE, 0.0
+        while True:
+            response = await self._inner.handle_async_request(request)
+            if response.status_code != 429 or spent + pause > THROTTLED_FOR:
+                return response
+            await response.aclose()
+            await asyncio.sleep(pause)
+            spent, pause = spent + pause, pause * 2
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
 
 
 class _Line(httpx2.AsyncByteStream):
