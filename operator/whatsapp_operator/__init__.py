@@ -6,7 +6,13 @@ A map of the rooms (a test checks it against the tree):
 - ``settings``: the only reader of the environment.
 - ``core.model``: the nouns: what is desired, what is observed, what is to be done.
 - ``core.record``: what is remembered in status, read from it and written into it.
-- ``core.facts``: what follows from one look, without deciding anything.
+- ``core.self_check``: whether a silence is more likely ours; the nodes' Leases as second witness.
+- ``core.counts``: the lowest of the layers that follow from one snapshot: plain numbers, routes and pods by name.
+- ``core.restart``: what follows for Set Shards, and what a restart explains.
+- ``core.health``: which Coreapps could serve, and what is held against the others.
+- ``core.claims``: what the labels on a pod are worth.
+- ``core.holders``: who serves which shard, and who could.
+- ``core.facts``: the top of these layers: what is to exist. Decides nothing.
 - ``core.certificate``: what a certificate says of itself.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
