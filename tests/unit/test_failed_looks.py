@@ -43,6 +43,9 @@ class World:
     def now(self) -> datetime:
         return datetime.now(UTC)
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def stored(self) -> Obj:
         meta = {"namespace": "default", "name": "acme", "uid": "u", "resourceVersion": "1", "generation": GENERATION}
         return {"metadata": meta, "status": self.status}
@@ -119,6 +122,7 @@ async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
         (Unavailable("list Pod default: 500"), "ReadFailed"),
         (RuntimeError("oops"), "InternalError"),
         (ExceptionGroup("several", [RuntimeError("oops")]), "InternalError"),
+        (asyncio.CancelledError(), "InternalError"),
     ],
     ids=lambda one: type(one).__name__,
 )

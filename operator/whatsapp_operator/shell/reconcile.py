@@ -10,7 +10,7 @@ from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import pace, record, rules, status
-from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
+from whatsapp_operator.core.model import Handover, Key, Obj, Plan, Say, SetShards, State
 
 from . import kube as door
 from .act import Hands, Outcome
@@ -193,9 +193,9 @@ class Reconciler:
             try:
                 rest = await self._tick(cluster, leadership)
                 cluster.failing_since = None
-            except Exception as error:
-                # The loop ends with the cluster or our leadership, never by an error.
-                if self._leadership is not leadership:
+            except (Exception, asyncio.CancelledError) as error:
+                # The loop ends with the cluster or our leadership, never by an error, nor by the cancellation of something that it awaits.
+                if self._leadership is not leadership or _is_cancelled():
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
                 cause = _complain(cluster.key, error)
@@ -349,8 +349,11 @@ class Reconciler:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
         self._remember(cluster, look, plan)
         asked_for = tuple(action for action in plan.actions if isinstance(action, Say))
-        await self._tell(cluster, look, [event for event in asked_for if event not in cluster.said])
-        cluster.said = asked_for
+        fresh, cluster.said = [event for event in asked_for if event not in cluster.said], asked_for
+        # Before the annotation goes that they answer; but no handover waits for Events.
+        is_urgent = any(isinstance(action, Handover) for action in plan.actions)
+        if fresh and not is_urgent:
+            await self._tell(cluster, look, fresh)
         outcome = await self._hands.perform(look, plan.actions, cluster.memory)
         for sentence in outcome.failed:
             log.warning("%s: %s", look.want.key, sentence)
@@ -370,7 +373,7 @@ class Reconciler:
             else:
                 outcome.moved_on = True
         said = status.plan_events(look.see, plan, done=outcome.done, told_after=look.want.tuning.busy_told_after)
-        await self._tell(cluster, look, self._new_words(cluster, said))
+        await self._tell(cluster, look, [*(fresh if is_urgent else ()), *self._new_words(cluster, said)])
         return outcome
 
     async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
@@ -472,6 +475,12 @@ class Reconciler:
                 cluster.told.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
+
+
+def _is_cancelled() -> bool:
+    """Return whether the end of this very task was asked for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
 
 
 async def _woken_within(cluster: Cluster, seconds: float) -> bool:
