@@ -327,6 +327,8 @@ class Reconciler:
         cluster.failures = cluster.failures + 1 if failed else 0
         if failed:
             rest = min(rest, pace.retry_after(cluster.failures))
+        if cluster.memory.untold:
+            rest = min(rest, pace.TELL_AGAIN)
         if cluster.owed:
             rest = min(rest, timedelta(seconds=max(0.0, cluster.tell_at - self._clock.monotonic())))
         return rest
