@@ -64,10 +64,12 @@ class FakeApiServer:
     # --- what a test does -------------------------------------------------------------------------------------------------
 
     def tell(self, path: str, name: str, what: str = "ADDED", **more: Any) -> None:
-        """Let an object be added, changed or deleted."""
+        """Let a cluster of this name, or an object of it, be added, changed or deleted."""
         version = next(self._numbers)
-        meta = {"namespace": "default", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version), "labels": {}}
-        meta["labels"] = {"multiconnect.dev/cluster": name}
+        meta: dict[str, Any] = {"namespace": "default", "name": name, "uid": f"uid-{name}", "resourceVersion": str(version)}
+        if path != CLUSTERS:
+            owner = {"kind": "WhatsAppCluster", "name": name, "uid": f"uid-{name}", "controller": True}
+            meta |= {"name": f"{name}-coreapp", "labels": {"multiconnect.dev/cluster": name}, "ownerReferences": [owner]}
         group = "v1" if path.startswith("/api/v1") else path.removeprefix("/apis/").rpartition("/")[0]
         self.history[path].append((version, what, {"apiVersion": group, "kind": KINDS[path], "metadata": meta, **more}))
         self._wake()

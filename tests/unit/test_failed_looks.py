@@ -122,7 +122,6 @@ async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
         (Unavailable("list Pod default: 500"), "ReadFailed"),
         (RuntimeError("oops"), "InternalError"),
         (ExceptionGroup("several", [RuntimeError("oops")]), "InternalError"),
-        (asyncio.CancelledError(), "InternalError"),
     ],
     ids=lambda one: type(one).__name__,
 )
@@ -163,3 +162,18 @@ async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
     await until(lambda: world.looks >= 3)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_loop_whose_awaited_call_is_cancelled_begins_anew() -> None:
+    world = World()
+    world.fails = raising(asyncio.CancelledError())
+    door: Any = world
+    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+    try:
+        await until(lambda: world.looks >= 3)
+        world.fails = lambda: None
+        await until(lambda: world.condition("Ready")[0] == "True")
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)

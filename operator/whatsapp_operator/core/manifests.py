@@ -179,10 +179,11 @@ def cluster_of(obj: Obj) -> str | None:
     The label only says which cluster that may be: name and owner must be such as we give. Whether the owner is the one that exists now is
     seen when the cluster is observed.
     """
-    cluster, owner = str((obj["metadata"].get("labels") or {}).get(CLUSTER_LABEL, "")), controller_of(obj)
+    meta: Obj = obj.get("metadata") or {}
+    cluster, owner = str((meta.get("labels") or {}).get(CLUSTER_LABEL, "")), controller_of({"metadata": meta})
     if owner is None or not CLUSTER_NAME.fullmatch(cluster):
         return None
-    is_named = _suffix(obj["metadata"]["name"], cluster) is not None
+    is_named = _suffix(str(meta.get("name")), cluster) is not None
     is_made = owner["name"] == cluster or _suffix(owner["name"], cluster) is not None
     return cluster if is_named and is_made else None
 

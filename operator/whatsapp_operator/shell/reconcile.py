@@ -126,10 +126,26 @@ class Reconciler:
         cluster = self._clusters.get(key)
         if cluster is None:
             cluster = self._clusters[key] = Cluster(key)
-            cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {key}")
+            self._begin(cluster, leadership)
             self._metrics.count_clusters(len(self._clusters))
         cluster.presses |= presses
         cluster.woken.set()
+
+    def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Begin the loop of a cluster. It ends with the cluster or our leadership; should it end otherwise, it begins anew."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Something that it awaited was cancelled, and not the loop.
+            if task.cancelled():
+                asyncio.get_running_loop().call_later(pace.FIRST_RETRY.total_seconds(), again)
+
+        def again() -> None:
+            if self._leadership is leadership and self._clusters.get(cluster.key) is cluster:
+                log.error("%s: the loop was cancelled by itself, and begins anew", cluster.key)
+                self._begin(cluster, leadership)
+
+        cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {cluster.key}")
+        cluster.task.add_done_callback(ended)
 
     async def run(self, leadership: Leadership) -> None:
         """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
@@ -193,9 +209,9 @@ class Reconciler:
             try:
                 rest = await self._tick(cluster, leadership)
                 cluster.failing_since = None
-            except (Exception, asyncio.CancelledError) as error:
-                # The loop ends with the cluster or our leadership, never by an error, nor by the cancellation of something that it awaits.
-                if self._leadership is not leadership or _is_cancelled():
+            except Exception as error:
+                # The loop ends with the cluster or our leadership, never by an error.
+                if self._leadership is not leadership:
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
                 cause = _complain(cluster.key, error)
@@ -477,12 +493,6 @@ class Reconciler:
                 cluster.told.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
-
-
-def _is_cancelled() -> bool:
-    """Return whether the end of this very task was asked for."""
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
 
 
 async def _woken_within(cluster: Cluster, seconds: float) -> bool:
