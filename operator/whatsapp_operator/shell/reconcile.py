@@ -419,16 +419,15 @@ class Reconciler:
         after = status.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
-        if body is None or cluster.reported == (after, look.see.status):
-            # Nothing moved since it was written: what is missing all the same, the installed CRD does not keep.
-            return True
-        try:
-            stored = await self._write_status(look, body)
-        except Refused as answer:
-            raise StatusError(str(answer)) from None
-        if stored is None:
-            return False
-        cluster.reported = after, stored.get("status") or {}
+        # What is missing although it was written and nothing moved since, the installed CRD does not keep.
+        if body is not None and cluster.reported != (after, look.see.status):
+            try:
+                stored = await self._write_status(look, body)
+            except Refused as answer:
+                raise StatusError(str(answer)) from None
+            if stored is None:
+                return False
+            cluster.reported = after, stored.get("status") or {}
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
