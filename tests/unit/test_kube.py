@@ -474,8 +474,9 @@ def pools_opened(kube: LightKube) -> list[object]:
 
 @pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
 async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
-    async with a_door(limits=CallLimits(read=0.2, write=0.2)) as (server, kube):
-        opened = pools_opened(kube)
+    # Long enough for others to be answered meanwhile, on a busy machine too.
+    async with a_door(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
+        opened, answers = pools_opened(kube), 0
 
         async def answer(request: web.Request) -> web.StreamResponse:
             if "secrets" not in request.path:
@@ -485,18 +486,28 @@ async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str)
             return web.Response(status={"403": 403, "500": 500, "garbage": 200}[fails], text="[7]", content_type="application/json")
 
         async def read_others() -> None:
+            nonlocal answers
             while True:
                 await kube.get(POD, "ns", "a")
+                answers += 1
                 await asyncio.sleep(0.01)
+
+        async def others_answered() -> None:
+            after = answers + 2
+            while answers < after:
+                assert not others.done()
+                await asyncio.sleep(0.001)
 
         server.answer = answer
         others = asyncio.create_task(read_others())
-        while len(server.asked) < 3:
-            await asyncio.sleep(0.001)
-        for _ in range(20):
+        await others_answered()
+        for _ in range(5 if fails == "timeout" else 20):
+            asked = len([one for one in server.asked if "secrets" in one[1]])
             reading = asyncio.create_task(kube.get(SECRET, "ns", "a"))
             if fails == "cancelled":
-                await asyncio.sleep(0.05)
+                while len([one for one in server.asked if "secrets" in one[1]]) == asked:
+                    await asyncio.sleep(0.001)
+                await others_answered()
                 reading.cancel()
             with pytest.raises((KubeError, asyncio.CancelledError)):
                 await reading
