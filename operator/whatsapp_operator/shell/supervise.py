@@ -33,6 +33,11 @@ END_WITHIN = 1.0
 """Seconds that Kopf has for its own end before it is left behind."""
 
 
+def _note_stray(_: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+    """Note an error that nobody in Kopf awaited, mostly of a call that is cancelled: what matters is whether the watches are connected."""
+    log.debug("Kopf: %s", context.get("message"), exc_info=context.get("exception"))
+
+
 class Round:
     """One run of Kopf, from its begin to its end."""
 
@@ -40,6 +45,7 @@ class Round:
         """Start the thread, in which ``begin`` is awaited with what brings events to the event loop that runs now."""
         self._main = asyncio.get_running_loop()
         self._loop = asyncio.new_event_loop()
+        self._loop.set_exception_handler(_note_stray)
         self._task = self._loop.create_task(begin(self._deliver), name="kopf")
         self._is_left = False
         self.ended: asyncio.Future[BaseException | None] = self._main.create_future()
