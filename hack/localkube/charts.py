@@ -22,6 +22,7 @@ from localkube.progress import to_stderr
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
 CRD = Path("crds") / "whatsappclusters.yaml"
 HELM_SECONDS = 120.0
+SCHEMA = "values.schema.json"
 BEGIN, END = "<!-- values: made by `make charts` from values.yaml -->", "<!-- end of values -->"
 
 Schema = dict[str, Any]
@@ -51,8 +52,11 @@ def derived(root: Path) -> dict[Path, str]:
     crd = (root / CRD).read_text(encoding="utf-8")
     files = {
         charts / OPERATOR / "files" / CRD.name: crd,
-        charts / CLUSTER / "values.schema.json": json.dumps(cluster_schema(yaml.safe_load(crd)), indent=2) + "\n",
     }
+    mine = json.loads((charts / OPERATOR / SCHEMA).read_text(encoding="utf-8"))
+    for chart, schema in ((OPERATOR, mine), (CLUSTER, cluster_schema(yaml.safe_load(crd)))):
+        values = yaml.safe_load((charts / chart / "values.yaml").read_text(encoding="utf-8"))
+        files[charts / chart / SCHEMA] = json.dumps(with_required(schema, values), indent=2) + "\n"
     for chart in (OPERATOR, CLUSTER):
         readme = charts / chart / "README.md"
         files[readme] = with_table(readme.read_text(encoding="utf-8"), charts / chart / "values.yaml")
@@ -152,6 +156,29 @@ def cluster_schema(crd: Mapping[str, Any]) -> Schema:
     }
 
 
+def with_required(schema: Schema, defaults: Mapping[str, Any]) -> Schema:
+    """``schema`` that requires what the chart gives: null takes a value away, which templates then miss.
+
+    Not required are maps of the user's own, such as labels, and lists that may be empty: without them the chart leaves the field out.
+    """
+    if "properties" not in schema:
+        return schema
+    given = {name: value for name, value in defaults.items() if value is not None}
+    required = {*schema.get("required", ()), *(name for name in given if _is_missed(schema["properties"][name]))}
+    parts = {
+        name: with_required(part, given[name]) if isinstance(given.get(name), Mapping) else part
+        for name, part in schema["properties"].items()
+    }
+    return {**schema, "properties": parts, **({"required": sorted(required)} if required else {})}
+
+
+def _is_missed(schema: Schema) -> bool:
+    kinds = [one for one in (schema, *schema.get("anyOf", ())) if "type" in one]
+    is_own = all(one["type"] == "object" and "properties" not in one for one in kinds)
+    may_be_empty = all(one["type"] == "array" and not one.get("minItems") for one in kinds)
+    return not kinds or not (is_own or may_be_empty)
+
+
 FLAT = ("shards", "spares", "paused")
 KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "maxItems", "pattern", "required", "description")
 
@@ -164,6 +191,8 @@ def strict(schema: Mapping[str, Any]) -> Schema:
     if "properties" in schema:
         wanted = {name: part for name, part in schema["properties"].items() if not _is_refused(part)}
         kept |= {"properties": {name: strict(part) for name, part in wanted.items()}, "additionalProperties": False}
+    if isinstance(schema.get("additionalProperties"), Mapping):
+        kept["additionalProperties"] = strict(schema["additionalProperties"])
     if "items" in schema:
         kept["items"] = strict(schema["items"])
     return kept

@@ -6,6 +6,7 @@ It sends nothing to anybody. Three components, each one process (or one object i
     resolve.py      how a name of a Service becomes an address
     process.py      the life of a component: start, stop, kill, hang, resume
     listener.py     one port that can be slammed shut
+    body.py         bodies of requests, which may be hostile
     bell.py         "something changed, look again"
     link.py         a component's registration at the upstream, kept up for ever
     epoch.py        the fencing token of a shard

@@ -2,7 +2,6 @@
 
 import asyncio
 import base64
-import json
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -11,6 +10,7 @@ from typing import Any
 from aiohttp import web
 
 from .account import Account
+from .body import BadBody, json_of
 from .certificate import fingerprint
 from .envelope import ACCESS_DENIED, Answer, failure, success
 from .exchange import Exchange
@@ -229,8 +229,8 @@ def _basic(header: str) -> tuple[str, str]:
 
 async def _body(request: web.Request) -> Any:
     try:
-        return json.loads(await request.text() or "{}")
-    except ValueError:
+        return await json_of(request)
+    except BadBody:
         return None
 
 

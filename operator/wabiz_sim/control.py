@@ -24,7 +24,6 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     POST   reset-fence {}                   forget all epochs, as after a restore of etcd
 """
 
-import json
 import secrets
 import time
 from collections.abc import Awaitable, Callable
@@ -36,6 +35,7 @@ from aiohttp import web
 
 from .account import Account
 from .api import Api
+from .body import json_of
 from .exchange import Exchange
 from .faults import Fault, Faults
 from .members import Members
@@ -255,7 +255,7 @@ def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Han
 
     async def handler(request: web.Request) -> web.Response:
         try:
-            body = json.loads(await request.text() or "{}")
+            body = await json_of(request)
             if not isinstance(body, dict):
                 return _bad("the body must be a JSON object")
             return await handle(body)

@@ -60,6 +60,7 @@ class Coreapp(Process):
             "epoch": str(told.epoch) if told else None,
             "shards": self.shards,
             "gateway_status": str(self._gateway.status if self._gateway else GatewayStatus.DISCONNECTED),
+            "fenced": self._gateway is not None and self._gateway.fenced,
             "version": CLIENT_VERSION,
         }
 

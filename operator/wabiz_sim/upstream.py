@@ -110,7 +110,11 @@ class Upstream(Process):
             await self._store.close()
 
     async def _postgres(self, database: Database) -> Store:
-        from .postgres import PostgresStore  # noqa: PLC0415 - what has no server need not have its library
+        try:
+            from .postgres import PostgresStore  # noqa: PLC0415 - what has no server need not have its library
+        except ImportError as error:
+            msg = f"WA_DB_HOSTNAME names a server, and a library for it is missing ({error}): pip install 'whatsapp-operator[simulator]'"
+            raise SettingsError(msg) from None
 
         store = self._store = PostgresStore(database, self._doubt)
         try:

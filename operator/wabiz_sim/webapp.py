@@ -2,7 +2,6 @@
 
 import asyncio
 import hmac
-import json
 import uuid
 from typing import Any
 
@@ -11,6 +10,7 @@ from aiohttp import web
 from aiohttp.typedefs import Handler
 
 from .api import FAULT_HEADER, SECONDS_HEADER, TRUSTED_HEADER
+from .body import BadBody, json_of, text_of
 from .delivery import Delivery, Message
 from .envelope import (
     ACCESS_DENIED,
@@ -82,13 +82,11 @@ class Webapp(Process):
     async def _in_envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
         """Answer in the documented envelope, whatever goes wrong."""
         try:
+            # Read here: what is wrong with the sender's body must not look like a fault of the upstream.
+            await text_of(request)
             return await handler(request)
-        except web.HTTPNotFound:
-            return _render(failure(404, NOT_FOUND, f"there is no {request.path}"))
-        except web.HTTPMethodNotAllowed:
-            return _render(failure(405, NOT_FOUND, f"{request.path} has no {request.method}"))
-        except web.HTTPException as error:
-            return _render(failure(error.status, PARAMETER_INVALID, error.reason))
+        except (BadBody, web.HTTPException) as error:
+            return _render(_refused(request, error))
         except UNREACHABLE as error:
             self.log.info("%s: the upstream does not answer (%s)", self.settings.pod_name, type(error).__name__)
             return _render(failure(503, NOT_READY, "the database does not answer, retry"))
@@ -104,7 +102,7 @@ class Webapp(Process):
     async def _messages(self, request: web.Request) -> web.Response:
         if not await self._sessions.good(_bearer(request)):
             return _render(failure(401, ACCESS_DENIED, "the token is missing, unknown or expired: log in"))
-        message = _message(request.headers.get(MESSAGE_ID_HEADER, ""), await request.text())
+        message = _message(request.headers.get(MESSAGE_ID_HEADER, ""), await json_of(request))
         if isinstance(message, Answer):
             return _render(message)
         return _render(await self._delivery.deliver(message))
@@ -142,17 +140,24 @@ class Webapp(Process):
         return web.Response(status=status, body=body, content_type="application/json")
 
 
+def _refused(request: web.Request, error: BadBody | web.HTTPException) -> Answer:
+    """Return the answer to a request that is the sender's fault."""
+    if isinstance(error, BadBody):
+        return failure(400, PARAMETER_INVALID, str(error))
+    if isinstance(error, web.HTTPNotFound):
+        return failure(404, NOT_FOUND, f"there is no {request.path}")
+    if isinstance(error, web.HTTPMethodNotAllowed):
+        return failure(405, NOT_FOUND, f"{request.path} has no {request.method}")
+    return failure(error.status, PARAMETER_INVALID, error.reason)
+
+
 def _bearer(request: web.Request) -> str:
     scheme, _, token = request.headers.get("Authorization", "").partition(" ")
     return token.strip() if scheme.lower() == "bearer" else ""
 
 
-def _message(message_id: str, text: str) -> Message | Answer:
+def _message(message_id: str, body: Any) -> Message | Answer:
     """Read the documented body of a text message; an Answer says what is wrong with it."""
-    try:
-        body: Any = json.loads(text)
-    except ValueError:
-        body = None
     if not isinstance(body, dict):
         return failure(400, PARAMETER_INVALID, "the body must be a JSON object")
     to, kind, content = body.get("to"), body.get("type", "text"), body.get("text")

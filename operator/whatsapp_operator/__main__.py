@@ -3,41 +3,51 @@
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import gc
 import logging
 import os
 import signal
 import sys
-import weakref
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack, suppress
 from datetime import timedelta
-from typing import Any, cast
+from functools import partial
+from typing import Any
 
-import kopf
-
-from .core import evidence
+from .core import self_check
 from .core.model import Key
 from .settings import SettingError, Settings
 from .shell import handlers
 from .shell.act import Hands
 from .shell.clock import SystemClock
 from .shell.doubt import SelfDoubt
-from .shell.kube import KubeError, LightKube
+from .shell.kube import LEASE, NODE, WAC, KubeError, LightKube, NotFound
 from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
 from .shell.metrics import Heartbeat, Metrics, application, served
-from .shell.nodes import Nodes
+from .shell.nodes import LEASE_NAMESPACE, Nodes
 from .shell.observe import Observer
 from .shell.probe import Tethers
 from .shell.reading import desired_of
 from .shell.reconcile import Reconciler
 from .shell.roster import Roster
+from .shell.supervise import Deliver, Supervisor
 from .shell.wabiz import Desks
+from .shell.watch_health import GAP, TendedReads, WatchHealth, name_of
 
 log = logging.getLogger("whatsapp_operator")
 
 ABSTAIN = 2.0
 """Seconds for which another candidate may take the leadership that we give up in doubt; whoever is ready takes it in a tenth of one."""
 
+CUT_OFF_PATIENCE = 4.0
+"""Seconds, beyond the gap that any watch may have, for which a leader may be without one of its watches."""
+NODES_STALLED_AFTER = 300.0
+"""Seconds; longer than the pause of the watches of nodes after a 403."""
+END_WITHIN = 1.0
+"""Seconds that all but the leader's work has for its end."""
+EXIT_AFTER = 1.0
+"""Seconds beyond the Lease's time that an end may take; then the process is ended from outside the event loop."""
 
 GARBAGE = (20_000, 20, 50)
 """Thresholds of the three generations. With five thousand tethers a search through all objects takes up to a second, in which nothing is
@@ -52,6 +62,16 @@ class Operator:
         self._settings = settings
         clock = SystemClock()
         kube = LightKube.from_kubeconfig(settings.kubeconfig)
+        self._health = WatchHealth(clock)
+        self._watched = handlers.watched(settings.watch_namespaces)
+        for name in self._watched.values():
+            self._health.expect(name, essential=True)
+        self._health.expect(name_of(LEASE, settings.namespace), essential=False)
+        for kind, namespace in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
+            self._health.expect(name_of(kind, namespace), essential=False, stalled_after=NODES_STALLED_AFTER)
+        reads = TendedReads(kube, self._health)
+        self._crd_was_missing = False
+        self._supervisor = Supervisor(self._watch, dead_for=self._dead_for, clock=clock)
         timings = Timings(duration=settings.lease_seconds, renew_deadline=settings.renew_deadline_seconds, retry=settings.retry_seconds)
         self._election = Election(
             kube,
@@ -59,18 +79,25 @@ class Operator:
             name=settings.lease_name,
             identity=settings.identity,
             timings=timings,
-            watch=kube.watch,
+            watch=reads.watch,
         )
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
         self._heartbeat = Heartbeat(clock, beaten=self._beat)
-        self._nodes = Nodes(kube, clock=clock, changed=self._node_changed)
+        self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
         self._doubt = SelfDoubt(
-            doubt=lambda: evidence.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
+            doubt=lambda: self_check.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
             step_down=lambda: self._election.step_down(ABSTAIN),
             clock=clock,
+        )
+        self._cut_off = SelfDoubt(
+            doubt=self._health.cut_off,
+            step_down=lambda: self._election.step_down(ABSTAIN),
+            clock=clock,
+            patience=CUT_OFF_PATIENCE,
+            meaning="this process is woken late or not at all",
         )
         self._desks = Desks(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
         self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
@@ -82,6 +109,8 @@ class Operator:
                 clients=self._desks,
                 coreapps=self._tethers,
                 nodes=self._nodes.snapshot,
+                # With rights in some namespaces only, as the chart can give them, nobody expects nodes to be read.
+                nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 clock=clock,
                 image=settings.image,
                 tuning=settings.tuning,
@@ -106,7 +135,9 @@ class Operator:
         self._metrics.observe_lag(late)
         self._metrics.observe_nodes(self._nodes.snapshot())
         self._metrics.observe_silence(self._tethers.silence())
+        self._metrics.observe_watches(self._health.seconds_cut_off())
         self._doubt.check()
+        self._cut_off.check()
 
     def _forget(self, key: Key) -> None:
         self._roster.let_go(key)
@@ -125,61 +156,97 @@ class Operator:
             await self._desks.close()
             log.info("no longer leading")
 
-    async def run(self) -> None:
-        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken."""
+    async def _watch(self, deliver: Deliver) -> None:
+        """Run Kopf in the event loop that runs now, which is one of its own."""
+        settings = self._settings
+        login = handlers.Login(lambda: handlers.connection(settings.kubeconfig), health=self._health, names=self._watched)
+        await handlers.watch(
+            deliver,
+            wake=self._wake,
+            witness=self._roster,
+            login=login,
+            namespaces=settings.watch_namespaces,
+            identity=settings.identity,
+        )
+
+    async def _dead_for(self) -> float:
+        """Return for how many seconds the worst of Kopf's watches has not been connected. One of a kind that is not served is not dead."""
+        cut_off = self._health.seconds_cut_off()
+        for name in self._watched.values():
+            if name.startswith(WAC.plural) and (cut_off[name] > GAP / 2 or self._crd_was_missing):
+                self._crd_was_missing = await self._crd_is_missing()
+                if self._crd_was_missing:
+                    self._health.connected(name)
+                    cut_off[name] = 0.0
+        return max(cut_off[name] for name in self._watched.values())
+
+    async def _crd_is_missing(self) -> bool:
+        try:
+            await self._kube.get(WAC, next(iter(self._settings.watch_namespaces), self._settings.namespace), "any")
+        except NotFound:
+            return True
+        except KubeError:
+            pass
+        return False
+
+    async def run(self, *, ending: Callable[[], object] = lambda: None) -> None:
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken.
+
+        ``ending`` is called when the end begins. WorkDidNotStop: the process must be ended at once, without waiting for any task.
+        RuntimeError: a part that runs for ever has ended.
+        """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
-                app = application(self._metrics.registry, self._heartbeat)
+                app = application(self._metrics.registry, self._heartbeat, stalled=self._health.stalled)
                 stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
-            await self._run()
+            await self._run(ending)
 
-    async def _run(self) -> None:
+    async def _run(self, ending: Callable[[], object] = lambda: None) -> None:
         stop = asyncio.Event()
-        ours: weakref.WeakSet[asyncio.Task[object]] = weakref.WeakSet()
-        settings = self._settings
-        # Kopf cancels at its end every task that it does not know; those that wait for the end of our work are ours.
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, stop.set)
         campaign = asyncio.create_task(self._election.run(self._lead), name="campaign")
         upkeep = [
             asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
-            asyncio.create_task(self._roster.run(self._kube, settings.watch_namespaces), name="roster"),
+            asyncio.create_task(self._roster.run(self._kube, self._settings.watch_namespaces), name="roster"),
+            asyncio.create_task(self._supervisor.run(), name="watches"),
         ]
-        watch = await kopf.spawn_tasks(
-            registry=handlers.registry(self._wake, lambda: handlers.connection(settings.kubeconfig), self._roster),
-            settings=handlers.settings(settings.watch_namespaces),
-            clusterwide=not settings.watch_namespaces,
-            namespaces=settings.watch_namespaces,
-            stop_flag=stop,
-            standalone=True,
-            # Kopf would look up the user's name, and a container's number has none.
-            identity=cast(Any, settings.identity),
-        )
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGTERM, signal.SIGINT):
-            loop.add_signal_handler(number, stop.set)
-        ours.update(asyncio.all_tasks() - set(watch))
         stopping = asyncio.create_task(stop.wait(), name="stop")
-        ours.add(stopping)
-        watching = asyncio.create_task(kopf.run_tasks(watch, ignored=ours), name="watch")
-        await asyncio.wait([campaign, stopping, watching], return_when=asyncio.FIRST_COMPLETED)
-        # The Lease first: our successor waits for nothing else.
-        campaign.cancel()
         try:
+            done, _ = await asyncio.wait([campaign, stopping, *upkeep], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            ending()
+            # The Lease first: our successor waits for nothing else.
+            campaign.cancel()
             with suppress(asyncio.CancelledError):
                 await campaign
-            # Before Kopf ends: it would wait 5 s for tasks of ours that were begun after it.
             self._roster.close()
-            for task in upkeep:
-                task.cancel()
-            await asyncio.gather(*upkeep, self._tethers.close(), return_exceptions=True)
-        finally:
-            stop.set()
-        await watching
-        await self._kube.close()
+            await self._end([stopping, *upkeep])
+        # None of them ends by itself: a process that goes on without one of them would look sound and not be.
+        for task in done & {*upkeep}:
+            msg = f"the task {task.get_name()} ended, so the process does"
+            raise RuntimeError(msg) from task.exception()
+
+    async def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
+        """End these, and let go of all connections; whatever takes longer than ``END_WITHIN`` is left to the end of the process."""
+        for task in tasks:
+            task.cancel()
+        closing = asyncio.create_task(self._tethers.close(), name="tethers")
+        await asyncio.wait([*tasks, closing], timeout=END_WITHIN + 0.5)
+        with suppress(TimeoutError):
+            async with asyncio.timeout(END_WITHIN):
+                await self._kube.close()
 
 
 async def _main(settings: Settings) -> None:
-    await Operator(settings).run()
+    try:
+        await Operator(settings).run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
+    except WorkDidNotStop as error:
+        # Nothing of ours may write after the lease: a task that will not end is ended with the process. The event loop would wait for it.
+        log.critical("%s", error)
+        os._exit(1)
 
 
 def main() -> None:
@@ -193,10 +260,6 @@ def main() -> None:
         gc.freeze()
         gc.set_threshold(*GARBAGE)
         asyncio.run(_main(settings))
-    except WorkDidNotStop as error:
-        # Nothing of ours may write after the lease: a task that will not end is ended with the process.
-        log.critical("%s", error)
-        os._exit(1)
     except (SettingError, KubeError, ValueError) as error:
         sys.exit(f"whatsapp-operator: {error}")
 

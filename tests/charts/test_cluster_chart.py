@@ -75,12 +75,12 @@ def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
 
 
 def fields(schema: Mapping[str, Any], path: str = "") -> Iterator[tuple[str, Any]]:
-    """(path, schema) of every field that the CRD takes, lists as one."""
+    """(path, schema) of every field that the CRD takes, lists as one, and an affinity, which is handed through."""
     for name, part in (schema.get("properties") or {}).items():
         if any(rule["rule"] == "false" for rule in part.get("x-kubernetes-validations", ())):
             continue
         where = f"{path}.{name}" if path else name
-        if "properties" in part:
+        if "properties" in part and name != "affinity":
             yield from fields(part, where)
         else:
             yield where, part
@@ -137,6 +137,8 @@ def test_a_preset_is_what_the_vendors_template_has(charts: Charts, values: Obj, 
         ("reshard.windows[0].name=night", "windows"),
         ("simulator.storage.sise=1Gi", "storage"),
         ("webapp.replicas=0", "replicas"),
+        ("coreapp.pod.labels.tier=7", "tier"),
+        ("webapp.service.annotations.weight=7", "weight"),
         ("simulator.enabled=false", "the stand-in is the only client that this release can run"),
         ("name=Acme", "name"),
     ],

@@ -60,6 +60,10 @@ class Backend(Protocol):
         """Return the objects with these labels, and the resourceVersion of the list."""
         ...
 
+    async def scale(self, plural: str, name: str, body: Obj) -> Obj:
+        """Send a JSON merge patch to the scale subresource; return the object as it is then."""
+        ...
+
     async def merge(self, plural: str, name: str, body: Obj, *, status: bool = False) -> Obj:
         """Send a JSON merge patch, to the object or to its status."""
         ...

@@ -272,6 +272,51 @@ async def a_name_that_another_pod_has_is_left_alone(b: Backend) -> None:
     assert (meta["uid"], meta.get("ownerReferences")) == (foreign["metadata"]["uid"], None)
 
 
+async def is_owned(b: Backend, name: str) -> bool:
+    return bool((await b.get("pods", name))["metadata"].get("ownerReferences"))
+
+
+@row
+async def a_set_lets_go_of_a_pod_that_lost_the_label_and_makes_no_other_until_it_has_it_again(b: Backend) -> None:
+    await a_set(b, 2)
+    before = await b.get("pods", "web-1")
+    assert (before["spec"]["hostname"], before["spec"]["subdomain"]) == ("web-1", "web")
+    await b.merge("pods", "web-1", {"metadata": {"labels": {"app": None}}})
+
+    async def let_go() -> bool:
+        return not await is_owned(b, "web-1")
+
+    await b.until(let_go)
+    await until_status(b, "statefulsets", "web", replicas=1)
+    await until_names(b, ["web-0", "web-1"])
+    await b.merge("pods", "web-1", {"metadata": {"labels": {"app": "web"}}})
+
+    async def taken_back() -> bool:
+        return await is_owned(b, "web-1")
+
+    await b.until(taken_back)
+    after = (await b.get("pods", "web-1"))["metadata"]
+    assert (after["uid"], after["ownerReferences"]) == (before["metadata"]["uid"], before["metadata"]["ownerReferences"])
+    await until_status(b, "statefulsets", "web", replicas=2)
+
+
+@row
+async def a_deployment_lets_go_of_a_pod_that_lost_the_label_and_makes_another(b: Backend) -> None:
+    await b.create("deployments", workload("deployments", "web", 1))
+
+    async def made() -> bool:
+        return len(await names(b)) == 1
+
+    await b.until(made)
+    (first,) = await names(b)
+    await b.merge("pods", first, {"metadata": {"labels": {"app": None}}})
+
+    async def another() -> bool:
+        return len(await names(b)) == 2 and not await is_owned(b, first)
+
+    await b.until(another)
+
+
 @row
 async def on_delete_replaces_nothing_by_itself(b: Backend) -> None:
     await a_set(b, 2)

@@ -172,6 +172,27 @@ async def status_write_of_what_is_missing(b: Backend) -> None:
     assert await refusal(b.merge("whatsappclusters", "none", {"status": {"observedGeneration": 1}}, status=True)) == NOT_FOUND
 
 
+@row
+async def status_write_takes_annotations_of_a_statefulset_and_moves_its_version(b: Backend) -> None:
+    made = await b.create("statefulsets", workload("statefulsets", "web", 0))
+    stored = await b.merge("statefulsets", "web", {"metadata": {"annotations": {"a": "b"}}}, status=True)
+    assert (stored["metadata"]["annotations"]["a"], stored["metadata"]["generation"]) == ("b", 1)
+    assert version(stored) > version(made)
+    body = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"], "annotations": {"a": "c"}}}
+    assert await refusal(b.merge("statefulsets", "web", body, status=True)) == CONFLICT
+
+
+@row
+async def scale_writes_the_number_alone_and_by_version(b: Backend) -> None:
+    made = await b.create("statefulsets", workload("statefulsets", "web", 0))
+    moved = await b.merge("statefulsets", "web", {"metadata": {"annotations": {"a": "b"}}})
+    body: Obj = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "spec": {"replicas": 1}}
+    assert await refusal(b.scale("statefulsets", "web", body)) == CONFLICT
+    stored = await b.scale("statefulsets", "web", {"metadata": {"annotations": {"a": "c"}}, "spec": {"replicas": 1}})
+    assert (stored["spec"]["replicas"], stored["metadata"]["generation"]) == (1, 2)
+    assert (stored["spec"]["template"], stored["metadata"]["annotations"]) == (moved["spec"]["template"], {"a": "b"})
+
+
 # --- generation -------------------------------------------------------------------------------------------------------------
 
 

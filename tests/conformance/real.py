@@ -77,6 +77,10 @@ class RealServer:
         found = await self._send("GET", self._path(plural), params=_selectors(labels, None))
         return found["items"], found["metadata"]["resourceVersion"]
 
+    async def scale(self, plural: str, name: str, body: Obj) -> Obj:
+        await self._send("PATCH", self._path(plural, name, "scale"), body, content=MERGE)
+        return await self.get(plural, name)
+
     async def merge(self, plural: str, name: str, body: Obj, *, status: bool = False) -> Obj:
         return await self._send("PATCH", self._path(plural, name, "status" if status else ""), body, content=MERGE)
 

@@ -56,6 +56,10 @@ class SimulatedServer:
     async def list(self, plural: str, labels: Mapping[str, str] | None = None) -> tuple[list[Obj], str]:
         return self._server.list(BY_PLURAL[plural], self.namespace, labels), str(self._server.revision)
 
+    async def scale(self, plural: str, name: str, body: Obj) -> Obj:
+        with _answered():
+            return self._server.merge("user", BY_PLURAL[plural], (self.namespace, name), body, scale=True)
+
     async def merge(self, plural: str, name: str, body: Obj, *, status: bool = False) -> Obj:
         with _answered():
             return self._server.merge("user", BY_PLURAL[plural], (self.namespace, name), body, status=status)

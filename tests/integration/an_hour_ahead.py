@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from functools import partial
 
 from whatsapp_operator import __main__ as program
@@ -15,12 +15,12 @@ AHEAD = timedelta(hours=1)
 class ClockAhead(SystemClock):
     """The machine's clock as somebody set it."""
 
-    def now(self) -> datetime:
-        """Return the wall time an hour later."""
-        return super().now() + AHEAD
+    def __init__(self) -> None:
+        """Take the time an hour later."""
+        super().__init__(wall=lambda: datetime.now(UTC) + AHEAD)
 
 
 if __name__ == "__main__":
     setattr(program, "SystemClock", ClockAhead)  # noqa: B010  what it builds the shell with
-    setattr(program, "Election", partial(Election, wall=ClockAhead().now))  # noqa: B010
+    setattr(program, "Election", partial(Election, wall=ClockAhead().wall))  # noqa: B010
     program.main()

@@ -113,7 +113,7 @@ CASES = (
         restarts=2,
         events=("ServerBusy", DONE),
     ),
-    Case(name="slow", lane="answers", act=answered(fault="slow", seconds=3), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)),
+    Case(name="slow", lane="answers", act=answered(fault="slow", seconds=8), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)),
     Case(
         name="other-400-without-a-certificate",
         lane="answers",

@@ -101,7 +101,7 @@ async def before_verification(s: Scene) -> None:
     await s.resize()
     await s.until_made()
     await s.fault(call="get_shards", fault="error", count=1000)
-    await s.until(lambda _: s.status().get("operation", {}).get("answer") == "Accepted", "the noted answer")
+    await s.said(lambda status: status.get("operation", {}).get("answer") == "Accepted", "the noted answer")
     await s.kill_leader()
     before = await s.fired("get_shards")
     await _until(s, "the next leader asks in vain", lambda: _more(s, before))

@@ -179,11 +179,6 @@ class Scene(Stage):
 
     # ------------------------------------------------------------ seeing things
 
-    async def word(self, condition: str, reason: str, timeout: float = LONG) -> str:
-        """The message of a condition as soon as it has this reason."""
-        await self.until(lambda _: self.reason(condition) == reason, f"{condition}={reason}", timeout)
-        return str(self.seen.condition(self.namespace, "acme", condition).get("message"))
-
     async def made(self) -> list[Obj]:
         """The calls that the stand-in got since the case began, its own control endpoint's left out."""
         calls: list[Obj] = (await self.books())["set_shards_calls"][len(self._began["set_shards_calls"]) :]
@@ -247,6 +242,7 @@ class Scene(Stage):
             self.a = self.status()["shards"]
             self.b = 2 if self.a == 1 else 1
             self._began = await self.books()
+        self.mark()
         first = len(self.recorder.words)
         told = {event["metadata"]["uid"] for event in await self.events()}
         await case.act(self)
@@ -268,13 +264,13 @@ class Scene(Stage):
 
     async def _assert_shown(self, wanted: Sequence[str], first: int) -> None:
         """The recorder's watch may be behind what was asked for just now."""
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG
         while not _are_in_order(wanted, seen := self.recorder.words[first:]):
             assert time.monotonic() < deadline, f"{wanted} were not shown (in this order) among {list(seen)}"
             await asyncio.sleep(0.1)
 
     async def _assert_told(self, wanted: Sequence[str], before: set[str]) -> None:
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + LONG
         while True:
             fresh = [event for event in await self.events() if event["metadata"]["uid"] not in before]
             told = {("!" if event["type"] == "Warning" else "") + event["reason"] for event in fresh}

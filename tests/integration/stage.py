@@ -134,10 +134,14 @@ class Stage:
         self.began = now()
         self.newest: dict[str, int] = {}
         """By cluster: the generation of what was asked for last; a watch may not have told of it yet."""
+        self._marks: dict[str, int] = {}
+        """By cluster: how many of its versions had been seen when something was last changed."""
 
     # ------------------------------------------------------------ asking for things
 
     async def kubectl(self, *args: str, input: str | None = None) -> str:  # noqa: A002 - subprocess calls it so
+        if args[0] != "get":
+            self.mark()
         return await asyncio.to_thread(self.plane.kubectl, "-n", self.namespace, *args, input=input)
 
     async def create(self, name: str = "acme", *, shards: int = 2, spares: int = 1, **spec: Any) -> None:
@@ -184,6 +188,32 @@ class Stage:
             lines = [line for line in self.theatre.operator_log().splitlines() if self.namespace in line][-15:]
             msg = f"{error}\nThe operators' last lines on {self.namespace}:\n" + "\n".join(lines)
             raise AssertionError(msg) from None
+
+    def mark(self) -> None:
+        """From now on ``said`` goes by what is seen from here: something is about to be changed."""
+        self._marks = {
+            obj["metadata"]["name"]: len(self.seen.versions("WhatsAppCluster", self.namespace, obj["metadata"]["name"]))
+            for obj in self.seen.objects("WhatsAppCluster", self.namespace)
+        }
+
+    async def said(self, what: Callable[[Obj], T], of: str, name: str = "acme", timeout: float = LONG) -> T:
+        """What a status of the cluster says as soon as that is true; of the last one, or of one since the last change of ours.
+
+        For what passes: a busy machine may be told of a state only together with the next one.
+        """
+
+        def found(seen: Observer) -> T:
+            versions = seen.versions("WhatsAppCluster", self.namespace, name)
+            since = versions[self._marks.get(name, 0) :] or versions[-1:]
+            answers = [what(obj.get("status") or {}) for obj in since]
+            return next((answer for answer in answers if answer), answers[-1] if answers else what({}))
+
+        return await self.until(found, of, timeout)
+
+    async def word(self, condition: str, reason: str, name: str = "acme", timeout: float = LONG) -> str:
+        """The message of a condition as soon as it has this reason, or has had it since the last change of ours."""
+        found = await self.said(lambda status: condition_of(status, condition, reason), f"{condition}={reason}", name, timeout)
+        return str(found.get("message"))
 
     async def at_rest(self, name: str = "acme", timeout: float = LONG) -> None:
         """Wait until the status speaks of the newest spec, and nothing is left to do."""
@@ -232,10 +262,8 @@ class Stage:
         return [pod for pod in self.pods(component, name) if is_ready(pod)]
 
     def shard_services(self, name: str = "acme") -> list[Obj]:
-        mine = (
-            obj for obj in self.seen.objects("Service", self.namespace) if obj["metadata"]["labels"]["multiconnect.dev/cluster"] == name
-        )
-        return [obj for obj in mine if "multiconnect.dev/shard" in obj["metadata"]["labels"]]
+        services = self.seen.objects("Service", self.namespace)
+        return [obj for obj in services if re.fullmatch(rf"{name}-shard-[0-9]+", obj["metadata"]["name"])]
 
     def holder(self, shard: int, name: str = "acme") -> str:
         return self.seen.holders(self.namespace, name)[shard]
@@ -391,6 +419,11 @@ def assert_each_happened(faults: Iterable[Obj]) -> None:
     """AssertionError if one of the stand-in's faults has never happened."""
     never = [fault for fault in faults if not fault["fired"]]
     assert not never, f"never happened: {never}"
+
+
+def condition_of(status: Obj, kind: str, reason: str) -> Obj:
+    """A status's condition of this kind if it has this reason; empty otherwise."""
+    return next((one for one in status.get("conditions") or () if (one["type"], one.get("reason")) == (kind, reason)), {})
 
 
 def is_ready(pod: Obj) -> bool:

@@ -17,6 +17,10 @@ pytestmark = pytest.mark.integration
 
 Obj = dict[str, Any]
 NAMESPACE = "crd"
+CORE = "io.k8s.api.core.v1."
+SELECTOR = {"matchLabels": {"a": "b"}, "matchExpressions": [{"key": "c", "operator": "In", "values": ["d"]}]}
+TERM = {"topologyKey": "kubernetes.io/hostname", "labelSelector": SELECTOR, "namespaceSelector": {}, "matchLabelKeys": ["x"]}
+SOFTLY_APART = {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerm": TERM}]}
 ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
 
 
@@ -40,6 +44,9 @@ class Api:
         text = self._plane.kubectl("-n", NAMESPACE, "create", "-f", "-", "-o", "json", *dry, input=json.dumps(obj))
         answer: Obj = json.loads(text)
         return answer
+
+    def apply(self, obj: Obj) -> None:
+        self._plane.kubectl("-n", NAMESPACE, "apply", "--server-side", "--dry-run=server", "-f", "-", input=json.dumps(obj))
 
     def patch(self, name: str, **spec: Any) -> None:
         self._plane.kubectl("-n", NAMESPACE, "patch", "wac", name, "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": spec}))
@@ -127,7 +134,7 @@ def test_what_can_be_added_to_pods_is_taken(api: Api) -> None:
         "env": [{"name": "A", "value": "1"}, {"name": "B", "valueFrom": {"secretKeyRef": {"name": "s", "key": "k"}}}],
         "nodeSelector": {"pool": "messaging"},
         "tolerations": [{"key": "dedicated", "operator": "Equal", "value": "messaging", "effect": "NoSchedule"}],
-        "affinity": {"nodeAffinity": {}},
+        "affinity": {"nodeAffinity": {}, "podAntiAffinity": SOFTLY_APART},
         "topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "kubernetes.io/hostname", "whenUnsatisfiable": "DoNotSchedule"}],
         "priorityClassName": "high",
     }
@@ -153,6 +160,83 @@ def test_an_unknown_field_is_refused(api: Api, spec: Obj, field: str) -> None:
     text = api.refusal(a_cluster(**spec))
     assert "strict decoding error" in text
     assert f'unknown field "{field}"' in text
+
+
+TYPOS: list[tuple[Obj, str]] = [
+    ({"affinity": {"nodeAffinty": {}}}, "affinity.nodeAffinty"),
+    (
+        {"affinity": {"podAntiAffinity": {"preferredDuringSchedulingIgnoredDuringExecution": [{"weight": 1, "podAffinityTerms": TERM}]}}},
+        "affinity.podAntiAffinity.preferredDuringSchedulingIgnoredDuringExecution[0].podAffinityTerms",
+    ),
+    (
+        {"topologySpreadConstraints": [{"maxSkew": 1, "topologyKey": "a", "whenUnsatisfiable": "ScheduleAnyway", "minDomain": 2}]},
+        "topologySpreadConstraints[0].minDomain",
+    ),
+    ({"tolerations": [{"key": "a", "tolerationSecond": 1}]}, "tolerations[0].tolerationSecond"),
+    (
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optinal": True}}}]},
+        "env[0].valueFrom.secretKeyRef.optinal",
+    ),
+    ({"resources": {"request": {"cpu": 1}}}, "resources.request"),
+]
+
+
+@pytest.mark.parametrize("kind", ["coreapp", "webapp"])
+@pytest.mark.parametrize(("pod", "field"), TYPOS, ids=[field for _, field in TYPOS])
+def test_a_misspelt_part_of_a_pod_is_refused_by_name(api: Api, kind: str, pod: Obj, field: str) -> None:
+    cluster = a_cluster()
+    cluster["spec"][kind] = {"pod": pod}
+    assert f'unknown field "spec.{kind}.pod.{field}"' in api.refusal(cluster)
+    with pytest.raises(LocalKubeError, match="field not declared in schema"):
+        api.apply(cluster)
+
+
+def as_a_pod_has_it(openapi: Obj, part: Obj) -> Obj:
+    """A type of the API server's own as a CRD may spell it: what it refers to in its place, without descriptions."""
+    while "$ref" in part:
+        part = openapi["definitions"][part["$ref"].removeprefix("#/definitions/")]
+    spelt: Obj = {key: value for key, value in part.items() if key not in {"description", "properties", "items"}}
+    if "properties" in part:
+        spelt["properties"] = {name: as_a_pod_has_it(openapi, inner) for name, inner in part["properties"].items()}
+    if "items" in part:
+        spelt["items"] = as_a_pod_has_it(openapi, part["items"])
+    return spelt
+
+
+def without_descriptions(schema: Obj) -> Obj:
+    kept = {key: value for key, value in schema.items() if key not in {"description", "properties", "items"}}
+    if "properties" in schema:
+        kept["properties"] = {name: without_descriptions(inner) for name, inner in schema["properties"].items()}
+    if "items" in schema:
+        kept["items"] = without_descriptions(schema["items"])
+    return kept
+
+
+def fields_of(schema: Obj, path: str = "") -> Iterator[tuple[str, str]]:
+    yield path, schema.get("type", "")
+    for name, inner in (schema.get("properties") or {}).items():
+        yield from fields_of(inner, f"{path}.{name}")
+    if "items" in schema:
+        yield from fields_of(schema["items"], f"{path}[]")
+
+
+@pytest.mark.parametrize("kind", ["coreapp", "webapp"])
+def test_what_goes_into_pods_is_typed_as_the_api_server_types_it(control_plane: ControlPlane, kind: str) -> None:
+    """Another Kubernetes has more fields: then the CRD gets them from its ``kubectl get --raw /openapi/v2``."""
+    openapi = json.loads(control_plane.kubectl("get", "--raw", "/openapi/v2"))
+    crd = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]["properties"]
+    pod = spec[kind]["properties"]["pod"]["properties"]
+
+    def own(name: str) -> Obj:
+        return as_a_pod_has_it(openapi, openapi["definitions"][CORE + name])
+
+    assert without_descriptions(pod["affinity"]) == {**own("Affinity"), "x-kubernetes-map-type": "atomic"}
+    assert without_descriptions(pod["topologySpreadConstraints"]["items"]) == own("TopologySpreadConstraint")
+    assert dict(fields_of(pod["tolerations"]["items"])) == dict(fields_of(own("Toleration")))
+    # Of these a part is enough, but none of another type.
+    for name, part in (("EnvVar", pod["env"]["items"]), ("ResourceRequirements", pod["resources"])):
+        assert set(fields_of(part)) <= set(fields_of(own(name)))
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from .stage import Stage, Theatre, a_stage, light_traffic, told_of
+from .stage import Stage, Theatre, a_stage, condition_of, light_traffic, told_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -38,7 +38,7 @@ async def a_hung_holder_is_replaced_then_ended_and_comes_back_as_a_spare(stage: 
         async with stage.control() as control:
             await control.hang(stage.namespace, old)
         commit = await stage.commit(0, before)
-        await stage.until(lambda _: stage.reason("Redundant") == "NoSpareLeft", "NoSpareLeft")
+        await stage.word("Redundant", "NoSpareLeft")
         await traffic.next_delivery(0, commit.monotonic)
         entry = await told_of(stage, commit)
         assert (entry["kind"], entry["evidence"], entry["from"], entry["to"]) == ("Failover", "ProbeTimeout", old, commit.holder)
@@ -57,9 +57,9 @@ async def of_two_spares_one_hangs_and_the_promise_is_kept_again(stage: Stage) ->
     uid, before = stage.uid(spare), len(stage.seen.commits)
     async with stage.control() as control:
         await control.hang(stage.namespace, spare)
-    await stage.until(lambda _: stage.reason("Redundant") == "SpareLost", "SpareLost")
-    assert stage.status()["failuresTolerated"] == 1
-    assert stage.reason("Ready") == "Serving"
+    lost = await stage.said(lambda status: status if condition_of(status, "Redundant", "SpareLost") else {}, "SpareLost")
+    assert lost["failuresTolerated"] == 1
+    assert condition_of(lost, "Ready", "Serving")
     await stage.until(lambda _: stage.uid(spare) not in {"", uid}, f"{spare} is made again")
     await stage.at_rest()
     assert stage.reason("Redundant") == "AsPromised"

@@ -79,7 +79,7 @@ async def test_a_holder_that_died_while_no_operator_ran_is_replaced_when_one_sta
 async def test_a_leader_killed_in_the_middle_of_a_growth_loses_nothing(theatre: Theatre, stage: Stage) -> None:
     await stage.created(shards=1, spares=1)
     await stage.patch(shards=2)
-    await stage.until(lambda _: "operation" in stage.status(), "the noted call")
+    await stage.said(lambda status: "operation" in status, "the noted call")
     leader = await asyncio.to_thread(theatre.leader_soon)
     theatre.operators.running[leader].signal(signal.SIGKILL)
     await stage.at_rest()

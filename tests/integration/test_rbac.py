@@ -39,6 +39,11 @@ RARE: dict[tuple[str, str, str], str] = {
         "pods",
         "get",
     ): "a holder that a Service names and the list of pods lacks is asked for by name; whether a look meets that is chance",
+    (
+        "networking.k8s.io",
+        "networkpolicies",
+        "delete",
+    ): "ends the one that an earlier release named like the cluster; no cluster that is made now has it",
 }
 """Rights (group, resource, verb) that a small life need not use, each with the reason why it is granted all the same."""
 
@@ -153,7 +158,12 @@ async def small_life(stage: Stage) -> None:
 
     # what somebody else bends is bent back
     bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
-    for kind, name in (("service", "acme-webapp"), ("networkpolicy", "acme"), ("pvc", "acme-simulator"), ("statefulset", "acme-coreapp")):
+    for kind, name in (
+        ("service", "acme-webapp"),
+        ("networkpolicy", "acme-coreapp"),
+        ("pvc", "acme-simulator"),
+        ("statefulset", "acme-coreapp"),
+    ):
         await stage.kubectl("patch", kind, name, "--type=merge", "-p", bent)
     await stage.patch(shards=1, spares=2)
     await stage.at_rest()

@@ -45,7 +45,7 @@ async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(clu
     fewest = 3
     async with light_traffic(cluster, rate=40) as traffic:
         await cluster.patch(coreapp=annotated("b"))
-        await cluster.until(lambda _: word(cluster, "Reconciling")[1] == "RollingOut", "it is rolled out", LONG)
+        await cluster.word("Reconciling", "RollingOut")
 
         def done(_: object) -> bool:
             nonlocal fewest
@@ -68,7 +68,7 @@ async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Stage
     before, commits = uids(cluster), len(cluster.seen.commits)
     async with light_traffic(cluster) as traffic:
         await cluster.kubectl("rollout", "restart", "statefulset", "acme-coreapp")
-        await cluster.until(lambda _: word(cluster, "Reconciling")[1] == "RollingOut", "it is rolled out")
+        await cluster.word("Reconciling", "RollingOut")
         await cluster.until(lambda _: cluster.is_at_rest() and not uids(cluster) & before, "all are new", LONG)
         assert not (await traffic.report()).refusals, "no message was refused"
     entries = cluster.status()["recentHandovers"][: len(cluster.seen.commits) - commits]

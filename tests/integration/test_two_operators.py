@@ -171,7 +171,7 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         await soon(lambda: "Leading as" in pair.log("op-now"), "it leads")
         # Its successor finds a call of the other's clock half done. (One that was noted and not made is settled by time alone.)
         await stage.patch(shards=4)
-        await stage.until(lambda _: "operation" in stage.status(), "the noted call")
+        await stage.said(lambda status: "operation" in status, "the noted call")
         deadline = time.monotonic() + LONG
         while not any(call["shards"] == 4 for call in (await stage.books())["set_shards_calls"]):
             assert time.monotonic() < deadline, "the call was not made"

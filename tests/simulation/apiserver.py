@@ -126,11 +126,16 @@ class ApiServer:
         self.revision = 1000
         self.not_in_crd: set[str] = set()
         """Fields of `status.operation` that the installed CRD does not name, so that they are left out."""
+        self.not_in_status: set[str] = set()
+        """The same of `status`."""
         self._objects: dict[Kind, dict[Name, Obj]] = {}
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
         self.checks: list[Callable[[Change], None]] = []
         """Called on every write, before anybody else learns of it."""
+        self.admission: list[Callable[[Kind, Obj], Obj]] = []
+        """Mutating admission: each is given what a create or an update of an object, its status apart, would store, and returns what is
+        stored instead. It must not change what it is given."""
         self.watchers: list[Callable[[Change], None]] = []
         self.asked_at: float | None = None
         """When the request that is being carried out was sent; None: just now."""
@@ -204,7 +209,13 @@ class ApiServer:
         if kind in WITH_STATUS and kind is not NODE:
             made.pop("status", None)
             made |= {"status": FIRST_STATUS[kind]} if kind in FIRST_STATUS else {}
+        made = self._admitted(kind, made)
         return self._store(actor, "create", kind, name, None, completed(made) if kind is WAC else made)
+
+    def _admitted(self, kind: Kind, obj: Obj) -> Obj:
+        for mutate in self.admission:
+            obj = mutate(kind, obj)
+        return obj
 
     def merge(
         self,
@@ -214,15 +225,23 @@ class ApiServer:
         body: Mapping[str, Any],
         *,
         status: bool = False,
+        scale: bool = False,
         verb: str = "patch",
         inside: bool = False,
     ) -> Obj:
-        """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once."""
+        """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once.
+
+        `scale`: the number of replicas alone, by the subresource that admission of the kind does not see.
+        """
         kind = own(kind)
         before = self._needed(kind, name)
         version = (body.get("metadata") or {}).get("resourceVersion")
         after: Obj = merged(before, body)
-        return self._update(actor, verb, kind, name, before, after, part=None if inside else _part(status), by_version=version is not None)
+        if scale:
+            only = {"metadata": {**before["metadata"], "resourceVersion": after["metadata"]["resourceVersion"]}}
+            after = {**before, **only, "spec": {**before["spec"], "replicas": after["spec"]["replicas"]}}
+        part = None if inside else "scale" if scale else _part(status)
+        return self._update(actor, verb, kind, name, before, after, part=part, by_version=version is not None)
 
     def patch(self, actor: str, kind: Named, name: Name, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """Perform a JSON patch."""
@@ -259,8 +278,12 @@ class ApiServer:
             raise Invalid("metadata.uid: field is immutable")
         if part is not None and (kind in WITH_STATUS or part == "status"):
             after = self._only(part, kind, before, after)
+        if part == "main":
+            after = self._admitted(kind, after)
         if kind is WAC:
             after = completed(after)
+            if self.not_in_status and "status" in after:
+                after = {**after, "status": {key: value for key, value in after["status"].items() if key not in self.not_in_status}}
             noted = (after.get("status") or {}).get("operation")
             if noted and self.not_in_crd:
                 left = {key: value for key, value in noted.items() if key not in self.not_in_crd}
@@ -283,7 +306,7 @@ class ApiServer:
 
     def _only(self, part: str, kind: Kind, before: Obj, after: Obj) -> Obj:
         """Return the object with only that part of it changed: everything but the status, or the status."""
-        wanted, other = (after, before) if part == "main" else (before, after)
+        wanted, other = (before, after) if part == "status" else (after, before)
         rest = {key: value for key, value in wanted.items() if key != "status"}
         if part == "status" and kind is not WAC:
             # The built-in kinds take labels and annotations with a status, too.

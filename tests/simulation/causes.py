@@ -6,19 +6,21 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 from .apiserver import ApiServer, Change
-from .kinds import NODE, OUT_OF_SERVICE, POD, WAC, Obj
+from .client import Account
+from .kinds import NODE, OUT_OF_SERVICE, POD, SERVICE, WAC, Obj
 from .machines import Cluster, Machine
 
 JUST_NOW = 6.0
 """Seconds for which what was seen, or heard of late, may still lead to something."""
 OURS = tuple(f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch"))
-SWITCHOVER = "multiconnect.dev/switchover"
+SWITCHOVER, HOLDER = "multiconnect.dev/switchover", "multiconnect.dev/holder"
 
-PROBABLE = frozenset({"silent", "unready"})
+PROBABLE = frozenset({"silent", "unready", "not served"})
 """Causes that may lie in the operator itself."""
-EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready"})
+EXPLAINED_BY_A_RESTART = frozenset({"trouble", "silent", "unready", "not served"})
 """Causes that the restart of Set Shards brings about as well."""
 CLAIMS: dict[str, frozenset[str]] = {
+    "": frozenset({"holder unnamed"}),
     "PodDeleted": frozenset({"deleted"}),
     "PodDraining": frozenset({"deleted", "node leaves"}),
     "NodeGone": frozenset({"node gone"}),
@@ -32,6 +34,7 @@ CLAIMS: dict[str, frozenset[str]] = {
     "Requested": frozenset({"asked"}),
     "PackedLow": frozenset({"surplus"}),
     "RolledOut": frozenset({"outdated"}),
+    "HolderDisagrees": frozenset({"not served"}),
 }
 """For each word that an operator may claim, the causes of which one must be true."""
 
@@ -45,6 +48,10 @@ class Causes:
         self._asked: dict[int, float] = {}
         self._left: dict[str, float] = {}
         self._gone: dict[str, float] = {}
+        self._pods: set[str] = set()
+        """Every pod that ever was, as `<name>/<uid>`."""
+        self._unnamed: set[str | None] = set()
+        """What somebody, no operator, wrote into a Service as its holder although it names no pod."""
 
     def note(self, change: Change) -> None:
         """Take one write."""
@@ -52,7 +59,11 @@ class Causes:
             self._note_node(change)
         elif change.kind is WAC:
             self._note_wish(change)
-        elif change.kind is POD and change.before is not None and not self._is_operator(change.actor):
+        elif change.kind is SERVICE:
+            self._note_holder(change)
+        if change.kind is POD and change.after is not None:
+            self._pods.add(f"{change.name[1]}/{change.after['metadata']['uid']}")
+        if change.kind is POD and change.before is not None and not self._is_operator(change.actor):
             before, after = (((one or {}).get("metadata") or {}).get("labels") or {} for one in (change.before, change.after))
             if change.after is not None and any(before.get(label) != after.get(label) for label in OURS):
                 self._labels[change.before["metadata"]["uid"]] = self._now()
@@ -74,6 +85,14 @@ class Causes:
         # What is asked for still, or was until now: an operator may write the wish anew, but not make one.
         for shard in self._asked.keys() & before:
             self._asked[shard] = self._now()
+
+    def _note_holder(self, change: Change) -> None:
+        if not self._is_operator(change.actor) and (text := _holder(change.after)) != _holder(change.before) and text not in self._pods:
+            self._unnamed.add(text)
+
+    def holder_is_unnamed(self, service: Obj) -> bool:
+        """Whether somebody wrote over which pod a Service names, so that it names none."""
+        return _holder(service) in self._unnamed
 
     def of_nodes(self, node: str) -> set[str]:
         """Return what befell a node of late."""
@@ -103,6 +122,41 @@ class Causes:
         return at is not None and self._now() - at <= JUST_NOW
 
 
+class Connections:
+    """For each shard, since when the servers have no connection of just the pod and the epoch that its Kubernetes Service names."""
+
+    LONG = 4.2
+    """Seconds from which on a holder without a connection is none: a little less than an operator may call long."""
+
+    def __init__(self, account: Account, named: Callable[[], Iterable[tuple[int, str, str]]], now: Callable[[], float]) -> None:
+        self._account, self._named, self._now = account, named, now
+        self._since: dict[tuple[int, str, str], float] = {}
+        self._until: dict[str, float] = {}
+        account.on_connection.append(self.look)
+
+    def look(self) -> None:
+        """Compare, at each change of a connection or of a Service."""
+        named = {*self._named()}
+        missing = {one for one in named if not self._is_connected(*one)}
+        for one in self._since.keys() - missing:
+            since = self._since.pop(one)
+            if self._now() - since >= self.LONG:
+                self._until[one[1]] = self._now()
+        for one in missing:
+            self._since.setdefault(one, self._now())
+
+    def _is_connected(self, shard: int, uid: str, epoch: str) -> bool:
+        found = self._account.connections.get(shard)
+        # Logged off, the client has no connection at all: that says nothing of one holder.
+        return self._account.logged_off or (found is not None and (found.uid, found.epoch) == (uid, epoch))
+
+    def failed(self, uid: str) -> bool:
+        """Whether a pod that a Service names has had no connection for long, or had none until just now."""
+        now = self._now()
+        spans = [now - since for (_, one, _), since in self._since.items() if one == uid]
+        return max(spans, default=0.0) >= self.LONG or now - self._until.get(uid, float("-inf")) <= JUST_NOW
+
+
 def leaves(node: Obj) -> bool:
     """Whether a node is cordoned, or tainted by whoever will take it away."""
     return bool(node["spec"].get("unschedulable") or node["spec"].get("taints"))
@@ -111,6 +165,10 @@ def leaves(node: Obj) -> bool:
 def is_out_of_service(node: Obj) -> bool:
     """Whether somebody said that a node is dead."""
     return any(taint["key"] == OUT_OF_SERVICE for taint in node["spec"].get("taints") or ())
+
+
+def _holder(service: Obj | None) -> str | None:
+    return (((service or {}).get("metadata") or {}).get("annotations") or {}).get(HOLDER)
 
 
 def _shards_asked_for(wac: Obj | None) -> Iterable[int]:

@@ -51,31 +51,44 @@ class Account:
         self.members: dict[str, Coreapp] = {}
         self.fenced = 0
         self.logged_off = False
+        self.is_banned = False
         self.right_certificate: str | None = None
         self.fates: deque[Fate] = deque()
         """What becomes of the next calls; then all goes well."""
         self.did: Counter[str] = Counter()
         """How often each fault of a Coreapp did something."""
         self.on_set: list[Callable[[int, int], None]] = []
+        self.on_connection: list[Callable[[], None]] = []
+        """Called when a connection was made or ended."""
 
     def connect(self, shard: int, epoch: str, uid: str, shards: int) -> bool:
         """Take or refuse a connection; a higher epoch replaces the older one."""
         number = epoch_number(epoch)
         if number is None or shards != self.shards or not 0 <= shard < self.shards or self.logged_off:
             return False
-        mine, known = (number, epoch, uid), self.highest.get(shard)
-        if known is not None and known != mine and number <= known[0]:
+        if self.refuses(shard, epoch, uid):
             self.fenced += 1
             return False
-        self.highest[shard] = mine
+        self.highest[shard] = (number, epoch, uid)
         self.connections[shard] = Connection(uid, epoch)
+        self._tell()
         return True
+
+    def _tell(self) -> None:
+        for told in self.on_connection:
+            told()
+
+    def refuses(self, shard: int, epoch: str, uid: str) -> bool:
+        """Return whether a higher epoch than this one was accepted, or another of the same number."""
+        number, known = epoch_number(epoch), self.highest.get(shard)
+        return number is not None and known is not None and known != (number, epoch, uid) and number <= known[0]
 
     def disconnect(self, uid: str) -> None:
         """Drop whatever this Coreapp holds."""
         for shard, connection in list(self.connections.items()):
             if connection.uid == uid:
                 del self.connections[shard]
+                self._tell()
 
     def set_shards(self, shards: int) -> None:
         """Do what an accepted call does: the number changes and all Coreapps restart."""
@@ -84,6 +97,7 @@ class Account:
         self.logged_off = False
         self.restarting_until = self.now() + self.restart_seconds
         self.connections.clear()
+        self._tell()
         for told in self.on_set:
             told(before, shards)
         for coreapp in list(self.members.values()):
@@ -240,6 +254,7 @@ class Coreapp:
             "epoch": self.told[1] if self.told else None,
             "shards": self.shards,
             "gateway_status": "connected" if mine else "disconnected",
+            "fenced": self.told is not None and not mine and self.account.refuses(*self.told, self.uid),
             "version": "v2.53.4",
         }
 

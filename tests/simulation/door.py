@@ -39,6 +39,8 @@ class SimKube:
         """Kinds whose last watch did not end by itself."""
         self.reads: Counter[str] = Counter()
         """How often which kind was asked for; shared by all views."""
+        self.sent: Counter[tuple[str, str]] = Counter()
+        """How often which kind was written, (verb, kind), also where nothing came of it; shared by all views."""
         self.watch_lag = 0.0
         """How many seconds late the news of nodes may be."""
         self.before_write: Callable[[str], None] | None = None
@@ -48,7 +50,7 @@ class SimKube:
     def fenced(self, fence: Fence) -> SimKube:
         """Return a view of the same process whose writes ask `fence` first."""
         view = SimKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
-        view._dead, view.reads = self._dead, self.reads
+        view._dead, view.reads, view.sent = self._dead, self.reads, self.sent
         view.before_write, view.after_write = self.before_write, self.after_write
         return view
 
@@ -69,6 +71,7 @@ class SimKube:
             raise asyncio.CancelledError
         if self._fence is not None and self._fence.seconds_left() <= WRITE_LIMIT:
             raise LeaseTooShort(f"{what} {kind.kind} {name}: not sent")
+        self.sent[what, kind.kind] += 1
         if self.before_write is not None:
             self.before_write(f"{what} {kind.kind} {name}")
 
@@ -167,6 +170,7 @@ class SimKube:
         server_timeout: int = 30,
         labels: Mapping[str, str] | None = None,
         name: str | None = None,
+        label: str | None = None,
         lag: Callable[[], float] | None = None,
     ) -> AsyncGenerator[tuple[str, Obj]]:
         loop, rng = asyncio.get_running_loop(), self._rng
@@ -177,6 +181,7 @@ class SimKube:
             namespace,
             labels=labels,
             name=name,
+            label=label,
             lag=lag or (lambda: least + (rng.random() * self.watch_lag if self.watch_lag else 0.0)),
             is_broken=self._is_broken,
         )
@@ -214,8 +219,8 @@ class SimKube:
         if version is not None:
             self._server.since(kind, int(version))
 
-    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float]) -> None:
-        """Tell of all objects of a kind, and whether each is gone, for ever; as Kopf watches.
+    async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float], label: str | None = None) -> None:
+        """Tell of all objects of a kind that have a label, and whether each is gone, for ever; as Kopf watches.
 
         Streams go on where the last one ended. After a 410 everything is listed anew; nobody tells what was deleted meanwhile.
         """
@@ -228,7 +233,7 @@ class SimKube:
                     )
                     for obj in found:
                         tell(obj, False)
-                async with aclosing(self.watch(kind, None, resource_version=version, server_timeout=60, lag=lag)) as events:
+                async with aclosing(self.watch(kind, None, resource_version=version, server_timeout=60, lag=lag, label=label)) as events:
                     async for what, obj in events:
                         version = obj["metadata"]["resourceVersion"]
                         tell(obj, what == "DELETED")
@@ -248,6 +253,12 @@ class SimKube:
     async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         key = (namespace or "", name)
         return await self._write("patch", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, body))
+
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        key = (namespace or "", name)
+        return await self._write(
+            "patch", kind, name, self._touch(kind, key), lambda: self._server.merge(self._actor, kind, key, body, scale=True)
+        )
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         key = (namespace or "", name)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
 from .apiserver import ApiServer, Change
-from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes
+from .causes import CLAIMS, JUST_NOW, PROBABLE, Causes, Connections
 from .client import Ear
 from .kinds import STATEFULSET, Obj
 from .machines import Cluster, is_ready, revision_of
@@ -80,6 +80,8 @@ class Move:
     """Pods that are wanted: higher ordinals are to go."""
     is_named_twice: bool
     """Another shard's Service names the same pod."""
+    is_unnamed: bool = False
+    """Somebody wrote over the name of the holder, so that no pod is named."""
 
 
 def is_outdated(server: ApiServer, pod: Obj) -> bool:
@@ -100,6 +102,7 @@ class FailureLaws:
     broken: Callable[[str, str], None]
     lenient: Callable[[], bool]
     causes: Causes
+    connections: Connections
     applied: Counter[str]
     """How often the condition of each law was met."""
     looks: dict[str, deque[Look]] = field(default_factory=dict)
@@ -117,6 +120,10 @@ class FailureLaws:
             return Ear()
         return self._ears.setdefault((process, uid), Noted(process, self.now))
 
+    def has_heard(self, actor: str, uid: str) -> bool:
+        """Return whether a process of this name was ever answered by a pod."""
+        return any(ear.is_known for (process, one), ear in self._ears.items() if one == uid and process.name == actor)
+
     # --- what a process knows ---------------------------------------------------------------------------------------------
 
     def watches(self, process: Process, uids: set[str]) -> None:
@@ -132,7 +139,7 @@ class FailureLaws:
         """Note that a process judges now, by what it has heard so far."""
         mine = {uid: ear for (one, uid), ear in self._ears.items() if one is process}
         silent = {uid: ear.silence() for uid, ear in mine.items()}
-        doubt = self._lateness(process) or (self._majority(mine, silent) if knows_nodes else None)
+        doubt = self._lateness(process) or self._majority(mine, silent, knows_nodes=knows_nodes)
         looks = self.looks.setdefault(process.name, deque(maxlen=400))
         looks.append(Look(self.now(), doubt, {uid: span for uid, span in silent.items() if span > 0}))
 
@@ -141,13 +148,15 @@ class FailureLaws:
         late = [end - begin for begin, end in process.pauses if end >= self.now() - REMEMBERS_LATENESS and begin > since]
         return f"it stood still for {max(late):.1f} s" if late and max(late) >= 1.2 else None
 
-    def _majority(self, ears: Mapping[str, Noted], silent: Mapping[str, float]) -> str | None:
-        known = [uid for uid, ear in ears.items() if ear.is_known]
-        mute = [uid for uid in known if silent[uid] > 1.3]
+    def _majority(self, ears: Mapping[str, Noted], silent: Mapping[str, float], *, knows_nodes: bool) -> str | None:
+        mute = [uid for uid in ears if silent[uid] > 1.3]
+        judged = {*mute, *(uid for uid, ear in ears.items() if ear.is_known)}
         machines = [machine for uid in mute if (machine := self.cluster.machines.get(uid)) is not None]
+        # Without a word of nodes, only a kubelet that calls the pod ready speaks for its node.
+        machines = [machine for machine in machines if knows_nodes or machine.uid not in self._unready_since]
         nodes = {machine.node.name for machine in machines if self._is_surely_alive(machine.node.name)}
-        if 2 * len(mute) > len(known) and len(nodes) >= 3:
-            return f"{len(mute)} of {len(known)} Coreapps on living nodes {sorted(nodes)} are silent to it"
+        if 2 * len(mute) > len(judged) and len(nodes) >= 3:
+            return f"{len(mute)} of {len(judged)} Coreapps on living nodes {sorted(nodes)} are silent to it"
         return None
 
     def _is_surely_alive(self, name: str) -> bool:
@@ -207,10 +216,14 @@ class FailureLaws:
             found.add("labels")
         if move.is_named_twice:
             found.add("named twice")
+        if move.is_unnamed:
+            found.add("holder unnamed")
         if pod is None:
             return found
         if self.causes.is_troubled(machine):
             found.add("trouble")
+        if self.connections.failed(move.uid):
+            found.add("not served")
         found |= self.causes.of_nodes(pod["spec"].get("nodeName", ""))
         if is_outdated(self.server, pod):
             found.add("outdated")

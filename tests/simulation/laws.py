@@ -14,10 +14,11 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from .apiserver import ApiServer, Change, matches
-from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes
+from .causes import CLAIMS, EXPLAINED_BY_A_RESTART, Causes, Connections
 from .client import Account
 from .crashes import Crashes, never_swallowed
 from .failures import FailureLaws, Move
+from .harm import BoundedHarm
 from .kinds import EVENT, LEASE, POD, SECRET, SERVICE, STATEFULSET, WAC, Obj, epoch_number
 from .machines import Cluster, is_ready
 from .virtual import START
@@ -119,6 +120,7 @@ class Laws:
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
         self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
+        self.connections = Connections(self.account, self._named, self.now)
         self.failures = FailureLaws(
             server=self.server,
             cluster=self.cluster,
@@ -126,10 +128,21 @@ class Laws:
             broken=self.breaks,
             lenient=lambda: self.lenient,
             causes=self.causes,
+            connections=self.connections,
             applied=self.applied,
         )
         self.account.on_set.append(self._shards_were_set)
         self.server.checks.append(self.check)
+        BoundedHarm(
+            server=self.server,
+            crashes=self.crashes,
+            name=self.name,
+            is_operator=self.is_operator,
+            spares=lambda: max((spares for _, spares in self._wanted()), default=0),
+            has_heard=self.failures.has_heard,
+            breaks=self.breaks,
+            applied=self.applied,
+        )
 
     def say(self, what: str) -> None:
         """Keep a line for the report of a failure."""
@@ -144,14 +157,23 @@ class Laws:
 
     def pods(self) -> list[Obj]:
         """Coreapp pods of the cluster."""
-        labels = {CLUSTER: self.name, "app.kubernetes.io/component": "coreapp"}
-        return self.server.list(POD, self.namespace, labels)
+        return [pod for pod in self.server.list(POD, self.namespace) if _number(pod, f"{self.name}-coreapp-") is not None]
 
     def routes(self) -> Iterator[tuple[int, Obj]]:
         """Shard Services of the cluster."""
-        for service in self.server.list(SERVICE, self.namespace, {CLUSTER: self.name}):
-            if (text := service["metadata"]["labels"].get(SHARD)) is not None:
-                yield int(text), service
+        wac = self.wac()
+        for service in self.server.list(SERVICE, self.namespace):
+            number = _number(service, f"{self.name}-shard-")
+            if number is not None and (wac is None or _owned(service, wac["metadata"]["uid"])):
+                yield number, service
+
+    def _named(self) -> Iterator[tuple[int, str, str]]:
+        """Yield shard, pod and epoch as the shard Services name them."""
+        for shard, service in self.routes():
+            uid = (service["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")[2]
+            epoch = (service["spec"].get("selector") or {}).get(EPOCH)
+            if uid and epoch:
+                yield shard, uid, epoch
 
     def wac(self) -> Obj | None:
         """The WhatsAppCluster."""
@@ -173,6 +195,7 @@ class Laws:
             self._check_pod(change)
         if change.kind is SERVICE:
             self._check_service(change)
+            self.connections.look()
         if change.kind in {POD, SERVICE}:
             self._law_1(change)
         if change.kind in {POD, STATEFULSET}:
@@ -276,7 +299,9 @@ class Laws:
             self.breaks(2, f"epoch {new} is committed to {holder}, which an operator gave {pod['metadata']['labels'].get(EPOCH)} meanwhile")
         claim = (meta.get("annotations") or {}).get(EVIDENCE, "").partition("/")[2]
         self.handovers.append((self.now(), shard, claim or "First", holder))
-        name, _, old = (before["metadata"].get("annotations") or {}).get(HOLDER, "").partition("/")
+        named = (before["metadata"].get("annotations") or {}).get(HOLDER, "")
+        unnamed = self.causes.holder_is_unnamed(before)
+        name, _, old = (self._behind(before) if unnamed else named).partition("/")
         if old and old != uid:
             move = Move(
                 shard=shard,
@@ -285,6 +310,7 @@ class Laws:
                 pod=next((pod for pod in self.pods() if pod["metadata"]["uid"] == old), None),
                 claim=claim,
                 enough=min(shards + spares for shards, spares in self._wanted()),
+                is_unnamed=unnamed,
                 is_named_twice=any(
                     number != shard and (other["metadata"].get("annotations") or {}).get(HOLDER, "").endswith(f"/{old}")
                     for number, other in self.routes()
@@ -293,6 +319,11 @@ class Laws:
             causes = self.failures.judge_move(change, move)
             self.moves.append((move, frozenset(causes)))
             self._law_9(change.actor, move, causes)
+
+    def _behind(self, service: Obj) -> str:
+        """Return `<name>/<uid>` of the pod to which a Service leads, whatever it says; empty if it leads to none."""
+        there = (pod["metadata"] for pod in self.pods() if matches(service["spec"]["selector"], pod["metadata"].get("labels")))
+        return next((f"{meta['name']}/{meta['uid']}" for meta in there), "")
 
     def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
         """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
@@ -363,7 +394,7 @@ class Laws:
 
     def _intents(self) -> list[int]:
         """Return the targets of Set Shards calls that may still take effect."""
-        entry = ((self.wac() or {}).get("status") or {}).get("operation")
+        entry = _own_intent(self.wac())
         targets = [call.to for call in self._calls if not call.answered]
         if self._unknown is not None:
             targets.append(self._unknown.to)
@@ -379,6 +410,13 @@ class Laws:
         """Return when an intent was noted in truth; the times in it are of a clock that may be an hour apart."""
         return self._noted[entry["id"]][0] if entry["id"] in self._noted else self.now()
 
+    def unsent(self) -> str | None:
+        """Return the id of an intent that stands in status although no call followed its note."""
+        entry = _own_intent(self.wac()) or {}
+        at, to, actor = self._noted.get(str(entry.get("id")), (0.0, 0, ""))
+        is_sent = any(call.actor == actor and call.to == to and call.at >= at for call in self._calls)
+        return str(entry["id"]) if actor and not is_sent else None
+
     def _check_cluster(self, change: Change) -> None:
         if change.after is None:
             return
@@ -386,8 +424,8 @@ class Laws:
         if change.before is None or change.before["spec"] != spec:
             self._specs = [(min(until, self.now()), shards, spares) for until, shards, spares in self._specs]
             self._specs.append((float("inf"), int(spec["shards"]), int(spec.get("spares", 1))))
-        operation = (change.after.get("status") or {}).get("operation")
-        earlier = ((change.before or {}).get("status") or {}).get("operation")
+        operation = _own_intent(change.after)
+        earlier = _own_intent(change.before)
         if operation and operation["id"] != (earlier or {}).get("id"):
             self._noted[operation["id"]] = (self.now(), int(operation["to"]), change.actor)
             if not change.by_version:
@@ -479,6 +517,19 @@ def _forget(series: deque[tuple[float, int, int]], before: float) -> None:
     """Drop what is older, but for the last entry of that time: it held until the next one."""
     while len(series) > 1 and series[1][0] < before:
         series.popleft()
+
+
+def _own_intent(wac: Obj | None) -> Obj | None:
+    """Return the intent in a cluster's status; None of one that names another resource, whose status was restored as this one's."""
+    found: Obj | None = ((wac or {}).get("status") or {}).get("operation")
+    return found if found and found.get("uid") in {None, (wac or {})["metadata"]["uid"]} else None
+
+
+def _number(obj: Obj, prefix: str) -> int | None:
+    """Return the number that ends an object's name, if the rest of the name is just this."""
+    name = obj["metadata"]["name"]
+    number = name.removeprefix(prefix)
+    return int(number) if number != name and number.isdigit() and str(int(number)) == number else None
 
 
 def _owned(obj: Obj, uid: str) -> bool:

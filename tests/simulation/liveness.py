@@ -23,7 +23,7 @@ from .weather import Weather
 EVERY = 2.0
 EXCUSED_FOR = 30.0
 """Seconds for which the restart of Set Shards may excuse a holder that is away: the restart timeout and what is waited for it then."""
-LIMITS = {"3": 6.0, "10": 6.0, "12": 30.0, "of progress": 30.0, "of telling": 20.0, "of tidying": 30.0}
+LIMITS = {"3": 6.0, "10": 6.0, "12": 30.0, "16": 10.0, "of progress": 30.0, "of telling": 20.0, "of tidying": 30.0}
 """Seconds for which what a law forbids may last."""
 REASON = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
 """Law 12: one CamelCase word."""
@@ -87,9 +87,18 @@ class Liveness:
         if change.kind is not WAC or change.after is None or not laws.is_operator(change.actor):
             return
         laws.applied["12"] += not says_all_is_well(change.after)
+        self._is_true(change, change.after)
         for one in (change.after.get("status") or {}).get("conditions") or ():
             if not REASON.match(one.get("reason") or "") or (one["status"] != "True" and one["type"] == "Ready" and not one.get("message")):
                 laws.breaks(12, f"{change.actor} gives condition {one['type']} the reason {one.get('reason')!r} and {one.get('message')!r}")
+
+    def _is_true(self, change: Change, after: Obj) -> None:
+        """Law 16: Ready is not True before the first number of shards is settled."""
+        status, laws = after.get("status") or {}, self._around.laws
+        is_ready = any((one["type"], one["status"]) == ("Ready", "True") for one in status.get("conditions") or ())
+        laws.applied["16"] += is_ready
+        if is_ready and status.get("settledShards") is None:
+            laws.breaks(16, f"{change.actor} says Ready although no number of shards was ever settled")
 
     # --- the clocks -------------------------------------------------------------------------------------------------------
 
@@ -117,6 +126,8 @@ class Liveness:
         if self._is_calm():
             yield from self._unserved(routes)
             yield from self._untold(routes)
+            if (intent := self._around.laws.unsent()) is not None:
+                yield "16", intent, f"status tells of intent {intent}, which nobody sent"
             if not wac["spec"].get("paused") and int(wac["spec"]["shards"]) == self._around.account.shards:
                 yield from self._untidy(routes)
             if says_all_is_well(wac) and (missing := next(self._around.undone_in_truth(wac), None)) is not None:

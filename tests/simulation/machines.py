@@ -11,7 +11,7 @@ from random import Random
 from typing import Any, TypeVar
 from zlib import crc32
 
-from .apiserver import ApiServer, Change, Name, stamp
+from .apiserver import ApiServer, Change, Name, matches, stamp
 from .budgets import Budgets
 from .client import Account, Coreapp, Ear, Line
 from .collector import Collector
@@ -105,6 +105,9 @@ class Cluster:
                 kind = next((kind for kind in WORKLOADS if kind.kind == owner["kind"]), None)
                 if kind is not None:
                     self._soon(kind, (change.name[0], owner["name"]))
+            if not obj["metadata"].get("ownerReferences"):
+                # One that belongs to nobody may be one that its StatefulSet lets go of, or takes back.
+                self._soon(STATEFULSET, (change.name[0], change.name[1].rpartition("-")[0]))
 
     def _soon(self, kind: Kind, name: Name) -> None:
         if (kind, name) not in self._due:
@@ -124,6 +127,7 @@ class Cluster:
         workload = self._server.get(kind, name)
         if workload is None or "deletionTimestamp" in workload["metadata"]:
             return
+        self._claim(workload)
         pods = self._pods_of(workload)
         (self._control_set if kind is STATEFULSET else self._control_deployment)(workload, pods)
         after = self._pods_of(workload)
@@ -137,6 +141,20 @@ class Cluster:
         if kind is STATEFULSET:
             status |= self._revisions(workload, [pod for pod in after if "deletionTimestamp" not in pod["metadata"]])
         self._server.merge("controller", kind, name, {"status": status}, status=True)
+
+    def _claim(self, workload: Obj) -> None:
+        """Let go of pods that the selector does not match any more; a StatefulSet takes back what it matches, by name."""
+        meta, selector = workload["metadata"], workload["spec"]["selector"].get("matchLabels") or {}
+        for pod in self._server.list(POD, meta["namespace"]):
+            name, owners = (meta["namespace"], pod["metadata"]["name"]), pod["metadata"].get("ownerReferences") or ()
+            if "deletionTimestamp" in pod["metadata"]:
+                continue
+            fits = matches(selector, pod["metadata"].get("labels"))
+            if any(owner.get("uid") == meta["uid"] for owner in owners):
+                if not fits:
+                    self._server.merge("controller", POD, name, {"metadata": {"ownerReferences": None}})
+            elif fits and not owners and workload["kind"] == STATEFULSET.kind and name[1].rpartition("-")[0] == meta["name"]:
+                self._server.merge("controller", POD, name, {"metadata": {"ownerReferences": [_owner(workload)]}})
 
     @staticmethod
     def _revisions(workload: Obj, staying: list[Obj]) -> Obj:
@@ -186,16 +204,9 @@ class Cluster:
 
     def _make(self, workload: Obj, name: str) -> None:
         meta, template = workload["metadata"], workload["spec"]["template"]
-        owner = {
-            "apiVersion": workload["apiVersion"],
-            "kind": workload["kind"],
-            "name": meta["name"],
-            "uid": meta["uid"],
-            "controller": True,
-            "blockOwnerDeletion": True,
-        }
-        labels = {**template["metadata"]["labels"], REVISION: revision_of(workload)}
+        labels, place = {**template["metadata"]["labels"], REVISION: revision_of(workload)}, {}
         if workload["kind"] == STATEFULSET.kind:
+            place = {"hostname": name, "subdomain": workload["spec"].get("serviceName", "")}
             labels |= {"statefulset.kubernetes.io/pod-name": name, "apps.kubernetes.io/pod-index": name.rpartition("-")[2]}
         annotations = template["metadata"].get("annotations") or {}
         pod = {
@@ -206,9 +217,9 @@ class Cluster:
                 "namespace": meta["namespace"],
                 "labels": labels,
                 "annotations": annotations,
-                "ownerReferences": [owner],
+                "ownerReferences": [_owner(workload)],
             },
-            "spec": {"containers": [{part: template["spec"]["containers"][0][part] for part in ("name", "image")}]},
+            "spec": {"containers": [{part: template["spec"]["containers"][0][part] for part in ("name", "image")}], **place},
         }
         self._server.create("controller", pod)
 
@@ -331,13 +342,18 @@ class Cluster:
         self._later(0.3, 5.0, self._run, machine)
 
     def hang(self, machine: Machine, seconds: float | None = None) -> None:
-        """Stop what runs in the container, for some time or for ever; its kubelet sees that its port is open, and nothing else."""
+        """Stop what runs in the container, for some time or for ever; its kubelet finds after two probes that it does not answer."""
         coreapp = machine.coreapp
         if coreapp is None or not coreapp.listening:
             return
         coreapp.hang()
+        self._later(3.0, 5.0, self.look_at, machine)
         if seconds is not None:
-            asyncio.get_running_loop().call_later(seconds, coreapp.resume)
+            asyncio.get_running_loop().call_later(seconds, self._resume, machine, coreapp)
+
+    def _resume(self, machine: Machine, coreapp: Coreapp) -> None:
+        coreapp.resume()
+        self._later(0.0, 1.0, self.look_at, machine)
 
     def _crashed(self, machine: Machine) -> None:
         if not machine.running:
@@ -349,7 +365,7 @@ class Cluster:
             return
         if not machine.node.is_reachable:
             return
-        up = machine.running and (machine.coreapp is None or machine.coreapp.listening)
+        up = machine.running and (machine.coreapp is None or (machine.coreapp.listening and not machine.coreapp.is_hung))
         if machine.running:
             self._report(machine, {}, ready=up)
 
@@ -426,6 +442,19 @@ class Cluster:
         machine.coreapp.lines[line] = None
         protocol.connection_made(line)
         return line, protocol
+
+
+def _owner(workload: Obj) -> Obj:
+    """Return the reference by which a workload controls a pod."""
+    meta = workload["metadata"]
+    return {
+        "apiVersion": workload["apiVersion"],
+        "kind": workload["kind"],
+        "name": meta["name"],
+        "uid": meta["uid"],
+        "controller": True,
+        "blockOwnerDeletion": True,
+    }
 
 
 def is_ready(pod: Obj) -> bool:

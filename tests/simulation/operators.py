@@ -12,10 +12,11 @@ from functools import partial
 from random import Random
 from typing import Any, Protocol
 
-from whatsapp_operator.core import evidence
-from whatsapp_operator.core.manifests import CLUSTER_LABEL
+from whatsapp_operator.core import self_check
+from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.doubt import SelfDoubt
 from whatsapp_operator.shell.leader import Election, Leadership
 from whatsapp_operator.shell.nodes import Nodes
@@ -33,7 +34,7 @@ from .door import SimKube
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .laws import Call, Laws
 from .machines import Cluster
-from .virtual import PROCESS, Process, SimClock, VirtualLoop, outside
+from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
 from .weather import Weather
 
 
@@ -200,6 +201,8 @@ class SimDesk(Desk):
         account = self.around.account
         if account.now() < account.restarting_until:
             _refuse(heard, ApiError(f"{what}: HTTP 403", status=403))
+        elif account.is_banned:
+            _refuse(heard, ApiError(f"{what}: HTTP 400", status=400, details="account is banned"))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
             account.logged_off = True
             account.connections.clear()
@@ -240,7 +243,7 @@ class SimDesks(Desks):
 class Operator:
     """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, whatever the Lease says."""
 
-    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None) -> None:
+    def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0) -> None:
         self.name = name
         self.dead = False
         self.leads = False
@@ -251,7 +254,8 @@ class Operator:
         self.process.cut_off = lambda node: node in self.cut_off
         self.cut_off: frozenset[str] = frozenset()
         """Nodes that this process cannot speak to."""
-        self.clock = SimClock(around.loop, skew=(self._rng.random() - 0.5) * 7200)
+        self.machine = MachineClocks(around.loop, skew=(self._rng.random() - 0.5) * 7200 + ahead)
+        self.clock = SystemClock(wall=self.machine.wall, seconds=self.machine.seconds)
         self.kube = kube or SimKube(around.server, actor=name, rng=self._rng, weather=around.weather)
         self._tasks: list[asyncio.Task[Any]] = []
         self.election = Election(
@@ -261,13 +265,13 @@ class Operator:
             identity=name,
             watch=None,
             clock=around.loop.time,
-            wall=self.clock.now,
+            wall=self.clock.wall,
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
         self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
         self._doubt = SelfDoubt(
-            doubt=lambda: evidence.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
+            doubt=lambda: self_check.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
             clock=self.clock,
         )
@@ -279,7 +283,7 @@ class Operator:
         doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot),
+            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
             hands=Hands(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,
@@ -310,7 +314,7 @@ class Operator:
     def _event(self, kind: Kind, obj: Obj, gone: bool) -> None:
         """Take in what a watch tells, as the handlers do."""
         meta = obj["metadata"]
-        name = meta["name"] if kind is WAC else (meta.get("labels") or {}).get(CLUSTER_LABEL)
+        name = meta["name"] if kind is WAC else cluster_of(obj)
         if name and not self.dead:
             saw = {WAC: self._roster.saw_cluster, POD: self._roster.saw_pod, SERVICE: self._roster.saw_service}.get(kind)
             if saw is not None:
@@ -336,7 +340,8 @@ class Operator:
         self._begin(self.nodes.run())
         self._begin(self._beat())
         for kind in (WAC, POD, SERVICE, STATEFULSET):
-            self._begin(self.kube.follow(kind, partial(self._event, kind), lag=self._lag))
+            label = None if kind is WAC else CLUSTER_LABEL
+            self._begin(self.kube.follow(kind, partial(self._event, kind), lag=self._lag, label=label))
 
     async def _beat(self) -> None:
         while True:

@@ -23,6 +23,7 @@ class Stream:
         *,
         labels: Mapping[str, str] | None,
         name: str | None,
+        label: str | None = None,
         lag: Callable[[], float],
         is_broken: Callable[[], bool],
     ) -> None:
@@ -31,6 +32,8 @@ class Stream:
         self._namespace = namespace
         self._labels = labels
         self._name = name
+        self._label = label
+        """A label that an object must have, whatever its value; None: none."""
         self._lag = lag
         self._is_broken = is_broken
         self._events: asyncio.Queue[Told | None] = asyncio.Queue()
@@ -62,7 +65,8 @@ class Stream:
             return False
         meta = obj["metadata"]
         there = self._namespace is None or meta.get("namespace", "") == self._namespace
-        return there and self._name in {None, meta["name"]} and matches(self._labels, meta.get("labels"))
+        has_label = self._label is None or self._label in (meta.get("labels") or {})
+        return there and has_label and self._name in {None, meta["name"]} and matches(self._labels, meta.get("labels"))
 
     def _hear(self, change: Change) -> None:
         if change.kind is not self._kind:

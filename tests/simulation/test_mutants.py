@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import duties, evidence, facts, handovers, manifests, objections, operation, rules, status
-from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Ref, Tell
+from whatsapp_operator.core import duties, evidence, facts, handovers, health, manifests, objections, operation, rules, self_check, status
+from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Record, Ref, Tell
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.kube import WAC, Conflict, NotFound
@@ -25,12 +25,15 @@ from .operators import Operator, SimTethers
 from .trials import (
     Trial,
     a_foreign_service,
+    a_leader_with_a_fast_clock,
     a_switched_off_node,
+    behind_a_wall,
     certificates,
     deafness,
     elected,
     hangs_with_spares,
     hangs_without_spares,
+    many_hang_at_once,
     overlapping,
     resizes,
     slow_logins,
@@ -137,7 +140,8 @@ def set_shards_whoever_is_ready(patch: pytest.MonkeyPatch) -> None:
 
 
 def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
-    async def forgetful(*_: object) -> bool:
+    async def forgetful(_: Reconciler, cluster: Any, __: object, ___: object, call: Any) -> bool:
+        cluster.memory.unsent.append(call.operation.id)
         return True
 
     patch.setattr(Reconciler, "_note", forgetful)
@@ -160,7 +164,7 @@ def send_however_late(patch: pytest.MonkeyPatch) -> None:
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
     real = operation.judge
 
-    def hasty(want: Any, see: Observed) -> Observed:
+    def hasty(want: Any, see: Observed) -> Record:
         judged = real(want, see)
         unknown = judged.operation is not None and judged.operation.answer is Answer.UNKNOWN
         return replace(judged, operation=None) if unknown else judged
@@ -169,7 +173,7 @@ def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
 
 
 def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Observer, "_own_time", lambda _, operation, __: operation)
+    patch.setattr(Observer, "_own_times", lambda _, noted, __: noted)
 
 
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:
@@ -252,11 +256,11 @@ def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(evidence, "doubt", lambda *_: None)
+    patch.setattr(self_check, "doubt", lambda *_: None)
 
 
 def every_node_lives(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(evidence, "is_node_alive", lambda *_: True)
+    patch.setattr(health, "is_node_alive", lambda *_: True)
 
 
 def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
@@ -325,7 +329,8 @@ def all_is_said_to_be_well(patch: pytest.MonkeyPatch) -> None:
 
     def hopeful(f: Any, plan: Any) -> dict[str, Any]:
         said = real(f, plan)
-        for one in said["conditions"]:
+        # Ready before the first settled number is another law's.
+        for one in said["conditions"] if "settledShards" in said else ():
             one["status"], one["reason"] = well.get(one["type"], (one["status"], one["reason"]))
         return said
 
@@ -364,6 +369,30 @@ def replicas_without_bound(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(facts.Facts, "made_good", property(lambda f: f.out_of_reach * 3))
 
 
+def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
+    """Up to the number of spares at each look, whatever is still on its way out."""
+    patch.setattr(facts.Facts, "ending", frozenset())
+
+
+def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(self_check, "doubt", lambda *_: None)
+    for module in (health, evidence):
+        patch.setattr(module, "is_unconfirmed", lambda _: False)
+
+
+def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
+    real = status.report
+
+    def hasty(f: Any, plan: Any) -> dict[str, Any]:
+        said = real(f, plan)
+        for one in said["conditions"]:
+            if one["type"] == "Ready" and f.shards is not None:
+                one["status"], one["reason"] = "True", "Serving"
+        return said
+
+    patch.setattr(status, "report", hasty)
+
+
 MUTANTS = (
     Mutant("commit without the version", commit_without_the_version, "2"),
     Mutant("n from a counter", number_from_a_counter, "2"),
@@ -380,7 +409,7 @@ MUTANTS = (
     Mutant("send however late", send_however_late, "5", slow_logins),
     Mutant("POST again after no answer", post_again_after_no_answer, "6", unheard_answers),
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
-    Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", elected),
+    Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
     Mutant("any certificate will do", any_certificate_will_do, "8", certificates),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, "9", resizes),
     Mutant("a report on every look", a_report_on_every_look, "11", resizes),
@@ -403,6 +432,9 @@ MUTANTS = (
     Mutant("all is said to be well", all_is_said_to_be_well, "12", a_foreign_service),
     Mutant("a no without a reason", a_no_without_a_reason, "12", a_foreign_service),
     Mutant("moves without a cause", moves_without_a_cause, "of sound holders", hangs_with_spares),
+    Mutant("ends without bound", ends_without_bound, "15", many_hang_at_once),
+    Mutant("what was never heard is ended", what_was_never_heard_is_ended, "15", behind_a_wall),
+    Mutant("ready before the first number is settled", ready_before_the_first_number_is_settled, "16", resizes),
     Mutant("another reason is claimed", another_reason_is_claimed, "of claims", a_switched_off_node),
 )
 MOST_SEEDS = 500
@@ -442,7 +474,10 @@ TRIALS: tuple[Trial, ...] = (
     hangs_without_spares,
     hangs_with_spares,
     a_switched_off_node,
+    a_leader_with_a_fast_clock,
     without_an_operator,
+    many_hang_at_once,
+    behind_a_wall,
 )
 
 

@@ -36,6 +36,21 @@ async def deafness(world: World) -> None:
     await world.until_done()
 
 
+async def a_leader_with_a_fast_clock(world: World) -> None:
+    """A call gets no answer, its leader is killed, and the next one's wall clock is hours ahead."""
+    world.create(shards=2, spares=1)
+    first = world.operator()
+    first.lead(1)
+    await world.until_done()
+    world.account.fates.append(Fate("timeout", applied=None))
+    world.edit(shards=4)
+    await world.until(lambda: not world.account.fates, within=60, what="the call was sent")
+    await world.pause(1.0)
+    first.kill()
+    world.operator(ahead=3 * 3600.0).lead(2)
+    await world.until_done()
+
+
 async def hangs_without_spares(world: World) -> None:
     """Holders hang, and nobody can take over."""
     world.create(shards=2, spares=0)
@@ -59,6 +74,32 @@ async def hangs_with_spares(world: World) -> None:
     if machine is not None:
         world.cluster.hang(machine)
     await world.until_done()
+
+
+async def many_hang_at_once(world: World) -> None:
+    """More Coreapps hang at once than may be ended at a time."""
+    world.create(shards=4, spares=2)
+    world.operator().lead(1)
+    await world.until_done()
+    await world.pause(20)
+    for machine in world.coreapps()[:3]:
+        world.cluster.hang(machine)
+    await world.until_done(within=300)
+
+
+async def behind_a_wall(world: World) -> None:
+    """The next leader starts where it reaches no Coreapp on two of the nodes."""
+    world.create(shards=4, spares=2)
+    first = world.operator()
+    first.campaign()
+    await world.until_done(within=120)
+    first.kill()
+    second = world.operator()
+    second.cut([*world.cluster.park.nodes][:2])
+    second.campaign()
+    await world.pause(60)
+    second.cut(())
+    await world.until_done(within=120)
 
 
 async def certificates(world: World) -> None:

@@ -164,20 +164,24 @@ class VirtualLoop(asyncio.BaseEventLoop):
         return await self.connect(factory, host, port)
 
 
-class SimClock:
-    """The clock of one simulated process; `skew` seconds ahead of true time."""
+class MachineClocks:
+    """The two clocks of one machine; its wall clock is `skew` seconds ahead of true time."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop, skew: float = 0.0) -> None:
         self._loop = loop
-        self._start = START + timedelta(seconds=skew)
+        self._zero = START + timedelta(seconds=skew)
 
-    def now(self) -> datetime:
+    def wall(self) -> datetime:
         """Return the wall time, aware, in UTC."""
-        return self._start + timedelta(seconds=self._loop.time())
+        return self._zero + timedelta(seconds=self._loop.time())
 
-    def monotonic(self) -> float:
+    def seconds(self) -> float:
         """Return seconds that never go back."""
         return self._loop.time()
+
+    def step(self, seconds: float) -> None:
+        """Set the machine's wall clock forward, or back."""
+        self._zero += timedelta(seconds=seconds)
 
 
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:

@@ -123,9 +123,9 @@ class World:
         else:
             self.server.merge("user", SECRET, (NAMESPACE, "account"), {"data": encoded})
 
-    def operator(self) -> Operator:
-        """Make one more operator process; it does nothing yet."""
-        made = Operator(self, f"operator-{len(self.operators)}")
+    def operator(self, *, ahead: float = 0.0) -> Operator:
+        """Make one more operator process; it does nothing yet. Its wall clock is so many seconds ahead."""
+        made = Operator(self, f"operator-{len(self.operators)}", ahead=ahead)
         self.operators.append(made)
         return made
 

@@ -19,10 +19,12 @@ from whatsapp_operator.shell.tether import Pace, Target
 HOST = "127.0.0.1"
 KEY = Key("test", "acme")
 QUICK = Pace(deadline=0.2, connect_timeout=0.1, retry=0.02, standby_period=0.5, insist=0.1, fresh_every=1000)
+TICK = 0.005
+STALL = timedelta(seconds=0.1)
 REPORT = {"shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 
-async def until(what: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(what: Callable[[], object], seconds: float = 60.0) -> None:
     """Poll until it is so; AssertionError after so long."""
     deadline = time.monotonic() + seconds
     while not what():
@@ -102,11 +104,24 @@ class Watch:
 
     def __init__(self, port: int, pace: Pace) -> None:
         self.woken = 0
+        self.late = timedelta()
+        """The longest by which this loop was late itself: a busy machine's, not that of the tethers."""
+        self.stood = timedelta()
+        """How long it stood still in all, by a tenth of a second and more at a time."""
         self.tethers = Tethers(clock=SystemClock(), wake=self._wake, pace=pace, port=port)
 
     def _wake(self, key: Key) -> None:
         assert key == KEY
         self.woken += 1
+
+    async def tick(self) -> None:
+        """Find out how late we are, until cancelled."""
+        while True:
+            due = time.monotonic() + TICK
+            await asyncio.sleep(TICK)
+            late = timedelta(seconds=time.monotonic() - due)
+            self.late = max(self.late, late)
+            self.stood += late if late >= STALL else timedelta()
 
     def hold(self, *uids: str, **changes: Any) -> None:
         self.tethers.hold(KEY, {uid: target(**changes) for uid in uids})
@@ -121,17 +136,20 @@ def target(
     kind: str = "HTTP",
     path: str = "/",
     unhealthy_after: float = 0.6,
+    ready: bool = False,
 ) -> Target:
     probe = Probe(kind=kind, path=path, period=timedelta(seconds=period))
-    return Target(ip=ip, node=node, holds=holds, probe=probe, unhealthy_after=unhealthy_after)
+    return Target(ip=ip, node=node, holds=holds, probe=probe, unhealthy_after=unhealthy_after, ready=ready)
 
 
 @asynccontextmanager
 async def watching(port: int, pace: Pace = QUICK) -> AsyncIterator[Watch]:
     watch = Watch(port, pace)
+    ticking = asyncio.create_task(watch.tick())
     try:
         yield watch
     finally:
+        ticking.cancel()
         await watch.tethers.close()
 
 

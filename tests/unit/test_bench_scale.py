@@ -45,7 +45,7 @@ def test_a_shard_is_as_after_a_committed_handover() -> None:
     want = objects.desired(stored())
     service = objects.shard_service(want, 1, {"metadata": {"name": "s0001-coreapp-1", "uid": "p-1"}}, now=NOW)
     service["metadata"] |= {"uid": "s-1", "resourceVersion": "9"}
-    route = manifests.route_of(service, "u-1")
+    route = manifests.route_of(service, "s0001", "u-1")
     assert route is not None
     assert (route.shard, route.holder, route.holder_uid, route.epoch) == (1, "s0001-coreapp-1", "p-1", objects.epoch(1))
     assert Epoch.parse(route.epoch) is not None

@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import io
 import json
-import ssl
 import time
 from collections import Counter
 from collections.abc import Callable, Collection
@@ -14,7 +13,6 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
-import aiohttp
 import pytest
 from rich.console import Console
 
@@ -26,7 +24,6 @@ from localkube.chaos.judge import CAUSES, UNREPORTED, Judged, World, judge
 from localkube.chaos.measure import Outcome, Player, _Play
 from localkube.chaos.scene import Fault, Scene, Victim, nothing
 from localkube.chaos.soak import soak_fault
-from localkube.chaos.storm import storm
 from localkube.chaos.table import FAULTS, SHORT, named
 from localkube.chaos.traffic import Books, Mark, Stream, Taken, account, first_taken, longest_gap
 from localkube.demo.cluster import Holder
@@ -43,7 +40,7 @@ from wabiz_sim.sharding import shard_of
 ROOT = Path(__file__).resolve().parents[2]
 # A word that the operator can never say must not be waited for.
 WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
-ALSO = {"RestartOverdue"}
+ALSO = {"RestartOverdue", "HolderDisagrees"}
 
 # ---------------------------------------------------------------- the table
 
@@ -74,6 +71,14 @@ DEMANDED = {
     "failure during grow": "during-grow",
     "failure during shrink": "during-shrink",
     "failure during Set Shards": "during-set-shards",
+    "leader restarted behind egress deny": "leader-blind",
+    "one Secret unreadable": "secret-unreadable",
+    "rights on one kind taken and given back": "rights-taken",
+    "half of all calls answered 429": "half-429",
+    "watches killed with 401": "watches-401",
+    "a mutating webhook": "admission",
+    "a hostile annotation on a neighbour": "hostile-neighbour",
+    "an older Service put back": "older-service",
 }
 """The issue's list, and what it is called here."""
 
@@ -111,7 +116,7 @@ def test_the_goals_are_those_of_the_issue(name: str, goal: float | None) -> None
 
 
 def test_the_short_round_is_a_handful_of_the_table() -> None:
-    assert len(named(list(SHORT))) == len(SHORT) == 7
+    assert len(named(list(SHORT))) == len(SHORT) == 9
 
 
 def test_faults_are_chosen_by_name_in_the_tables_order() -> None:
@@ -407,6 +412,8 @@ class FakeGround:
         self.counted: Counter[tuple[str, str]] = Counter()
         self.words: dict[str, str] = {}
         self.gone = False
+        self.ended = ""
+        self.pods = {"a", "b"}
 
     def holder(self, cluster: str, shard: int) -> Holder:
         return Holder(shard, "pod-0", "a")
@@ -422,6 +429,12 @@ class FakeGround:
 
     async def settle(self, _: Any) -> list[str]:
         return []
+
+    def fault(self) -> str:
+        return self.ended
+
+    def lasting_coreapps(self) -> dict[str, str]:
+        return {uid: f"pod-{uid}" for uid in self.pods}
 
     async def look_anew(self) -> None:
         """It sees enough."""
@@ -508,6 +521,27 @@ async def test_each_fault_of_the_table_that_does_nothing_is_a_trouble(ground: Fa
     outcome = await played(ground, strikes(ground, gone=False), effects=fault.effects)
     assert fault.effects
     assert outcome.troubles == [f"the fault did nothing: 0 {name} (c00)" for name in fault.effects], "what was before is not its own"
+
+
+async def test_a_sound_coreapp_that_is_gone_is_a_trouble_where_pods_must_stay(ground: FakeGround) -> None:
+    def strike(scene: Scene[Any]) -> None:
+        strikes(ground)(scene)
+        ground.pods = {"c"}
+
+    assert (await played(ground, strike)).troubles == []
+    ground.pods = {"a", "b"}
+    outcome = await played(ground, strike, pods_stay=True)
+    assert outcome.troubles == ["1 sound Coreapps are gone: pod-b"], "that of the holder is the fault's own doing"
+
+
+async def test_what_a_fault_found_out_and_a_process_that_ended_are_troubles(ground: FakeGround) -> None:
+    def strike(scene: Scene[Any]) -> None:
+        strikes(ground)(scene)
+        scene.troubles.append("written 99 times")
+        ground.ended = "operator-0 exited with status 1"
+
+    outcome = await played(ground, strike)
+    assert (outcome.n, outcome.troubles) == (1, ["written 99 times", "operator-0 exited with status 1"])
 
 
 async def test_what_is_counted_of_a_pod_that_was_struck_is_the_faults(ground: FakeGround) -> None:
@@ -689,21 +723,6 @@ def test_the_soak_expects_that_nothing_moves() -> None:
     fault = soak_fault(600.0)
     assert (fault.failover, fault.watch, fault.everybody, fault.effects) == (False, 600.0, True, ("probes lost",))
     assert fault.name not in {one.name for one in table.FAULTS}
-
-
-# ---------------------------------------------------------------- the storm
-
-
-async def test_the_storm_answers_429_under_the_api_servers_certificate(tmp_path: Path) -> None:
-    made = certificates.make(tmp_path / "certificates", service_ip="10.0.0.1")
-    trust = ssl.create_default_context(cafile=str(made.authority))
-    async with storm(made) as one, aiohttp.ClientSession() as session:
-        assert one.answered == 0
-        address, port = one.address
-        async with session.get(f"https://{address}:{port}/api/v1/pods?watch=1", ssl=trust) as response:
-            body = await response.json()
-        assert (response.status, response.headers["Retry-After"], one.answered) == (429, "1", 1)
-    assert (body["kind"], body["reason"], body["details"]) == ("Status", "TooManyRequests", {"retryAfterSeconds": 1})
 
 
 # ------------------------------------------------------------ what end-to-end tests add

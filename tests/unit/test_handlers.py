@@ -8,7 +8,10 @@ import pytest
 from whatsapp_operator.core.model import Key, Obj
 from whatsapp_operator.shell import handlers
 
-LABELS = {"multiconnect.dev/cluster": "acme"}
+OWNER = {"name": "acme-coreapp", "uid": "sts", "controller": True}
+PART: Obj = {
+    "metadata": {"name": "acme-coreapp-0", "labels": {"multiconnect.dev/cluster": "acme"}, "ownerReferences": [OWNER]},
+}
 
 
 class Ears:
@@ -30,12 +33,31 @@ class Ears:
 @pytest.mark.parametrize(("kind", "presses"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
 async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, presses: bool) -> None:
     ears = Ears()
-    found = handlers.registry(ears.wake, lambda: kopf.ConnectionInfo(server="https://localhost"), ears)
+
+    async def login() -> kopf.AiohttpSession:
+        raise AssertionError
+
+    found = handlers.registry(ears.wake, login, ears, deliver=lambda call: call())
     told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     for handle in told:
-        await handle(namespace="default", name="acme", labels=LABELS, event={"type": kind, "object": {}})
+        await handle(namespace="default", name="acme", event={"type": kind, "object": PART})
     assert len(told) == 4
     assert ears.woken == [(Key("default", "acme"), presses)] * 4
+
+
+@pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
+async def test_somebody_elses_object_wakes_nobody(cluster: str) -> None:
+    ears = Ears()
+
+    async def login() -> kopf.AiohttpSession:
+        raise AssertionError
+
+    found = handlers.registry(ears.wake, login, ears, deliver=lambda call: call())
+    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    theirs = {"metadata": {"name": "debug", "labels": {"multiconnect.dev/cluster": cluster}, "ownerReferences": [OWNER]}}
+    for handle in told:
+        await handle(namespace="default", name=None, event={"type": "MODIFIED", "object": theirs})
+    assert ears.woken == []
 
 
 def test_lists_come_in_parts_and_without_other_peoples_objects() -> None:

@@ -23,6 +23,7 @@ from whatsapp_operator.shell.kube import (
     POD,
     SECRET,
     SERVICE,
+    STATEFULSET,
     WAC,
     AlreadyExists,
     CallLimits,
@@ -151,6 +152,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
         await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
         await kube.patch_merge(SERVICE, "ns", "a", {"metadata": {"resourceVersion": "7"}})
         await kube.patch_status(WAC, "ns", "a", {"status": {}})
+        await kube.patch_scale(STATEFULSET, "ns", "a", {"spec": {"replicas": 1}})
         assert await kube.delete(POD, "ns", "a", uid="u", resource_version="7", grace_seconds=0)
         assert await kube.delete(POD, "ns", "a", uid="u")
 
@@ -163,6 +165,12 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
             ("PATCH", f"{pod}?fieldManager=me", "application/json-patch+json", [{"op": "test", "path": "/x", "value": 1}]),
             ("PATCH", f"{service}?fieldManager=me", "application/merge-patch+json", {"metadata": {"resourceVersion": "7"}}),
             ("PATCH", f"{wac}/status?fieldManager=me", "application/merge-patch+json", {"status": {}}),
+            (
+                "PATCH",
+                "/apis/apps/v1/namespaces/ns/statefulsets/a/scale?fieldManager=me",
+                "application/merge-patch+json",
+                {"spec": {"replicas": 1}},
+            ),
             ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u", "resourceVersion": "7"}, "gracePeriodSeconds": 0}),
             ("DELETE", pod, "application/json", only | {"preconditions": {"uid": "u"}}),
         ]
@@ -172,6 +180,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
             ("patch", "Pod"): 1,
             ("patch", "Service"): 1,
             ("patch status", "WhatsAppCluster"): 1,
+            ("patch scale", "StatefulSet"): 1,
             ("delete", "Pod"): 2,
         }
 
@@ -236,6 +245,24 @@ async def test_each_refusal_has_its_error(code: int, reason: str, error: type[Ku
         assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
+async def test_a_throttled_call_is_sent_again_and_a_refusal_that_lasts_is_told_as_one() -> None:
+    async with a_door() as (server, kube):
+        left = [429, 429, 200]
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            code = left.pop(0) if left else 429
+            return (
+                await server.ok(request) if code == 200 else web.json_response({"kind": "Status", "reason": "TooManyRequests"}, status=429)
+            )
+
+        server.answer = answer
+        assert (await kube.create(A_POD))["metadata"]["name"] == "a"
+        assert [(method, body) for method, _, _, body in server.asked] == [("POST", A_POD)] * 3
+        with pytest.raises(Unavailable, match="429 TooManyRequests"):
+            await kube.get(POD, "ns", "a")
+        assert len(server.asked) > 6
+
+
 async def test_a_missing_object_is_none_but_a_missing_kind_is_not() -> None:
     async with a_door() as (server, kube):
         server.refuses(404, "NotFound", 'pods "a" not found', name="a", kind="pods")
@@ -277,6 +304,10 @@ async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
         {"status": 200, "text": "<html>please log in"},
         {"status": 200, "text": '{"kind": "Pod", "meta', "content_type": "application/json"},
         {"status": 500, "text": '{"status": 17}', "content_type": "application/json"},
+        {"status": 200, "text": "[7]", "content_type": "application/json"},
+        {"status": 200, "text": '{"metadata": null, "items": [7]}', "content_type": "application/json"},
+        {"status": 200, "text": '{"metadata": 7, "items": 7}', "content_type": "application/json"},
+        {"status": 200, "text": "null", "content_type": "application/json"},
     ],
 )
 async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str, Any]) -> None:
@@ -289,6 +320,22 @@ async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str,
         with pytest.raises(Unavailable, match=r"watch Pod ns: "):
             async for _ in kube.watch(POD, "ns"):
                 pass
+
+
+async def test_a_damaged_item_of_a_list_takes_no_other_with_it() -> None:
+    async with a_door() as (server, kube):
+        server.says(
+            {"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": [{"metadata": None}, {}, {"metadata": {"name": "a"}}]}
+        )
+        found = await kube.list(POD, "ns")
+        assert [obj.get("metadata") for obj in found] == [None, None, {"name": "a"}]
+
+
+async def test_a_refusal_with_odd_details_is_a_refusal() -> None:
+    async with a_door() as (server, kube):
+        server.says({"reason": 7, "details": [7], "message": {}}, status=404)
+        with pytest.raises(NotFound, match="get Pod ns/a: 404: nothing"):
+            await kube.get(POD, "ns", "a")
 
 
 async def test_no_error_shows_a_secret() -> None:
@@ -353,6 +400,7 @@ async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> Non
             lambda kube: kube.patch_json(POD, "ns", "a", []),
             lambda kube: kube.patch_merge(POD, "ns", "a", {}),
             lambda kube: kube.patch_status(WAC, "ns", "a", {}),
+            lambda kube: kube.patch_scale(STATEFULSET, "ns", "a", {}),
             lambda kube: kube.delete(POD, "ns", "a", uid="u"),
         ]
         for write in writes:
@@ -411,13 +459,83 @@ async def test_calls_under_way_outlive_the_lines_given_up() -> None:
         assert await under_way
 
 
+def pools_opened(kube: LightKube) -> list[object]:
+    """Return the list of the connection pools that are opened from now on."""
+    lines, opened = kube._api._client._client._transport._inner, list[object]()
+    dial = lines._dial
+
+    def counting() -> Any:
+        opened.append(dial())
+        return opened[-1]
+
+    lines._dial = counting
+    return opened
+
+
+@pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
+async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
+    # Long enough for others to be answered meanwhile, on a busy machine too.
+    async with a_door(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
+        opened, answers = pools_opened(kube), 0
+
+        async def answer(request: web.Request) -> web.StreamResponse:
+            if "secrets" not in request.path:
+                return await server.ok(request)
+            if fails in {"timeout", "cancelled"}:
+                return await server.hang(request)
+            return web.Response(status={"403": 403, "500": 500, "garbage": 200}[fails], text="[7]", content_type="application/json")
+
+        async def read_others() -> None:
+            nonlocal answers
+            while True:
+                await kube.get(POD, "ns", "a")
+                answers += 1
+                await asyncio.sleep(0.01)
+
+        async def others_answered() -> None:
+            after = answers + 2
+            while answers < after:
+                assert not others.done()
+                await asyncio.sleep(0.001)
+
+        server.answer = answer
+        others = asyncio.create_task(read_others())
+        await others_answered()
+        for _ in range(5 if fails == "timeout" else 20):
+            asked = len([one for one in server.asked if "secrets" in one[1]])
+            reading = asyncio.create_task(kube.get(SECRET, "ns", "a"))
+            if fails == "cancelled":
+                while len([one for one in server.asked if "secrets" in one[1]]) == asked:
+                    await asyncio.sleep(0.001)
+                await others_answered()
+                reading.cancel()
+            with pytest.raises((KubeError, asyncio.CancelledError)):
+                await reading
+        others.cancel()
+        assert opened == []
+
+
+async def test_an_outage_gives_the_connections_up_once() -> None:
+    async with a_door(limits=CallLimits(read=0.1, write=0.1)) as (server, kube):
+        opened = pools_opened(kube)
+        await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
+        server.answer = server.hang
+        for _ in range(20):
+            with pytest.raises(Unavailable):
+                await kube.get(POD, "ns", "a")
+        assert len(opened) == 1
+        server.answer = server.ok
+        await kube.get(POD, "ns", "a")
+        assert len(opened) == 1
+
+
 async def test_lines_are_kept() -> None:
     async with a_door() as (server, kube):
         for _ in range(5):
             await kube.get(POD, "ns", "a")
         await kube.create(A_POD)
         assert len(server.peers) == 1
-        pool = kube._api._client._client._transport._pool._pool
+        pool = kube._api._client._client._transport._inner._pool._pool
         assert pool._keepalive_expiry is None
 
 
@@ -505,7 +623,7 @@ async def test_a_watch_that_is_left_frees_its_line() -> None:
         async with aclosing(kube.watch(LEASE, "ns")) as events:
             async for _ in events:
                 break
-        pool = kube._api._client._client._transport._pool._pool
+        pool = kube._api._client._client._transport._inner._pool._pool
         assert not [line for line in pool.connections if not line.is_idle()]
 
 

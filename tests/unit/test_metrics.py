@@ -166,9 +166,7 @@ def get(port: int, path: str) -> tuple[int, str]:
 class Clock(SystemClock):
     def __init__(self) -> None:
         self.at = 100.0
-
-    def monotonic(self) -> float:
-        return self.at
+        super().__init__(seconds=lambda: self.at)
 
 
 def test_what_is_served_where() -> None:
@@ -186,6 +184,22 @@ def test_what_is_served_where() -> None:
         with pytest.raises(ValueError, match=rf"metrics cannot be served on 127\.0\.0\.1, port {port}: .*METRICS_HOST and METRICS_PORT"):
             served(application(metrics.registry, heartbeat), host="127.0.0.1", port=port).__enter__()
     assert not [thread for thread in threading.enumerate() if thread.name == "metrics"]
+
+
+def test_health_says_why_only_a_new_process_helps() -> None:
+    why: list[str | None] = [None]
+    heartbeat = Heartbeat(Clock(), beaten=lambda _: None)
+    with served(application(Metrics().registry, heartbeat, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
+        assert get(port, "/healthz") == (200, "ok\n")
+        why[0] = "nothing has watched pods for 61 s"
+        assert get(port, "/healthz") == (503, "nothing has watched pods for 61 s\n")
+
+
+def test_watches_that_are_cut_off() -> None:
+    metrics = Metrics()
+    metrics.observe_watches({"pods": 0.0, "nodes": 12.5})
+    assert value(metrics, "multiconnect_watch_cut_off_seconds", watch="nodes") == 12.5
+    assert value(metrics, "multiconnect_watch_cut_off_seconds", watch="pods") == 0
 
 
 async def test_health_is_told_while_the_event_loop_stands_still() -> None:

@@ -30,6 +30,9 @@ class Clock:
     def now(self) -> datetime:
         return START + timedelta(seconds=self.monotonic())
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return asyncio.get_running_loop().time()
 
@@ -202,7 +205,7 @@ async def test_nothing_is_known_until_both_lists_were_read() -> None:
         await asyncio.sleep(10)
         assert nodes.snapshot() is None
         server.refused = set()
-        await asyncio.sleep(181)
+        await asyncio.sleep(5.1)
         found = nodes.snapshot()
         assert found is not None
         assert found["n0"].renewed_at is None
@@ -383,7 +386,7 @@ async def test_an_old_version_is_listed_anew_at_once() -> None:
         assert changed == ["n0"]
 
 
-async def test_a_refusal_is_said_once_and_tried_again_every_few_minutes(caplog: pytest.LogCaptureFixture) -> None:
+async def test_a_refusal_is_said_once_and_tried_again_and_again(caplog: pytest.LogCaptureFixture) -> None:
     server = Server()
     server.refused = {NODE, LEASE}
     async with watching(server) as (nodes, _):
@@ -392,7 +395,10 @@ async def test_a_refusal_is_said_once_and_tried_again_every_few_minutes(caplog: 
         said = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
         assert len(said) == 1
         assert "grant list and watch of nodes, and of leases in namespace kube-node-lease" in said[0]
-        assert 10 <= len(server.asked) <= 14
+        # Of each kind: some seconds apart in the first minute, then each 30 s.
+        assert 60 <= len(server.asked) <= 100
+        assert nodes.unread().keys() == {"Node", "Lease"}
+        assert "403" in nodes.unread()["Node"]
 
 
 async def test_rights_that_are_taken_away_leave_nothing_known() -> None:
@@ -402,8 +408,57 @@ async def test_rights_that_are_taken_away_leave_nothing_known() -> None:
         await asyncio.sleep(1)
         assert nodes.snapshot() is not None
         server.refused = {NODE}
-        await asyncio.sleep(30)
+        await asyncio.sleep(100)  # its stream ends after 25 s, and what was known is kept for a minute
         assert nodes.snapshot() is None
+        assert nodes.unread().keys() == {"Node"}
+
+
+@pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
+async def test_one_refusal_costs_nothing(kind: Kind) -> None:
+    """A passing fault of the authorizer: what is known stays known, and some seconds later all is as before."""
+    server = Server()
+    for name in ("n0", "n1"):
+        server.put(NODE, a_node(name))
+    kubelets = Kubelets(server, "n0", "n1")
+    async with watching(server) as (nodes, changed):
+        await asyncio.sleep(30)
+        before = len([one for one in server.asked if one[0] == "list"])
+        server.refused, server.down = {kind}, True
+        server.news.set()
+        server.news = asyncio.Event()
+        await asyncio.sleep(0.1)
+        server.down = False
+        while len([one for one in server.asked if one[0] == "list"]) == before:
+            await asyncio.sleep(0.1)
+        assert nodes.snapshot() is not None
+        server.refused = set()
+        asked = len(server.asked)
+        await asyncio.sleep(5.1)
+        assert nodes.snapshot() is not None
+        assert nodes.unread() == {}
+        assert len(server.asked) >= asked + 2, "listed and watched again"
+        kubelets.lost.add("n1")
+        await asyncio.sleep(20)
+        assert ages(nodes)["n1"] > 15 > ages(nodes)["n0"]
+        assert changed == []
+
+
+async def test_what_cannot_be_read_for_a_while_is_told_and_its_end_too() -> None:
+    server = Server()
+    server.put(NODE, a_node("n0"))
+    async with watching(server) as (nodes, _):
+        await asyncio.sleep(1)
+        server.down = True
+        server.news.set()
+        server.news = asyncio.Event()
+        await asyncio.sleep(4)
+        assert nodes.unread() == {}
+        await asyncio.sleep(10)
+        assert nodes.unread().keys() == {"Node", "Lease"}
+        assert nodes.snapshot() is not None, "an outage takes nothing away"
+        server.down = False
+        await asyncio.sleep(5.1)
+        assert nodes.unread() == {}
 
 
 async def test_a_server_that_ends_every_stream_is_not_asked_in_a_loop() -> None:

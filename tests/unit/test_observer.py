@@ -21,6 +21,9 @@ from localkube.outside.laws import (
     change_of,
     number_of,
 )
+from localkube.outside.observer import Observer
+from localkube.plane import certificates
+from localkube.plane.kubeconfig import Access
 
 
 def pod(version: int, name: str, epoch: str = "", *, gone: bool = False, uid: str = "", shard: int = 0) -> Change:
@@ -273,3 +276,19 @@ def test_fewer_pods_than_shards_at_the_beginning_are_counted() -> None:
 
 def test_an_epoch_without_a_number_at_the_beginning_is_counted() -> None:
     assert found(service(1, "x")) == ["epochs grow"]
+
+
+# ---------------------------------------------------------------- what has passed
+
+
+def test_what_has_passed_by_now_is_still_among_the_versions(tmp_path: Path) -> None:
+    authority = certificates.make(tmp_path / "made", service_ip="10.0.0.1").authority.read_text()
+    seen = Observer(Access(server="https://127.0.0.1:1", authority=authority, token="t").write(tmp_path / "kubeconfig"), "n")
+    for version, reason in enumerate(("FailingOver", "Serving"), start=1):
+        meta = {"name": "acme", "namespace": "n", "uid": "u", "resourceVersion": str(version)}
+        seen.take("WhatsAppCluster", {"metadata": meta, "spec": {}, "status": {"reason": reason}})
+
+    now = seen.find("WhatsAppCluster", "n", "acme") or {}
+    assert now["status"]["reason"] == "Serving"
+    assert [one["status"]["reason"] for one in seen.versions("WhatsAppCluster", "n", "acme")] == ["FailingOver", "Serving"]
+    assert seen.versions("WhatsAppCluster", "n", "other") == []

@@ -1,25 +1,25 @@
-"""The operator's own start, as far as it needs no cluster."""
+"""The operator's own start and end, as far as they need no cluster."""
 
 from __future__ import annotations
 
-import asyncio
 import getpass
-from pathlib import Path
 from typing import Any
 
 import kopf
 import pytest
-import yaml
 
-from whatsapp_operator.__main__ import Operator
-from whatsapp_operator.settings import Settings
+from whatsapp_operator.shell import handlers
+from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.watch_health import WatchHealth
+
+from .test_handlers import Ears
 
 
 class ReachedError(Exception):
     """Kopf would start here."""
 
 
-async def test_it_starts_under_a_user_number_that_has_no_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_it_starts_under_a_user_number_that_has_no_name(monkeypatch: pytest.MonkeyPatch) -> None:
     """As in a container, where Kopf's own search for the user's name raised KeyError."""
 
     def nameless() -> str:
@@ -32,17 +32,7 @@ async def test_it_starts_under_a_user_number_that_has_no_name(tmp_path: Path, mo
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     monkeypatch.setattr(kopf, "spawn_tasks", spawned)
-    kubeconfig = tmp_path / "kubeconfig"
-    named = [{"name": "a", "cluster": {"server": "http://127.0.0.1:9"}, "user": {}, "context": {"cluster": "a", "user": "a"}}]
-    config = {"clusters": named, "users": named, "contexts": named, "current-context": "a"}
-    kubeconfig.write_text(yaml.safe_dump(config), encoding="utf-8")
-    settings = Settings.from_env({"KUBECONFIG": str(kubeconfig), "POD_NAME": "operator-0", "POD_NAMESPACE": "default"})
-    before = asyncio.all_tasks()
-    try:
-        with pytest.raises(ReachedError, match=settings.identity):
-            await Operator(settings)._run()
-    finally:
-        left = asyncio.all_tasks() - before
-        for task in left:
-            task.cancel()
-        await asyncio.gather(*left, return_exceptions=True)
+    ears = Ears()
+    login = handlers.Login(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:9"), health=WatchHealth(SystemClock()), names={})
+    with pytest.raises(ReachedError, match="operator-0"):
+        await handlers.watch(lambda call: call(), wake=ears.wake, witness=ears, login=login, namespaces=(), identity="operator-0")

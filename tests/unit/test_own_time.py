@@ -8,9 +8,9 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core.model import Operation, Tuning
+from whatsapp_operator.core import record
+from whatsapp_operator.core.model import Operation, Record, Tuning
 from whatsapp_operator.shell.observe import Memory, Observer
-from whatsapp_operator.shell.reading import operation_of
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 NOTED = Operation(
@@ -27,8 +27,15 @@ class Stopped:
     def now(self) -> datetime:
         return self.at
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return 0.0
+
+
+def own_time(clock: Stopped, noted: Operation | None, memory: Memory) -> Operation | None:
+    return observer(clock)._own_times(Record(operation=noted), memory).operation
 
 
 def observer(clock: Stopped) -> Observer:
@@ -39,10 +46,9 @@ def observer(clock: Stopped) -> Observer:
 @pytest.mark.parametrize("apart", [timedelta(hours=1), timedelta(hours=-1), timedelta(seconds=5)])
 def test_an_intent_of_another_clock_has_all_its_time_from_when_we_saw_it(apart: timedelta) -> None:
     clock, memory = Stopped(NOW + apart), Memory()
-    eyes = observer(clock)
-    first = eyes._own_time(NOTED, memory)
+    first = own_time(clock, NOTED, memory)
     clock.at += timedelta(seconds=100)
-    later = eyes._own_time(NOTED, memory)
+    later = own_time(clock, NOTED, memory)
 
     assert (
         first
@@ -56,20 +62,20 @@ def test_an_intent_of_another_clock_has_all_its_time_from_when_we_saw_it(apart: 
 def test_our_own_intent_keeps_its_times() -> None:
     memory = Memory(intent=(NOTED.id, NOW))
 
-    assert observer(Stopped(NOW + timedelta(seconds=9)))._own_time(NOTED, memory) == NOTED
+    assert own_time(Stopped(NOW + timedelta(seconds=9)), NOTED, memory) == NOTED
 
 
 def test_the_next_intent_counts_anew() -> None:
     clock, memory = Stopped(NOW), Memory(intent=("2-earlier", NOW - timedelta(hours=2)))
-    found = observer(clock)._own_time(NOTED, memory)
+    found = own_time(clock, NOTED, memory)
 
     assert found == NOTED
     assert memory.intent == ("4-x", NOW)
 
 
 def test_an_intent_that_cannot_be_read_is_not_settled_by_time() -> None:
-    unreadable = operation_of({"operation": {"id": "4-x", "to": 4, "startedAt": "?", "settleBy": "?"}})
-    found = observer(Stopped(NOW))._own_time(unreadable, Memory())
+    unreadable = record.read({"operation": {"id": "4-x", "to": 4, "startedAt": "?", "settleBy": "?"}}, uid="a").operation
+    found = own_time(Stopped(NOW), unreadable, Memory())
 
     assert found is not None
     assert found.settle_by > NOW + timedelta(days=10_000)

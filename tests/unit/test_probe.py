@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
+from itertools import pairwise
 
 import pytest
 
@@ -98,7 +99,7 @@ async def test_a_hung_coreapp_is_silent_since_half_a_round_before_the_probe_and_
         assert since is not None
         assert datetime.now(UTC) - since >= timedelta(seconds=QUICK.deadline)
         assert since - before > timedelta(seconds=-0.05), "no more than half of a period of 0.1 s before the probe"
-        assert since - before < timedelta(seconds=0.15)
+        assert since - before < timedelta(seconds=0.15) + watch.late
         assert watch.woken == woken
         silence = watch.tethers.silence()
         assert (silence.targets, silence.silent, silence.nodes) == (1, 1, frozenset({"node-a"}))
@@ -164,7 +165,7 @@ async def test_a_slow_coreapp_is_never_silent_for_long(fresh_every: int) -> None
             longest = max(longest, datetime.now(UTC) - since) if since else longest
             await asyncio.sleep(0.005)
 
-        assert timedelta(seconds=0.2) < longest < timedelta(seconds=0.55)
+        assert timedelta(seconds=0.2) < longest < timedelta(seconds=0.55) + watch.late
         assert watch.woken > woken
         assert watch.tethers.report_of("a") is not None
 
@@ -180,14 +181,18 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
         assert watch.woken == 1
 
 
-async def test_a_black_hole_is_silent_though_it_never_answered_and_is_no_target_that_counts() -> None:
+async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() -> None:
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.silent_since("a"))
 
         await until(lambda: watch.woken)
         assert watch.tethers.broken_at("a") is None
-        assert watch.tethers.silence().targets == watch.tethers.silence().silent == 0
+        assert watch.tethers.never_heard("a")
+        silence = watch.tethers.silence()
+        assert (silence.targets, silence.silent, silence.unheard) == (1, 1, 0), "its kubelet does not call it ready"
+        watch.hold("a", ready=True)
+        assert watch.tethers.silence().unheard == 1
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:
@@ -290,12 +295,16 @@ async def test_phases_are_spread_over_the_period() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         uids = [f"pod-{i}" for i in range(100)]
         watch.hold(*uids, period=1.0)
-        await until(lambda: len(peer.asked) >= 300)
+        await until(lambda: len(peer.asked) >= 200)
+        watch.late = watch.stood = timedelta()
+        await until(lambda: len(peer.asked) >= 500)
 
-        steady = [at % 1.0 for _, at, _ in peer.asked[200:300]]
-        tenths = [sum(tenth <= at * 10 < tenth + 1 for at in steady) for tenth in range(10)]
-        assert max(tenths) <= 25
-        assert min(tenths) >= 2
+        # In no tenth of a second more than 25, and none without any, but for what a busy machine brings together.
+        times = [at for _, at, _ in peer.asked[200:500]]
+        late, stood = (span / timedelta(seconds=1) for span in (watch.late, watch.stood))
+        late *= 2  # a question is sent late, and received late
+        assert all(later - sooner > 0.1 - late for sooner, later in zip(times, times[25:], strict=False))
+        assert all(later - sooner < 0.1 + late + stood for sooner, later in pairwise(times))
 
 
 async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_let_go() -> None:
@@ -363,7 +372,8 @@ async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pyt
 
 
 async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> None:
-    async with a_peer() as peer, watching(peer.port) as watch:
+    # On a busy machine an answer is late by more than the deadline that other tests have, and rightly called so.
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, deadline=1.0)) as watch:
         uids = [f"pod-{i}" for i in range(20)]
         watch.hold(*uids)
         await until(lambda: watch.tethers.silence().targets == 20)
@@ -377,11 +387,13 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
         assert silence.silent == 0
         assert timedelta(seconds=2.8) < silence.lag < timedelta(seconds=time.monotonic() - stood + 0.5)
         seen: set[int] = set()
-        deadline = time.monotonic() + 1.0
-        while time.monotonic() < deadline:
-            seen.add(watch.tethers.silence().silent)
-            await asyncio.sleep(0.002)
+        asked = len(peer.asked)
 
+        def each_was_asked_twice() -> bool:
+            seen.add(watch.tethers.silence().silent)
+            return len(peer.asked) - asked >= 40
+
+        await until(each_was_asked_twice)
         assert seen == {0}
         assert watch.woken == woken
         assert watch.tethers.silence().lag > timedelta(seconds=2.8)
@@ -411,14 +423,11 @@ async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:
         watch.hold(*(f"pod-{i}" for i in range(100)), period=1.0)
         await until(lambda: watch.tethers.silence().targets == 100)
         time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
-        asked = len(peer.asked)
-        # One period later each was asked in its own phase again.
-        await until(lambda: len(peer.asked) > asked)
-        began = time.monotonic()
-        while time.monotonic() - began < 0.1:
-            await asyncio.sleep(0.005)
-        assert len(peer.asked) - asked < 60
+        asked, went_on = len(peer.asked), time.monotonic()
+        # One period later each was asked in its own phase again: at no moment more than were due by then, and half of all.
         await until(lambda: len(peer.asked) - asked >= 100)
+        times = [at for _, at, _ in peer.asked[asked:]]
+        assert all(count < 100 * (at - went_on) + 50 for count, at in enumerate(times, start=1))
 
 
 async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer() -> None:
@@ -427,12 +436,14 @@ async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer(
         await until(lambda: watch.tethers.report_of("a"))
         peer.hangs = True
         await until(lambda: watch.tethers.silent_since("a"))
-        woken = watch.woken
+        woken, since = watch.woken, watch.tethers.silent_since("a")
+        assert since is not None
+        before = datetime.now(UTC) - since
         time.sleep(2.5)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
         since = watch.tethers.silent_since("a")
         assert since is not None
-        assert datetime.now(UTC) - since < timedelta(seconds=0.7)
+        assert datetime.now(UTC) - since < before + timedelta(seconds=0.4)
         await asyncio.sleep(0.1)
         assert watch.woken == woken
         await until(lambda: watch.woken > woken)

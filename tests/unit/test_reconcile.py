@@ -1,12 +1,13 @@
 """The loop's order and rests, with a look that does nothing: who is looked at first, and what happens while nothing does."""
 
 import asyncio
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
+from whatsapp_operator.core import pace
 from whatsapp_operator.core.model import Key
 from whatsapp_operator.shell import reconcile
 from whatsapp_operator.shell.leader import Leadership
@@ -31,6 +32,9 @@ class Doors:
 
     def now(self) -> datetime:
         return datetime.now(UTC)
+
+    def wall(self) -> datetime:
+        return self.now()
 
     async def list(self, *_: object) -> list[dict[str, Any]]:
         return [{"metadata": {"namespace": "default", "name": name}} for name in self.names]
@@ -80,7 +84,7 @@ async def test_of_very_many_clusters_a_quiet_one_is_asked_without_a_look(monkeyp
     doors = Doors([])
     loop = reconciler(doors)
     cluster = Cluster(Key("default", "c0"), quiet=ACCESS)
-    monkeypatch.setattr(reconcile, "ASK_AGAIN", 0.01)
+    monkeypatch.setattr(pace, "ASK_AGAIN", timedelta(seconds=0.01))
     monkeypatch.setattr(loop, "_clusters", {Key("default", f"c{number}"): cluster for number in range(2)})
     await loop._rest(cluster, 0.1)
     assert len(doors.asked) in range(3, 12)

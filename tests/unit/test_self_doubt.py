@@ -1,4 +1,4 @@
-"""Leadership is given up after ten seconds of doubt, once for each doubt."""
+"""Leadership is given up after ten seconds of doubt, and again after pauses that double."""
 
 from __future__ import annotations
 
@@ -20,6 +20,9 @@ class Hand:
 
     def now(self) -> datetime:
         return START + timedelta(seconds=self.at)
+
+    def wall(self) -> datetime:
+        return self.now()
 
 
 class Self:
@@ -55,12 +58,12 @@ def test_a_short_doubt_changes_nothing() -> None:
     assert us.stepped_down == []
 
 
-def test_a_long_doubt_gives_leadership_up_once() -> None:
+def test_a_long_doubt_gives_leadership_up_again_and_again_for_a_candidate_may_have_come() -> None:
     us = Self()
     us.why = "late"
-    us.until(100)
+    us.until(300)
 
-    assert us.stepped_down == [11]
+    assert us.stepped_down == [11, 31, 71, 131, 191, 251]
 
 
 def test_the_next_doubt_does_it_again() -> None:
@@ -83,3 +86,12 @@ def test_who_comes_to_lead_in_the_midst_of_a_doubt_gives_it_up_too() -> None:
     us.until(31)
 
     assert us.stepped_down == [31]
+
+
+def test_another_patience() -> None:
+    us = Self()
+    us.doubt = SelfDoubt(doubt=lambda: us.why, step_down=us._step_down, clock=us.clock, patience=4, meaning="it is deaf")
+    us.why = "not connected to pods"
+    us.until(30)
+
+    assert us.stepped_down == [5, 13, 29]

@@ -57,6 +57,9 @@ class Hands:
     def now(self) -> datetime:
         return BEGAN + self.passed
 
+    def wall(self) -> datetime:
+        return self.now()
+
     def monotonic(self) -> float:
         return self.passed.total_seconds()
 

@@ -22,14 +22,14 @@
 {{/* app.kubernetes.io/name is fixed: the NetworkPolicies of every WhatsAppCluster let the operator in by it. */}}
 {{- define "whatsapp-operator.selector" -}}
 app.kubernetes.io/name: whatsapp-operator
-app.kubernetes.io/instance: {{ .Release.Name }}
+app.kubernetes.io/instance: {{ .Release.Name | quote }}
 app.kubernetes.io/component: operator
 {{- end -}}
 
 {{- define "whatsapp-operator.labels" -}}
 helm.sh/chart: {{ printf "%s-%s" .Chart.Name .Chart.Version | replace "+" "_" }}
 app.kubernetes.io/version: {{ .Chart.AppVersion | quote }}
-app.kubernetes.io/managed-by: {{ .Release.Service }}
+app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{ include "whatsapp-operator.selector" . }}
 {{- end -}}
 
@@ -68,6 +68,15 @@ app.kubernetes.io/managed-by: {{ .Release.Service }}
 yes
 {{- else if eq .monitor.renderMode "failIfMissing" -}}
 {{- fail (printf "there is no %s (API monitoring.coreos.com/v1) in this cluster: install the Prometheus Operator first, or set renderMode to skip" .kind) -}}
+{{- end -}}
+{{- end -}}
+{{- end -}}
+
+{{/* Nothing, or the refusal of times that the operator itself would refuse when it starts. */}}
+{{- define "whatsapp-operator.checkLease" -}}
+{{- with .Values.lease -}}
+{{- if not (and (lt (float64 .retrySeconds) (float64 .renewDeadlineSeconds)) (lt (float64 .renewDeadlineSeconds) (float64 .seconds))) -}}
+{{- fail (printf "lease.renewDeadlineSeconds (%v) must be below lease.seconds (%v) and above lease.retrySeconds (%v)" .renewDeadlineSeconds .seconds .retrySeconds) -}}
 {{- end -}}
 {{- end -}}
 {{- end -}}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import os
 import sys
 import time
 from collections.abc import Sequence
@@ -83,7 +84,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options.provenance = Provenance(root, "hack/chaos", argv)
     end_by_any_signal()
     begun = time.monotonic()
-    stage = Stage(options.dir, nodes=NODES, report=to_stderr)
+    path = os.pathsep.join(str(root / folder) for folder in ("operator", "hack"))  # one operator is started by a module of ours
+    stage = Stage(options.dir, nodes=NODES, report=to_stderr, operator_env={"PYTHONPATH": path})
     outcomes: Outcomes = []
     ledgers: Ledgers = {}
     status = 0

@@ -7,6 +7,7 @@ import signal
 import time
 
 from localkube.chaos.deeds import close_ports, delete, restart
+from localkube.chaos.proxy import Rule, through
 from localkube.chaos.scene import Scene
 from localkube.chaos.stage import ChaosStage, is_paused
 from localkube.hollow.kube import KubeError
@@ -71,21 +72,12 @@ async def count_swallowed(scene: Scene[ChaosStage]) -> None:
 
 async def storm(scene: Scene[ChaosStage]) -> None:
     """For 10 s the operators' requests are all answered 429; meanwhile a holder of each cluster fails."""
-    wires = list(scene.stage.wires.values())
-    home = [wire.to for wire in wires]
-    before = scene.stage.storm.answered
-    for wire in wires:
-        wire.lead(scene.stage.storm.address)
-        wire.reset()
-    try:
+    before = scene.stage.proxy.answered[429]
+    async with through(scene.stage.proxy, list(scene.stage.wires.values()), Rule(429)):
         await asyncio.sleep(1.0)
         await close_ports(scene)
         await asyncio.sleep(STORM_S - 1.0)
-    finally:
-        for wire, to in zip(wires, home, strict=True):
-            wire.lead(to)
-            wire.reset()
-    scene.effects["calls answered 429"] += scene.stage.storm.answered - before
+    scene.effects["calls answered 429"] += scene.stage.proxy.answered[429] - before
     scene.make_possible()
 
 

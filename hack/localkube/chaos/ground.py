@@ -38,6 +38,8 @@ class Ground(ABC):
         self.streams: dict[str, Stream] = {}
         self.reported: set[str] = set()
         """Broken laws that are in an outcome already."""
+        self.own_writes: set[str] = set()
+        """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
         self.api = Api(kubeconfig.read(kubeconfig_path))
         self._ask_client = ask_client
         self._observer = self._new_observer()
@@ -77,7 +79,8 @@ class Ground(ABC):
 
     def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
         """Those of the broken laws that are in no outcome yet; they are from now on."""
-        fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported]
+        own = tuple(self.own_writes)
+        fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported and not text.endswith(own)]
         self.reported.update(fresh)
         return fresh
 
@@ -117,6 +120,11 @@ class Ground(ABC):
         """The pods of a cluster's component."""
         wanted = {"app.kubernetes.io/component": component, "multiconnect.dev/cluster": cluster}
         return [pod for pod in self.observer.objects("Pod", NAMESPACE) if wanted.items() <= pod["metadata"]["labels"].items()]
+
+    def lasting_coreapps(self) -> dict[str, str]:
+        """The Coreapps of all clusters that are not about to go: name by uid."""
+        pods = [pod["metadata"] for cluster in self.clusters for pod in self.coreapps(cluster)]
+        return {meta["uid"]: meta["name"] for meta in pods if "deletionTimestamp" not in meta}
 
     def status(self, cluster: str) -> Obj:
         """The status of a cluster; empty before the first."""

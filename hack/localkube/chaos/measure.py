@@ -168,6 +168,7 @@ class _Play(Generic[G]):
         self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
         await stage.look_anew()
         before = {(cluster, one.shard): one for cluster in stage.clusters for one in stage.holders(cluster)}
+        pods = stage.lasting_coreapps()
         ambiguous = await stage.ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
         await asyncio.sleep(CALM_S)
@@ -185,8 +186,12 @@ class _Play(Generic[G]):
         await self._judge(before)
         await self._books(marks)
         await self._verify_effects(effects)
+        if self._fault.pods_stay:
+            self._verify_pods(pods)
         if more := await stage.ambiguous() - ambiguous:
             self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
+        if ended := stage.fault():
+            raise LocalKubeError(ended)
 
     async def _strike(self) -> None:
         if self._fault.everybody:
@@ -343,10 +348,18 @@ class _Play(Generic[G]):
             span.uid == victim.holder.uid and span.why == "replaced" and (span.closed_at or 0.0) >= victim.begun_wall for span in spans
         )
 
+    def _verify_pods(self, before: Mapping[str, str]) -> None:
+        """Say which sound Coreapps are gone that nobody struck."""
+        struck = {uid for scene in self._scenes for uid in scene.struck}
+        gone = sorted(name for uid, name in before.items() if uid not in struck | set(self._stage.lasting_coreapps()))
+        if gone:
+            self._outcome.troubles.append(f"{len(gone)} sound Coreapps are gone: {', '.join(gone)}")
+
     async def _verify_effects(self, before: Counter[tuple[str, str]]) -> None:
         """Say what the fault did, as counted where it took effect; that it did nothing is a trouble, for then nothing was measured."""
         added = await self._stage.effects()
         added.subtract(before)
+        self._outcome.troubles += [trouble for scene in self._scenes for trouble in scene.troubles]
         for scene in self._scenes:
             ended = sum(self._stage.is_ended(victim.holder) for victim in scene.victims)
             scene.effects.update({"pods ended": ended} if ended else {})

@@ -63,6 +63,8 @@ class Scene(Generic[G]):
     begun: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)
     """What a reader of the figures should know."""
+    troubles: list[str] = field(default_factory=list)
+    """What it found out that must not be."""
     told: list[float] = field(default_factory=list)
     """Seconds that the deed measured itself, where it is not the next message that counts."""
     details: dict[str, float] = field(default_factory=dict)
@@ -144,5 +146,7 @@ class Fault(Generic[G]):
     """Planned moves that the scenario itself causes, off holders that were not struck: names of `localkube.chaos.judge.CAUSES`."""
     effects: tuple[str, ...] = ()
     """Counts of which none may be zero: a fault that did nothing proves nothing."""
+    pods_stay: bool = False
+    """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
     gap: bool = False
     """Measured is the longest time without a message of any shard, instead of the time to the next one."""

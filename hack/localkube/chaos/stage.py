@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import signal
 import time
 from collections import Counter
 from contextlib import AsyncExitStack
@@ -13,8 +14,9 @@ from typing import Any, Self, TypeVar
 from urllib.parse import urlsplit
 
 from localkube.chaos.ground import Ground
-from localkube.chaos.storm import Storm, storm
+from localkube.chaos.proxy import ApiProxy, api_proxy
 from localkube.chaos.traffic import Stream
+from localkube.chaos.webhook import Webhook, webhook_server
 from localkube.demo.cluster import GROUP, NAMESPACE
 from localkube.demo.stage import Stage
 from localkube.hollow.control import HollowControl
@@ -32,6 +34,8 @@ NODES = 6
 """Two in each of three zones."""
 INBOUND_RATE = 2.0
 """Messages a second that WhatsApp users write to each cluster."""
+END_S = 10.0
+"""Within so long an operator ends that was asked to, or killed."""
 AT_A_TIME = 4
 """Clusters that are created at a time."""
 
@@ -46,8 +50,14 @@ class ChaosStage(Ground):
         self.wires: dict[str, Wire] = {}
         """Of each replica of the operator, by name: its only way to the API server."""
         self.control = HollowControl.of(stage.folder / "hollow")
-        self.storm = Storm(("", 0))
-        """Where everybody is told to come again later."""
+        self.certificates = Certificates(stage.folder / "certificates")
+        """Those of the API server."""
+        self.proxy = ApiProxy("")
+        """Where operators are led whose calls are to be answered otherwise."""
+        self.webhook = Webhook()
+        """Nothing leads to it but for a fault."""
+        self.copy: Obj = {}
+        """A Service as it was before."""
         self._report = report
         self._exits = AsyncExitStack()
 
@@ -58,7 +68,9 @@ class ChaosStage(Ground):
         try:
             await self._exits.enter_async_context(self.api)
             await self._exits.enter_async_context(self.control)
-            self.storm = await self._exits.enter_async_context(storm(Certificates(self.stage.folder / "certificates")))
+            server = kubeconfig.read(self.stage.plane.admin_kubeconfig).server
+            self.proxy = await self._exits.enter_async_context(api_proxy(server, self.certificates))
+            self.webhook = await self._exits.enter_async_context(webhook_server(self.certificates))
             await asyncio.to_thread(self._observer.__enter__)
             for _ in range(2):
                 await self.start_operator()
@@ -119,23 +131,31 @@ class ChaosStage(Ground):
 
     # ------------------------------------------------------------ operators
 
-    async def start_operator(self) -> str:
-        """Start one more replica behind a wire of its own and wait until it watches. Returns its name."""
+    async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
+        """Start one more replica behind a wire of its own and wait until it watches. Returns its name. ``module``: what Python runs."""
         parts = urlsplit(kubeconfig.read(self.stage.plane.admin_kubeconfig).server)
         wire = await self._exits.enter_async_context(Wire((parts.hostname or "", parts.port or 443)))
         url = f"https://{wire.address[0]}:{wire.address[1]}"
-        process = await asyncio.to_thread(lambda: self.stage.start_operator(server=url))
+        process = await asyncio.to_thread(lambda: self.stage.start_operator(server=url, module=module))
         self.wires[process.name] = wire
         await asyncio.to_thread(self.stage.wait_for_operator, process)
         return process.name
 
+    async def end(self, name: str) -> None:
+        """Ask an operator to end, and strike it off."""
+        self.stage.operators()[name].signal(signal.SIGTERM)
+        await self._strike_off(name)
+
     async def replace(self, name: str) -> None:
         """Strike an operator off that was killed, and start another, as its Deployment would."""
+        await self._strike_off(name)
+        await self.start_operator()
+
+    async def _strike_off(self, name: str) -> None:
         process = self.stage.operators()[name]
-        await self.seen(lambda: not process.alive(), 10.0, f"the end of {name}")
+        await self.seen(lambda: not process.alive(), END_S, f"the end of {name}")
         self.stage.forget_operator(name)
         self.wires.pop(name, None)
-        await self.start_operator()
 
     # ------------------------------------------------------------ asked for
 
@@ -145,10 +165,13 @@ class ChaosStage(Ground):
             await self.api.patch(f"/api/v1/nodes/{node['name']}", {"spec": {"unschedulable": not yes}}, kind="merge-patch+json")
 
     async def put_right(self) -> None:
-        """Nodes there, containers going on, two operators, two shards."""
+        """Nodes there, containers going on, two operators that run, two shards."""
         for node in await self.nodes():
             await self.control.back(node["name"])
         await self.schedulable(yes=True)
+        for name, process in self.stage.operators().items():
+            if not process.alive():
+                await self._strike_off(name)
         while len(self.stage.operators()) < 2:
             await self.start_operator()
         await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from localkube.chaos import control, deeds
+from localkube.chaos import control, deeds, partial_sight
 from localkube.chaos.partition import REFUSED, TAKEN
 from localkube.chaos.scene import Fault
 from localkube.chaos.stage import ChaosStage
@@ -243,6 +243,96 @@ FAULTS = (
         goal=SUCCESSION_S,
         watch=5.0,
     ),
+    # ---- what the operators can see
+    Fault(
+        name="leader-blind",
+        effects=("operators ended", "connections denied", *ENDED),
+        what="the next leader reaches no Coreapp for 15 s, then another may lead, then a holder deleted",
+        strike=partial_sight.blind_leader,
+        undo=partial_sight.see_again,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="secret-unreadable",
+        effects=("reads answered 500", *ENDED),
+        what="one cluster's Secret answered 500, a holder deleted",
+        strike=partial_sight.secret_unreadable,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="rights-taken",
+        effects=("calls answered 403", *ENDED),
+        what="the role loses PodDisruptionBudgets, a holder deleted",
+        strike=partial_sight.rights_taken,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="half-429",
+        effects=("calls answered 429", *ENDED),
+        what="half of all calls answered 429, a holder deleted",
+        strike=partial_sight.half_answered,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+    ),
+    Fault(
+        name="watches-401",
+        effects=("watches answered 401", *ENDED),
+        what="watches cut and answered 401 for 1 s; 5 s later a holder deleted",
+        strike=partial_sight.watches_refused,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="admission",
+        effects=("writes changed by admission", *ENDED),
+        moves=frozenset({"roll-out", "resize"}),
+        what="a webhook changes one cluster's StatefulSet while it grows, holders of the others deleted",
+        strike=partial_sight.admission_changes,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="hostile-neighbour",
+        effects=("hostile annotations", *ENDED),
+        what="two clusters annotated with nonsense (10 KB, 4,301 digits), a holder deleted",
+        strike=partial_sight.hostile_neighbour,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED,
+        goal=QUICK_S,
+    ),
+    Fault(
+        name="older-service",
+        effects=("older Services put back", *ENDED),
+        what="one cluster's Service replaced by an earlier copy, holders of the others deleted",
+        prepare=partial_sight.copy_service,
+        strike=partial_sight.put_older_back,
+        undo=partial_sight.go_home,
+        everybody=True,
+        pods_stay=True,
+        evidence=DELETED | DIED | {"HolderDisagrees"},
+        goal=QUICK_S,
+    ),
     # ---- in the middle of a change
     Fault(
         name="during-grow",
@@ -273,7 +363,17 @@ FAULTS = (
         evidence=DELETED | DIED | {"RestartOverdue"},
     ),
 )
-SHORT = ("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "holder-partitioned", "leader-and-holder")
+SHORT = (
+    "pod-deleted",
+    "container-killed",
+    "hang",
+    "port-closed",
+    "slow-answers",
+    "holder-partitioned",
+    "leader-and-holder",
+    "secret-unreadable",
+    "rights-taken",
+)
 """The round that CI runs."""
 
 

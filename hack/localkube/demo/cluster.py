@@ -35,7 +35,11 @@ CALL_S = 5.0
 
 
 class Api(Kube):
-    """The API server as an administrator, with the one call that hollow nodes do not need."""
+    """The API server as an administrator, with the calls that hollow nodes do not need."""
+
+    async def replace(self, path: str, body: Obj) -> Obj:
+        """Put an object in the place of the one at a path, as ``kubectl replace`` does. Raises KubeError."""
+        return await self._call("PUT", path, body)
 
     async def delete(self, path: str, *, grace: int | None = None) -> None:
         """Delete the object at a path as ``kubectl delete`` does, with its own grace or so many seconds. Raises KubeError."""

@@ -150,9 +150,12 @@ class Stage:
             raise LocalKubeError(msg)
         return self._operators
 
-    def start_operator(self, *, server: str | None = None) -> Process:
-        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own."""
-        process = self._installed().start(f"operator-{self._replicas}", server=server)
+    def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
+        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
+
+        ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
+        """
+        process = self._installed().start(f"operator-{self._replicas}", server=server, module=module)
         self._replicas += 1
         self._note_operators()
         return process

@@ -72,7 +72,8 @@ def change_of(kind: str, obj: Obj, *, gone: bool = False, seen: float = 0.0) -> 
     meta, spec = obj["metadata"], obj.get("spec") or {}
     status: Mapping[str, Any] = (obj.get("status") or {}) if kind == "WhatsAppCluster" else {}
     labels: Mapping[str, str] = meta.get("labels") or {}
-    shard = labels.get(SHARD_LABEL, "") if kind == "Service" else ""
+    # By its name: a copy of a shard's Service carries the same labels, and is nobody's.
+    shard = meta["name"].removeprefix(f"{labels.get(CLUSTER_LABEL, '')}-shard-") if kind == "Service" else ""
     return Change(
         version=int(meta["resourceVersion"]),
         kind=kind,
@@ -130,6 +131,8 @@ class Laws:
         self._sets: dict[tuple[str, str], Change] = {}
         self._clusters: dict[tuple[str, str], Change] = {}
         self._highest: dict[tuple[str, str], tuple[int, str]] = {}
+        self._led: dict[str, str] = {}
+        """By uid of a Service: the epoch that it led to last."""
         self.shrinks: list[int | None] = []
         """For each time that Coreapps were made fewer: what the client said."""
         self._exact = exact
@@ -225,6 +228,10 @@ class Laws:
         if n is None:
             yield _no_epoch(service)
             return
+        if self._led.get(service.uid) == epoch:
+            # It was out of sight without its label, and has not moved: no other object ever gets its uid.
+            return
+        self._led[service.uid] = epoch
         highest, last = self._highest.get(key, (0, ""))
         self._highest[key] = max((highest, last), (n, epoch))
         if n <= highest:

@@ -30,6 +30,8 @@ RETRY_SECONDS = 0.1
 BLIND_SECONDS = 10.0
 """A watch that could not be taken up again for so long has died."""
 CATCH_UP_SECONDS = 10.0
+RECORDED = {"WhatsAppCluster", "StatefulSet"}
+"""Kinds of which every version is kept that a watch told of."""
 LOOK_SECONDS = 0.1
 """So often a predicate is asked that may depend on something that no watch tells of."""
 
@@ -85,6 +87,7 @@ class Observer:
         self._notes: list[str] = []
         self._died: list[str] = []
         self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
+        self._versions: dict[tuple[str, str, str], list[Obj]] = {}
         self._reports: dict[tuple[str, str], list[ClientReport]] = {}
         self.shrinks: tuple[int | None, ...] = ()
         """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
@@ -176,6 +179,11 @@ class Observer:
         """One object as last seen, None if it is not there."""
         with self._changed:
             return self._objects.get(kind, {}).get((namespace, name))
+
+    def versions(self, kind: str, namespace: str, name: str) -> list[Obj]:
+        """A WhatsAppCluster or StatefulSet as it was each time that it was seen, the oldest first: also what has passed by now."""
+        with self._changed:
+            return list(self._versions.get((kind, namespace, name), ()))
 
     def holders(self, namespace: str, cluster: str) -> dict[int, str]:
         """Shard to the name of the one pod that its Service matches; shards that match no pod, or several, are left out."""
@@ -300,6 +308,8 @@ class Observer:
                 table.pop((change.namespace, change.name), None)
             else:
                 table[change.namespace, change.name] = obj
+                if kind in RECORDED:
+                    self._versions.setdefault((kind, change.namespace, change.name), []).append(obj)
             before = self._live.services.get((change.namespace, change.name)) if kind == "Service" else None
             found = list(self._live.judge(change))
             self._history.append(change)
@@ -311,6 +321,9 @@ class Observer:
     def _note_commit(self, change: Change, before: Change | None, at: float, monotonic: float) -> None:
         n = number_of(change.epoch)
         if change.gone or change.shard is None or n is None or (before is not None and before.epoch == change.epoch):
+            return
+        if any((one.namespace, one.shard, one.epoch) == (change.namespace, change.shard, change.epoch) for one in self._commits):
+            # The Service was out of sight without its label.
             return
         name, _, uid = change.holder.partition("/")
         self._commits.append(

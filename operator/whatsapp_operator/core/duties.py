@@ -1,13 +1,12 @@
-"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers, ask the client."""
+"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
-from datetime import timedelta
 
-from . import evidence, manifests, rollout
+from . import health, manifests, rollout
 from .facts import Facts
-from .model import Action, Delete, Login, Ref, Relabel, Replace, Route, State, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Label, Ref, Relabel, Replace, Route, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -45,28 +44,63 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Te
 
 
 def replacing(f: Facts) -> Iterator[Delete]:
-    """Yield the end of Coreapps that run, hold no shard and do not answer, so that they come back as spares (DESIGN section 5).
+    """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
+
+    Bounded harm: whatever the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
+    the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
+    """
+    ends = {pod.uid: pod for pod in (*_hung(f), *rollout.hopeless(f))}
+    # Those without a shard first: as spares they take shards over.
+    pods = sorted(ends.values(), key=lambda pod: (pod.uid in f.holder_uids, pod.ordinal))
+    again = [pod for pod in pods if pod.name in f.ending]
+    others = [pod for pod in pods if pod.name not in f.ending]
+    room = max(0, max(1, f.want.spares) - len(f.ending))
+    yield from map(Delete.of, (*again, *others[:room]))
+
+
+def _hung(f: Facts) -> Iterator[Coreapp]:
+    """Yield Coreapps that run, hold no shard and do not answer.
 
     One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
     for pod in f.see.coreapps:
-        has_started = pod.ready or pod.lost_readiness
-        if not has_started or pod.deleting or not evidence.is_hung(f, pod) or not evidence.is_node_alive(f, pod):
+        # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
+        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.want.restart_timeout)
+        if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
-        since = pod.silent_since or f.see.since.get(evidence.unready_fact(pod), f.see.now)
+        since = pod.silent_since or f.see.since.get(health.unready_fact(pod), f.see.now)
         long = f.see.now - since >= 2 * f.want.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.want.manual):
-            yield Delete.of(pod)
-    yield from map(Delete.of, rollout.hopeless(f))
+            yield pod
 
 
 def mending(f: Facts) -> Iterator[Replace]:
-    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when paused."""
+    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
     for obj in f.changed if f.may_write_objects else ():
-        if not f.want.paused or obj["kind"] == "PodDisruptionBudget":
+        if not (f.want.paused or f.want.deleting) or obj["kind"] == "PodDisruptionBudget":
             live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
-            yield Replace(obj=mended(live, obj))
+            yield Replace(obj=mended(live, obj), desired=obj, live=live)
+
+
+def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
+    """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
+
+    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
+    being deleted: the garbage collector goes by owners.
+    """
+    for obj in () if f.want.deleting else f.see.mislabelled:
+        meta = obj["metadata"]
+        if meta["uid"] not in busy and (labels := manifests.lost_labels(f.want, obj)):
+            yield Label(ref=Ref(obj["kind"], meta["name"]), resource_version=meta["resourceVersion"], labels=labels)
+
+
+def outgrowing(f: Facts) -> Iterator[Delete]:
+    """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
+    for former, successor in manifests.outgrown(f.want.key.name).items():
+        live = f.see.objects.get(former)
+        if live is not None and successor in f.see.objects and f.may_write_objects and not (f.want.paused or f.want.deleting):
+            yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
@@ -102,26 +136,3 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 def is_surplus(f: Facts, route: Route) -> bool:
     """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
     return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards
-
-
-def asks(f: Facts, state: State) -> bool:
-    """Whether it is time to ask the client for its number of shards."""
-    client = f.see.client
-    if client.asking or not f.webapp_ready:
-        return False
-    return client.asked_at is None or f.see.now - client.asked_at >= pace(f, state, f.want.tuning.ask_steady)
-
-
-def pace(f: Facts, state: State, quiet: timedelta) -> timedelta:
-    """Return the time between two questions or looks: short while something moves, long while nothing does."""
-    if not f.is_unsettled and f.see.client.silent_since is None:
-        return quiet
-    slow = (
-        state is State.STUCK
-        or f.restart_is_overdue
-        or f.window_is_shut
-        or f.want.paused
-        or f.see.client.silent_since is not None
-        or f.see.client.login is Login.REFUSED
-    )
-    return min(quiet, timedelta(seconds=1)) if slow else f.want.tuning.ask_busy

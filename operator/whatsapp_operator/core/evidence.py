@@ -5,25 +5,19 @@ Everything else about a failure is decided elsewhere; whether there is one is de
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import timedelta
 from enum import StrEnum
-from typing import TYPE_CHECKING
 
-from .model import Coreapp, Evidence, Node, Route, Silence
+from .claims import Claims
+from .health import PROBABLE, is_node_gone, is_unconfirmed
+from .model import Coreapp, Evidence, Route
 
-if TYPE_CHECKING:
-    from .facts import Facts
-
-LEASE_STALE = timedelta(seconds=15)
-"""A node's Lease not renewed for so long means that its kubelet is out of reach; kubelets renew every 10 s (DESIGN section 5)."""
-LATE = timedelta(seconds=1)
-"""An event loop as late as this has missed answers that were there."""
-DOUBTED_NODES = 3
-"""Silence on fewer nodes may well be theirs: small clusters are not disarmed."""
-OUT_OF_REACH = timedelta(seconds=60)
-"""A pod that was out of reach on a lost node for so long is made good by one more replica (DESIGN section 5)."""
+DISAGREES = timedelta(seconds=5)
+"""A holder that answers and says for so long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
+DISAGREES_AGAIN = timedelta(seconds=60)
+"""The same for a holder that took over for that very reason: a new epoch did not help, so the next attempt is made later."""
 
 
 class Certainty(StrEnum):
@@ -41,120 +35,58 @@ class Proof:
 
     evidence: Evidence
     certainty: Certainty = Certainty.CERTAIN
-    holds: Callable[[Facts, Route, Coreapp | None], bool]
+    holds: Callable[[Claims, Route, Coreapp | None], bool]
 
 
-# --- nodes ------------------------------------------------------------------------------------------------------------
-
-
-def node_of(f: Facts, pod: Coreapp) -> Node | None:
-    """Return what is known of a pod's node; None if nothing is."""
-    return (f.see.nodes or {}).get(pod.node or "")
-
-
-def is_node_gone(f: Facts, pod: Coreapp) -> bool:
-    """Whether the node object was deleted, or declared dead by taint out-of-service. A node that we have not heard of may be a new one."""
-    node = node_of(f, pod)
-    return node is not None and (node.gone or node.out_of_service)
-
-
-def is_lease_stale(nodes: Mapping[str, Node], node: Node, now: datetime) -> bool:
-    """Whether a node stopped renewing its Lease while others went on: with no news of any node it is our watch that is dead."""
-    newest = max((one.renewed_at for one in nodes.values() if one.renewed_at is not None), default=None)
-    if node.renewed_at is None or newest is None:
-        return False
-    return newest - node.renewed_at >= LEASE_STALE and now - newest < LEASE_STALE
-
-
-def is_node_lost(f: Facts, pod: Coreapp) -> bool:
-    """Whether a pod's node is out of reach as its second witness says: gone, not renewing its Lease, or given up. Used of silent pods."""
-    node = node_of(f, pod)
-    if f.see.nodes is None or pod.node is None or node is None:
-        return f.see.nodes is not None and pod.node is not None
-    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(f.see.nodes, node, f.see.now)
-
-
-def is_node_alive(f: Facts, pod: Coreapp) -> bool:
-    """Whether a silent pod's node is known to live: it renewed its Lease after the pod's silence began."""
-    node = node_of(f, pod)
-    if node is None or node.renewed_at is None:
-        # Without the right to read nodes there is no second witness; long silence must do.
-        return f.see.nodes is None and pod.silent_since is not None and f.see.now - pod.silent_since >= LEASE_STALE
-    return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
-
-
-# --- doubt about ourselves --------------------------------------------------------------------------------------------
-
-
-def doubt(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> str | None:
-    """Return why silence may be ours and not that of the Coreapps, or None. Pure; over all clusters of a process.
-
-    Our event loop was late, or more than half of all targets, on at least three nodes whose Leases are renewed, are silent at once.
-    """
-    if silence.lag >= LATE:
-        return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
-    renewed = {
-        name
-        for name in silence.nodes
-        if nodes is not None and (node := nodes.get(name)) is not None and node.renewed_at and not is_lease_stale(nodes, node, now)
-    }
-    if 2 * silence.silent > silence.targets and len(renewed) >= DOUBTED_NODES:
-        return f"{silence.silent} of {silence.targets} Coreapps on {len(renewed)} nodes that are alive are silent at once"
-    return None
-
-
-# --- the table --------------------------------------------------------------------------------------------------------
-
-
-def _is_drained(_: Facts, __: Route, pod: Coreapp | None) -> bool:
+def _is_drained(_: Claims, __: Route, pod: Coreapp | None) -> bool:
     return pod is not None and pod.deleting and pod.disrupted
 
 
-def _is_gone(_: Facts, __: Route, pod: Coreapp | None) -> bool:
+def _is_gone(_: Claims, __: Route, pod: Coreapp | None) -> bool:
     return pod is None or pod.deleting
 
 
-def _serves_another(f: Facts, route: Route, pod: Coreapp | None) -> bool:
+def _serves_another(f: Claims, route: Route, pod: Coreapp | None) -> bool:
     return pod is not None and pod.epoch_label not in {route.epoch, None} and f.claim(pod) == "committed"
 
 
-def _is_overdue(f: Facts, _: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and f.is_excused(pod) and not pod.is_fit and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
+def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
+    if pod is None or is_unconfirmed(pod) or pod.is_fit:
+        return False
+    return f.is_excused(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
 
 
-def _without_excuse(holds: Callable[[Facts, Coreapp], bool]) -> Callable[[Facts, Route, Coreapp | None], bool]:
+def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
     """A restart explains that a Coreapp exits, refuses or is silent (DESIGN law 9)."""
     return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(f, pod)
 
 
-def is_silent(f: Facts, pod: Coreapp) -> bool:
-    """Whether a Coreapp left its probes unanswered for as long as the spec allows."""
-    return pod.silent_since is not None and f.see.now - pod.silent_since >= f.want.unhealthy_after
+def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
+    """Whether a holder answers and says that it does not hold its shard: it has another role, or the servers refuse its epoch.
 
-
-def is_unready(pod: Coreapp) -> bool:
-    """Whether the kubelet says that a running Coreapp is not ready any more, and its own answer does not say otherwise.
-
-    A Coreapp that answers our HTTP probe serves, whatever a kubelet thinks that cannot reach the API server.
+    While it does not run with the client's number of shards it cannot hold any.
     """
-    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.silent_since is not None)
+    report = pod.report
+    if report is None or pod.silent_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
+        return False
+    return route.shard < report.shards and (report.fenced or (report.shard, report.epoch) != (route.shard, route.epoch))
 
 
-def unready_fact(pod: Coreapp) -> str:
-    """Return the name of the fact that a pod is not ready, whose age is asked for."""
-    return f"NotReady/{pod.uid}"
+def disagreement_fact(route: Route) -> str:
+    """Return the name of the fact that the holder of a route disagrees, whose age is asked for."""
+    return f"{Evidence.HOLDER_DISAGREES}/{route.shard}/{route.epoch}"
 
 
-def is_hung(f: Facts, pod: Coreapp) -> bool:
-    """Whether there is probable evidence against a running Coreapp, and nothing that excuses it or makes us doubt ourselves."""
-    return not f.is_excused(pod) and f.doubt is None and any(holds(f, pod) for _, holds in PROBABLE)
+def patience_with(route: Route) -> timedelta:
+    """Return how long the holder of a route may disagree before it is replaced."""
+    return DISAGREES_AGAIN if route.evidence == Evidence.HOLDER_DISAGREES else DISAGREES
 
 
-PROBABLE: tuple[tuple[Evidence, Callable[[Facts, Coreapp], bool]], ...] = (
-    (Evidence.PROBE_TIMEOUT, is_silent),
-    (Evidence.NOT_READY_LONG, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.want.unhealthy_after)),
-)
-"""What a single Coreapp shows that runs and yet may not serve."""
+def _has_disagreed(f: Claims, route: Route, pod: Coreapp | None) -> bool:
+    if pod is None or f.is_excused(pod) or not disagrees(f, route, pod):
+        return False
+    return f.has_held_for(disagreement_fact(route), patience_with(route))
+
 
 EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.POD_DRAINING, holds=_is_drained),
@@ -165,13 +97,15 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.LABELS_TAKEN, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, holds=_is_overdue),
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
-    Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None)),
+    Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
     *(Proof(evidence=evidence, certainty=Certainty.PROBABLE, holds=_without_excuse(holds)) for evidence, holds in PROBABLE),
+    # It is healthy otherwise, so it is replaced and not ended.
+    Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, holds=_has_disagreed),
 )
 """What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""
 
 
-def failure(f: Facts, route: Route) -> Evidence | None:
+def failure(f: Claims, route: Route) -> Evidence | None:
     """Return why the holder of a route must be replaced, or None. What is only probable is held while we doubt ourselves."""
     if route.holder_uid is None:
         return None
@@ -180,16 +114,10 @@ def failure(f: Facts, route: Route) -> Evidence | None:
     return next((proof.evidence for proof in proofs if proof.holds(f, route, pod)), None)
 
 
-def held_back(f: Facts) -> Iterator[tuple[Route, Evidence]]:
+def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:
     """Yield the routes whose holder would be replaced if we did not doubt ourselves."""
     for route in f.routes if f.doubt is not None else ():
         pod = f.holder(route)
         proof = next((proof for proof in EVIDENCE if proof.holds(f, route, pod)), None) if route.holder_uid else None
         if proof is not None and proof.certainty is Certainty.PROBABLE:
             yield route, proof.evidence
-
-
-def is_leaving(f: Facts, pod: Coreapp) -> bool:
-    """Whether a pod's node is being drained, so that its shard is moved before the pod goes."""
-    node = node_of(f, pod)
-    return node is not None and node.leaving is not None

@@ -83,6 +83,7 @@ def refusal(f: Facts, wish: Switchover) -> str | None:
 def switch_over(f: Facts) -> Iterator[Action]:
     """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
     left: list[str] = []
+    refused = [f.want.switchover_problem] if f.want.switchover_problem else []
     taken: set[str] = set()
     for wish in f.want.switchovers:
         route = next((route for route in f.routes if route.shard == wish.shard), None)
@@ -91,7 +92,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
             # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
             left.append(f"{wish.shard}={pod.name}")
         elif (why := refusal(f, wish)) is not None:
-            yield Say(reason="SwitchoverRefused", message=f"Shard {wish.shard} was not moved: {why}", warning=True)
+            refused.append(f"Shard {wish.shard} was not moved: {why}")
         elif route is not None and pod is None:
             choices = f.standbys(route, taken)
             taken.update(one.uid for one in choices[:1])
@@ -101,7 +102,8 @@ def switch_over(f: Facts) -> Iterator[Action]:
             if pod.uid not in taken:
                 taken.add(pod.uid)
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
-    if f.want.switchover_problem:
-        yield Say(reason="SwitchoverRefused", message=f.want.switchover_problem, warning=True)
+    if refused:
+        # One Event for them all: an annotation costs as many writes however long it is.
+        yield Say(reason="SwitchoverRefused", message=" ".join(refused), warning=True)
     if ",".join(left) != f.want.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

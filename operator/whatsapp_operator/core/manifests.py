@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Final
 
 from . import pods
-from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Obj, Ref, Route
+from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Label, Obj, Ref, Route
 from .upkeep import marked
 
 API_VERSION: Final = "multiconnect.dev/v1alpha1"
@@ -48,12 +49,22 @@ STATE_FOLDER: Final = "/var/lib/wabiz"
 TLS_FOLDER: Final = "/etc/wabiz/tls"
 DATABASE_TLS_FOLDER: Final = "/etc/wabiz/db-tls"
 
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""Times that others write count only from the first to the second."""
+
 
 # --- names -----------------------------------------------------------------------------------------------------------
+# Every name is the cluster's and a suffix. For one kind no suffix ends in another one, so that no two clusters want the same name.
+
+CLUSTER_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+"""What a cluster can be named, as the CRD says."""
+SUFFIX = re.compile(r"(coreapp|simulator)(-[0-9]+)?|shard-[0-9]+|webapp(-[a-z0-9]+)*")
+"""What follows the cluster's name and a dash in the names of its pods, Services and workloads."""
 
 
 def coreapp_name(name: str) -> str:
-    """Return the name of the Coreapps' StatefulSet, headless Service and PodDisruptionBudget."""
+    """Return the name of the Coreapps' StatefulSet, headless Service, PodDisruptionBudget and NetworkPolicy."""
     return f"{name}-coreapp"
 
 
@@ -70,6 +81,11 @@ def simulator_name(name: str) -> str:
 def shard_name(name: str, shard: int) -> str:
     """Return the name of a shard's Service."""
     return f"{name}-shard-{shard}"
+
+
+def service_names(name: str, shards: int) -> tuple[str, ...]:
+    """Return the names of all Services of a cluster with so many shards."""
+    return coreapp_name(name), webapp_name(name), simulator_name(name), *(shard_name(name, shard) for shard in range(shards))
 
 
 def admin_secret_name(want: Desired) -> str:
@@ -100,6 +116,11 @@ def coreapp_statefulset(name: str) -> Ref:
 def webapp_deployment(name: str) -> Ref:
     """Return what names the Webapps' Deployment."""
     return Ref("Deployment", webapp_name(name))
+
+
+def outgrown(name: str) -> dict[Ref, Ref]:
+    """Return the names that earlier releases gave, and what stands in their place. Another cluster may need such a name."""
+    return {Ref("NetworkPolicy", name): Ref("NetworkPolicy", coreapp_name(name))}
 
 
 # --- what all objects share ------------------------------------------------------------------------------------------
@@ -143,8 +164,64 @@ def _object(want: Desired, api_version: str, kind: str, name: str, component: st
 
 
 def is_owned(obj: Obj, uid: str) -> bool:
-    """Return whether the cluster with this uid owns the object (DESIGN law 14: own by uid, not by name)."""
+    """Return whether the cluster with this uid owns the object. With a name that we give, that makes it ours; labels do not matter."""
     return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def controller_of(obj: Obj) -> Obj | None:
+    """Return the owner reference of the controller of an object, or None."""
+    return next((owner for owner in obj["metadata"].get("ownerReferences") or () if owner.get("controller")), None)
+
+
+def cluster_of(obj: Obj) -> str | None:
+    """Return the name of the cluster that an event about a pod, Service or StatefulSet concerns; None: it is somebody else's object.
+
+    The label only says which cluster that may be: name and owner must be such as we give. Whether the owner is the one that exists now is
+    seen when the cluster is observed.
+    """
+    meta: Obj = obj.get("metadata") or {}
+    cluster, owner = str((meta.get("labels") or {}).get(CLUSTER_LABEL, "")), controller_of({"metadata": meta})
+    if owner is None or not CLUSTER_NAME.fullmatch(cluster):
+        return None
+    is_named = _suffix(str(meta.get("name")), cluster) is not None
+    is_made = owner["name"] == cluster or _suffix(owner["name"], cluster) is not None
+    return cluster if is_named and is_made else None
+
+
+def _suffix(name: str, cluster: str) -> str | None:
+    """Return what follows a cluster's name in a name that we give; None for any other name."""
+    prefix, suffix = f"{cluster}-", name[len(cluster) + 1 :]
+    return suffix if name.startswith(prefix) and SUFFIX.fullmatch(suffix) else None
+
+
+def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
+    """Return whether a pod is one of a cluster; ``sets`` are the uids of its StatefulSets, by name.
+
+    A StatefulSet lets go of a pod that lost a label that it selects by: such a pod has no controller, and host name and subdomain tell
+    where it comes from. A Webapp's controller is a ReplicaSet, which is known by its name.
+    """
+    name, owner = str(pod["metadata"]["name"]), controller_of(pod)
+    workload, _, ordinal = name.rpartition("-")
+    if workload in sets and ordinal.isascii() and ordinal.isdigit():
+        spec: Obj = pod.get("spec") or {}
+        if owner is None:
+            return (spec.get("hostname"), spec.get("subdomain")) == (name, workload)
+        return bool(owner.get("uid") == sets[workload])
+    return owner is not None and f"{owner['name']}-".startswith(f"{webapp_name(cluster)}-")
+
+
+def lost_labels(want: Desired, obj: Obj) -> dict[str, str]:
+    """Return the labels that a shard's Service, or a pod of a StatefulSet of ours, lacks, as they should be; nothing for other objects.
+
+    Of a pod those by which its StatefulSet and the Services select it; what else is on it comes from the template.
+    """
+    cluster, name, wanted = want.key.name, str(obj["metadata"]["name"]), dict[str, str]()
+    if obj["kind"] == "Service" and (shard := shard_of(name, cluster)) is not None:
+        wanted = shard_service(want, shard)["metadata"]["labels"]
+    elif obj["kind"] == "Pod" and (workload := name.rpartition("-")[0]) in {coreapp_name(cluster), simulator_name(cluster)}:
+        wanted = _component(cluster, workload.removeprefix(f"{cluster}-"))
+    live = obj["metadata"].get("labels") or {}
+    return {key: value for key, value in wanted.items() if live.get(key) != value}
 
 
 def _upstream_env(want: Desired) -> dict[str, Any]:
@@ -269,7 +346,7 @@ def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
         "command": ["python", "-m", "wabiz_sim", "coreapp"],
         "env": [*pods.own_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
         "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
-        "readinessProbe": {"tcpSocket": {"port": HEALTHCHECK_PORT}, "periodSeconds": 1, "failureThreshold": 2},
+        "readinessProbe": _coreapp_readiness(want),
         "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
     }
     spec: dict[str, Any] = {
@@ -378,7 +455,7 @@ def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
     def pods(component: str) -> dict[str, Any]:
         return {"podSelector": {"matchLabels": _component(name, component)}}
 
-    yield policy(name, "coreapp", tuple(COREAPP_PORTS.values()), [pods("webapp"), pods("coreapp"), operator])
+    yield policy(coreapp_name(name), "coreapp", tuple(COREAPP_PORTS.values()), [pods("webapp"), pods("coreapp"), operator])
     yield policy(webapp_name(name), "webapp", (WEBAPP_PORT,), None)
     yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
 
@@ -423,19 +500,35 @@ def shard_service(want: Desired, shard: int) -> dict[str, Any]:
 # --- reading shard Services, and the patches of a handover --------------------------------------------------------------
 
 
-def route_of(service: Obj, cluster_uid: str) -> Route | None:
-    """Return the route that a Service of this cluster is, or None if it is no shard's Service."""
+POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def shard_of(name: str, cluster: str) -> int | None:
+    """Return the shard whose Service has this name, or None: it is no name of a shard's Service of the cluster."""
+    number = name[len(shard_name(cluster, 0)) - 1 :]
+    shard = int(number) if len(number) <= 2 and number.isascii() and number.isdigit() else None
+    return shard if shard is not None and name == shard_name(cluster, shard) else None
+
+
+def route_of(service: Obj, cluster: str, cluster_uid: str) -> Route | None:
+    """Return the route that a Service of this cluster is, or None if it is no shard's Service.
+
+    The name alone says which shard it is: a copy under another name carries the same labels, annotations and owner.
+    """
     meta = service["metadata"]
-    text = (meta.get("labels") or {}).get(SHARD_LABEL, "")
-    if not (text.isascii() and text.isdigit()):
+    shard = shard_of(meta["name"], cluster)
+    if shard is None:
         return None
     notes: Mapping[str, str] = meta.get("annotations") or {}
     epoch = Epoch.parse((service["spec"].get("selector") or {}).get(EPOCH_LABEL))
     holder, _, holder_uid = notes.get(HOLDER_ANNOTATION, "").partition("/")
+    if not POD_NAME.fullmatch(holder):
+        # Damaged: no pod can be named so. The shard gets a holder under a new epoch, as if none were named.
+        holder = holder_uid = ""
     committed = notes.get(COMMITTED_ANNOTATION)
     kind, _, evidence = notes.get(EVIDENCE_ANNOTATION, "").partition("/")
     return Route(
-        shard=int(text),
+        shard=shard,
         name=meta["name"],
         uid=meta["uid"],
         version=int(meta["resourceVersion"]),
@@ -448,6 +541,17 @@ def route_of(service: Obj, cluster_uid: str) -> Route | None:
         committed_at=moment(committed) if committed else None,
         foreign=not is_owned(service, cluster_uid),
     )
+
+
+def _coreapp_readiness(want: Desired) -> dict[str, Any]:
+    """Return how kubelets ask a Coreapp: as the operator does, so that they are a second witness of a process that hangs.
+
+    A TCP probe cannot see that, for the kernel answers it.
+    """
+    how: dict[str, Any] = {"tcpSocket": {"port": HEALTHCHECK_PORT}}
+    if want.probe.kind == "HTTP":
+        how = {"httpGet": {"path": want.probe.path, "port": HEALTHCHECK_PORT, "scheme": "HTTP"}, "timeoutSeconds": 2}
+    return {**how, "periodSeconds": 1, "failureThreshold": 2}
 
 
 def _pointer(label: str) -> str:
@@ -500,6 +604,11 @@ def touch_patch(route: Route, nonce: str) -> dict[str, Any]:
     return {"metadata": {"resourceVersion": str(route.version), "annotations": {TOUCHED_ANNOTATION: nonce}}}
 
 
+def labels_patch(action: Label) -> dict[str, Any]:
+    """Return the merge patch that gives an object its labels again, and changes nothing else."""
+    return {"metadata": {"resourceVersion": action.resource_version, "labels": dict(action.labels)}}
+
+
 def anchor_patch(anchor: Anchor) -> dict[str, Any]:
     """Return the merge patch that moves the StatefulSet's resourceVersion and nothing else."""
     note = {ANCHOR_ANNOTATION: f"{anchor.shards}-{anchor.nonce}"}
@@ -515,9 +624,20 @@ def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
 
 
 def moment(text: str) -> datetime | None:
-    """Read an RFC 3339 time; None if it is none."""
+    """Read an RFC 3339 time, in UTC; None if it is none, or none that can be reckoned with."""
     try:
         at = datetime.fromisoformat(text)
     except ValueError:
         return None
-    return at if at.tzinfo is not None else None
+    return sane(at)
+
+
+def sane(at: datetime) -> datetime | None:
+    """Return a time in UTC; None if it has no time zone, or is so far away that adding to it could leave the calendar."""
+    if at.tzinfo is None:
+        return None
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        return None
+    return at if EARLIEST <= at < LATEST else None

@@ -194,6 +194,8 @@ class Desired:
     repairs_drift: bool = False
     reshard_now: int | None = None
     """The number of shards that may be set outside of the windows."""
+    invalid: str | None = None
+    """Which fields say something that cannot be obeyed and is left out, and what to write instead; None: none does."""
     switchovers: tuple[Switchover, ...] = ()
     switchover_text: str = ""
     """The annotation as it stands."""
@@ -202,6 +204,8 @@ class Desired:
     unhealthy_after: timedelta = timedelta(seconds=3)
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
+    finalizers: tuple[str, ...] = ()
+    """What Kubernetes waits for before a deletion is done."""
     image: str = "whatsapp-operator/wabiz-sim:dev"
     """The stand-in of this operator's release."""
     tuning: Tuning = Tuning()
@@ -226,6 +230,7 @@ class Evidence(StrEnum):
     PACKED_LOW = "PackedLow"
     RESTART_OVERDUE = "RestartOverdue"
     ROLLED_OUT = "RolledOut"
+    HOLDER_DISAGREES = "HolderDisagrees"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -236,6 +241,8 @@ class Report:
     epoch: str | None = None
     shards: int | None = None
     gateway: str = "disconnected"
+    fenced: bool = False
+    """The servers refuse its epoch for good: they have seen a higher one."""
     version: str | None = None
 
 
@@ -262,6 +269,8 @@ class Coreapp:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
+    never_heard: bool = False
+    """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
     silent_since: datetime | None = None
     """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
     process's clock. None: it answered the last one."""
@@ -315,11 +324,17 @@ class Silence:
     """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
 
     targets: int = 0
-    """Coreapps that are probed and have answered before."""
+    """Coreapps that have answered this process, or have left a probe unanswered."""
     silent: int = 0
     """Those among them that have left their last probe unanswered."""
+    unasked: int = 0
+    """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
+    unheard: int = 0
+    """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the silent ones."""
+    ready_nodes: frozenset[str] = frozenset()
+    """The nodes of those among the silent whose kubelets call them ready: witnesses, where nothing is known of nodes."""
     lag: timedelta = timedelta(0)
     """How late the event loop of this process was, at worst, within the last seconds."""
 
@@ -367,11 +382,35 @@ class Operation:
     answer: Answer = Answer.NONE
     fingerprint: str | None = None
     """Of the certificate that goes with the call."""
+    uid: str | None = None
+    """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
 
     @property
     def logs_on(self) -> bool:
         """Whether the call asks for the number of shards that the client has: it is made to log the client on again."""
         return self.origin == self.to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is remembered in status, because nothing that can be observed says it."""
+
+    uid: str | None = None
+    """Of the WhatsAppCluster that it is of."""
+    operation: Operation | None = None
+    """The Set Shards call that was noted and is not settled."""
+    settled_shards: int | None = None
+    """The number of shards that was last verified as reached; None: none was yet."""
+    refused_fingerprint: str | None = None
+    """Of the certificate that the client refused."""
+    refused_because: str | None = None
+    """What the client said when it refused that certificate."""
+    logged_off_at: datetime | None = None
+    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
+    refused_pin_version: str | None = None
+    """Version of the account's Secret whose PIN was refused."""
+    banned_at: datetime | None = None
+    """When the client said that the account is banned; None: it never did."""
 
 
 class Refusal(StrEnum):
@@ -463,10 +502,25 @@ class HandoverTimes:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of writing one field of an object: as it was desired, as it was before the write, and as it was stored."""
+
+    desired: Any
+    before: Any
+    stored: Any
+    times: int
+    """How often in a row it was put right."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Observed:
     """One look: everything that was read, as one frozen value."""
 
     now: datetime
+    """By a clock that never steps; every time of this process is compared with it."""
+    wall: datetime | None = None
+    """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
     nonce: str
     """Random letters, fresh for each look; the random part of epochs and operation ids."""
     leader_epoch: int
@@ -476,30 +530,32 @@ class Observed:
     objects: Mapping[Ref, Obj] = field(default_factory=dict)
     """Live objects that this cluster owns, for upkeep."""
     taken: tuple[Ref, ...] = ()
-    """Objects under our names that somebody else owns."""
+    """Objects of somebody else under names that this cluster needs."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
+
+    What is not known of them is not "not there".
+    """
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     refused_at: datetime | None = None
+    written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()
     """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
+    mislabelled: tuple[Obj, ...] = ()
+    """Pods and shard Services of ours that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
+    shard."""
     statefulset: Workload | None = None
     webapp: Workload | None = None
     webapps_change: bool = False
     """Webapps of a former template still run, or the Deployment's controller has not looked at the newest one."""
     coreapps: tuple[Coreapp, ...] = ()
     routes: tuple[Route, ...] = ()
-    operation: Operation | None = None
-    settled_shards: int | None = None
-    refused_fingerprint: str | None = None
-    refused_because: str | None = None
-    """What the client said when it refused that certificate."""
-    logged_off_at: datetime | None = None
-    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
-    refused_pin_version: str | None = None
-    """Version of the account's Secret whose PIN was refused."""
-    banned: bool = False
+    record: Record = Record()
+    """As it stood in status."""
     client: Client = Client()
     account: AccountSecret | None = None
     anchored_for: int | None = None
@@ -511,12 +567,19 @@ class Observed:
     nodes: Mapping[str, Node] | None = None
     """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
     silence: Silence = Silence()
+    ended: frozenset[str] = frozenset()
+    """Names of pods that this process deleted and whose successors are not ready yet."""
     committed: tuple[Route, ...] = ()
     """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)
     """For each fact that the last plan said to hold: since when it held without a break."""
+
+    @property
+    def failed_reads(self) -> dict[str, str]:
+        """Kinds of objects that could not be read, and why, without those that are still being read."""
+        return {kind: why for kind, why in self.unread.items() if why}
 
 
 # --- what is to be done ----------------------------------------------------------------------------------------------
@@ -552,6 +615,10 @@ class Replace:
     """Put this object in the place of the one that was judged, by its resourceVersion."""
 
     obj: Obj
+    desired: Obj
+    """What of it is the operator's, as it should be."""
+    live: Obj
+    """The object that was judged."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -628,6 +695,15 @@ class Relabel:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Label:
+    """Give an object of ours the labels again that it lost, by the resourceVersion that was judged."""
+
+    ref: Ref
+    resource_version: str
+    labels: Mapping[str, str]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Tell:
     """Tell a Coreapp its role. With ``holder`` somebody else serves that shard."""
 
@@ -681,6 +757,7 @@ Action = (
     | Touch
     | Strip
     | Relabel
+    | Label
     | Tell
     | Ask
     | SetShards
@@ -708,15 +785,11 @@ class Plan:
     """The first row that matched and means that the operator still moves; for condition Reconciling."""
     stuck: Verdict | None = None
     """The first row that matched and means that a person must act; for condition Stalled."""
+    ready: Verdict | None = None
+    """The first row that matched and means that nothing waits; what Stalled says where no person must act."""
     actions: tuple[Action, ...] = ()
-    operation: Operation | None = None
-    """The intent as it is to stand in status from here on."""
-    settled_shards: int | None = None
-    refused_fingerprint: str | None = None
-    refused_because: str | None = None
-    logged_off_at: datetime | None = None
-    refused_pin_version: str | None = None
-    banned: bool = False
+    record: Record = Record()
+    """What is to be remembered from here on, as it was judged. A call that is only planned is not in it: its intent is noted with it."""
     next_window_at: datetime | None = None
     """When the window opens that a held Set Shards waits for."""
     is_settled: bool = False

@@ -45,7 +45,7 @@ def _expires(f: Facts) -> str:
 OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="Banned",
-        when=lambda f: f.see.banned,
+        when=lambda f: f.is_banned,
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
@@ -61,7 +61,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="PinRefused",
         when=lambda f: (
-            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.see.refused_pin_version
+            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.record.refused_pin_version
         ),
         why=lambda f: (
             "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
@@ -74,7 +74,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.want.account is not None
             and not _has_certificate(f)
             and f.want.account.registered_at is not None
-            and f.see.now - f.want.account.registered_at > REGISTRATION_GRACE
+            and f.wall - f.want.account.registered_at > REGISTRATION_GRACE
         ),
         why=lambda _: (
             "More than 7 days after registration Set Shards disconnects the client unless it carries a certificate. "
@@ -105,7 +105,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             f.see.account is not None
             and _has_certificate(f)
             and f.see.account.expires_at is not None
-            and f.see.account.expires_at - f.see.now < f.want.tuning.certificate_margin
+            and f.see.account.expires_at - f.wall < f.want.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too close or past, and an expired one gets the "
@@ -117,11 +117,11 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: (
             f.see.account is not None
             and f.see.account.certificate is not None
-            and f.see.account.certificate.fingerprint == f.see.refused_fingerprint
+            and f.see.account.certificate.fingerprint == f.record.refused_fingerprint
         ),
         why=lambda f: (
-            f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {(f.see.refused_fingerprint or '')[:12]}"
-            + (f" ({f.see.refused_because})" if f.see.refused_because else "")
+            f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {(f.record.refused_fingerprint or '')[:12]}"
+            + (f" ({f.record.refused_because})" if f.record.refused_because else "")
             + f"; it is not sent again. Put the right one into Secret {_secret(f)}."
         ),
     ),
@@ -133,8 +133,11 @@ ALWAYS_SAID = frozenset({"Banned", "SecretMissing"})
 
 
 def objection(f: Facts) -> Objection | None:
-    """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds."""
-    return next((one for one in OBJECTIONS if one.when(f)), None)
+    """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds.
+
+    Of a Secret that could not be read nothing is said.
+    """
+    return next((one for one in OBJECTIONS if one.when(f) and (one.name == "Banned" or not is_unread(f))), None)
 
 
 def is_unread(f: Facts) -> bool:

@@ -1,4 +1,4 @@
-"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the look (DESIGN laws 4 to 6)."""
+"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (DESIGN laws 4 to 6)."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from dataclasses import replace
 
 from . import manifests, objections, windows
 from .facts import Facts
-from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed, Operation, Refusal, SetShards
+from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed, Operation, Record, Refusal, SetShards
 
 
 def may_call(f: Facts) -> bool:
@@ -54,90 +54,94 @@ def next_operation(f: Facts) -> Operation:
         settle_by=f.see.now + tuning.call_timeout + f.want.restart_timeout + tuning.settle_grace,
         attempts=earlier.attempts + 1 if earlier is not None and earlier.answer is Answer.BUSY else 1,
         fingerprint=f.see.account.certificate.fingerprint if f.see.account and f.see.account.certificate else None,
+        uid=f.want.uid,
     )
 
 
-def _answered(want: Desired, see: Observed, operation: Operation, call: Call) -> Observed:
-    """Return the look with what this process's own call came to."""
+def _answered(want: Desired, see: Observed, operation: Operation, call: Call) -> Record:
+    """Return the record with what this process's own call came to."""
+    record = see.record
     if call.not_sent:
-        return replace(see, operation=None)
+        return replace(record, operation=None)
     if call.refusal is Refusal.BANNED:
-        return replace(see, operation=None, banned=True)
+        return replace(record, operation=None, banned_at=see.now)
     if call.refusal is Refusal.PIN and call.secret_version is not None:
-        return replace(see, operation=None, refused_pin_version=call.secret_version)
+        return replace(record, operation=None, refused_pin_version=call.secret_version)
     if call.refusal is not None and call.fingerprint is not None:
         # Whatever was wrong: what was refused is not sent again (DESIGN law 8). Only a wrong certificate logs the client off.
-        logged_off_at = see.now if call.refusal is Refusal.CERTIFICATE else see.logged_off_at
+        logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
         return replace(
-            see,
+            record,
             operation=None,
             refused_fingerprint=call.fingerprint,
             refused_because=call.detail[:300] or None,
             logged_off_at=logged_off_at,
         )
     if call.answer is None or operation.answer is not Answer.NONE:
-        return see
+        return record
     deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
     # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
-    return replace(see, operation=replace(operation, answer=answer, deadline=deadline))
+    return replace(record, operation=replace(operation, answer=answer, deadline=deadline))
 
 
-def _settled_by_get(want: Desired, see: Observed, operation: Operation) -> Observed:
-    """Return the look with a call settled by GET, if it is: GET reports its number, or still another one after ``settle_by``.
+def _settled_by_get(f: Facts, operation: Operation) -> Record:
+    """Return the record with a call settled by GET, if it is: GET reports its number, or still another one after ``settle_by``.
 
     The number says nothing of a call that logs the client on: there, the Coreapps' connections do.
     """
+    want, see, record = f.want, f.see, f.record
     asked, shards = see.client.asked_at, see.client.shards
     if asked is None or shards is None or asked <= operation.started_at or operation.answer is Answer.NONE:
-        return see
-    f = Facts(want, see, operation)
+        return record
     if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", want.tuning.connection)):
-        return replace(see, operation=replace(operation, answer=Answer.ACCEPTED))
+        deadline = operation.deadline
+        if operation.answer is Answer.UNKNOWN:
+            # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
+            deadline = max(deadline, see.now + want.restart_timeout)
+        return replace(record, operation=replace(operation, answer=Answer.ACCEPTED, deadline=deadline))
     if asked <= operation.settle_by or operation.answer is Answer.BUSY or (operation.logs_on and operation.answer is Answer.ACCEPTED):
-        return see
-    see = replace(see, operation=None)
+        return record
+    record = replace(record, operation=None)
     if operation.fingerprint is None or not f.has_held_for("CutOff", want.tuning.connection):
-        return see
+        return record
     # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (DESIGN law 8).
     because = "no answer is known, but since then no Coreapp has a connection"
-    return replace(see, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=see.logged_off_at or see.now)
+    logged_off_at = record.logged_off_at or f.wall
+    return replace(record, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=logged_off_at)
 
 
-def judge(want: Desired, see: Observed) -> Observed:
-    """Return the look with its operation as it stands after the newest answer. Pure.
+def _heard(want: Desired, see: Observed) -> Record:
+    """Return the record with the noted call as it stands after the newest answer.
 
     An intent without an answer and without a call of this process was noted by a leader that is gone: its call is unknown (DESIGN law 6).
     An unknown one is settled when GET reports its number, or when GET still differs after ``settle_by`` (law 4).
     """
-    call = see.client.call
-    if see.account_is_new:
-        see = replace(see, settled_shards=None)
-    if see.operation is not None and call is not None and call.id == see.operation.id:
-        see = _answered(want, see, see.operation, call)
-    elif see.operation is not None and see.operation.answer is Answer.NONE:
-        see = replace(see, operation=replace(see.operation, answer=Answer.UNKNOWN))
-    if see.operation is not None:
-        unheard = see.operation.answer is Answer.UNKNOWN
-        see = _settled_by_get(want, see, see.operation)
-        if unheard and see.operation is not None and see.operation.answer is Answer.ACCEPTED:
-            # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
-            deadline = max(see.operation.deadline, see.now + want.restart_timeout)
-            see = replace(see, operation=replace(see.operation, deadline=deadline))
-    operation = see.operation
-    f = Facts(want, see, operation)
-    if f.is_logged_off and (
-        (operation is not None and operation.answer is Answer.ACCEPTED) or f.has_held_for("Connected", want.tuning.connection)
-    ):
-        see = replace(see, logged_off_at=None)
-    if operation is None:
-        return see
-    if operation.answer is Answer.BUSY and operation.to != want.shards:
-        return replace(see, operation=None)
-    f = Facts(want, see, operation)
-    if operation.answer is Answer.ACCEPTED and f.shards == operation.to and f.enough_are_back and not f.missing:
-        return replace(see, operation=None, settled_shards=operation.to)
-    if f.restart_is_overdue:
-        # The number is the last word although somebody is missing; else the next wish would be taken for drift.
-        return replace(see, settled_shards=operation.to)
-    return see
+    record, call = see.record, see.client.call
+    if record.operation is not None and call is not None and call.id == record.operation.id:
+        record = _answered(want, see, record.operation, call)
+    elif record.operation is not None and record.operation.answer is Answer.NONE:
+        record = replace(record, operation=replace(record.operation, answer=Answer.UNKNOWN))
+    if record.operation is not None:
+        record = _settled_by_get(Facts(want, see, record), record.operation)
+    return replace(record, settled_shards=None) if see.account_is_new else record
+
+
+def judge(want: Desired, see: Observed) -> Record:
+    """Return what is to be remembered after this look: the record as it was read, with all that the look adds to it. Pure."""
+    record = _heard(want, see)
+    f = Facts(want, see, record)
+    operation = record.operation
+    is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
+    if f.is_logged_off and (is_accepted or f.has_held_for("Connected", want.tuning.connection)):
+        record = replace(record, logged_off_at=None)
+    if operation is not None:
+        if operation.answer is Answer.BUSY and operation.to != want.shards:
+            record = replace(record, operation=None)
+        elif is_accepted and f.shards == operation.to and f.enough_are_back and not f.missing:
+            record = replace(record, operation=None, settled_shards=operation.to)
+        elif f.restart_is_overdue:
+            # The number is the last word although somebody is missing; else the next wish would be taken for drift.
+            record = replace(record, settled_shards=operation.to)
+    f = Facts(want, see, record)
+    return replace(record, settled_shards=f.shards) if f.is_settled and not f.missing and f.shards_are_fresh else record

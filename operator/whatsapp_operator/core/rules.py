@@ -11,10 +11,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 
-from . import duties, evidence, handovers, manifests, objections, operation, rollout, windows
-from .facts import REFUSED_AGAIN, Facts
+from . import duties, handovers, manifests, objections, operation, pace, rollout, windows
+from .facts import Facts
 from .model import (
     Action,
     Answer,
@@ -29,10 +28,12 @@ from .model import (
     Plan,
     Ref,
     Scale,
-    SetShards,
     State,
     Verdict,
 )
+
+WITNESSES = frozenset({"Node", "Lease"})
+"""Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
 
 
 def _nothing(_: Facts) -> tuple[Action, ...]:
@@ -48,6 +49,8 @@ class Row:
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
+    is_last: bool = False
+    """Where it holds, no row below it is asked."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ def _may_shrink(f: Facts) -> bool:
 
 
 def _opening(f: Facts) -> str:
-    at = windows.next_opening(f.want.windows, f.see.now)
+    at = windows.next_opening(f.want.windows, f.wall)
     return manifests.timestamp(at) if at else "no time that is known"
 
 
@@ -141,8 +144,29 @@ def _places(pods: Iterable[Coreapp]) -> str:
     return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)
 
 
+FIELDS_NAMED, FIELD_LIMIT = 6, 120
+"""So many fields that admission changed are named, each with so many letters at most."""
+
+
+def _altered(f: Facts) -> str:
+    """Name the fields that are not as they were written, object by object."""
+    named = [(ref, path[:FIELD_LIMIT]) for ref, paths in f.altered for path in paths]
+    shown: dict[Ref, list[str]] = {}
+    for ref, path in named[:FIELDS_NAMED]:
+        shown.setdefault(ref, []).append(path)
+    more = f"; and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
+    return "; ".join(f"{ref.kind} {ref.name}: {', '.join(paths)}" for ref, paths in shown.items()) + more
+
+
 def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
+
+
+def _others_objects(f: Facts) -> list[Ref]:
+    """Return what has a name that this cluster needs and belongs to somebody else."""
+    needed = max(f.shards or 0, f.want.shards)
+    routes = (Ref("Service", route.name) for route in f.see.routes if route.foreign and route.shard < needed)
+    return [*dict.fromkeys((*f.see.taken, *routes))]
 
 
 def _holds_back(f: Facts) -> bool:
@@ -150,13 +174,6 @@ def _holds_back(f: Facts) -> bool:
 
 
 ROWS: tuple[Row, ...] = (
-    # --- guards
-    Row(
-        name="Deleting",
-        state=State.READY,
-        when=lambda f: f.want.deleting,
-        why=lambda _: "The cluster is being deleted; its objects go with it.",
-    ),
     # --- failover: above all order
     Row(
         name="FailingOver",
@@ -193,6 +210,17 @@ ROWS: tuple[Row, ...] = (
             + ", before the node is drained."
         ),
     ),
+    # --- guard: what follows would make objects that the garbage collector is to take away
+    Row(
+        name="Deleting",
+        state=State.WORKING,
+        when=lambda f: f.want.deleting,
+        why=lambda f: (
+            "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
+            + (f". Kubernetes waits for {', '.join(f.want.finalizers)}." if f.want.finalizers else ".")
+        ),
+        is_last=True,
+    ),
     # --- order: what must exist
     Row(
         name="LoginRefused",
@@ -213,11 +241,11 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Bootstrapping",
         state=State.WORKING,
-        when=lambda f: bool(f.absent) or (f.shards is None and f.see.settled_shards is None and not f.must_wait_for_names),
+        when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
             f"Making the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
-            if f.see.settled_shards is None
+            if f.settled_shards is None
             else "Making again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
     ),
@@ -232,9 +260,9 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="NameTaken",
         state=State.STUCK,
-        when=lambda f: bool(f.see.taken) or any(route.foreign for route in f.see.routes),
+        when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in f.see.taken) or 'A shard Service'} belongs to somebody else and is "
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
             "left alone. Delete or rename it, or make the cluster under another name."
         ),
     ),
@@ -328,7 +356,7 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.want.repairs_drift,
         why=lambda f: (
-            f"Somebody else changed the shards from {f.see.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
+            f"Somebody else changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
             "that, or spec.reshard.drift to Repair to have it undone."
         ),
     ),
@@ -416,10 +444,39 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
     ),
     Row(
+        name="FieldInvalid",
+        state=State.STUCK,
+        when=lambda f: f.want.invalid is not None,
+        why=lambda f: f.want.invalid or "",
+    ),
+    Row(
+        name="ReadFailed",
+        state=State.STUCK,
+        # Only what needs these objects waits; failovers do not.
+        when=lambda f: bool(f.see.failed_reads),
+        why=lambda f: (
+            f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}"
+            + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES else "")
+            + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
+            + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
+            + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
+        ),
+    ),
+    Row(
         name="ImageUnavailable",
         state=State.STUCK,
         when=lambda f: f.see.image_problem is not None,
         why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
+    ),
+    Row(
+        name="ChangedByAdmission",
+        # No harm by itself: a mesh adds containers, a mirror rewrites images. So it is said, and holds up neither Ready nor Reconciling.
+        state=State.READY,
+        when=lambda f: bool(f.altered),
+        why=lambda f: (
+            "Nothing waits for a person; but these fields are not as the operator wrote them, by admission or by somebody who writes "
+            f"after it, and are left so until one of both moves: {_altered(f)}."
+        ),
     ),
     Row(
         name="Settled",
@@ -431,94 +488,52 @@ ROWS: tuple[Row, ...] = (
 
 
 def facts(want: Desired, see: Observed) -> Facts:
-    """Return what follows from a look, with the operation as it stands after the newest answer."""
-    judged = operation.judge(want, see)
-    return Facts(want, judged, judged.operation)
+    """Return what follows from a look, with the record as it was judged by the newest answer."""
+    return Facts(want, see, operation.judge(want, see))
 
 
 def plan(want: Desired, see: Observed) -> Plan:
     """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
     f = facts(want, see)
-    matches = [row for row in ROWS if row.when(f)]
+    matches = [*_matching(f)]
     winner = matches[0]
-    if want.deleting:
-        return Plan(
-            verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
-            operation=f.operation,
-            settled_shards=f.see.settled_shards,
-            refused_fingerprint=f.see.refused_fingerprint,
-            refused_because=f.see.refused_because,
-            logged_off_at=f.see.logged_off_at,
-            refused_pin_version=f.see.refused_pin_version,
-            banned=f.see.banned,
-        )
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
     actions += duties.replacing(f)
     actions += duties.mending(f)
+    actions += duties.labelling(f, busy | {action.route.uid for action in moves})
+    actions += duties.outgrowing(f)
     actions += duties.tidying(f, busy)
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
-    if duties.asks(f, winner.state):
+    if pace.asks(f, winner.name, winner.state):
         actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
-    called = next((action.operation for action in actions if isinstance(action, SetShards)), None)
-    settled = f.shards if f.is_settled and not f.missing and f.shards_are_fresh else f.see.settled_shards
     return Plan(
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, matches, State.WORKING, State.WAITING),
         stuck=_first(f, matches, State.STUCK),
+        ready=_first(f, matches, State.READY),
         actions=tuple(actions),
-        operation=called or f.operation,
-        settled_shards=settled,
-        refused_fingerprint=f.see.refused_fingerprint,
-        refused_because=f.see.refused_because,
-        logged_off_at=f.see.logged_off_at,
-        refused_pin_version=f.see.refused_pin_version,
-        banned=f.see.banned,
-        next_window_at=windows.next_opening(want.windows, see.now) if winner.name == "WindowClosed" else None,
+        record=f.record,
+        next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a template that its controller has not looked at yet.
-        is_speakable=f.has_asked and not (winner.state is State.READY and f.is_template_settling),
-        holds=frozenset(_held(f)),
-        wake_after=min([duties.pace(f, winner.state, want.tuning.rest), *_due(f)]),
+        # Not "nothing to do" of a template that its controller has not looked at yet, nor anything while objects are still being read.
+        is_speakable=f.has_asked
+        and f.see.failed_reads.keys() == f.see.unread.keys()
+        and not (winner.state is State.READY and f.is_template_settling),
+        holds=frozenset(pace.held(f, winner.name)),
+        wake_after=pace.observe_after(f, winner.name),
     )
+
+
+def _matching(f: Facts) -> Iterator[Row]:
+    for row in ROWS:
+        if row.when(f):
+            yield row
+            if row.is_last:
+                return
 
 
 def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
     row = next((row for row in matches if row.state in states), None)
     return Verdict(row=row.name, state=row.state, why=row.why(f)) if row else None
-
-
-def _due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until the age of a fact, or a silence, decides something."""
-    spans = {
-        "NotReady": f.want.unhealthy_after,
-        "OutOfReach": evidence.OUT_OF_REACH,
-        "CutOff": f.want.tuning.connection,
-        "Outdated": rollout.ROUTES_SETTLE,
-    }
-    for fact in _held(f):
-        span = spans.get(fact.partition("/")[0])
-        left = span - (f.see.now - f.see.since.get(fact, f.see.now)) if span is not None else timedelta(0)
-        if left > timedelta(0):
-            yield left
-    if not f.may_write_objects and f.see.refused_at is not None:
-        yield REFUSED_AGAIN - (f.see.now - f.see.refused_at)
-    if f.doubt is not None or any(pod.silent_since is not None for pod in f.see.coreapps):
-        # The prober wakes us when a silence is long enough; what follows from it (a hung pod's end, our doubt) has no event.
-        yield timedelta(seconds=1)
-
-
-def _held(f: Facts) -> Iterator[str]:
-    """Name the facts whose age the next look wants to know."""
-    if f.operation is not None and f.enough_are_back:
-        yield "EnoughAreBack"
-    if f.resize_is_wanted and len(f.ready) < f.wanted_pods:
-        yield "LacksCoreapps"
-    if f.is_cut_off:
-        yield "CutOff"
-    yield from (evidence.unready_fact(pod) for pod in f.see.coreapps if evidence.is_unready(pod))
-    yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
-    yield from (rollout.fact(f, pod) for pod in f.outdated)
-    if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
-        yield "Connected"

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Iterable, Mapping
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import Any
 
-from . import evidence, manifests, objections
+from . import evidence, manifests, objections, record
 from .facts import Facts
-from .model import Answer, Delete, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale
+from .model import Action, Answer, Delete, Handover, HandoverTimes, Obj, Observed, Operation, Plan, Route, Say, Scale, State
+from .record import without_none
 
 EXPIRES_SOON = timedelta(days=30)
 MESSAGE_LIMIT = 1024
@@ -59,7 +60,7 @@ def _in_state(f: Facts, state: str) -> list[Route]:
 
 
 def _all_served(f: Facts) -> bool:
-    expected = f.shards if f.shards is not None else f.see.settled_shards
+    expected = f.shards if f.shards is not None else f.settled_shards
     return expected is not None and len(_in_state(f, "Serving")) >= expected
 
 
@@ -98,7 +99,7 @@ def _deadline(f: Facts) -> str:
 
 
 READY: tuple[Word, ...] = (
-    Word("Banned", "False", lambda f: f.see.banned, lambda _: "The client says that the account is banned."),
+    Word("Banned", "False", lambda f: f.is_banned, lambda _: "The client says that the account is banned."),
     Word(
         "CertificateRefused",
         "False",
@@ -114,7 +115,8 @@ READY: tuple[Word, ...] = (
     Word(
         "Bootstrapping",
         "False",
-        lambda f: f.see.settled_shards is None and not _all_served(f),
+        # Whatever is served already: not before all shards are there that were asked for.
+        lambda f: f.settled_shards is None,
         lambda _: "The client is being set up for the first time.",
     ),
     Word(
@@ -148,7 +150,7 @@ READY: tuple[Word, ...] = (
         lambda f: f.see.client.silent_since is not None and f.see.now - f.see.client.silent_since >= SILENT_AFTER,
         lambda f: f"The Webapp does not answer: {f.see.client.problem}",
     ),
-    Word("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.see.settled_shards} shards are served{_spare_words(f)}."),
+    Word("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_words(f)}."),
 )
 
 
@@ -180,10 +182,16 @@ REDUNDANT: tuple[Word, ...] = (
 
 def _soon(f: Facts) -> bool:
     at = f.see.account.expires_at if f.see.account else None
-    return at is not None and at - f.see.now < EXPIRES_SOON
+    return at is not None and at - f.wall < EXPIRES_SOON
 
 
 CERTIFICATE_FIT: tuple[Word, ...] = (
+    Word(
+        "ReadFailed",
+        "Unknown",
+        lambda f: objections.is_unread(f) and not f.is_banned,
+        lambda f: f"The Secret of the account could not be read: {f.see.unread.get('Secret', 'not yet')}",
+    ),
     Word("Simulated", "True", lambda f: f.want.account is None, lambda _: "The stand-in's made-up account needs no certificate."),
     Word(
         "CertificateExpiresSoon",
@@ -216,17 +224,23 @@ def _speak(kind: str, table: tuple[Word, ...], f: Facts) -> Condition | None:
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, whichever row won. Pure."""
-    moving, stuck = plan.moving, plan.stuck
+    moving, stuck, idle = plan.moving, plan.stuck, plan.ready
+    ready = _speak("Ready", READY, f)
+    if ready is not None and ready.reason == "Bootstrapping" and plan.verdict.state is not State.READY:
+        # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
+        ready = replace(ready, reason=plan.verdict.row, message=plan.verdict.why)
     fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
     if fit is None and (one := objections.objection(f)) is not None:
         fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
     spoken = (
-        _speak("Ready", READY, f),
+        ready,
         Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
         if moving
         else Condition(type="Reconciling", status="False", reason="Settled", message="Nothing to do."),
         Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
         if stuck
+        else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
+        if idle and idle.row == "ChangedByAdmission"
         else Condition(type="Stalled", status="False", reason="Settled", message="Nothing waits for a person."),
         _speak("Redundant", REDUNDANT, f),
         fit,
@@ -251,19 +265,19 @@ def loudest(spoken: Iterable[Condition]) -> Condition:
 # --- the whole ------------------------------------------------------------------------------------------------------------
 
 
-def _condition_list(f: Facts, spoken: Iterable[Condition]) -> list[dict[str, Any]]:
-    earlier = {one.get("type"): one for one in f.see.status.get("conditions") or ()}
-    now = manifests.timestamp(f.see.now)
+def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int, now: datetime) -> list[dict[str, Any]]:
+    """Return conditions as they stand in the status; a transition time stays while its ``status`` does."""
+    earlier = {one.get("type"): one for one in before.get("conditions") or ()}
     return [
         {
             "type": one.type,
             "status": one.status,
             "reason": one.reason,
             "message": one.message[:MESSAGE_LIMIT],
-            "observedGeneration": f.want.generation,
+            "observedGeneration": generation,
             "lastTransitionTime": earlier[one.type]["lastTransitionTime"]
             if one.type in earlier and earlier[one.type].get("status") == one.status
-            else now,
+            else manifests.timestamp(now),
         }
         for one in spoken
     ]
@@ -281,7 +295,7 @@ def _shard_map(f: Facts) -> list[dict[str, Any]]:
             "epoch": route.epoch,
             "since": manifests.timestamp(route.committed_at) if route.committed_at else None,
         }
-        entries.append(_without_none(entry))
+        entries.append(without_none(entry))
     return entries
 
 
@@ -291,7 +305,7 @@ def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, A
         return dict(entry)
     return {
         **entry,
-        **_without_none({"detectMilliseconds": times.detect, "commitMilliseconds": times.commit, "serveMilliseconds": times.serve}),
+        **without_none({"detectMilliseconds": times.detect, "commitMilliseconds": times.commit, "serveMilliseconds": times.serve}),
     }
 
 
@@ -318,56 +332,23 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "evidence": route.evidence,
         }
         known.add(route.epoch)
-        fresh.append((route.committed_at, route.shard, _timed(_without_none(entry), f.see.handover_times.get(route.epoch or ""))))
+        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.see.handover_times.get(route.epoch or ""))))
     # By the exact time: entries tell whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
     return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
 
 
-def operation_entry(operation: Operation) -> dict[str, Any]:
-    """Return an intent as it stands in ``status.operation``. Times are to the millisecond: laws 4 and 6 compare them."""
-    return _without_none(
-        {
-            "id": operation.id,
-            "from": operation.origin,
-            "to": operation.to,
-            "leaderEpoch": operation.leader_epoch,
-            "attempts": operation.attempts,
-            "answer": str(operation.answer),
-            "startedAt": manifests.timestamp(operation.started_at, milliseconds=True),
-            "deadline": manifests.timestamp(operation.deadline, milliseconds=True),
-            "settleBy": manifests.timestamp(operation.settle_by, milliseconds=True),
-            "fingerprint": operation.fingerprint,
-        }
-    )
-
-
-def not_kept(operation: Operation, stored: Obj) -> tuple[str, ...]:
-    """Return the fields of an intent that the ``stored`` status lacks: the API server leaves out what its CRD does not name."""
-    kept: Obj = stored.get("operation") or {}
-    return tuple(key for key, value in operation_entry(operation).items() if kept.get(key) != value)
-
-
-def _certificate(f: Facts, plan: Plan) -> dict[str, Any] | None:
+def _certificate(f: Facts) -> dict[str, Any]:
     facts = f.see.account.certificate if f.see.account else None
-    entry = _without_none(
+    return without_none(
         {
             "fingerprint": facts.fingerprint if facts else None,
             "expiresAt": _expiry(f),
             "issuedAt": manifests.timestamp(facts.issued_at) if facts and facts.issued_at else None,
             "verifiedName": facts.verified_name if facts else None,
             "serial": facts.serial if facts else None,
-            "refusedFingerprint": plan.refused_fingerprint,
-            "refusedBecause": plan.refused_because,
-            "loggedOffAt": manifests.timestamp(plan.logged_off_at) if plan.logged_off_at else None,
-            "refusedPinVersion": plan.refused_pin_version,
         }
     )
-    return entry or None
-
-
-def _without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in entry.items() if value is not None}
 
 
 def report(f: Facts, plan: Plan) -> dict[str, Any]:
@@ -375,17 +356,16 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     spoken = conditions(f, plan)
     loud = loudest(spoken)
     standby = len(f.standbys())
-    shown = f.shards if f.shards is not None else plan.settled_shards
-    target = plan.operation.to if plan.operation else f.want.shards
+    shown = f.shards if f.shards is not None else f.settled_shards
+    target = f.operation.to if f.operation else f.want.shards
     ready = len(f.ready)
     status: dict[str, Any] = {
         "observedGeneration": f.want.generation,
-        "conditions": _condition_list(f, spoken),
+        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.wall),
         "reason": loud.reason,
         "message": loud.message[:MESSAGE_LIMIT],
         "url": f"https://{manifests.webapp_host(f.want.key)}:443",
         "shards": f.shards,
-        "settledShards": plan.settled_shards,
         "failuresTolerated": failures_tolerated(f),
         "coreapp": {
             "desired": f.needed_pods,
@@ -400,13 +380,23 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
             "webapps": f"{f.webapps_ready}/{f.want.webapps}",
         },
         "shardMap": _shard_map(f),
-        "operation": operation_entry(plan.operation) if plan.operation else None,
         "nextWindowAt": manifests.timestamp(plan.next_window_at) if plan.next_window_at else None,
         "recentHandovers": _handovers(f) or None,
-        "certificate": _certificate(f, plan),
+        "certificate": _certificate(f),
         "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
     }
-    return _without_none(status)
+    return record.put(without_none(status), plan.record)
+
+
+def failed_look(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a cluster that could not be looked at: Stalled says why, Ready is not known, all else stays as it was. Pure."""
+    spoken = {
+        "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
+        "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
+    }
+    kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
+    said = condition_list(spoken.values(), status, generation=generation, now=now)
+    return {**status, "observedGeneration": generation, "reason": reason, "message": message[:MESSAGE_LIMIT], "conditions": [*said, *kept]}
 
 
 def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
@@ -421,8 +411,12 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
     return body or None
 
 
-# --- events: the story, told when a word changes ---------------------------------------------------------------------------
+# --- events: emitted when a reason or its sentence changes ---------------------------------------------------------------
 
+EMITTED_AGAIN = timedelta(seconds=10)
+"""Least time between two Events of one reason whose sentence changed: some sentences count Coreapps that come back one by one."""
+NO_EVENT = frozenset({"Settled", "AsPromised", "NoSpareWanted", "Simulated", "Fit"})
+"""Reasons that say that nothing is wrong or under way, beside Serving."""
 WARNINGS = frozenset(
     {
         "FailingOver",
@@ -436,27 +430,43 @@ WARNINGS = frozenset(
         "Doubt",
         "OutOfReach",
         "AnswerUnknown",
+        "ChangedByAdmission",
     }
 )
 """Reasons whose event is a warning although no person must act."""
 
 
-def _reasons(status: Obj) -> dict[str, str]:
-    return {one["type"]: one["reason"] for one in status.get("conditions") or ()}
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """The last Event of a reason: its sentence, and when it was emitted."""
+
+    message: str
+    at: datetime
 
 
-def events(before: Obj, after: Obj) -> tuple[Say, ...]:
-    """Return what a report says anew: each condition whose reason changed, each reason once. Pure."""
-    earlier = _reasons(before)
-    said: dict[str, Say] = {}
+def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: datetime) -> tuple[Say, ...]:
+    """Return what a report says anew, each reason once: a condition's new reason, or a new sentence under the same reason. Pure.
+
+    ``emitted``: by reason, what this process emitted last; a reason that it lacks was emitted by whoever wrote ``before``. A new sentence
+    waits until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition says it any more. One of a cluster
+    that serves does not wait: either it is said with the change, or not at all, so that a cluster at rest is silent.
+    """
+    earlier = {one["type"]: one["reason"] for one in before.get("conditions") or ()}
+    spoken = {(one["reason"], one["message"]) for one in before.get("conditions") or ()}
     urgent = {
         one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateFit", "False")}
     }
+    said: dict[str, Say] = {}
     for one in after["conditions"]:
-        changed = earlier.get(one["type"]) != one["reason"] and one["reason"] not in earlier.values()
-        if changed and one["reason"] not in said and one["reason"] not in {"Settled", "AsPromised", "NoSpareWanted", "Simulated", "Fit"}:
-            bad = one["reason"] in WARNINGS | urgent
-            said[one["reason"]] = Say(reason=one["reason"], message=one["message"], warning=bad)
+        reason, message = one["reason"], one["message"]
+        if reason in said or reason in NO_EVENT:
+            continue
+        is_new = earlier.get(one["type"]) != reason and reason not in earlier.values()
+        last = emitted.get(reason)
+        differs = (reason, message) not in spoken if last is None else message != last.message and now - last.at >= EMITTED_AGAIN
+        waits = (reason, message) in spoken and (one["type"], one["status"]) == ("Ready", "True")
+        if is_new or (differs and not waits):
+            said[reason] = Say(reason=reason, message=message, warning=reason in WARNINGS | urgent)
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
         message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
@@ -471,26 +481,26 @@ def set_shards_sent(operation: Operation) -> Say:
     return Say(reason="SetShardsSent", message=message)
 
 
-def plan_events(see: Observed, plan: Plan, *, told_after: int) -> tuple[Say, ...]:
+def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[Say, ...]:
     """Return what is said of a plan: steps that may be over before the next report. Pure.
 
-    ``told_after``: attempts at Set Shards after which a busy server is a warning.
+    ``done``: the actions that were carried out; ``told_after``: attempts at Set Shards after which a busy server is a warning.
     """
     said: list[Say] = []
     if any(isinstance(action, Scale) for action in plan.actions):
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
     for action in plan.actions:
-        if isinstance(action, Delete) and action.ref.kind == "Pod":
+        if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
             message = f"{action.ref.name} runs and does not answer: it is deleted, so that it comes back as a spare."
             said.append(Say(reason="Replacing", message=message, warning=True))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
             said.append(Say(reason="FailingOver", message=message, warning=True))
-    call = see.client.call
-    if call is not None and see.operation is not None and call.id == see.operation.id and call.answer is Answer.BUSY:
-        often = see.operation.attempts >= told_after
+    call, noted = see.client.call, see.record.operation
+    if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
+        often = noted.attempts >= told_after
         advice = " It is tried again; should it last, ask Meta's support." if often else ""
-        message = f"Set Shards, attempt {see.operation.attempts}: {call.detail}.{advice}"
+        message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
         said.append(Say(reason="ServerBusy", message=message, warning=often))
     return tuple(said)

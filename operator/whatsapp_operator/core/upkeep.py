@@ -5,11 +5,13 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from .model import Obj
+from .model import Attempt, Obj
 
 WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Fingerprint of what was wanted when the object was last written: by it is seen what is wanted no longer."""
@@ -80,6 +82,91 @@ def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
         return isinstance(live, (list, tuple)) and len(live) == len(wanted) and all(map(covers, live, wanted))
     return amounts and _amount(live) is not None and _amount(live) == _amount(wanted)
 
+
+# --- what the API server makes of a write ----------------------------------------------------------------------------
+
+TRIES: Final = 3
+"""So often a field is put right that is made otherwise after each write: that may be a person, or another controller that insists."""
+INSISTENT_FOR: Final = timedelta(hours=1)
+"""A field that was put right longer ago than this is counted anew."""
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """One field of a live object that is not as desired. None: it is not there, or not to be there."""
+
+    desired: Any
+    live: Any
+
+
+def differences(live: Any, desired: Any, path: str = "", *, amounts: bool = False) -> Iterator[tuple[str, Difference]]:
+    """Yield the fields in which ``live`` does not have what ``desired`` says, by path; none exactly if ``live`` covers ``desired``.
+
+    Lists whose entries have names, such as containers, are compared name by name: one that was added is ``containers[proxy]``.
+    """
+    if covers(live, desired, amounts=amounts):
+        return
+    mine, there = _named(desired), _named(live)
+    if isinstance(desired, Mapping) and isinstance(live, Mapping):
+        for key, value in desired.items():
+            inside = f"{path}[{key}]" if "/" in key or "." in key else f"{path}.{key}".lstrip(".")
+            yield from differences(live.get(key), value, inside, amounts=amounts or key in {"requests", "limits"})
+    elif mine and there and [name for name in mine if name in there] == [name for name in there if name in mine]:
+        for name in {**mine, **there}:
+            inside = f"{path}[{name}]"
+            if name in mine and name in there:
+                yield from differences(there[name], mine[name], inside)
+            else:
+                yield inside, Difference(mine.get(name), there.get(name))
+    else:
+        yield path, Difference(desired, live)
+
+
+def _named(value: Any) -> Mapping[str, Any] | None:
+    """Return the entries of a list by name; None if that is no list, or not all of them have names of their own."""
+    if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in value):
+        return None
+    found = {one["name"]: one for one in value}
+    return found if len(found) == len(value) else None
+
+
+def attempted(earlier: Mapping[str, Attempt], *, before: Obj | None, desired: Obj, stored: Obj, now: datetime) -> dict[str, Attempt]:
+    """Return what is known of an object's fields after a write, by path: what was ``earlier``, and what became of this write.
+
+    ``before``: the object that was judged, None if it was made; ``desired``: as it should be; ``stored``: the API server's answer.
+    """
+    was = dict(differences(before, desired)) if before is not None else {}
+    now_is = dict(differences(stored, desired))
+    kept = {path: one for path, one in earlier.items() if one.stored != one.desired or now - one.at < INSISTENT_FOR}
+    for path, one in {**was, **now_is}.items():
+        last = kept.get(path)
+        times = 1
+        if last is not None and last.desired == one.desired and now - last.at < INSISTENT_FOR:
+            # Written along with another field, it was not put right.
+            times = last.times + (path in was and was[path].live != last.stored)
+        kept[path] = Attempt(
+            desired=one.desired,
+            before=was[path].live if path in was else one.desired,
+            stored=now_is[path].live if path in now_is else one.desired,
+            times=times,
+            at=now,
+        )
+    return kept
+
+
+def is_settled(found: Difference, attempt: Attempt | None, now: datetime) -> bool:
+    """Return whether writing a field again would be of no use: neither what is desired nor what came of it has moved since.
+
+    A field that somebody makes otherwise after each write is left to them after a few times.
+    """
+    if attempt is None or attempt.desired != found.desired:
+        return False
+    if found.live == attempt.stored:
+        return True
+    return attempt.times >= TRIES and (found.live == attempt.before or now - attempt.at < INSISTENT_FOR)
+
+
+# --- amounts -----------------------------------------------------------------------------------------------------------
 
 _AMOUNT = re.compile(r"([+-]?[0-9.]+)(?:([numkMGTPE]?)|([KMGTPE])i|[eE]([+-]?[0-9]+))")
 

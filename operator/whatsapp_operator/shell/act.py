@@ -30,6 +30,9 @@ from whatsapp_operator.core.model import (
     Handover,
     HandoverTimes,
     Key,
+    Label,
+    Obj,
+    Ref,
     Relabel,
     Replace,
     Say,
@@ -39,6 +42,7 @@ from whatsapp_operator.core.model import (
     Tell,
     Touch,
 )
+from whatsapp_operator.core.upkeep import attempted
 
 from . import kube as door
 from .clock import Clock
@@ -52,6 +56,12 @@ log = logging.getLogger(__name__)
 
 MOVED_ON = (AlreadyExists, Conflict, NotFound, TestFailed)
 """Answers that say that the cluster is no longer as it was looked at: nothing is wrong, the next look judges anew."""
+NEVER_TAKEN = frozenset({400, 413, 422})
+"""Answers to an Event that say that this very one is wrong: it is dropped."""
+MOST_ACTIONS = 128
+"""Actions after one look, handovers apart; a cluster of 32 shards needs half of that."""
+AT_A_TIME = 16
+"""Writes of one cluster under way, handovers apart: the door has a hundred connections for all of them."""
 CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
@@ -63,6 +73,8 @@ class Outcome:
     """Something changed, so that the next look is due at once."""
     moved_on: bool = False
     """The cluster is no longer as it was looked at."""
+    done: list[Action] = field(default_factory=list)
+    """Acts that were carried out, handovers apart."""
     failed: list[str] = field(default_factory=list)
     """One sentence for each act that could not be done."""
 
@@ -82,9 +94,12 @@ class Hands:
         self._identity = identity
 
     async def perform(self, look: Look, actions: Iterable[Action], memory: Memory) -> Outcome:
-        """Do all actions of a plan but Set Shards, which follows its note; handovers first, and all of them together."""
+        """Do all actions of a plan but Set Shards, which follows its note, and Events; handovers first, and all of them together.
+
+        However much a plan asks for, only so much is done after one look, and so many writes are under way: other clusters write, too.
+        """
         outcome = Outcome()
-        todo = [action for action in actions if not isinstance(action, SetShards)]
+        todo = [action for action in actions if not isinstance(action, SetShards | Say)]
         handovers = [action for action in todo if isinstance(action, Handover)]
         await self._hand_over(look, handovers, memory, outcome)
         if handovers and (outcome.failed or outcome.moved_on):
@@ -92,30 +107,43 @@ class Hands:
             todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.untold = False
         rest = [action for action in todo if not isinstance(action, Handover)]
-        before = memory.refused
-        await asyncio.gather(*(self._tried(look, action, memory, outcome) for action in rest))
-        if memory.refused is before and any(isinstance(action, Create | GenerateSecret | Replace) for action in rest):
-            # What was refused before was tried again with the others, and was taken.
+        if len(rest) > MOST_ACTIONS:
+            rest, outcome.moved_on = rest[:MOST_ACTIONS], True
+        room = asyncio.Semaphore(AT_A_TIME)
+        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome, room) for action in rest))
+        tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
+        refused = next((error for error in tried if isinstance(error, Refused)), None)
+        if refused is not None:
+            memory.refused = Refusal(str(refused), self._clock.now(), look.want.generation)
+        elif tried and not any(tried):
+            # What was rejected before was tried again with the others, and was accepted. No answer is neither.
             memory.refused = None
         return outcome
 
-    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome) -> None:
+    async def _tried(self, look: Look, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore) -> KubeError | None:
+        """Do one action; return the error that it ended in."""
         try:
-            done = await self._do(look, action, memory)
+            if isinstance(action, Tell | Ask):
+                # These go to the cluster's own pods, which may be dead; nobody is to wait for them.
+                done = await self._do(look, action, memory)
+            else:
+                async with room:
+                    done = await self._do(look, action, memory)
         except MOVED_ON as answer:
             log.debug("%s: %s", look.want.key, answer)
             outcome.moved_on = True
             memory.slow = None
+            return answer
         except KubeError as error:
             outcome.failed.append(str(error))
-            if isinstance(error, Refused) and isinstance(action, Create | GenerateSecret | Replace):
-                memory.refused = Refusal(str(error), self._clock.now(), look.want.generation)
-        else:
-            outcome.wrote |= done
+            return error
+        outcome.wrote |= done
+        outcome.done.append(action)
+        return None
 
     async def _do(self, look: Look, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""
-        if isinstance(action, Create | GenerateSecret | Replace | Delete):
+        if isinstance(action, Create | GenerateSecret | Replace | Delete | Label):
             # What was read of slow objects is no longer so.
             memory.slow = None
         match action:
@@ -125,39 +153,52 @@ class Hands:
             case Ask(quiet=quiet):
                 self._clients.ask(look.want.key, look.access, quiet=quiet)
                 return False
-            case Say():
-                await self.say(look, action)
-                return False
             case Create() | GenerateSecret() | Replace() | Delete() | Scale():
                 # Sent, it may still land when it is long given up.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
-                return await self._write_object(look, action)
+                return await self._write_object(look, action, memory)
+            case Label(ref=ref, resource_version=version):
+                kind = door.SERVICE if ref.kind == door.SERVICE.kind else door.POD
+                stored = await self._kube.patch_merge(kind, look.want.key.namespace, ref.name, manifests.labels_patch(action))
+                return bool(stored["metadata"]["resourceVersion"] != version)
             case Anchor(ref=ref, shards=shards):
-                await self._kube.patch_merge(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
+                # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
+                await self._kube.patch_status(door.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
                 memory.anchored_for = shards
             case _:
                 await self._write_marks(look, action)
         return True
 
-    async def _write_object(self, look: Look, action: Create | GenerateSecret | Replace | Delete | Scale) -> bool:
+    async def _write_object(self, look: Look, action: Create | GenerateSecret | Replace | Delete | Scale, memory: Memory) -> bool:
         """Write a whole object, or the number of Coreapps; return whether that changed something."""
         namespace = look.want.key.namespace
         match action:
             case Create(obj=obj):
-                await self._kube.create(dict(obj))
+                self._learn(memory, obj, None, await self._kube.create(dict(obj)))
             case GenerateSecret():
-                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.now()))
-            case Replace(obj=obj):
-                # What the API server drops, such as a misspelt field, would else be written again and again.
+                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
+            case Replace(obj=obj, desired=desired, live=live):
                 stored = await self._kube.replace(dict(obj))
+                self._learn(memory, desired, live, stored)
                 return bool(stored["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"])
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in door.KINDS if kind.kind == ref.kind)
+                if kind is door.POD:
+                    # Before the call: should its answer be lost, the pod may be gone all the same.
+                    memory.ended[ref.name] = uid
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-                await self._kube.patch_merge(door.STATEFULSET, namespace, ref.name, body)
+                # The number alone, for the same reason.
+                await self._kube.patch_scale(door.STATEFULSET, namespace, ref.name, body)
         return True
+
+    def _learn(self, memory: Memory, desired: Obj, live: Obj | None, stored: Obj) -> None:
+        """Remember what the API server made of a write: what admission changes or drops would else be written again and again."""
+        ref = Ref(desired["kind"], desired["metadata"]["name"])
+        learnt = attempted(memory.written.get(ref, {}), before=live, desired=desired, stored=stored, now=self._clock.now())
+        if learnt:
+            memory.written[ref] = learnt
 
     async def _write_marks(self, look: Look, action: Action) -> None:
         """Write labels of a pod, or annotations."""
@@ -212,10 +253,10 @@ class Hands:
         self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
 
     async def _commit(self, look: Look, one: Handover, memory: Memory) -> None:
-        now, began = self._clock.now(), self._clock.monotonic()
+        now, began = self._clock.wall(), self._clock.monotonic()
         patch = manifests.commit_patch(look.want.key, one, now)
         service = await self._kube.patch_merge(door.SERVICE, look.want.key.namespace, one.route.name, patch)
-        if (route := manifests.route_of(service, look.want.uid)) is not None:
+        if (route := manifests.route_of(service, look.want.key.name, look.want.uid)) is not None:
             memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)
@@ -249,7 +290,7 @@ class Hands:
 
     async def say(self, look: Look, event: Say) -> None:
         """Write an Event about the cluster."""
-        key, now = look.want.key, manifests.timestamp(self._clock.now())
+        key, now = look.want.key, manifests.timestamp(self._clock.wall())
         await self._kube.create(
             {
                 "apiVersion": "v1",
@@ -275,16 +316,16 @@ class Hands:
         )
 
     async def _say_quietly(self, look: Look, event: Say) -> bool:
-        """Write an Event; one that cannot be written is no reason to stop. Return whether it was."""
+        """Write an Event; one that cannot be written is no reason to stop. Return whether that is done with: written, or never taken."""
         try:
             await self.say(look, event)
         except KubeError as error:
             log.warning("%s: %s", look.want.key, error)
-            return False
+            return isinstance(error, Refused) and error.code in NEVER_TAKEN
         return True
 
     async def tell_story(self, look: Look, events: Iterable[Say]) -> list[Say]:
-        """Write the Events of a report; return those that were written."""
+        """Write the Events of a report; return those that need not be tried again."""
         told = list(events)
         written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
         return [event for event, done in zip(told, written, strict=True) if done]

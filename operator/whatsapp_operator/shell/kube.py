@@ -43,7 +43,7 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
-from whatsapp_operator.shell.lines import Lines, socket_options
+from whatsapp_operator.shell.lines import Lines, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
@@ -185,6 +185,10 @@ class Kube(Protocol):
         """Merge `body` into the status subresource and return the object; with `metadata.resourceVersion` inside: Conflict; NotFound."""
         ...
 
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """Merge `body` into the scale subresource and return the Scale; with `metadata.resourceVersion` inside: Conflict; NotFound."""
+        ...
+
     async def replace(self, obj: Obj) -> Obj:
         """Put the object in place of the one of that resourceVersion and return it as stored; Conflict, NotFound."""
         ...
@@ -260,7 +264,7 @@ class LightKube:
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=field_manager,
             trust_env=False,
-            transport=lines,
+            transport=RetryThrottled(lines),
         )
 
     @classmethod
@@ -330,7 +334,9 @@ class LightKube:
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            return [_lean(head | item) async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
 
     async def watch(
         self,
@@ -405,11 +411,15 @@ class LightKube:
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, status=True)
+        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, "Status")
 
-    async def _patch(self, call: _Call, how: PatchType, body: Any, *, status: bool = False) -> Obj:
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch scale", kind, namespace, name), PatchType.MERGE, body, "Scale")
+
+    async def _patch(self, call: _Call, how: PatchType, body: Any, part: str = "") -> Obj:
         within = _within(call.kind, call.namespace)
-        resource = _resource(call.kind).Status if status else _resource(call.kind)
+        resource = getattr(_resource(call.kind), part) if part else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
             return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
@@ -503,7 +513,12 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
     except ConfigError:
         msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
         raise Unavailable(msg) from None
-    except (ValueError, KeyError) as e:  # msgspec's too; the library parses answers without looking at their type
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as e:  # msgspec's too; the library parses answers without looking at their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None
 
@@ -513,7 +528,8 @@ def _status(response: httpx2.Response) -> Mapping[str, Any]:
     with suppress(ValueError):
         status = msgspec.json.decode(response.content)
         if isinstance(status, dict):
-            return status
+            details = status.get("details")
+            return {**status, "reason": str(status.get("reason") or ""), "details": details if isinstance(details, dict) else {}}
     return {"message": "an answer that is not Kubernetes'"}
 
 
@@ -577,12 +593,17 @@ def _resource(kind: Kind) -> Any:
     main, status = (GenericNamespacedResource, GenericNamespacedStatus) if kind.namespaced else (GenericGlobalResource, GenericGlobalStatus)
     place = ResourceDef(group, version, kind.kind)
     verbs = ["delete", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
-    sub = ApiInfo(resource=place, parent=place, plural=kind.plural, verbs=["get", "patch", "put"], action="status")
+
+    def part(name: str) -> type:
+        info = ApiInfo(resource=place, parent=place, plural=kind.plural, verbs=["get", "patch", "put"], action=name.lower())
+        return type(f"{kind.kind}{name}", (status,), {"_api_info": info})
+
     return type(
         kind.kind,
         (main,),
         {
             "_api_info": ApiInfo(resource=place, plural=kind.plural, verbs=verbs),
-            "Status": type(f"{kind.kind}Status", (status,), {"_api_info": sub}),
+            "Status": part("Status"),
+            "Scale": part("Scale"),
         },
     )

@@ -251,7 +251,7 @@ class Election:
                 if term is not None:
                     return term
                 wake = min(self._vacant_at(), self._asked_at + self._patience())
-            except (KubeError, TimeoutError) as e:
+            except Exception as e:  # whatever the server answers, it must not end the campaign
                 self._complain("seek", e)
             await self._pause(wake)
 
@@ -309,7 +309,7 @@ class Election:
                     lost = await self._renew(term)
                 self._complaint = ""
                 wake = self._renewed_at + self._timings.retry
-            except (KubeError, TimeoutError) as e:
+            except Exception as e:  # whatever the server answers: what cannot be renewed runs out
                 self._complain("renew", e)
                 wake = min(self._clock() + self._timings.retry / 10, self._renewed_at + self._timings.renew_deadline)
         self._term = None
@@ -346,7 +346,7 @@ class Election:
                             self._maybe_ours = False
                     else:
                         self._maybe_ours = False
-        except (KubeError, TimeoutError) as e:
+        except Exception as e:
             logger.warning("The lease is not released (%s): others wait until it runs out.", str(e) or type(e).__name__)
 
     # ---------------------------------------------------------------------------------------------------------------- see

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 from collections import Counter
 from typing import TYPE_CHECKING, Any
@@ -13,29 +14,37 @@ if TYPE_CHECKING:
 
 
 class Lines(httpx2.AsyncBaseTransport):
-    """Connections that are kept open for ever, and given up all together when one of them fails.
+    """Connections that are kept open for ever, and given up all together when they are dead.
 
     The library drops idle connections after 5 s, which costs a TLS handshake after each pause. Kept ones have a danger of their own: when
     an API server, or the balancer before it, dies without a word, all are dead, and each would cost one call its timeout. So a call that
     fails or is given up before it was answered makes every later call dial anew; calls under way (watches too) end on the old lines.
+
+    Not if another call was answered meanwhile: then the lines live, and only this call's own is closed. Nor if none was ever answered on
+    them: then none of them is kept idle, and there is nothing to give up.
     """
 
     def __init__(self, dial: Callable[[], httpx2.AsyncBaseTransport]) -> None:
         self._dial = dial
         self._pool = dial()
         self._under_way: Counter[httpx2.AsyncBaseTransport] = Counter()
+        self._answers = 0
+        """Calls that were answered on the newest lines."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over the newest lines (called by the client library)."""
-        pool = self._pool
+        pool, answers = self._pool, self._answers
         self._under_way[pool] += 1
         close_if_cancelled(request)
         try:
             response = await pool.handle_async_request(request)
         except BaseException:  # a timeout arrives here as a cancellation
-            self._give_up(pool)
+            if self._answers == answers > 0:
+                self._give_up(pool)
             await self._ended(pool)
             raise
+        if pool is self._pool:
+            self._answers += 1
         if not isinstance(response.stream, httpx2.AsyncByteStream):
             msg = f"the transport {type(pool).__name__} gave a stream that is not asynchronous."
             raise TypeError(msg)
@@ -48,7 +57,7 @@ class Lines(httpx2.AsyncBaseTransport):
 
     def _give_up(self, pool: httpx2.AsyncBaseTransport) -> None:
         if pool is self._pool:  # else one of the calls that failed together has done it
-            self._pool = self._dial()
+            self._pool, self._answers = self._dial(), 0
 
     async def _ended(self, pool: httpx2.AsyncBaseTransport) -> None:
         self._under_way[pool] -= 1
@@ -56,6 +65,39 @@ class Lines(httpx2.AsyncBaseTransport):
             del self._under_way[pool]
             if pool is not self._pool:
                 await pool.aclose()
+
+
+FIRST_PAUSE = 0.05
+"""Seconds before a throttled call is sent again for the first time; the pause doubles."""
+THROTTLED_FOR = 1.5
+"""Seconds after which the 429 is the answer; less than any call may take, so that it is told as what it is."""
+
+
+class RetryThrottled(httpx2.AsyncBaseTransport):
+    """Sends a call again that was answered 429: the API server did nothing of it, and asks for patience.
+
+    An observation needs several reads, so that half of all calls refused would mean hardly any observation at all. The attempts end within
+    the time that the caller gives the call, so a write is never sent after its lease. ``Retry-After`` is not waited for: it is one second
+    whatever the load, and a failover may depend on the call.
+    """
+
+    def __init__(self, inner: httpx2.AsyncBaseTransport) -> None:
+        self._inner = inner
+
+    async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
+        """Send a request until it is not throttled (called by the client library)."""
+        pause, spent = FIRST_PAUSE, 0.0
+        while True:
+            response = await self._inner.handle_async_request(request)
+            if response.status_code != 429 or spent + pause > THROTTLED_FOR:
+                return response
+            await response.aclose()
+            await asyncio.sleep(pause)
+            spent, pause = spent + pause, pause * 2
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._inner.aclose()
 
 
 class _Line(httpx2.AsyncByteStream):

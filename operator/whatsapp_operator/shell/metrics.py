@@ -90,6 +90,7 @@ class Metrics:
         self._silent = gauge("probe_silent", "Those of them that left their last probe unanswered.")
         self._lag = gauge("loop_lag_seconds", "How late the event loop was at its last heartbeat.")
         self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nothing is known of nodes.")
+        self._watches = gauge("watch_cut_off_seconds", "For how long a watch has not been connected; 0: it is.", "watch")
         self._reasons: dict[Key, str] = {}
 
     # --- handovers --------------------------------------------------------------------------------------------------------
@@ -169,6 +170,11 @@ class Metrics:
     def observe_nodes(self, known: Mapping[str, object] | None) -> None:
         """Note how many nodes are known."""
         self._nodes.set(-1 if known is None else len(known))
+
+    def observe_watches(self, cut_off: Mapping[str, float]) -> None:
+        """Note for how many seconds each watch has not been connected."""
+        for name, seconds in cut_off.items():
+            self._watches.labels(name).set(seconds)
 
     def count_writes(self, writes: Tally[tuple[str, str]]) -> None:
         """Show, from now on, this counter of writes by (verb, kind)."""
@@ -252,8 +258,11 @@ class _Server(ThreadingWSGIServer):
         """Say nothing of clients that go away."""
 
 
-def application(registry: CollectorRegistry, heartbeat: Heartbeat) -> WSGIApplication:
-    """Return the answers: /metrics, and /healthz with 200 while the event loop turns, else 503."""
+def application(registry: CollectorRegistry, heartbeat: Heartbeat, *, stalled: Callable[[], str | None] = lambda: None) -> WSGIApplication:
+    """Return the answers: /metrics, and /healthz with 200 while the event loop turns and ``stalled`` returns None, else 503.
+
+    ``stalled`` is called in the thread of the server and returns why only a new process helps.
+    """
     metrics: WSGIApplication = make_wsgi_app(registry)
 
     def answer(environ: WSGIEnvironment, start: StartResponse) -> Iterable[bytes]:
@@ -261,9 +270,8 @@ def application(registry: CollectorRegistry, heartbeat: Heartbeat) -> WSGIApplic
         if path == "/metrics":
             return metrics(environ, start)
         if path == "/healthz":
-            alive = heartbeat.is_alive()
-            text = "ok" if alive else f"the event loop has not turned for {heartbeat.seconds_ago():.0f} s"
-            status = "200 OK" if alive else "503 Service Unavailable"
+            why = stalled() if heartbeat.is_alive() else f"the event loop has not turned for {heartbeat.seconds_ago():.0f} s"
+            status, text = ("200 OK", "ok") if why is None else ("503 Service Unavailable", why)
         else:
             status, text = "404 Not Found", "there are /metrics and /healthz"
         start(status, [("Content-Type", "text/plain; charset=utf-8")])

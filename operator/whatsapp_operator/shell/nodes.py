@@ -74,8 +74,12 @@ class Patience:
     """A silence of all Leases after which we rather were deaf: even a single live node renews more often."""
     first_retry: float = 0.5
     last_retry: float = 5.0
-    denied: float = 180.0
-    """Pause after a 403: rights come by hand."""
+    kept: float = 60.0
+    """What is known is kept for so long after the first 403: a single one may be a passing fault of the authorizer."""
+    denied: float = 30.0
+    """Pause after a 403 from then on: the right is missing, and somebody may grant it at any time."""
+    told_after: float = 5.0
+    """Failures are told of after so long: one that is over at once is not worth it."""
 
 
 # --- reading one object ---------------------------------------------------------------------------------------------------
@@ -121,6 +125,8 @@ class _Feed:
     """From where the next stream goes on; None: list first."""
     is_known: bool = False
     trouble: str = field(default="")
+    failing_since: float | None = None
+    """Since when nothing was heard but failures, by the monotonic clock."""
 
 
 class Nodes:
@@ -142,6 +148,7 @@ class Nodes:
         self._was_deaf = True
         self._snapshot: Mapping[str, Node] | None = None
         self._denial = ""
+        """What the 403 said that was logged last; empty: none since all could be read."""
         nodes = _Feed(NODE, None, patience.node_stream, float(patience.node_stream * 2), self._take_nodes, self._take_node)
         leases = _Feed(LEASE, LEASE_NAMESPACE, patience.lease_stream, patience.lease_silence, self._take_leases, self._take_lease)
         self._feeds = (nodes, leases)
@@ -153,6 +160,16 @@ class Nodes:
         if self._snapshot is None:
             self._snapshot = MappingProxyType(dict(self._nodes))
         return self._snapshot
+
+    def unread(self) -> Mapping[str, str]:
+        """Return the kinds that cannot be read for a while now, and why."""
+        now = self._clock.monotonic()
+        return {
+            feed.kind.kind: feed.trouble
+            for feed in self._feeds
+            # With a version it was listed again, and its stream may be silent for long.
+            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.told_after
+        }
 
     async def run(self) -> None:
         """Watch for ever; ends by cancellation only."""
@@ -175,10 +192,11 @@ class Nodes:
                 self._lose(feed, "")
                 wait = 0.0
             except Exception as error:
-                wait = self._explain(feed, error) or pause
-                pause = min(pause * 2, self._patience.last_retry)
+                last = self._fail(feed, error)
+                wait, pause = pause, min(pause * 2, last)
             else:
                 pause = self._patience.first_retry
+                self._recover(feed)
             if self._clock.monotonic() < opened + 1:  # never a busy loop, whatever the server answers
                 wait = max(wait, self._patience.first_retry)
             await asyncio.sleep(wait)
@@ -189,7 +207,6 @@ class Nodes:
             found, feed.version = await self._kube.list_to_watch(feed.kind, feed.namespace)
             feed.take_all(found)
             feed.is_known = True
-            feed.trouble = self._denial = ""
         stream = self._kube.watch(feed.kind, feed.namespace, resource_version=feed.version, server_timeout=feed.stream)
         async with aclosing(stream) as events:
             while True:
@@ -198,6 +215,7 @@ class Nodes:
                 if event is None:
                     return
                 what, obj = event
+                self._recover(feed)
                 feed.take(what, obj)
                 feed.version = obj["metadata"]["resourceVersion"]
 
@@ -209,24 +227,37 @@ class Nodes:
             log.info("Nodes are not heard of for a while: %s", trouble)
         feed.trouble = trouble
 
-    def _explain(self, feed: _Feed, error: Exception) -> float | None:
-        """Note why a watch broke; return how long to wait if it is not to be tried again soon."""
-        if isinstance(error, Refused) and error.code == 403:
-            feed.version, feed.is_known = None, False
-            if not self._denial:
-                log.warning(
-                    "Nodes may not be read, so the silence of a Coreapp has no second witness; to change that, grant list and watch of "
-                    "nodes, and of leases in namespace %s. (%s)",
-                    LEASE_NAMESPACE,
-                    error,
-                )
-            self._denial = str(error)
-            self._was_deaf = True
-            return self._patience.denied
+    def _recover(self, feed: _Feed) -> None:
+        """Note that a watch works."""
+        feed.failing_since, feed.trouble = None, ""
+        if all(one.failing_since is None for one in self._feeds):
+            self._denial = ""
+
+    def _fail(self, feed: _Feed, error: Exception) -> float:
+        """Note why a watch broke; return the longest pause before the next attempt, in seconds.
+
+        After 403s for a while nothing is known any more: it may long be otherwise.
+        """
+        now = self._clock.monotonic()
+        feed.failing_since = now if feed.failing_since is None else feed.failing_since
         if not isinstance(error, KubeError):
             log.error("The watch of %s ended in an error of the operator itself", feed.kind.plural, exc_info=error)
-        self._lose(feed, str(error))
-        return None
+        if not (isinstance(error, Refused) and error.code == 403):
+            self._lose(feed, str(error))
+            return self._patience.last_retry
+        if not self._denial:
+            log.warning(
+                "Nodes may not be read, so the silence of a Coreapp has no second witness; to change that, grant list and watch of "
+                "nodes, and of leases in namespace %s. (%s)",
+                LEASE_NAMESPACE,
+                error,
+            )
+        self._denial = feed.trouble = str(error)
+        self._lose(feed, feed.trouble)
+        if now - feed.failing_since < self._patience.kept:
+            return self._patience.last_retry
+        feed.is_known = False
+        return self._patience.denied
 
     # --- nodes ------------------------------------------------------------------------------------------------------------
 

@@ -3,56 +3,34 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable, Mapping
+from collections import ChainMap, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
 
-from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import (
-    AccountSecret,
-    Client,
-    Coreapp,
-    Desired,
-    HandoverTimes,
-    Key,
-    Node,
-    Obj,
-    Observed,
-    Operation,
-    Ref,
-    Route,
-    Tuning,
-    Workload,
-)
-from whatsapp_operator.core.pods import DATABASE_KEYS
+from whatsapp_operator.core import manifests, pace, record
+from whatsapp_operator.core.model import Attempt, Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
 
 from . import kube as door
+from . import snapshot
 from .clock import Clock
-from .kube import Kube
+from .kube import Kind, Kube, KubeError, Unavailable
 from .probe import Coreapps
-from .reading import (
-    account_secret_of,
-    component_of,
-    coreapp_of,
-    decoded,
-    desired_of,
-    image_problem_of,
-    is_ready,
-    is_unobserved,
-    operation_of,
-    targets_of,
-    webapps_change,
-)
+from .reading import desired_of, targets_of
+from .shapes import bare, damage_of
+from .snapshot import Gathered, Heard, Known, Parts, Slow
 from .wabiz import Access, Clients, Credentials
 
-SLOW_FOR = 5.0
-"""Seconds for which objects that no failover depends on are not read again, unless we wrote one."""
-SLOW_FOR_A_WHILE = 0.5
-"""The same while what was read is about to change."""
+T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
-DATABASE_FIELD = "spec.database.secretRef"
-VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  documented, whatsapp-client.md section 3.1
+UNSENT_KEPT = 20
+"""Intents that were not sent and are remembered: a write that was given up may still land within seconds."""
 
 
 # --- the look -------------------------------------------------------------------------------------------------------------
@@ -66,23 +44,6 @@ class Look:
     see: Observed
     access: Access = field(repr=False)
     credentials: Credentials = field(repr=False)
-
-
-@dataclass(slots=True)
-class Slow:
-    """What the last look read of objects that no failover depends on."""
-
-    read_at: float
-    objects: dict[Ref, Obj]
-    secrets: Mapping[str, Obj | None] = field(repr=False)
-    taken: tuple[Ref, ...] = ()
-    again: bool = False
-    """A look went by it that did not read it itself."""
-
-    @property
-    def passes(self) -> bool:
-        """Whether it will soon be otherwise: a name that is taken is often that of a cluster just deleted; controllers look soon."""
-        return bool(self.taken) or any(map(is_unobserved, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +68,10 @@ class Memory:
     """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
 
     slow: Slow | None = None
+    reading: asyncio.Task[Slow] | None = None
+    """Reads what will be ``slow`` next; an observation does not wait for it to end."""
+    routes: dict[str, Route] = field(default_factory=dict)
+    """Routes of the last snapshot, by the name of their Service."""
     since: dict[str, datetime] = field(default_factory=dict)
     handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
     committed: dict[str, Route] = field(default_factory=dict)
@@ -114,13 +79,25 @@ class Memory:
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
     refused: Refusal | None = None
+    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
     not_kept: NotKept | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
+    unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
+    """Ids of intents that this process tried to note, that may stand in status, and that no call followed."""
     untold: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Pods that this process deleted and that are not back yet: uid by name."""
+
+    def close(self) -> None:
+        """Stop what is being read: nobody will use it."""
+        if self.reading is not None:
+            self.reading.cancel()
+            self.reading = None
 
 
 class Observer:
@@ -136,12 +113,14 @@ class Observer:
         image: str,
         tuning: Tuning,
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
+        nodes_unread: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` tells what is known of nodes, if anything is."""
+        """Prepare; nothing is read yet. ``nodes`` returns what is known of nodes; ``nodes_unread`` why nothing new is, by kind."""
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
         self._nodes = nodes
+        self._nodes_unread = nodes_unread
         self._clock = clock
         self._image = image
         self._tuning = tuning
@@ -149,103 +128,145 @@ class Observer:
     async def look(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Look | None:
         """Return one look at a cluster, or None if the API server says that it is not there.
 
-        Raises KubeError if anything could not be read, SpecError if its spec cannot be.
+        Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
+        could not be read is in ``unread``: a failover does not depend on it.
         """
-        labels = manifests.cluster_labels(key.name)
-        names = (manifests.coreapp_name(key.name), manifests.simulator_name(key.name))
-        async with asyncio.TaskGroup() as group:
-            # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
-            services_task = group.create_task(self._kube.list(door.SERVICE, key.namespace, labels))
-            pods_task = group.create_task(self._kube.list(door.POD, key.namespace, labels))
-            sets_tasks = [group.create_task(self._kube.get(door.STATEFULSET, key.namespace, name)) for name in names]
-            cluster = await self._kube.get(door.WAC, key.namespace, key.name)
-            want = desired_of(cluster, image=self._image, tuning=self._tuning) if cluster is not None else None
-            # Beside the others, which take longer: a failover must not wait for what it does not need.
-            slow_task = group.create_task(self._read_slow(want, memory)) if want is not None else None
-        services = services_task.result()
-        pods: list[Obj] = [*pods_task.result()]
-        sets = [obj for task in sets_tasks if (obj := task.result()) is not None]
-        if cluster is None or want is None:
+        found = await self._gather(key, memory)
+        if found is None:
             return None
-        fast = [*services, *sets]
-        slow = await self._slow(want, memory, slow_task.result() if slow_task is not None else None, fast)
-        objects = {**slow.objects, **_by_ref(fast, want.uid)}
-        coreapps = objects.get(manifests.coreapp_statefulset(key.name))
-        routes = tuple(
-            sorted(
-                (route for service in services if (route := manifests.route_of(service, want.uid)) is not None),
-                key=lambda route: route.shard,
-            )
+        want, gathered = found
+        parts = snapshot.parts_of(want, gathered, memory.routes)
+        self._must_be_whole(parts, memory)
+        unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
+        # A holder that is not listed may just have failed: then nothing else is waited for.
+        slow = await self._slow(want, memory, patience=0.0 if _lacks_a_holder(parts) else PATIENCE)
+        if unlisted or slow.pods:
+            gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
+            parts = snapshot.parts_of(want, gathered, memory.routes, strays=slow.pods)
+        self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
+        memory.routes = {route.name: route for route in parts.routes}
+        memory.ended = snapshot.still_ended(memory.ended, parts.coreapps, parts.mine)
+        see = snapshot.snapshot_of(
+            want, gathered.cluster, parts, slow, self._known(want, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
-        pods += await self._unlisted_holders(key, routes, pods)
-        # By owner, not by label: a cluster that was deleted under the same name may still have pods.
-        mine = [pod for pod in pods if coreapps is not None and manifests.is_owned(pod, coreapps["metadata"]["uid"])]
-        self._coreapps.hold(key, targets_of(want, mine, routes))
-        silence = self._coreapps.silence()
-        webapps = [pod for pod in pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP")]
-        status: Obj = cluster.get("status") or {}
         secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
-        noted: Obj = status.get("certificate") or {}
+        access = snapshot.access_of(want, snapshot.webapps_of(parts), slow)
+        return Look(want, see, access, snapshot.credentials_of(want, see.account, secret))
+
+    async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
+        """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
+        labels = manifests.cluster_labels(key.name)
+        fast: asyncio.Future[list[Obj] | None] = asyncio.get_running_loop().create_future()
+        names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
+        # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
+        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
+        pods_task = asyncio.ensure_future(self._kube.list(door.POD, key.namespace, labels))
+        services_task = asyncio.ensure_future(self._kube.list(door.SERVICE, key.namespace, labels))
+        sets_task = asyncio.gather(*(self._kube.get(door.STATEFULSET, key.namespace, name) for name in names))
+        try:
+            # All of them to their end: a call that is cancelled costs its connection.
+            await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
+            found, pods = cluster_task.result(), pods_task.result()
+            services: list[Obj] = [*services_task.result()]
+            statefulsets = [one for one in sets_task.result() if one is not None]
+            if found is not None:
+                services += await self._unlisted_services(found[1], services)
+        except BaseException:
+            fast.set_result(None)
+            raise
+        lists: tuple[tuple[Iterable[Obj], str], ...] = ((services, "Service"), (statefulsets, "StatefulSet"), (pods, "Pod"))
+        fast.set_result([obj for listed, kind in lists for obj in snapshot.sound(listed, kind, {})])
+        if found is None:
+            return None
+        want, cluster = found
+        return want, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
+
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
+        """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
+        cluster = await self._kube.get(door.WAC, key.namespace, key.name)
+        if cluster is None:
+            return None
+        if damage := damage_of(cluster, door.WAC.kind):
+            raise Unavailable(damage)
+        want = desired_of(cluster, image=self._image, tuning=self._tuning)
+        self._begin_slow(want, memory, fast)
+        return want, cluster
+
+    def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
+        """Raise Unavailable if something is damaged without which pods or shards would seem to be gone."""
+        damage = parts.problems.get("StatefulSet") if parts.coreapps is None else None
+        damage = damage or (parts.problems.get("Service") if not memory.routes else None)
+        if damage is not None:
+            raise Unavailable(damage)
+
+    def _known(self, want: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
+        """Return what this process knows besides what it read just now."""
+        now, coreapps = self._clock.now(), self._coreapps
+        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=want.uid), memory)
         refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
-        lost = memory.not_kept if memory.not_kept is not None and self._clock.now() - memory.not_kept.at < NOT_KEPT_AGAIN else None
-        see = Observed(
-            now=self._clock.now(),
+        lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
+        return Known(
+            now=now,
+            wall=self._clock.wall(),
             nonce=nonce,
             leader_epoch=leader_epoch,
-            generation=want.generation,
-            resource_version=cluster["metadata"]["resourceVersion"],
-            status=status,
-            objects=objects,
-            taken=slow.taken,
+            client=_told_of_unsent(self._clients.seen(want.key), noted, memory),
+            record=noted,
+            heard={
+                uid: Heard(
+                    report=coreapps.report_of(uid),
+                    broken_at=coreapps.broken_at(uid),
+                    silent_since=coreapps.silent_since(uid),
+                    never_heard=coreapps.never_heard(uid),
+                )
+                for uid in (pod["metadata"]["uid"] for pod in parts.mine)
+            },
+            silence=coreapps.silence(),
+            nodes=self._nodes(),
+            nodes_unread=self._nodes_unread(),
             refused=refusal.words if refusal else None,
             refused_at=refusal.at if refusal else None,
+            written=dict(memory.written),
             not_kept=lost.fields if lost else (),
-            image_problem=image_problem_of(pods),
-            statefulset=_workload(coreapps),
-            webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps)),
-            webapps_change=webapps_change(objects.get(manifests.webapp_deployment(key.name)), pods),
-            coreapps=tuple(sorted(filter(None, map(self._coreapp, mine)), key=lambda pod: pod.ordinal)),
-            routes=routes,
-            operation=self._own_time(operation_of(status), memory),
-            settled_shards=status.get("settledShards"),
-            refused_fingerprint=noted.get("refusedFingerprint"),
-            refused_because=noted.get("refusedBecause"),
-            logged_off_at=manifests.moment(noted.get("loggedOffAt", "")),
-            refused_pin_version=noted.get("refusedPinVersion"),
-            banned=any(one.get("reason") == "Banned" and one.get("type") == "Stalled" for one in status.get("conditions") or ()),
-            client=self._clients.seen(key),
-            account=account_secret_of(want.account.secret_name, secret) if want.account and want.account.secret_name else None,
             anchored_for=memory.anchored_for,
-            missing=_missing(want, slow),
-            account_is_new=_is_new(self._clients.seen(key), memory),
-            nodes=self._nodes(),
-            silence=silence,
+            settled_at=memory.settled_at,
+            ended=frozenset(memory.ended),
             committed=tuple(memory.committed.values()),
             handover_times=dict(memory.handover_times),
             since=dict(memory.since),
         )
-        return Look(want, see, _access(want, webapps, slow), _credentials(want, see.account, secret))
 
-    def _own_time(self, operation: Operation | None, memory: Memory) -> Operation | None:
-        """Return an intent with its times on our own clock.
+    def _own_times(self, noted: Record, memory: Memory) -> Record:
+        """Return the record with the times of its intent on our own clock.
 
         Whoever noted it may have had a clock an hour apart: then ``settle_by`` would seem long past, and a second call be made too early
         (DESIGN laws 4 to 6). So its spans count from when this process first saw it, which is never earlier than the note.
         """
+        operation = noted.operation
         if operation is None:
             memory.intent = None
-            return None
+            return noted
         if memory.intent is None or memory.intent[0] != operation.id:
             memory.intent = operation.id, self._clock.now()
         shift = memory.intent[1] - operation.started_at
         if abs(shift) < timedelta(milliseconds=1):
-            return operation
-        return replace(
+            return noted
+        shifted = replace(
             operation,
             started_at=operation.started_at + shift,
             deadline=operation.deadline + shift,
             settle_by=operation.settle_by + shift,
         )
+        return replace(noted, operation=shifted)
+
+    async def _unlisted_services(self, cluster: Obj, services: Iterable[Obj]) -> list[Obj]:
+        """Return the Services of a cluster that are there under the names that we give, and lack our label. A failover may need them."""
+        meta = cluster["metadata"]
+        key, settled = Key(meta["namespace"], meta["name"]), record.read(cluster.get("status") or {}, uid=meta["uid"]).settled_shards
+        names = manifests.service_names(key.name, max(self._clients.seen(key).shards or 0, settled or 0))
+        listed = {service["metadata"]["name"] for service in snapshot.sound(services, "Service", {})}
+        found = await asyncio.gather(*(self._kube.get(door.SERVICE, key.namespace, name) for name in names if name not in listed))
+        return [service for service in found if service is not None]
 
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
         """Return holders that a Service names and the list of pods lacks although they are there.
@@ -255,137 +276,114 @@ class Observer:
         listed = {pod["metadata"]["uid"] for pod in pods}
         missing = [route for route in routes if route.holder and route.holder_uid not in listed]
         found = await asyncio.gather(*(self._kube.get(door.POD, key.namespace, route.holder or "") for route in missing))
+        for pod in found:
+            if pod is not None and (damage := damage_of(bare(pod), door.POD.kind)):
+                # It may be the holder: could not be read is not "is gone".
+                raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
-    def _coreapp(self, pod: Obj) -> Coreapp | None:
-        uid = pod["metadata"]["uid"]
-        return coreapp_of(pod, self._coreapps.report_of(uid), self._coreapps.broken_at(uid), self._coreapps.silent_since(uid))
-
-    async def _read_slow(self, want: Desired, memory: Memory) -> Slow | None:
-        """Read what no failover depends on, unless that was done a moment ago."""
-        now = self._clock.monotonic()
-        names = [manifests.admin_secret_name(want), manifests.tls_secret_name(want)]
-        if want.account is not None and want.account.secret_name is not None:
-            names.append(want.account.secret_name)
-        if want.database is not None:
-            names += filter(None, (want.database.secret_name, want.database.tls_secret_name))
-        if memory.slow is not None and not memory.slow.secrets.keys() >= set(names):
+    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
+        """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
+        if memory.slow is not None and not memory.slow.names >= _secret_names(want):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
-        if memory.slow is not None and now - memory.slow.read_at < (SLOW_FOR_A_WHILE if memory.slow.passes else SLOW_FOR):
-            return None
-        namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
-        kinds = [door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else [])]
-        async with asyncio.TaskGroup() as group:
-            lists = [group.create_task(self._kube.list(kind, namespace, labels)) for kind in kinds]
-            gets = [group.create_task(self._kube.get(door.SECRET, namespace, name)) for name in names]
-        secrets = {name: task.result() for name, task in zip(names, gets, strict=True)}
-        read: list[Obj] = [obj for task in lists for obj in task.result()]
-        generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
-        read += [_without_content(obj) for name in names if name in generated and (obj := secrets[name]) is not None]
-        foreign = tuple(_ref(obj) for obj in read if not manifests.is_owned(obj, want.uid))
-        return Slow(read_at=now, objects=_by_ref(read, want.uid), secrets=secrets, taken=foreign)
+        if memory.reading is not None:
+            return
+        if memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow):
+            memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
 
-    async def _slow(self, want: Desired, memory: Memory, read: Slow | None, fast: Iterable[Obj]) -> Slow:
-        """Return what was read just now, or else a moment ago, and remember it."""
-        if read is None:
-            if memory.slow is None:
-                msg = "slow objects were neither read nor remembered"
-                raise AssertionError(msg)
-            memory.slow.again = True
-            return memory.slow
-        foreign = (*read.taken, *(_ref(obj) for obj in fast if not manifests.is_owned(obj, want.uid)))
-        there = {*read.objects, *_by_ref(fast, want.uid), *foreign}
-        memory.slow = replace(read, taken=(*foreign, *await self._taken(want, there)))
+    async def _slow(self, want: Desired, memory: Memory, *, patience: float) -> Slow:
+        """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
+        names, kinds = _secret_names(want), (*_kinds(want), door.SECRET)
+        if memory.reading is not None:
+            await asyncio.wait({memory.reading}, timeout=patience)
+            if memory.reading.done():
+                memory.slow, memory.reading = memory.reading.result(), None
+                if memory.slow.names >= names:
+                    return memory.slow
+                memory.slow = None
+        if memory.slow is None:
+            pending = {kind.kind: "" for kind in kinds}
+            return Slow(read_at=self._clock.monotonic(), objects={}, names=names, secrets={}, unread=pending)
+        memory.slow.again = True
         return memory.slow
 
-    async def _taken(self, want: Desired, there: set[Ref]) -> list[Ref]:
-        """Return which of the names that we need are held by objects that are not found by our label."""
-        shards = (manifests.shard_service(want, shard) for shard in range(want.shards))
-        needed = (*manifests.upkeep(want, webapp_replicas=1, resharding=False), *shards)
-        missing = [obj for obj in needed if Ref(obj["kind"], obj["metadata"]["name"]) not in there]
-        found = await asyncio.gather(*(self._kube.get(door.kind_of(obj), want.key.namespace, obj["metadata"]["name"]) for obj in missing))
-        return [_ref(obj) for obj in found if obj is not None and not manifests.is_owned(obj, want.uid)]
+    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None]) -> Slow:
+        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be."""
+        now, names, kinds = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
+        namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
+        unread: dict[str, str] = {}
+        lists, gets = await asyncio.gather(
+            asyncio.gather(*(_attempt(partial(self._kube.list, kind, namespace, labels), kind, unread) for kind in kinds)),
+            asyncio.gather(*(_attempt(partial(self._kube.get, door.SECRET, namespace, name), door.SECRET, unread) for name in names)),
+        )
+        found = {name: one[0] for name, one in zip(names, gets, strict=True) if one}
+        secrets = {name: obj for name, obj in found.items() if obj is None or snapshot.sound([obj], "Secret", unread)}
+        read: list[Obj] = [
+            obj for kind, one in zip(kinds, lists, strict=True) for listed in one for obj in snapshot.sound(listed, kind.kind, unread)
+        ]
+        generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
+        read += [snapshot.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
+        known = await fast
+        # Nothing is asked for by name of kinds that could not be read.
+        skipped = {} if known is not None else dict.fromkeys((door.SERVICE.kind, door.STATEFULSET.kind, door.POD.kind), "")
+        strays = await self._named(want, snapshot.unfound(want, [*read, *(known or [])]), ChainMap(unread, skipped))
+        named = snapshot.sort_out(want, read, known or [], strays)
+        return Slow(
+            read_at=now,
+            objects=dict(named.objects),
+            names=frozenset(names),
+            secrets=secrets,
+            unread=unread,
+            taken=named.taken,
+            pods=named.pods,
+        )
+
+    async def _named(self, want: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
+        """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
+
+        A Secret is left out: it was asked for by its name, and is not there.
+        """
+        wanted = [(kind, ref) for ref in refs for kind in door.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
+        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
+        found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
+        return [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
 
 
-def _ref(obj: Obj) -> Ref:
-    return Ref(obj["kind"], obj["metadata"]["name"])
+def _lacks_a_holder(parts: Parts) -> bool:
+    """Return whether a Service names a pod that was not listed."""
+    listed = {pod["metadata"]["uid"] for pod in parts.listed}
+    return any(route.holder_uid not in {None, *listed} for route in parts.routes)
 
 
-def _by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
-    return {_ref(obj): obj for obj in objects if manifests.is_owned(obj, uid)}
+def _secret_names(want: Desired) -> frozenset[str]:
+    """Return the names of all Secrets that a cluster needs."""
+    account = want.account.secret_name if want.account else None
+    database = (want.database.secret_name, want.database.tls_secret_name) if want.database else ()
+    return frozenset(filter(None, (manifests.admin_secret_name(want), manifests.tls_secret_name(want), account, *database)))
 
 
-def _missing(want: Desired, slow: Slow) -> str | None:
-    """Return what a Secret that the user brings, the account's apart, lacks."""
-    database, database_tls = (want.database.secret_name, want.database.tls_secret_name) if want.database else (None, None)
-    needs = (
-        (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
-        (want.tls.secret_name, ("tls.crt", "tls.key"), "spec.webapp.tls.secretRef"),
-        (database, tuple(key for key, is_needed in DATABASE_KEYS.items() if is_needed), DATABASE_FIELD),
-        (database_tls, ("ca.crt",), "spec.database.tlsSecretRef"),
-    )
-    for name, keys, field_name in needs:
-        if name is None:
-            continue
-        secret = slow.secrets.get(name)
-        if secret is None:
-            return f"Secret {name} is not there, and {field_name} names it"
-        lacking = [key for key in keys if not decoded(secret, key)]
-        if lacking:
-            return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
-        if field_name == DATABASE_FIELD and (engine := decoded(secret, "WA_DB_ENGINE")) != "PGSQL":
-            return f"Key WA_DB_ENGINE of Secret {name} says {engine}, and the stand-in works with PGSQL only"
-    return None
+def slow_for(slow: Slow) -> float:
+    """Return the seconds for which what was read of slow objects is good enough."""
+    return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
 
 
-def _is_new(client: Client, memory: Memory) -> bool:
-    first = client.first_login_at
-    return first is not None and (memory.settled_at is None or first > memory.settled_at)
+def _kinds(want: Desired) -> tuple[Kind, ...]:
+    """Return the kinds, but Secrets, that no failover depends on."""
+    return (door.DEPLOYMENT, door.PDB, door.NETWORKPOLICY, *([door.PVC] if want.storage else []))
 
 
-def _without_content(secret: Obj) -> Obj:
-    return {key: value for key, value in secret.items() if key not in {"data", "stringData"}}
+async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:
+    """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
+    try:
+        return (await read(),)
+    except KubeError as error:
+        unread.setdefault(kind.kind, str(error))
+        return ()
 
 
-def _workload(obj: Obj | None) -> Workload | None:
-    if obj is None:
-        return None
-    status = obj.get("status") or {}
-    return Workload(
-        uid=obj["metadata"]["uid"],
-        resource_version=obj["metadata"]["resourceVersion"],
-        replicas=int(obj["spec"].get("replicas", 1)),
-        ready=int(status.get("readyReplicas", 0)),
-        # Before the controller has looked, it speaks of the template before.
-        revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
-    )
-
-
-def _access(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
-    admin = slow.secrets.get(manifests.admin_secret_name(want))
-    tls = slow.secrets.get(manifests.tls_secret_name(want))
-    return Access(
-        addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
-        server_name=manifests.server_name(want),
-        authority=decoded(tls, "ca.crt") or None,
-        verifies=want.tls.verifies,
-        username=decoded(admin, "username") or "admin",
-        password=decoded(admin, "password") or "",
-        initial_password=decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
-    )
-
-
-def _credentials(want: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
-    if want.account is None:
-        # The stand-in's made-up account.
-        return Credentials(country_code="1", phone_number="6315550000")
-    text = decoded(secret, "certificate")
-    return Credentials(
-        country_code=want.account.country_code,
-        phone_number=want.account.phone_number,
-        pin=decoded(secret, "pin"),
-        certificate="".join(text.split()) if text else None,
-        fingerprint=account.certificate.fingerprint if account and account.certificate else None,
-        secret_version=account.version if account else None,
-    )
+def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
+    """Return what is known of the client; also that the noted intent has no call, if this process did no more than note it."""
+    if noted.operation is None or noted.operation.id not in memory.unsent:
+        return client
+    return replace(client, call=Call(id=noted.operation.id, not_sent=True))

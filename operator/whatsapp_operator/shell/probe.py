@@ -22,6 +22,9 @@ from .wire import read_report
 
 log = logging.getLogger(__name__)
 
+FAREWELLS = 100
+"""Connections at a time to Coreapps that are to serve no more."""
+
 
 class Coreapps(Protocol):
     """What the loop needs of the Coreapps."""
@@ -42,6 +45,10 @@ class Coreapps(Protocol):
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         ...
 
+    def never_heard(self, uid: str) -> bool:
+        """Return whether a pod has not answered this process since it is watched."""
+        ...
+
     def silence(self) -> Silence:
         """Return how much of all that this process watches is silent now, and how late this process itself is."""
         ...
@@ -54,16 +61,26 @@ class Coreapps(Protocol):
 class Tethers:
     """Tethers to all Coreapps of all clusters that this process leads."""
 
-    def __init__(self, *, clock: Clock, wake: Callable[[Key], None], pace: Pace | None = None, port: int = HEALTHCHECK_PORT) -> None:
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        wake: Callable[[Key], None],
+        pace: Pace | None = None,
+        port: int = HEALTHCHECK_PORT,
+        control_port: int = CONTROL_PORT,
+    ) -> None:
         """Prepare; ``wake`` is called with a cluster whenever something about one of its Coreapps changed."""
         self._wake = wake
+        self._control_port = control_port
         self._pace = pace or Pace()
         self._pulse = Pulse(clock=clock, late=self._make_up_for)
         self._roll = Roll(clock=clock, pace=self._pace, pulse=self._pulse, port=port)
         self._held: dict[Key, dict[str, Tether]] = {}
         self._tethers: dict[str, Tether] = {}
         self._ending: set[asyncio.Task[None]] = set()
-        self._session: aiohttp.ClientSession | None = None
+        self._sessions: dict[bool, aiohttp.ClientSession] = {}
+        """By whether it is for Coreapps that are to serve."""
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         """Keep a tether to just these pods of a cluster, by uid; a pod that only changed its role keeps its connection."""
@@ -105,15 +122,23 @@ class Tethers:
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         return self._tethers[uid].silent_since if uid in self._tethers else None
 
+    def never_heard(self, uid: str) -> bool:
+        """Return whether a pod has not answered this process since it is watched."""
+        return uid not in self._tethers or self._tethers[uid] not in self._roll.known
+
     def silence(self) -> Silence:
         """Return how much of all that this process watches is silent now, and how late this process itself is."""
         # What expired while we did not run is put right before anything is said of it.
         self._pulse.was_late()
-        silent = self._roll.silent & self._roll.known
+        silent = self._roll.silent
         return Silence(
-            targets=len(self._roll.known),
+            # One that was begun with just now says nothing yet: it must not outvote the silent ones.
+            targets=len(silent | self._roll.known),
             silent=len(silent),
+            unasked=self._roll.unasked(),
+            unheard=sum(tether.target.ready for tether in silent - self._roll.known),
             nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),
+            ready_nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None and tether.target.ready),
             lag=timedelta(seconds=self._pulse.lag()),
         )
 
@@ -129,12 +154,12 @@ class Tethers:
         body: dict[str, Any] = {"uid": pod.uid, "shard": message.shard, "epoch": message.epoch, "shards": message.shards}
         if holder is not None:
             body["holder"] = {"pod": holder.name, "ip": holder.ip}
-        if self._session is None:
-            self._session = aiohttp.ClientSession(trust_env=False)
         host = f"[{pod.ip}]" if pod.ip is not None and ":" in pod.ip else pod.ip
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             timeout = aiohttp.ClientTimeout(total=self._pace.tell_timeout)
-            async with self._session.post(f"http://{host}:{CONTROL_PORT}/role", json=body, timeout=timeout) as answer:
+            async with self._session(serves=message.shard is not None and holder is None).post(
+                f"http://{host}:{self._control_port}/role", json=body, timeout=timeout
+            ) as answer:
                 said = await answer.read()
                 if answer.status == 200:
                     self.heard(pod.uid, said)
@@ -142,12 +167,22 @@ class Tethers:
                 log.info("%s did not take shard %s under epoch %s: HTTP %s", pod.name, message.shard, message.epoch, answer.status)
         return False
 
+    def _session(self, *, serves: bool) -> aiohttp.ClientSession:
+        """Return the client for Coreapps that are to serve, or for the others.
+
+        Those that are to stop may well be dead, and then each keeps a connection until its time is over. So they have connections of their
+        own, and those that are to serve have as many as they need: a lost zone must not wait for its dead holders.
+        """
+        if serves not in self._sessions:
+            connector = aiohttp.TCPConnector(limit=0 if serves else FAREWELLS)
+            self._sessions[serves] = aiohttp.ClientSession(connector=connector, trust_env=False)
+        return self._sessions[serves]
+
     async def close(self) -> None:
         """Let go of everything; afterwards ``hold`` may begin anew."""
         for key in tuple(self._held):
             self.hold(key, {})
         self._pulse.stop()
         await asyncio.gather(*self._ending, return_exceptions=True)
-        if self._session is not None:
-            await self._session.close()
-            self._session = None
+        sessions, self._sessions = self._sessions, {}
+        await asyncio.gather(*(session.close() for session in sessions.values()))

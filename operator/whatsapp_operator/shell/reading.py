@@ -3,26 +3,24 @@
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
-from typing import Any
+from typing import Annotated, Any
 
 import msgspec
+from msgspec import Meta
 
 from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.model import (
     Account,
     AccountSecret,
-    Answer,
     Coreapp,
     Database,
     Desired,
     Images,
     Key,
     Obj,
-    Operation,
     PodSettings,
     Probe,
     Report,
@@ -38,6 +36,13 @@ from .tether import Target
 
 WORDS_KEPT = 300
 """So many letters of what a kubelet says are passed on."""
+TEXT_KEPT = 60
+"""So many letters of what a user wrote are shown when it is refused."""
+MOST_SWITCHOVERS = 32
+"""Entries of one switchover annotation; there are no more shards."""
+LONGEST_SWITCHOVERS = MOST_SWITCHOVERS * len(f"31={'x' * 253},")
+DAY = 86_400
+"""An upper bound for spans of the spec, in their unit. The CRD allows much less; an older one may not."""
 
 # --- the spec ---------------------------------------------------------------------------------------------------------
 
@@ -62,7 +67,7 @@ class _Storage(_Struct, frozen=True, kw_only=True):
 
 
 class _Simulator(_Struct, frozen=True, kw_only=True):
-    restart_seconds: int = 45
+    restart_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 45
     storage: _Storage | None = None
 
 
@@ -126,7 +131,7 @@ class _Tls(_Struct, frozen=True, kw_only=True):
 
 
 class _Webapp(_Struct, frozen=True, kw_only=True):
-    replicas: int = 2
+    replicas: Annotated[int, Meta(ge=0, le=1000)] = 2
     tls: _Tls = _Tls()
     pod: _Pod = _Pod()
     service: _Service = _Service()
@@ -135,32 +140,32 @@ class _Webapp(_Struct, frozen=True, kw_only=True):
 class _Window(_Struct, frozen=True, kw_only=True):
     name: str
     schedule: str
-    duration_minutes: int
+    duration_minutes: Annotated[int, Meta(ge=0, le=DAY)]
     time_zone: str = "Etc/UTC"
 
 
 class _Reshard(_Struct, frozen=True, kw_only=True):
     windows: tuple[_Window, ...] = ()
-    restart_timeout_seconds: int = 180
+    restart_timeout_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 180
     drift: str = "Report"
 
 
 class _Probe(_Struct, frozen=True, kw_only=True):
     type: str = "HTTP"
     path: str = "/"
-    period_seconds: int = 1
+    period_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 1
 
 
 class _Failover(_Struct, frozen=True, kw_only=True):
     mode: str = "Automatic"
-    unhealthy_after_seconds: int = 3
+    unhealthy_after_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 3
     probe: _Probe = _Probe()
 
 
 class _Spec(_Struct, frozen=True, kw_only=True):
-    shards: int
+    shards: Annotated[int, Meta(ge=1, le=32)]
     client: _Client
-    spares: int = 1
+    spares: Annotated[int, Meta(ge=0, le=1000)] = 1
     paused: bool = False
     account: _Account | None = None
     database: _Database | None = None
@@ -186,7 +191,9 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     notes: Mapping[str, str] = meta.get("annotations") or {}
     text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
     switchovers, problem = switchovers_of(text)
+    reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
     account = spec.account
+    registered_at, bad_time = registered_at_of(account.registered_at if account else None)
     return Desired(
         key=key,
         uid=meta["uid"],
@@ -201,7 +208,7 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
             country_code=account.country_code,
             phone_number=account.phone_number,
             secret_name=account.secret_ref.name if account.secret_ref else None,
-            registered_at=account.registered_at,
+            registered_at=registered_at,
         )
         if account
         else None,
@@ -229,7 +236,8 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         ),
         restart_timeout=timedelta(seconds=spec.reshard.restart_timeout_seconds),
         repairs_drift=spec.reshard.drift == "Repair",
-        reshard_now=int(now) if (now := notes.get(manifests.RESHARD_NOW_ANNOTATION, "").strip()).isdecimal() else None,
+        reshard_now=reshard_now,
+        invalid=" ".join(filter(None, (bad_number, bad_time))) or None,
         switchovers=switchovers,
         switchover_text=text,
         switchover_problem=problem,
@@ -238,20 +246,45 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
         ),
         unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
         deleting=meta.get("deletionTimestamp") is not None,
+        finalizers=tuple(map(str, meta.get("finalizers") or ())),
         image=image,
         tuning=tuning,
     )
 
 
 def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
-    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and what is wrong with the rest, if anything."""
-    wishes: list[Switchover] = []
+    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and, if none of it is obeyed, why. Pure; never raises."""
+    name = manifests.SWITCHOVER_ANNOTATION
+    if len(text) > LONGEST_SWITCHOVERS:
+        return (), f"Annotation {name} has {len(text)} characters; at most {LONGEST_SWITCHOVERS} are read. Nothing of it was done."
+    wishes: dict[int, Switchover] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
-        match = re.fullmatch(r"(\d{1,2})(?:=([a-z0-9][a-z0-9-]*))?", part)
+        match = re.fullmatch(r"([0-9]{1,2})(?:=([a-z0-9][a-z0-9-]{0,252}))?", part)
         if match is None:
-            return (), f"Annotation {manifests.SWITCHOVER_ANNOTATION} says {part[:60]!r}; write a shard such as 0, or 0=<pod>."
-        wishes.append(Switchover(shard=int(match[1]), to=match[2]))
-    return tuple(wishes), None
+            return (), f"Annotation {name} says {part[:TEXT_KEPT]!r}; write a shard such as 0, or 0=<pod>."
+        wish = Switchover(shard=int(match[1]), to=match[2])
+        if wishes.setdefault(wish.shard, wish) != wish:
+            return (), f"Annotation {name} names two pods for shard {wish.shard}. Nothing of it was done."
+    if len(wishes) > MOST_SWITCHOVERS:
+        return (), f"Annotation {name} names {len(wishes)} shards; at most {MOST_SWITCHOVERS} are read. Nothing of it was done."
+    return tuple(wishes.values()), None
+
+
+def reshard_now_of(text: str) -> tuple[int | None, str | None]:
+    """Read the annotation ``multiconnect.dev/reshard-now``; return the number, and what is wrong if it is none. Pure; never raises."""
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{0,2}", text):
+        return int(text) if text else None, None
+    shown = f"{text[:TEXT_KEPT]!r}" + (f" and {len(text) - TEXT_KEPT} more characters" if len(text) > TEXT_KEPT else "")
+    return None, f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write 4, say."
+
+
+def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
+    """Return a time of registration that can be reckoned with, and what is wrong if there is none. Pure; never raises."""
+    sane = manifests.sane(at) if at is not None else None
+    if at is None or sane is not None:
+        return sane, None
+    return None, f"spec.account.registeredAt says {at.isoformat()}, which is no time to reckon with; it is ignored. Write the right one."
 
 
 # --- pods -------------------------------------------------------------------------------------------------------------
@@ -305,11 +338,13 @@ def image_problem_of(pods: Iterable[Obj]) -> str | None:
     return None
 
 
-def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None) -> Coreapp | None:
+def coreapp_of(
+    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_heard: bool = False
+) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
-    if not ordinal.isdigit():
+    if not re.fullmatch("[0-9]{1,9}", ordinal):
         return None
     labels = dict(meta.get("labels") or {})
     scheduled = _condition(status.get("conditions"), "PodScheduled")
@@ -332,6 +367,7 @@ def coreapp_of(pod: Obj, report: Report | None, broken_at: datetime | None, sile
         report=report,
         broken_at=broken_at,
         silent_since=silent_since,
+        never_heard=never_heard,
     )
 
 
@@ -345,6 +381,7 @@ def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> d
             holds=uid in holders,
             probe=want.probe,
             unhealthy_after=want.unhealthy_after.total_seconds(),
+            ready=is_ready(pod),
         )
         for pod in pods
         if (ip := (pod.get("status") or {}).get("podIP")) and (uid := pod["metadata"]["uid"])
@@ -375,34 +412,6 @@ def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
     return len(templates) > 1 or (deployment is not None and is_unobserved(deployment))
 
 
-# --- the status as it was -----------------------------------------------------------------------------------------------
-
-
-def operation_of(status: Obj) -> Operation | None:
-    """Return the intent that stands in status, or None. An intent that cannot be read counts as noted and unanswered."""
-    entry = status.get("operation")
-    if not entry:
-        return None
-    started = manifests.moment(str(entry.get("startedAt", "")))
-    settle = manifests.moment(str(entry.get("settleBy", "")))
-    far = manifests.moment("2070-01-01T00:00:00Z")
-    early = manifests.moment("1970-01-01T00:00:00Z")
-    if far is None or early is None:
-        raise AssertionError
-    return Operation(
-        id=str(entry["id"]),
-        origin=entry.get("from"),
-        to=int(entry["to"]),
-        leader_epoch=int(entry.get("leaderEpoch", 0)),
-        started_at=started or early,
-        settle_by=settle or far,
-        deadline=manifests.moment(str(entry.get("deadline", ""))) or started or early,
-        attempts=int(entry.get("attempts", 1)),
-        answer=Answer(entry.get("answer", "None")),
-        fingerprint=entry.get("fingerprint"),
-    )
-
-
 # --- Secrets ------------------------------------------------------------------------------------------------------------
 
 
@@ -413,7 +422,7 @@ def decoded(secret: Obj | None, key: str) -> str | None:
         return None
     try:
         return base64.b64decode(text).decode().strip()
-    except (binascii.Error, UnicodeDecodeError):
+    except ValueError:  # not base64, or not UTF-8
         return ""
 
 

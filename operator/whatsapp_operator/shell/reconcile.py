@@ -5,21 +5,22 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import Any
 
-from whatsapp_operator.core import rules, status
-from whatsapp_operator.core.model import Key, Obj, Plan, Say, SetShards, State
+from whatsapp_operator.core import pace, record, rules, status
+from whatsapp_operator.core.model import Handover, Key, Obj, Plan, Say, SetShards, State
 
 from . import kube as door
 from .act import Hands, Outcome
 from .clock import Clock, draw_nonce
-from .kube import Conflict, Kube, KubeError, NotFound
+from .kube import Conflict, Kube, KubeError, NotFound, Refused
 from .leader import Leadership
 from .metrics import Metrics
-from .observe import SLOW_FOR, Look, Memory, NotKept, Observer
-from .reading import SpecError
+from .observe import Look, Memory, NotKept, Observer
+from .reading import SpecError, desired_of
+from .shapes import key_of
 from .turns import Turns
 from .wabiz import Access
 
@@ -29,15 +30,16 @@ MOST_ROUNDS = 12
 """Rounds of look, plan, act before a report is due in any case."""
 MOST_OWED = 20
 """Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
-SOON = timedelta(milliseconds=500)
-"""Pause before something that did not work is tried again, if nothing wakes the loop earlier."""
-FIRST_RETRY, LAST_RETRY = 0.1, 5.0
-QUIET_LOOKS = 10.0
-"""Looks a second, of all clusters together, at those to which nothing happens: with many of them each rests longer than `Tuning.rest`."""
-ASK_AGAIN = 30.0
-"""Seconds between two questions then (`Tuning.ask_steady`)."""
+MOST_STATUS_WRITES = 5
+"""How often a status is written at most after one look, while others write the resource meanwhile."""
+TOLD_AFTER = 5.0
+"""Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
+
+
+class StatusError(Exception):
+    """The API server rejects the status of a cluster; the message is what it says."""
 
 
 @dataclass(slots=True)
@@ -55,8 +57,25 @@ class Cluster:
     """How to ask the client again while nothing happens; None: something is under way."""
     task: asyncio.Task[None] | None = None
     told: set[tuple[str, str]] = field(default_factory=set)
+    emitted: dict[str, status.Emitted] = field(default_factory=dict)
+    """By reason: the last Event of a condition."""
     owed: list[Say] = field(default_factory=list)
     """Events that could not be written, oldest first."""
+    said: tuple[Say, ...] = ()
+    """Events that the last plan asked for itself: they are written once for as long as plans go on asking for them."""
+    unwritten: int = 0
+    """How often in a row Events could not be written."""
+    tell_at: float = 0.0
+    """When Events are written again, by the monotonic clock."""
+    looks_left: float = pace.LOOKS_AT_ONCE
+    looked_at: float = float("-inf")
+    """When it was last known how many looks were left, by the monotonic clock."""
+    failures: int = 0
+    """How many looks in a row failed, or led to something that could not be done."""
+    failing_since: float | None = None
+    """Since when every look failed, by the monotonic clock."""
+    reported: tuple[Obj, Obj] | None = None
+    """The status that was written last, and as it was stored."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -107,10 +126,26 @@ class Reconciler:
         cluster = self._clusters.get(key)
         if cluster is None:
             cluster = self._clusters[key] = Cluster(key)
-            cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {key}")
+            self._begin(cluster, leadership)
             self._metrics.count_clusters(len(self._clusters))
         cluster.presses |= presses
         cluster.woken.set()
+
+    def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Begin the loop of a cluster. It ends with the cluster or our leadership; should it end otherwise, it begins anew."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Something that it awaited was cancelled, and not the loop.
+            if task.cancelled():
+                asyncio.get_running_loop().call_later(pace.FIRST_RETRY.total_seconds(), again)
+
+        def again() -> None:
+            if self._leadership is leadership and self._clusters.get(cluster.key) is cluster:
+                log.error("%s: the loop was cancelled by itself, and begins anew", cluster.key)
+                self._begin(cluster, leadership)
+
+        cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {cluster.key}")
+        cluster.task.add_done_callback(ended)
 
     async def run(self, leadership: Leadership) -> None:
         """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
@@ -136,46 +171,60 @@ class Reconciler:
         """Forget all that is remembered of the former cluster of this name (DESIGN law 14)."""
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
-        cluster.uid, cluster.memory, cluster.quiet, cluster.counted = uid, Memory(), None, ""
+        cluster.memory.close()
+        cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
         cluster.told.clear()
+        cluster.emitted.clear()
         cluster.owed.clear()
+        cluster.said, cluster.unwritten, cluster.tell_at, cluster.failures = (), 0, 0.0, 0
 
     def _drop(self, key: Key) -> None:
-        self._clusters.pop(key, None)
+        cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            cluster.memory.close()
         self._forget(key)
         self._metrics.forget(key)
         self._metrics.count_clusters(len(self._clusters))
 
     async def _find_all(self) -> None:
         """Wake every cluster that there is; from then on events do."""
-        pause = FIRST_RETRY
+        failures = 0
         while True:
             try:
                 for namespace in self._namespaces or (None,):
-                    for obj in await self._kube.list(door.WAC, namespace, None):
-                        self.wake(Key(obj["metadata"]["namespace"], obj["metadata"]["name"]), presses=False)
+                    for key in map(key_of, await self._kube.list(door.WAC, namespace, None)):
+                        if key is not None:
+                            self.wake(key, presses=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
-                await asyncio.sleep(pause)
-                pause = min(pause * 2, LAST_RETRY)
+                failures += 1
+                await asyncio.sleep(pace.retry_after(failures).total_seconds())
             else:
                 return
 
     async def _keep(self, cluster: Cluster, leadership: Leadership) -> None:
         """Run one cluster's loop until the cluster is gone."""
-        pause = FIRST_RETRY
         while True:
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
-                pause = FIRST_RETRY
+                cluster.failing_since = None
             except Exception as error:
                 # The loop ends with the cluster or our leadership, never by an error.
                 if self._leadership is not leadership:
                     # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
                     raise asyncio.CancelledError from None
-                self._metrics.count_error(_complain(cluster.key, error))
-                rest, pause = timedelta(seconds=pause), min(pause * 2, LAST_RETRY)
+                cause = _complain(cluster.key, error)
+                self._metrics.count_error(cause)
+                if cluster.failing_since is None:
+                    cluster.failing_since = self._clock.monotonic()
+                is_there = True
+                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
+                    is_there = await self._tell_failed(cluster.key, cause)
+                # Whatever was quiet: it is not known to be so any more.
+                cluster.quiet = None
+                cluster.failures += 1
+                rest = pace.retry_after(cluster.failures) if is_there else None
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been made again since this look began; whoever woke us wakes nobody a second time.
@@ -184,29 +233,72 @@ class Reconciler:
                 return
             await self._rest(cluster, rest.total_seconds())
 
+    async def _tell_failed(self, key: Key, cause: BaseException) -> bool:
+        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything.
+
+        Return False if the API server says that there is no such cluster.
+        """
+        reason, message = _named(cause)
+        try:
+            obj = await self._stored(key)
+            if obj is None:
+                return False
+            before, meta = obj.get("status") or {}, obj["metadata"]
+            after = status.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
+            body = status.patch(before, after)
+            if body is not None:
+                patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
+                await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+        except KubeError as error:
+            log.debug("%s: that a look failed could not be written: %s", key, error)
+        except Exception:
+            # A status that cannot even be read ends no loop: failovers do not depend on it.
+            log.exception("%s: that a look failed could not be written", key)
+        return True
+
+    async def _stored(self, key: Key) -> Obj | None:
+        """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
+        try:
+            return await self._kube.get(door.WAC, key.namespace, key.name)
+        except KubeError:
+            return await self._kube.patch_status(door.WAC, key.namespace, key.name, {})
+
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
 
         Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
         """
-        more = len(self._clusters) / QUIET_LOOKS - seconds
-        if seconds > SLOW_FOR:
-            if await _woken_within(cluster, SLOW_FOR):
+        more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
+        kept_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
+        if seconds > kept_for:
+            if await _woken_within(cluster, kept_for):
                 return
             cluster.memory.slow = None
-            seconds -= SLOW_FOR
+            seconds -= kept_for
         if await _woken_within(cluster, seconds) or cluster.quiet is None:
             return
         while more > 0:
             self._hands.ask_again(cluster.key, cluster.quiet)
-            if await _woken_within(cluster, min(more, ASK_AGAIN)):
+            if await _woken_within(cluster, min(more, ask_again)):
                 return
-            more -= ASK_AGAIN
+            more -= ask_again
 
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
-        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone."""
-        presses = False
+        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone.
+
+        What woke the loop is spent only when a look came of it.
+        """
+        presses, cluster.presses = cluster.presses, False
+        try:
+            return await self._rounds(cluster, leadership, presses=presses)
+        except Exception:
+            cluster.presses |= presses
+            raise
+
+    async def _rounds(self, cluster: Cluster, leadership: Leadership, *, presses: bool) -> timedelta | None:
+        conflicts = 0
         for rounds_left in reversed(range(MOST_ROUNDS)):
+            await self._allowance(cluster)
             presses, cluster.presses = presses or cluster.presses, False
             async with self._turns.turn(presses=presses):
                 # What woke us while we waited for our turn is seen now.
@@ -224,16 +316,38 @@ class Reconciler:
             plan = rules.plan(look.want, look.see)
             outcome = await self._act(cluster, look, plan)
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
-            if moving and rounds_left:
+            conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
+            if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
                 continue
-            quiet = plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest
+            quiet = (
+                plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
+            )
             cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
-            silent = look.want.deleting or not plan.is_speakable
-            if not silent and not await self._report(cluster, look, plan):
-                cluster.woken.set()
-            rest = plan.wake_after or timedelta(seconds=LAST_RETRY)
-            return min(rest, SOON) if moving or outcome.failed or cluster.memory.untold or cluster.owed else rest
+            if cluster.memory.reading is not None:
+                cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
+            reported = not plan.is_speakable or await self._report(cluster, look, plan)
+            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold or not reported)
         return timedelta(0)
+
+    async def _allowance(self, cluster: Cluster) -> None:
+        """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
+        now = self._clock.monotonic()
+        cluster.looks_left = pace.looks_left(cluster.looks_left, now - cluster.looked_at) - 1
+        cluster.looked_at = now
+        if cluster.looks_left < 0:
+            await asyncio.sleep(-cluster.looks_left / pace.LOOKS_A_SECOND)
+
+    def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
+        """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
+        rest = plan.wake_after or pace.LAST_RETRY
+        cluster.failures = cluster.failures + 1 if failed else 0
+        if failed:
+            rest = min(rest, pace.retry_after(cluster.failures))
+        if cluster.memory.untold:
+            rest = min(rest, pace.TELL_AGAIN)
+        if cluster.owed:
+            rest = min(rest, timedelta(seconds=max(0.0, cluster.tell_at - self._clock.monotonic())))
+        return rest
 
     def _remember(self, cluster: Cluster, look: Look, plan: Plan) -> None:
         memory, now = cluster.memory, look.see.now
@@ -252,6 +366,12 @@ class Reconciler:
     async def _act(self, cluster: Cluster, look: Look, plan: Plan) -> Outcome:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
         self._remember(cluster, look, plan)
+        asked_for = tuple(action for action in plan.actions if isinstance(action, Say))
+        fresh, cluster.said = [event for event in asked_for if event not in cluster.said], asked_for
+        # Before the annotation goes that they answer; but no handover waits for Events.
+        is_urgent = any(isinstance(action, Handover) for action in plan.actions)
+        if fresh and not is_urgent:
+            await self._tell(cluster, look, fresh)
         outcome = await self._hands.perform(look, plan.actions, cluster.memory)
         for sentence in outcome.failed:
             log.warning("%s: %s", look.want.key, sentence)
@@ -263,28 +383,31 @@ class Reconciler:
                 cluster.memory.slow, outcome.moved_on = None, True
             elif await self._note(cluster, look, plan, call):
                 cluster.memory.anchored_for = None
+                cluster.memory.unsent.remove(call.operation.id)
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._hands.set_shards(look, call, noted_at)
                 await self._tell(cluster, look, [status.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        await self._tell(
-            cluster, look, self._new_words(cluster, status.plan_events(look.see, plan, told_after=look.want.tuning.busy_told_after))
-        )
+        said = status.plan_events(look.see, plan, done=outcome.done, told_after=look.want.tuning.busy_told_after)
+        await self._tell(cluster, look, [*(fresh if is_urgent else ()), *self._new_words(cluster, said)])
         return outcome
 
     async def _note(self, cluster: Cluster, look: Look, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
-        # With what was settled: the new intent takes the place of the one that says so.
-        body = {"operation": status.operation_entry(call.operation), "settledShards": plan.settled_shards}
-        stored = await self._write_status(look, body)
+        # Should the answer be lost, the intent may stand there all the same.
+        cluster.memory.unsent.append(call.operation.id)
+        # With all else that is remembered: the new intent takes the place of the one that says so.
+        body = status.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
+        stored = await self._write_status(look, body or {})
         if stored is None:
+            cluster.memory.unsent.remove(call.operation.id)
             return False
-        lost = status.not_kept(call.operation, stored.get("status") or {})
+        lost = record.not_kept(call.operation, stored.get("status") or {})
         if lost:
             cluster.memory.not_kept = NotKept(lost, self._clock.now())
-            # What is left of it would be taken for a call that was made. Should taking it back fail, it is waited for in vain: no harm.
+            # What is left of it would be taken by the next leader for a call that was made.
             undone = status.patch(stored.get("status") or {}, look.see.status)
             if undone is not None:
                 await self._write_status(look, undone, version=stored["metadata"]["resourceVersion"])
@@ -296,31 +419,69 @@ class Reconciler:
         after = status.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = status.patch(look.see.status, after)
-        if body is None:
-            return True
-        if await self._write_status(look, body) is None:
-            return False
+        # What is missing although it was written and nothing moved since, the installed CRD does not keep.
+        if body is not None and cluster.reported != (after, look.see.status):
+            try:
+                stored = await self._write_status(look, body)
+            except Refused as answer:
+                raise StatusError(str(answer)) from None
+            if stored is None:
+                return False
+            cluster.reported = after, stored.get("status") or {}
         # What no condition says any more is over: should it come again, it is told again.
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
-        await self._tell(cluster, look, self._new_words(cluster, status.events(look.see.status, after)))
+        cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
+        changed = status.events(look.see.status, after, cluster.emitted, now=look.see.now)
+        cluster.emitted |= {event.reason: status.Emitted(event.message, look.see.now) for event in changed if event.reason in current}
+        if events := self._new_words(cluster, changed):
+            await self._tell(cluster, look, events)
         return True
 
     async def _write_status(self, look: Look, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
-        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since."""
-        key = look.want.key
-        patch = {"metadata": {"resourceVersion": version or look.see.resource_version}, "status": body}
-        try:
-            return await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
-        except (Conflict, NotFound) as answer:
-            log.debug("%s: %s", key, answer)
+        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since.
+
+        A resource that others write all the time, labels and foreign annotations mostly, is written again at once: what they write is no
+        part of any plan.
+        """
+        key, at = look.want.key, version or look.see.resource_version
+        for tries_left in reversed(range(MOST_STATUS_WRITES)):
+            patch = {"metadata": {"resourceVersion": at}, "status": body}
+            try:
+                return await self._kube.patch_status(door.WAC, key.namespace, key.name, patch)
+            except (Conflict, NotFound) as answer:
+                log.debug("%s: %s", key, answer)
+                newer = await self._moved_alone(look) if isinstance(answer, Conflict) and version is None and tries_left else None
+                if newer is None:
+                    return None
+                at = newer
+        return None
+
+    async def _moved_alone(self, look: Look) -> str | None:
+        """Return the newest resourceVersion of a cluster if nothing else of it moved that the plan was made of; None if something did."""
+        obj = await self._kube.get(door.WAC, look.want.key.namespace, look.want.key.name)
+        if obj is None or (obj.get("status") or {}) != look.see.status:
             return None
+        same = desired_of(obj, image=look.want.image, tuning=look.want.tuning) == look.want
+        return str(obj["metadata"]["resourceVersion"]) if same else None
 
     async def _tell(self, cluster: Cluster, look: Look, events: Iterable[Say]) -> None:
-        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then."""
+        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then.
+
+        While they cannot be written, one is tried now and then, and only the newest are kept.
+        """
         telling, cluster.owed = [*cluster.owed, *events], []
-        written = await self._hands.tell_story(look, telling)
-        cluster.owed = [event for event in telling if event not in written][-MOST_OWED:]
+        while telling and self._clock.monotonic() >= cluster.tell_at:
+            trying = telling[:1] if cluster.unwritten else telling
+            done = await self._hands.tell_story(look, trying)
+            telling = [event for event in telling if event not in done]
+            if len(done) < len(trying):
+                cluster.unwritten += 1
+                pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
+                cluster.tell_at = self._clock.monotonic() + pause.total_seconds()
+            else:
+                cluster.unwritten = 0
+        cluster.owed = telling[-MOST_OWED:]
 
     def _new_words(self, cluster: Cluster, events: Iterable[Say]) -> list[Say]:
         """Leave out what was said with just these words while a condition went on saying it."""
@@ -341,11 +502,22 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
         return False
 
 
+def _named(cause: BaseException) -> tuple[str, str]:
+    """Return the reason and the sentence for a look that failed."""
+    if isinstance(cause, KubeError):
+        return "ReadFailed", f"The operator cannot look at this cluster. The API server says: {cause}"
+    if isinstance(cause, StatusError):
+        return "StatusRejected", f"The operator cannot report on this cluster. The API server says: {cause}"
+    if isinstance(cause, SpecError):
+        return "SpecInvalid", f"The operator does not understand the spec: {cause}"
+    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Please report it."
+
+
 def _complain(key: Key, error: BaseException) -> BaseException:
     """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    if isinstance(error, (KubeError, SpecError)):
+    if isinstance(error, (KubeError, SpecError, StatusError)):
         log.warning("%s: %s", key, error)
     else:
         log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)

@@ -17,7 +17,8 @@ from whatsapp_operator.core.model import Desired, Key, Obj, Probe
 
 from . import kube as door
 from .kube import Kube, KubeError
-from .reading import SpecError
+from .reading import SpecError, is_ready
+from .shapes import key_of
 from .tether import Target
 
 log = logging.getLogger(__name__)
@@ -39,6 +40,7 @@ class Warm(Protocol):
 class _Stand:
     ip: str
     node: str | None
+    ready: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +97,14 @@ class _Entry:
             return {}
         holders = set(self.holders.by_uid().values())
         return {
-            uid: Target(ip=stand.ip, node=stand.node, holds=uid in holders, probe=care.probe, unhealthy_after=care.unhealthy_after)
+            uid: Target(
+                ip=stand.ip,
+                node=stand.node,
+                holds=uid in holders,
+                probe=care.probe,
+                unhealthy_after=care.unhealthy_after,
+                ready=stand.ready,
+            )
             for uid, stand in self.pods.by_uid().items()
         }
 
@@ -132,14 +141,14 @@ class Roster:
             return
         key = Key(obj["metadata"]["namespace"], labels[manifests.CLUSTER_LABEL])
         ip = (obj.get("status") or {}).get("podIP")
-        stand = _Stand(ip, (obj.get("spec") or {}).get("nodeName")) if ip and not gone else None
+        stand = _Stand(ip, (obj.get("spec") or {}).get("nodeName"), is_ready(obj)) if ip and not gone else None
         self._entry(key).pods.take(obj, stand)
         self._settle(key)
 
     def saw_service(self, obj: Obj, *, gone: bool) -> None:
         """Take in an event about a Service; those of shards name a holder."""
         cluster = (obj["metadata"].get("labels") or {}).get(manifests.CLUSTER_LABEL)
-        route = manifests.route_of(obj, "")
+        route = manifests.route_of(obj, cluster, "") if cluster else None
         if not cluster or route is None:
             return
         key = Key(obj["metadata"]["namespace"], cluster)
@@ -224,10 +233,11 @@ class Roster:
             await asyncio.sleep(every)
             try:
                 found = [obj for namespace in tuple(namespaces) or (None,) for obj in await kube.list(door.WAC, namespace, None)]
+                self.sweep(key for obj in found if (key := key_of(obj)) is not None)
             except KubeError as error:
                 log.debug("The clusters could not be listed: %s", error)
-                continue
-            self.sweep(_key_of(obj) for obj in found)
+            except Exception:  # an answer that nobody expects must not be the last one that is heard
+                log.exception("The clusters that were listed could not be understood")
 
     def sweep(self, there: Iterable[Key]) -> None:
         """Drop every cluster that is missing for the second time: one that is missing once may be younger than the list."""
@@ -238,7 +248,3 @@ class Roster:
             self._end(key, entry)
             self._settle(key)
         self._suspects = missing - self._suspects
-
-
-def _key_of(obj: Obj) -> Key:
-    return Key(obj["metadata"]["namespace"], obj["metadata"]["name"])

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import itertools
 import logging
 import math
 from collections.abc import Callable
@@ -29,6 +30,9 @@ log = logging.getLogger(__name__)
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Errors of a connect that speak of this process or its machine: no evidence about the other side."""
 
+LEAST_SILENT = 3
+"""Fewer silent ones are no sign that we are cut off."""
+
 COMPLAIN_EVERY = 10.0
 """Seconds between two complaints about that."""
 
@@ -44,6 +48,8 @@ class Target:
     probe: Probe
     unhealthy_after: float
     """Seconds of silence after which the cluster's loop is to be woken."""
+    ready: bool = False
+    """Its kubelet calls the pod ready."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -83,8 +89,34 @@ class Roll:
     """Have left their last probe unanswered."""
     away: set[Tether] = field(default_factory=set)
     """Have no connection now."""
+    hurried_at: float = -math.inf
+    """When standbys were asked out of turn last, by the monotonic clock."""
     complained_at: float = -math.inf
     """When it was last said that this process itself cannot make connections; by the monotonic clock."""
+
+    @property
+    def is_in_a_hurry(self) -> bool:
+        """Whether so many are silent at once that it may be our own fault: then all are asked as often as holders are."""
+        return len(self.silent) >= LEAST_SILENT and 4 * len(self.silent) > len(self.known)
+
+    def hurry(self) -> None:
+        """Ask the standbys soon, if need be: only who was asked after a silence began can tell that it is not ours."""
+        now = self.clock.monotonic()
+        if self.is_in_a_hurry and now - self.hurried_at >= self.pace.standby_period:
+            self.hurried_at = now
+            for tether in self.known - self.silent:
+                tether.hurry()
+
+    def unasked(self) -> int:
+        """Return how many answered their last question, but were not asked since half of the silent ones fell silent."""
+        began = sorted(at for tether in self.silent if (at := tether.asked_at) is not None)
+        if len(began) < LEAST_SILENT:
+            return 0
+        since = began[(len(began) - 1) // 2]
+        heard = (tether for tether in self.known - self.silent if tether.heard_at is not None and tether.heard_at > since)
+        # As many that were heard settle the question, and the rest need not be looked through.
+        is_settled = sum(1 for _ in itertools.islice(heard, len(self.silent))) == len(self.silent)
+        return 0 if is_settled else sum(tether.heard_at is None or tether.heard_at <= since for tether in self.known - self.silent)
 
 
 def phase_of(uid: str) -> float:
@@ -197,7 +229,7 @@ class Tether:
     def _period(self) -> float:
         """Return the seconds between two probes."""
         period, pace = self.target.probe.period.total_seconds(), self._roll.pace
-        period = period if self.target.holds else max(period, pace.standby_period)
+        period = period if self.target.holds or self._roll.is_in_a_hurry else max(period, pace.standby_period)
         if self.silent_since is None:
             return period
         return min(period, pace.deadline if self._has_lasted() else pace.insist)
@@ -213,6 +245,21 @@ class Tether:
         # A timer may ring a moment early: then this moment is over all the same.
         passed = math.floor(now / period - self._phase + 1e-6) + 1
         return self._call_round((passed + self._phase) * period - now)
+
+    @property
+    def asked_at(self) -> datetime | None:
+        """When the first of the unanswered probes was sent."""
+        return self._asked_at
+
+    @property
+    def heard_at(self) -> datetime | None:
+        """When the last answer came."""
+        return self._heard_at
+
+    def hurry(self) -> None:
+        """Ask sooner than a standby is asked by itself."""
+        if not self.target.holds and self._wire is not None and self._attempt is None:
+            self._plan_round()
 
     def _call_round(self, delay: float) -> None:
         _cancel(self._due)
@@ -454,6 +501,7 @@ class Tether:
             return
         self.silent_since = self._asked_at - self._half_of_a_round(self._asked_at)
         self._roll.silent.add(self)
+        self._roll.hurry()
         self._watch_silence()
         if self._wire is not None and self._attempt is None:
             # At once over another connection, which tells a lost packet or a dead path from a process that hangs.

@@ -117,6 +117,7 @@ def read_report(body: bytes) -> Report | None:
             epoch=said.get("epoch"),
             shards=int(shards) if shards is not None else None,
             gateway=str(said.get("gateway_status", "disconnected")),
+            fenced=said.get("fenced") is True,
             version=said.get("version"),
         )
     except (ValueError, TypeError, AttributeError):

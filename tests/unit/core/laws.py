@@ -13,11 +13,13 @@ from typing import Any
 
 from whatsapp_operator.core.model import (
     Action,
+    Anchor,
     Answer,
     Call,
     Coreapp,
     Create,
     Desired,
+    GenerateSecret,
     Handover,
     Node,
     Observed,
@@ -76,13 +78,13 @@ def _law(check: Check) -> Check:
 
 def _call(one: Look) -> Call | None:
     """This process's own call for the noted intent."""
-    noted, call = one.see.operation, one.see.client.call
+    noted, call = one.see.record.operation, one.see.client.call
     return call if noted is not None and call is not None and call.id == noted.id else None
 
 
 def _answer(one: Look) -> Answer:
     """The best answer that is known of the noted intent: a definite one stays, and a later one replaces one that is not."""
-    noted, call = one.see.operation, _call(one)
+    noted, call = one.see.record.operation, _call(one)
     if noted is None:
         return Answer.NONE
     if call is not None and call.answer is not None and noted.answer in {Answer.NONE, Answer.UNKNOWN}:
@@ -92,7 +94,7 @@ def _answer(one: Look) -> Answer:
 
 def _unsettled(one: Look) -> Operation | None:
     """The noted intent, unless a definite answer, a GET or its ``settle_by`` has settled it (law 4)."""
-    noted, client, call = one.see.operation, one.see.client, _call(one)
+    noted, client, call = one.see.record.operation, one.see.client, _call(one)
     if noted is None or (call is not None and call.not_sent):
         return None
     if _answer(one) in {Answer.REFUSED, Answer.BUSY, Answer.ACCEPTED}:
@@ -107,7 +109,7 @@ def _unsettled(one: Look) -> Operation | None:
 
 def _is_number_final(one: Look) -> bool:
     """Whether no call that was noted can still change the number of shards that GET reports."""
-    noted, client = one.see.operation, one.see.client
+    noted, client = one.see.record.operation, one.see.client
     if noted is None or _unsettled(one) is not None:
         return noted is None
     if client.asked_at is not None and client.asked_at > noted.settle_by:
@@ -244,7 +246,10 @@ def law_4_enough_replicas(plan: PlanOf, one: Look) -> bool:
 
 @_law
 def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
-    """Enough ready Coreapps, a fresh GET that differs, nothing under way; and the intent is noted with the very plan that calls."""
+    """Enough ready Coreapps, a fresh GET that differs, nothing under way; and the intent is of now, of this term and of this cluster.
+
+    The plan's record is what is reported whatever became of the call: the intent is not in it, for it is noted just before the call.
+    """
     made = plan(one.want, one.see)
     calls = _of(made.actions, SetShards)
     _must(len(calls) <= 1, "two calls at once")
@@ -254,12 +259,14 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
         _must(one.see.anchored_for == to, "a lowering may still be on its way")
         _must(_is_fresh(one) and one.see.client.shards is not None, "GET is not fresh")
         # The exception: only an accepted Set Shards logs a client on that a refused certificate logged off.
-        _must(one.see.client.shards != to or one.see.logged_off_at is not None, "GET does not differ")
+        _must(one.see.client.shards != to or one.see.record.logged_off_at is not None, "GET does not differ")
         _must(sum(map(_is_ready, one.see.coreapps)) >= to, "too few Coreapps are ready")
         _must(workload is not None and workload.replicas >= to, "too few replicas")
         _must(not one.want.paused, "it is paused")
         _must(running is None or running.answer is not None or running.not_sent, "a call is running")
-        _must(made.operation == call.operation, "the intent is not noted")
+        reported = made.record.operation
+        _must(reported is None or reported.id != call.operation.id, "an intent is reported that was not noted")
+        _must(call.operation.uid == one.want.uid, "another cluster's intent")
         _must(call.operation.leader_epoch == one.see.leader_epoch, "another leadership's intent")
         _must(call.operation.started_at == one.see.now, "an intent of another time")
         tuning = one.want.tuning
@@ -273,12 +280,13 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Look) -> bool:
 def law_6_unknown_is_a_value(plan: PlanOf, one: Look) -> bool:
     """While an intent is unsettled: no second call, no shrink, and the intent stays noted."""
     noted = _unsettled(one)
-    if noted is None or one.want.deleting:
+    if noted is None:
         return False
     made = plan(one.want, one.see)
     _must(not _of(made.actions, SetShards), "a second call")
-    _must(made.operation is not None, "the intent is forgotten")
-    _must(made.operation and (made.operation.id, made.operation.to) == (noted.id, noted.to), "another intent is noted in its place")
+    kept = made.record.operation
+    _must(kept is not None, "the intent is forgotten")
+    _must(kept and (kept.id, kept.to) == (noted.id, noted.to), "another intent is noted in its place")
     for scale in _of(made.actions, Scale):
         _must(one.see.statefulset is not None and scale.replicas > one.see.statefulset.replicas, "fewer pods")
     return True
@@ -308,13 +316,13 @@ def law_8_fit_certificate(plan: PlanOf, one: Look) -> bool:
     """
     calls = _of(_actions(plan, one), SetShards)
     account, secret = one.want.account, one.see.account
-    _must(not (calls and one.see.banned), "the account is banned")
+    _must(not (calls and one.see.record.banned_at), "the account is banned")
     if account is None or not calls:
         return False
     if secret is not None and secret.has_certificate:
         _must(secret.certificate is not None, "the certificate is malformed")
         _must(secret.expires_at is not None and secret.expires_at > one.see.now, "the certificate has expired, or may have")
-        _must(secret.certificate and secret.certificate.fingerprint != one.see.refused_fingerprint, "the certificate was refused")
+        _must(secret.certificate and secret.certificate.fingerprint != one.see.record.refused_fingerprint, "the certificate was refused")
     else:
         _must(account.registered_at is not None, "there is no certificate")
         _must(account.registered_at and one.see.now - account.registered_at <= timedelta(days=7), "registered more than 7 days ago")
@@ -323,7 +331,7 @@ def law_8_fit_certificate(plan: PlanOf, one: Look) -> bool:
 
 def _in_restart_window(one: Look) -> bool:
     """Whether the restart of a Set Shards that was, or may have been, accepted may still go on."""
-    noted, call = one.see.operation, _call(one)
+    noted, call = one.see.record.operation, _call(one)
     if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REFUSED}:
         return False
     if _answer(one) is Answer.ACCEPTED and noted.answer is Answer.NONE:
@@ -350,7 +358,7 @@ def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> bool:
 
     Shards leave pods that will go (their ordinals are too high), and a holder that is missing 10 s after enough Coreapps were back.
     """
-    noted = one.see.operation
+    noted = one.see.record.operation
     if noted is None or not _in_restart_window(one):
         return False
     away = {
@@ -371,7 +379,7 @@ def law_9_a_restart_is_no_failure(plan: PlanOf, one: Look) -> bool:
 @_law
 def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> bool:
     """A pod whose uid is gone or whose deletion began is replaced at once, if there is a clean standby that has the shards."""
-    if one.want.manual or one.want.deleting:
+    if one.want.manual:
         return False
     shards = one.see.client.shards
     holders = {other.holder_uid for other in one.see.routes}
@@ -402,6 +410,17 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Look) -> bool:
     return True
 
 
+@_law
+def a_deletion_makes_nothing(plan: PlanOf, one: Look) -> bool:
+    """What the garbage collector takes away is not made, nothing grows, and the client is left as it is."""
+    if not one.want.deleting:
+        return False
+    for action in _actions(plan, one):
+        _must(not isinstance(action, (Create, GenerateSecret)), "something is made")
+        _must(not isinstance(action, (Scale, SetShards, Anchor)), "the number of Coreapps or shards is changed")
+    return True
+
+
 CHECKS: tuple[Check, ...] = (
     plan_is_total,
     law_1_one_holder,
@@ -414,4 +433,5 @@ CHECKS: tuple[Check, ...] = (
     law_8_fit_certificate,
     law_9_a_restart_is_no_failure,
     law_9_what_is_certain_is_not_excused,
+    a_deletion_makes_nothing,
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -25,6 +25,7 @@ from whatsapp_operator.core.model import (
     Observed,
     Operation,
     Plan,
+    Record,
     Ref,
     Report,
     Route,
@@ -35,6 +36,8 @@ NOW = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
 NONCE = "n0nce"
 FINGERPRINT = "ab" * 32
 REVISION = "rev-1"
+RECORD = {field.name for field in fields(Record)}
+"""What is remembered in status."""
 
 
 def seconds(number: float) -> timedelta:
@@ -142,7 +145,7 @@ class Look:
             webapp=Workload(uid="deploy", resource_version="8", replicas=want.webapps, ready=want.webapps),
             coreapps=tuple(pods),
             routes=tuple(route(shard, pods[shard]) for shard in range(shards)),
-            settled_shards=shards,
+            record=replace(self.see.record, settled_shards=shards),
             client=Client(shards=shards, asked_at=self.see.now - seconds(0.1), login=Login.DONE, version="v2.53.4"),
         )
         return Look(want, see)
@@ -155,7 +158,9 @@ class Look:
         return replace(self, want=want).seeing(anchored_for=want.shards).kept()
 
     def seeing(self, **changes: Any) -> Look:
-        return replace(self, see=replace(self.see, **changes))
+        """Change the look, or its record."""
+        remembered = {name: changes.pop(name) for name in RECORD & changes.keys()}
+        return replace(self, see=replace(self.see, **{"record": replace(self.see.record, **remembered), **changes}))
 
     def client(self, **changes: Any) -> Look:
         return self.seeing(client=replace(self.see.client, **changes))
@@ -168,7 +173,7 @@ class Look:
         """Objects that exist are as they should be."""
         if not self.see.objects:
             return self
-        fresh = kept_objects(self.want, operation=self.see.operation)
+        fresh = kept_objects(self.want, operation=self.see.record.operation)
         return self.seeing(objects={ref: obj for ref, obj in fresh.items() if ref in self.see.objects})
 
     def later(self, span: float) -> Look:
@@ -285,6 +290,7 @@ class Look:
             deadline=start + self.want.restart_timeout,
             settle_by=start + tuning.call_timeout + self.want.restart_timeout + tuning.settle_grace,
             answer=answer,
+            uid=self.want.uid,
         )
         return self.seeing(operation=replace(operation, **changes)).kept()
 
@@ -315,4 +321,4 @@ class Look:
 def look() -> Look:
     """A cluster of two shards and one spare that was just applied: nothing exists yet."""
     want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1)
-    return Look(want, Observed(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77"))
+    return Look(want, Observed(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=want.uid)))

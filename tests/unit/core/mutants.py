@@ -100,20 +100,30 @@ def altering(kind: type[Action], **changes: Any) -> PlanOf:
 
 
 def intending(**changes: Any) -> PlanOf:
-    """The planner that calls Set Shards with another intent, and notes that one."""
+    """The planner that calls Set Shards with another intent."""
 
     def plan(want: Desired, see: Observed) -> Plan:
         made = rules.plan(want, see)
-        noted = replace(made.operation, **changes) if made.operation else None
-        return replace(altering(SetShards, operation=noted)(want, see), operation=noted)
+        calls = [replace(one, operation=replace(one.operation, **changes)) for one in made.actions if isinstance(one, SetShards)]
+        return replace(made, actions=(*(one for one in made.actions if not isinstance(one, SetShards)), *calls))
+
+    return plan
+
+
+def remembering(**changes: Any) -> PlanOf:
+    """The planner that reports other things than it remembers; ``operation``: what changes the intent."""
+
+    def plan(want: Desired, see: Observed) -> Plan:
+        made = rules.plan(want, see)
+        return replace(made, record=replace(made.record, **{name: change(made) for name, change in changes.items()}))
 
     return plan
 
 
 def calling_for(to: int) -> PlanOf:
-    """The planner that calls Set Shards whatever it sees, and notes the intent."""
+    """The planner that calls Set Shards whatever it sees."""
     noted = Operation(id="mutant", to=to, leader_epoch=5, started_at=NOW, settle_by=NOW + seconds(840), deadline=NOW + seconds(180))
-    return lambda want, see: replace(adding(SetShards(operation=noted))(want, see), operation=noted)
+    return adding(SetShards(operation=noted))
 
 
 def _no_claims(_: Facts, __: Coreapp) -> str:
@@ -326,12 +336,15 @@ NUMBERS = [
         growing().seeing(anchored_for=None),
     ),
     Mutant(
-        "the note comes later",
+        "what is planned is reported",
         laws.law_5_set_shards_only_if,
-        "the intent is not noted",
-        lambda want, see: replace(rules.plan(want, see), operation=None),
+        "an intent is reported that was not noted",
+        remembering(
+            operation=lambda made: next((one.operation for one in made.actions if isinstance(one, SetShards)), made.record.operation)
+        ),
         growing(),
     ),
+    Mutant("another cluster's note", laws.law_5_set_shards_only_if, "another cluster's intent", intending(uid="another"), growing()),
     Mutant("a former term", laws.law_5_set_shards_only_if, "another leadership's intent", intending(leader_epoch=4), growing()),
     Mutant("an old note", laws.law_5_set_shards_only_if, "an intent of another time", intending(started_at=NOW - seconds(1)), growing()),
     Mutant("no patience", laws.law_5_set_shards_only_if, "settled early", intending(settle_by=NOW + seconds(839)), growing()),
@@ -346,24 +359,30 @@ NUMBERS = [
         "silence settles",
         laws.law_6_unknown_is_a_value,
         "a second call",
-        patched((operation, "_settled_by_get", lambda _, see, __: replace(see, operation=None))),
+        patched((operation, "_settled_by_get", lambda f, _: replace(f.record, operation=None))),
         UNKNOWN,
     ),
     Mutant(
         "a restarted operator forgets",
         laws.law_6_unknown_is_a_value,
         "a second call",
-        patched((operation, "judge", lambda _, see: replace(see, operation=None))),
+        patched((operation, "judge", lambda _, see: replace(see.record, operation=None))),
         growing().noted(4),
     ),
     Mutant(
         "the note is taken off",
         laws.law_6_unknown_is_a_value,
         "the intent is forgotten",
-        lambda want, see: replace(rules.plan(want, see), operation=None),
+        remembering(operation=lambda _: None),
         UNKNOWN,
     ),
-    Mutant("the note is changed", laws.law_6_unknown_is_a_value, "another intent is noted in its place", intending(to=1), UNKNOWN),
+    Mutant(
+        "the note is changed",
+        laws.law_6_unknown_is_a_value,
+        "another intent is noted in its place",
+        remembering(operation=lambda made: made.record.operation and replace(made.record.operation, to=1)),
+        UNKNOWN,
+    ),
     Mutant("pods go", laws.law_6_unknown_is_a_value, "fewer pods", adding(scaled(3)), UNKNOWN),
     Mutant(
         "a Coreapp is not back",
@@ -437,4 +456,21 @@ RESTARTS = [
         restarting().restarted(4, [4]).holder_deleted(0),
     ),
 ]
-MUTANTS = [*ORDER_OF_HOLDERS, *NUMBERS, *CERTIFICATES, *RESTARTS]
+WITHOUT_GUARD = row("Deleting", when=lambda _: False)
+DELETIONS = [
+    Mutant(
+        "what is to go is made again",
+        laws.a_deletion_makes_nothing,
+        "something is made",
+        patched(WITHOUT_GUARD),
+        SETTLED.wanting(deleting=True).without_object("Service", "acme-webapp"),
+    ),
+    Mutant(
+        "a cluster grows at its end",
+        laws.a_deletion_makes_nothing,
+        "the number of Coreapps or shards is changed",
+        patched(WITHOUT_GUARD),
+        SETTLED.wanting(deleting=True, shards=4),
+    ),
+]
+MUTANTS = [*ORDER_OF_HOLDERS, *NUMBERS, *CERTIFICATES, *RESTARTS, *DELETIONS]

@@ -22,6 +22,7 @@ from whatsapp_operator.core.model import (
     Node,
     Observed,
     Operation,
+    Record,
     Refusal,
     Report,
     Route,
@@ -206,11 +207,14 @@ def looks(draw: st.DrawFn) -> Look:
             webapp=draw(st.sampled_from([None, Workload(uid="d", resource_version="8", replicas=2, ready=2)])),
             coreapps=tuple(draw(_coreapps(routes, shards))),
             routes=tuple(routes),
-            operation=operation,
-            settled_shards=settled,
+            record=Record(
+                uid=want.uid,
+                operation=operation,
+                settled_shards=settled,
+                refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
+                banned_at=NOW if draw(st.integers(0, 9)) == 0 else None,
+            ),
             anchored_for=draw(st.sampled_from([wanted, wanted, None])),
-            refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
-            banned=draw(st.integers(0, 9)) == 0,
             client=Client(
                 shards=reported,
                 asked_at=None if reported is None else NOW - seconds(draw(AGO)),
@@ -244,7 +248,7 @@ UNFIT: list[dict[str, Any]] = [
 UNSENT: list[Callable[[Look], Look]] = [
     *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
     lambda one: one.with_account().seeing(refused_fingerprint=FINGERPRINT),
-    *[lambda one: one.with_account().seeing(banned=True)] * 2,
+    *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
     *[lambda one: one.seeing(anchored_for=None)] * 2,
     lambda one: one.client(asked_at=NOW - seconds(9)),
     lambda one: one.client(call=Call(id="4-x")),
@@ -334,7 +338,7 @@ def _account(draw: st.DrawFn, one: Look) -> Look:
 def _status(draw: st.DrawFn, one: Look) -> Look:
     changes: list[dict[str, Any]] = [
         {"refused_fingerprint": FINGERPRINT},
-        {"banned": True},
+        {"banned_at": NOW},
         {"anchored_for": None},
         {"refused_pin_version": "70"},
         {"since": {"EnoughAreBack": NOW - seconds(11)}},

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
@@ -38,6 +39,9 @@ POD_FIELDS = (
     "topologySpreadConstraints[]",
     "priorityClassName",
 )
+
+AS_IN_A_POD = (".affinity", ".topologySpreadConstraints[]")
+"""What goes into a pod as it is; that each of its fields is one of a pod is compared with the API server's own types."""
 
 # Each field of spec, and where the core has it.
 SPEC_FIELDS = {
@@ -83,10 +87,12 @@ NOT_OF_SPEC = {
     "key",
     "uid",
     "generation",
+    "invalid",
     "switchovers",
     "switchover_text",
     "switchover_problem",
     "deleting",
+    "finalizers",
     "image",
     "tuning",
     "reshard_now",
@@ -95,7 +101,9 @@ NOT_OF_SPEC = {
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
     """The fields of a schema that hold a value."""
-    if schema.get("type") == "array":
+    if path.endswith(AS_IN_A_POD):
+        yield path
+    elif schema.get("type") == "array":
         yield from leaves(schema["items"], path + "[]")
     elif "properties" in schema:
         for name, child in schema["properties"].items():
@@ -241,3 +249,21 @@ def test_every_field_is_described(name: str) -> None:
             yield from bare(schema["items"], path + "[]")
 
     assert list(bare(SCHEMA["properties"][name], name)) == []
+
+
+def test_nothing_is_let_through_that_the_api_server_would_drop_from_a_pod() -> None:
+    def open_parts(schema: dict[str, Any], path: str) -> Iterator[str]:
+        is_untyped = schema.get("type") == "object" and not {"properties", "additionalProperties"} & schema.keys()
+        if is_untyped or "x-kubernetes-preserve-unknown-fields" in schema:
+            yield path
+        for child, inner in (schema.get("properties") or {}).items():
+            yield from open_parts(inner, f"{path}.{child}")
+        if "items" in schema:
+            yield from open_parts(schema["items"], path + "[]")
+
+    assert list(open_parts(SPEC, "spec")) == []
+
+
+def test_it_is_small_enough_for_kubectl_apply_without_server_side() -> None:
+    """Which keeps it whole in an annotation, of 256 KiB at most with all others."""
+    assert len(json.dumps(CRD, separators=(",", ":"))) < 200_000

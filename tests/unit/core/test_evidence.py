@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import replace
 from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.evidence import EVIDENCE, Certainty, doubt
-from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Scale, Silence
+from whatsapp_operator.core.evidence import EVIDENCE, Certainty
+from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Report, Scale, Silence, Tell
+from whatsapp_operator.core.self_check import doubt
 
 from .looks import NOW, Look, look, pod, seconds
 from .witnesses import out_of_reach, restarting
@@ -39,7 +41,7 @@ def silent(span: float, **changes: Any) -> Look:
 def test_what_is_probable() -> None:
     probable = {proof.evidence for proof in EVIDENCE if proof.certainty is Certainty.PROBABLE}
 
-    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG}
+    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG, Evidence.HOLDER_DISAGREES}
 
 
 def test_pod_draining_when_it_was_evicted() -> None:
@@ -103,6 +105,75 @@ def test_a_restart_excuses_silence(changes: dict[str, Any]) -> None:
     assert of(one.plan(), Delete) == []
 
 
+# --- a holder that says that it holds nothing
+
+OTHER_ROLES = {
+    "no shard": Report(shards=2),
+    "another shard": Report(shard=1, epoch="10-first", shards=2, gateway="connected"),
+    "another epoch": Report(shard=0, epoch="99-other", shards=2, gateway="connected"),
+    "fenced off": Report(shard=0, epoch="10-first", shards=2, fenced=True),
+}
+
+
+def disagreeing(report: Report, span: float) -> Look:
+    """The holder of shard 0 has given this report for so many seconds."""
+    return look().settled().with_holder(0, report=report).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(span)})
+
+
+@pytest.mark.parametrize("report", OTHER_ROLES.values(), ids=OTHER_ROLES)
+def test_holder_disagrees_after_five_seconds(report: Report) -> None:
+    one = disagreeing(report, 4.9)
+
+    assert failure(one) is None
+    assert "HolderDisagrees/0/10-first" in one.plan().holds
+    assert one.plan().wake_after == seconds(0.1)
+    assert one.condition("Ready")["reason"] == "FailingOver"
+    assert moved(disagreeing(report, 5)) == [(0, "acme-coreapp-2", Evidence.HOLDER_DISAGREES, False)]
+    assert of(disagreeing(report, 60).plan(), Delete) == [], "it is healthy"
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"report": Report(shard=0, epoch="10-first", shards=2)},  # logged off, perhaps; another holder would be no better
+        {"report": Report(shards=4)},  # it runs with another number of shards
+        {"report": Report()},  # it has just started
+        {"report": None},
+        {"report": Report(shards=2), "silent_since": NOW - seconds(2)},  # what it said last may be over
+    ],
+)
+def test_what_is_no_disagreement(changes: dict[str, Any]) -> None:
+    one = look().settled().with_holder(0, **changes).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+
+    assert failure(one) is None
+    assert one.plan().holds.isdisjoint({"HolderDisagrees/0/10-first"})
+
+
+def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None:
+    def again(span: float) -> Look:
+        return disagreeing(OTHER_ROLES["fenced off"], span).with_route(0, evidence="HolderDisagrees")
+
+    assert failure(again(59)) is None
+    assert again(59).plan().wake_after == seconds(1)
+    assert failure(again(60)) is Evidence.HOLDER_DISAGREES
+
+
+def test_in_doubt_and_without_a_standby_a_holder_may_disagree() -> None:
+    one = disagreeing(OTHER_ROLES["no shard"], 60)
+
+    assert moved(one.seeing(silence=LATE)) == []
+    assert moved(one.without_pod(2)) == []
+    assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), Tell)] == [
+        ("acme-coreapp-0", 0, "10-first")
+    ], "it is told on"
+
+
+def test_a_restart_excuses_disagreement() -> None:
+    one = restarting().seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+
+    assert failure(one) is None
+
+
 # --- doubt
 
 
@@ -130,6 +201,72 @@ def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
     known = {**nodes(names, age), **nodes("z")}
 
     assert (doubt(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+
+
+@pytest.mark.parametrize(
+    ("silent_ones", "ready", "doubted"),
+    [
+        (5, "abc", True),
+        (4, "abc", False),  # not more than half
+        (9, "ab", False),  # on two nodes it may well be theirs
+        (9, "", False),  # their kubelets, or the control plane for them, have given them up
+    ],
+)
+def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, doubted: bool) -> None:
+    silence = Silence(targets=9, silent=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
+
+    assert (doubt(silence, None, NOW) is not None) == doubted
+
+
+def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> None:
+    silence = Silence(targets=8, silent=4, nodes=frozenset("abc"))
+
+    assert doubt(silence, nodes("abc"), NOW) is None
+    assert doubt(replace(silence, unasked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
+
+
+class Counted(Mapping[str, Node]):
+    """Nodes that count how often one of them is looked at."""
+
+    def __init__(self, count: int) -> None:
+        self._nodes = nodes(f"node-{number}" for number in range(count))
+        self.touched = 0
+
+    def __getitem__(self, name: str) -> Node:
+        self.touched += 1
+        return self._nodes[name]
+
+    def __iter__(self) -> Iterator[str]:
+        for name in self._nodes:
+            self.touched += 1
+            yield name
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+
+def touched_by_doubt(count: int) -> int:
+    many = Counted(count)
+    assert doubt(Silence(targets=count, silent=count, nodes=frozenset(many)), many, NOW) is not None
+    return many.touched
+
+
+def touched_by_plan(count: int, silent_ones: int) -> int:
+    many = Counted(count)
+    one = look().settled(shards=16, spares=silent_ones).seeing(nodes=many)
+    for ordinal in range(silent_ones):
+        one = one.with_pod(ordinal, silent_since=NOW - seconds(60), report=None)
+    assert moved(one)
+    return many.touched
+
+
+def test_doubt_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
+    assert touched_by_doubt(400) <= 5 * 400
+    assert touched_by_doubt(800) <= 2.1 * touched_by_doubt(400)
+
+
+def test_a_plan_walks_over_the_nodes_a_few_times_however_many_pods_are_silent() -> None:
+    assert touched_by_plan(1000, 6) - touched_by_plan(1000, 2) <= 2000
 
 
 def test_a_watch_that_tells_nothing_any_more_makes_no_node_lost() -> None:

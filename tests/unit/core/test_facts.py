@@ -34,6 +34,7 @@ def test_evidence_is_asked_in_this_order() -> None:
         Evidence.TETHER_BROKEN,
         Evidence.PROBE_TIMEOUT,
         Evidence.NOT_READY_LONG,
+        Evidence.HOLDER_DISAGREES,
     ]
 
 

@@ -58,7 +58,7 @@ def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> 
         made = rules.plan(one.want, one.see)
         for check in CHECKS:
             applied[check.__name__] += check(lambda _, __: made, one)
-        noted = one.see.operation
+        noted = one.see.record.operation
         if noted is not None and noted.answer is Answer.ACCEPTED:
             applied["law_9 once accepted"] += laws.law_9_a_restart_is_no_failure(lambda _, __: made, one)
         for mutant in [*uncaught.values()]:

@@ -40,14 +40,14 @@ def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None
     one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
     plan = one.plan()
 
-    assert (plan.refused_fingerprint, plan.refused_because, plan.logged_off_at) == (FINGERPRINT, "HTTP 400: why", NOW)
+    assert (plan.record.refused_fingerprint, plan.record.refused_because, plan.record.logged_off_at) == (FINGERPRINT, "HTTP 400: why", NOW)
     assert "HTTP 400: why" in (plan.stuck.why if plan.stuck else "")
 
 
 def test_a_refusal_for_something_else_does_not_mean_logged_off() -> None:
     plan = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.OTHER, fingerprint=FINGERPRINT).plan()
 
-    assert (plan.refused_fingerprint, plan.logged_off_at) == (FINGERPRINT, None)
+    assert (plan.record.refused_fingerprint, plan.record.logged_off_at) == (FINGERPRINT, None)
 
 
 def test_back_to_the_old_number_does_not_make_it_ready() -> None:
@@ -83,46 +83,46 @@ def logging_on(answer: Answer) -> Look:
 def test_the_holders_are_excused_until_they_are_connected() -> None:
     one = logging_on(Answer.ACCEPTED)
 
-    assert one.plan().operation is not None
+    assert one.plan().record.operation is not None
     assert one.with_holder(0, terminated=True, ready=False, report=None).row() == "Restarting"
     done = gateways(one, "connected").plan()
-    assert (done.operation, done.logged_off_at) == (None, None)
+    assert (done.record.operation, done.record.logged_off_at) == (None, None)
 
 
 def test_an_unknown_answer_is_not_settled_by_the_number() -> None:
     one = logging_on(Answer.UNKNOWN).reporting(2)
 
-    assert one.plan().operation is not None
+    assert one.plan().record.operation is not None
     assert "CutOff" in one.plan().holds
     connected = gateways(one, "connected")
     assert "Connected" in connected.plan().holds
-    assert connected.plan().logged_off_at is not None, "it may be what was said before the refusal"
-    assert connected.seeing(since={"Connected": HELD}).plan().logged_off_at is None
+    assert connected.plan().record.logged_off_at is not None, "it may be what was said before the refusal"
+    assert connected.seeing(since={"Connected": HELD}).plan().record.logged_off_at is None
 
 
 def test_an_unknown_answer_in_vain_is_followed_by_another_call_once_it_is_settled() -> None:
     one = logging_on(Answer.UNKNOWN)
-    assert one.see.operation is not None
-    late = one.later((one.see.operation.settle_by - NOW).total_seconds() + 1)
+    assert one.see.record.operation is not None
+    late = one.later((one.see.record.operation.settle_by - NOW).total_seconds() + 1)
 
     assert len(calls(late.plan())) == 1
 
 
 def test_a_connection_that_lasts_ends_it() -> None:
-    assert gateways(logged_off(), "connected").seeing(since={"Connected": HELD}).plan().logged_off_at is None
-    assert gateways(logged_off(), "connected").seeing(since={"Connected": HELD + seconds(1)}).plan().logged_off_at is not None
+    assert gateways(logged_off(), "connected").seeing(since={"Connected": HELD}).plan().record.logged_off_at is None
+    assert gateways(logged_off(), "connected").seeing(since={"Connected": HELD + seconds(1)}).plan().record.logged_off_at is not None
 
 
 @pytest.mark.parametrize(("cut_off", "refused"), [(True, FINGERPRINT), (False, None)])
 def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, refused: str | None) -> None:
     one = gateways(growing().with_account(), "disconnected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
     one = one.seeing(since={"CutOff": HELD} if cut_off else {})
-    assert one.plan().refused_fingerprint is None, "not before it is settled (DESIGN law 4)"
-    assert one.see.operation is not None
-    plan = one.later((one.see.operation.settle_by - NOW).total_seconds() + 1).plan()
+    assert one.plan().record.refused_fingerprint is None, "not before it is settled (DESIGN law 4)"
+    assert one.see.record.operation is not None
+    plan = one.later((one.see.record.operation.settle_by - NOW).total_seconds() + 1).plan()
 
-    assert plan.refused_fingerprint == refused
-    assert (plan.logged_off_at is not None) == cut_off
+    assert plan.record.refused_fingerprint == refused
+    assert (plan.record.logged_off_at is not None) == cut_off
     assert len(calls(plan)) == (0 if cut_off else 1)
 
 

@@ -46,7 +46,7 @@ def test_names_are_those_of_the_design() -> None:
         "PodDisruptionBudget-acme-coreapp",
         "StatefulSet-acme-simulator",
         "Service-acme-simulator",
-        "NetworkPolicy-acme",
+        "NetworkPolicy-acme-coreapp",
         "NetworkPolicy-acme-webapp",
         "NetworkPolicy-acme-simulator",
     } == set(IDS)
@@ -84,7 +84,7 @@ def test_a_new_shard_Service_leads_nowhere_and_to_not_ready_pods_too() -> None:
 
     assert service["spec"]["selector"] == {manifests.CLUSTER_LABEL: "acme", manifests.SHARD_LABEL: "3", manifests.EPOCH_LABEL: "none"}
     assert service["spec"]["publishNotReadyAddresses"] is True
-    read = manifests.route_of({**service, "metadata": {**service["metadata"], "uid": "u", "resourceVersion": "12"}}, "cluster-uid")
+    read = manifests.route_of({**service, "metadata": {**service["metadata"], "uid": "u", "resourceVersion": "12"}}, "acme", "cluster-uid")
     assert read is not None
     assert (read.shard, read.version, read.epoch, read.holder, read.foreign) == (3, 12, None, None, False)
 
@@ -98,7 +98,7 @@ def test_the_budget(spares: int, resharding: bool, allowed: int) -> None:
 
 
 def test_only_Webapps_Coreapps_and_the_operator_reach_a_Coreapp() -> None:
-    policy = next(obj for obj in OBJECTS if obj["kind"] == "NetworkPolicy" and obj["metadata"]["name"] == "acme")
+    policy = next(obj for obj in OBJECTS if obj["kind"] == "NetworkPolicy" and obj["metadata"]["name"] == "acme-coreapp")
 
     (rule,) = policy["spec"]["ingress"]
     assert [port["port"] for port in rule["ports"]] == [6250, 6251, 6252, 6253]
@@ -208,12 +208,12 @@ def test_a_committed_Service_reads_back_as_its_route() -> None:
     service["metadata"].update(uid="service-0", resourceVersion="140", annotations=notes)
     service["spec"]["selector"] = patch["spec"]["selector"]
 
-    read = manifests.route_of(service, "cluster-uid")
+    read = manifests.route_of(service, "acme", "cluster-uid")
 
     assert read is not None
     assert (read.version, read.epoch, read.holder, read.holder_uid) == (140, "100-abc", "acme-coreapp-2", "uid-2")
     assert (read.previous, read.evidence, read.planned, read.committed_at) == ("acme-coreapp-0", "PodDeleted", False, NOW)
-    stranger = manifests.route_of(service, "other")
+    stranger = manifests.route_of(service, "acme", "other")
     assert stranger is not None
     assert stranger.foreign
 
@@ -240,3 +240,15 @@ def test_times_are_spelt_in_UTC() -> None:
 
     assert at is not None
     assert manifests.timestamp(at) == "2027-05-01T00:00:00Z"
+
+
+@pytest.mark.parametrize("holder", ["no such/ pod/../x", "/uid-0", "UPPER/uid-0", "a" * 64 + "/uid-0", ""])
+def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
+    """A name that no pod can have must not be asked for: the refusal would end the look at every shard."""
+    service = manifests.shard_service(look().want, 1)
+    meta = {**service["metadata"], "uid": "u", "resourceVersion": "12", "annotations": {manifests.HOLDER_ANNOTATION: holder}}
+    spec = {**service["spec"], "selector": {**service["spec"]["selector"], manifests.EPOCH_LABEL: "9-abcde"}}
+    read = manifests.route_of({**service, "metadata": meta, "spec": spec}, "acme", "cluster-uid")
+
+    assert read is not None
+    assert (read.epoch, read.holder, read.holder_uid) == ("9-abcde", None, None)

@@ -20,7 +20,7 @@ from .mutants import adding
 from .witnesses import growing, restarting
 
 SOURCE = Path(laws.__file__).read_text(encoding="utf-8")
-LOGIC = {"is_fit", "epoch_label", "shard_label", "logs_on"}
+LOGIC = {"is_fit", "epoch_label", "shard_label", "logs_on", "failed_reads"}
 """Properties of the core's types that decide something."""
 OWN_METHODS = {"get", "isdecimal", "partition"}
 """Methods of Python's own types; every other method may be one of the core's."""

@@ -11,10 +11,10 @@ from .looks import FINGERPRINT, Look, look
 from .witnesses import WITNESSES, growing
 
 ORDER = [
-    "Deleting",
     "FailingOver",
     "SwitchoverRequested",
     "Draining",
+    "Deleting",
     "LoginRefused",
     "PodsRefused",
     "Bootstrapping",
@@ -50,7 +50,10 @@ ORDER = [
     "OutOfReach",
     "Refilling",
     "ChangeRefused",
+    "FieldInvalid",
+    "ReadFailed",
     "ImageUnavailable",
+    "ChangedByAdmission",
     "Settled",
 ]
 
@@ -60,7 +63,7 @@ def test_rows_stand_in_this_order() -> None:
 
 
 def test_failover_stands_above_all_order() -> None:
-    assert ORDER.index("FailingOver") == 1
+    assert ORDER.index("FailingOver") == 0
 
 
 def test_objections_stand_in_the_order_of_their_rows() -> None:
@@ -100,7 +103,8 @@ def matching(one: Look) -> list[str]:
 
 
 CONTESTS: list[tuple[str, str, Look]] = [
-    ("Deleting", "FailingOver", look().settled().holder_deleted(0).wanting(deleting=True)),
+    ("FailingOver", "Deleting", look().settled().holder_deleted(0).wanting(deleting=True)),
+    ("Deleting", "ScalingUp", look().settled().wanting(deleting=True, shards=4)),
     ("FailingOver", "SwitchoverRequested", look().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
     ("FailingOver", "NameTaken", look().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
     ("FailingOver", "Bootstrapping", look().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
@@ -134,6 +138,8 @@ CONTESTS: list[tuple[str, str, Look]] = [
     ("AwaitingCoreapps", "SettingShards", WITNESSES["AwaitingCoreapps"]),
     ("SettingShards", "Refilling", growing().with_pod(5, ready=False).replicas(6)),
     ("RestartOverdue", "Refilling", WITNESSES["RestartOverdue"].with_pod(4, ready=False)),
+    ("Refilling", "ChangedByAdmission", WITNESSES["ChangedByAdmission"].with_pod(2, ready=False)),
+    ("ChangedByAdmission", "Settled", WITNESSES["ChangedByAdmission"]),
 ]
 
 

@@ -61,10 +61,29 @@ def only(plan: Plan, kind: type[A]) -> A:
 # --- guards
 
 
-def test_Deleting_does_nothing_whatever_else_holds() -> None:
-    plan = look().settled().holder_deleted(0).wanting(deleting=True, shards=8).plan()
+def test_Deleting_makes_nothing_whatever_else_holds() -> None:
+    one = look().settled().wanting(deleting=True, shards=8, finalizers=("example.com/backup",)).without_object("Service", "acme-webapp")
+    plan = one.without_route(1).reporting(4).plan()
 
     assert (plan.verdict.row, plan.actions) == ("Deleting", ())
+    assert "example.com/backup" in plan.verdict.why
+    assert plan.wake_after == one.want.tuning.rest
+
+
+def test_Deleting_hands_shards_over() -> None:
+    one = look().settled().wanting(deleting=True).holder_deleted(0)
+
+    assert one.row() == "FailingOver"
+    assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-2"]
+    told = {entry["type"]: (entry["status"], entry["reason"]) for entry in look().settled().wanting(deleting=True).report()["conditions"]}
+    assert (told["Ready"], told["Reconciling"]) == (("True", "Serving"), ("True", "Deleting"))
+
+
+def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
+    one = look().settled().wanting(deleting=True)
+    changed = {ref: {**obj, "spec": {}} for ref, obj in one.see.objects.items() if "spec" in obj}
+
+    assert [action.obj["kind"] for action in of(one.seeing(objects=changed).plan(), Replace)] == ["PodDisruptionBudget"]
 
 
 # --- failover
@@ -361,27 +380,27 @@ def test_AnswerUnknown_only_asks() -> None:
     plan = WITNESSES["AnswerUnknown"].later(1).client(asked_at=NOW).plan()
 
     assert plan.actions == (Ask(),)
-    assert plan.operation is not None
+    assert plan.record.operation is not None
 
 
 def test_AnswerUnknown_is_what_a_call_of_a_leader_that_is_gone_comes_to() -> None:
     plan = growing().noted(4).plan()
 
     assert plan.verdict.row == "AnswerUnknown"
-    assert plan.operation is not None
-    assert plan.operation.answer is Answer.UNKNOWN
+    assert plan.record.operation is not None
+    assert plan.record.operation.answer is Answer.UNKNOWN
 
 
 def test_AnswerUnknown_ends_when_GET_reports_the_number() -> None:
     plan = growing().noted(4, Answer.UNKNOWN).reporting(4).plan()
 
-    assert plan.operation is not None
-    assert plan.operation.answer is Answer.ACCEPTED
+    assert plan.record.operation is not None
+    assert plan.record.operation.answer is Answer.ACCEPTED
 
 
 def test_AnswerUnknown_is_not_ended_by_a_GET_from_before_the_call() -> None:
     one = growing().noted(4, Answer.UNKNOWN).client(shards=4, asked_at=NOW - seconds(5))
-    operation = one.plan().operation
+    operation = one.plan().record.operation
 
     assert operation is not None
     assert operation.answer is Answer.UNKNOWN
@@ -417,14 +436,14 @@ def test_ServerBusy_never_pauses_longer_than_a_minute() -> None:
 
 
 def test_ServerBusy_forgets_a_call_that_nobody_wants_any_more() -> None:
-    assert growing().noted(4, Answer.BUSY).wanting(shards=2).plan().operation is None
+    assert growing().noted(4, Answer.BUSY).wanting(shards=2).plan().record.operation is None
 
 
 def test_ServerBusy_ends_when_GET_reports_the_number_all_the_same() -> None:
     """A late success after a 403, or somebody else: the intent must not stay for ever (and with it the budget 0, no shrink, no rest)."""
     one = look().settled(shards=4).noted(4, Answer.BUSY, origin=2).later(120)
 
-    assert one.plan().operation is None
+    assert one.plan().record.operation is None
 
 
 def test_ServerBusy_still_makes_a_deleted_shard_Service_again() -> None:
@@ -521,15 +540,15 @@ def test_Restarting_waits_for_those_that_are_not_back() -> None:
     plan = WITNESSES["Restarting"].plan()
 
     assert "2 -> 4" in plan.verdict.why
-    assert plan.operation is not None
+    assert plan.record.operation is not None
     assert of(plan, Handover) == []
 
 
 def test_Restarting_ends_when_all_are_back() -> None:
     plan = restarting().restarted(4).plan()
 
-    assert plan.operation is None
-    assert plan.settled_shards == 4
+    assert plan.record.operation is None
+    assert plan.record.settled_shards == 4
 
 
 # --- a change of shards
@@ -619,12 +638,12 @@ def test_objection_never_delays_a_failover(name: str) -> None:
 def test_Banned_is_kept() -> None:
     plan = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED).plan()
 
-    assert (plan.verdict.row, plan.banned, plan.operation) == ("Banned", True, None)
+    assert (plan.verdict.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
     """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the wish back."""
-    stuck = look().settled().seeing(banned=True).plan().stuck
+    stuck = look().settled().seeing(banned_at=NOW).plan().stuck
 
     assert stuck is not None
     assert stuck.row == "Banned"
@@ -677,8 +696,9 @@ def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> 
     one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
-    assert (plan.verdict.row, plan.refused_fingerprint, plan.operation) == ("CertificateRefused", FINGERPRINT, None)
-    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=plan.refused_fingerprint)
+    assert (plan.verdict.row, plan.record.refused_fingerprint, plan.record.operation) == ("CertificateRefused", FINGERPRINT, None)
+    refused = plan.record.refused_fingerprint
+    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=refused)
     assert later.row() == "SettingShards"
 
 
@@ -692,7 +712,7 @@ def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
 def test_a_refusal_without_a_certificate_does_not_forget_the_refused_one() -> None:
     plan = growing().seeing(refused_fingerprint=FINGERPRINT).calling(4, Answer.REFUSED).plan()
 
-    assert plan.refused_fingerprint == FINGERPRINT
+    assert plan.record.refused_fingerprint == FINGERPRINT
 
 
 def test_AwaitingCoreapps_names_them_with_the_schedulers_sentence() -> None:
@@ -718,14 +738,15 @@ def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
 
     assert (only(plan, Anchor).shards, only(plan, Anchor).resource_version) == (4, "9")
     assert not of(plan, SetShards)
-    assert plan.operation is None
+    assert plan.record.operation is None
 
 
-def test_SettingShards_notes_the_intent_and_makes_one_call() -> None:
+def test_SettingShards_makes_one_call_whose_intent_is_noted_with_it_and_not_reported() -> None:
     plan = WITNESSES["SettingShards"].plan()
 
     operation = only(plan, SetShards).operation
-    assert plan.operation == operation
+    assert plan.record.operation is None
+    assert operation.uid == "cluster-uid"
     assert (operation.id, operation.origin, operation.to, operation.leader_epoch) == (f"4-{NONCE}", 2, 4, 5)
     assert operation.started_at == NOW
     assert operation.deadline == NOW + seconds(180)
@@ -756,8 +777,8 @@ def test_SettingShards_is_accepted() -> None:
     plan = growing().calling(4, Answer.ACCEPTED).plan()
 
     assert plan.verdict.row == "Verifying"
-    assert plan.operation is not None
-    assert (plan.operation.answer, plan.operation.deadline) == (Answer.ACCEPTED, NOW + seconds(180))
+    assert plan.record.operation is not None
+    assert (plan.record.operation.answer, plan.record.operation.deadline) == (Answer.ACCEPTED, NOW + seconds(180))
 
 
 # --- upkeep
@@ -806,7 +827,7 @@ def test_Refilling_waits_for_a_spare() -> None:
 def test_Settled_does_nothing() -> None:
     plan = WITNESSES["Settled"].plan()
 
-    assert (plan.actions, plan.moving, plan.stuck, plan.operation) == ((), None, None, None)
+    assert (plan.actions, plan.moving, plan.stuck, plan.record.operation) == ((), None, None, None)
     assert plan.wake_after == seconds(30)
 
 
@@ -966,3 +987,21 @@ def test_a_silent_client_is_asked_once_a_second() -> None:
 
     assert of(one.plan(), Ask) == []
     assert of(one.client(asked_at=NOW - seconds(1)).plan(), Ask) == [Ask()]
+
+
+# --- two clocks
+
+
+OTHERWISE_AT = {
+    "WindowClosed": timedelta(hours=12, minutes=5),
+    "CertificateExpired": -timedelta(days=40),
+    "RegistrationTooOld": -timedelta(days=40),
+}
+
+
+@pytest.mark.parametrize("name", OTHERWISE_AT)
+def test_what_has_a_date_of_its_own_goes_by_the_wall_clock(name: str) -> None:
+    one, other = WITNESSES[name], NOW + OTHERWISE_AT[name]
+
+    assert one.seeing(now=other, wall=NOW).client(asked_at=other).row() == name
+    assert one.seeing(wall=other).row() != name

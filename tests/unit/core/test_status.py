@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 
 from whatsapp_operator.core import status
-from whatsapp_operator.core.model import Answer, Evidence, HandoverTimes, Refusal, Report
+from whatsapp_operator.core.model import Answer, Call, Evidence, HandoverTimes, Refusal, Report, SetShards
 from whatsapp_operator.core.status import Condition
 
 from .looks import FINGERPRINT, NOW, Look, look, seconds
@@ -43,6 +43,8 @@ STALLED = {
     "ClientExpired",
     "Banned",
     "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
+    "FieldInvalid",  # a field or an annotation says something that cannot be obeyed
+    "ReadFailed",  # some kind of object cannot be read
     "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.
@@ -89,16 +91,19 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "Paused",
         "Draining",  # not in API.md yet: shards leave a node before it is drained
         "OutOfReach",  # not in API.md yet: pods on lost nodes were made good by others
+        "Deleting",  # something holds the deletion up
         "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
     },
     ("Reconciling", "False"): {"Settled"},
     ("Stalled", "True"): STALLED,
-    ("Stalled", "False"): {"Settled"},
+    ("Stalled", "False"): {"Settled", "ChangedByAdmission"},
     ("Redundant", "True"): {"AsPromised", "NoSpareWanted"},
     ("Redundant", "False"): {"SpareLost", "NoSpareLeft", "Restarting"},
     ("CertificateFit", "True"): {"Fit", "CertificateExpiresSoon", "Simulated"},
     ("CertificateFit", "False"): UNFIT,
 }
+# Before the first number of shards is settled, Ready names the step that it waits for.
+STEPS = WORDS["Reconciling", "True"] | STALLED
 EVIDENCE_WORDS = {
     "PodDeleted",
     "PodDraining",
@@ -113,6 +118,7 @@ EVIDENCE_WORDS = {
     "LabelsTaken",  # two Services name its pod
     "RestartOverdue",  # it stays away after Set Shards
     "RolledOut",  # its pod gets a new template
+    "HolderDisagrees",  # it says that it does not hold the shard
 }
 
 EVERYTHING: dict[str, Look] = {
@@ -134,8 +140,11 @@ def words(one: Look) -> dict[str, tuple[str, str]]:
 
 
 def assert_words_of_the_api(one: Look) -> None:
+    is_first = "settledShards" not in one.report()
     for kind, (state, reason) in words(one).items():
-        assert reason in WORDS[(kind, state)], f"{kind}={state} says {reason}"
+        steps = STEPS if is_first and (kind, state) == ("Ready", "False") else set()
+        assert reason in WORDS[(kind, state)] | steps, f"{kind}={state} says {reason}"
+        assert not (is_first and (kind, state) == ("Ready", "True"))
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -259,7 +268,7 @@ def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
     one = EVERYTHING[name].reported()
 
     assert status.patch(one.see.status, one.report()) is None
-    if one.plan().operation == one.see.operation:  # else a call is made now, and the next look knows of it
+    if one.plan().record.operation == one.see.record.operation:  # else a call is made now, and the next look knows of it
         assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
 
 
@@ -422,10 +431,10 @@ def test_ten_are_kept_newest_first() -> None:
 
 
 def test_an_operation_is_reported_as_it_stands() -> None:
-    operation = growing().plan().operation
+    (call,) = [action for action in growing().plan().actions if isinstance(action, SetShards)]
 
-    assert operation is not None
-    assert growing().report()["operation"] == {
+    assert "operation" not in growing().report(), "it is planned, and not noted"
+    assert growing().seeing(operation=call.operation).client(call=Call(id=call.operation.id)).report()["operation"] == {
         "id": "4-n0nce",
         "from": 2,
         "to": 4,
@@ -435,6 +444,7 @@ def test_an_operation_is_reported_as_it_stands() -> None:
         "startedAt": "2027-01-04T12:00:00.000Z",
         "deadline": "2027-01-04T12:03:00.000Z",
         "settleBy": "2027-01-04T12:14:00.000Z",
+        "uid": "cluster-uid",
     }
     assert "operation" not in look().settled().report()
 
@@ -461,8 +471,8 @@ def test_a_deletion_forgets_neither_the_intent_nor_the_settled_shards() -> None:
 def test_events_are_said_on_change_only() -> None:
     before = look().settled().report()
 
-    assert status.events(before, before) == ()
-    said = status.events(before, look().settled().holder_deleted(0).report())
+    assert status.events(before, before, {}, now=NOW) == ()
+    said = status.events(before, look().settled().holder_deleted(0).report(), {}, now=NOW)
     assert [one.reason for one in said] == ["FailingOver", "NoSpareLeft"]
     assert all(one.warning for one in said)
 
@@ -470,20 +480,20 @@ def test_events_are_said_on_change_only() -> None:
 def test_SetShardsDone_is_said_when_all_are_back() -> None:
     before = restarting().report()
 
-    assert "SetShardsDone" in [one.reason for one in status.events(before, restarting().restarted(4).report())]
-    assert "SetShardsDone" not in [one.reason for one in status.events(before, before)]
+    assert "SetShardsDone" in [one.reason for one in status.events(before, restarting().restarted(4).report(), {}, now=NOW)]
+    assert "SetShardsDone" not in [one.reason for one in status.events(before, before, {}, now=NOW)]
 
 
 def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
-    operation = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan().operation
+    plan = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan()
 
-    assert operation is not None
-    said = status.set_shards_sent(operation)
+    (call,) = [action for action in plan.actions if isinstance(action, SetShards)]
+    said = status.set_shards_sent(call.operation)
     assert (said.reason, said.message) == ("SetShardsSent", "2 -> 4 (id 4-n0nce, attempt 4): all Coreapps will restart.")
 
 
 def test_a_failover_is_told_before_it_is_done() -> None:
     one = look().settled().with_holder(0, terminated=True)
 
-    (said,) = status.plan_events(one.see, one.plan(), told_after=5)
+    (said,) = status.plan_events(one.see, one.plan(), done=(), told_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."

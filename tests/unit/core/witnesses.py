@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
+from typing import Any
 
+from whatsapp_operator.core import manifests
 from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover, WebappService
+from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
 
 from .looks import FINGERPRINT, NOW, Look, look
@@ -50,6 +53,19 @@ def refused_change() -> Look:
     return wanted.seeing(objects=look().settled().see.objects, refused="Service is invalid")
 
 
+def changed_by_admission() -> Look:
+    """Admission added a container to what this process wrote, and drops a field of it."""
+    one = look().settled()
+    ref = manifests.coreapp_statefulset("acme")
+    desired = one.see.objects[ref]
+    template: dict[str, Any] = desired["spec"]["template"]
+    spec = {key: value for key, value in template["spec"].items() if key != "topologySpreadConstraints"}
+    spec["containers"] = [*spec["containers"], {"name": "proxy", "image": "mesh.example/proxy:1"}]
+    stored = {**desired, "spec": {**desired["spec"], "template": {**template, "spec": spec}}}
+    written = attempted({}, before=None, desired=manifests.coreapps(one.want, replicas=None), stored=stored, now=NOW)
+    return one.seeing(objects={**one.see.objects, ref: stored}, written={ref: written})
+
+
 WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
@@ -71,7 +87,7 @@ WITNESSES: Mapping[str, Look] = {
     "ScalingDown": look().settled().with_pods([3, 4]),
     "RollingOut": rolling_out(),
     "DriftFound": look().settled().reporting(1),
-    "Banned": growing().seeing(banned=True),
+    "Banned": growing().seeing(banned_at=NOW),
     "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
@@ -90,6 +106,9 @@ WITNESSES: Mapping[str, Look] = {
     "OutOfReach": out_of_reach(60),
     "Refilling": look().settled().with_pod(2, ready=False),
     "ChangeRefused": refused_change(),
+    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'."),
+    "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
+    "ChangedByAdmission": changed_by_admission(),
     "Settled": look().settled(),
 }

@@ -21,6 +21,7 @@ async def test_it_starts_as_standby(world: World) -> None:
         "epoch": None,
         "shards": 1,
         "gateway_status": "disconnected",
+        "fenced": False,
         "version": "v2.53.4",
     }
 

@@ -129,6 +129,20 @@ async def test_an_epoch_that_cannot_be_read_is_a_bad_request(world: World) -> No
         assert refusal.value.status == 400
 
 
+async def test_a_coreapp_reports_that_its_epoch_is_fenced_off(world: World) -> None:
+    _, cores, _ = await world.cluster(1)
+    newer = await _dial(world, "9-b", "new")
+
+    await world.tell(0, 0, "5-a")
+
+    await until(lambda: cores[0].report()["fenced"])
+    assert (cores[0].report()["epoch"], cores[0].report()["gateway_status"]) == ("5-a", "disconnected")
+    await newer.close()
+    await world.tell(0, 0, "10-c")
+    await until(lambda: cores[0].report()["gateway_status"] == "connected")
+    assert not cores[0].report()["fenced"]
+
+
 async def test_another_number_of_shards_is_refused(world: World) -> None:
     await world.upstream()
 

@@ -84,3 +84,15 @@ async def test_a_broken_database_is_one_sentence(world: World, tmp_path: Path) -
     assert process.returncode == 1
     assert "cannot be opened" in errors.decode()
     assert "Traceback" not in errors.decode()
+
+
+async def test_a_missing_library_is_one_sentence_that_names_the_extra(world: World, tmp_path: Path) -> None:
+    (tmp_path / "psycopg.py").write_text("raise ImportError('no psycopg here')\n", encoding="utf-8")
+    path = ":".join([str(tmp_path), *(path for path in sys.path if path)])
+    database = {f"WA_DB_{name}": "x" for name in ("HOSTNAME", "USERNAME", "PASSWORD")}
+    more = {"PYTHONPATH": path, "WA_DB_ENGINE": "PGSQL", "WA_DB_PORT": "5432", **database}
+    process = await _run(world, "upstream", 250, tmp_path, **more)
+    _, said = await process.communicate()
+    assert process.returncode == 2
+    assert said.decode().splitlines()[-1].endswith("pip install 'whatsapp-operator[simulator]'")
+    assert "Traceback" not in said.decode()

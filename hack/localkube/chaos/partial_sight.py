@@ -1,0 +1,279 @@
+"""Faults of what the operators can see: calls that are refused, rights that are gone, objects that others wrote."""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+from localkube.chaos import webhook
+from localkube.chaos.control import SIGNAL_S
+from localkube.chaos.deeds import PODS, STEP_S, delete
+from localkube.chaos.egress_denied import DENIED
+from localkube.chaos.proxy import WATCH, Rule, through
+from localkube.chaos.scene import Scene
+from localkube.chaos.stage import SHARDS, ChaosStage
+from localkube.demo.cluster import GROUP, NAMESPACE, SWITCHOVER
+from localkube.errors import LocalKubeError
+from localkube.outside.observer import Commit
+from localkube.plane.operators import NAME
+from localkube.plane.operators import NAMESPACE as OPERATORS
+
+Obj = dict[str, Any]
+
+RBAC = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
+HOLDER = "multiconnect.dev/holder"
+RESHARD_NOW = "multiconnect.dev/reshard-now"
+HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
+"""10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
+GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
+LOOKED_AT = "chaos.local/looked-at"
+LOOKED_S = 1.0
+UNWATCHED_S = 1.0
+RENEWED_S = 5.0
+"""Within so long an operator has its watches again."""
+HOSTILE_S = 3.0
+"""So long a hostile neighbour does its work before holders fail."""
+BLIND_S = 15.0
+"""So long a leader that reaches no Coreapp is alone."""
+STEP_DOWN_S = 30.0
+"""Within so long it leaves the Lease to one that does."""
+DENIED_S = 20.0
+"""Within so long a holder that denies it is replaced."""
+SETTLED_S = 25.0
+WRITES = 10
+"""So many writes of one StatefulSet are enough to find out that admission changes them."""
+WATCHES = 8
+"""Two operators watch four kinds each, and more."""
+
+
+async def _delete_others(scene: Scene[ChaosStage]) -> None:
+    """Delete a holder in every cluster but the first. LocalKubeError where there is no other."""
+    if len(scene.clusters) < 2:
+        msg = "this fault strikes one cluster and is measured by the others, so it needs two at least"
+        raise LocalKubeError(msg)
+    others = scene.clusters[1:]
+    holders = [scene.strike(cluster, 0) for cluster in others]
+    await asyncio.gather(*(scene.stage.api.delete(f"{PODS}/{holder.pod}") for holder in holders))
+
+
+async def _behind_proxy(scene: Scene[ChaosStage], *rules: Rule) -> None:
+    """Lead all operators to the proxy until the undoing, and wait until they watch again and have looked at every cluster.
+
+    So what is measured afterwards is not the making of new connections, which the proxy itself asks for.
+    """
+    stage = scene.stage
+    proxy = stage.proxy
+    await scene.exits.enter_async_context(through(proxy, list(stage.wires.values()), *rules))
+    await stage.seen(lambda: proxy.watches >= WATCHES, STEP_S, "that the operators watch through the proxy")
+    await asyncio.gather(*(_annotate(stage, cluster, {LOOKED_AT: str(time.time())}) for cluster in scene.clusters))
+    await asyncio.sleep(LOOKED_S)
+
+
+@asynccontextmanager
+async def _counted(scene: Scene[ChaosStage], what: str, status: int) -> AsyncIterator[None]:
+    """Count in the scene what the proxy answers, or passes on, with a status while the block lasts."""
+    proxy = scene.stage.proxy
+    before = proxy.answered[status] + proxy.passed[status]
+    try:
+        yield
+    finally:
+        scene.effects[what] += proxy.answered[status] + proxy.passed[status] - before
+
+
+async def go_home(scene: Scene[ChaosStage]) -> None:
+    """End what went on since the strike."""
+    await scene.exits.aclose()
+
+
+# ------------------------------------------------------------ what the API server answers
+
+
+async def secret_unreadable(scene: Scene[ChaosStage]) -> None:
+    """One Secret of the first cluster is answered 500, as when its key is lost; a holder of each cluster is deleted."""
+    await scene.exits.enter_async_context(_counted(scene, "reads answered 500", 500))
+    await _behind_proxy(scene, Rule(500, re.compile(rf"/secrets/{scene.clusters[0]}-admin\b")))
+    await delete(scene)
+    await scene.stage.seen(lambda: scene.stage.proxy.answered[500], STEP_S, "a read of the Secret")
+
+
+async def half_answered(scene: Scene[ChaosStage]) -> None:
+    """Half of all calls are answered 429; a holder of each cluster is deleted."""
+    await scene.exits.enter_async_context(_counted(scene, "calls answered 429", 429))
+    await _behind_proxy(scene)
+    scene.stage.proxy.rules = (Rule(429, share=0.5),)
+    await delete(scene)
+
+
+async def watches_refused(scene: Scene[ChaosStage]) -> None:
+    """All watches are cut, and for a second new ones are answered 401; some seconds later a holder of each cluster is deleted."""
+    stage = scene.stage
+    async with _counted(scene, "watches answered 401", 401):
+        await scene.exits.enter_async_context(through(stage.proxy, list(stage.wires.values()), Rule(401, WATCH)))
+        await asyncio.sleep(UNWATCHED_S)
+        stage.proxy.rules = ()
+    await asyncio.sleep(RENEWED_S)
+    await delete(scene)
+
+
+async def rights_taken(scene: Scene[ChaosStage]) -> None:
+    """The operators' role loses one kind; a holder of each cluster is deleted."""
+    stage = scene.stage
+    role = await stage.api.get(f"{RBAC}/{NAME}") or {}
+    left = [rule for rule in role["rules"] if KIND_TAKEN not in rule["resources"]]
+    await scene.exits.enter_async_context(_counted(scene, "calls answered 403", 403))
+    await _behind_proxy(scene)
+    scene.exits.push_async_callback(_set_rights, stage, role["rules"], allowed=True)
+    await _set_rights(stage, left, allowed=False)
+    await delete(scene)
+    await stage.seen(lambda: stage.proxy.passed[403], STEP_S, "a call that lacks the right")
+
+
+async def _set_rights(stage: ChaosStage, rules: list[Obj], *, allowed: bool) -> None:
+    """Write the role's rules, and wait until the API server goes by them."""
+    await stage.api.patch(f"{RBAC}/{NAME}", {"rules": rules}, kind="merge-patch+json")
+    what = {"group": GROUP_TAKEN, "resource": KIND_TAKEN, "verb": "list", "namespace": NAMESPACE}
+    user = {"user": f"system:serviceaccount:{OPERATORS}:{NAME}"}
+    deadline = time.monotonic() + SIGNAL_S
+    while True:
+        review = await stage.api.post(REVIEWS, {"spec": {**user, "resourceAttributes": what}})
+        if review["status"]["allowed"] is allowed:
+            return
+        if time.monotonic() > deadline:
+            msg = f"the API server still says {not allowed} to {KIND_TAKEN}"
+            raise LocalKubeError(msg)
+        await asyncio.sleep(0.05)
+
+
+# ------------------------------------------------------------ what others write
+
+
+async def admission_changes(scene: Scene[ChaosStage]) -> None:
+    """A webhook adds a sidecar and a label to the first cluster's Coreapps, and it is to grow; a holder of each other one is deleted."""
+    stage, first = scene.stage, scene.clusters[0]
+    workload = f"{first}-coreapp"
+    path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/{workload}"
+    scene.struck |= {pod["metadata"]["uid"] for pod in stage.coreapps(first)}
+    await stage.api.post(webhook.PATH, webhook.configuration(stage.webhook, stage.certificates, {"multiconnect.dev/cluster": first}))
+    scene.exits.push_async_callback(stage.api.delete, f"{webhook.PATH}/{webhook.NAME}")
+    before, asked = stage.webhook.changed[workload], stage.webhook.asked[workload]
+
+    async def changed() -> bool:
+        await stage.api.patch(path, {"metadata": {"annotations": {"chaos.local/written": str(time.time())}}}, kind="merge-patch+json")
+        return stage.webhook.changed[workload] > before
+
+    deadline = time.monotonic() + SIGNAL_S
+    while not await changed():  # the API server learns of a webhook a little later
+        if time.monotonic() > deadline:
+            msg = "the webhook is not asked"
+            raise LocalKubeError(msg)
+        await asyncio.sleep(0.1)
+    await stage.set_shards(first, 2 * SHARDS)
+    scene.exits.push_async_callback(stage.set_shards, first, SHARDS)
+    await _delete_others(scene)
+    begun = time.monotonic()
+    if await stage.settle([first], SETTLED_S):
+        scene.troubles.append(f"{first} has not grown in {SETTLED_S:g} s under the webhook: {stage.status(first).get('message')}")
+    took = time.monotonic() - begun
+    scene.effects["writes changed by admission"] += stage.webhook.changed[workload] - before
+    writes = f"{workload} was written {stage.webhook.asked[workload] - asked} times in {took:.0f} s"
+    if stage.webhook.asked[workload] - asked > WRITES:
+        scene.troubles.append(f"{writes}, to no avail")
+    else:
+        scene.notes.append(writes)
+
+
+async def hostile_neighbour(scene: Scene[ChaosStage]) -> None:
+    """Two clusters get an annotation each that nobody can fulfil; a holder of each cluster, their own too, is deleted."""
+    stage = scene.stage
+    for cluster, (name, value) in zip(scene.clusters, HOSTILE.items(), strict=False):
+        await _annotate(stage, cluster, {name: value})
+        scene.exits.push_async_callback(_annotate, stage, cluster, {name: None})
+        scene.effects["hostile annotations"] += 1
+    await asyncio.sleep(HOSTILE_S)
+    await delete(scene)
+
+
+async def _annotate(stage: ChaosStage, cluster: str, annotations: Obj) -> None:
+    path = f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters/{cluster}"
+    await stage.api.patch(path, {"metadata": {"annotations": annotations}}, kind="merge-patch+json")
+
+
+async def copy_service(scene: Scene[ChaosStage]) -> None:
+    """Keep a copy of the first cluster's Service of shard 0, then move that shard to the spare."""
+    stage, first = scene.stage, scene.clusters[0]
+    stage.copy = await stage.api.get(_service(first)) or {}
+    old = scene.holder(first, 0)
+    await _annotate(stage, first, {SWITCHOVER: "0"})
+    await stage.seen(lambda: stage.holder(first, 0) not in {None, old}, DENIED_S, f"the switchover of shard 0 of {first}")
+
+
+async def put_older_back(scene: Scene[ChaosStage]) -> None:
+    """Replace that Service by its earlier copy; a holder of each other cluster is deleted. It must be handed over under a new epoch."""
+    stage, first = scene.stage, scene.clusters[0]
+    meta = {name: value for name, value in stage.copy["metadata"].items() if name not in {"resourceVersion", "managedFields"}}
+    # Whom it leads to holds nothing any more, and who does is not led to: both may be left.
+    scene.struck |= {stage.copy["metadata"]["annotations"][HOLDER].rpartition("/")[2], scene.holder(first, 0).uid}
+    stage.streams[first].burst(0, RENEWED_S)
+    begun = time.monotonic()
+    written = await stage.api.replace(_service(first), {**stage.copy, "metadata": meta})
+    version = int(written["metadata"]["resourceVersion"])
+    epoch = stage.copy["spec"]["selector"]["multiconnect.dev/epoch"]
+    stage.own_writes |= {f" at {version}", f" when epoch {epoch} was committed"}
+    scene.effects["older Services put back"] += 1
+    await _delete_others(scene)
+
+    def committed() -> Commit | None:
+        """The first handover of that shard since its older Service came back."""
+        return next((one for one in stage.observer.commits if (one.cluster, one.shard) == (first, 0) and one.version > version), None)
+
+    try:
+        again = await stage.seen(committed, DENIED_S, f"a new epoch of shard 0 of {first}, whose older Service came back,")
+    except LocalKubeError as error:
+        scene.troubles.append(str(error).strip())
+    else:
+        scene.notes.append(f"shard 0 of {first} was handed over again {again.monotonic - begun:.1f} s after its older Service came back")
+
+
+def _service(cluster: str) -> str:
+    return f"/api/v1/namespaces/{NAMESPACE}/services/{cluster}-shard-0"
+
+
+# ------------------------------------------------------------ what the network lets through
+
+
+async def blind_leader(scene: Scene[ChaosStage]) -> None:
+    """Both operators end, and the next one reaches the API server but no Coreapp. After a while one comes that does, and is to lead; then a
+    holder of each cluster is deleted."""
+    stage = scene.stage
+    for name in list(stage.stage.operators()):
+        await stage.end(name)
+        scene.effects["operators ended"] += 1
+    scene.leader = await stage.start_operator(module="localkube.chaos.egress_denied")
+    await stage.leader()
+    await asyncio.sleep(BLIND_S)
+    await stage.start_operator()
+    begun = time.monotonic()
+    while await stage.leader() == scene.leader:
+        if time.monotonic() > begun + STEP_DOWN_S:
+            scene.troubles.append(f"{scene.leader} reaches no Coreapp and leads still, {STEP_DOWN_S:g} s after another could")
+            break
+        await asyncio.sleep(0.1)
+    else:
+        scene.notes.append(f"it left the Lease to one that sees after {time.monotonic() - begun:.1f} s")
+    await delete(scene)
+
+
+async def see_again(scene: Scene[ChaosStage]) -> None:
+    """The one that reaches no Coreapp is replaced."""
+    if not scene.leader:
+        return
+    process = scene.stage.stage.operators()[scene.leader]
+    scene.effects["connections denied"] += process.log.read_text(encoding="utf-8", errors="replace").count(DENIED)
+    process.signal(signal.SIGTERM)
+    await scene.stage.replace(scene.leader)

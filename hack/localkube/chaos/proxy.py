@@ -1,0 +1,151 @@
+"""An HTTPS proxy between operators and the API server: it passes calls and watches on, or answers some of them itself.
+
+It holds the API server's own certificate, and passes on whatever credential a caller has, so a caller cannot tell the two apart.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import re
+import ssl
+from collections import Counter
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from urllib.parse import unquote
+
+import aiohttp
+from aiohttp import web
+from yarl import URL
+
+from localkube.outside.wire import Wire
+from localkube.plane.certificates import Certificates
+
+RETRY_AFTER_S = 1
+REASONS = {401: "Unauthorized", 403: "Forbidden", 429: "TooManyRequests", 500: "InternalError"}
+ANY = re.compile("")
+WATCH = re.compile(r"[?&]watch=(1|true)\b")
+OF_ONE_HOP = {"host", "connection", "keep-alive", "transfer-encoding", "upgrade", "content-length"}
+CLOSING_S = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Rule:
+    """Calls that the proxy answers itself."""
+
+    status: int
+    """One of REASONS."""
+    where: re.Pattern[str] = ANY
+    """Found in the path with its query, without percent signs."""
+    share: float = 1.0
+    """Of the calls that match, drawn by lot."""
+
+
+class ApiProxy:
+    """What the proxy does, and what it has done."""
+
+    def __init__(self, server: str) -> None:
+        """``server``: URL of the API server."""
+        self.address = ("", 0)
+        """Where it listens, on loopback."""
+        self.rules: Sequence[Rule] = ()
+        """The first that fits a call decides; without any, everything is passed on."""
+        self.answered: Counter[int] = Counter()
+        """By status: calls that it answered itself."""
+        self.passed: Counter[int] = Counter()
+        """By status: answers of the API server that it passed on."""
+        self.watches = 0
+        """Watches that are open through it now."""
+        self._server = server.rstrip("/")
+
+    def rule_for(self, path: str) -> Rule | None:
+        """The rule that decides over a call, None if it is passed on; ``path`` is with its query."""
+        rule = next((rule for rule in self.rules if rule.where.search(path)), None)
+        return rule if rule is not None and random.random() < rule.share else None  # noqa: S311 - a lot, not a secret
+
+    def answer(self, status: int) -> web.Response:
+        """The answer of an API server that does not do what it is asked."""
+        self.answered[status] += 1
+        reason = REASONS[status]
+        body = {"kind": "Status", "apiVersion": "v1", "status": "Failure", "reason": reason, "code": status, "message": reason}
+        if status != 429:
+            return web.json_response(body, status=status)
+        body |= {"message": "Too many requests, please try again later.", "details": {"retryAfterSeconds": RETRY_AFTER_S}}
+        return web.json_response(body, status=status, headers={"Retry-After": str(RETRY_AFTER_S)})
+
+    async def serve(self, session: aiohttp.ClientSession, request: web.BaseRequest) -> web.StreamResponse:
+        """Answer one call, or pass it on and its answer back, piece by piece as it comes."""
+        path = unquote(request.path_qs)
+        if (rule := self.rule_for(path)) is not None:
+            return self.answer(rule.status)
+        headers = [(name, value) for name, value in request.headers.items() if name.lower() not in OF_ONE_HOP]
+        url = URL(f"{self._server}{request.raw_path}", encoded=True)
+        is_watch = WATCH.search(path) is not None
+        self.watches += is_watch
+        try:
+            async with session.request(request.method, url, headers=headers, data=await request.read() or None) as theirs:
+                self.passed[theirs.status] += 1
+                back = [(name, value) for name, value in theirs.headers.items() if name.lower() not in OF_ONE_HOP]
+                ours = web.StreamResponse(status=theirs.status, headers=dict(back))
+                await ours.prepare(request)
+                async for chunk in theirs.content.iter_any():
+                    await ours.write(chunk)
+                await ours.write_eof()
+                return ours
+        except (aiohttp.ClientError, OSError):
+            # One of the two has hung up; an answer that has begun cannot become another.
+            if request.transport is not None:
+                request.transport.abort()
+            raise
+        finally:
+            self.watches -= is_watch
+
+
+@asynccontextmanager
+async def api_proxy(server: str, certificates: Certificates) -> AsyncIterator[ApiProxy]:
+    """A proxy before the API server at a URL, which must have its certificate of ``certificates``. It passes everything on at first."""
+    proxy = ApiProxy(server)
+    trust = ssl.create_default_context(cafile=str(certificates.authority))
+    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    own.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
+    connector = aiohttp.TCPConnector(ssl=trust, limit=0)
+    timeout = aiohttp.ClientTimeout(total=None)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
+
+        async def serve(request: web.BaseRequest) -> web.StreamResponse:
+            with contextlib.suppress(aiohttp.ClientError, OSError):
+                return await proxy.serve(session, request)
+            return web.Response(status=502)
+
+        # Who hangs up ends the call to the API server with it, as on a direct way.
+        runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=CLOSING_S)
+        await runner.setup()
+        try:
+            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=own).start()
+            address, port = runner.addresses[0][:2]
+            proxy.address = (str(address), int(port))
+            yield proxy
+        finally:
+            await runner.cleanup()
+
+
+@asynccontextmanager
+async def through(proxy: ApiProxy, wires: Sequence[Wire], *rules: Rule) -> AsyncIterator[ApiProxy]:
+    """Lead wires to the proxy for as long as the block lasts, under these rules. Open connections are reset at both ends of the block."""
+    home = [wire.to for wire in wires]
+    proxy.rules = rules
+    try:
+        _lead(wires, [proxy.address] * len(wires))
+        yield proxy
+    finally:
+        proxy.rules = ()
+        _lead(wires, home)
+        await asyncio.sleep(0)
+
+
+def _lead(wires: Sequence[Wire], to: Sequence[tuple[str, int]]) -> None:
+    for wire, where in zip(wires, to, strict=True):
+        wire.lead(where)
+        wire.reset()

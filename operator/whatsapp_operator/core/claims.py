@@ -1,0 +1,40 @@
+"""What the labels on a pod are worth: whether a Service names them, may still come to name them, or has moved past them."""
+
+from __future__ import annotations
+
+from . import manifests
+from .health import Health
+from .model import Coreapp, Epoch, Route
+
+
+class Claims(Health):
+    """Adds what pods claim to hold, judged by the Services."""
+
+    def claim(self, pod: Coreapp) -> str:
+        """Return what the labels on a pod are worth (DESIGN law 2).
+
+        ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
+        ``dead``: its Service has moved past it. ``pending``: somebody may still commit it. ``orphan``: its Service is
+        not there.
+        """
+        epoch = Epoch.parse(pod.epoch_label)
+        if epoch is None:
+            return "none" if pod.epoch_label is None else "dead"
+        named = next((one for one in self.see.routes if one.holder_uid == pod.uid and one.epoch == pod.epoch_label), None)
+        if named is not None and not named.foreign:
+            whole = pod.shard_label == named.shard and pod.labels.get(manifests.ROLE_LABEL) == "active"
+            return "committed" if whole else "damaged"
+        if pod.shard_label is None:
+            return "pending" if self.awaiting(pod) else "dead"
+        route = next((route for route in self.see.routes if route.shard == pod.shard_label), None)
+        if route is None:
+            return "orphan"
+        if route.epoch == pod.epoch_label:
+            return "committed"
+        return "dead" if route.version > epoch.n else "pending"
+
+    def awaiting(self, pod: Coreapp) -> tuple[Route, ...]:
+        """Return the routes that may still be committed to the pod's epoch; any, when a label that named the shard is gone."""
+        epoch, shard = Epoch.parse(pod.epoch_label), pod.shard_label
+        ours = (route for route in self.see.routes if not route.foreign and shard in {route.shard, None})
+        return tuple(route for route in ours if epoch is not None and route.version <= epoch.n)

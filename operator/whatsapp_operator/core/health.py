@@ -1,0 +1,126 @@
+"""Which Coreapps could serve, and what is held against those that may not: their own answers, their kubelets and their nodes."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from functools import cached_property
+
+from . import self_check
+from .model import Coreapp, Evidence, Node
+from .restart import Restart
+from .self_check import LEASE_STALE, is_lease_stale
+
+OUT_OF_REACH = timedelta(seconds=60)
+"""A pod that was out of reach on a lost node for so long is made good by one more replica."""
+
+
+def node_of(f: Restart, pod: Coreapp) -> Node | None:
+    """Return what is known of a pod's node; None if nothing is."""
+    return (f.see.nodes or {}).get(pod.node or "")
+
+
+def is_node_gone(f: Restart, pod: Coreapp) -> bool:
+    """Whether the node object was deleted, or declared dead by taint out-of-service. A node that we have not heard of may be a new one."""
+    node = node_of(f, pod)
+    return node is not None and (node.gone or node.out_of_service)
+
+
+def is_node_lost(f: Restart, pod: Coreapp) -> bool:
+    """Whether a pod's node is out of reach as its second witness says: gone, not renewing its Lease, or given up. Used of silent pods."""
+    node = node_of(f, pod)
+    if f.see.nodes is None or pod.node is None or node is None:
+        return f.see.nodes is not None and pod.node is not None
+    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.see.now)
+
+
+def is_node_alive(f: Restart, pod: Coreapp) -> bool:
+    """Whether a silent pod's node is known to live: it renewed its Lease after the pod's silence began."""
+    node = node_of(f, pod)
+    if node is None or node.renewed_at is None:
+        # Without the right to read nodes there is no second witness; long silence must do.
+        return f.see.nodes is None and pod.silent_since is not None and f.see.now - pod.silent_since >= LEASE_STALE
+    return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
+
+
+def is_leaving(f: Restart, pod: Coreapp) -> bool:
+    """Whether a pod's node is being drained, so that its shard is moved before the pod goes."""
+    node = node_of(f, pod)
+    return node is not None and node.leaving is not None
+
+
+def is_unconfirmed(pod: Coreapp) -> bool:
+    """Whether what our own connections say against a pod proves nothing: they never reached it, and its kubelet calls it ready.
+
+    The kubelet asks the same port. So it is our own way to the pod that is more likely broken (a NetworkPolicy, a route), as for a leader
+    that starts where it reaches no Coreapp.
+    """
+    return pod.never_heard and pod.ready
+
+
+def is_silent(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
+    """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
+    span = f.want.unhealthy_after if span is None else span
+    return pod.silent_since is not None and not is_unconfirmed(pod) and f.see.now - pod.silent_since >= span
+
+
+def is_unready(pod: Coreapp) -> bool:
+    """Whether the kubelet says that a running Coreapp is not ready any more, and its own answer does not say otherwise.
+
+    A Coreapp that answers our HTTP probe serves, whatever a kubelet thinks that cannot reach the API server.
+    """
+    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.silent_since is not None)
+
+
+def unready_fact(pod: Coreapp) -> str:
+    """Return the name of the fact that a pod is not ready, whose age is asked for."""
+    return f"NotReady/{pod.uid}"
+
+
+def is_hung(f: Health, pod: Coreapp) -> bool:
+    """Whether there is probable evidence against a running Coreapp, and nothing that excuses it or makes us doubt ourselves."""
+    return not f.is_excused(pod) and f.doubt is None and any(holds(f, pod) for _, holds in PROBABLE)
+
+
+PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
+    (Evidence.PROBE_TIMEOUT, is_silent),
+    (Evidence.NOT_READY_LONG, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.want.unhealthy_after)),
+)
+"""What a single Coreapp shows that runs and yet may not serve."""
+
+
+class Health(Restart):
+    """Adds which Coreapps are ready, out of reach, or hung."""
+
+    def is_heard(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp answers its probes."""
+        return pod.report is not None and pod.silent_since is None and not pod.deleting
+
+    @cached_property
+    def ready(self) -> tuple[Coreapp, ...]:
+        """Coreapps that could serve now."""
+        return tuple(pod for pod in self.see.coreapps if self.is_well(pod))
+
+    def is_well(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp could serve now: fit as far as it tells itself, on a node that is there, and not hung."""
+        return pod.is_fit and not is_node_gone(self, pod) and not is_hung(self, pod)
+
+    @cached_property
+    def doubt(self) -> str | None:
+        """Why silence may be ours and not that of the Coreapps; None: we trust ourselves."""
+        return self_check.doubt(self.see.silence, self.see.nodes, self.see.now)
+
+    @cached_property
+    def out_of_reach(self) -> tuple[Coreapp, ...]:
+        """Pods on lost nodes that do not answer: a StatefulSet does not replace them, be they Terminating for ever."""
+        return tuple(pod for pod in self.see.coreapps if is_node_lost(self, pod) and not self.is_heard(pod))
+
+    @property
+    def enough_are_back(self) -> bool:
+        """Whether as many Coreapps are back as there are shards."""
+        return self.shards is not None and sum(self.is_back(pod) for pod in self.ready) >= self.shards
+
+    def zone(self, pod: Coreapp) -> str | None:
+        """Return the zone that a pod runs in, if that is known."""
+        node = node_of(self, pod)
+        return node.zone if node is not None else None

@@ -1,0 +1,94 @@
+"""Who serves which shard: holders that do, holders that failed, and the standbys that could take over."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from functools import cached_property
+
+from . import evidence, health
+from .claims import Claims
+from .model import Coreapp, Evidence, Route
+
+
+class Holders(Claims):
+    """Adds the holders of the shards, judged by the table of evidence."""
+
+    def _gateways(self) -> set[str]:
+        """Return what the holders say of their connections to WhatsApp, as far as they say that they hold their shard."""
+        reports = [pod.report for route in self.routes if (pod := self.holder(route)) is not None]
+        return {report.gateway for report in reports if report is not None and report.shard is not None}
+
+    @property
+    def is_connected(self) -> bool:
+        """Whether every shard has a holder that says that it is connected to WhatsApp."""
+        return self._gateways() == {"connected"} and all(self.is_served(route) for route in self.routes)
+
+    @property
+    def is_cut_off(self) -> bool:
+        """Whether no holder has a connection to WhatsApp, nor is getting one."""
+        return self._gateways() == {"disconnected"}
+
+    def is_served(self, route: Route) -> bool:
+        """Return whether the holder that the route names could serve, and does not say that it serves something else.
+
+        A holder that was not asked yet, because the operator has just come up, counts as serving: unknown is no failure.
+        """
+        pod = self.holder(route)
+        return (
+            pod is not None
+            and self.is_well(pod)
+            and self.failure(route) is None
+            and (pod.report is None or ((pod.report.shard, pod.report.epoch) == (route.shard, route.epoch) and not pod.report.fenced))
+        )
+
+    def failure(self, route: Route) -> Evidence | None:
+        """Return why the holder of a route must be replaced, or None (DESIGN section 5, "Failure evidence")."""
+        return evidence.failure(self, route)
+
+    @cached_property
+    def failed(self) -> tuple[tuple[Route, Evidence], ...]:
+        """Routes whose holder must be replaced, lowest shard first."""
+        return tuple((route, why) for route in self.routes if (why := self.failure(route)) is not None)
+
+    def standbys(self, route: Route | None = None, taken: Collection[str] = ()) -> list[Coreapp]:
+        """Return the pods that could take a shard, best first.
+
+        Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
+        (DESIGN section 5). A pod whose label may still be committed by somebody is left out until its Service was touched.
+        """
+        failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
+        zone = self.zone(failed) if failed is not None else None
+        revision = self.see.statefulset.revision if self.see.statefulset else None
+        fit = [
+            pod
+            for pod in self.ready
+            if pod.uid not in self.holder_uids
+            and pod.uid not in taken
+            and self.claim(pod) in {"none", "dead"}
+            and not (self.is_excused(pod) and pod.report is None)
+            and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
+        ]
+        return sorted(
+            fit,
+            key=lambda pod: (
+                pod.report is None or pod.silent_since is not None,
+                health.is_leaving(self, pod) or health.is_node_lost(self, pod),
+                pod.ordinal >= self.wanted_pods,
+                failed is not None and pod.node == failed.node,
+                zone is not None and self.zone(pod) == zone,
+                revision is not None and pod.revision != revision,
+                pod.ordinal,
+            ),
+        )
+
+    @cached_property
+    def draining(self) -> tuple[Route, ...]:
+        """Routes whose holder lives, on a node that is being drained, while a standby elsewhere could take the shard."""
+        if self.restart_is_expected:
+            return ()
+        leaving = (route for route in self.routes if (pod := self.holder(route)) is not None and health.is_leaving(self, pod))
+        return tuple(route for route in leaving if self.failure(route) is None and self.standbys_that_stay(route))
+
+    def standbys_that_stay(self, route: Route) -> list[Coreapp]:
+        """Return the pods that could take a shard and are on nodes that are not being drained, best first."""
+        return [pod for pod in self.standbys(route) if not health.is_leaving(self, pod) and not health.is_node_lost(self, pod)]

@@ -1,0 +1,116 @@
+"""What is remembered in status: read from it and written into it here, and nowhere else. What was written is read back."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from .manifests import moment, timestamp
+from .model import Answer, Obj, Operation, Record
+
+FIELDS = ("uid", "operation", "settledShards", "bannedAt")
+"""Fields of status that are the record's alone."""
+CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBecause", "loggedOffAt", "refusedPinVersion")
+"""Those that the record has in ``status.certificate``."""
+EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
+
+
+def read(status: Obj, *, uid: str) -> Record:
+    """Return the record that stands in the status of the cluster with this uid.
+
+    A status that was restored from a backup is that of another resource, and says so by its uid. What it says of a call under way and of
+    the number of shards is not believed. What it says of the account (a ban, refusals, that it is logged off) is, for that is true of
+    whatever cluster the account has. A status without a uid is of a release that wrote none, and is ours.
+    """
+    noted: Obj = status.get("certificate") or {}
+    operation = _operation(status.get("operation"))
+    is_ours = {status.get("uid"), operation.uid if operation else None} <= {uid, None}
+    return Record(
+        uid=uid,
+        operation=operation if is_ours else None,
+        settled_shards=status.get("settledShards") if is_ours else None,
+        refused_fingerprint=noted.get("refusedFingerprint"),
+        refused_because=noted.get("refusedBecause"),
+        logged_off_at=_time(noted, "loggedOffAt"),
+        refused_pin_version=noted.get("refusedPinVersion"),
+        banned_at=_time(status, "bannedAt"),
+    )
+
+
+def put(status: Obj, record: Record) -> dict[str, Any]:
+    """Return a status with this record in the place of the one that it had."""
+    others = {key: value for key, value in status.items() if key not in {*FIELDS, "certificate"}}
+    shown = {key: value for key, value in (status.get("certificate") or {}).items() if key not in CERTIFICATE_FIELDS}
+    noted = {
+        "refusedFingerprint": record.refused_fingerprint,
+        "refusedBecause": record.refused_because,
+        "loggedOffAt": _spelt(record.logged_off_at),
+        "refusedPinVersion": record.refused_pin_version,
+    }
+    written = {
+        "uid": record.uid,
+        "operation": _entry(record.operation) if record.operation else None,
+        "settledShards": record.settled_shards,
+        "bannedAt": _spelt(record.banned_at),
+        "certificate": {**shown, **without_none(noted)} or None,
+    }
+    return {**others, **without_none(written)}
+
+
+def not_kept(operation: Operation, stored: Obj) -> tuple[str, ...]:
+    """Return the fields of an intent that the ``stored`` status lacks: the API server leaves out what its CRD does not name."""
+    kept: Obj = stored.get("operation") or {}
+    return tuple(key for key, value in _entry(operation).items() if kept.get(key) != value)
+
+
+def without_none(entry: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what has a value."""
+    return {key: value for key, value in entry.items() if value is not None}
+
+
+def _operation(entry: Obj | None) -> Operation | None:
+    """Return the intent, if there is one. One that cannot be read counts as noted and unanswered."""
+    if not entry:
+        return None
+    started = _time(entry, "startedAt")
+    return Operation(
+        id=str(entry["id"]),
+        origin=entry.get("from"),
+        to=int(entry["to"]),
+        leader_epoch=int(entry.get("leaderEpoch", 0)),
+        started_at=started or EARLY,
+        settle_by=_time(entry, "settleBy") or LATE,
+        deadline=_time(entry, "deadline") or started or EARLY,
+        attempts=int(entry.get("attempts", 1)),
+        answer=Answer(entry.get("answer", "None")),
+        fingerprint=entry.get("fingerprint"),
+        uid=entry.get("uid"),
+    )
+
+
+def _entry(operation: Operation) -> dict[str, Any]:
+    return without_none(
+        {
+            "id": operation.id,
+            "from": operation.origin,
+            "to": operation.to,
+            "leaderEpoch": operation.leader_epoch,
+            "attempts": operation.attempts,
+            "answer": str(operation.answer),
+            "startedAt": _spelt(operation.started_at),
+            "deadline": _spelt(operation.deadline),
+            "settleBy": _spelt(operation.settle_by),
+            "fingerprint": operation.fingerprint,
+            "uid": operation.uid,
+        }
+    )
+
+
+def _spelt(at: datetime | None) -> str | None:
+    """Spell a time to the millisecond: laws 4 and 6 compare them."""
+    return timestamp(at, milliseconds=True) if at is not None else None
+
+
+def _time(entry: Obj, field: str) -> datetime | None:
+    return moment(str(entry.get(field, "")))

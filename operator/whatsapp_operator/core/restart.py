@@ -1,0 +1,133 @@
+"""What follows for Set Shards: what the client answered, whether a call is due or waits, and what a restart explains."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from functools import cached_property
+from zlib import crc32
+
+from . import windows
+from .counts import Counts
+from .model import Answer, Coreapp, Login
+
+
+class Restart(Counts):
+    """Adds the client's number of shards over time: asked for, settled, being changed, and the restart that a change brings."""
+
+    @property
+    def shards_are_fresh(self) -> bool:
+        """Whether the number of shards was asked for just now, in this leadership (DESIGN law 5)."""
+        asked = self.see.client.asked_at
+        return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
+
+    @property
+    def has_asked(self) -> bool:
+        """Whether this process knows something of the client, be it that it is silent; or cannot ask it."""
+        client = self.see.client
+        if "Secret" in self.see.unread:
+            return True
+        known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
+        return known or not self.webapp_ready or self.settled_shards is None
+
+    @property
+    def is_logged_off(self) -> bool:
+        """Whether a refused certificate logged the client off; only a Set Shards that is accepted logs it on again."""
+        return self.record.logged_off_at is not None
+
+    @property
+    def is_banned(self) -> bool:
+        """Whether the client said that the account is banned; nothing takes that back."""
+        return self.record.banned_at is not None
+
+    @property
+    def is_settled(self) -> bool:
+        """Whether the shards are those wanted, the client is not logged off, and no call is under way."""
+        return self.operation is None and self.shards == self.want.shards and not self.is_logged_off
+
+    @property
+    def resize_is_wanted(self) -> bool:
+        """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
+        is_due = self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
+        return is_due and (self.operation is None or self.may_try_again)
+
+    @property
+    def may_try_again(self) -> bool:
+        """Whether an earlier call is out of the way: answered with "busy" and waited for, or long accepted but not all back."""
+        operation = self.operation
+        if operation is None:
+            return True
+        if operation.answer is Answer.BUSY:
+            return self.see.now >= operation.started_at + self.backoff
+        return self.restart_is_overdue
+
+    @property
+    def backoff(self) -> timedelta:
+        """Pause after a 403: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
+        operation = self.operation
+        if operation is None:
+            return timedelta(0)
+        pause = min(self.want.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
+        # Chance comes from the attempt's id, so that the same look gives the same answer.
+        return pause * (0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000)
+
+    @property
+    def has_drifted(self) -> bool:
+        """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
+        settled = self.settled_shards
+        return self.resize_is_wanted and settled is not None and settled == self.want.shards != self.shards
+
+    @property
+    def window_is_shut(self) -> bool:
+        """Whether Set Shards waits for a window.
+
+        Not before the first count is settled, nor for the very count that may go now, nor while the client is logged off: nothing is
+        served then that the call could interrupt.
+        """
+        want = self.want
+        if self.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
+            return False
+        return not windows.is_open(want.windows, self.wall)
+
+    @property
+    def restart_is_expected(self) -> bool:
+        """Whether a Set Shards restart explains a Coreapp that is away (DESIGN law 9)."""
+        operation = self.operation
+        return operation is not None and operation.answer is not Answer.BUSY and self.see.now < operation.deadline
+
+    @property
+    def restart_is_overdue(self) -> bool:
+        """Whether the shards are set but the deadline for the restart has passed."""
+        operation = self.operation
+        return (
+            operation is not None
+            and operation.answer is Answer.ACCEPTED
+            and self.shards == operation.to
+            and self.see.now >= operation.deadline
+        )
+
+    @property
+    def is_verified(self) -> bool:
+        """Whether the number that GET reports is the last word: no call under way, one that was turned away, or one that GET confirms."""
+        operation = self.operation
+        if operation is None or operation.answer is Answer.BUSY:
+            return True
+        return operation.answer is Answer.ACCEPTED and self.shards == operation.to
+
+    def is_back(self, pod: Coreapp) -> bool:
+        """Return whether a Coreapp reports the number of shards that the client reports.
+
+        A call that logs the client on changes no number: there, a holder is back when it is connected.
+        """
+        report, operation = pod.report, self.operation
+        if report is None or report.shards != (operation.to if operation else self.shards):
+            return False
+        return operation is None or not operation.logs_on or report.shard is None or report.gateway == "connected"
+
+    def is_excused(self, pod: Coreapp) -> bool:
+        """Return whether the restart explains this pod's absence; its window ends when it reports the new number."""
+        return self.restart_is_expected and not self.is_back(pod)
+
+    @cached_property
+    def missing(self) -> tuple[Coreapp, ...]:
+        """Coreapps that were started, are to stay, and have not come back with the number of shards."""
+        return tuple(pod for pod in self.see.coreapps if pod.phase == "Running" and not pod.deleting and not self.is_back(pod))

@@ -1,0 +1,105 @@
+"""The wall clock of an operator's machine is set forward or back while it leads. No wait may grow or shrink by that."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+import pytest
+
+from .client import Fate
+from .kinds import WAC
+from .world import NAME, NAMESPACE, World, simulate
+
+STEPS = (-3600.0, 20.0, 3600.0)
+each_step = pytest.mark.parametrize("step", STEPS)
+
+
+async def serving(world: World, *, shards: int = 2, spares: int = 2) -> None:
+    world.create(shards=shards, spares=spares)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    await world.pause(20)
+
+
+def set_clocks(world: World, step: float) -> None:
+    for operator in world.living():
+        operator.machine.step(step)
+
+
+def status(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
+    return found
+
+
+@each_step
+def test_nobody_is_replaced_or_ended_for_it(step: float) -> None:
+    async def story(world: World) -> None:
+        await serving(world)
+        handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
+        for _ in range(4):
+            set_clocks(world, step)
+            await world.pause(6.5)
+        assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
+
+    simulate(story, f"steps of {step:g} s")
+
+
+@each_step
+def test_a_hung_holder_is_replaced_in_its_time_and_its_pod_ended(step: float) -> None:
+    async def story(world: World) -> None:
+        await serving(world)
+        old = world.holder(0)
+        assert old is not None
+        world.cluster.hang(old)
+        await world.pause(0.7)
+        set_clocks(world, step)
+        took = await world.until(lambda: world.holder(0) not in {None, old}, within=3.4, what="handed over")
+        assert took >= 1.8
+        set_clocks(world, step)
+        await world.until(lambda: old.uid not in world.cluster.machines, within=30, what="ended, since its node lives")
+        await world.until_done(within=60)
+
+    simulate(story, f"steps of {step:g} s")
+
+
+@each_step
+def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(step: float) -> None:
+    async def story(world: World) -> None:
+        await serving(world)
+        world.account.fates.extend([Fate(status=403), Fate(kind="timeout", applied=0.0)])
+        world.edit(shards=4)
+        await world.until(lambda: not world.account.fates or len(world.account.fates) == 1, within=60, what="it was busy once")
+        set_clocks(world, step)
+        await world.until(lambda: not world.account.fates, within=30, what="asked again")
+        set_clocks(world, step)
+        await world.until_done(within=60)
+
+    simulate(story, f"steps of {step:g} s")
+
+
+@each_step
+def test_a_change_by_somebody_else_is_seen_in_its_time(step: float) -> None:
+    async def story(world: World) -> None:
+        await serving(world, shards=2)
+        set_clocks(world, step)
+        world.account.set_shards(1)
+        await world.until(lambda: status(world).get("shards") == 1, within=40, what="the status says so")
+
+    simulate(story, f"steps of {step:g} s")
+
+
+@each_step
+def test_people_read_the_time_of_the_wall(step: float) -> None:
+    async def story(world: World) -> None:
+        await serving(world)
+        set_clocks(world, step)
+        old = world.holder(0)
+        assert old is not None
+        world.delete_pod(old, force=True)
+        await world.until_done(within=60)
+        clock = world.operators[0].clock
+        told = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
+        assert 0 <= (clock.wall() - told).total_seconds() <= 60
+
+    simulate(story)

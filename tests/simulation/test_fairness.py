@@ -1,0 +1,262 @@
+"""One cluster that misbehaves beside many that do not: the failovers of those wait no longer. Time is virtual, so the spans are exact.
+
+The real loop, planner and hands; the API server is a number of connections on which every call takes its time.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections import Counter
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from whatsapp_operator.core.model import Desired, Key, Observed, Tuning
+from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.kube import EVENT, SERVICE, WAC, Conflict, Kind, Refused, Unavailable, kind_of
+from whatsapp_operator.shell.leader import Leadership
+from whatsapp_operator.shell.observe import Look
+from whatsapp_operator.shell.reading import desired_of
+from whatsapp_operator.shell.reconcile import Reconciler
+from whatsapp_operator.shell.wabiz import Access, Credentials
+
+from ..unit.core import looks, witnesses  # noqa: TID252  there is no other way to a neighbouring folder of tests
+from . import virtual
+from .virtual import MachineClocks, VirtualLoop
+
+NEIGHBOURS = 20
+FAILOVERS = 20
+EVERY = 0.137
+"""Seconds between two failovers of neighbours."""
+LOOKS_AT_ONCE, LOOKS_A_SECOND = 30, 10
+"""How often a cluster may be observed at most."""
+CONNECTIONS = 100
+"""Of the operator's client to the API server."""
+CALL = 0.01
+"""Seconds that a call takes."""
+READS = 7
+"""Calls of one observation, side by side."""
+BAD = Key("default", "bad")
+ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
+
+
+@dataclass
+class Tenant:
+    """One cluster as its observations show it."""
+
+    case: looks.Look
+    annotations: Mapping[str, str] = field(default_factory=dict)
+    status: dict[str, Any] = field(default_factory=dict)
+    since: dict[str, Any] = field(default_factory=dict)
+    fails: bool = False
+    """Its observations fail."""
+    conflicts: bool = False
+    """Somebody always writes the resource first."""
+    failed_at: float | None = None
+    """Since when the holder of shard 0 is gone."""
+
+
+class Api:
+    """The API server, and all that a reconciler needs beside it."""
+
+    def __init__(self, loop: VirtualLoop, tenants: dict[Key, Tenant]) -> None:
+        self.loop = loop
+        machine = MachineClocks(loop)
+        self.clock = SystemClock(wall=machine.wall, seconds=machine.seconds)
+        self.tenants = tenants
+        self.refuses_events_of: set[str] = set()
+        self.calls: Counter[str] = Counter()
+        self.took: list[float] = []
+        self._free = asyncio.Semaphore(CONNECTIONS)
+
+    async def call(self, name: str) -> None:
+        self.calls[name] += 1
+        async with self._free:
+            await asyncio.sleep(CALL)
+
+    # --- the observer
+
+    async def look(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Look:
+        await asyncio.gather(*(self.call(key.name) for _ in range(READS)))
+        tenant = self.tenants[key]
+        if tenant.fails:
+            raise Unavailable("list Pod: HTTP 500", code=500)
+        meta = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.name}", "annotations": tenant.annotations}
+        read = desired_of(self.resource(key, meta), image="sim:1", tuning=Tuning())
+        case = tenant.case.holder_deleted(0) if tenant.failed_at is not None else tenant.case
+        want: Desired = replace(
+            case.want,
+            key=key,
+            uid=read.uid,
+            reshard_now=read.reshard_now,
+            switchovers=read.switchovers,
+            switchover_text=read.switchover_text,
+            switchover_problem=read.switchover_problem,
+        )
+        now = self.clock.now()
+        client = replace(case.see.client, asked_at=now if case.see.client.asked_at is not None else None)
+        see: Observed = replace(case.see, now=now, nonce=nonce, status=tenant.status, since=dict(memory.since), client=client)
+        return Look(want, see, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
+
+    @staticmethod
+    def resource(key: Key, meta: dict[str, Any]) -> dict[str, Any]:
+        return {"metadata": meta, "spec": {"shards": 2, "client": {"type": "Simulator"}}}
+
+    # --- Kubernetes
+
+    async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
+        await self.call(name)
+        meta = {"namespace": namespace, "name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 3}
+        return {**self.resource(Key(namespace, name), meta), "status": self.tenants[Key(namespace, name)].status}
+
+    async def list(self, kind: Kind, *_: object) -> list[dict[str, Any]]:
+        return [{"metadata": {"namespace": key.namespace, "name": key.name}} for key in self.tenants]
+
+    async def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        name = obj["involvedObject"]["name"] if kind_of(obj) is EVENT else obj["metadata"]["name"]
+        await self.call(name)
+        if kind_of(obj) is EVENT and name in self.refuses_events_of:
+            raise Refused("create Event: HTTP 403", code=403, reason="Forbidden")
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "1"}}
+
+    async def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        await self.call(str(obj["metadata"]["name"]))
+        return {**obj}
+
+    async def patch_json(self, _kind: Kind, _namespace: str, name: str, _ops: object) -> dict[str, Any]:
+        await self.call(name)
+        return {}
+
+    async def patch_merge(self, kind: Kind, namespace: str, name: str, _body: object) -> dict[str, Any]:
+        await self.call(name)
+        if kind is WAC and self.tenants[Key(namespace, name)].conflicts:
+            raise Conflict("patch WhatsAppCluster: HTTP 409", code=409)
+        if kind is SERVICE:
+            # Handovers of good clusters one at a time: whose it is follows from who waits for it.
+            return {"metadata": {"name": name, "uid": "", "resourceVersion": "1"}, "spec": {}}
+        return {}
+
+    async def patch_status(self, _kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
+        await self.call(name)
+        tenant = self.tenants[Key(namespace, name)]
+        if tenant.conflicts:
+            raise Conflict("patch WhatsAppCluster: HTTP 409", code=409)
+        tenant.status = {key: value for key, value in {**tenant.status, **body["status"]}.items() if value is not None}
+        return {"status": tenant.status}
+
+    # --- Coreapps and the client
+
+    async def tell(self, _message: object) -> bool:
+        return True
+
+    def report_of(self, _uid: str) -> None:
+        return None
+
+    def ask(self, *_: object, **__: object) -> None:
+        """Nobody answers."""
+
+
+class NotingHands(Hands):
+    """The real ones; a handover of a tenant ends its failure."""
+
+    api: Api
+
+    async def _commit(self, look: Look, one: Any, memory: Any) -> None:
+        await super()._commit(look, one, memory)
+        tenant = self.api.tenants[look.want.key]
+        if tenant.failed_at is not None:
+            self.api.took.append(self.api.loop.time() - tenant.failed_at)
+            tenant.failed_at = None
+
+
+def names() -> Iterator[Key]:
+    yield from (Key("default", f"good-{number:03}") for number in range(NEIGHBOURS))
+
+
+def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events: bool = False) -> tuple[list[float], Counter[str]]:
+    """Return how long each failover of the neighbours took, and the calls by cluster. ``wakes``: the bad ones are woken so often."""
+
+    async def main(loop: VirtualLoop) -> tuple[list[float], Counter[str]]:
+        api = Api(loop, {**{key: Tenant(looks.look().settled()) for key in names()}, **bad})
+        if refuses_events:
+            api.refuses_events_of = {key.name for key in bad}
+        door: Any = api
+        hands = NotingHands(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
+        hands.api = api
+        reconciler = Reconciler(kube=door, observer=door, hands=hands, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce")
+        work = asyncio.create_task(reconciler.run(cast("Leadership", SimpleNamespace(epoch=1))))
+
+        async def disturb(pause: float) -> None:
+            while True:
+                for key in bad:
+                    reconciler.wake(key)
+                await asyncio.sleep(pause)
+
+        # All have been looked at for the first time.
+        await asyncio.sleep(5.0)
+        noise = asyncio.create_task(disturb(wakes)) if wakes is not None else None
+        for key in bad:
+            reconciler.wake(key)
+        await asyncio.sleep(1.0)
+        good = [*names()]
+        api.calls.clear()
+        for number in range(FAILOVERS):
+            key = good[number % NEIGHBOURS]
+            tenant = api.tenants[key]
+            assert tenant.failed_at is None, f"{key} waits still"
+            tenant.failed_at = loop.time()
+            reconciler.wake(key)
+            await asyncio.sleep(EVERY)
+        for task in (work, noise):
+            if task is not None:
+                task.cancel()
+        await asyncio.gather(work, *([noise] if noise else []), return_exceptions=True)
+        return api.took, api.calls
+
+    return virtual.run(main)
+
+
+def p95(values: list[float]) -> float:
+    return sorted(values)[int(len(values) * 0.95)]
+
+
+def switching(text: str) -> dict[Key, Tenant]:
+    return {BAD: Tenant(looks.look().settled(), annotations={"multiconnect.dev/switchover": text}, conflicts=True)}
+
+
+MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
+    "an annotation of ten kilobytes": lambda: spans(switching("99," * 3400)),
+    "a number of 4301 digits": lambda: spans(
+        {BAD: Tenant(looks.look().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
+    ),
+    "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
+    "Events refused": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
+    "failing observations": lambda: spans({BAD: Tenant(looks.look().settled(), fails=True)}, wakes=0.01),
+    "one dead node under many clusters": lambda: spans(
+        {Key("default", f"bad-{n}"): Tenant(witnesses.out_of_reach(100)) for n in range(20)}
+    ),
+    "many that wait for a person": lambda: spans(
+        {Key("default", f"bad-{n}"): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def alone() -> float:
+    took, _ = spans({})
+    assert len(took) == FAILOVERS
+    return p95(took)
+
+
+@pytest.mark.parametrize("name", MISBEHAVIOURS)
+def test_a_cluster_that_misbehaves_makes_no_other_wait(name: str, alone: float) -> None:
+    took, calls = MISBEHAVIOURS[name]()
+    assert len(took) == FAILOVERS, "every one is handed over"
+    assert p95(took) <= 2 * alone
+    # A burst of observations, then ten a second: what there is to read, a status and its conflicts.
+    bad = max((number for key, number in calls.items() if key.startswith("bad")), default=0)
+    assert bad <= (LOOKS_AT_ONCE + LOOKS_A_SECOND * FAILOVERS * EVERY) * (READS + 11)

@@ -1,0 +1,102 @@
+"""A holder that answers and goes on saying that it does not hold its shard: an older copy of its Service was put back, or etcd was.
+
+A shard is served while the servers keep a connection of just the pod and the epoch that its Service names. The judge asks them only.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from .client import Connection
+from .kinds import SERVICE, Obj
+from .laws import EPOCH, HOLDER
+from .machines import Machine
+from .world import NAME, NAMESPACE, World, simulate
+
+SEEDS = 5
+EVIDENCE = "HolderDisagrees"
+
+
+def service(world: World, shard: int = 0) -> Obj:
+    found = world.server.get(SERVICE, (NAMESPACE, f"{NAME}-shard-{shard}"))
+    assert found is not None
+    return found
+
+
+def is_served(world: World, shard: int = 0) -> bool:
+    route = service(world, shard)
+    uid = route["metadata"]["annotations"][HOLDER].partition("/")[2]
+    return world.account.connections.get(shard) == Connection(uid, route["spec"]["selector"][EPOCH])
+
+
+async def moved(world: World, *, shards: int = 2, spares: int = 1) -> tuple[Obj, Machine]:
+    """Shard 0 was moved by a switchover; return its Service as it was before, and the pod that held it then."""
+    world.create(shards=shards, spares=spares)
+    world.operator().campaign()
+    await world.until_done(within=120)
+    before, old = service(world), world.holder(0)
+    assert old is not None
+    world.annotate(switchover="0")
+    await world.until(lambda: world.holder(0) is not old, within=5, what="moved")
+    await world.until_done()
+    await world.pause(10)
+    return before, old
+
+
+def put_back(world: World, copy: Obj) -> None:
+    """Replace a Service as `kubectl replace` does with a file: without a resourceVersion."""
+    meta = {key: value for key, value in copy["metadata"].items() if key != "resourceVersion"}
+    world.server.replace("user", {**copy, "metadata": meta})
+
+
+def served_anew(world: World, old: Machine) -> bool:
+    return world.holder(0) not in {None, old} and is_served(world)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_an_older_service_put_back_is_replaced_under_a_new_epoch(seed: int) -> None:
+    async def story(world: World) -> None:
+        copy, old = await moved(world)
+        count = len(world.laws.handovers)
+        put_back(world, copy)
+        assert world.holder(0) is old
+        took = await world.until(lambda: served_anew(world, old), within=10.0, what="another holds the shard")
+        assert took >= 4.0, "a holder has some seconds to take what it is told"
+        assert [evidence for _, _, evidence, _ in world.laws.handovers[count:]] == [EVIDENCE]
+        await world.until_done(within=60)
+        await world.stays_silent(120.0)
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_a_holder_that_the_servers_fence_off_is_replaced(seed: int) -> None:
+    """It knows of no newer epoch, so it takes the role; the servers know better, and refuse its connection."""
+
+    async def story(world: World) -> None:
+        copy, old = await moved(world)
+        assert old.coreapp is not None
+        old.coreapp.memory.known.clear()
+        put_back(world, copy)
+        await world.until(lambda: served_anew(world, old), within=10.0, what="another holds the shard")
+        assert world.account.fenced > 0
+        assert world.laws.handovers[-1][2] == EVIDENCE
+        await world.until_done(within=60)
+        await world.stays_silent(120.0)
+
+    simulate(story, seed)
+
+
+@pytest.mark.parametrize("seed", range(SEEDS))
+def test_that_all_are_logged_off_moves_no_shard(seed: int) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        world.operator().campaign()
+        await world.until_done(within=120)
+        count = len(world.laws.handovers)
+        world.account.logged_off = True
+        world.account.connections.clear()
+        await world.pause(60)
+        assert len(world.laws.handovers) == count
+
+    simulate(story, seed)

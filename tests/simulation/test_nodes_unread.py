@@ -1,0 +1,136 @@
+"""Nodes and their Leases that cannot be read, once or for long: failover goes on, and so does the operator's doubt about itself."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.shell.kube import LEASE, NODE, WAC, Kind, KubeError, Obj, Refused, Unavailable
+
+from .door import SimKube
+from .operators import Operator
+from .world import NAME, NAMESPACE, World, simulate
+
+SEEDS = 3
+DENIED = Refused("HTTP 403, Forbidden", code=403, reason="Forbidden")
+ANSWERS = {"denied": DENIED, "broken": Unavailable("HTTP 500", code=500)}
+
+
+class Gatekeeper(SimKube):
+    """A way to the API server on which lists and watches of some kinds fail."""
+
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.failing: dict[Kind, KubeError] = {}
+
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
+        if kind in self.failing:
+            raise self.failing[kind]
+        return await super().list_to_watch(kind, namespace)
+
+    async def watch(self, kind: Any, namespace: str | None, **options: Any) -> AsyncGenerator[tuple[str, Obj]]:
+        if kind in self.failing:
+            raise self.failing[kind]
+        async for event in super().watch(kind, namespace, **options):
+            if kind in self.failing:
+                raise self.failing[kind]
+            yield event
+
+
+def gatekept(world: World) -> tuple[Operator, Gatekeeper]:
+    kube = Gatekeeper(world.server, actor="operator-0", rng=world.rng, weather=world.weather)
+    operator = Operator(world, "operator-0", kube=kube)
+    world.operators.append(operator)
+    return operator, kube
+
+
+def condition(world: World, kind: str) -> tuple[str, str, str]:
+    status = (world.server.get(WAC, (NAMESPACE, NAME)) or {}).get("status") or {}
+    found = next(one for one in status["conditions"] if one["type"] == kind)
+    return found["status"], found["reason"], found["message"]
+
+
+@pytest.mark.parametrize("kind", [NODE, LEASE], ids=lambda kind: str(kind.kind))
+def test_one_refusal_is_over_in_seconds(kind: Kind) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=2)
+        operator, kube = gatekept(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        await world.pause(20)
+        kube.failing[kind] = DENIED
+        await world.pause(26)
+        known = operator.nodes.snapshot()
+        assert known is not None, "what was known still counts"
+        kube.failing.clear()
+        await world.pause(6)
+        again = operator.nodes.snapshot()
+        assert again is not None
+        assert again is not known
+        hung = world.holder(0)
+        assert hung is not None
+        world.cluster.hang(hung)
+        await world.until(lambda: hung.uid not in world.cluster.machines, within=25, what="ended, as its node has shown that it lives")
+        await world.until_done(within=60)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("answer", ANSWERS)
+def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> None:
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        operator, kube = gatekept(world)
+        operator.campaign()
+        await world.until_done(within=120)
+        kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
+        await world.until(lambda: condition(world, "Stalled")[:2] == ("True", "ReadFailed"), within=90, what="told")
+        assert "Lease, Node" in condition(world, "Stalled")[2]
+        assert "neither makes nor changes" not in condition(world, "Stalled")[2]
+        old = world.holder(0)
+        assert old is not None
+        world.cluster.hang(old)
+        await world.until(lambda: world.holder(0) not in {None, old}, within=4.1, what="handed over")
+        kube.failing.clear()
+        await world.until_done(within=120)
+        await world.stays_silent(60.0)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+
+
+@pytest.mark.parametrize("spares", [2, 4])
+@pytest.mark.parametrize("is_denied", [True, False], ids=["denied", "readable"])
+def test_an_operator_that_hears_nobody_any_more_doubts_itself(is_denied: bool, spares: int) -> None:
+    """Also when half of all Coreapps are standbys, which are asked less often: when the holders count as silent, few of them do."""
+
+    judged = 0
+
+    async def story(world: World) -> None:
+        nonlocal judged
+        world.create(shards=4, spares=spares)
+        operator, kube = gatekept(world)
+        if is_denied:
+            kube.failing.update({NODE: DENIED, LEASE: DENIED})
+        operator.campaign()
+        await world.until(lambda: not [*world.undone_in_truth(world.laws.wac() or {})], within=120, what="all is served")
+        await world.pause(20)
+        holders = [machine for shard in range(4) if (machine := world.holder(shard)) is not None]
+        if len({machine.node for machine in holders}) < 3:
+            return  # on two nodes the silence may well be theirs
+        judged += 1
+        handovers, uids = len(world.laws.handovers), {machine.uid for machine in world.coreapps()}
+        operator.cut([*world.cluster.park.nodes])
+        await world.pause(25)
+        assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
+        assert condition(world, "Ready")[:2] == ("Unknown", "Doubt")
+        operator.cut(())
+        kube.failing.clear()
+        await world.until_done(within=120)
+
+    for seed in range(SEEDS):
+        simulate(story, seed)
+    assert judged > 0, "no seed fits"

@@ -1,0 +1,237 @@
+"""What is remembered in the status: only what was done is noted, nothing is forgotten, and another cluster's record is not ours."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.shell.kube import Unavailable
+
+from .apiserver import TooManyRequests
+from .kinds import EVENT, PDB, SERVICE, STATEFULSET, WAC
+from .laws import CLUSTER
+from .operators import Operator
+from .world import NAME, NAMESPACE, Change, World, simulate
+
+WHOLE = (NAMESPACE, NAME)
+
+
+def status_of(world: World) -> dict[str, Any]:
+    found: dict[str, Any] = (world.server.get(WAC, WHOLE) or {}).get("status") or {}
+    return found
+
+
+def condition(status: dict[str, Any], kind: str) -> tuple[str, str]:
+    found: dict[str, Any] = next((one for one in status.get("conditions") or () if one["type"] == kind), {})
+    return str(found.get("status")), str(found.get("reason"))
+
+
+def noted_intents(world: World) -> set[str]:
+    """Keep the ids of all intents that are written from now on."""
+    seen: set[str] = set()
+
+    def check(change: Change) -> None:
+        operation = ((change.after or {}).get("status") or {}).get("operation") if change.kind is WAC else None
+        seen.update([operation["id"]] if operation else [])
+
+    world.server.checks.append(check)
+    return seen
+
+
+async def settled(world: World, shards: int) -> Operator:
+    world.create(shards=shards)
+    operator = world.operator()
+    operator.lead(1)
+    await world.until_done()
+    return operator
+
+
+@pytest.mark.parametrize("shards", [1, 4])
+def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_call(shards: int) -> None:
+    """Else silence is explained by a restart that nobody asked for: a hung holder is not replaced, and drains are blocked."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+        intents, restarts = noted_intents(world), world.account.restarts
+
+        def refuse(what: str) -> None:
+            if what == f"replace PodDisruptionBudget {NAME}-coreapp":
+                raise Unavailable(what)
+
+        operator.kube.before_write = refuse
+        world.server.merge("user", PDB, (NAMESPACE, f"{NAME}-coreapp"), {"spec": {"maxUnavailable": 3}})
+        world.edit(shards=shards)
+        await world.pause(20)
+        assert intents == set()
+        assert condition(status_of(world), "Reconciling")[1] != "AnswerUnknown"
+        machine = world.holder(0)
+        assert machine is not None
+        assert machine.coreapp is not None
+        machine.coreapp.hang()
+        await world.until(lambda: world.holder(0) is not machine, within=10, what="the hung holder is replaced")
+        operator.kube.before_write = None
+        await world.until_done(within=60)
+        assert (len(intents), world.account.restarts) == (1, restarts + 1)
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("conflicts", range(8, 14))
+def test_no_intent_is_reported_when_noting_it_met_only_conflicts(conflicts: int) -> None:
+    """Somebody writes the resource before every note; whatever comes of that, an intent is there only with its call."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+        intents, restarts, left = noted_intents(world), world.account.restarts, [conflicts]
+
+        def annotate(what: str) -> None:
+            if what == f"status WhatsAppCluster {NAME}" and left[0]:
+                left[0] -= 1
+                world.annotate(note=str(left[0]))
+
+        operator.kube.before_write = annotate
+        world.edit(shards=1)
+        await world.until_done(within=60)
+        assert left == [0]
+        assert (len(intents), world.account.restarts) == (1, restarts + 1)
+
+    simulate(story)
+
+
+def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> None:
+    """The process that lost the answer knows that it sent nothing."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+        intents, restarts, lost = noted_intents(world), world.account.restarts, list[str]()
+
+        def lose(what: str) -> None:
+            operation = status_of(world).get("operation")
+            if what == f"status WhatsAppCluster {NAME}" and operation and not lost:
+                lost.append(operation["id"])
+                raise TooManyRequests("the answer is lost")
+
+        operator.kube.after_write = lose
+        world.edit(shards=1)
+        await world.until(lambda: world.account.restarts > restarts, within=10, what="it is called")
+        await world.until_done(within=60)
+        assert (len(lost), len(intents), world.account.restarts) == (1, 2, restarts + 1)
+
+    simulate(story)
+
+
+def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
+    """Nothing is sent to a banned account, whatever else was wrong meanwhile, and whoever leads."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+        world.account.is_banned = True
+        intents = noted_intents(world)
+        world.edit(shards=4)
+        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "Banned"), within=60, what="Banned")
+        foreign = {"metadata": {"namespace": NAMESPACE, "name": f"{NAME}-shard-3"}, "spec": {"selector": {"app": "other"}}}
+        world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", **foreign})
+        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "NameTaken"), within=30, what="NameTaken")
+        operator.kill()
+        world.operator().lead(2)
+        await world.pause(10)
+        world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-3"))
+        await world.until(lambda: condition(status_of(world), "Stalled") != ("True", "NameTaken"), within=30, what="the name is free")
+        await world.pause(30)
+        assert condition(status_of(world), "Stalled") == ("True", "Banned")
+        assert condition(status_of(world), "Ready") == ("False", "Banned")
+        assert len(intents) == 1
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("shards", [1, 2, 4])
+def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settled(shards: int) -> None:
+    """`kubectl wait --for=condition=Ready` must not return while only some of the shards are there."""
+
+    async def story(world: World) -> None:
+        steps: list[tuple[str, str]] = []
+
+        def check(change: Change) -> None:
+            status = ((change.after or {}).get("status") or {}) if change.kind is WAC else {}
+            if status.get("conditions"):
+                steps.append(condition(status, "Ready"))
+                if condition(status, "Ready")[0] == "True":
+                    assert (status["shards"], status.get("settledShards")) == (shards, shards)
+
+        world.server.checks.append(check)
+        world.create(shards=shards)
+        world.operator().lead(1)
+        await world.until_done()
+        words = {word for state, word in steps if state == "False"}
+        assert "Bootstrapping" in words
+        if shards > 1:
+            assert words & {"AwaitingCoreapps", "AssigningShards", "SettingShards", "Restarting"}
+
+    simulate(story)
+
+
+def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> None:
+    """A backup taken during Set Shards is restored as a new resource, status and all: its uid is another one."""
+
+    async def story(world: World) -> None:
+        operator = await settled(world, 2)
+
+        def die(what: str) -> None:
+            if what == f"status WhatsAppCluster {NAME}" and status_of(world).get("operation"):
+                operator.kill()
+
+        operator.kube.after_write = die
+        world.edit(shards=8)
+        await world.until(lambda: operator.dead, within=60, what="the intent is noted")
+        saved = status_of(world)
+        assert saved["operation"]["to"] == 8
+        world.server.delete("user", WAC, WHOLE)
+        world.start_anew()
+        await world.pause(60)
+        most = [0]
+
+        def check(change: Change) -> None:
+            if change.kind is STATEFULSET and change.after is not None:
+                most[0] = max(most[0], int(change.after["spec"].get("replicas", 1)))
+
+        world.server.checks.append(check)
+        world.create(shards=2)
+        world.server.merge("velero", WAC, WHOLE, {"status": saved}, status=True)
+        world.operator().lead(2)
+        await world.until_done(within=60)
+        assert most == [3]
+        await world.stays_silent(60)
+
+    simulate(story)
+
+
+def test_an_event_whose_sentence_changed_is_told_anew() -> None:
+    async def story(world: World) -> None:
+        await settled(world, 2)
+        told: list[str] = []
+        world.server.checks.append(
+            lambda change: (
+                told.append(change.after["message"])
+                if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameTaken"
+                else None
+            )
+        )
+
+        def squat(shard: int) -> None:
+            meta = {"namespace": NAMESPACE, "name": f"{NAME}-shard-{shard}", "labels": {CLUSTER: "other"}}
+            world.server.create(
+                "squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}}
+            )
+
+        squat(3)
+        world.edit(shards=4)
+        await world.until(lambda: len(told) == 1, within=30, what="the first name is told")
+        squat(2)
+        await world.until(lambda: len(told) == 2, within=60, what="the second name is told")
+        await world.pause(120)
+        assert len(told) == 2
+        assert f"{NAME}-shard-2" in told[1]
+
+    simulate(story)

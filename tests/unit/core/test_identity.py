@@ -1,0 +1,260 @@
+"""What is ours: a name that we would give and our owner's uid. Names of two clusters never meet."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import product
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import Delete, Desired, Key, Label, Obj, Ref
+
+from .looks import Look, look, pod, route
+
+CRD_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+"""Written down once more: the core's own pattern is judged by it."""
+MOST_PODS = 33
+CHART = ("whatsapp-operator", "whatsapp-operator-metrics", "whatsapp-operator-test", "whatsapp-operator-nodes", "whatsapp-operator-leader")
+"""Names that the operator's chart gives in its namespace."""
+
+# --- names of two clusters
+
+
+def names(cluster: str) -> Iterator[tuple[str, str]]:
+    """Kind and name of everything that comes to be for a cluster, in its largest form; read off the objects themselves."""
+    want = replace(look().want, key=Key("default", cluster), shards=32, storage="1Gi")
+    objects = (
+        *manifests.secrets(want),
+        *manifests.upkeep(want, webapp_replicas=2, resharding=False),
+        *(manifests.shard_service(want, shard) for shard in range(32)),
+    )
+    for obj in objects:
+        kind, name = obj["kind"], obj["metadata"]["name"]
+        yield kind, name
+        if kind == "StatefulSet":
+            yield from (("Pod", f"{name}-{ordinal}") for ordinal in range(MOST_PODS))
+        if kind == "Deployment":
+            # What the controllers make of it, with the letters that they use.
+            yield from (("ReplicaSet", f"{name}-{part}") for part in ("7d4b9c6f5", "5"))
+            yield from (("Pod", f"{name}-7d4b9c6f5-{part}") for part in ("24567", "x7x9z"))
+
+
+OF_ACME = sorted(names("acme"))
+SUFFIXES = sorted({name.removeprefix("acme") for _, name in OF_ACME})
+BUILT = [name for name in ("acme", *(f"acme{suffix}" for suffix in SUFFIXES)) if CRD_NAME.fullmatch(name)]
+"""Cluster names that are names of another cluster's objects, and so ..."""
+TWICE = [f"{name}{suffix}" for name in ("acme-webapp", "acme-shard-1", "acme-coreapp-0") for suffix in SUFFIXES[:20]]
+"""... on."""
+
+
+def test_no_two_of_all_clusters_that_are_named_like_objects_want_the_same_name() -> None:
+    owners: dict[tuple[str, str], str] = {}
+    clusters = [*dict.fromkeys(name for name in (*BUILT, *TWICE) if CRD_NAME.fullmatch(name))]
+    assert {"acme-webapp", "acme-simulator", "acme-coreapp", "acme-shard-0", "acme-admin", "acme-webapp-tls"} < {*clusters}
+    for cluster in clusters:
+        for one in names(cluster):
+            assert owners.setdefault(one, cluster) == cluster, one
+
+
+PARTS = st.sampled_from(["acme", "a", "coreapp", "webapp", "simulator", "shard", "admin", "tls", "0", "1", "31", "x"])
+NAMES = st.lists(PARTS, min_size=1, max_size=5).map("-".join).filter(CRD_NAME.fullmatch)
+
+
+@settings(max_examples=60, deadline=None)
+@given(one=NAMES, rest=st.one_of(st.sampled_from(SUFFIXES), NAMES.map(lambda name: f"-{name}")))
+def test_two_clusters_never_want_the_same_name(one: str, rest: str) -> None:
+    """Two names can only meet if one cluster's name begins with the other's."""
+    other = one + rest
+    if other != one and CRD_NAME.fullmatch(other):
+        assert not {*names(one)} & {*names(other)}
+
+
+@pytest.mark.parametrize("cluster", ["whatsapp-operator", "whatsapp", "whatsapp-operator-metrics"])
+def test_no_cluster_wants_a_name_of_the_operators_chart(cluster: str) -> None:
+    assert not {name for _, name in names(cluster)} & {*CHART}
+
+
+def test_every_name_is_the_clusters_and_a_suffix() -> None:
+    for cluster in BUILT:
+        assert [name for _, name in names(cluster) if not name.startswith(f"{cluster}-")] == []
+
+
+# --- which cluster an event concerns
+
+
+def part(name: str, owner: str | None, cluster: str | None = "acme", **owner_more: Any) -> Obj:
+    owners = [{"name": owner, "uid": "u", "controller": True, **owner_more}] if owner else []
+    return {"metadata": {"name": name, "labels": {manifests.CLUSTER_LABEL: cluster} if cluster else None, "ownerReferences": owners}}
+
+
+@pytest.mark.parametrize(
+    ("obj", "concerned"),
+    [
+        (part("acme-coreapp-0", "acme-coreapp"), "acme"),
+        (part("acme-simulator-0", "acme-simulator"), "acme"),
+        (part("acme-webapp-7d4b9c6f5-x7x9z", "acme-webapp-7d4b9c6f5"), "acme"),
+        (part("acme-shard-31", "acme"), "acme"),
+        (part("acme-coreapp", "acme"), "acme"),
+        (part("a-b-coreapp-0", "a-b-coreapp", "a-b"), "a-b"),
+        (part("acme-coreapp-0", None), None),
+        (part("acme-coreapp-0", "acme-coreapp", controller=False), None),
+        (part("acme-coreapp-0", "acme-coreapp", None), None),
+        (part("acme-coreapp-0", "acme-coreapp", "other"), None),
+        (part("acme-coreapp-0", "another"), None),
+        (part("acme-coreapp-0-copy", "acme-coreapp"), None),
+        (part("debug", "acme"), None),
+        (part("acme", "acme"), None),
+        (part("Foo_Bar-coreapp-0", "Foo_Bar-coreapp", "Foo_Bar"), None),
+        (part(f"{'a' * 41}-coreapp-0", f"{'a' * 41}-coreapp", "a" * 41), None),
+    ],
+)
+def test_only_what_is_named_and_made_as_ours_concerns_a_cluster(obj: Obj, concerned: str | None) -> None:
+    assert manifests.cluster_of(obj) == concerned
+
+
+# --- which shard a Service is of
+
+
+@pytest.mark.parametrize(
+    ("name", "shard"),
+    [
+        ("acme-shard-0", 0),
+        ("acme-shard-31", 31),
+        ("acme-shard-00", None),
+        ("acme-shard-", None),
+        ("acme-shard-x", None),
+        ("acme-shard-1-copy", None),
+        ("acme-shard-\u0661", None),
+        ("acme-shard-9" + "9" * 5000, None),
+        ("copy-of-acme-shard-0", None),
+        ("acme-webapp-shard-0", None),
+        ("a", None),
+    ],
+)
+def test_the_name_alone_says_which_shard_a_service_is_of(name: str, shard: int | None) -> None:
+    service = manifests.shard_service(look().want, 3)
+    meta = {**service["metadata"], "name": name, "uid": "u", "resourceVersion": "12"}
+    for labels in (meta["labels"], None, {manifests.SHARD_LABEL: "7"}):
+        read = manifests.route_of({**service, "metadata": {**meta, "labels": labels}}, "acme", "cluster-uid")
+        assert (read.shard if read is not None else None) == shard
+
+
+# --- which pods are of a cluster
+
+SETS = {"acme-coreapp": "sts", "acme-simulator": "sim"}
+
+
+def a_pod(name: str, owner: tuple[str, str] | None, place: tuple[str, str] | None = None) -> Obj:
+    owners = [{"name": owner[0], "uid": owner[1], "controller": True}] if owner else []
+    return {"kind": "Pod", "metadata": {"name": name, "ownerReferences": owners}, "spec": dict(zip(("hostname", "subdomain"), place or ()))}  # noqa: B905
+
+
+@pytest.mark.parametrize(
+    ("found", "is_ours"),
+    [
+        (a_pod("acme-coreapp-0", ("acme-coreapp", "sts")), True),
+        (a_pod("acme-coreapp-0", ("acme-coreapp", "former")), False),
+        (a_pod("acme-coreapp-0", ("acme-simulator", "sim")), False),
+        (a_pod("acme-simulator-0", ("acme-simulator", "sim")), True),
+        (a_pod("debug-7", ("acme-coreapp", "sts")), False),
+        (a_pod("acme-coreapp-0", None, ("acme-coreapp-0", "acme-coreapp")), True),
+        (a_pod("acme-coreapp-0", None, ("acme-coreapp-1", "acme-coreapp")), False),
+        (a_pod("acme-coreapp-0", None, ("acme-coreapp-0", "other")), False),
+        (a_pod("acme-coreapp-0", None), False),
+        (a_pod("acme-webapp-7d4b9c6f5-x7x9z", ("acme-webapp-7d4b9c6f5", "any")), True),
+        (a_pod("acme-webapp-7d4b9c6f5-x7x9z", None), False),
+        (a_pod("debug", ("acme-webapps-7d", "any")), False),
+    ],
+)
+def test_a_pod_is_known_by_its_name_and_its_owner(found: Obj, is_ours: bool) -> None:
+    assert manifests.is_pod_of(found, "acme", SETS) is is_ours
+
+
+# --- labels
+
+
+def want() -> Desired:
+    return look().want
+
+
+def test_a_shard_service_lacks_what_it_was_made_with() -> None:
+    service = manifests.shard_service(want(), 3)
+    assert manifests.lost_labels(want(), service) == {}
+    bare = {**service, "metadata": {**service["metadata"], "labels": None}}
+    assert manifests.lost_labels(want(), bare) == service["metadata"]["labels"]
+    other = {**service, "metadata": {**service["metadata"], "name": "copy", "labels": None}}
+    assert manifests.lost_labels(want(), other) == {}
+
+
+@pytest.mark.parametrize("component", ["coreapp", "simulator"])
+def test_a_pod_lacks_what_its_set_selects_by(component: str) -> None:
+    selector = {manifests.CLUSTER_LABEL: "acme", manifests.COMPONENT_LABEL: component}
+    (workload,) = (
+        obj
+        for obj in manifests.upkeep(want(), webapp_replicas=1, resharding=False)
+        if (obj["kind"], obj["metadata"]["name"]) == ("StatefulSet", f"acme-{component}")
+    )
+    assert workload["spec"]["selector"]["matchLabels"] == selector
+    for lost, had in product(selector, ({}, {"team": "a"})):
+        labels = {key: value for key, value in selector.items() if key != lost} | had
+        obj = {"kind": "Pod", "metadata": {"name": f"acme-{component}-12", "labels": labels}}
+        assert manifests.lost_labels(want(), obj) == {lost: selector[lost]}
+    assert manifests.lost_labels(want(), {"kind": "Pod", "metadata": {"name": "acme-webapp-7-x"}}) == {}
+
+
+def unlabelled(kind: str, name: str, uid: str) -> Obj:
+    return {"kind": kind, "metadata": {"name": name, "uid": uid, "resourceVersion": "9", "labels": None}}
+
+
+def labels_given(one: Look) -> list[Ref]:
+    return [action.ref for action in one.plan().actions if isinstance(action, Label)]
+
+
+def test_labels_come_back_also_when_paused_and_not_on_what_a_handover_writes() -> None:
+    lost = (unlabelled("Service", "acme-shard-0", "service-0"), unlabelled("Pod", "acme-coreapp-0", "uid-0"))
+    one = look().settled().seeing(mislabelled=lost)
+    assert labels_given(one) == [Ref("Service", "acme-shard-0"), Ref("Pod", "acme-coreapp-0")]
+    assert labels_given(one.wanting(paused=True)) == labels_given(one)
+    assert labels_given(one.wanting(deleting=True)) == []
+    assert labels_given(one.holder_deleted(0)) == [Ref("Pod", "acme-coreapp-0")]
+
+
+def test_a_label_is_given_by_the_version_that_was_judged() -> None:
+    action = Label(ref=Ref("Pod", "acme-coreapp-0"), resource_version="9", labels={"a": "b"})
+    assert manifests.labels_patch(action) == {"metadata": {"resourceVersion": "9", "labels": {"a": "b"}}}
+
+
+# --- names of earlier releases
+
+
+def test_what_an_earlier_release_named_like_the_cluster_goes_once_its_successor_is_there() -> None:
+    former = Ref("NetworkPolicy", "acme")
+    live = {"kind": "NetworkPolicy", "metadata": {"name": "acme", "uid": "np", "resourceVersion": "5"}}
+    one = look().settled()
+    one = one.seeing(objects={**one.see.objects, former: live})
+
+    def ended(found: Look) -> list[Delete]:
+        return [action for action in found.plan().actions if isinstance(action, Delete)]
+
+    assert ended(one) == [Delete(ref=former, uid="np", resource_version="5")]
+    assert ended(one.without_object("NetworkPolicy", "acme-coreapp")) == []
+    assert ended(look().settled()) == []
+
+
+# --- what stands in the way
+
+
+def test_a_foreign_service_of_a_shard_that_nobody_needs_is_no_matter() -> None:
+    theirs = route(5, pod(0), foreign=True)
+    one = look().settled(shards=2)
+    one = one.seeing(routes=(*one.see.routes, theirs))
+    assert one.row() == "Settled"
+    stuck = one.wanting(shards=8).plan().stuck
+    assert stuck is not None
+    assert (stuck.row, "Service acme-shard-5" in stuck.why) == ("NameTaken", True)

@@ -1,0 +1,117 @@
+"""What an operator that sees only part of the world may conclude: less, and never more than a bounded harm."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Silence
+from whatsapp_operator.core.self_check import doubt
+
+from .looks import NOW, Look, look, seconds
+from .test_evidence import failure, nodes, of
+from .witnesses import restarting
+
+
+def cut_off(span: float = 60, shards: int = 4, spares: int = 2) -> Look:
+    """A leader that started where it reaches no Coreapp, so long ago; all pods are ready to their kubelets."""
+    one = look().settled(shards=shards, spares=spares).with_nodes()
+    one = one.all_pods(report=None, never_heard=True, silent_since=NOW - seconds(span))
+    count = shards + spares
+    return one.seeing(silence=Silence(targets=count, silent=count, unheard=count, nodes=frozenset(one.see.nodes or {})))
+
+
+def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
+    plan = cut_off().plan()
+
+    assert (of(plan, Delete), of(plan, Handover)) == ([], [])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{"silent_since": NOW - seconds(60)}, {"broken_at": NOW - seconds(60)}],
+    ids=["silent", "refused"],
+)
+def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> None:
+    one = look().settled().with_nodes().with_holder(0, report=None, never_heard=True, **changes)
+
+    assert failure(one) is None
+    assert of(one.plan(), Delete) == []
+    heard = one.with_holder(0, never_heard=False)
+    assert failure(heard) in {Evidence.PROBE_TIMEOUT, Evidence.TETHER_BROKEN}
+
+
+def test_what_the_kubelet_says_too_is_evidence() -> None:
+    one = look().settled().with_nodes().with_holder(0, report=None, never_heard=True, ready=False, lost_readiness=True)
+    one = one.with_holder(0, silent_since=NOW - seconds(3))
+
+    assert failure(one) is Evidence.PROBE_TIMEOUT
+    assert failure(one.with_holder(0, terminated=True)) is Evidence.CONTAINER_TERMINATED
+
+
+def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
+    one = restarting().noted(4, Answer.ACCEPTED).with_holder(0, report=None, broken_at=NOW - seconds(20))
+    one = one.seeing(since={"EnoughAreBack": NOW - seconds(20)})
+
+    assert failure(one) is Evidence.RESTART_OVERDUE
+    assert failure(one.with_holder(0, never_heard=True)) is None
+
+
+@pytest.mark.parametrize(
+    ("targets", "silent", "unheard", "doubted"),
+    [
+        (6, 6, 6, True),  # on two nodes only
+        (6, 2, 2, True),
+        (6, 2, 1, False),  # a holder that was heard hangs, and a spare was never reached
+        (6, 1, 0, False),  # a holder that was heard hangs
+        (6, 0, 0, False),
+    ],
+)
+def test_we_doubt_ourselves_when_most_of_the_silent_never_answered_us(targets: int, silent: int, unheard: int, doubted: bool) -> None:
+    silence = Silence(targets=targets, silent=silent, unheard=unheard, nodes=frozenset("ab"))
+
+    assert (doubt(silence, nodes("ab"), NOW) is not None) == doubted
+
+
+def hung(*ordinals: int, shards: int = 4, spares: int = 2, extra: int = 4) -> Look:
+    """These standbys do not answer, beyond any doubt; there are some more of them than wanted."""
+    one = look().settled(shards=shards, spares=spares).with_nodes()
+    one = one.with_pods(range(shards + spares, shards + spares + extra)).with_nodes()
+    for ordinal in ordinals:
+        one = one.with_pod(ordinal, silent_since=NOW - seconds(20), report=None)
+    return one
+
+
+def ended(one: Look) -> list[str]:
+    return [action.ref.name for action in of(one.plan(), Delete)]
+
+
+def test_no_more_pods_are_ended_at_a_time_than_there_are_spares() -> None:
+    assert ended(hung(4, 5, 6, 7)) == ["acme-coreapp-4", "acme-coreapp-5"]
+    assert ended(hung(5, 6, 7, spares=1)) == ["acme-coreapp-5"]
+    assert ended(hung(5, 6, 7, spares=0)) == ["acme-coreapp-5"]
+
+
+def test_the_next_one_only_when_the_last_is_back() -> None:
+    one = hung(4, 5, 6, 7)
+
+    assert ended(one.seeing(ended=frozenset({"acme-coreapp-8"}))) == ["acme-coreapp-4"]
+    assert ended(one.seeing(ended=frozenset({"acme-coreapp-8", "acme-coreapp-9"}))) == []
+
+
+def test_what_is_terminating_counts_for_a_new_leader() -> None:
+    assert ended(hung(4, 5, 6, 7).with_pod(8, deleting=True)) == ["acme-coreapp-4"]
+
+
+def test_a_successor_that_hangs_too_is_ended_again() -> None:
+    one = hung(4, 5, 6, 7).seeing(ended=frozenset({"acme-coreapp-4", "acme-coreapp-5"}))
+
+    assert ended(one) == ["acme-coreapp-4", "acme-coreapp-5"]
+
+
+def test_a_pod_that_was_never_ready_is_ended_when_it_said_nothing_for_as_long_as_a_restart_may_take() -> None:
+    one = look().settled().with_nodes().with_pod(2, ready=False, report=None, never_heard=True)
+
+    assert ended(one.with_pod(2, silent_since=NOW - seconds(179))) == []
+    assert ended(one.with_pod(2, silent_since=NOW - seconds(180))) == ["acme-coreapp-2"]

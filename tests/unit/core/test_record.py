@@ -1,0 +1,175 @@
+"""What is remembered: what was written is read back, and the record of another resource is not taken for ours."""
+
+from __future__ import annotations
+
+from dataclasses import fields, replace
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatsapp_operator.core import record, rules, status
+from whatsapp_operator.core.model import Answer, Operation, Record, Refusal
+from whatsapp_operator.core.status import EMITTED_AGAIN, Emitted
+
+from .looks import FINGERPRINT, NOW, Look, look, seconds
+from .random_looks import any_looks
+from .test_laws import many
+from .witnesses import growing
+
+UID = "cluster-uid"
+TIMES = st.integers(0, 10**9).map(lambda number: NOW + timedelta(milliseconds=number))
+COUNTS = st.sampled_from([1, 2, 4, 8, 16, 32])
+WORDS = st.text("abc0123456789-", min_size=1, max_size=20)
+OPERATIONS = st.builds(
+    Operation,
+    id=WORDS,
+    to=COUNTS,
+    leader_epoch=st.integers(0, 10**6),
+    started_at=TIMES,
+    settle_by=TIMES,
+    deadline=TIMES,
+    origin=st.none() | COUNTS,
+    attempts=st.integers(0, 1000),
+    answer=st.sampled_from(Answer),
+    fingerprint=st.none() | WORDS,
+    uid=st.sampled_from([None, UID]),
+)
+RECORDS = st.builds(
+    Record,
+    uid=st.just(UID),
+    operation=st.none() | OPERATIONS,
+    settled_shards=st.none() | COUNTS,
+    refused_fingerprint=st.none() | WORDS,
+    refused_because=st.none() | WORDS,
+    logged_off_at=st.none() | TIMES,
+    refused_pin_version=st.none() | WORDS,
+    banned_at=st.none() | TIMES,
+)
+
+
+def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7396, as the API server does it."""
+    result = dict(before) if isinstance(before, dict) else {}
+    for key, value in body.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
+    return result
+
+
+@many
+@given(kept=RECORDS, then=RECORDS)
+def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Record, then: Record) -> None:
+    before = record.put({"message": "kept", "certificate": {"serial": "42"}}, kept)
+    stored = merged(before, status.patch(before, record.put(before, then)) or {})
+
+    assert record.read(before, uid=UID) == kept
+    assert record.read(stored, uid=UID) == then
+    assert (stored["message"], stored["certificate"]["serial"]) == ("kept", "42")
+
+
+@many
+@given(one=any_looks())
+def test_what_is_reported_of_any_look_is_what_is_read_back(one: Look) -> None:
+    made = rules.plan(one.want, one.see)
+
+    assert record.read(status.report(rules.facts(one.want, one.see), made), uid=one.want.uid) == made.record
+
+
+def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere() -> None:
+    operation = Operation(id="4-x", to=4, leader_epoch=1, started_at=NOW, settle_by=NOW, deadline=NOW, fingerprint="a", origin=2, uid=UID)
+    full = Record(
+        uid=UID,
+        operation=operation,
+        settled_shards=2,
+        refused_fingerprint=FINGERPRINT,
+        refused_because="why",
+        logged_off_at=NOW,
+        refused_pin_version="7",
+        banned_at=NOW,
+    )
+
+    assert all(getattr(full, field.name) is not None for field in fields(Record))
+    assert all(getattr(operation, field.name) is not None for field in fields(Operation))
+    assert record.read(record.put({}, full), uid=UID) == full
+
+
+def test_judging_changes_nothing_that_was_observed() -> None:
+    one = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED)
+
+    assert one.facts().see is one.see
+    assert (one.see.record.banned_at, one.plan().record.banned_at) == (None, NOW)
+
+
+# --- another life
+
+
+@pytest.mark.parametrize("says", ["the intent", "the status", "both"])
+def test_the_intent_and_the_number_of_another_resource_are_not_ours(says: str) -> None:
+    stored = growing().noted(8).seeing(settled_shards=8).report()
+    stored["operation"] = {**stored["operation"], **({} if says == "the status" else {"uid": "another"})}
+    stored |= {} if says == "the intent" else {"uid": "another"}
+    found = record.read(stored, uid=UID)
+
+    assert (found.operation, found.settled_shards, found.uid) == (None, None, UID)
+
+
+def test_what_another_resource_learned_of_the_account_holds() -> None:
+    """A ban and a refused certificate are the account's, whichever resource has it; sending anew would do harm."""
+    kept = Record(uid="another", refused_fingerprint=FINGERPRINT, refused_because="why", logged_off_at=NOW, banned_at=NOW)
+
+    assert record.read(record.put({}, kept), uid=UID) == replace(kept, uid=UID)
+
+
+def test_an_intent_that_names_no_resource_is_ours() -> None:
+    """A former release wrote no uid: an upgrade in the middle of a call must not forget the call (law 6)."""
+    noted = growing().noted(4, uid=None).see.record.operation
+    assert noted is not None
+    stored = {key: value for key, value in record.put({}, Record(operation=noted, settled_shards=2)).items() if key != "uid"}
+
+    assert record.read(stored, uid=UID) == Record(uid=UID, operation=noted, settled_shards=2)
+
+
+# --- events
+
+
+def said(before: Look, after: Look, emitted: dict[str, Emitted] | None = None, *, at: float = 0.0) -> dict[str, str]:
+    events = status.events(before.report(), after.report(), emitted or {}, now=NOW + seconds(at))
+    return {event.reason: event.message for event in events}
+
+
+def refused(what: str) -> Look:
+    return look().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(refused=what)
+
+
+def test_a_new_sentence_under_the_same_reason_is_told() -> None:
+    assert said(refused("quota"), refused("quota")) == {}
+    assert list(said(refused("quota"), refused("a webhook"))) == ["PodsRefused"]
+    assert "a webhook" in said(refused("quota"), refused("a webhook"))["PodsRefused"]
+
+
+def test_a_sentence_that_changes_all_the_time_is_told_now_and_then() -> None:
+    """A report every second for five minutes, each with another sentence: no storm of Events, and the last sentence is told."""
+    emitted: dict[str, Emitted] = {}
+    told: list[str] = []
+    before = refused("0")
+    for second in range(1, 331):
+        after = refused(str(min(second, 300)))
+        new = said(before, after, emitted, at=second)
+        emitted |= {reason: Emitted(message, NOW + seconds(second)) for reason, message in new.items()}
+        told += [message for reason, message in new.items() if reason == "PodsRefused"]
+        before = after
+
+    assert len(told) <= 330 / EMITTED_AGAIN.total_seconds() + 1
+    assert told[-1].endswith(": 300")
+
+
+def test_a_cluster_at_rest_tells_nothing_late() -> None:
+    served = look().settled()
+    emitted = {"Serving": Emitted("All 2 shards are served, but no spare is left.", NOW)}
+
+    assert said(served, served, emitted, at=60) == {}

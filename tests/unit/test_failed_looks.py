@@ -1,0 +1,179 @@
+"""Whatever ends an observation is told in the resource, with the generation that it is told of; afterwards the loop goes on."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from datetime import UTC, datetime
+from types import SimpleNamespace
+from typing import Any, cast
+
+import pytest
+
+from whatsapp_operator.core import rules
+from whatsapp_operator.shell.act import Outcome
+from whatsapp_operator.shell.kube import Kind, Obj, Refused, Unavailable
+from whatsapp_operator.shell.leader import Leadership
+from whatsapp_operator.shell.observe import Look
+from whatsapp_operator.shell.reading import SpecError
+from whatsapp_operator.shell.reconcile import Reconciler
+from whatsapp_operator.shell.wabiz import Access, Credentials
+
+from .core.looks import look
+
+LEADS = cast("Leadership", SimpleNamespace(epoch=1))
+GENERATION = 7
+
+
+class World:
+    """Stands in for all that a reconciler works with; ``fails`` is called at each look and may raise."""
+
+    def __init__(self) -> None:
+        self.status: Obj = {}
+        self.fails: Callable[[], None] = lambda: None
+        self.refuses: Callable[[Obj], None] = lambda _: None
+        self.looks = 0
+        self.time = 1000.0
+
+    def monotonic(self) -> float:
+        self.time += 1.0
+        return self.time
+
+    def now(self) -> datetime:
+        return datetime.now(UTC)
+
+    def wall(self) -> datetime:
+        return self.now()
+
+    def stored(self) -> Obj:
+        meta = {"namespace": "default", "name": "acme", "uid": "u", "resourceVersion": "1", "generation": GENERATION}
+        return {"metadata": meta, "status": self.status}
+
+    async def list(self, *_: object) -> list[Obj]:
+        return [{"metadata": 7}, {}, self.stored()]
+
+    async def get(self, *_: object) -> Obj:
+        return self.stored()
+
+    async def patch_status(self, _: Kind, __: str, ___: str, body: Obj) -> Obj:
+        change = body.get("status") or {}
+        self.refuses(change)
+        self.status = {**self.status, **change}
+        return self.stored()
+
+    async def look(self, *_: object, **__: object) -> Look:
+        self.looks += 1
+        self.fails()
+        seen = look().settled()
+        see = replace(seen.see, status=self.status, generation=GENERATION, now=self.now())
+        credentials = Credentials(country_code="1", phone_number="2")
+        return Look(replace(seen.want, generation=GENERATION), see, Access(addresses=(), server_name="webapp"), credentials)
+
+    async def perform(self, *_: object) -> Outcome:
+        return Outcome()
+
+    async def tell_story(self, _: object, events: Sequence[object]) -> Sequence[object]:
+        return events
+
+    def set_shards(self, *_: object) -> None: ...
+
+    def ask_again(self, *_: object) -> None: ...
+
+    def condition(self, kind: str) -> tuple[str, str]:
+        found = (one for one in self.status.get("conditions") or () if one.get("type") == kind)
+        return next(((one["status"], one["reason"]) for one in found), ("", ""))
+
+
+def raising(error: BaseException) -> Callable[..., Any]:
+    def fails(*_: object, **__: object) -> Any:
+        raise error
+
+    return fails
+
+
+async def until(holds: Callable[[], bool]) -> None:
+    async with asyncio.timeout(20):
+        while not holds():
+            await asyncio.sleep(0.005)
+
+
+async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
+    """Lead until the status tells of the failure by ``reason``, heal the world, and lead until the status says that all is well."""
+    door: Any = world
+    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+    try:
+        await until(lambda: world.condition("Stalled") == ("True", reason))
+        assert world.condition("Ready") == ("Unknown", reason)
+        assert world.status["observedGeneration"] == GENERATION
+        heal()
+        await until(lambda: world.condition("Ready")[0] == "True")
+        assert world.condition("Stalled")[0] == "False"
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)
+
+
+@pytest.mark.parametrize(
+    ("error", "reason"),
+    [
+        (SpecError("spec.shards"), "SpecInvalid"),
+        (Unavailable("list Pod default: 500"), "ReadFailed"),
+        (RuntimeError("oops"), "InternalError"),
+        (ExceptionGroup("several", [RuntimeError("oops")]), "InternalError"),
+    ],
+    ids=lambda one: type(one).__name__,
+)
+async def test_a_look_that_fails_is_told(error: BaseException, reason: str) -> None:
+    world = World()
+    world.fails = raising(error)
+
+    await run(world, reason, heal=lambda: setattr(world, "fails", lambda: None))
+
+
+@pytest.mark.parametrize("part", ["plan", "facts"])
+async def test_an_error_in_plan_or_report_is_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rules, part, raising(RuntimeError("oops")))
+
+    await run(World(), "InternalError", heal=monkeypatch.undo)
+
+
+async def test_a_status_that_the_api_server_rejects_is_told() -> None:
+    world = World()
+
+    def refuses(change: Obj) -> None:
+        if "shardMap" in change:
+            raise Refused("patch status WhatsAppCluster default/acme: 422 Invalid: status.shardMap[1]: Duplicate value", code=422)
+
+    world.refuses = refuses
+
+    await run(world, "StatusRejected", heal=lambda: setattr(world, "refuses", lambda _: None))
+
+
+@pytest.mark.parametrize("status", [{"conditions": 7}, {"conditions": [7]}, {"conditions": {"x": 1}}, {"reason": []}])
+async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
+    world = World()
+    world.status = status
+    world.fails = raising(RuntimeError("oops"))
+    door: Any = world
+    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+    await until(lambda: world.looks >= 3)
+    work.cancel()
+    await asyncio.gather(work, return_exceptions=True)
+
+
+async def test_a_loop_whose_awaited_call_is_cancelled_begins_anew() -> None:
+    world = World()
+    world.fails = raising(asyncio.CancelledError())
+    door: Any = world
+    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    work = asyncio.create_task(loop.run(LEADS))
+    try:
+        await until(lambda: world.looks >= 3)
+        world.fails = lambda: None
+        await until(lambda: world.condition("Ready")[0] == "True")
+    finally:
+        work.cancel()
+        await asyncio.gather(work, return_exceptions=True)

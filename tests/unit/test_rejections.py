@@ -1,0 +1,106 @@
+"""What the API server rejected is said until it is accepted or the spec changes; an answer that says nothing ends nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core.model import Action, Create, Replace
+from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.shell.kube import AlreadyExists, KubeError, LeaseTooShort, Refused, Unavailable
+from whatsapp_operator.shell.observe import Look, Memory
+from whatsapp_operator.shell.wabiz import Access, Credentials
+
+from .core.looks import NOW, look
+
+QUOTA = Refused("create StatefulSet default/a: 403 Forbidden: exceeded quota", code=403, reason="Forbidden")
+TIMED_OUT = Unavailable("create StatefulSet default/a: the API server did not answer within 2 s.")
+SERVER_ERROR = Unavailable("create StatefulSet default/a: 500", code=500)
+BUSY = Unavailable("create StatefulSet default/a: 429 TooManyRequests", code=429)
+ALREADY = AlreadyExists("create StatefulSet default/a: 409 AlreadyExists", code=409, reason="AlreadyExists")
+
+
+def an_object(name: str) -> dict[str, Any]:
+    return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "namespace": "default"}}
+
+
+class Doors:
+    """Answers writes as told, by the name of the object; what is not told of is accepted."""
+
+    def __init__(self) -> None:
+        self.answers: dict[str, KubeError] = {}
+
+    def now(self) -> object:
+        return NOW
+
+    async def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
+        if (answer := self.answers.get(obj["metadata"]["name"])) is not None:
+            raise answer
+        return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "8"}}
+
+    replace = create
+
+
+class Cluster:
+    """One cluster's writes, round by round."""
+
+    def __init__(self) -> None:
+        self.doors, self.memory = Doors(), Memory()
+        door: Any = self.doors
+        self._hands = Hands(kube=door, clients=door, coreapps=door, clock=door, identity="me")
+        one = look()
+        self._look = Look(one.want, one.see, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2"))
+
+    async def round(self, *actions: Action, **answers: KubeError) -> str | None:
+        """What is said of rejections after a round in which objects were answered so."""
+        self.doors.answers = answers
+        await self._hands.perform(self._look, actions, self.memory)
+        return self.memory.refused.words if self.memory.refused else None
+
+
+A, B = Create(obj=an_object("a")), Create(obj=an_object("b"))
+CHANGE = Replace(obj=an_object("a"), desired=an_object("a"), live=an_object("a"))
+
+
+@pytest.mark.parametrize(
+    "unknown", [TIMED_OUT, SERVER_ERROR, BUSY, ALREADY, LeaseTooShort("not sent")], ids=lambda error: type(error).__name__ + str(error.code)
+)
+@pytest.mark.parametrize("action", [A, CHANGE], ids=lambda action: type(action).__name__)
+async def test_no_answer_between_two_rejections_ends_nothing(action: Action, unknown: KubeError) -> None:
+    cluster = Cluster()
+
+    said = [await cluster.round(action, a=answer) for answer in (QUOTA, unknown, QUOTA, unknown)]
+
+    assert said == [str(QUOTA)] * 4
+
+
+async def test_what_is_accepted_ends_the_rejection() -> None:
+    cluster = Cluster()
+
+    assert await cluster.round(A, a=QUOTA) == str(QUOTA)
+    assert await cluster.round(A) is None
+
+
+async def test_another_object_that_is_accepted_does_not_end_it() -> None:
+    cluster = Cluster()
+
+    assert await cluster.round(A, B, a=QUOTA) == str(QUOTA)
+    assert await cluster.round(A, B, a=TIMED_OUT) == str(QUOTA)
+
+
+async def test_a_round_without_such_a_write_does_not_end_it() -> None:
+    cluster = Cluster()
+    await cluster.round(A, a=QUOTA)
+
+    assert await cluster.round() == str(QUOTA)
+
+
+async def test_of_two_rejections_the_first_in_order_is_said() -> None:
+    """In each round the same one, whichever answer comes first: else the sentence would flap."""
+    cluster = Cluster()
+    other = Refused("create StatefulSet default/b: 422 Invalid")
+
+    assert await cluster.round(A, B, a=QUOTA, b=other) == str(QUOTA)
+    assert await cluster.round(B, A, a=QUOTA, b=other) == str(other)
