@@ -50,6 +50,10 @@ class Ground(ABC):
     def fault(self) -> str:
         """One sentence on what of the ground itself has failed, empty if nothing has."""
 
+    def state(self) -> str:
+        """What a person should know who waits in vain."""
+        return self.fault()
+
     @abstractmethod
     async def ambiguous(self) -> int:
         """How often a look-up of a shard's Service found several pods since the beginning; 0 where nobody counts that."""
@@ -136,7 +140,7 @@ class Ground(ABC):
         deadline = time.monotonic() + timeout
         while not (found := look()):
             if time.monotonic() > deadline:
-                msg = f"{what} did not come true within {timeout:g} s. {self.fault()}"
+                msg = f"{what} did not come true within {timeout:g} s. {self.state()}"
                 raise LocalKubeError(msg)
             await asyncio.sleep(POLL_S)
         return found

@@ -90,7 +90,7 @@ class Changes:
         await self._on.kubectl("-n", NAMESPACE, "patch", "wac", CLUSTER, "--type=merge", "-p", json.dumps(patch))
         await scene.stage.seen(lambda: self._run(scene, image), ROLL_OUT_S, f"every Coreapp and Webapp with {image}")
         if await scene.stage.settle(scene.clusters, ROLL_OUT_S):
-            msg = f"{CLUSTER} did not settle with {image} within {ROLL_OUT_S:g} s. {scene.stage.fault()}"
+            msg = f"{CLUSTER} did not settle with {image} within {ROLL_OUT_S:g} s. {scene.stage.state()}"
             raise LocalKubeError(msg)
         scene.told.append(time.monotonic() - begun)
 
@@ -138,7 +138,7 @@ def at(shards: int) -> Deed:
     async def resize(scene: Kind) -> None:
         await scene.stage.set_shards(CLUSTER, shards)
         if await scene.stage.settle(scene.clusters, RESIZE_S):
-            msg = f"{CLUSTER} did not settle at {shards} shards within {RESIZE_S:g} s. {scene.stage.fault()}"
+            msg = f"{CLUSTER} did not settle at {shards} shards within {RESIZE_S:g} s. {scene.stage.state()}"
             raise LocalKubeError(msg)
 
     return resize
