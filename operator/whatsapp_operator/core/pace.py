@@ -23,6 +23,8 @@ SECOND = timedelta(seconds=1)
 
 FIRST_RETRY, LAST_RETRY = timedelta(milliseconds=100), timedelta(seconds=5)
 """Pauses after the first observation or action in a row that failed, and after very many."""
+LAST_URGENT_RETRY = timedelta(seconds=1)
+"""The longest pause after an observation that failed while a failover may depend on it."""
 TELL_AGAIN = timedelta(milliseconds=500)
 """Pause, at most, after a Coreapp did not take the role that it was assigned: messages wait for that."""
 FIRST_EVENT_RETRY, LAST_EVENT_RETRY = timedelta(seconds=1), timedelta(minutes=5)

@@ -18,7 +18,7 @@ from . import snapshot
 from .clock import Clock
 from .kube import Kind, Kube, KubeError, Unavailable
 from .probe import Coreapps
-from .reading import desired_of, targets_of
+from .reading import desired_of, is_ready, targets_of
 from .shapes import bare, damage_of
 from .snapshot import Gathered, Heard, Known, Parts, Slow
 from .wabiz import Access, Clients, Credentials
@@ -138,8 +138,7 @@ class Observer:
         parts = snapshot.parts_of(want, gathered, memory.routes)
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
-        # A holder that is not listed may just have failed: then nothing else is waited for.
-        slow = await self._slow(want, memory, patience=0.0 if _lacks_a_holder(parts) else PATIENCE)
+        slow = await self._slow(want, memory, patience=0.0 if self._may_have_failed(parts) else PATIENCE)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = snapshot.parts_of(want, gathered, memory.routes, strays=slow.pods)
@@ -198,6 +197,13 @@ class Observer:
         damage = damage or (parts.problems.get("Service") if not memory.routes else None)
         if damage is not None:
             raise Unavailable(damage)
+
+    def _may_have_failed(self, parts: Parts) -> bool:
+        """Return whether a holder is not listed, leaves, is not ready or does not answer: then nothing else is waited for."""
+        sound = {pod["metadata"]["uid"] for pod in parts.listed if is_ready(pod)}
+        known = self._coreapps
+        holders = [route.holder_uid for route in parts.routes if route.holder_uid]
+        return any(uid not in sound or known.broken_at(uid) is not None or known.silent_since(uid) is not None for uid in holders)
 
     def _known(self, want: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
         """Return what this process knows besides what it read just now."""
@@ -348,12 +354,6 @@ class Observer:
         gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
         return [obj for obj in found if snapshot.sound([obj], str(obj.get("kind")), unread)]
-
-
-def _lacks_a_holder(parts: Parts) -> bool:
-    """Return whether a Service names a pod that was not listed."""
-    listed = {pod["metadata"]["uid"] for pod in parts.listed}
-    return any(route.holder_uid not in {None, *listed} for route in parts.routes)
 
 
 def _secret_names(want: Desired) -> frozenset[str]:

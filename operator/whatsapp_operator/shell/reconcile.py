@@ -224,7 +224,11 @@ class Reconciler:
                 # Whatever was quiet: it is not known to be so any more.
                 cluster.quiet = None
                 cluster.failures += 1
-                rest = pace.retry_after(cluster.failures) if is_there else None
+                rest = (
+                    pace.retry_after(cluster.failures, last=pace.LAST_URGENT_RETRY if cluster.presses else pace.LAST_RETRY)
+                    if is_there
+                    else None
+                )
             if rest is None:
                 if cluster.woken.is_set():
                     # It may have been made again since this look began; whoever woke us wakes nobody a second time.
