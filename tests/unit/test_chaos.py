@@ -40,7 +40,7 @@ from wabiz_sim.sharding import shard_of
 ROOT = Path(__file__).resolve().parents[2]
 # A word that the operator can never say must not be waited for.
 WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
-ALSO = {"RestartOverdue", "HolderDisagrees"}
+ALSO = {"RestartOverdue", "HolderDisagrees", "RolledOut"}
 
 # ---------------------------------------------------------------- the table
 

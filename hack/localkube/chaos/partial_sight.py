@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import asyncio
+import random
 import re
 import signal
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from typing import Any
 
 from localkube.chaos import webhook
 from localkube.chaos.control import SIGNAL_S
-from localkube.chaos.deeds import PODS, STEP_S, delete
+from localkube.chaos.deeds import PODS, STEP_S
 from localkube.chaos.egress_denied import DENIED
 from localkube.chaos.proxy import WATCH, Rule, through
 from localkube.chaos.scene import Scene
@@ -31,6 +32,8 @@ HOLDER = "multiconnect.dev/holder"
 RESHARD_NOW = "multiconnect.dev/reshard-now"
 HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
 """10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
+APART_S = 0.7
+"""Between two holders that are deleted."""
 GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
 LOOKED_AT = "chaos.local/looked-at"
 LOOKED_S = 1.0
@@ -57,9 +60,15 @@ async def _delete_others(scene: Scene[ChaosStage]) -> None:
     if len(scene.clusters) < 2:
         msg = "this fault strikes one cluster and is measured by the others, so it needs two at least"
         raise LocalKubeError(msg)
-    others = scene.clusters[1:]
-    holders = [scene.strike(cluster, 0) for cluster in others]
-    await asyncio.gather(*(scene.stage.api.delete(f"{PODS}/{holder.pod}") for holder in holders))
+    await _delete_apart(scene, scene.clusters[1:])
+
+
+async def _delete_apart(scene: Scene[ChaosStage], clusters: Sequence[str]) -> None:
+    """Delete a holder of each of these clusters, one after the other: what ten failovers at once cost is another question."""
+    for number, cluster in enumerate(clusters):
+        if number:
+            await asyncio.sleep(APART_S * (0.5 + random.random()))  # noqa: S311 - not in step with probes
+        await scene.stage.api.delete(f"{PODS}/{scene.strike(cluster, 0).pod}")
 
 
 async def _behind_proxy(scene: Scene[ChaosStage], *rules: Rule) -> None:
@@ -98,7 +107,7 @@ async def secret_unreadable(scene: Scene[ChaosStage]) -> None:
     """One Secret of the first cluster is answered 500, as when its key is lost; a holder of each cluster is deleted."""
     await scene.exits.enter_async_context(_counted(scene, "reads answered 500", 500))
     await _behind_proxy(scene, Rule(500, re.compile(rf"/secrets/{scene.clusters[0]}-admin\b")))
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
     await scene.stage.seen(lambda: scene.stage.proxy.answered[500], STEP_S, "a read of the Secret")
 
 
@@ -107,7 +116,7 @@ async def half_answered(scene: Scene[ChaosStage]) -> None:
     await scene.exits.enter_async_context(_counted(scene, "calls answered 429", 429))
     await _behind_proxy(scene)
     scene.stage.proxy.rules = (Rule(429, share=0.5),)
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
 
 
 async def watches_refused(scene: Scene[ChaosStage]) -> None:
@@ -118,7 +127,7 @@ async def watches_refused(scene: Scene[ChaosStage]) -> None:
         await asyncio.sleep(UNWATCHED_S)
         stage.proxy.rules = ()
     await asyncio.sleep(RENEWED_S)
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
 
 
 async def rights_taken(scene: Scene[ChaosStage]) -> None:
@@ -130,7 +139,7 @@ async def rights_taken(scene: Scene[ChaosStage]) -> None:
     await _behind_proxy(scene)
     scene.exits.push_async_callback(_set_rights, stage, role["rules"], allowed=True)
     await _set_rights(stage, left, allowed=False)
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
     await stage.seen(lambda: stage.proxy.passed[403], STEP_S, "a call that lacks the right")
 
 
@@ -196,7 +205,7 @@ async def hostile_neighbour(scene: Scene[ChaosStage]) -> None:
         scene.exits.push_async_callback(_annotate, stage, cluster, {name: None})
         scene.effects["hostile annotations"] += 1
     await asyncio.sleep(HOSTILE_S)
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
 
 
 async def _annotate(stage: ChaosStage, cluster: str, annotations: Obj) -> None:
@@ -266,7 +275,7 @@ async def blind_leader(scene: Scene[ChaosStage]) -> None:
         await asyncio.sleep(0.1)
     else:
         scene.notes.append(f"it left the Lease to one that sees after {time.monotonic() - begun:.1f} s")
-    await delete(scene)
+    await _delete_apart(scene, scene.clusters)
 
 
 async def see_again(scene: Scene[ChaosStage]) -> None:

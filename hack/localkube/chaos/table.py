@@ -307,7 +307,7 @@ FAULTS = (
         undo=partial_sight.go_home,
         everybody=True,
         pods_stay=True,
-        evidence=DELETED | DIED,
+        evidence=DELETED | DIED | {"RolledOut"},
         goal=QUICK_S,
     ),
     Fault(
