@@ -300,7 +300,7 @@ FAULTS = (
     ),
     Fault(
         name="admission",
-        effects=("writes changed by admission", *ENDED),
+        effects=("writes seen by admission", *ENDED),
         moves=frozenset({"roll-out", "resize"}),
         what="a webhook changes one cluster's StatefulSet while it grows, holders of the others deleted",
         strike=partial_sight.admission_changes,
