@@ -330,7 +330,8 @@ FAULTS = (
         undo=partial_sight.go_home,
         everybody=True,
         pods_stay=True,
-        evidence=DELETED | DIED | {"HolderDisagrees"},
+        # RolledOut: what a webhook left in the template is rolled out when there is something else to write.
+        evidence=DELETED | DIED | {"HolderDisagrees"} | {"RolledOut"},
         goal=QUICK_S,
     ),
     # ---- in the middle of a change
