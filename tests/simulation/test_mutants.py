@@ -53,6 +53,8 @@ class Mutant:
     broken: Break
     caught_as: str
     trial: Trial = overlapping
+    also: frozenset[str] = frozenset()
+    """Laws that it may break first at some seed, as a consequence: such a seed is passed over."""
 
     def __str__(self) -> str:
         return self.name
@@ -398,7 +400,8 @@ MUTANTS = (
     Mutant("n from a counter", number_from_a_counter, "2"),
     Mutant("epochs without chance", epochs_without_chance, "2"),
     Mutant("prepare without the label test", prepare_without_the_label_test, "2"),
-    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2"),
+    # Two operators that both commit take a shard from each other's holders, also while these restart.
+    Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"})),
     Mutant("commit before prepare", commit_before_prepare, "2"),
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
     Mutant("replicas follow the wish", replicas_follow_the_wish_alone, "4", resizes),
@@ -422,7 +425,7 @@ MUTANTS = (
     Mutant("dead labels stay", dead_labels_stay, "of tidying", resizes),
     Mutant("never in doubt", never_in_doubt, "of doubt", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected),
-    Mutant("one lost probe will do", one_lost_probe_will_do, "of claims", overlapping),
+    Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),
@@ -446,7 +449,8 @@ def caught(mutant: Mutant) -> tuple[int, LawBroken] | None:
         try:
             simulate(mutant.trial, seed)
         except LawBroken as broken:
-            return seed, broken
+            if broken.law not in mutant.also:
+                return seed, broken
     return None
 
 
