@@ -139,6 +139,7 @@ class Laws:
             name=self.name,
             is_operator=self.is_operator,
             spares=lambda: max((spares for _, spares in self._wanted()), default=0),
+            lenient=lambda: self.lenient,
             has_heard=self.failures.has_heard,
             breaks=self.breaks,
             applied=self.applied,

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 from . import health, manifests, rollout
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Label, Ref, Relabel, Replace, Route, Strip, Tell, Touch
+from .model import Action, Coreapp, Delete, Epoch, Label, Ref, Relabel, Replace, Route, Strip, Tell, Touch
 from .upkeep import mended
 
 
@@ -34,7 +34,10 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[Te
             if (report.shard, report.epoch) != (route.shard, route.epoch):
                 yield Tell(coreapp=pod, shards=report.shards, shard=route.shard, epoch=route.epoch)
         elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.see.routes}:
-            other = by_shard.get(report.shard)
+            other, epoch = by_shard.get(report.shard), Epoch.parse(report.epoch)
+            if other is not None and epoch is not None and epoch.n >= other.version:
+                # Its epoch was committed after this Service was read: what was read is old, and says nothing against the holder.
+                continue
             holder = f.holder(other) if other is not None else None
             if other is not None and holder is not None:
                 yield Tell(coreapp=pod, shards=report.shards, shard=other.shard, epoch=other.epoch, holder=holder)
