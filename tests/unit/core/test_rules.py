@@ -857,6 +857,15 @@ def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() 
     assert [tell for tell in of(one.plan(), Tell) if tell.shard is not None and tell.holder is None] == []
 
 
+@pytest.mark.parametrize(("newer", "told"), [(-1, [0]), (0, []), (5, [])])
+def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder(newer: int, told: list[int]) -> None:
+    """The epoch of a holder is the version of its Service before the commit: one that is not below what was read was committed later."""
+    one = look().settled()
+    report = Report(shards=2, shard=0, epoch=f"{one.route(0).version + newer}-x", gateway="connected", version="v2.53.4")
+    one = one.with_pod(2, report=report)
+    assert [tell.shard for tell in of(one.plan(), Tell) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
+
+
 def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
     one = look().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
