@@ -11,7 +11,7 @@ class Claims(Health):
     """Adds what pods claim to hold, judged by the Services."""
 
     def claim(self, pod: Coreapp) -> str:
-        """Return what the labels on a pod are worth (DESIGN law 2).
+        """Return what the labels on a pod are worth (law 2).
 
         ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
         ``dead``: its Service has moved past it. ``pending``: somebody may still commit it. ``orphan``: its Service is

@@ -59,7 +59,7 @@ class Counts:
 
     @property
     def floor(self) -> int:
-        """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (DESIGN law 4)."""
+        """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (law 4)."""
         return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:

@@ -57,7 +57,7 @@ def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
-    """A restart explains that a Coreapp exits, refuses or is silent (DESIGN law 9)."""
+    """A restart explains that a Coreapp exits, refuses or is silent (law 9)."""
     return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(f, pod)
 
 
@@ -102,7 +102,7 @@ EVIDENCE: tuple[Proof, ...] = (
     # It is healthy otherwise, so it is replaced and not ended.
     Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, holds=_has_disagreed),
 )
-"""What proves that a holder failed, in the order in which it is named (DESIGN section 5, "Failure evidence")."""
+"""What proves that a holder failed, in the order in which it is named."""
 
 
 def failure(f: Claims, route: Route) -> Evidence | None:

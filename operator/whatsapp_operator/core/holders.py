@@ -42,7 +42,7 @@ class Holders(Claims):
         )
 
     def failure(self, route: Route) -> Evidence | None:
-        """Return why the holder of a route must be replaced, or None (DESIGN section 5, "Failure evidence")."""
+        """Return why the holder of a route must be replaced, or None."""
         return evidence.failure(self, route)
 
     @cached_property
@@ -54,7 +54,7 @@ class Holders(Claims):
         """Return the pods that could take a shard, best first.
 
         Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
-        (DESIGN section 5). A pod whose label may still be committed by somebody is left out until its Service was touched.
+        A pod whose label may still be committed by somebody is left out until its Service was touched.
         """
         failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
         zone = self.zone(failed) if failed is not None else None

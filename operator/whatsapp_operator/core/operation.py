@@ -1,4 +1,4 @@
-"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (DESIGN laws 4 to 6)."""
+"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (law 4 to 6)."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed
 
 
 def may_call(f: Facts) -> bool:
-    """DESIGN law 5, whole: read here once more although rows above have spoken of each part."""
+    """law 5, whole: read here once more although rows above have spoken of each part."""
     return (
         f.resize_is_wanted
         and f.want.shards in SHARD_COUNTS
@@ -32,7 +32,7 @@ def is_calling(f: Facts) -> bool:
 
 
 def call_for(f: Facts) -> tuple[Action, ...]:
-    """Call; but first void every write that could still take away pods which the call needs (DESIGN law 4)."""
+    """Call; but first void every write that could still take away pods which the call needs (law 4)."""
     workload = f.see.statefulset
     if workload is not None and f.see.anchored_for != f.want.shards:
         ref = manifests.coreapp_statefulset(f.want.key.name)
@@ -68,7 +68,7 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     if call.refusal is Refusal.PIN and call.secret_version is not None:
         return replace(record, operation=None, refused_pin_version=call.secret_version)
     if call.refusal is not None and call.fingerprint is not None:
-        # Whatever was wrong: what was refused is not sent again (DESIGN law 8). Only a wrong certificate logs the client off.
+        # Whatever was wrong: what was refused is not sent again (law 8). Only a wrong certificate logs the client off.
         logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
         return replace(
             record,
@@ -105,7 +105,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     record = replace(record, operation=None)
     if operation.fingerprint is None or not f.has_held_for("CutOff", want.tuning.connection):
         return record
-    # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (DESIGN law 8).
+    # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (law 8).
     because = "no answer is known, but since then no Coreapp has a connection"
     logged_off_at = record.logged_off_at or f.wall
     return replace(record, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=logged_off_at)
@@ -114,7 +114,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
 def _heard(want: Desired, see: Observed) -> Record:
     """Return the record with the noted call as it stands after the newest answer.
 
-    An intent without an answer and without a call of this process was noted by a leader that is gone: its call is unknown (DESIGN law 6).
+    An intent without an answer and without a call of this process was noted by a leader that is gone: its call is unknown (law 6).
     An unknown one is settled when GET reports its number, or when GET still differs after ``settle_by`` (law 4).
     """
     record, call = see.record, see.client.call

@@ -16,7 +16,7 @@ class Restart(Counts):
 
     @property
     def shards_are_fresh(self) -> bool:
-        """Whether the number of shards was asked for just now, in this leadership (DESIGN law 5)."""
+        """Whether the number of shards was asked for just now, in this leadership (law 5)."""
         asked = self.see.client.asked_at
         return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
 
@@ -90,7 +90,7 @@ class Restart(Counts):
 
     @property
     def restart_is_expected(self) -> bool:
-        """Whether a Set Shards restart explains a Coreapp that is away (DESIGN law 9)."""
+        """Whether a Set Shards restart explains a Coreapp that is away (law 9)."""
         operation = self.operation
         return operation is not None and operation.answer is not Answer.BUSY and self.see.now < operation.deadline
 
