@@ -1,4 +1,4 @@
-"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (law 4 to 6)."""
+"""One call of Set Shards: may it be made, what is noted before it, and what its answer makes of the record (laws 4 to 6)."""
 
 from __future__ import annotations
 
