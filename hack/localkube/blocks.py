@@ -115,7 +115,7 @@ def chaos_rows(faults: Mapping[str, Row]) -> str:
     return markdown(("fault", *COLUMNS, RATIO, "evidence", "what the fault did"), lines)
 
 
-def chaos_block(figures: Row, *, chosen: Callable[[Row], bool]) -> str:
+def chaos_block(figures: Row) -> str:
     """What chaos measured."""
     faults = figures["faults"]
     sums = {name: sum(row[name] for row in faults.values()) for name in ("sent", "lost", "doubled")}
@@ -125,13 +125,8 @@ def chaos_block(figures: Row, *, chosen: Callable[[Row], bool]) -> str:
         f"{sums['doubled']} doubled; {wrong} wrong failovers, {broken} broken laws. Time runs from the fault to the next message of its "
         f"shard that its sender knows taken, through another Coreapp where a handover is expected. {FEW}"
     )
-    table = chaos_rows({name: row for name, row in faults.items() if chosen(row)})
+    table = chaos_rows(faults)
     return joined(origin(figures), sums_said, messages(figures), table, said(figures["complaints"]))
-
-
-def is_promised(row: Row) -> bool:
-    """Whether a fault's times have a goal, or are said from the fault and from when a handover could be made."""
-    return row.get("goal") is not None or "from_possible" in row
 
 
 # ------------------------------------------------------------ bench
@@ -220,8 +215,8 @@ def acts_table(acts: Mapping[str, Row]) -> str:
     return markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), lines)
 
 
-def e2e_block(figures: Row, *, changes: bool) -> str:
-    """What was measured on kind; ``changes``: also the acts that are no faults."""
+def e2e_block(figures: Row) -> str:
+    """What was measured on kind: faults, and the other acts."""
     acts = figures["acts"]
     faults = {name: row for name, row in acts.items() if row["failover"] or row["goal"] is not None}
     others = [[row["what"], *cells(row)[:-1]] for name, row in acts.items() if name not in faults]
@@ -232,7 +227,7 @@ def e2e_block(figures: Row, *, changes: bool) -> str:
         f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
         f"Webapp. {FEW}"
     )
-    table = markdown(("change", *COLUMNS[:-1]), others) if changes and others else ""
+    table = markdown(("change", *COLUMNS[:-1]), others) if others else ""
     missed = "Goals missed:\n\n" + "\n".join(f"- {one}" for one in figures["missed"]) if figures["missed"] else ""
     end = said(figures["complaints"], "Nothing made the run fail.")
     return joined(origin(figures), sums_said, messages(figures), acts_table(faults), table, missed, end)
@@ -240,11 +235,9 @@ def e2e_block(figures: Row, *, changes: bool) -> str:
 
 BLOCKS: dict[str, tuple[str, Callable[[Row], str]]] = {
     "demo": ("demo", demo_block),
-    "chaos": ("chaos", lambda figures: chaos_block(figures, chosen=is_promised)),
-    "chaos-all": ("chaos", lambda figures: chaos_block(figures, chosen=lambda _: True)),
+    "chaos": ("chaos", chaos_block),
     "bench": ("bench", bench_block),
     "scale": ("scale", scale_block),
-    "e2e": ("e2e", lambda figures: e2e_block(figures, changes=False)),
-    "e2e-all": ("e2e", lambda figures: e2e_block(figures, changes=True)),
+    "e2e": ("e2e", e2e_block),
 }
 """Per place in a page: the file of figures, and how it is shown."""

@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 from localkube.blocks import BLOCKS
+from localkube.demo import picture
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
 
@@ -31,6 +32,8 @@ SOURCES = {
 """Per file of figures: what the program writes, and the command that runs it."""
 PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md")
 PLACE = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
+PICTURE = FOLDER / "demo.svg"
+"""Drawn from the timeline of the demo that is kept."""
 LEFT_OUT = frozenset({"samples", "details"})
 """Single measurements: they stay where they were made."""
 
@@ -82,18 +85,24 @@ def kept(root: Path, name: str) -> Obj | None:
     return content
 
 
+def wanted(root: Path) -> dict[str, str]:
+    """The pages as they should read, and the picture if a timeline is kept, by path. LocalKubeError."""
+    texts = {page: filled((root / page).read_text(encoding="utf-8"), lambda name: kept(root, name)) for page in PAGES}
+    if timeline := (kept(root, "demo") or {}).get("timeline"):
+        texts[str(PICTURE)] = picture.svg(timeline)
+    return texts
+
+
 def stale(root: Path) -> list[str]:
     """The pages that say anything else than the files of figures."""
-    pages = {page: (root / page).read_text(encoding="utf-8") for page in PAGES}
-    return [page for page, text in pages.items() if filled(text, lambda name: kept(root, name)) != text]
+    return [path for path, text in wanted(root).items() if not (root / path).exists() or (root / path).read_text(encoding="utf-8") != text]
 
 
 def write(root: Path) -> list[str]:
     """Put the figures into all pages; returns those that changed."""
     changed = stale(root)
-    for page in changed:
-        text = (root / page).read_text(encoding="utf-8")
-        (root / page).write_text(filled(text, lambda name: kept(root, name)), encoding="utf-8")
+    for path in changed:
+        (root / path).write_text(wanted(root)[path], encoding="utf-8")
     return changed
 
 

@@ -21,6 +21,7 @@ from rich.console import Console
 
 from localkube.demo import faults
 from localkube.demo.cluster import NAME, NAMESPACE, Cluster, sentence
+from localkube.demo.picture import timeline
 from localkube.demo.print import VENDOR_RESHARD, show
 from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.demo.stage import Stage, alive, end_by_any_signal, remove, write_json
@@ -37,6 +38,14 @@ VENDOR_FAILOVER = "35 s"
 RATE, INBOUND_RATE = 40.0, 5.0
 """Messages a second, out and in."""
 FINISH_S = 60.0
+MARKS = {
+    "pod-deleted": "pod deleted",
+    "container-killed": "container killed",
+    "leader-killed": "leader killed",
+    "grow": "shards 2 to 4",
+    "shrink": "shards 4 to 2",
+}
+"""Steps that the picture names, in few words."""
 WAIT_S = 0.5
 
 
@@ -81,6 +90,8 @@ class Demo:
         self.slowest = 0.0
         """The longest that a sender waited, a resize's restart included; seconds."""
         self.two_holders: TwoHolders | None = None
+        self.timeline: Obj | None = None
+        """What a picture of it is drawn from."""
 
     async def run(self) -> None:
         """Tell it from beginning to end. LocalKubeError or KubeError as soon as a step does not come true."""
@@ -99,7 +110,16 @@ class Demo:
             await self._failovers(cluster, screen)
             await self._succession(cluster, screen)
             await self._resizes(cluster, screen)
+            ended = time.monotonic()
             await self._traffic.drain(FINISH_S)
+            self.timeline = timeline(
+                cluster.observer.commits,
+                cluster.observer.removed,
+                {MARKS[step.name]: step.begun for step in self.steps if step.name in MARKS and step.begun is not None},
+                (message.delivered_at for message in self._traffic.messages.values() if message.delivered_at is not None),
+                begun=self._apply.begun or ended,
+                ended=ended,
+            )
             self.ledger = await self._traffic.ledger(cluster.senders)
             self.slowest = (await self._traffic.report()).slowest
             self.two_holders = await _two_holders(cluster, self.ledger)
@@ -165,6 +185,7 @@ class Demo:
             ],
             "messages": None if self.ledger is None else {**self.ledger.as_json(), "slowest": self.slowest},
             "two_holders": None if self.two_holders is None else asdict(self.two_holders),
+            "timeline": self.timeline,
         }
 
     def summarize(self) -> None:

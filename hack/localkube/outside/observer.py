@@ -84,6 +84,7 @@ class Observer:
         self._exact_from = 0
         self._violations: dict[Violation, None] = {}
         self._commits: list[Commit] = []
+        self._removed: list[tuple[int, float]] = []
         self._notes: list[str] = []
         self._died: list[str] = []
         self._objects: dict[str, dict[tuple[str, str], Obj]] = {}
@@ -157,6 +158,12 @@ class Observer:
         """All handovers and first holders since the beginning of the block, in the order in which they were seen."""
         with self._changed:
             return tuple(self._commits)
+
+    @property
+    def removed(self) -> tuple[tuple[int, float], ...]:
+        """Shards whose Service went, and the `time.monotonic()` at which that was seen."""
+        with self._changed:
+            return tuple(self._removed)
 
     @property
     def notes(self) -> tuple[str, ...]:
@@ -320,6 +327,8 @@ class Observer:
 
     def _note_commit(self, change: Change, before: Change | None, at: float, monotonic: float) -> None:
         n = number_of(change.epoch)
+        if change.gone and change.kind == "Service" and change.shard is not None:
+            self._removed.append((change.shard, monotonic))
         if change.gone or change.shard is None or n is None or (before is not None and before.epoch == change.epoch):
             return
         if any((one.namespace, one.shard, one.epoch) == (change.namespace, change.shard, change.epoch) for one in self._commits):
