@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures kind kind-down e2e lock clean
+.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -36,7 +36,14 @@ types: setup ## Types (mypy, strict)
 contracts: setup ## Layers: what may import what
 	PYTHONPATH=operator:hack:tests $(RUN)/lint-imports
 
-check: lint types contracts ## Everything that runs no test
+texts: setup ## Spelling, Markdown, shell, Dockerfile, declared dependencies
+	$(RUN)/codespell $$(git ls-files)
+	$(RUN)/pymarkdown scan $$(git ls-files '*.md')
+	$(RUN)/shellcheck $$(git ls-files | xargs grep -lE '^#!.*\b(ba)?sh$$')
+	$(RUN)/hadolint operator/Dockerfile
+	$(RUN)/deptry operator
+
+check: lint types contracts texts ## Everything that runs no test
 
 charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
 	@$(RUN)/python hack/charts

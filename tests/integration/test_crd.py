@@ -174,8 +174,8 @@ TYPOS: list[tuple[Obj, str]] = [
     ),
     ({"tolerations": [{"key": "a", "tolerationSecond": 1}]}, "tolerations[0].tolerationSecond"),
     (
-        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optinal": True}}}]},
-        "env[0].valueFrom.secretKeyRef.optinal",
+        {"env": [{"name": "A", "valueFrom": {"secretKeyRef": {"name": "a", "key": "b", "optionl": True}}}]},
+        "env[0].valueFrom.secretKeyRef.optionl",
     ),
     ({"resources": {"request": {"cpu": 1}}}, "resources.request"),
 ]
