@@ -1,4 +1,4 @@
-"""What the texts refer to is there: laws, facts about the client, files, headings. And nothing refers to a page outside of the repository."""
+"""What the texts refer to is there: laws, facts about the client, files, headings. Nothing refers to a page outside of the repository."""
 
 from __future__ import annotations
 

@@ -142,8 +142,11 @@ class Tuning:
     """Attempts answered 403 after which a person is told, while it goes on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
-    ask_fresh: timedelta = timedelta(seconds=2)
-    """A number of shards older than this is asked for again before Set Shards or a shrink."""
+    ask_fresh: timedelta = timedelta(seconds=5)
+    """A number of shards older than this is asked for again before Set Shards or a shrink. Answers may be slow, so it is more than
+    ``ask_working``."""
+    ask_working: timedelta = timedelta(seconds=2)
+    """How often the number of shards is asked for while something is done."""
     ask_busy: timedelta = timedelta(milliseconds=250)
     """How often the number of shards is asked for while something is under way."""
     ask_steady: timedelta = timedelta(seconds=30)

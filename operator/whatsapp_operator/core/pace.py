@@ -160,7 +160,7 @@ def asks(f: Facts, rule: str, state: State) -> bool:
         span = tuning.ask_busy
     else:
         # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
-        span = min(pause(f, rule), tuning.ask_fresh if state is State.WORKING else tuning.ask_steady)
+        span = min(pause(f, rule), tuning.ask_working if state is State.WORKING else tuning.ask_steady)
     return f.see.now - client.asked_at >= span
 
 

@@ -27,6 +27,8 @@ T = TypeVar("T")
 
 PATIENCE = 0.25
 """Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
+CALL_PATIENCE = 1.0
+"""The same where Set Shards is about to be sent: it needs what is in the Secrets now, and not sooner or later."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
 """For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
 UNSENT_KEPT = 20
@@ -82,6 +84,8 @@ class Memory:
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
     """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
     not_kept: NotKept | None = None
+    is_call_due: bool = False
+    """Set Shards waits for nothing but an observation that has read the Secrets itself."""
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
@@ -138,7 +142,8 @@ class Observer:
         parts = snapshot.parts_of(want, gathered, memory.routes)
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
-        slow = await self._slow(want, memory, patience=0.0 if self._may_have_failed(parts) else PATIENCE)
+        patience = CALL_PATIENCE if memory.is_call_due else PATIENCE
+        slow = await self._slow(want, memory, patience=0.0 if self._may_have_failed(parts) else patience)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = snapshot.parts_of(want, gathered, memory.routes, strays=slow.pods)
@@ -304,7 +309,7 @@ class Observer:
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
-                memory.slow, memory.reading = memory.reading.result(), None
+                memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
                 if memory.slow.names >= names:
                     return memory.slow
                 memory.slow = None

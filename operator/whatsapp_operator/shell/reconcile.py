@@ -384,7 +384,7 @@ class Reconciler:
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
             if slow is None or slow.again:
                 # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (law 8).
-                cluster.memory.slow, outcome.moved_on = None, True
+                cluster.memory.slow, cluster.memory.is_call_due, outcome.moved_on = None, True, True
             elif await self._note(cluster, look, plan, call):
                 cluster.memory.anchored_for = None
                 cluster.memory.unsent.remove(call.operation.id)

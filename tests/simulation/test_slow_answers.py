@@ -1,0 +1,27 @@
+"""The API server and the client answer, but slowly. What is asked for is done all the same, and no law is bent for it."""
+
+from __future__ import annotations
+
+import pytest
+
+from .world import World, simulate
+
+
+@pytest.mark.parametrize("slow", ["API server", "client", "both"])
+@pytest.mark.parametrize("seed", range(3))
+def test_set_shards_is_sent_however_slow_the_answers_are(slow: str, seed: int) -> None:
+    """The number of shards and the Secrets have to be of now when the call is sent. That may not mean that it never is."""
+
+    async def story(world: World) -> None:
+        world.create(shards=2, spares=1)
+        world.operator().campaign()
+        await world.until_done(within=120)
+        world.weather.slow = 1.0 if slow in {"API server", "both"} else 0.0
+        world.api_slow = 1.0 if slow in {"client", "both"} else 0.0
+        world.edit(shards=4)
+        await world.until(lambda: world.account.shards == 4, within=120, what="Set Shards is sent")
+        world.weather.clear()
+        world.api_slow = 0.0
+        await world.until_done(within=120)
+
+    simulate(story, seed)
