@@ -54,7 +54,7 @@ def seconds_between(earlier: str, later: str) -> float:
 
 async def applied_after_it_was_settled(s: Scene) -> None:
     """The call takes effect when it counts as never taken and was made again: once more for nothing, but to the same end."""
-    await s.go_wrong(fault="late", seconds=SETTLES + 10)
+    await s.go_wrong(fault="late", seconds=SETTLES + 20)
     await s.resize()
     first, second = await s.until_made(2)
     assert seconds_between(first["at"], second["at"]) > SETTLES - 1
@@ -64,7 +64,7 @@ async def applied_after_it_was_settled(s: Scene) -> None:
 async def applied_after_it_was_settled_and_taken_back(s: Scene) -> None:
     """The call takes effect when it counts as never taken and nobody wants it any more: that is drift, and is repaired."""
     await s.patch(reshard={"drift": "Repair"})
-    await s.go_wrong(fault="late", seconds=SETTLES + 10)
+    await s.go_wrong(fault="late", seconds=SETTLES + 20)
     await s.resize()
     await s.until_made()
     await s.resize(s.a)

@@ -11,6 +11,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from .set_shards_stage import LONG, SHUT, Scene
+from .stage import condition_of
 
 LOGIN, TLS = "acme-login", "acme-tls"
 PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"
@@ -64,7 +65,11 @@ async def login_without_password(s: Scene) -> None:
     await s.kubectl("delete", "secret", LOGIN)
     await s.put_secret(LOGIN, username="admin")
     await s.resize()
-    assert "password" in await s.word("Stalled", "SecretMissing")
+    # Before that it may say that the Secret, which was deleted a moment ago, is not there.
+    await s.said(
+        lambda status: "password" in condition_of(status, "Stalled", "SecretMissing").get("message", ""),
+        "Stalled=SecretMissing that names the password",
+    )
     assert await s.made() == []
     await put_login(s)
 
