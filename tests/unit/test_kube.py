@@ -430,17 +430,17 @@ def now() -> float:
 
 
 async def test_calls_are_bounded_and_a_dead_line_costs_one_of_them() -> None:
-    async with a_door(limits=CallLimits(read=0.3, write=0.2)) as (server, kube):
+    async with a_door(limits=CallLimits(read=2.0, write=1.0)) as (server, kube):
         await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(20)))
         old = set(server.peers)
         assert len(old) > 5
         server.answer = server.hang
         began = now()
-        with pytest.raises(Unavailable, match=r"create Pod ns/a: the API server did not answer within 0\.2 s\."):
+        with pytest.raises(Unavailable, match=r"create Pod ns/a: the API server did not answer within 1 s\."):
             await kube.create(A_POD)
-        with pytest.raises(Unavailable, match=r"get Pod ns/a: the API server did not answer within 0\.3 s\."):
+        with pytest.raises(Unavailable, match=r"get Pod ns/a: the API server did not answer within 2 s\."):
             await kube.get(POD, "ns", "a")
-        assert now() - began < 1
+        assert now() - began < 2 * (2.0 + 1.0), "each by its own limit, and neither tried again"
         server.answer = server.ok
         server.peers.clear()
         await kube.get(POD, "ns", "a")
@@ -516,13 +516,13 @@ async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str)
 
 
 async def test_an_outage_gives_the_connections_up_once() -> None:
-    async with a_door(limits=CallLimits(read=0.1, write=0.1)) as (server, kube):
+    async with a_door(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
         opened = pools_opened(kube)
         await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
         server.answer = server.hang
-        for _ in range(20):
-            with pytest.raises(Unavailable):
-                await kube.get(POD, "ns", "a")
+        for _ in range(4):
+            failed = await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)), return_exceptions=True)
+            assert {type(one) for one in failed} == {Unavailable}
         assert len(opened) == 1
         server.answer = server.ok
         await kube.get(POD, "ns", "a")

@@ -425,9 +425,14 @@ async def test_rounds_that_came_late_are_not_made_up_for_all_at_once() -> None:
         time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
         asked, went_on = len(peer.asked), time.monotonic()
         # One period later each was asked in its own phase again: at no moment more than were due by then, and half of all.
-        await until(lambda: len(peer.asked) - asked >= 100)
+        # A busy machine makes this process stand still, too: what is due meanwhile comes at once.
+        stood, beaten = 0.0, time.monotonic()
+        while len(peer.asked) - asked < 100:
+            assert time.monotonic() < went_on + 60
+            await asyncio.sleep(0.005)
+            stood, beaten = max(stood, time.monotonic() - beaten), time.monotonic()
         times = [at for _, at, _ in peer.asked[asked:]]
-        assert all(count < 100 * (at - went_on) + 50 for count, at in enumerate(times, start=1))
+        assert all(count < 100 * (at - went_on + stood) + 50 for count, at in enumerate(times, start=1))
 
 
 async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer() -> None:

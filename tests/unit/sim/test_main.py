@@ -36,7 +36,7 @@ async def test_all_three_run_and_end_on_sigterm(world: World, tmp_path: Path) ->
             except (aiohttp.ClientError, OSError):
                 return False
 
-        await until(bootstrapped, 20)
+        await until(bootstrapped)
     finally:
         for process in processes:
             process.send_signal(signal.SIGTERM)
@@ -47,7 +47,7 @@ async def test_all_three_run_and_end_on_sigterm(world: World, tmp_path: Path) ->
 
 async def test_a_second_signal_ends_it_at_once(world: World, tmp_path: Path) -> None:
     process = await _run(world, "coreapp", 1, tmp_path)
-    await until(lambda: not closed(world.address(1), 6253), 20)
+    await until(lambda: not closed(world.address(1), 6253))
     process.send_signal(signal.SIGTERM)
     process.send_signal(signal.SIGINT)
 

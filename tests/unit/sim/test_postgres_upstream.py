@@ -214,7 +214,7 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
     first = await _process(world, environment, tmp_path / "first")
     second = None
     try:
-        await until(lambda: not closed(world.address(250), 8080), 20)
+        await until(lambda: not closed(world.address(250), 8080))
         core = await world.coreapp(0)
         await world.webapp()
         assert (await world.login())[0] == 200
@@ -229,7 +229,7 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
         first.kill()
         await first.wait()
         second = await _process(world, environment, tmp_path / "second")
-        await until(lambda: not closed(world.address(250), 8080), 20)
+        await until(lambda: not closed(world.address(250), 8080))
 
         assert (await world.api("GET", "/v1/account/shards"))[1]["account"]["shards"] == 2  # by the token of before
         await _send_until_taken(world, recipient(0, 2), "m")
@@ -269,7 +269,7 @@ async def test_two_processes_that_make_the_database_at_once(world: World, enviro
         return sorted(states) == ["gave up", "serves"]
 
     try:
-        await until(one_serves, 20)
+        await until(one_serves)
     finally:
         for process in processes:
             if process.returncode is None:

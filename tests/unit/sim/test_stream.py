@@ -179,7 +179,7 @@ async def test_servers_that_begin_with_an_empty_database_are_told_of(sender: Sen
     async def logged_in() -> bool:  # the password is the first one again
         return (await world.login())[0] == 200
 
-    await until(logged_in, 20)
+    await until(logged_in)
     await sender.send("after")
     books = await sender.books(mark, ())
 

@@ -192,7 +192,7 @@ def _trusting() -> ssl.SSLContext:
     return context
 
 
-async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 5.0) -> Any:
+async def until(fact: Callable[[], Any] | Callable[[], Awaitable[Any]], seconds: float = 60.0) -> Any:
     """Poll until ``fact`` is true; fails after ``seconds``."""
     deadline = time.monotonic() + seconds
     while True:
