@@ -2,7 +2,7 @@
 
 A map of the rooms (a test checks it against the tree):
 
-- ``__main__``: reads the settings, builds the shell, campaigns for leadership, runs Kopf.
+- ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
 - ``core.model``: the nouns: what is desired, what is observed, what is to be done.
 - ``core.record``: what is remembered in status, read from it and written into it.
@@ -51,3 +51,6 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.lines``: connections to the API server that are dialled anew after a failure.
 - ``shell.clock``: time and chance, handed in.
 """
+
+__version__ = "0.1.0"
+"""Of the release; pyproject.toml takes it from here."""

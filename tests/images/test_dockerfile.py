@@ -196,7 +196,7 @@ def test_what_both_images_need_has_one_version() -> None:
 def test_the_operator_starts_and_says_what_is_missing(built: Built) -> None:
     before = files(built.venv("operator"), built.app("operator"))
     alone = built.run("operator")
-    assert (alone.returncode, alone.stdout) == (1, "")
+    assert (alone.returncode, alone.stdout) == (2, "")
     assert alone.stderr.startswith("whatsapp-operator: ")
     assert "Traceback" not in alone.stderr
     wrong = built.run("operator", LEASE_SECONDS="soon")
