@@ -20,7 +20,7 @@ UPSTREAM_PORT = 8080
 VARIABLES = (
     ("POD_NAME POD_UID POD_IP NODE_NAME", "from the downward API (name and address: this machine's when unset)"),
     ("WABIZ_CLUSTER", "the cluster's name (acme)"),
-    ("WABIZ_LISTEN", "the address to bind (0.0.0.0)"),
+    ("WABIZ_LISTEN", "the address to bind (::, every address of IPv6 and IPv4)"),
     ("WABIZ_UPSTREAM", "name:port of the upstream (<cluster>-simulator:8080)"),
     ("WABIZ_STATE_DIR", "a folder for durable state (Coreapp, upstream)"),
     ("WABIZ_TLS_DIR", "a folder with tls.crt and tls.key (Webapp); a self-signed certificate is made when unset, as the vendor's"),
@@ -50,7 +50,7 @@ class Settings:
     pod_ip: str
     node_name: str = ""
     cluster: str = "acme"
-    listen: str = "0.0.0.0"  # noqa: S104 - a container listens on its own network
+    listen: str = "::"
     upstream: tuple[str, int] = ("acme-simulator", UPSTREAM_PORT)
     state_dir: Path | None = None
     tls_dir: Path | None = None
@@ -88,7 +88,7 @@ class Settings:
             pod_ip=_address("POD_IP", env.get("POD_IP", "") or "127.0.0.1"),
             node_name=env.get("NODE_NAME", ""),
             cluster=cluster,
-            listen=_address("WABIZ_LISTEN", env.get("WABIZ_LISTEN", "") or "0.0.0.0"),  # noqa: S104
+            listen=_address("WABIZ_LISTEN", env.get("WABIZ_LISTEN", "") or "::"),
             upstream=upstream,
             state_dir=_folder(env.get("WABIZ_STATE_DIR", "")),
             tls_dir=_folder(env.get("WABIZ_TLS_DIR", "")),

@@ -35,6 +35,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.observe``: every read.
 - ``shell.snapshot``: what was read, as one frozen value; damaged objects are left out.
 - ``shell.shapes``: what an object must look like to be read.
+- ``shell.addresses``: addresses of pods as they stand in URLs.
 - ``shell.reading``: what was read, as our nouns.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.

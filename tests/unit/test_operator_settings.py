@@ -14,9 +14,9 @@ HERE = {"POD_NAMESPACE": "shop"}
 
 
 def test_where_metrics_are_served() -> None:
-    assert (Settings.from_env(HERE).metrics_port, Settings.from_env(HERE).metrics_host) == (0, "0.0.0.0")
-    given = Settings.from_env({**HERE, "METRICS_PORT": "8080", "METRICS_HOST": "::"})
-    assert (given.metrics_port, given.metrics_host) == (8080, "::")
+    assert (Settings.from_env(HERE).metrics_port, Settings.from_env(HERE).metrics_host) == (0, "::")
+    given = Settings.from_env({**HERE, "METRICS_PORT": "8080", "METRICS_HOST": "127.0.0.1"})
+    assert (given.metrics_port, given.metrics_host) == (8080, "127.0.0.1")
 
 
 @pytest.mark.parametrize(
