@@ -74,17 +74,15 @@ async def until(what: Any) -> Any:
     """Poll until it is so, whatever is raised by a connection meanwhile."""
     deadline = time.monotonic() + DEADLINE
     while True:
-        said: Any = None
+        problem: Exception | None = None
         try:
             said = what()
             if asyncio.iscoroutine(said):
                 said = await said
+            if said:
+                return said
         except (aiohttp.ClientError, OSError) as error:
-            said, problem = None, error
-        else:
-            problem = None
-        if said:
-            return said
+            problem = error
         assert time.monotonic() < deadline, f"it did not come about in time ({problem!r})"
         await asyncio.sleep(0.02)
 
@@ -293,7 +291,7 @@ def test_metrics_are_served_on_both_families(monkeypatch: pytest.MonkeyPatch, ke
         yield b"ok"
 
     host = Settings(identity="x", namespace="shop").metrics_host
-    with served(app, host=host, port=0) as port:  # type: ignore[arg-type]
+    with served(app, host=host, port=0) as port:
         for address in ("127.0.0.1", *(["[::1]"] if kernel == "with IPv6" else [])):
             with urllib.request.urlopen(f"http://{address}:{port}/", timeout=DEADLINE) as answer:
                 assert answer.read() == b"ok"
