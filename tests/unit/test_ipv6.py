@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import base64
 import errno
 import fcntl
 import signal
@@ -15,6 +16,7 @@ import urllib.request
 from collections.abc import AsyncIterator, Iterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,8 +28,9 @@ from cryptography import x509
 from wabiz_sim.listener import Listener
 from wabiz_sim.resolve import split_host_port
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Coreapp, Key, Probe, Tell, Tuning
+from whatsapp_operator.core.model import Coreapp, GenerateSecret, Key, Probe, Tell, Tuning
 from whatsapp_operator.settings import Settings
+from whatsapp_operator.shell.act import filled_secret
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.metrics import served
 from whatsapp_operator.shell.probe import Tethers
@@ -298,6 +301,22 @@ def test_metrics_are_served_on_both_families(monkeypatch: pytest.MonkeyPatch, ke
 
 
 # ---- what is made
+
+
+@pytest.mark.parametrize("host", ["acme-webapp.shop.svc", "127.0.0.1", SIX])
+async def test_a_certificate_that_is_made_is_for_its_name_also_if_that_is_an_address(host: str, tmp_path: Path) -> None:
+    action = GenerateSecret(obj={"metadata": {"name": "acme-tls"}}, recipe="tls", host_names=("acme-webapp", host))
+    data = {key: base64.b64decode(value) for key, value in filled_secret(action, datetime.now(UTC))["data"].items()}
+    for name in ("tls.crt", "tls.key"):
+        (tmp_path / name).write_bytes(data[name])
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(tmp_path / "tls.crt", tmp_path / "tls.key")
+    trusting = ssl.create_default_context(cadata=data["ca.crt"].decode())
+
+    async with await asyncio.start_server(lambda _, writer: writer.close(), "127.0.0.1", 0, ssl=context) as server:
+        _, writer = await asyncio.open_connection(*server.sockets[0].getsockname(), ssl=trusting, server_hostname=host)
+        writer.close()
+        await writer.wait_closed()
 
 
 def test_no_object_is_for_one_family_only() -> None:
