@@ -249,7 +249,7 @@ MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
     "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
     "Events refused": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
     "failing observations": lambda: spans({BAD: Tenant(looks.look().settled(), fails=True)}, wakes=0.01),
-    "objects that never come to be": lambda: spans({Key(f"bad-{n}", NAME): Tenant(looks.look().settled(), kept={}) for n in range(20)}),
+    "objects that never come to be": lambda: spans({Key(f"bad-{n}", NAME): Tenant(looks.look().settled(), kept={}) for n in range(10)}),
     "one dead node under many clusters": lambda: spans({Key(f"bad-{n}", NAME): Tenant(witnesses.out_of_reach(100)) for n in range(20)}),
     "many that wait for a person": lambda: spans(
         {Key(f"bad-{n}", NAME): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
