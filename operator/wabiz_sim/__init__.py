@@ -13,7 +13,7 @@ It sends nothing to anybody. Three components, each one process (or one object i
     sharding.py     recipient -> shard
     certificate.py  the stand-in's own certificates, with an expiry that it can read
     envelope.py     the documented error envelope and its codes
-    version.py      the version that the stand-in claims to be
+    version.py      its version, and the one that it claims to be
 
     coreapp.py      serves one shard or stands by
     role.py         what a Coreapp was told, durably

@@ -6,11 +6,13 @@ import logging
 import os
 import signal
 import sys
+from collections.abc import Sequence
 
 from .coreapp import Coreapp
 from .process import Process
-from .settings import Settings, SettingsError
+from .settings import VARIABLES, Settings, SettingsError
 from .upstream import Upstream
+from .version import VERSION
 from .webapp import Webapp
 
 _GRACE_SECONDS = 20.0
@@ -57,11 +59,24 @@ async def run(process: Process) -> None:
     await stopped
 
 
-def main() -> None:
-    """Read the command line and the environment; exit code 2 for bad settings, 1 when the component cannot start or dies."""
-    parser = argparse.ArgumentParser(prog="wabiz_sim", description="The stand-in for the WhatsApp Business API client.")
-    parser.add_argument("component", choices=("coreapp", "webapp", "upstream"))
-    component: str = parser.parse_args().component
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="wabiz-sim",
+        description="Run one component of the simulator of the WhatsApp Business API client until SIGTERM. It sends nothing to WhatsApp.",
+        epilog="\n".join(["environment variables:", *(f"  {names}\n      {meaning}" for names, meaning in VARIABLES)]),
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {VERSION}")
+    parser.add_argument("component", choices=("coreapp", "webapp", "upstream"), help="what to run")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run a component; ``argv`` is the command line without the program's name (default: this process's).
+
+    Exit status 2 for an argument or a setting that cannot be used, 1 when the component cannot start or dies.
+    """
+    component: str = _parser().parse_args(argv).component
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     try:
         settings = Settings.from_env(os.environ)

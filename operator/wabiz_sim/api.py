@@ -17,6 +17,7 @@ from .exchange import Exchange
 from .faults import Fault, Faults
 from .members import Members
 from .preferences import Preferences
+from .resolve import join_host_port
 from .store import Store
 from .users import Users
 
@@ -72,9 +73,9 @@ class Api:
         ]
 
     def health(self) -> dict[str, dict[str, str]]:
-        """Return the cluster-wide map, keyed ``ip:pod``. Coreapps only: the stand-in has no Masters."""
+        """Return the cluster-wide map, keyed ``ip:pod``, an IPv6 address in brackets. Coreapps only: the stand-in has no Masters."""
         return {
-            f"{member.ip}:{member.pod}": {
+            join_host_port(member.ip, member.pod): {
                 "gateway_status": "connected" if self._exchange.connected(member.uid) else "disconnected",
                 "role": "coreapp",
             }

@@ -15,7 +15,7 @@ from .gateway import Gateway, GatewayStatus
 from .link import Frame, Link
 from .listener import Listener
 from .process import Process
-from .resolve import Resolve, by_dns
+from .resolve import Resolve, by_dns, join_host_port
 from .role import Holder, Role, RoleNote
 from .settings import CONTACTS_PORT, CONTROL_PORT, HEALTHCHECK_PORT, MESSAGING_PORT, Settings
 from .sharding import shard_of
@@ -260,7 +260,7 @@ class Coreapp(Process):
             self._serve(Role(order.shard, order.epoch, order.shards))
         else:
             self._known().known[order.shard] = order.epoch
-            self._holders[order.shard] = Holder(f"{order.holder}:{MESSAGING_PORT}", order.epoch)
+            self._holders[order.shard] = Holder(join_host_port(order.holder, MESSAGING_PORT), order.epoch)
             if self._told is not None and self._told.shard == order.shard:
                 self._stand_by()
             self._changed.ring()

@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .resolve import join_host_port
+
 CLIENT_DATABASE = "waweb"
 """The client's databases are ``<prefix>waweb`` and others (error texts in its issues); the stand-in needs one."""
 _NEEDED = ("WA_DB_ENGINE", "WA_DB_HOSTNAME", "WA_DB_PORT", "WA_DB_USERNAME", "WA_DB_PASSWORD")
@@ -31,7 +33,7 @@ class Database:
     @property
     def place(self) -> str:
         """Where it is, for a sentence."""
-        return f"database {self.name} at {self.hostname}:{self.port}"
+        return f"database {self.name} at {join_host_port(self.hostname, self.port)}"
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Database | None":

@@ -9,7 +9,7 @@ import aiohttp
 from .envelope import INTERNAL_ERROR, NOT_READY, Answer, failure, success
 from .link import UNREACHABLE
 from .process import Process
-from .resolve import split_host_port
+from .resolve import join_host_port, split_host_port
 from .settings import MESSAGING_PORT
 from .sharding import shard_of
 
@@ -131,7 +131,7 @@ class Delivery:
             return False  # nobody else to turn to yet
 
     async def _post(self, address: Address, shard: int, message: Message, *, fresh: bool = False) -> tuple[int, dict[str, Any]]:
-        url = f"http://{address[0]}:{address[1]}/messages"
+        url = f"http://{join_host_port(*address)}/messages"
         body = {"id": message.id, "shard": shard, "to": message.to, "body": message.body}
         timeout = aiohttp.ClientTimeout(total=_TRY_SECONDS, connect=1.0)
         session = self._process.fresh_session if fresh else self._process.session

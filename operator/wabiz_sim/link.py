@@ -10,6 +10,7 @@ from typing import Any
 import aiohttp
 
 from .process import Process
+from .resolve import join_host_port
 
 Frame = dict[str, Any]
 """One JSON object on a websocket; its ``type`` says what it is."""
@@ -45,8 +46,8 @@ async def upstream_url(process: Process, path: str) -> str:
 
     Raises LookupError when its Service has no endpoint.
     """
-    host, port = await process.resolve(*process.settings.upstream)
-    return f"http://{host}:{port}{path}"
+    address = await process.resolve(*process.settings.upstream)
+    return f"http://{join_host_port(*address)}{path}"
 
 
 async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:

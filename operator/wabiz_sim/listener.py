@@ -17,6 +17,17 @@ log = logging.getLogger(__name__)
 _BACKLOG = 1024
 _NEVER = 10 * 365 * 86400.0
 """Keep-alive of an idle connection, seconds: such a connection is the operator's tether, so only a death may end it."""
+_MAPPED = "::ffff:"
+"""How the address of an IPv4 caller begins where a port takes both families."""
+
+
+def _listening(host: str, port: int) -> socket.socket:
+    """Listen; ``::`` is every address of both families, or of IPv4 where the kernel has no IPv6."""
+    takes_both = host == "::"
+    if takes_both and not socket.has_dualstack_ipv6():
+        host, takes_both = "0.0.0.0", False  # noqa: S104 - a container listens on its own network
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    return socket.create_server((host, port), family=family, backlog=_BACKLOG, dualstack_ipv6=takes_both)
 
 
 class Listener:
@@ -64,8 +75,7 @@ class Listener:
         app.add_routes(self._routes)
         self._runner = web.AppRunner(app, access_log=None, keepalive_timeout=_NEVER, shutdown_timeout=0.1)
         await self._runner.setup()
-        family = socket.AF_INET6 if ":" in self.host else socket.AF_INET
-        self._socket = socket.create_server((self.host, self.port), family=family, backlog=_BACKLOG)
+        self._socket = _listening(self.host, self.port)
         self._socket.setblocking(False)
         self._accept_on(self._socket)
 
@@ -116,7 +126,7 @@ class Listener:
         return response
 
     async def _pass(self, request: web.Request) -> None:
-        silent = not self._speaks.is_set() and (request.remote or "") != self._near
+        silent = not self._speaks.is_set() and (request.remote or "").removeprefix(_MAPPED) != self._near
         self._effects["requests held"] += silent or not self._gate.is_set()
         await self._gate.wait()
         if silent:
@@ -140,7 +150,7 @@ class Listener:
         for _ in range(2):
             filler = socket.socket(self._socket.family)
             filler.setblocking(False)
-            filler.connect_ex((self.host, self.port))
+            filler.connect_ex(self._socket.getsockname())
             self._fillers.append(filler)
 
     def unclog(self) -> None:

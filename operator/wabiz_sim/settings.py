@@ -17,6 +17,22 @@ HEALTHCHECK_PORT = 6253
 WEBAPP_PORT = 8443
 UPSTREAM_PORT = 8080
 
+VARIABLES = (
+    ("POD_NAME POD_UID POD_IP NODE_NAME", "from the downward API (name and address: this machine's when unset)"),
+    ("WABIZ_CLUSTER", "the cluster's name (acme)"),
+    ("WABIZ_LISTEN", "the address to bind (::, every address of IPv6 and IPv4)"),
+    ("WABIZ_UPSTREAM", "name:port of the upstream (<cluster>-simulator:8080)"),
+    ("WABIZ_STATE_DIR", "a folder for durable state (Coreapp, upstream)"),
+    ("WABIZ_TLS_DIR", "a folder with tls.crt and tls.key (Webapp); a self-signed certificate is made when unset, as the vendor's"),
+    ("WABIZ_SHARD_SERVICE", "the name of a shard's Service (<cluster>-shard-{shard})"),
+    ("WABIZ_RESTART_SECONDS", "the downtime of a Coreapp after Set Shards (45; the vendor's is 45 to 60)"),
+    ("WABIZ_CC WABIZ_PHONE", "the number that Set Shards must name (any when unset)"),
+    ("WABIZ_REGISTERED_AT", "when it was registered, RFC 3339 (the first start when unset)"),
+    ("WA_API_KEY", "a key for health (none)"),
+    ("WA_DB_* WABIZ_DB_TLS_DIR", "the upstream's PostgreSQL (SQLite in the state folder when none is set)"),
+)
+"""Names, and what they mean with their default, as ``--help`` shows them."""
+
 
 class SettingsError(ValueError):
     """A variable is missing or means nothing; the message names it and says what to do."""
@@ -26,7 +42,7 @@ class SettingsError(ValueError):
 class Settings:
     """Settings of all three components; each uses its own part.
 
-    ``from_env`` names the variable of each field. Times are seconds.
+    ``VARIABLES`` says what each is for. Times are seconds.
     """
 
     pod_name: str
@@ -34,7 +50,7 @@ class Settings:
     pod_ip: str
     node_name: str = ""
     cluster: str = "acme"
-    listen: str = "0.0.0.0"  # noqa: S104 - a container listens on its own network
+    listen: str = "::"
     upstream: tuple[str, int] = ("acme-simulator", UPSTREAM_PORT)
     state_dir: Path | None = None
     tls_dir: Path | None = None
@@ -48,17 +64,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str]) -> "Settings":
-        """Read all variables.
-
-        ``POD_NAME POD_UID POD_IP NODE_NAME`` from the downward API; name and address default to this machine's.
-        ``WABIZ_CLUSTER`` the cluster's name. ``WABIZ_LISTEN`` the address to bind. ``WABIZ_UPSTREAM`` name:port of the upstream.
-        ``WABIZ_STATE_DIR`` a folder for durable state (Coreapp, upstream).
-        ``WABIZ_TLS_DIR`` a folder with tls.crt and tls.key (Webapp); without it a self-signed certificate is made, as the vendor's.
-        ``WABIZ_SHARD_SERVICE`` the name of a shard's Service, with ``{shard}`` in it.
-        ``WABIZ_RESTART_SECONDS`` the downtime of a Coreapp after Set Shards (45; the vendor's is 45 to 60).
-        ``WABIZ_CC`` and ``WABIZ_PHONE`` the number that Set Shards must name (any when unset).
-        ``WABIZ_REGISTERED_AT`` when it was registered, RFC 3339 (the first start when unset). ``WA_API_KEY`` a key for health.
-        ``WA_DB_*`` and ``WABIZ_DB_TLS_DIR`` the upstream's PostgreSQL; SQLite in the state folder when none is set.
+        """Read all variables of VARIABLES.
 
         Raises SettingsError.
         """
@@ -82,7 +88,7 @@ class Settings:
             pod_ip=_address("POD_IP", env.get("POD_IP", "") or "127.0.0.1"),
             node_name=env.get("NODE_NAME", ""),
             cluster=cluster,
-            listen=_address("WABIZ_LISTEN", env.get("WABIZ_LISTEN", "") or "0.0.0.0"),  # noqa: S104
+            listen=_address("WABIZ_LISTEN", env.get("WABIZ_LISTEN", "") or "::"),
             upstream=upstream,
             state_dir=_folder(env.get("WABIZ_STATE_DIR", "")),
             tls_dir=_folder(env.get("WABIZ_TLS_DIR", "")),

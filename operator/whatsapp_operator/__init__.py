@@ -2,7 +2,7 @@
 
 A map of the rooms (a test checks it against the tree):
 
-- ``__main__``: reads the settings, builds the shell, campaigns for leadership, runs Kopf.
+- ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
 - ``core.model``: the nouns: what is desired, what is observed, what is to be done.
 - ``core.record``: what is remembered in status, read from it and written into it.
@@ -35,6 +35,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.observe``: every read.
 - ``shell.snapshot``: what was read, as one frozen value; damaged objects are left out.
 - ``shell.shapes``: what an object must look like to be read.
+- ``shell.addresses``: addresses of pods as they stand in URLs.
 - ``shell.reading``: what was read, as our nouns.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
@@ -51,3 +52,6 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.lines``: connections to the API server that are dialled anew after a failure.
 - ``shell.clock``: time and chance, handed in.
 """
+
+__version__ = "0.1.0"
+"""Of the release; pyproject.toml takes it from here."""

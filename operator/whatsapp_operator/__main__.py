@@ -1,23 +1,24 @@
-"""Reads the settings, builds the shell, campaigns for leadership, runs Kopf."""
+"""Parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf."""
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import faulthandler
 import gc
 import logging
 import os
 import signal
-import sys
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack, suppress
 from datetime import timedelta
 from functools import partial
 from typing import Any
 
+from . import __version__
 from .core import self_check
 from .core.model import Key
-from .settings import SettingError, Settings
+from .settings import SettingError, Settings, listed
 from .shell import handlers
 from .shell.act import Hands
 from .shell.clock import SystemClock
@@ -190,7 +191,7 @@ class Operator:
         return False
 
     async def run(self, *, ending: Callable[[], object] = lambda: None) -> None:
-        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. ValueError if METRICS_PORT is taken.
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. SettingError if METRICS_PORT is taken.
 
         ``ending`` is called when the end begins. WorkDidNotStop: the process must be ended at once, without waiting for any task.
         RuntimeError: a part that runs for ever has ended.
@@ -198,7 +199,10 @@ class Operator:
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
                 app = application(self._metrics.registry, self._heartbeat, stalled=self._health.stalled)
-                stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
+                try:
+                    stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
+                except ValueError as error:
+                    raise SettingError(str(error)) from None
             await self._run(ending)
 
     async def _run(self, ending: Callable[[], object] = lambda: None) -> None:
@@ -240,17 +244,41 @@ class Operator:
                 await self._kube.close()
 
 
-async def _main(settings: Settings) -> None:
+def _operator(settings: Settings) -> Operator:
     try:
-        await Operator(settings).run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
+        return Operator(settings)
+    except KubeError as error:  # the kubeconfig
+        raise SettingError(str(error)) from None
+
+
+async def _main(settings: Settings) -> None:
+    operator = _operator(settings)
+    try:
+        await operator.run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
     except WorkDidNotStop as error:
         # Nothing of ours may write after the lease: a task that will not end is ended with the process. The event loop would wait for it.
         log.critical("%s", error)
         os._exit(1)
 
 
-def main() -> None:
-    """Run the operator; a setting or kubeconfig that cannot be used ends it with one sentence and status 2."""
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="whatsapp-operator",
+        description="Run the operator for the WhatsApp Business API client until SIGTERM. It takes no arguments, only settings.",
+        epilog=f"environment variables (times are seconds):\n{listed()}",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    return parser
+
+
+def main(argv: Sequence[str] | None = None) -> None:
+    """Run the operator; ``argv`` is the command line without the program's name (default: this process's).
+
+    An argument that means nothing ends it with status 2, and so does a setting or kubeconfig that cannot be used, with one sentence.
+    """
+    parser = _parser()
+    parser.parse_args(argv)
     try:
         settings = Settings.from_env()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
@@ -260,8 +288,8 @@ def main() -> None:
         gc.freeze()
         gc.set_threshold(*GARBAGE)
         asyncio.run(_main(settings))
-    except (SettingError, KubeError, ValueError) as error:
-        sys.exit(f"whatsapp-operator: {error}")
+    except SettingError as error:
+        parser.exit(2, f"{parser.prog}: {error}\n")
 
 
 if __name__ == "__main__":

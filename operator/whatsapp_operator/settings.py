@@ -3,66 +3,127 @@
 from __future__ import annotations
 
 import os
+import re
 import secrets
 import socket
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field, fields
 from datetime import timedelta
 from pathlib import Path
-from typing import Self
+from typing import Any, NamedTuple, Self
 
+from . import __version__
 from .core.model import Tuning
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
+LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+_LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class SettingError(Exception):
     """A setting cannot be used; the message says which, what is wrong and what to do."""
 
 
+class Variable(NamedTuple):
+    """A variable of the environment that a setting is read from."""
+
+    name: str
+    read: Callable[[str], Any]
+    """The value of the setting; ValueError says what the text must be."""
+    meaning: str
+
+
+def _namespace(text: str) -> str:
+    if not _LABEL.fullmatch(text.strip()):
+        msg = "the name of a namespace, such as whatsapp-operator-system"
+        raise ValueError(msg)
+    return text.strip()
+
+
+def _namespaces(text: str) -> tuple[str, ...]:
+    try:
+        return tuple(_namespace(name) for name in text.split(",") if name.strip())
+    except ValueError:
+        msg = "names of namespaces, separated by commas, such as shop,support"
+        raise ValueError(msg) from None
+
+
+def _number(example: float) -> Callable[[str], float]:
+    def read(text: str) -> float:
+        try:
+            number = float(text)
+        except ValueError:
+            number = -1.0
+        if not 0 <= number < 1e9:
+            msg = f"a number of at least 0, such as {example:g}"
+            raise ValueError(msg)
+        return number
+
+    return read
+
+
+def _port(text: str) -> int:
+    number = float(text) if re.fullmatch(r"\d+(\.0*)?", text) else -1.0
+    if not 0 <= number <= 65535:
+        msg = "a port, a whole number of 0 to 65535"
+        raise ValueError(msg)
+    return int(number)
+
+
+def _log_level(text: str) -> str:
+    if text.upper() not in LOG_LEVELS:
+        msg = f"one of {', '.join(LOG_LEVELS)}"
+        raise ValueError(msg)
+    return text.upper()
+
+
+def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) -> Any:
+    return field(default=default, metadata={"variable": Variable(name, read, meaning)})
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that the surroundings say about this process."""
+    """Everything that the surroundings say about this process. Each setting names its variable and means what ``--help`` says of it."""
 
     identity: str
     """Unique per process: two processes of one pod must not pass for one leader."""
-    namespace: str
-    """Where the Lease lies and the operator runs."""
-    watch_namespaces: tuple[str, ...] = ()
-    """Namespaces to look after; none means all."""
-    kubeconfig: Path | None = None
-    """None: the service account of the pod."""
-    lease_name: str = "whatsapp-operator"
-    lease_seconds: float = 4.0
-    renew_deadline_seconds: float = 3.0
-    retry_seconds: float = 1.0
-    image: str = "whatsapp-operator/wabiz-sim:0.1.0"
-    """Image of the stand-in that goes with this release."""
-    metrics_port: int = 0
-    """Of /metrics and /healthz; 0: neither is served."""
-    metrics_host: str = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet ask from elsewhere
-    """The address to serve them on; ``::`` where pods have IPv6 only."""
-    log_level: str = "INFO"
+    namespace: str = field(
+        metadata={
+            "variable": Variable(
+                "POD_NAMESPACE",
+                _namespace,
+                "namespace of the operator and its Lease; must be set outside of a pod (default: the pod's)",
+            )
+        }
+    )
+    watch_namespaces: tuple[str, ...] = _setting(
+        "WATCH_NAMESPACES", (), _namespaces, "namespaces to look after, separated by commas (default: all)"
+    )
+    kubeconfig: Path | None = _setting(  # noqa: RUF009  # it returns a field
+        "KUBECONFIG", None, Path, "file that says how to reach the API server (default: the service account of the pod)"
+    )
+    lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", str, "name of the Lease; its holder alone acts")
+    lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time after which a leader that is not heard of is replaced")
+    renew_deadline_seconds: float = _setting(
+        "LEASE_RENEW_DEADLINE_SECONDS", 3.0, _number(3.0), "time after which a leader that cannot renew its Lease stops acting"
+    )
+    retry_seconds: float = _setting("LEASE_RETRY_SECONDS", 1.0, _number(1.0), "time between two renewals of the Lease")
+    image: str = _setting("SIMULATOR_IMAGE", f"whatsapp-operator/wabiz-sim:{__version__}", str, "image of the simulator")
+    metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics and /healthz; 0: neither is served")
+    metrics_host: str = _setting("METRICS_HOST", "::", str, "address that /metrics and /healthz are served on; :: is IPv4 too")
+    log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"what is logged: {', '.join(LOG_LEVELS)}")
     tuning: Tuning = field(default_factory=Tuning)
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Read the environment once; SettingError names the variable that is wrong."""
+        """Read the environment once; SettingError names the variable that is wrong. An empty variable is one that is not set."""
         env = os.environ if env is None else env
+        given = {setting: _read(env, variable) for setting, variable in _variables(cls) if env.get(variable.name)}
         host = env.get("POD_NAME") or socket.gethostname()
         settings = cls(
             identity=f"{host}_{secrets.token_hex(4)}",
-            namespace=env.get("POD_NAMESPACE") or _own_namespace(),
-            watch_namespaces=tuple(name.strip() for name in env.get("WATCH_NAMESPACES", "").split(",") if name.strip()),
-            kubeconfig=Path(env["KUBECONFIG"]) if env.get("KUBECONFIG") else None,
-            lease_name=env.get("LEASE_NAME") or "whatsapp-operator",
-            lease_seconds=_number(env, "LEASE_SECONDS", 4.0),
-            renew_deadline_seconds=_number(env, "LEASE_RENEW_DEADLINE_SECONDS", 3.0),
-            retry_seconds=_number(env, "LEASE_RETRY_SECONDS", 1.0),
-            metrics_port=_port(env, "METRICS_PORT"),
-            metrics_host=env.get("METRICS_HOST") or "0.0.0.0",  # noqa: S104
-            log_level=(env.get("LOG_LEVEL") or "INFO").upper(),
-            tuning=_tuning(env),
+            tuning=Tuning(**{setting: _read(env, variable) for setting, variable in _TUNING.items() if env.get(variable.name)}),
+            **{"namespace": given.get("namespace") or _own_namespace(), **given},
         )
         if not settings.retry_seconds < settings.renew_deadline_seconds < settings.lease_seconds:
             msg = (
@@ -73,50 +134,65 @@ class Settings:
         if settings.lease_seconds < 3:
             msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; with less than 3 no write (2 s) would ever fit into what is left of it."
             raise SettingError(msg)
-        image = env.get("SIMULATOR_IMAGE")
-        return replace(settings, image=image) if image else settings
+        return settings
+
+
+def _tuned(name: str, setting: str, meaning: str) -> tuple[str, Variable]:
+    default = getattr(Tuning(), setting)
+    if isinstance(default, timedelta):
+        number = _number(default.total_seconds())
+        return setting, Variable(name, lambda text: timedelta(seconds=number(text)), meaning)
+    whole = _number(default)
+    return setting, Variable(name, lambda text: int(whole(text)), meaning)
+
+
+_TUNING = dict(
+    (
+        _tuned("SETTLE_GRACE_SECONDS", "settle_grace", "time after the restart in which an unanswered Set Shards may still take effect"),
+        _tuned("SET_SHARDS_TIMEOUT_SECONDS", "call_timeout", "time-out of the call Set Shards"),
+        _tuned("BUSY_BACKOFF_SECONDS", "busy_backoff", "first pause after a server that is busy; doubles up to a minute"),
+        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_told_after", "attempts after which a person is told of a busy server"),
+        _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "time before its expiry from which on a certificate is not sent"),
+        _tuned("REST_SECONDS", "rest", "longest time between two looks at a cluster"),
+    )
+)
+
+
+def _variables(cls: type[Settings]) -> Iterator[tuple[str, Variable]]:
+    return ((one.name, one.metadata["variable"]) for one in fields(cls) if "variable" in one.metadata)
+
+
+def _read(env: Mapping[str, str], variable: Variable) -> Any:
+    try:
+        return variable.read(env[variable.name])
+    except ValueError as error:
+        msg = f"{variable.name} is {env[variable.name]!r}; it must be {error}."
+        raise SettingError(msg) from None
 
 
 def _own_namespace() -> str:
     try:
         return SERVICE_ACCOUNT_NAMESPACE.read_text(encoding="utf-8").strip()
     except OSError:
-        return "default"
+        # Any guess makes a second leader beside the one of an installation elsewhere.
+        msg = "POD_NAMESPACE is not set and this is no pod; set it to the namespace of the operator, such as whatsapp-operator-system."
+        raise SettingError(msg) from None
 
 
-def _number(env: Mapping[str, str], name: str, default: float) -> float:
-    text = env.get(name, "")
-    if not text:
-        return default
-    try:
-        number = float(text)
-    except ValueError:
-        number = -1.0
-    if not 0 <= number < 1e9:
-        msg = f"{name} is {text!r}; it must be a number of at least 0, such as {default:g}."
-        raise SettingError(msg)
-    return number
+def listed() -> str:
+    """Return every variable with its meaning and default, one a line, as ``--help`` shows them."""
+    defaults = {one.name: one.default for one in fields(Settings)}
+    rows = [("POD_NAME", "name of the pod, the first half of the identity in the Lease (default: this machine's name)")]
+    for setting, variable in _variables(Settings):
+        rows.append((variable.name, _with_default(variable.meaning, defaults[setting])))
+    for setting, variable in _TUNING.items():
+        rows.append((variable.name, _with_default(variable.meaning, getattr(Tuning(), setting))))
+    return "\n".join(f"  {name}\n      {text}" for name, text in rows)
 
 
-def _port(env: Mapping[str, str], name: str) -> int:
-    port = _number(env, name, 0)
-    if port != int(port) or port > 65535:
-        msg = f"{name} is {env[name]!r}; it must be a port, a whole number of 0 to 65535."
-        raise SettingError(msg)
-    return int(port)
-
-
-def _tuning(env: Mapping[str, str]) -> Tuning:
-    default = Tuning()
-
-    def seconds(name: str, value: timedelta) -> timedelta:
-        return timedelta(seconds=_number(env, name, value.total_seconds()))
-
-    return Tuning(
-        settle_grace=seconds("SETTLE_GRACE_SECONDS", default.settle_grace),
-        call_timeout=seconds("SET_SHARDS_TIMEOUT_SECONDS", default.call_timeout),
-        busy_backoff=seconds("BUSY_BACKOFF_SECONDS", default.busy_backoff),
-        busy_told_after=int(_number(env, "BUSY_TOLD_AFTER_ATTEMPTS", default.busy_told_after)),
-        certificate_margin=seconds("CERTIFICATE_MARGIN_SECONDS", default.certificate_margin),
-        rest=seconds("REST_SECONDS", default.rest),
-    )
+def _with_default(meaning: str, default: Any) -> str:
+    if isinstance(default, timedelta):
+        default = default.total_seconds()
+    if isinstance(default, int | float):
+        default = f"{default:g}"
+    return f"{meaning} (default: {default})" if isinstance(default, str) else meaning

@@ -14,6 +14,7 @@ from localkube.charts import CLUSTER, OPERATOR, commented, derived, with_table
 from localkube.errors import LocalKubeError
 from localkube.programs.binaries import Binaries
 from localkube.programs.versions import kubernetes_version
+from whatsapp_operator import __version__
 
 from .render import ROOT, Charts, Rendered
 from .test_cluster_chart import EVERYTHING
@@ -121,8 +122,7 @@ def test_nothing_derived_is_stale() -> None:
 
 def test_versions_agree() -> None:
     charts = [yaml.safe_load((ROOT / "charts" / chart / "Chart.yaml").read_text(encoding="utf-8")) for chart in (OPERATOR, CLUSTER)]
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
-    assert all(f'\nversion = "{chart["appVersion"]}"' in project for chart in charts)
+    assert {(chart["version"], chart["appVersion"]) for chart in charts} == {(__version__, __version__)}
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "charts").glob("*/files/*.py")), ids=lambda path: path.name)

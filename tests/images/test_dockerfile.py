@@ -144,10 +144,10 @@ def test_the_base_has_a_tag_and_every_dependency_a_hash(stage_of: dict[str, Stag
 
 
 def test_the_version_is_that_of_the_project(stage_of: dict[str, Stage]) -> None:
-    project = (ROOT / "pyproject.toml").read_text(encoding="utf-8")
+    project = (ROOT / "operator" / "whatsapp_operator" / "__init__.py").read_text(encoding="utf-8")
     for target in ("simulator", "operator"):
         version = next(rest.partition("=")[2] for word, rest in stage_of[target].steps if rest.startswith("VERSION="))
-        assert f'\nversion = "{version}"' in project
+        assert f'\n__version__ = "{version}"\n' in project
 
 
 def test_what_is_copied_is_not_ignored(stage_of: dict[str, Stage]) -> None:
@@ -196,7 +196,7 @@ def test_what_both_images_need_has_one_version() -> None:
 def test_the_operator_starts_and_says_what_is_missing(built: Built) -> None:
     before = files(built.venv("operator"), built.app("operator"))
     alone = built.run("operator")
-    assert (alone.returncode, alone.stdout) == (1, "")
+    assert (alone.returncode, alone.stdout) == (2, "")
     assert alone.stderr.startswith("whatsapp-operator: ")
     assert "Traceback" not in alone.stderr
     wrong = built.run("operator", LEASE_SECONDS="soon")

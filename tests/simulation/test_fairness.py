@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core.model import Desired, Key, Observed, Tuning
+from whatsapp_operator.core.model import Desired, Key, Obj, Observed, Ref, Tuning
 from whatsapp_operator.shell.act import Hands
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube import EVENT, SERVICE, WAC, Conflict, Kind, Refused, Unavailable, kind_of
@@ -28,19 +28,21 @@ from ..unit.core import looks, witnesses  # noqa: TID252  there is no other way 
 from . import virtual
 from .virtual import MachineClocks, VirtualLoop
 
-NEIGHBOURS = 20
-FAILOVERS = 20
+NEIGHBOURS = 200
+FAILOVERS = 100
 EVERY = 0.137
 """Seconds between two failovers of neighbours."""
 LOOKS_AT_ONCE, LOOKS_A_SECOND = 30, 10
 """How often a cluster may be observed at most."""
 CONNECTIONS = 100
-"""Of the operator's client to the API server."""
+"""Of the operator's client to the API server: no more than that has."""
 CALL = 0.01
 """Seconds that a call takes."""
 READS = 7
 """Calls of one observation, side by side."""
-BAD = Key("default", "bad")
+NAME = "acme"
+"""Of every cluster, as the snapshots of the tests have it; each lies in a namespace of its own, by which it is told apart."""
+BAD = Key("bad", NAME)
 ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
 
 
@@ -58,6 +60,13 @@ class Tenant:
     """Somebody always writes the resource first."""
     failed_at: float | None = None
     """Since when the holder of shard 0 is gone."""
+    kept: dict[Ref, Obj] | None = None
+
+    def objects_of(self, want: Desired) -> dict[Ref, Obj]:
+        """Its objects, under its own uid and in its own namespace, as they should be."""
+        if self.kept is None:
+            self.kept = dict(looks.Look(want, self.case.see).kept().see.objects)
+        return self.kept
 
 
 class Api:
@@ -71,21 +80,23 @@ class Api:
         self.refuses_events_of: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.took: list[float] = []
+        self.looked_at: set[Key] = set()
         self._free = asyncio.Semaphore(CONNECTIONS)
 
-    async def call(self, name: str) -> None:
-        self.calls[name] += 1
+    async def call(self, namespace: str) -> None:
+        self.calls[namespace] += 1
         async with self._free:
             await asyncio.sleep(CALL)
 
     # --- the observer
 
     async def look(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Look:
-        await asyncio.gather(*(self.call(key.name) for _ in range(READS)))
+        await asyncio.gather(*(self.call(key.namespace) for _ in range(READS)))
+        self.looked_at.add(key)
         tenant = self.tenants[key]
         if tenant.fails:
             raise Unavailable("list Pod: HTTP 500", code=500)
-        meta = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.name}", "annotations": tenant.annotations}
+        meta = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.namespace}", "annotations": tenant.annotations}
         read = desired_of(self.resource(key, meta), image="sim:1", tuning=Tuning())
         case = tenant.case.holder_deleted(0) if tenant.failed_at is not None else tenant.case
         want: Desired = replace(
@@ -99,7 +110,9 @@ class Api:
         )
         now = self.clock.now()
         client = replace(case.see.client, asked_at=now if case.see.client.asked_at is not None else None)
-        see: Observed = replace(case.see, now=now, nonce=nonce, status=tenant.status, since=dict(memory.since), client=client)
+        see: Observed = replace(
+            case.see, now=now, nonce=nonce, status=tenant.status, since=dict(memory.since), client=client, objects=tenant.objects_of(want)
+        )
         return Look(want, see, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
 
     @staticmethod
@@ -109,30 +122,30 @@ class Api:
     # --- Kubernetes
 
     async def get(self, kind: Kind, namespace: str, name: str) -> dict[str, Any]:
-        await self.call(name)
-        meta = {"namespace": namespace, "name": name, "uid": f"uid-{name}", "resourceVersion": "1", "generation": 3}
+        await self.call(namespace)
+        meta = {"namespace": namespace, "name": name, "uid": f"uid-{namespace}", "resourceVersion": "1", "generation": 3}
         return {**self.resource(Key(namespace, name), meta), "status": self.tenants[Key(namespace, name)].status}
 
     async def list(self, kind: Kind, *_: object) -> list[dict[str, Any]]:
         return [{"metadata": {"namespace": key.namespace, "name": key.name}} for key in self.tenants]
 
     async def create(self, obj: Mapping[str, Any]) -> dict[str, Any]:
-        name = obj["involvedObject"]["name"] if kind_of(obj) is EVENT else obj["metadata"]["name"]
-        await self.call(name)
-        if kind_of(obj) is EVENT and name in self.refuses_events_of:
+        namespace = obj["metadata"]["namespace"]
+        await self.call(namespace)
+        if kind_of(obj) is EVENT and namespace in self.refuses_events_of:
             raise Refused("create Event: HTTP 403", code=403, reason="Forbidden")
         return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "1"}}
 
     async def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
-        await self.call(str(obj["metadata"]["name"]))
+        await self.call(str(obj["metadata"]["namespace"]))
         return {**obj}
 
-    async def patch_json(self, _kind: Kind, _namespace: str, name: str, _ops: object) -> dict[str, Any]:
-        await self.call(name)
+    async def patch_json(self, _kind: Kind, namespace: str, _name: str, _ops: object) -> dict[str, Any]:
+        await self.call(namespace)
         return {}
 
     async def patch_merge(self, kind: Kind, namespace: str, name: str, _body: object) -> dict[str, Any]:
-        await self.call(name)
+        await self.call(namespace)
         if kind is WAC and self.tenants[Key(namespace, name)].conflicts:
             raise Conflict("patch WhatsAppCluster: HTTP 409", code=409)
         if kind is SERVICE:
@@ -141,7 +154,7 @@ class Api:
         return {}
 
     async def patch_status(self, _kind: Kind, namespace: str, name: str, body: Mapping[str, Any]) -> dict[str, Any]:
-        await self.call(name)
+        await self.call(namespace)
         tenant = self.tenants[Key(namespace, name)]
         if tenant.conflicts:
             raise Conflict("patch WhatsAppCluster: HTTP 409", code=409)
@@ -174,7 +187,7 @@ class NotingHands(Hands):
 
 
 def names() -> Iterator[Key]:
-    yield from (Key("default", f"good-{number:03}") for number in range(NEIGHBOURS))
+    yield from (Key(f"good-{number:03}", NAME) for number in range(NEIGHBOURS))
 
 
 def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events: bool = False) -> tuple[list[float], Counter[str]]:
@@ -183,7 +196,7 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
     async def main(loop: VirtualLoop) -> tuple[list[float], Counter[str]]:
         api = Api(loop, {**{key: Tenant(looks.look().settled()) for key in names()}, **bad})
         if refuses_events:
-            api.refuses_events_of = {key.name for key in bad}
+            api.refuses_events_of = {key.namespace for key in bad}
         door: Any = api
         hands = NotingHands(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
         hands.api = api
@@ -196,8 +209,8 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
                     reconciler.wake(key)
                 await asyncio.sleep(pause)
 
-        # All have been looked at for the first time.
         await asyncio.sleep(5.0)
+        assert api.looked_at == set(api.tenants), "all have been looked at for the first time"
         noise = asyncio.create_task(disturb(wakes)) if wakes is not None else None
         for key in bad:
             reconciler.wake(key)
@@ -236,11 +249,10 @@ MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
     "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
     "Events refused": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
     "failing observations": lambda: spans({BAD: Tenant(looks.look().settled(), fails=True)}, wakes=0.01),
-    "one dead node under many clusters": lambda: spans(
-        {Key("default", f"bad-{n}"): Tenant(witnesses.out_of_reach(100)) for n in range(20)}
-    ),
+    "objects that never come to be": lambda: spans({Key(f"bad-{n}", NAME): Tenant(looks.look().settled(), kept={}) for n in range(10)}),
+    "one dead node under many clusters": lambda: spans({Key(f"bad-{n}", NAME): Tenant(witnesses.out_of_reach(100)) for n in range(20)}),
     "many that wait for a person": lambda: spans(
-        {Key("default", f"bad-{n}"): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
+        {Key(f"bad-{n}", NAME): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
     ),
 }
 

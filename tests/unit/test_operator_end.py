@@ -50,7 +50,7 @@ if "Kopf" in sys.argv:
     kopf.spawn_tasks = spawn_tasks
 if "thread" in sys.argv:
     operator.Tethers.close = block
-operator.main()
+operator.main([])
 """
 
 

@@ -34,13 +34,13 @@ from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
 from localkube.provenance import Provenance
+from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 Obj = dict[str, Any]
 
 N, NODE_N, RELEASE_N = 20, 3, 5
 NAMED = f"--name={kind.NAME}"
 UP_S, DOWN_S, ROUTES_S = 5400.0, 300.0, 60.0
-VERSION = "0.1.0"
 OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
 """Made by hack/kind-offline where no registry is reached; the usual one, which nodes pull themselves."""
 

@@ -12,8 +12,9 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 from localkube.kind import docker
 from localkube.progress import Report
+from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
-IMAGES = {"operator": "whatsapp-operator/operator:0.1.0", "simulator": "whatsapp-operator/wabiz-sim:0.1.0"}
+IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
 """By target of the Dockerfile; the names that the charts have as defaults."""
 WHEELS_SECONDS = 900.0
 INSTALL_SECONDS = 180.0

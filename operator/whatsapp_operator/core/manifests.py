@@ -408,7 +408,16 @@ def webapp_service(want: Desired) -> dict[str, Any]:
     """Return the Service by which the Webapps are reached (API.md, ``webapp.service``)."""
     name = webapp_name(want.key.name)
     selector = _component(want.key.name, "webapp")
-    service = _service(want, name, "webapp", {"https": (443, WEBAPP_PORT)}, type=want.webapp_service.type, selector=selector)
+    service = _service(
+        want,
+        name,
+        "webapp",
+        {"https": (443, WEBAPP_PORT)},
+        type=want.webapp_service.type,
+        selector=selector,
+        # Callers from elsewhere may have either family. The other Services stay with that of the pods' first address.
+        ipFamilyPolicy="PreferDualStack",
+    )
     return marked(service, want.webapp_service.annotations)
 
 

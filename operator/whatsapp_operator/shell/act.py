@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import ipaddress
 import logging
 import secrets
 import string
@@ -374,6 +375,14 @@ def _password() -> dict[str, bytes]:
     return {"username": b"admin", "password": f"{drawn}aA1!".encode(), "initialPassword": b"secret"}
 
 
+def _subject(host: str) -> x509.GeneralName:
+    """Return a name as a certificate lists it: clients look for an address among addresses only."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
 def _certificate(host_names: tuple[str, ...], now: datetime) -> dict[str, bytes]:
     key = ec.generate_private_key(ec.SECP256R1())
     name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_names[0][:64])])
@@ -386,7 +395,7 @@ def _certificate(host_names: tuple[str, ...], now: datetime) -> dict[str, bytes]
         .serial_number(x509.random_serial_number())
         .not_valid_before(start)
         .not_valid_after(start + CERTIFICATE_LIFETIME)
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName(host) for host in host_names]), critical=False)
+        .add_extension(x509.SubjectAlternativeName([_subject(host) for host in host_names]), critical=False)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
         .sign(key, hashes.SHA256())
     )

@@ -19,6 +19,7 @@ import yaml
 from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Obj
 
+from .addresses import host_port
 from .kube import POD, SERVICE, STATEFULSET, WAC, Kind
 from .watch_health import WatchHealth, name_of
 
@@ -89,7 +90,7 @@ def connection(kubeconfig: Path | None) -> kopf.ConnectionInfo:
     if kubeconfig is None:
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         return kopf.ConnectionInfo(
-            server=f"https://[{host}]:{port}" if ":" in host else f"https://{host}:{port}",
+            server=f"https://{host_port(host, port)}",
             ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
             token=(SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip(),
             scheme="Bearer",

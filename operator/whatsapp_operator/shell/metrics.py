@@ -282,10 +282,20 @@ def application(registry: CollectorRegistry, heartbeat: Heartbeat, *, stalled: C
 
 @contextmanager
 def served(app: WSGIApplication, *, host: str, port: int) -> Iterator[int]:
-    """Serve in a thread of its own until the block ends; yields the port (0 takes a free one). ValueError if it cannot be had."""
+    """Serve in a thread of its own until the block ends; yields the port (0 takes a free one). ValueError if it cannot be had.
+
+    The host ``::`` is every address of both families, or of IPv4 where the kernel has no IPv6.
+    """
+    if host == "::" and not socket.has_dualstack_ipv6():
+        host = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet ask from elsewhere
 
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET
+
+        def server_bind(self) -> None:
+            if host == "::":
+                self.socket.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
+            super().server_bind()
 
     try:
         listening = make_server(host, port, app, Server, handler_class=_Quiet)

@@ -15,6 +15,7 @@ import aiohttp
 from whatsapp_operator.core.manifests import CONTROL_PORT, HEALTHCHECK_PORT
 from whatsapp_operator.core.model import Key, Report, Silence, Tell
 
+from .addresses import host_port
 from .clock import Clock
 from .pulse import Pulse
 from .tether import Pace, Roll, Target, Tether
@@ -154,11 +155,10 @@ class Tethers:
         body: dict[str, Any] = {"uid": pod.uid, "shard": message.shard, "epoch": message.epoch, "shards": message.shards}
         if holder is not None:
             body["holder"] = {"pod": holder.name, "ip": holder.ip}
-        host = f"[{pod.ip}]" if pod.ip is not None and ":" in pod.ip else pod.ip
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
             timeout = aiohttp.ClientTimeout(total=self._pace.tell_timeout)
             async with self._session(serves=message.shard is not None and holder is None).post(
-                f"http://{host}:{self._control_port}/role", json=body, timeout=timeout
+                f"http://{host_port(str(pod.ip), self._control_port)}/role", json=body, timeout=timeout
             ) as answer:
                 said = await answer.read()
                 if answer.status == 200:

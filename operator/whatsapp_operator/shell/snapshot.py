@@ -30,6 +30,7 @@ from whatsapp_operator.core.model import (
 )
 from whatsapp_operator.core.pods import DATABASE_KEYS
 
+from .addresses import host_port
 from .reading import account_secret_of, component_of, coreapp_of, decoded, image_problem_of, is_ready, is_unobserved, webapps_change
 from .shapes import bare, damage_of
 from .wabiz import Access, Credentials
@@ -405,7 +406,7 @@ def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
     admin = slow.secrets.get(manifests.admin_secret_name(want))
     tls = slow.secrets.get(manifests.tls_secret_name(want))
     return Access(
-        addresses=tuple(f"{pod['status']['podIP']}:{manifests.WEBAPP_PORT}" for pod in webapps),
+        addresses=tuple(host_port(pod["status"]["podIP"], manifests.WEBAPP_PORT) for pod in webapps),
         server_name=manifests.server_name(want),
         authority=decoded(tls, "ca.crt") or None,
         verifies=want.tls.verifies,

@@ -11,6 +11,8 @@ import h11
 
 from whatsapp_operator.core.model import Report
 
+from .addresses import bracketed
+
 MOST_BYTES = 65_536
 """Of an answer's body; what is beyond is not kept."""
 
@@ -104,7 +106,7 @@ class Wire(asyncio.Protocol):
 def question(ip: str, path: str) -> h11.Request:
     """Return the question to a healthcheck at this address, IPv4 or IPv6; what may not stand in a path is quoted."""
     target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%:@!$'()*+,;~")
-    return h11.Request(method="GET", target=target, headers=[("Host", f"[{ip}]" if ":" in ip else ip)])
+    return h11.Request(method="GET", target=target, headers=[("Host", bracketed(ip))])
 
 
 def read_report(body: bytes) -> Report | None:

@@ -19,7 +19,7 @@ def test_defaults_follow_the_name_of_the_cluster() -> None:
 
     assert settings.upstream == ("shop-simulator", 8080)
     assert settings.shard_service == "shop-shard-{shard}"
-    assert (settings.listen, settings.restart_seconds, settings.registered_at) == ("0.0.0.0", 45.0, None)
+    assert (settings.listen, settings.restart_seconds, settings.registered_at) == ("::", 45.0, None)
 
 
 def test_everything_can_be_set() -> None:
