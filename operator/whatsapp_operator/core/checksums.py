@@ -60,9 +60,12 @@ def fact(ref: Ref, checksum: str) -> str:
 
 
 def written_lately(attempts: Mapping[str, Attempt], now: datetime) -> bool:
-    """Return whether this process wrote a workload's checksum so lately that its pods are left alone."""
+    """Return whether this process replaced a workload's pods for this reason so lately that they are left alone.
+
+    The first time that a workload was marked replaced nothing.
+    """
     last = attempts.get(PATH)
-    return last is not None and now - last.at < AGAIN_AFTER
+    return last is not None and last.before is not None and now - last.at < AGAIN_AFTER
 
 
 def stamped(obj: dict[str, Any], live: Obj | None, checksum: str, *, replaces: bool) -> dict[str, Any]:
