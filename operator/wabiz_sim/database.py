@@ -89,7 +89,7 @@ def _check_engine(engine: str) -> None:
     if engine == "PGSQL":
         return
     if engine.upper() == "MYSQL":
-        msg = "WA_DB_ENGINE is MYSQL, and the stand-in speaks PGSQL only; name a PostgreSQL server, or no database"
+        msg = "WA_DB_ENGINE is MYSQL; the stand-in speaks PGSQL only: name a PostgreSQL server, or none"
     else:
         msg = "WA_DB_ENGINE is unknown; the stand-in speaks PGSQL only"
     raise ValueError(msg)

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+from whatsapp_operator.shell import kube as door
+
 from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj
 from .machines import is_ready
 from .test_partial_sight import FAULTS, blind_operator
@@ -63,8 +65,7 @@ async def at_rest(world: World, **spec: Any) -> None:
     world.create(shards=2, spares=1, **spec)
     world.operator().lead(1)
     await world.until_done()
-    # Whatever was written of the Secrets at the beginning was written long ago.
-    await world.pause(90.0)
+    await world.pause(15.0)
 
 
 def a_database(world: World) -> dict[str, Any]:
@@ -86,7 +87,7 @@ def test_a_deleted_tls_secret_is_made_again_and_the_webapps_take_it() -> None:
         await world.until_done()
         assert min(most_ready) >= 2, "one after the other"
         assert set(pods(world, "coreapp")) == coreapps
-        await world.stays_silent()
+        await world.stays_silent(120.0)
 
     simulate(story)
 
@@ -102,7 +103,7 @@ def test_what_no_pod_takes_replaces_none() -> None:
         authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
         world.server.merge("user", SECRET, (NAMESPACE, TLS), {"data": encoded({"ca.crt": f"{authority}\n"})})
         world.server.merge("user", SECRET, (NAMESPACE, TLS), {"metadata": {"labels": {"touched": "by-somebody"}}})
-        await world.stays_silent()
+        await world.stays_silent(120.0)
         assert all_pods(world) == first
 
     simulate(story)
@@ -118,7 +119,7 @@ def test_a_changed_database_secret_replaces_the_simulator_and_no_coreapp() -> No
         await world.until_done()
         assert {*pods(world, "coreapp"), *pods(world, "webapp")} == others
         second = set(pods(world, "simulator"))
-        await world.stays_silent()
+        await world.stays_silent(120.0)
         assert set(pods(world, "simulator")) == second
 
     simulate(story)
@@ -145,7 +146,7 @@ def test_no_new_cluster_and_no_upgrade_replaces_a_pod(kind: Any) -> None:
         world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"annotations": {CHECKSUM: None}}})
         world.operator().lead(2)
         await world.until_done()
-        await world.stays_silent()
+        await world.stays_silent(120.0)
         assert made == []
         assert CHECKSUM not in (template(world, kind, name)["metadata"].get("annotations") or {})
 
@@ -161,16 +162,13 @@ def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
         await world.until_done()
         await world.pause(90.0)
         before = all_pods(world)
-        kube.failing[SECRET] = FAULTS[fault]
+        kube.failing[door.SECRET] = FAULTS[fault]
         await world.pause(120.0)
-        assert kube.failed[SECRET]
+        assert kube.failed[door.SECRET]
         kube.failing.clear()
         await world.until_done()
         await world.pause(60.0)
         assert all_pods(world) == before
-
-    # The door has kinds of its own.
-    from whatsapp_operator.shell.kube import SECRET
 
     simulate(story)
 
@@ -184,7 +182,7 @@ def test_a_secret_that_is_wrong_is_not_rolled_out() -> None:
         assert all_pods(world) == before
         put_secret(world, DATABASE, WA_DB_PASSWORD="first-password")
         await world.until_done()
-        await world.stays_silent()
+        await world.stays_silent(120.0)
         assert all_pods(world) == before
 
     simulate(story)
@@ -204,7 +202,7 @@ def test_a_secret_that_flips_to_and_fro_is_no_loop(every: float, span: float, mo
         assert len(made) <= most
         await world.until_done()
         await world.pause(90.0)
-        await world.stays_silent()
+        await world.stays_silent(120.0)
 
     simulate(story)
 

@@ -230,7 +230,7 @@ def test_a_secret_that_was_not_read_is_no_fault() -> None:
 
 
 def checksum(changes: Mapping[tuple[str, str], bytes | None], of: str) -> str:
-    return next(one for ref, one in findings(changes).checksums.items() if ref.name == of)
+    return next(str(one) for ref, one in findings(changes).checksums.items() if ref.name == of)
 
 
 def taken_by(template: Any) -> set[tuple[str, str]]:

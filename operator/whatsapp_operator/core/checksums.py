@@ -33,9 +33,10 @@ def keys_taken(want: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
 
     The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
     """
-    taken = {manifests.webapp_deployment(want.key.name): {manifests.tls_secret_name(want): ("tls.crt", "tls.key")}}
+    server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(want): ("tls.crt", "tls.key")}
+    taken = {manifests.webapp_deployment(want.key.name): server}
     if want.database is not None:
-        secrets = {want.database.secret_name: tuple(DATABASE_KEYS)}
+        secrets: dict[str, tuple[str, ...]] = {want.database.secret_name: tuple(DATABASE_KEYS)}
         if want.database.tls_secret_name is not None:
             secrets[want.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
         taken[Ref("StatefulSet", manifests.simulator_name(want.key.name))] = secrets
