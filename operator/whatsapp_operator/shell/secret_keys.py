@@ -103,7 +103,7 @@ def _no_certificate(raw: bytes) -> str | None:
             return None
     except ValueError:
         pass
-    if raw.startswith(b"\x30"):
+    if raw.startswith(b"\x30") and not raw.isascii():
         return ": it is binary (DER). Convert it: openssl x509 -inform der -outform pem."
     if b"PRIVATE KEY-----" in raw:
         return ": it is a private key. Put the certificate there, and the key nowhere but under tls.key."
@@ -125,7 +125,10 @@ def _private_key(raw: bytes) -> Fault | None:
         serialization.load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         return "is encrypted with a passphrase. Put the private key there without one."
-    except (ValueError, UnsupportedAlgorithm):
+    except UnsupportedAlgorithm:
+        # A kind of key that this library does not know may be one that the client knows.
+        return None
+    except ValueError:
         return "is no PEM private key. Put the whole key there, from -----BEGIN to the line that ends it."
     return None
 
@@ -217,22 +220,22 @@ def _fault(one: Named, secret: Obj) -> str | None:
     if one.forms is CLIENT and bool(certificate) != bool(key):
         has, lacks = ("tls.crt", "tls.key") if certificate else ("tls.key", "tls.crt")
         return f"Key {has} {where} needs key {lacks} beside it. Put both there, or none if the database asks for no client certificate."
-    if one.forms not in {ADMIN, ACCOUNT, DATABASE} and certificate and key and not _are_a_pair(certificate, key):
+    has_pair = any(form.key == "tls.key" for form in one.forms)
+    if has_pair and certificate and key and not _are_a_pair(certificate, key):
         return f"Keys tls.crt and tls.key {where} are no pair. Put the certificate of this private key first into tls.crt."
     return None
 
 
 def _are_a_pair(certificate: bytes, key: bytes) -> bool:
-    private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+    """Return whether they belong together, as far as this library knows their kind."""
     try:
-        shown = x509.load_pem_x509_certificate(certificate).public_key()
+        private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+        return x509.load_pem_x509_certificate(certificate).public_key() == private.public_key()
     except (ValueError, UnsupportedAlgorithm):
-        # A kind of key that this library does not know may be one that the client knows.
         return True
-    return shown == private.public_key()
 
 
-# --- what follows -------------------------------------------------------------------------
+# --- what follows -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -328,7 +328,7 @@ class Desk:
         Nothing leaves after the monotonic time ``send_by``, however long the connection took.
         """
         if access.problem is not None:
-            raise ApiError(access.problem, sent=False)
+            raise ApiError(access.problem.rstrip("."), sent=False)  # it goes on in a sentence
         if not access.addresses:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
