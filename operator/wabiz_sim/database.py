@@ -43,7 +43,7 @@ class Database:
         ``WA_DB_CONNECTION_IDLE_TIMEOUT`` (milliseconds) are checked only: the one is for the vendor's Webapps, the other for MySQL, and
         the stand-in keeps one connection. ``WABIZ_DB_TLS_DIR`` is a folder with ca.crt and, for a client certificate, tls.crt and tls.key.
 
-        Raises ValueError with a sentence that names the variable.
+        Raises ValueError with a sentence that names the variable; not its value, for all of them may come from a Secret.
         """
         given = {name: env.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}
         folder = env.get("WABIZ_DB_TLS_DIR", "")
@@ -65,7 +65,7 @@ class Database:
         )
         if len(database.name.encode()) > _LONGEST_NAME or not database.name.isprintable():
             longest = _LONGEST_NAME - len(CLIENT_DATABASE)
-            msg = f"WA_DB_NAME_PREFIX={database.prefix!r} makes no database name; it may have {longest} bytes, all printable"
+            msg = f"WA_DB_NAME_PREFIX makes no database name; it may have {longest} bytes, all printable"
             raise ValueError(msg)
         return database
 
@@ -91,25 +91,25 @@ def _check_engine(engine: str) -> None:
     if engine == "PGSQL":
         return
     if engine.upper() == "MYSQL":
-        msg = "WA_DB_ENGINE=MYSQL: the stand-in speaks PGSQL only; name a PostgreSQL server, or no database"
+        msg = "WA_DB_ENGINE is MYSQL; the stand-in speaks PGSQL only: name a PostgreSQL server, or none"
     else:
-        msg = f"WA_DB_ENGINE={engine!r} is unknown; the stand-in speaks PGSQL only"
+        msg = "WA_DB_ENGINE is unknown; the stand-in speaks PGSQL only"
     raise ValueError(msg)
 
 
 def _check_others(given: Mapping[str, str]) -> None:
     if given["WA_DB_PERSISTENT"] not in {"", "0", "1"}:
-        msg = f"WA_DB_PERSISTENT={given['WA_DB_PERSISTENT']!r} must be 1 or 0"
+        msg = "WA_DB_PERSISTENT must be 1 or 0"
         raise ValueError(msg)
     idle = given["WA_DB_CONNECTION_IDLE_TIMEOUT"]
     if idle and not (idle.isascii() and idle.isdigit()):
-        msg = f"WA_DB_CONNECTION_IDLE_TIMEOUT={idle!r} is not a whole number of milliseconds"
+        msg = "WA_DB_CONNECTION_IDLE_TIMEOUT is not a whole number of milliseconds"
         raise ValueError(msg)
 
 
 def _port(text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 65535):
-        msg = f"WA_DB_PORT={text!r} is not a port from 1 to 65535"
+        msg = "WA_DB_PORT is not a port from 1 to 65535"
         raise ValueError(msg)
     return int(text)
 

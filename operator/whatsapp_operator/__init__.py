@@ -26,6 +26,7 @@ A map of the rooms (a test checks it against the tree):
 - ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
 - ``core.pods``: pod templates: what all have, and what the user adds.
 - ``core.upkeep``: whether a live object is as it should be, and what is put in its place.
+- ``core.checksums``: when pods are replaced because a Secret changed.
 - ``core.status``: what was seen, as status and conditions.
 - ``shell.handlers``: Kopf's door; events wake a loop, nothing else.
 - ``shell.supervise``: keeps Kopf watching, in a thread of its own.
@@ -37,6 +38,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.shapes``: what an object must look like to be read.
 - ``shell.addresses``: addresses of pods as they stand in URLs.
 - ``shell.reading``: what was read, as our nouns.
+- ``shell.secret_keys``: the table of the keys of Secrets: what each must look like.
 - ``shell.act``: every write.
 - ``shell.kube``: the door to Kubernetes.
 - ``shell.nodes``: what the API server knows of nodes.

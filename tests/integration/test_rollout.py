@@ -131,3 +131,17 @@ async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> No
     await cluster.until(lambda seen: stalled(seen)[0] == "SecretMissing", "it is said")
     assert stalled(None)[1] == "Secret nowhere is not there, and spec.database.secretRef names it. Create it."
     await cluster.kubectl("delete", "whatsappcluster", "other", "--wait=false")
+
+
+async def test_a_deleted_tls_secret_is_made_again_and_reaches_the_webapps(cluster: Stage) -> None:
+    """Until then they show a certificate that the operator does not trust any more."""
+
+    def webapps() -> dict[str, Obj]:
+        return {pod["metadata"]["uid"]: pod for pod in cluster.pods("webapp") if "deletionTimestamp" not in pod["metadata"]}
+
+    former, coreapps = set(webapps()), uids(cluster)
+    await cluster.kubectl("delete", "secret", "acme-webapp-tls")
+    await cluster.until(lambda _: not former & webapps().keys() and all(map(is_ready, webapps().values())), "all are new", LONG)
+    await cluster.at_rest()
+    assert len(webapps()) == len(former)
+    assert uids(cluster) == coreapps, "no Coreapp takes anything from it"

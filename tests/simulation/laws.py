@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import base64
 import json
+import re
 from collections import Counter, deque
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -30,6 +31,8 @@ LOOK = 6.0
 """Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
 
 
+SHORTEST_SECRET = 8
+"""Letters of the shortest value that cannot stand somewhere by chance."""
 NOTED_WITHIN = timedelta(seconds=4)
 """What lies between the note of an intent and its call, and the grace in which normal rules hold again already: 2 s each."""
 SKEW = timedelta(seconds=1)
@@ -188,6 +191,8 @@ class Laws:
         if change.kind is LEASE:
             return
         self.say(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
+        if change.kind is SECRET and change.after is not None:
+            self._note_secrets(change.after)
         if self.is_operator(change.actor):
             self._check_operator(change)
         self.causes.note(change)
@@ -214,6 +219,15 @@ class Laws:
             there = [pod["metadata"]["name"] for pod in pods if selector and matches(selector, pod["metadata"].get("labels"))]
             if len(there) > 1:
                 self.breaks(1, f"{change.verb} {change.name[1]} by {change.actor}: shard {shard} leads to {there}")
+
+    def _note_secrets(self, secret: Obj) -> None:
+        """From now on no operator may write a value of this Secret anywhere; a stated time is shown on purpose."""
+        for encoded in (secret.get("data") or {}).values():
+            value = base64.b64decode(encoded).decode("utf-8", "replace").strip()
+            # Of a file its longest line: line breaks are spelled otherwise elsewhere.
+            line = max(value.splitlines() or [""], key=len)
+            if len(line) >= SHORTEST_SECRET and not re.fullmatch(r"[\d:TZ+.-]+", line) and line not in self.secrets:
+                self.secrets.append(line)
 
     def _check_operator(self, change: Change) -> None:
         if change.kind is EVENT:

@@ -188,6 +188,10 @@ class Cluster:
                     self._make(workload, name)
             elif pod["status"].get("phase") in {"Failed", "Succeeded"} and "deletionTimestamp" not in pod["metadata"]:
                 self._delete(pod)
+        if workload["spec"].get("updateStrategy", {}).get("type") != "OnDelete":
+            old = [pod for pod in pods if pod["metadata"]["labels"].get(REVISION) != revision_of(workload)]
+            for pod in old[:1] if all(map(is_ready, pods)) else ():
+                self._delete(pod)
         condemned = sorted((ordinal for ordinal in by_ordinal if ordinal >= wanted), reverse=True)
         for ordinal in self._in_batches(condemned):
             if "deletionTimestamp" not in by_ordinal[ordinal]["metadata"]:
@@ -199,8 +203,15 @@ class Cluster:
         for _ in range(wanted - len(living)):
             self._names += 1
             self._make(workload, f"{workload['metadata']['name']}-{self._names:04d}x")
-        for pod in living[wanted:]:
-            self._delete(pod)
+        old = [pod for pod in living if pod["metadata"]["labels"].get(REVISION) != revision_of(workload)]
+        if old and len(living) <= wanted:
+            # A new template: one pod more first (maxSurge 1, maxUnavailable 0), then an old one goes when all the new ones are ready.
+            self._names += 1
+            self._make(workload, f"{workload['metadata']['name']}-{self._names:04d}x")
+            return
+        if all(_says_ready(pod) for pod in living if pod not in old):
+            for pod in sorted(living, key=lambda one: one not in old)[: max(0, len(living) - wanted)]:
+                self._delete(pod)
 
     def _make(self, workload: Obj, name: str) -> None:
         meta, template = workload["metadata"], workload["spec"]["template"]

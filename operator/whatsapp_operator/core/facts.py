@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import timedelta
 from functools import cached_property
+from typing import Any
 
-from . import health, manifests
+from . import checksums, health, manifests
 from .holders import Holders
 from .model import Coreapp, Obj, Ref, Route
 from .upkeep import covers, differences, is_settled
@@ -106,7 +107,28 @@ class Facts(Holders):
         started = self.settled_shards is not None or self.shards is not None
         # Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15).
         replicas = self.want.webapps if started else 1
-        return manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected)
+        return tuple(map(self._stamped, manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected)))
+
+    def _stamped(self, obj: dict[str, Any]) -> Obj:
+        """Return a desired object with the checksum of the Secrets that its pods take something from, if it is such a workload."""
+        ref = Ref(obj["kind"], obj["metadata"]["name"])
+        checksum = self.see.checksums.get(ref)
+        if checksum is None:
+            return obj
+        # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
+        replaces = (
+            self.operation is None
+            and not self.restart_is_expected
+            and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
+            and not checksums.written_lately(self.see.written.get(ref, {}), self.see.now)
+        )
+        return checksums.stamped(obj, self.see.objects.get(ref), checksum, replaces=replaces)
+
+    @cached_property
+    def stale_workloads(self) -> tuple[tuple[Ref, str], ...]:
+        """Workloads whose pods have taken other contents of Secrets than these have now, with the checksum of what they have now."""
+        found = sorted(self.see.checksums.items())
+        return tuple((ref, checksum) for ref, checksum in found if checksums.is_stale(self.see.objects.get(ref), checksum))
 
     def is_there(self, obj: Obj) -> bool:
         """Return whether an object of this kind and name exists, ours or not."""

@@ -459,6 +459,10 @@ class Client:
     login: Login = Login.UNTRIED
     silent_since: datetime | None = None
     problem: str = ""
+    login_words: str = ""
+    """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
+    is_new_password_rejected: bool = False
+    """Nor is it one that the client takes as the new password, which a first login must set."""
     version: str | None = None
     first_login_at: datetime | None = None
     """When the initial password was accepted: the account is a new one."""
@@ -561,10 +565,14 @@ class Observed:
     """As it stood in status."""
     client: Client = Client()
     account: AccountSecret | None = None
+    checksums: Mapping[Ref, str] = field(default_factory=dict)
+    """By workload: of what its pods take from Secrets now; none where a Secret could not be read, is missing or has something wrong."""
     anchored_for: int | None = None
     """The shards for which this process moved the StatefulSet's resourceVersion, since it last scaled or noted an intent."""
     missing: str | None = None
     """What another Secret that the spec names lacks, named with its field; None: nothing."""
+    malformed: str | None = None
+    """Which key of which Secret has a wrong form, and what to put there instead; None: none. Never a value."""
     account_is_new: bool = False
     """The client was set up anew since it was last settled; what was settled before says nothing of it."""
     nodes: Mapping[str, Node] | None = None

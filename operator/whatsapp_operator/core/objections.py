@@ -54,6 +54,11 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda f: f"{_missing_secret(f)}. Create it.",
     ),
     Objection(
+        name="SecretMalformed",
+        when=lambda f: f.see.malformed is not None,
+        why=lambda f: f.see.malformed or "",
+    ),
+    Objection(
         name="PinMalformed",
         when=lambda f: f.see.account is not None and not f.see.account.pin_well_formed,
         why=lambda f: f"Key pin of Secret {_secret(f)} is not six digits. Put the PIN of the two-step verification there, or remove it.",
@@ -128,7 +133,7 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
-ALWAYS_SAID = frozenset({"Banned", "SecretMissing"})
+ALWAYS_SAID = frozenset({"Banned", "SecretMissing", "SecretMalformed"})
 """Objections that a person must act on although no change of shards waits for it."""
 
 

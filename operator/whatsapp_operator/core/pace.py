@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import evidence, health, objections, rollout, windows
+from . import checksums, evidence, health, objections, rollout, windows
 from .facts import REFUSED_AGAIN, Facts
 from .model import Answer, Route, State
 from .self_check import LEASE_STALE
@@ -185,6 +185,7 @@ def _deciding(f: Facts) -> Iterator[str]:
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
     yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
+    yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"
 
@@ -211,6 +212,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
         "CutOff": (tuning.connection,),
         "Connected": (tuning.connection,),
         "Outdated": (rollout.ROUTES_SETTLE,),
+        "SecretsChanged": (checksums.SETTLED_AFTER,),
         "EnoughAreBack": (tuning.missing_holder,),
         "LacksCoreapps": (f.want.restart_timeout,),
     }

@@ -136,6 +136,18 @@ def _words(f: Facts) -> str:
     return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
 
 
+def _login_advice(f: Facts) -> str:
+    secret, client = manifests.admin_secret_name(f.want), f.see.client
+    said = f" ({client.login_words})" if client.login_words else ""
+    if client.is_new_password_rejected:
+        return (
+            f"The Webapp accepts key password of Secret {secret} neither as it is nor as the new password that the first login must set"
+            f"{said}. A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character. "
+            "Put the right password there."
+        )
+    return f"The Webapp accepts neither key password nor key initialPassword of Secret {secret}{said}. Put the right password there."
+
+
 def _names(pods: Iterable[Coreapp]) -> str:
     return ", ".join(pod.name for pod in pods)
 
@@ -226,10 +238,7 @@ ROWS: tuple[Row, ...] = (
         name="LoginRefused",
         state=State.STUCK,
         when=lambda f: f.see.client.login is Login.REFUSED and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh)),
-        why=lambda f: (
-            f"The Webapp accepts neither key password nor key initialPassword of Secret "
-            f"{manifests.admin_secret_name(f.want)}. Put the right password there."
-        ),
+        why=_login_advice,
     ),
     Row(
         name="PodsRefused",

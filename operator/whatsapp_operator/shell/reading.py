@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import re
 from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime, timedelta
@@ -32,6 +31,7 @@ from whatsapp_operator.core.model import (
 )
 from whatsapp_operator.core.windows import Window
 
+from .secret_keys import decoded
 from .tether import Target
 
 WORDS_KEPT = 300
@@ -413,17 +413,6 @@ def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
 
 
 # --- Secrets ------------------------------------------------------------------------------------------------------------
-
-
-def decoded(secret: Obj | None, key: str) -> str | None:
-    """Return a key of a Secret as text; None if it is not there or no text."""
-    text = ((secret or {}).get("data") or {}).get(key)
-    if text is None:
-        return None
-    try:
-        return base64.b64decode(text).decode().strip()
-    except ValueError:  # not base64, or not UTF-8
-        return ""
 
 
 def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:

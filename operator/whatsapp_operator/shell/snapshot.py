@@ -28,14 +28,13 @@ from whatsapp_operator.core.model import (
     Silence,
     Workload,
 )
-from whatsapp_operator.core.pods import DATABASE_KEYS
 
 from .addresses import host_port
-from .reading import account_secret_of, component_of, coreapp_of, decoded, image_problem_of, is_ready, is_unobserved, webapps_change
+from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, webapps_change
+from .secret_keys import Findings, decoded, findings_of
 from .shapes import bare, damage_of
 from .wabiz import Access, Credentials
 
-DATABASE_FIELD = "spec.database.secretRef"
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  the vendor documents it
 
 
@@ -60,6 +59,13 @@ class Slow:
     """Pods of ours that lack labels and so are not listed."""
     again: bool = False
     """A look went by it that did not read it itself."""
+    _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
+
+    def findings(self, want: Desired) -> Findings:
+        """Return what its Secrets come to, judged once as long as the same is desired: reading certificates and keys takes its time."""
+        if self._findings is None or self._findings[0] != want:
+            self._findings = want, findings_of(want, self.secrets)
+        return self._findings[1]
 
     @property
     def passes(self) -> bool:
@@ -309,8 +315,10 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         record=known.record,
         client=known.client,
         account=account_secret_of(account, slow.secrets[account]) if account and account in slow.secrets else None,
+        checksums=slow.findings(want).checksums,
         anchored_for=known.anchored_for,
-        missing=_missing(want, slow),
+        missing=slow.findings(want).missing,
+        malformed=slow.findings(want).malformed,
         account_is_new=_is_new(known.client, known.settled_at),
         nodes=known.nodes,
         silence=known.silence,
@@ -333,29 +341,6 @@ def _coreapps(parts: Parts, known: Known) -> tuple[Coreapp, ...]:
 def webapps_of(parts: Parts) -> tuple[Obj, ...]:
     """Return the pods of Webapps that can be asked."""
     return tuple(pod for pod in parts.pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP"))
-
-
-def _missing(want: Desired, slow: Slow) -> str | None:
-    """Return what a Secret that the user brings, the account's apart, lacks; one that could not be read is not missing."""
-    database, database_tls = (want.database.secret_name, want.database.tls_secret_name) if want.database else (None, None)
-    needs = (
-        (want.admin_secret, ("password",), "spec.client.adminSecretRef"),
-        (want.tls.secret_name, ("tls.crt", "tls.key"), "spec.webapp.tls.secretRef"),
-        (database, tuple(key for key, is_needed in DATABASE_KEYS.items() if is_needed), DATABASE_FIELD),
-        (database_tls, ("ca.crt",), "spec.database.tlsSecretRef"),
-    )
-    for name, keys, field_name in needs:
-        if name is None or name not in slow.secrets:
-            continue
-        secret = slow.secrets.get(name)
-        if secret is None:
-            return f"Secret {name} is not there, and {field_name} names it"
-        lacking = [key for key in keys if not decoded(secret, key)]
-        if lacking:
-            return f"Secret {name}, which {field_name} names, has no key {' nor '.join(lacking)}"
-        if field_name == DATABASE_FIELD and (engine := decoded(secret, "WA_DB_ENGINE")) != "PGSQL":
-            return f"Key WA_DB_ENGINE of Secret {name} says {engine}, and the stand-in works with PGSQL only"
-    return None
 
 
 def _is_new(client: Client, settled_at: datetime | None) -> bool:
@@ -408,8 +393,11 @@ def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
     return Access(
         addresses=tuple(host_port(pod["status"]["podIP"], manifests.WEBAPP_PORT) for pod in webapps),
         server_name=manifests.server_name(want),
-        authority=decoded(tls, "ca.crt") or None,
+        problem=slow.findings(want).no_access,
+        tls_secret=manifests.tls_secret_name(want),
+        authority=(decoded(tls, "ca.crt") or None) if want.tls.verifies else None,
         verifies=want.tls.verifies,
+        hidden=slow.findings(want).hidden,
         username=decoded(admin, "username") or "admin",
         password=decoded(admin, "password") or "",
         initial_password=decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,

@@ -62,6 +62,12 @@ class Access:
     username: str = field(default="admin", repr=False)
     password: str = field(default="", repr=False)
     initial_password: str = field(default="", repr=False)
+    tls_secret: str = ""
+    """Name of the Secret with the Webapps' certificate."""
+    problem: str | None = None
+    """What is wrong with a Secret by which they are reached; nothing is sent then."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """Values of Secrets that the client may know, and that are not shown where it repeats them."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -270,18 +276,25 @@ class Desk:
         except ApiError as error:
             if error.status not in {401, 403} and error.code != 1024:
                 raise
-            answer = await self._change_password(access, tried)
+            answer = await self._change_password(access, tried, error)
         self._logins[1].append(now)
         try:
             self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
         except (KeyError, IndexError, TypeError):
             msg = "POST login: unreadable answer"
             raise ApiError(msg) from None
-        self.client = replace(self.client, login=Login.DONE)
+        self.client = replace(self.client, login=Login.DONE, login_words="", is_new_password_rejected=False)
 
-    async def _change_password(self, access: Access, tried: Passwords) -> dict[str, Any]:
-        """Log in for the first time, which must change the password (whatsapp-client.md section 3.1)."""
+    async def _change_password(self, access: Access, tried: Passwords, first: ApiError) -> dict[str, Any]:
+        """Log in for the first time, which must change the password; ``first``: what came of the login with the password itself.
+
+        A password that breaks the client's documented rules is not sent: it cannot be the new one.
+        """
         entry = (access.username, access.initial_password)
+        if not is_strong(access.password):
+            self._reject(tried, _told(first), is_new_password_rejected=True)
+            msg = "the password breaks the client's rules for a new one, so the first login was not sent"
+            raise ApiError(msg, status=400, sent=False)
         try:
             answer = await self._send(
                 access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
@@ -289,11 +302,15 @@ class Desk:
         except ApiError as error:
             # 400: the new password is not one that the client takes.
             if error.status in {400, 401, 403}:
-                self._refused = (tried, self._clock.monotonic())
-                self.client = replace(self.client, login=Login.REFUSED)
+                self._reject(tried, _told(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
             raise
         self.client = replace(self.client, first_login_at=self._clock.now())
         return answer
+
+    def _reject(self, tried: Passwords, words: str, *, is_new_password_rejected: bool) -> None:
+        """Note that the client takes none of these passwords, and what it said."""
+        self._refused = (tried, self._clock.monotonic())
+        self.client = replace(self.client, login=Login.REFUSED, login_words=words, is_new_password_rejected=is_new_password_rejected)
 
     async def _send(
         self,
@@ -310,6 +327,8 @@ class Desk:
 
         Nothing leaves after the monotonic time ``send_by``, however long the connection took.
         """
+        if access.problem is not None:
+            raise ApiError(access.problem.rstrip("."), sent=False)  # it goes on in a sentence
         if not access.addresses:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
@@ -342,7 +361,7 @@ class Desk:
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
             # Not chained: httpx's error holds the request, and that the token. OSError: TLS that breaks while the answer is read.
             self._turn += 1  # another Webapp may answer the next question
-            msg = f"{what}: {_distrust(error) or type(error).__name__}"
+            msg = f"{what}: {_distrust(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
             code, words = _first_error(answer)
@@ -365,8 +384,8 @@ class Desk:
         if self._http is None:
             try:
                 trust = ssl.create_default_context(cadata=access.authority)
-            except (ssl.SSLError, ValueError):
-                msg = "the authority in the Webapps' TLS Secret (key ca.crt) is no PEM certificate"
+            except (ssl.SSLError, ValueError, TypeError):  # the last of what is not ASCII
+                msg = f"key ca.crt of Secret {access.tls_secret} is no PEM certificate"
                 raise ApiError(msg, sent=False) from None
             if not access.verifies:
                 trust.check_hostname = False
@@ -390,6 +409,7 @@ def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
     for password in (access.password, access.initial_password):
         yield password
         yield base64.b64encode(f"{access.username}:{password}".encode()).decode()
+    yield from access.hidden
     yield from (body[name] for name in ("pin", "cert", "new_password") if name in body)
 
 
@@ -406,16 +426,23 @@ def masked(words: str, secrets: Iterable[str]) -> str:
     return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(words)).split()))
 
 
+def is_strong(password: str) -> bool:
+    """Return whether the client takes a password as a new one: 8 to 64 characters, among them a digit, both cases and a special one."""
+    kinds = (str.isdigit, str.isupper, str.islower, lambda char: not char.isalnum())
+    return 8 <= len(password) <= 64 and all(any(map(kind, password)) for kind in kinds)
+
+
 def _told(error: ApiError) -> str:
     """Return what an answer said, for people."""
     words = error.details[:LONGEST_WORDS].rstrip(". ")
     return f"{error}: {words}" if words else str(error)
 
 
-def _distrust(error: Exception) -> str | None:
+def _distrust(error: Exception, access: Access) -> str | None:
     """Return what a person can do about a certificate of the Webapps' that is not trusted; None if it is something else."""
     why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
-    return f"its TLS certificate is not trusted: {why[1]}; see spec.webapp.tls" if why else None
+    where = f"keys tls.crt and ca.crt of Secret {access.tls_secret}, and spec.webapp.tls"
+    return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
 
 
 def _first_error(answer: httpx.Response) -> tuple[int | None, str]:

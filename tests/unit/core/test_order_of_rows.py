@@ -33,6 +33,7 @@ ORDER = [
     "DriftFound",
     "Banned",
     "SecretMissing",
+    "SecretMalformed",
     "PinMalformed",
     "PinRefused",
     "RegistrationTooOld",

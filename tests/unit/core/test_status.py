@@ -24,6 +24,7 @@ from .witnesses import WITNESSES, growing, restarting
 # Transcribed from API.md, "Conditions": (type, status) -> words.
 STALLED = {
     "SecretMissing",
+    "SecretMalformed",
     "CertificateMissing",
     "CertificateMalformed",
     "CertificateExpiryUnknown",
@@ -50,6 +51,7 @@ STALLED = {
 # "The Certificate words of Stalled", read as: every reason not to send one.
 UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {
     "SecretMissing",
+    "SecretMalformed",
     "RegistrationTooOld",
     "PinMalformed",
     "PinRefused",

@@ -89,6 +89,7 @@ WITNESSES: Mapping[str, Look] = {
     "DriftFound": look().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
     "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
+    "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),

@@ -185,3 +185,15 @@ def test_a_database_that_is_named_badly_is_refused_by_variable(name: str, value:
 def test_half_a_database_is_refused(alone: str) -> None:
     with pytest.raises(SettingsError, match=f"WA_DB_ENGINE is not set, but {alone} is"):
         Settings.from_env({alone: "x"})
+
+
+@pytest.mark.parametrize("name", [*DATABASE, "WA_DB_NAME_PREFIX", "WA_DB_PERSISTENT", "WA_DB_CONNECTION_IDLE_TIMEOUT"])
+def test_no_value_of_a_databases_variable_is_in_a_message(name: str) -> None:
+    """All of them come from a Secret."""
+    for value in ("canary-of-mine\n", "canary-of-mine" * 10):
+        said = ""
+        try:
+            Settings.from_env({**DATABASE, name: value})
+        except SettingsError as rejection:
+            said = str(rejection)
+        assert "canary" not in said

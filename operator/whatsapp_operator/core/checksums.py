@@ -1,0 +1,81 @@
+"""A changed Secret reaches the pods that take something from it: a checksum in their template has them replaced. Pure.
+
+The workload itself carries the checksum of what its pods have taken (annotation of the object, which replaces nothing). Only when the
+Secrets no longer have that checksum is it written into the pod template, too. So neither a new cluster nor an upgrade from a release
+without checksums replaces a pod, and what cannot be read, is missing or wrong changes nothing.
+
+The annotation can be read by people who may not read Secrets, and passwords may be weak. So the checksum is keyed with the uids of the
+Secrets: random numbers that only those see who may read the Secrets. A resourceVersion instead would replace pods for each label that
+somebody puts on a Secret.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime, timedelta
+from typing import Any, Final
+
+from . import manifests
+from .model import Attempt, Desired, Obj, Ref
+from .pods import DATABASE_KEYS
+
+CHECKSUM_ANNOTATION: Final = "multiconnect.dev/secrets-checksum"
+PATH: Final = f"metadata.annotations[{CHECKSUM_ANNOTATION}]"
+"""Where it stands in an object."""
+SETTLED_AFTER: Final = timedelta(seconds=10)
+"""How long a changed Secret must stay as it is: many edits are two writes, and pods need both."""
+AGAIN_AFTER: Final = timedelta(seconds=60)
+"""Least time between two replacements for this reason: a Secret over which two writers fight must not keep a workload down."""
+
+
+def keys_taken(want: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
+    """Return which keys of which Secrets the pods of a workload take, by workload and name of the Secret.
+
+    The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
+    """
+    server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(want): ("tls.crt", "tls.key")}
+    taken = {manifests.webapp_deployment(want.key.name): server}
+    if want.database is not None:
+        secrets: dict[str, tuple[str, ...]] = {want.database.secret_name: tuple(DATABASE_KEYS)}
+        if want.database.tls_secret_name is not None:
+            secrets[want.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
+        taken[Ref("StatefulSet", manifests.simulator_name(want.key.name))] = secrets
+    return taken
+
+
+def taken_by_pods(live: Obj) -> str | None:
+    """Return the checksum of what a workload's pods have taken; None if it is not known."""
+    notes: Mapping[str, str] = live["metadata"].get("annotations") or {}
+    return notes.get(CHECKSUM_ANNOTATION)
+
+
+def is_stale(live: Obj | None, checksum: str | None) -> bool:
+    """Return whether the Secrets are known to differ from what the workload's pods have taken."""
+    known = taken_by_pods(live) if live is not None else None
+    return None not in {known, checksum} and known != checksum
+
+
+def fact(ref: Ref, checksum: str) -> str:
+    """Return the name of the fact that the Secrets of a workload have another checksum than its pods; its age is asked for."""
+    return f"SecretsChanged/{ref.kind}/{ref.name}/{checksum}"
+
+
+def written_lately(attempts: Mapping[str, Attempt], now: datetime) -> bool:
+    """Return whether this process replaced a workload's pods for this reason so lately that they are left alone.
+
+    The first time that a workload was marked replaced nothing.
+    """
+    last = attempts.get(PATH)
+    return last is not None and last.before is not None and now - last.at < AGAIN_AFTER
+
+
+def stamped(obj: dict[str, Any], live: Obj | None, checksum: str, *, replaces: bool) -> dict[str, Any]:
+    """Return a desired workload with the checksum; where pods have taken something else, only if they may be replaced now."""
+    if is_stale(live, checksum):
+        if not replaces:
+            return obj
+        template: dict[str, Any] = obj["spec"]["template"]
+        notes = {**(template["metadata"].get("annotations") or {}), CHECKSUM_ANNOTATION: checksum}
+        obj = {**obj, "spec": {**obj["spec"], "template": {**template, "metadata": {**template["metadata"], "annotations": notes}}}}
+    meta = obj["metadata"]
+    return {**obj, "metadata": {**meta, "annotations": {**(meta.get("annotations") or {}), CHECKSUM_ANNOTATION: checksum}}}
