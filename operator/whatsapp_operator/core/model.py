@@ -408,17 +408,28 @@ class Record:
     logged_off_at: datetime | None = None
     """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
     refused_pin_version: str | None = None
-    """Version of the account's Secret whose PIN was refused."""
+    """Version of the account (``objections.account_version``) whose PIN was refused."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
+    expired_build: str | None = None
+    """Version and images of the client that said that it has expired."""
+    registration_closed_for: str | None = None
+    """Version of the account (``objections.account_version``) for which the client said that registration is closed."""
+    retry_at: datetime | None = None
+    """Before this time the client asked not to be called again."""
 
 
 class Refusal(StrEnum):
     """What a refused Set Shards call was refused for."""
 
     CERTIFICATE = "Certificate"
+    """It is a wrong one, or missing; that logs the client off."""
+    CERTIFICATE_PARAMETER = "CertificateParameter"
+    """It could not be read, or is missing; the client was not logged off."""
     PIN = "Pin"
     BANNED = "Banned"
+    CLIENT_EXPIRED = "ClientExpired"
+    REGISTRATION_CLOSED = "RegistrationClosed"
     OTHER = "Other"
 
 
@@ -432,6 +443,8 @@ class Call:
     """It was noted, but not sent: too much time had passed (DESIGN law 5), or there was no way in."""
     detail: str = ""
     refusal: Refusal | None = None
+    retry_after: timedelta | None = None
+    """For how long a busy client asks not to be called."""
     fingerprint: str | None = None
     secret_version: str | None = None
     """Of the account's Secret that the call was made with."""

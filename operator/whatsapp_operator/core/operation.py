@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from typing import Any
 
 from . import manifests, objections, windows
+from .certificate import NO_CERTIFICATE
 from .facts import Facts
 from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed, Operation, Record, Refusal, SetShards
 
@@ -63,26 +65,35 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     record = see.record
     if call.not_sent:
         return replace(record, operation=None)
-    if call.refusal is Refusal.BANNED:
-        return replace(record, operation=None, banned_at=see.now)
-    if call.refusal is Refusal.PIN and call.secret_version is not None:
-        return replace(record, operation=None, refused_pin_version=call.secret_version)
-    if call.refusal is not None and call.fingerprint is not None:
-        # Whatever was wrong: what was refused is not sent again (law 8). Only a wrong certificate logs the client off.
-        logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
-        return replace(
-            record,
-            operation=None,
-            refused_fingerprint=call.fingerprint,
-            refused_because=call.detail[:300] or None,
-            logged_off_at=logged_off_at,
-        )
+    if call.refusal is not None and (noted := _refused(want, see, call)):
+        return replace(record, operation=None, **noted)
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
     deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
-    # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
+    # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
-    return replace(record, operation=replace(operation, answer=answer, deadline=deadline))
+    retry_at = see.now + call.retry_after if answer is Answer.BUSY and call.retry_after else None
+    return replace(record, operation=replace(operation, answer=answer, deadline=deadline), retry_at=retry_at)
+
+
+def _refused(want: Desired, see: Observed, call: Call) -> dict[str, Any]:
+    """Return what is to be remembered of a refusal, so that what was refused is not sent again; empty if nothing is known to be wrong."""
+    version = call.secret_version or objections.account_version(want, None)
+    match call.refusal:
+        case Refusal.BANNED:
+            return {"banned_at": see.now}
+        case Refusal.REGISTRATION_CLOSED:
+            return {"registration_closed_for": version}
+        case Refusal.CLIENT_EXPIRED:
+            return {"expired_build": objections.build(Facts(want, see, see.record))}
+        case Refusal.PIN:
+            return {"refused_pin_version": version}
+    is_of_certificate = call.refusal in {Refusal.CERTIFICATE, Refusal.CERTIFICATE_PARAMETER} and want.account is not None
+    fingerprint = call.fingerprint or (NO_CERTIFICATE if is_of_certificate else None)
+    if fingerprint is None:
+        return {}
+    logged_off = {"logged_off_at": see.wall or see.now} if call.refusal is Refusal.CERTIFICATE else {}
+    return {"refused_fingerprint": fingerprint, "refused_because": call.detail[:300] or None, **logged_off}
 
 
 def _settled_by_get(f: Facts, operation: Operation) -> Record:
@@ -135,6 +146,8 @@ def judge(want: Desired, see: Observed) -> Record:
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
     if f.is_logged_off and (is_accepted or f.has_held_for("Connected", want.tuning.connection)):
         record = replace(record, logged_off_at=None)
+    if record.retry_at is not None and (is_accepted or not f.must_hold_off):
+        record = replace(record, retry_at=None)
     if operation is not None:
         if operation.answer is Answer.BUSY and operation.to != want.shards:
             record = replace(record, operation=None)

@@ -9,7 +9,7 @@ from typing import Any
 from .manifests import moment, timestamp
 from .model import Answer, Obj, Operation, Record
 
-FIELDS = ("uid", "operation", "settledShards", "bannedAt")
+FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor", "retryAt")
 """Fields of status that are the record's alone."""
 CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBecause", "loggedOffAt", "refusedPinVersion")
 """Those that the record has in ``status.certificate``."""
@@ -20,8 +20,8 @@ def read(status: Obj, *, uid: str) -> Record:
     """Return the record that stands in the status of the cluster with this uid.
 
     A status that was restored from a backup is that of another resource, and says so by its uid. What it says of a call under way and of
-    the number of shards is not believed. What it says of the account (a ban, refusals, that it is logged off) is, for that is true of
-    whatever cluster the account has. A status without a uid is of a release that wrote none, and is ours.
+    the number of shards is not believed. What it says of the account (a ban, refusals, a closed registration, that it is logged off)
+    and of the build is, for that is true of whatever cluster has them. A status without a uid is of a release that wrote none, and is ours.
     """
     noted: Obj = status.get("certificate") or {}
     operation = _operation(status.get("operation"))
@@ -35,6 +35,9 @@ def read(status: Obj, *, uid: str) -> Record:
         logged_off_at=_time(noted, "loggedOffAt"),
         refused_pin_version=noted.get("refusedPinVersion"),
         banned_at=_time(status, "bannedAt"),
+        expired_build=status.get("expiredBuild"),
+        registration_closed_for=status.get("registrationClosedFor"),
+        retry_at=_time(status, "retryAt"),
     )
 
 
@@ -53,6 +56,9 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
         "operation": _entry(record.operation) if record.operation else None,
         "settledShards": record.settled_shards,
         "bannedAt": _spelt(record.banned_at),
+        "expiredBuild": record.expired_build,
+        "registrationClosedFor": record.registration_closed_for,
+        "retryAt": _spelt(record.retry_at),
         "certificate": {**shown, **without_none(noted)} or None,
     }
     return {**others, **without_none(written)}

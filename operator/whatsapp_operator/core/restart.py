@@ -7,6 +7,7 @@ from functools import cached_property
 from zlib import crc32
 
 from . import windows
+from .answers import LONGEST_PAUSE
 from .counts import Counts
 from .model import Answer, Coreapp, Login
 
@@ -45,15 +46,21 @@ class Restart(Counts):
         return self.operation is None and self.shards == self.want.shards and not self.is_logged_off
 
     @property
+    def resize_is_due(self) -> bool:
+        """Whether the client reports another number than is wanted, or is logged off."""
+        return self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
+
+    @property
     def resize_is_wanted(self) -> bool:
         """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
-        is_due = self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
-        return is_due and (self.operation is None or self.may_try_again)
+        return self.resize_is_due and self.may_try_again
 
     @property
     def may_try_again(self) -> bool:
         """Whether an earlier call is out of the way: answered with "busy" and waited for, or long accepted but not all back."""
         operation = self.operation
+        if self.must_hold_off:
+            return False
         if operation is None:
             return True
         if operation.answer is Answer.BUSY:
@@ -61,8 +68,17 @@ class Restart(Counts):
         return self.restart_is_overdue
 
     @property
+    def must_hold_off(self) -> bool:
+        """Whether a busy client asked not to be called before a time that is still to come.
+
+        A longer pause than the longest is none that was granted: the clock of a former leader was ahead.
+        """
+        at = self.record.retry_at
+        return at is not None and timedelta(0) < at - self.see.now <= LONGEST_PAUSE
+
+    @property
     def backoff(self) -> timedelta:
-        """Pause after a 403: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
+        """Pause after a busy answer: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
         operation = self.operation
         if operation is None:
             return timedelta(0)

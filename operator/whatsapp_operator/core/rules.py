@@ -136,6 +136,10 @@ def _words(f: Facts) -> str:
     return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
 
 
+def _retry(f: Facts) -> str:
+    return manifests.timestamp(f.record.retry_at) if f.record.retry_at else ""
+
+
 def _names(pods: Iterable[Coreapp]) -> str:
     return ", ".join(pod.name for pod in pods)
 
@@ -308,8 +312,13 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="ServerBusy",
         state=State.WAITING,
-        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
-        why=lambda f: f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again.",
+        when=lambda f: (
+            (_answer_is(f, Answer.BUSY) and not f.may_try_again) or (f.operation is None and f.resize_is_due and f.must_hold_off)
+        ),
+        why=lambda f: (
+            (f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again" if f.operation else "Set Shards waits")
+            + (f", not before {_retry(f)} as the client asked." if f.must_hold_off else ".")
+        ),
     ),
     Row(
         name="Verifying",
