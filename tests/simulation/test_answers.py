@@ -108,18 +108,18 @@ async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]
     world.account.fates.clear()
 
 
-def each(said: tuple[Said, ...], final: str) -> list[Fate]:
-    """Every wording under another status, and every status once at least."""
-    pairs = zip(STATUSES, cycle(said), strict=False)
+def each(said: tuple[Said, ...], final: str, statuses: Iterable[int] = STATUSES) -> list[Fate]:
+    """Every status once, each with another wording."""
+    pairs = zip(statuses, cycle(said), strict=False)
     return [Fate(status=status, applied=None, code=code, words=words, final=final, lasts=True) for status, (code, words) in pairs]
 
 
-def put_right(final: str, reason: str, advice: str, said: tuple[Said, ...], mend: Callable[[World, int], None], fit: str) -> None:
+def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], mend: Callable[[World, int], None], fit: str) -> None:
     """It stalls under every status, and goes on when a person has put it right."""
 
     async def story(world: World) -> None:
         await settled(world)
-        for number, answer in enumerate(each(said, final), 1):
+        for number, answer in enumerate(answers, 1):
             await stalls(world, reason, advice, [answer])
             assert condition(world, "CertificateFit")[1] == fit
             assert ("loggedOffAt" in status_of(world).get("certificate", {})) == (final == "certificate")
@@ -133,31 +133,38 @@ def put_right(final: str, reason: str, advice: str, said: tuple[Said, ...], mend
 
 
 def test_a_refused_certificate_is_not_sent_again_before_another_one_is_there() -> None:
-    put_right("certificate", "CertificateRefused", "Put the right one into Secret account", CERTIFICATE, put, "CertificateRefused")
+    put_right(
+        "certificate",
+        "CertificateRefused",
+        "Put the right one into Secret account",
+        each(CERTIFICATE, "certificate"),
+        put,
+        "CertificateRefused",
+    )
 
 
 def test_a_refused_pin_is_not_sent_again_before_the_secret_changes() -> None:
     def mend(world: World, number: int) -> None:
         put(world, 0, pin=f"48291{number}")
 
-    put_right("pin", "PinRefused", "key pin of Secret account", PIN, mend, "PinRefused")
+    put_right("pin", "PinRefused", "key pin of Secret account", each(PIN, "pin"), mend, "PinRefused")
 
 
 def test_an_expired_build_is_not_tried_again_before_there_is_another() -> None:
     def mend(world: World, number: int) -> None:
         world.edit(client={"type": "Simulator", "images": NEWER if number % 2 else IMAGES})
 
-    put_right("build", "ClientExpired", "spec.client.images", EXPIRED, mend, "Fit")
+    put_right("build", "ClientExpired", "spec.client.images", each(EXPIRED, "build", (401, 403, 500)), mend, "Fit")
 
 
 def test_a_closed_registration_is_not_tried_again_before_the_account_is_edited() -> None:
     def mend(world: World, number: int) -> None:
         put(world, 0, pin=f"48291{number}")
 
-    put_right("registration", "RegistrationClosed", "Meta's support", CLOSED, mend, "Fit")
+    put_right("registration", "RegistrationClosed", "Meta's support", each(CLOSED, "registration"), mend, "Fit")
 
 
-@pytest.mark.parametrize("answer", each(BAN, "account"), ids=lambda one: one.status)
+@pytest.mark.parametrize("answer", each(BAN, "account", (401, 403, 500)), ids=lambda one: one.status)
 def test_a_banned_account_is_sent_nothing_any_more(answer: Fate) -> None:
     async def story(world: World) -> None:
         await settled(world)
@@ -179,9 +186,12 @@ def busy(status: int, said: Said, **changes: Any) -> Fate:
 async def waits(world: World, answers: list[Fate]) -> None:
     """Nothing stalls and nothing counts as refused; the last answer is yes."""
     stalled: list[str] = []
-    world.server.checks.append(
-        lambda _: stalled.extend([condition(world, "Stalled")[1]] if condition(world, "Stalled")[0] == "True" else [])
-    )
+
+    def check(_: Change) -> None:
+        state, reason, _why = condition(world, "Stalled")
+        stalled.extend([reason] if state == "True" else [])
+
+    world.server.checks.append(check)
     before = calls(world)
     world.account.fates.extend(answers)
     world.edit(shards=3 - world.account.shards)
@@ -191,22 +201,21 @@ async def waits(world: World, answers: list[Fate]) -> None:
     assert not {"refusedFingerprint", "refusedPinVersion", "loggedOffAt"} & status_of(world).get("certificate", {}).keys()
 
 
-@pytest.mark.parametrize("status", STATUSES)
-def test_a_busy_answer_is_waited_for_under_every_status(status: int) -> None:
+def test_a_busy_answer_is_waited_for_under_every_status() -> None:
     async def story(world: World) -> None:
         await settled(world)
-        await waits(world, [busy(status, said) for said in BUSY[:4]])
-        await waits(world, [busy(status, said) for said in BUSY[4:]])
+        for status, said in zip(STATUSES, BUSY, strict=True):
+            await waits(world, [busy(status, said)])
+        await waits(world, [busy(400, said) for said in BUSY[:3]])
 
     simulate(story)
 
 
-@pytest.mark.parametrize("status", [403, 404, 429, 503])
-@pytest.mark.parametrize("said", [(None, ""), (1005, "Access denied")])
-def test_a_status_decides_where_the_words_say_nothing(status: int, said: Said) -> None:
+def test_a_status_decides_where_the_words_say_nothing() -> None:
     async def story(world: World) -> None:
         await settled(world)
-        await waits(world, [busy(status, said)] * 3)
+        for status in (403, 404, 429, 503):
+            await waits(world, [busy(status, (None, "")), busy(status, (1005, "Access denied"))])
 
     simulate(story)
 
@@ -226,10 +235,11 @@ def test_a_client_that_asks_for_a_pause_gets_it_whoever_leads_and_whatever_is_wa
         await world.pause(170)
         assert condition(world, "Reconciling")[:2] == ("True", "ServerBusy")
         assert calls(world) == before + 1
-        await world.until(lambda: calls(world) == before + 2, within=60, what="the second call")
-        assert world.loop.time() - start >= 300
+        await world.until(lambda: calls(world) == before + 2, within=90, what="the second call")
+        # The second operator's clock may be an hour apart: it counts from when it saw the answer.
+        assert 300 <= world.loop.time() - start <= 380
         await world.until_done()
-        assert "retryAt" not in status_of(world)
+        assert "operation" not in status_of(world)
         await world.stays_silent(60)
 
     simulate(story)

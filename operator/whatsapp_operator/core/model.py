@@ -382,6 +382,8 @@ class Operation:
     answer: Answer = Answer.NONE
     fingerprint: str | None = None
     """Of the certificate that goes with the call."""
+    retry_after: timedelta | None = None
+    """How long after ``started_at`` the busy client asked to be left alone."""
     uid: str | None = None
     """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
 
@@ -415,8 +417,6 @@ class Record:
     """Version and images of the client that said that it has expired."""
     registration_closed_for: str | None = None
     """Version of the account (``objections.account_version``) for which the client said that registration is closed."""
-    retry_at: datetime | None = None
-    """Before this time the client asked not to be called again."""
 
 
 class Refusal(StrEnum):

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from math import ceil
 from typing import Any
 
 from . import manifests, objections, windows
@@ -72,8 +74,10 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
     # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
-    retry_at = see.now + call.retry_after if answer is Answer.BUSY and call.retry_after else None
-    return replace(record, operation=replace(operation, answer=answer, deadline=deadline), retry_at=retry_at)
+    # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
+    asked = call.retry_after if answer is Answer.BUSY else None
+    retry_after = timedelta(seconds=ceil((see.now - operation.started_at + asked).total_seconds())) if asked else None
+    return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
 
 
 def _refused(want: Desired, see: Observed, call: Call) -> dict[str, Any]:
@@ -146,10 +150,8 @@ def judge(want: Desired, see: Observed) -> Record:
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
     if f.is_logged_off and (is_accepted or f.has_held_for("Connected", want.tuning.connection)):
         record = replace(record, logged_off_at=None)
-    if record.retry_at is not None and (is_accepted or not f.must_hold_off):
-        record = replace(record, retry_at=None)
     if operation is not None:
-        if operation.answer is Answer.BUSY and operation.to != want.shards:
+        if operation.answer is Answer.BUSY and operation.to != want.shards and not (f.must_hold_off and f.shards != want.shards):
             record = replace(record, operation=None)
         elif is_accepted and f.shards == operation.to and f.enough_are_back and not f.missing:
             record = replace(record, operation=None, settled_shards=operation.to)

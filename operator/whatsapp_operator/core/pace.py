@@ -231,8 +231,6 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
         yield operation.settle_by - now
         if operation.answer is Answer.BUSY:
             yield operation.started_at + f.backoff - now
-    if f.record.retry_at is not None:
-        yield f.record.retry_at - now
     if f.resize_is_wanted and f.window_is_shut and (opening := windows.next_opening(f.want.windows, f.wall)) is not None:
         yield opening - f.wall
     if f.see.account is not None and f.see.account.expires_at is not None:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .manifests import moment, timestamp
 from .model import Answer, Obj, Operation, Record
 
-FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor", "retryAt")
+FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""
 CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBecause", "loggedOffAt", "refusedPinVersion")
 """Those that the record has in ``status.certificate``."""
@@ -37,7 +37,6 @@ def read(status: Obj, *, uid: str) -> Record:
         banned_at=_time(status, "bannedAt"),
         expired_build=status.get("expiredBuild"),
         registration_closed_for=status.get("registrationClosedFor"),
-        retry_at=_time(status, "retryAt"),
     )
 
 
@@ -58,7 +57,6 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
         "bannedAt": _spelt(record.banned_at),
         "expiredBuild": record.expired_build,
         "registrationClosedFor": record.registration_closed_for,
-        "retryAt": _spelt(record.retry_at),
         "certificate": {**shown, **without_none(noted)} or None,
     }
     return {**others, **without_none(written)}
@@ -91,6 +89,7 @@ def _operation(entry: Obj | None) -> Operation | None:
         attempts=int(entry.get("attempts", 1)),
         answer=Answer(entry.get("answer", "None")),
         fingerprint=entry.get("fingerprint"),
+        retry_after=timedelta(seconds=int(entry["retryAfterSeconds"])) if "retryAfterSeconds" in entry else None,
         uid=entry.get("uid"),
     )
 
@@ -108,6 +107,7 @@ def _entry(operation: Operation) -> dict[str, Any]:
             "deadline": _spelt(operation.deadline),
             "settleBy": _spelt(operation.settle_by),
             "fingerprint": operation.fingerprint,
+            "retryAfterSeconds": int(operation.retry_after.total_seconds()) if operation.retry_after is not None else None,
             "uid": operation.uid,
         }
     )

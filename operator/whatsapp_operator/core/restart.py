@@ -7,7 +7,6 @@ from functools import cached_property
 from zlib import crc32
 
 from . import windows
-from .answers import LONGEST_PAUSE
 from .counts import Counts
 from .model import Answer, Coreapp, Login
 
@@ -53,14 +52,12 @@ class Restart(Counts):
     @property
     def resize_is_wanted(self) -> bool:
         """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
-        return self.resize_is_due and self.may_try_again
+        return self.resize_is_due and (self.operation is None or self.may_try_again)
 
     @property
     def may_try_again(self) -> bool:
         """Whether an earlier call is out of the way: answered with "busy" and waited for, or long accepted but not all back."""
         operation = self.operation
-        if self.must_hold_off:
-            return False
         if operation is None:
             return True
         if operation.answer is Answer.BUSY:
@@ -69,22 +66,24 @@ class Restart(Counts):
 
     @property
     def must_hold_off(self) -> bool:
-        """Whether a busy client asked not to be called before a time that is still to come.
-
-        A longer pause than the longest is none that was granted: the clock of a former leader was ahead.
-        """
-        at = self.record.retry_at
-        return at is not None and timedelta(0) < at - self.see.now <= LONGEST_PAUSE
+        """Whether a busy client asked to be left alone, and that time is not over. It holds for every number of shards."""
+        operation = self.operation
+        after = operation.retry_after if operation is not None and operation.answer is Answer.BUSY else None
+        return operation is not None and after is not None and self.see.now < operation.started_at + after
 
     @property
     def backoff(self) -> timedelta:
-        """Pause after a busy answer: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
+        """Pause after a busy answer: what the client asks for.
+
+        At least it doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step).
+        """
         operation = self.operation
         if operation is None:
             return timedelta(0)
         pause = min(self.want.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
         # Chance comes from the attempt's id, so that the same look gives the same answer.
-        return pause * (0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000)
+        pause *= 0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000
+        return max(pause, operation.retry_after or timedelta(0))
 
     @property
     def has_drifted(self) -> bool:

@@ -137,7 +137,7 @@ def _words(f: Facts) -> str:
 
 
 def _retry(f: Facts) -> str:
-    return manifests.timestamp(f.record.retry_at) if f.record.retry_at else ""
+    return manifests.timestamp(f.operation.started_at + f.backoff) if f.operation else ""
 
 
 def _names(pods: Iterable[Coreapp]) -> str:
@@ -312,12 +312,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="ServerBusy",
         state=State.WAITING,
-        when=lambda f: (
-            (_answer_is(f, Answer.BUSY) and not f.may_try_again) or (f.operation is None and f.resize_is_due and f.must_hold_off)
-        ),
+        when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
         why=lambda f: (
-            (f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again" if f.operation else "Set Shards waits")
-            + (f", not before {_retry(f)} as the client asked." if f.must_hold_off else ".")
+            f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again"
+            + (f", not before {_retry(f)} as the client asks." if f.must_hold_off else ".")
         ),
     ),
     Row(

@@ -417,6 +417,9 @@ CERTIFICATES = [
         "CertificateExpiryUnknown": "the certificate has expired, or may have",
         "CertificateExpired": "the certificate has expired, or may have",
         "CertificateRefused": "the certificate was refused",
+        "PinRefused": "the PIN was refused",
+        "ClientExpired": "the build has expired",
+        "RegistrationClosed": "registration is closed",
     }.items()
 ]
 RESTARTS = [
