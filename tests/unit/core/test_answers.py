@@ -154,7 +154,9 @@ def test_no_answer_is_unknown_whatever_is_said() -> None:
 
 CODES = st.none() | st.integers(-5, 3000)
 WORDS = st.text() | st.lists(
-    st.sampled_from(["certificate", "cert", "wrong", "pin", "is", "banned", ",", "not", "logged", "off", "app", "expired", ":", "busy", "registration", "closed"])
+    st.sampled_from(
+        ["certificate", "wrong", "pin", "is", "banned", ",", "not", "logged", "off", "app", "expired", "registration", "closed"]
+    )
 ).map(" ".join)
 
 
