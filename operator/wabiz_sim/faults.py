@@ -30,8 +30,9 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 API calls: ``error`` answers ``status`` (500) with ``code`` (1014); ``timeout`` never answers; ``reset`` cuts the connection; ``garbage``
 answers ``status`` (200) with something that is no JSON; each of these does what was asked all the same when ``applies``. ``slow`` answers
 rightly after ``seconds``. Set Shards also: all ``REFUSALS``, with any ``status``, ``code`` and ``details``, and with ``retry_after`` as the
-header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late`` answers ``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number
-that there is, so into that one's restart.
+header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late`` answers
+``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number that
+there is, so into that one's restart.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
 the first and the last take the message when ``applies``. gateway: a connection is refused with 503, or accepted after ``seconds``.
 restart: the Coreapp ``pod`` (any when unset) takes ``seconds`` longer.

@@ -252,6 +252,10 @@ UNFIT: list[dict[str, Any]] = [
 UNSENT: list[Callable[[Look], Look]] = [
     *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
     lambda one: one.with_account().seeing(refused_fingerprint=FINGERPRINT),
+    lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(refused_fingerprint="0" * 64),
+    lambda one: one.with_account().seeing(refused_pin_version="70"),
+    *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,
+    *[lambda one: one.seeing(expired_build=f"{one.see.client.version or '?'} {one.want.image}")] * 2,
     *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
     *[lambda one: one.seeing(anchored_for=None)] * 2,
     lambda one: one.client(asked_at=NOW - seconds(9)),
@@ -345,6 +349,8 @@ def _status(draw: st.DrawFn, one: Look) -> Look:
         {"banned_at": NOW},
         {"anchored_for": None},
         {"refused_pin_version": "70"},
+        {"registration_closed_for": "generation-3"},
+        {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"},
         {"since": {"EnoughAreBack": NOW - seconds(11)}},
     ]
     return one.seeing(**draw(st.sampled_from(changes)))

@@ -130,15 +130,14 @@ async def test_every_refusal_comes_under_any_status(world: World, status: int) -
 
 
 async def test_a_refusal_says_what_the_fault_names(world: World) -> None:
-    _, _, webapp = await world.cluster(1)
+    await world.cluster(1)
     fault = {"call": "set_shards", "fault": "busy", "status": 429, "code": 1015, "details": "slow down", "retry_after": "120"}
     await world.control("faults", fault)
 
-    async with aiohttp.ClientSession() as session:
-        asked = session.post(f"{world.url(webapp)}/v1/account/shards", json={}, headers=world.bearer(), ssl=False)
-        async with asked as response:
-            assert (response.status, response.headers["Retry-After"]) == (429, "120")
-            error = (await response.json())["errors"][0]
+    url, headers = f"https://{world.address(200)}:8443/v1/account/shards", {"Authorization": f"Bearer {world.token}"}
+    async with world.session.post(url, json={}, headers=headers) as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "120")
+        error = (await response.json())["errors"][0]
     assert error == {"code": 1015, "title": "Too many requests", "details": "slow down"}
 
 
