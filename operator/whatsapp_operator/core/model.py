@@ -137,9 +137,9 @@ class Tuning:
     missing_holder: timedelta = timedelta(seconds=10)
     """How long a holder may stay away once enough Coreapps are back from a restart (DESIGN law 9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
-    """First pause after a 403 of Set Shards; doubles up to a minute, give or take a fifth."""
+    """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
     busy_told_after: int = 5
-    """Attempts answered 403 after which a person is told, while it goes on."""
+    """Busy answers in a row after which a person is told, while it goes on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=2)
