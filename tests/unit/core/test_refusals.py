@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
@@ -28,18 +29,17 @@ def refused(one: Look, refusal: Refusal, *, secret_version: str | None = "70", f
 
 
 def is_fit(one: Look) -> bool:
-    return one.condition("CertificateFit")["status"] == "True"
+    return str(one.condition("CertificateFit")["status"]) == "True"
 
 
-BUILDS = {
+BUILDS: dict[str, Callable[[Look], Look]] = {
     "other images": lambda one: one.wanting(images=Images(coreapp="coreapp:2", webapp="webapp:2")),
     "another version of the same image": lambda one: one.client(version="v2.55.1"),
 }
 
 
 @pytest.mark.parametrize("change", BUILDS.values(), ids=BUILDS)
-def test_an_expired_build_is_called_again_when_it_is_another(change: object) -> None:
-    assert callable(change)
+def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[Look], Look]) -> None:
     one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED)
 
     assert (one.row(), calls(one.plan()), is_fit(one)) == ("ClientExpired", [], True)
