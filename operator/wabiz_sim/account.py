@@ -57,8 +57,8 @@ class Account:
             return "banned"
         return "logged_off" if self.logged_off else None
 
-    async def set_shards(self, body: Any, *, mistrust: bool = False) -> Answer:
-        """Answer ``POST /v1/account/shards`` and do what it says. ``mistrust`` takes the certificate for a wrong one."""
+    async def set_shards(self, body: Any) -> Answer:
+        """Answer ``POST /v1/account/shards`` and do what it says."""
         if self.banned:
             return _locked()
         if not isinstance(body, dict):
@@ -67,7 +67,7 @@ class Account:
             return problem
         if time.monotonic() < self._restarting_until:
             return failure(403, ACCESS_DENIED, "server temporarily unavailable: the Coreapps restart, retry")
-        refusal = await self._judge_certificate(body.get("cert"), mistrust=mistrust)
+        refusal = await self._judge_certificate(body.get("cert"))
         if refusal is not None:
             return refusal
         await self.reshard(body["shards"])
@@ -118,11 +118,11 @@ class Account:
             return failure(400, ACCESS_DENIED, f"two-step verification: pin is {'missing' if pin is None else 'wrong'}")
         return None
 
-    async def _judge_certificate(self, certificate: Any, *, mistrust: bool) -> Answer | None:
+    async def _judge_certificate(self, certificate: Any) -> Answer | None:
         if certificate is None:
             if time.time() - self.registered_at <= WITHOUT_CERTIFICATE_SECONDS:
                 return None
-            await self._log_off()
+            await self.log_off()
             return failure(400, ACCESS_DENIED, "client disconnected: cert is required more than 7 days after registration")
         try:
             expires_at = read(certificate).expires_at
@@ -130,16 +130,21 @@ class Account:
         except (ValueError, AttributeError):
             return failure(400, PARAMETER_INVALID, "cert must be a string of base64")
         if expires_at is not None and expires_at <= datetime.now(UTC):
-            self.banned = True
-            await self._store.put_facts({"banned": True})
-            await self._cut()
+            await self.ban()
             return _locked()
-        if mistrust or (self.right_certificate is not None and not ours.startswith(self.right_certificate.lower())):
-            await self._log_off()
+        if self.right_certificate is not None and not ours.startswith(self.right_certificate.lower()):
+            await self.log_off()
             return failure(400, ACCESS_DENIED, "client setup is logged off: wrong certificate, call again with the right one")
         return None
 
-    async def _log_off(self) -> None:
+    async def ban(self) -> None:
+        """End the account for good."""
+        self.banned = True
+        await self._store.put_facts({"banned": True})
+        await self._cut()
+
+    async def log_off(self) -> None:
+        """Cut all connections until Set Shards is called with the right certificate."""
         self.logged_off = True
         await self._store.put_facts({"logged_off": True})
         await self._cut()

@@ -14,7 +14,7 @@ from .body import BadBody, json_of
 from .certificate import fingerprint
 from .envelope import ACCESS_DENIED, Answer, failure, success
 from .exchange import Exchange
-from .faults import Fault, Faults
+from .faults import REFUSALS, Fault, Faults
 from .members import Members
 from .preferences import Preferences
 from .resolve import join_host_port
@@ -160,15 +160,16 @@ class Api:
         if fault is None or fault.fault == "overtaken":
             answer = await self._account.set_shards(body)
             return answer, _render(answer)
-        if fault.fault == "busy":
-            answer = failure(403, ACCESS_DENIED, "server temporarily unavailable, retry")
-            return answer, _render(answer)
-        if fault.fault == "wrong_certificate":
-            answer = await self._account.set_shards(body, mistrust=True)
-            return answer, _render(answer)
+        if fault.fault in REFUSALS:
+            if fault.fault == "wrong_certificate":
+                await self._account.log_off()
+            elif fault.fault == "banned":
+                await self._account.ban()
+            answer = _failure(fault)
+            return answer, _render(answer, {"Retry-After": fault.retry_after} if fault.retry_after else None)
         if fault.fault == "late":
             self._spawn(self._apply_late(body, fault.seconds))
-            answer = failure(fault.status, fault.code, "as asked for by a fault")
+            answer = _failure(fault)
             return answer, _render(answer)
         response, answer = await _go_wrong(fault, lambda: self._account.set_shards(body))
         return answer, response
@@ -197,13 +198,17 @@ class Api:
 
 async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
     """Return the response that carries the fault to the Webapp, and what would have been answered."""
-    refused = failure(fault.status, fault.code, "as asked for by a fault")
+    refused = _failure(fault)
     answer = await work() if fault.applies or fault.fault == "slow" else refused
     if fault.fault == "slow":
         return _render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
     if fault.fault == "error":
         return _render(refused), refused
     return _render(refused, {FAULT_HEADER: fault.fault}), refused
+
+
+def _failure(fault: Fault) -> Answer:
+    return failure(fault.status, fault.code, fault.details)
 
 
 def _render(answer: Answer, headers: dict[str, str] | None = None) -> web.Response:

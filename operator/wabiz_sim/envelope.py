@@ -10,15 +10,23 @@ NOT_FOUND = 1006
 PARAMETER_MISSING = 1008
 PARAMETER_INVALID = 1009
 NOT_READY = 1011
+CERTIFICATE_UNSIGNED = 430
+CERTIFICATE_OF_ANOTHER = 432
+CERTIFICATE_SIGNATURE = 433
 INTERNAL_ERROR = 1014
 TOO_MANY_REQUESTS = 1015
 OVERLOADED = 1016
+NOT_PRIMARY_MASTER = 1017
+NOT_PRIMARY_COREAPP = 1018
 WEBHOOK_NOT_SET = 1022
 DATABASE_ERROR = 1023
 PASSWORD_CHANGE_REQUIRED = 1024
 ACCOUNT_LOCKED = 1031
 
 TITLES = {
+    CERTIFICATE_UNSIGNED: "Unsigned certificate",
+    CERTIFICATE_OF_ANOTHER: "Certificate ID mismatch",
+    CERTIFICATE_SIGNATURE: "Certificate signature invalid",
     ACCESS_DENIED: "Access denied",
     NOT_FOUND: "Resource not found",
     PARAMETER_MISSING: "Required parameter is missing",
@@ -27,6 +35,8 @@ TITLES = {
     INTERNAL_ERROR: "Internal error",
     TOO_MANY_REQUESTS: "Too many requests",
     OVERLOADED: "System overloaded",
+    NOT_PRIMARY_MASTER: "Not Primary Master",
+    NOT_PRIMARY_COREAPP: "Not Primary Coreapp",
     WEBHOOK_NOT_SET: "Webhook URL is not configured",
     DATABASE_ERROR: "Database error",
     PASSWORD_CHANGE_REQUIRED: "Password Change Required",

@@ -3,12 +3,24 @@
 from dataclasses import dataclass, field
 from typing import Any
 
+from .envelope import ACCESS_DENIED, ACCOUNT_LOCKED, INTERNAL_ERROR
+
 API_CALLS = ("login", "get_shards", "set_shards", "health", "settings", "support")
 _API_FAULTS = ("error", "timeout", "reset", "garbage", "slow")
 
+REFUSALS: dict[str, tuple[int, int, str]] = {
+    "busy": (403, ACCESS_DENIED, "server temporarily unavailable, retry"),
+    "wrong_certificate": (400, ACCESS_DENIED, "client setup is logged off: wrong certificate, call again with the right one"),
+    "wrong_pin": (400, ACCESS_DENIED, "two-step verification: pin is wrong"),
+    "banned": (400, ACCOUNT_LOCKED, "account is banned"),
+    "expired_build": (400, ACCESS_DENIED, "App Expired"),
+    "registration_closed": (400, ACCESS_DENIED, "registration blocked"),
+}
+"""What Set Shards may be refused for: the status, code and details that it comes with unless the fault names others."""
+
 ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(API_CALLS, _API_FAULTS),
-    "set_shards": (*_API_FAULTS, "busy", "wrong_certificate", "late", "overtaken"),
+    "set_shards": (*_API_FAULTS, *REFUSALS, "late", "overtaken"),
     "messages": ("timeout", "slow", "reset"),
     "gateway": ("error", "slow"),
     "restart": ("slow",),
@@ -17,9 +29,10 @@ ALLOWED: dict[str, tuple[str, ...]] = {
 
 API calls: ``error`` answers ``status`` (500) with ``code`` (1014); ``timeout`` never answers; ``reset`` cuts the connection; ``garbage``
 answers ``status`` (200) with something that is no JSON; each of these does what was asked all the same when ``applies``. ``slow`` answers
-rightly after ``seconds``. Set Shards also: ``busy`` is the documented 403, ``wrong_certificate`` takes the certificate for a wrong one,
-``late`` answers ``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number
-that there is, so into that one's restart.
+rightly after ``seconds``. Set Shards also: all ``REFUSALS``, with any ``status``, ``code`` and ``details``, and with ``retry_after`` as the
+header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late`` answers
+``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number that
+there is, so into that one's restart.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
 the first and the last take the message when ``applies``. gateway: a connection is refused with 503, or accepted after ``seconds``.
 restart: the Coreapp ``pod`` (any when unset) takes ``seconds`` longer.
@@ -38,20 +51,22 @@ class Fault:
     applies: bool = False
     seconds: float = 1.0
     status: int = 500
-    code: int = 1014
+    code: int = INTERNAL_ERROR
+    details: str = "as asked for by a fault"
+    retry_after: str = ""
     pod: str = ""
     fired: int = field(default=0)
 
     @classmethod
     def read(cls, body: Any) -> "Fault":
-        """Read ``{"call", "fault", "count"?, "applies"?, "seconds"?, "status"?, "code"?, "pod"?}``.
+        """Read ``{"call", "fault", "count"?, "applies"?, "seconds"?, "status"?, "code"?, "details"?, "retry_after"?, "pod"?}``.
 
         Raises ValueError with a sentence about what is wrong.
         """
         if not isinstance(body, dict):
             msg = "a fault is a JSON object with call and fault"
             raise ValueError(msg)
-        known = {"call", "fault", "count", "applies", "seconds", "status", "code", "pod"}
+        known = {"call", "fault", "count", "applies", "seconds", "status", "code", "details", "retry_after", "pod"}
         if unknown := sorted(set(body) - known):
             msg = f"unknown field {unknown[0]}; known are {', '.join(sorted(known))}"
             raise ValueError(msg)
@@ -69,7 +84,8 @@ class Fault:
         if not isinstance(seconds, int | float) or not 0 <= seconds <= 600:
             msg = "seconds must be from 0 to 600"
             raise ValueError(msg)
-        status = body.get("status", 200 if fault == "garbage" else 500)
+        usual = REFUSALS.get(fault, (200 if fault == "garbage" else 500, INTERNAL_ERROR, "as asked for by a fault"))
+        status = body.get("status", usual[0])
         if not isinstance(status, int) or not 200 <= status <= 599:
             msg = "status must be an HTTP status from 200 to 599"
             raise ValueError(msg)
@@ -80,7 +96,9 @@ class Fault:
             applies=bool(body.get("applies", False)),
             seconds=float(seconds),
             status=status,
-            code=int(body.get("code", 1014)),
+            code=int(body.get("code", usual[1])),
+            details=_text(body, "details", usual[2]),
+            retry_after=_text(body, "retry_after", ""),
             pod=str(body.get("pod", "")),
         )
 
@@ -95,8 +113,18 @@ class Fault:
             "seconds": self.seconds,
             "status": self.status,
             "code": self.code,
+            "details": self.details,
+            "retry_after": self.retry_after,
             "pod": self.pod,
         }
+
+
+def _text(body: dict[str, Any], name: str, usual: str) -> str:
+    text = str(body.get(name, usual))
+    if len(text) > _MOST or not text.isprintable():
+        msg = f"{name} must be printable text of {_MOST} characters at most"
+        raise ValueError(msg)
+    return text
 
 
 class Faults:

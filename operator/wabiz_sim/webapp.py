@@ -35,6 +35,8 @@ MESSAGE_ID_HEADER = "X-Message-Id"
 """The stand-in's own: a retry that repeats it is the same message. The vendor's API has no such thing."""
 
 _RELAY_SECONDS = 10.0
+_NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, LookupError)
+"""What asking the upstream raises when surely nothing of the question has left."""
 _NEVER_ANSWERED_SECONDS = 120.0
 _LONGEST_ID = 128
 
@@ -89,6 +91,9 @@ class Webapp(Process):
             return _render(_refused(request, error))
         except UNREACHABLE as error:
             self.log.info("%s: the upstream does not answer (%s)", self.settings.pod_name, type(error).__name__)
+            if (request.method, request.path) == ("POST", "/v1/account/shards") and not isinstance(error, _NEVER_SENT):
+                # Not 503, which says that nothing was done.
+                return _render(failure(500, INTERNAL_ERROR, "the database does not answer; what it did is not known"))
             return _render(failure(503, NOT_READY, "the database does not answer, retry"))
         except Exception:
             self.log.exception("%s: %s %s failed", self.settings.pod_name, request.method, request.path)
@@ -126,6 +131,7 @@ class Webapp(Process):
         async with self.session.request(request.method, url, data=await request.read(), headers=headers, timeout=timeout) as response:
             status, body, fault = response.status, await response.read(), response.headers.get(FAULT_HEADER, "")
             seconds = float(response.headers.get(SECONDS_HEADER, "0"))
+            passed_on = {name: response.headers[name] for name in ("Retry-After",) if name in response.headers}
         if fault == "reset":
             if request.transport is not None:
                 request.transport.abort()
@@ -137,7 +143,7 @@ class Webapp(Process):
             return web.Response(status=status, text="<html>It works!", content_type="text/html")
         if fault == "slow":
             await asyncio.sleep(seconds)
-        return web.Response(status=status, body=body, content_type="application/json")
+        return web.Response(status=status, body=body, headers=passed_on, content_type="application/json")
 
 
 def _refused(request: web.Request, error: BadBody | web.HTTPException) -> Answer:

@@ -17,6 +17,7 @@ A map of the rooms (a test checks it against the tree):
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
 - ``core.evidence``: the table of what proves that a holder failed.
+- ``core.answers``: the table of what an answer of Set Shards means.
 - ``core.objections``: the table of what speaks against sending the certificate.
 - ``core.handovers``: which standby takes which shard.
 - ``core.operation``: one call of Set Shards, before it and after it.

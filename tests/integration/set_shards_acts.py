@@ -158,6 +158,24 @@ async def refused_for_something_else(s: Scene) -> None:
     await s.put_account()
 
 
+async def registration_closed(s: Scene) -> None:
+    """WhatsApp takes no call of this number, under a status that says something else; the certificate stays good."""
+    await s.go_wrong(fault="registration_closed", status=500)
+    await s.resize()
+    assert "Meta's support" in await s.word("Stalled", "RegistrationClosed")
+    assert s.reason("CertificateFit") == "Fit"
+    assert len(await s.made()) == 1
+    await s.put_account(expiresAt="2039-06-01T00:00:00Z")
+
+
+async def asked_for_a_pause(s: Scene) -> None:
+    """A client that is overloaded says for how long it wants to be left alone."""
+    await s.go_wrong(fault="busy", status=503, retry_after="4")
+    await s.resize()
+    first, second = await s.until_made(2)
+    assert seconds_between(first["at"], second["at"]) >= 4
+
+
 async def refused_then_taken_back(s: Scene) -> None:
     """The client is logged off by a wrong certificate; the user goes back to the old number and puts the certificate right."""
     good = await _refused(s)

@@ -89,6 +89,14 @@ CASES = (
         events=(SENT, "ServerBusy", DONE),
     ),
     Case(
+        name="busy-for-as-long-as-it-says",
+        lane="answers",
+        act=acts.asked_for_a_pause,
+        calls=("A>B 503", "A>B 201"),
+        restarts=1,
+        events=("ServerBusy", DONE),
+    ),
+    Case(
         name="busy-three-times",
         lane="answers",
         act=answered(fault="busy", count=3),
@@ -255,6 +263,14 @@ CASES = (
     Case(name="expires-in-two-days", lane="expiry", act=acts.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
     Case(name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRefused", DONE)),
     Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRefused",)),
+    Case(
+        name="registration-closed",
+        lane="pin",
+        act=acts.registration_closed,
+        calls=("A>B 500", "A>B 201"),
+        restarts=1,
+        events=("!RegistrationClosed", DONE),
+    ),
     Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
     Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
     Case(

@@ -32,6 +32,23 @@ class Fate:
     status: int | None = None
     """An answer that is given without looking at the call, such as 403."""
     applied: float | None = 0.0
+    code: int | None = None
+    """Error code of that answer."""
+    words: str = ""
+    """What it says."""
+    retry_after: float | None = None
+    """Seconds for which it asks not to be called."""
+    final: str = ""
+    """What it refuses for good: ``certificate``, ``pin``, ``account``, ``build`` or ``registration``; empty: nothing."""
+    clear: bool = False
+    """It says that nothing was done, although its status does not."""
+    lasts: bool = False
+    """Every later call gets it too, until the test takes it away."""
+
+    @property
+    def is_clear(self) -> bool:
+        """Whether the answer says that nothing was done."""
+        return self.clear or bool(self.final) or (self.status is not None and (self.status < 500 or self.status == 503))
 
 
 class Account:
@@ -89,6 +106,12 @@ class Account:
             if connection.uid == uid:
                 del self.connections[shard]
                 self._tell()
+
+    def log_off(self) -> None:
+        """Drop all connections until a call is accepted: the certificate was a wrong one."""
+        self.logged_off = True
+        self.connections.clear()
+        self._tell()
 
     def set_shards(self, shards: int) -> None:
         """Do what an accepted call does: the number changes and all Coreapps restart."""

@@ -120,6 +120,8 @@ class Laws:
         self._unknown: Unknown | None = None
         self._was_unknown = False
         self._refused: set[str] = set()
+        self._final: dict[str, str | None] = {}
+        """What was refused for good, and what it depends on: no call may follow before that has changed (law 8)."""
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
         self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
@@ -484,7 +486,28 @@ class Laws:
         self._calls.append(call)
         return call
 
+    @never_swallowed
+    def refused_for_good(self, what: str, body: Mapping[str, Any]) -> None:
+        """Note a refusal that no second call may follow as long as nothing has changed."""
+        if what == "certificate" and body.get("cert") is not None:
+            self._refused.add(body["cert"])
+        else:
+            self._final[what] = self._depends_on(what)
+
+    def _depends_on(self, what: str) -> str | None:
+        """Return what a person has to change before the call may be made again; None: nothing helps."""
+        if what == "account":
+            return None
+        if what == "build":
+            return repr((self.wac() or {})["spec"].get("client"))
+        secret = self.server.get(SECRET, (self.namespace, "account"))
+        return secret["metadata"]["resourceVersion"] if secret else str((self.wac() or {})["metadata"]["generation"])
+
     def _law_8(self, body: Mapping[str, Any]) -> None:
+        for what, key in self._final.items():
+            self.applied["8"] += 1
+            if key is None or key == self._depends_on(what):
+                self.breaks(8, f"Set Shards is sent again although the {what} was refused for good")
         secret = self.server.get(SECRET, (self.namespace, "account"))
         sent = body.get("cert")
         if sent is None:

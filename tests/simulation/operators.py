@@ -13,6 +13,7 @@ from random import Random
 from typing import Any, Protocol
 
 from whatsapp_operator.core import self_check
+from whatsapp_operator.core.answers import Said
 from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
 from whatsapp_operator.shell.act import Hands
@@ -162,7 +163,9 @@ class SimDesk(Desk):
         if self._token is None or self._token[0] not in account.tokens:
             raise ApiError(f"{what}: HTTP 401", status=401)
         call = laws.sent(self.operator.name, body)
-        fate = account.fates.popleft() if account.fates else Fate()
+        fate = account.fates[0] if account.fates else Fate()
+        if account.fates and not fate.lasts:
+            account.fates.popleft()
         if fate != Fate():
             laws.did[f"Set Shards {fate.kind} {fate.status or ''}".strip()] += 1
         heard: asyncio.Future[dict[str, Any]] = around.loop.create_future()
@@ -174,7 +177,9 @@ class SimDesk(Desk):
                 delay + fate.applied, self._arrive, what, body, call, heard if fate.kind == "answer" else None, context=Context()
             )
         if fate.status is not None:
-            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP {fate.status}", status=fate.status))
+            if fate.final == "certificate":
+                account.log_off()
+            around.loop.call_later(delay, _refuse, heard, _error(what, fate))
         elif fate.kind == "5xx":
             around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP 500", status=500))
         elif fate.kind == "reset":
@@ -188,8 +193,11 @@ class SimDesk(Desk):
         except TimeoutError:
             raise ApiError(f"{what}: ReadTimeout") from None
         except ApiError as error:
-            definite = error.status is not None and error.status < 500
-            refused = body.get("cert") if definite and error.status == 400 else None
+            definite = fate.is_clear or (error.status is not None and error.status < 500)
+            if fate.final:
+                laws.refused_for_good(fate.final, body)
+            elif definite and error.status == 400 and not fate.clear:
+                refused = body.get("cert")
             raise
         else:
             return answer
@@ -202,16 +210,21 @@ class SimDesk(Desk):
         if account.now() < account.restarting_until:
             _refuse(heard, ApiError(f"{what}: HTTP 403", status=403))
         elif account.is_banned:
-            _refuse(heard, ApiError(f"{what}: HTTP 400", status=400, details="account is banned"))
+            _refuse(heard, ApiError(f"{what}: HTTP 400", status=400, said=(Said(1031, "account is banned"),)))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
-            account.logged_off = True
-            account.connections.clear()
-            _refuse(heard, ApiError(f"{what}: HTTP 400, error 1005", status=400, code=1005, details="client setup is logged off"))
+            account.log_off()
+            _refuse(heard, ApiError(f"{what}: HTTP 400, error 1005", status=400, said=(Said(1005, "client setup is logged off"),)))
         else:
             call.took_effect = True
             account.set_shards(int(body["shards"]))
             if heard is not None:
                 self.around.loop.call_later(0.01, _answer, heard)
+
+
+def _error(what: str, fate: Fate) -> ApiError:
+    """Return what the operator's HTTP client makes of an answer that refuses the call."""
+    after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
+    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, said=(Said(fate.code, fate.words),), retry_after=after)
 
 
 def _answer(heard: asyncio.Future[dict[str, Any]]) -> None:

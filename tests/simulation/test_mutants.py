@@ -11,7 +11,20 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import duties, evidence, facts, handovers, health, manifests, objections, operation, rules, self_check, status
+from whatsapp_operator.core import (
+    answers,
+    duties,
+    evidence,
+    facts,
+    handovers,
+    health,
+    manifests,
+    objections,
+    operation,
+    rules,
+    self_check,
+    status,
+)
 from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Record, Ref, Tell
 from whatsapp_operator.shell import wabiz
 from whatsapp_operator.shell.act import Hands
@@ -35,6 +48,7 @@ from .trials import (
     hangs_without_spares,
     many_hang_at_once,
     overlapping,
+    refusals,
     resizes,
     slow_logins,
     unheard_answers,
@@ -193,6 +207,21 @@ def settled_too_early(patch: pytest.MonkeyPatch) -> None:
 
 def any_certificate_will_do(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(objections, "objection", lambda _: None)
+
+
+def no_word_of(name: str) -> Break:
+    """One objection is never raised."""
+
+    def broken(patch: pytest.MonkeyPatch) -> None:
+        patch.setattr(objections, "OBJECTIONS", tuple(one for one in objections.OBJECTIONS if one.name != name))
+
+    return broken
+
+
+def the_status_decides(patch: pytest.MonkeyPatch) -> None:
+    """Nobody reads what the client says."""
+    real = answers.meaning
+    patch.setattr(answers, "meaning", lambda status, said=(): real(status))
 
 
 def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -414,6 +443,9 @@ MUTANTS = (
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
     Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
     Mutant("any certificate will do", any_certificate_will_do, "8", certificates),
+    Mutant("an expired build is called again", no_word_of("ClientExpired"), "8", refusals),
+    Mutant("a closed registration is called again", no_word_of("RegistrationClosed"), "8", refusals),
+    Mutant("the status decides", the_status_decides, "8", refusals),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, "9", resizes),
     Mutant("a report on every look", a_report_on_every_look, "11", resizes),
     Mutant("tell once only", tell_once_only, "of telling", elected),
@@ -470,6 +502,7 @@ TRIALS: tuple[Trial, ...] = (
     overlapping,
     elected,
     certificates,
+    refusals,
     slow_logins,
     unheard_answers,
     a_foreign_service,

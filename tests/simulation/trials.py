@@ -117,6 +117,25 @@ async def certificates(world: World) -> None:
     await world.stays_silent(60.0)
 
 
+async def refusals(world: World) -> None:
+    """What is refused for good, under a status that says that the client is only busy; each is put right after a while."""
+    for answer in (
+        Fate(status=403, applied=None, code=1005, words="Access denied: App Expired", final="build"),
+        Fate(status=403, applied=None, code=1005, words="Access denied: registration blocked", final="registration"),
+        Fate(status=403, applied=None, code=1005, words="Access denied: two-step verification: pin is wrong", final="pin"),
+    ):
+        world.account.fates.append(answer)
+    world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-12-31T00:00:00Z", pin="482913")
+    world.create(shards=2, account={"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}})
+    world.operator().lead(1)
+    await world.pause(25)
+    world.edit(client={"type": "Simulator", "images": {"coreapp": "example/coreapp:2", "webapp": "example/webapp:2"}})
+    for pin in ("482914", "482915"):
+        await world.pause(25)
+        world.put_account_secret(pin=pin)
+    await world.until_done()
+
+
 async def slow_logins(world: World) -> None:
     """The token is forgotten just before each call, and the Webapp takes its time."""
     world.create(shards=1)

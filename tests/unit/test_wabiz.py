@@ -26,11 +26,9 @@ from whatsapp_operator.shell.wabiz import (
     SEND_WITHIN,
     UNSENT_PAUSE,
     Access,
-    ApiError,
     Credentials,
     Desk,
     Desks,
-    judge_refusal,
     masked,
 )
 
@@ -376,7 +374,7 @@ async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
     "response",
     [
         lambda: refusal(500),
-        lambda: refusal(503, "banned"),
+        lambda: refusal(502, "Bad gateway"),
         lambda: web.Response(status=200, text="<html>It works!"),
         lambda: web.Response(status=302, headers={"Location": "/"}),
     ],
@@ -390,23 +388,59 @@ async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable
 # --- what was refused
 
 
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+async def test_a_refusal_is_told_by_its_words(talk: Talk, status: int) -> None:
+    talk.client.answers(lambda: refusal(status, "client setup is logged off"))
+    call = await talk.call()
+    assert (call.answer, call.refusal, call.not_sent) == (Answer.REFUSED, Refusal.CERTIFICATE, False)
+    assert (await talk.call()).answer is Answer.REFUSED
+    assert len(talk.client.logins) == 1, "the token is not at fault"
+
+
+async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
+    errors = [
+        {"code": "1015", "title": "Too many requests"},
+        "odd",
+        {"code": True},
+        {"code": 1031, "title": "Account locked", "details": PIN},
+    ]
+    talk.client.answers(lambda: web.json_response({"errors": errors}, status=429))
+    call = await talk.call()
+    assert (call.answer, call.refusal) == (Answer.REFUSED, Refusal.BANNED)
+    assert call.detail == "POST /v1/account/shards: HTTP 429, error 1015: Too many requests; Account locked: ***"
+
+
 @pytest.mark.parametrize(
-    ("status", "details", "expected"),
-    [
-        (400, "account is banned", Refusal.BANNED),
-        (400, "two-step verification: wrong", Refusal.PIN),
-        (400, "the PIN is wrong", Refusal.PIN),
-        (400, "client setup is logged off", Refusal.CERTIFICATE),
-        (400, "wrong certificate", Refusal.CERTIFICATE),
-        (400, "a spinning top", Refusal.OTHER),
-        (404, "", Refusal.OTHER),
-        (403, "banned", None),
-        (500, "banned", None),
-        (None, "", None),
-    ],
+    "body", ["", "{}", "[]", '{"errors": {}}', '{"errors": null}', '{"errors": [7]}', "<html>", "[" * 10**5, '{"errors": ["']
 )
-def test_a_refusal_is_told_by_its_words(status: int | None, details: str, expected: Refusal | None) -> None:
-    assert judge_refusal(ApiError("x", status=status, details=details)) is expected
+async def test_an_answer_that_cannot_be_read_is_judged_by_its_status(talk: Talk, body: str) -> None:
+    talk.client.answers(lambda: web.Response(status=503, text=body, content_type="application/json"))
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: web.Response(status=502, text=body, content_type="application/json"))
+    assert (await talk.call()).answer is Answer.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("header", "date", "expected"),
+    [("120", None, 120), ("Mon, 02 Mar 2026 07:01:30 GMT", "Mon, 02 Mar 2026 07:00:00 GMT", 90), ("soon", None, None), (None, None, None)],
+)
+async def test_a_busy_client_says_when_to_come_back(talk: Talk, header: str | None, date: str | None, expected: int | None) -> None:
+    """A date is of the client's clock, which may be another one than ours."""
+    headers = {name: value for name, value in (("Retry-After", header), ("Date", date)) if value}
+    talk.client.answers(lambda: web.json_response({}, status=503, headers=headers))
+    assert (await talk.call()).retry_after == (None if expected is None else timedelta(seconds=expected))
+
+
+async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(talk: Talk) -> None:
+    talk.client.answers(lambda: refusal(401))
+    assert (await talk.call()).not_sent
+    second = await talk.call()
+    assert (second.answer, second.not_sent) == (Answer.BUSY, False)
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: refusal(403))
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: refusal(401))
+    assert (await talk.call()).not_sent, "another answer came meanwhile"
 
 
 async def test_the_detail_says_what_the_client_said(talk: Talk) -> None:

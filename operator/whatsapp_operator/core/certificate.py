@@ -17,6 +17,9 @@ from datetime import UTC, datetime
 VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 DETAILS, SERIAL, ISSUER, VERIFIED_NAME, ISSUE_TIME = 1, 1, 2, 4, 10
 
+NO_CERTIFICATE = "0" * 64
+"""Stands for the fingerprint where Set Shards was refused because it came without a certificate."""
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class CertificateFacts:

@@ -137,9 +137,9 @@ class Tuning:
     missing_holder: timedelta = timedelta(seconds=10)
     """How long a holder may stay away once enough Coreapps are back from a restart (DESIGN law 9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
-    """First pause after a 403 of Set Shards; doubles up to a minute, give or take a fifth."""
+    """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
     busy_told_after: int = 5
-    """Attempts answered 403 after which a person is told, while it goes on."""
+    """Busy answers in a row after which a person is told, while it goes on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=5)
@@ -385,6 +385,8 @@ class Operation:
     answer: Answer = Answer.NONE
     fingerprint: str | None = None
     """Of the certificate that goes with the call."""
+    retry_after: timedelta | None = None
+    """How long after ``started_at`` the busy client asked to be left alone."""
     uid: str | None = None
     """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
 
@@ -411,17 +413,26 @@ class Record:
     logged_off_at: datetime | None = None
     """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
     refused_pin_version: str | None = None
-    """Version of the account's Secret whose PIN was refused."""
+    """Version of the account (``objections.account_version``) whose PIN was refused."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
+    expired_build: str | None = None
+    """Version and images of the client that said that it has expired."""
+    registration_closed_for: str | None = None
+    """Version of the account (``objections.account_version``) for which the client said that registration is closed."""
 
 
 class Refusal(StrEnum):
     """What a refused Set Shards call was refused for."""
 
     CERTIFICATE = "Certificate"
+    """It is a wrong one, or missing; that logs the client off."""
+    CERTIFICATE_PARAMETER = "CertificateParameter"
+    """It could not be read, or is missing; the client was not logged off."""
     PIN = "Pin"
     BANNED = "Banned"
+    CLIENT_EXPIRED = "ClientExpired"
+    REGISTRATION_CLOSED = "RegistrationClosed"
     OTHER = "Other"
 
 
@@ -435,6 +446,8 @@ class Call:
     """It was noted, but not sent: too much time had passed (DESIGN law 5), or there was no way in."""
     detail: str = ""
     refusal: Refusal | None = None
+    retry_after: timedelta | None = None
+    """For how long a busy client asks not to be called."""
     fingerprint: str | None = None
     secret_version: str | None = None
     """Of the account's Secret that the call was made with."""

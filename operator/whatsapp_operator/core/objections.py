@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
 from . import manifests
+from .certificate import NO_CERTIFICATE
 from .facts import Facts
+from .model import AccountSecret, Desired
 
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (multiconnect-page.txt, "Parameters", cert)."""
@@ -20,6 +22,8 @@ class Objection:
     name: str
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
+    is_of_account: bool = True
+    """Whether it speaks against the certificate or the PIN, rather than against the client that would be called."""
 
 
 def _secret(f: Facts) -> str:
@@ -42,11 +46,79 @@ def _expires(f: Facts) -> str:
     return manifests.timestamp(at) if at else "unknown"
 
 
+def account_version(want: Desired, secret: AccountSecret | None) -> str:
+    """Return what stands for all that is sent of the account: it changes with each edit of it.
+
+    Without a Secret, that is any edit of the spec.
+    """
+    return secret.version if secret is not None and secret.version is not None else f"generation-{want.generation}"
+
+
+def build(f: Facts) -> str:
+    """Return what stands for the client's build: the version that it reports, if it did, and its images."""
+    return f"{f.see.client.version or '?'} {_images(f)}"
+
+
+def _images(f: Facts) -> str:
+    images = f.want.images
+    return " ".join(dict.fromkeys((images.webapp, images.coreapp))) if images else f.want.image
+
+
+def _has_expired(f: Facts) -> bool:
+    """Whether it is still the build that said so; one whose version is not known yet is, if its images are the same."""
+    expired = f.record.expired_build
+    if expired is None:
+        return False
+    return expired == build(f) or (f.see.client.version is None and expired.partition(" ")[2] == _images(f))
+
+
+def _would_send(f: Facts) -> str | None:
+    """Return the fingerprint of the certificate that a call would carry; None if it cannot be read, or none is asked for."""
+    if f.want.account is None:
+        return None
+    if not _has_certificate(f):
+        return NO_CERTIFICATE
+    return f.see.account.certificate.fingerprint if f.see.account and f.see.account.certificate else None
+
+
+def _refused_certificate(f: Facts) -> str:
+    """Name what was refused, and why."""
+    because = f" ({f.record.refused_because})" if f.record.refused_because else ""
+    if f.record.refused_fingerprint == NO_CERTIFICATE:
+        return f"WhatsApp refused Set Shards without a certificate{because}; it is not sent so again."
+    begins = (f.record.refused_fingerprint or "")[:12]
+    return f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
+
+
+def _where(f: Facts) -> str:
+    return f"Secret {_secret(f)}" if _secret(f) else "a Secret that spec.account.secretRef names"
+
+
 OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="Banned",
         when=lambda f: f.is_banned,
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
+    ),
+    Objection(
+        name="RegistrationClosed",
+        is_of_account=False,
+        when=lambda f: f.record.registration_closed_for == account_version(f.want, f.see.account),
+        why=lambda f: (
+            "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
+            "Ask Meta's support. Once they have opened it, edit "
+            + (f"Secret {_secret(f)} (an annotation will do)" if _secret(f) else "the spec")
+            + " and it is tried again."
+        ),
+    ),
+    Objection(
+        name="ClientExpired",
+        is_of_account=False,
+        when=_has_expired,
+        why=lambda f: (
+            f"The client says that its build has expired ({f.record.expired_build}); Set Shards is not tried again with it. "
+            "The certificate is not at fault. Set spec.client.images to a build that has not expired."
+        ),
     ),
     Objection(
         name="SecretMissing",
@@ -65,12 +137,10 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="PinRefused",
-        when=lambda f: (
-            f.see.account is not None and f.see.account.version is not None and f.see.account.version == f.record.refused_pin_version
-        ),
+        when=lambda f: f.record.refused_pin_version == account_version(f.want, f.see.account),
         why=lambda f: (
             "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
-            f"Put the right one under key pin of Secret {_secret(f)}."
+            f"Put the right one under key pin of {_where(f)}."
         ),
     ),
     Objection(
@@ -119,30 +189,31 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="CertificateRefused",
-        when=lambda f: (
-            f.see.account is not None
-            and f.see.account.certificate is not None
-            and f.see.account.certificate.fingerprint == f.record.refused_fingerprint
-        ),
-        why=lambda f: (
-            f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {(f.record.refused_fingerprint or '')[:12]}"
-            + (f" ({f.record.refused_because})" if f.record.refused_because else "")
-            + f"; it is not sent again. Put the right one into Secret {_secret(f)}."
-        ),
+        when=lambda f: f.record.refused_fingerprint is not None and f.record.refused_fingerprint == _would_send(f),
+        why=lambda f: f"{_refused_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )
 
 
-ALWAYS_SAID = frozenset({"Banned", "SecretMissing", "SecretMalformed"})
+ALWAYS_SAID = frozenset({"Banned", "ClientExpired", "SecretMissing", "SecretMalformed"})
 """Objections that a person must act on although no change of shards waits for it."""
 
 
 def objection(f: Facts) -> Objection | None:
-    """Return why no Set Shards may be sent with the account as it is, or None. Pure; the first that holds.
+    """Return why no Set Shards may be sent with the account and the client as they are, or None. Pure; the first that holds.
 
     Of a Secret that could not be read nothing is said.
     """
-    return next((one for one in OBJECTIONS if one.when(f) and (one.name == "Banned" or not is_unread(f))), None)
+    return next(_holding(f), None)
+
+
+def objection_to_account(f: Facts) -> Objection | None:
+    """Return the same, but only what speaks against the account's certificate or PIN."""
+    return next((one for one in _holding(f) if one.is_of_account), None)
+
+
+def _holding(f: Facts) -> Iterator[Objection]:
+    return (one for one in OBJECTIONS if one.when(f) and (one.name == "Banned" or not is_unread(f)))
 
 
 def is_unread(f: Facts) -> bool:

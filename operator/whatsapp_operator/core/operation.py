@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from datetime import timedelta
+from math import ceil
+from typing import Any
 
 from . import manifests, objections, windows
+from .certificate import NO_CERTIFICATE
 from .facts import Facts
 from .model import SHARD_COUNTS, Action, Anchor, Answer, Call, Desired, Observed, Operation, Record, Refusal, SetShards
 
@@ -63,26 +67,37 @@ def _answered(want: Desired, see: Observed, operation: Operation, call: Call) ->
     record = see.record
     if call.not_sent:
         return replace(record, operation=None)
-    if call.refusal is Refusal.BANNED:
-        return replace(record, operation=None, banned_at=see.now)
-    if call.refusal is Refusal.PIN and call.secret_version is not None:
-        return replace(record, operation=None, refused_pin_version=call.secret_version)
-    if call.refusal is not None and call.fingerprint is not None:
-        # Whatever was wrong: what was refused is not sent again (law 8). Only a wrong certificate logs the client off.
-        logged_off_at = (see.wall or see.now) if call.refusal is Refusal.CERTIFICATE else record.logged_off_at
-        return replace(
-            record,
-            operation=None,
-            refused_fingerprint=call.fingerprint,
-            refused_because=call.detail[:300] or None,
-            logged_off_at=logged_off_at,
-        )
+    if call.refusal is not None and (noted := _refused(want, see, call)):
+        return replace(record, operation=None, **noted)
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
     deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
-    # A refusal of a call without a certificate has no certificate to wait for: it is retried like a busy server.
+    # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
-    return replace(record, operation=replace(operation, answer=answer, deadline=deadline))
+    # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
+    asked = call.retry_after if answer is Answer.BUSY else None
+    retry_after = timedelta(seconds=ceil((see.now - operation.started_at + asked).total_seconds())) if asked else None
+    return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
+
+
+def _refused(want: Desired, see: Observed, call: Call) -> dict[str, Any]:
+    """Return what is to be remembered of a refusal, so that what was refused is not sent again; empty if nothing is known to be wrong."""
+    version = call.secret_version or objections.account_version(want, None)
+    match call.refusal:
+        case Refusal.BANNED:
+            return {"banned_at": see.now}
+        case Refusal.REGISTRATION_CLOSED:
+            return {"registration_closed_for": version}
+        case Refusal.CLIENT_EXPIRED:
+            return {"expired_build": objections.build(Facts(want, see, see.record))}
+        case Refusal.PIN:
+            return {"refused_pin_version": version}
+    is_of_certificate = call.refusal in {Refusal.CERTIFICATE, Refusal.CERTIFICATE_PARAMETER} and want.account is not None
+    fingerprint = call.fingerprint or (NO_CERTIFICATE if is_of_certificate else None)
+    if fingerprint is None:
+        return {}
+    logged_off = {"logged_off_at": see.wall or see.now} if call.refusal is Refusal.CERTIFICATE else {}
+    return {"refused_fingerprint": fingerprint, "refused_because": call.detail[:300] or None, **logged_off}
 
 
 def _settled_by_get(f: Facts, operation: Operation) -> Record:
@@ -136,7 +151,7 @@ def judge(want: Desired, see: Observed) -> Record:
     if f.is_logged_off and (is_accepted or f.has_held_for("Connected", want.tuning.connection)):
         record = replace(record, logged_off_at=None)
     if operation is not None:
-        if operation.answer is Answer.BUSY and operation.to != want.shards:
+        if operation.answer is Answer.BUSY and operation.to != want.shards and not (f.must_hold_off and f.shards != want.shards):
             record = replace(record, operation=None)
         elif is_accepted and f.shards == operation.to and f.enough_are_back and not f.missing:
             record = replace(record, operation=None, settled_shards=operation.to)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .manifests import moment, timestamp
 from .model import Answer, Obj, Operation, Record
 
-FIELDS = ("uid", "operation", "settledShards", "bannedAt")
+FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""
 CERTIFICATE_FIELDS = ("refusedFingerprint", "refusedBecause", "loggedOffAt", "refusedPinVersion")
 """Those that the record has in ``status.certificate``."""
@@ -20,8 +20,8 @@ def read(status: Obj, *, uid: str) -> Record:
     """Return the record that stands in the status of the cluster with this uid.
 
     A status that was restored from a backup is that of another resource, and says so by its uid. What it says of a call under way and of
-    the number of shards is not believed. What it says of the account (a ban, refusals, that it is logged off) is, for that is true of
-    whatever cluster the account has. A status without a uid is of a release that wrote none, and is ours.
+    the number of shards is not believed. What it says of the account (a ban, refusals, a closed registration, that it is logged off)
+    and of the build is, for that is true of whatever cluster has them. A status without a uid is of a release that wrote none, and is ours.
     """
     noted: Obj = status.get("certificate") or {}
     operation = _operation(status.get("operation"))
@@ -35,6 +35,8 @@ def read(status: Obj, *, uid: str) -> Record:
         logged_off_at=_time(noted, "loggedOffAt"),
         refused_pin_version=noted.get("refusedPinVersion"),
         banned_at=_time(status, "bannedAt"),
+        expired_build=status.get("expiredBuild"),
+        registration_closed_for=status.get("registrationClosedFor"),
     )
 
 
@@ -53,6 +55,8 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
         "operation": _entry(record.operation) if record.operation else None,
         "settledShards": record.settled_shards,
         "bannedAt": _spelt(record.banned_at),
+        "expiredBuild": record.expired_build,
+        "registrationClosedFor": record.registration_closed_for,
         "certificate": {**shown, **without_none(noted)} or None,
     }
     return {**others, **without_none(written)}
@@ -85,6 +89,7 @@ def _operation(entry: Obj | None) -> Operation | None:
         attempts=int(entry.get("attempts", 1)),
         answer=Answer(entry.get("answer", "None")),
         fingerprint=entry.get("fingerprint"),
+        retry_after=timedelta(seconds=int(entry["retryAfterSeconds"])) if "retryAfterSeconds" in entry else None,
         uid=entry.get("uid"),
     )
 
@@ -102,6 +107,7 @@ def _entry(operation: Operation) -> dict[str, Any]:
             "deadline": _spelt(operation.deadline),
             "settleBy": _spelt(operation.settle_by),
             "fingerprint": operation.fingerprint,
+            "retryAfterSeconds": int(operation.retry_after.total_seconds()) if operation.retry_after is not None else None,
             "uid": operation.uid,
         }
     )

@@ -45,10 +45,14 @@ class Restart(Counts):
         return self.operation is None and self.shards == self.want.shards and not self.is_logged_off
 
     @property
+    def resize_is_due(self) -> bool:
+        """Whether the client reports another number than is wanted, or is logged off."""
+        return self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
+
+    @property
     def resize_is_wanted(self) -> bool:
         """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
-        is_due = self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
-        return is_due and (self.operation is None or self.may_try_again)
+        return self.resize_is_due and (self.operation is None or self.may_try_again)
 
     @property
     def may_try_again(self) -> bool:
@@ -61,14 +65,25 @@ class Restart(Counts):
         return self.restart_is_overdue
 
     @property
+    def must_hold_off(self) -> bool:
+        """Whether a busy client asked to be left alone, and that time is not over. It holds for every number of shards."""
+        operation = self.operation
+        after = operation.retry_after if operation is not None and operation.answer is Answer.BUSY else None
+        return operation is not None and after is not None and self.see.now < operation.started_at + after
+
+    @property
     def backoff(self) -> timedelta:
-        """Pause after a 403: doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step)."""
+        """Pause after a busy answer: what the client asks for.
+
+        At least it doubles with each attempt, up to a minute, give or take a fifth (clusters must not come in step).
+        """
         operation = self.operation
         if operation is None:
             return timedelta(0)
         pause = min(self.want.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
         # Chance comes from the attempt's id, so that the same look gives the same answer.
-        return pause * (0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000)
+        pause *= 0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000
+        return max(pause, operation.retry_after or timedelta(0))
 
     @property
     def has_drifted(self) -> bool:

@@ -148,6 +148,10 @@ def _login_advice(f: Facts) -> str:
     return f"The Webapp accepts neither key password nor key initialPassword of Secret {secret}{said}. Put the right password there."
 
 
+def _retry(f: Facts) -> str:
+    return manifests.timestamp(f.operation.started_at + f.backoff) if f.operation else ""
+
+
 def _names(pods: Iterable[Coreapp]) -> str:
     return ", ".join(pod.name for pod in pods)
 
@@ -318,7 +322,10 @@ ROWS: tuple[Row, ...] = (
         name="ServerBusy",
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
-        why=lambda f: f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again.",
+        why=lambda f: (
+            f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again"
+            + (f", not before {_retry(f)} as the client asks." if f.must_hold_off else ".")
+        ),
     ),
     Row(
         name="Verifying",

@@ -106,7 +106,7 @@ READY: tuple[Word, ...] = (
         lambda f: f.is_logged_off,
         lambda f: (
             one.why(f)
-            if (one := objections.objection(f)) is not None and one.name == "CertificateRefused"
+            if (one := objections.objection_to_account(f)) is not None and one.name == "CertificateRefused"
             else "The client is logged off since a wrong certificate was refused; Set Shards with the right one logs it on again."
         ),
     ),
@@ -196,13 +196,13 @@ CERTIFICATE_FIT: tuple[Word, ...] = (
     Word(
         "CertificateExpiresSoon",
         "True",
-        lambda f: objections.objection(f) is None and _soon(f),
+        lambda f: objections.objection_to_account(f) is None and _soon(f),
         lambda f: f"The certificate expires at {_expiry(f)}; get a new one.",
     ),
     Word(
         "Fit",
         "True",
-        lambda f: objections.objection(f) is None,
+        lambda f: objections.objection_to_account(f) is None,
         lambda f: (
             f"Set Shards could be sent; the certificate expires at {_expiry(f)}."
             if _expiry(f)
@@ -230,7 +230,7 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
         ready = replace(ready, reason=plan.verdict.row, message=plan.verdict.why)
     fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
-    if fit is None and (one := objections.objection(f)) is not None:
+    if fit is None and (one := objections.objection_to_account(f)) is not None:
         fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
     spoken = (
         ready,

@@ -16,11 +16,13 @@ from collections import deque
 from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from datetime import datetime, timedelta
+from itertools import islice
 from typing import Any, Protocol
 
 import httpx
 
-from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation, Refusal
+from whatsapp_operator.core import answers
+from whatsapp_operator.core.model import Answer, Call, Client, Key, Login, Operation
 
 from .clock import Clock
 from .lines import Dial
@@ -108,13 +110,31 @@ class Clients(Protocol):
 class ApiError(Exception):
     """The API answered with an error or not at all; the message names the call and the status, nothing else."""
 
-    def __init__(self, message: str, *, status: int | None = None, code: int | None = None, details: str = "", sent: bool = True) -> None:
-        """``details``: the client's own words, without secrets. ``sent`` is False only if surely nothing of the request has left."""
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        said: tuple[answers.Said, ...] = (),
+        retry_after: timedelta | None = None,
+        sent: bool = True,
+    ) -> None:
+        """``said``: the errors in the answer, without secrets. ``sent`` is False only if surely nothing of the request has left."""
         super().__init__(message)
         self.status = status
-        self.code = code
-        self.details = details
+        self.said = said
+        self.retry_after = retry_after
         self.sent = sent
+
+    @property
+    def code(self) -> int | None:
+        """The first error's code."""
+        return self.said[0].code if self.said else None
+
+    @property
+    def details(self) -> str:
+        """The client's own words."""
+        return "; ".join(one.words for one in self.said if one.words)
 
 
 class TooLate(Exception):  # noqa: N818 - it is no fault, it is what law 5 asks for
@@ -138,6 +158,7 @@ class Desk:
         self._refused: tuple[Passwords, float] | None = None
         self._logins: tuple[Passwords | None, deque[float]] = (None, deque(maxlen=MOST_LOGINS))
         self._unsent_at = float("-inf")
+        self._has_refused_token = False
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
@@ -217,15 +238,22 @@ class Desk:
         except ApiError as error:
             call = replace(call, detail=_told(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
-            if error.status == 401:
-                # The token was refused, so the call was not looked at: log in anew and note a new intent.
+            meaning = answers.meaning(error.status, error.said)
+            is_stale = error.sent and meaning is answers.STALE_TOKEN
+            if is_stale:
                 self._drop(token)
-            if error.status == 401 or not error.sent:
+            if not error.sent or (is_stale and not self._has_refused_token):
+                # The call was not looked at: log in anew if need be, and note a new intent.
                 self._unsent_at = self._clock.monotonic()
                 self._note(call=replace(call, not_sent=True), asked_at=None, **self._failed(str(error)))
             else:
-                self._note(call=replace(call, answer=judge_answer(error), refusal=judge_refusal(error)))
+                # A token that was refused just after a login is not stale: then the client waits like a busy one.
+                answer = Answer.BUSY if is_stale else meaning.answer
+                self._note(call=replace(call, answer=answer, refusal=meaning.refusal, retry_after=error.retry_after))
+            if error.sent:
+                self._has_refused_token = is_stale
         else:
+            self._has_refused_token = False
             self._note(call=replace(call, answer=Answer.ACCEPTED))
 
     async def _log_in_first(self, access: Access) -> None:
@@ -233,7 +261,7 @@ class Desk:
         try:
             await self._log_in(access)
         except ApiError as error:
-            raise ApiError(str(error), details=error.details, sent=False) from None
+            raise ApiError(str(error), said=error.said, sent=False) from None
 
     async def _request(self, access: Access, method: str, path: str, *, timeout: float) -> dict[str, Any]:
         """Send one request with a token; a refused token is renewed once."""
@@ -364,10 +392,14 @@ class Desk:
             msg = f"{what}: {_distrust(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
-            code, words = _first_error(answer)
             secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
+            said = tuple(replace(one, words=masked(one.words, secrets)) for one in _errors(answer))
+            code = said[0].code if said else None
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
-            raise ApiError(msg, status=answer.status_code, code=code, details=masked(words, secrets))
+            # A date is of the client's own clock, which its answer tells.
+            now = answers.moment(answer.headers.get("Date")) or self._clock.wall()
+            retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
+            raise ApiError(msg, status=answer.status_code, said=said, retry_after=retry_after)
         try:
             read = answer.json() if answer.content else {}
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -445,36 +477,22 @@ def _distrust(error: Exception, access: Access) -> str | None:
     return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
 
 
-def _first_error(answer: httpx.Response) -> tuple[int | None, str]:
-    """Return code and text of the documented error envelope, if it is one (whatsapp-client.md section 3)."""
+def _errors(answer: httpx.Response) -> Iterator[answers.Said]:
+    """Yield the errors of the documented envelope, as far as it is one."""
     try:
-        first = answer.json()["errors"][0]
-        return int(first.get("code", 0)) or None, ": ".join(str(first[key]) for key in ("title", "details") if first.get(key))
-    except (ValueError, KeyError, IndexError, TypeError, AttributeError):
-        return None, ""
+        found = answer.json()["errors"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    for one in islice(found, answers.MOST_ERRORS) if isinstance(found, list) else ():
+        if isinstance(one, dict):
+            words = ": ".join(str(one[key]) for key in ("title", "details") if one.get(key))
+            yield answers.Said(_code(one.get("code")), words)
 
 
-def judge_answer(error: ApiError) -> Answer:
-    """Return what a failed Set Shards call means: 403 busy, another 4xx refused, anything else unknown (DESIGN section 4, law 6)."""
-    if error.status == 403:
-        return Answer.BUSY
-    if error.status is not None and 400 <= error.status < 500:
-        return Answer.REFUSED
-    return Answer.UNKNOWN
-
-
-def judge_refusal(error: ApiError) -> Refusal | None:
-    """Return what a call was refused for, as far as the answer's words tell; None if it was not refused."""
-    if judge_answer(error) is not Answer.REFUSED:
-        return None
-    words = error.details.lower()
-    if "banned" in words:
-        return Refusal.BANNED
-    if "two-step" in words or "two-factor" in words or re.search(r"\bpin\b", words):
-        return Refusal.PIN
-    if "logged off" in words or "certificate" in words:
-        return Refusal.CERTIFICATE
-    return Refusal.OTHER
+def _code(value: object) -> int | None:
+    """Return an error's code; None if it is none."""
+    text = str(value)
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
 class Desks:

@@ -312,11 +312,19 @@ def law_7_shrink_last(plan: PlanOf, one: Look) -> bool:
 def law_8_fit_certificate(plan: PlanOf, one: Look) -> bool:
     """Never an expired, malformed or refused certificate; never none later than 7 days after registration; never anything once banned.
 
+    Nor what was refused for good: a PIN, an expired build, a closed registration.
+
     It judges calls of clusters with an account, and those that are banned.
     """
     calls = _of(_actions(plan, one), SetShards)
     account, secret = one.want.account, one.see.account
-    _must(not (calls and one.see.record.banned_at), "the account is banned")
+    record = one.see.record
+    version = (secret.version if secret else None) or f"generation-{one.want.generation}"
+    _must(not (calls and record.banned_at), "the account is banned")
+    _must(not (calls and record.registration_closed_for == version), "registration is closed")
+    _must(not (calls and record.refused_pin_version == version), "the PIN was refused")
+    images = f"{one.want.images.webapp} {one.want.images.coreapp}" if one.want.images else one.want.image
+    _must(not (calls and record.expired_build == f"{one.see.client.version or '?'} {images}"), "the build has expired")
     if account is None or not calls:
         return False
     if secret is not None and secret.has_certificate:
@@ -324,6 +332,7 @@ def law_8_fit_certificate(plan: PlanOf, one: Look) -> bool:
         _must(secret.expires_at is not None and secret.expires_at > one.see.now, "the certificate has expired, or may have")
         _must(secret.certificate and secret.certificate.fingerprint != one.see.record.refused_fingerprint, "the certificate was refused")
     else:
+        _must(record.refused_fingerprint != "0" * 64, "it was refused without a certificate")
         _must(account.registered_at is not None, "there is no certificate")
         _must(account.registered_at and one.see.now - account.registered_at <= timedelta(days=7), "registered more than 7 days ago")
     return True

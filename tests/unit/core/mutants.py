@@ -12,6 +12,7 @@ from unittest import mock
 from whatsapp_operator.core import duties, evidence, handovers, manifests, objections, operation, rules
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.model import (
+    AccountSecret,
     Action,
     Answer,
     Call,
@@ -417,7 +418,18 @@ CERTIFICATES = [
         "CertificateExpiryUnknown": "the certificate has expired, or may have",
         "CertificateExpired": "the certificate has expired, or may have",
         "CertificateRefused": "the certificate was refused",
+        "PinRefused": "the PIN was refused",
+        "ClientExpired": "the build has expired",
+        "RegistrationClosed": "registration is closed",
     }.items()
+] + [
+    Mutant(
+        "without a certificate again",
+        laws.law_8_fit_certificate,
+        "it was refused without a certificate",
+        without_objection("CertificateRefused"),
+        growing().with_account(secret=AccountSecret(), registered_at=NOW - seconds(86400)).seeing(refused_fingerprint="0" * 64),
+    )
 ]
 RESTARTS = [
     Mutant(

@@ -147,6 +147,7 @@ def looks(draw: st.DrawFn) -> Look:
             deadline=start + seconds(180),
             settle_by=start + seconds(840),
             attempts=draw(st.integers(1, 12)),
+            retry_after=draw(st.sampled_from([None, None, seconds(0), seconds(2), seconds(3600)])),
             answer=draw(st.sampled_from(Answer)),
         )
     call = None
@@ -157,6 +158,7 @@ def looks(draw: st.DrawFn) -> Look:
             answer=answer,
             not_sent=answer is None and draw(st.booleans()),
             refusal=draw(st.sampled_from(Refusal)) if answer is Answer.REFUSED else None,
+            retry_after=draw(st.sampled_from([None, seconds(0), seconds(3600)])) if answer is Answer.BUSY else None,
             secret_version=draw(st.sampled_from([None, "70"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
         )
@@ -213,6 +215,8 @@ def looks(draw: st.DrawFn) -> Look:
                 settled_shards=settled,
                 refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
                 banned_at=NOW if draw(st.integers(0, 9)) == 0 else None,
+                expired_build=draw(st.sampled_from([None, None, None, "? whatsapp-operator/wabiz-sim:dev", "v2 another:2"])),
+                registration_closed_for=draw(st.sampled_from([None, None, None, "70", "generation-3", "12"])),
             ),
             anchored_for=draw(st.sampled_from([wanted, wanted, None])),
             client=Client(
@@ -248,6 +252,10 @@ UNFIT: list[dict[str, Any]] = [
 UNSENT: list[Callable[[Look], Look]] = [
     *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
     lambda one: one.with_account().seeing(refused_fingerprint=FINGERPRINT),
+    lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(refused_fingerprint="0" * 64),
+    lambda one: one.with_account().seeing(refused_pin_version="70"),
+    *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,
+    *[lambda one: one.seeing(expired_build=f"{one.see.client.version or '?'} {one.want.image}")] * 2,
     *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
     *[lambda one: one.seeing(anchored_for=None)] * 2,
     lambda one: one.client(asked_at=NOW - seconds(9)),
@@ -341,6 +349,8 @@ def _status(draw: st.DrawFn, one: Look) -> Look:
         {"banned_at": NOW},
         {"anchored_for": None},
         {"refused_pin_version": "70"},
+        {"registration_closed_for": "generation-3"},
+        {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"},
         {"since": {"EnoughAreBack": NOW - seconds(11)}},
     ]
     return one.seeing(**draw(st.sampled_from(changes)))

@@ -6,6 +6,7 @@ import json
 import re
 from collections.abc import Iterator
 from dataclasses import fields
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -131,6 +132,9 @@ REPORTS: list[Look] = [
     growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
     growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),
+    growing().calling(4, Answer.BUSY, retry_after=timedelta(hours=1)),
+    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CLIENT_EXPIRED),
+    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.REGISTRATION_CLOSED, secret_version="70"),
 ]
 
 

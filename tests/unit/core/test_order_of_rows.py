@@ -32,6 +32,8 @@ ORDER = [
     "RollingOut",
     "DriftFound",
     "Banned",
+    "RegistrationClosed",
+    "ClientExpired",
     "SecretMissing",
     "SecretMalformed",
     "PinMalformed",

@@ -33,6 +33,7 @@ OPERATIONS = st.builds(
     deadline=TIMES,
     origin=st.none() | COUNTS,
     attempts=st.integers(0, 1000),
+    retry_after=st.none() | st.integers(0, 7200).map(lambda span: timedelta(seconds=span)),
     answer=st.sampled_from(Answer),
     fingerprint=st.none() | WORDS,
     uid=st.sampled_from([None, UID]),
@@ -47,6 +48,8 @@ RECORDS = st.builds(
     logged_off_at=st.none() | TIMES,
     refused_pin_version=st.none() | WORDS,
     banned_at=st.none() | TIMES,
+    expired_build=st.none() | WORDS,
+    registration_closed_for=st.none() | WORDS,
 )
 
 
@@ -82,6 +85,7 @@ def test_what_is_reported_of_any_look_is_what_is_read_back(one: Look) -> None:
 
 def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere() -> None:
     operation = Operation(id="4-x", to=4, leader_epoch=1, started_at=NOW, settle_by=NOW, deadline=NOW, fingerprint="a", origin=2, uid=UID)
+    operation = replace(operation, retry_after=timedelta(seconds=90))
     full = Record(
         uid=UID,
         operation=operation,
@@ -91,6 +95,8 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
         logged_off_at=NOW,
         refused_pin_version="7",
         banned_at=NOW,
+        expired_build="v2 webapp:2",
+        registration_closed_for="7",
     )
 
     assert all(getattr(full, field.name) is not None for field in fields(Record))

@@ -623,7 +623,9 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
     plan = WITNESSES[name].wanting(shards=2).replicas(3).plan()
 
     said = plan.stuck.row if plan.stuck else None
-    assert (said, plan.verdict.row) == ((name, name) if name in {"SecretMissing", "SecretMalformed", "Banned"} else (None, "Settled"))
+    assert (said, plan.verdict.row) == (
+        (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "Settled")
+    )
 
 
 @pytest.mark.parametrize("name", OBJECTION_ROWS)

@@ -42,6 +42,7 @@ STALLED = {
     "ClaimUnusable",
     "NameTaken",
     "ClientExpired",
+    "RegistrationClosed",  # not in API.md yet: WhatsApp takes no Set Shards of this number any more
     "Banned",
     "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
     "FieldInvalid",  # a field or an annotation says something that cannot be obeyed

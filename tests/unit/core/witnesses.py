@@ -88,6 +88,8 @@ WITNESSES: Mapping[str, Look] = {
     "RollingOut": rolling_out(),
     "DriftFound": look().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
+    "RegistrationClosed": growing().with_account().seeing(registration_closed_for="70"),
+    "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
     "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
     "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
     "PinMalformed": growing().with_account(pin_well_formed=False),

@@ -110,6 +110,37 @@ async def test_busy_is_403_as_often_as_asked_for(world: World) -> None:
     assert [(fault["fault"], fault["left"], fault["fired"]) for fault in faults] == [("busy", 0, 2)]
 
 
+REFUSALS = ("busy", "wrong_certificate", "wrong_pin", "banned", "expired_build", "registration_closed")
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+async def test_every_refusal_comes_under_any_status(world: World, status: int) -> None:
+    await world.cluster(1)
+    told = {}
+    for fault in REFUSALS:
+        await world.control("faults", {"call": "set_shards", "fault": fault, "status": status})
+        found, answer = await world.set_shards(2, cert=GOOD)
+        assert found == status
+        told[fault] = (answer["errors"][0]["code"], answer["errors"][0]["details"])
+    assert told["wrong_certificate"] == (1005, "client setup is logged off: wrong certificate, call again with the right one")
+    assert told["banned"] == (1031, "account is banned")
+    assert told["expired_build"] == (1005, "App Expired")
+    counters = await world.control("counters")
+    assert (counters["restarts"], counters["logged_off"], counters["banned"]) == (0, True, True)
+
+
+async def test_a_refusal_says_what_the_fault_names(world: World) -> None:
+    await world.cluster(1)
+    fault = {"call": "set_shards", "fault": "busy", "status": 429, "code": 1015, "details": "slow down", "retry_after": "120"}
+    await world.control("faults", fault)
+
+    url, headers = f"https://{world.address(200)}:8443/v1/account/shards", {"Authorization": f"Bearer {world.token}"}
+    async with world.session.post(url, json={}, headers=headers) as response:
+        assert (response.status, response.headers["Retry-After"]) == (429, "120")
+        error = (await response.json())["errors"][0]
+    assert error == {"code": 1015, "title": "Too many requests", "details": "slow down"}
+
+
 async def test_a_second_call_during_the_restart_is_403(world: World) -> None:
     world.restart_seconds = "0.4"
     await world.cluster(1)

@@ -1,0 +1,180 @@
+"""What a failed call of Set Shards means: a table. Words and codes decide, under whatever HTTP status; the status decides last.
+
+No document gives the HTTP status of a wrong certificate, and error 1005 stands for bad credentials, for a certificate error and for an
+expired build alike. So the client's words are read first. An answer may hold several errors: each is judged alone, and the gravest counts.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
+from email.utils import parsedate_to_datetime
+
+from .model import Answer, Refusal
+
+BUSY_CODES = frozenset({429, 1011, 1015, 1016, 1017, 1018})
+"""Rate limit, not ready, too many requests, overloaded, not the primary Master, not the primary Coreapp: the vendor says to try again."""
+BUSY_STATUSES = frozenset({429, 503})
+"""Rate limit, and a full queue of jobs."""
+NOT_THERE_STATUSES = frozenset({404, 405})
+"""What answered has no such call, so it did nothing: another server, or another release."""
+FAULT_CODES = frozenset({1014, 1023})
+"""Internal error and database error: what was done before it is not known."""
+PARAMETER_CODES = frozenset({1008, 1009})
+"""A parameter is missing, or has a value that is not valid."""
+CERTIFICATE_CODES = frozenset({430, 432, 433})
+"""Certificate unsigned, of another account, or with a wrong signature."""
+LOCKED_CODE = 1031
+PASSWORD_CODE = 1024
+"""The password is to be changed first, which a login does."""
+LONGEST_PAUSE = timedelta(hours=1)
+"""The longest pause that a client is granted."""
+MOST_ERRORS, MOST_WORDS = 20, 2000
+"""So many errors of one answer are judged, and so many characters of each."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """One error of an answer: its code, and its title and details."""
+
+    code: int | None = None
+    words: str = ""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Meaning:
+    """What is known after an answer: what became of the call, and what it was refused for, if it was."""
+
+    name: str
+    answer: Answer
+    refusal: Refusal | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class _Row:
+    """One row of the table: what an error means, if ``when(code, words, status)`` holds. Words are in lower case, with single spaces."""
+
+    meaning: Meaning
+    when: Callable[[int | None, str, int], bool]
+
+
+def _says(pattern: str) -> Callable[[str], bool]:
+    compiled = re.compile(pattern)
+    return lambda words: compiled.search(words) is not None
+
+
+_HAS = r"(?:(?:is|are|was|were|has|have|been|already|now) )+"
+"""Between what is spoken of and what happened to it. Not "will be" or "may be": that is advice."""
+_says_temporary_ban = _says(r"\btemporar(?:y|ily) (?:ban|banned|locked|blocked|restricted|suspended)\b")
+_ADVICE = re.compile(r"\b(?:not|never|will|would|may|might|can|could|avoid)\b[^.:;,]{0,30}\bbanned\b")
+"""What speaks of a ban that is not there. A ban ends a cluster for good, so it is not read out of a warning."""
+_names_ban = _says(rf"\b{_HAS}(?:permanently )?banned\b|^banned\b|[.:;,] ?banned\b|\baccount (?:{_HAS})?(?:banned|locked)\b")
+_says_closed = _says(
+    rf"\bregistrations? (?:{_HAS})?(?:blocked|closed|disabled|not (?:allowed|possible)|no longer \w+)\b"
+    r"|\bno longer (?:accepts?|allows?|supports?) (?:new )?registrations?\b"
+    rf"|\b{_HAS}sunset\b"
+)
+_says_expired = _says(
+    rf"\b(?:app|application|build|client|version|software) (?:{_HAS})?(?:expired|outdated|obsolete|too old|no longer supported)\b(?! cert)"
+    r"|\b(?:expired|outdated|obsolete) (?:app|application|build|client|version|software)(?! cert)\b"
+)
+_says_logged_off = _says(r"\blogged (?:off|out)\b")
+_says_login = _says(r"\b(?:tokens?|sessions?|passwords?|credentials?)\b")
+"""What is not let in then is the operator."""
+_says_pin = _says(r"\btwo (?:step|factor)\b|\b2fa\b|\bpin\b")
+_WRONG = r"(?:wrong|invalid|incorrect|bad|unknown|expired|unsigned|revoked|mismatch(?:ed)?|not valid|rejected|refused|errors?|failed)"
+_says_certificate_wrong = _says(
+    rf"\bvname\b|\b{_WRONG}\W+(?:\w+\W+){{0,3}}cert(?:ificate)?\b|\bcert(?:ificate)?\W+(?:\w+\W+){{0,4}}{_WRONG}\b"
+)
+_says_certificate = _says(r"\bcert(?:ificate)?s?\b")
+_says_transport = _says(r"\b(?:tls|ssl|https|x ?509|handshake|database|mysql|postgres\w*|webhook)\b")
+"""What is spoken of is then a certificate of a connection, not that of the account."""
+_says_busy = _says(
+    r"\btoo many requests\b|\brate limit\b|\boverloaded\b|\bnot ready\b|\bnot primary\b|\btemporarily unavailable\b|\btry again later\b"
+)
+
+BANNED = Meaning(name="Banned", answer=Answer.REFUSED, refusal=Refusal.BANNED)
+CLOSED = Meaning(name="RegistrationClosed", answer=Answer.REFUSED, refusal=Refusal.REGISTRATION_CLOSED)
+CERTIFICATE = Meaning(name="Certificate", answer=Answer.REFUSED, refusal=Refusal.CERTIFICATE)
+PARAMETER = Meaning(name="CertificateParameter", answer=Answer.REFUSED, refusal=Refusal.CERTIFICATE_PARAMETER)
+PIN = Meaning(name="Pin", answer=Answer.REFUSED, refusal=Refusal.PIN)
+EXPIRED = Meaning(name="ClientExpired", answer=Answer.REFUSED, refusal=Refusal.CLIENT_EXPIRED)
+UNKNOWN = Meaning(name="Unknown", answer=Answer.UNKNOWN)
+BUSY = Meaning(name="Busy", answer=Answer.BUSY)
+STALE_TOKEN = Meaning(name="StaleToken", answer=Answer.NONE)
+"""The token was refused, so the call was not looked at."""
+OTHER = Meaning(name="Other", answer=Answer.REFUSED, refusal=Refusal.OTHER)
+
+TABLE: tuple[_Row, ...] = (
+    # A code that says "try again" is exact; the words beside it may speak of anything.
+    _Row(BUSY, lambda code, words, status: code in BUSY_CODES or _says_temporary_ban(words)),
+    # A code that says that something broke inside: its words are of the inside, too, but for what the account's state explains.
+    _Row(UNKNOWN, lambda code, words, status: code in FAULT_CODES and _says_transport(words)),
+    # Words and codes of a refusal, under every status.
+    _Row(BANNED, lambda code, words, status: code == LOCKED_CODE or _names_ban(_ADVICE.sub("", words))),
+    _Row(CLOSED, lambda code, words, status: _says_closed(words)),
+    _Row(EXPIRED, lambda code, words, status: _says_expired(words)),
+    _Row(CERTIFICATE, lambda code, words, status: _says_logged_off(words) and not _says_login(words)),
+    _Row(PIN, lambda code, words, status: _says_pin(words)),
+    _Row(PARAMETER, lambda code, words, status: code in PARAMETER_CODES and _says_certificate(words)),
+    _Row(
+        CERTIFICATE,
+        lambda code, words, status: code in CERTIFICATE_CODES or (_says_certificate_wrong(words) and not _says_transport(words)),
+    ),
+    # A client that is busy, and speaks of the certificate only in passing.
+    _Row(BUSY, lambda code, words, status: _says_busy(words) or status in BUSY_STATUSES),
+    _Row(CERTIFICATE, lambda code, words, status: _says_certificate(words) and not _says_transport(words)),
+    _Row(STALE_TOKEN, lambda code, words, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(words))),
+    _Row(OTHER, lambda code, words, status: code in PARAMETER_CODES),
+    # The status, where nothing that is known was said.
+    _Row(BUSY, lambda code, words, status: status == 403 or status in NOT_THERE_STATUSES),
+    _Row(STALE_TOKEN, lambda code, words, status: status == 401),
+    _Row(UNKNOWN, lambda code, words, status: code in FAULT_CODES or not 400 <= status < 500 or status == 408),
+    _Row(OTHER, lambda code, words, status: True),
+)
+"""In this order; the first that holds says what one error means."""
+
+GRAVITY: tuple[Meaning, ...] = (BANNED, CLOSED, CERTIFICATE, PARAMETER, PIN, EXPIRED, UNKNOWN, BUSY, STALE_TOKEN, OTHER)
+"""Of several errors in one answer the first of these counts."""
+
+
+def meaning(status: int | None, said: tuple[Said, ...] = ()) -> Meaning:
+    """Return what a call came to that was not a success. Pure and total.
+
+    ``status``: of the answer; None if there was none. ``said``: the errors in it; none if it cannot be read.
+    """
+    if status is None:
+        return UNKNOWN
+    found = {_meaning(one, status) for one in said[:MOST_ERRORS] or (Said(),)}
+    return next(one for one in GRAVITY if one in found)
+
+
+def _meaning(said: Said, status: int) -> Meaning:
+    words = " ".join(re.sub(r"[_\-\s]+", " ", said.words[:MOST_WORDS].lower()).split())
+    return next(row.meaning for row in TABLE if row.when(said.code, words, status))
+
+
+def pause(retry_after: str | None, *, now: datetime) -> timedelta | None:
+    """Return for how long a client asks not to be called, at most ``LONGEST_PAUSE``; None if it does not, or unreadably.
+
+    ``retry_after``: the header of that name, in seconds or as an HTTP date. ``now``: the time on the clock that the date is of.
+    """
+    text = (retry_after or "").strip()
+    if re.fullmatch(r"[0-9]{1,100}", text):
+        return timedelta(seconds=min(int(text), LONGEST_PAUSE.total_seconds()))
+    at = moment(text)
+    return min(max(at - now, timedelta(0)), LONGEST_PAUSE) if at is not None else None
+
+
+def moment(text: str | None) -> datetime | None:
+    """Return the time that an HTTP date names; None if it is none."""
+    try:
+        at = parsedate_to_datetime(text or "")
+    except (ValueError, TypeError, IndexError, OverflowError):
+        return None
+    try:
+        return at.replace(tzinfo=UTC) if at.tzinfo is None else at.astimezone(UTC)
+    except OverflowError:
+        return None

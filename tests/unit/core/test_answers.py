@@ -1,0 +1,210 @@
+"""The table of what an answer of Set Shards means, over every status and every wording that is documented.
+
+The expected side was written down from the vendor's documents, case by case; nothing of it comes from the table that is judged.
+"""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from email.utils import format_datetime
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatsapp_operator.core.answers import Said, meaning, pause
+from whatsapp_operator.core.model import Answer, Refusal
+
+from .looks import NOW
+from .test_laws import many
+
+STATUSES = (400, 401, 403, 429, 500, 503)
+
+# Under whatever status: what the call was refused for.
+REFUSED: list[tuple[Refusal, int | None, str]] = [
+    (Refusal.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
+    (Refusal.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
+    (Refusal.CERTIFICATE, 1005, "Your client setup is logged-off"),
+    (Refusal.CERTIFICATE, 1014, "Internal error: wrong cert"),
+    (Refusal.CERTIFICATE, 1005, "Access denied: the client certificate has expired"),
+    (Refusal.CERTIFICATE, 1005, "client disconnected: cert is invalid: it is required more than 7 days after registration"),
+    (Refusal.CERTIFICATE, None, "CERTIFICATE_MISMATCH"),
+    (Refusal.CERTIFICATE, 430, "Unsigned certificate"),
+    (Refusal.CERTIFICATE, 432, "Certificate ID mismatch"),
+    (Refusal.CERTIFICATE, 433, "Certificate signature invalid"),
+    (Refusal.CERTIFICATE, 433, ""),
+    (Refusal.CERTIFICATE_PARAMETER, 1009, "Parameter value is not valid: cert must be a string of base64"),
+    (Refusal.CERTIFICATE_PARAMETER, 1008, "Required parameter is missing: cert is required"),
+    (Refusal.PIN, 1005, "Access denied: two-step verification: pin is wrong"),
+    (Refusal.PIN, 1005, "Access denied: Two-Factor PIN required"),
+    (Refusal.PIN, 1009, "Parameter value is not valid: pin must be a string of six digits"),
+    (Refusal.PIN, None, "two_step_verification_needed"),
+    (Refusal.BANNED, 1031, "Account locked: account is banned: an expired certificate was sent"),
+    (Refusal.BANNED, 1031, ""),
+    (Refusal.BANNED, 1005, "Access denied: Your account has been banned."),
+    (Refusal.BANNED, None, "Banned"),
+    (Refusal.CLIENT_EXPIRED, 1005, "Access denied: App Expired"),
+    (Refusal.CLIENT_EXPIRED, 1005, "app_expired"),
+    (Refusal.CLIENT_EXPIRED, 1005, "This build has expired, upgrade it"),
+    (Refusal.CLIENT_EXPIRED, 1005, "client version is no longer supported"),
+    (Refusal.REGISTRATION_CLOSED, 1005, "Access denied: registration blocked"),
+    (Refusal.REGISTRATION_CLOSED, 1005, "Registration is closed"),
+    (Refusal.REGISTRATION_CLOSED, None, "We no longer accept new registrations"),
+    (Refusal.REGISTRATION_CLOSED, 1005, "The On-Premises API has been sunset"),
+]
+
+# Under whatever status: nothing was done, and it may be tried again.
+BUSY: list[tuple[int | None, str]] = [
+    (1011, "Service not ready"),
+    (1015, "Too many requests"),
+    (1015, "Too many requests: no more than 3 wrong certificates an hour"),
+    (1015, "Too many requests: your account may be banned if you go on"),
+    (1016, "System overloaded"),
+    (1017, "Not Primary Master"),
+    (1018, "Not Primary Coreapp"),
+    (429, "Rate limit hit"),
+    (None, "Rate limit hit; mind that each certificate counts"),
+    (1005, "Your account is temporarily banned: several clients ran for it"),
+]
+
+# Where the words and the code say nothing, the status does.
+BY_STATUS: dict[int, tuple[Answer, Refusal | None]] = {
+    400: (Answer.REFUSED, Refusal.OTHER),
+    401: (Answer.NONE, None),
+    402: (Answer.REFUSED, Refusal.OTHER),
+    403: (Answer.BUSY, None),
+    404: (Answer.BUSY, None),
+    405: (Answer.BUSY, None),
+    408: (Answer.UNKNOWN, None),
+    422: (Answer.REFUSED, Refusal.OTHER),
+    429: (Answer.BUSY, None),
+    500: (Answer.UNKNOWN, None),
+    502: (Answer.UNKNOWN, None),
+    503: (Answer.BUSY, None),
+    504: (Answer.UNKNOWN, None),
+    302: (Answer.UNKNOWN, None),
+}
+
+
+def judged(status: int | None, *said: tuple[int | None, str]) -> tuple[Answer, Refusal | None]:
+    found = meaning(status, tuple(Said(code, words) for code, words in said))
+    return found.answer, found.refusal
+
+
+@pytest.mark.parametrize(("refusal", "code", "words"), REFUSED)
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_refusal_is_one_under_every_status(status: int, refusal: Refusal, code: int | None, words: str) -> None:
+    assert judged(status, (code, words)) == (Answer.REFUSED, refusal)
+
+
+@pytest.mark.parametrize(("code", "words"), BUSY)
+@pytest.mark.parametrize("status", STATUSES)
+def test_a_busy_client_is_one_under_every_status(status: int, code: int | None, words: str) -> None:
+    assert judged(status, (code, words)) == (Answer.BUSY, None)
+
+
+@pytest.mark.parametrize("said", [(), ((None, ""),), ((1005, "Access denied"),), ((None, "a spinning top is pinned"),)])
+@pytest.mark.parametrize("status", BY_STATUS)
+def test_the_status_decides_where_nothing_is_said(status: int, said: tuple[tuple[int | None, str], ...]) -> None:
+    assert judged(status, *said) == BY_STATUS[status]
+
+
+@pytest.mark.parametrize("status", [400, 500, 502])
+@pytest.mark.parametrize("said", [(1014, "Internal error"), (1023, "Database error: TLS certificate of the server is invalid")])
+def test_a_fault_inside_tells_nothing_of_the_call(status: int, said: tuple[int, str]) -> None:
+    assert judged(status, said) == (Answer.UNKNOWN, None)
+
+
+@pytest.mark.parametrize("status", [400, 401])
+@pytest.mark.parametrize("words", ["you are logged out: the token has expired", "Invalid credentials", "log in: session not found"])
+def test_a_login_that_is_not_valid_is_no_refusal_of_the_call(status: int, words: str) -> None:
+    assert judged(status, (1005, words)) == (Answer.NONE, None)
+
+
+@pytest.mark.parametrize("status", [400, 403, 500])
+def test_a_bad_parameter_is_refused_for_good(status: int) -> None:
+    assert judged(status, (1009, "shards must be one of 1, 2, 4, 8, 16, 32")) == (Answer.REFUSED, Refusal.OTHER)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "An expired certificate will get your account banned",
+        "the account has not been banned",
+        "the account may have been banned",
+        "to avoid being banned",
+    ],
+)
+def test_a_warning_of_a_ban_is_no_ban(words: str) -> None:
+    assert judged(400, (1005, words))[1] is not Refusal.BANNED
+
+
+def test_the_gravest_of_several_errors_counts() -> None:
+    busy, wrong, locked = (1015, "Too many requests"), (1005, "VName Certificate Error"), (1031, "Account locked")
+
+    assert judged(400, busy, wrong)[1] is judged(400, wrong, busy)[1] is Refusal.CERTIFICATE
+    assert judged(400, busy, wrong, locked)[1] is Refusal.BANNED
+    assert judged(400, (1005, "Access denied"), busy) == (Answer.BUSY, None)
+    assert judged(500, busy, (1014, "Internal error")) == (Answer.UNKNOWN, None)
+
+
+def test_no_answer_is_unknown_whatever_is_said() -> None:
+    assert judged(None) == judged(None, (1031, "banned")) == (Answer.UNKNOWN, None)
+
+
+CODES = st.none() | st.integers(-5, 3000)
+WORDS = st.text() | st.lists(
+    st.sampled_from(
+        ["certificate", "wrong", "pin", "is", "banned", ",", "not", "logged", "off", "app", "expired", "registration", "closed"]
+    )
+).map(" ".join)
+
+
+@many
+@given(status=st.none() | st.integers(100, 599), said=st.lists(st.builds(Said, CODES, WORDS), max_size=4))
+def test_every_answer_has_a_meaning_and_no_order_of_errors_changes_it(status: int | None, said: list[Said]) -> None:
+    found = meaning(status, tuple(said))
+
+    assert meaning(status, tuple(reversed(said))) == found
+    assert (found.refusal is not None) == (found.answer is Answer.REFUSED)
+    assert found.answer is not Answer.ACCEPTED
+
+
+def test_a_long_answer_is_judged_quickly_by_its_beginning() -> None:
+    for filler in ("certificate ", "!", "cert!!", "is ", "bad cert ", "\n"):
+        assert judged(403, *[(None, filler * 10**5)] * 50)
+
+
+# --- Retry-After
+
+
+@pytest.mark.parametrize(
+    ("header", "expected"),
+    [
+        (None, None),
+        ("", None),
+        ("soon", None),
+        ("-5", None),
+        ("1.5", None),
+        ("0", 0),
+        (" 120 ", 120),
+        ("86400", 3600),
+        ("9" * 90, 3600),
+        (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
+        (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
+        (format_datetime(NOW + timedelta(days=9), usegmt=True), 3600),
+        ("Mon, 04 Jan 2027 13:01:30 +0100", 90),
+        ("Mon, 04 Jan 2027 12:01:30", 90),
+        ("Mon, 04 Jan 99999 12:01:30 GMT", None),
+    ],
+)
+def test_the_pause_that_a_client_asks_for(header: str | None, expected: int | None) -> None:
+    assert pause(header, now=NOW) == (None if expected is None else timedelta(seconds=expected))
+
+
+@many
+@given(header=st.none() | st.text(max_size=60), now=st.datetimes(min_value=datetime(1990, 1, 1), timezones=st.just(UTC)))  # noqa: DTZ001
+def test_every_header_gives_a_pause_or_none(header: str | None, now: datetime) -> None:
+    found = pause(header, now=now)
+
+    assert found is None or timedelta(0) <= found <= timedelta(hours=1)

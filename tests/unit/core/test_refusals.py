@@ -1,0 +1,137 @@
+"""What is remembered of a refusal, what is said of it, and what a person has to change before the call is made again."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import timedelta
+
+import pytest
+
+from whatsapp_operator.core import record
+from whatsapp_operator.core.certificate import CertificateFacts
+from whatsapp_operator.core.model import AccountSecret, Answer, Images, Plan, Refusal, SetShards
+
+from .looks import FINGERPRINT, NOW, Look, seconds
+from .witnesses import growing
+
+
+def calls(plan: Plan) -> list[SetShards]:
+    return [action for action in plan.actions if isinstance(action, SetShards)]
+
+
+def refused(one: Look, refusal: Refusal, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Look:
+    """The look after the one in which a refusal was heard: another process reads what stands in the status."""
+    heard = one.calling(4, Answer.REFUSED, refusal=refusal, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why")
+    assert calls(heard.plan()) == []
+    kept = record.read(heard.report(), uid="cluster-uid")
+    return heard.client(call=None).seeing(record=kept).kept()
+
+
+def is_fit(one: Look) -> bool:
+    return str(one.condition("CertificateFit")["status"]) == "True"
+
+
+BUILDS: dict[str, Callable[[Look], Look]] = {
+    "other images": lambda one: one.wanting(images=Images(coreapp="coreapp:2", webapp="webapp:2")),
+    "another version of the same image": lambda one: one.client(version="v2.55.1"),
+}
+
+
+@pytest.mark.parametrize("change", BUILDS.values(), ids=BUILDS)
+def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[Look], Look]) -> None:
+    one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED)
+
+    assert (one.row(), calls(one.plan()), is_fit(one)) == ("ClientExpired", [], True)
+    assert one.see.record.refused_fingerprint is None
+    assert one.client(version=None).row() == "ClientExpired", "its version is not known yet"
+    assert one.with_account(version="71").row() == "ClientExpired"
+    assert len(calls(change(one).plan())) == 1
+
+
+def test_an_expired_build_is_told_of_although_no_number_is_to_be_changed() -> None:
+    one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED).wanting(shards=2)
+
+    assert one.condition("Stalled")["reason"] == "ClientExpired"
+
+
+def test_a_closed_registration_is_tried_again_when_the_secret_is_edited() -> None:
+    one = refused(growing().with_account(), Refusal.REGISTRATION_CLOSED)
+
+    assert (one.row(), calls(one.plan()), is_fit(one)) == ("RegistrationClosed", [], True)
+    assert (one.see.record.refused_fingerprint, one.see.record.logged_off_at) == (None, None)
+    assert "Meta's support" in one.condition("Stalled")["message"]
+    assert one.client(version="v2.55.1").row() == "RegistrationClosed"
+    assert len(calls(one.with_account(version="71").plan())) == 1
+
+
+@pytest.mark.parametrize(("refusal", "reason"), [(Refusal.REGISTRATION_CLOSED, "RegistrationClosed"), (Refusal.PIN, "PinRefused")])
+def test_without_a_secret_an_edit_of_the_spec_is_what_it_waits_for(refusal: Refusal, reason: str) -> None:
+    one = refused(growing(), refusal, secret_version=None, fingerprint=None)
+
+    assert (one.row(), calls(one.plan())) == (reason, [])
+    assert len(calls(one.wanting(generation=4).plan())) == 1
+
+
+@pytest.mark.parametrize("refusal", [Refusal.CERTIFICATE, Refusal.CERTIFICATE_PARAMETER])
+def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_again(refusal: Refusal) -> None:
+    young = growing().with_account(secret=AccountSecret(version="70"), registered_at=NOW - timedelta(days=1))
+    assert len(calls(young.plan())) == 1
+    one = refused(young, refusal, fingerprint=None)
+
+    assert (one.row(), calls(one.plan()), is_fit(one)) == ("CertificateRefused", [], False)
+    assert "without a certificate" in one.condition("Stalled")["message"]
+    assert (one.see.record.logged_off_at is not None) == (refusal is Refusal.CERTIFICATE)
+    fit = AccountSecret(
+        version="71", has_certificate=True, certificate=CertificateFacts(fingerprint=FINGERPRINT), expires_at=NOW + timedelta(days=90)
+    )
+    assert len(calls(one.seeing(account=fit).plan())) == 1
+
+
+def test_a_certificate_that_could_not_be_read_logs_nobody_off() -> None:
+    one = refused(growing().with_account(), Refusal.CERTIFICATE_PARAMETER)
+
+    assert one.row() == "CertificateRefused"
+    assert one.see.record.logged_off_at is None
+
+
+# --- a client that asks for a pause
+
+
+def busy(after: float | None, *, noted_before: float = 1) -> Look:
+    one = growing().calling(4, Answer.BUSY, retry_after=None if after is None else seconds(after))
+    assert one.see.record.operation is not None
+    noted = replace(one.see.record.operation, started_at=NOW - seconds(noted_before))
+    return one.seeing(operation=noted)
+
+
+def kept(one: Look) -> Look:
+    """Another process reads what stands in the status."""
+    return one.seeing(record=record.read(one.report(), uid="cluster-uid")).client(call=None)
+
+
+@pytest.mark.parametrize(("after", "last", "first"), [(3600, 3599, 3601), (30.5, 30, 32), (None, 0, 3), (0, 0, 3), (1, 0, 3)])
+def test_the_next_call_comes_not_before_the_client_asked_and_never_sooner_than_the_pause_of_a_busy_client(
+    after: float | None, last: float, first: float
+) -> None:
+    one = kept(busy(after))
+
+    assert one.later(last).row() == "ServerBusy"
+    assert len(calls(one.later(first).plan())) == 1
+
+
+def test_it_counts_from_the_answer_not_from_the_call() -> None:
+    assert kept(busy(30, noted_before=50)).later(29).row() == "ServerBusy"
+
+
+def test_an_edit_of_the_number_does_not_shorten_the_pause_but_taking_it_back_ends_it() -> None:
+    one = kept(busy(3600))
+
+    assert one.wanting(shards=8).with_pods([5, 6, 7, 8]).later(60).row() == "ServerBusy"
+    assert one.wanting(shards=2).plan().record.operation is None
+    assert kept(busy(None)).wanting(shards=8).plan().record.operation is None, "without such a wish the next call is another one"
+
+
+def test_the_message_says_until_when() -> None:
+    assert "not before 2027-01-04T13:00:" in kept(busy(3600)).condition("Reconciling")["message"]
+    assert "not before" not in kept(busy(None)).condition("Reconciling")["message"]
