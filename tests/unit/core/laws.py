@@ -137,8 +137,9 @@ def _is_ready(one: Coreapp) -> bool:
 
 
 def _is_fresh(one: Look) -> bool:
+    """Five seconds: with fewer a client that takes its time to answer never gets the call at all."""
     asked = one.see.client.asked_at
-    return asked is not None and one.see.now - asked <= timedelta(seconds=2)
+    return asked is not None and one.see.now - asked <= timedelta(seconds=5)
 
 
 def _actions(plan: PlanOf, one: Look) -> tuple[Action, ...]:

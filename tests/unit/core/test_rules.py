@@ -572,7 +572,7 @@ def test_ScalingDown_lowers_the_replicas_when_everything_is_in_place() -> None:
 @pytest.mark.parametrize(
     "one",
     [
-        WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(5)),
+        WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(5.1)),
         WITNESSES["ScalingDown"].with_pod(1, report=Report(shard=1, epoch=epoch_of(1), shards=4)),
         WITNESSES["ScalingDown"].with_pod(3, report=None),
         WITNESSES["ScalingDown"].with_route(1, holder=None, holder_uid=None),
@@ -759,7 +759,7 @@ def test_SettingShards_makes_one_call_whose_intent_is_noted_with_it_and_not_repo
 @pytest.mark.parametrize(
     "one",
     [
-        growing().client(asked_at=NOW - seconds(2.1)),
+        growing().client(asked_at=NOW - seconds(5.1)),
         growing().client(asked_at=None),
         growing().wanting(shards=3).replicas(6),
         growing().calling(4),
