@@ -44,6 +44,7 @@ def test_names_are_those_of_the_design() -> None:
         "Deployment-acme-webapp",
         "Service-acme-webapp",
         "PodDisruptionBudget-acme-coreapp",
+        "PodDisruptionBudget-acme-webapp",
         "StatefulSet-acme-simulator",
         "Service-acme-simulator",
         "NetworkPolicy-acme-coreapp",

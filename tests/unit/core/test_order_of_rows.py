@@ -53,6 +53,9 @@ ORDER = [
     "FieldInvalid",
     "ReadFailed",
     "ImageUnavailable",
+    "PodsRejected",
+    "DeletionBlocked",
+    "ReplicasOverruled",
     "ChangedByAdmission",
     "Settled",
 ]
