@@ -491,13 +491,7 @@ ROWS: tuple[Row, ...] = (
         name="ReplicasOverruled",
         state=State.STUCK,
         when=scaling.is_insisted_on,
-        why=lambda f: (
-            f"{f.see.overruled.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {f.see.overruled.replicas} last, and is "
-            f"overruled: {f.needed_pods} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. Delete the "
-            "HorizontalPodAutoscaler, or end what else scales it."
-            if f.see.overruled
-            else ""
-        ),
+        why=scaling.tell,
     ),
     Row(
         name="ChangedByAdmission",

@@ -5,6 +5,7 @@ from __future__ import annotations
 from datetime import datetime, timedelta
 from typing import Final
 
+from . import manifests
 from .facts import Facts
 from .model import Overruled
 
@@ -44,6 +45,18 @@ def may_lower(f: Facts) -> bool:
 def is_insisted_on(f: Facts) -> bool:
     """Return whether somebody goes on scaling the Coreapps although that is undone each time."""
     return f.see.overruled is not None and f.see.overruled.times >= INSISTS
+
+
+def tell(f: Facts) -> str:
+    """Say who is overruled, why, and what to do."""
+    last = f.see.overruled
+    if last is None:
+        return ""
+    return (
+        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {last.replicas} last, and is overruled: "
+        f"{f.needed_pods} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
+        "Delete the HorizontalPodAutoscaler, or end what else scales it."
+    )
 
 
 def whose(f: Facts) -> str:

@@ -1,4 +1,4 @@
-"""Why pods are missing, in the words of the controllers that cannot create them. Pure, and total: whatever was read, this raises nothing."""
+"""Why pods are missing, in the words of the controllers that cannot create them. Pure, and total: whatever was read, nothing is raised."""
 
 from __future__ import annotations
 
