@@ -153,6 +153,10 @@ class ApiServer:
             return self._objects.get(kind, {}).get(name)
         return self._at(self._past.get(kind, {}).get(name, []), as_of)
 
+    def events_about(self, namespace: str, uid: str) -> list[Obj]:
+        """Return the Events about one object, oldest first. Nobody else reads Events, so they are not among the objects."""
+        return [one for one in self.events if (one["metadata"]["namespace"], one["involvedObject"]["uid"]) == (namespace, uid)]
+
     def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
         return [
@@ -160,10 +164,6 @@ class ApiServer:
             for (space, _), obj in sorted(self._all(own(kind), as_of), key=lambda one: one[0])
             if (namespace is None or space == namespace) and matches(labels, obj["metadata"].get("labels"))
         ]
-
-    def events_about(self, namespace: str, uid: str) -> list[Obj]:
-        """Return the Events about one object, oldest first. Nobody else reads Events, so they are not among the objects."""
-        return [one for one in self.events if (one["metadata"]["namespace"], one["involvedObject"]["uid"]) == (namespace, uid)]
 
     def _all(self, kind: Kind, as_of: float | None) -> Iterator[tuple[Name, Obj]]:
         if as_of is None:

@@ -12,6 +12,8 @@ from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Label, Obj, R
 from .upkeep import marked
 
 API_VERSION: Final = "multiconnect.dev/v1alpha1"
+FIELD_MANAGER: Final = "whatsapp-operator"
+"""The name under which the API server notes what this operator wrote."""
 CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
 ROLE_LABEL: Final = "multiconnect.dev/role"
 SHARD_LABEL: Final = "multiconnect.dev/shard"

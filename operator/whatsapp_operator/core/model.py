@@ -182,7 +182,7 @@ class Desired:
     """None: those of this operator's release."""
     pull_secrets: tuple[str, ...] = ()
     coreapp_pod: PodSettings = PodSettings()
-    webapps: int | None = 2
+    webapps: int | None = None
     """None: somebody else, such as an autoscaler, decides; the operator leaves the number as it is."""
     webapp_pod: PodSettings = PodSettings()
     webapp_service: WebappService = WebappService()

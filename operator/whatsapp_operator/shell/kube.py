@@ -43,6 +43,7 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
+from whatsapp_operator.core.manifests import FIELD_MANAGER
 from whatsapp_operator.shell.lines import Lines, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
@@ -165,12 +166,12 @@ class Kube(Protocol):
         """Return the object, or None if the API server said that it is not there."""
         ...
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
-        """Return all objects with these labels, of one namespace or (None) of all, in the server's order."""
-        ...
-
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
         """Return the Events about one object, in the server's order and no more than `MOST_EVENTS`."""
+        ...
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        """Return all objects with these labels, of one namespace or (None) of all, in the server's order."""
         ...
 
     async def create(self, obj: Obj) -> Obj:
@@ -218,10 +219,6 @@ MOST_EVENTS = 200
 """Events about one object that are read; controllers put together what repeats itself."""
 KEPT = 30
 """Connections that are kept although nobody uses them: a failover uses no more."""
-
-
-FIELD_MANAGER = "whatsapp-operator"
-"""The name under which the API server notes what this program wrote."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -339,15 +336,6 @@ class LightKube:
             found = self._api.list(_resource(kind), **within)
             return [head | item async for item in found], str(found.resourceVersion)
 
-    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
-        """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
-        within = _within(kind, namespace or ALL_NS)
-        head = {"apiVersion": kind.api_version, "kind": kind.kind}
-        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
-            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
-        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
-
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
         """See Kube."""
         found: list[Obj] = []
@@ -358,6 +346,15 @@ class LightKube:
                     break
                 found.append({"apiVersion": EVENT.api_version, "kind": EVENT.kind} | item)
         return found
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
+        within = _within(kind, namespace or ALL_NS)
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}
+        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
 
     async def watch(
         self,

@@ -31,7 +31,6 @@ from whatsapp_operator.core.model import (
 )
 from whatsapp_operator.core.pods import DATABASE_KEYS
 
-from .kube import FIELD_MANAGER
 from .reading import account_secret_of, component_of, coreapp_of, decoded, image_problem_of, is_ready, is_unobserved, webapps_change
 from .rejections import replica_failure_of
 from .shapes import bare, damage_of
@@ -424,7 +423,7 @@ def _workload(obj: Obj | None) -> Workload | None:
 def _scaled_by(statefulset: Obj) -> str | None:
     """Return who wrote the number of pods last, if that was not this operator and is known."""
     managers = statefulset["metadata"].get("managedFields") or ()
-    return next((str(one["manager"]) for one in managers if one.get("manager") not in {None, "", FIELD_MANAGER}), None)
+    return next((str(one["manager"]) for one in managers if one.get("manager") not in {None, "", manifests.FIELD_MANAGER}), None)
 
 
 def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
