@@ -157,8 +157,8 @@ async def test_events_are_asked_for_by_the_object_that_they_are_about() -> None:
         assert asked[:2] == ("GET", f"/api/v1/namespaces/ns/events?limit={MOST_EVENTS}&fieldSelector=involvedObject.uid%3Du-1")
 
 
-REPLICAS = {"f:spec": {"f:replicas": {}}}
-OTHERS = {"f:spec": {"f:template": {}}}
+REPLICAS: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
+OTHERS: dict[str, Any] = {"f:spec": {"f:template": {}}}
 
 
 @pytest.mark.parametrize(
