@@ -97,8 +97,9 @@ class EventfulKube(FakeKube):
     """Lacks a Coreapp whose creation fails, and counts who asks for the Events that say so."""
 
     def __init__(self, error: KubeError | None = None) -> None:
-        super().__init__(world())
-        self.objects[POD] = [pod for pod in self.objects[POD] if pod["metadata"]["name"] != "acme-coreapp-2"]
+        objects = world()
+        objects[POD] = [pod for pod in objects[POD] if pod["metadata"]["name"] != "acme-coreapp-2"]
+        super().__init__(objects)
         (self.workload,) = (obj for obj in self.objects[STATEFULSET] if obj["metadata"]["name"] == "acme-coreapp")
         self.workload["spec"]["replicas"] = 3
         self.workload["status"] = {"observedGeneration": 1, "replicas": 2}
