@@ -110,7 +110,7 @@ class Counts:
 
     @property
     def desired_webapps(self) -> int:
-        """How many Webapps there should be: as the spec says, or else as whoever scales the Deployment does."""
+        """How many Webapps there should be: as the spec says, or else as the Deployment does."""
         if self.want.webapps is not None:
             return self.want.webapps
         return self.see.webapp.replicas if self.see.webapp is not None else 0

@@ -110,8 +110,8 @@ class Facts(Holders):
     def _webapp_replicas(self) -> tuple[int | None, bool]:
         """How many Webapps to write, None to leave the number as it is; and whether it is noted that the first one starts alone.
 
-        Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15). Where the spec does not say
-        how many there are to be, the note on the Deployment is what tells the number that we began with from one that somebody chose.
+        Several Webapps race on CREATE DATABASE at the very first start. Where the spec gives no number, the note on the Deployment tells
+        the number that we began with from one that an autoscaler or a person chose.
         """
         started = self.settled_shards is not None or self.shards is not None
         if self.want.webapps is not None:

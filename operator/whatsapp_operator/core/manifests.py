@@ -58,7 +58,7 @@ LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 """Times that others write count only from the first to the second."""
 
 FIRST_WEBAPPS: Final = 2
-"""So many Webapps a cluster begins with whose spec does not say how many; whoever scales the Deployment decides from then on."""
+"""So many Webapps a cluster begins with whose spec does not say how many; from then on an autoscaler, or a person, decides."""
 
 HUNG: Final[Mapping[str, Any]] = {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}
 """After a minute without any answer a container is started anew. What is asked must not depend on the database or on other pods, or a

@@ -12,7 +12,7 @@ from .model import Overruled
 REMEMBERED: Final = timedelta(minutes=15)
 """For how long it is remembered that somebody was overruled. An autoscaler looks every 15 s, and this process pauses for less than that."""
 TRIES: Final = 3
-"""So often in a row a higher number is set back at once; then with pauses, for whoever writes it insists."""
+"""So often in a row a higher number is set back at once; then with pauses, for another program insists."""
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=5)
 """The pause doubles from the first to the second. Coreapps beyond those wanted do no harm meanwhile."""
 INSISTS: Final = 2

@@ -1,4 +1,4 @@
-"""Whose number of Webapps counts: the spec's if it says one; else that of whoever scales the Deployment."""
+"""Whose number of Webapps counts: the spec's if it says one; else that of an autoscaler or a person who scales the Deployment."""
 
 from __future__ import annotations
 
