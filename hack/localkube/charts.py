@@ -124,7 +124,8 @@ def cluster_schema(crd: Mapping[str, Any]) -> Schema:
     client = spec["client"]["properties"]
     for name in ("shards", "spares"):
         spec[name] = _or_null(spec[name])
-    spec["webapp"]["properties"]["replicas"] = _or_null(spec["webapp"]["properties"]["replicas"])
+    webapp = spec["webapp"]["properties"]
+    spec["webapp"]["properties"] = {"replicas": _or_null(webapp.pop("replicas")), "autoscaled": {"type": "boolean"}, **webapp}
     tls, probe = spec["webapp"]["properties"]["tls"]["properties"], spec["failover"]["properties"]["probe"]["properties"]
     tls["secretRef"], tls["serverName"], probe["path"] = map(_or_empty, (tls["secretRef"], tls["serverName"], probe["path"]))
     simulator = client["simulator"]

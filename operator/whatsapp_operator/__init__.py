@@ -22,6 +22,8 @@ A map of the rooms (a test checks it against the tree):
 - ``core.handovers``: which standby takes which shard.
 - ``core.operation``: one call of Set Shards, before it and after it.
 - ``core.rollout``: a new pod template, one Coreapp at a time.
+- ``core.missing``: pods that are missing: when it is asked why, and when a person is told.
+- ``core.scaling``: whose number of Coreapps counts.
 - ``core.duties``: what is done beside the winning row: tell, mend, tidy.
 - ``core.pace``: when to look again, and when to ask again.
 - ``core.manifests``: desired state as Kubernetes objects; all names, labels and ports.
@@ -38,6 +40,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.snapshot``: what was read, as one frozen value; damaged objects are left out.
 - ``shell.shapes``: what an object must look like to be read.
 - ``shell.addresses``: addresses of pods as they stand in URLs.
+- ``shell.rejections``: why pods are missing, in the words of their controllers.
 - ``shell.reading``: what was read, as our nouns.
 - ``shell.secret_keys``: the table of the keys of Secrets: what each must look like.
 - ``shell.act``: every write.

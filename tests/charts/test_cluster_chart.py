@@ -121,6 +121,12 @@ def test_a_preset_is_what_the_vendors_template_has(charts: Charts, values: Obj, 
     assert (spec["shards"], spec["spares"], spec["webapp"]["replicas"]) == (shards, spares, webapps)
 
 
+def test_an_autoscaler_may_have_the_number_of_webapps(charts: Charts) -> None:
+    spec = charts.cluster(preset="production", webapp={"autoscaled": True}).one("WhatsAppCluster")["spec"]
+    assert "replicas" not in spec["webapp"]
+    assert "give one of them" in charts.refusal(CLUSTER, "--set", "webapp.autoscaled=true,webapp.replicas=3")
+
+
 @pytest.mark.parametrize(
     ("setting", "said"),
     [

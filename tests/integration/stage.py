@@ -224,6 +224,7 @@ class Stage:
         status, spec = obj.get("status") or {}, obj.get("spec") or {}
         workload = self.seen.find("StatefulSet", self.namespace, f"{name}-coreapp") or {}
         pods = spec["shards"] + spec["spares"] if spec else 0
+        webapps = (status.get("webapp") or {}).get("desired")
         holders = {entry["holder"] for entry in status.get("shardMap") or () if entry["state"] == "Serving"}
         return (
             bool(obj)
@@ -237,7 +238,9 @@ class Stage:
             and len(holders) == spec["shards"]
             and set(self.seen.holders(self.namespace, name).values()) == holders
             and len(self.shard_services(name)) == spec["shards"]
-            and len(self.ready("webapp", name)) == status["webapp"]["ready"] == status["webapp"]["desired"] == spec["webapp"]["replicas"]
+            and len(self.ready("webapp", name)) == status["webapp"]["ready"] == webapps
+            # Where the spec does not say how many, there are two at first.
+            and webapps == (spec.get("webapp") or {}).get("replicas", 2)
         )
 
     def words(self, name: str = "acme") -> dict[str, str]:

@@ -76,7 +76,9 @@ def api(control_plane: ControlPlane) -> Iterator[Api]:
 
 def test_the_example_is_taken_and_gets_its_defaults(api: Api) -> None:
     made = api.create(yaml.safe_load((REPOSITORY / "examples" / "cluster.yaml").read_text(encoding="utf-8")))
-    assert (made["spec"]["spares"], made["spec"]["webapp"]["replicas"], made["spec"]["failover"]["mode"]) == (1, 2, "Automatic")
+    assert (made["spec"]["spares"], made["spec"]["failover"]["mode"]) == (1, "Automatic")
+    # Left out, it stays out: an autoscaler may have the number.
+    assert "replicas" not in made["spec"].get("webapp", {})
     assert made["spec"]["paused"] is False
 
 

@@ -40,6 +40,11 @@ RARE: dict[tuple[str, str, str], str] = {
         "get",
     ): "a holder that a Service names and the list of pods lacks is asked for by name; whether a look meets that is chance",
     (
+        "",
+        "events",
+        "list",
+    ): "why pods cannot be created is asked for while some have been missing for seconds; whether a small life meets that is chance",
+    (
         "networking.k8s.io",
         "networkpolicies",
         "delete",

@@ -140,6 +140,7 @@ class ApiServer:
         self.asked_at: float | None = None
         """When the request that is being carried out was sent; None: just now."""
         self._recent: dict[Kind, deque[Change]] = {}
+        self.events: deque[Obj] = deque(maxlen=KEPT)
         self._forgotten: dict[Kind, int] = {}
         """By kind: the last revision that no watch can go on from."""
 
@@ -151,6 +152,10 @@ class ApiServer:
         if as_of is None:
             return self._objects.get(kind, {}).get(name)
         return self._at(self._past.get(kind, {}).get(name, []), as_of)
+
+    def events_about(self, namespace: str, uid: str) -> list[Obj]:
+        """Return the Events about one object, oldest first. Nobody else reads Events, so they are not among the objects."""
+        return [one for one in self.events if (one["metadata"]["namespace"], one["involvedObject"]["uid"]) == (namespace, uid)]
 
     def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
@@ -195,6 +200,7 @@ class ApiServer:
         given = obj["metadata"]
         name = (given.get("namespace", ""), given.get("name") or f"{given['generateName']}{self._uids:05d}")
         if kind is EVENT:
+            self.events.append(obj)
             self._tell(Change(self._now(), actor, "create", kind, name, None, obj, self.revision))
             return obj
         if "resourceVersion" in given:

@@ -72,6 +72,8 @@ class Budgets:
 
     def _use(self, budget: Obj, pod: Obj) -> None:
         status, meta = budget.get("status") or {}, budget["metadata"]
+        if not _is_ready(pod) and budget["spec"].get("unhealthyPodEvictionPolicy") == "AlwaysAllow":
+            return
         if status.get("observedGeneration", 0) < meta["generation"]:
             raise TooManyRequests(f"the disruption budget {meta['name']} is still being processed by the server")
         if not _is_ready(pod) and status["currentHealthy"] >= status["desiredHealthy"] > 0:

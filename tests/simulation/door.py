@@ -156,6 +156,9 @@ class SimKube:
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         return await self._read(f"list {kind.kind}", lambda as_of: self._server.list(kind, namespace, labels, as_of), may_be_stale=True)
 
+    async def list_events(self, namespace: str, uid: str) -> Objects:
+        return await self._read("list Event", lambda _: self._server.events_about(namespace, uid), may_be_stale=False)
+
     async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[Objects, str]:
         return await self._read(
             f"list {kind.kind}", lambda _: (self._server.list(kind, namespace), str(self._server.revision)), may_be_stale=False

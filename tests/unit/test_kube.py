@@ -19,6 +19,7 @@ from whatsapp_operator.shell.kube import (
     DEPLOYMENT,
     KINDS,
     LEASE,
+    MOST_EVENTS,
     NODE,
     POD,
     SECRET,
@@ -143,6 +144,44 @@ async def test_reads_ask_for_plain_objects() -> None:
             ("GET", "/api/v1/nodes"),
             ("GET", "/apis/multiconnect.dev/v1alpha1/namespaces/ns/whatsappclusters"),
         ]
+
+
+async def test_events_are_asked_for_by_the_object_that_they_are_about() -> None:
+    async with a_door() as (server, kube):
+        items = [{"metadata": {"name": f"e{number}"}, "reason": "FailedCreate"} for number in range(MOST_EVENTS + 5)]
+        server.says({"kind": "EventList", "metadata": {"resourceVersion": "5"}, "items": items})
+        found = await kube.list_events("ns", "u-1")
+        assert found[0] == {"apiVersion": "v1", "kind": "Event", "metadata": {"name": "e0"}, "reason": "FailedCreate"}
+        assert len(found) == MOST_EVENTS
+        (asked,) = server.asked
+        assert asked[:2] == ("GET", f"/api/v1/namespaces/ns/events?limit={MOST_EVENTS}&fieldSelector=involvedObject.uid%3Du-1")
+
+
+REPLICAS: dict[str, Any] = {"f:spec": {"f:replicas": {}}}
+OTHERS: dict[str, Any] = {"f:spec": {"f:template": {}}}
+
+
+@pytest.mark.parametrize(
+    ("managed", "kept"),
+    [
+        ([{"manager": "a", "time": "2027-01-04T12:00:00Z", "fieldsV1": REPLICAS}, {"manager": "b", "fieldsV1": OTHERS}], "a"),
+        ([{"manager": one, "time": f"2027-01-04T12:00:0{number}Z", "fieldsV1": REPLICAS} for number, one in enumerate("acb")], "b"),
+        ([{"manager": "b", "fieldsV1": OTHERS}], None),
+        ([], None),
+        (None, None),
+        ("x", None),
+        ([None, 7, {}, {"fieldsV1": 7}, {"fieldsV1": {"f:spec": None}}], None),
+    ],
+)
+async def test_of_a_statefulset_is_kept_who_scaled_it_last(managed: object, kept: str | None) -> None:
+    async with a_door() as (server, kube):
+        meta = {"name": "a", "managedFields": managed}
+        server.says({"kind": "StatefulSet", "metadata": meta})
+        found = await kube.get(STATEFULSET, "ns", "a")
+        assert found is not None
+        assert found["metadata"] == {"name": "a"} | ({"managedFields": [{"manager": kept}]} if kept else {})
+        server.says({"kind": "Pod", "metadata": meta})
+        assert await kube.get(POD, "ns", "a") == {"kind": "Pod", "metadata": {"name": "a"}}
 
 
 async def test_writes_say_who_writes_and_on_what_condition() -> None:

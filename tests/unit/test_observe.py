@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Mapping
+from datetime import timedelta
 from typing import Any, cast
 
 import pytest
 
 from whatsapp_operator.core.model import Key, Tuning
-from whatsapp_operator.shell.kube import POD, SECRET, Kind, Obj, Unavailable
+from whatsapp_operator.shell.kube import POD, SECRET, STATEFULSET, Kind, KubeError, Obj, Unavailable
 from whatsapp_operator.shell.observe import Look, Memory, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
@@ -90,3 +91,57 @@ async def test_what_is_being_read_ends_with_its_loop() -> None:
     await asyncio.wait({reading})
 
     assert reading.cancelled()
+
+
+class EventfulKube(FakeKube):
+    """Lacks a Coreapp whose creation fails, and counts who asks for the Events that say so."""
+
+    def __init__(self, error: KubeError | None = None) -> None:
+        objects = world()
+        objects[POD] = [pod for pod in objects[POD] if pod["metadata"]["name"] != "acme-coreapp-2"]
+        super().__init__(objects)
+        (self.workload,) = (obj for obj in self.objects[STATEFULSET] if obj["metadata"]["name"] == "acme-coreapp")
+        self.workload["spec"]["replicas"] = 3
+        self.workload["status"] = {"observedGeneration": 1, "replicas": 2}
+        self.error = error
+        self.asked: list[str] = []
+
+    async def list_events(self, namespace: str, uid: str) -> list[Obj]:
+        self.asked.append(uid)
+        if self.error is not None:
+            raise self.error
+        meta = {"name": "e", "uid": "e", "resourceVersion": "8"}
+        message = 'create Pod acme-coreapp-2 in StatefulSet acme-coreapp failed error: pods "acme-coreapp-2" is forbidden'
+        event = {"kind": "Event", "metadata": meta, "reason": "FailedCreate", "message": message, "lastTimestamp": "2027-01-04T12:00:00Z"}
+        return [event] if uid == self.workload["metadata"]["uid"] else []
+
+
+def missing_for(seconds: float) -> Memory:
+    """What is remembered when pods have been missing for so long."""
+    return Memory(since={"PodsMissing": Clock().now() - timedelta(seconds=seconds)})
+
+
+@pytest.mark.parametrize("memory", [Memory(), missing_for(1.9)], ids=["not known", "not yet"])
+async def test_events_are_not_read_while_pods_are_missing_for_a_moment(memory: Memory) -> None:
+    kube = EventfulKube()
+    assert (await observe(observer(kube), memory)).see.rejected_pods is None
+    assert kube.asked == []
+
+
+async def test_events_of_a_statefulset_that_lacks_pods_are_read_after_two_seconds_and_once() -> None:
+    kube, memory = EventfulKube(), Memory()
+    eyes = observer(kube)
+    await observe(eyes, memory)
+    memory.since = missing_for(2.0).since
+    seen = (await observe(eyes, memory)).see
+    assert "acme-coreapp-2" in (seen.rejected_pods or "")
+    assert seen.unread == {}
+    await observe(eyes, memory)
+    assert kube.asked == [kube.workload["metadata"]["uid"]], "what was read a moment ago is good enough"
+
+
+async def test_events_that_cannot_be_read_keep_nothing_else_from_being_read() -> None:
+    kube = EventfulKube(Unavailable("list Event: 500"))
+    seen = (await observe(observer(kube), missing_for(2.0))).see
+    assert (seen.rejected_pods, seen.unread) == (None, {"Event": "list Event: 500"})
+    assert len(seen.objects) > 8

@@ -109,6 +109,13 @@ class Counts:
         return self.see.webapp.ready if self.see.webapp is not None else 0
 
     @property
+    def desired_webapps(self) -> int:
+        """How many Webapps there should be: as the spec says, or else as the Deployment does."""
+        if self.want.webapps is not None:
+            return self.want.webapps
+        return self.see.webapp.replicas if self.see.webapp is not None else 0
+
+    @property
     def lacks_webapps(self) -> bool:
         """Whether fewer Webapps are ready than are wanted."""
-        return self.see.webapp is not None and self.webapps_ready < self.want.webapps
+        return self.see.webapp is not None and self.webapps_ready < self.desired_webapps

@@ -81,8 +81,9 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
 def mending(f: Facts) -> Iterator[Replace]:
     """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
     for obj in f.changed if f.may_write_objects else ():
-        if not (f.want.paused or f.want.deleting) or obj["kind"] == "PodDisruptionBudget":
-            live = f.see.objects[Ref(obj["kind"], obj["metadata"]["name"])]
+        ref = Ref(obj["kind"], obj["metadata"]["name"])
+        if not (f.want.paused or f.want.deleting) or ref == manifests.coreapp_budget(f.want.key.name):
+            live = f.see.objects[ref]
             yield Replace(obj=mended(live, obj), desired=obj, live=live)
 
 

@@ -104,10 +104,27 @@ class Facts(Holders):
     @cached_property
     def objects(self) -> tuple[Obj, ...]:
         """The objects that are kept in shape, as they should be."""
+        replicas, is_first_boot = self._webapp_replicas
+        objects = manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot)
+        return tuple(map(self._stamped, objects))
+
+    @property
+    def _webapp_replicas(self) -> tuple[int | None, bool]:
+        """How many Webapps to write, None to leave the number as it is; and whether it is noted that the first one starts alone.
+
+        Several Webapps race on CREATE DATABASE at the very first start. Where the spec gives no number, the note on the Deployment tells
+        the number that we began with from one that an autoscaler or a person chose.
+        """
         started = self.settled_shards is not None or self.shards is not None
-        # Several Webapps race on CREATE DATABASE at the very first start (whatsapp-client.md section 11, #15).
-        replicas = self.want.webapps if started else 1
-        return tuple(map(self._stamped, manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected)))
+        if self.want.webapps is not None:
+            return (self.want.webapps if started else 1), False
+        live = self.see.objects.get(manifests.webapp_deployment(self.want.key.name))
+        if live is None:
+            return (manifests.FIRST_WEBAPPS if started else 1), not started
+        if manifests.FIRST_BOOT_ANNOTATION not in (live["metadata"].get("annotations") or {}):
+            return None, False
+        number = int((live.get("spec") or {}).get("replicas", 1))
+        return (max(number, manifests.FIRST_WEBAPPS) if started else None), not started
 
     def _stamped(self, obj: dict[str, Any]) -> Obj:
         """Return a desired object with the checksum of the Secrets that its pods take something from, if it is such a workload."""

@@ -12,6 +12,8 @@ from .model import Anchor, Coreapp, Desired, Epoch, Handover, Key, Label, Obj, R
 from .upkeep import marked
 
 API_VERSION: Final = "multiconnect.dev/v1alpha1"
+FIELD_MANAGER: Final = "whatsapp-operator"
+"""The name under which the API server notes what this operator wrote."""
 CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
 ROLE_LABEL: Final = "multiconnect.dev/role"
 SHARD_LABEL: Final = "multiconnect.dev/shard"
@@ -24,6 +26,8 @@ EVIDENCE_ANNOTATION: Final = "multiconnect.dev/evidence"
 COMMITTED_ANNOTATION: Final = "multiconnect.dev/committed-at"
 TOUCHED_ANNOTATION: Final = "multiconnect.dev/touched"
 ANCHOR_ANNOTATION: Final = "multiconnect.dev/anchor"
+FIRST_BOOT_ANNOTATION: Final = "multiconnect.dev/first-boot"
+"""On the Webapps' Deployment while the number of Webapps is not in the spec and the first one starts alone."""
 SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
 RESHARD_NOW_ANNOTATION: Final = "multiconnect.dev/reshard-now"
 PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
@@ -53,6 +57,13 @@ EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 """Times that others write count only from the first to the second."""
 
+FIRST_WEBAPPS: Final = 2
+"""So many Webapps a cluster begins with whose spec does not say how many; from then on an autoscaler, or a person, decides."""
+
+HUNG: Final[Mapping[str, Any]] = {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}
+"""After a minute without any answer a container is started anew. What is asked must not depend on the database or on other pods, or a
+fault of one of those would end all containers at once."""
+
 
 # --- names -----------------------------------------------------------------------------------------------------------
 # Every name is the cluster's and a suffix. For one kind no suffix ends in another one, so that no two clusters want the same name.
@@ -69,7 +80,7 @@ def coreapp_name(name: str) -> str:
 
 
 def webapp_name(name: str) -> str:
-    """Return the name of the Webapps' Deployment and Service."""
+    """Return the name of the Webapps' Deployment, Service, PodDisruptionBudget and NetworkPolicy."""
     return f"{name}-webapp"
 
 
@@ -111,6 +122,11 @@ def server_name(want: Desired) -> str:
 def coreapp_statefulset(name: str) -> Ref:
     """Return what names the Coreapps' StatefulSet."""
     return Ref("StatefulSet", coreapp_name(name))
+
+
+def coreapp_budget(name: str) -> Ref:
+    """Return what names the budget over the Coreapps."""
+    return Ref("PodDisruptionBudget", coreapp_name(name))
 
 
 def webapp_deployment(name: str) -> Ref:
@@ -310,13 +326,18 @@ def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
     # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.
     is_lasting = want.storage is not None or want.database is not None
     labels = _component(want.key.name, "simulator")
+    alive = {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}}
     container = {
         "name": "simulator",
         "image": want.image,
         "command": ["python", "-m", "wabiz_sim", "upstream"],
         "env": env,
         "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}, "periodSeconds": 2},
+        "readinessProbe": {**alive, "periodSeconds": 2},
+        # The path is answered by the process alone. It listens only when its database has answered, for which it waits a minute and then
+        # ends itself; so the start is given three.
+        "startupProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 18},
+        "livenessProbe": {**alive, **HUNG},
         "volumeMounts": mounts,
     }
     return marked(
@@ -346,6 +367,8 @@ def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
         "command": ["python", "-m", "wabiz_sim", "coreapp"],
         "env": [*pods.own_env(want), _upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
         "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
+        # No livenessProbe: the operator ends a Coreapp that hangs, after its shard was moved and never more of them than there are spares.
+        # A kubelet would restart holders before that, and all Coreapps of a node at once.
         "readinessProbe": _coreapp_readiness(want),
         "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
     }
@@ -369,9 +392,10 @@ def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
     return marked(_object(want, "apps/v1", "StatefulSet", name, "coreapp", spec=spec))
 
 
-def webapps(want: Desired, *, replicas: int) -> dict[str, Any]:
-    """Return the Webapps' Deployment."""
+def webapps(want: Desired, *, replicas: int | None, is_first_boot: bool = False) -> dict[str, Any]:
+    """Return the Webapps' Deployment; without ``replicas`` the number is left as it is. ``is_first_boot`` is noted on it."""
     name, labels = webapp_name(want.key.name), _component(want.key.name, "webapp")
+    alive = {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}}
     container = {
         "name": "webapp",
         "image": want.images.webapp if want.images else want.image,
@@ -383,24 +407,20 @@ def webapps(want: Desired, *, replicas: int) -> dict[str, Any]:
             {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(want.key.name, 0).removesuffix("0") + "{shard}"},
         ],
         "ports": [{"name": "https", "containerPort": WEBAPP_PORT, "protocol": "TCP"}],
-        "readinessProbe": {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}, "periodSeconds": 2},
+        "readinessProbe": {**alive, "periodSeconds": 2},
+        # The path is answered without asking the upstream, so that a fault of the database ends no Webapp.
+        "livenessProbe": {**alive, **HUNG},
         "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
     }
     volumes = [{"name": "tls", "secret": {"secretName": tls_secret_name(want)}}]
+    spec = {
+        **({} if replicas is None else {"replicas": replicas}),
+        "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
+        "selector": {"matchLabels": labels},
+        "template": pods.template(want, labels, container, volumes, settings=want.webapp_pod),
+    }
     return marked(
-        _object(
-            want,
-            "apps/v1",
-            "Deployment",
-            name,
-            "webapp",
-            spec={
-                "replicas": replicas,
-                "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
-                "selector": {"matchLabels": labels},
-                "template": pods.template(want, labels, container, volumes, settings=want.webapp_pod),
-            },
-        )
+        _object(want, "apps/v1", "Deployment", name, "webapp", spec=spec), {FIRST_BOOT_ANNOTATION: "true"} if is_first_boot else None
     )
 
 
@@ -419,6 +439,27 @@ def webapp_service(want: Desired) -> dict[str, Any]:
         ipFamilyPolicy="PreferDualStack",
     )
     return marked(service, want.webapp_service.annotations)
+
+
+def webapp_disruption_budget(want: Desired) -> dict[str, Any]:
+    """Return the budget over all Webapps: one at a time.
+
+    Not by a minimum: with one Webapp that would block every drain for ever, and the number may be an autoscaler's. A Webapp that is not
+    ready serves nobody, so it may always go; else one that never becomes ready would block a drain, too.
+    """
+    name = webapp_name(want.key.name)
+    return _object(
+        want,
+        "policy/v1",
+        "PodDisruptionBudget",
+        name,
+        "webapp",
+        spec={
+            "maxUnavailable": 1,
+            "unhealthyPodEvictionPolicy": "AlwaysAllow",
+            "selector": {"matchLabels": _component(want.key.name, "webapp")},
+        },
+    )
 
 
 def disruption_budget(want: Desired, *, resharding: bool) -> dict[str, Any]:
@@ -469,8 +510,11 @@ def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
     yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
 
 
-def upkeep(want: Desired, *, webapp_replicas: int, resharding: bool) -> tuple[dict[str, Any], ...]:
-    """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number."""
+def upkeep(want: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool = False) -> tuple[dict[str, Any], ...]:
+    """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number.
+
+    ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment.
+    """
     name = want.key.name
     return (
         *network_policies(want),
@@ -486,8 +530,9 @@ def upkeep(want: Desired, *, webapp_replicas: int, resharding: bool) -> tuple[di
         ),
         webapp_service(want),
         disruption_budget(want, resharding=resharding),
+        webapp_disruption_budget(want),
         coreapps(want, replicas=None),
-        webapps(want, replicas=webapp_replicas),
+        webapps(want, replicas=webapp_replicas, is_first_boot=is_first_boot),
     )
 
 

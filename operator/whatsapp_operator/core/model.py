@@ -185,7 +185,8 @@ class Desired:
     """None: those of this operator's release."""
     pull_secrets: tuple[str, ...] = ()
     coreapp_pod: PodSettings = PodSettings()
-    webapps: int = 2
+    webapps: int | None = None
+    """None: somebody else, such as an autoscaler, decides; the operator leaves the number as it is."""
     webapp_pod: PodSettings = PodSettings()
     webapp_service: WebappService = WebappService()
     admin_secret: str | None = None
@@ -269,6 +270,8 @@ class Coreapp:
     """Its container runs, was ready in this life of it, and is not any more."""
     revision: str | None = None
     pending_because: str | None = None
+    held_by: tuple[str, ...] = ()
+    """Finalizers that keep it although it was deleted and nothing of it runs any more."""
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
@@ -507,6 +510,21 @@ class Workload:
     ready: int = 0
     revision: str | None = None
     """Of the template that new pods get; None while its controller has not looked at the newest one."""
+    scaled_by: str | None = None
+    """Who wrote ``replicas`` last, as the API server names the client, if that was not this operator; None: not known, or we did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overruled:
+    """Somebody else scaled the Coreapps, and this process set the number back."""
+
+    by: str
+    """Who scaled them last, as the API server names the client."""
+    replicas: int
+    """The number that was overruled."""
+    times: int
+    """How often in a row."""
+    at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -565,6 +583,10 @@ class Observed:
     """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
+    rejected_pods: str | None = None
+    """Which pod its controller cannot create, and why in the controller's words; None: none that is known."""
+    overruled: Overruled | None = None
+    """The last time that this process overruled somebody who scaled the Coreapps, while that is not long ago."""
     mislabelled: tuple[Obj, ...] = ()
     """Pods and shard Services of ours that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
     shard."""

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 
-from . import checksums, evidence, health, objections, rollout, windows
+from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
 from .facts import REFUSED_AGAIN, Facts
 from .model import Answer, Route, State
 from .self_check import LEASE_STALE
@@ -98,6 +98,7 @@ CADENCES: tuple[Cadence, ...] = (
     ),
     Cadence(
         rules=frozenset({"Paused", "WindowClosed", "WindowInvalid", "DriftFound", "NameTaken", "CrdOutdated", "LoginRefused"})
+        | frozenset({"PodsRejected", "DeletionBlocked", "ReplicasOverruled"})
         | frozenset(one.name for one in objections.OBJECTIONS),
         first=SECOND,
         longest=REST,
@@ -186,6 +187,7 @@ def _deciding(f: Facts) -> Iterator[str]:
     yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
+    yield from missing.facts(f)
     if f.is_connected and (f.is_logged_off or (f.operation is not None and f.operation.logs_on)):
         yield "Connected"
 
@@ -215,6 +217,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
         "SecretsChanged": (checksums.SETTLED_AFTER,),
         "EnoughAreBack": (tuning.missing_holder,),
         "LacksCoreapps": (f.want.restart_timeout,),
+        **missing.SPANS,
     }
     for fact in _deciding(f):
         age = f.see.now - f.see.since.get(fact, f.see.now)
@@ -239,6 +242,11 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
         yield f.see.account.expires_at - f.want.tuning.certificate_margin - f.wall
     if f.want.account is not None and f.want.account.registered_at is not None:
         yield f.want.account.registered_at + objections.REGISTRATION_GRACE - f.wall
+    if (lowers := scaling.lowers_after(f)) is not None:
+        yield lowers - now
+    if f.see.overruled is not None:
+        # Until then it is said.
+        yield f.see.overruled.at + scaling.REMEMBERED - now
     if not f.may_write_objects and f.see.refused_at is not None:
         yield REFUSED_AGAIN - (now - f.see.refused_at)
 

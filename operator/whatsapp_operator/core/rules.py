@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from . import duties, handovers, manifests, objections, operation, pace, rollout, windows
+from . import duties, handovers, manifests, missing, objections, operation, pace, rollout, scaling, windows
 from .facts import Facts
 from .model import (
     Action,
@@ -91,7 +91,7 @@ def _awaited(f: Facts) -> str:
     ready = {pod.uid for pod in f.ready}
     late = [pod for pod in f.see.coreapps if pod.uid not in ready]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
-    because = next((pod.pending_because for pod in late if pod.pending_because), None)
+    because = next((pod.pending_because for pod in late if pod.pending_because), f.see.rejected_pods if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")
 
 
@@ -268,7 +268,7 @@ ROWS: tuple[Row, ...] = (
         # First of all numbers: should there be more shards than pods, raising R comes before everything (DESIGN law 4).
         when=lambda f: f.see.statefulset is not None and f.replicas < _raised(f),
         then=lambda f: _scale(f, _raised(f)),
-        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}.",
+        why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
     Row(
         name="NameTaken",
@@ -352,10 +352,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="ScalingDown",
         state=State.WORKING,
-        when=lambda f: f.is_settled and f.replicas > f.needed_pods,
+        when=lambda f: f.is_settled and f.replicas > f.needed_pods and scaling.may_lower(f),
         then=lambda f: _scale(f, f.needed_pods) if _may_shrink(f) else (),
         why=lambda f: (
-            f"Coreapps {f.replicas} -> {f.needed_pods}"
+            f"Coreapps {f.replicas} -> {f.needed_pods}{scaling.whose(f)}"
             + (f", once {_names(f.missing)} are back." if f.missing else ", once every shard is served." if f.too_high or f.failed else ".")
         ),
     ),
@@ -449,7 +449,7 @@ ROWS: tuple[Row, ...] = (
         why=lambda f: (
             f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
             if len(f.ready) < f.replicas
-            else f"{f.webapps_ready} of {f.want.webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
+            else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
         ),
     ),
     # What follows is said whichever row wins, and stands in the way of none.
@@ -472,7 +472,8 @@ ROWS: tuple[Row, ...] = (
         when=lambda f: bool(f.see.failed_reads),
         why=lambda f: (
             f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}"
-            + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES else "")
+            + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES - {"Event"} else "")
+            + (", so it cannot tell why pods are missing" if "Event" in f.see.failed_reads else "")
             + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
             + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
             + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
@@ -483,6 +484,30 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: f.see.image_problem is not None,
         why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
+    ),
+    Row(
+        name="PodsRejected",
+        state=State.STUCK,
+        when=missing.are_rejected,
+        why=lambda f: (
+            f"Pods cannot be created: {f.see.rejected_pods}. Make room, or correct what that names (spec.coreapp.pod and spec.webapp.pod "
+            "are what you add to pods). Kubernetes then tries again by itself, after minutes if it has failed for long."
+        ),
+    ),
+    Row(
+        name="DeletionBlocked",
+        state=State.STUCK,
+        when=lambda f: bool(missing.held(f)),
+        why=lambda f: (
+            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Have what set the finalizer take it "
+            "off, or take it off by kubectl edit pod."
+        ),
+    ),
+    Row(
+        name="ReplicasOverruled",
+        state=State.STUCK,
+        when=scaling.is_insisted_on,
+        why=scaling.tell,
     ),
     Row(
         name="ChangedByAdmission",

@@ -373,11 +373,11 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
             "active": sum(f.is_served(route) for route in f.routes),
             "standby": standby,
         },
-        "webapp": {"desired": f.want.webapps, "ready": f.webapps_ready},
+        "webapp": {"desired": f.desired_webapps, "ready": f.webapps_ready},
         "display": {
             "shards": str(shown or f.want.shards) if (shown or target) == target else f"{shown}->{target}",
             "coreapps": f"{ready}/{f.needed_pods}",
-            "webapps": f"{f.webapps_ready}/{f.want.webapps}",
+            "webapps": f"{f.webapps_ready}/{f.desired_webapps}",
         },
         "shardMap": _shard_map(f),
         "nextWindowAt": manifests.timestamp(plan.next_window_at) if plan.next_window_at else None,

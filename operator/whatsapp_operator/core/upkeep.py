@@ -50,7 +50,7 @@ def mended(live: Obj, wanted: Obj) -> dict[str, Any]:
         "apiVersion": wanted["apiVersion"],
         "kind": wanted["kind"],
         "metadata": {
-            **meta,
+            **{key: value for key, value in meta.items() if key != "managedFields"},
             "labels": {**(meta.get("labels") or {}), **asked["labels"]},
             "annotations": {**kept, **asked.get("annotations", {})},
             "ownerReferences": asked["ownerReferences"],

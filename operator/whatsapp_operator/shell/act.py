@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import manifests, scaling
 from whatsapp_operator.core.model import (
     Action,
     Anchor,
@@ -192,6 +192,11 @@ class Hands:
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
                 # The number alone, for the same reason.
                 await self._kube.patch_scale(door.STATEFULSET, namespace, ref.name, body)
+                judged = look.see.statefulset
+                if judged is not None and judged.scaled_by is not None:
+                    memory.overruled = scaling.noted(
+                        look.see.overruled, by=judged.scaled_by, replicas=judged.replicas, now=self._clock.now()
+                    )
         return True
 
     def _learn(self, memory: Memory, desired: Obj, live: Obj | None, stored: Obj) -> None:

@@ -43,6 +43,7 @@ from lightkube.generic_resource import (
 )
 from lightkube.types import PatchType
 
+from whatsapp_operator.core.manifests import FIELD_MANAGER
 from whatsapp_operator.shell.lines import Lines, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
@@ -165,6 +166,10 @@ class Kube(Protocol):
         """Return the object, or None if the API server said that it is not there."""
         ...
 
+    async def list_events(self, namespace: str, uid: str) -> list[Obj]:
+        """Return the Events about one object, in the server's order and no more than `MOST_EVENTS`."""
+        ...
+
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         """Return all objects with these labels, of one namespace or (None) of all, in the server's order."""
         ...
@@ -210,6 +215,8 @@ class Kube(Protocol):
 # ------------------------------------------------------------------------------------------------------------- the door
 
 
+MOST_EVENTS = 200
+"""Events about one object that are read; controllers put together what repeats itself."""
 KEPT = 30
 """Connections that are kept although nobody uses them: a failover uses no more."""
 
@@ -234,7 +241,7 @@ class LightKube:
         *,
         fence: Fence | None = None,
         limits: CallLimits | None = None,
-        field_manager: str = "whatsapp-operator",
+        field_manager: str = FIELD_MANAGER,
     ) -> None:
         """Prepare for the API server of `config`; nothing is sent yet. A `fence` of None lets every write pass."""
         self._fence: Fence = fence or Unfenced()
@@ -274,7 +281,7 @@ class LightKube:
         *,
         fence: Fence | None = None,
         limits: CallLimits | None = None,
-        field_manager: str = "whatsapp-operator",
+        field_manager: str = FIELD_MANAGER,
     ) -> Self:
         """Use the current context of a kubeconfig file, or (None) the service account of the pod that we run in.
 
@@ -328,6 +335,17 @@ class LightKube:
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
             found = self._api.list(_resource(kind), **within)
             return [head | item async for item in found], str(found.resourceVersion)
+
+    async def list_events(self, namespace: str, uid: str) -> list[Obj]:
+        """See Kube."""
+        found: list[Obj] = []
+        async with _explained(_Call("list", EVENT, namespace, ""), self._limits.read):
+            ask = self._api.list(_resource(EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
+            async for item in ask:
+                if len(found) == MOST_EVENTS:
+                    break
+                found.append({"apiVersion": EVENT.api_version, "kind": EVENT.kind} | item)
+        return found
 
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
         """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
@@ -561,9 +579,19 @@ def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: b
 
 
 def _lean(obj: Obj) -> Obj:
-    """Leave out who manages which field: half of an object's size, and nobody here reads it."""
-    obj["metadata"].pop("managedFields", None)
+    """Leave out who manages which field: half of an object's size. Of a StatefulSet is kept who wrote the number of its pods last."""
+    managers = obj["metadata"].pop("managedFields", None)
+    if obj.get("kind") == STATEFULSET.kind and isinstance(managers, list):
+        scaled = [one for one in managers if isinstance(one, dict) and _owns_replicas(one.get("fieldsV1"))]
+        if scaled:
+            last = max(scaled, key=lambda one: str(one.get("time") or ""))
+            obj["metadata"]["managedFields"] = [{"manager": str(last.get("manager") or "")}]
     return obj
+
+
+def _owns_replicas(fields: Any) -> bool:
+    spec = fields.get("f:spec") if isinstance(fields, dict) else None
+    return isinstance(spec, dict) and "f:replicas" in spec
 
 
 def _heard(call: _Call, event: Obj) -> tuple[str, Obj]:

@@ -10,8 +10,23 @@ from datetime import datetime, timedelta
 from functools import partial
 from typing import TypeVar
 
-from whatsapp_operator.core import manifests, pace, record
-from whatsapp_operator.core.model import Attempt, Call, Client, Desired, HandoverTimes, Key, Node, Obj, Observed, Record, Ref, Route, Tuning
+from whatsapp_operator.core import manifests, missing, pace, record, scaling
+from whatsapp_operator.core.model import (
+    Attempt,
+    Call,
+    Client,
+    Desired,
+    HandoverTimes,
+    Key,
+    Node,
+    Obj,
+    Observed,
+    Overruled,
+    Record,
+    Ref,
+    Route,
+    Tuning,
+)
 
 from . import kube as door
 from . import snapshot
@@ -19,6 +34,7 @@ from .clock import Clock
 from .kube import Kind, Kube, KubeError, Unavailable
 from .probe import Coreapps
 from .reading import desired_of, is_ready, targets_of
+from .rejections import missing_names, rejection_of
 from .shapes import bare, damage_of
 from .snapshot import Gathered, Heard, Known, Parts, Slow
 from .wabiz import Access, Clients, Credentials
@@ -86,6 +102,7 @@ class Memory:
     not_kept: NotKept | None = None
     is_call_due: bool = False
     """Set Shards waits for nothing but an observation that has read the Secrets itself."""
+    overruled: Overruled | None = None
     anchored_for: int | None = None
     """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
@@ -239,6 +256,7 @@ class Observer:
             refused_at=refusal.at if refusal else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
+            overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
             anchored_for=memory.anchored_for,
             settled_at=memory.settled_at,
             ended=frozenset(memory.ended),
@@ -300,8 +318,11 @@ class Observer:
             memory.slow = None
         if memory.reading is not None:
             return
-        if memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow):
-            memory.reading = asyncio.create_task(self._read_slow(want, fast), name=f"slow objects of {want.key}")
+        since = memory.since.get(missing.MISSING)
+        asks_why = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
+        is_due = memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
+        if is_due or (asks_why and memory.slow is not None and not memory.slow.asked_why):
+            memory.reading = asyncio.create_task(self._read_slow(want, fast, asks_why=asks_why), name=f"slow objects of {want.key}")
 
     async def _slow(self, want: Desired, memory: Memory, *, patience: float) -> Slow:
         """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
@@ -319,8 +340,11 @@ class Observer:
         memory.slow.again = True
         return memory.slow
 
-    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None]) -> Slow:
-        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be."""
+    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None], *, asks_why: bool) -> Slow:
+        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be.
+
+        ``asks_why``: also why pods are missing.
+        """
         now, names, kinds = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
         namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
         unread: dict[str, str] = {}
@@ -338,6 +362,7 @@ class Observer:
         known = await fast
         # Nothing is asked for by name of kinds that could not be read.
         skipped = {} if known is not None else dict.fromkeys((door.SERVICE.kind, door.STATEFULSET.kind, door.POD.kind), "")
+        rejected = await self._rejected(want, known or [], unread) if asks_why else None
         strays = await self._named(want, snapshot.unfound(want, [*read, *(known or [])]), ChainMap(unread, skipped))
         named = snapshot.sort_out(want, read, known or [], strays)
         return Slow(
@@ -348,7 +373,21 @@ class Observer:
             unread=unread,
             taken=named.taken,
             pods=named.pods,
+            asked_why=asks_why,
+            rejected_pods=rejected,
         )
+
+    async def _rejected(self, want: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
+        """Return why a pod of a StatefulSet cannot be created, as the Events of its controller say; they are all that tells of it."""
+        known = [*known]
+        pods = [obj for obj in known if obj["kind"] == door.POD.kind]
+        for ref, obj in snapshot.by_ref(known, want.uid).items():
+            names = missing_names(obj, pods) if ref.kind == door.STATEFULSET.kind else []
+            read = partial(self._kube.list_events, want.key.namespace, obj["metadata"]["uid"])
+            for events in await _attempt(read, door.EVENT, unread) if names else ():
+                if (why := rejection_of(snapshot.sound(events, door.EVENT.kind, {}), names)) is not None:
+                    return why
+        return None
 
     async def _named(self, want: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
         """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.

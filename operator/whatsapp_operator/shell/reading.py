@@ -131,7 +131,7 @@ class _Tls(_Struct, frozen=True, kw_only=True):
 
 
 class _Webapp(_Struct, frozen=True, kw_only=True):
-    replicas: Annotated[int, Meta(ge=0, le=1000)] = 2
+    replicas: Annotated[int, Meta(ge=0, le=1000)] | None = None
     tls: _Tls = _Tls()
     pod: _Pod = _Pod()
     service: _Service = _Service()
@@ -363,12 +363,23 @@ def coreapp_of(
         lost_readiness=_lost_readiness(status, "coreapp"),
         revision=labels.get("controller-revision-hash"),
         pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
+        held_by=held_by(pod),
         labels=labels,
         report=report,
         broken_at=broken_at,
         silent_since=silent_since,
         never_heard=never_heard,
     )
+
+
+def held_by(pod: Obj) -> tuple[str, ...]:
+    """Return the finalizers that alone keep a pod which was deleted.
+
+    A kubelet that has ended all of it asks for the rest of the deletion with no time left; only finalizers can be waited for then.
+    """
+    meta = pod["metadata"]
+    is_over = meta.get("deletionTimestamp") is not None and meta.get("deletionGracePeriodSeconds") == 0
+    return tuple(map(str, meta.get("finalizers") or ())) if is_over else ()
 
 
 def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:

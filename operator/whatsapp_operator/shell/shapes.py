@@ -28,6 +28,10 @@ class _Owner(_Shape, frozen=True):
     controller: bool | None = None
 
 
+class _Manager(_Shape, frozen=True):
+    manager: str | None = None
+
+
 class _Meta(_Shape, frozen=True):
     name: str
     uid: str
@@ -37,6 +41,9 @@ class _Meta(_Shape, frozen=True):
     owner_references: list[_Owner] | None = None
     generation: int | None = None
     deletion_timestamp: str | None = None
+    deletion_grace_period_seconds: int | None = None
+    finalizers: list[str] | None = None
+    managed_fields: list[_Manager] | None = None
 
 
 class _Object(_Shape, frozen=True):
@@ -63,12 +70,6 @@ class _Workload(_Shape, frozen=True):
     template: _Template | None = None
 
 
-class _Deployment(_Shape, frozen=True):
-    metadata: _Meta
-    spec: _Workload
-    status: _Observed | None = None
-
-
 class _Secret(_Shape, frozen=True):
     metadata: _Meta
     data: Texts | None = None
@@ -87,7 +88,17 @@ class _Scale(_Workload, frozen=True):
     replicas: int = 1
 
 
-class _ScaleStatus(_Observed, frozen=True):
+class _Replicas(_Observed, frozen=True):
+    replicas: int = 0
+
+
+class _Deployment(_Shape, frozen=True):
+    metadata: _Meta
+    spec: _Scale
+    status: _Replicas | None = None
+
+
+class _ScaleStatus(_Replicas, frozen=True):
     ready_replicas: int = 0
     update_revision: str | None = None
 

@@ -21,6 +21,7 @@ from whatsapp_operator.core.model import (
     Node,
     Obj,
     Observed,
+    Overruled,
     Record,
     Ref,
     Report,
@@ -31,6 +32,7 @@ from whatsapp_operator.core.model import (
 
 from .addresses import host_port
 from .reading import account_secret_of, component_of, coreapp_of, image_problem_of, is_ready, is_unobserved, webapps_change
+from .rejections import replica_failure_of
 from .secret_keys import Findings, decoded, findings_of
 from .shapes import bare, damage_of
 from .wabiz import Access, Credentials
@@ -57,6 +59,10 @@ class Slow:
     """Names that we need and that somebody else's objects have."""
     pods: tuple[Obj, ...] = ()
     """Pods of ours that lack labels and so are not listed."""
+    asked_why: bool = False
+    """The Events of StatefulSets that lack pods were read, too."""
+    rejected_pods: str | None = None
+    """What they say of a pod that cannot be created."""
     again: bool = False
     """A look went by it that did not read it itself."""
     _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
@@ -277,6 +283,7 @@ class Known:
     refused_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
+    overruled: Overruled | None = None
     anchored_for: int | None = None
     settled_at: datetime | None = None
     ended: frozenset[str] = frozenset()
@@ -290,6 +297,7 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
     objects = {**slow.objects, **parts.objects}
     status: Obj = cluster.get("status") or {}
     account = want.account.secret_name if want.account else None
+    deployment = objects.get(manifests.webapp_deployment(want.key.name))
     return Observed(
         now=known.now,
         wall=known.wall,
@@ -306,10 +314,12 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
+        rejected_pods=slow.rejected_pods or replica_failure_of(deployment),
+        overruled=known.overruled,
         mislabelled=parts.mislabelled,
         statefulset=_workload(parts.coreapps),
-        webapp=Workload(uid="", resource_version="", replicas=want.webapps, ready=len(webapps_of(parts))),
-        webapps_change=webapps_change(objects.get(manifests.webapp_deployment(want.key.name)), parts.pods),
+        webapp=Workload(uid="", resource_version="", replicas=_webapp_replicas(want, deployment, status), ready=len(webapps_of(parts))),
+        webapps_change=webapps_change(deployment, parts.pods),
         coreapps=_coreapps(parts, known),
         routes=parts.routes,
         record=known.record,
@@ -327,6 +337,15 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         handover_times=known.handover_times,
         since=known.since,
     )
+
+
+def _webapp_replicas(want: Desired, deployment: Obj | None, status: Obj) -> int:
+    """Return how many Webapps there should be: as the spec says, else as the Deployment does, or did when it was read last."""
+    if want.webapps is not None:
+        return want.webapps
+    if deployment is not None:
+        return int(deployment["spec"].get("replicas", 1))
+    return int((status.get("webapp") or {}).get("desired", manifests.FIRST_WEBAPPS))
 
 
 def _coreapps(parts: Parts, known: Known) -> tuple[Coreapp, ...]:
@@ -383,7 +402,14 @@ def _workload(obj: Obj | None) -> Workload | None:
         ready=int(status.get("readyReplicas", 0)),
         # Before the controller has looked, it speaks of the template before.
         revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
+        scaled_by=_scaled_by(obj),
     )
+
+
+def _scaled_by(statefulset: Obj) -> str | None:
+    """Return who wrote the number of pods last, if that was not this operator and is known."""
+    managers = statefulset["metadata"].get("managedFields") or ()
+    return next((str(one["manager"]) for one in managers if one.get("manager") not in {None, "", manifests.FIELD_MANAGER}), None)
 
 
 def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:

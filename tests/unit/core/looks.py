@@ -136,13 +136,14 @@ class Look:
     def settled(self, shards: int = 2, spares: int = 1) -> Look:
         """A converged cluster: every object exists, pod k holds shard k, the rest are spares, GET was just answered."""
         want = replace(self.want, shards=shards, spares=spares)
+        webapps = manifests.FIRST_WEBAPPS if want.webapps is None else want.webapps
         pods = [pod(ordinal, shards=shards) for ordinal in range(shards + spares)]
         pods = [serving(one, one.ordinal) if one.ordinal < shards else one for one in pods]
         see = replace(
             self.see,
             objects=kept_objects(want, operation=None),
             statefulset=Workload(uid="sts", resource_version="9", replicas=len(pods), ready=len(pods), revision=REVISION),
-            webapp=Workload(uid="deploy", resource_version="8", replicas=want.webapps, ready=want.webapps),
+            webapp=Workload(uid="deploy", resource_version="8", replicas=webapps, ready=webapps),
             coreapps=tuple(pods),
             routes=tuple(route(shard, pods[shard]) for shard in range(shards)),
             record=replace(self.see.record, settled_shards=shards),
@@ -320,5 +321,5 @@ class Look:
 
 def look() -> Look:
     """A cluster of two shards and one spare that was just applied: nothing exists yet."""
-    want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1)
+    want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1, webapps=2)
     return Look(want, Observed(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=want.uid)))

@@ -22,6 +22,7 @@ from whatsapp_operator.core.model import (
     Node,
     Observed,
     Operation,
+    Overruled,
     Record,
     Refusal,
     Report,
@@ -50,6 +51,7 @@ TROUBLES: list[dict[str, Any]] = [
     {"phase": "Pending", "ready": False, "report": None},
     {"report": None},
     {"ip": None, "ready": False},
+    {"deleting": True, "ready": False, "held_by": ("example.com/backup",)},
     {"report": Report(shard=1, epoch="50-stale", shards=2)},
 ]
 """What may be wrong with one pod."""
@@ -85,7 +87,7 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
                 changes = {"report": Report(shard=draw(st.integers(0, 4)), epoch="50-stale", shards=shards)}
         fields = {
             name: getattr(made, name)
-            for name in ("labels", "report", "ready", "phase", "ip", "deleting", "terminated", "broken_at")
+            for name in ("labels", "report", "ready", "phase", "ip", "deleting", "terminated", "broken_at", "held_by")
             if name not in changes
         }
         if draw(st.integers(0, 9)) < 9:
@@ -95,7 +97,12 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
 
 def _long_ago() -> dict[str, datetime]:
     """Whatever can be held for long has been."""
-    return {f"{fact}/uid-{ordinal}": NOW - seconds(300) for fact in ("NotReady", "OutOfReach") for ordinal in range(7)}
+    of_pods = {f"{fact}/uid-{ordinal}" for fact in ("NotReady", "OutOfReach", "DeletionBlocked") for ordinal in range(7)}
+    return dict.fromkeys(of_pods | {"PodsMissing", "PodsRejected"}, NOW - seconds(300))
+
+
+def _scaled_by(replicas: int, manager: str | None) -> list[Workload]:
+    return [Workload(uid="sts", resource_version="9", replicas=replicas, revision=REVISION, scaled_by=manager)]
 
 
 @st.composite
@@ -186,6 +193,7 @@ def looks(draw: st.DrawFn) -> Look:
         paused=draw(st.integers(0, 9)) == 0,
         manual=draw(st.integers(0, 9)) == 0,
         deleting=draw(st.integers(0, 19)) == 0,
+        webapps=draw(st.sampled_from([2, 2, None])),
         account=account,
         switchovers=draw(
             st.sampled_from([(), (), (), (Switchover(shard=0),), (Switchover(shard=1, to="acme-coreapp-2"), Switchover(shard=0))])
@@ -203,9 +211,9 @@ def looks(draw: st.DrawFn) -> Look:
             leader_epoch=5,
             objects=objects,
             refused=draw(st.sampled_from([None, None, None, "quota"])),
-            statefulset=draw(
-                st.sampled_from([None] + [Workload(uid="sts", resource_version="9", replicas=replicas, revision=REVISION)] * 9)
-            ),
+            rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
+            overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
+            statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),
             webapp=draw(st.sampled_from([None, Workload(uid="d", resource_version="8", replicas=2, ready=2)])),
             coreapps=tuple(draw(_coreapps(routes, shards))),
             routes=tuple(routes),

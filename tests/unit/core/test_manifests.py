@@ -44,6 +44,7 @@ def test_names_are_those_of_the_design() -> None:
         "Deployment-acme-webapp",
         "Service-acme-webapp",
         "PodDisruptionBudget-acme-coreapp",
+        "PodDisruptionBudget-acme-webapp",
         "StatefulSet-acme-simulator",
         "Service-acme-simulator",
         "NetworkPolicy-acme-coreapp",
@@ -66,6 +67,14 @@ def test_Coreapps_come_back_as_standbys() -> None:
     assert not {manifests.SHARD_LABEL, manifests.EPOCH_LABEL} & set(spec["template"]["metadata"]["labels"])
     assert not {manifests.ROLE_LABEL, manifests.SHARD_LABEL, manifests.EPOCH_LABEL} & set(spec["selector"]["matchLabels"])
     assert (spec["podManagementPolicy"], spec["updateStrategy"]["type"], spec["replicas"]) == ("Parallel", "OnDelete", 3)
+
+
+def test_a_budget_lets_one_webapp_go_at_a_time_and_blocks_no_drain_for_ever() -> None:
+    budget = manifests.webapp_disruption_budget(WANT)
+    assert budget["spec"]["selector"]["matchLabels"] == manifests.webapps(WANT, replicas=2)["spec"]["selector"]["matchLabels"]
+    # With one Webapp "one may be missing" lets a drain pass; so does "not ready may go" with one that never becomes ready.
+    assert (budget["spec"]["maxUnavailable"], budget["spec"]["unhealthyPodEvictionPolicy"]) == (1, "AlwaysAllow")
+    assert "minAvailable" not in budget["spec"]
 
 
 def test_upkeep_never_touches_the_number_of_Coreapps() -> None:

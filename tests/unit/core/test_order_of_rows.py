@@ -56,6 +56,9 @@ ORDER = [
     "FieldInvalid",
     "ReadFailed",
     "ImageUnavailable",
+    "PodsRejected",
+    "DeletionBlocked",
+    "ReplicasOverruled",
     "ChangedByAdmission",
     "Settled",
 ]

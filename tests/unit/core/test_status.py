@@ -47,6 +47,9 @@ STALLED = {
     "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
     "FieldInvalid",  # a field or an annotation says something that cannot be obeyed
     "ReadFailed",  # some kind of object cannot be read
+    "PodsRejected",  # Kubernetes cannot create pods, in its controller's words
+    "DeletionBlocked",  # finalizers keep pods that have ended
+    "ReplicasOverruled",  # somebody scales the Coreapps again and again
     "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.

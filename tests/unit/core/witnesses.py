@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import AccountSecret, Answer, Login, Ref, Switchover, WebappService
+from whatsapp_operator.core.model import AccountSecret, Answer, Login, Overruled, Ref, Switchover, WebappService
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
 
@@ -66,6 +66,18 @@ def changed_by_admission() -> Look:
     return one.seeing(objects={**one.see.objects, ref: stored}, written={ref: written})
 
 
+def rejected_webapp() -> Look:
+    """For some seconds now, no Webapp of a new template can be created; those of the template before serve on."""
+    said = 'pods "acme-webapp-x" is forbidden: no PriorityClass with name nope was found'
+    return look().settled().seeing(rejected_pods=said, since={"PodsRejected": NOW - timedelta(seconds=3)})
+
+
+def held_pod() -> Look:
+    """A Coreapp beyond those wanted has ended, and a finalizer has kept its pod for some seconds; all else is as it should be."""
+    one = look().settled().with_pod(3, deleting=True, ready=False, held_by=("example.com/backup",))
+    return one.seeing(since={"DeletionBlocked/uid-3": NOW - timedelta(seconds=3)})
+
+
 WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
@@ -112,6 +124,9 @@ WITNESSES: Mapping[str, Look] = {
     "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'."),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
+    "PodsRejected": rejected_webapp(),
+    "DeletionBlocked": held_pod(),
+    "ReplicasOverruled": look().settled().seeing(overruled=Overruled(by="kube-controller-manager", replicas=5, times=2, at=NOW)),
     "ChangedByAdmission": changed_by_admission(),
     "Settled": look().settled(),
 }

@@ -1,0 +1,67 @@
+"""Whose number of Coreapps counts: the one that follows from the spec. What somebody else writes is overruled, and said. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from . import manifests
+from .facts import Facts
+from .model import Overruled
+
+REMEMBERED: Final = timedelta(minutes=15)
+"""For how long it is remembered that somebody was overruled. An autoscaler looks every 15 s, and this process pauses for less than that."""
+TRIES: Final = 3
+"""So often in a row a higher number is set back at once; then with pauses, for another program insists."""
+FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=5)
+"""The pause doubles from the first to the second. Coreapps beyond those wanted do no harm meanwhile."""
+INSISTS: Final = 2
+"""Overruled so often in a row, it is no slip of a person, and somebody must end it."""
+
+
+def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:
+    """Return what is remembered after ``by``, who wrote ``replicas``, was overruled; ``last``: what was before."""
+    is_again = last is not None and last.by == by and now - last.at < REMEMBERED
+    return Overruled(by=by, replicas=replicas, times=last.times + 1 if last is not None and is_again else 1, at=now)
+
+
+def lowers_after(f: Facts) -> datetime | None:
+    """Return when a number that somebody else raised may be set back; None: at any time.
+
+    Only lowering waits. A number that is too low is raised at once, however often that is, for it ends Coreapps that hold shards.
+    """
+    workload, last = f.see.statefulset, f.see.overruled
+    if workload is None or workload.scaled_by is None or last is None or last.by != workload.scaled_by or last.times < TRIES:
+        return None
+    return last.at + min(FIRST_PAUSE * (1 << min(last.times - TRIES, 8)), LONGEST_PAUSE)
+
+
+def may_lower(f: Facts) -> bool:
+    """Return whether the number of Coreapps may be lowered now, as far as others who write it go."""
+    at = lowers_after(f)
+    return at is None or f.see.now >= at
+
+
+def is_insisted_on(f: Facts) -> bool:
+    """Return whether somebody goes on scaling the Coreapps although that is undone each time."""
+    return f.see.overruled is not None and f.see.overruled.times >= INSISTS
+
+
+def tell(f: Facts) -> str:
+    """Say who is overruled, why, and what to do."""
+    last = f.see.overruled
+    if last is None:
+        return ""
+    return (
+        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {last.replicas} last, and is overruled: "
+        f"{f.needed_pods} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
+        "Delete the HorizontalPodAutoscaler, or end what else scales it."
+    )
+
+
+def whose(f: Facts) -> str:
+    """Return whose number is being overruled and why, to be put behind a sentence; nothing where it was ours."""
+    workload = f.see.statefulset
+    if workload is None or workload.scaled_by is None:
+        return ""
+    return f" ({workload.scaled_by} wrote {workload.replicas}; the number follows from spec.shards and spec.spares)"

@@ -1,0 +1,95 @@
+"""Pods that are missing: said in the controller's words after some seconds, with what to do; and no longer when it is mended."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.model import Ref
+
+from .looks import NOW, Look, look, seconds
+from .witnesses import WITNESSES
+
+SAID = 'create Pod acme-coreapp-2 in StatefulSet acme-coreapp failed error: pods "acme-coreapp-2" is forbidden: exceeded quota: few'
+
+
+def lacking(age: float = 0.0, **changes: Any) -> Look:
+    """The last of three Coreapps is not there, for so many seconds."""
+    one = look().settled().without_pod(2)
+    ref = manifests.coreapp_statefulset("acme")
+    live = one.see.objects[ref]
+    counted = {**live, "spec": {**live["spec"], "replicas": 3}, "status": {"observedGeneration": 1, "replicas": 2}}
+    since = NOW - seconds(age)
+    facts = dict.fromkeys(("PodsMissing", "PodsRejected"), since)
+    return one.seeing(objects={**one.see.objects, ref: counted}, since=facts, **changes)
+
+
+def test_it_is_asked_why_after_two_seconds() -> None:
+    plan = lacking(age=0.5).plan()
+    assert "PodsMissing" in plan.holds
+    assert plan.wake_after is not None
+    assert plan.wake_after <= seconds(1.5)
+
+
+def test_a_workload_that_has_all_its_pods_or_was_not_looked_at_lacks_none() -> None:
+    assert "PodsMissing" not in look().settled().plan().holds
+    one = lacking()
+    ref = manifests.coreapp_statefulset("acme")
+    fresh = {**one.see.objects[ref], "status": {}}
+    assert "PodsMissing" not in one.seeing(objects={**one.see.objects, ref: fresh}).plan().holds
+
+
+def test_pods_of_the_webapps_are_missing_too() -> None:
+    one = look().settled()
+    ref = Ref("Deployment", "acme-webapp")
+    live = {**one.see.objects[ref], "status": {"observedGeneration": 1, "replicas": 1}}
+    assert "PodsMissing" in one.seeing(objects={**one.see.objects, ref: live}).plan().holds
+
+
+def test_what_waits_is_said_with_the_reason_at_once() -> None:
+    assert lacking(rejected_pods=SAID).condition("Reconciling")["message"] == (
+        f"2 of 3 Coreapps are ready: waiting for pods that do not exist yet ({SAID})."
+    )
+
+
+def test_a_rejection_needs_a_person_after_three_seconds_and_says_what_to_do() -> None:
+    soon, late = lacking(age=2.9, rejected_pods=SAID), lacking(age=3, rejected_pods=SAID)
+    assert soon.condition("Stalled")["status"] == "False"
+    said = late.condition("Stalled")
+    assert (said["status"], said["reason"]) == ("True", "PodsRejected")
+    for part in (SAID, "Make room", "spec.coreapp.pod"):
+        assert part in said["message"]
+    assert lacking(age=30).condition("Stalled")["status"] == "False", "it is mended"
+
+
+def test_a_rejection_holds_up_nothing() -> None:
+    one = lacking(age=60, rejected_pods=SAID)
+    assert one.holder_deleted(0).row() == lacking(age=60).holder_deleted(0).row()
+    assert one.plan().actions == lacking(age=60).plan().actions
+
+
+def test_a_held_pod_is_named_with_its_node_and_its_finalizers() -> None:
+    one = look().settled().with_pod(2, deleting=True, ready=False, held_by=("example.com/backup", "b", "c", "d"))
+    assert one.condition("Stalled")["status"] == "False"
+    said = one.seeing(since={"DeletionBlocked/uid-2": NOW - seconds(3)}).condition("Stalled")
+    assert (said["status"], said["reason"]) == ("True", "DeletionBlocked")
+    assert "acme-coreapp-2 on node node-2, by finalizer example.com/backup, b, c." in said["message"]
+    assert "kubectl edit pod" in said["message"]
+
+
+def test_a_cluster_that_is_being_deleted_asks_nothing() -> None:
+    one = lacking()
+    deleting = Look(replace(one.want, deleting=True), one.see)
+    assert "PodsMissing" not in deleting.plan().holds
+
+
+def test_events_that_cannot_be_read_are_said_for_what_they_are() -> None:
+    said = lacking(unread={"Event": "list Event default: 403 Forbidden"}).condition("Stalled")
+    assert said["reason"] == "ReadFailed"
+    assert "so it cannot tell why pods are missing" in said["message"]
+    assert "neither makes nor changes" not in said["message"]
+
+
+def test_the_witness_speaks_of_the_webapps() -> None:
+    assert "acme-webapp-x" in WITNESSES["PodsRejected"].condition("Stalled")["message"]
