@@ -8,7 +8,10 @@ from datetime import timedelta
 
 from . import manifests
 from .facts import Facts
+from .model import State
 
+SECRET_AWAITED = timedelta(seconds=5)
+"""How long a Secret may be named before it exists: who applies both together needs no person."""
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (multiconnect-page.txt, "Parameters", cert)."""
 
@@ -20,6 +23,8 @@ class Objection:
     name: str
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
+    state: State = State.STUCK
+    """Whether a person must act, or it may pass by itself."""
 
 
 def _secret(f: Facts) -> str:
@@ -31,6 +36,11 @@ def _missing_secret(f: Facts) -> str | None:
     if account is not None and account.missing is not None:
         return f"{account.missing} is not there, and spec.account.secretRef names it"
     return f.see.missing
+
+
+def is_secret_missing(f: Facts) -> bool:
+    """Whether a Secret or a key of it that the spec names is not there."""
+    return _missing_secret(f) is not None
 
 
 def _has_certificate(f: Facts) -> bool:
@@ -49,8 +59,14 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
+        name="AwaitingSecret",
+        state=State.WAITING,
+        when=lambda f: is_secret_missing(f) and not f.has_held_for("SecretMissing", SECRET_AWAITED),
+        why=lambda f: f"{_missing_secret(f)}. It may come in a moment.",
+    ),
+    Objection(
         name="SecretMissing",
-        when=lambda f: _missing_secret(f) is not None,
+        when=is_secret_missing,
         why=lambda f: f"{_missing_secret(f)}. Create it.",
     ),
     Objection(
@@ -128,8 +144,8 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
-ALWAYS_SAID = frozenset({"Banned", "SecretMissing"})
-"""Objections that a person must act on although no change of shards waits for it."""
+ALWAYS_SAID = frozenset({"Banned", "AwaitingSecret", "SecretMissing"})
+"""Objections that matter although no change of shards waits for it."""
 
 
 def objection(f: Facts) -> Objection | None:

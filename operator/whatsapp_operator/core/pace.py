@@ -181,6 +181,8 @@ def _deciding(f: Facts) -> Iterator[str]:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"
+    if objections.is_secret_missing(f):
+        yield "SecretMissing"
     yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
     yield from map(evidence.disagreement_fact, _disputed(f))
@@ -213,6 +215,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
         "Outdated": (rollout.ROUTES_SETTLE,),
         "EnoughAreBack": (tuning.missing_holder,),
         "LacksCoreapps": (f.want.restart_timeout,),
+        "SecretMissing": (objections.SECRET_AWAITED,),
     }
     for fact in _deciding(f):
         age = f.see.now - f.see.since.get(fact, f.see.now)

@@ -2,7 +2,8 @@
 
 ``plan`` walks ``ROWS`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
 that a resize that waits never delays a failover. The first matching row that is ``Stuck`` and the first that is still moving are kept
-beside it: each condition answers its own question, whichever row won.
+beside it: each condition answers its own question, whichever row won. While a person must act, nothing counts as moving but the few rows
+that wait for no person and end within seconds: tools that wait would otherwise wait for what cannot come.
 
 A row's name is the condition's reason, the event's reason, the metric's label and the test's name: grep one word, find everything.
 """
@@ -51,6 +52,8 @@ class Row:
     then: Callable[[Facts], Iterable[Action]] = _nothing
     is_last: bool = False
     """Where it holds, no row below it is asked."""
+    despite_stall: bool = False
+    """It goes on, and ends within seconds, although something else waits for a person."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -178,6 +181,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="FailingOver",
         state=State.WORKING,
+        despite_stall=True,
         when=lambda f: not f.want.manual and bool(handovers.failovers(f)),
         then=handovers.failovers,
         why=lambda f: (
@@ -191,6 +195,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="SwitchoverRequested",
         state=State.WORKING,
+        despite_stall=True,
         when=lambda f: bool(f.want.switchovers or f.want.switchover_problem) and f.shards is not None and f.operation is None,
         then=handovers.switch_over,
         why=lambda f: (
@@ -202,6 +207,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Draining",
         state=State.WORKING,
+        despite_stall=True,
         # Held by no pause: it saves a failover.
         when=lambda f: not f.want.manual and bool(handovers.evasions(f)),
         then=handovers.evasions,
@@ -363,7 +369,7 @@ ROWS: tuple[Row, ...] = (
     *(
         Row(
             name=one.name,
-            state=State.STUCK,
+            state=one.state,
             when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_SAID) and objections.objection(f) is one,  # type: ignore[misc]
             why=one.why,
         )
@@ -508,19 +514,24 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
     if pace.asks(f, winner.name, winner.state):
         actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
+    stuck = _first(f, matches, State.STUCK)
+    in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
+    moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
     return Plan(
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
-        moving=_first(f, matches, State.WORKING, State.WAITING),
-        stuck=_first(f, matches, State.STUCK),
+        moving=_first(f, moving, *State),
+        stuck=stuck,
+        is_held_up=bool(in_motion) and not moving,
         ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
         next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a template that its controller has not looked at yet, nor anything while objects are still being read.
+        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while objects
+        # are still being read.
         is_speakable=f.has_asked
         and f.see.failed_reads.keys() == f.see.unread.keys()
-        and not (winner.state is State.READY and f.is_template_settling),
+        and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
         holds=frozenset(pace.held(f, winner.name)),
         wake_after=pace.observe_after(f, winner.name),
     )

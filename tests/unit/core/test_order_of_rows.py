@@ -32,6 +32,7 @@ ORDER = [
     "RollingOut",
     "DriftFound",
     "Banned",
+    "AwaitingSecret",
     "SecretMissing",
     "PinMalformed",
     "PinRefused",

@@ -47,6 +47,12 @@ def rolling_out(span: float = 10) -> Look:
     return one.seeing(since={f"Outdated/{uid}/{part}": since for uid, part in {**holders, **spares}.items()})
 
 
+def secret_missing(span: float) -> Look:
+    """The Secret of the account has not been there for so many seconds."""
+    one = growing().with_account(secret=AccountSecret(missing="Secret acme-account"))
+    return one.seeing(since={"SecretMissing": NOW - timedelta(seconds=span)})
+
+
 def refused_change() -> Look:
     """The API server does not take what another type makes of the Webapps' Service."""
     wanted = look().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
@@ -88,7 +94,8 @@ WITNESSES: Mapping[str, Look] = {
     "RollingOut": rolling_out(),
     "DriftFound": look().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
-    "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
+    "AwaitingSecret": secret_missing(4),
+    "SecretMissing": secret_missing(5),
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),
