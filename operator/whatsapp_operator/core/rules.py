@@ -527,8 +527,8 @@ def plan(want: Desired, see: Observed) -> Plan:
         record=f.record,
         next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while objects
-        # are still being read.
+        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
+        # objects are still being read.
         is_speakable=f.has_asked
         and f.see.failed_reads.keys() == f.see.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),

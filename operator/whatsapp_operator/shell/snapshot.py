@@ -64,7 +64,8 @@ class Slow:
     def passes(self) -> bool:
         """Whether it may soon be otherwise.
 
-        A name that is taken is often that of a cluster just deleted, a Secret often comes just after the cluster, and controllers look soon.
+        A name that is taken is often that of a cluster just deleted, a Secret often comes just after the cluster, and controllers look
+        soon.
         """
         return bool(self.taken) or None in self.secrets.values() or any(map(is_unobserved, self.objects.values()))
 
