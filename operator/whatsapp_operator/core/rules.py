@@ -435,10 +435,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Refilling",
         state=State.WORKING,
-        when=lambda f: len(f.ready) < f.replicas or f.lacks_webapps or f.see.webapps_change,
+        when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.see.webapps_change,
         why=lambda f: (
-            f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
-            if len(f.ready) < f.replicas
+            f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
+            if len(f.ready_to_stay) < f.replicas
             else f"{f.webapps_ready} of {f.want.webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
         ),
     ),

@@ -494,6 +494,14 @@ def set_shards_sent(operation: Operation) -> Say:
     return Say(reason="SetShardsSent", message=message)
 
 
+def _replacing(see: Observed, name: str) -> Say:
+    """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
+    newest = see.statefulset.revision if see.statefulset else None
+    if any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps):
+        return Say(reason="Replacing", message=f"{name} has a former pod template: it is deleted, so that it comes back with the new one.")
+    return Say(reason="Replacing", message=f"{name} runs and does not answer: it is deleted, so that it comes back as a spare.", warning=True)
+
+
 def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[Say, ...]:
     """Return what is said of a plan: steps that may be over before the next report. Pure.
 
@@ -504,8 +512,7 @@ def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_aft
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
-            message = f"{action.ref.name} runs and does not answer: it is deleted, so that it comes back as a spare."
-            said.append(Say(reason="Replacing", message=message, warning=True))
+            said.append(_replacing(see, action.ref.name))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
