@@ -112,7 +112,8 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: f.see.account is not None and _has_certificate(f) and f.see.account.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
-            "An expired certificate gets the account banned, so none is sent whose expiry is not known."
+            "Put the time there at which the certificate expires: an expired one gets the account banned, so none is sent whose expiry is "
+            "not known."
         ),
     ),
     Objection(

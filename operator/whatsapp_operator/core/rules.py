@@ -242,7 +242,10 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.absent),
         then=_create_absent,
-        why=lambda f: f"The API server refused an object of this cluster: {f.see.refused}",
+        why=lambda f: (
+            "The API server refused an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
+            f"{f.see.refused}"
+        ),
     ),
     Row(
         name="Bootstrapping",
@@ -385,7 +388,7 @@ ROWS: tuple[Row, ...] = (
         name="WindowInvalid",
         state=State.STUCK,
         when=lambda f: windows.problem(f.want.windows) is not None and not operation.is_calling(f),
-        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits until spec.reshard.windows is put right.",
+        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
     ),
     Row(
         name="WindowClosed",
@@ -447,7 +450,10 @@ ROWS: tuple[Row, ...] = (
         name="ChangeRefused",
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.changed),
-        why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
+        why=lambda f: (
+            "The API server refused a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
+            f"{f.see.refused}"
+        ),
     ),
     Row(
         name="FieldInvalid",
@@ -465,7 +471,7 @@ ROWS: tuple[Row, ...] = (
             + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES else "")
             + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
             + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
-            + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
+            + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
         ),
     ),
     Row(

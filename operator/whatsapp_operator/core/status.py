@@ -497,9 +497,9 @@ def set_shards_sent(operation: Operation) -> Say:
 def _replacing(see: Observed, name: str) -> Say:
     """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
     newest = see.statefulset.revision if see.statefulset else None
-    if any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps):
-        return Say(reason="Replacing", message=f"{name} has a former pod template: it is deleted, so that it comes back with the new one.")
-    return Say(reason="Replacing", message=f"{name} runs and does not answer: it is deleted, so that it comes back as a spare.", warning=True)
+    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps)
+    because, end = ("has a former pod template", "with the new one") if is_outdated else ("runs and does not answer", "as a spare")
+    return Say(reason="Replacing", message=f"{name} {because}: it is deleted, so that it comes back {end}.", warning=not is_outdated)
 
 
 def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[Say, ...]:

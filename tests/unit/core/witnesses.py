@@ -113,7 +113,7 @@ WITNESSES: Mapping[str, Look] = {
     "OutOfReach": out_of_reach(60),
     "Refilling": look().settled().with_pod(2, ready=False),
     "ChangeRefused": refused_change(),
-    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'."),
+    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "ChangedByAdmission": changed_by_admission(),
