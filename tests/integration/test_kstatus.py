@@ -1,0 +1,106 @@
+"""What tools that go by kstatus are told of a cluster on a real API server: in time, never for ever, and never too early."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+
+import pytest
+
+from localkube.outside.kstatus import Verdict, verdict
+from localkube.outside.observer import Observer
+
+from .stage import Obj, Stage
+
+pytestmark = pytest.mark.integration
+
+IN_TIME = 10.0
+"""Seconds within which a failure must be told."""
+ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+STUCK: dict[str, tuple[Obj, Obj]] = {
+    "SecretMissing": ({"account": ACCOUNT, "shards": 4}, {"account": None, "shards": 2}),
+    "WindowInvalid": (
+        {"shards": 4, "reshard": {"windows": [{"name": "never", "schedule": "61 3 * * *", "durationMinutes": 5}]}},
+        {"shards": 2, "reshard": {"windows": None}},
+    ),
+    "ChangeRefused": (
+        {"coreapp": {"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}},
+        {"coreapp": {"pod": {"resources": None}}},
+    ),
+    "ImageUnavailable": (
+        {"client": {"images": {"coreapp": "nowhere.example/coreapp:1", "webapp": "nowhere.example/webapp:1"}}},
+        {"client": {"images": None}},
+    ),
+}
+"""Edits after which a person must act, and what takes them back."""
+
+
+def versions(stage: Stage) -> list[Obj]:
+    return stage.seen.versions("WhatsAppCluster", stage.namespace, "acme")
+
+
+def words(obj: Obj) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in (obj.get("status") or {}).get("conditions") or ()}
+
+
+async def until(stage: Stage, expected: Verdict, reason: str = "", within: float = 90.0) -> Obj:
+    """The first version of the newest generation of which kstatus says this, as soon as there is one."""
+
+    def found(_: Observer) -> Obj:
+        newest = [obj for obj in versions(stage) if obj["metadata"]["generation"] >= stage.newest.get("acme", 1)]
+        fitting = (obj for obj in newest if verdict(obj) is expected and reason in {"", words(obj).get("Stalled", ("", ""))[1]})
+        return next(fitting, {})
+
+    return await stage.until(found, f"{expected} {reason}", within)
+
+
+def too_early(stage: Stage) -> Iterator[str]:
+    """Every version that kstatus calls current although the client had another number of shards, or Coreapps were missing."""
+    for obj in versions(stage):
+        spec, status = obj["spec"], obj.get("status") or {}
+        if verdict(obj) is Verdict.CURRENT:
+            pods, ready = spec["shards"] + spec["spares"], status["coreapp"]["ready"]
+            if (status.get("shards"), status.get("settledShards"), ready >= pods) != (spec["shards"], spec["shards"], True):
+                yield f"generation {obj['metadata']['generation']}: {status.get('shards')} shards, {ready} Coreapps"
+
+
+async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
+    await stage.create(shards=2, spares=1)
+    await until(stage, Verdict.CURRENT)
+    assert (await stage.books())["set_shards_calls"][-1]["shards"] == 2
+    assert stage.replicas() == 3
+    assert Verdict.FAILED not in map(verdict, versions(stage)), "creation is no failure"
+    assert not [event for event in await stage.events("NoSpareLeft")]
+    await stage.at_rest()
+
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
+    await stage.at_rest()
+    assert verdict(stage.cluster()) is Verdict.CURRENT
+
+    await stage.patch(shards=4)
+    await until(stage, Verdict.CURRENT)
+    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (4, 5)
+    await stage.patch(shards=2)
+    await until(stage, Verdict.CURRENT)
+    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (2, 3)
+
+    for reason, (wrong, right) in STUCK.items():
+        await stage.patch(**wrong)
+        told = await until(stage, Verdict.FAILED, reason, IN_TIME)
+        assert words(told)["Reconciling"][0] == "False", reason
+        await stage.patch(**right)
+        await until(stage, Verdict.CURRENT)
+        await stage.at_rest()
+
+    assert [*too_early(stage)] == []
+    await stage.kubectl(
+        "patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": ["example.com/held"]}})
+    )
+    await stage.kubectl("delete", "whatsappcluster", "acme", "--wait=false")
+    await until(stage, Verdict.TERMINATING)
+    await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
+    await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
+    await asyncio.to_thread(stage.seen.verify)
