@@ -17,9 +17,8 @@ pytestmark = pytest.mark.integration
 
 IN_TIME = 10.0
 """Seconds within which a failure must be told."""
-ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
 STUCK: dict[str, tuple[Obj, Obj]] = {
-    "SecretMissing": ({"account": ACCOUNT, "shards": 4}, {"account": None, "shards": 2}),
+    "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
     "WindowInvalid": (
         {"shards": 4, "reshard": {"windows": [{"name": "never", "schedule": "61 3 * * *", "durationMinutes": 5}]}},
         {"shards": 2, "reshard": {"windows": None}},
@@ -65,13 +64,18 @@ def too_early(stage: Stage) -> Iterator[str]:
                 yield f"generation {obj['metadata']['generation']}: {status.get('shards')} shards, {ready} Coreapps"
 
 
+async def hold(stage: Stage, finalizers: list[str] | None) -> None:
+    """Have the deletion of the cluster wait for these."""
+    await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
+
+
 async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
     await stage.create(shards=2, spares=1)
     await until(stage, Verdict.CURRENT)
     assert (await stage.books())["set_shards_calls"][-1]["shards"] == 2
     assert stage.replicas() == 3
     assert Verdict.FAILED not in map(verdict, versions(stage)), "creation is no failure"
-    assert not [event for event in await stage.events("NoSpareLeft")]
+    assert await stage.events("NoSpareLeft") == []
     await stage.at_rest()
 
     before = len(stage.seen.commits)
@@ -96,11 +100,9 @@ async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
         await stage.at_rest()
 
     assert [*too_early(stage)] == []
-    await stage.kubectl(
-        "patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": ["example.com/held"]}})
-    )
+    await hold(stage, ["example.com/held"])
     await stage.kubectl("delete", "whatsappcluster", "acme", "--wait=false")
     await until(stage, Verdict.TERMINATING)
-    await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": None}}))
+    await hold(stage, None)
     await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
     await asyncio.to_thread(stage.seen.verify)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from .apiserver import Invalid
+from .apiserver import Change, Invalid
 from .kinds import DEPLOYMENT, NETWORKPOLICY, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .machines import revision_of
 from .world import NAME, NAMESPACE, REVISION, World, simulate
