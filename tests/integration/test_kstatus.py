@@ -5,11 +5,13 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
 from localkube.outside.kstatus import Verdict, verdict
 from localkube.outside.observer import Observer
+from wabiz_sim.certificate import make
 
 from .stage import Obj, Stage
 
@@ -17,6 +19,7 @@ pytestmark = pytest.mark.integration
 
 IN_TIME = 10.0
 """Seconds within which a failure must be told."""
+ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
 STUCK: dict[str, tuple[Obj, Obj]] = {
     "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
     "WindowInvalid": (
@@ -26,10 +29,6 @@ STUCK: dict[str, tuple[Obj, Obj]] = {
     "ChangeRefused": (
         {"coreapp": {"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}},
         {"coreapp": {"pod": {"resources": None}}},
-    ),
-    "ImageUnavailable": (
-        {"client": {"images": {"coreapp": "nowhere.example/coreapp:1", "webapp": "nowhere.example/webapp:1"}}},
-        {"client": {"images": None}},
     ),
 }
 """Edits after which a person must act, and what takes them back."""
@@ -64,13 +63,23 @@ def too_early(stage: Stage) -> Iterator[str]:
                 yield f"generation {obj['metadata']['generation']}: {status.get('shards')} shards, {ready} Coreapps"
 
 
+async def put_certificate(stage: Stage, expires_at: str) -> None:
+    """Write the Secret of the account, with a certificate that is said to expire then."""
+    certificate = make("Acme Inc", 4711, datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC))
+    data = {"certificate": certificate, "expiresAt": expires_at}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "stringData": data}
+    await stage.kubectl("apply", "-f", "-", input=json.dumps(secret))
+
+
 async def hold(stage: Stage, finalizers: list[str] | None) -> None:
     """Have the deletion of the cluster wait for these."""
     await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
 
 
 async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
-    await stage.create(shards=2, spares=1)
+    """The Secret of the account comes just after the cluster, as when both are applied at once."""
+    await stage.create(shards=2, spares=1, account=ACCOUNT)
+    await put_certificate(stage, "2036-01-01T00:00:00Z")
     await until(stage, Verdict.CURRENT)
     assert (await stage.books())["set_shards_calls"][-1]["shards"] == 2
     assert stage.replicas() == 3
@@ -98,6 +107,19 @@ async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
         await stage.patch(**right)
         await until(stage, Verdict.CURRENT)
         await stage.at_rest()
+
+    await put_certificate(stage, "2026-01-01T00:00:00Z")
+    await stage.word("CertificateFit", "CertificateExpired")
+    assert verdict(stage.cluster()) is Verdict.CURRENT, "nothing is to be sent"
+    await stage.patch(shards=4)
+    await until(stage, Verdict.FAILED, "CertificateExpired", IN_TIME)
+    # A failover goes on meanwhile, and what waits for a person is told again after it.
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
+    await stage.until(lambda _: verdict(stage.cluster()) is Verdict.FAILED, "Failed again", IN_TIME)
+    await put_certificate(stage, "2036-01-01T00:00:00Z")
+    await until(stage, Verdict.CURRENT)
 
     assert [*too_early(stage)] == []
     await hold(stage, ["example.com/held"])

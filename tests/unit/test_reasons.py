@@ -47,7 +47,7 @@ def events() -> set[str]:
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     says = (word.value for call in calls if call.func.id == "Say" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
-    return {word.value for word in says if isinstance(word, ast.Constant)}
+    return {str(word.value) for word in says if isinstance(word, ast.Constant)}
 
 
 REASONS = {
