@@ -151,6 +151,9 @@ def asks(f: Facts, rule: str, state: State) -> bool:
     client, tuning = f.see.client, f.want.tuning
     if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
         return False
+    if f.see.missing is not None and f.settled_shards is None and f.shards is None:
+        # A login without the password would be refused, and is tried again only after a while.
+        return False
     if client.asked_at is None:
         return True
     if is_quiet(f):

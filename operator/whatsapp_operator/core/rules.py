@@ -231,7 +231,12 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="LoginRefused",
         state=State.STUCK,
-        when=lambda f: f.see.client.login is Login.REFUSED and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh)),
+        when=lambda f: (
+            f.see.client.login is Login.REFUSED
+            # A Secret that is missing is the better reason: the password may be in it.
+            and f.see.missing is None
+            and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
+        ),
         why=lambda f: (
             f"The Webapp accepts neither key password nor key initialPassword of Secret "
             f"{manifests.admin_secret_name(f.want)}. Put the right password there."

@@ -10,7 +10,7 @@ from hypothesis import given
 
 from localkube.outside.kstatus import Verdict, verdict
 from whatsapp_operator.core import status
-from whatsapp_operator.core.model import AccountSecret, Login, PodSettings, Ref
+from whatsapp_operator.core.model import AccountSecret, Ask, Login, PodSettings, Ref, Workload
 
 from .looks import NOW, Look, look, seconds
 from .random_looks import any_looks
@@ -215,3 +215,12 @@ def test_a_Secret_that_does_not_come_needs_a_person_within_ten_seconds(secret: s
     late = one.seeing(since={"SecretMissing": NOW}).later(10)
     assert said(late, "Stalled") == ("True", "SecretMissing")
     assert verdict(resource(late)) is Verdict.FAILED
+
+
+def test_nobody_logs_in_to_a_new_cluster_without_the_password() -> None:
+    """It would be refused, and that is no matter for a person while the Secret is only late."""
+    one = named("client.adminSecretRef").seeing(webapp=Workload(uid="d", resource_version="8", replicas=1, ready=1))
+
+    assert not [action for action in one.plan().actions if isinstance(action, Ask)]
+    assert [action for action in one.seeing(missing=None).plan().actions if isinstance(action, Ask)]
+    assert said(one.client(login=Login.REFUSED), "Stalled")[0] == "False"
