@@ -10,7 +10,7 @@ import pytest
 from localkube.outside.kstatus import Verdict, verdict
 
 from .apiserver import Change
-from .kinds import DEPLOYMENT, EVENT, POD, SECRET, WAC, Obj
+from .kinds import EVENT, POD, SECRET, WAC, Obj
 from .test_partial_sight import condition, says
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -120,11 +120,11 @@ def test_an_evicted_Webapp_of_a_former_template_keeps_nobody_waiting() -> None: 
             "kubelet",
             {
                 **evicted,
-                "metadata": {**meta, "name": f"{NAME}-webapp-evicted"},
+                "metadata": {**meta, "name": f"{NAME}-webapp-evicted", "labels": {**meta["labels"], "pod-template-hash": "former"}},
                 "status": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]},
             },
         )
-        assert world.server.get(DEPLOYMENT, (NAMESPACE, f"{NAME}-webapp"))
+        await world.pause(3)
         await world.until(lambda: kstatus(world) is Verdict.CURRENT, within=120, what="Current")
 
     simulate(story)
@@ -142,7 +142,8 @@ def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # n
         warned = warnings(world)
         await world.pause(8)
         world.server.delete("user", SECRET, (NAMESPACE, "account"))
-        await world.pause(1)
+        world.annotate(paused="false")  # somebody's write, so that it is noticed at once
+        await world.until(says(world, "CertificateFit", "Unknown", "AwaitingSecret"), within=2, what="it is noticed")
         apply_secret(world, "account")
         await world.pause(35)
         assert (kstatus(world), warned) == (Verdict.CURRENT, [])
