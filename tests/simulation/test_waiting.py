@@ -10,7 +10,7 @@ import pytest
 from localkube.outside.kstatus import Verdict, verdict
 
 from .apiserver import Change
-from .kinds import EVENT, POD, SECRET, WAC, Obj
+from .kinds import EVENT, SECRET, WAC, Obj
 from .test_partial_sight import condition, says
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -101,31 +101,6 @@ def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str
         assert condition(world, "Reconciling")[0] == "False"
         await world.pause(15)
         assert kstatus(world) is Verdict.FAILED
-
-    simulate(story)
-
-
-def test_an_evicted_Webapp_of_a_former_template_keeps_nobody_waiting() -> None:  # noqa: N802
-    """It lies there until somebody removes it; its controller made another one at once."""
-
-    async def story(world: World) -> None:
-        world.create(shards=1)
-        world.operator().lead(1)
-        await world.until_done()
-        evicted = next(pod for pod in world.server.list(POD, NAMESPACE) if pod["metadata"]["name"].startswith(f"{NAME}-webapp"))
-        meta = {key: value for key, value in evicted["metadata"].items() if key in {"namespace", "labels", "ownerReferences"}}
-        world.edit(webapp={"pod": {"annotations": {"example.com/note": "new"}}})
-        await world.pause(1)
-        world.server.create(
-            "kubelet",
-            {
-                **evicted,
-                "metadata": {**meta, "name": f"{NAME}-webapp-evicted", "labels": {**meta["labels"], "pod-template-hash": "former"}},
-                "status": {"phase": "Failed", "reason": "Evicted", "conditions": [{"type": "Ready", "status": "False"}]},
-            },
-        )
-        await world.pause(3)
-        await world.until(lambda: kstatus(world) is Verdict.CURRENT, within=120, what="Current")
 
     simulate(story)
 
