@@ -411,6 +411,23 @@ def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
         patch.setattr(module, "is_unconfirmed", lambda _: False)
 
 
+def all_goes_on_despite_a_stall(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(rules, "ROWS", tuple(replace(row, despite_stall=True) for row in rules.ROWS))
+
+
+def current_before_it_is_carried_out(patch: pytest.MonkeyPatch) -> None:
+    real = status.report
+
+    def hasty(f: Any, plan: Any) -> dict[str, Any]:
+        said = real(f, plan)
+        for one in said["conditions"]:
+            if one["type"] == "Reconciling":
+                one["status"], one["reason"] = "False", "Settled"
+        return said
+
+    patch.setattr(status, "report", hasty)
+
+
 def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
     real = status.report
 
@@ -470,6 +487,8 @@ MUTANTS = (
     Mutant("ends without bound", ends_without_bound, "15", many_hang_at_once),
     Mutant("what was never heard is ended", what_was_never_heard_is_ended, "15", behind_a_wall),
     Mutant("ready before the first number is settled", ready_before_the_first_number_is_settled, "16", resizes),
+    Mutant("all goes on despite a stall", all_goes_on_despite_a_stall, "16", certificates),
+    Mutant("current before it is carried out", current_before_it_is_carried_out, "16", resizes),
     Mutant("another reason is claimed", another_reason_is_claimed, "of claims", a_switched_off_node),
 )
 MOST_SEEDS = 500

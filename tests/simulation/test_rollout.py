@@ -96,7 +96,7 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
         status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
         words = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
         assert words["Ready"][:2] == ("True", "Serving")
-        assert words["Reconciling"][:2] == ("True", "RollingOut")
+        assert words["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
         assert words["Redundant"][:2] == ("True", "AsPromised")
         assert words["Stalled"][:2] == ("True", "ImageUnavailable")
         assert "nowhere.example/coreapp:1" in words["Stalled"][2]

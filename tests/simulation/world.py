@@ -23,6 +23,7 @@ from .liveness import Liveness
 from .machines import Cluster, Machine, is_ready, revision_of
 from .operators import Operator, hurried
 from .virtual import VirtualLoop
+from .waiting import Waiting
 from .weather import Weather
 
 NAMESPACE, NAME = "default", "acme"
@@ -78,6 +79,7 @@ class World:
         )
         self.operators: list[Operator] = []
         self.liveness = Liveness(self)
+        Waiting(self.laws)
         self._changed = asyncio.Event()
         self.server.checks.append(lambda _: self._changed.set())
         loop.connect = self.cluster.connect

@@ -6,13 +6,14 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.reading import webapps_change
+from whatsapp_operator.shell.reading import image_problem_of, webapps_change
 
 Obj = dict[str, Any]
 
 
-def a_webapp(template: str, **meta: Any) -> Obj:
-    return {"metadata": {"labels": {"app.kubernetes.io/component": "webapp", "pod-template-hash": template}, **meta}}
+def a_webapp(template: str, phase: str = "Running", **meta: Any) -> Obj:
+    labels = {"app.kubernetes.io/component": "webapp", "pod-template-hash": template}
+    return {"metadata": {"name": "acme-webapp-x", "labels": labels, **meta}, "status": {"phase": phase}}
 
 
 def a_deployment(generation: int, observed: int | None) -> Obj:
@@ -26,9 +27,20 @@ def a_deployment(generation: int, observed: int | None) -> Obj:
         (a_deployment(2, 2), [a_webapp("a"), a_webapp("a")], False),
         (a_deployment(2, 2), [a_webapp("a"), a_webapp("b")], True),
         (a_deployment(2, 2), [a_webapp("a"), a_webapp("b", deletionTimestamp="2027-01-04T12:00:00Z")], False),
+        (a_deployment(2, 2), [a_webapp("a", "Failed"), a_webapp("b")], False),  # evicted, and left there by its controller
+        (a_deployment(2, 2), [a_webapp("a", "Succeeded"), a_webapp("b")], False),
+        (a_deployment(2, 2), [a_webapp("a", "Pending"), a_webapp("b")], True),
         (a_deployment(3, 2), [a_webapp("a")], True),
         (a_deployment(1, None), [], False),
     ],
 )
 def test_webapps_change_until_all_are_of_the_newest_template(deployment: Obj | None, pods: list[Obj], change: bool) -> None:
     assert webapps_change(deployment, pods) is change
+
+
+@pytest.mark.parametrize(("phase", "is_told"), [("Pending", True), ("Running", True), ("Failed", False), ("Succeeded", False)])
+def test_a_pod_that_has_ended_waits_for_no_image(phase: str, is_told: bool) -> None:
+    pod = a_webapp("a", phase)
+    pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
+
+    assert (image_problem_of([pod]) is not None) is is_told

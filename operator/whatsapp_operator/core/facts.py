@@ -64,6 +64,11 @@ class Facts(Holders):
         revision = self.see.statefulset.revision if self.see.statefulset else None
         return {pod.uid: pod for pod in self.see.coreapps if revision is not None and pod.revision == revision}
 
+    @property
+    def ready_to_stay(self) -> tuple[Coreapp, ...]:
+        """Coreapps that could serve now, without those that go because the StatefulSet has become smaller."""
+        return tuple(pod for pod in self.ready if pod.ordinal < self.replicas)
+
     @cached_property
     def made_good(self) -> tuple[Coreapp, ...]:
         """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""

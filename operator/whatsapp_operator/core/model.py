@@ -828,9 +828,11 @@ class Plan:
     verdict: Verdict
     """The row that won; it decided what is done."""
     moving: Verdict | None = None
-    """The first row that matched and means that the operator still moves; for condition Reconciling."""
+    """The first row that matched and means that the operator still moves, whatever waits for a person; for condition Reconciling."""
     stuck: Verdict | None = None
     """The first row that matched and means that a person must act; for condition Stalled."""
+    is_held_up: bool = False
+    """There is something left to do, and nothing moves on until a person has acted."""
     ready: Verdict | None = None
     """The first row that matched and means that nothing waits; what Stalled says where no person must act."""
     actions: tuple[Action, ...] = ()

@@ -9,8 +9,10 @@ from datetime import timedelta
 from . import manifests
 from .certificate import NO_CERTIFICATE
 from .facts import Facts
-from .model import AccountSecret, Desired
+from .model import AccountSecret, Desired, State
 
+SECRET_AWAITED = timedelta(seconds=5)
+"""How long a Secret may be named before it exists: who applies both together needs no person."""
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (multiconnect-page.txt, "Parameters", cert)."""
 
@@ -24,6 +26,8 @@ class Objection:
     why: Callable[[Facts], str]
     is_of_account: bool = True
     """Whether it speaks against the certificate or the PIN, rather than against the client that would be called."""
+    state: State = State.STUCK
+    """Whether a person must act, or it may pass by itself."""
 
 
 def _secret(f: Facts) -> str:
@@ -35,6 +39,11 @@ def _missing_secret(f: Facts) -> str | None:
     if account is not None and account.missing is not None:
         return f"{account.missing} is not there, and spec.account.secretRef names it"
     return f.see.missing
+
+
+def is_secret_missing(f: Facts) -> bool:
+    """Whether a Secret or a key of it that the spec names is not there."""
+    return _missing_secret(f) is not None
 
 
 def _has_certificate(f: Facts) -> bool:
@@ -121,8 +130,14 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
+        name="AwaitingSecret",
+        state=State.WAITING,
+        when=lambda f: is_secret_missing(f) and not f.has_held_for("SecretMissing", SECRET_AWAITED),
+        why=lambda f: f"{_missing_secret(f)}. It may come in a moment.",
+    ),
+    Objection(
         name="SecretMissing",
-        when=lambda f: _missing_secret(f) is not None,
+        when=is_secret_missing,
         why=lambda f: f"{_missing_secret(f)}. Create it.",
     ),
     Objection(
@@ -171,7 +186,8 @@ OBJECTIONS: tuple[Objection, ...] = (
         when=lambda f: f.see.account is not None and _has_certificate(f) and f.see.account.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
-            "An expired certificate gets the account banned, so none is sent whose expiry is not known."
+            "Put the time there at which the certificate expires: an expired one gets the account banned, so none is sent whose expiry is "
+            "not known."
         ),
     ),
     Objection(
@@ -195,8 +211,8 @@ OBJECTIONS: tuple[Objection, ...] = (
 )
 
 
-ALWAYS_SAID = frozenset({"Banned", "ClientExpired", "SecretMissing", "SecretMalformed"})
-"""Objections that a person must act on although no change of shards waits for it."""
+ALWAYS_SAID = frozenset({"Banned", "ClientExpired", "AwaitingSecret", "SecretMissing", "SecretMalformed"})
+"""Objections that matter although no change of shards waits for it."""
 
 
 def objection(f: Facts) -> Objection | None:

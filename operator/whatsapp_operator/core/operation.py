@@ -159,4 +159,11 @@ def judge(want: Desired, see: Observed) -> Record:
             # The number is the last word although somebody is missing; else the next wish would be taken for drift.
             record = replace(record, settled_shards=operation.to)
     f = Facts(want, see, record)
-    return replace(record, settled_shards=f.shards) if f.is_settled and not f.missing and f.shards_are_fresh else record
+    is_reached = f.is_settled and not f.missing and f.shards_are_fresh and (f.settled_shards is not None or _is_set_up(f))
+    return replace(record, settled_shards=f.shards) if is_reached else record
+
+
+def _is_set_up(f: Facts) -> bool:
+    """Whether a new cluster serves all its shards, with its spares if they come in time: until then nothing that is missing was lost."""
+    is_served = len(f.routes) == f.shards and all(map(f.is_served, f.routes))
+    return is_served and (len(f.ready) >= f.wanted_pods or f.has_held_for("LacksCoreapps", f.want.restart_timeout))

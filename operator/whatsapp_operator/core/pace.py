@@ -152,6 +152,9 @@ def asks(f: Facts, rule: str, state: State) -> bool:
     client, tuning = f.see.client, f.want.tuning
     if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
         return False
+    if f.see.missing is not None and f.settled_shards is None and f.shards is None:
+        # A login without the password would be refused, and is tried again only after a while.
+        return False
     if client.asked_at is None:
         return True
     if is_quiet(f):
@@ -178,10 +181,12 @@ def held(f: Facts, rule: str) -> Iterator[str]:
 def _deciding(f: Facts) -> Iterator[str]:
     if f.operation is not None and f.enough_are_back:
         yield "EnoughAreBack"
-    if f.resize_is_wanted and len(f.ready) < f.wanted_pods:
+    if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready) < f.wanted_pods:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"
+    if objections.is_secret_missing(f):
+        yield "SecretMissing"
     yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
     yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
     yield from map(evidence.disagreement_fact, _disputed(f))
@@ -218,6 +223,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
         "EnoughAreBack": (tuning.missing_holder,),
         "LacksCoreapps": (f.want.restart_timeout,),
         **missing.SPANS,
+        "SecretMissing": (objections.SECRET_AWAITED,),
     }
     for fact in _deciding(f):
         age = f.see.now - f.see.since.get(fact, f.see.now)

@@ -2,7 +2,8 @@
 
 ``plan`` walks ``ROWS`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
 that a resize that waits never delays a failover. The first matching row that is ``Stuck`` and the first that is still moving are kept
-beside it: each condition answers its own question, whichever row won.
+beside it: each condition answers its own question, whichever row won. While a person must act, nothing counts as moving but the few rows
+that wait for no person and end within seconds: tools that wait would otherwise wait for what cannot come.
 
 A row's name is the condition's reason, the event's reason, the metric's label and the test's name: grep one word, find everything.
 """
@@ -51,6 +52,8 @@ class Row:
     then: Callable[[Facts], Iterable[Action]] = _nothing
     is_last: bool = False
     """Where it holds, no row below it is asked."""
+    despite_stall: bool = False
+    """It goes on, and ends within seconds, although something else waits for a person."""
 
 
 # --- order ------------------------------------------------------------------------------------------------------------
@@ -194,6 +197,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="FailingOver",
         state=State.WORKING,
+        despite_stall=True,
         when=lambda f: not f.want.manual and bool(handovers.failovers(f)),
         then=handovers.failovers,
         why=lambda f: (
@@ -207,6 +211,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="SwitchoverRequested",
         state=State.WORKING,
+        despite_stall=True,
         when=lambda f: bool(f.want.switchovers or f.want.switchover_problem) and f.shards is not None and f.operation is None,
         then=handovers.switch_over,
         why=lambda f: (
@@ -218,6 +223,7 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Draining",
         state=State.WORKING,
+        despite_stall=True,
         # Held by no pause: it saves a failover.
         when=lambda f: not f.want.manual and bool(handovers.evasions(f)),
         then=handovers.evasions,
@@ -241,7 +247,12 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="LoginRefused",
         state=State.STUCK,
-        when=lambda f: f.see.client.login is Login.REFUSED and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh)),
+        when=lambda f: (
+            f.see.client.login is Login.REFUSED
+            # A Secret that is missing is the better reason: the password may be in it.
+            and f.see.missing is None
+            and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
+        ),
         why=_login_advice,
     ),
     Row(
@@ -249,7 +260,10 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.absent),
         then=_create_absent,
-        why=lambda f: f"The API server refused an object of this cluster: {f.see.refused}",
+        why=lambda f: (
+            "The API server refused an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
+            f"{f.see.refused}"
+        ),
     ),
     Row(
         name="Bootstrapping",
@@ -379,7 +393,7 @@ ROWS: tuple[Row, ...] = (
     *(
         Row(
             name=one.name,
-            state=State.STUCK,
+            state=one.state,
             when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_SAID) and objections.objection(f) is one,  # type: ignore[misc]
             why=one.why,
         )
@@ -395,7 +409,7 @@ ROWS: tuple[Row, ...] = (
         name="WindowInvalid",
         state=State.STUCK,
         when=lambda f: windows.problem(f.want.windows) is not None and not operation.is_calling(f),
-        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits until spec.reshard.windows is put right.",
+        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
     ),
     Row(
         name="WindowClosed",
@@ -445,10 +459,10 @@ ROWS: tuple[Row, ...] = (
     Row(
         name="Refilling",
         state=State.WORKING,
-        when=lambda f: len(f.ready) < f.replicas or f.lacks_webapps or f.see.webapps_change,
+        when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.see.webapps_change,
         why=lambda f: (
-            f"{len(f.ready)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
-            if len(f.ready) < f.replicas
+            f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
+            if len(f.ready_to_stay) < f.replicas
             else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
         ),
     ),
@@ -457,7 +471,10 @@ ROWS: tuple[Row, ...] = (
         name="ChangeRefused",
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.changed),
-        why=lambda f: f"The API server refused a change of this cluster's objects, which run on as they were: {f.see.refused}",
+        why=lambda f: (
+            "The API server refused a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
+            f"{f.see.refused}"
+        ),
     ),
     Row(
         name="FieldInvalid",
@@ -476,7 +493,7 @@ ROWS: tuple[Row, ...] = (
             + (", so it cannot tell why pods are missing" if "Event" in f.see.failed_reads else "")
             + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
             + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
-            + f". The API server says: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
+            + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
         ),
     ),
     Row(
@@ -499,7 +516,7 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
-            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Have what set the finalizer take it "
+            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Ask whoever set the finalizer to take it "
             "off, or take it off by kubectl edit pod."
         ),
     ),
@@ -549,19 +566,24 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
     if pace.asks(f, winner.name, winner.state):
         actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
+    stuck = _first(f, matches, State.STUCK)
+    in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
+    moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
     return Plan(
         verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
-        moving=_first(f, matches, State.WORKING, State.WAITING),
-        stuck=_first(f, matches, State.STUCK),
+        moving=_first(f, moving, *State),
+        stuck=stuck,
+        is_held_up=bool(in_motion) and not moving,
         ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
         next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a template that its controller has not looked at yet, nor anything while objects are still being read.
+        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
+        # objects are still being read.
         is_speakable=f.has_asked
         and f.see.failed_reads.keys() == f.see.unread.keys()
-        and not (winner.state is State.READY and f.is_template_settling),
+        and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
         holds=frozenset(pace.held(f, winner.name)),
         wake_after=pace.observe_after(f, winner.name),
     )

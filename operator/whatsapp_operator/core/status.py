@@ -164,6 +164,8 @@ def _spare_words(f: Facts) -> str:
 REDUNDANT: tuple[Word, ...] = (
     Word("NoSpareWanted", "True", lambda f: f.want.spares == 0, lambda _: "spec.spares is 0: a failed Coreapp is out until it is back."),
     Word("Restarting", "False", _is_restarting, _deadline),
+    # No spare was lost: the first ones are only being made.
+    Word("Bootstrapping", "False", lambda f: f.settled_shards is None, lambda _: "The client is being set up for the first time."),
     Word(
         "NoSpareLeft",
         "False",
@@ -229,20 +231,27 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     if ready is not None and ready.reason == "Bootstrapping" and plan.verdict.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
         ready = replace(ready, reason=plan.verdict.row, message=plan.verdict.why)
+    redundant = _speak("Redundant", REDUNDANT, f)
+    if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
+        # In the same words: two sentences under one reason would be two Events.
+        redundant = replace(redundant, reason=ready.reason, message=ready.message)
     fit = _speak("CertificateFit", CERTIFICATE_FIT, f)
     if fit is None and (one := objections.objection_to_account(f)) is not None:
-        fit = Condition(type="CertificateFit", status="False", reason=one.name, message=one.why(f))
+        known = "False" if one.state is State.STUCK else "Unknown"
+        fit = Condition(type="CertificateFit", status=known, reason=one.name, message=one.why(f))
     spoken = (
         ready,
         Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
         if moving
+        else Condition(type="Reconciling", status="False", reason=stuck.row, message=stuck.why)
+        if stuck and plan.is_held_up
         else Condition(type="Reconciling", status="False", reason="Settled", message="Nothing to do."),
         Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
         if stuck
         else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
         if idle and idle.row == "ChangedByAdmission"
         else Condition(type="Stalled", status="False", reason="Settled", message="Nothing waits for a person."),
-        _speak("Redundant", REDUNDANT, f),
+        redundant,
         fit,
     )
     return tuple(condition for condition in spoken if condition is not None)
@@ -389,9 +398,13 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
 
 
 def failed_look(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
-    """Return the status of a cluster that could not be looked at: Stalled says why, Ready is not known, all else stays as it was. Pure."""
+    """Return the status of a cluster that could not be looked at. Pure.
+
+    Stalled says why, Ready is not known, nothing counts as going on, and all else stays as it was.
+    """
     spoken = {
         "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
+        "Reconciling": Condition(type="Reconciling", status="False", reason=reason, message=message),
         "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
     }
     kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
@@ -481,6 +494,14 @@ def set_shards_sent(operation: Operation) -> Say:
     return Say(reason="SetShardsSent", message=message)
 
 
+def _replacing(see: Observed, name: str) -> Say:
+    """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
+    newest = see.statefulset.revision if see.statefulset else None
+    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps)
+    because, end = ("has a former pod template", "with the new one") if is_outdated else ("runs and does not answer", "as a spare")
+    return Say(reason="Replacing", message=f"{name} {because}: it is deleted, so that it comes back {end}.", warning=not is_outdated)
+
+
 def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[Say, ...]:
     """Return what is said of a plan: steps that may be over before the next report. Pure.
 
@@ -491,8 +512,7 @@ def plan_events(see: Observed, plan: Plan, *, done: Collection[Action], told_aft
         said.append(Say(reason=plan.verdict.row, message=plan.verdict.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
-            message = f"{action.ref.name} runs and does not answer: it is deleted, so that it comes back as a spare."
-            said.append(Say(reason="Replacing", message=message, warning=True))
+            said.append(_replacing(see, action.ref.name))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."

@@ -332,6 +332,8 @@ NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull
 def image_problem_of(pods: Iterable[Obj]) -> str | None:
     """Return which pod waits for an image that cannot be pulled, and why; None if none does."""
     for pod in pods:
+        if has_ended(pod):
+            continue
         for word, sentence in _waiting(pod.get("status") or {}):
             if word in NO_IMAGE:
                 return f"{pod['metadata']['name']}: {word}" + (f": {sentence}" if sentence else "")
@@ -399,6 +401,11 @@ def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> d
     }
 
 
+def has_ended(pod: Obj) -> bool:
+    """Return whether a pod has ended for good: nothing of it runs, or ever will."""
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+
+
 def is_ready(pod: Obj) -> bool:
     """Return whether a pod is ready and stays."""
     ready = _condition((pod.get("status") or {}).get("conditions"), "Ready").get("status") == "True"
@@ -417,8 +424,12 @@ def is_unobserved(obj: Obj) -> bool:
 
 
 def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
-    """Return whether Webapps of a former template run among ``pods``, or the Deployment's controller has not looked at the newest one."""
-    stay = (pod["metadata"] for pod in pods if component_of(pod) == "webapp" and pod["metadata"].get("deletionTimestamp") is None)
+    """Return whether Webapps of a former template run among ``pods``, or the Deployment's controller has not looked at the newest one.
+
+    A pod that has ended, as after an eviction, is replaced at once and may lie there for days: it does not count.
+    """
+    webapps = (pod for pod in pods if component_of(pod) == "webapp" and not has_ended(pod))
+    stay = (pod["metadata"] for pod in webapps if pod["metadata"].get("deletionTimestamp") is None)
     templates = {(meta.get("labels") or {}).get("pod-template-hash") for meta in stay}
     return len(templates) > 1 or (deployment is not None and is_unobserved(deployment))
 

@@ -242,7 +242,7 @@ class Reconciler:
 
         Return False if the API server says that there is no such cluster.
         """
-        reason, message = _named(cause)
+        reason, message = named(cause)
         try:
             obj = await self._stored(key)
             if obj is None:
@@ -506,15 +506,15 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
         return False
 
 
-def _named(cause: BaseException) -> tuple[str, str]:
-    """Return the reason and the sentence for a look that failed."""
+def named(cause: BaseException) -> tuple[str, str]:
+    """Return the reason for which a look failed, and the sentence for the user: what is wrong, and what to do."""
     if isinstance(cause, KubeError):
-        return "ReadFailed", f"The operator cannot look at this cluster. The API server says: {cause}"
+        return "ReadFailed", f"The operator cannot look at this cluster. Give it its rights back, or correct what is named: {cause}"
     if isinstance(cause, StatusError):
-        return "StatusRejected", f"The operator cannot report on this cluster. The API server says: {cause}"
+        return "StatusRejected", f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}"
     if isinstance(cause, SpecError):
-        return "SpecInvalid", f"The operator does not understand the spec: {cause}"
-    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Please report it."
+        return "SpecInvalid", f"The operator does not understand the spec. Correct it, or apply the CRD of this release: {cause}"
+    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
 
 
 def _complain(key: Key, error: BaseException) -> BaseException:

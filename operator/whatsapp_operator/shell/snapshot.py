@@ -75,8 +75,12 @@ class Slow:
 
     @property
     def passes(self) -> bool:
-        """Whether it will soon be otherwise: a name that is taken is often that of a cluster just deleted; controllers look soon."""
-        return bool(self.taken) or any(map(is_unobserved, self.objects.values()))
+        """Whether it may soon be otherwise.
+
+        A name that is taken is often that of a cluster just deleted, a Secret often comes just after the cluster, and controllers look
+        soon.
+        """
+        return bool(self.taken) or None in self.secrets.values() or any(map(is_unobserved, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -34,6 +34,7 @@ ORDER = [
     "Banned",
     "RegistrationClosed",
     "ClientExpired",
+    "AwaitingSecret",
     "SecretMissing",
     "SecretMalformed",
     "PinMalformed",

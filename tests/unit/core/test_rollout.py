@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core.model import Answer, Create, Delete, Evidence, GenerateSecret, Handover, Ref, Replace, Scale
+from whatsapp_operator.core.status import plan_events
 
 from .looks import NOW, Look, look, seconds
 from .test_rules import of, only
@@ -127,3 +128,20 @@ def test_how_far_it_is_is_said() -> None:
     )
     assert waiting.condition("Ready")["status"] == "True"
     assert waiting.condition("Redundant")["status"] == "True"
+
+
+def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
+    one = rolling_out()
+    (told,) = plan_events(one.see, one.plan(), done=of(one.plan(), Delete), told_after=5)
+    assert (told.reason, told.warning) == ("Replacing", False)
+    assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
+
+    hung = look().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
+    (told,) = plan_events(hung.see, hung.plan(), done=of(hung.plan(), Delete), told_after=5)
+    assert (told.reason, told.warning) == ("Replacing", True)
+    assert "does not answer" in told.message
+
+
+def test_a_coreapp_that_is_to_go_is_counted_for_none_that_stays() -> None:
+    """The one more of a roll-out is on its way out, and one that stays is not back yet."""
+    assert look().settled().with_pod(3).without_pod(2).row() == "Refilling"

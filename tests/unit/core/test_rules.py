@@ -607,7 +607,7 @@ def test_DriftFound_is_no_wish_of_the_user() -> None:
 
 # --- objections: when Set Shards is wanted and the account does not fit
 
-OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS]
+OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS if one.name != "AwaitingSecret"]
 
 
 @pytest.mark.parametrize("name", OBJECTION_ROWS)
@@ -651,8 +651,14 @@ def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
     assert stuck.row == "Banned"
 
 
-def test_SecretMissing_is_said_at_once_also_without_a_change_of_shards() -> None:
-    assert look().settled().with_account(secret=AccountSecret(missing="Secret acme-account")).row() == "SecretMissing"
+def test_SecretMissing_is_said_also_without_a_change_of_shards() -> None:
+    assert WITNESSES["SecretMissing"].wanting(shards=2).replicas(3).row() == "SecretMissing"
+
+
+def test_AwaitingSecret_sends_nothing_although_the_account_was_registered_lately() -> None:
+    one = growing().with_account(secret=AccountSecret(missing="Secret acme-account"), registered_at=NOW)
+
+    assert (one.row(), of(one.plan(), SetShards)) == ("AwaitingSecret", [])
 
 
 def test_PinMalformed_is_not_said_of_a_good_one() -> None:

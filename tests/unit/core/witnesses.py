@@ -47,6 +47,12 @@ def rolling_out(span: float = 10) -> Look:
     return one.seeing(since={f"Outdated/{uid}/{part}": since for uid, part in {**holders, **spares}.items()})
 
 
+def secret_missing(span: float) -> Look:
+    """The Secret of the account has not been there for so many seconds."""
+    one = growing().with_account(secret=AccountSecret(missing="Secret acme-account"))
+    return one.seeing(since={"SecretMissing": NOW - timedelta(seconds=span)})
+
+
 def refused_change() -> Look:
     """The API server does not take what another type makes of the Webapps' Service."""
     wanted = look().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
@@ -102,7 +108,8 @@ WITNESSES: Mapping[str, Look] = {
     "Banned": growing().seeing(banned_at=NOW),
     "RegistrationClosed": growing().with_account().seeing(registration_closed_for="70"),
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
-    "SecretMissing": growing().with_account(secret=AccountSecret(missing="Secret acme-account")),
+    "AwaitingSecret": secret_missing(4),
+    "SecretMissing": secret_missing(5),
     "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
     "PinMalformed": growing().with_account(pin_well_formed=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
@@ -121,7 +128,7 @@ WITNESSES: Mapping[str, Look] = {
     "OutOfReach": out_of_reach(60),
     "Refilling": look().settled().with_pod(2, ready=False),
     "ChangeRefused": refused_change(),
-    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'."),
+    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "PodsRejected": rejected_webapp(),

@@ -1,0 +1,39 @@
+"""What kstatus makes of a resource: the words by which Flux, Argo CD, kpt and ``helm --wait`` decide whether to go on waiting.
+
+Written after the generic rules of ``sigs.k8s.io/cli-utils/pkg/kstatus``. It shares no line with the operator.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from enum import StrEnum
+from typing import Any
+
+
+class Verdict(StrEnum):
+    """kstatus' answer."""
+
+    CURRENT = "Current"
+    """The spec is carried out; nobody waits any longer."""
+    IN_PROGRESS = "InProgress"
+    FAILED = "Failed"
+    """It will not come to an end by itself."""
+    TERMINATING = "Terminating"
+
+
+STANDARD = {("Reconciling", "True"): Verdict.IN_PROGRESS, ("Stalled", "True"): Verdict.FAILED}
+READY = {"True": Verdict.CURRENT, "False": Verdict.IN_PROGRESS, "Unknown": Verdict.IN_PROGRESS}
+
+
+def verdict(obj: Mapping[str, Any]) -> Verdict:
+    """Return what kstatus says of a custom resource. Of the standard conditions the one that stands first in the list counts."""
+    meta, status = obj["metadata"], obj.get("status") or {}
+    if meta.get("deletionTimestamp"):
+        return Verdict.TERMINATING
+    if "generation" in meta and status.get("observedGeneration", meta["generation"]) != meta["generation"]:
+        return Verdict.IN_PROGRESS
+    conditions = [(one["type"], one["status"]) for one in status.get("conditions") or ()]
+    if standard := [STANDARD[one] for one in conditions if one in STANDARD]:
+        return standard[0]
+    ready = [READY[state] for kind, state in conditions if kind == "Ready" and state in READY]
+    return ready[0] if ready else Verdict.CURRENT

@@ -1,0 +1,130 @@
+"""What tools that go by kstatus are told of a cluster on a real API server: in time, never for ever, and never too early."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Iterator
+from datetime import UTC, datetime
+
+import pytest
+
+from localkube.outside.kstatus import Verdict, verdict
+from localkube.outside.observer import Observer
+from wabiz_sim.certificate import make
+
+from .stage import Obj, Stage
+
+pytestmark = pytest.mark.integration
+
+IN_TIME = 10.0
+"""Seconds within which a failure must be told."""
+ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
+STUCK: dict[str, tuple[Obj, Obj]] = {
+    "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
+    "WindowInvalid": (
+        {"shards": 4, "reshard": {"windows": [{"name": "never", "schedule": "61 3 * * *", "durationMinutes": 5}]}},
+        {"shards": 2, "reshard": {"windows": None}},
+    ),
+    "ChangeRefused": (
+        {"coreapp": {"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}},
+        {"coreapp": {"pod": {"resources": None}}},
+    ),
+}
+"""Edits after which a person must act, and what takes them back."""
+
+
+def versions(stage: Stage) -> list[Obj]:
+    return stage.seen.versions("WhatsAppCluster", stage.namespace, "acme")
+
+
+def words(obj: Obj) -> dict[str, tuple[str, str]]:
+    return {one["type"]: (one["status"], one["reason"]) for one in (obj.get("status") or {}).get("conditions") or ()}
+
+
+async def until(stage: Stage, expected: Verdict, reason: str = "", within: float = 90.0) -> Obj:
+    """The first version of the newest generation of which kstatus says this, as soon as there is one."""
+
+    def found(_: Observer) -> Obj:
+        newest = [obj for obj in versions(stage) if obj["metadata"]["generation"] >= stage.newest.get("acme", 1)]
+        fitting = (obj for obj in newest if verdict(obj) is expected and reason in {"", words(obj).get("Stalled", ("", ""))[1]})
+        return next(fitting, {})
+
+    return await stage.until(found, f"{expected} {reason}", within)
+
+
+def too_early(stage: Stage) -> Iterator[str]:
+    """Every version that kstatus calls current although the client had another number of shards, or Coreapps were missing."""
+    for obj in versions(stage):
+        spec, status = obj["spec"], obj.get("status") or {}
+        if verdict(obj) is Verdict.CURRENT:
+            pods, ready = spec["shards"] + spec["spares"], status["coreapp"]["ready"]
+            if (status.get("shards"), status.get("settledShards"), ready >= pods) != (spec["shards"], spec["shards"], True):
+                yield f"generation {obj['metadata']['generation']}: {status.get('shards')} shards, {ready} Coreapps"
+
+
+async def put_certificate(stage: Stage, expires_at: str) -> None:
+    """Write the Secret of the account, with a certificate that is said to expire then."""
+    certificate = make("Acme Inc", 4711, datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC))
+    data = {"certificate": certificate, "expiresAt": expires_at}
+    secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "stringData": data}
+    await stage.kubectl("apply", "-f", "-", input=json.dumps(secret))
+
+
+async def hold(stage: Stage, finalizers: list[str] | None) -> None:
+    """Have the deletion of the cluster wait for these."""
+    await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
+
+
+async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
+    """The Secret of the account comes just after the cluster, as when both are applied at once."""
+    await stage.create(shards=2, spares=1, account=ACCOUNT)
+    await put_certificate(stage, "2036-01-01T00:00:00Z")
+    await until(stage, Verdict.CURRENT)
+    assert (await stage.books())["set_shards_calls"][-1]["shards"] == 2
+    assert stage.replicas() == 3
+    assert Verdict.FAILED not in map(verdict, versions(stage)), "creation is no failure"
+    assert await stage.events("NoSpareLeft") == []
+    await stage.at_rest()
+
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
+    await stage.at_rest()
+    assert verdict(stage.cluster()) is Verdict.CURRENT
+
+    await stage.patch(shards=4)
+    await until(stage, Verdict.CURRENT)
+    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (4, 5)
+    await stage.patch(shards=2)
+    await until(stage, Verdict.CURRENT)
+    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (2, 3)
+
+    for reason, (wrong, right) in STUCK.items():
+        await stage.patch(**wrong)
+        told = await until(stage, Verdict.FAILED, reason, IN_TIME)
+        assert words(told)["Reconciling"][0] == "False", reason
+        await stage.patch(**right)
+        await until(stage, Verdict.CURRENT)
+        await stage.at_rest()
+
+    await put_certificate(stage, "2026-01-01T00:00:00Z")
+    await stage.word("CertificateFit", "CertificateExpired")
+    assert verdict(stage.cluster()) is Verdict.CURRENT, "nothing is to be sent"
+    await stage.patch(shards=4)
+    await until(stage, Verdict.FAILED, "CertificateExpired", IN_TIME)
+    # A failover goes on meanwhile, and what waits for a person is told again after it.
+    before = len(stage.seen.commits)
+    await stage.delete_pod(stage.holder(0))
+    await stage.commit(0, before)
+    await stage.until(lambda _: verdict(stage.cluster()) is Verdict.FAILED, "Failed again", IN_TIME)
+    await put_certificate(stage, "2036-01-01T00:00:00Z")
+    await until(stage, Verdict.CURRENT)
+
+    assert [*too_early(stage)] == []
+    await hold(stage, ["example.com/held"])
+    await stage.kubectl("delete", "whatsappcluster", "acme", "--wait=false")
+    await until(stage, Verdict.TERMINATING)
+    await hold(stage, None)
+    await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
+    await asyncio.to_thread(stage.seen.verify)

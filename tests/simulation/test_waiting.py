@@ -1,0 +1,126 @@
+"""Tools that wait for a cluster: they are told of a failure when a person must act, and never too early or for ever of success."""
+
+from __future__ import annotations
+
+import base64
+from typing import Any
+
+import pytest
+
+from localkube.outside.kstatus import Verdict, verdict
+
+from .apiserver import Change
+from .kinds import EVENT, SECRET, WAC, Obj
+from .test_partial_sight import condition, says
+from .world import NAME, NAMESPACE, World, simulate
+
+ACCOUNT: Obj = {"account": {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}}}
+DATABASE: Obj = {"database": {"secretRef": {"name": "db"}, "tlsSecretRef": {"name": "db-tls"}}}
+TLS: Obj = {"webapp": {"replicas": 1, "tls": {"secretRef": {"name": "tls"}}}}
+RIGHT = base64.b64encode(b"the right certificate").decode()
+SECRETS: dict[str, dict[str, str]] = {
+    "account": {"certificate": RIGHT, "expiresAt": "2027-12-31T00:00:00Z"},
+    "db": {
+        "WA_DB_ENGINE": "PGSQL",
+        "WA_DB_HOSTNAME": "db.example",
+        "WA_DB_PORT": "5432",
+        "WA_DB_USERNAME": "wa",
+        "WA_DB_PASSWORD": "long and secret",
+        "WA_DB_NAME_PREFIX": "acme",
+    },
+    "db-tls": {"ca.crt": "-----BEGIN CERTIFICATE-----"},
+    "tls": {"tls.crt": "-----BEGIN CERTIFICATE-----", "tls.key": "-----BEGIN KEY-----"},
+}
+
+
+def apply_secret(world: World, name: str) -> None:
+    data = {key: base64.b64encode(value.encode()).decode() for key, value in SECRETS[name].items()}
+    meta = {"namespace": NAMESPACE, "name": name}
+    world.server.create("user", {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data})
+
+
+def kstatus(world: World) -> Verdict:
+    return verdict(world.server.get(WAC, (NAMESPACE, NAME)) or {})
+
+
+def reports(world: World) -> list[Obj]:
+    """Keep every version of the cluster from now on."""
+    kept: list[Obj] = []
+    world.server.checks.append(lambda change: kept.append(change.after) if change.kind is WAC and change.after is not None else None)
+    return kept
+
+
+def warnings(world: World) -> list[str]:
+    """Keep the reasons of all Warnings from now on."""
+    kept: list[str] = []
+
+    def keep(change: Change) -> None:
+        if change.kind is EVENT and change.after is not None and change.after["type"] == "Warning":
+            kept.append(change.after["reason"])
+
+    world.server.checks.append(keep)
+    return kept
+
+
+@pytest.mark.parametrize("spares", [0, 2])
+def test_a_cluster_is_made_without_a_warning(spares: int) -> None:
+    async def story(world: World) -> None:
+        warned = warnings(world)
+        world.create(shards=2, spares=spares)
+        world.operator().lead(1)
+        await world.until_done()
+        assert warned == []
+
+    simulate(story)
+
+
+@pytest.mark.parametrize(("spec", "secrets"), [(ACCOUNT, ["account"]), (ACCOUNT | DATABASE | TLS, list(SECRETS))])
+def test_Secrets_that_come_just_after_the_cluster_need_nobody(spec: dict[str, Any], secrets: list[str]) -> None:  # noqa: N802
+    async def story(world: World) -> None:
+        world.account.right_certificate = RIGHT
+        seen, warned = reports(world), warnings(world)
+        world.operator().lead(1)
+        world.create(shards=1, **spec)
+        await world.pause(2)
+        for name in secrets:
+            apply_secret(world, name)
+        await world.until(lambda: kstatus(world) is Verdict.CURRENT, within=120, what="Current")
+        assert Verdict.FAILED not in map(verdict, seen)
+        assert warned == []
+
+    simulate(story)
+
+
+@pytest.mark.parametrize("spec", [ACCOUNT, DATABASE, TLS])
+def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str, Any]) -> None:  # noqa: N802
+    async def story(world: World) -> None:
+        world.operator().lead(1)
+        world.create(shards=2, **spec)
+        await world.until(lambda: kstatus(world) is Verdict.FAILED, within=10, what="Failed")
+        assert says(world, "Stalled", "True", "SecretMissing")()
+        assert condition(world, "Reconciling")[0] == "False"
+        await world.pause(15)
+        assert kstatus(world) is Verdict.FAILED
+
+    simulate(story)
+
+
+def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # noqa: N802
+    """Whoever replaces it by deleting and creating it alarms nobody."""
+
+    async def story(world: World) -> None:
+        world.account.right_certificate = RIGHT
+        apply_secret(world, "account")
+        world.operator().lead(1)
+        world.create(shards=1, **ACCOUNT)
+        await world.until(lambda: kstatus(world) is Verdict.CURRENT, within=120, what="Current")
+        warned = warnings(world)
+        await world.pause(8)
+        world.server.delete("user", SECRET, (NAMESPACE, "account"))
+        world.annotate(paused="false")  # somebody's write, so that it is noticed at once
+        await world.until(says(world, "CertificateFit", "Unknown", "AwaitingSecret"), within=2, what="it is noticed")
+        apply_secret(world, "account")
+        await world.pause(35)
+        assert (kstatus(world), warned) == (Verdict.CURRENT, [])
+
+    simulate(story)

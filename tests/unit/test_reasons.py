@@ -1,0 +1,95 @@
+"""Every reason that a user can meet stands in the documents with what to do; and each that needs a person says so in its own sentence."""
+
+from __future__ import annotations
+
+import ast
+import re
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from whatsapp_operator.core import objections, rules, status
+from whatsapp_operator.core.model import State
+from whatsapp_operator.shell.kube import Unavailable
+from whatsapp_operator.shell.reading import SpecError, reshard_now_of
+from whatsapp_operator.shell.reconcile import StatusError, named
+
+from .core.witnesses import WITNESSES
+
+ROOT = Path(__file__).resolve().parents[2]
+PAGE = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+FAILURES = (Unavailable("pods is forbidden"), StatusError("status is too long"), SpecError("spec.shards is missing"), ZeroDivisionError())
+"""One error of each kind that ends an observation."""
+FAILED = {named(error)[0] for error in FAILURES}
+STUCK = {row.name for row in rules.ROWS if row.state is State.STUCK}
+IMPERATIVES = "Apply|Ask|Copy|Correct|Create|Delete|Give|Make|Put|Report|Set|Write"
+
+
+def section(title: str) -> str:
+    found = re.search(rf"^## {title}\n(.*?)(?=^## |\Z)", PAGE, re.MULTILINE | re.DOTALL)
+    return found[1] if found else ""
+
+
+def rows(title: str) -> Iterator[tuple[str, list[str]]]:
+    """Each reason of a table with what is said of it."""
+    for line in section(title).splitlines():
+        first, *cells = [cell.strip() for cell in line.strip("|").split(" | ")]
+        yield from ((reason, cells) for reason in re.findall(r"`(\w+)`", first) if line.startswith("| `"))
+
+
+def listed(title: str) -> list[str]:
+    return [reason for reason, _ in rows(title)]
+
+
+def events() -> set[str]:
+    """The reasons of all Events that are not those of a condition or a rule, as they stand in the source."""
+    trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
+    calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
+    says = (word.value for call in calls if call.func.id == "Say" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
+    return {str(word.value) for word in says if isinstance(word, ast.Constant)}
+
+
+REASONS = {
+    "Stalled": STUCK | FAILED | {"ChangedByAdmission", "Settled"},
+    "Reconciling": {row.name for row in rules.ROWS if row.state in {State.WORKING, State.WAITING}} | {"Settled"},
+    "Ready": {word.reason for word in status.READY} | FAILED | {"NotReconciled"},
+    "Redundant": {word.reason for word in status.REDUNDANT},
+    "CertificateFit": {word.reason for word in status.CERTIFICATE_FIT} | {one.name for one in objections.OBJECTIONS if one.is_of_account},
+    "Events": events(),
+}
+
+
+@pytest.mark.parametrize("title", REASONS)
+def test_every_reason_is_in_the_documents_once_and_nothing_else_is(title: str) -> None:
+    assert sorted(listed(title)) == sorted(REASONS[title])
+
+
+@pytest.mark.parametrize("title", REASONS)
+def test_every_reason_says_what_it_means_and_what_to_do(title: str) -> None:
+    assert {len([cell.strip("| ") for cell in cells if cell.strip("| ")]) for _, cells in rows(title)} == {2}
+
+
+def test_every_warning_is_a_reason_that_is_documented() -> None:
+    assert set().union(*map(listed, REASONS)) >= status.WARNINGS
+
+
+def says_what_to_do(message: str) -> bool:
+    return re.search(rf"(?:^|[.:] )(?:{IMPERATIVES})\b", message) is not None
+
+
+@pytest.mark.parametrize("reason", sorted(STUCK))
+def test_a_condition_that_needs_a_person_says_what_to_do(reason: str) -> None:
+    stuck = WITNESSES[reason].plan().stuck
+
+    assert stuck is not None
+    assert says_what_to_do(stuck.why), stuck.why
+
+
+@pytest.mark.parametrize("error", FAILURES, ids=lambda error: type(error).__name__)
+def test_an_observation_that_failed_says_what_to_do(error: Exception) -> None:
+    assert says_what_to_do(named(error)[1]), named(error)[1]
+
+
+def test_an_annotation_that_cannot_be_obeyed_says_what_to_do() -> None:
+    assert says_what_to_do(reshard_now_of("four")[1] or "")
