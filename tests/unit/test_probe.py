@@ -54,6 +54,23 @@ async def test_a_killed_coreapp_is_broken_at_once() -> None:
         assert abs(datetime.now(UTC) - broken_at) < timedelta(seconds=1)
 
 
+async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() -> None:
+    """The Coreapp restarted: it refused connections, and is back since. A process that stood still meanwhile must ask again first."""
+    async with a_peer() as peer, watching(peer.port) as watch:
+        watch.hold("a")
+        await until(lambda: watch.tethers.report_of("a"))
+        peer.die()
+        await until(lambda: watch.tethers.broken_at("a"))
+        time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
+        watch.tethers.silence()
+        assert watch.tethers.broken_at("a") is None
+        # Refused once more, it counts at once.
+        await until(lambda: watch.tethers.broken_at("a"))
+        await peer.listen()
+        await until(lambda: watch.tethers.report_of("a"))
+        assert watch.tethers.broken_at("a") is None
+
+
 async def test_a_dropped_connection_that_can_be_made_again_is_no_end() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a", period=60.0)

@@ -516,8 +516,8 @@ ROWS: tuple[Row, ...] = (
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
-            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Ask whoever set the finalizer to take it "
-            "off, or take it off by kubectl edit pod."
+            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Ask whoever set the finalizer to "
+            "take it off, or take it off by kubectl edit pod."
         ),
     ),
     Row(

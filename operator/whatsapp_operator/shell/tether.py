@@ -33,6 +33,9 @@ OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS,
 LEAST_SILENT = 3
 """Fewer silent ones are no sign that we are cut off."""
 
+LONG_AGO = 1.0
+"""Seconds for which we stood still after which what was seen before no longer proves that a Coreapp is away: a restart may be over."""
+
 COMPLAIN_EVERY = 10.0
 """Seconds between two complaints about that."""
 
@@ -538,7 +541,13 @@ class Tether:
             self._watch_silence()
 
     def make_up_for(self, late: float) -> None:
-        """Our own process did not run for so many seconds: they do not count, and an unanswered probe has all its time again."""
+        """Our own process did not run for so many seconds: they do not count, and an unanswered probe has all its time again.
+
+        What was refused before so long a pause may be back since: it counts once it is refused again.
+        """
+        if late >= LONG_AGO and self.broken_at is not None:
+            self._refusals, self._refusals_needed = 0, 1
+            self.take(None)
         if self.silent_since is not None:
             self.silent_since += timedelta(seconds=late)
             self._asked_at = self.silent_since
