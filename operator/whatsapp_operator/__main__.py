@@ -15,26 +15,28 @@ from datetime import timedelta
 from functools import partial
 from typing import Any
 
-from . import __version__
-from .core import self_check
-from .core.model import Key
-from .settings import SettingError, Settings, listed
-from .shell import handlers
-from .shell.act import Hands
-from .shell.clock import SystemClock
-from .shell.doubt import SelfDoubt
-from .shell.kube import LEASE, NODE, WAC, KubeError, LightKube, NotFound
-from .shell.leader import Election, Leadership, Timings, WorkDidNotStop
-from .shell.metrics import Heartbeat, Metrics, application, served
-from .shell.nodes import LEASE_NAMESPACE, Nodes
-from .shell.observe import Observer
-from .shell.probe import Tethers
-from .shell.reading import desired_of
-from .shell.reconcile import Reconciler
-from .shell.roster import Roster
-from .shell.supervise import Deliver, Supervisor
-from .shell.wabiz import Desks
-from .shell.watch_health import GAP, TendedReads, WatchHealth, name_of
+from whatsapp_operator import __version__
+from whatsapp_operator.core import self_check
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.settings import SettingError, Settings, listed
+from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
+from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import KubeError, NotFound
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC
+from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop
+from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
+from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.observe import Observer
+from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.metrics import LoopLagMonitor, Metrics, application, served
+from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import GAP, TendedReads, WatchHealth, name_of
+from whatsapp_operator.shell.watch.index import PodIndex
+from whatsapp_operator.shell.watch.supervise import Deliver, Supervisor
+from whatsapp_operator.shell.whatsapp.session import ApiSessions
 
 log = logging.getLogger("whatsapp_operator")
 
@@ -85,7 +87,7 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
-        self._heartbeat = Heartbeat(clock, beaten=self._beat)
+        self._heartbeat = LoopLagMonitor(clock, beaten=self._beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
         self._doubt = SelfDoubt(
@@ -100,8 +102,8 @@ class Operator:
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
         )
-        self._desks = Desks(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
-        self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
+        self._desks = ApiSessions(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
+        self._roster = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         fenced = kube.fenced(self._election)
         self._reconciler = Reconciler(
             kube=fenced,
@@ -116,7 +118,7 @@ class Operator:
                 image=settings.image,
                 tuning=settings.tuning,
             ),
-            hands=Hands(
+            hands=Executor(
                 kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
             ),
             clock=clock,

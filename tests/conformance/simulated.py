@@ -14,18 +14,18 @@ from tests.simulation.machines import Cluster
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.weather import Weather
 
-from whatsapp_operator.shell import kube
+from whatsapp_operator.shell.kube import errors, kinds
 
 from .backend import RESOURCES, Failure, Obj
 
-BY_PLURAL = {plural: next(kind for kind in kube.KINDS if kind.kind == one.kind) for plural, one in RESOURCES.items()}
+BY_PLURAL = {plural: next(kind for kind in kinds.KINDS if kind.kind == one.kind) for plural, one in RESOURCES.items()}
 
 
 @contextmanager
 def _answered() -> Iterator[None]:
     try:
         yield
-    except (Rejected, kube.KubeError) as error:
+    except (Rejected, errors.KubeError) as error:
         raise Failure(error.code or 0, error.reason, str(error)) from error
 
 

@@ -7,7 +7,7 @@ from functools import partial
 
 from whatsapp_operator import __main__ as program
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.leader import Election
+from whatsapp_operator.shell.kube.lease import Election
 
 AHEAD = timedelta(hours=1)
 

@@ -91,7 +91,7 @@ def spoiled(word: str, **changes: str | None) -> Act:
         await s.put_account(**changes)
         await s.resize()
         assert SECRET in await s.word("Stalled", word)
-        assert s.reason("CertificateFit") == word
+        assert s.reason("CertificateValid") == word
         assert await s.made() == []
         await s.put_account()
 
@@ -103,7 +103,7 @@ def expires_soon(certificate: str, expires_at: str) -> Act:
 
     async def act(s: Scene) -> None:
         await s.put_account(certificate=certificate, expiresAt=expires_at)
-        await s.word("CertificateFit", "CertificateExpiresSoon")
+        await s.word("CertificateValid", "CertificateExpiresSoon")
         await s.resize()
         await s.rest()
         await s.put_account()
@@ -116,7 +116,7 @@ async def secret_missing(s: Scene) -> None:
     await s.kubectl("delete", "secret", SECRET)
     await s.resize()
     assert SECRET in await s.word("Stalled", "SecretMissing")
-    assert s.reason("CertificateFit") == "SecretMissing"
+    assert s.reason("CertificateValid") == "SecretMissing"
     assert await s.made() == []
     await s.put_account()
 
@@ -130,7 +130,7 @@ async def shows_facts_only(s: Scene) -> None:
     assert (shown["serial"], shown["verifiedName"]) == (str(known.serial), known.verified_name)
     assert known.issued_at is not None
     assert shown["issuedAt"] == f"{known.issued_at:%Y-%m-%dT%H:%M:%SZ}"
-    assert s.seen.condition(s.namespace, "acme", "CertificateFit")["status"] == "True"
+    assert s.seen.condition(s.namespace, "acme", "CertificateValid")["status"] == "True"
     told = json.dumps([s.cluster(), await s.events()]) + s.house.operator_log()
     blob = decode(s.right)
     for spelled in (s.right, s.right[:40], blob.hex(), blob[-64:].hex(), base64.b64encode(blob[-30:]).decode()):
@@ -151,7 +151,7 @@ async def refused_for_something_else(s: Scene) -> None:
     await s.stand_in("certificate", fingerprint=None)
     await s.go_wrong(fault="error", status=400, code=1009)
     await s.resize()
-    await s.word("Stalled", "CertificateRefused")
+    await s.word("Stalled", "CertificateRejected")
     await _changed_elsewhere(s)
     assert len(await s.made()) == 1
     s.right = s.new_certificate()
@@ -163,7 +163,7 @@ async def registration_closed(s: Scene) -> None:
     await s.go_wrong(fault="registration_closed", status=500)
     await s.resize()
     assert "Meta's support" in await s.word("Stalled", "RegistrationClosed")
-    assert s.reason("CertificateFit") == "Fit"
+    assert s.reason("CertificateValid") == "Valid"
     assert len(await s.made()) == 1
     await s.put_account(expiresAt="2039-06-01T00:00:00Z")
 
@@ -181,7 +181,7 @@ async def refused_then_taken_back(s: Scene) -> None:
     good = await _refused(s)
     await s.resize(s.a)
     await s.until(lambda _: s.cluster()["metadata"]["generation"] == s.status()["observedGeneration"], "a look at the old number")
-    assert s.reason("Ready") == s.reason("Stalled") == "CertificateRefused"
+    assert s.reason("Ready") == s.reason("Stalled") == "CertificateRejected"
     s.right = good
     await s.put_account()
     await s.until(lambda _: s.status()["certificate"]["fingerprint"] == fingerprint(good), "the new fingerprint", LONG)
@@ -204,7 +204,7 @@ async def refused_over_a_restart(s: Scene) -> None:
     good = await _refused(s)
     await s.kill_leader()
     await _changed_elsewhere(s)
-    await s.word("Stalled", "CertificateRefused")
+    await s.word("Stalled", "CertificateRejected")
     assert len(await s.made()) == 1
     s.right = good
     await s.put_account()
@@ -214,10 +214,10 @@ async def _refused(s: Scene) -> str:
     good, old = s.new_certificate(), fingerprint(s.right)
     await s.stand_in("certificate", fingerprint=fingerprint(good))
     await s.resize()
-    message = await s.word("Stalled", "CertificateRefused")
+    message = await s.word("Stalled", "CertificateRejected")
     assert old[:12] in message
     assert SECRET in message
-    assert s.reason("Ready") == s.reason("CertificateFit") == "CertificateRefused"
+    assert s.reason("Ready") == s.reason("CertificateValid") == "CertificateRejected"
     assert s.status()["certificate"]["refusedFingerprint"] == old
     return good
 
@@ -235,7 +235,7 @@ def pin(sent: str | None) -> Act:
         await s.stand_in("pin", pin=PIN)
         await s.put_account(pin=sent)
         await s.resize()
-        assert SECRET in await s.word("Stalled", "PinRefused")
+        assert SECRET in await s.word("Stalled", "PinRejected")
         assert len(await s.made()) == 1
         await s.put_account(pin=PIN)
         await s.rest()
@@ -262,7 +262,7 @@ async def _without_pin(s: Scene) -> None:
 
 async def registered_lately(s: Scene) -> None:
     """Within seven days of registration it goes without a certificate."""
-    assert s.reason("CertificateFit") == "Fit"
+    assert s.reason("CertificateValid") == "Valid"
     await s.resize()
     assert (await s.until_made())[0]["certificate"] is None
 
@@ -326,7 +326,7 @@ async def webapp_down(s: Scene) -> None:
     webapp = s.pods("webapp")[0]["metadata"]["name"]
     async with s.control() as control:
         await control.hang(s.namespace, webapp)
-    await s.word("Ready", "WebappDown")
+    await s.word("Ready", "WebappUnavailable")
     await s.resize()
     await s.until(lambda _: s.status().get("observedGeneration") == s.cluster()["metadata"]["generation"], "the wish was seen")
     assert await s.made() == []
@@ -353,7 +353,7 @@ def drifts(shards: int | None = None) -> Act:
 
 async def _drift_found(s: Scene) -> None:
     await s.stand_in("shards", n=s.b)
-    message = await s.word("Stalled", "DriftFound")
+    message = await s.word("Stalled", "ShardsDrifted")
     assert f"from {s.a} to {s.b}" in message
     assert await s.made() == []
 
@@ -480,4 +480,4 @@ async def packed_low(s: Scene) -> None:
     low = {"acme-coreapp-0", "acme-coreapp-1"}
     assert {holder for replicas, holder in seen if replicas == 2} <= low
     packed = s.status()["recentHandovers"][0]
-    assert (packed["kind"], packed["evidence"], packed["from"], packed["to"] in low) == ("Switchover", "PackedLow", highest, True)
+    assert (packed["kind"], packed["evidence"], packed["from"], packed["to"] in low) == ("Switchover", "Consolidated", highest, True)

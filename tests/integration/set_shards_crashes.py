@@ -81,7 +81,7 @@ async def before_the_refusal_is_noted(s: Scene) -> None:
     await s.until_made()
     await s.kill_leader()
     await s.word("Reconciling", "AnswerUnknown")
-    await s.word("Stalled", "CertificateRefused")
+    await s.word("Stalled", "CertificateRejected")
     assert s.status()["certificate"]["refusedFingerprint"] == old
     assert len(await s.made()) == 1
     s.right = good

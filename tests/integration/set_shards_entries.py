@@ -40,10 +40,10 @@ async def wrong_password(s: Scene) -> None:
     await s.put_secret(LOGIN, password=WRONG, initialPassword=WRONG[::-1])
     async with asyncio.timeout(LONG):
         # Until the Secret is read again, the operator gets in with the password that it knows.
-        while s.reason("Stalled") != "LoginRefused":
+        while s.reason("Stalled") != "LoginRejected":
             await s.stand_in("tokens", expire=True)
             await asyncio.sleep(0.2)
-    assert LOGIN in await s.word("Stalled", "LoginRefused")
+    assert LOGIN in await s.word("Stalled", "LoginRejected")
     await s.patch(reshard={"windows": None})
     assert await s.made() == []
     await put_login(s)
@@ -87,7 +87,7 @@ async def weak_password_at_first(s: Scene) -> None:
     """The client does not take the password that it is to have."""
     await s.put_secret(LOGIN, password="weak")
     await s.open()
-    assert LOGIN in await s.word("Stalled", "LoginRefused")
+    assert LOGIN in await s.word("Stalled", "LoginRejected")
     await put_login(s)
     await s.rest()
     assert not (await s.books())["password_change_required"]
@@ -177,7 +177,7 @@ async def _distrusted(s: Scene) -> None:
     await put_tls(s, trusted=False)
     # Only what happens to the cluster makes the operator read its Secrets before its rest is over.
     await s.resize()
-    message = await s.word("Ready", "ClientSilent")
+    message = await s.word("Ready", "WebappNotResponding")
     assert "certificate" in message, message
     assert await s.made() == []
 
@@ -186,7 +186,7 @@ async def wrong_name(s: Scene) -> None:
     """The certificate is another host's."""
     await s.patch(webapp={"tls": {"serverName": "other.example"}})
     await s.resize()
-    message = await s.word("Ready", "ClientSilent")
+    message = await s.word("Ready", "WebappNotResponding")
     assert "certificate" in message, message
     assert await s.made() == []
     await s.patch(webapp={"tls": {"serverName": None}})

@@ -14,8 +14,8 @@ import yaml
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, await_crd
 from whatsapp_operator.core import windows
-from whatsapp_operator.core.model import Database, Desired, Tuning
-from whatsapp_operator.shell.reading import desired_of
+from whatsapp_operator.core.desired import Database, Desired, Tuning
+from whatsapp_operator.shell.objects.reading import desired_of
 
 pytestmark = pytest.mark.integration
 

@@ -46,7 +46,7 @@ async def a_hung_holder_is_replaced_then_ended_and_comes_back_as_a_spare(stage: 
         assert "detect " in (await stage.event("HandedOver", contains=commit.epoch))["message"]
         await stage.until(lambda _: stage.uid(old) not in {"", uid}, f"{old} is made again")
         await stage.at_rest()
-        assert stage.reason("Redundant") == "AsPromised"
+        assert stage.reason("Redundant") == "SparesReady"
         assert {pod["metadata"]["name"] for pod in stage.ready("coreapp")} == {f"acme-coreapp-{number}" for number in range(3)}
     ended = [w for w in stage.theatre.writes(since=stage.began, namespace=stage.namespace) if (w.verb, w.resource) == ("delete", "pods")]
     assert [(write.name, write.code) for write in ended] == [(old, 200)]
@@ -62,7 +62,7 @@ async def of_two_spares_one_hangs_and_the_promise_is_kept_again(stage: Stage) ->
     assert condition_of(lost, "Ready", "Serving")
     await stage.until(lambda _: stage.uid(spare) not in {"", uid}, f"{spare} is made again")
     await stage.at_rest()
-    assert stage.reason("Redundant") == "AsPromised"
+    assert stage.reason("Redundant") == "SparesReady"
     assert len(stage.seen.commits) == before
 
 
@@ -122,7 +122,7 @@ async def the_last_spare_goes_then_the_holder(stage: Stage) -> None:
         ready = {pod["metadata"]["name"] for pod in stage.ready("coreapp")}
         assert commit.holder in ready
         await stage.at_rest()
-    assert stage.reason("Redundant") == "AsPromised"
+    assert stage.reason("Redundant") == "SparesReady"
 
 
 async def of_two_lost_holders_the_lower_shard_gets_the_only_spare(stage: Stage) -> None:

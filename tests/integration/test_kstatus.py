@@ -26,7 +26,7 @@ STUCK: dict[str, tuple[Obj, Obj]] = {
         {"shards": 4, "reshard": {"windows": [{"name": "never", "schedule": "61 3 * * *", "durationMinutes": 5}]}},
         {"shards": 2, "reshard": {"windows": None}},
     ),
-    "ChangeRefused": (
+    "ChangeRejected": (
         {"coreapp": {"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}}},
         {"coreapp": {"pod": {"resources": None}}},
     ),
@@ -109,7 +109,7 @@ async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
         await stage.at_rest()
 
     await put_certificate(stage, "2026-01-01T00:00:00Z")
-    await stage.word("CertificateFit", "CertificateExpired")
+    await stage.word("CertificateValid", "CertificateExpired")
     assert verdict(stage.cluster()) is Verdict.CURRENT, "nothing is to be sent"
     await stage.patch(shards=4)
     await until(stage, Verdict.FAILED, "CertificateExpired", IN_TIME)

@@ -13,28 +13,14 @@ import pytest
 
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import await_crd
-from whatsapp_operator.shell.kube import (
-    LEASE,
-    NODE,
-    POD,
-    SECRET,
-    SERVICE,
-    STATEFULSET,
-    WAC,
-    AlreadyExists,
-    CallLimits,
-    Conflict,
-    Kind,
-    LightKube,
-    NotFound,
-    Refused,
-    TestFailed,
-)
+from whatsapp_operator.shell.kube.client import CallLimits, LightKube
+from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, NotFound, Refused, TestFailed
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
-    from whatsapp_operator.shell.kube import Obj
+    from whatsapp_operator.shell.kube.kinds import Obj
 
 pytestmark = pytest.mark.integration
 

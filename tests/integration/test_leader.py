@@ -21,7 +21,7 @@ import pytest
 
 from localkube.plane import kubeconfig
 from localkube.plane.controlplane import ControlPlane
-from whatsapp_operator.shell.leader import boottime
+from whatsapp_operator.shell.kube.lease import boottime
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -34,7 +34,7 @@ _numbers = itertools.count(1)
 CANDIDATE = """
 import asyncio, json, logging, signal, sys
 from whatsapp_operator.shell.kube import LEASE, Conflict, KubeError, LeaseTooShort, LightKube
-from whatsapp_operator.shell.leader import Election, boottime
+from whatsapp_operator.shell.kube.lease import Election, boottime
 
 path, namespace, identity = sys.argv[1:]
 logging.basicConfig(level=logging.INFO, stream=sys.stderr)

@@ -63,7 +63,7 @@ async def test_what_stands_in_the_place_of_a_pod_is_named(stage: Stage) -> None:
     # A pod of nobody has the name of the next Coreapp.
     await apply(stage, "Pod", "acme-coreapp-2", spec={"containers": [{"name": "main", "image": "somebody:1"}]})
     await stage.patch(spares=2)
-    await stalled(stage, "NameTaken", "Pod acme-coreapp-2")
+    await stalled(stage, "NameConflict", "Pod acme-coreapp-2")
     await stage.kubectl("delete", "pod", "acme-coreapp-2", "--force", "--grace-period=0")
     await stage.at_rest()
 

@@ -14,10 +14,12 @@ from localkube.hollow.process import Hollow, running
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.kubeconfig import read
 from localkube.plane.operators import NAME, NAMESPACE, Operators, manifests
-from whatsapp_operator.core.model import Node
+from whatsapp_operator.core.snapshot import Node
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.kube import LEASE, NODE, CallLimits, LightKube, Refused
-from whatsapp_operator.shell.nodes import LEASE_NAMESPACE, Nodes
+from whatsapp_operator.shell.kube.client import CallLimits, LightKube
+from whatsapp_operator.shell.kube.errors import Refused
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE
+from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
 
 pytestmark = pytest.mark.integration
 LONG = 90.0

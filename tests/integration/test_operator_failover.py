@@ -36,7 +36,7 @@ async def test_deleted_and_crashed_holders_are_replaced_at_once_and_nothing_is_l
             await reported(stage, commit)
             entry = next(entry for entry in stage.status()["recentHandovers"] if entry["epoch"] == commit.epoch)
             assert (entry["kind"], entry["from"], entry["to"], entry["shard"]) == ("Failover", old, commit.holder, shard)
-            assert entry["evidence"] in ({evidence} if evidence else {"ContainerTerminated", "TetherBroken"})
+            assert entry["evidence"] in ({evidence} if evidence else {"ContainerTerminated", "ConnectionLost"})
             await stage.event("HandedOver", contains=commit.epoch)
             await stage.at_rest()
         report = await traffic.finish()
@@ -125,7 +125,7 @@ async def test_switchovers_that_cannot_be_are_refused_with_an_event(stage: Stage
         ("zero", "write a shard such as 0"),
     ):
         await stage.annotate(SWITCHOVER, wish)
-        assert (await stage.event("SwitchoverRefused", contains=why))["type"] == "Warning"
+        assert (await stage.event("SwitchoverRejected", contains=why))["type"] == "Warning"
         await stage.until(lambda _: SWITCHOVER not in (stage.cluster()["metadata"].get("annotations") or {}), f"{wish} is taken off")
     assert len(stage.seen.commits) == before
     await stage.at_rest()

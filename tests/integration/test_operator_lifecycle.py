@@ -92,7 +92,7 @@ async def test_a_change_of_the_webapps_is_told_until_the_last_is_new(stage: Stag
     before = {pod["metadata"]["uid"] for pod in stage.pods("webapp")}
     moved = len(stage.seen.commits)
     await stage.patch(webapp={"pod": {"annotations": {"example.com/note": "new"}}})
-    await stage.event("Refilling", contains="Webapps are ready while they are replaced")
+    await stage.event("ReplacingPods", contains="Webapps are ready while they are replaced")
     await stage.at_rest()
     after = [pod["metadata"] for pod in stage.ready("webapp")]
     assert len(after) == 2
@@ -117,7 +117,7 @@ async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stag
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "data": encoded}
     await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
     await stage.at_rest()
-    assert stage.reason("Stalled") == "Settled"
+    assert stage.reason("Stalled") == "UpToDate"
     assert (await stage.books())["set_shards_calls"][-1]["certificate"]
 
 
@@ -158,7 +158,7 @@ async def test_no_pod_starts_with_the_password_of_somebody_else(stage: Stage, st
     former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-admin"}, "stringData": {"password": "former"}}
     await stage.kubectl("create", "-f", "-", input=json.dumps(former))
     await stage.create(shards=1, spares=0, webapp={"replicas": 1})
-    await stage.until(lambda _: stage.reason("Stalled") == "NameTaken", "NameTaken")
+    await stage.until(lambda _: stage.reason("Stalled") == "NameConflict", "NameConflict")
     assert not await stage.kubectl("get", "pods,statefulsets,deployments", "-o", "name")
     await stage.kubectl("delete", "secret", "acme-admin")
     await stage.at_rest()

@@ -84,7 +84,7 @@ async def test_a_growth_taken_back_half_way_calls_nothing_and_packs_low(stage: S
     assert calls(await stage.books()) == []
     assert stage.seen.commits[-1].holder in {"acme-coreapp-0", "acme-coreapp-1"}
     packed = stage.status()["recentHandovers"][0]
-    assert (packed["kind"], packed["evidence"], packed["from"]) == ("Switchover", "PackedLow", "acme-coreapp-4")
+    assert (packed["kind"], packed["evidence"], packed["from"]) == ("Switchover", "Consolidated", "acme-coreapp-4")
 
 
 async def test_a_growth_taken_back_when_the_call_was_made_comes_back_all_the_same(stage: Stage) -> None:
@@ -120,7 +120,7 @@ async def test_paused_holds_changes_but_not_failovers(stage: Stage) -> None:
 
 async def test_a_cluster_without_spares_says_so_and_comes_back_by_itself(stage: Stage) -> None:
     await stage.created(shards=2, spares=0)
-    assert stage.reason("Redundant") == "NoSpareWanted"
+    assert stage.reason("Redundant") == "NoSparesRequested"
     assert stage.replicas() == 2
     async with stage.traffic(rate=50) as traffic:
         # A killed container resumes what it was told; a deleted pod's successor is given the shard anew.

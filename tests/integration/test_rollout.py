@@ -59,7 +59,7 @@ async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(clu
     assert not uids(cluster) & before
     assert fewest == 3, "there were never fewer than promised"
     entries = cluster.status()["recentHandovers"][: len(cluster.seen.commits) - commits]
-    assert {entry["evidence"] for entry in entries} <= {"RolledOut", "PackedLow"}
+    assert {entry["evidence"] for entry in entries} <= {"RolledOut", "Consolidated"}
     assert {entry["kind"] for entry in entries} == {"Switchover"}
     assert len(entries) in {2, 3}, "a switchover for each shard, and one home at most"
 
@@ -83,7 +83,7 @@ async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched
         said = "the scheduler's words are passed on"
         await cluster.until(lambda _: "RollingOut" in (now := word(cluster, "Reconciling")) and "Insufficient cpu" in now[2], said)
         assert word(cluster, "Ready")[:2] == ("True", "Serving")
-        assert word(cluster, "Redundant")[:2] == ("True", "AsPromised")
+        assert word(cluster, "Redundant")[:2] == ("True", "SparesReady")
         assert before < uids(cluster)
     finally:
         await cluster.patch(coreapp={"pod": {"resources": None}})
@@ -95,7 +95,7 @@ async def test_a_change_that_the_api_server_refuses_is_said(cluster: Stage) -> N
     before = uids(cluster)
     await cluster.patch(coreapp={"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}})
     try:
-        await cluster.until(lambda _: word(cluster, "Stalled")[1] == "ChangeRefused", "it is said")
+        await cluster.until(lambda _: word(cluster, "Stalled")[1] == "ChangeRejected", "it is said")
         assert "must be less than or equal to memory limit" in word(cluster, "Stalled")[2]
         assert word(cluster, "Ready")[:2] == ("True", "Serving")
     finally:

@@ -226,7 +226,7 @@ async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over
             plane.resume_apiserver()
         commit = await stage.commit(0, before)
         entry = await told_of(stage, commit)
-        assert (entry["evidence"], entry["from"]) == ("TetherBroken", old)
+        assert (entry["evidence"], entry["from"]) == ("ConnectionLost", old)
         await traffic.next_delivery(0, commit.monotonic)
         await stage.kill(old)  # its kubelet would restart it sooner or later
         await stage.at_rest()

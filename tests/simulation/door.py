@@ -10,8 +10,10 @@ from contextvars import Context
 from random import Random
 from typing import Any, TypeVar
 
-from whatsapp_operator.shell import kube
-from whatsapp_operator.shell.kube import LEASE, Expired, Fence, Kind, KubeError, LeaseTooShort, Obj, Unavailable, kind_of
+from whatsapp_operator.shell.kube import errors
+from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.errors import Expired, KubeError, LeaseTooShort, Unavailable
+from whatsapp_operator.shell.kube.kinds import LEASE, Kind, Obj, kind_of
 
 from . import apiserver
 from .apiserver import AlreadyExists, ApiServer, Conflict, NotFound, Rejected, TestFailed, TooManyRequests
@@ -303,15 +305,15 @@ class SimKube:
 
 def _as_heard(error: Rejected) -> KubeError:
     """Return what the operator's client makes of an answer."""
-    kind = _AS_HEARD.get(type(error), kube.Refused)
+    kind = _AS_HEARD.get(type(error), errors.Refused)
     return kind(str(error), code=error.code, reason=error.reason)
 
 
 _AS_HEARD: dict[type[Rejected], type[KubeError]] = {
-    NotFound: kube.NotFound,
-    AlreadyExists: kube.AlreadyExists,
-    Conflict: kube.Conflict,
-    TestFailed: kube.TestFailed,
+    NotFound: errors.NotFound,
+    AlreadyExists: errors.AlreadyExists,
+    Conflict: errors.Conflict,
+    TestFailed: errors.TestFailed,
     apiserver.Expired: Expired,
     TooManyRequests: Unavailable,
 }

@@ -13,21 +13,24 @@ from random import Random
 from typing import Any, Protocol
 
 from whatsapp_operator.core import self_check
+from whatsapp_operator.core.actions import AssignRole
 from whatsapp_operator.core.answers import Said
+from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
-from whatsapp_operator.core.model import Key, Silence, Tell, Tuning
-from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Silence
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.doubt import SelfDoubt
-from whatsapp_operator.shell.leader import Election, Leadership
-from whatsapp_operator.shell.nodes import Nodes
-from whatsapp_operator.shell.observe import Observer
-from whatsapp_operator.shell.probe import Tethers
-from whatsapp_operator.shell.reading import desired_of
-from whatsapp_operator.shell.reconcile import Reconciler
-from whatsapp_operator.shell.roster import Roster
-from whatsapp_operator.shell.tether import Target
-from whatsapp_operator.shell.wabiz import Access, ApiError, Desk, Desks
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
+from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.kube.lease import Election, Leadership
+from whatsapp_operator.shell.kube.nodes import Nodes
+from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.observe import Observer
+from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.watch.index import PodIndex
+from whatsapp_operator.shell.whatsapp.session import Access, ApiError, ApiSession, ApiSessions
 
 from .apiserver import ApiServer
 from .client import Account, Fate
@@ -78,7 +81,7 @@ class SimTethers(Tethers):
             self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
         return silence
 
-    async def tell(self, message: Tell) -> bool:
+    async def tell(self, message: AssignRole) -> bool:
         """Post a role order; it may be lost on its way there or back."""
         around, pod, holder = self._around, message.coreapp, message.holder
         lost = around.rng.random() < around.tell_lost
@@ -105,7 +108,7 @@ class SimTethers(Tethers):
         return took
 
 
-class SimDesk(Desk):
+class SimDesk(ApiSession):
     """A real desk; only what goes over the wire is simulated."""
 
     around: Surroundings
@@ -237,7 +240,7 @@ def _refuse(heard: asyncio.Future[dict[str, Any]] | None, error: ApiError) -> No
         heard.set_exception(error)
 
 
-class SimDesks(Desks):
+class SimDesks(ApiSessions):
     """Real desks with simulated wires."""
 
     def __init__(self, around: Surroundings, operator: Operator) -> None:
@@ -245,7 +248,7 @@ class SimDesks(Desks):
         self._around = around
         self._operator = operator
 
-    def _desk(self, key: Key) -> Desk:
+    def _desk(self, key: Key) -> ApiSession:
         if key not in self._desks:
             desk = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
             desk.around, desk.operator = self._around, self._operator
@@ -282,7 +285,7 @@ class Operator:
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
-        self._roster = Roster(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
+        self._roster = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
         self._doubt = SelfDoubt(
             doubt=lambda: self_check.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
@@ -297,7 +300,7 @@ class Operator:
         return Reconciler(
             kube=kube,
             observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
-            hands=Hands(**doors, identity=self.name),
+            hands=Executor(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),

@@ -108,7 +108,7 @@ async def stays_silent(world: World, seconds: float = 60.0) -> None:
 
 def assert_told(world: World, named: tuple[str, ...]) -> None:
     status, reason, message = condition(world, "Stalled")
-    assert (status, reason) == ("False", "ChangedByAdmission" if named else "Settled")
+    assert (status, reason) == ("False", "ChangedByAdmission" if named else "UpToDate")
     assert [part for part in named if part not in message] == [], message
 
 
@@ -349,7 +349,7 @@ def test_a_change_that_is_rejected_holds_up_no_resize() -> None:
         wac = world.server.get(WAC, (NAMESPACE, NAME))
         assert wac is not None
         await world.until(lambda: world.account.shards == 4 and not [*world.undone_in_truth(wac)], within=120, what="resized")
-        assert condition(world, "Stalled")[:2] == ("True", "ChangeRefused")
+        assert condition(world, "Stalled")[:2] == ("True", "ChangeRejected")
         world.server.admission.clear()
         await comes_to_rest(world)
 

@@ -121,7 +121,7 @@ def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], men
         await settled(world)
         for number, answer in enumerate(answers, 1):
             await stalls(world, reason, advice, [answer])
-            assert condition(world, "CertificateFit")[1] == fit
+            assert condition(world, "CertificateValid")[1] == fit
             assert ("loggedOffAt" in status_of(world).get("certificate", {})) == (final == "certificate")
             before = calls(world)
             mend(world, number)
@@ -135,11 +135,11 @@ def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], men
 def test_a_refused_certificate_is_not_sent_again_before_another_one_is_there() -> None:
     put_right(
         "certificate",
-        "CertificateRefused",
+        "CertificateRejected",
         "Put the right one into Secret account",
         each(CERTIFICATE, "certificate"),
         put,
-        "CertificateRefused",
+        "CertificateRejected",
     )
 
 
@@ -147,21 +147,21 @@ def test_a_refused_pin_is_not_sent_again_before_the_secret_changes() -> None:
     def mend(world: World, number: int) -> None:
         put(world, 0, pin=f"48291{number}")
 
-    put_right("pin", "PinRefused", "key pin of Secret account", each(PIN, "pin"), mend, "PinRefused")
+    put_right("pin", "PinRejected", "key pin of Secret account", each(PIN, "pin"), mend, "PinRejected")
 
 
 def test_an_expired_build_is_not_tried_again_before_there_is_another() -> None:
     def mend(world: World, number: int) -> None:
         world.edit(client={"type": "Simulator", "images": NEWER if number % 2 else IMAGES})
 
-    put_right("build", "ClientExpired", "spec.client.images", each(EXPIRED, "build", (401, 403, 500)), mend, "Fit")
+    put_right("build", "ClientExpired", "spec.client.images", each(EXPIRED, "build", (401, 403, 500)), mend, "Valid")
 
 
 def test_a_closed_registration_is_not_tried_again_before_the_account_is_edited() -> None:
     def mend(world: World, number: int) -> None:
         put(world, 0, pin=f"48291{number}")
 
-    put_right("registration", "RegistrationClosed", "Meta's support", each(CLOSED, "registration"), mend, "Fit")
+    put_right("registration", "RegistrationClosed", "Meta's support", each(CLOSED, "registration"), mend, "Valid")
 
 
 @pytest.mark.parametrize("answer", each(BAN, "account", (401, 403, 500)), ids=lambda one: one.status)

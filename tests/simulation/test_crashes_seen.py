@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import status
-from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.core import report
+from whatsapp_operator.shell.loop.execute import Executor
 
 from .apiserver import Change
 from .crashes import UnexpectedError
@@ -34,12 +34,12 @@ async def fail_later(*_: Any, **__: Any) -> Any:
 
 def in_the_operator(patch: pytest.MonkeyPatch, _: World) -> None:
     """The operator catches it, logs it and tries again."""
-    patch.setattr(status, "report", fail)
+    patch.setattr(report, "report", fail)
 
 
 def in_a_task_that_is_gathered(patch: pytest.MonkeyPatch, _: World) -> None:
     """The second of two steps: `gather` returns both errors, and the first alone is raised."""
-    patch.setattr(Hands, "_commit", fail_later)
+    patch.setattr(Executor, "_commit", fail_later)
 
 
 def in_a_task_that_nobody_awaits(_: pytest.MonkeyPatch, world: World) -> None:

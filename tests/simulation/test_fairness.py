@@ -14,15 +14,18 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core.model import Desired, Key, Obj, Observed, Ref, Tuning
-from whatsapp_operator.shell.act import Hands
+from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.snapshot import Snapshot
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.kube import EVENT, SERVICE, WAC, Conflict, Kind, Refused, Unavailable, kind_of
-from whatsapp_operator.shell.leader import Leadership
-from whatsapp_operator.shell.observe import Look
-from whatsapp_operator.shell.reading import desired_of
-from whatsapp_operator.shell.reconcile import Reconciler
-from whatsapp_operator.shell.wabiz import Access, Credentials
+from whatsapp_operator.shell.kube.errors import Conflict, Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import EVENT, SERVICE, WAC, Kind, kind_of
+from whatsapp_operator.shell.kube.lease import Leadership
+from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.observe import Observation
+from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
 from ..unit.core import looks, witnesses  # noqa: TID252  there is no other way to a neighbouring folder of tests
 from . import virtual
@@ -90,7 +93,7 @@ class Api:
 
     # --- the observer
 
-    async def look(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Look:
+    async def look(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:
         await asyncio.gather(*(self.call(key.namespace) for _ in range(READS)))
         self.looked_at.add(key)
         tenant = self.tenants[key]
@@ -110,10 +113,10 @@ class Api:
         )
         now = self.clock.now()
         client = replace(case.see.client, asked_at=now if case.see.client.asked_at is not None else None)
-        see: Observed = replace(
+        see: Snapshot = replace(
             case.see, now=now, nonce=nonce, status=tenant.status, since=dict(memory.since), client=client, objects=tenant.objects_of(want)
         )
-        return Look(want, see, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
+        return Observation(want, see, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
 
     @staticmethod
     def resource(key: Key, meta: dict[str, Any]) -> dict[str, Any]:
@@ -173,12 +176,12 @@ class Api:
         """Nobody answers."""
 
 
-class NotingHands(Hands):
+class NotingHands(Executor):
     """The real ones; a handover of a tenant ends its failure."""
 
     api: Api
 
-    async def _commit(self, look: Look, one: Any, memory: Any) -> None:
+    async def _commit(self, look: Observation, one: Any, memory: Any) -> None:
         await super()._commit(look, one, memory)
         tenant = self.api.tenants[look.want.key]
         if tenant.failed_at is not None:

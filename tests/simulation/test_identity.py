@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.model import Key
-from whatsapp_operator.shell.kube import POD as POD_KIND
-from whatsapp_operator.shell.kube import Refused
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.kube.errors import Refused
+from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 
 from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
 from .operators import Operator
@@ -128,7 +128,7 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
         await world.stays_silent(10.0)
         world.edit(shards=4)
-        await world.until(says(world, "Stalled", "True", "NameTaken"), within=60, what="told")
+        await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="told")
         assert f"Service {taken}" in condition(world, "Stalled")[2]
         assert world.account.shards == 2
         old = world.holder(0)

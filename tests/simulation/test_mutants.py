@@ -12,25 +12,29 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import (
+    always,
     answers,
-    duties,
     evidence,
     facts,
     handovers,
     health,
     manifests,
     objections,
-    operation,
+    report,
     rules,
     self_check,
-    status,
+    set_shards,
 )
-from whatsapp_operator.core.model import Answer, Coreapp, Delete, Epoch, Evidence, Observed, Operation, Record, Ref, Tell
-from whatsapp_operator.shell import wabiz
-from whatsapp_operator.shell.act import Hands
-from whatsapp_operator.shell.kube import WAC, Conflict, NotFound
-from whatsapp_operator.shell.observe import Observer
-from whatsapp_operator.shell.reconcile import Reconciler
+from whatsapp_operator.core.actions import AssignRole, Delete
+from whatsapp_operator.core.manifests import patches
+from whatsapp_operator.core.names import Epoch, Ref
+from whatsapp_operator.core.snapshot import Answer, Coreapp, Evidence, Operation, Record, Snapshot
+from whatsapp_operator.shell.kube.errors import Conflict, NotFound
+from whatsapp_operator.shell.kube.kinds import WAC
+from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.observe import Observer
+from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.whatsapp import session
 
 from .client import Coreapp as ClientCoreapp
 from .laws import EPOCH, LawBroken
@@ -98,7 +102,7 @@ def epochs_without_chance(patch: pytest.MonkeyPatch) -> None:
 
 
 def prepare_without_the_label_test(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(manifests, "_test", lambda pod: [{"op": "test", "path": "/metadata/uid", "value": pod.uid}])
+    patch.setattr(patches, "_test", lambda pod: [{"op": "test", "path": "/metadata/uid", "value": pod.uid}])
 
 
 def take_a_pending_label_without_a_touch(patch: pytest.MonkeyPatch) -> None:
@@ -107,12 +111,12 @@ def take_a_pending_label_without_a_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
-    async def reversed_steps(self: Hands, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+    async def reversed_steps(self: Executor, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         committed = await self._each(handovers, lambda one: self._commit(look, one, memory), outcome)
         await self._each(committed, lambda one: self._prepare(look, one), outcome)
         outcome.wrote |= bool(committed)
 
-    patch.setattr(Hands, "_hand_over", reversed_steps)
+    patch.setattr(Executor, "_hand_over", reversed_steps)
 
 
 def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
@@ -132,27 +136,29 @@ def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
 
 def replicas_follow_the_wish_alone(patch: pytest.MonkeyPatch) -> None:
     """Shrink before Set Shards and GET."""
-    patch.setattr(facts.Facts, "needed_pods", property(lambda f: f.wanted_pods))
-    patch.setattr(facts.Facts, "floor", property(lambda f: f.want.shards))
+    patch.setattr(facts.Facts, "desired_replicas", property(lambda f: f.spec_replicas))
+    patch.setattr(facts.Facts, "min_replicas", property(lambda f: f.want.shards))
     rows = tuple(
         replace(
-            row, when=lambda f: f.see.statefulset is not None and f.replicas != f.wanted_pods, then=lambda f: rules._scale(f, f.wanted_pods)
+            row,
+            when=lambda f: f.see.statefulset is not None and f.replicas != f.spec_replicas,
+            then=lambda f: rules._scale(f, f.spec_replicas),
         )
         if row.name == "ScalingUp"
         else row
-        for row in rules.ROWS
+        for row in rules.RULES
     )
-    patch.setattr(rules, "ROWS", rows)
+    patch.setattr(rules, "RULES", rows)
 
 
 def shrink_without_looking(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "_may_shrink", lambda f: f.replicas > f.needed_pods)
+    patch.setattr(rules, "_may_shrink", lambda f: f.replicas > f.desired_replicas)
     patch.setattr(facts.Facts, "too_high", property(lambda _: ()))
 
 
 def set_shards_whoever_is_ready(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(operation, "may_call", lambda f: f.resize_is_wanted and not operation.is_calling(f))
-    patch.setattr(rules, "ROWS", tuple(row for row in rules.ROWS if row.name != "AwaitingCoreapps"))
+    patch.setattr(set_shards, "may_call", lambda f: f.resize_is_wanted and not set_shards.is_calling(f))
+    patch.setattr(rules, "RULES", tuple(row for row in rules.RULES if row.name != "AwaitingCoreapps"))
 
 
 def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
@@ -174,18 +180,18 @@ def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
 
 
 def send_however_late(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(wabiz, "SEND_WITHIN", 1e9)
+    patch.setattr(session, "SEND_WITHIN", 1e9)
 
 
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
-    real = operation.judge
+    real = set_shards.judge
 
-    def hasty(want: Any, see: Observed) -> Record:
+    def hasty(want: Any, see: Snapshot) -> Record:
         judged = real(want, see)
         unknown = judged.operation is not None and judged.operation.answer is Answer.UNKNOWN
         return replace(judged, operation=None) if unknown else judged
 
-    patch.setattr(operation, "judge", hasty)
+    patch.setattr(set_shards, "judge", hasty)
 
 
 def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
@@ -193,13 +199,13 @@ def anybodys_clock_is_believed(patch: pytest.MonkeyPatch) -> None:
 
 
 def settled_too_early(patch: pytest.MonkeyPatch) -> None:
-    real = operation.next_operation
+    real = set_shards.next_operation
 
     def short(f: Any) -> Operation:
         operation = real(f)
         return replace(operation, settle_by=operation.started_at + timedelta(seconds=6))
 
-    patch.setattr(operation, "next_operation", short)
+    patch.setattr(set_shards, "next_operation", short)
 
 
 # --- laws 8 to 14 ---------------------------------------------------------------------------------------------------------
@@ -225,21 +231,21 @@ def the_status_decides(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(facts.Facts, "is_excused", lambda *_: False)
+    patch.setattr(facts.Facts, "is_explained_by_restart", lambda *_: False)
 
 
 def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
-    real = status.report
+    real = report.report
 
     def talkative(f: Any, plan: Any) -> dict[str, Any]:
         # In a field that the CRD knows: the API server drops others, and then nothing is written.
         return {**real(f, plan), "url": f"https://{manifests.timestamp(f.see.now)}"}
 
-    patch.setattr(status, "report", talkative)
+    patch.setattr(report, "report", talkative)
 
 
 def tell_once_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(duties, "tells", lambda *_: iter(()))
+    patch.setattr(always, "tells", lambda *_: iter(()))
 
 
 def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
@@ -263,24 +269,24 @@ def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
         def of(self, pod: Coreapp) -> Delete:
             return self(ref=Ref("Pod", pod.name), uid=pod.uid)
 
-    patch.setattr(duties, "Delete", Loose())
+    patch.setattr(always, "Delete", Loose())
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
-    real = Hands.say
+    real = Executor.say
 
-    async def indiscreet(self: Hands, look: Any, event: Any) -> None:
+    async def indiscreet(self: Executor, look: Any, event: Any) -> None:
         await real(self, look, replace(event, message=f"{event.message} {look.credentials.pin}"))
 
-    patch.setattr(Hands, "say", indiscreet)
+    patch.setattr(Executor, "say", indiscreet)
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(duties, "is_surplus", lambda *_: False)
+    patch.setattr(always, "is_surplus", lambda *_: False)
 
 
 def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(duties, "tidying", lambda *_: iter(()))
+    patch.setattr(always, "tidying", lambda *_: iter(()))
 
 
 # --- failures -----------------------------------------------------------------------------------------------------------
@@ -296,14 +302,15 @@ def every_node_lives(patch: pytest.MonkeyPatch) -> None:
 
 def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
     hasty = evidence.Proof(
-        evidence=Evidence.PROBE_TIMEOUT, holds=lambda f, _, pod: pod is not None and not f.is_excused(pod) and pod.silent_since is not None
+        evidence=Evidence.PROBE_TIMEOUT,
+        holds=lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and pod.silent_since is not None,
     )
     patch.setattr(evidence, "EVIDENCE", (*evidence.EVIDENCE, hasty))
 
 
 def hung_holders_end_before_their_shard_moved(patch: pytest.MonkeyPatch) -> None:
-    real = duties.replacing
-    patch.setattr(duties, "replacing", lambda f: real(replace_holders(f)))
+    real = always.replacing
+    patch.setattr(always, "replacing", lambda f: real(replace_holders(f)))
 
 
 def replace_holders(f: Any) -> Any:
@@ -312,22 +319,22 @@ def replace_holders(f: Any) -> Any:
 
 
 def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
-    real = Hands._hand_over
+    real = Executor._hand_over
 
-    async def polite(self: Hands, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+    async def polite(self: Executor, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         for one in handovers:
-            while one.old is not None and not await self._coreapps.tell(Tell(coreapp=one.old, shards=one.shards)):
+            while one.old is not None and not await self._coreapps.tell(AssignRole(coreapp=one.old, shards=one.shards)):
                 await asyncio.sleep(0.2)
         await real(self, look, handovers, memory, outcome)
 
-    patch.setattr(Hands, "_hand_over", polite)
+    patch.setattr(Executor, "_hand_over", polite)
 
 
 def nobody_fails_over(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(handovers, "failovers", lambda _: ())
-    patch.setattr(duties, "replacing", lambda _: iter(()))
-    rows = tuple(replace(row, when=lambda _: False) if row.name == "FailingOver" else row for row in rules.ROWS)
-    patch.setattr(rules, "ROWS", rows)
+    patch.setattr(always, "replacing", lambda _: iter(()))
+    rows = tuple(replace(row, when=lambda _: False) if row.name == "FailingOver" else row for row in rules.RULES)
+    patch.setattr(rules, "RULES", rows)
 
 
 def nobody_serves_without_a_leader(patch: pytest.MonkeyPatch) -> None:
@@ -355,8 +362,8 @@ def coreapps_that_forget(patch: pytest.MonkeyPatch) -> None:
 
 
 def all_is_said_to_be_well(patch: pytest.MonkeyPatch) -> None:
-    real = status.report
-    well = {"Ready": ("True", "Serving"), "Reconciling": ("False", "Settled"), "Stalled": ("False", "Settled")}
+    real = report.report
+    well = {"Ready": ("True", "Serving"), "Reconciling": ("False", "UpToDate"), "Stalled": ("False", "UpToDate")}
 
     def hopeful(f: Any, plan: Any) -> dict[str, Any]:
         said = real(f, plan)
@@ -365,11 +372,11 @@ def all_is_said_to_be_well(patch: pytest.MonkeyPatch) -> None:
             one["status"], one["reason"] = well.get(one["type"], (one["status"], one["reason"]))
         return said
 
-    patch.setattr(status, "report", hopeful)
+    patch.setattr(report, "report", hopeful)
 
 
 def a_no_without_a_reason(patch: pytest.MonkeyPatch) -> None:
-    real = status.report
+    real = report.report
 
     def silent(f: Any, plan: Any) -> dict[str, Any]:
         said = real(f, plan)
@@ -377,7 +384,7 @@ def a_no_without_a_reason(patch: pytest.MonkeyPatch) -> None:
             one["reason"] = "" if one["type"] == "Stalled" and one["status"] == "True" else one["reason"]
         return said
 
-    patch.setattr(status, "report", silent)
+    patch.setattr(report, "report", silent)
 
 
 def moves_without_a_cause(patch: pytest.MonkeyPatch) -> None:
@@ -393,11 +400,11 @@ def moves_without_a_cause(patch: pytest.MonkeyPatch) -> None:
 
 def another_reason_is_claimed(patch: pytest.MonkeyPatch) -> None:
     real = evidence.failure
-    patch.setattr(evidence, "failure", lambda f, route: Evidence.LABELS_TAKEN if real(f, route) is not None else None)
+    patch.setattr(evidence, "failure", lambda f, route: Evidence.LABEL_CONFLICT if real(f, route) is not None else None)
 
 
 def replicas_without_bound(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(facts.Facts, "made_good", property(lambda f: f.out_of_reach * 3))
+    patch.setattr(facts.Facts, "compensated", property(lambda f: f.out_of_reach * 3))
 
 
 def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
@@ -412,24 +419,24 @@ def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
 
 
 def all_goes_on_despite_a_stall(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(rules, "ROWS", tuple(replace(row, despite_stall=True) for row in rules.ROWS))
+    patch.setattr(rules, "RULES", tuple(replace(row, despite_stall=True) for row in rules.RULES))
 
 
 def current_before_it_is_carried_out(patch: pytest.MonkeyPatch) -> None:
-    real = status.report
+    real = report.report
 
     def hasty(f: Any, plan: Any) -> dict[str, Any]:
         said = real(f, plan)
         for one in said["conditions"]:
             if one["type"] == "Reconciling":
-                one["status"], one["reason"] = "False", "Settled"
+                one["status"], one["reason"] = "False", "UpToDate"
         return said
 
-    patch.setattr(status, "report", hasty)
+    patch.setattr(report, "report", hasty)
 
 
 def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
-    real = status.report
+    real = report.report
 
     def hasty(f: Any, plan: Any) -> dict[str, Any]:
         said = real(f, plan)
@@ -438,7 +445,7 @@ def ready_before_the_first_number_is_settled(patch: pytest.MonkeyPatch) -> None:
                 one["status"], one["reason"] = "True", "Serving"
         return said
 
-    patch.setattr(status, "report", hasty)
+    patch.setattr(report, "report", hasty)
 
 
 MUTANTS = (

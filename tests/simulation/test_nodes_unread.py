@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import LEASE, NODE, WAC, Kind, KubeError, Obj, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import KubeError, Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
 
 from .door import SimKube
 from .operators import Operator
@@ -126,7 +127,7 @@ def test_an_operator_that_hears_nobody_any_more_doubts_itself(is_denied: bool, s
         operator.cut([*world.cluster.park.nodes])
         await world.pause(25)
         assert (len(world.laws.handovers), {machine.uid for machine in world.coreapps()}) == (handovers, uids)
-        assert condition(world, "Ready")[:2] == ("Unknown", "Doubt")
+        assert condition(world, "Ready")[:2] == ("Unknown", "SelfCheckFailed")
         operator.cut(())
         kube.failing.clear()
         await world.until_done(within=120)

@@ -9,7 +9,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import EVENT, POD, WAC, Fence, Kind, KubeError, Obj, Refused, Unavailable, kind_of
+from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.errors import KubeError, Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import EVENT, POD, WAC, Kind, Obj, kind_of
 
 from .door import SimKube
 from .operators import Operator

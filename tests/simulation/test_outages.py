@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import SECRET, Expired, Unavailable
+from whatsapp_operator.shell.kube.errors import Expired, Unavailable
+from whatsapp_operator.shell.kube.kinds import SECRET
 
 from . import virtual
 from .apiserver import ApiServer

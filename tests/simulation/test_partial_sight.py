@@ -10,7 +10,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import (
+from whatsapp_operator.shell.kube.client import Fence
+from whatsapp_operator.shell.kube.errors import KubeError, NotFound, Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import (
     DEPLOYMENT,
     LEASE,
     NETWORKPOLICY,
@@ -22,13 +24,8 @@ from whatsapp_operator.shell.kube import (
     SERVICE,
     STATEFULSET,
     WAC,
-    Fence,
     Kind,
-    KubeError,
-    NotFound,
     Obj,
-    Refused,
-    Unavailable,
 )
 
 from . import kinds, machines

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import Unavailable
+from whatsapp_operator.shell.kube.errors import Unavailable
 
 from .apiserver import TooManyRequests
 from .kinds import EVENT, PDB, SERVICE, STATEFULSET, WAC
@@ -132,12 +132,12 @@ def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
         await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "Banned"), within=60, what="Banned")
         foreign = {"metadata": {"namespace": NAMESPACE, "name": f"{NAME}-shard-3"}, "spec": {"selector": {"app": "other"}}}
         world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", **foreign})
-        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "NameTaken"), within=30, what="NameTaken")
+        await world.until(lambda: condition(status_of(world), "Stalled") == ("True", "NameConflict"), within=30, what="NameConflict")
         operator.kill()
         world.operator().lead(2)
         await world.pause(10)
         world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-3"))
-        await world.until(lambda: condition(status_of(world), "Stalled") != ("True", "NameTaken"), within=30, what="the name is free")
+        await world.until(lambda: condition(status_of(world), "Stalled") != ("True", "NameConflict"), within=30, what="the name is free")
         await world.pause(30)
         assert condition(status_of(world), "Stalled") == ("True", "Banned")
         assert condition(status_of(world), "Ready") == ("False", "Banned")
@@ -214,7 +214,7 @@ def test_an_event_whose_sentence_changed_is_told_anew() -> None:
         world.server.checks.append(
             lambda change: (
                 told.append(change.after["message"])
-                if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameTaken"
+                if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameConflict"
                 else None
             )
         )

@@ -7,8 +7,8 @@ from collections.abc import Callable
 import pytest
 
 from whatsapp_operator.core import facts, rollout
+from whatsapp_operator.core.actions import Delete
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.model import Delete
 
 from .apiserver import Change
 from .kinds import POD, STATEFULSET, WAC, Obj
@@ -54,7 +54,7 @@ def assert_nothing_failed_over(world: World, *, moves: int) -> None:
     causes = [sorted(causes) for _, causes in world.laws.moves]
     assert len(causes) >= moves
     assert all(set(one) & {"outdated", "surplus"} for one in causes), causes
-    assert {move.claim for move, _ in world.laws.moves} <= {"RolledOut", "PackedLow"}
+    assert {move.claim for move, _ in world.laws.moves} <= {"RolledOut", "Consolidated"}
 
 
 async def rolled_out(world: World, *, shards: int, spares: int) -> None:
@@ -97,7 +97,7 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
         words = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
         assert words["Ready"][:2] == ("True", "Serving")
         assert words["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
-        assert words["Redundant"][:2] == ("True", "AsPromised")
+        assert words["Redundant"][:2] == ("True", "SparesReady")
         assert words["Stalled"][:2] == ("True", "ImageUnavailable")
         assert "nowhere.example/coreapp:1" in words["Stalled"][2]
         world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})

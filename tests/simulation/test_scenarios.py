@@ -127,7 +127,7 @@ def test_a_name_that_is_taken_is_said_and_left_alone(labelled: bool) -> None:
         assert operator.kube.reads.total() - before < 1200, "hot loop"
         status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
         stalled = next(one for one in status["conditions"] if one["type"] == "Stalled")
-        assert (stalled["status"], stalled["reason"]) == ("True", "NameTaken")
+        assert (stalled["status"], stalled["reason"]) == ("True", "NameConflict")
         world.server.delete("user", SERVICE, (NAMESPACE, f"{NAME}-shard-1"))
         await world.until_done()
         await world.stays_silent(60.0)

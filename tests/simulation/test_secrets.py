@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell import kube as door
+from whatsapp_operator.shell.kube import kinds
 
 from .kinds import DEPLOYMENT, POD, SECRET, STATEFULSET, Obj
 from .machines import is_ready
@@ -161,9 +161,9 @@ def test_a_secret_that_cannot_be_read_rolls_nothing(fault: str) -> None:
         await world.until_done()
         await world.pause(90.0)
         before = all_pods(world)
-        kube.failing[door.SECRET] = FAULTS[fault]
+        kube.failing[kinds.SECRET] = FAULTS[fault]
         await world.pause(120.0)
-        assert kube.failed[door.SECRET]
+        assert kube.failed[kinds.SECRET]
         kube.failing.clear()
         await world.until_done()
         await world.pause(60.0)

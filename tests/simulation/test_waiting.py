@@ -118,7 +118,7 @@ def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # n
         await world.pause(8)
         world.server.delete("user", SECRET, (NAMESPACE, "account"))
         world.annotate(paused="false")  # somebody's write, so that it is noticed at once
-        await world.until(says(world, "CertificateFit", "Unknown", "AwaitingSecret"), within=2, what="it is noticed")
+        await world.until(says(world, "CertificateValid", "Unknown", "AwaitingSecret"), within=2, what="it is noticed")
         apply_secret(world, "account")
         await world.pause(35)
         assert (kstatus(world), warned) == (Verdict.CURRENT, [])

@@ -12,7 +12,7 @@ from datetime import timedelta
 from random import Random
 from typing import Any
 
-from whatsapp_operator.core.model import Tuning
+from whatsapp_operator.core.desired import Tuning
 
 from . import virtual
 from .apiserver import ApiServer, Change, matches
@@ -227,10 +227,10 @@ class World:
         if status.get("observedGeneration") != wac["metadata"]["generation"]:
             yield "the status speaks of another generation"
         words = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or ()}
-        for kind, wanted in (("Ready", ("True", "Serving")), ("Reconciling", ("False", "Settled")), ("Stalled", ("False", "Settled"))):
+        for kind, wanted in (("Ready", ("True", "Serving")), ("Reconciling", ("False", "UpToDate")), ("Stalled", ("False", "UpToDate"))):
             if words.get(kind) != wanted:
                 yield f"condition {kind} is {words.get(kind)}"
-        redundant = ("True", "NoSpareWanted" if spares == 0 else "AsPromised")
+        redundant = ("True", "NoSparesRequested" if spares == 0 else "SparesReady")
         if words.get("Redundant") != redundant:
             yield f"condition Redundant is {words.get('Redundant')}"
         numbers = (status.get("shards"), status.get("settledShards"), status.get("failuresTolerated"), status.get("operation"))

@@ -13,14 +13,14 @@ from copy import deepcopy
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any
 
-from whatsapp_operator.shell.kube import AlreadyExists, Conflict, NotFound, Unavailable
-from whatsapp_operator.shell.leader import Election, Leadership, Timings
+from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, NotFound, Unavailable
+from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable, Coroutine, Generator
 
-    from whatsapp_operator.shell.kube import Kind, Obj
-    from whatsapp_operator.shell.leader import Watch
+    from whatsapp_operator.shell.kube.kinds import Kind, Obj
+    from whatsapp_operator.shell.kube.lease import Watch
 
 LATENCY = 0.005
 

@@ -11,10 +11,11 @@ from contextlib import asynccontextmanager
 from datetime import timedelta
 from typing import Any
 
-from whatsapp_operator.core.model import Key, Probe
+from whatsapp_operator.core.desired import Probe
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.probe import Tethers
-from whatsapp_operator.shell.tether import Pace, Target
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.tether import Pace, Target
 
 HOST = "127.0.0.1"
 KEY = Key("test", "acme")

@@ -11,9 +11,9 @@ from localkube.scale import answers, objects
 from localkube.scale import command as bench_scale
 from localkube.scale.command import Found, worst_share
 from whatsapp_operator.core import manifests, upkeep
-from whatsapp_operator.core.model import Epoch
-from whatsapp_operator.shell.reading import coreapp_of
-from whatsapp_operator.shell.wire import read_report
+from whatsapp_operator.core.names import Epoch
+from whatsapp_operator.shell.coreapps.wire import read_report
+from whatsapp_operator.shell.objects.reading import coreapp_of
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 

@@ -39,7 +39,7 @@ from wabiz_sim.sharding import shard_of
 
 ROOT = Path(__file__).resolve().parents[2]
 # A word that the operator can never say must not be waited for.
-WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "TetherBroken", "ProbeTimeout", "NotReadyLong"}
+WORDS = {"PodDeleted", "PodDraining", "PodFailed", "ContainerTerminated", "NodeGone", "ConnectionLost", "ProbeTimeout", "NotReady"}
 ALSO = {"RestartOverdue", "HolderDisagrees", "RolledOut"}
 
 # ---------------------------------------------------------------- the table
@@ -216,12 +216,12 @@ def test_a_strike_notes_whom_and_when_and_from_when_a_handover_can_be_made() -> 
         one.strike("c00", 2)
 
 
-OUTAGE = Fault(name="outage", what="away for 59 s", strike=nothing, evidence=frozenset({"TetherBroken"}), allowed=89.0)
+OUTAGE = Fault(name="outage", what="away for 59 s", strike=nothing, evidence=frozenset({"ConnectionLost"}), allowed=89.0)
 
 
 def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_the_vendors_failover() -> None:
     stage: Any = SimpleNamespace(clusters=("c00",), observer=SimpleNamespace(commits=[commit("b", epoch="9-x", at=160.0)]))
-    outcome = Outcome("outage", evidence=Counter({"TetherBroken": 1}))
+    outcome = Outcome("outage", evidence=Counter({"ConnectionLost": 1}))
     victim = Victim("c00", 0, Holder(0, "acme-coreapp-0", "a"), begun=100.0, begun_wall=1000.0, possible=159.0)
     taken = Taken(shard=0, by="b", at=1000.0 + 60.2, known=160.3, home=0)
     _Play(stage, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
@@ -278,7 +278,7 @@ def test_a_move_off_a_sound_holder_is_wrong_whatever_the_operator_calls_it(word:
 
 def test_a_move_that_the_scenario_caused_is_right_and_the_word_must_be_its_own() -> None:
     down = commit("0", epoch="9-x")
-    for word in ("PackedLow", UNREPORTED):
+    for word in ("Consolidated", UNREPORTED):
         assert judged(down, moves={"resize"}, evidence={"9-x": word}) == Judged(Counter(), [])
     assert judged(down, moves={"resize"}, evidence={"9-x": "Requested"}).wrong == ["shard 0 of c00 to pod-0 (Requested): caused was resize"]
     assert judged(down, moves={"resize"}, since=1.5).wrong, "it came before there was a reason"

@@ -59,14 +59,14 @@ def test_one_of_many_beyond_the_factor_fails_the_run_though_the_goal_is_met() ->
 def test_the_slow_path_in_the_place_of_the_immediate_one_fails_the_run() -> None:
     probed = outcome(KILLED, 3.2, evidence=Counter({"ProbeTimeout": 1}))
     assert failures(KILLED, probed, n=1) == [
-        "container-killed: evidence ProbeTimeout is not what was to be seen (ContainerTerminated, PodFailed, TetherBroken)",
-        "container-killed: the evidence of 0 of 1 handovers was seen (ContainerTerminated, PodFailed, TetherBroken)",
+        "container-killed: evidence ProbeTimeout is not what was to be seen (ConnectionLost, ContainerTerminated, PodFailed)",
+        "container-killed: the evidence of 0 of 1 handovers was seen (ConnectionLost, ContainerTerminated, PodFailed)",
     ]
 
 
 @pytest.mark.parametrize("evidence", [Counter(), Counter({UNREPORTED: 1})])
 def test_no_evidence_where_a_handover_is_expected_fails_the_run(evidence: Counter[str]) -> None:
-    said = "container-killed: the evidence of 0 of 1 handovers was seen (ContainerTerminated, PodFailed, TetherBroken)"
+    said = "container-killed: the evidence of 0 of 1 handovers was seen (ConnectionLost, ContainerTerminated, PodFailed)"
     assert said in failures(KILLED, outcome(KILLED, 0.1, evidence=evidence), n=1)
 
 

@@ -12,13 +12,14 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import rules
-from whatsapp_operator.shell.act import Outcome
-from whatsapp_operator.shell.kube import Kind, Obj, Refused, Unavailable
-from whatsapp_operator.shell.leader import Leadership
-from whatsapp_operator.shell.observe import Look
-from whatsapp_operator.shell.reading import SpecError
-from whatsapp_operator.shell.reconcile import Reconciler
-from whatsapp_operator.shell.wabiz import Access, Credentials
+from whatsapp_operator.shell.kube.errors import Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import Kind, Obj
+from whatsapp_operator.shell.kube.lease import Leadership
+from whatsapp_operator.shell.loop.execute import Outcome
+from whatsapp_operator.shell.loop.observe import Observation
+from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.objects.reading import SpecError
+from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
 from .core.looks import look
 
@@ -62,13 +63,13 @@ class World:
         self.status = {**self.status, **change}
         return self.stored()
 
-    async def look(self, *_: object, **__: object) -> Look:
+    async def look(self, *_: object, **__: object) -> Observation:
         self.looks += 1
         self.fails()
         seen = look().settled()
         see = replace(seen.see, status=self.status, generation=GENERATION, now=self.now())
         credentials = Credentials(country_code="1", phone_number="2")
-        return Look(replace(seen.want, generation=GENERATION), see, Access(addresses=(), server_name="webapp"), credentials)
+        return Observation(replace(seen.want, generation=GENERATION), see, Access(addresses=(), server_name="webapp"), credentials)
 
     async def perform(self, *_: object) -> Outcome:
         return Outcome()

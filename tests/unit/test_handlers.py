@@ -5,8 +5,8 @@ from typing import Any
 import kopf
 import pytest
 
-from whatsapp_operator.core.model import Key, Obj
-from whatsapp_operator.shell import handlers
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.watch import handlers
 
 OWNER = {"name": "acme-coreapp", "uid": "sts", "controller": True}
 PART: Obj = {

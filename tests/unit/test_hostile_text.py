@@ -11,9 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.core import manifests, rules, status
-from whatsapp_operator.core.model import Annotate, Desired, Handover, Say, Tuning
-from whatsapp_operator.shell.reading import (
+from whatsapp_operator.core import manifests, report, rules
+from whatsapp_operator.core.actions import Annotate, EmitEvent, Handover
+from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.shell.objects.reading import (
     LONGEST_SWITCHOVERS,
     MOST_SWITCHOVERS,
     SpecError,
@@ -86,10 +87,10 @@ def assert_fails_over(want: Desired, secret: Obj | None = None) -> None:
     handovers = [action for action in plan.actions if isinstance(action, Handover)]
     assert [move.route.shard for move in handovers] == [0]
     assert len(plan.actions) <= 60
-    assert len([action for action in plan.actions if isinstance(action, Say)]) <= 1
-    status.report(rules.facts(want, see), plan)
+    assert len([action for action in plan.actions if isinstance(action, EmitEvent)]) <= 1
+    report.report(rules.facts(want, see), plan)
     quiet = rules.plan(want, look().settled().see)
-    assert len([action for action in quiet.actions if isinstance(action, Say)]) <= 1
+    assert len([action for action in quiet.actions if isinstance(action, EmitEvent)]) <= 1
     assert len([action for action in quiet.actions if isinstance(action, Annotate)]) <= 1
 
 
@@ -147,7 +148,7 @@ def test_labels_and_annotations_of_pods_and_services_are_read(more: dict[str, st
     one = look().settled().with_pod(2, labels=pod.labels)
     routes = (*one.see.routes, *([route] if route is not None else []))
     plan = rules.plan(one.want, replace(one.see, routes=routes))
-    status.report(rules.facts(one.want, replace(one.see, routes=routes)), plan)
+    report.report(rules.facts(one.want, replace(one.see, routes=routes)), plan)
 
 
 @pytest.mark.parametrize(

@@ -28,16 +28,19 @@ from cryptography import x509
 from wabiz_sim.listener import Listener
 from wabiz_sim.resolve import split_host_port
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Coreapp, GenerateSecret, Key, Probe, Tell, Tuning
+from whatsapp_operator.core.actions import AssignRole, GenerateSecret
+from whatsapp_operator.core.desired import Probe, Tuning
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Coreapp
 from whatsapp_operator.settings import Settings
-from whatsapp_operator.shell.act import filled_secret
 from whatsapp_operator.shell.clock import SystemClock
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.metrics import served
-from whatsapp_operator.shell.probe import Tethers
-from whatsapp_operator.shell.reading import desired_of
-from whatsapp_operator.shell.snapshot import Slow, access_of
-from whatsapp_operator.shell.tether import Target
-from whatsapp_operator.shell.wabiz import Access, Desk
+from whatsapp_operator.shell.objects.assemble import Slow, access_of
+from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.whatsapp.session import Access, ApiSession
 
 from .sim.world import PASSWORD, World, recipient
 
@@ -132,7 +135,7 @@ def access() -> Access:
 @pytest.mark.usefixtures("alone_on_six")
 async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path) -> None:
     tethers = Tethers(clock=SystemClock(), wake=lambda _: None)
-    desk = Desk(KEY, clock=SystemClock(), wake=lambda _: None, call_timeout=5.0, ask_timeout=5.0)
+    desk = ApiSession(KEY, clock=SystemClock(), wake=lambda _: None, call_timeout=5.0, ask_timeout=5.0)
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     async with AsyncExitStack() as stack:
@@ -146,7 +149,7 @@ async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path)
         tethers.hold(KEY, {"uid-coreapp": Target(ip=SIX, node=None, holds=True, probe=Probe(), unhealthy_after=3.0)})
         await until(lambda: (report := tethers.report_of("uid-coreapp")) is not None and report.shards == 1)
         pod = Coreapp(name="acme-coreapp-0", uid="uid-coreapp", ordinal=0, ip=SIX)
-        assert await tethers.tell(Tell(coreapp=pod, shards=1, shard=0, epoch="1-abcde"))
+        assert await tethers.tell(AssignRole(coreapp=pod, shards=1, shard=0, epoch="1-abcde"))
         await until(lambda: (report := tethers.report_of("uid-coreapp")) is not None and report.gateway == "connected")
 
         # the API

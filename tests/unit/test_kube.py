@@ -14,37 +14,27 @@ from aiohttp import web
 from lightkube import AsyncClient, KubeConfig
 from lightkube.config.models import Cluster, User
 
-from whatsapp_operator.shell import kube as door
-from whatsapp_operator.shell.kube import (
-    DEPLOYMENT,
-    KINDS,
-    LEASE,
-    MOST_EVENTS,
-    NODE,
-    POD,
-    SECRET,
-    SERVICE,
-    STATEFULSET,
-    WAC,
+from whatsapp_operator.shell.kube import client, kinds
+from whatsapp_operator.shell.kube.client import MOST_EVENTS, CallLimits, LightKube
+from whatsapp_operator.shell.kube.errors import (
     AlreadyExists,
-    CallLimits,
     Conflict,
     Expired,
     KubeError,
     LeaseTooShort,
-    LightKube,
     NotFound,
     Refused,
     TestFailed,
     Unavailable,
-    kind_of,
 )
+from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, KINDS, LEASE, NODE, POD, SECRET, SERVICE, STATEFULSET, WAC, kind_of
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
     from pathlib import Path
 
-    from whatsapp_operator.shell.kube import Kube, Obj
+    from whatsapp_operator.shell.kube.client import Kube
+    from whatsapp_operator.shell.kube.kinds import Obj
 
 TOKEN = "token-that-nobody-may-see"
 PASSWORD = "password-that-nobody-may-see"
@@ -229,13 +219,13 @@ def test_the_private_path_of_lightkube_is_where_it_was() -> None:
     config = KubeConfig.from_server("http://nowhere").get()
     assert config
     inner = AsyncClient(config._replace(user=User()), trust_env=False)._client
-    ask = inner.prepare_request("delete", res=door._resource(POD), name="a", namespace="ns")
+    ask = inner.prepare_request("delete", res=client._resource(POD), name="a", namespace="ns")
     ask.data = {"preconditions": {"uid": "u"}}
     request = inner.build_adapter_request(ask)
     assert (request.method, request.url.path) == ("DELETE", "/api/v1/namespaces/ns/pods/a")
     assert request.content == b'{"preconditions":{"uid":"u"}}'
     assert request.headers["Content-Type"] == "application/json"
-    ask = inner.prepare_request("list", res=door._resource(LEASE), namespace="ns", watch=True, params={"timeoutSeconds": 3, "x": None})
+    ask = inner.prepare_request("list", res=client._resource(LEASE), namespace="ns", watch=True, params={"timeoutSeconds": 3, "x": None})
     request = inner.build_adapter_request(ask)
     assert str(request.url).endswith("/apis/coordination.k8s.io/v1/namespaces/ns/leases?timeoutSeconds=3&watch=true")
     assert callable(inner.send)
@@ -243,7 +233,7 @@ def test_the_private_path_of_lightkube_is_where_it_was() -> None:
 
 
 @pytest.mark.parametrize("kind", KINDS, ids=lambda kind: kind.kind)
-def test_kinds_are_found_by_what_objects_say(kind: door.Kind) -> None:
+def test_kinds_are_found_by_what_objects_say(kind: kinds.Kind) -> None:
     assert kind_of({"apiVersion": kind.api_version, "kind": kind.kind}) is kind
 
 

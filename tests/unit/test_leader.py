@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from whatsapp_operator.shell.kube import LightKube
-from whatsapp_operator.shell.leader import Election, Leadership, Timings, WorkDidNotStop, boottime
+from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.lease import Election, Leadership, Timings, WorkDidNotStop, boottime
 
 from .lease_world import LATENCY, a_world, now
 
 if TYPE_CHECKING:
-    from whatsapp_operator.shell.kube import Fence, Kube
-    from whatsapp_operator.shell.leader import Leases, Watch
+    from whatsapp_operator.shell.kube.client import Fence, Kube
+    from whatsapp_operator.shell.kube.lease import Leases, Watch
 
 pytestmark = pytest.mark.looptime
 

@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from whatsapp_operator.shell.leader import Leadership
+from whatsapp_operator.shell.kube.lease import Leadership
 
 from .lease_world import a_world, now
 

@@ -10,11 +10,11 @@ import pytest
 
 from localkube.hollow.kube import Kube
 from localkube.plane.kubeconfig import Access
-from whatsapp_operator.shell.lines import Lines
+from whatsapp_operator.shell.kube.transport import ReconnectingTransport
 
 
 async def through_lines(url: str) -> None:
-    lines = Lines(lambda: httpx2.AsyncHTTPTransport(trust_env=False))
+    lines = ReconnectingTransport(lambda: httpx2.AsyncHTTPTransport(trust_env=False))
     async with httpx2.AsyncClient(transport=lines, trust_env=False) as client:
         await client.get(url)
 

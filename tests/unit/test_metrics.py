@@ -13,9 +13,11 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
-from whatsapp_operator.core.model import Coreapp, Epoch, Evidence, Handover, Key, Route, Silence
+from whatsapp_operator.core.actions import Handover
+from whatsapp_operator.core.names import Epoch, Key
+from whatsapp_operator.core.snapshot import Coreapp, Evidence, Route, Silence
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.metrics import Heartbeat, Metrics, Phase, application, served
+from whatsapp_operator.shell.metrics import LoopLagMonitor, Metrics, Phase, application, served
 
 ACME, OTHER = Key("ns", "acme"), Key("ns", "other")
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
@@ -43,15 +45,15 @@ def a_handover(*, holder: str | None = "acme-coreapp-0", planned: bool = False) 
 
 def test_phases_of_handovers() -> None:
     metrics = Metrics()
-    metrics.observe_phase(Phase.COMMIT, Evidence.TETHER_BROKEN, 0.02)
-    metrics.observe_phase(Phase.COMMIT, Evidence.TETHER_BROKEN, timedelta(seconds=3.5))
-    metrics.observe_phase(Phase.DETECT, Evidence.TETHER_BROKEN, timedelta(seconds=-1))
-    labels = {"phase": "commit", "evidence": "TetherBroken"}
+    metrics.observe_phase(Phase.COMMIT, Evidence.CONNECTION_LOST, 0.02)
+    metrics.observe_phase(Phase.COMMIT, Evidence.CONNECTION_LOST, timedelta(seconds=3.5))
+    metrics.observe_phase(Phase.DETECT, Evidence.CONNECTION_LOST, timedelta(seconds=-1))
+    labels = {"phase": "commit", "evidence": "ConnectionLost"}
     assert value(metrics, "multiconnect_handover_seconds_count", **labels) == 2
     assert value(metrics, "multiconnect_handover_seconds_sum", **labels) == 3.52
     assert value(metrics, "multiconnect_handover_seconds_bucket", **labels, le="0.025") == 1
-    assert value(metrics, "multiconnect_handover_seconds_sum", phase="detect", evidence="TetherBroken") == 0, "a clock that was set back"
-    assert 'multiconnect_handover_seconds_bucket{evidence="TetherBroken",le="0.005",phase="commit"} 0.0' in text(metrics)
+    assert value(metrics, "multiconnect_handover_seconds_sum", phase="detect", evidence="ConnectionLost") == 0, "a clock that was set back"
+    assert 'multiconnect_handover_seconds_bucket{evidence="ConnectionLost",le="0.005",phase="commit"} 0.0' in text(metrics)
     assert [phase.value for phase in Phase] == ["detect", "decide", "prepare", "commit", "tell", "serve"]
 
 
@@ -171,7 +173,7 @@ class Clock(SystemClock):
 
 def test_what_is_served_where() -> None:
     metrics, clock = Metrics(), Clock()
-    heartbeat = Heartbeat(clock, beaten=metrics.observe_lag)
+    heartbeat = LoopLagMonitor(clock, beaten=metrics.observe_lag)
     with served(application(metrics.registry, heartbeat), host="127.0.0.1", port=0) as port:
         status, body = get(port, "/metrics")
         assert (status, "multiconnect_leading 0.0" in body) == (200, True)
@@ -188,7 +190,7 @@ def test_what_is_served_where() -> None:
 
 def test_health_says_why_only_a_new_process_helps() -> None:
     why: list[str | None] = [None]
-    heartbeat = Heartbeat(Clock(), beaten=lambda _: None)
+    heartbeat = LoopLagMonitor(Clock(), beaten=lambda _: None)
     with served(application(Metrics().registry, heartbeat, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
         assert get(port, "/healthz") == (200, "ok\n")
         why[0] = "nothing has watched pods for 61 s"
@@ -204,7 +206,7 @@ def test_watches_that_are_cut_off() -> None:
 
 async def test_health_is_told_while_the_event_loop_stands_still() -> None:
     lags: list[float] = []
-    heartbeat = Heartbeat(SystemClock(), beaten=lags.append, dead_after=0.5)
+    heartbeat = LoopLagMonitor(SystemClock(), beaten=lags.append, dead_after=0.5)
     beating = asyncio.create_task(heartbeat.run())
     with served(application(Metrics().registry, heartbeat), host="127.0.0.1", port=0) as port:
         await asyncio.sleep(0.3)

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.shell.rejections import WORDS_KEPT, missing_names, rejection_of, replica_failure_of
+from whatsapp_operator.shell.objects.rejections import WORDS_KEPT, missing_names, rejection_of, replica_failure_of
 
 QUOTA = (
     'create Pod acme-coreapp-2 in StatefulSet acme-coreapp failed error: pods "acme-coreapp-2" is forbidden: '

@@ -10,11 +10,13 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import LEASE, NODE, Expired, Kind, LightKube, Obj, Refused, Unavailable
-from whatsapp_operator.shell.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, node_of
+from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import Expired, Refused, Unavailable
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
+from whatsapp_operator.shell.kube.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, node_of
 
 if TYPE_CHECKING:
-    from whatsapp_operator.shell.nodes import NodeReads
+    from whatsapp_operator.shell.kube.nodes import NodeReads
 
 pytestmark = pytest.mark.looptime
 START = datetime(2030, 1, 1, tzinfo=UTC)

@@ -9,9 +9,11 @@ from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core.model import Key, Tuning
-from whatsapp_operator.shell.kube import POD, SECRET, STATEFULSET, Kind, KubeError, Obj, Unavailable
-from whatsapp_operator.shell.observe import Look, Memory, Observer
+from whatsapp_operator.core.desired import Tuning
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
+from whatsapp_operator.shell.kube.kinds import POD, SECRET, STATEFULSET, Kind, Obj
+from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
 
@@ -42,7 +44,7 @@ def observer(kube: FakeKube) -> Observer:
     return Observer(kube=cast("Any", kube), clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
 
 
-async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Look:
+async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
     found = await eyes.look(key, memory, nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found

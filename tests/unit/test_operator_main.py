@@ -8,9 +8,9 @@ from typing import Any
 import kopf
 import pytest
 
-from whatsapp_operator.shell import handlers
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.watch_health import WatchHealth
+from whatsapp_operator.shell.watch import handlers
+from whatsapp_operator.shell.watch.health import WatchHealth
 
 from .test_handlers import Ears
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from whatsapp_operator import settings
-from whatsapp_operator.core.model import Tuning
+from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.settings import SettingError, Settings
 
 HERE = {"POD_NAMESPACE": "shop"}

@@ -9,8 +9,9 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import record
-from whatsapp_operator.core.model import Operation, Record, Tuning
-from whatsapp_operator.shell.observe import Memory, Observer
+from whatsapp_operator.core.desired import Tuning
+from whatsapp_operator.core.snapshot import Operation, Record
+from whatsapp_operator.shell.loop.observe import Memory, Observer
 
 NOW = datetime(2027, 1, 1, tzinfo=UTC)
 NOTED = Operation(

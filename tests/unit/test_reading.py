@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.reading import image_problem_of, webapps_change
+from whatsapp_operator.shell.objects.reading import image_problem_of, webapps_change
 
 Obj = dict[str, Any]
 

@@ -9,11 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from whatsapp_operator.core import objections, rules, status
-from whatsapp_operator.core.model import State
-from whatsapp_operator.shell.kube import Unavailable
-from whatsapp_operator.shell.reading import SpecError, reshard_now_of
-from whatsapp_operator.shell.reconcile import StatusError, named
+from whatsapp_operator.core import conditions, objections, report, rules
+from whatsapp_operator.core.actions import State
+from whatsapp_operator.shell.kube.errors import Unavailable
+from whatsapp_operator.shell.loop.reconcile import StatusError, named
+from whatsapp_operator.shell.objects.reading import SpecError, reshard_now_of
 
 from .core.witnesses import WITNESSES
 
@@ -22,7 +22,7 @@ PAGE = (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
 FAILURES = (Unavailable("pods is forbidden"), StatusError("status is too long"), SpecError("spec.shards is missing"), ZeroDivisionError())
 """One error of each kind that ends an observation."""
 FAILED = {named(error)[0] for error in FAILURES}
-STUCK = {row.name for row in rules.ROWS if row.state is State.STUCK}
+STUCK = {row.name for row in rules.RULES if row.state is State.STUCK}
 IMPERATIVES = "Apply|Ask|Copy|Correct|Create|Delete|Give|Make|Put|Report|Set|Write"
 
 
@@ -51,11 +51,12 @@ def events() -> set[str]:
 
 
 REASONS = {
-    "Stalled": STUCK | FAILED | {"ChangedByAdmission", "Settled"},
-    "Reconciling": {row.name for row in rules.ROWS if row.state in {State.WORKING, State.WAITING}} | {"Settled"},
-    "Ready": {word.reason for word in status.READY} | FAILED | {"NotReconciled"},
-    "Redundant": {word.reason for word in status.REDUNDANT},
-    "CertificateFit": {word.reason for word in status.CERTIFICATE_FIT} | {one.name for one in objections.OBJECTIONS if one.is_of_account},
+    "Stalled": STUCK | FAILED | {"ChangedByAdmission", "UpToDate"},
+    "Reconciling": {row.name for row in rules.RULES if row.state in {State.WORKING, State.WAITING}} | {"UpToDate"},
+    "Ready": {word.reason for word in conditions.READY} | FAILED | {"NotReconciled"},
+    "Redundant": {word.reason for word in conditions.REDUNDANT},
+    "CertificateValid": {word.reason for word in conditions.CERTIFICATE_VALID}
+    | {one.name for one in objections.OBJECTIONS if one.is_of_account},
     "Events": events(),
 }
 
@@ -71,7 +72,7 @@ def test_every_reason_says_what_it_means_and_what_to_do(title: str) -> None:
 
 
 def test_every_warning_is_a_reason_that_is_documented() -> None:
-    assert set().union(*map(listed, REASONS)) >= status.WARNINGS
+    assert set().union(*map(listed, REASONS)) >= report.WARNINGS
 
 
 def says_what_to_do(message: str) -> bool:

@@ -8,11 +8,11 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import pace
-from whatsapp_operator.core.model import Key
-from whatsapp_operator.shell import reconcile
-from whatsapp_operator.shell.leader import Leadership
-from whatsapp_operator.shell.reconcile import Cluster, Reconciler
-from whatsapp_operator.shell.wabiz import Access
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.kube.lease import Leadership
+from whatsapp_operator.shell.loop import reconcile
+from whatsapp_operator.shell.loop.reconcile import Cluster, Reconciler
+from whatsapp_operator.shell.whatsapp.session import Access
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
 ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")

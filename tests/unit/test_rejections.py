@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.model import Action, Create, Replace
-from whatsapp_operator.shell.act import Hands
-from whatsapp_operator.shell.kube import AlreadyExists, KubeError, LeaseTooShort, Refused, Unavailable
-from whatsapp_operator.shell.observe import Look, Memory
-from whatsapp_operator.shell.wabiz import Access, Credentials
+from whatsapp_operator.core.actions import Action, Create, Replace
+from whatsapp_operator.shell.kube.errors import AlreadyExists, KubeError, LeaseTooShort, Refused, Unavailable
+from whatsapp_operator.shell.loop.execute import Executor
+from whatsapp_operator.shell.loop.observe import Memory, Observation
+from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
 from .core.looks import NOW, look
 
@@ -49,9 +49,9 @@ class Cluster:
     def __init__(self) -> None:
         self.doors, self.memory = Doors(), Memory()
         door: Any = self.doors
-        self._hands = Hands(kube=door, clients=door, coreapps=door, clock=door, identity="me")
+        self._hands = Executor(kube=door, clients=door, coreapps=door, clock=door, identity="me")
         one = look()
-        self._look = Look(one.want, one.see, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2"))
+        self._look = Observation(one.want, one.see, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2"))
 
     async def round(self, *actions: Action, **answers: KubeError) -> str | None:
         """What is said of rejections after a round in which objects were answered so."""

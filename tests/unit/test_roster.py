@@ -11,10 +11,11 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.model import Desired, Key, Obj, Probe, Tuning
-from whatsapp_operator.shell.reading import SpecError, desired_of
-from whatsapp_operator.shell.roster import Roster
-from whatsapp_operator.shell.tether import Target
+from whatsapp_operator.core.desired import Desired, Probe, Tuning
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.objects.reading import SpecError, desired_of
+from whatsapp_operator.shell.watch.index import PodIndex
 
 KEY = Key("ns", "acme")
 _numbers = itertools.count(1)
@@ -44,9 +45,9 @@ def wanted(obj: Obj) -> Desired:
     return desired_of(obj, image="sim:1", tuning=Tuning())
 
 
-def a_roster() -> tuple[Roster, Prober]:
+def a_roster() -> tuple[PodIndex, Prober]:
     prober = Prober()
-    return Roster(prober, read=wanted), prober
+    return PodIndex(prober, read=wanted), prober
 
 
 def cluster(name: str = "acme", *, uid: str = "c1", created: str = "2030-01-01T00:00:00Z") -> dict[str, Any]:
@@ -90,7 +91,7 @@ def test_a_standby_operator_probes_what_a_look_would() -> None:
 
 
 def test_the_order_of_first_events_does_not_matter() -> None:
-    events: list[Callable[[Roster], None]] = [
+    events: list[Callable[[PodIndex], None]] = [
         lambda roster: roster.saw_cluster(cluster(), gone=False),
         lambda roster: roster.saw_pod(pod(0), gone=False),
         lambda roster: roster.saw_pod(pod(1, ip="10.0.0.2"), gone=False),
@@ -122,7 +123,7 @@ def test_the_spec_says_how_to_probe() -> None:
     def read(_: Obj) -> Desired:
         return Desired(key=want.key, uid="c1", generation=1, shards=2, probe=probe, unhealthy_after=timedelta(seconds=7.5))
 
-    roster = Roster(prober, read=read)
+    roster = PodIndex(prober, read=read)
     roster.saw_cluster(cluster(), gone=False)
     roster.saw_pod(pod(0), gone=False)
     assert (prober.held[KEY]["p0"].probe, prober.held[KEY]["p0"].unhealthy_after) == (probe, 7.5)
@@ -134,7 +135,7 @@ def test_a_spec_that_cannot_be_read_is_probed_by_the_defaults() -> None:
     def read(_: Obj) -> Desired:
         raise SpecError("no")
 
-    roster = Roster(prober, read=read)
+    roster = PodIndex(prober, read=read)
     roster.saw_cluster(cluster(), gone=False)
     roster.saw_pod(pod(0), gone=False)
     assert prober.held[KEY]["p0"].unhealthy_after == 3.0

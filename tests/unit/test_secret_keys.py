@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
 
-from whatsapp_operator.core import manifests, rules, status
-from whatsapp_operator.core.model import Desired, Tuning
-from whatsapp_operator.shell.kube import SECRET, WAC, Obj
-from whatsapp_operator.shell.observe import Look, Memory, Observer
-from whatsapp_operator.shell.reading import desired_of
-from whatsapp_operator.shell.secret_keys import findings_of
-from whatsapp_operator.shell.wabiz import Access, is_strong
+from whatsapp_operator.core import manifests, report, rules
+from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.shell.kube.kinds import SECRET, WAC, Obj
+from whatsapp_operator.shell.loop.observe import Memory, Observation, Observer
+from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.objects.secret_keys import findings_of
+from whatsapp_operator.shell.whatsapp.session import Access, is_strong
 
 from .test_snapshot import KEY, Clock, FakeKube, NothingHeard, world
 
@@ -286,7 +286,7 @@ def forms(word: str) -> Iterator[bytes]:
     yield base64.b64encode(raw)
 
 
-async def look_at(secrets: Mapping[str, Obj]) -> Look:
+async def look_at(secrets: Mapping[str, Obj]) -> Observation:
     """What the Observer makes of the cluster with these Secrets."""
     objects = world()
     objects[WAC][0] |= {"spec": {**SPEC}, "status": {"settledShards": 2}}
@@ -299,14 +299,14 @@ async def look_at(secrets: Mapping[str, Obj]) -> Look:
     return found
 
 
-def shown(found: Look) -> str:
+def shown(found: Observation) -> str:
     """All that anybody may read of what an observation led to."""
     plan, facts = rules.plan(found.want, found.see), rules.facts(found.want, found.see)
-    report = status.report(facts, plan)
-    events = status.events({}, report, {}, now=found.see.now)
-    said = [row.why(facts) for row in rules.ROWS if row.when(facts)]
+    status = report.report(facts, plan)
+    events = report.events({}, status, {}, now=found.see.now)
+    said = [row.why(facts) for row in rules.RULES if row.when(facts)]
     values = (events, found, plan, found.access, found.credentials)
-    return "\n".join([json.dumps(report, default=str), *said, *map(repr, values), str(found.access.problem)])
+    return "\n".join([json.dumps(status, default=str), *said, *map(repr, values), str(found.access.problem)])
 
 
 @pytest.mark.parametrize("name", [*good()])

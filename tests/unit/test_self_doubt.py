@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from whatsapp_operator.shell.doubt import SelfDoubt
+from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
 

@@ -15,12 +15,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests, rules
-from whatsapp_operator.core.model import Client, Desired, Key, Observed, Record, Silence, Tuning
-from whatsapp_operator.shell import snapshot
-from whatsapp_operator.shell.kube import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj, Unavailable
-from whatsapp_operator.shell.observe import Memory, Observer
-from whatsapp_operator.shell.reading import desired_of
-from whatsapp_operator.shell.snapshot import Gathered, Known, Slow
+from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Client, Record, Silence, Snapshot
+from whatsapp_operator.shell.kube.errors import Unavailable
+from whatsapp_operator.shell.kube.kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SECRET, SERVICE, STATEFULSET, WAC, Kind, Obj
+from whatsapp_operator.shell.loop.observe import Memory, Observer
+from whatsapp_operator.shell.objects import assemble
+from whatsapp_operator.shell.objects.assemble import Gathered, Known, Slow
+from whatsapp_operator.shell.objects.reading import desired_of
 
 NOW = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
 KEY = Key("default", "acme")
@@ -49,7 +52,7 @@ def stored(obj: Obj) -> Obj:
 
 def coreapp(ordinal: int) -> Obj:
     """The pod of a Coreapp; 0 and 1 hold the shard of that number."""
-    labels = {**manifests._component("acme", "coreapp"), "controller-revision-hash": "r"}
+    labels = {**manifests.component_labels("acme", "coreapp"), "controller-revision-hash": "r"}
     holds = {manifests.ROLE_LABEL: "active", manifests.SHARD_LABEL: str(ordinal), manifests.EPOCH_LABEL: f"1{ordinal}-a"}
     since = "2027-01-04T11:00:00Z"
     return {
@@ -167,23 +170,23 @@ def known() -> Known:
     return Known(now=NOW, nonce="n0nce", leader_epoch=1, client=Client(asked_at=NOW, shards=2), record=Record(uid="wac-1"))
 
 
-def snapshot_of(objects: Mapping[Kind, list[Obj]]) -> Observed:
+def snapshot_of(objects: Mapping[Kind, list[Obj]]) -> Snapshot:
     """The snapshot of what the API server says; as the Observer makes it, without asking anybody."""
     gathered = Gathered(
         cluster=CLUSTER, services=tuple(objects[SERVICE]), pods=tuple(objects[POD]), statefulsets=tuple(objects[STATEFULSET])
     )
     unread: dict[str, str] = {}
     kinds = (SECRET, DEPLOYMENT, PDB, NETWORKPOLICY, PVC)
-    rest = {kind: snapshot.sound(objects[kind], kind.kind, unread) for kind in kinds}
+    rest = {kind: assemble.sound(objects[kind], kind.kind, unread) for kind in kinds}
     slow = Slow(
         read_at=0.0,
-        objects=snapshot.by_ref([obj for kind in kinds for obj in rest[kind]], "wac-1"),
+        objects=assemble.by_ref([obj for kind in kinds for obj in rest[kind]], "wac-1"),
         names=frozenset(),
         secrets={obj["metadata"]["name"]: obj for obj in rest[SECRET]},
         unread=unread,
     )
-    parts = snapshot.parts_of(WANT, gathered, {})
-    return snapshot.snapshot_of(WANT, CLUSTER, parts, slow, known())
+    parts = assemble.parts_of(WANT, gathered, {})
+    return assemble.snapshot_of(WANT, CLUSTER, parts, slow, known())
 
 
 def test_a_whole_cluster_is_seen_whole() -> None:
@@ -260,7 +263,7 @@ def test_a_damaged_service_is_what_it_was() -> None:
         cluster=CLUSTER, services=tuple(objects[SERVICE]), pods=tuple(objects[POD]), statefulsets=tuple(objects[STATEFULSET])
     )
 
-    parts = snapshot.parts_of(WANT, gathered, {route.name: route for route in before.routes})
+    parts = assemble.parts_of(WANT, gathered, {route.name: route for route in before.routes})
 
     assert parts.routes == before.routes
     assert "Service" in parts.problems
@@ -317,7 +320,7 @@ class Clock:
         return 1.0
 
 
-def look(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Observed] | None:
+def look(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
     """What the Observer makes of a cluster that it looks at for the first time."""
     doors = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))

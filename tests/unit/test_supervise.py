@@ -11,9 +11,9 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from whatsapp_operator.shell import supervise
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.supervise import Deliver, Round, Supervisor
+from whatsapp_operator.shell.watch import supervise
+from whatsapp_operator.shell.watch.supervise import Deliver, Round, Supervisor
 
 SOON = 20.0
 

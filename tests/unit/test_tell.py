@@ -9,10 +9,11 @@ from typing import Any
 
 from aiohttp import web
 
-from whatsapp_operator.core.model import Coreapp, Tell
+from whatsapp_operator.core.actions import AssignRole
+from whatsapp_operator.core.snapshot import Coreapp
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.probe import Tethers
-from whatsapp_operator.shell.tether import Pace
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.tether import Pace
 
 from .probe_peers import until
 
@@ -66,11 +67,11 @@ async def test_old_holders_that_never_answer_delay_no_new_one() -> None:
     async with well(take) as port:
         server = await asyncio.start_server(mute.take, OLD, port)
         tethers = Tethers(clock=SystemClock(), wake=lambda _: None, pace=Pace(tell_timeout=10.0), port=port, control_port=port)
-        tells = [Tell(coreapp=coreapp(number, OLD), shards=2, shard=1, epoch="2-abcde", holder=new) for number in range(150)]
+        tells = [AssignRole(coreapp=coreapp(number, OLD), shards=2, shard=1, epoch="2-abcde", holder=new) for number in range(150)]
         pending = [asyncio.create_task(tethers.tell(message)) for message in tells]
         try:
             await until(lambda: mute.orders >= 100)
-            assert await tethers.tell(Tell(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
+            assert await tethers.tell(AssignRole(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
             assert told == [0]
             assert not any(task.done() for task in pending), "nobody waited for them"
         finally:

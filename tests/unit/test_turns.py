@@ -5,13 +5,13 @@ from collections.abc import Awaitable, Callable
 
 import pytest
 
-from whatsapp_operator.shell.turns import Turns
+from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 
 
 class Crowd:
     """Looks that begin when they get their turn and end when they are told to."""
 
-    def __init__(self, turns: Turns) -> None:
+    def __init__(self, turns: PriorityLimiter) -> None:
         self.turns = turns
         self.begun: list[str] = []
         self.ends: dict[str, asyncio.Event] = {}
@@ -40,7 +40,7 @@ class Crowd:
 
 def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, at_leisure: int = 2) -> None:
     async def told() -> None:
-        crowd = Crowd(Turns(at_a_time=at_a_time, at_leisure=at_leisure))
+        crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, at_leisure=at_leisure))
         async with asyncio.timeout(5):
             await story(crowd)
         for task in crowd.tasks.values():

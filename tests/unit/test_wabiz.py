@@ -18,17 +18,18 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from whatsapp_operator.core.model import Answer, Call, Key, Login, Operation, Refusal
-from whatsapp_operator.shell.wabiz import (
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Answer, Call, Login, Operation, Refusal
+from whatsapp_operator.shell.whatsapp.session import (
     LOGIN_PAUSE,
     LOGIN_SPAN,
     MOST_LOGINS,
     SEND_WITHIN,
     UNSENT_PAUSE,
     Access,
+    ApiSession,
+    ApiSessions,
     Credentials,
-    Desk,
-    Desks,
     masked,
 )
 
@@ -178,7 +179,7 @@ class Talk:
 
     def __init__(self, client: Client) -> None:
         self.client, self.clock, self.woken = client, Hands(), 0
-        self.desk = Desk(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
+        self.desk = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
         self.access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD, initial_password=INITIAL)
 
     def _wake(self, _: Key) -> None:
@@ -623,7 +624,7 @@ async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk
 async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
     client, clock = Client(), Hands()
     woken = asyncio.Event()
-    desks = Desks(clock=clock, wake=lambda _: woken.set(), call_timeout=0.5)
+    desks = ApiSessions(clock=clock, wake=lambda _: woken.set(), call_timeout=0.5)
     async with served(client, pair):
         access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD)
         desks.set_shards(KEY, replace(access, addresses=()), CREDENTIALS, operation(), clock.monotonic())

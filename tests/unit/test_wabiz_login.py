@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from aiohttp import web
 
-from whatsapp_operator.core.model import Login
+from whatsapp_operator.core.snapshot import Login
 
 from .core.looks import look
 from .test_wabiz import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, refusal, served
@@ -63,7 +63,7 @@ def advice(talk: Talk) -> str:
     one = look().settled().seeing(settled_shards=None).client(**{name: getattr(seen, name) for name in ("login", "login_words")})
     one = one.client(shards=None, asked_at=None, is_new_password_rejected=seen.is_new_password_rejected)
     said = one.condition("Stalled")
-    assert (said["status"], said["reason"]) == ("True", "LoginRefused")
+    assert (said["status"], said["reason"]) == ("True", "LoginRejected")
     return str(said["message"])
 
 

@@ -14,10 +14,10 @@ from aiohttp import web
 
 from whatsapp_operator import __main__ as main
 from whatsapp_operator.__main__ import Operator
-from whatsapp_operator.core.model import Key
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.settings import Settings
-from whatsapp_operator.shell import handlers, supervise
-from whatsapp_operator.shell.watch_health import GAP
+from whatsapp_operator.shell.watch import handlers, supervise
+from whatsapp_operator.shell.watch.health import GAP
 
 from .fake_apiserver import CLUSTERS, PODS, SERVICES, WATCHED, FakeApiServer, an_apiserver, refuse, status
 

@@ -10,8 +10,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube import LEASE, NODE, Kind, Obj, Unavailable
-from whatsapp_operator.shell.watch_health import TendedReads, WatchHealth, name_of
+from whatsapp_operator.shell.kube.errors import Unavailable
+from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
+from whatsapp_operator.shell.watch.health import TendedReads, WatchHealth, name_of
 
 
 class Hand:

@@ -19,10 +19,11 @@ from pathlib import Path
 
 from localkube.figures import summary
 from localkube.provenance import Provenance
-from whatsapp_operator.core.model import Key, Probe
+from whatsapp_operator.core.desired import Probe
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.probe import Tethers
-from whatsapp_operator.shell.tether import Pace, Target, phase_of
+from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.tether import Pace, Target, phase_of
 
 REPOSITORY = Path(__file__).resolve().parents[3]
 HOST = "127.0.0.1"

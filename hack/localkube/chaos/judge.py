@@ -14,7 +14,7 @@ Key = tuple[str, int]
 
 UNREPORTED = "unreported"
 """A handover whose epoch is in no cluster's ``status.recentHandovers``: overtaken by the next one of its shard before it was reported."""
-CAUSES = {"switchover": "Requested", "resize": "PackedLow", "roll-out": "RolledOut"}
+CAUSES = {"switchover": "Requested", "resize": "Consolidated", "roll-out": "RolledOut"}
 """What a scenario can do that makes the operator move a shard off a sound holder, and the word that must then be reported."""
 
 

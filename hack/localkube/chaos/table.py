@@ -8,10 +8,10 @@ from localkube.chaos.scene import Fault
 from localkube.chaos.stage import ChaosStage
 
 DELETED = frozenset({"PodDeleted", "PodDraining"})
-DIED = frozenset({"ContainerTerminated", "TetherBroken", "PodFailed"})
-SILENT = frozenset({"ProbeTimeout", "NotReadyLong"})
+DIED = frozenset({"ContainerTerminated", "ConnectionLost", "PodFailed"})
+SILENT = frozenset({"ProbeTimeout", "NotReady"})
 NODE = SILENT | {"NodeGone"}
-SHUT = SILENT | {"TetherBroken"}
+SHUT = SILENT | {"ConnectionLost"}
 ENDED, KILLED, HELD, RESET = ("pods ended",), ("containers ended",), ("requests held",), ("connections reset",)
 """What must have been counted of a fault, see `Fault.effects`."""
 QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0

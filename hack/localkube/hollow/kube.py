@@ -18,7 +18,7 @@ import httpx2
 import msgspec
 
 from localkube.plane.kubeconfig import Access
-from whatsapp_operator.shell.lines import close_if_cancelled
+from whatsapp_operator.shell.kube.transport import close_if_cancelled
 
 logger = logging.getLogger("localkube.hollow")
 

@@ -365,7 +365,7 @@ class Traffic:
             try:
                 await self._log_in(token)
             except TrafficError:
-                return "LoginRefused"
+                return "LoginRejected"
         return str(status)
 
     # ------------------------------------------------------------ inbound

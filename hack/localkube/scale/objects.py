@@ -12,10 +12,11 @@ from typing import Any
 
 from localkube.hollow.status import stamp
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Desired, GenerateSecret, Tuning
+from whatsapp_operator.core.actions import GenerateSecret
+from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.settings import Settings
-from whatsapp_operator.shell.act import filled_secret
-from whatsapp_operator.shell.reading import desired_of
+from whatsapp_operator.shell.loop.execute import filled_secret
+from whatsapp_operator.shell.objects.reading import desired_of
 
 Obj = dict[str, Any]
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from .model import Answer, Refusal
+from .snapshot import Answer, Refusal
 
 BUSY_CODES = frozenset({429, 1011, 1015, 1016, 1017, 1018})
 """Rate limit, not ready, too many requests, overloaded, not the primary Master, not the primary Coreapp: the vendor says to try again."""

@@ -1,6 +1,6 @@
 """What a verified-name certificate says of itself, as far as it can be read. Its content never leaves this module: only facts about it do.
 
-The publicly known shape (whatsapp-client.md section 4) is protobuf: details (1), signature (2), server signature (3); the details hold
+The publicly known shape (client#certificate) is protobuf: details (1), signature (2), server signature (3); the details hold
 serial (1), issuer (2), verified name (4) and issue time (10). It states no expiry. That Business Manager's text is of this shape is
 unconfirmed, so what cannot be read is left out and is no objection.
 """

@@ -15,9 +15,12 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any, Final
 
+from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
+
 from . import manifests
-from .model import Attempt, Desired, Obj, Ref
-from .pods import DATABASE_KEYS
+from .desired import Desired
+from .names import Obj, Ref
+from .snapshot import Attempt
 
 CHECKSUM_ANNOTATION: Final = "multiconnect.dev/secrets-checksum"
 PATH: Final = f"metadata.annotations[{CHECKSUM_ANNOTATION}]"

@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from . import manifests
 from .health import Health
-from .model import Coreapp, Epoch, Route
+from .names import Epoch
+from .snapshot import Coreapp, Route
 
 
 class Claims(Health):
     """Adds what pods claim to hold, judged by the Services."""
 
     def claim(self, pod: Coreapp) -> str:
-        """Return what the labels on a pod are worth (law 2).
+        """Return what the labels on a pod are worth (laws#2).
 
         ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
         ``dead``: its Service has moved past it. ``pending``: somebody may still commit it. ``orphan``: its Service is

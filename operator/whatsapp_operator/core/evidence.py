@@ -1,4 +1,4 @@
-"""What proves that a holder failed: the table of DESIGN section 5, "Failure evidence", and when we must doubt ourselves.
+"""What proves that a holder failed: the table (docs/failover.md, "Evidence"), and when we must doubt ourselves.
 
 Everything else about a failure is decided elsewhere; whether there is one is decided here alone.
 """
@@ -12,7 +12,7 @@ from enum import StrEnum
 
 from .claims import Claims
 from .health import PROBABLE, is_node_gone, is_unconfirmed
-from .model import Coreapp, Evidence, Route
+from .snapshot import Coreapp, Evidence, Route
 
 DISAGREES = timedelta(seconds=5)
 """A holder that answers and says for so long that it does not hold its shard is replaced. Assigning a role takes a second at most."""
@@ -51,14 +51,14 @@ def _serves_another(f: Claims, route: Route, pod: Coreapp | None) -> bool:
 
 
 def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
-    if pod is None or is_unconfirmed(pod) or pod.is_fit:
+    if pod is None or is_unconfirmed(pod) or pod.is_ready:
         return False
-    return f.is_excused(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
+    return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
-    """A restart explains that a Coreapp exits, refuses or is silent (law 9)."""
-    return lambda f, _, pod: pod is not None and not f.is_excused(pod) and holds(f, pod)
+    """A restart explains that a Coreapp exits, refuses or is silent (laws#9)."""
+    return lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and holds(f, pod)
 
 
 def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -83,7 +83,7 @@ def patience_with(route: Route) -> timedelta:
 
 
 def _has_disagreed(f: Claims, route: Route, pod: Coreapp | None) -> bool:
-    if pod is None or f.is_excused(pod) or not disagrees(f, route, pod):
+    if pod is None or f.is_explained_by_restart(pod) or not disagrees(f, route, pod):
         return False
     return f.has_held_for(disagreement_fact(route), patience_with(route))
 
@@ -94,10 +94,10 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: pod is not None and is_node_gone(f, pod)),
     Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod is not None and pod.phase in {"Failed", "Succeeded"}),
     # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
-    Proof(evidence=Evidence.LABELS_TAKEN, holds=_serves_another),
+    Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, holds=_is_overdue),
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
-    Proof(evidence=Evidence.TETHER_BROKEN, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
+    Proof(evidence=Evidence.CONNECTION_LOST, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
     *(Proof(evidence=evidence, certainty=Certainty.PROBABLE, holds=_without_excuse(holds)) for evidence, holds in PROBABLE),
     # It is healthy otherwise, so it is replaced and not ended.
     Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, holds=_has_disagreed),

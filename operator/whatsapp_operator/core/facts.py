@@ -12,7 +12,8 @@ from typing import Any
 
 from . import checksums, health, manifests
 from .holders import Holders
-from .model import Coreapp, Obj, Ref, Route
+from .names import Obj, Ref
+from .snapshot import Coreapp, Route
 from .upkeep import covers, differences, is_settled
 
 REFUSED_AGAIN = timedelta(seconds=5)
@@ -25,20 +26,21 @@ class Facts(Holders):
     """All that follows from one snapshot."""
 
     @property
-    def needed_pods(self) -> int:
-        """R' of DESIGN law 4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
-        return self._lasting_pods + len(self.made_good) + self._surge
+    def desired_replicas(self) -> int:
+        """R' of laws#4: max(S, D, target of the unsettled intent) + X, and what a lost node or a roll-out adds."""
+        return self.baseline_replicas + len(self.compensated) + self._surge
 
     @property
-    def _lasting_pods(self) -> int:
-        return max(self.floor, self.want.shards) + self.want.spares
+    def baseline_replicas(self) -> int:
+        """max(S, D, target of the unsettled intent) + X: what stays when lost nodes are back and a roll-out is over."""
+        return max(self.min_replicas, self.want.shards) + self.want.spares
 
     @property
     def _surge(self) -> int:
         """How many Coreapps a roll-out has beside those wanted."""
         if self.is_template_settling:
             # Whether pods are outdated is not known now; what a roll-out added stays until it is.
-            return min(SURGE, max(0, self.replicas - self._lasting_pods - len(self.made_good)))
+            return min(SURGE, max(0, self.replicas - self.baseline_replicas - len(self.compensated)))
         return SURGE if self.outdated else 0
 
     @property
@@ -70,11 +72,11 @@ class Facts(Holders):
         return tuple(pod for pod in self.ready if pod.ordinal < self.replicas)
 
     @cached_property
-    def made_good(self) -> tuple[Coreapp, ...]:
+    def compensated(self) -> tuple[Coreapp, ...]:
         """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
-        held = [pod for pod in self.out_of_reach if self.has_held_for(f"OutOfReach/{pod.uid}", health.OUT_OF_REACH)]
+        held = [pod for pod in self.out_of_reach if self.has_held_for(f"NodesUnreachable/{pod.uid}", health.OUT_OF_REACH)]
         # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
-        already = max(0, self.replicas - self._lasting_pods - (SURGE if self.outdated else 0) - len(held))
+        already = max(0, self.replicas - self.baseline_replicas - (SURGE if self.outdated else 0) - len(held))
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.want.spares)])
 
@@ -91,16 +93,16 @@ class Facts(Holders):
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
         """Routes whose holder has an ordinal that goes when the StatefulSet shrinks to what is wanted."""
-        if self.replicas <= self.needed_pods or self.shards is None or self.shards > self.want.shards:
+        if self.replicas <= self.desired_replicas or self.shards is None or self.shards > self.want.shards:
             return ()
-        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.needed_pods)
+        return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.desired_replicas)
 
     @property
     def is_unsettled(self) -> bool:
         """Whether something is under way that the next answer of the client moves on."""
         return (
             not self.is_settled
-            or self.replicas != self.wanted_pods
+            or self.replicas != self.spec_replicas
             or self.settled_shards != self.shards
             or any(route.shard >= self.want.shards for route in self.see.routes)
             or any(pod.report is not None and pod.report.shards not in {None, self.shards} for pod in self.see.coreapps)

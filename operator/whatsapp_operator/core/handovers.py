@@ -6,8 +6,11 @@ from collections.abc import Iterable, Iterator
 from datetime import datetime
 
 from . import manifests
+from .actions import Action, Annotate, EmitEvent, Handover
+from .desired import Switchover
 from .facts import Facts
-from .model import Action, Annotate, Coreapp, Epoch, Evidence, Handover, Route, Say, Switchover
+from .names import Epoch
+from .snapshot import Coreapp, Evidence, Route
 
 
 def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None) -> Iterator[Handover]:
@@ -17,9 +20,9 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
         choices = [pod for pod in f.standbys(route, taken) if only is None or pod.uid == only.uid]
         if evidence is Evidence.POD_DRAINING and planned:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in taken]
-        if evidence is Evidence.PACKED_LOW:
+        if evidence is Evidence.CONSOLIDATED:
             # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
-            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.needed_pods)
+            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.desired_replicas)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if evidence is Evidence.ROLLED_OUT:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid in f.updated_by_uid]
@@ -47,10 +50,10 @@ def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
     """Return since when the old holder fails, if its evidence has a beginning that this process saw."""
     if old is None:
         return None
-    return {Evidence.PROBE_TIMEOUT: old.silent_since, Evidence.TETHER_BROKEN: old.broken_at}.get(evidence)
+    return {Evidence.PROBE_TIMEOUT: old.silent_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
 
 
-def evasions(f: Facts) -> tuple[Handover, ...]:
+def drain_switchovers(f: Facts) -> tuple[Handover, ...]:
     """Return a switchover for each shard whose holder's node is being drained, before the pod dies."""
     return tuple(paired(f, ((route, Evidence.POD_DRAINING, True) for route in f.draining)))
 
@@ -60,9 +63,9 @@ def assignments(f: Facts) -> tuple[Handover, ...]:
     return tuple(paired(f, ((route, Evidence.REQUESTED, True) for route in f.unassigned)))
 
 
-def packing(f: Facts) -> tuple[Handover, ...]:
+def consolidations(f: Facts) -> tuple[Handover, ...]:
     """Return a switchover for each shard whose holder sits on an ordinal that is to go."""
-    return tuple(paired(f, ((route, Evidence.PACKED_LOW, True) for route in f.too_high)))
+    return tuple(paired(f, ((route, Evidence.CONSOLIDATED, True) for route in f.too_high)))
 
 
 def refusal(f: Facts, wish: Switchover) -> str | None:
@@ -104,6 +107,6 @@ def switch_over(f: Facts) -> Iterator[Action]:
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
     if refused:
         # One Event for them all: an annotation costs as many writes however long it is.
-        yield Say(reason="SwitchoverRefused", message=" ".join(refused), warning=True)
+        yield EmitEvent(reason="SwitchoverRejected", message=" ".join(refused), warning=True)
     if ",".join(left) != f.want.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

@@ -7,9 +7,9 @@ from datetime import timedelta
 from functools import cached_property
 
 from . import self_check
-from .model import Coreapp, Evidence, Node
 from .restart import Restart
 from .self_check import LEASE_STALE, is_lease_stale
+from .snapshot import Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
 """A pod that was out of reach on a lost node for so long is made good by one more replica."""
@@ -79,12 +79,12 @@ def unready_fact(pod: Coreapp) -> str:
 
 def is_hung(f: Health, pod: Coreapp) -> bool:
     """Whether there is probable evidence against a running Coreapp, and nothing that excuses it or makes us doubt ourselves."""
-    return not f.is_excused(pod) and f.doubt is None and any(holds(f, pod) for _, holds in PROBABLE)
+    return not f.is_explained_by_restart(pod) and f.doubt is None and any(holds(f, pod) for _, holds in PROBABLE)
 
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
     (Evidence.PROBE_TIMEOUT, is_silent),
-    (Evidence.NOT_READY_LONG, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.want.unhealthy_after)),
+    (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.want.unhealthy_after)),
 )
 """What a single Coreapp shows that runs and yet may not serve."""
 
@@ -92,18 +92,18 @@ PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
 class Health(Restart):
     """Adds which Coreapps are ready, out of reach, or hung."""
 
-    def is_heard(self, pod: Coreapp) -> bool:
+    def is_responding(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""
         return pod.report is not None and pod.silent_since is None and not pod.deleting
 
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:
         """Coreapps that could serve now."""
-        return tuple(pod for pod in self.see.coreapps if self.is_well(pod))
+        return tuple(pod for pod in self.see.coreapps if self.is_healthy(pod))
 
-    def is_well(self, pod: Coreapp) -> bool:
+    def is_healthy(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp could serve now: fit as far as it tells itself, on a node that is there, and not hung."""
-        return pod.is_fit and not is_node_gone(self, pod) and not is_hung(self, pod)
+        return pod.is_ready and not is_node_gone(self, pod) and not is_hung(self, pod)
 
     @cached_property
     def doubt(self) -> str | None:
@@ -113,12 +113,12 @@ class Health(Restart):
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
         """Pods on lost nodes that do not answer: a StatefulSet does not replace them, be they Terminating for ever."""
-        return tuple(pod for pod in self.see.coreapps if is_node_lost(self, pod) and not self.is_heard(pod))
+        return tuple(pod for pod in self.see.coreapps if is_node_lost(self, pod) and not self.is_responding(pod))
 
     @property
     def enough_are_back(self) -> bool:
         """Whether as many Coreapps are back as there are shards."""
-        return self.shards is not None and sum(self.is_back(pod) for pod in self.ready) >= self.shards
+        return self.shards is not None and sum(self.has_restarted(pod) for pod in self.ready) >= self.shards
 
     def zone(self, pod: Coreapp) -> str | None:
         """Return the zone that a pod runs in, if that is known."""

@@ -7,7 +7,7 @@ from functools import cached_property
 
 from . import evidence, health
 from .claims import Claims
-from .model import Coreapp, Evidence, Route
+from .snapshot import Coreapp, Evidence, Route
 
 
 class Holders(Claims):
@@ -36,7 +36,7 @@ class Holders(Claims):
         pod = self.holder(route)
         return (
             pod is not None
-            and self.is_well(pod)
+            and self.is_healthy(pod)
             and self.failure(route) is None
             and (pod.report is None or ((pod.report.shard, pod.report.epoch) == (route.shard, route.epoch) and not pod.report.fenced))
         )
@@ -65,7 +65,7 @@ class Holders(Claims):
             if pod.uid not in self.holder_uids
             and pod.uid not in taken
             and self.claim(pod) in {"none", "dead"}
-            and not (self.is_excused(pod) and pod.report is None)
+            and not (self.is_explained_by_restart(pod) and pod.report is None)
             and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
         ]
         return sorted(
@@ -73,7 +73,7 @@ class Holders(Claims):
             key=lambda pod: (
                 pod.report is None or pod.silent_since is not None,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
-                pod.ordinal >= self.wanted_pods,
+                pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,
                 zone is not None and self.zone(pod) == zone,
                 revision is not None and pod.revision != revision,

@@ -7,7 +7,7 @@ from datetime import timedelta
 from typing import Final
 
 from .facts import Facts
-from .model import Coreapp
+from .snapshot import Coreapp
 
 MISSING, REJECTED, BLOCKED = "PodsMissing", "PodsRejected", "DeletionBlocked"
 """Names of the facts whose age is asked for; the last with the pod's uid."""

@@ -1,4 +1,4 @@
-"""May the account's certificate be sent? Every reason not to, in the order in which it is named (DESIGN law 8)."""
+"""May the account's certificate be sent? Every reason not to, in the order in which it is named (laws#8)."""
 
 from __future__ import annotations
 
@@ -7,19 +7,21 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from . import manifests
+from .actions import State
 from .certificate import NO_CERTIFICATE
+from .desired import Desired
 from .facts import Facts
-from .model import AccountSecret, Desired, State
+from .snapshot import AccountSecret
 
 SECRET_AWAITED = timedelta(seconds=5)
 """How long a Secret may be named before it exists: who applies both together needs no person."""
 REGISTRATION_GRACE = timedelta(days=7)
-"""How long after registration Set Shards may go without a certificate (multiconnect-page.txt, "Parameters", cert)."""
+"""How long after registration Set Shards may go without a certificate (client#set-shards)."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Objection:
-    """A reason not to send a certificate (DESIGN law 8), and the sentence for the user."""
+    """A reason not to send a certificate (laws#8), and the sentence for the user."""
 
     name: str
     when: Callable[[Facts], bool]
@@ -151,7 +153,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         why=lambda f: f"Key pin of Secret {_secret(f)} is not six digits. Put the PIN of the two-step verification there, or remove it.",
     ),
     Objection(
-        name="PinRefused",
+        name="PinRejected",
         when=lambda f: f.record.refused_pin_version == account_version(f.want, f.see.account),
         why=lambda f: (
             "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
@@ -204,7 +206,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="CertificateRefused",
+        name="CertificateRejected",
         when=lambda f: f.record.refused_fingerprint is not None and f.record.refused_fingerprint == _would_send(f),
         why=lambda f: f"{_refused_certificate(f)} Put the right one into {_where(f)}.",
     ),

@@ -13,9 +13,10 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
+from .actions import State
 from .facts import REFUSED_AGAIN, Facts
-from .model import Answer, Route, State
 from .self_check import LEASE_STALE
+from .snapshot import Answer, Route
 
 SECOND = timedelta(seconds=1)
 
@@ -97,7 +98,7 @@ CADENCES: tuple[Cadence, ...] = (
         why="Only an answer of the client moves it on. It ends with the intent's settleBy.",
     ),
     Cadence(
-        rules=frozenset({"Paused", "WindowClosed", "WindowInvalid", "DriftFound", "NameTaken", "CrdOutdated", "LoginRefused"})
+        rules=frozenset({"Paused", "WindowClosed", "WindowInvalid", "ShardsDrifted", "NameConflict", "CrdOutdated", "LoginRejected"})
         | frozenset({"PodsRejected", "DeletionBlocked", "ReplicasOverruled"})
         | frozenset(one.name for one in objections.OBJECTIONS),
         first=SECOND,
@@ -160,7 +161,7 @@ def asks(f: Facts, rule: str, state: State) -> bool:
     if is_quiet(f):
         span = tuning.ask_steady
     elif f.operation is not None and client.silent_since is None:
-        # What brought about this observation may be the call taking effect: to be known before anybody is taken for failed (law 9).
+        # What brought about this observation may be the call taking effect: to be known before anybody is taken for failed (laws#9).
         span = tuning.ask_busy
     else:
         # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
@@ -181,14 +182,14 @@ def held(f: Facts, rule: str) -> Iterator[str]:
 def _deciding(f: Facts) -> Iterator[str]:
     if f.operation is not None and f.enough_are_back:
         yield "EnoughAreBack"
-    if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready) < f.wanted_pods:
+    if (f.resize_is_wanted or f.settled_shards is None) and len(f.ready) < f.spec_replicas:
         yield "LacksCoreapps"
     if f.is_cut_off:
         yield "CutOff"
     if objections.is_secret_missing(f):
         yield "SecretMissing"
     yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
-    yield from (f"OutOfReach/{pod.uid}" for pod in f.out_of_reach)
+    yield from (f"NodesUnreachable/{pod.uid}" for pod in f.out_of_reach)
     yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
     yield from (checksums.fact(ref, checksum) for ref, checksum in f.stale_workloads)
@@ -201,7 +202,7 @@ def _disputed(f: Facts) -> Iterator[Route]:
     """Yield the routes whose holder says that it does not hold the shard."""
     for route in f.routes:
         pod = f.holder(route)
-        if pod is not None and not f.is_excused(pod) and evidence.disagrees(f, route, pod):
+        if pod is not None and not f.is_explained_by_restart(pod) and evidence.disagrees(f, route, pod):
             yield route
 
 
@@ -215,7 +216,7 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
     tuning = f.want.tuning
     spans = {
         "NotReady": (f.want.unhealthy_after, 2 * f.want.unhealthy_after),
-        "OutOfReach": (health.OUT_OF_REACH,),
+        "NodesUnreachable": (health.OUT_OF_REACH,),
         "CutOff": (tuning.connection,),
         "Connected": (tuning.connection,),
         "Outdated": (rollout.ROUTES_SETTLE,),
@@ -236,7 +237,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until a time that stands in the resource, in a Secret or in the calendar."""
     now, operation = f.see.now, f.operation
     if operation is not None:
-        if operation.answer is Answer.ACCEPTED or not all(map(f.is_heard, f.see.coreapps)):
+        if operation.answer is Answer.ACCEPTED or not all(map(f.is_responding, f.see.coreapps)):
             # It ends a restart, and what excuses a Coreapp that is away.
             yield operation.deadline - now
         yield operation.settle_by - now

@@ -7,7 +7,8 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from .manifests import moment, timestamp
-from .model import Answer, Obj, Operation, Record
+from .names import Obj
+from .snapshot import Answer, Operation, Record
 
 FIELDS = ("uid", "operation", "settledShards", "bannedAt", "expiredBuild", "registrationClosedFor")
 """Fields of status that are the record's alone."""

@@ -7,8 +7,8 @@ from functools import cached_property
 from zlib import crc32
 
 from . import windows
-from .counts import Counts
-from .model import Answer, Coreapp, Login
+from .capacity import Counts
+from .snapshot import Answer, Coreapp, Login
 
 
 class Restart(Counts):
@@ -16,7 +16,7 @@ class Restart(Counts):
 
     @property
     def shards_are_fresh(self) -> bool:
-        """Whether the number of shards was asked for just now, in this leadership (law 5)."""
+        """Whether the number of shards was asked for just now, in this leadership (laws#5)."""
         asked = self.see.client.asked_at
         return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
 
@@ -105,7 +105,7 @@ class Restart(Counts):
 
     @property
     def restart_is_expected(self) -> bool:
-        """Whether a Set Shards restart explains a Coreapp that is away (law 9)."""
+        """Whether a Set Shards restart explains a Coreapp that is away (laws#9)."""
         operation = self.operation
         return operation is not None and operation.answer is not Answer.BUSY and self.see.now < operation.deadline
 
@@ -128,7 +128,7 @@ class Restart(Counts):
             return True
         return operation.answer is Answer.ACCEPTED and self.shards == operation.to
 
-    def is_back(self, pod: Coreapp) -> bool:
+    def has_restarted(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp reports the number of shards that the client reports.
 
         A call that logs the client on changes no number: there, a holder is back when it is connected.
@@ -138,11 +138,11 @@ class Restart(Counts):
             return False
         return operation is None or not operation.logs_on or report.shard is None or report.gateway == "connected"
 
-    def is_excused(self, pod: Coreapp) -> bool:
+    def is_explained_by_restart(self, pod: Coreapp) -> bool:
         """Return whether the restart explains this pod's absence; its window ends when it reports the new number."""
-        return self.restart_is_expected and not self.is_back(pod)
+        return self.restart_is_expected and not self.has_restarted(pod)
 
     @cached_property
     def missing(self) -> tuple[Coreapp, ...]:
         """Coreapps that were started, are to stay, and have not come back with the number of shards."""
-        return tuple(pod for pod in self.see.coreapps if pod.phase == "Running" and not pod.deleting and not self.is_back(pod))
+        return tuple(pod for pod in self.see.coreapps if pod.phase == "Running" and not pod.deleting and not self.has_restarted(pod))

@@ -11,11 +11,12 @@ from datetime import timedelta
 from typing import Final
 
 from . import handovers
+from .actions import Action, Delete, Handover
 from .facts import Facts
-from .model import Action, Coreapp, Delete, Evidence, Handover
+from .snapshot import Coreapp, Evidence
 
 ROUTES_SETTLE: Final = timedelta(seconds=3)
-"""How long a Coreapp lives on after its shard moved: kube-proxy takes up to a second (local-kubernetes.md section 7)."""
+"""How long a Coreapp lives on after its shard moved: kube-proxy takes up to a second (docs/architecture.md, "Handover")."""
 
 
 def fact(f: Facts, pod: Coreapp) -> str:
@@ -32,21 +33,21 @@ def _is_held(f: Facts) -> bool:
     return f.want.paused or f.want.deleting or f.operation is not None or f.restart_is_expected
 
 
-def hopeless(f: Facts) -> tuple[Coreapp, ...]:
+def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
     """Return outdated Coreapps that are not ready: they serve nothing, and only end so that the new template gets its turn.
 
     One that still names a shard is ended too if no standby can take it; whatever the first template lacked, nothing else mends it.
     """
     if _is_held(f):
         return ()
-    late = (pod for pod in f.outdated if not pod.ready and not f.is_heard(pod) and _is_due(f, pod))
+    late = (pod for pod in f.outdated if not pod.ready and not f.is_responding(pod) and _is_due(f, pod))
     return tuple(pod for pod in late if pod.uid not in f.holder_uids or not f.standbys())
 
 
 def all_are_well(f: Facts) -> bool:
     """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
     served = not f.failed and not f.unassigned and all(map(f.is_served, f.routes))
-    return served and not f.missing and len(f.ready) >= f.replicas >= f.needed_pods
+    return served and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
 
 
 def steps(f: Facts) -> tuple[Action, ...]:

@@ -1,6 +1,6 @@
 """THE table. Whatever changes what the cluster does is decided in this file, in the order in which it is written.
 
-``plan`` walks ``ROWS`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
+``plan`` walks ``RULES`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
 that a resize that waits never delays a failover. The first matching row that is ``Stuck`` and the first that is still moving are kept
 beside it: each condition answers its own question, whichever row won. While a person must act, nothing counts as moving but the few rows
 that wait for no person and end within seconds: tools that wait would otherwise wait for what cannot come.
@@ -13,25 +13,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from . import duties, handovers, manifests, missing, objections, operation, pace, rollout, scaling, windows
+from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, set_shards, windows
+from .actions import Action, Create, GenerateSecret, GetShards, Handover, Plan, Scale, State, Verdict
+from .desired import Desired
 from .facts import Facts
-from .model import (
-    Action,
-    Answer,
-    Ask,
-    Coreapp,
-    Create,
-    Desired,
-    GenerateSecret,
-    Handover,
-    Login,
-    Observed,
-    Plan,
-    Ref,
-    Scale,
-    State,
-    Verdict,
-)
+from .names import Ref
+from .snapshot import Answer, Coreapp, Login, Snapshot
 
 WITNESSES = frozenset({"Node", "Lease"})
 """Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
@@ -42,7 +29,7 @@ def _nothing(_: Facts) -> tuple[Action, ...]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Row:
+class Rule:
     """One rule: when it holds, what is then done, and the sentence for the user."""
 
     name: str
@@ -71,14 +58,14 @@ def _create_absent(f: Facts) -> Iterator[Action]:
                 host_names=tuple(dict.fromkeys(hosts)),
             )
         elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.want.key.name):
-            yield Create(obj=manifests.coreapps(f.want, replicas=f.needed_pods))
+            yield Create(obj=manifests.coreapps(f.want, replicas=f.desired_replicas))
         else:
             yield Create(obj=obj)
 
 
 def _raised(f: Facts) -> int:
     """How many replicas there must be at once: what is wanted, or when paused only what already exists."""
-    return f.floor if f.want.paused else f.needed_pods
+    return f.min_replicas if f.want.paused else f.desired_replicas
 
 
 def _scale(f: Facts, replicas: int) -> tuple[Action, ...]:
@@ -99,18 +86,18 @@ def _awaited(f: Facts) -> str:
 
 
 def _lacks_coreapps(f: Facts) -> bool:
-    if not f.resize_is_wanted or len(f.ready) >= f.wanted_pods:
+    if not f.resize_is_wanted or len(f.ready) >= f.spec_replicas:
         return False
     without_spares = f.has_held_for("LacksCoreapps", f.want.restart_timeout) and len(f.ready) >= f.want.shards
     return not without_spares
 
 
 def _may_shrink(f: Facts) -> bool:
-    """DESIGN law 7, and that there is no intent that could still bring the shards back (law 4)."""
+    """laws#7, and that there is no intent that could still bring the shards back (laws#4)."""
     return (
-        f.replicas > f.needed_pods
+        f.replicas > f.desired_replicas
         and f.is_settled
-        and not operation.is_calling(f)
+        and not set_shards.is_calling(f)
         and f.shards_are_fresh
         and not f.missing
         and not f.too_high
@@ -189,12 +176,12 @@ def _others_objects(f: Facts) -> list[Ref]:
 
 
 def _holds_back(f: Facts) -> bool:
-    return f.want.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.wanted_pods)
+    return f.want.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.spec_replicas)
 
 
-ROWS: tuple[Row, ...] = (
+RULES: tuple[Rule, ...] = (
     # --- failover: above all order
-    Row(
+    Rule(
         name="FailingOver",
         state=State.WORKING,
         despite_stall=True,
@@ -208,7 +195,7 @@ ROWS: tuple[Row, ...] = (
             + "."
         ),
     ),
-    Row(
+    Rule(
         name="SwitchoverRequested",
         state=State.WORKING,
         despite_stall=True,
@@ -220,20 +207,20 @@ ROWS: tuple[Row, ...] = (
             + "."
         ),
     ),
-    Row(
+    Rule(
         name="Draining",
         state=State.WORKING,
         despite_stall=True,
         # Held by no pause: it saves a failover.
-        when=lambda f: not f.want.manual and bool(handovers.evasions(f)),
-        then=handovers.evasions,
+        when=lambda f: not f.want.manual and bool(handovers.drain_switchovers(f)),
+        then=handovers.drain_switchovers,
         why=lambda f: (
-            "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.evasions(f))
+            "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.drain_switchovers(f))
             + ", before the node is drained."
         ),
     ),
     # --- guard: what follows would make objects that the garbage collector is to take away
-    Row(
+    Rule(
         name="Deleting",
         state=State.WORKING,
         when=lambda f: f.want.deleting,
@@ -244,8 +231,8 @@ ROWS: tuple[Row, ...] = (
         is_last=True,
     ),
     # --- order: what must exist
-    Row(
-        name="LoginRefused",
+    Rule(
+        name="LoginRejected",
         state=State.STUCK,
         when=lambda f: (
             f.see.client.login is Login.REFUSED
@@ -255,8 +242,8 @@ ROWS: tuple[Row, ...] = (
         ),
         why=_login_advice,
     ),
-    Row(
-        name="PodsRefused",
+    Rule(
+        name="ObjectsRejected",
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.absent),
         then=_create_absent,
@@ -265,7 +252,7 @@ ROWS: tuple[Row, ...] = (
             f"{f.see.refused}"
         ),
     ),
-    Row(
+    Rule(
         name="Bootstrapping",
         state=State.WORKING,
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
@@ -276,16 +263,16 @@ ROWS: tuple[Row, ...] = (
             else "Making again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
     ),
-    Row(
+    Rule(
         name="ScalingUp",
         state=State.WORKING,
-        # First of all numbers: should there be more shards than pods, raising R comes before everything (DESIGN law 4).
+        # First of all numbers: should there be more shards than pods, raising R comes before everything (laws#4).
         when=lambda f: f.see.statefulset is not None and f.replicas < _raised(f),
         then=lambda f: _scale(f, _raised(f)),
         why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
-    Row(
-        name="NameTaken",
+    Rule(
+        name="NameConflict",
         state=State.STUCK,
         when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
@@ -294,7 +281,7 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     # --- order: every shard has a holder, on pods that stay
-    Row(
+    Rule(
         name="AssigningShards",
         state=State.WORKING,
         # Whatever is under way: GET says that these shards exist.
@@ -305,25 +292,25 @@ ROWS: tuple[Row, ...] = (
         ),
         why=lambda f: f"Giving holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}.",
     ),
-    Row(
-        name="PackingLow",
+    Rule(
+        name="ConsolidatingShards",
         state=State.WORKING,
         # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
-        when=lambda f: f.is_verified and not f.want.paused and bool(handovers.packing(f)),
-        then=handovers.packing,
+        when=lambda f: f.is_verified and not f.want.paused and bool(handovers.consolidations(f)),
+        then=handovers.consolidations,
         why=lambda f: (
             f"Moving shards {', '.join(str(route.shard) for route in f.too_high)} to low ordinals before Coreapps "
-            f"{f.replicas} -> {f.wanted_pods}."
+            f"{f.replicas} -> {f.spec_replicas}."
         ),
     ),
     # --- order: a call under way
-    Row(
+    Rule(
         name="LoggingIn",
         state=State.WORKING,
         when=lambda f: f.shards is None and f.has_asked,
         why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.see.client.problem if f.see.client.problem else ''}.",
     ),
-    Row(
+    Rule(
         name="AnswerUnknown",
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.UNKNOWN),
@@ -332,7 +319,7 @@ ROWS: tuple[Row, ...] = (
             f"{manifests.timestamp(f.operation.settle_by) if f.operation else ''}."
         ),
     ),
-    Row(
+    Rule(
         name="ServerBusy",
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
@@ -341,13 +328,13 @@ ROWS: tuple[Row, ...] = (
             + (f", not before {_retry(f)} as the client asks." if f.must_hold_off else ".")
         ),
     ),
-    Row(
+    Rule(
         name="Verifying",
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
         why=lambda f: f"Set Shards {_span(f)} was accepted; the client still reports {f.shards}.",
     ),
-    Row(
+    Rule(
         name="Restarting",
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and not f.restart_is_overdue and bool(f.missing),
@@ -357,23 +344,23 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     # --- order: a change of shards
-    Row(
+    Rule(
         name="Paused",
         state=State.WAITING,
         when=_holds_back,
         why=lambda f: f"Changes are held while spec.paused or annotation {manifests.PAUSED_ANNOTATION} is true.",
     ),
-    Row(
+    Rule(
         name="ScalingDown",
         state=State.WORKING,
-        when=lambda f: f.is_settled and f.replicas > f.needed_pods and scaling.may_lower(f),
-        then=lambda f: _scale(f, f.needed_pods) if _may_shrink(f) else (),
+        when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f),
+        then=lambda f: _scale(f, f.desired_replicas) if _may_shrink(f) else (),
         why=lambda f: (
-            f"Coreapps {f.replicas} -> {f.needed_pods}{scaling.whose(f)}"
+            f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
             + (f", once {_names(f.missing)} are back." if f.missing else ", once every shard is served." if f.too_high or f.failed else ".")
         ),
     ),
-    Row(
+    Rule(
         name="RollingOut",
         state=State.WORKING,
         # A step goes before a change of shards; waiting for one holds no such change up.
@@ -381,8 +368,8 @@ ROWS: tuple[Row, ...] = (
         then=rollout.steps,
         why=lambda f: rollout.why(f, _awaited(f)),
     ),
-    Row(
-        name="DriftFound",
+    Rule(
+        name="ShardsDrifted",
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.want.repairs_drift,
         why=lambda f: (
@@ -391,7 +378,7 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     *(
-        Row(
+        Rule(
             name=one.name,
             state=one.state,
             when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_SAID) and objections.objection(f) is one,  # type: ignore[misc]
@@ -399,65 +386,65 @@ ROWS: tuple[Row, ...] = (
         )
         for one in objections.OBJECTIONS
     ),
-    Row(
+    Rule(
         name="AwaitingCoreapps",
         state=State.WAITING,
         when=_lacks_coreapps,
-        why=lambda f: f"{len(f.ready)} of {f.wanted_pods} Coreapps are ready for {f.want.shards} shards: {_awaited(f)}.",
+        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.want.shards} shards: {_awaited(f)}.",
     ),
-    Row(
+    Rule(
         name="WindowInvalid",
         state=State.STUCK,
-        when=lambda f: windows.problem(f.want.windows) is not None and not operation.is_calling(f),
+        when=lambda f: windows.problem(f.want.windows) is not None and not set_shards.is_calling(f),
         why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
     ),
-    Row(
+    Rule(
         name="WindowClosed",
         state=State.WAITING,
-        when=lambda f: f.resize_is_wanted and f.window_is_shut and not operation.is_calling(f),
+        when=lambda f: f.resize_is_wanted and f.window_is_shut and not set_shards.is_calling(f),
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.want.shards} waits for a window; the next one opens at {_opening(f)}. "
             f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.want.shards}" lets it go now.'
         ),
     ),
-    Row(
+    Rule(
         name="CrdOutdated",
         state=State.STUCK,
-        # An intent that is kept in part is none (DESIGN law 6); failovers note none and go on.
-        when=lambda f: bool(f.see.not_kept) and (operation.is_calling(f) or f.resize_is_wanted),
+        # An intent that is kept in part is none (laws#6); failovers note none and go on.
+        when=lambda f: bool(f.see.not_kept) and (set_shards.is_calling(f) or f.resize_is_wanted),
         why=lambda f: (
             f"Set Shards waits: the API server does not keep {', '.join(f.see.not_kept)} of status.operation, so its "
             "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply "
             "--server-side -f crds/)."
         ),
     ),
-    Row(
+    Rule(
         name="SettingShards",
         state=State.WORKING,
-        when=lambda f: operation.is_calling(f) or f.resize_is_wanted,
-        then=lambda f: operation.call_for(f) if operation.may_call(f) else (),
+        when=lambda f: set_shards.is_calling(f) or f.resize_is_wanted,
+        then=lambda f: set_shards.call_for(f) if set_shards.may_call(f) else (),
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.want.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
             + (", for somebody else changed the shards" if f.has_drifted else "")
-            + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.wanted_pods else ".")
+            + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
         ),
     ),
     # --- upkeep
-    Row(
+    Rule(
         name="RestartOverdue",
         state=State.WORKING,
         when=lambda f: f.restart_is_overdue,
         why=lambda f: f"The restart after Set Shards {_span(f)} is overdue; not back: {_names(f.missing)}.",
     ),
-    Row(
-        name="OutOfReach",
+    Rule(
+        name="NodesUnreachable",
         state=State.WAITING,
-        when=lambda f: bool(f.made_good),
-        why=lambda f: f"Out of reach on lost nodes: {_places(f.made_good)}; as many more Coreapps stand in for them.",
+        when=lambda f: bool(f.compensated),
+        why=lambda f: f"Out of reach on lost nodes: {_places(f.compensated)}; as many more Coreapps stand in for them.",
     ),
-    Row(
-        name="Refilling",
+    Rule(
+        name="ReplacingPods",
         state=State.WORKING,
         when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.see.webapps_change,
         why=lambda f: (
@@ -467,8 +454,8 @@ ROWS: tuple[Row, ...] = (
         ),
     ),
     # What follows is said whichever row wins, and stands in the way of none.
-    Row(
-        name="ChangeRefused",
+    Rule(
+        name="ChangeRejected",
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.changed),
         why=lambda f: (
@@ -476,13 +463,13 @@ ROWS: tuple[Row, ...] = (
             f"{f.see.refused}"
         ),
     ),
-    Row(
+    Rule(
         name="FieldInvalid",
         state=State.STUCK,
         when=lambda f: f.want.invalid is not None,
         why=lambda f: f.want.invalid or "",
     ),
-    Row(
+    Rule(
         name="ReadFailed",
         state=State.STUCK,
         # Only what needs these objects waits; failovers do not.
@@ -496,13 +483,13 @@ ROWS: tuple[Row, ...] = (
             + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
         ),
     ),
-    Row(
+    Rule(
         name="ImageUnavailable",
         state=State.STUCK,
         when=lambda f: f.see.image_problem is not None,
         why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
     ),
-    Row(
+    Rule(
         name="PodsRejected",
         state=State.STUCK,
         when=missing.are_rejected,
@@ -511,7 +498,7 @@ ROWS: tuple[Row, ...] = (
             "are what you add to pods). Kubernetes then tries again by itself, after minutes if it has failed for long."
         ),
     ),
-    Row(
+    Rule(
         name="DeletionBlocked",
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
@@ -520,13 +507,13 @@ ROWS: tuple[Row, ...] = (
             "take it off, or take it off by kubectl edit pod."
         ),
     ),
-    Row(
+    Rule(
         name="ReplicasOverruled",
         state=State.STUCK,
         when=scaling.is_insisted_on,
         why=scaling.tell,
     ),
-    Row(
+    Rule(
         name="ChangedByAdmission",
         # No harm by itself: a mesh adds containers, a mirror rewrites images. So it is said, and holds up neither Ready nor Reconciling.
         state=State.READY,
@@ -536,8 +523,8 @@ ROWS: tuple[Row, ...] = (
             f"after it, and are left so until one of both moves: {_altered(f)}."
         ),
     ),
-    Row(
-        name="Settled",
+    Rule(
+        name="UpToDate",
         state=State.READY,
         when=lambda _: True,
         why=lambda _: "Nothing to do.",
@@ -545,12 +532,12 @@ ROWS: tuple[Row, ...] = (
 )
 
 
-def facts(want: Desired, see: Observed) -> Facts:
+def facts(want: Desired, see: Snapshot) -> Facts:
     """Return what follows from a look, with the record as it was judged by the newest answer."""
-    return Facts(want, see, operation.judge(want, see))
+    return Facts(want, see, set_shards.judge(want, see))
 
 
-def plan(want: Desired, see: Observed) -> Plan:
+def plan(want: Desired, see: Snapshot) -> Plan:
     """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
     f = facts(want, see)
     matches = [*_matching(f)]
@@ -558,14 +545,14 @@ def plan(want: Desired, see: Observed) -> Plan:
     actions = list(winner.then(f))
     moves = [action for action in actions if isinstance(action, Handover)]
     busy = frozenset(action.to.uid for action in moves)
-    actions += duties.replacing(f)
-    actions += duties.mending(f)
-    actions += duties.labelling(f, busy | {action.route.uid for action in moves})
-    actions += duties.outgrowing(f)
-    actions += duties.tidying(f, busy)
-    actions += duties.tells(f, busy, frozenset(action.route.shard for action in moves))
+    actions += always.replacing(f)
+    actions += always.mending(f)
+    actions += always.labelling(f, busy | {action.route.uid for action in moves})
+    actions += always.outgrowing(f)
+    actions += always.tidying(f, busy)
+    actions += always.tells(f, busy, frozenset(action.route.shard for action in moves))
     if pace.asks(f, winner.name, winner.state):
-        actions.append(Ask(quiet=winner.state is State.READY and not f.is_unsettled))
+        actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
     in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
     moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
@@ -589,14 +576,14 @@ def plan(want: Desired, see: Observed) -> Plan:
     )
 
 
-def _matching(f: Facts) -> Iterator[Row]:
-    for row in ROWS:
+def _matching(f: Facts) -> Iterator[Rule]:
+    for row in RULES:
         if row.when(f):
             yield row
             if row.is_last:
                 return
 
 
-def _first(f: Facts, matches: list[Row], *states: State) -> Verdict | None:
+def _first(f: Facts, matches: list[Rule], *states: State) -> Verdict | None:
     row = next((row for row in matches if row.state in states), None)
     return Verdict(row=row.name, state=row.state, why=row.why(f)) if row else None

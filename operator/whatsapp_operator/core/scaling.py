@@ -7,7 +7,7 @@ from typing import Final
 
 from . import manifests
 from .facts import Facts
-from .model import Overruled
+from .snapshot import Overruled
 
 REMEMBERED: Final = timedelta(minutes=15)
 """For how long it is remembered that somebody was overruled. An autoscaler looks every 15 s, and this process pauses for less than that."""
@@ -54,7 +54,7 @@ def tell(f: Facts) -> str:
         return ""
     return (
         f"{last.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {last.replicas} last, and is overruled: "
-        f"{f.needed_pods} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
+        f"{f.desired_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
         "Delete the HorizontalPodAutoscaler, or end what else scales it."
     )
 

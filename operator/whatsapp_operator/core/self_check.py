@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import datetime, timedelta
 
-from .model import Node, Silence
+from .snapshot import Node, Silence
 
 LEASE_STALE = timedelta(seconds=15)
 """A node's Lease not renewed for so long means that its kubelet is out of reach; kubelets renew every 10 s."""

@@ -11,7 +11,8 @@ from datetime import datetime, timedelta
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from .model import Attempt, Obj
+from .names import Obj
+from .snapshot import Attempt
 
 WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Fingerprint of what was wanted when the object was last written: by it is seen what is wanted no longer."""
@@ -22,7 +23,7 @@ NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
     """Return a wanted object with the annotations ``notes`` of the user's and the marks by which a removal is noticed later.
 
-    The number of replicas does not count: it is scaled on its own (DESIGN law 4).
+    The number of replicas does not count: it is scaled on its own (laws#4).
     """
     wanted = {key: value for key, value in obj["spec"].items() if key != "replicas"}
     digest = hashlib.sha256(json.dumps([wanted, notes], sort_keys=True, default=dict).encode()).hexdigest()[:16]

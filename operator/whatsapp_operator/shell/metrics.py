@@ -22,7 +22,9 @@ from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from whatsapp_operator.core.model import Handover, Key, Obj, Silence
+from whatsapp_operator.core.actions import Handover
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.snapshot import Silence
 
 from .clock import Clock
 
@@ -211,7 +213,7 @@ class _Writes(Collector):
 # --- whether we live -----------------------------------------------------------------------------------------------------
 
 
-class Heartbeat:
+class LoopLagMonitor:
     """Beats as long as the event loop turns, and tells how late it was."""
 
     def __init__(self, clock: Clock, *, beaten: Callable[[float], None], dead_after: float = DEAD_AFTER) -> None:
@@ -258,7 +260,9 @@ class _Server(ThreadingWSGIServer):
         """Say nothing of clients that go away."""
 
 
-def application(registry: CollectorRegistry, heartbeat: Heartbeat, *, stalled: Callable[[], str | None] = lambda: None) -> WSGIApplication:
+def application(
+    registry: CollectorRegistry, heartbeat: LoopLagMonitor, *, stalled: Callable[[], str | None] = lambda: None
+) -> WSGIApplication:
     """Return the answers: /metrics, and /healthz with 200 while the event loop turns and ``stalled`` returns None, else 503.
 
     ``stalled`` is called in the thread of the server and returns why only a new process helps.

@@ -11,32 +11,26 @@ from datetime import timedelta
 from functools import wraps
 from typing import Any
 
-from whatsapp_operator.core.model import (
+from whatsapp_operator.core.actions import (
     Action,
-    Anchor,
-    Answer,
-    Call,
-    Coreapp,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
     Create,
-    Desired,
     GenerateSecret,
     Handover,
-    Node,
-    Observed,
-    Operation,
     Plan,
     Relabel,
-    Route,
     Scale,
     SetShards,
-    Strip,
-    Tell,
     Touch,
 )
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.snapshot import Answer, Call, Coreapp, Node, Operation, Route, Snapshot
 
 from .looks import Look
 
-PlanOf = Callable[[Desired, Observed], Plan]
+PlanOf = Callable[[Desired, Snapshot], Plan]
 Check = Callable[[PlanOf, Look], bool]
 
 EPOCH, SHARD = "multiconnect.dev/epoch", "multiconnect.dev/shard"
@@ -183,7 +177,7 @@ def law_1_one_holder(plan: PlanOf, one: Look) -> bool:
 def law_2_prepare_then_commit(plan: PlanOf, one: Look) -> bool:
     """n is the version of the Service that is swapped; a pod whose label may still be committed, or holds a shard, is not taken."""
     actions = _actions(plan, one)
-    moves, strips, touches = _of(actions, Handover), _of(actions, Strip), _of(actions, Touch)
+    moves, strips, touches = _of(actions, Handover), _of(actions, ClearLabels), _of(actions, Touch)
     holders = {other.holder_uid for other in one.see.routes if not other.foreign}
     services = {other.shard: other for other in one.see.routes}
     for move in moves:
@@ -214,7 +208,7 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Look) -> bool:
 def only_the_named_pod_is_told_to_serve(plan: PlanOf, one: Look) -> bool:
     """Told a shard without a holder means: serve it."""
     services = {other.shard: other for other in one.see.routes}
-    orders = [tell for tell in _of(_actions(plan, one), Tell) if tell.shard is not None and tell.holder is None]
+    orders = [tell for tell in _of(_actions(plan, one), AssignRole) if tell.shard is not None and tell.holder is None]
     for order in orders:
         named: Route | None = services.get(order.shard)
         _must(named is not None, "a shard without a Service is told")
@@ -427,7 +421,7 @@ def a_deletion_makes_nothing(plan: PlanOf, one: Look) -> bool:
         return False
     for action in _actions(plan, one):
         _must(not isinstance(action, (Create, GenerateSecret)), "something is made")
-        _must(not isinstance(action, (Scale, SetShards, Anchor)), "the number of Coreapps or shards is changed")
+        _must(not isinstance(action, (Scale, SetShards, BumpVersion)), "the number of Coreapps or shards is changed")
     return True
 
 

@@ -7,28 +7,25 @@ from dataclasses import dataclass, fields, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-from whatsapp_operator.core import manifests, rules, status
+from whatsapp_operator.core import manifests, report, rules
+from whatsapp_operator.core.actions import Plan
 from whatsapp_operator.core.certificate import CertificateFacts
+from whatsapp_operator.core.desired import Account, Desired
 from whatsapp_operator.core.facts import Facts
-from whatsapp_operator.core.model import (
-    Account,
+from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.snapshot import (
     AccountSecret,
     Answer,
     Call,
     Client,
     Coreapp,
-    Desired,
-    Key,
     Login,
     Node,
-    Obj,
-    Observed,
     Operation,
-    Plan,
     Record,
-    Ref,
     Report,
     Route,
+    Snapshot,
     Workload,
 )
 
@@ -111,7 +108,7 @@ class Look:
     """One look beside what is wanted."""
 
     want: Desired
-    see: Observed
+    see: Snapshot
 
     # --- what follows from it ---
 
@@ -125,7 +122,7 @@ class Look:
         return self.plan().verdict.row
 
     def report(self) -> dict[str, Any]:
-        return status.report(self.facts(), self.plan())
+        return report.report(self.facts(), self.plan())
 
     def condition(self, kind: str) -> dict[str, Any]:
         found: dict[str, Any] = next(one for one in self.report()["conditions"] if one["type"] == kind)
@@ -322,4 +319,4 @@ class Look:
 def look() -> Look:
     """A cluster of two shards and one spare that was just applied: nothing exists yet."""
     want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1, webapps=2)
-    return Look(want, Observed(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=want.uid)))
+    return Look(want, Snapshot(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=want.uid)))

@@ -10,17 +10,15 @@ from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.model import (
-    Account,
+from whatsapp_operator.core.desired import Account, Desired, Switchover
+from whatsapp_operator.core.snapshot import (
     AccountSecret,
     Answer,
     Call,
     Client,
     Coreapp,
-    Desired,
     Login,
     Node,
-    Observed,
     Operation,
     Overruled,
     Record,
@@ -28,7 +26,7 @@ from whatsapp_operator.core.model import (
     Report,
     Route,
     Silence,
-    Switchover,
+    Snapshot,
     Workload,
 )
 
@@ -97,7 +95,7 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
 
 def _long_ago() -> dict[str, datetime]:
     """Whatever can be held for long has been."""
-    of_pods = {f"{fact}/uid-{ordinal}" for fact in ("NotReady", "OutOfReach", "DeletionBlocked") for ordinal in range(7)}
+    of_pods = {f"{fact}/uid-{ordinal}" for fact in ("NotReady", "NodesUnreachable", "DeletionBlocked") for ordinal in range(7)}
     return dict.fromkeys(of_pods | {"PodsMissing", "PodsRejected"}, NOW - seconds(300))
 
 
@@ -205,7 +203,7 @@ def looks(draw: st.DrawFn) -> Look:
     replicas = draw(st.sampled_from([0, wanted + want.spares, shards + want.spares, 3, 5, 7]))
     return Look(
         want,
-        Observed(
+        Snapshot(
             now=NOW,
             nonce=NONCE,
             leader_epoch=5,

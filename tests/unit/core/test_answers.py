@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsapp_operator.core.answers import Said, meaning, pause
-from whatsapp_operator.core.model import Answer, Refusal
+from whatsapp_operator.core.snapshot import Answer, Refusal
 
 from .looks import NOW
 from .test_laws import many

@@ -9,7 +9,10 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import checksums
-from whatsapp_operator.core.model import Answer, Attempt, Database, Ref, Replace
+from whatsapp_operator.core.actions import Replace
+from whatsapp_operator.core.desired import Database
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import Answer, Attempt
 
 from .looks import NOW, Look, look
 
@@ -65,7 +68,7 @@ def test_what_is_replaced_is_at_rest_again() -> None:
     done = changed()
     done = done.seeing(objects={**done.see.objects, WEBAPPS: obj}, since={})
 
-    assert done.row() == "Settled"
+    assert done.row() == "UpToDate"
     assert not [action for action in done.plan().actions if isinstance(action, Replace)]
 
 

@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 import yaml
 
-from whatsapp_operator.core import rules, status
+from whatsapp_operator.core import conditions, report, rules
 from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.model import SHARD_COUNTS, Answer, Desired, HandoverTimes, Refusal
+from whatsapp_operator.core.desired import SHARD_COUNTS, Desired
+from whatsapp_operator.core.snapshot import Answer, HandoverTimes, Refusal
 
 from .looks import FINGERPRINT, NOW, Look
 from .test_status import EVERYTHING, WORDS, handed_over
@@ -188,13 +189,13 @@ def condition_pattern() -> str:
     return found
 
 
-@pytest.mark.parametrize("word", sorted({word for words in WORDS.values() for word in words} | {row.name for row in rules.ROWS}))
+@pytest.mark.parametrize("word", sorted({word for words in WORDS.values() for word in words} | {row.name for row in rules.RULES}))
 def test_every_word_is_one_that_the_API_server_takes(word: str) -> None:  # noqa: N802
     assert re.search(condition_pattern(), word)
 
 
 def test_words_of_the_tables_are_words_too() -> None:
-    for table in (status.READY, status.REDUNDANT, status.CERTIFICATE_FIT):
+    for table in (conditions.READY, conditions.REDUNDANT, conditions.CERTIFICATE_VALID):
         assert all(re.search(condition_pattern(), word.reason) for word in table)
 
 
@@ -219,8 +220,8 @@ def test_defaults_are_those_of_the_model() -> None:
 
 
 def test_limits_are_those_that_status_keeps() -> None:
-    assert STATUS["properties"]["message"]["maxLength"] == status.MESSAGE_LIMIT
-    assert STATUS["properties"]["recentHandovers"]["maxItems"] == status.HANDOVERS_KEPT
+    assert STATUS["properties"]["message"]["maxLength"] == report.MESSAGE_LIMIT
+    assert STATUS["properties"]["recentHandovers"]["maxItems"] == report.HANDOVERS_KEPT
 
 
 @pytest.mark.parametrize("field", ["cert", "certificate", "pin"])

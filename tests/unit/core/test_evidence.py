@@ -1,4 +1,4 @@
-"""The table of DESIGN section 5, "Failure evidence", cell by cell; doubt about ourselves; hung pods; lost nodes; drained ones."""
+"""The table of evidence, cell by cell; doubt about ourselves; hung pods; lost nodes; drained ones."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import Any
 
 import pytest
 
+from whatsapp_operator.core.actions import AssignRole, Delete, Handover, Plan, Scale
 from whatsapp_operator.core.evidence import EVIDENCE, Certainty
-from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Node, Plan, Report, Scale, Silence, Tell
 from whatsapp_operator.core.self_check import doubt
+from whatsapp_operator.core.snapshot import Answer, Evidence, Node, Report, Silence
 
 from .looks import NOW, Look, look, pod, seconds
 from .witnesses import out_of_reach, restarting
@@ -41,7 +42,7 @@ def silent(span: float, **changes: Any) -> Look:
 def test_what_is_probable() -> None:
     probable = {proof.evidence for proof in EVIDENCE if proof.certainty is Certainty.PROBABLE}
 
-    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY_LONG, Evidence.HOLDER_DISAGREES}
+    assert probable == {Evidence.PROBE_TIMEOUT, Evidence.NOT_READY, Evidence.HOLDER_DISAGREES}
 
 
 def test_pod_draining_when_it_was_evicted() -> None:
@@ -84,7 +85,7 @@ def unready(span: float, **changes: Any) -> Look:
 
 def test_not_ready_long_after_the_time_of_the_spec() -> None:
     assert failure(unready(2.9)) is None
-    assert failure(unready(3)) is Evidence.NOT_READY_LONG
+    assert failure(unready(3)) is Evidence.NOT_READY
     assert "NotReady/uid-0" in unready(0).plan().holds
     assert unready(1).plan().wake_after == seconds(2)
 
@@ -163,7 +164,7 @@ def test_in_doubt_and_without_a_standby_a_holder_may_disagree() -> None:
 
     assert moved(one.seeing(silence=LATE)) == []
     assert moved(one.without_pod(2)) == []
-    assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), Tell)] == [
+    assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), AssignRole)] == [
         ("acme-coreapp-0", 0, "10-first")
     ], "it is told on"
 
@@ -285,9 +286,9 @@ def test_a_cluster_of_one_shard_and_one_spare_is_not_disarmed() -> None:
 def test_in_doubt_only_certain_evidence_counts() -> None:
     one = silent(60).seeing(silence=LATE)
 
-    assert one.row() == "Settled"
+    assert one.row() == "UpToDate"
     assert of(one.plan(), Delete) == []
-    assert (one.condition("Ready")["status"], one.condition("Ready")["reason"]) == ("Unknown", "Doubt")
+    assert (one.condition("Ready")["status"], one.condition("Ready")["reason"]) == ("Unknown", "SelfCheckFailed")
     assert one.with_holder(1, terminated=True, ready=False).row() == "FailingOver"
     assert one.holder_deleted(1).row() == "FailingOver"
 
@@ -370,7 +371,7 @@ def test_nothing_moves_onto_a_node_that_is_drained_too() -> None:
     one = look().settled().with_nodes().with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
 
     assert moved(one) == []
-    assert one.row() == "Settled"
+    assert one.row() == "UpToDate"
 
 
 def test_a_failover_takes_a_standby_that_stays_if_there_is_one() -> None:
@@ -395,32 +396,32 @@ def test_a_standby_in_another_zone_is_taken_first() -> None:
 
 
 def test_a_pod_out_of_reach_is_made_good_after_a_minute() -> None:
-    assert out_of_reach(59).replicas(3).without_pod(3).facts().needed_pods == 3
+    assert out_of_reach(59).replicas(3).without_pod(3).facts().desired_replicas == 3
     one = out_of_reach(60).replicas(3).without_pod(3)
 
-    assert one.facts().needed_pods == 4
+    assert one.facts().desired_replicas == 4
     assert [scale.replicas for scale in of(one.plan(), Scale)] == [4]
     assert "acme-coreapp-0 (node-0)" in out_of_reach(60).plan().verdict.why
 
 
 def test_it_may_be_terminating_for_ever() -> None:
-    assert out_of_reach(3600).facts().needed_pods == 4
+    assert out_of_reach(3600).facts().desired_replicas == 4
 
 
 def test_no_more_than_there_are_spares() -> None:
     one = look().settled(shards=4, spares=1).with_nodes()
     for ordinal in (0, 1, 2):
         one = one.with_node(ordinal, ready=None).with_pod(ordinal, silent_since=NOW - seconds(90), report=None)
-    one = one.seeing(since={f"OutOfReach/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
+    one = one.seeing(since={f"NodesUnreachable/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
 
-    assert one.facts().needed_pods == 6
+    assert one.facts().desired_replicas == 6
 
 
 def test_when_it_is_back_the_one_that_stood_in_goes_again_after_its_shard_was_moved_down() -> None:
     back = look().settled().with_nodes().with_pods([3])
 
     assert [scale.replicas for scale in of(back.plan(), Scale)] == [3]
-    assert moved(back.held_by(0, 3)) == [(0, "acme-coreapp-0", Evidence.PACKED_LOW, True)]
+    assert moved(back.held_by(0, 3)) == [(0, "acme-coreapp-0", Evidence.CONSOLIDATED, True)]
 
 
 def test_no_shard_is_moved_off_the_pod_that_stands_in() -> None:
@@ -430,9 +431,9 @@ def test_no_shard_is_moved_off_the_pod_that_stands_in() -> None:
 def test_a_new_leader_does_not_take_away_what_stands_in() -> None:
     one = out_of_reach(3600).seeing(since={})
 
-    assert one.facts().needed_pods == 4
+    assert one.facts().desired_replicas == 4
     assert of(one.plan(), Scale) == []
-    assert one.replicas(3).without_pod(3).facts().needed_pods == 3, "but it adds nothing before the minute is over"
+    assert one.replicas(3).without_pod(3).facts().desired_replicas == 3, "but it adds nothing before the minute is over"
 
 
 def test_no_shard_is_packed_onto_a_node_that_is_drained() -> None:
@@ -450,4 +451,4 @@ def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
 
 def test_a_pod_that_hangs_does_not_count_as_ready() -> None:
     assert [one.name for one in silent(3).facts().ready] == ["acme-coreapp-1", "acme-coreapp-2"]
-    assert pod(0, silent_since=NOW).is_fit, "a single lost probe is nothing"
+    assert pod(0, silent_since=NOW).is_ready, "a single lost probe is nothing"

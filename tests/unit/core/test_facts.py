@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.evidence import EVIDENCE
-from whatsapp_operator.core.model import Answer, Evidence, Report
+from whatsapp_operator.core.snapshot import Answer, Evidence, Report
 
 from .looks import NOW, Look, epoch_of, labels_for, look, pod, route, seconds
 from .witnesses import growing, restarting
@@ -28,12 +28,12 @@ def test_evidence_is_asked_in_this_order() -> None:
         Evidence.POD_DELETED,
         Evidence.NODE_GONE,
         Evidence.POD_FAILED,
-        Evidence.LABELS_TAKEN,
+        Evidence.LABEL_CONFLICT,
         Evidence.RESTART_OVERDUE,
         Evidence.CONTAINER_TERMINATED,
-        Evidence.TETHER_BROKEN,
+        Evidence.CONNECTION_LOST,
         Evidence.PROBE_TIMEOUT,
-        Evidence.NOT_READY_LONG,
+        Evidence.NOT_READY,
         Evidence.HOLDER_DISAGREES,
     ]
 
@@ -72,7 +72,7 @@ def test_LabelsTaken_when_another_Service_names_the_same_pod_by_its_label() -> N
     holder = look().settled().holder_of(1)
     one = look().settled().with_route(0, holder=holder.name, holder_uid=holder.uid)
 
-    assert failure(one, 0) is Evidence.LABELS_TAKEN
+    assert failure(one, 0) is Evidence.LABEL_CONFLICT
     assert failure(one, 1) is None
 
 
@@ -89,7 +89,7 @@ def test_ContainerTerminated() -> None:
 
 
 def test_TetherBroken() -> None:
-    assert failure(look().settled().with_holder(0, broken_at=NOW)) is Evidence.TETHER_BROKEN
+    assert failure(look().settled().with_holder(0, broken_at=NOW)) is Evidence.CONNECTION_LOST
 
 
 @pytest.mark.parametrize("changes", [{"terminated": True}, {"broken_at": NOW}])
@@ -184,18 +184,18 @@ def test_the_holder_of_a_route_is_nobodys_standby() -> None:
 
 
 def test_fit_is_ready_running_and_reachable() -> None:
-    assert pod(0).is_fit
+    assert pod(0).is_ready
 
 
 # --- numbers
 
 
 def test_needed_pods_is_the_law_in_letters() -> None:
-    assert look().settled(shards=2, spares=1).facts().needed_pods == 3
-    assert growing().facts().needed_pods == 5
-    assert growing().noted(4, Answer.UNKNOWN).wanting(shards=2).facts().needed_pods == 5
-    assert look().settled().reporting(8).facts().needed_pods == 9
-    assert look().settled(shards=4).reporting(None).wanting(shards=2).facts().needed_pods == 5
+    assert look().settled(shards=2, spares=1).facts().desired_replicas == 3
+    assert growing().facts().desired_replicas == 5
+    assert growing().noted(4, Answer.UNKNOWN).wanting(shards=2).facts().desired_replicas == 5
+    assert look().settled().reporting(8).facts().desired_replicas == 9
+    assert look().settled(shards=4).reporting(None).wanting(shards=2).facts().desired_replicas == 5
 
 
 def test_failed_shards_come_lowest_first() -> None:

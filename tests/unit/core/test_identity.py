@@ -13,7 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Delete, Desired, Key, Label, Obj, Ref
+from whatsapp_operator.core.actions import Delete, Label
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.names import Key, Obj, Ref
 
 from .looks import Look, look, pod, route
 
@@ -254,7 +256,7 @@ def test_a_foreign_service_of_a_shard_that_nobody_needs_is_no_matter() -> None:
     theirs = route(5, pod(0), foreign=True)
     one = look().settled(shards=2)
     one = one.seeing(routes=(*one.see.routes, theirs))
-    assert one.row() == "Settled"
+    assert one.row() == "UpToDate"
     stuck = one.wanting(shards=8).plan().stuck
     assert stuck is not None
-    assert (stuck.row, "Service acme-shard-5" in stuck.why) == ("NameTaken", True)
+    assert (stuck.row, "Service acme-shard-5" in stuck.why) == ("NameConflict", True)

@@ -9,8 +9,11 @@ import pytest
 from hypothesis import given
 
 from localkube.outside.kstatus import Verdict, verdict
-from whatsapp_operator.core import status
-from whatsapp_operator.core.model import AccountSecret, Ask, Login, PodSettings, Ref, Workload
+from whatsapp_operator.core import report
+from whatsapp_operator.core.actions import GetShards
+from whatsapp_operator.core.desired import PodSettings
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import AccountSecret, Login, Workload
 
 from .looks import NOW, Look, look, seconds
 from .random_looks import any_looks
@@ -31,8 +34,8 @@ STALLS: Mapping[str, Callable[[Look], Look]] = {
     "Banned": lambda one: one.seeing(banned_at=NOW),
     "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
-    "LoginRefused": lambda one: one.client(shards=None, asked_at=None, login=Login.REFUSED),
-    "NameTaken": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REFUSED),
+    "NameConflict": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),
     "ReadFailed": lambda one: one.seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "SecretMissing": lambda one: one.seeing(missing="Secret nowhere is not there", since={"SecretMissing": NOW - seconds(3600)}),
 }
@@ -85,7 +88,7 @@ def test_the_rules_of_kstatus(obj: Obj, expected: Verdict) -> None:
 
 @pytest.mark.parametrize("name", WITNESSES)
 def test_kstatus_of_every_state(name: str) -> None:
-    expected = {"Deleting": Verdict.TERMINATING, "Settled": Verdict.CURRENT, "ChangedByAdmission": Verdict.CURRENT}
+    expected = {"Deleting": Verdict.TERMINATING, "UpToDate": Verdict.CURRENT, "ChangedByAdmission": Verdict.CURRENT}
     otherwise = Verdict.FAILED if name in STALLED else Verdict.IN_PROGRESS
 
     assert verdict(resource(WITNESSES[name])) is expected.get(name, otherwise)
@@ -103,7 +106,7 @@ def assert_reconciling_speaks_of_what_goes_on(one: Look) -> None:
     if stalls == "True" and moves == "True":
         assert reason in BESIDE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
     elif stalls == "True":
-        assert (reason in {"Settled", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.want.deleting else Verdict.FAILED)
+        assert (reason in {"UpToDate", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.want.deleting else Verdict.FAILED)
 
 
 @pytest.mark.parametrize("stall", STALLS)
@@ -127,7 +130,7 @@ def test_a_failover_during_a_stall_is_said() -> None:
 def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
     """Also when something was under way before it."""
     before = growing().report()
-    after = status.failed_look(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
+    after = report.failed_look(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
 
     assert verdict({"metadata": {"generation": 4}, "status": after}) is Verdict.FAILED
     assert {one["type"]: one["status"] for one in after["conditions"]}["Reconciling"] == "False"
@@ -167,7 +170,7 @@ EDITS: Mapping[str, Obj] = {
     "webapps": {"webapps": 3},
     "image": {"image": "another:2"},
     "Webapps' pods": {"webapp_pod": PodSettings(annotations={"example.com/note": "new"})},
-    "Service": {"webapp_service": WITNESSES["ChangeRefused"].want.webapp_service},
+    "Service": {"webapp_service": WITNESSES["ChangeRejected"].want.webapp_service},
 }
 
 
@@ -200,7 +203,7 @@ def test_a_Secret_that_is_named_before_it_exists_is_waited_for(secret: str) -> N
     one = named(secret)
 
     assert said(one, "Stalled")[0] == "False"
-    assert said(one, "CertificateFit") == (("Unknown", "AwaitingSecret") if secret == "account" else ("True", "Simulated"))
+    assert said(one, "CertificateValid") == (("Unknown", "AwaitingSecret") if secret == "account" else ("True", "Simulated"))
     assert verdict(resource(one)) is Verdict.IN_PROGRESS
 
 
@@ -221,6 +224,6 @@ def test_nobody_logs_in_to_a_new_cluster_without_the_password() -> None:
     """It would be refused, and that is no matter for a person while the Secret is only late."""
     one = named("client.adminSecretRef").seeing(webapp=Workload(uid="d", resource_version="8", replicas=1, ready=1))
 
-    assert not [action for action in one.plan().actions if isinstance(action, Ask)]
-    assert [action for action in one.seeing(missing=None).plan().actions if isinstance(action, Ask)]
+    assert not [action for action in one.plan().actions if isinstance(action, GetShards)]
+    assert [action for action in one.seeing(missing=None).plan().actions if isinstance(action, GetShards)]
     assert said(one.client(login=Login.REFUSED), "Stalled")[0] == "False"

@@ -16,7 +16,8 @@ from hypothesis import HealthCheck, given, seed, settings
 from hypothesis import strategies as st
 
 from whatsapp_operator.core import facts, rules
-from whatsapp_operator.core.model import Answer, Ask, Replace
+from whatsapp_operator.core.actions import GetShards, Replace
+from whatsapp_operator.core.snapshot import Answer
 
 from . import laws
 from .laws import CHECKS, Check, LawBroken
@@ -85,11 +86,11 @@ def test_law_holds_where_each_row_wins(check: Check, name: str) -> None:
 def test_law_11_a_converged_cluster_is_left_alone(shards: int, spares: int) -> None:
     plan = look().settled(shards=shards, spares=spares).plan()
 
-    assert (plan.verdict.row, plan.actions) == ("Settled", ())
+    assert (plan.verdict.row, plan.actions) == ("UpToDate", ())
 
 
 def test_law_11_only_a_question_is_asked_now_and_then() -> None:
-    assert look().settled().client(asked_at=NOW - timedelta(minutes=5)).plan().actions == (Ask(quiet=True),)
+    assert look().settled().client(asked_at=NOW - timedelta(minutes=5)).plan().actions == (GetShards(quiet=True),)
 
 
 # --- mutants --------------------------------------------------------------------------------------------------------------

@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
+from whatsapp_operator.core.actions import Plan, SetShards
 from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.model import Answer, Plan, Refusal, SetShards
+from whatsapp_operator.core.snapshot import Answer, Refusal
 
 from .looks import FINGERPRINT, NOW, Look, look, seconds
 from .witnesses import NIGHT, growing
@@ -53,8 +54,8 @@ def test_a_refusal_for_something_else_does_not_mean_logged_off() -> None:
 def test_back_to_the_old_number_does_not_make_it_ready() -> None:
     one = logged_off()
 
-    assert one.row() == "CertificateRefused"
-    assert one.condition("Ready")["reason"] == "CertificateRefused"
+    assert one.row() == "CertificateRejected"
+    assert one.condition("Ready")["reason"] == "CertificateRejected"
     assert calls(one.plan()) == []
 
 
@@ -117,7 +118,7 @@ def test_a_connection_that_lasts_ends_it() -> None:
 def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, refused: str | None) -> None:
     one = gateways(growing().with_account(), "disconnected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
     one = one.seeing(since={"CutOff": HELD} if cut_off else {})
-    assert one.plan().record.refused_fingerprint is None, "not before it is settled (DESIGN law 4)"
+    assert one.plan().record.refused_fingerprint is None, "not before it is settled (laws#4)"
     assert one.see.record.operation is not None
     plan = one.later((one.see.record.operation.settle_by - NOW).total_seconds() + 1).plan()
 

@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import manifests, upkeep
-from whatsapp_operator.core.model import Epoch, Evidence, Handover, Key
+from whatsapp_operator.core.actions import Handover
+from whatsapp_operator.core.names import Epoch, Key
+from whatsapp_operator.core.snapshot import Evidence
 
 from .looks import NOW, labels_for, look, pod, route
 

@@ -6,7 +6,7 @@ from dataclasses import replace
 from typing import Any
 
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Ref
+from whatsapp_operator.core.names import Ref
 
 from .looks import NOW, Look, look, seconds
 from .witnesses import WITNESSES

@@ -11,8 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from whatsapp_operator.core import model, rules
-from whatsapp_operator.core.model import Answer, Call, Plan, Strip
+from whatsapp_operator.core import actions, desired, names, rules, snapshot
+from whatsapp_operator.core.actions import ClearLabels, Plan
+from whatsapp_operator.core.snapshot import Answer, Call
 
 from . import laws
 from .looks import look
@@ -20,7 +21,9 @@ from .mutants import adding
 from .witnesses import growing, restarting
 
 SOURCE = Path(laws.__file__).read_text(encoding="utf-8")
-LOGIC = {"is_fit", "epoch_label", "shard_label", "logs_on", "failed_reads"}
+TYPES = {part.__name__: part for part in (names, desired, snapshot, actions)}
+"""Where the plain types are."""
+LOGIC = {"is_ready", "epoch_label", "shard_label", "logs_on", "failed_reads"}
 """Properties of the core's types that decide something."""
 OWN_METHODS = {"get", "isdecimal", "partition"}
 """Methods of Python's own types; every other method may be one of the core's."""
@@ -51,8 +54,8 @@ def is_own(method: ast.Attribute) -> bool:
 
 def is_plain(module: str, name: str) -> bool:
     """Whether that is a type of data: a frozen dataclass, an enumeration, a named tuple, or a union of such."""
-    found = getattr(model, name, None)
-    if module != model.__name__ or found is None:
+    found = getattr(TYPES.get(module), name, None)
+    if found is None:
         return False
     return name == "Action" or (
         inspect.isclass(found) and (dataclasses.is_dataclass(found) or issubclass(found, enum.Enum) or hasattr(found, "_fields"))
@@ -68,8 +71,8 @@ def test_the_oracle_takes_only_plain_types_from_the_core() -> None:
     [
         "from whatsapp_operator.core import manifests",
         "import whatsapp_operator.core.rules",
-        "from whatsapp_operator.core import model",
-        "from whatsapp_operator.core.model import SHARD_COUNTS",
+        "from whatsapp_operator.core import desired",
+        "from whatsapp_operator.core.desired import SHARD_COUNTS",
         "from whatsapp_operator.core.evidence import is_hung",
         "from .looks import kept_objects",
         "from .witnesses import growing",
@@ -78,7 +81,7 @@ def test_the_oracle_takes_only_plain_types_from_the_core() -> None:
         "def more(one): return one.facts().is_verified",
         "def more(one): return one.report()",
         "def more(text): return Operation.parse(text)",
-        "def more(pod): return pod.is_fit",
+        "def more(pod): return pod.is_ready",
     ],
 )
 def test_an_oracle_that_borrows_is_found(added: str) -> None:
@@ -86,7 +89,7 @@ def test_an_oracle_that_borrows_is_found(added: str) -> None:
 
 
 def test_every_property_of_the_types_is_known_as_logic() -> None:
-    types = [one for one in vars(model).values() if inspect.isclass(one) and one.__module__ == model.__name__]
+    types = [one for part in TYPES.values() for one in vars(part).values() if inspect.isclass(one) and one.__module__ == part.__name__]
 
     assert {name for one in types for name, part in vars(one).items() if isinstance(part, property)} == LOGIC
 
@@ -116,7 +119,7 @@ def test_a_definite_answer_counts_whatever_was_noted_before() -> None:
 def test_after_the_time_to_settle_the_client_has_the_last_word() -> None:
     """An accepted call that has changed nothing in all its time is over: the labels of shards that never came are nobody's."""
     one = growing().reporting(1).noted(4, Answer.ACCEPTED).wanting(shards=1)
-    stripping = adding(Strip(coreapp=one.holder_of(1)))
+    stripping = adding(ClearLabels(coreapp=one.holder_of(1)))
     assert laws.law_2_prepare_then_commit(stripping, one.later(841))
 
     with pytest.raises(laws.LawBroken, match="law_2_prepare_then_commit: the label serves"):

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import objections, rules
-from whatsapp_operator.core.model import AccountSecret, Answer, Ref, Switchover
+from whatsapp_operator.core.desired import Switchover
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import AccountSecret, Answer
 
 from .looks import FINGERPRINT, Look, look
 from .witnesses import WITNESSES, growing
@@ -15,13 +17,13 @@ ORDER = [
     "SwitchoverRequested",
     "Draining",
     "Deleting",
-    "LoginRefused",
-    "PodsRefused",
+    "LoginRejected",
+    "ObjectsRejected",
     "Bootstrapping",
     "ScalingUp",
-    "NameTaken",
+    "NameConflict",
     "AssigningShards",
-    "PackingLow",
+    "ConsolidatingShards",
     "LoggingIn",
     "AnswerUnknown",
     "ServerBusy",
@@ -30,7 +32,7 @@ ORDER = [
     "Paused",
     "ScalingDown",
     "RollingOut",
-    "DriftFound",
+    "ShardsDrifted",
     "Banned",
     "RegistrationClosed",
     "ClientExpired",
@@ -38,22 +40,22 @@ ORDER = [
     "SecretMissing",
     "SecretMalformed",
     "PinMalformed",
-    "PinRefused",
+    "PinRejected",
     "RegistrationTooOld",
     "CertificateMissing",
     "CertificateMalformed",
     "CertificateExpiryUnknown",
     "CertificateExpired",
-    "CertificateRefused",
+    "CertificateRejected",
     "AwaitingCoreapps",
     "WindowInvalid",
     "WindowClosed",
     "CrdOutdated",
     "SettingShards",
     "RestartOverdue",
-    "OutOfReach",
-    "Refilling",
-    "ChangeRefused",
+    "NodesUnreachable",
+    "ReplacingPods",
+    "ChangeRejected",
     "FieldInvalid",
     "ReadFailed",
     "ImageUnavailable",
@@ -61,12 +63,12 @@ ORDER = [
     "DeletionBlocked",
     "ReplicasOverruled",
     "ChangedByAdmission",
-    "Settled",
+    "UpToDate",
 ]
 
 
 def test_rows_stand_in_this_order() -> None:
-    assert [row.name for row in rules.ROWS] == ORDER
+    assert [row.name for row in rules.RULES] == ORDER
 
 
 def test_failover_stands_above_all_order() -> None:
@@ -84,7 +86,7 @@ def test_a_row_has_one_name() -> None:
 
 
 def test_the_last_row_always_holds() -> None:
-    assert rules.ROWS[-1].name == "Settled"
+    assert rules.RULES[-1].name == "UpToDate"
 
 
 @pytest.mark.parametrize("name", ORDER)
@@ -99,54 +101,54 @@ def test_every_row_has_a_witness_and_every_witness_a_row() -> None:
 @pytest.mark.parametrize("name", ORDER[:-1])
 def test_a_row_that_is_removed_changes_a_plan(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     before = WITNESSES[name].plan()
-    monkeypatch.setattr(rules, "ROWS", tuple(row for row in rules.ROWS if row.name != name))
+    monkeypatch.setattr(rules, "RULES", tuple(row for row in rules.RULES if row.name != name))
 
     assert WITNESSES[name].plan() != before
 
 
 def matching(one: Look) -> list[str]:
     """The rows that hold in a look, from the top."""
-    return [row.name for row in rules.ROWS if row.when(one.facts())]
+    return [row.name for row in rules.RULES if row.when(one.facts())]
 
 
 CONTESTS: list[tuple[str, str, Look]] = [
     ("FailingOver", "Deleting", look().settled().holder_deleted(0).wanting(deleting=True)),
     ("Deleting", "ScalingUp", look().settled().wanting(deleting=True, shards=4)),
     ("FailingOver", "SwitchoverRequested", look().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
-    ("FailingOver", "NameTaken", look().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("FailingOver", "NameConflict", look().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
     ("FailingOver", "Bootstrapping", look().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
     ("FailingOver", "ScalingUp", look().settled().holder_deleted(0).wanting(shards=4)),
     ("FailingOver", "AnswerUnknown", growing().noted(4, Answer.UNKNOWN).later(200).holder_deleted(0)),
-    ("FailingOver", "CertificateRefused", growing().with_account().seeing(refused_fingerprint=FINGERPRINT).holder_deleted(0)),
+    ("FailingOver", "CertificateRejected", growing().with_account().seeing(refused_fingerprint=FINGERPRINT).holder_deleted(0)),
     ("FailingOver", "SettingShards", growing().holder_deleted(0)),
     ("SwitchoverRequested", "ScalingUp", WITNESSES["SwitchoverRequested"].wanting(shards=4)),
-    ("Bootstrapping", "NameTaken", look().seeing(taken=(Ref("Service", "acme-webapp"),))),
-    ("LoginRefused", "LoggingIn", WITNESSES["LoginRefused"]),
-    ("PodsRefused", "Bootstrapping", WITNESSES["PodsRefused"]),
+    ("Bootstrapping", "NameConflict", look().seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("LoginRejected", "LoggingIn", WITNESSES["LoginRejected"]),
+    ("ObjectsRejected", "Bootstrapping", WITNESSES["ObjectsRejected"]),
     ("Bootstrapping", "ScalingUp", look().settled().without_object("Service", "acme-webapp").replicas(1)),
     ("ScalingUp", "LoggingIn", WITNESSES["LoggingIn"].replicas(2)),
     ("ScalingUp", "AssigningShards", look().settled().without_route(0).replicas(2)),
     ("ScalingUp", "SettingShards", WITNESSES["ScalingUp"]),
     ("LoggingIn", "AnswerUnknown", WITNESSES["LoggingIn"].noted(2, Answer.UNKNOWN)),
     ("AssigningShards", "Restarting", growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4, [0, 1, 2, 3])),
-    ("AssigningShards", "PackingLow", look().settled(spares=2).with_pods([4]).held_by(0, 4).without_route(1)),
-    ("PackingLow", "ScalingDown", WITNESSES["PackingLow"]),
+    ("AssigningShards", "ConsolidatingShards", look().settled(spares=2).with_pods([4]).held_by(0, 4).without_route(1)),
+    ("ConsolidatingShards", "ScalingDown", WITNESSES["ConsolidatingShards"]),
     (
-        "PackingLow",
+        "ConsolidatingShards",
         "Restarting",
         look().settled().with_pods([3]).held_by(0, 3).noted(2, Answer.ACCEPTED, origin=4).with_pod(1, report=None),
     ),
     ("Paused", "SettingShards", growing().wanting(paused=True)),
     ("Paused", "ScalingDown", look().settled().with_pods([3]).wanting(paused=True)),
-    ("Paused", "DriftFound", WITNESSES["DriftFound"].wanting(paused=True)),
-    ("DriftFound", "SettingShards", WITNESSES["DriftFound"]),
+    ("Paused", "ShardsDrifted", WITNESSES["ShardsDrifted"].wanting(paused=True)),
+    ("ShardsDrifted", "SettingShards", WITNESSES["ShardsDrifted"]),
     ("CertificateExpired", "SettingShards", WITNESSES["CertificateExpired"]),
     ("CertificateMissing", "AwaitingCoreapps", WITNESSES["AwaitingCoreapps"].with_account(secret=AccountSecret())),
     ("AwaitingCoreapps", "SettingShards", WITNESSES["AwaitingCoreapps"]),
-    ("SettingShards", "Refilling", growing().with_pod(5, ready=False).replicas(6)),
-    ("RestartOverdue", "Refilling", WITNESSES["RestartOverdue"].with_pod(4, ready=False)),
-    ("Refilling", "ChangedByAdmission", WITNESSES["ChangedByAdmission"].with_pod(2, ready=False)),
-    ("ChangedByAdmission", "Settled", WITNESSES["ChangedByAdmission"]),
+    ("SettingShards", "ReplacingPods", growing().with_pod(5, ready=False).replicas(6)),
+    ("RestartOverdue", "ReplacingPods", WITNESSES["RestartOverdue"].with_pod(4, ready=False)),
+    ("ReplacingPods", "ChangedByAdmission", WITNESSES["ChangedByAdmission"].with_pod(2, ready=False)),
+    ("ChangedByAdmission", "UpToDate", WITNESSES["ChangedByAdmission"]),
 ]
 
 
@@ -155,9 +157,9 @@ def test_of_two_rows_that_hold_the_higher_wins(higher: str, lower: str, one: Loo
     assert one.row() == higher
     assert lower in matching(one)
 
-    rows = [row for row in rules.ROWS if row.name != higher]
+    rows = [row for row in rules.RULES if row.name != higher]
     place = [row.name for row in rows].index(lower) + 1
-    moved = next(row for row in rules.ROWS if row.name == higher)
-    monkeypatch.setattr(rules, "ROWS", (*rows[:place], moved, *rows[place:]))
+    moved = next(row for row in rules.RULES if row.name == higher)
+    monkeypatch.setattr(rules, "RULES", (*rows[:place], moved, *rows[place:]))
 
     assert one.row() != higher

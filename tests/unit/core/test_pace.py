@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from whatsapp_operator.core import pace, rules
-from whatsapp_operator.core.model import Answer, Ask
+from whatsapp_operator.core.actions import GetShards
+from whatsapp_operator.core.snapshot import Answer
 from whatsapp_operator.core.windows import Window
 
 from .looks import NOW, Look, look, seconds
@@ -38,7 +39,7 @@ def observed(one: Look, *, start: float, minutes: float = 1.0, answers: bool = T
         one = one.seeing(since=since, record=plan.record)
         count += passed >= start
         rule = plan.verdict.row
-        asked = any(isinstance(action, Ask) for action in plan.actions)
+        asked = any(isinstance(action, GetShards) for action in plan.actions)
         if asked and answers and one.see.client.silent_since is None:
             # The answer comes a moment later, and is looked at.
             one, passed = one.client(asked_at=now), passed + 0.01
@@ -62,7 +63,7 @@ def test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom(name: str) 
 
 def test_one_dead_node_costs_nearly_nothing() -> None:
     count, rule = observed(out_of_reach(100).with_nodes().with_node(0, ready=None, renewed_at=NOW - seconds(100)), start=300.0)
-    assert rule in {"OutOfReach", "Refilling"}
+    assert rule in {"NodesUnreachable", "ReplacingPods"}
     assert count <= 6
 
 
@@ -118,7 +119,7 @@ def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:
     since = {fact: NOW - seconds(600) for fact in one.plan().holds}
     plan = one.seeing(since=since).plan()
     assert plan.verdict.row == "ScalingDown"
-    assert [action for action in plan.actions if isinstance(action, Ask)] == [Ask()]
+    assert [action for action in plan.actions if isinstance(action, GetShards)] == [GetShards()]
 
 
 @pytest.mark.parametrize(("failures", "pause"), [(0, 0.1), (1, 0.1), (2, 0.2), (6, 3.2), (7, 5.0), (1000, 5.0)])
@@ -132,7 +133,7 @@ def test_of_many_quiet_clusters_each_rests_longer(clusters: int, rest: float) ->
 
 
 def test_every_rule_of_the_table_is_one() -> None:
-    names = {row.name for row in rules.ROWS}
+    names = {row.name for row in rules.RULES}
     assert set().union(*(row.rules for row in pace.CADENCES)) <= names
     assert all(row.why and row.first <= row.longest for row in pace.CADENCES)
     assert pace.CADENCES[-1].rules == frozenset()

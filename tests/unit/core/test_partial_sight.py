@@ -6,8 +6,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.model import Answer, Delete, Evidence, Handover, Silence
+from whatsapp_operator.core.actions import Delete, Handover
 from whatsapp_operator.core.self_check import doubt
+from whatsapp_operator.core.snapshot import Answer, Evidence, Silence
 
 from .looks import NOW, Look, look, seconds
 from .test_evidence import failure, nodes, of
@@ -39,7 +40,7 @@ def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> No
     assert failure(one) is None
     assert of(one.plan(), Delete) == []
     heard = one.with_holder(0, never_heard=False)
-    assert failure(heard) in {Evidence.PROBE_TIMEOUT, Evidence.TETHER_BROKEN}
+    assert failure(heard) in {Evidence.PROBE_TIMEOUT, Evidence.CONNECTION_LOST}
 
 
 def test_what_the_kubelet_says_too_is_evidence() -> None:

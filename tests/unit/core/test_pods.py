@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Database, Desired, Images, PodSettings, WebappService
+from whatsapp_operator.core.desired import Database, Desired, Images, PodSettings, WebappService
 from whatsapp_operator.core.upkeep import covers, mended
 
 from .looks import look
@@ -64,7 +64,7 @@ def test_where_pods_go_is_the_users_word_or_apart_and_everywhere() -> None:
     )["spec"]
     assert (spec["nodeSelector"], spec["tolerations"], spec["priorityClassName"]) == ({"pool": "a"}, [{"operator": "Exists"}], "high")
     assert spec["affinity"] == {}, "an empty one takes ours away"
-    assert spec["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": manifests._component("acme", "coreapp")}
+    assert spec["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": manifests.component_labels("acme", "coreapp")}
 
 
 def test_images_and_pull_secrets() -> None:

@@ -10,9 +10,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsapp_operator.core import record, rules, status
-from whatsapp_operator.core.model import Answer, Operation, Record, Refusal
-from whatsapp_operator.core.status import EMITTED_AGAIN, Emitted
+from whatsapp_operator.core import record, report, rules
+from whatsapp_operator.core.report import EMITTED_AGAIN, Emitted
+from whatsapp_operator.core.snapshot import Answer, Operation, Record, Refusal
 
 from .looks import FINGERPRINT, NOW, Look, look, seconds
 from .random_looks import any_looks
@@ -68,7 +68,7 @@ def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
 @given(kept=RECORDS, then=RECORDS)
 def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Record, then: Record) -> None:
     before = record.put({"message": "kept", "certificate": {"serial": "42"}}, kept)
-    stored = merged(before, status.patch(before, record.put(before, then)) or {})
+    stored = merged(before, report.patch(before, record.put(before, then)) or {})
 
     assert record.read(before, uid=UID) == kept
     assert record.read(stored, uid=UID) == then
@@ -80,7 +80,7 @@ def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Recor
 def test_what_is_reported_of_any_look_is_what_is_read_back(one: Look) -> None:
     made = rules.plan(one.want, one.see)
 
-    assert record.read(status.report(rules.facts(one.want, one.see), made), uid=one.want.uid) == made.record
+    assert record.read(report.report(rules.facts(one.want, one.see), made), uid=one.want.uid) == made.record
 
 
 def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere() -> None:
@@ -144,7 +144,7 @@ def test_an_intent_that_names_no_resource_is_ours() -> None:
 
 
 def said(before: Look, after: Look, emitted: dict[str, Emitted] | None = None, *, at: float = 0.0) -> dict[str, str]:
-    events = status.events(before.report(), after.report(), emitted or {}, now=NOW + seconds(at))
+    events = report.events(before.report(), after.report(), emitted or {}, now=NOW + seconds(at))
     return {event.reason: event.message for event in events}
 
 
@@ -154,8 +154,8 @@ def refused(what: str) -> Look:
 
 def test_a_new_sentence_under_the_same_reason_is_told() -> None:
     assert said(refused("quota"), refused("quota")) == {}
-    assert list(said(refused("quota"), refused("a webhook"))) == ["PodsRefused"]
-    assert "a webhook" in said(refused("quota"), refused("a webhook"))["PodsRefused"]
+    assert list(said(refused("quota"), refused("a webhook"))) == ["ObjectsRejected"]
+    assert "a webhook" in said(refused("quota"), refused("a webhook"))["ObjectsRejected"]
 
 
 def test_a_sentence_that_changes_all_the_time_is_told_now_and_then() -> None:
@@ -167,7 +167,7 @@ def test_a_sentence_that_changes_all_the_time_is_told_now_and_then() -> None:
         after = refused(str(min(second, 300)))
         new = said(before, after, emitted, at=second)
         emitted |= {reason: Emitted(message, NOW + seconds(second)) for reason, message in new.items()}
-        told += [message for reason, message in new.items() if reason == "PodsRefused"]
+        told += [message for reason, message in new.items() if reason == "ObjectsRejected"]
         before = after
 
     assert len(told) <= 330 / EMITTED_AGAIN.total_seconds() + 1

@@ -9,8 +9,10 @@ from datetime import timedelta
 import pytest
 
 from whatsapp_operator.core import record
+from whatsapp_operator.core.actions import Plan, SetShards
 from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.model import AccountSecret, Answer, Images, Plan, Refusal, SetShards
+from whatsapp_operator.core.desired import Images
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Refusal
 
 from .looks import FINGERPRINT, NOW, Look, seconds
 from .witnesses import growing
@@ -28,8 +30,8 @@ def refused(one: Look, refusal: Refusal, *, secret_version: str | None = "70", f
     return heard.client(call=None).seeing(record=kept).kept()
 
 
-def is_fit(one: Look) -> bool:
-    return str(one.condition("CertificateFit")["status"]) == "True"
+def is_ready(one: Look) -> bool:
+    return str(one.condition("CertificateValid")["status"]) == "True"
 
 
 BUILDS: dict[str, Callable[[Look], Look]] = {
@@ -42,7 +44,7 @@ BUILDS: dict[str, Callable[[Look], Look]] = {
 def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[Look], Look]) -> None:
     one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED)
 
-    assert (one.row(), calls(one.plan()), is_fit(one)) == ("ClientExpired", [], True)
+    assert (one.row(), calls(one.plan()), is_ready(one)) == ("ClientExpired", [], True)
     assert one.see.record.refused_fingerprint is None
     assert one.client(version=None).row() == "ClientExpired", "its version is not known yet"
     assert one.with_account(version="71").row() == "ClientExpired"
@@ -58,14 +60,14 @@ def test_an_expired_build_is_told_of_although_no_number_is_to_be_changed() -> No
 def test_a_closed_registration_is_tried_again_when_the_secret_is_edited() -> None:
     one = refused(growing().with_account(), Refusal.REGISTRATION_CLOSED)
 
-    assert (one.row(), calls(one.plan()), is_fit(one)) == ("RegistrationClosed", [], True)
+    assert (one.row(), calls(one.plan()), is_ready(one)) == ("RegistrationClosed", [], True)
     assert (one.see.record.refused_fingerprint, one.see.record.logged_off_at) == (None, None)
     assert "Meta's support" in one.condition("Stalled")["message"]
     assert one.client(version="v2.55.1").row() == "RegistrationClosed"
     assert len(calls(one.with_account(version="71").plan())) == 1
 
 
-@pytest.mark.parametrize(("refusal", "reason"), [(Refusal.REGISTRATION_CLOSED, "RegistrationClosed"), (Refusal.PIN, "PinRefused")])
+@pytest.mark.parametrize(("refusal", "reason"), [(Refusal.REGISTRATION_CLOSED, "RegistrationClosed"), (Refusal.PIN, "PinRejected")])
 def test_without_a_secret_an_edit_of_the_spec_is_what_it_waits_for(refusal: Refusal, reason: str) -> None:
     one = refused(growing(), refusal, secret_version=None, fingerprint=None)
 
@@ -79,7 +81,7 @@ def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_agai
     assert len(calls(young.plan())) == 1
     one = refused(young, refusal, fingerprint=None)
 
-    assert (one.row(), calls(one.plan()), is_fit(one)) == ("CertificateRefused", [], False)
+    assert (one.row(), calls(one.plan()), is_ready(one)) == ("CertificateRejected", [], False)
     assert "without a certificate" in one.condition("Stalled")["message"]
     assert (one.see.record.logged_off_at is not None) == (refusal is Refusal.CERTIFICATE)
     fit = AccountSecret(
@@ -91,7 +93,7 @@ def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_agai
 def test_a_certificate_that_could_not_be_read_logs_nobody_off() -> None:
     one = refused(growing().with_account(), Refusal.CERTIFICATE_PARAMETER)
 
-    assert one.row() == "CertificateRefused"
+    assert one.row() == "CertificateRejected"
     assert one.see.record.logged_off_at is None
 
 

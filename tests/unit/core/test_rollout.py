@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from whatsapp_operator.core.model import Answer, Create, Delete, Evidence, GenerateSecret, Handover, Ref, Replace, Scale
-from whatsapp_operator.core.status import plan_events
+from whatsapp_operator.core.actions import Create, Delete, GenerateSecret, Handover, Replace, Scale
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.report import plan_events
+from whatsapp_operator.core.snapshot import Answer, Evidence
 
 from .looks import NOW, Look, look, seconds
 from .test_rules import of, only
@@ -105,7 +107,7 @@ def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:
     assert rolling_out().wanting(shards=1).row() == "RollingOut", "a step that can be taken comes first"
 
 
-@pytest.mark.parametrize("witness", ["ChangeRefused", "PodsRefused"])
+@pytest.mark.parametrize("witness", ["ChangeRejected", "ObjectsRejected"])
 def test_what_the_api_server_refuses_is_not_tried_at_every_look(witness: str) -> None:
     one = WITNESSES[witness]
     writes = (Create, GenerateSecret, Replace)
@@ -133,15 +135,15 @@ def test_how_far_it_is_is_said() -> None:
 def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
     one = rolling_out()
     (told,) = plan_events(one.see, one.plan(), done=of(one.plan(), Delete), told_after=5)
-    assert (told.reason, told.warning) == ("Replacing", False)
+    assert (told.reason, told.warning) == ("DeletingUnresponsivePod", False)
     assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
 
     hung = look().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
     (told,) = plan_events(hung.see, hung.plan(), done=of(hung.plan(), Delete), told_after=5)
-    assert (told.reason, told.warning) == ("Replacing", True)
+    assert (told.reason, told.warning) == ("DeletingUnresponsivePod", True)
     assert "does not answer" in told.message
 
 
 def test_a_coreapp_that_is_to_go_is_counted_for_none_that_stays() -> None:
     """The one more of a roll-out is on its way out, and one that stays is not back yet."""
-    assert look().settled().with_pod(3).without_pod(2).row() == "Refilling"
+    assert look().settled().with_pod(3).without_pod(2).row() == "ReplacingPods"

@@ -10,37 +10,29 @@ from typing import TypeVar
 import pytest
 
 from whatsapp_operator.core import manifests, objections
-from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.model import (
-    AccountSecret,
-    Anchor,
+from whatsapp_operator.core.actions import (
     Annotate,
-    Answer,
-    Ask,
-    Call,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
     Create,
     Delete,
-    Epoch,
-    Evidence,
+    EmitEvent,
     GenerateSecret,
+    GetShards,
     Handover,
-    Login,
     Plan,
-    Ref,
-    Refusal,
     Relabel,
     Replace,
-    Report,
-    Say,
     Scale,
     SetShards,
     State,
-    Strip,
-    Switchover,
-    Tell,
     Touch,
-    Workload,
 )
+from whatsapp_operator.core.certificate import CertificateFacts
+from whatsapp_operator.core.desired import Switchover
+from whatsapp_operator.core.names import Epoch, Ref
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Evidence, Login, Refusal, Report, Workload
 
 from .looks import FINGERPRINT, NONCE, NOW, Look, epoch_of, labels_for, look, pod, seconds
 from .witnesses import WITNESSES, back, growing, restarting
@@ -114,7 +106,7 @@ def test_FailingOver_moves_what_it_can_when_spares_run_out() -> None:
 def test_FailingOver_is_not_said_when_there_is_no_standby() -> None:
     one = look().settled(spares=0).holder_deleted(0)
 
-    assert one.row() == "Refilling"
+    assert one.row() == "ReplacingPods"
     assert of(one.plan(), Handover) == []
 
 
@@ -141,7 +133,7 @@ def test_FailingOver_never_takes_the_route_of_somebody_else() -> None:
 
 @pytest.mark.parametrize("answer", [Answer.NONE, Answer.UNKNOWN])
 def test_FailingOver_replaces_a_deleted_pod_at_once_also_while_a_call_may_be_on_its_way(answer: Answer) -> None:
-    """DESIGN law 9: a pod whose uid is gone is replaced at once; the others still report the old number, for nothing restarted yet."""
+    """laws#9: a pod whose uid is gone is replaced at once; the others still report the old number, for nothing restarted yet."""
     one = growing().noted(4, answer).holder_deleted(0)
     if answer is Answer.NONE:
         one = one.client(call=Call(id="4-noted"))
@@ -199,8 +191,8 @@ def test_SwitchoverRequested_at_last_takes_the_wish_off() -> None:
 def test_SwitchoverRefused_says_why_and_takes_the_wish_off(wish: Switchover, sentence: str) -> None:
     plan = switching(wish, text="x").plan()
 
-    said = only(plan, Say)
-    assert (said.reason, said.warning) == ("SwitchoverRefused", True)
+    said = only(plan, EmitEvent)
+    assert (said.reason, said.warning) == ("SwitchoverRejected", True)
     assert sentence in said.message
     assert only(plan, Annotate).value is None
 
@@ -208,24 +200,24 @@ def test_SwitchoverRefused_says_why_and_takes_the_wish_off(wish: Switchover, sen
 def test_SwitchoverRefused_when_the_named_pod_is_not_ready() -> None:
     plan = switching(Switchover(shard=0, to="acme-coreapp-3"), text="x").with_pod(3, ready=False).plan()
 
-    assert "acme-coreapp-3 is not a ready standby." in only(plan, Say).message
+    assert "acme-coreapp-3 is not a ready standby." in only(plan, EmitEvent).message
 
 
 def test_SwitchoverRefused_when_nobody_can_take_it() -> None:
     plan = look().settled(spares=0).wanting(switchovers=(Switchover(shard=0),), switchover_text="0").plan()
 
-    assert "No standby can take shard 0." in only(plan, Say).message
+    assert "No standby can take shard 0." in only(plan, EmitEvent).message
 
 
 def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
     plan = look().settled().wanting(switchover_problem="'x' is no shard.", switchover_text="x").plan()
 
-    assert only(plan, Say).message == "'x' is no shard."
+    assert only(plan, EmitEvent).message == "'x' is no shard."
     assert only(plan, Annotate).value is None
 
 
 def test_SwitchoverRefused_is_said_of_every_wish_that_is_dropped() -> None:
-    """DESIGN law 12: two wishes, one spare; the second is either kept or refused with its reason, never dropped in silence."""
+    """laws#12: two wishes, one spare; the second is either kept or refused with its reason, never dropped in silence."""
     plan = look().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
 
     assert only(plan, Annotate).value == "0=acme-coreapp-2,1", "both are kept until shard 0 has moved"
@@ -238,7 +230,7 @@ def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() 
     plan = one.plan()
 
     assert only(plan, Touch).route.shard == 0
-    assert of(plan, Say) == []
+    assert of(plan, EmitEvent) == []
     assert of(plan, Annotate) == []
 
 
@@ -250,14 +242,14 @@ def test_SwitchoverRequested_waits_for_Set_Shards() -> None:
 
 
 def test_NameTaken_leaves_the_object_alone_and_says_which() -> None:
-    plan = WITNESSES["NameTaken"].plan()
+    plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.verdict, ())
     assert "Service acme-webapp belongs to somebody else" in plan.verdict.why
 
 
 def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
-    assert look().settled().with_route(1, foreign=True).row() == "NameTaken"
+    assert look().settled().with_route(1, foreign=True).row() == "NameConflict"
 
 
 FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simulator")]
@@ -271,7 +263,7 @@ def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_s
     assert "Service" in made
     assert not made & {"StatefulSet", "Deployment"}
     rest = {Ref(obj["kind"], obj["metadata"]["name"]): obj for obj in one.facts().absent}
-    assert one.seeing(objects=rest).row() == "NameTaken"
+    assert one.seeing(objects=rest).row() == "NameConflict"
 
 
 @pytest.mark.parametrize("ref", FORMER)
@@ -282,28 +274,28 @@ def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_com
 
 
 def test_LoginRefused_names_the_Secret() -> None:
-    plan = WITNESSES["LoginRefused"].plan()
+    plan = WITNESSES["LoginRejected"].plan()
 
     assert plan.verdict.state is State.STUCK
     assert "acme-admin" in plan.verdict.why
 
 
 def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
-    """DESIGN law 12: the password is changed, the token runs out, the user asks for four shards; the reason must be named."""
+    """laws#12: the password is changed, the token runs out, the user asks for four shards; the reason must be named."""
     one = growing().client(login=Login.REFUSED, asked_at=NOW - seconds(600))
 
     assert one.plan().stuck is not None
 
 
 def test_PodsRefused_says_what_the_API_server_said_and_goes_on_trying() -> None:
-    plan = WITNESSES["PodsRefused"].plan()
+    plan = WITNESSES["ObjectsRejected"].plan()
 
     assert "exceeded quota: compute" in plan.verdict.why
     assert of(plan, Create)
 
 
 def test_PodsRefused_ends_when_everything_is_there() -> None:
-    assert look().settled().seeing(refused="exceeded quota").row() == "Settled"
+    assert look().settled().seeing(refused="exceeded quota").row() == "UpToDate"
 
 
 def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:
@@ -330,7 +322,7 @@ def test_Bootstrapping_waits_until_the_client_reports_its_shards() -> None:
     one = look().settled().seeing(settled_shards=None).client(shards=None, asked_at=None)
 
     assert one.row() == "Bootstrapping"
-    assert of(one.plan(), Ask)
+    assert of(one.plan(), GetShards)
 
 
 def test_Bootstrapping_ends_with_the_first_number_of_shards() -> None:
@@ -370,16 +362,16 @@ def test_ScalingUp_is_over_when_the_pods_are_asked_for() -> None:
 def test_LoggingIn_asks_when_a_Webapp_is_ready() -> None:
     one = WITNESSES["LoggingIn"]
 
-    assert of(one.later(1).plan(), Ask) == [Ask()]
-    assert of(one.client(asking=True).plan(), Ask) == []
+    assert of(one.later(1).plan(), GetShards) == [GetShards()]
+    assert of(one.client(asking=True).plan(), GetShards) == []
     assert one.see.webapp is not None
-    assert of(one.seeing(webapp=None).plan(), Ask) == []
+    assert of(one.seeing(webapp=None).plan(), GetShards) == []
 
 
 def test_AnswerUnknown_only_asks() -> None:
     plan = WITNESSES["AnswerUnknown"].later(1).client(asked_at=NOW).plan()
 
-    assert plan.actions == (Ask(),)
+    assert plan.actions == (GetShards(),)
     assert plan.record.operation is not None
 
 
@@ -455,10 +447,10 @@ def test_ServerBusy_still_makes_a_deleted_shard_Service_again() -> None:
 
 @pytest.mark.parametrize("answer", [Answer.BUSY, Answer.UNKNOWN])
 def test_a_holder_that_forgot_its_role_is_told_again_whatever_becomes_of_the_call(answer: Answer) -> None:
-    """DESIGN section 5: telling is by level. An unknown call lasts up to 14 minutes, busy ones for hours."""
+    """Telling is by level. An unknown call lasts up to 14 minutes, busy ones for hours."""
     one = growing().noted(4, answer).with_holder(0, report=Report(shards=2))
 
-    assert [(tell.shard, tell.epoch) for tell in of(one.plan(), Tell)] == [(0, epoch_of(0))]
+    assert [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole)] == [(0, epoch_of(0))]
 
 
 def test_Verifying_asks_until_GET_reports_the_number() -> None:
@@ -495,17 +487,17 @@ def test_AssigningShards_waits_until_GET_has_verified() -> None:
 
 
 def test_PackingLow_moves_a_shard_off_a_pod_that_is_to_go() -> None:
-    move = only(WITNESSES["PackingLow"].plan(), Handover)
+    move = only(WITNESSES["ConsolidatingShards"].plan(), Handover)
 
-    assert (move.route.shard, move.to.ordinal, move.evidence, move.planned) == (0, 0, Evidence.PACKED_LOW, True)
+    assert (move.route.shard, move.to.ordinal, move.evidence, move.planned) == (0, 0, Evidence.CONSOLIDATED, True)
 
 
 def test_PackingLow_is_not_needed_when_nothing_shrinks() -> None:
-    assert look().settled(spares=2).held_by(0, 3).row() == "Settled"
+    assert look().settled(spares=2).held_by(0, 3).row() == "UpToDate"
 
 
 def test_PackingLow_waits_while_paused() -> None:
-    assert WITNESSES["PackingLow"].wanting(paused=True).row() == "Paused"
+    assert WITNESSES["ConsolidatingShards"].wanting(paused=True).row() == "Paused"
 
 
 def test_PackingLow_never_picks_another_high_pod() -> None:
@@ -524,7 +516,7 @@ def test_PackingLow_leaves_no_shard_untold_because_another_pod_does_not_come_bac
     """Until it is moved, the high holder serves: at the latest after the deadline of the restart."""
     one = shrinking().with_pod(0, ready=False).with_pod(2, ready=False).later(600)
 
-    assert 0 in {tell.shard for tell in of(one.plan(), Tell)} | {move.route.shard for move in of(one.plan(), Handover)}
+    assert 0 in {tell.shard for tell in of(one.plan(), AssignRole)} | {move.route.shard for move in of(one.plan(), Handover)}
 
 
 def test_PackingLow_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
@@ -532,8 +524,8 @@ def test_PackingLow_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
     one = look().settled(shards=4).held_by(0, 4).held_by(3, 0).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
     plan = one.restarted(2).with_pod(3, report=None, ready=False).plan()
 
-    assert {tell.shard for tell in of(plan, Tell)} == {0, 1}
-    assert {strip.coreapp.ordinal for strip in of(plan, Strip)} == {0, 2}, "free to take shards"
+    assert {tell.shard for tell in of(plan, AssignRole)} == {0, 1}
+    assert {strip.coreapp.ordinal for strip in of(plan, ClearLabels)} == {0, 2}, "free to take shards"
 
 
 def test_Restarting_waits_for_those_that_are_not_back() -> None:
@@ -562,7 +554,7 @@ def test_Paused_holds_every_planned_change() -> None:
 
 
 def test_Paused_is_not_said_when_nothing_is_held() -> None:
-    assert look().settled().wanting(paused=True).row() == "Settled"
+    assert look().settled().wanting(paused=True).row() == "UpToDate"
 
 
 def test_ScalingDown_lowers_the_replicas_when_everything_is_in_place() -> None:
@@ -594,14 +586,14 @@ def test_ScalingDown_waits_while_a_call_is_in_flight_whose_note_was_wiped() -> N
 
 
 def test_DriftFound_waits_for_a_person() -> None:
-    plan = WITNESSES["DriftFound"].plan()
+    plan = WITNESSES["ShardsDrifted"].plan()
 
     assert plan.stuck == plan.verdict
     assert of(plan, SetShards) == []
 
 
 def test_DriftFound_is_no_wish_of_the_user() -> None:
-    assert look().settled().wanting(shards=1).row() != "DriftFound"
+    assert look().settled().wanting(shards=1).row() != "ShardsDrifted"
     assert look().settled().reporting(1).wanting(shards=1).row() == "ScalingDown"
 
 
@@ -624,7 +616,7 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
 
     said = plan.stuck.row if plan.stuck else None
     assert (said, plan.verdict.row) == (
-        (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "Settled")
+        (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
     )
 
 
@@ -681,7 +673,7 @@ def test_CertificateMissing_is_not_said_within_seven_days_of_registration() -> N
 
 
 def test_CertificateMissing_is_not_said_while_the_Secret_could_not_be_read_yet() -> None:
-    """Unknown is a value (DESIGN law 6): nothing is sent, above all not without the certificate that may be there."""
+    """Unknown is a value (laws#6): nothing is sent, above all not without the certificate that may be there."""
     one = growing().with_account(registered_at=NOW).seeing(account=None)
 
     assert of(one.plan(), SetShards) == []
@@ -704,7 +696,7 @@ def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> 
     one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
-    assert (plan.verdict.row, plan.record.refused_fingerprint, plan.record.operation) == ("CertificateRefused", FINGERPRINT, None)
+    assert (plan.verdict.row, plan.record.refused_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
     refused = plan.record.refused_fingerprint
     later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=refused)
     assert later.row() == "SettingShards"
@@ -741,10 +733,10 @@ def test_WithoutSpares_Set_Shards_goes_on_after_restart_timeout_if_there_are_eno
 
 
 def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
-    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is refused (DESIGN law 4)."""
+    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is refused (laws#4)."""
     plan = WITNESSES["SettingShards"].seeing(anchored_for=2).plan()
 
-    assert (only(plan, Anchor).shards, only(plan, Anchor).resource_version) == (4, "9")
+    assert (only(plan, BumpVersion).shards, only(plan, BumpVersion).resource_version) == (4, "9")
     assert not of(plan, SetShards)
     assert plan.record.operation is None
 
@@ -809,7 +801,7 @@ def test_RestartOverdue_lets_the_user_go_back() -> None:
 
 
 def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
-    """DESIGN law 9: at the deadline normal rules return. A pod that never comes back must not block every drain for ever."""
+    """laws#9: at the deadline normal rules return. A pod that never comes back must not block every drain for ever."""
     one = WITNESSES["RestartOverdue"].later(3600)
 
     budget = next(obj for obj in one.facts().objects if obj["kind"] == "PodDisruptionBudget")
@@ -820,20 +812,20 @@ def test_Refilling_tells_of_Webapps_too() -> None:
     short = look().settled().seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1))
     change = look().settled().seeing(webapps_change=True)
 
-    assert (short.row(), short.plan().verdict.why) == ("Refilling", "1 of 2 Webapps are ready.")
-    assert (change.row(), change.plan().verdict.why) == ("Refilling", "2 of 2 Webapps are ready while they are replaced.")
+    assert (short.row(), short.plan().verdict.why) == ("ReplacingPods", "1 of 2 Webapps are ready.")
+    assert (change.row(), change.plan().verdict.why) == ("ReplacingPods", "2 of 2 Webapps are ready while they are replaced.")
     assert short.condition("Ready")["status"] == change.condition("Ready")["status"] == "True"
 
 
 def test_Refilling_waits_for_a_spare() -> None:
-    plan = WITNESSES["Refilling"].plan()
+    plan = WITNESSES["ReplacingPods"].plan()
 
     assert plan.actions == ()
     assert "acme-coreapp-2" in plan.verdict.why
 
 
 def test_Settled_does_nothing() -> None:
-    plan = WITNESSES["Settled"].plan()
+    plan = WITNESSES["UpToDate"].plan()
 
     assert (plan.actions, plan.moving, plan.stuck, plan.record.operation) == ((), None, None, None)
     assert plan.wake_after == seconds(30)
@@ -843,7 +835,7 @@ def test_Settled_does_nothing() -> None:
 
 
 def test_a_holder_that_reports_nothing_is_told_its_shard() -> None:
-    tell = only(look().settled().with_holder(0, report=Report(shards=2)).plan(), Tell)
+    tell = only(look().settled().with_holder(0, report=Report(shards=2)).plan(), AssignRole)
 
     assert (tell.coreapp.ordinal, tell.shard, tell.epoch, tell.shards, tell.holder) == (0, 0, epoch_of(0), 2, None)
 
@@ -851,7 +843,7 @@ def test_a_holder_that_reports_nothing_is_told_its_shard() -> None:
 def test_a_former_holder_is_told_who_serves_now() -> None:
     one = look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2))
 
-    tell = only(one.plan(), Tell)
+    tell = only(one.plan(), AssignRole)
 
     assert (tell.coreapp.ordinal, tell.shard, tell.epoch) == (0, 0, one.route(0).epoch)
     assert tell.holder is not None
@@ -862,7 +854,7 @@ def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() 
     """Tell without holder means: serve. Only the pod that the Service names may hear that."""
     one = look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2)).without_pod(2)
 
-    assert [tell for tell in of(one.plan(), Tell) if tell.shard is not None and tell.holder is None] == []
+    assert [tell for tell in of(one.plan(), AssignRole) if tell.shard is not None and tell.holder is None] == []
 
 
 @pytest.mark.parametrize(("newer", "told"), [(-1, [0]), (0, []), (5, [])])
@@ -871,13 +863,13 @@ def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder
     one = look().settled()
     report = Report(shards=2, shard=0, epoch=f"{one.route(0).version + newer}-x", gateway="connected", version="v2.53.4")
     one = one.with_pod(2, report=report)
-    assert [tell.shard for tell in of(one.plan(), Tell) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
+    assert [tell.shard for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
 
 
 def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
     one = look().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
-    told = [(tell.shard, tell.epoch) for tell in of(one.plan(), Tell) if tell.coreapp.ordinal == 0]
+    told = [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0]
     assert told in ([], [(None, None)])
 
 
@@ -887,34 +879,34 @@ def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
 def test_a_pod_is_not_told_anything(changes: dict[str, object]) -> None:
     one = look().settled().with_holder(0, **changes)
 
-    assert [tell for tell in of(one.plan(), Tell) if tell.coreapp.ordinal == 0] == []
+    assert [tell for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0] == []
 
 
 # --- beside the row that won: tidy
 
 
 def test_a_dead_label_is_stripped() -> None:
-    assert only(look().settled().with_pod(2, labels=labels_for(0, "5-old")).plan(), Strip).coreapp.ordinal == 2
+    assert only(look().settled().with_pod(2, labels=labels_for(0, "5-old")).plan(), ClearLabels).coreapp.ordinal == 2
 
 
 def test_a_pending_label_is_made_dead_by_a_touch_first() -> None:
     plan = look().settled().with_pod(2, labels=labels_for(0, "100-mine")).plan()
 
     assert only(plan, Touch).nonce == NONCE
-    assert of(plan, Strip) == []
+    assert of(plan, ClearLabels) == []
 
 
 def test_a_label_whose_Service_is_missing_is_left_alone() -> None:
     one = look().settled().without_route(0)
 
-    assert [strip.coreapp.ordinal for strip in of(one.plan(), Strip)] == []
+    assert [strip.coreapp.ordinal for strip in of(one.plan(), ClearLabels)] == []
 
 
 def test_an_orphan_of_a_shard_that_no_longer_exists_is_stripped() -> None:
     one = look().settled().with_pod(2, labels=labels_for(7, "100-x"))
 
-    assert only(one.plan(), Strip).coreapp.ordinal == 2
-    assert of(one.client(asked_at=NOW - seconds(10)).plan(), Strip) == []
+    assert only(one.plan(), ClearLabels).coreapp.ordinal == 2
+    assert of(one.client(asked_at=NOW - seconds(10)).plan(), ClearLabels) == []
 
 
 def test_a_holder_whose_labels_were_removed_gets_them_again() -> None:
@@ -932,17 +924,17 @@ def test_a_holder_that_lost_one_label_of_the_selector_gets_it_again(label: str) 
 
     plan = one.with_holder(0, labels=left).plan()
 
-    assert [action for action in plan.actions if isinstance(action, (Relabel, Strip, Touch))]
+    assert [action for action in plan.actions if isinstance(action, (Relabel, ClearLabels, Touch))]
 
 
 def test_a_standby_with_a_senseless_shard_label_is_freed() -> None:
     plan = look().settled().with_pod(2, labels={manifests.ROLE_LABEL: "active", manifests.EPOCH_LABEL: "5-old"}).plan()
 
-    assert only(plan, Strip).coreapp.ordinal == 2
+    assert only(plan, ClearLabels).coreapp.ordinal == 2
 
 
 def test_a_holder_is_not_labelled_again_while_another_pod_carries_its_epoch() -> None:
-    """DESIGN law 2: an epoch is on one pod. The other pod is stripped first, in an earlier look."""
+    """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier look."""
     one = look().settled().with_holder(0, labels={}).with_pod(2, labels=labels_for(0, epoch_of(0)))
 
     assert of(one.plan(), Relabel) == []
@@ -952,7 +944,7 @@ def test_the_Service_of_a_shard_that_is_gone_goes_after_the_labels() -> None:
     one = look().settled(shards=2, spares=1).wanting(shards=1).reporting(1).restarted(1, [2])
 
     first = one.plan()
-    assert [strip.coreapp.ordinal for strip in of(first, Strip)] == [1]
+    assert [strip.coreapp.ordinal for strip in of(first, ClearLabels)] == [1]
     assert of(first, Delete) == []
 
     then = one.with_pod(1, labels=pod(1).labels).plan()
@@ -991,19 +983,19 @@ def test_a_hand_edited_number_of_attempts_does_no_harm() -> None:
 
 @pytest.mark.parametrize(("age", "asked"), [(29, False), (30, True)])
 def test_a_steady_cluster_is_asked_every_thirty_seconds(age: int, asked: bool) -> None:
-    assert bool(of(look().settled().client(asked_at=NOW - seconds(age)).plan(), Ask)) is asked
+    assert bool(of(look().settled().client(asked_at=NOW - seconds(age)).plan(), GetShards)) is asked
 
 
 @pytest.mark.parametrize(("age", "asked"), [(0.2, False), (0.25, True)])
 def test_a_moving_cluster_is_asked_four_times_a_second(age: float, asked: bool) -> None:
-    assert bool(of(growing().noted(4, Answer.UNKNOWN).client(asked_at=NOW - seconds(age)).plan(), Ask)) is asked
+    assert bool(of(growing().noted(4, Answer.UNKNOWN).client(asked_at=NOW - seconds(age)).plan(), GetShards)) is asked
 
 
 def test_a_silent_client_is_asked_once_a_second() -> None:
     one = growing().client(silent_since=NOW, asked_at=NOW - seconds(0.9))
 
-    assert of(one.plan(), Ask) == []
-    assert of(one.client(asked_at=NOW - seconds(1)).plan(), Ask) == [Ask()]
+    assert of(one.plan(), GetShards) == []
+    assert of(one.client(asked_at=NOW - seconds(1)).plan(), GetShards) == [GetShards()]
 
 
 # --- two clocks

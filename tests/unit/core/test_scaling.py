@@ -8,7 +8,8 @@ from datetime import timedelta
 import pytest
 
 from whatsapp_operator.core import scaling
-from whatsapp_operator.core.model import Overruled, Scale
+from whatsapp_operator.core.actions import Scale
+from whatsapp_operator.core.snapshot import Overruled
 
 from .looks import NOW, Look, look, seconds
 

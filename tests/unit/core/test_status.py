@@ -1,4 +1,4 @@
-"""Status: the vocabulary of API.md, the loudest word, the record of handovers, and silence when nothing changed."""
+"""Status: the vocabulary, the loudest word, the record of handovers, and silence when nothing changed."""
 
 # ruff: noqa: N802  (a test carries the word of its row as it is spelt, so that one grep finds everything)
 
@@ -12,16 +12,17 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from whatsapp_operator.core import status
-from whatsapp_operator.core.model import Answer, Call, Evidence, HandoverTimes, Refusal, Report, SetShards
-from whatsapp_operator.core.status import Condition
+from whatsapp_operator.core import conditions, report
+from whatsapp_operator.core.actions import SetShards
+from whatsapp_operator.core.conditions import Condition
+from whatsapp_operator.core.snapshot import Answer, Call, Evidence, HandoverTimes, Refusal, Report
 
 from .looks import FINGERPRINT, NOW, Look, look, seconds
 from .random_looks import looks
 from .test_laws import many
 from .witnesses import WITNESSES, growing, restarting
 
-# Transcribed from API.md, "Conditions": (type, status) -> words.
+# Written down by hand: (type, status) -> words.
 STALLED = {
     "SecretMissing",
     "SecretMalformed",
@@ -29,28 +30,28 @@ STALLED = {
     "CertificateMalformed",
     "CertificateExpiryUnknown",
     "CertificateExpired",
-    "CertificateRefused",
+    "CertificateRejected",
     "RegistrationTooOld",
     "PinMalformed",
-    "PinRefused",
-    "LoginRefused",
-    "DriftFound",
+    "PinRejected",
+    "LoginRejected",
+    "ShardsDrifted",
     "CapacityTight",
     "WindowInvalid",
-    "PodsRefused",
+    "ObjectsRejected",
     "ImageUnavailable",
     "ClaimUnusable",
-    "NameTaken",
+    "NameConflict",
     "ClientExpired",
-    "RegistrationClosed",  # not in API.md yet: WhatsApp takes no Set Shards of this number any more
+    "RegistrationClosed",  # WhatsApp takes no Set Shards of this number any more
     "Banned",
-    "CrdOutdated",  # not in API.md yet: the API server does not keep an intent whole
+    "CrdOutdated",  # the API server does not keep an intent whole
     "FieldInvalid",  # a field or an annotation says something that cannot be obeyed
     "ReadFailed",  # some kind of object cannot be read
     "PodsRejected",  # Kubernetes cannot create pods, in its controller's words
     "DeletionBlocked",  # finalizers keep pods that have ended
     "ReplicasOverruled",  # somebody scales the Coreapps again and again
-    "ChangeRefused",  # not in API.md yet: the API server does not take an edit's objects, which run on as they were
+    "ChangeRejected",  # the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.
 UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {
@@ -58,7 +59,7 @@ UNFIT = {word for word in STALLED if word.startswith("Certificate")} | {
     "SecretMalformed",
     "RegistrationTooOld",
     "PinMalformed",
-    "PinRefused",
+    "PinRejected",
     "Banned",
 }
 WORDS: dict[tuple[str, str], set[str]] = {
@@ -69,12 +70,12 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "Unserved",
         "Restarting",
         "RestartOverdue",
-        "WebappDown",
-        "CertificateRefused",
+        "WebappUnavailable",
+        "CertificateRejected",
         "Banned",
-        "Disconnected",  # not in API.md yet: every Coreapp says that it has no connection to WhatsApp
+        "Disconnected",  # every Coreapp says that it has no connection to WhatsApp
     },
-    ("Ready", "Unknown"): {"NotReconciled", "Doubt", "ClientSilent"},
+    ("Ready", "Unknown"): {"NotReconciled", "SelfCheckFailed", "WebappNotResponding"},
     ("Reconciling", "True"): {
         "Bootstrapping",
         "LoggingIn",
@@ -89,26 +90,26 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "RestartOverdue",
         "Verifying",
         "AssigningShards",
-        "PackingLow",
+        "ConsolidatingShards",
         "ScalingDown",
         "RollingOut",
         "FailingOver",
-        "Refilling",
+        "ReplacingPods",
         "Paused",
-        "Draining",  # not in API.md yet: shards leave a node before it is drained
-        "OutOfReach",  # not in API.md yet: pods on lost nodes were made good by others
+        "Draining",  # shards leave a node before it is drained
+        "NodesUnreachable",  # pods on lost nodes were made good by others
         "Deleting",  # something holds the deletion up
-        "SwitchoverRequested",  # not in API.md yet: the annotation is being obeyed
-        "AwaitingSecret",  # not in API.md yet: it is named a moment before it exists
+        "SwitchoverRequested",  # the annotation is being obeyed
+        "AwaitingSecret",  # it is named a moment before it exists
     },
-    ("Reconciling", "False"): {"Settled"} | STALLED,  # what holds everything up
+    ("Reconciling", "False"): {"UpToDate"} | STALLED,  # what holds everything up
     ("Stalled", "True"): STALLED,
-    ("Stalled", "False"): {"Settled", "ChangedByAdmission"},
-    ("Redundant", "True"): {"AsPromised", "NoSpareWanted"},
+    ("Stalled", "False"): {"UpToDate", "ChangedByAdmission"},
+    ("Redundant", "True"): {"SparesReady", "NoSparesRequested"},
     ("Redundant", "False"): {"SpareLost", "NoSpareLeft", "Restarting", "Bootstrapping"},
-    ("CertificateFit", "True"): {"Fit", "CertificateExpiresSoon", "Simulated"},
-    ("CertificateFit", "False"): UNFIT,
-    ("CertificateFit", "Unknown"): {"AwaitingSecret", "ReadFailed"},
+    ("CertificateValid", "True"): {"Valid", "CertificateExpiresSoon", "Simulated"},
+    ("CertificateValid", "False"): UNFIT,
+    ("CertificateValid", "Unknown"): {"AwaitingSecret", "ReadFailed"},
 }
 # Before the first number of shards is settled, Ready names the step that it waits for.
 STEPS = WORDS["Reconciling", "True"] | STALLED
@@ -118,12 +119,12 @@ EVIDENCE_WORDS = {
     "PodFailed",
     "ContainerTerminated",
     "NodeGone",
-    "TetherBroken",
+    "ConnectionLost",
     "ProbeTimeout",
-    "NotReadyLong",
+    "NotReady",
     "Requested",
-    "PackedLow",
-    "LabelsTaken",  # two Services name its pod
+    "Consolidated",
+    "LabelConflict",  # two Services name its pod
     "RestartOverdue",  # it stays away after Set Shards
     "RolledOut",  # its pod gets a new template
     "HolderDisagrees",  # it says that it does not hold the shard
@@ -172,35 +173,35 @@ def test_evidence_is_named_by_the_words_of_the_api() -> None:
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
-    assert list(words(EVERYTHING[name])) == ["Ready", "Reconciling", "Stalled", "Redundant", "CertificateFit"]
+    assert list(words(EVERYTHING[name])) == ["Ready", "Reconciling", "Stalled", "Redundant", "CertificateValid"]
 
 
 @pytest.mark.parametrize(
     ("name", "kind", "expected"),
     [
-        ("Settled", "Ready", ("True", "Serving")),
-        ("Settled", "Reconciling", ("False", "Settled")),
-        ("Settled", "Stalled", ("False", "Settled")),
-        ("Settled", "Redundant", ("True", "AsPromised")),
-        ("Settled", "CertificateFit", ("True", "Simulated")),
+        ("UpToDate", "Ready", ("True", "Serving")),
+        ("UpToDate", "Reconciling", ("False", "UpToDate")),
+        ("UpToDate", "Stalled", ("False", "UpToDate")),
+        ("UpToDate", "Redundant", ("True", "SparesReady")),
+        ("UpToDate", "CertificateValid", ("True", "Simulated")),
         ("FailingOver", "Ready", ("False", "FailingOver")),
         ("FailingOver", "Redundant", ("False", "NoSpareLeft")),
         ("unserved", "Ready", ("False", "Unserved")),
-        ("unserved", "Redundant", ("True", "NoSpareWanted")),
+        ("unserved", "Redundant", ("True", "NoSparesRequested")),
         ("restarting", "Ready", ("False", "Restarting")),
         ("restarting", "Redundant", ("False", "Restarting")),
         ("Bootstrapping", "Ready", ("False", "Bootstrapping")),
-        ("silent", "Ready", ("Unknown", "ClientSilent")),
-        ("CertificateRefused", "Ready", ("True", "Serving")),  # refused, but nothing says that the client was logged off
-        ("logged off", "Ready", ("False", "CertificateRefused")),
-        ("logged off", "Stalled", ("True", "CertificateRefused")),
-        ("CertificateRefused", "Stalled", ("True", "CertificateRefused")),
-        ("CertificateRefused", "CertificateFit", ("False", "CertificateRefused")),
+        ("silent", "Ready", ("Unknown", "WebappNotResponding")),
+        ("CertificateRejected", "Ready", ("True", "Serving")),  # refused, but nothing says that the client was logged off
+        ("logged off", "Ready", ("False", "CertificateRejected")),
+        ("logged off", "Stalled", ("True", "CertificateRejected")),
+        ("CertificateRejected", "Stalled", ("True", "CertificateRejected")),
+        ("CertificateRejected", "CertificateValid", ("False", "CertificateRejected")),
         ("Banned", "Ready", ("False", "Banned")),
         ("Paused", "Ready", ("True", "Serving")),
         ("Paused", "Reconciling", ("True", "Paused")),
-        ("fit", "CertificateFit", ("True", "Fit")),
-        ("expires soon", "CertificateFit", ("True", "CertificateExpiresSoon")),
+        ("fit", "CertificateValid", ("True", "Valid")),
+        ("expires soon", "CertificateValid", ("True", "CertificateExpiresSoon")),
         ("RestartOverdue", "Reconciling", ("True", "RestartOverdue")),
     ],
 )
@@ -209,7 +210,7 @@ def test_a_condition_answers_its_own_question(name: str, kind: str, expected: tu
 
 
 def test_WebappDown_when_none_is_ready() -> None:
-    assert words(look().settled().seeing(webapp=None))["Ready"] == ("False", "WebappDown")
+    assert words(look().settled().seeing(webapp=None))["Ready"] == ("False", "WebappUnavailable")
 
 
 def test_RestartOverdue_when_a_shard_is_unserved_after_the_deadline() -> None:
@@ -233,7 +234,7 @@ def test_a_failover_does_not_clear_Stalled() -> None:
 
 
 def spoken(**statuses: str) -> list[Condition]:
-    quiet = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Redundant": "True", "CertificateFit": "True"}
+    quiet = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Redundant": "True", "CertificateValid": "True"}
     return [Condition(type=kind, status=state, reason=kind + "Word", message="") for kind, state in {**quiet, **statuses}.items()]
 
 
@@ -246,18 +247,20 @@ def spoken(**statuses: str) -> list[Condition]:
         ({"Ready": "Unknown", "Reconciling": "True"}, "Ready"),
         ({"Redundant": "False", "Reconciling": "True"}, "Reconciling"),
         ({"Redundant": "False"}, "Redundant"),
-        ({"CertificateFit": "False"}, "CertificateFit"),
-        ({"CertificateFit": "False", "Reconciling": "True"}, "Reconciling"),
+        ({"CertificateValid": "False"}, "CertificateValid"),
+        ({"CertificateValid": "False", "Reconciling": "True"}, "Reconciling"),
     ],
 )
 def test_the_loudest(statuses: dict[str, str], expected: str) -> None:
-    assert status.loudest(spoken(**statuses)).type == expected
+    assert conditions.loudest(spoken(**statuses)).type == expected
 
 
 def test_NoSpareLeft_is_louder_than_Reconciling() -> None:
     some = [one for one in spoken(Reconciling="True") if one.type != "Redundant"]
 
-    assert status.loudest([*some, Condition(type="Redundant", status="False", reason="NoSpareLeft", message="")]).reason == "NoSpareLeft"
+    assert (
+        conditions.loudest([*some, Condition(type="Redundant", status="False", reason="NoSpareLeft", message="")]).reason == "NoSpareLeft"
+    )
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -275,15 +278,15 @@ def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
     """The same look again, written meanwhile, and a little later: no patch (law 11)."""
     one = EVERYTHING[name].reported()
 
-    assert status.patch(one.see.status, one.report()) is None
+    assert report.patch(one.see.status, one.report()) is None
     if one.plan().record.operation == one.see.record.operation:  # else a call is made now, and the next look knows of it
-        assert status.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
+        assert report.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
 
 
 def test_a_steady_cluster_is_never_written_again() -> None:
     one = look().settled().reported()
 
-    assert status.patch(one.see.status, one.later(3600).report()) is None
+    assert report.patch(one.see.status, one.later(3600).report()) is None
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
@@ -299,11 +302,11 @@ def test_no_message_counts_time(name: str) -> None:
 
 
 def test_patch_says_null_for_what_is_gone() -> None:
-    assert status.patch({"a": 1, "b": 2}, {"a": 1}) == {"b": None}
-    assert status.patch({"o": {"x": 1, "y": 2}}, {"o": {"x": 1}}) == {"o": {"x": 1, "y": None}}
-    assert status.patch({}, {"o": {"x": 1}}) == {"o": {"x": 1}}
-    assert status.patch({"l": [1]}, {"l": [2]}) == {"l": [2]}
-    assert status.patch({"a": {"b": 1}}, {"a": {"b": 1}}) is None
+    assert report.patch({"a": 1, "b": 2}, {"a": 1}) == {"b": None}
+    assert report.patch({"o": {"x": 1, "y": 2}}, {"o": {"x": 1}}) == {"o": {"x": 1, "y": None}}
+    assert report.patch({}, {"o": {"x": 1}}) == {"o": {"x": 1}}
+    assert report.patch({"l": [1]}, {"l": [2]}) == {"l": [2]}
+    assert report.patch({"a": {"b": 1}}, {"a": {"b": 1}}) is None
 
 
 def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
@@ -323,7 +326,7 @@ def test_a_patch_leads_from_one_status_to_the_other(first: Look, then: Look) -> 
     before = first.report()
     after = then.seeing(status=before).report()
 
-    assert merged(before, status.patch(before, after) or {}) == after
+    assert merged(before, report.patch(before, after) or {}) == after
 
 
 def test_a_transition_time_moves_only_with_the_status() -> None:
@@ -479,8 +482,8 @@ def test_a_deletion_forgets_neither_the_intent_nor_the_settled_shards() -> None:
 def test_events_are_said_on_change_only() -> None:
     before = look().settled().report()
 
-    assert status.events(before, before, {}, now=NOW) == ()
-    said = status.events(before, look().settled().holder_deleted(0).report(), {}, now=NOW)
+    assert report.events(before, before, {}, now=NOW) == ()
+    said = report.events(before, look().settled().holder_deleted(0).report(), {}, now=NOW)
     assert [one.reason for one in said] == ["FailingOver", "NoSpareLeft"]
     assert all(one.warning for one in said)
 
@@ -488,20 +491,20 @@ def test_events_are_said_on_change_only() -> None:
 def test_SetShardsDone_is_said_when_all_are_back() -> None:
     before = restarting().report()
 
-    assert "SetShardsDone" in [one.reason for one in status.events(before, restarting().restarted(4).report(), {}, now=NOW)]
-    assert "SetShardsDone" not in [one.reason for one in status.events(before, before, {}, now=NOW)]
+    assert "SetShardsDone" in [one.reason for one in report.events(before, restarting().restarted(4).report(), {}, now=NOW)]
+    assert "SetShardsDone" not in [one.reason for one in report.events(before, before, {}, now=NOW)]
 
 
 def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
     plan = growing().noted(4, Answer.BUSY, attempts=3).later(60).plan()
 
     (call,) = [action for action in plan.actions if isinstance(action, SetShards)]
-    said = status.set_shards_sent(call.operation)
+    said = report.set_shards_sent(call.operation)
     assert (said.reason, said.message) == ("SetShardsSent", "2 -> 4 (id 4-n0nce, attempt 4): all Coreapps will restart.")
 
 
 def test_a_failover_is_told_before_it_is_done() -> None:
     one = look().settled().with_holder(0, terminated=True)
 
-    (said,) = status.plan_events(one.see, one.plan(), done=(), told_after=5)
+    (said,) = report.plan_events(one.see, one.plan(), done=(), told_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."

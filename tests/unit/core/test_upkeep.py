@@ -12,7 +12,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsapp_operator.core import manifests, upkeep
-from whatsapp_operator.core.model import Attempt, Replace
+from whatsapp_operator.core.actions import Replace
+from whatsapp_operator.core.snapshot import Attempt
 from whatsapp_operator.core.upkeep import INSISTENT_FOR, TRIES, Difference, attempted, covers, differences, is_settled
 
 from .looks import NOW, look
@@ -154,7 +155,7 @@ def test_ChangedByAdmission_names_the_fields_and_holds_up_nothing() -> None:
 
     assert {kind: (entry["status"], entry["reason"]) for kind, entry in said.items()} == {
         "Ready": ("True", "Serving"),
-        "Reconciling": ("False", "Settled"),
+        "Reconciling": ("False", "UpToDate"),
         "Stalled": ("False", "ChangedByAdmission"),
     }
     assert said["Stalled"]["message"].endswith(

@@ -6,7 +6,9 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core.model import Action, Create, Obj, Ref, Replace, Workload
+from whatsapp_operator.core.actions import Action, Create, Replace
+from whatsapp_operator.core.names import Obj, Ref
+from whatsapp_operator.core.snapshot import Workload
 from whatsapp_operator.core.upkeep import mended
 
 from .looks import Look, look

@@ -7,7 +7,9 @@ from datetime import timedelta
 from typing import Any
 
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import AccountSecret, Answer, Login, Overruled, Ref, Switchover, WebappService
+from whatsapp_operator.core.desired import Switchover, WebappService
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Login, Overruled
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
 
@@ -36,7 +38,7 @@ def out_of_reach(span: float) -> Look:
     """Shard 0 was handed over from pod 0, whose node has been lost for so many seconds; another pod stands in."""
     one = look().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
     one = one.with_pod(0, silent_since=NOW - timedelta(seconds=span), deleting=span > 300)
-    return one.seeing(since={"OutOfReach/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
+    return one.seeing(since={"NodesUnreachable/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
 
 
 def rolling_out(span: float = 10) -> Look:
@@ -88,10 +90,10 @@ WITNESSES: Mapping[str, Look] = {
     "Deleting": look().settled().wanting(deleting=True),
     "FailingOver": look().settled().holder_deleted(0),
     "SwitchoverRequested": look().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
-    "NameTaken": look().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "NameConflict": look().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
     "Draining": look().settled().with_nodes().with_node(0, leaving="cordoned"),
-    "LoginRefused": look().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
-    "PodsRefused": look().seeing(refused="exceeded quota: compute"),
+    "LoginRejected": look().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
+    "ObjectsRejected": look().seeing(refused="exceeded quota: compute"),
     "Bootstrapping": look(),
     "ScalingUp": look().settled().wanting(shards=4),
     "LoggingIn": look().settled().client(shards=None, asked_at=None, silent_since=NOW),
@@ -99,12 +101,12 @@ WITNESSES: Mapping[str, Look] = {
     "ServerBusy": growing().noted(4, Answer.BUSY),
     "Verifying": growing().noted(4, Answer.ACCEPTED),
     "AssigningShards": back(),
-    "PackingLow": look().settled().with_pods([3]).held_by(0, 3),
+    "ConsolidatingShards": look().settled().with_pods([3]).held_by(0, 3),
     "Restarting": restarting(),
     "Paused": look().settled().wanting(shards=4, paused=True),
     "ScalingDown": look().settled().with_pods([3, 4]),
     "RollingOut": rolling_out(),
-    "DriftFound": look().settled().reporting(1),
+    "ShardsDrifted": look().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
     "RegistrationClosed": growing().with_account().seeing(registration_closed_for="70"),
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
@@ -117,17 +119,17 @@ WITNESSES: Mapping[str, Look] = {
     "CertificateMalformed": growing().with_account(certificate=None),
     "CertificateExpiryUnknown": growing().with_account(expires_at=None),
     "CertificateExpired": growing().with_account(expires_at=NOW - timedelta(seconds=1)),
-    "PinRefused": growing().with_account().seeing(refused_pin_version="70"),
+    "PinRejected": growing().with_account().seeing(refused_pin_version="70"),
     "WindowInvalid": growing().wanting(windows=(Window(name="night", schedule="61 3 * * *", duration=timedelta(hours=1)),)),
     "WindowClosed": growing().wanting(windows=(NIGHT,)),
-    "CertificateRefused": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
+    "CertificateRejected": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
     "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
     "CrdOutdated": growing().seeing(not_kept=("fingerprint",)),
     "SettingShards": growing(),
     "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
-    "OutOfReach": out_of_reach(60),
-    "Refilling": look().settled().with_pod(2, ready=False),
-    "ChangeRefused": refused_change(),
+    "NodesUnreachable": out_of_reach(60),
+    "ReplacingPods": look().settled().with_pod(2, ready=False),
+    "ChangeRejected": refused_change(),
     "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
@@ -135,5 +137,5 @@ WITNESSES: Mapping[str, Look] = {
     "DeletionBlocked": held_pod(),
     "ReplicasOverruled": look().settled().seeing(overruled=Overruled(by="kube-controller-manager", replicas=5, times=2, at=NOW)),
     "ChangedByAdmission": changed_by_admission(),
-    "Settled": look().settled(),
+    "UpToDate": look().settled(),
 }

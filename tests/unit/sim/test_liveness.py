@@ -10,7 +10,8 @@ import pytest
 from localkube.plane.postgres import PostgresServer
 from wabiz_sim.process import Process
 from whatsapp_operator.core import manifests
-from whatsapp_operator.core.model import Desired, Key
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.names import Key
 
 from .world import World
 

@@ -1,0 +1,144 @@
+"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from . import health, manifests, rollout
+from .actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Replace, Touch
+from .facts import Facts
+from .names import Epoch, Ref
+from .snapshot import Coreapp, Route
+from .upkeep import mended
+
+
+def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
+    """Yield what Coreapps must be told: wherever what one reports differs from the Services (docs/architecture.md, "Handover").
+
+    ``busy`` pods and ``moving`` shards are told by the handover that is under way.
+    """
+    by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
+    by_shard = {route.shard: route for route in f.see.routes if not route.foreign}
+    for pod in f.see.coreapps:
+        report = pod.report
+        # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
+        if (
+            pod.uid in busy
+            or report is None
+            or report.shards is None
+            or pod.deleting
+            or pod.ip is None
+            or report.shards != (f.shards or report.shards)
+        ):
+            continue
+        route = by_holder.get(pod.uid)
+        if route is not None and route.shard < report.shards:
+            if (report.shard, report.epoch) != (route.shard, route.epoch):
+                yield AssignRole(coreapp=pod, shards=report.shards, shard=route.shard, epoch=route.epoch)
+        elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.see.routes}:
+            other, epoch = by_shard.get(report.shard), Epoch.parse(report.epoch)
+            if other is not None and epoch is not None and epoch.n >= other.version:
+                # Its epoch was committed after this Service was read: what was read is old, and says nothing against the holder.
+                continue
+            holder = f.holder(other) if other is not None else None
+            if other is not None and holder is not None:
+                yield AssignRole(coreapp=pod, shards=report.shards, shard=other.shard, epoch=other.epoch, holder=holder)
+            else:
+                # Without a holder to name, a shard in the message would mean "serve it".
+                yield AssignRole(coreapp=pod, shards=report.shards)
+
+
+def replacing(f: Facts) -> Iterator[Delete]:
+    """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
+
+    Bounded harm: whatever the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
+    the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
+    """
+    ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
+    # Those without a shard first: as spares they take shards over.
+    pods = sorted(ends.values(), key=lambda pod: (pod.uid in f.holder_uids, pod.ordinal))
+    again = [pod for pod in pods if pod.name in f.ending]
+    others = [pod for pod in pods if pod.name not in f.ending]
+    room = max(0, max(1, f.want.spares) - len(f.ending))
+    yield from map(Delete.of, (*again, *others[:room]))
+
+
+def _hung(f: Facts) -> Iterator[Coreapp]:
+    """Yield Coreapps that run, hold no shard and do not answer.
+
+    One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
+    lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
+    """
+    for pod in f.see.coreapps:
+        # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
+        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.want.restart_timeout)
+        if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
+            continue
+        since = pod.silent_since or f.see.since.get(health.unready_fact(pod), f.see.now)
+        long = f.see.now - since >= 2 * f.want.unhealthy_after
+        if pod.uid not in f.holder_uids or (long and not f.want.manual):
+            yield pod
+
+
+def mending(f: Facts) -> Iterator[Replace]:
+    """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
+    for obj in f.changed if f.may_write_objects else ():
+        ref = Ref(obj["kind"], obj["metadata"]["name"])
+        if not (f.want.paused or f.want.deleting) or ref == manifests.coreapp_budget(f.want.key.name):
+            live = f.see.objects[ref]
+            yield Replace(obj=mended(live, obj), desired=obj, live=live)
+
+
+def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
+    """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
+
+    Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
+    being deleted: the garbage collector goes by owners.
+    """
+    for obj in () if f.want.deleting else f.see.mislabelled:
+        meta = obj["metadata"]
+        if meta["uid"] not in busy and (labels := manifests.lost_labels(f.want, obj)):
+            yield Label(ref=Ref(obj["kind"], meta["name"]), resource_version=meta["resourceVersion"], labels=labels)
+
+
+def outgrowing(f: Facts) -> Iterator[Delete]:
+    """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
+    for former, successor in manifests.outgrown(f.want.key.name).items():
+        live = f.see.objects.get(former)
+        if live is not None and successor in f.see.objects and f.may_write_objects and not (f.want.paused or f.want.deleting):
+            yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
+
+
+def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
+    """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the row that won."""
+    shards_on_pods = {pod.shard_label for pod in f.see.coreapps if pod.epoch_label is not None}
+    for pod in f.see.coreapps:
+        if pod.deleting or pod.uid in busy:
+            continue
+        claim = f.claim(pod)
+        route = next((route for route in f.see.routes if route.shard == pod.shard_label and not route.foreign), None)
+        if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (pod.shard_label or 0) >= (f.shards or 0)):
+            yield ClearLabels(coreapp=pod)
+        elif claim == "pending":
+            yield from (Touch(route=one, nonce=f.see.nonce) for one in f.awaiting(pod))
+        elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or is_surplus(f, route)):
+            yield ClearLabels(coreapp=pod)
+        elif claim in {"none", "damaged"}:
+            named = next((one for one in f.routes if one.holder_uid == pod.uid), None)
+            if named is not None and f.failure(named) is None and not _is_elsewhere(f, named):
+                yield Relabel(coreapp=pod, route=named)
+            elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
+                yield ClearLabels(coreapp=pod)
+    for route in f.see.routes:
+        if is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
+            yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
+
+
+def _is_elsewhere(f: Facts, route: Route) -> bool:
+    """Whether another pod carries the route's epoch: until that is stripped a second label would make two pods match (laws#1)."""
+    return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.see.coreapps)
+
+
+def is_surplus(f: Facts, route: Route) -> bool:
+    """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
+    return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards

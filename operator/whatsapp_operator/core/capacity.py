@@ -1,0 +1,122 @@
+"""What a snapshot says by plain counting and looking up: the numbers R, S, D and X of the laws, and which route names which pod."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from functools import cached_property
+
+from . import self_check
+from .desired import Desired
+from .snapshot import Coreapp, Operation, Record, Route, Snapshot
+
+
+@dataclass(frozen=True)
+class Counts:
+    """One snapshot together with what is wanted, and the record as it was judged by the newest answer.
+
+    The lowest of the layers `Counts`, `Restart`, `Health`, `Claims`, `Holders`, `Facts`: each one adds what follows from those below it.
+    """
+
+    want: Desired
+    see: Snapshot
+    record: Record
+
+    @property
+    def operation(self) -> Operation | None:
+        """The noted Set Shards call as it stands after the newest answer."""
+        return self.record.operation
+
+    @property
+    def settled_shards(self) -> int | None:
+        """The number of shards that was last verified as reached; None: none was yet."""
+        return self.record.settled_shards
+
+    @property
+    def wall(self) -> datetime:
+        """The wall time of the look: for what people read, and for what has a date of its own."""
+        return self.see.wall or self.see.now
+
+    @cached_property
+    def newest_renewal(self) -> datetime | None:
+        """When a Lease of any node was renewed last; None: nothing is known of that."""
+        return self_check.newest_renewal(self.see.nodes)
+
+    @property
+    def shards(self) -> int | None:
+        """S: the shards that the client reports; None while unknown."""
+        return self.see.client.shards
+
+    @property
+    def replicas(self) -> int:
+        """R: the replicas of the StatefulSet; 0 while there is none."""
+        return self.see.statefulset.replicas if self.see.statefulset else 0
+
+    @property
+    def spec_replicas(self) -> int:
+        """D + X."""
+        return self.want.shards + self.want.spares
+
+    @property
+    def min_replicas(self) -> int:
+        """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (laws#4)."""
+        return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
+
+    def has_held_for(self, fact: str, span: timedelta) -> bool:
+        """Return whether a fact that the last plans named has held for so long."""
+        since = self.see.since.get(fact)
+        return since is not None and self.see.now - since >= span
+
+    @cached_property
+    def by_uid(self) -> dict[str, Coreapp]:
+        """Pods by uid."""
+        return {pod.uid: pod for pod in self.see.coreapps}
+
+    @cached_property
+    def routes(self) -> tuple[Route, ...]:
+        """The routes that count: ours, and of a shard that exists as far as is known."""
+        return tuple(route for route in self.see.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
+
+    def holder(self, route: Route) -> Coreapp | None:
+        """Return the pod that the route names, if it is there."""
+        return self.by_uid.get(route.holder_uid) if route.holder_uid else None
+
+    @cached_property
+    def holder_uids(self) -> frozenset[str]:
+        """Uids of the pods that some route of ours names, also a route that is about to go."""
+        return frozenset(route.holder_uid for route in self.see.routes if route.holder_uid and not route.foreign)
+
+    @cached_property
+    def unassigned(self) -> tuple[Route, ...]:
+        """Routes that never had a holder, lowest shard first."""
+        return tuple(route for route in self.routes if route.holder_uid is None)
+
+    def shards_without_service(self) -> Iterator[int]:
+        """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
+        if "Service" in self.see.unread:
+            return
+        there = {route.shard for route in self.see.routes}
+        yield from (shard for shard in range(self.shards or 0) if shard not in there)
+
+    @property
+    def webapp_ready(self) -> bool:
+        """Whether a Webapp is ready."""
+        return self.webapps_ready > 0
+
+    @property
+    def webapps_ready(self) -> int:
+        """How many Webapps are ready."""
+        return self.see.webapp.ready if self.see.webapp is not None else 0
+
+    @property
+    def desired_webapps(self) -> int:
+        """How many Webapps there should be: as the spec says, or else as the Deployment does."""
+        if self.want.webapps is not None:
+            return self.want.webapps
+        return self.see.webapp.replicas if self.see.webapp is not None else 0
+
+    @property
+    def lacks_webapps(self) -> bool:
+        """Whether fewer Webapps are ready than are wanted."""
+        return self.see.webapp is not None and self.webapps_ready < self.desired_webapps

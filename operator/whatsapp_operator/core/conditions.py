@@ -1,0 +1,273 @@
+"""What was seen, as conditions: one table for each. They say what is, never what is hoped."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, replace
+from datetime import timedelta
+
+from . import evidence, manifests, objections
+from .actions import Plan, State
+from .facts import Facts
+from .snapshot import Route
+
+EXPIRES_SOON = timedelta(days=30)
+SILENT_AFTER = timedelta(seconds=10)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Condition:
+    """One aspect of the state: its status, the word for it and the sentence."""
+
+    type: str
+    status: str
+    reason: str
+    message: str
+
+
+@dataclass(frozen=True, slots=True)
+class ConditionRule:
+    """One row of a condition's own table: the first whose ``when`` holds speaks."""
+
+    reason: str
+    status: str
+    when: Callable[[Facts], bool]
+    message: Callable[[Facts], str]
+
+
+# --- one shard --------------------------------------------------------------------------------------------------------
+
+
+def _is_moving(f: Facts, route: Route) -> bool:
+    """Whether a holder is on its way: the one that is named lives, or a standby is there to take over."""
+    if f.failure(route) is None and route.holder_uid is not None:
+        return True
+    return not f.want.manual and bool(f.standbys(route))
+
+
+def shard_state(f: Facts, route: Route) -> str:
+    """Return ``Serving``, ``Moving`` or ``Unserved``."""
+    if f.is_served(route):
+        return "Serving"
+    return "Moving" if _is_moving(f, route) else "Unserved"
+
+
+def _in_state(f: Facts, state: str) -> list[Route]:
+    return [route for route in f.routes if shard_state(f, route) == state]
+
+
+def _all_served(f: Facts) -> bool:
+    expected = f.shards if f.shards is not None else f.settled_shards
+    return expected is not None and len(_in_state(f, "Serving")) >= expected
+
+
+def _tell_shards(f: Facts, routes: Iterable[Route]) -> str:
+    return "; ".join(
+        f"shard {route.shard}: {route.holder or 'no holder'}" + (f" ({why})" if (why := f.failure(route)) else "") for route in routes
+    )
+
+
+def _tell_held_back(f: Facts) -> str:
+    return "; ".join(f"shard {route.shard}: {route.holder} ({why})" for route, why in evidence.held_back(f))
+
+
+def failures_tolerated(f: Facts) -> int:
+    """Return how many Coreapps may fail now without a shard going unserved."""
+    waiting = sum(not f.is_served(route) for route in f.routes) if f.routes else f.want.shards
+    return max(0, len(f.standbys()) - waiting)
+
+
+# --- the tables of the conditions ----------------------------------------------------------------------------------------
+
+
+def _is_restarting(f: Facts) -> bool:
+    return f.restart_is_expected and not _all_served(f)
+
+
+def _deadline(f: Facts) -> str:
+    operation = f.operation
+    if operation is None:
+        return ""
+    back = sum(f.has_restarted(pod) for pod in f.see.coreapps)
+    return (
+        f"Set Shards {operation.origin or '?'} -> {operation.to}: {back} of {len(f.see.coreapps)} Coreapps are back, deadline "
+        f"{manifests.timestamp(operation.deadline)}."
+    )
+
+
+READY: tuple[ConditionRule, ...] = (
+    ConditionRule("Banned", "False", lambda f: f.is_banned, lambda _: "The client says that the account is banned."),
+    ConditionRule(
+        "CertificateRejected",
+        "False",
+        lambda f: f.is_logged_off,
+        lambda f: (
+            one.why(f)
+            if (one := objections.objection_to_account(f)) is not None and one.name == "CertificateRejected"
+            else "The client is logged off since a wrong certificate was refused; Set Shards with the right one logs it on again."
+        ),
+    ),
+    ConditionRule("RestartOverdue", "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
+    ConditionRule("Restarting", "False", _is_restarting, _deadline),
+    ConditionRule(
+        "Bootstrapping",
+        "False",
+        # Whatever is served already: not before all shards are there that were asked for.
+        lambda f: f.settled_shards is None,
+        lambda _: "The client is being set up for the first time.",
+    ),
+    ConditionRule(
+        "SelfCheckFailed",
+        "Unknown",
+        lambda f: any(evidence.held_back(f)),
+        lambda f: f"{_tell_held_back(f)}; but {f.doubt}: only certain evidence counts until that is over.",
+    ),
+    ConditionRule(
+        "Unserved",
+        "False",
+        lambda f: bool(_in_state(f, "Unserved")),
+        lambda f: f"No Coreapp can take {_tell_shards(f, _in_state(f, 'Unserved'))}.",
+    ),
+    ConditionRule(
+        "FailingOver",
+        "False",
+        lambda f: not _all_served(f),
+        lambda f: f"Being taken over: {_tell_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
+    ),
+    ConditionRule(
+        "WebappUnavailable", "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."
+    ),
+    ConditionRule(
+        "Disconnected",
+        "False",
+        lambda f: f.has_held_for("CutOff", f.want.tuning.connection),
+        lambda _: "No Coreapp has a connection to WhatsApp: all say gateway_status disconnected. Is the client logged off or banned?",
+    ),
+    ConditionRule(
+        "WebappNotResponding",
+        "Unknown",
+        lambda f: f.see.client.silent_since is not None and f.see.now - f.see.client.silent_since >= SILENT_AFTER,
+        lambda f: f"The Webapp does not answer: {f.see.client.problem}",
+    ),
+    ConditionRule("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_words(f)}."),
+)
+
+
+def _spare_words(f: Facts) -> str:
+    count = failures_tolerated(f)
+    if f.want.spares == 0:
+        return ""
+    return f"; {count} failure{'s' if count != 1 else ''} can be taken" if count else ", but no spare is left"
+
+
+REDUNDANT: tuple[ConditionRule, ...] = (
+    ConditionRule(
+        "NoSparesRequested", "True", lambda f: f.want.spares == 0, lambda _: "spec.spares is 0: a failed Coreapp is out until it is back."
+    ),
+    ConditionRule("Restarting", "False", _is_restarting, _deadline),
+    # No spare was lost: the first ones are only being made.
+    ConditionRule("Bootstrapping", "False", lambda f: f.settled_shards is None, lambda _: "The client is being set up for the first time."),
+    ConditionRule(
+        "NoSpareLeft",
+        "False",
+        lambda f: failures_tolerated(f) == 0,
+        lambda f: f"0 of {f.want.spares} wanted spares are ready; the next failure leaves a shard unserved.",
+    ),
+    ConditionRule(
+        "SpareLost",
+        "False",
+        lambda f: failures_tolerated(f) < f.want.spares,
+        lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready.",
+    ),
+    ConditionRule("SparesReady", "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready."),
+)
+
+
+def _soon(f: Facts) -> bool:
+    at = f.see.account.expires_at if f.see.account else None
+    return at is not None and at - f.wall < EXPIRES_SOON
+
+
+CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
+    ConditionRule(
+        "ReadFailed",
+        "Unknown",
+        lambda f: objections.is_unread(f) and not f.is_banned,
+        lambda f: f"The Secret of the account could not be read: {f.see.unread.get('Secret', 'not yet')}",
+    ),
+    ConditionRule("Simulated", "True", lambda f: f.want.account is None, lambda _: "The stand-in's made-up account needs no certificate."),
+    ConditionRule(
+        "CertificateExpiresSoon",
+        "True",
+        lambda f: objections.objection_to_account(f) is None and _soon(f),
+        lambda f: f"The certificate expires at {expiry_of(f)}; get a new one.",
+    ),
+    ConditionRule(
+        "Valid",
+        "True",
+        lambda f: objections.objection_to_account(f) is None,
+        lambda f: (
+            f"Set Shards could be sent; the certificate expires at {expiry_of(f)}."
+            if expiry_of(f)
+            else "Set Shards could be sent without a certificate until 7 days after registration."
+        ),
+    ),
+)
+
+
+def expiry_of(f: Facts) -> str | None:
+    """Return when the account's certificate expires, as text, or None if that is not known."""
+    at = f.see.account.expires_at if f.see.account else None
+    return manifests.timestamp(at) if at else None
+
+
+def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition | None:
+    word = next((word for word in table if word.when(f)), None)
+    return Condition(type=kind, status=word.status, reason=word.reason, message=word.message(f)) if word else None
+
+
+def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
+    """Return every condition of this release, each by its own table, whichever row won. Pure."""
+    moving, stuck, idle = plan.moving, plan.stuck, plan.ready
+    ready = _speak("Ready", READY, f)
+    if ready is not None and ready.reason == "Bootstrapping" and plan.verdict.state is not State.READY:
+        # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
+        ready = replace(ready, reason=plan.verdict.row, message=plan.verdict.why)
+    redundant = _speak("Redundant", REDUNDANT, f)
+    if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
+        # In the same words: two sentences under one reason would be two Events.
+        redundant = replace(redundant, reason=ready.reason, message=ready.message)
+    fit = _speak("CertificateValid", CERTIFICATE_VALID, f)
+    if fit is None and (one := objections.objection_to_account(f)) is not None:
+        known = "False" if one.state is State.STUCK else "Unknown"
+        fit = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
+    spoken = (
+        ready,
+        Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
+        if moving
+        else Condition(type="Reconciling", status="False", reason=stuck.row, message=stuck.why)
+        if stuck and plan.is_held_up
+        else Condition(type="Reconciling", status="False", reason="UpToDate", message="Nothing to do."),
+        Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
+        if stuck
+        else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
+        if idle and idle.row == "ChangedByAdmission"
+        else Condition(type="Stalled", status="False", reason="UpToDate", message="Nothing waits for a person."),
+        redundant,
+        fit,
+    )
+    return tuple(condition for condition in spoken if condition is not None)
+
+
+def loudest(spoken: Iterable[Condition]) -> Condition:
+    """Return the condition that matters most now."""
+    by_type = {condition.type: condition for condition in spoken}
+    ready, moving, stuck, redundant = (by_type[kind] for kind in ("Ready", "Reconciling", "Stalled", "Redundant"))
+    order = (
+        (stuck.status == "True", stuck),
+        (ready.status != "True", ready),
+        (redundant.status == "False" and redundant.reason == "NoSpareLeft", redundant),
+        (moving.status == "True", moving),
+        *((one.status == "False", one) for one in by_type.values() if one not in {ready, moving, stuck}),
+    )
+    return next((condition for holds, condition in order if holds), ready)

@@ -1,0 +1,288 @@
+"""Names, labels, ports and owners of a cluster's objects, and how times are spelled."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.names import Key, Obj, Ref
+
+API_VERSION: Final = "multiconnect.dev/v1alpha1"
+FIELD_MANAGER: Final = "whatsapp-operator"
+"""The name under which the API server notes what this operator wrote."""
+CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
+ROLE_LABEL: Final = "multiconnect.dev/role"
+SHARD_LABEL: Final = "multiconnect.dev/shard"
+EPOCH_LABEL: Final = "multiconnect.dev/epoch"
+COMPONENT_LABEL: Final = "app.kubernetes.io/component"
+
+HOLDER_ANNOTATION: Final = "multiconnect.dev/holder"
+PREVIOUS_ANNOTATION: Final = "multiconnect.dev/previous-holder"
+EVIDENCE_ANNOTATION: Final = "multiconnect.dev/evidence"
+COMMITTED_ANNOTATION: Final = "multiconnect.dev/committed-at"
+TOUCHED_ANNOTATION: Final = "multiconnect.dev/touched"
+ANCHOR_ANNOTATION: Final = "multiconnect.dev/anchor"
+FIRST_BOOT_ANNOTATION: Final = "multiconnect.dev/first-boot"
+"""On the Webapps' Deployment while the number of Webapps is not in the spec and the first one starts alone."""
+SWITCHOVER_ANNOTATION: Final = "multiconnect.dev/switchover"
+RESHARD_NOW_ANNOTATION: Final = "multiconnect.dev/reshard-now"
+PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
+
+NO_EPOCH: Final = "none"
+"""Selector value that no pod ever carries: a route that leads nowhere."""
+
+MESSAGING_PORT: Final = 6250
+CONTACTS_PORT: Final = 6251
+CONTROL_PORT: Final = 6252
+HEALTHCHECK_PORT: Final = 6253
+COREAPP_PORTS: Final[Mapping[str, int]] = {
+    "messaging": MESSAGING_PORT,
+    "contacts": CONTACTS_PORT,
+    "control": CONTROL_PORT,
+    "healthcheck": HEALTHCHECK_PORT,
+}
+"""Ports of a Coreapp (client#ports)."""
+WEBAPP_PORT: Final = 8443
+"""Where the stand-in's Webapp listens; its Service says 443."""
+SIMULATOR_PORT: Final = 8080
+STATE_FOLDER: Final = "/var/lib/wabiz"
+TLS_FOLDER: Final = "/etc/wabiz/tls"
+DATABASE_TLS_FOLDER: Final = "/etc/wabiz/db-tls"
+
+EARLIEST: Final = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
+"""Times that others write count only from the first to the second."""
+
+FIRST_WEBAPPS: Final = 2
+"""So many Webapps a cluster begins with whose spec does not say how many; from then on an autoscaler, or a person, decides."""
+
+HUNG: Final[Mapping[str, Any]] = {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}
+"""After a minute without any answer a container is started anew. What is asked must not depend on the database or on other pods, or a
+fault of one of those would end all containers at once."""
+
+
+# --- names -----------------------------------------------------------------------------------------------------------
+# Every name is the cluster's and a suffix. For one kind no suffix ends in another one, so that no two clusters want the same name.
+
+CLUSTER_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
+"""What a cluster can be named, as the CRD says."""
+SUFFIX = re.compile(r"(coreapp|simulator)(-[0-9]+)?|shard-[0-9]+|webapp(-[a-z0-9]+)*")
+"""What follows the cluster's name and a dash in the names of its pods, Services and workloads."""
+
+
+def coreapp_name(name: str) -> str:
+    """Return the name of the Coreapps' StatefulSet, headless Service, PodDisruptionBudget and NetworkPolicy."""
+    return f"{name}-coreapp"
+
+
+def webapp_name(name: str) -> str:
+    """Return the name of the Webapps' Deployment, Service, PodDisruptionBudget and NetworkPolicy."""
+    return f"{name}-webapp"
+
+
+def simulator_name(name: str) -> str:
+    """Return the name of the stand-in's StatefulSet and Service."""
+    return f"{name}-simulator"
+
+
+def shard_name(name: str, shard: int) -> str:
+    """Return the name of a shard's Service."""
+    return f"{name}-shard-{shard}"
+
+
+def service_names(name: str, shards: int) -> tuple[str, ...]:
+    """Return the names of all Services of a cluster with so many shards."""
+    return coreapp_name(name), webapp_name(name), simulator_name(name), *(shard_name(name, shard) for shard in range(shards))
+
+
+def admin_secret_name(want: Desired) -> str:
+    """Return the name of the Secret with the administrator's password: the user's, or the generated one."""
+    return want.admin_secret or f"{want.key.name}-admin"
+
+
+def tls_secret_name(want: Desired) -> str:
+    """Return the name of the Secret with the Webapps' certificate: the user's, or the generated one."""
+    return want.tls.secret_name or f"{want.key.name}-webapp-tls"
+
+
+def webapp_host(key: Key) -> str:
+    """Return the name under which the Webapps' Service is reached."""
+    return f"{webapp_name(key.name)}.{key.namespace}.svc"
+
+
+def server_name(want: Desired) -> str:
+    """Return the name that the Webapps' certificate carries (field ``webapp.tls.serverName``)."""
+    return want.tls.server_name or webapp_host(want.key)
+
+
+def coreapp_statefulset(name: str) -> Ref:
+    """Return what names the Coreapps' StatefulSet."""
+    return Ref("StatefulSet", coreapp_name(name))
+
+
+def coreapp_budget(name: str) -> Ref:
+    """Return what names the budget over the Coreapps."""
+    return Ref("PodDisruptionBudget", coreapp_name(name))
+
+
+def webapp_deployment(name: str) -> Ref:
+    """Return what names the Webapps' Deployment."""
+    return Ref("Deployment", webapp_name(name))
+
+
+def outgrown(name: str) -> dict[Ref, Ref]:
+    """Return the names that earlier releases gave, and what stands in their place. Another cluster may need such a name."""
+    return {Ref("NetworkPolicy", name): Ref("NetworkPolicy", coreapp_name(name))}
+
+
+# --- what all objects share ------------------------------------------------------------------------------------------
+
+
+def cluster_labels(name: str) -> dict[str, str]:
+    """Return the label that every object of a cluster carries, to select by."""
+    return {CLUSTER_LABEL: name}
+
+
+def component_labels(name: str, component: str) -> dict[str, str]:
+    """Return the labels by which the pods of one component of a cluster are selected."""
+    return {CLUSTER_LABEL: name, COMPONENT_LABEL: component}
+
+
+def owned_object(want: Desired, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
+    """Return an object with this name, the labels of its component and the cluster as its owner; ``body``: what it has besides metadata."""
+    return {
+        "apiVersion": api_version,
+        "kind": kind,
+        "metadata": {
+            "name": name,
+            "namespace": want.key.namespace,
+            "labels": {
+                "app.kubernetes.io/name": "whatsapp-business-api",
+                "app.kubernetes.io/instance": want.key.name,
+                "app.kubernetes.io/managed-by": "whatsapp-operator",
+                **component_labels(want.key.name, component),
+            },
+            "ownerReferences": [
+                {
+                    "apiVersion": API_VERSION,
+                    "kind": "WhatsAppCluster",
+                    "name": want.key.name,
+                    "uid": want.uid,
+                    "controller": True,
+                    "blockOwnerDeletion": False,
+                }
+            ],
+        },
+        **body,
+    }
+
+
+def is_owned(obj: Obj, uid: str) -> bool:
+    """Return whether the cluster with this uid owns the object. With a name that we give, that makes it ours; labels do not matter."""
+    return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
+
+
+def controller_of(obj: Obj) -> Obj | None:
+    """Return the owner reference of the controller of an object, or None."""
+    return next((owner for owner in obj["metadata"].get("ownerReferences") or () if owner.get("controller")), None)
+
+
+def cluster_of(obj: Obj) -> str | None:
+    """Return the name of the cluster that an event about a pod, Service or StatefulSet concerns; None: it is somebody else's object.
+
+    The label only says which cluster that may be: name and owner must be such as we give. Whether the owner is the one that exists now is
+    seen when the cluster is observed.
+    """
+    meta: Obj = obj.get("metadata") or {}
+    cluster, owner = str((meta.get("labels") or {}).get(CLUSTER_LABEL, "")), controller_of({"metadata": meta})
+    if owner is None or not CLUSTER_NAME.fullmatch(cluster):
+        return None
+    is_named = _suffix(str(meta.get("name")), cluster) is not None
+    is_made = owner["name"] == cluster or _suffix(owner["name"], cluster) is not None
+    return cluster if is_named and is_made else None
+
+
+def _suffix(name: str, cluster: str) -> str | None:
+    """Return what follows a cluster's name in a name that we give; None for any other name."""
+    prefix, suffix = f"{cluster}-", name[len(cluster) + 1 :]
+    return suffix if name.startswith(prefix) and SUFFIX.fullmatch(suffix) else None
+
+
+def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
+    """Return whether a pod is one of a cluster; ``sets`` are the uids of its StatefulSets, by name.
+
+    A StatefulSet lets go of a pod that lost a label that it selects by: such a pod has no controller, and host name and subdomain tell
+    where it comes from. A Webapp's controller is a ReplicaSet, which is known by its name.
+    """
+    name, owner = str(pod["metadata"]["name"]), controller_of(pod)
+    workload, _, ordinal = name.rpartition("-")
+    if workload in sets and ordinal.isascii() and ordinal.isdigit():
+        spec: Obj = pod.get("spec") or {}
+        if owner is None:
+            return (spec.get("hostname"), spec.get("subdomain")) == (name, workload)
+        return bool(owner.get("uid") == sets[workload])
+    return owner is not None and f"{owner['name']}-".startswith(f"{webapp_name(cluster)}-")
+
+
+def upstream_env(want: Desired) -> dict[str, Any]:
+    """Return what tells a simulator's container where its upstream is."""
+    return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(want.key.name)}:{SIMULATOR_PORT}"}
+
+
+def service_of(want: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
+    """Return a Service of a component; ``ports``: by name the port and the port of the pods."""
+    return owned_object(
+        want,
+        "v1",
+        "Service",
+        name,
+        component,
+        spec={
+            "ports": [{"name": port, "port": number, "targetPort": target, "protocol": "TCP"} for port, (number, target) in ports.items()],
+            **spec,
+        },
+    )
+
+
+# --- reading shard Services, and the patches of a handover --------------------------------------------------------------
+
+
+POD_NAME = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
+
+
+def shard_of(name: str, cluster: str) -> int | None:
+    """Return the shard whose Service has this name, or None: it is no name of a shard's Service of the cluster."""
+    number = name[len(shard_name(cluster, 0)) - 1 :]
+    shard = int(number) if len(number) <= 2 and number.isascii() and number.isdigit() else None
+    return shard if shard is not None and name == shard_name(cluster, shard) else None
+
+
+# --- times as Kubernetes spells them ---------------------------------------------------------------------------------
+
+
+def timestamp(at: datetime, *, milliseconds: bool = False) -> str:
+    """Spell an aware time as RFC 3339 in UTC."""
+    return at.astimezone(UTC).isoformat(timespec="milliseconds" if milliseconds else "seconds").replace("+00:00", "Z")
+
+
+def moment(text: str) -> datetime | None:
+    """Read an RFC 3339 time, in UTC; None if it is none, or none that can be reckoned with."""
+    try:
+        at = datetime.fromisoformat(text)
+    except ValueError:
+        return None
+    return sane(at)
+
+
+def sane(at: datetime) -> datetime | None:
+    """Return a time in UTC; None if it has no time zone, or is so far away that adding to it could leave the calendar."""
+    if at.tzinfo is None:
+        return None
+    try:
+        at = at.astimezone(UTC)
+    except OverflowError:
+        return None
+    return at if EARLIEST <= at < LATEST else None

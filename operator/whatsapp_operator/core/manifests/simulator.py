@@ -1,0 +1,104 @@
+"""Desired state as Kubernetes objects: the simulator's side of the WhatsApp servers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.names import Obj
+from whatsapp_operator.core.upkeep import marked
+
+from . import pods
+from .common import (
+    DATABASE_TLS_FOLDER,
+    HUNG,
+    SIMULATOR_PORT,
+    STATE_FOLDER,
+    component_labels,
+    owned_object,
+    service_of,
+    simulator_name,
+    timestamp,
+)
+
+
+def simulator(want: Desired) -> Iterator[dict[str, Any]]:
+    """Yield the stand-in's upstream: its claim if one is wanted, its Service and its StatefulSet."""
+    name = simulator_name(want.key.name)
+    if want.storage is not None:
+        yield owned_object(
+            want,
+            "v1",
+            "PersistentVolumeClaim",
+            name,
+            "simulator",
+            spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": want.storage}}},
+        )
+    yield service_of(
+        want,
+        name,
+        "simulator",
+        {"http": (SIMULATOR_PORT, SIMULATOR_PORT)},
+        selector=component_labels(want.key.name, "simulator"),
+        # Coreapps come up together with it and hold their connection through a readiness flap.
+        publishNotReadyAddresses=True,
+    )
+    yield _simulator_set(want, name)
+
+
+def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
+    account = want.account
+    env = [
+        *pods.own_env(want),
+        {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER},
+        {"name": "WABIZ_RESTART_SECONDS", "value": str(want.restart_seconds)},
+    ]
+    if account is not None:
+        env += [{"name": "WABIZ_CC", "value": account.country_code}, {"name": "WABIZ_PHONE", "value": account.phone_number}]
+        if account.registered_at is not None:
+            env.append({"name": "WABIZ_REGISTERED_AT", "value": timestamp(account.registered_at)})
+    volumes: list[Obj] = [
+        {"name": "state", **({"emptyDir": {}} if want.storage is None else {"persistentVolumeClaim": {"claimName": name}})}
+    ]
+    mounts: list[Obj] = [{"name": "state", "mountPath": STATE_FOLDER}]
+    if want.database is not None:
+        env += pods.database_env(want.database.secret_name)
+        if want.database.tls_secret_name is not None:
+            env.append({"name": "WABIZ_DB_TLS_DIR", "value": DATABASE_TLS_FOLDER})
+            # Readable by the group alone: PostgreSQL's library refuses a client key that others may read.
+            volumes.append({"name": "database-tls", "secret": {"secretName": want.database.tls_secret_name, "defaultMode": 0o440}})
+            mounts.append({"name": "database-tls", "mountPath": DATABASE_TLS_FOLDER, "readOnly": True})
+    # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.
+    is_lasting = want.storage is not None or want.database is not None
+    labels = component_labels(want.key.name, "simulator")
+    alive = {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}}
+    container = {
+        "name": "simulator",
+        "image": want.image,
+        "command": ["python", "-m", "wabiz_sim", "upstream"],
+        "env": env,
+        "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
+        "readinessProbe": {**alive, "periodSeconds": 2},
+        # The path is answered by the process alone. It listens only when its database has answered, for which it waits a minute and then
+        # ends itself; so the start is given three.
+        "startupProbe": {**alive, "periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 18},
+        "livenessProbe": {**alive, **HUNG},
+        "volumeMounts": mounts,
+    }
+    return marked(
+        owned_object(
+            want,
+            "apps/v1",
+            "StatefulSet",
+            name,
+            "simulator",
+            spec={
+                "serviceName": name,
+                "replicas": 1,
+                "updateStrategy": {"type": "RollingUpdate" if is_lasting else "OnDelete"},
+                "selector": {"matchLabels": labels},
+                "template": pods.template(want, labels, container, volumes),
+            },
+        )
+    )

@@ -1,0 +1,276 @@
+"""What was seen and done, as status and Events. Every time in it is absolute."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Any
+
+from . import manifests, record
+from .actions import Action, Delete, EmitEvent, Handover, Plan, Scale
+from .conditions import Condition, conditions, expiry_of, failures_tolerated, loudest, shard_state
+from .facts import Facts
+from .names import Obj
+from .record import without_none
+from .snapshot import Answer, HandoverTimes, Operation, Snapshot
+
+MESSAGE_LIMIT = 1024
+HANDOVERS_KEPT = 10
+
+
+# --- the whole ------------------------------------------------------------------------------------------------------------
+
+
+def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int, now: datetime) -> list[dict[str, Any]]:
+    """Return conditions as they stand in the status; a transition time stays while its ``status`` does."""
+    earlier = {one.get("type"): one for one in before.get("conditions") or ()}
+    return [
+        {
+            "type": one.type,
+            "status": one.status,
+            "reason": one.reason,
+            "message": one.message[:MESSAGE_LIMIT],
+            "observedGeneration": generation,
+            "lastTransitionTime": earlier[one.type]["lastTransitionTime"]
+            if one.type in earlier and earlier[one.type].get("status") == one.status
+            else manifests.timestamp(now),
+        }
+        for one in spoken
+    ]
+
+
+def _shard_map(f: Facts) -> list[dict[str, Any]]:
+    entries = []
+    for route in f.routes:
+        pod = f.holder(route)
+        entry = {
+            "shard": route.shard,
+            "state": shard_state(f, route),
+            "holder": route.holder,
+            "node": pod.node if pod else None,
+            "epoch": route.epoch,
+            "since": manifests.timestamp(route.committed_at) if route.committed_at else None,
+        }
+        entries.append(without_none(entry))
+    return entries
+
+
+def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, Any]:
+    """Return an entry of the incident record with how long it took, as far as that is known now."""
+    if times is None:
+        return dict(entry)
+    return {
+        **entry,
+        **without_none({"detectMilliseconds": times.detect, "commitMilliseconds": times.commit, "serveMilliseconds": times.serve}),
+    }
+
+
+def _handovers(f: Facts) -> list[dict[str, Any]]:
+    """Return the incident record: what was kept, and each epoch that the last report did not know.
+
+    The Services are its source, so a crash between a commit and its report loses no entry; and what this process committed, because a
+    shard may move twice between two reports.
+    """
+    kept = [_timed(entry, f.see.handover_times.get(entry.get("epoch", ""))) for entry in f.see.status.get("recentHandovers") or ()]
+    known = {entry.get("epoch") for entry in kept}
+    reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
+    fresh: list[tuple[datetime, int, dict[str, Any]]] = []
+    for route in (*f.see.committed, *f.routes):
+        if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
+            continue
+        entry = {
+            "at": manifests.timestamp(route.committed_at),
+            "shard": route.shard,
+            "kind": "Switchover" if route.planned else "Failover",
+            "from": route.previous,
+            "to": route.holder,
+            "epoch": route.epoch,
+            "evidence": route.evidence,
+        }
+        known.add(route.epoch)
+        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.see.handover_times.get(route.epoch or ""))))
+    # By the exact time: entries tell whole seconds, in which a shard may move twice.
+    newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
+    return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
+
+
+def _certificate(f: Facts) -> dict[str, Any]:
+    facts = f.see.account.certificate if f.see.account else None
+    return without_none(
+        {
+            "fingerprint": facts.fingerprint if facts else None,
+            "expiresAt": expiry_of(f),
+            "issuedAt": manifests.timestamp(facts.issued_at) if facts and facts.issued_at else None,
+            "verifiedName": facts.verified_name if facts else None,
+            "serial": facts.serial if facts else None,
+        }
+    )
+
+
+def report(f: Facts, plan: Plan) -> dict[str, Any]:
+    """Return the whole status as it should stand after this look. Pure; equal looks give equal status."""
+    spoken = conditions(f, plan)
+    loud = loudest(spoken)
+    standby = len(f.standbys())
+    shown = f.shards if f.shards is not None else f.settled_shards
+    target = f.operation.to if f.operation else f.want.shards
+    ready = len(f.ready)
+    status: dict[str, Any] = {
+        "observedGeneration": f.want.generation,
+        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.wall),
+        "reason": loud.reason,
+        "message": loud.message[:MESSAGE_LIMIT],
+        "url": f"https://{manifests.webapp_host(f.want.key)}:443",
+        "shards": f.shards,
+        "failuresTolerated": failures_tolerated(f),
+        "coreapp": {
+            "desired": f.desired_replicas,
+            "ready": ready,
+            "active": sum(f.is_served(route) for route in f.routes),
+            "standby": standby,
+        },
+        "webapp": {"desired": f.desired_webapps, "ready": f.webapps_ready},
+        "display": {
+            "shards": str(shown or f.want.shards) if (shown or target) == target else f"{shown}->{target}",
+            "coreapps": f"{ready}/{f.desired_replicas}",
+            "webapps": f"{f.webapps_ready}/{f.desired_webapps}",
+        },
+        "shardMap": _shard_map(f),
+        "nextWindowAt": manifests.timestamp(plan.next_window_at) if plan.next_window_at else None,
+        "recentHandovers": _handovers(f) or None,
+        "certificate": _certificate(f),
+        "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
+    }
+    return record.put(without_none(status), plan.record)
+
+
+def failed_look(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
+    """Return the status of a cluster that could not be looked at. Pure.
+
+    Stalled says why, Ready is not known, nothing counts as going on, and all else stays as it was.
+    """
+    spoken = {
+        "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
+        "Reconciling": Condition(type="Reconciling", status="False", reason=reason, message=message),
+        "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
+    }
+    kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
+    said = condition_list(spoken.values(), status, generation=generation, now=now)
+    return {**status, "observedGeneration": generation, "reason": reason, "message": message[:MESSAGE_LIMIT], "conditions": [*said, *kept]}
+
+
+def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
+    """Return the merge patch that leads from one status to another, or None if there is nothing to write (laws#11)."""
+    body: dict[str, Any] = {}
+    for key in {*before, *after}:
+        if before.get(key) != after.get(key):
+            value = after.get(key)
+            if isinstance(value, dict) and isinstance(before.get(key), dict):
+                value = {**dict.fromkeys(before[key]), **value}
+            body[key] = value
+    return body or None
+
+
+# --- events: emitted when a reason or its sentence changes ---------------------------------------------------------------
+
+EMITTED_AGAIN = timedelta(seconds=10)
+"""Least time between two Events of one reason whose sentence changed: some sentences count Coreapps that come back one by one."""
+NO_EVENT = frozenset({"UpToDate", "SparesReady", "NoSparesRequested", "Simulated", "Valid"})
+"""Reasons that say that nothing is wrong or under way, beside Serving."""
+WARNINGS = frozenset(
+    {
+        "FailingOver",
+        "Unserved",
+        "NoSpareLeft",
+        "SpareLost",
+        "RestartOverdue",
+        "WebappUnavailable",
+        "WebappNotResponding",
+        "Disconnected",
+        "SelfCheckFailed",
+        "NodesUnreachable",
+        "AnswerUnknown",
+        "ChangedByAdmission",
+    }
+)
+"""Reasons whose event is a warning although no person must act."""
+
+
+@dataclass(frozen=True, slots=True)
+class Emitted:
+    """The last Event of a reason: its sentence, and when it was emitted."""
+
+    message: str
+    at: datetime
+
+
+def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: datetime) -> tuple[EmitEvent, ...]:
+    """Return what a report says anew, each reason once: a condition's new reason, or a new sentence under the same reason. Pure.
+
+    ``emitted``: by reason, what this process emitted last; a reason that it lacks was emitted by whoever wrote ``before``. A new sentence
+    waits until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition says it any more. One of a cluster
+    that serves does not wait: either it is said with the change, or not at all, so that a cluster at rest is silent.
+    """
+    earlier = {one["type"]: one["reason"] for one in before.get("conditions") or ()}
+    spoken = {(one["reason"], one["message"]) for one in before.get("conditions") or ()}
+    urgent = {
+        one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateValid", "False")}
+    }
+    said: dict[str, EmitEvent] = {}
+    for one in after["conditions"]:
+        reason, message = one["reason"], one["message"]
+        if reason in said or reason in NO_EVENT:
+            continue
+        is_new = earlier.get(one["type"]) != reason and reason not in earlier.values()
+        last = emitted.get(reason)
+        differs = (reason, message) not in spoken if last is None else message != last.message and now - last.at >= EMITTED_AGAIN
+        waits = (reason, message) in spoken and (one["type"], one["status"]) == ("Ready", "True")
+        if is_new or (differs and not waits):
+            said[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
+    done = before.get("operation")
+    if done and not after.get("operation") and after.get("shards") == done.get("to"):
+        message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
+        said["SetShardsDone"] = EmitEvent(reason="SetShardsDone", message=message)
+    return tuple(said.values())
+
+
+def set_shards_sent(operation: Operation) -> EmitEvent:
+    """Return the Event of a call that was noted and is being made."""
+    attempt = f", attempt {operation.attempts}" if operation.attempts > 1 else ""
+    message = f"{operation.origin or '?'} -> {operation.to} (id {operation.id}{attempt}): all Coreapps will restart."
+    return EmitEvent(reason="SetShardsSent", message=message)
+
+
+def _replacing(see: Snapshot, name: str) -> EmitEvent:
+    """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
+    newest = see.statefulset.revision if see.statefulset else None
+    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps)
+    because, end = ("has a former pod template", "with the new one") if is_outdated else ("runs and does not answer", "as a spare")
+    return EmitEvent(
+        reason="DeletingUnresponsivePod", message=f"{name} {because}: it is deleted, so that it comes back {end}.", warning=not is_outdated
+    )
+
+
+def plan_events(see: Snapshot, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[EmitEvent, ...]:
+    """Return what is said of a plan: steps that may be over before the next report. Pure.
+
+    ``done``: the actions that were carried out; ``told_after``: attempts at Set Shards after which a busy server is a warning.
+    """
+    said: list[EmitEvent] = []
+    if any(isinstance(action, Scale) for action in plan.actions):
+        said.append(EmitEvent(reason=plan.verdict.row, message=plan.verdict.why))
+    for action in plan.actions:
+        if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
+            said.append(_replacing(see, action.ref.name))
+        if isinstance(action, Handover) and not action.planned:
+            where = f" ({action.old.node})" if action.old and action.old.node else ""
+            message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
+            said.append(EmitEvent(reason="FailingOver", message=message, warning=True))
+    call, noted = see.client.call, see.record.operation
+    if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
+        often = noted.attempts >= told_after
+        advice = " It is tried again; should it last, ask Meta's support." if often else ""
+        message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
+        said.append(EmitEvent(reason="ServerBusy", message=message, warning=often))
+    return tuple(said)

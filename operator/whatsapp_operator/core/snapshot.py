@@ -1,0 +1,424 @@
+"""What was read in one observation, as frozen values."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from enum import StrEnum
+from typing import Any
+
+from .certificate import CertificateFacts
+from .names import Obj, Ref
+
+# --- what is seen ----------------------------------------------------------------------------------------------------
+
+
+class Evidence(StrEnum):
+    """Why a holder is replaced; the word in ``status.recentHandovers`` and in the metrics (docs/failover.md, "Evidence")."""
+
+    POD_DELETED = "PodDeleted"
+    POD_DRAINING = "PodDraining"
+    NODE_GONE = "NodeGone"
+    PROBE_TIMEOUT = "ProbeTimeout"
+    NOT_READY = "NotReady"
+    POD_FAILED = "PodFailed"
+    CONTAINER_TERMINATED = "ContainerTerminated"
+    CONNECTION_LOST = "ConnectionLost"
+    LABEL_CONFLICT = "LabelConflict"
+    REQUESTED = "Requested"
+    CONSOLIDATED = "Consolidated"
+    RESTART_OVERDUE = "RestartOverdue"
+    ROLLED_OUT = "RolledOut"
+    HOLDER_DISAGREES = "HolderDisagrees"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """What a Coreapp says of itself on its healthcheck port."""
+
+    shard: int | None = None
+    epoch: str | None = None
+    shards: int | None = None
+    gateway: str = "disconnected"
+    fenced: bool = False
+    """The servers refuse its epoch for good: they have seen a higher one."""
+    version: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Coreapp:
+    """One pod of the StatefulSet, and what its Coreapp said last."""
+
+    name: str
+    uid: str
+    ordinal: int
+    resource_version: str = ""
+    node: str | None = None
+    ip: str | None = None
+    phase: str = "Pending"
+    ready: bool = False
+    deleting: bool = False
+    disrupted: bool = False
+    """It is about to go for a reason that is not its own: eviction, preemption, a taint (condition DisruptionTarget)."""
+    terminated: bool = False
+    lost_readiness: bool = False
+    """Its container runs, was ready in this life of it, and is not any more."""
+    revision: str | None = None
+    pending_because: str | None = None
+    held_by: tuple[str, ...] = ()
+    """Finalizers that keep it although it was deleted and nothing of it runs any more."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    report: Report | None = None
+    broken_at: datetime | None = None
+    never_heard: bool = False
+    """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
+    silent_since: datetime | None = None
+    """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
+    process's clock. None: it answered the last one."""
+
+    @property
+    def is_ready(self) -> bool:
+        """Whether it could serve now, as far as one pod tells."""
+        return (
+            self.ready
+            and not self.deleting
+            and self.phase == "Running"
+            and not self.terminated
+            and self.broken_at is None
+            and bool(self.ip)
+        )
+
+    @property
+    def epoch_label(self) -> str | None:
+        """The epoch label as it was read; a prepare tests that it is still so."""
+        return self.labels.get("multiconnect.dev/epoch")
+
+    @property
+    def shard_label(self) -> int | None:
+        """The shard label, if it is a number."""
+        text = self.labels.get("multiconnect.dev/shard", "")
+        return int(text) if text.isascii() and text.isdigit() else None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Node:
+    """A node, and what its Lease in kube-node-lease tells of it: the second witness of a Coreapp's silence."""
+
+    name: str
+    zone: str | None = None
+    ready: bool | None = None
+    """As its Ready condition says; None: Unknown, which the control plane writes when the kubelet is silent."""
+    leaving: str | None = None
+    """Why its pods are soon to go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
+    gone: bool = False
+    """Its object was there and was deleted."""
+    out_of_service: bool = False
+    """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
+    renewed_at: datetime | None = None
+    """When this process last saw its Lease renewed, by this process's clock; None: it has no Lease."""
+    presumed: bool = False
+    """That was no renewal: this process began to listen then, and the node has its time to show that it lives."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Silence:
+    """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
+
+    targets: int = 0
+    """Coreapps that have answered this process, or have left a probe unanswered."""
+    silent: int = 0
+    """Those among them that have left their last probe unanswered."""
+    unasked: int = 0
+    """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
+    unheard: int = 0
+    """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
+    nodes: frozenset[str] = frozenset()
+    """The nodes of the silent ones."""
+    ready_nodes: frozenset[str] = frozenset()
+    """The nodes of those among the silent whose kubelets call them ready: witnesses, where nothing is known of nodes."""
+    lag: timedelta = timedelta(0)
+    """How late the event loop of this process was, at worst, within the last seconds."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """The Service of one shard: claim and route in one object."""
+
+    shard: int
+    name: str
+    uid: str
+    version: int
+    epoch: str | None = None
+    holder: str | None = None
+    holder_uid: str | None = None
+    previous: str | None = None
+    evidence: str | None = None
+    planned: bool = False
+    committed_at: datetime | None = None
+    foreign: bool = False
+
+
+class Answer(StrEnum):
+    """What is known of the last Set Shards call (``status.operation.answer``)."""
+
+    NONE = "None"
+    ACCEPTED = "Accepted"
+    BUSY = "Busy"
+    REFUSED = "Refused"
+    UNKNOWN = "Unknown"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Operation:
+    """The intent of a Set Shards call, noted in status before the call (laws#4 and laws#5)."""
+
+    id: str
+    to: int
+    leader_epoch: int
+    started_at: datetime
+    settle_by: datetime
+    deadline: datetime
+    origin: int | None = None
+    attempts: int = 1
+    answer: Answer = Answer.NONE
+    fingerprint: str | None = None
+    """Of the certificate that goes with the call."""
+    retry_after: timedelta | None = None
+    """How long after ``started_at`` the busy client asked to be left alone."""
+    uid: str | None = None
+    """Of the WhatsAppCluster that it was noted for; None: it was noted by a release that did not say."""
+
+    @property
+    def logs_on(self) -> bool:
+        """Whether the call asks for the number of shards that the client has: it is made to log the client on again."""
+        return self.origin == self.to
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Record:
+    """What is remembered in status, because nothing that can be observed says it."""
+
+    uid: str | None = None
+    """Of the WhatsAppCluster that it is of."""
+    operation: Operation | None = None
+    """The Set Shards call that was noted and is not settled."""
+    settled_shards: int | None = None
+    """The number of shards that was last verified as reached; None: none was yet."""
+    refused_fingerprint: str | None = None
+    """Of the certificate that the client refused."""
+    refused_because: str | None = None
+    """What the client said when it refused that certificate."""
+    logged_off_at: datetime | None = None
+    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
+    refused_pin_version: str | None = None
+    """Version of the account (``objections.account_version``) whose PIN was refused."""
+    banned_at: datetime | None = None
+    """When the client said that the account is banned; None: it never did."""
+    expired_build: str | None = None
+    """Version and images of the client that said that it has expired."""
+    registration_closed_for: str | None = None
+    """Version of the account (``objections.account_version``) for which the client said that registration is closed."""
+
+
+class Refusal(StrEnum):
+    """What a refused Set Shards call was refused for."""
+
+    CERTIFICATE = "Certificate"
+    """It is a wrong one, or missing; that logs the client off."""
+    CERTIFICATE_PARAMETER = "CertificateParameter"
+    """It could not be read, or is missing; the client was not logged off."""
+    PIN = "Pin"
+    BANNED = "Banned"
+    CLIENT_EXPIRED = "ClientExpired"
+    REGISTRATION_CLOSED = "RegistrationClosed"
+    OTHER = "Other"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Call:
+    """A Set Shards call of this very process: still running, or answered."""
+
+    id: str
+    answer: Answer | None = None
+    not_sent: bool = False
+    """It was noted, but not sent: too much time had passed (laws#5), or there was no way in."""
+    detail: str = ""
+    refusal: Refusal | None = None
+    retry_after: timedelta | None = None
+    """For how long a busy client asks not to be called."""
+    fingerprint: str | None = None
+    secret_version: str | None = None
+    """Of the account's Secret that the call was made with."""
+
+
+class Login(StrEnum):
+    """How the last login went."""
+
+    UNTRIED = "Untried"
+    DONE = "Done"
+    REFUSED = "Refused"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Client:
+    """What the WhatsApp Business API answered. ``None`` means: not known, never: not there."""
+
+    shards: int | None = None
+    asked_at: datetime | None = None
+    """When the question was sent whose answer is ``shards``; by this process."""
+    asking: bool = False
+    login: Login = Login.UNTRIED
+    silent_since: datetime | None = None
+    problem: str = ""
+    login_words: str = ""
+    """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
+    is_new_password_rejected: bool = False
+    """Nor is it one that the client takes as the new password, which a first login must set."""
+    version: str | None = None
+    first_login_at: datetime | None = None
+    """When the initial password was accepted: the account is a new one."""
+    call: Call | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AccountSecret:
+    """What is to be known of the account's Secret without holding it."""
+
+    missing: str | None = None
+    """What is not there: the Secret, named; None when it is."""
+    version: str | None = None
+    """Its resourceVersion: a refused PIN is not sent again before it changes."""
+    has_certificate: bool = False
+    certificate: CertificateFacts | None = None
+    """None if there is none, or it is no base64."""
+    expires_at: datetime | None = None
+    pin_well_formed: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Workload:
+    """A StatefulSet or Deployment, as far as its numbers go."""
+
+    uid: str
+    resource_version: str
+    replicas: int
+    ready: int = 0
+    revision: str | None = None
+    """Of the template that new pods get; None while its controller has not looked at the newest one."""
+    scaled_by: str | None = None
+    """Who wrote ``replicas`` last, as the API server names the client, if that was not this operator; None: not known, or we did."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Overruled:
+    """Somebody else scaled the Coreapps, and this process set the number back."""
+
+    by: str
+    """Who scaled them last, as the API server names the client."""
+    replicas: int
+    """The number that was overruled."""
+    times: int
+    """How often in a row."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class HandoverTimes:
+    """How long a handover took, in milliseconds."""
+
+    detect: int | None = None
+    """From the failure to its detection, where known."""
+    commit: int
+    """From detection to commit."""
+    serve: int | None = None
+    """From commit until the new holder had taken the shard; None while it has not."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Attempt:
+    """What came of writing one field of an object: as it was desired, as it was before the write, and as it was stored."""
+
+    desired: Any
+    before: Any
+    stored: Any
+    times: int
+    """How often in a row it was put right."""
+    at: datetime
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Snapshot:
+    """One look: everything that was read, as one frozen value."""
+
+    now: datetime
+    """By a clock that never steps; every time of this process is compared with it."""
+    wall: datetime | None = None
+    """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
+    nonce: str
+    """Random letters, fresh for each look; the random part of epochs and operation ids."""
+    leader_epoch: int
+    generation: int = 0
+    resource_version: str = ""
+    status: Obj = field(default_factory=dict)
+    objects: Mapping[Ref, Obj] = field(default_factory=dict)
+    """Live objects that this cluster owns, for upkeep."""
+    taken: tuple[Ref, ...] = ()
+    """Objects of somebody else under names that this cluster needs."""
+    unread: Mapping[str, str] = field(default_factory=dict)
+    """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
+
+    What is not known of them is not "not there".
+    """
+    refused: str | None = None
+    """What the API server said when it refused one of our objects for what this very spec makes of it."""
+    refused_at: datetime | None = None
+    written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields that this process wrote, by object and path."""
+    not_kept: tuple[str, ...] = ()
+    """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
+    image_problem: str | None = None
+    """Which pod waits for which image, in the kubelet's words; None: none does for long."""
+    rejected_pods: str | None = None
+    """Which pod its controller cannot create, and why in the controller's words; None: none that is known."""
+    overruled: Overruled | None = None
+    """The last time that this process overruled somebody who scaled the Coreapps, while that is not long ago."""
+    mislabelled: tuple[Obj, ...] = ()
+    """Pods and shard Services of ours that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
+    shard."""
+    statefulset: Workload | None = None
+    webapp: Workload | None = None
+    webapps_change: bool = False
+    """Webapps of a former template still run, or the Deployment's controller has not looked at the newest one."""
+    coreapps: tuple[Coreapp, ...] = ()
+    routes: tuple[Route, ...] = ()
+    record: Record = Record()
+    """As it stood in status."""
+    client: Client = Client()
+    account: AccountSecret | None = None
+    checksums: Mapping[Ref, str] = field(default_factory=dict)
+    """By workload: of what its pods take from Secrets now; none where a Secret could not be read, is missing or has something wrong."""
+    anchored_for: int | None = None
+    """The shards for which this process moved the StatefulSet's resourceVersion, since it last scaled or noted an intent."""
+    missing: str | None = None
+    """What another Secret that the spec names lacks, named with its field; None: nothing."""
+    malformed: str | None = None
+    """Which key of which Secret has a wrong form, and what to put there instead; None: none. Never a value."""
+    account_is_new: bool = False
+    """The client was set up anew since it was last settled; what was settled before says nothing of it."""
+    nodes: Mapping[str, Node] | None = None
+    """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
+    silence: Silence = Silence()
+    ended: frozenset[str] = frozenset()
+    """Names of pods that this process deleted and whose successors are not ready yet."""
+    committed: tuple[Route, ...] = ()
+    """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
+    handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
+    """By epoch, as far as this process did it."""
+    since: Mapping[str, datetime] = field(default_factory=dict)
+    """For each fact that the last plan said to hold: since when it held without a break."""
+
+    @property
+    def failed_reads(self) -> dict[str, str]:
+        """Kinds of objects that could not be read, and why, without those that are still being read."""
+        return {kind: why for kind, why in self.unread.items() if why}

@@ -1,0 +1,1 @@
+"""Everything that speaks with Coreapps, and how far that can be trusted."""

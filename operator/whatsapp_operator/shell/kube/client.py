@@ -1,0 +1,552 @@
+"""The narrow door to Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
+
+Every call is bounded in time, every write first asks the fence how much of our lease is left, and what the API server said
+is told apart from what could not be heard::
+
+    KubeError                 what happened, to what, what the server said; never a secret
+     ├─ NotFound              404 for something that had to be there (a read of a missing object is None instead)
+     ├─ AlreadyExists         409 to a create
+     ├─ Conflict              409: resourceVersion or uid are no longer those of our look; nothing was written
+     ├─ TestFailed            422 to a JSON patch: its `test` (or its path) did not match; nothing was written
+     ├─ Refused               any other 4xx: forbidden, invalid, over quota; nothing was written
+     ├─ Expired               410: the resourceVersion of a watch is too old, look again
+     ├─ Unavailable           no answer, or one that says nothing (429, 5xx, garbage): a write may or may not have happened
+     └─ LeaseTooShort         a write was not sent, because our lease could end before its answer
+
+The client library logs one INFO line for each request (logger `httpx2`): the program that configures logging is to raise it to WARNING.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections import Counter
+from contextlib import asynccontextmanager, suppress
+from copy import copy
+from dataclasses import dataclass
+from functools import cache
+from typing import TYPE_CHECKING, Any, Protocol, Self
+
+import httpx2
+import msgspec
+import yaml
+from lightkube import ALL_NS, AsyncClient, KubeConfig
+from lightkube.config.client_adapter import verify_cluster
+from lightkube.config.models import User
+from lightkube.core.exceptions import ConfigError
+from lightkube.core.resource import ApiInfo, ResourceDef
+from lightkube.generic_resource import (
+    GenericGlobalResource,
+    GenericGlobalStatus,
+    GenericNamespacedResource,
+    GenericNamespacedStatus,
+)
+from lightkube.types import PatchType
+
+from whatsapp_operator.core.manifests import FIELD_MANAGER
+
+from .transport import ReconnectingTransport, RetryThrottled, socket_options
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, AsyncIterator, Mapping, Sequence
+    from pathlib import Path
+
+    from lightkube.config.kubeconfig import SingleConfig
+from .errors import AlreadyExists, Conflict, Expired, KubeError, LeaseTooShort, NotFound, Refused, TestFailed, Unavailable
+from .kinds import EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
+
+# ------------------------------------------------------------------------------------------------------------ protocols
+
+
+class Fence(Protocol):
+    """Who may write, and for how long."""
+
+    def seconds_left(self) -> float:
+        """Return for how many seconds from now nobody else can be the leader; 0 or less: we are not the leader."""
+        ...
+
+
+class Unfenced:
+    """The fence of a program that needs no leadership."""
+
+    def seconds_left(self) -> float:
+        """Return infinity."""
+        return float("inf")
+
+
+class Kube(Protocol):
+    """Reads and writes of plain dicts. Errors are KubeErrors; `Unavailable` and `Refused` can come from every method."""
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        """Return the object, or None if the API server said that it is not there."""
+        ...
+
+    async def list_events(self, namespace: str, uid: str) -> list[Obj]:
+        """Return the Events about one object, in the server's order and no more than `MOST_EVENTS`."""
+        ...
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        """Return all objects with these labels, of one namespace or (None) of all, in the server's order."""
+        ...
+
+    async def create(self, obj: Obj) -> Obj:
+        """Create the object and return it as stored; AlreadyExists."""
+        ...
+
+    async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
+        """Perform a JSON patch and return the result; TestFailed, NotFound."""
+        ...
+
+    async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """Merge `body` in and return the result; with `metadata.resourceVersion` inside: Conflict; NotFound."""
+        ...
+
+    async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """Merge `body` into the status subresource and return the object; with `metadata.resourceVersion` inside: Conflict; NotFound."""
+        ...
+
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """Merge `body` into the scale subresource and return the Scale; with `metadata.resourceVersion` inside: Conflict; NotFound."""
+        ...
+
+    async def replace(self, obj: Obj) -> Obj:
+        """Put the object in place of the one of that resourceVersion and return it as stored; Conflict, NotFound."""
+        ...
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """Delete just that uid (as it was at `resource_version`); True if the server took it, False if it was gone already; Conflict."""
+        ...
+
+
+# ------------------------------------------------------------------------------------------------------------- the door
+
+
+MOST_EVENTS = 200
+"""Events about one object that are read; controllers put together what repeats itself."""
+KEPT = 30
+"""Connections that are kept although nobody uses them: a failover uses no more."""
+
+
+@dataclass(frozen=True, slots=True)
+class CallLimits:
+    """How long one call may take, seconds."""
+
+    read: float = 5.0
+    write: float = 2.0
+
+
+class LightKube:
+    """Kube over lightkube's AsyncClient.
+
+    Connections go straight to the API server: proxy variables of the environment are not looked at.
+    """
+
+    def __init__(
+        self,
+        config: SingleConfig,
+        *,
+        fence: Fence | None = None,
+        limits: CallLimits | None = None,
+        field_manager: str = FIELD_MANAGER,
+    ) -> None:
+        """Prepare for the API server of `config`; nothing is sent yet. A `fence` of None lets every write pass."""
+        self._fence: Fence = fence or Unfenced()
+        self._limits = limits or CallLimits()
+        self._field_manager = field_manager
+        self.writes: Counter[tuple[str, str]] = Counter()
+        """Writes sent so far by (verb, kind), refused ones too; shared with all `fenced` views. Metrics read it."""
+        tls, failed = None, ""
+        try:
+            tls = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
+        except (OSError, ValueError, ConfigError) as e:  # ssl.SSLError is an OSError
+            failed = type(e).__name__
+        if tls is None:  # raised out here, because the library's frames keep a key in a temporary file for as long as its error lives
+            msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
+            raise Refused(msg)
+        lines = ReconnectingTransport(
+            lambda: httpx2.AsyncHTTPTransport(
+                verify=tls,
+                trust_env=False,
+                # The library looks at each kept connection twice for each call; a hundred of them cost more than all else.
+                limits=httpx2.Limits(max_connections=100, max_keepalive_connections=KEPT, keepalive_expiry=None),
+                socket_options=socket_options(),
+            )
+        )
+        self._api: Any = AsyncClient(  # Any: its types know no classes made at run time
+            config._replace(user=config.user or User()),
+            timeout=httpx2.Timeout(self._limits.read),
+            field_manager=field_manager,
+            trust_env=False,
+            transport=RetryThrottled(lines),
+        )
+
+    @classmethod
+    def from_kubeconfig(
+        cls,
+        path: str | Path | None,
+        *,
+        fence: Fence | None = None,
+        limits: CallLimits | None = None,
+        field_manager: str = FIELD_MANAGER,
+    ) -> Self:
+        """Use the current context of a kubeconfig file, or (None) the service account of the pod that we run in.
+
+        In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed; a rotated token is read again.
+        Raises Refused if there is no usable configuration.
+        """
+        try:
+            config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
+        except KeyError as e:
+            where = "the environment of this pod" if path is None else f"kubeconfig {path}"
+            msg = f"read how to reach the API server: {e} is missing in {where}."
+            raise Refused(msg) from None
+        except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
+            where = "the service account of this pod" if path is None else f"kubeconfig {path}"
+            said = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
+            msg = f"read how to reach the API server from {where}: {said}; outside of a cluster name a kubeconfig."
+            raise Refused(msg) from None
+        if config is None:
+            msg = f"kubeconfig {path} has no current context."
+            raise Refused(msg)
+        return cls(config, fence=fence, limits=limits, field_manager=field_manager)
+
+    def fenced(self, fence: Fence) -> LightKube:
+        """Return a view whose writes ask `fence` first; connections and counters are shared. The election itself uses the unfenced door."""
+        view = copy(self)
+        view._fence = fence  # noqa: SLF001  a copy of our own
+        return view
+
+    async def close(self) -> None:
+        """Close all connections; views are closed with it."""
+        await self._api.close()
+
+    # ------------------------------------------------------------------------------------------------------------- reads
+
+    async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
+        """See Kube."""
+        call = _Call("get", kind, namespace, name)
+        within = _within(kind, namespace)
+        try:
+            async with _explained(call, self._limits.read):
+                return _lean(dict(await self._api.get(_resource(kind), name, **within)))
+        except NotFound as e:
+            if e.reason == OBJECT_MISSING:
+                return None
+            raise
+
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
+        """Return all objects, as `list` does, and the resourceVersion from which a `watch` misses nothing."""
+        within = _within(kind, namespace or ALL_NS)
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}
+        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+            found = self._api.list(_resource(kind), **within)
+            return [head | item async for item in found], str(found.resourceVersion)
+
+    async def list_events(self, namespace: str, uid: str) -> list[Obj]:
+        """See Kube."""
+        found: list[Obj] = []
+        async with _explained(_Call("list", EVENT, namespace, ""), self._limits.read):
+            ask = self._api.list(_resource(EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
+            async for item in ask:
+                if len(found) == MOST_EVENTS:
+                    break
+                found.append({"apiVersion": EVENT.api_version, "kind": EVENT.kind} | item)
+        return found
+
+    async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
+        """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
+        within = _within(kind, namespace or ALL_NS)
+        head = {"apiVersion": kind.api_version, "kind": kind.kind}
+        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
+        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
+
+    async def watch(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        *,
+        name: str | None = None,
+        labels: Mapping[str, str] | None = None,
+        resource_version: str | None = None,
+        server_timeout: int = 30,
+    ) -> AsyncGenerator[tuple[str, Obj]]:
+        """Yield (ADDED | MODIFIED | DELETED, object) until the server ends the stream, after `server_timeout` seconds or earlier.
+
+        One stream, so bring the loop around it (and `contextlib.aclosing`). Without `resource_version` the objects that are there come
+        first, as ADDED. Expired, Refused, Unavailable; the latter also if the server does not end the stream in time (a black hole).
+        """
+        inner = self._api._client  # noqa: SLF001  lightkube's own watch never ends and hides refused reconnects; a test guards this path
+        params = {
+            "timeoutSeconds": server_timeout,
+            "resourceVersion": resource_version,
+            "labelSelector": ",".join(f"{key}={value}" for key, value in (labels or {}).items()) or None,
+            "fieldSelector": f"metadata.name={name}" if name else None,
+        }
+        within = _within(kind, namespace or ALL_NS)
+        call = _Call("watch", kind, namespace, name or "")
+        ends = asyncio.get_running_loop().time() + server_timeout + self._limits.read
+        async with _explained(call, self._limits.read):
+            ask = inner.prepare_request("list", res=_resource(kind), watch=True, params=params, **within)
+            ask.timeout = httpx2.Timeout(self._limits.read, read=None)
+            response = await inner.send(inner.build_adapter_request(ask), stream=True)
+        try:
+            async with _explained(call, self._limits.read):
+                if response.is_error:
+                    await response.aread()  # the reason is in the body
+                inner.raise_for_status(response)
+            lines = response.aiter_lines()
+            while True:
+                async with _explained(call, ends - asyncio.get_running_loop().time()):
+                    line = await anext(lines, None)
+                    event = _heard(call, msgspec.json.decode(line)) if line else None
+                if line is None:
+                    return
+                if event:
+                    yield event
+        finally:
+            await response.aclose()
+
+    # ------------------------------------------------------------------------------------------------------------ writes
+
+    async def create(self, obj: Obj) -> Obj:
+        """See Kube."""
+        call = _Call.of("create", obj)
+        async with self._write(call):
+            return _lean(dict(await self._api.create(_resource(call.kind)(obj))))
+
+    async def replace(self, obj: Obj) -> Obj:
+        """See Kube. ValueError without `metadata.resourceVersion`, because then the server would replace whatever is there."""
+        call = _Call.of("replace", obj)
+        if not obj["metadata"].get("resourceVersion"):
+            msg = f"{call} needs metadata.resourceVersion."
+            raise ValueError(msg)
+        async with self._write(call):
+            return _lean(dict(await self._api.replace(_resource(call.kind)(obj))))
+
+    async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch", kind, namespace, name), PatchType.JSON, ops)
+
+    async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch", kind, namespace, name), PatchType.MERGE, body)
+
+    async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, "Status")
+
+    async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
+        """See Kube."""
+        return await self._patch(_Call("patch scale", kind, namespace, name), PatchType.MERGE, body, "Scale")
+
+    async def _patch(self, call: _Call, how: PatchType, body: Any, part: str = "") -> Obj:
+        within = _within(call.kind, call.namespace)
+        resource = getattr(_resource(call.kind), part) if part else _resource(call.kind)
+        async with self._write(call, json_patch=how is PatchType.JSON):
+            return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
+
+    async def delete(
+        self,
+        kind: Kind,
+        namespace: str | None,
+        name: str,
+        *,
+        uid: str,
+        resource_version: str | None = None,
+        grace_seconds: int | None = None,
+    ) -> bool:
+        """See Kube."""
+        only = {"uid": uid} | ({} if resource_version is None else {"resourceVersion": resource_version})
+        options: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "preconditions": only}
+        if grace_seconds is not None:
+            options["gracePeriodSeconds"] = grace_seconds
+        within = _within(kind, namespace)
+        inner = self._api._client  # noqa: SLF001  AsyncClient.delete cannot send preconditions; a test guards this path
+        try:
+            async with self._write(_Call("delete", kind, namespace, name)):
+                ask = inner.prepare_request("delete", res=_resource(kind), name=name, **within)
+                ask.data = options
+                inner.raise_for_status(await inner.send(inner.build_adapter_request(ask)))
+        except NotFound as e:
+            if e.reason == OBJECT_MISSING:
+                return False
+            raise
+        return True
+
+    @asynccontextmanager
+    async def _write(self, call: _Call, *, json_patch: bool = False) -> AsyncIterator[None]:
+        left = self._fence.seconds_left()
+        if left <= self._limits.write:
+            msg = f"{call}: not sent, {max(left, 0):.1f} s of our lease are left and the call may take {self._limits.write:g} s."
+            raise LeaseTooShort(msg)
+        self.writes[call.verb, call.kind.kind] += 1
+        async with _explained(call, self._limits.write, json_patch=json_patch):
+            yield
+
+
+# -------------------------------------------------------------------------------------------------- what the server said
+
+OBJECT_MISSING = "NotFound"
+"""`reason` of a NotFound that speaks of the object itself; it is empty where the namespace or the whole kind is missing."""
+
+
+NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
+"""What every object and namespace of these kinds is named like (an RFC 1123 subdomain)."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Call:
+    verb: str
+    kind: Kind
+    namespace: str | None
+    name: str
+
+    @classmethod
+    def of(cls, verb: str, obj: Mapping[str, Any]) -> _Call:
+        return cls(verb, kind_of(obj), obj["metadata"].get("namespace"), obj["metadata"]["name"])
+
+    def __post_init__(self) -> None:
+        """Refuse names that would make another address of it: an empty one would delete a whole collection."""
+        unnamed = self.verb in {"list", "watch"} and not self.name
+        if not (unnamed or NAME.fullmatch(self.name)) or not (self.namespace is None or NAME.fullmatch(self.namespace)):
+            msg = f"{self}: not sent, nothing can have such a name."
+            raise Refused(msg)
+
+    def __str__(self) -> str:
+        where = "/".join(part for part in (self.namespace, self.name) if part)
+        return f"{self.verb} {self.kind.kind} {where}".rstrip()
+
+
+@asynccontextmanager
+async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -> AsyncIterator[None]:
+    """Bound what is inside by `seconds`, and turn whatever goes wrong into one KubeError without secrets."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError:
+        msg = f"{call}: the API server did not answer within {seconds:g} s."
+        raise Unavailable(msg) from None
+    except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
+        raise _refusal(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
+    except httpx2.HTTPError as e:
+        said = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
+        msg = f"{call}: the API server cannot be reached ({said})."
+        raise Unavailable(msg) from None
+    except ConfigError:
+        msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
+        raise Unavailable(msg) from None
+    except (
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+    ) as e:  # msgspec's too; the library parses answers without looking at their type
+        msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
+        raise Unavailable(msg) from None
+
+
+def _status(response: httpx2.Response) -> Mapping[str, Any]:
+    """Return the Status in a refusal, or what there is to say if there is none."""
+    with suppress(ValueError):
+        status = msgspec.json.decode(response.content)
+        if isinstance(status, dict):
+            details = status.get("details")
+            return {**status, "reason": str(status.get("reason") or ""), "details": details if isinstance(details, dict) else {}}
+    return {"message": "an answer that is not Kubernetes'"}
+
+
+def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: bool = False) -> KubeError:
+    """Return the error that a Status of the server amounts to."""
+    reason = status.get("reason") or ""
+    details = status.get("details") or {}
+    said = " ".join(str(status.get("message") or "nothing").split())
+    if call.kind is SECRET and call.verb not in {"get", "list", "watch"}:
+        said = "(not repeated here, it could quote a secret)"
+    error: type[KubeError]
+    if code == 404:
+        error = NotFound
+        if not details.get("name"):  # "404 page not found"
+            said += f"; are {call.kind.plural} of {call.kind.api_version} installed?"
+        reason = OBJECT_MISSING if reason == "NotFound" and details.get("name") == call.name else ""
+    elif code == 409:
+        error = AlreadyExists if reason == "AlreadyExists" else Conflict
+    elif code == 410:
+        error = Expired
+    elif code == 422 and json_patch and not details.get("causes"):
+        error = TestFailed
+        said = "a test or a path of the patch does not match the object as it is now"
+    elif code == 429 or not 400 <= code < 500:
+        error = Unavailable
+    else:
+        error = Refused
+    return error(f"{call}: {code} {reason}".rstrip() + f": {said[:300]}", code=code, reason=reason)
+
+
+def _lean(obj: Obj) -> Obj:
+    """Leave out who manages which field: half of an object's size. Of a StatefulSet is kept who wrote the number of its pods last."""
+    managers = obj["metadata"].pop("managedFields", None)
+    if obj.get("kind") == STATEFULSET.kind and isinstance(managers, list):
+        scaled = [one for one in managers if isinstance(one, dict) and _owns_replicas(one.get("fieldsV1"))]
+        if scaled:
+            last = max(scaled, key=lambda one: str(one.get("time") or ""))
+            obj["metadata"]["managedFields"] = [{"manager": str(last.get("manager") or "")}]
+    return obj
+
+
+def _owns_replicas(fields: Any) -> bool:
+    spec = fields.get("f:spec") if isinstance(fields, dict) else None
+    return isinstance(spec, dict) and "f:replicas" in spec
+
+
+def _heard(call: _Call, event: Obj) -> tuple[str, Obj]:
+    what, obj = event["type"], event["object"]
+    if what == "ERROR":
+        raise _refusal(call, int(obj.get("code") or 500), obj)
+    return what, obj
+
+
+# ---------------------------------------------------------------------------------------------------------------- naming
+
+
+def _within(kind: Kind, namespace: str | None) -> dict[str, str]:
+    """Return the namespace argument of a call; the library would guess one if it is missing, so that is a ValueError."""
+    if not kind.namespaced:
+        return {}
+    if not namespace:
+        msg = f"{kind.kind} is namespaced: name the namespace."
+        raise ValueError(msg)
+    return {"namespace": namespace}
+
+
+@cache
+def _resource(kind: Kind) -> Any:
+    """Return lightkube's class for plain dicts of this kind. Not from its registry: that has typed models for the kinds it knows."""
+    group, _, version = kind.api_version.rpartition("/")
+    main, status = (GenericNamespacedResource, GenericNamespacedStatus) if kind.namespaced else (GenericGlobalResource, GenericGlobalStatus)
+    place = ResourceDef(group, version, kind.kind)
+    verbs = ["delete", "get", "global_list", "global_watch", "list", "patch", "post", "put", "watch"]
+
+    def part(name: str) -> type:
+        info = ApiInfo(resource=place, parent=place, plural=kind.plural, verbs=["get", "patch", "put"], action=name.lower())
+        return type(f"{kind.kind}{name}", (status,), {"_api_info": info})
+
+    return type(
+        kind.kind,
+        (main,),
+        {
+            "_api_info": ApiInfo(resource=place, plural=kind.plural, verbs=verbs),
+            "Status": part("Status"),
+            "Scale": part("Scale"),
+        },
+    )

@@ -1,0 +1,53 @@
+"""How a call to the API server can fail."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    pass
+
+# --------------------------------------------------------------------------------------------------------------- errors
+
+
+class KubeError(Exception):
+    """A call did not do what was asked; the message says verb, object and answer, `code` and `reason` are the server's, if it spoke."""
+
+    def __init__(self, message: str, *, code: int | None = None, reason: str = "") -> None:
+        super().__init__(message)
+        self.code = code
+        self.reason = reason
+
+
+class NotFound(KubeError):  # noqa: N818  the answers are named as Kubernetes names them
+    """The object (or its kind) is not there."""
+
+
+class AlreadyExists(KubeError):  # noqa: N818
+    """An object of that name is there already."""
+
+
+class Conflict(KubeError):  # noqa: N818
+    """The object is not the one that was looked at (resourceVersion or uid differ); nothing was written."""
+
+
+class TestFailed(KubeError):  # noqa: N818
+    """A `test` of the JSON patch, or one of its paths, did not match; nothing was written."""
+
+    __test__ = False  # not a test case, whatever its name
+
+
+class Refused(KubeError):  # noqa: N818
+    """The server understood and said no (forbidden, invalid, over quota); nothing was written."""
+
+
+class Expired(KubeError):  # noqa: N818
+    """The resourceVersion to watch from is too old."""
+
+
+class Unavailable(KubeError):  # noqa: N818
+    """No answer that means anything came in time; whether a write happened is unknown."""
+
+
+class LeaseTooShort(KubeError):  # noqa: N818
+    """The write was not sent: too little of our lease is left for it."""

@@ -1,0 +1,340 @@
+"""The second witness: what the API server knows of nodes. Tells; decides nothing.
+
+Two own watches, of nodes and of the Leases in the one namespace kube-node-lease. Kopf could restrict neither: it would watch the Leases of
+all namespaces. Clocks of nodes may be an hour apart, so no time of theirs is read: what counts is when *we* saw a Lease change. And time in
+which we were deaf (no connection, a silent one, a paused process) teaches nothing of anybody: after it every Lease counts as renewed just
+now, lest the first node that is heard again make all others look lost.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+from contextlib import aclosing
+from dataclasses import dataclass, field, replace
+from datetime import datetime
+from types import MappingProxyType
+from typing import Final, Protocol
+
+from whatsapp_operator.core.snapshot import Node
+from whatsapp_operator.shell.clock import Clock
+
+from .errors import Expired, KubeError, Refused
+from .kinds import LEASE, NODE, Kind, Obj
+
+log = logging.getLogger(__name__)
+
+LEASE_NAMESPACE: Final = "kube-node-lease"
+OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
+"""Set by a person or a remedy when the machine is known to be off (kubernetes.io/docs/reference/labels-annotations-taints)."""
+GONE_FOR: Final = 3600.0
+"""Seconds for which a deleted node is remembered; its pods are long deleted then."""
+ZONES: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
+
+LEAVING_TAINTS: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        "ToBeDeletedByClusterAutoscaler": "kubernetes/autoscaler, cluster-autoscaler/utils/taints: set before the drain",
+        "karpenter.sh/disrupted": "karpenter.sh/docs/concepts/disruption: set before the replacement is made and the node drained",
+        "karpenter.sh/disruption": "the same before Karpenter 1.0 (karpenter.sh/v0.36/concepts/disruption)",
+        "aws-node-termination-handler/": "aws/aws-node-termination-handler, TAINT_NODE: spot-itn, scheduled-maintenance, ...",
+        "cloud.google.com/impending-node-termination": "GKE's maintenance handler: the machine will be stopped",
+        "node.cloudprovider.kubernetes.io/shutdown": "kubernetes.io/docs/reference/labels-annotations-taints: the machine is shut down",
+    }
+)
+"""Taints that say that a node's pods are soon to go, with the source of each; a key that ends in / stands for all that begin so.
+
+Not among them, because the node may well stay: DeletionCandidateOfClusterAutoscaler (a soft hint), kubernetes.azure.com/scalesetpriority
+and the like (what a node was bought as), node.kubernetes.io/unreachable and not-ready (`ready` says so)."""
+
+
+class NodeReads(Protocol):
+    """The part of the door to Kubernetes that is needed; reads only."""
+
+    async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
+        """Return all objects, and the resourceVersion from which a watch misses nothing."""
+        ...
+
+    def watch(
+        self, kind: Kind, namespace: str | None, *, resource_version: str | None, server_timeout: int
+    ) -> AsyncGenerator[tuple[str, Obj]]:
+        """Yield (ADDED | MODIFIED | DELETED, object); Expired, Refused, Unavailable."""
+        ...
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """How long what may take, in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes."""
+
+    lease_stream: int = 60
+    lease_silence: float = 25.0
+    """Longer than any renewal takes: the connection is dead."""
+    node_stream: int = 25
+    """Short, because nodes may be silent for long: a dead connection shows when the server does not end the stream in time."""
+    deaf_after: float = 12.0
+    """A silence of all Leases after which we rather were deaf: even a single live node renews more often."""
+    first_retry: float = 0.5
+    last_retry: float = 5.0
+    kept: float = 60.0
+    """What is known is kept for so long after the first 403: a single one may be a passing fault of the authorizer."""
+    denied: float = 30.0
+    """Pause after a 403 from then on: the right is missing, and somebody may grant it at any time."""
+    told_after: float = 5.0
+    """Failures are told of after so long: one that is over at once is not worth it."""
+
+
+# --- reading one object ---------------------------------------------------------------------------------------------------
+
+
+def node_of(obj: Obj) -> Node:
+    """Return what a Node object tells; its Lease is told apart."""
+    meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
+    taints = [one for one in spec.get("taints") or () if one.get("effect") != "PreferNoSchedule"]
+    keys = [str(one.get("key")) for one in taints]
+    labels = meta.get("labels") or {}
+    ready = next((one.get("status") for one in status.get("conditions") or () if one.get("type") == "Ready"), None)
+    leaving = next((key for key in keys if _says_leaving(key)), None)
+    return Node(
+        name=meta["name"],
+        zone=next((labels[label] for label in ZONES if labels.get(label)), None),
+        ready={"True": True, "False": False}.get(str(ready)),
+        leaving=leaving or ("cordoned" if spec.get("unschedulable") else None),
+        out_of_service=OUT_OF_SERVICE in keys,
+    )
+
+
+def _says_leaving(key: str) -> bool:
+    return any(key.startswith(known) if known.endswith("/") else key == known for known in LEAVING_TAINTS)
+
+
+def _judged(node: Node | None) -> tuple[bool | None, str | None, bool]:
+    """Return what decisions go by; a node that was not known before counts as a sound one."""
+    return (node.ready, node.leaving, node.out_of_service) if node is not None and not node.gone else (True, None, False)
+
+
+@dataclass(slots=True)
+class _Feed:
+    """One watch: what of, and where it stands."""
+
+    kind: Kind
+    namespace: str | None
+    stream: int
+    silence: float
+    take_all: Callable[[list[Obj]], None]
+    take: Callable[[str, Obj], None]
+    version: str | None = None
+    """From where the next stream goes on; None: list first."""
+    is_known: bool = False
+    trouble: str = field(default="")
+    failing_since: float | None = None
+    """Since when nothing was heard but failures, by the monotonic clock."""
+
+
+class Nodes:
+    """Keeps what is known of each node."""
+
+    def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None], patience: Patience | None = None) -> None:
+        """Prepare; `run` reads. `changed` is called with a node's name when something decisions go by did; never for a renewal."""
+        self._kube = kube
+        self._clock = clock
+        self._changed = changed
+        self._patience = patience = patience or Patience()
+        self._nodes: dict[str, Node] = {}
+        self._gone: dict[str, float] = {}
+        """When a node was seen to be deleted, on our monotonic clock."""
+        self._renewals: dict[str, tuple[str, datetime, bool]] = {}
+        """By node: the renewTime as it is spelt, for comparison with itself only, when we saw it change, and whether that is presumed."""
+        self._heard_at = clock.monotonic()
+        """When a Lease was last heard of."""
+        self._was_deaf = True
+        self._snapshot: Mapping[str, Node] | None = None
+        self._denial = ""
+        """What the 403 said that was logged last; empty: none since all could be read."""
+        nodes = _Feed(NODE, None, patience.node_stream, float(patience.node_stream * 2), self._take_nodes, self._take_node)
+        leases = _Feed(LEASE, LEASE_NAMESPACE, patience.lease_stream, patience.lease_silence, self._take_leases, self._take_lease)
+        self._feeds = (nodes, leases)
+
+    def snapshot(self) -> Mapping[str, Node] | None:
+        """Return all nodes by name as last heard of; None while nothing is known: not read yet, or not allowed to."""
+        if not all(feed.is_known for feed in self._feeds):
+            return None
+        if self._snapshot is None:
+            self._snapshot = MappingProxyType(dict(self._nodes))
+        return self._snapshot
+
+    def unread(self) -> Mapping[str, str]:
+        """Return the kinds that cannot be read for a while now, and why."""
+        now = self._clock.monotonic()
+        return {
+            feed.kind.kind: feed.trouble
+            for feed in self._feeds
+            # With a version it was listed again, and its stream may be silent for long.
+            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.told_after
+        }
+
+    async def run(self) -> None:
+        """Watch for ever; ends by cancellation only."""
+        async with asyncio.TaskGroup() as group:
+            for feed in self._feeds:
+                group.create_task(self._follow(feed), name=f"watch of {feed.kind.plural}")
+
+    # --- the watches ------------------------------------------------------------------------------------------------------
+
+    async def _follow(self, feed: _Feed) -> None:
+        pause = self._patience.first_retry
+        while True:
+            opened = self._clock.monotonic()
+            try:
+                await self._listen(feed)
+                wait = 0.0
+            except Expired:
+                feed.version, wait = None, 0.0
+            except TimeoutError:  # silent: a new connection at once
+                self._lose(feed, "")
+                wait = 0.0
+            except Exception as error:
+                last = self._fail(feed, error)
+                wait, pause = pause, min(pause * 2, last)
+            else:
+                pause = self._patience.first_retry
+                self._recover(feed)
+            if self._clock.monotonic() < opened + 1:  # never a busy loop, whatever the server answers
+                wait = max(wait, self._patience.first_retry)
+            await asyncio.sleep(wait)
+
+    async def _listen(self, feed: _Feed) -> None:
+        """List if need be, then follow one stream to its end."""
+        if feed.version is None:
+            found, feed.version = await self._kube.list_to_watch(feed.kind, feed.namespace)
+            feed.take_all(found)
+            feed.is_known = True
+        stream = self._kube.watch(feed.kind, feed.namespace, resource_version=feed.version, server_timeout=feed.stream)
+        async with aclosing(stream) as events:
+            while True:
+                async with asyncio.timeout(feed.silence):
+                    event = await anext(events, None)
+                if event is None:
+                    return
+                what, obj = event
+                self._recover(feed)
+                feed.take(what, obj)
+                feed.version = obj["metadata"]["resourceVersion"]
+
+    def _lose(self, feed: _Feed, trouble: str) -> None:
+        """Note that a watch broke: what happens until the next list is not heard."""
+        feed.version = None
+        self._was_deaf |= feed.kind is LEASE
+        if trouble and trouble != feed.trouble:
+            log.info("Nodes are not heard of for a while: %s", trouble)
+        feed.trouble = trouble
+
+    def _recover(self, feed: _Feed) -> None:
+        """Note that a watch works."""
+        feed.failing_since, feed.trouble = None, ""
+        if all(one.failing_since is None for one in self._feeds):
+            self._denial = ""
+
+    def _fail(self, feed: _Feed, error: Exception) -> float:
+        """Note why a watch broke; return the longest pause before the next attempt, in seconds.
+
+        After 403s for a while nothing is known any more: it may long be otherwise.
+        """
+        now = self._clock.monotonic()
+        feed.failing_since = now if feed.failing_since is None else feed.failing_since
+        if not isinstance(error, KubeError):
+            log.error("The watch of %s ended in an error of the operator itself", feed.kind.plural, exc_info=error)
+        if not (isinstance(error, Refused) and error.code == 403):
+            self._lose(feed, str(error))
+            return self._patience.last_retry
+        if not self._denial:
+            log.warning(
+                "Nodes may not be read, so the silence of a Coreapp has no second witness; to change that, grant list and watch of "
+                "nodes, and of leases in namespace %s. (%s)",
+                LEASE_NAMESPACE,
+                error,
+            )
+        self._denial = feed.trouble = str(error)
+        self._lose(feed, feed.trouble)
+        if now - feed.failing_since < self._patience.kept:
+            return self._patience.last_retry
+        feed.is_known = False
+        return self._patience.denied
+
+    # --- nodes ------------------------------------------------------------------------------------------------------------
+
+    def _take_nodes(self, found: Iterable[Obj]) -> None:
+        there = {obj["metadata"]["name"]: obj for obj in found}
+        for name in self._nodes.keys() - there.keys():
+            self._drop(name)
+        for obj in there.values():
+            self._take_node("ADDED", obj)
+
+    def _take_node(self, what: str, obj: Obj) -> None:
+        name = obj["metadata"]["name"]
+        if what == "DELETED":
+            self._drop(name)
+            return
+        before = self._nodes.get(name)
+        _, renewed_at, presumed = self._renewals.get(name, ("", None, False))
+        self._nodes[name] = node = replace(node_of(obj), renewed_at=renewed_at, presumed=presumed)
+        self._gone.pop(name, None)
+        if node != before:
+            self._snapshot = None
+        if _judged(node) != _judged(before) or (before is not None and before.gone):
+            self._changed(name)
+
+    def _drop(self, name: str) -> None:
+        """Remember a node as gone: one that was never heard of may be a new one, and its pods are no less alive."""
+        node = self._nodes.get(name)
+        if node is None or node.gone:
+            return
+        now = self._clock.monotonic()
+        for other in [other for other, at in self._gone.items() if now - at > GONE_FOR]:
+            del self._gone[other], self._nodes[other]
+        self._nodes[name], self._gone[name] = replace(node, gone=True), now
+        self._snapshot = None
+        self._changed(name)
+
+    # --- Leases -----------------------------------------------------------------------------------------------------------
+
+    def _take_leases(self, found: Iterable[Obj]) -> None:
+        there = {obj["metadata"]["name"]: obj for obj in found}
+        for name in self._renewals.keys() - there.keys():
+            self._forget_lease(name)
+        for obj in there.values():
+            self._note(obj, presumed=True)
+        self._hear(deaf=self._was_deaf)
+        self._was_deaf = False
+
+    def _take_lease(self, what: str, obj: Obj) -> None:
+        self._hear(deaf=False)
+        if what == "DELETED":
+            self._forget_lease(obj["metadata"]["name"])
+        else:
+            self._note(obj, presumed=False)
+
+    def _hear(self, *, deaf: bool) -> None:
+        now = self._clock.monotonic()
+        if deaf or now - self._heard_at > self._patience.deaf_after:
+            for name, (spelt, *_) in tuple(self._renewals.items()):
+                self._renew(name, spelt, presumed=True)
+        self._heard_at = now
+
+    def _note(self, obj: Obj, *, presumed: bool) -> None:
+        name, spelt = obj["metadata"]["name"], str((obj.get("spec") or {}).get("renewTime"))
+        if name not in self._renewals or self._renewals[name][0] != spelt:
+            self._renew(name, spelt, presumed=presumed)
+
+    def _renew(self, name: str, spelt: str, *, presumed: bool) -> None:
+        """Count a Lease as renewed now; `presumed`: when that was, if at all, we do not know."""
+        now = self._clock.now()
+        self._renewals[name] = (spelt, now, presumed)
+        if name in self._nodes:
+            self._nodes[name] = replace(self._nodes[name], renewed_at=now, presumed=presumed)
+            self._snapshot = None
+
+    def _forget_lease(self, name: str) -> None:
+        self._renewals.pop(name, None)
+        if name in self._nodes:
+            self._nodes[name] = replace(self._nodes[name], renewed_at=None)
+            self._snapshot = None

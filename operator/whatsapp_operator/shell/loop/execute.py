@@ -1,0 +1,410 @@
+"""Every write: one small function for each action. Obeys the plan and decides nothing; a shard stops at its first failure, others go on."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import ipaddress
+import logging
+import secrets
+import string
+import uuid
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.x509.oid import NameOID
+
+from whatsapp_operator.core import manifests, scaling
+from whatsapp_operator.core.actions import (
+    Action,
+    Annotate,
+    AssignRole,
+    BumpVersion,
+    ClearLabels,
+    Create,
+    Delete,
+    EmitEvent,
+    GenerateSecret,
+    GetShards,
+    Handover,
+    Label,
+    Relabel,
+    Replace,
+    Scale,
+    SetShards,
+    Touch,
+)
+from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.snapshot import HandoverTimes
+from whatsapp_operator.core.upkeep import attempted
+from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.coreapps.probe import Coreapps
+from whatsapp_operator.shell.kube import kinds
+from whatsapp_operator.shell.kube.client import Kube
+from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Refused, TestFailed
+from whatsapp_operator.shell.metrics import Metrics, Phase
+from whatsapp_operator.shell.whatsapp.session import Access, Clients
+
+from .observe import Memory, Observation, Refusal
+
+log = logging.getLogger(__name__)
+
+MOVED_ON = (AlreadyExists, Conflict, NotFound, TestFailed)
+"""Answers that say that the cluster is no longer as it was looked at: nothing is wrong, the next look judges anew."""
+NEVER_TAKEN = frozenset({400, 413, 422})
+"""Answers to an Event that say that this very one is wrong: it is dropped."""
+MOST_ACTIONS = 128
+"""Actions after one look, handovers apart; a cluster of 32 shards needs half of that."""
+AT_A_TIME = 16
+"""Writes of one cluster under way, handovers apart: the door has a hundred connections for all of them."""
+CERTIFICATE_LIFETIME = timedelta(days=3650)
+
+
+@dataclass(slots=True)
+class Outcome:
+    """What a round of acts came to."""
+
+    wrote: bool = False
+    """Something changed, so that the next look is due at once."""
+    moved_on: bool = False
+    """The cluster is no longer as it was looked at."""
+    done: list[Action] = field(default_factory=list)
+    """Acts that were carried out, handovers apart."""
+    failed: list[str] = field(default_factory=list)
+    """One sentence for each act that could not be done."""
+
+
+class Executor:
+    """Does what plans say."""
+
+    def __init__(
+        self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str, metrics: Metrics | None = None
+    ) -> None:
+        """Prepare; ``kube`` is fenced by our lease. ``identity`` signs Events."""
+        self._metrics = metrics or Metrics()
+        self._kube = kube
+        self._clients = clients
+        self._coreapps = coreapps
+        self._clock = clock
+        self._identity = identity
+
+    async def perform(self, look: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
+        """Do all actions of a plan but Set Shards, which follows its note, and Events; handovers first, and all of them together.
+
+        However much a plan asks for, only so much is done after one look, and so many writes are under way: other clusters write, too.
+        """
+        outcome = Outcome()
+        todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
+        handovers = [action for action in todo if isinstance(action, Handover)]
+        await self._hand_over(look, handovers, memory, outcome)
+        if handovers and (outcome.failed or outcome.moved_on):
+            # The wish stands until it came true.
+            todo = [action for action in todo if not isinstance(action, Annotate)]
+        memory.untold = False
+        rest = [action for action in todo if not isinstance(action, Handover)]
+        if len(rest) > MOST_ACTIONS:
+            rest, outcome.moved_on = rest[:MOST_ACTIONS], True
+        room = asyncio.Semaphore(AT_A_TIME)
+        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome, room) for action in rest))
+        tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
+        refused = next((error for error in tried if isinstance(error, Refused)), None)
+        if refused is not None:
+            memory.refused = Refusal(str(refused), self._clock.now(), look.want.generation)
+        elif tried and not any(tried):
+            # What was rejected before was tried again with the others, and was accepted. No answer is neither.
+            memory.refused = None
+        return outcome
+
+    async def _tried(
+        self, look: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
+    ) -> KubeError | None:
+        """Do one action; return the error that it ended in."""
+        try:
+            if isinstance(action, AssignRole | GetShards):
+                # These go to the cluster's own pods, which may be dead; nobody is to wait for them.
+                done = await self._do(look, action, memory)
+            else:
+                async with room:
+                    done = await self._do(look, action, memory)
+        except MOVED_ON as answer:
+            log.debug("%s: %s", look.want.key, answer)
+            outcome.moved_on = True
+            memory.slow = None
+            return answer
+        except KubeError as error:
+            outcome.failed.append(str(error))
+            return error
+        outcome.wrote |= done
+        outcome.done.append(action)
+        return None
+
+    async def _do(self, look: Observation, action: Action, memory: Memory) -> bool:
+        """Do one action; return whether something changed that the next look would see."""
+        if isinstance(action, Create | GenerateSecret | Replace | Delete | Label):
+            # What was read of slow objects is no longer so.
+            memory.slow = None
+        match action:
+            case AssignRole():
+                memory.untold |= not await self._coreapps.tell(action)
+                return False
+            case GetShards(quiet=quiet):
+                self._clients.ask(look.want.key, look.access, quiet=quiet)
+                return False
+            case Create() | GenerateSecret() | Replace() | Delete() | Scale():
+                # Sent, it may still land when it is long given up.
+                memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
+                return await self._write_object(look, action, memory)
+            case Label(ref=ref, resource_version=version):
+                kind = kinds.SERVICE if ref.kind == kinds.SERVICE.kind else kinds.POD
+                stored = await self._kube.patch_merge(kind, look.want.key.namespace, ref.name, manifests.labels_patch(action))
+                return bool(stored["metadata"]["resourceVersion"] != version)
+            case BumpVersion(ref=ref, shards=shards):
+                # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
+                await self._kube.patch_status(kinds.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
+                memory.anchored_for = shards
+            case _:
+                await self._write_marks(look, action)
+        return True
+
+    async def _write_object(self, look: Observation, action: Create | GenerateSecret | Replace | Delete | Scale, memory: Memory) -> bool:
+        """Write a whole object, or the number of Coreapps; return whether that changed something."""
+        namespace = look.want.key.namespace
+        match action:
+            case Create(obj=obj):
+                self._learn(memory, obj, None, await self._kube.create(dict(obj)))
+            case GenerateSecret():
+                await self._kube.create(await asyncio.to_thread(filled_secret, action, self._clock.wall()))
+            case Replace(obj=obj, desired=desired, live=live):
+                stored = await self._kube.replace(dict(obj))
+                self._learn(memory, desired, live, stored)
+                return bool(stored["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"])
+            case Delete(ref=ref, uid=uid, resource_version=version):
+                kind = next(kind for kind in kinds.KINDS if kind.kind == ref.kind)
+                if kind is kinds.POD:
+                    # Before the call: should its answer be lost, the pod may be gone all the same.
+                    memory.ended[ref.name] = uid
+                await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
+            case Scale(ref=ref, resource_version=version, replicas=replicas):
+                body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
+                # The number alone, for the same reason.
+                await self._kube.patch_scale(kinds.STATEFULSET, namespace, ref.name, body)
+                judged = look.see.statefulset
+                if judged is not None and judged.scaled_by is not None:
+                    memory.overruled = scaling.noted(
+                        look.see.overruled, by=judged.scaled_by, replicas=judged.replicas, now=self._clock.now()
+                    )
+        return True
+
+    def _learn(self, memory: Memory, desired: Obj, live: Obj | None, stored: Obj) -> None:
+        """Remember what the API server made of a write: what admission changes or drops would else be written again and again."""
+        ref = Ref(desired["kind"], desired["metadata"]["name"])
+        learnt = attempted(memory.written.get(ref, {}), before=live, desired=desired, stored=stored, now=self._clock.now())
+        if learnt:
+            memory.written[ref] = learnt
+
+    async def _write_marks(self, look: Observation, action: Action) -> None:
+        """Write labels of a pod, or annotations."""
+        namespace = look.want.key.namespace
+        match action:
+            case Touch(route=route, nonce=nonce):
+                await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, nonce))
+            case ClearLabels(coreapp=pod):
+                await self._kube.patch_json(kinds.POD, namespace, pod.name, manifests.strip_patch(pod))
+            case Relabel(coreapp=pod, route=route):
+                patch = manifests.label_patch(pod, route.shard, route.epoch or manifests.NO_EPOCH)
+                await self._kube.patch_json(kinds.POD, namespace, pod.name, patch)
+            case Annotate(name=name, value=value):
+                version = look.see.resource_version
+                body = {"metadata": {"resourceVersion": version, "annotations": {name: value}}}
+                await self._kube.patch_merge(kinds.WAC, namespace, look.want.key.name, body)
+            case _:
+                msg = f"no function for {type(action).__name__}"
+                raise AssertionError(msg)
+
+    # --- the handover: prepare, commit, tell (docs/architecture.md); tidying is the next look's ---------------------------
+
+    async def _hand_over(self, look: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
+        """Prepare all, commit those that are prepared, tell those that are committed. Nothing here waits for an old holder."""
+        prepared = await self._each(handovers, lambda one: self._prepare(look, one), outcome)
+        committed = await self._each(prepared, lambda one: self._commit(look, one, memory), outcome)
+        outcome.wrote |= bool(prepared)
+        await asyncio.gather(*(self._tell_both(one, memory) for one in committed))
+        await self.tell_story(look, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
+
+    async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
+        results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
+        done: list[Handover] = []
+        for one, result in zip(handovers, results, strict=True):
+            if result is None:
+                done.append(one)
+            elif isinstance(result, MOVED_ON):
+                outcome.moved_on = True
+            elif isinstance(result, KubeError):
+                outcome.failed.append(str(result))
+            else:
+                raise result
+        return done
+
+    async def _prepare(self, look: Observation, one: Handover) -> None:
+        began = self._clock.monotonic()
+        self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - look.see.now)
+        if one.old is not None and (first := one.old.silent_since or one.old.broken_at) is not None:
+            self._metrics.observe_phase(Phase.DETECT, one.evidence, one.detected_at - first)
+        patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
+        await self._kube.patch_json(kinds.POD, look.want.key.namespace, one.to.name, patch)
+        self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
+
+    async def _commit(self, look: Observation, one: Handover, memory: Memory) -> None:
+        now, began = self._clock.wall(), self._clock.monotonic()
+        patch = manifests.commit_patch(look.want.key, one, now)
+        service = await self._kube.patch_merge(kinds.SERVICE, look.want.key.namespace, one.route.name, patch)
+        if (route := manifests.route_of(service, look.want.key.name, look.want.uid)) is not None:
+            memory.committed[str(one.epoch)] = route
+        self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
+        self._metrics.count_handover(one)
+        took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
+        detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
+        memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=took)
+
+    async def _tell_both(self, one: Handover, memory: Memory) -> None:
+        committed_at = self._clock.monotonic()
+        # A leader that has just begun looked before its tethers stood: by now they may know what the look did not.
+        report = self._coreapps.report_of(one.to.uid) or one.to.report
+        shards = report.shards if report is not None and report.shards is not None else one.shards
+        if shards is None:
+            return
+        route, epoch = one.route, str(one.epoch)
+        messages = [AssignRole(coreapp=one.to, shards=shards, shard=route.shard, epoch=epoch)]
+        if one.old is not None and one.old.ip is not None:
+            messages.append(AssignRole(coreapp=one.old, shards=shards, shard=route.shard, epoch=epoch, holder=one.to))
+        # Only the new holder is waited for: the old one may be dead, and then takes its time to say nothing.
+        first, *others = [asyncio.create_task(self._coreapps.tell(message)) for message in messages]
+        for task in others:
+            task.add_done_callback(_listened)
+        taken = await first
+        self._metrics.observe_phase(Phase.TELL, one.evidence, self._clock.monotonic() - committed_at)
+        if taken:
+            self._metrics.observe_phase(Phase.SERVE, one.evidence, self._clock.monotonic() - committed_at)
+            took = round((self._clock.monotonic() - committed_at) * 1000)
+            memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=took)
+
+    # --- events -----------------------------------------------------------------------------------------------------
+
+    async def say(self, look: Observation, event: EmitEvent) -> None:
+        """Write an Event about the cluster."""
+        key, now = look.want.key, manifests.timestamp(self._clock.wall())
+        await self._kube.create(
+            {
+                "apiVersion": "v1",
+                "kind": "Event",
+                "metadata": {"name": f"{key.name}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
+                "involvedObject": {
+                    "apiVersion": manifests.API_VERSION,
+                    "kind": "WhatsAppCluster",
+                    "name": key.name,
+                    "namespace": key.namespace,
+                    "uid": look.want.uid,
+                },
+                "type": "Warning" if event.warning else "Normal",
+                "reason": event.reason,
+                "message": event.message[:1024],
+                "source": {"component": "whatsapp-operator"},
+                "reportingComponent": "multiconnect.dev/whatsapp-operator",
+                "reportingInstance": self._identity,
+                "firstTimestamp": now,
+                "lastTimestamp": now,
+                "count": 1,
+            }
+        )
+
+    async def _say_quietly(self, look: Observation, event: EmitEvent) -> bool:
+        """Write an Event; one that cannot be written is no reason to stop. Return whether that is done with: written, or never taken."""
+        try:
+            await self.say(look, event)
+        except KubeError as error:
+            log.warning("%s: %s", look.want.key, error)
+            return isinstance(error, Refused) and error.code in NEVER_TAKEN
+        return True
+
+    async def tell_story(self, look: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
+        """Write the Events of a report; return those that need not be tried again."""
+        told = list(events)
+        written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
+        return [event for event, done in zip(told, written, strict=True) if done]
+
+    # --- the questions ---------------------------------------------------------------------------------------------
+
+    def ask_again(self, key: Key, access: Access) -> None:
+        """Ask for the number of shards without a look: what was seen still holds, as far as events tell."""
+        self._clients.ask(key, access, quiet=True)
+
+    # --- the call ---------------------------------------------------------------------------------------------------
+
+    def set_shards(self, look: Observation, action: SetShards, noted_at: float) -> None:
+        """Begin the call whose intent stands in status since ``noted_at``."""
+        self._clients.set_shards(look.want.key, look.access, look.credentials, action.operation, noted_at)
+
+
+def _listened(task: asyncio.Task[bool]) -> None:
+    if not task.cancelled():
+        task.exception()
+
+
+def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
+    """Return the Event of a committed handover."""
+    old = one.route.holder
+    steps = (("detect", times.detect), ("commit", times.commit), ("serve", times.serve)) if times else ()
+    took = ", ".join(f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None)
+    if old is None:
+        return EmitEvent(reason="HandedOver", message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
+    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (f": {took}." if took else ".")
+    return EmitEvent(reason="HandedOver", message=message)
+
+
+# --- Secrets that are drawn once -------------------------------------------------------------------------------------
+
+
+def filled_secret(action: GenerateSecret, now: datetime) -> dict[str, Any]:
+    """Return the Secret with drawn content: a password, or a self-signed certificate for ``action.host_names``."""
+    data = _certificate(action.host_names, now) if action.recipe == "tls" else _password()
+    return {**action.obj, "data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
+
+
+def _password() -> dict[str, bytes]:
+    """8 to 64 characters with a digit, an upper, a lower and a special one (client#login)."""
+    drawn = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
+    return {"username": b"admin", "password": f"{drawn}aA1!".encode(), "initialPassword": b"secret"}
+
+
+def _subject(host: str) -> x509.GeneralName:
+    """Return a name as a certificate lists it: clients look for an address among addresses only."""
+    try:
+        return x509.IPAddress(ipaddress.ip_address(host))
+    except ValueError:
+        return x509.DNSName(host)
+
+
+def _certificate(host_names: tuple[str, ...], now: datetime) -> dict[str, bytes]:
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, host_names[0][:64])])
+    start = now.astimezone(UTC) - timedelta(minutes=5)
+    certificate = (
+        x509.CertificateBuilder()
+        .subject_name(name)
+        .issuer_name(name)
+        .public_key(key.public_key())
+        .serial_number(x509.random_serial_number())
+        .not_valid_before(start)
+        .not_valid_after(start + CERTIFICATE_LIFETIME)
+        .add_extension(x509.SubjectAlternativeName([_subject(host) for host in host_names]), critical=False)
+        .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
+        .sign(key, hashes.SHA256())
+    )
+    pem = certificate.public_bytes(serialization.Encoding.PEM)
+    private = key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    return {"tls.crt": pem, "tls.key": private, "ca.crt": pem}

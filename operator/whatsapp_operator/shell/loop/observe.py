@@ -1,0 +1,421 @@
+"""Every read: one look at a cluster becomes one frozen value. What could not be read raises; it never reads as "is not there"."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import ChainMap, deque
+from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from functools import partial
+from typing import TypeVar
+
+from whatsapp_operator.core import manifests, missing, pace, record, scaling
+from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.snapshot import Attempt, Call, Client, HandoverTimes, Node, Overruled, Record, Route, Snapshot
+from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.coreapps.probe import Coreapps
+from whatsapp_operator.shell.kube import kinds
+from whatsapp_operator.shell.kube.client import Kube
+from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
+from whatsapp_operator.shell.kube.kinds import Kind
+from whatsapp_operator.shell.objects import assemble
+from whatsapp_operator.shell.objects.assemble import Gathered, Heard, Known, Parts, Slow
+from whatsapp_operator.shell.objects.reading import desired_of, is_ready, targets_of
+from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
+from whatsapp_operator.shell.objects.shapes import bare, damage_of
+from whatsapp_operator.shell.whatsapp.session import Access, Clients, Credentials
+
+T = TypeVar("T")
+
+PATIENCE = 0.25
+"""Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
+CALL_PATIENCE = 1.0
+"""The same where Set Shards is about to be sent: it needs what is in the Secrets now, and not sooner or later."""
+NOT_KEPT_AGAIN = timedelta(seconds=30)
+"""For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
+UNSENT_KEPT = 20
+"""Intents that were not sent and are remembered: a write that was given up may still land within seconds."""
+
+
+# --- the look -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Observation:
+    """One look: what is wanted, what is seen, and what acts need beside it. Its repr shows nothing secret."""
+
+    want: Desired
+    see: Snapshot
+    access: Access = field(repr=False)
+    credentials: Credentials = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class Refusal:
+    """What the API server said when it last refused an object of ours, when, and for which generation of the spec."""
+
+    words: str
+    at: datetime
+    generation: int
+
+
+@dataclass(frozen=True, slots=True)
+class NotKept:
+    """Fields of an intent that the API server did not keep, and when."""
+
+    fields: tuple[str, ...]
+    at: datetime
+
+
+@dataclass(slots=True)
+class Memory:
+    """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
+
+    slow: Slow | None = None
+    reading: asyncio.Task[Slow] | None = None
+    """Reads what will be ``slow`` next; an observation does not wait for it to end."""
+    routes: dict[str, Route] = field(default_factory=dict)
+    """Routes of the last snapshot, by the name of their Service."""
+    since: dict[str, datetime] = field(default_factory=dict)
+    handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
+    committed: dict[str, Route] = field(default_factory=dict)
+    """By epoch: handovers of this process that no report tells of yet."""
+    settled_at: datetime | None = None
+    """When the client was last seen to have the wanted shards, by this process."""
+    refused: Refusal | None = None
+    written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
+    """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
+    not_kept: NotKept | None = None
+    is_call_due: bool = False
+    """Set Shards waits for nothing but an observation that has read the Secrets itself."""
+    overruled: Overruled | None = None
+    anchored_for: int | None = None
+    """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
+    intent: tuple[str, datetime] | None = None
+    """The noted intent that was seen last: its id, and since when by this process's own clock."""
+    unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
+    """Ids of intents that this process tried to note, that may stand in status, and that no call followed."""
+    untold: bool = False
+    """A Coreapp did not take what it was told; it is told again soon."""
+    ended: dict[str, str] = field(default_factory=dict)
+    """Pods that this process deleted and that are not back yet: uid by name."""
+
+    def close(self) -> None:
+        """Stop what is being read: nobody will use it."""
+        if self.reading is not None:
+            self.reading.cancel()
+            self.reading = None
+
+
+class Observer:
+    """Reads everything about one cluster at a time."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        clients: Clients,
+        coreapps: Coreapps,
+        clock: Clock,
+        image: str,
+        tuning: Tuning,
+        nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
+        nodes_unread: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
+        """Prepare; nothing is read yet. ``nodes`` returns what is known of nodes; ``nodes_unread`` why nothing new is, by kind."""
+        self._kube = kube
+        self._clients = clients
+        self._coreapps = coreapps
+        self._nodes = nodes
+        self._nodes_unread = nodes_unread
+        self._clock = clock
+        self._image = image
+        self._tuning = tuning
+
+    async def look(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Observation | None:
+        """Return one look at a cluster, or None if the API server says that it is not there.
+
+        Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
+        could not be read is in ``unread``: a failover does not depend on it.
+        """
+        found = await self._gather(key, memory)
+        if found is None:
+            return None
+        want, gathered = found
+        parts = assemble.parts_of(want, gathered, memory.routes)
+        self._must_be_whole(parts, memory)
+        unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
+        patience = CALL_PATIENCE if memory.is_call_due else PATIENCE
+        slow = await self._slow(want, memory, patience=0.0 if self._may_have_failed(parts) else patience)
+        if unlisted or slow.pods:
+            gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
+            parts = assemble.parts_of(want, gathered, memory.routes, strays=slow.pods)
+        self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
+        memory.routes = {route.name: route for route in parts.routes}
+        memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.mine)
+        see = assemble.snapshot_of(
+            want, gathered.cluster, parts, slow, self._known(want, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
+        )
+        secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
+        access = assemble.access_of(want, assemble.webapps_of(parts), slow)
+        return Observation(want, see, access, assemble.credentials_of(want, see.account, secret))
+
+    async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
+        """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
+        labels = manifests.cluster_labels(key.name)
+        fast: asyncio.Future[list[Obj] | None] = asyncio.get_running_loop().create_future()
+        names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
+        # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
+        cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
+        pods_task = asyncio.ensure_future(self._kube.list(kinds.POD, key.namespace, labels))
+        services_task = asyncio.ensure_future(self._kube.list(kinds.SERVICE, key.namespace, labels))
+        sets_task = asyncio.gather(*(self._kube.get(kinds.STATEFULSET, key.namespace, name) for name in names))
+        try:
+            # All of them to their end: a call that is cancelled costs its connection.
+            await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
+            found, pods = cluster_task.result(), pods_task.result()
+            services: list[Obj] = [*services_task.result()]
+            statefulsets = [one for one in sets_task.result() if one is not None]
+            if found is not None:
+                services += await self._unlisted_services(found[1], services)
+        except BaseException:
+            fast.set_result(None)
+            raise
+        lists: tuple[tuple[Iterable[Obj], str], ...] = ((services, "Service"), (statefulsets, "StatefulSet"), (pods, "Pod"))
+        fast.set_result([obj for listed, kind in lists for obj in assemble.sound(listed, kind, {})])
+        if found is None:
+            return None
+        want, cluster = found
+        return want, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
+
+    async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
+        """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
+        cluster = await self._kube.get(kinds.WAC, key.namespace, key.name)
+        if cluster is None:
+            return None
+        if damage := damage_of(cluster, kinds.WAC.kind):
+            raise Unavailable(damage)
+        want = desired_of(cluster, image=self._image, tuning=self._tuning)
+        self._begin_slow(want, memory, fast)
+        return want, cluster
+
+    def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
+        """Raise Unavailable if something is damaged without which pods or shards would seem to be gone."""
+        damage = parts.problems.get("StatefulSet") if parts.coreapps is None else None
+        damage = damage or (parts.problems.get("Service") if not memory.routes else None)
+        if damage is not None:
+            raise Unavailable(damage)
+
+    def _may_have_failed(self, parts: Parts) -> bool:
+        """Return whether a holder is not listed, leaves, is not ready or does not answer: then nothing else is waited for."""
+        sound = {pod["metadata"]["uid"] for pod in parts.listed if is_ready(pod)}
+        known = self._coreapps
+        holders = [route.holder_uid for route in parts.routes if route.holder_uid]
+        return any(uid not in sound or known.broken_at(uid) is not None or known.silent_since(uid) is not None for uid in holders)
+
+    def _known(self, want: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
+        """Return what this process knows besides what it read just now."""
+        now, coreapps = self._clock.now(), self._coreapps
+        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=want.uid), memory)
+        refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
+        lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
+        return Known(
+            now=now,
+            wall=self._clock.wall(),
+            nonce=nonce,
+            leader_epoch=leader_epoch,
+            client=_told_of_unsent(self._clients.seen(want.key), noted, memory),
+            record=noted,
+            heard={
+                uid: Heard(
+                    report=coreapps.report_of(uid),
+                    broken_at=coreapps.broken_at(uid),
+                    silent_since=coreapps.silent_since(uid),
+                    never_heard=coreapps.never_heard(uid),
+                )
+                for uid in (pod["metadata"]["uid"] for pod in parts.mine)
+            },
+            silence=coreapps.silence(),
+            nodes=self._nodes(),
+            nodes_unread=self._nodes_unread(),
+            refused=refusal.words if refusal else None,
+            refused_at=refusal.at if refusal else None,
+            written=dict(memory.written),
+            not_kept=lost.fields if lost else (),
+            overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
+            anchored_for=memory.anchored_for,
+            settled_at=memory.settled_at,
+            ended=frozenset(memory.ended),
+            committed=tuple(memory.committed.values()),
+            handover_times=dict(memory.handover_times),
+            since=dict(memory.since),
+        )
+
+    def _own_times(self, noted: Record, memory: Memory) -> Record:
+        """Return the record with the times of its intent on our own clock.
+
+        Whoever noted it may have had a clock an hour apart: then ``settle_by`` would seem long past, and a second call be made too early
+        (laws#4 to laws#6). So its spans count from when this process first saw it, which is never earlier than the note.
+        """
+        operation = noted.operation
+        if operation is None:
+            memory.intent = None
+            return noted
+        if memory.intent is None or memory.intent[0] != operation.id:
+            memory.intent = operation.id, self._clock.now()
+        shift = memory.intent[1] - operation.started_at
+        if abs(shift) < timedelta(milliseconds=1):
+            return noted
+        shifted = replace(
+            operation,
+            started_at=operation.started_at + shift,
+            deadline=operation.deadline + shift,
+            settle_by=operation.settle_by + shift,
+        )
+        return replace(noted, operation=shifted)
+
+    async def _unlisted_services(self, cluster: Obj, services: Iterable[Obj]) -> list[Obj]:
+        """Return the Services of a cluster that are there under the names that we give, and lack our label. A failover may need them."""
+        meta = cluster["metadata"]
+        key, settled = Key(meta["namespace"], meta["name"]), record.read(cluster.get("status") or {}, uid=meta["uid"]).settled_shards
+        names = manifests.service_names(key.name, max(self._clients.seen(key).shards or 0, settled or 0))
+        listed = {service["metadata"]["name"] for service in assemble.sound(services, "Service", {})}
+        found = await asyncio.gather(*(self._kube.get(kinds.SERVICE, key.namespace, name) for name in names if name not in listed))
+        return [service for service in found if service is not None]
+
+    async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
+        """Return holders that a Service names and the list of pods lacks although they are there.
+
+        The list may be older than the Service by a moment, and a holder that it lacks counts as deleted: so that is asked for by name.
+        """
+        listed = {pod["metadata"]["uid"] for pod in pods}
+        missing = [route for route in routes if route.holder and route.holder_uid not in listed]
+        found = await asyncio.gather(*(self._kube.get(kinds.POD, key.namespace, route.holder or "") for route in missing))
+        for pod in found:
+            if pod is not None and (damage := damage_of(bare(pod), kinds.POD.kind)):
+                # It may be the holder: could not be read is not "is gone".
+                raise Unavailable(damage)
+        return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
+
+    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
+        """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
+        if memory.slow is not None and not memory.slow.names >= _secret_names(want):
+            # The spec names another Secret than the last look: not read is not missing.
+            memory.slow = None
+        if memory.reading is not None:
+            return
+        since = memory.since.get(missing.MISSING)
+        asks_why = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
+        is_due = memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
+        if is_due or (asks_why and memory.slow is not None and not memory.slow.asked_why):
+            memory.reading = asyncio.create_task(self._read_slow(want, fast, asks_why=asks_why), name=f"slow objects of {want.key}")
+
+    async def _slow(self, want: Desired, memory: Memory, *, patience: float) -> Slow:
+        """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
+        names, slow = _secret_names(want), (*_kinds(want), kinds.SECRET)
+        if memory.reading is not None:
+            await asyncio.wait({memory.reading}, timeout=patience)
+            if memory.reading.done():
+                memory.slow, memory.reading, memory.is_call_due = memory.reading.result(), None, False
+                if memory.slow.names >= names:
+                    return memory.slow
+                memory.slow = None
+        if memory.slow is None:
+            pending = {kind.kind: "" for kind in slow}
+            return Slow(read_at=self._clock.monotonic(), objects={}, names=names, secrets={}, unread=pending)
+        memory.slow.again = True
+        return memory.slow
+
+    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None], *, asks_why: bool) -> Slow:
+        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be.
+
+        ``asks_why``: also why pods are missing.
+        """
+        now, names, slow = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
+        namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
+        unread: dict[str, str] = {}
+        lists, gets = await asyncio.gather(
+            asyncio.gather(*(_attempt(partial(self._kube.list, kind, namespace, labels), kind, unread) for kind in slow)),
+            asyncio.gather(*(_attempt(partial(self._kube.get, kinds.SECRET, namespace, name), kinds.SECRET, unread) for name in names)),
+        )
+        found = {name: one[0] for name, one in zip(names, gets, strict=True) if one}
+        secrets = {name: obj for name, obj in found.items() if obj is None or assemble.sound([obj], "Secret", unread)}
+        read: list[Obj] = [
+            obj for kind, one in zip(slow, lists, strict=True) for listed in one for obj in assemble.sound(listed, kind.kind, unread)
+        ]
+        generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
+        read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
+        known = await fast
+        # Nothing is asked for by name of kinds that could not be read.
+        skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
+        rejected = await self._rejected(want, known or [], unread) if asks_why else None
+        strays = await self._named(want, assemble.unfound(want, [*read, *(known or [])]), ChainMap(unread, skipped))
+        named = assemble.sort_out(want, read, known or [], strays)
+        return Slow(
+            read_at=now,
+            objects=dict(named.objects),
+            names=frozenset(names),
+            secrets=secrets,
+            unread=unread,
+            taken=named.taken,
+            pods=named.pods,
+            asked_why=asks_why,
+            rejected_pods=rejected,
+        )
+
+    async def _rejected(self, want: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
+        """Return why a pod of a StatefulSet cannot be created, as the Events of its controller say; they are all that tells of it."""
+        known = [*known]
+        pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
+        for ref, obj in assemble.by_ref(known, want.uid).items():
+            names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
+            read = partial(self._kube.list_events, want.key.namespace, obj["metadata"]["uid"])
+            for events in await _attempt(read, kinds.EVENT, unread) if names else ():
+                if (why := rejection_of(assemble.sound(events, kinds.EVENT.kind, {}), names)) is not None:
+                    return why
+        return None
+
+    async def _named(self, want: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
+        """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
+
+        A Secret is left out: it was asked for by its name, and is not there.
+        """
+        wanted = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
+        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
+        found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
+        return [obj for obj in found if assemble.sound([obj], str(obj.get("kind")), unread)]
+
+
+def _secret_names(want: Desired) -> frozenset[str]:
+    """Return the names of all Secrets that a cluster needs."""
+    account = want.account.secret_name if want.account else None
+    database = (want.database.secret_name, want.database.tls_secret_name) if want.database else ()
+    return frozenset(filter(None, (manifests.admin_secret_name(want), manifests.tls_secret_name(want), account, *database)))
+
+
+def slow_for(slow: Slow) -> float:
+    """Return the seconds for which what was read of slow objects is good enough."""
+    return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
+
+
+def _kinds(want: Desired) -> tuple[Kind, ...]:
+    """Return the kinds, but Secrets, that no failover depends on."""
+    return (kinds.DEPLOYMENT, kinds.PDB, kinds.NETWORKPOLICY, *([kinds.PVC] if want.storage else []))
+
+
+async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:
+    """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
+    try:
+        return (await read(),)
+    except KubeError as error:
+        unread.setdefault(kind.kind, str(error))
+        return ()
+
+
+def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
+    """Return what is known of the client; also that the noted intent has no call, if this process did no more than note it."""
+    if noted.operation is None or noted.operation.id not in memory.unsent:
+        return client
+    return replace(client, call=Call(id=noted.operation.id, not_sent=True))

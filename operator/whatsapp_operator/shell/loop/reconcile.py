@@ -1,0 +1,530 @@
+"""The loop: look, plan, note, act, report, rest. One writer per cluster, and only while this process leads."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field, replace
+from datetime import timedelta
+from typing import Any
+
+from whatsapp_operator.core import pace, record, report, rules
+from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.clock import Clock, draw_nonce
+from whatsapp_operator.shell.kube import kinds
+from whatsapp_operator.shell.kube.client import Kube
+from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Refused
+from whatsapp_operator.shell.kube.lease import Leadership
+from whatsapp_operator.shell.metrics import Metrics
+from whatsapp_operator.shell.objects.reading import SpecError, desired_of
+from whatsapp_operator.shell.objects.shapes import key_of
+from whatsapp_operator.shell.whatsapp.session import Access
+
+from .execute import Executor, Outcome
+from .observe import Memory, NotKept, Observation, Observer
+from .schedule import PriorityLimiter
+
+log = logging.getLogger(__name__)
+
+MOST_ROUNDS = 12
+"""Rounds of look, plan, act before a report is due in any case."""
+MOST_OWED = 20
+"""Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
+MOST_STATUS_WRITES = 5
+"""How often a status is written at most after one look, while others write the resource meanwhile."""
+TOLD_AFTER = 5.0
+"""Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
+MISSED_FOR = 60.0
+"""Seconds for which it is remembered what pressed while another process led."""
+
+
+class StatusError(Exception):
+    """The API server rejects the status of a cluster; the message is what it says."""
+
+
+@dataclass(slots=True)
+class Cluster:
+    """One cluster's loop: its task, what wakes it, and what it remembers."""
+
+    key: Key
+    uid: str | None = None
+    """Of the resource that was looked at last; None: of none yet."""
+    woken: asyncio.Event = field(default_factory=asyncio.Event)
+    presses: bool = False
+    """It was woken by something that a failover may depend on."""
+    memory: Memory = field(default_factory=Memory)
+    quiet: Access | None = field(default=None, repr=False)
+    """How to ask the client again while nothing happens; None: something is under way."""
+    task: asyncio.Task[None] | None = None
+    told: set[tuple[str, str]] = field(default_factory=set)
+    emitted: dict[str, report.Emitted] = field(default_factory=dict)
+    """By reason: the last Event of a condition."""
+    owed: list[EmitEvent] = field(default_factory=list)
+    """Events that could not be written, oldest first."""
+    said: tuple[EmitEvent, ...] = ()
+    """Events that the last plan asked for itself: they are written once for as long as plans go on asking for them."""
+    unwritten: int = 0
+    """How often in a row Events could not be written."""
+    tell_at: float = 0.0
+    """When Events are written again, by the monotonic clock."""
+    looks_left: float = pace.LOOKS_AT_ONCE
+    looked_at: float = float("-inf")
+    """When it was last known how many looks were left, by the monotonic clock."""
+    failures: int = 0
+    """How many looks in a row failed, or led to something that could not be done."""
+    failing_since: float | None = None
+    """Since when every look failed, by the monotonic clock."""
+    reported: tuple[Obj, Obj] | None = None
+    """The status that was written last, and as it was stored."""
+    counted: str = ""
+    """The id of the Set Shards call whose answer was counted last."""
+
+
+class Reconciler:
+    """All loops of this process."""
+
+    def __init__(
+        self,
+        *,
+        kube: Kube,
+        observer: Observer,
+        hands: Executor,
+        clock: Clock,
+        forget: Callable[[Key], None],
+        nonce: Callable[[], str] = draw_nonce,
+        namespaces: Iterable[str] = (),
+        metrics: Metrics | None = None,
+    ) -> None:
+        """Prepare; ``run`` starts. ``forget`` lets go of all that doors hold of a cluster."""
+        self._metrics = metrics or Metrics()
+        self._kube = kube
+        self._observer = observer
+        self._hands = hands
+        self._clock = clock
+        self._forget = forget
+        self._nonce = nonce
+        self._namespaces = tuple(namespaces)
+        self._clusters: dict[Key, Cluster] = {}
+        self._turns = PriorityLimiter()
+        self._missed: dict[Key, float] = {}
+        """What pressed while we did not lead, and when, by the monotonic clock; the last comes last."""
+        self._leadership: Leadership | None = None
+
+    def wake(self, key: Key, *, presses: bool = True) -> None:
+        """Say that something about a cluster changed; ``presses``: a failover may depend on it, so it is looked at before others.
+
+        While this process does not lead, that is only remembered for a while.
+        """
+        leadership = self._leadership
+        if self._namespaces and key.namespace not in self._namespaces:
+            return
+        if leadership is None:
+            if presses:
+                self._missed.pop(key, None)
+                self._missed[key] = self._clock.monotonic()
+            return
+        cluster = self._clusters.get(key)
+        if cluster is None:
+            cluster = self._clusters[key] = Cluster(key)
+            self._begin(cluster, leadership)
+            self._metrics.count_clusters(len(self._clusters))
+        cluster.presses |= presses
+        cluster.woken.set()
+
+    def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Begin the loop of a cluster. It ends with the cluster or our leadership; should it end otherwise, it begins anew."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            # Something that it awaited was cancelled, and not the loop.
+            if task.cancelled():
+                asyncio.get_running_loop().call_later(pace.FIRST_RETRY.total_seconds(), again)
+
+        def again() -> None:
+            if self._leadership is leadership and self._clusters.get(cluster.key) is cluster:
+                log.error("%s: the loop was cancelled by itself, and begins anew", cluster.key)
+                self._begin(cluster, leadership)
+
+        cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {cluster.key}")
+        cluster.task.add_done_callback(ended)
+
+    async def run(self, leadership: Leadership) -> None:
+        """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
+        self._leadership = leadership
+        # Many clusters take a while to be looked at for the first time: those first whose holders may have failed since nobody led.
+        missed, self._missed = self._missed, {}
+        for key, at in reversed(missed.items()):
+            if self._clock.monotonic() - at < MISSED_FOR:
+                self.wake(key)
+        try:
+            await self._find_all()
+            await asyncio.get_running_loop().create_future()
+        finally:
+            self._leadership = None
+            tasks = [cluster.task for cluster in self._clusters.values() if cluster.task is not None]
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            for key in tuple(self._clusters):
+                self._drop(key)
+
+    def _begin_anew(self, cluster: Cluster, uid: str) -> None:
+        """Forget all that is remembered of the former cluster of this name (laws#14)."""
+        self._forget(cluster.key)
+        self._metrics.forget(cluster.key)
+        cluster.memory.close()
+        cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
+        cluster.told.clear()
+        cluster.emitted.clear()
+        cluster.owed.clear()
+        cluster.said, cluster.unwritten, cluster.tell_at, cluster.failures = (), 0, 0.0, 0
+
+    def _drop(self, key: Key) -> None:
+        cluster = self._clusters.pop(key, None)
+        if cluster is not None:
+            cluster.memory.close()
+        self._forget(key)
+        self._metrics.forget(key)
+        self._metrics.count_clusters(len(self._clusters))
+
+    async def _find_all(self) -> None:
+        """Wake every cluster that there is; from then on events do."""
+        failures = 0
+        while True:
+            try:
+                for namespace in self._namespaces or (None,):
+                    for key in map(key_of, await self._kube.list(kinds.WAC, namespace, None)):
+                        if key is not None:
+                            self.wake(key, presses=False)
+            except KubeError as error:
+                log.warning("The clusters could not be listed: %s", error)
+                failures += 1
+                await asyncio.sleep(pace.retry_after(failures).total_seconds())
+            else:
+                return
+
+    async def _keep(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Run one cluster's loop until the cluster is gone."""
+        while True:
+            cluster.woken.clear()
+            try:
+                rest = await self._tick(cluster, leadership)
+                cluster.failing_since = None
+            except Exception as error:
+                # The loop ends with the cluster or our leadership, never by an error.
+                if self._leadership is not leadership:
+                    # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
+                    raise asyncio.CancelledError from None
+                cause = _complain(cluster.key, error)
+                self._metrics.count_error(cause)
+                if cluster.failing_since is None:
+                    cluster.failing_since = self._clock.monotonic()
+                is_there = True
+                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
+                    is_there = await self._tell_failed(cluster.key, cause)
+                # Whatever was quiet: it is not known to be so any more.
+                cluster.quiet = None
+                cluster.failures += 1
+                rest = (
+                    pace.retry_after(cluster.failures, last=pace.LAST_URGENT_RETRY if cluster.presses else pace.LAST_RETRY)
+                    if is_there
+                    else None
+                )
+            if rest is None:
+                if cluster.woken.is_set():
+                    # It may have been made again since this look began; whoever woke us wakes nobody a second time.
+                    continue
+                self._drop(cluster.key)
+                return
+            await self._rest(cluster, rest.total_seconds())
+
+    async def _tell_failed(self, key: Key, cause: BaseException) -> bool:
+        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything.
+
+        Return False if the API server says that there is no such cluster.
+        """
+        reason, message = named(cause)
+        try:
+            obj = await self._stored(key)
+            if obj is None:
+                return False
+            before, meta = obj.get("status") or {}, obj["metadata"]
+            after = report.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
+            body = report.patch(before, after)
+            if body is not None:
+                patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
+                await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
+        except KubeError as error:
+            log.debug("%s: that a look failed could not be written: %s", key, error)
+        except Exception:
+            # A status that cannot even be read ends no loop: failovers do not depend on it.
+            log.exception("%s: that a look failed could not be written", key)
+        return True
+
+    async def _stored(self, key: Key) -> Obj | None:
+        """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
+        try:
+            return await self._kube.get(kinds.WAC, key.namespace, key.name)
+        except KubeError:
+            return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, {})
+
+    async def _rest(self, cluster: Cluster, seconds: float) -> None:
+        """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
+
+        Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
+        """
+        more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
+        kept_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
+        if seconds > kept_for:
+            if await _woken_within(cluster, kept_for):
+                return
+            cluster.memory.slow = None
+            seconds -= kept_for
+        if await _woken_within(cluster, seconds) or cluster.quiet is None:
+            return
+        while more > 0:
+            self._hands.ask_again(cluster.key, cluster.quiet)
+            if await _woken_within(cluster, min(more, ask_again)):
+                return
+            more -= ask_again
+
+    async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
+        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone.
+
+        What woke the loop is spent only when a look came of it.
+        """
+        presses, cluster.presses = cluster.presses, False
+        try:
+            return await self._rounds(cluster, leadership, presses=presses)
+        except Exception:
+            cluster.presses |= presses
+            raise
+
+    async def _rounds(self, cluster: Cluster, leadership: Leadership, *, presses: bool) -> timedelta | None:
+        conflicts = 0
+        for rounds_left in reversed(range(MOST_ROUNDS)):
+            await self._allowance(cluster)
+            presses, cluster.presses = presses or cluster.presses, False
+            async with self._turns.turn(presses=presses):
+                # What woke us while we waited for our turn is seen now.
+                cluster.woken.clear()
+                with self._metrics.time_look(self._clock.monotonic):
+                    look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
+            if look is None:
+                return None
+            if cluster.uid != look.want.uid:
+                if cluster.uid is not None:
+                    # It was deleted and made again between two looks: what is remembered is another's, and this look used it.
+                    self._begin_anew(cluster, look.want.uid)
+                    continue
+                cluster.uid = look.want.uid
+            plan = rules.plan(look.want, look.see)
+            outcome = await self._act(cluster, look, plan)
+            moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
+            conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
+            if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
+                continue
+            quiet = (
+                plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
+            )
+            cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
+            if cluster.memory.reading is not None:
+                cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
+            reported = not plan.is_speakable or await self._report(cluster, look, plan)
+            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold or not reported)
+        return timedelta(0)
+
+    async def _allowance(self, cluster: Cluster) -> None:
+        """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
+        now = self._clock.monotonic()
+        cluster.looks_left = pace.looks_left(cluster.looks_left, now - cluster.looked_at) - 1
+        cluster.looked_at = now
+        if cluster.looks_left < 0:
+            await asyncio.sleep(-cluster.looks_left / pace.LOOKS_A_SECOND)
+
+    def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
+        """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
+        rest = plan.wake_after or pace.LAST_RETRY
+        cluster.failures = cluster.failures + 1 if failed else 0
+        if failed:
+            rest = min(rest, pace.retry_after(cluster.failures))
+        if cluster.memory.untold:
+            rest = min(rest, pace.TELL_AGAIN)
+        if cluster.owed:
+            rest = min(rest, timedelta(seconds=max(0.0, cluster.tell_at - self._clock.monotonic())))
+        return rest
+
+    def _remember(self, cluster: Cluster, look: Observation, plan: Plan) -> None:
+        memory, now = cluster.memory, look.see.now
+        memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
+        reported = {entry.get("epoch") for entry in look.see.status.get("recentHandovers") or ()}
+        unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
+        memory.committed = dict(unreported[-report.HANDOVERS_KEPT :])
+        epochs = {route.epoch for route in look.see.routes} | memory.committed.keys()
+        memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
+        memory.settled_at = now if plan.is_settled else memory.settled_at
+        call = look.see.client.call
+        if call is not None and call.id != cluster.counted and (call.answer is not None or call.not_sent):
+            cluster.counted = call.id
+            self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
+
+    async def _act(self, cluster: Cluster, look: Observation, plan: Plan) -> Outcome:
+        """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
+        self._remember(cluster, look, plan)
+        asked_for = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
+        fresh, cluster.said = [event for event in asked_for if event not in cluster.said], asked_for
+        # Before the annotation goes that they answer; but no handover waits for Events.
+        is_urgent = any(isinstance(action, Handover) for action in plan.actions)
+        if fresh and not is_urgent:
+            await self._tell(cluster, look, fresh)
+        outcome = await self._hands.perform(look, plan.actions, cluster.memory)
+        for sentence in outcome.failed:
+            log.warning("%s: %s", look.want.key, sentence)
+        call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
+        if call is not None and not (outcome.wrote or outcome.failed or outcome.moved_on):
+            noted_at, slow = self._clock.monotonic(), cluster.memory.slow
+            if slow is None or slow.again:
+                # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (laws#8).
+                cluster.memory.slow, cluster.memory.is_call_due, outcome.moved_on = None, True, True
+            elif await self._note(cluster, look, plan, call):
+                cluster.memory.anchored_for = None
+                cluster.memory.unsent.remove(call.operation.id)
+                cluster.memory.intent = call.operation.id, call.operation.started_at
+                self._hands.set_shards(look, call, noted_at)
+                await self._tell(cluster, look, [report.set_shards_sent(call.operation)])
+                outcome.wrote = True
+            else:
+                outcome.moved_on = True
+        said = report.plan_events(look.see, plan, done=outcome.done, told_after=look.want.tuning.busy_told_after)
+        await self._tell(cluster, look, [*(fresh if is_urgent else ()), *self._new_words(cluster, said)])
+        return outcome
+
+    async def _note(self, cluster: Cluster, look: Observation, plan: Plan, call: SetShards) -> bool:
+        """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
+        # Should the answer be lost, the intent may stand there all the same.
+        cluster.memory.unsent.append(call.operation.id)
+        # With all else that is remembered: the new intent takes the place of the one that says so.
+        body = report.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
+        stored = await self._write_status(look, body or {})
+        if stored is None:
+            cluster.memory.unsent.remove(call.operation.id)
+            return False
+        lost = record.not_kept(call.operation, stored.get("status") or {})
+        if lost:
+            cluster.memory.not_kept = NotKept(lost, self._clock.now())
+            # What is left of it would be taken by the next leader for a call that was made.
+            undone = report.patch(stored.get("status") or {}, look.see.status)
+            if undone is not None:
+                await self._write_status(look, undone, version=stored["metadata"]["resourceVersion"])
+        return not lost
+
+    async def _report(self, cluster: Cluster, look: Observation, plan: Plan) -> bool:
+        """Write the status if it differs; return False if the cluster has changed since the look."""
+        f = rules.facts(look.want, look.see)
+        after = report.report(f, plan)
+        self._metrics.observe_status(cluster.key, after)
+        body = report.patch(look.see.status, after)
+        # What is missing although it was written and nothing moved since, the installed CRD does not keep.
+        if body is not None and cluster.reported != (after, look.see.status):
+            try:
+                stored = await self._write_status(look, body)
+            except Refused as answer:
+                raise StatusError(str(answer)) from None
+            if stored is None:
+                return False
+            cluster.reported = after, stored.get("status") or {}
+        # What no condition says any more is over: should it come again, it is told again.
+        current = {one["reason"] for one in after["conditions"]}
+        cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
+        cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
+        changed = report.events(look.see.status, after, cluster.emitted, now=look.see.now)
+        cluster.emitted |= {event.reason: report.Emitted(event.message, look.see.now) for event in changed if event.reason in current}
+        if events := self._new_words(cluster, changed):
+            await self._tell(cluster, look, events)
+        return True
+
+    async def _write_status(self, look: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
+        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since.
+
+        A resource that others write all the time, labels and foreign annotations mostly, is written again at once: what they write is no
+        part of any plan.
+        """
+        key, at = look.want.key, version or look.see.resource_version
+        for tries_left in reversed(range(MOST_STATUS_WRITES)):
+            patch = {"metadata": {"resourceVersion": at}, "status": body}
+            try:
+                return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
+            except (Conflict, NotFound) as answer:
+                log.debug("%s: %s", key, answer)
+                newer = await self._moved_alone(look) if isinstance(answer, Conflict) and version is None and tries_left else None
+                if newer is None:
+                    return None
+                at = newer
+        return None
+
+    async def _moved_alone(self, look: Observation) -> str | None:
+        """Return the newest resourceVersion of a cluster if nothing else of it moved that the plan was made of; None if something did."""
+        obj = await self._kube.get(kinds.WAC, look.want.key.namespace, look.want.key.name)
+        if obj is None or (obj.get("status") or {}) != look.see.status:
+            return None
+        same = desired_of(obj, image=look.want.image, tuning=look.want.tuning) == look.want
+        return str(obj["metadata"]["resourceVersion"]) if same else None
+
+    async def _tell(self, cluster: Cluster, look: Observation, events: Iterable[EmitEvent]) -> None:
+        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then.
+
+        While they cannot be written, one is tried now and then, and only the newest are kept.
+        """
+        telling, cluster.owed = [*cluster.owed, *events], []
+        while telling and self._clock.monotonic() >= cluster.tell_at:
+            trying = telling[:1] if cluster.unwritten else telling
+            done = await self._hands.tell_story(look, trying)
+            telling = [event for event in telling if event not in done]
+            if len(done) < len(trying):
+                cluster.unwritten += 1
+                pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
+                cluster.tell_at = self._clock.monotonic() + pause.total_seconds()
+            else:
+                cluster.unwritten = 0
+        cluster.owed = telling[-MOST_OWED:]
+
+    def _new_words(self, cluster: Cluster, events: Iterable[EmitEvent]) -> list[EmitEvent]:
+        """Leave out what was said with just these words while a condition went on saying it."""
+        fresh: list[EmitEvent] = []
+        for event in events:
+            if (event.reason, event.message) not in cluster.told:
+                cluster.told = {(reason, text) for reason, text in cluster.told if reason != event.reason}
+                cluster.told.add((event.reason, event.message))
+                fresh.append(event)
+        return fresh
+
+
+async def _woken_within(cluster: Cluster, seconds: float) -> bool:
+    try:
+        async with asyncio.timeout(seconds):
+            return await cluster.woken.wait()
+    except TimeoutError:
+        return False
+
+
+def named(cause: BaseException) -> tuple[str, str]:
+    """Return the reason for which a look failed, and the sentence for the user: what is wrong, and what to do."""
+    if isinstance(cause, KubeError):
+        return "ReadFailed", f"The operator cannot look at this cluster. Give it its rights back, or correct what is named: {cause}"
+    if isinstance(cause, StatusError):
+        return "StatusRejected", f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}"
+    if isinstance(cause, SpecError):
+        return "SpecInvalid", f"The operator does not understand the spec. Correct it, or apply the CRD of this release: {cause}"
+    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
+
+
+def _complain(key: Key, error: BaseException) -> BaseException:
+    """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, (KubeError, SpecError, StatusError)):
+        log.warning("%s: %s", key, error)
+    else:
+        log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)
+    return error

@@ -1,0 +1,1 @@
+"""What was read from the API server, as values of the core. Pure."""

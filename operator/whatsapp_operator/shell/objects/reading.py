@@ -1,0 +1,436 @@
+"""Kubernetes objects read as our nouns: spec, pods, status, Secrets. Pure; nothing here asks anybody."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import datetime, timedelta
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from whatsapp_operator.core import certificate, manifests
+from whatsapp_operator.core.desired import Account, Database, Desired, Images, PodSettings, Probe, Switchover, Tls, Tuning, WebappService
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
+from whatsapp_operator.core.windows import Window
+from whatsapp_operator.shell.coreapps.tether import Target
+
+from .secret_keys import decoded
+
+WORDS_KEPT = 300
+"""So many letters of what a kubelet says are passed on."""
+TEXT_KEPT = 60
+"""So many letters of what a user wrote are shown when it is refused."""
+MOST_SWITCHOVERS = 32
+"""Entries of one switchover annotation; there are no more shards."""
+LONGEST_SWITCHOVERS = MOST_SWITCHOVERS * len(f"31={'x' * 253},")
+DAY = 86_400
+"""An upper bound for spans of the spec, in their unit. The CRD allows much less; an older one may not."""
+
+# --- the spec ---------------------------------------------------------------------------------------------------------
+
+
+class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    pass
+
+
+class _SecretRef(_Struct, frozen=True, kw_only=True):
+    name: str
+
+
+class _Account(_Struct, frozen=True, kw_only=True):
+    country_code: str
+    phone_number: str
+    secret_ref: _SecretRef | None = None
+    registered_at: datetime | None = None
+
+
+class _Storage(_Struct, frozen=True, kw_only=True):
+    size: str
+
+
+class _Simulator(_Struct, frozen=True, kw_only=True):
+    restart_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 45
+    storage: _Storage | None = None
+
+
+class _Images(_Struct, frozen=True, kw_only=True):
+    coreapp: str
+    webapp: str
+
+
+class _Client(_Struct, frozen=True, kw_only=True):
+    type: str
+    images: _Images | None = None
+    image_pull_secrets: tuple[_SecretRef, ...] = ()
+    admin_secret_ref: _SecretRef | None = None
+    simulator: _Simulator = _Simulator()
+
+
+class _Database(_Struct, frozen=True, kw_only=True):
+    secret_ref: _SecretRef
+    tls_secret_ref: _SecretRef | None = None
+
+
+class _Pod(_Struct, frozen=True, kw_only=True):
+    labels: dict[str, str] = {}
+    annotations: dict[str, str] = {}
+    resources: dict[str, dict[str, Any]] = {}
+    env: tuple[dict[str, Any], ...] = ()
+    node_selector: dict[str, str] = {}
+    tolerations: tuple[dict[str, Any], ...] = ()
+    affinity: dict[str, Any] | None = None
+    topology_spread_constraints: tuple[dict[str, Any], ...] | None = None
+    priority_class_name: str | None = None
+
+    def settings(self) -> PodSettings:
+        """Return them as our noun."""
+        return PodSettings(
+            labels=self.labels,
+            annotations=self.annotations,
+            resources=self.resources,
+            env=self.env,
+            node_selector=self.node_selector,
+            tolerations=self.tolerations,
+            affinity=self.affinity,
+            spread=self.topology_spread_constraints,
+            priority_class=self.priority_class_name,
+        )
+
+
+class _Coreapp(_Struct, frozen=True, kw_only=True):
+    pod: _Pod = _Pod()
+
+
+class _Service(_Struct, frozen=True, kw_only=True):
+    type: str = "ClusterIP"
+    annotations: dict[str, str] = {}
+
+
+class _Tls(_Struct, frozen=True, kw_only=True):
+    secret_ref: _SecretRef | None = None
+    server_name: str | None = None
+    verification: str = "Full"
+
+
+class _Webapp(_Struct, frozen=True, kw_only=True):
+    replicas: Annotated[int, Meta(ge=0, le=1000)] | None = None
+    tls: _Tls = _Tls()
+    pod: _Pod = _Pod()
+    service: _Service = _Service()
+
+
+class _Window(_Struct, frozen=True, kw_only=True):
+    name: str
+    schedule: str
+    duration_minutes: Annotated[int, Meta(ge=0, le=DAY)]
+    time_zone: str = "Etc/UTC"
+
+
+class _Reshard(_Struct, frozen=True, kw_only=True):
+    windows: tuple[_Window, ...] = ()
+    restart_timeout_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 180
+    drift: str = "Report"
+
+
+class _Probe(_Struct, frozen=True, kw_only=True):
+    type: str = "HTTP"
+    path: str = "/"
+    period_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 1
+
+
+class _Failover(_Struct, frozen=True, kw_only=True):
+    mode: str = "Automatic"
+    unhealthy_after_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 3
+    probe: _Probe = _Probe()
+
+
+class _Spec(_Struct, frozen=True, kw_only=True):
+    shards: Annotated[int, Meta(ge=1, le=32)]
+    client: _Client
+    spares: Annotated[int, Meta(ge=0, le=1000)] = 1
+    paused: bool = False
+    account: _Account | None = None
+    database: _Database | None = None
+    coreapp: _Coreapp = _Coreapp()
+    webapp: _Webapp = _Webapp()
+    failover: _Failover = _Failover()
+    reshard: _Reshard = _Reshard()
+
+
+class SpecError(Exception):
+    """A WhatsAppCluster that the schema let through cannot be read; the message names the field."""
+
+
+def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
+    """Return what a WhatsAppCluster wants; SpecError names the field that cannot be read."""
+    meta = obj["metadata"]
+    key = Key(meta["namespace"], meta["name"])
+    try:
+        spec = msgspec.convert(obj.get("spec") or {}, _Spec)
+    except msgspec.ValidationError as error:
+        msg = f"WhatsAppCluster {key}: spec: {error}. Is the CRD of this release installed?"
+        raise SpecError(msg) from None
+    notes: Mapping[str, str] = meta.get("annotations") or {}
+    text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
+    switchovers, problem = switchovers_of(text)
+    reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
+    account = spec.account
+    registered_at, bad_time = registered_at_of(account.registered_at if account else None)
+    return Desired(
+        key=key,
+        uid=meta["uid"],
+        generation=int(meta.get("generation", 0)),
+        shards=spec.shards,
+        spares=spec.spares,
+        paused=spec.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
+        manual=spec.failover.mode == "Manual",
+        restart_seconds=spec.client.simulator.restart_seconds,
+        storage=spec.client.simulator.storage.size if spec.client.simulator.storage else None,
+        account=Account(
+            country_code=account.country_code,
+            phone_number=account.phone_number,
+            secret_name=account.secret_ref.name if account.secret_ref else None,
+            registered_at=registered_at,
+        )
+        if account
+        else None,
+        database=Database(
+            secret_name=spec.database.secret_ref.name,
+            tls_secret_name=spec.database.tls_secret_ref.name if spec.database.tls_secret_ref else None,
+        )
+        if spec.database
+        else None,
+        images=Images(coreapp=spec.client.images.coreapp, webapp=spec.client.images.webapp) if spec.client.images else None,
+        pull_secrets=tuple(one.name for one in spec.client.image_pull_secrets),
+        coreapp_pod=spec.coreapp.pod.settings(),
+        webapps=spec.webapp.replicas,
+        webapp_pod=spec.webapp.pod.settings(),
+        webapp_service=WebappService(type=spec.webapp.service.type, annotations=spec.webapp.service.annotations),
+        admin_secret=spec.client.admin_secret_ref.name if spec.client.admin_secret_ref else None,
+        tls=Tls(
+            secret_name=spec.webapp.tls.secret_ref.name if spec.webapp.tls.secret_ref else None,
+            server_name=spec.webapp.tls.server_name,
+            verifies=spec.webapp.tls.verification == "Full",
+        ),
+        windows=tuple(
+            Window(name=one.name, schedule=one.schedule, duration=timedelta(minutes=one.duration_minutes), time_zone=one.time_zone)
+            for one in spec.reshard.windows
+        ),
+        restart_timeout=timedelta(seconds=spec.reshard.restart_timeout_seconds),
+        repairs_drift=spec.reshard.drift == "Repair",
+        reshard_now=reshard_now,
+        invalid=" ".join(filter(None, (bad_number, bad_time))) or None,
+        switchovers=switchovers,
+        switchover_text=text,
+        switchover_problem=problem,
+        probe=Probe(
+            kind=spec.failover.probe.type, path=spec.failover.probe.path, period=timedelta(seconds=spec.failover.probe.period_seconds)
+        ),
+        unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
+        deleting=meta.get("deletionTimestamp") is not None,
+        finalizers=tuple(map(str, meta.get("finalizers") or ())),
+        image=image,
+        tuning=tuning,
+    )
+
+
+def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
+    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and, if none of it is obeyed, why. Pure; never raises."""
+    name = manifests.SWITCHOVER_ANNOTATION
+    if len(text) > LONGEST_SWITCHOVERS:
+        return (), f"Annotation {name} has {len(text)} characters; at most {LONGEST_SWITCHOVERS} are read. Nothing of it was done."
+    wishes: dict[int, Switchover] = {}
+    for part in filter(None, (part.strip() for part in text.split(","))):
+        match = re.fullmatch(r"([0-9]{1,2})(?:=([a-z0-9][a-z0-9-]{0,252}))?", part)
+        if match is None:
+            return (), f"Annotation {name} says {part[:TEXT_KEPT]!r}; write a shard such as 0, or 0=<pod>."
+        wish = Switchover(shard=int(match[1]), to=match[2])
+        if wishes.setdefault(wish.shard, wish) != wish:
+            return (), f"Annotation {name} names two pods for shard {wish.shard}. Nothing of it was done."
+    if len(wishes) > MOST_SWITCHOVERS:
+        return (), f"Annotation {name} names {len(wishes)} shards; at most {MOST_SWITCHOVERS} are read. Nothing of it was done."
+    return tuple(wishes.values()), None
+
+
+def reshard_now_of(text: str) -> tuple[int | None, str | None]:
+    """Read the annotation ``multiconnect.dev/reshard-now``; return the number, and what is wrong if it is none. Pure; never raises."""
+    text = text.strip()
+    if re.fullmatch(r"[0-9]{0,2}", text):
+        return int(text) if text else None, None
+    shown = f"{text[:TEXT_KEPT]!r}" + (f" and {len(text) - TEXT_KEPT} more characters" if len(text) > TEXT_KEPT else "")
+    return None, f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write 4, say."
+
+
+def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
+    """Return a time of registration that can be reckoned with, and what is wrong if there is none. Pure; never raises."""
+    sane = manifests.sane(at) if at is not None else None
+    if at is None or sane is not None:
+        return sane, None
+    return None, f"spec.account.registeredAt says {at.isoformat()}, which is no time to reckon with; it is ignored. Write the right one."
+
+
+# --- pods -------------------------------------------------------------------------------------------------------------
+
+
+def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
+    return next((one for one in conditions or () if one.get("type") == kind), {})
+
+
+def _is_terminated(status: Obj, container: str) -> bool:
+    """Whether the container has ended and does not run now: terminated, or waiting to be started again."""
+    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
+    now = state.get("state") or {}
+    return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
+
+
+def _lost_readiness(status: Obj, container: str) -> bool:
+    """Whether the container was ready since it was started, and is not now; both times are of the kubelet's clock."""
+    state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
+    started = manifests.moment(str(((state.get("state") or {}).get("running") or {}).get("startedAt", "")))
+    ready = _condition(status.get("conditions"), "Ready")
+    changed = manifests.moment(str(ready.get("lastTransitionTime", "")))
+    return ready.get("status") == "False" and started is not None and changed is not None and changed > started
+
+
+def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
+    """Yield why containers that do not run wait, in the kubelet's words: the one word, and the sentence."""
+    for one in status.get("containerStatuses") or ():
+        waiting = (one.get("state") or {}).get("waiting") or {}
+        if waiting.get("reason"):
+            yield str(waiting["reason"]), str(waiting.get("message") or "")[:WORDS_KEPT]
+
+
+def _waiting_because(status: Obj) -> str | None:
+    """Return why a scheduled pod does not run, unless it is just being started."""
+    found = ((word, sentence) for word, sentence in _waiting(status) if word not in {"ContainerCreating", "PodInitializing"})
+    word, sentence = next(found, ("", ""))
+    return f"{word}: {sentence}" if sentence else word or None
+
+
+NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
+"""The kubelet's words for an image that it does not get; the first error alone may be a hiccup of the registry."""
+
+
+def image_problem_of(pods: Iterable[Obj]) -> str | None:
+    """Return which pod waits for an image that cannot be pulled, and why; None if none does."""
+    for pod in pods:
+        if has_ended(pod):
+            continue
+        for word, sentence in _waiting(pod.get("status") or {}):
+            if word in NO_IMAGE:
+                return f"{pod['metadata']['name']}: {word}" + (f": {sentence}" if sentence else "")
+    return None
+
+
+def coreapp_of(
+    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_heard: bool = False
+) -> Coreapp | None:
+    """Return the Coreapp that a pod is, or None if its name has no ordinal."""
+    meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
+    ordinal = meta["name"].rpartition("-")[2]
+    if not re.fullmatch("[0-9]{1,9}", ordinal):
+        return None
+    labels = dict(meta.get("labels") or {})
+    scheduled = _condition(status.get("conditions"), "PodScheduled")
+    return Coreapp(
+        name=meta["name"],
+        uid=meta["uid"],
+        ordinal=int(ordinal),
+        resource_version=meta["resourceVersion"],
+        node=spec.get("nodeName"),
+        ip=status.get("podIP"),
+        phase=status.get("phase", "Pending"),
+        ready=_condition(status.get("conditions"), "Ready").get("status") == "True",
+        deleting=meta.get("deletionTimestamp") is not None,
+        disrupted=_condition(status.get("conditions"), "DisruptionTarget").get("status") == "True",
+        terminated=_is_terminated(status, "coreapp"),
+        lost_readiness=_lost_readiness(status, "coreapp"),
+        revision=labels.get("controller-revision-hash"),
+        pending_because=scheduled.get("message") if scheduled.get("status") == "False" else _waiting_because(status),
+        held_by=held_by(pod),
+        labels=labels,
+        report=report,
+        broken_at=broken_at,
+        silent_since=silent_since,
+        never_heard=never_heard,
+    )
+
+
+def held_by(pod: Obj) -> tuple[str, ...]:
+    """Return the finalizers that alone keep a pod which was deleted.
+
+    A kubelet that has ended all of it asks for the rest of the deletion with no time left; only finalizers can be waited for then.
+    """
+    meta = pod["metadata"]
+    is_over = meta.get("deletionTimestamp") is not None and meta.get("deletionGracePeriodSeconds") == 0
+    return tuple(map(str, meta.get("finalizers") or ())) if is_over else ()
+
+
+def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
+    """Return by uid which pods are to be watched, and how: those that have an address."""
+    holders = {route.holder_uid for route in routes}
+    return {
+        uid: Target(
+            ip=ip,
+            node=(pod.get("spec") or {}).get("nodeName"),
+            holds=uid in holders,
+            probe=want.probe,
+            unhealthy_after=want.unhealthy_after.total_seconds(),
+            ready=is_ready(pod),
+        )
+        for pod in pods
+        if (ip := (pod.get("status") or {}).get("podIP")) and (uid := pod["metadata"]["uid"])
+    }
+
+
+def has_ended(pod: Obj) -> bool:
+    """Return whether a pod has ended for good: nothing of it runs, or ever will."""
+    return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
+
+
+def is_ready(pod: Obj) -> bool:
+    """Return whether a pod is ready and stays."""
+    ready = _condition((pod.get("status") or {}).get("conditions"), "Ready").get("status") == "True"
+    return ready and pod["metadata"].get("deletionTimestamp") is None
+
+
+def component_of(obj: Obj) -> str:
+    """Return which part of a cluster an object is; empty if its label does not say."""
+    return str((obj["metadata"].get("labels") or {}).get(manifests.COMPONENT_LABEL, ""))
+
+
+def is_unobserved(obj: Obj) -> bool:
+    """Return whether the controller of a workload has not looked at its newest spec yet; False of what has no such status."""
+    seen = (obj.get("status") or {}).get("observedGeneration")
+    return seen is not None and int(obj["metadata"].get("generation", 0)) > int(seen)
+
+
+def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
+    """Return whether Webapps of a former template run among ``pods``, or the Deployment's controller has not looked at the newest one.
+
+    A pod that has ended, as after an eviction, is replaced at once and may lie there for days: it does not count.
+    """
+    webapps = (pod for pod in pods if component_of(pod) == "webapp" and not has_ended(pod))
+    stay = (pod["metadata"] for pod in webapps if pod["metadata"].get("deletionTimestamp") is None)
+    templates = {(meta.get("labels") or {}).get("pod-template-hash") for meta in stay}
+    return len(templates) > 1 or (deployment is not None and is_unobserved(deployment))
+
+
+# --- Secrets ------------------------------------------------------------------------------------------------------------
+
+
+def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
+    """Return what is to be known of the account's Secret; never its content."""
+    if secret is None:
+        return AccountSecret(missing=f"Secret {name}")
+    text, pin = decoded(secret, "certificate"), decoded(secret, "pin")
+    return AccountSecret(
+        version=secret["metadata"]["resourceVersion"],
+        has_certificate=text is not None,
+        certificate=certificate.read(text) if text is not None else None,
+        expires_at=manifests.moment(decoded(secret, "expiresAt") or ""),
+        pin_well_formed=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
+    )

@@ -1,0 +1,306 @@
+"""The keys of Secrets: which are needed, what each must look like, and what is said of one that does not. Pure; no value is ever said.
+
+What only the operator reads is stripped of blanks and line breaks at both ends, in ``decoded`` and nowhere else: files end with a line
+break, and none of these values can. What pods get, they get as it stands in the Secret, for kubelets strip nothing; so there a line
+break is a fault, which the client would answer with a crash at its next start.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import hmac
+import re
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
+
+from cryptography import x509
+from cryptography.exceptions import UnsupportedAlgorithm
+from cryptography.hazmat.primitives import serialization
+
+from whatsapp_operator.core import checksums, manifests
+from whatsapp_operator.core.desired import Desired
+from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
+from whatsapp_operator.core.names import Obj, Ref
+
+Fault = str
+"""What is wrong with a value and what to do, to follow "Key x of Secret y": "is ... . Put ... there."."""
+
+
+def decoded(secret: Obj | None, key: str) -> str | None:
+    """Return a key of a Secret as text without blanks and line breaks at its ends; None if it is not there, empty if it is no text."""
+    raw = raw_value(secret, key)
+    if raw is None:
+        return None
+    try:
+        return raw.decode().strip()
+    except UnicodeDecodeError:
+        return ""
+
+
+def raw_value(secret: Obj | None, key: str) -> bytes | None:
+    """Return a key of a Secret as pods get it; None if it is not there, empty if it is not base64."""
+    text = ((secret or {}).get("data") or {}).get(key)
+    if text is None:
+        return None
+    try:
+        return base64.b64decode(text)
+    except (binascii.Error, ValueError):
+        return b""
+
+
+# --- what a value must look like --------------------------------------------------------------------------------------------
+
+
+def _text(raw: bytes) -> Fault | None:
+    """Only the operator reads it: text, whatever is at its ends."""
+    try:
+        raw.decode()
+    except UnicodeDecodeError:
+        return "is not UTF-8 text. Put it there as text, not as a binary or encoded file."
+    return None
+
+
+def _any(_: bytes) -> None:
+    """Judged elsewhere."""
+
+
+def _line(raw: bytes) -> Fault | None:
+    """Pods get it as it is: one line of text, without a line break at its end."""
+    if (fault := _text(raw)) is not None:
+        return fault
+    text = raw.decode()
+    if text.rstrip("\r\n") != text:
+        return "ends with a line break, and the pods get it so. Make it with --from-literal, or with printf instead of echo."
+    if any(ord(char) < 32 or ord(char) == 127 for char in text):
+        return "has a line break or another control character in it. Write it in one line of text."
+    return None
+
+
+def _one_of(pattern: str, what: str) -> Callable[[bytes], Fault | None]:
+    """Return the check of a line that the client reads as one of few words or as a number."""
+
+    def check(raw: bytes) -> Fault | None:
+        fault = _line(raw)
+        return fault if fault is not None or re.fullmatch(pattern, raw.decode()) else f"is not {what}. Write that there."
+
+    return check
+
+
+PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][0-9]|6553[0-5])"
+
+
+def _certificates(raw: bytes) -> Fault | None:
+    """One certificate in PEM, or a chain of them; a text around them does no harm."""
+    if (why := _no_certificate(raw)) is not None:
+        return f"is no PEM certificate{why}"
+    return None
+
+
+def _no_certificate(raw: bytes) -> str | None:
+    try:
+        if x509.load_pem_x509_certificates(raw):
+            return None
+    except ValueError:
+        pass
+    if raw.startswith(b"\x30") and not raw.isascii():
+        return ": it is binary (DER). Convert it: openssl x509 -inform der -outform pem."
+    if b"PRIVATE KEY-----" in raw:
+        return ": it is a private key. Put the certificate there, and the key nowhere but under tls.key."
+    return ". Put the certificate there, from -----BEGIN CERTIFICATE----- to -----END CERTIFICATE-----."
+
+
+def _authority(raw: bytes) -> Fault | None:
+    """Certificates in ASCII, as TLS libraries read them; empty where the system knows the authority."""
+    if not raw.strip():
+        return None
+    if (fault := _certificates(raw)) is not None:
+        return fault
+    return None if raw.isascii() else "has characters beside its certificates that are not ASCII. Leave only the PEM blocks there."
+
+
+def _private_key(raw: bytes) -> Fault | None:
+    try:
+        # Not checked for being a good key: that takes long, and TLS libraries do it.
+        serialization.load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
+    except TypeError:
+        return "is encrypted with a passphrase. Put the private key there without one."
+    except UnsupportedAlgorithm:
+        # A kind of key that this library does not know may be one that the client knows.
+        return None
+    except ValueError:
+        return "is no PEM private key. Put the whole key there, from -----BEGIN to the line that ends it."
+    return None
+
+
+# --- the table ----------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Form:
+    """What one key of a Secret must look like."""
+
+    key: str
+    check: Callable[[bytes], Fault | None]
+    is_needed: bool = True
+
+
+ADMIN = (Form("username", _text, False), Form("password", _text), Form("initialPassword", _text, False))
+"""The operator logs in with them. The client's pods never see them."""
+ACCOUNT = (Form("certificate", _any, False), Form("pin", _any, False), Form("expiresAt", _any, False))
+"""The operator sends them with Set Shards. Whatever is wrong with one, the reasons not to send a certificate say it."""
+SERVER = (Form("tls.crt", _certificates), Form("tls.key", _private_key), Form("ca.crt", _authority, False))
+"""The Webapps read the first two as files, in which line breaks belong; the operator reads the last."""
+CLIENT = (Form("ca.crt", _certificates), Form("tls.crt", _certificates, False), Form("tls.key", _private_key, False))
+"""The client shows the last two to its database."""
+DATABASE_FORMS: Mapping[str, Callable[[bytes], Fault | None]] = {
+    "WA_DB_ENGINE": _one_of("PGSQL", "PGSQL, the only engine with which the simulator works"),
+    "WA_DB_PORT": _one_of(PORT, "a port from 1 to 65535"),
+    "WA_DB_PERSISTENT": _one_of("|0|1", "1 or 0"),
+    "WA_DB_CONNECTION_IDLE_TIMEOUT": _one_of("[0-9]*", "a whole number of milliseconds"),
+}
+DATABASE = tuple(Form(key, DATABASE_FORMS.get(key, _line), is_needed) for key, is_needed in DATABASE_KEYS.items())
+"""Environment of the client's containers, by ``secretKeyRef``: they get the very bytes."""
+
+
+@dataclass(frozen=True, slots=True)
+class Named:
+    """A Secret that a cluster needs, with the field that names it; None: it is generated."""
+
+    name: str
+    field: str | None
+    forms: tuple[Form, ...]
+
+
+def named(want: Desired) -> Iterator[Named]:
+    """Yield all Secrets that a cluster needs, in the order in which they are spoken of."""
+    yield Named(manifests.admin_secret_name(want), "spec.client.adminSecretRef" if want.admin_secret else None, ADMIN)
+    forms = SERVER if want.tls.verifies else SERVER[:2]
+    yield Named(manifests.tls_secret_name(want), "spec.webapp.tls.secretRef" if want.tls.secret_name else None, forms)
+    if want.database is not None:
+        yield Named(want.database.secret_name, "spec.database.secretRef", DATABASE)
+        if want.database.tls_secret_name is not None:
+            yield Named(want.database.tls_secret_name, "spec.database.tlsSecretRef", CLIENT)
+    if want.account is not None and want.account.secret_name is not None:
+        yield Named(want.account.secret_name, "spec.account.secretRef", ACCOUNT)
+
+
+def _missing(want: Desired, secrets: Mapping[str, Obj | None]) -> str | None:
+    for one in named(want):
+        if one.field is None or one.forms is ACCOUNT or one.name not in secrets:
+            continue
+        secret = secrets[one.name]
+        if secret is None:
+            return f"Secret {one.name} is not there, and {one.field} names it"
+        lacking = [form.key for form in one.forms if form.is_needed and not (raw_value(secret, form.key) or b"").strip()]
+        if lacking:
+            return f"Secret {one.name}, which {one.field} names, has no key {' nor '.join(lacking)}"
+    return None
+
+
+def _faults(want: Desired, secrets: Mapping[str, Obj | None]) -> dict[str, str]:
+    """Return what is wrong, by the name of the Secret: one sentence each."""
+    found: dict[str, str] = {}
+    for one in named(want):
+        secret = secrets.get(one.name)
+        fault = _fault(one, secret) if secret is not None else None
+        if fault is not None:
+            found.setdefault(one.name, fault)
+    return found
+
+
+def _fault(one: Named, secret: Obj) -> str | None:
+    where = f"of Secret {one.name}" + (f", which {one.field} names," if one.field else "")
+    for form in one.forms:
+        raw = raw_value(secret, form.key)
+        # What is empty is missing, and said so.
+        if raw and (fault := form.check(raw)) is not None:
+            return f"Key {form.key} {where} {fault}"
+    certificate, key = raw_value(secret, "tls.crt"), raw_value(secret, "tls.key")
+    if one.forms is CLIENT and bool(certificate) != bool(key):
+        has, lacks = ("tls.crt", "tls.key") if certificate else ("tls.key", "tls.crt")
+        return f"Key {has} {where} needs key {lacks} beside it. Put both there, or none if the database asks for no client certificate."
+    has_pair = any(form.key == "tls.key" for form in one.forms)
+    if has_pair and certificate and key and not _are_a_pair(certificate, key):
+        return f"Keys tls.crt and tls.key {where} are no pair. Put the certificate of this private key first into tls.crt."
+    return None
+
+
+def _are_a_pair(certificate: bytes, key: bytes) -> bool:
+    """Return whether they belong together, as far as this library knows their kind."""
+    try:
+        private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
+        return x509.load_pem_x509_certificate(certificate).public_key() == private.public_key()
+    except (ValueError, UnsupportedAlgorithm):
+        return True
+
+
+# --- what follows -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Findings:
+    """What the Secrets of a cluster come to. Its repr shows nothing secret."""
+
+    missing: str | None = None
+    """What a Secret that the user brings, the account's apart, lacks."""
+    malformed: str | None = None
+    """Which key of which Secret does not look as it must, and what to do; the first there is."""
+    no_access: str | None = None
+    """Why the client cannot be reached with the Secrets as they are; nothing is to be sent then."""
+    checksums: Mapping[Ref, str] = field(default_factory=dict)
+    """By workload: of what its pods take from Secrets; none where that is not known, or would do them harm."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """What nobody may read in words of the client, who knows more of these values than it should say: its database's, too."""
+
+
+def findings_of(want: Desired, secrets: Mapping[str, Obj | None]) -> Findings:
+    """Return what the Secrets that were read come to, by name; one that is not in ``secrets`` was not, and is no fault."""
+    faults = _faults(want, secrets)
+    return Findings(
+        missing=_missing(want, secrets),
+        malformed=next(iter(faults.values()), None),
+        no_access=faults.get(manifests.tls_secret_name(want)) or faults.get(manifests.admin_secret_name(want)),
+        checksums=_checksums(want, secrets, faults),
+        hidden=_values_to_hide(want, secrets),
+    )
+
+
+def _checksums(want: Desired, secrets: Mapping[str, Obj | None], faults: Mapping[str, str]) -> dict[Ref, str]:
+    needed = {one.name: [form.key for form in one.forms if form.is_needed] for one in named(want)}
+    found: dict[Ref, str] = {}
+    for ref, taken in checksums.keys_taken(want).items():
+        read = {name: secret for name in taken if (secret := secrets.get(name)) is not None and name not in faults}
+        is_whole = all(raw_value(secret, key) for name, secret in read.items() for key in needed[name])
+        if read.keys() == taken.keys() and is_whole:
+            digest = hashlib.sha256()
+            for name, keys in taken.items():
+                digest.update(_checksum(read[name], keys))
+            found[ref] = digest.hexdigest()[:32]
+    return found
+
+
+def _checksum(secret: Obj, keys: tuple[str, ...]) -> bytes:
+    """Return the checksum of these keys of a Secret, keyed with its uid."""
+    digest = hmac.new(str(secret["metadata"]["uid"]).encode(), digestmod=hashlib.sha256)
+    for key in keys:
+        raw = raw_value(secret, key)
+        digest.update(f"{key}:{-1 if raw is None else len(raw)}:".encode() + (raw or b""))
+    return digest.digest()
+
+
+SHORTEST_HIDDEN = 4
+"""Bytes of the shortest value that is hidden where it stands in others' words: a shorter one says little, and would hide half of them."""
+WORDS_OF_NO_SECRET = frozenset({"admin", "PGSQL"})
+"""Documented values, which every manual shows."""
+
+
+def _values_to_hide(want: Desired, secrets: Mapping[str, Obj | None]) -> tuple[str, ...]:
+    found: dict[str, None] = {}
+    for one in named(want):
+        for form in one.forms:
+            text = decoded(secrets.get(one.name), form.key) or ""
+            if len(text) >= SHORTEST_HIDDEN and text not in WORDS_OF_NO_SECRET:
+                found[text] = None
+    return tuple(found)

@@ -1,0 +1,1 @@
+"""Kopf's side: events wake the loop."""

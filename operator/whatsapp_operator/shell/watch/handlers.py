@@ -1,0 +1,328 @@
+"""Kopf's door: events are noted and wake a loop, nothing else. No handler here reads, decides or writes."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from contextlib import suppress
+from functools import partial
+from pathlib import Path
+from typing import Any, Protocol, cast
+
+import aiohttp
+import kopf
+import yaml
+
+from whatsapp_operator.core.manifests import API_VERSION, CLUSTER_LABEL, cluster_of
+from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.shell.addresses import host_port
+from whatsapp_operator.shell.kube.kinds import POD, SERVICE, STATEFULSET, WAC, Kind
+
+from .health import WatchHealth, name_of
+
+log = logging.getLogger(__name__)
+
+CHUNK = 100
+"""Objects in one answer to a list."""
+KINDS = (WAC, POD, SERVICE, STATEFULSET)
+"""What is watched."""
+END_WITHIN = 0.6
+"""Seconds that Kopf's tasks have for their end."""
+UNAUTHORIZED_PAUSES = (0.1, 0.2, 0.4, *[0.5] * 9)
+"""Seconds between attempts with a request that is answered by 401, before Kopf is given a new session."""
+HELPERS = ("cleaner of ", "spawner of ")
+"""How Kopf names the tasks by which its schedulers begin and end others."""
+STREAM_SECONDS = 30
+"""Length of one stream: a connection that is dead without a word shows when the server does not end it in time."""
+SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
+
+
+class _Endless:
+    """Back-offs without an end: when Kopf runs out of them the process ends (Kopf keeps no more of them than it is given)."""
+
+    def __iter__(self) -> Iterator[float]:
+        pause = 0.1
+        while True:
+            yield pause
+            pause = min(pause * 2, 5.0)
+
+
+class _NoEssence(kopf.AnnotationsDiffBaseStorage):
+    """Compares nothing: no handler of ours asks what changed, and Kopf would copy every object of every event for it."""
+
+    def build(self, **_: Any) -> kopf.BodyEssence:
+        """Return an empty essence."""
+        return kopf.BodyEssence()
+
+
+def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
+    """Return Kopf's settings: it watches and does nothing else. ``namespaces``: those that are looked after; none means all."""
+    chosen = kopf.OperatorSettings()
+    # With Roles alone neither CRDs nor namespaces may be listed, and with endless back-offs Kopf would ask for ever and watch nothing.
+    chosen.scanning.disabled = bool(tuple(namespaces))
+    chosen.posting.enabled = False
+    chosen.peering.standalone = True
+    chosen.networking.request_timeout = 10
+    chosen.networking.connect_timeout = 3
+    chosen.networking.error_backoffs = _Endless()
+    chosen.watching.server_timeout = STREAM_SECONDS
+    chosen.watching.client_timeout = STREAM_SECONDS + 5
+    chosen.watching.reconnect_backoff = 0.1
+    # Ten thousand pods in one answer cost more memory than all else; other people's pods are not even asked for.
+    chosen.watching.chunk_size = CHUNK
+    for group, resource in (("", "pods"), ("", "services"), ("apps", "statefulsets")):
+        chosen.watching.label_selectors[group, "v1", resource] = CLUSTER_LABEL
+    # A worker that waits keeps its object in memory.
+    chosen.queueing.idle_timeout = 0.5
+    chosen.persistence.finalizer = "multiconnect.dev/unused"
+    chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.multiconnect.dev")
+    chosen.persistence.diffbase_storage = _NoEssence(prefix="kopf.multiconnect.dev")
+    # Kopf would otherwise end the whole process by SIGKILL some time after its stop.
+    chosen.process.ultimate_exiting_timeout = None
+    return chosen
+
+
+def connection(kubeconfig: Path | None) -> kopf.ConnectionInfo:
+    """Return how Kopf reaches the API server: by the kubeconfig, or by the pod's service account."""
+    if kubeconfig is None:
+        host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
+        return kopf.ConnectionInfo(
+            server=f"https://{host_port(host, port)}",
+            ca_path=str(SERVICE_ACCOUNT / "ca.crt"),
+            token=(SERVICE_ACCOUNT / "token").read_text(encoding="utf-8").strip(),
+            scheme="Bearer",
+        )
+    return _from_kubeconfig(yaml.safe_load(kubeconfig.read_text(encoding="utf-8")))
+
+
+def _from_kubeconfig(config: dict[str, Any]) -> kopf.ConnectionInfo:
+    def entry(kind: str, name: str) -> dict[str, Any]:
+        return next((one[kind] for one in config.get(f"{kind}s") or () if one.get("name") == name), {})
+
+    context = entry("context", config.get("current-context", ""))
+    cluster, user = entry("cluster", context.get("cluster", "")), entry("user", context.get("user", ""))
+    token = user.get("token")
+    return kopf.ConnectionInfo(
+        server=cluster["server"],
+        ca_path=cluster.get("certificate-authority"),
+        ca_data=cluster.get("certificate-authority-data"),
+        insecure=cluster.get("insecure-skip-tls-verify"),
+        token=token,
+        scheme="Bearer" if token else None,
+        certificate_path=user.get("client-certificate"),
+        certificate_data=user.get("client-certificate-data"),
+        private_key_path=user.get("client-key"),
+        private_key_data=user.get("client-key-data"),
+    )
+
+
+def watched(namespaces: Iterable[str] = ()) -> dict[str, str]:
+    """Return the name of each watch by the path under which Kopf opens it. ``namespaces``: see ``settings``."""
+    chosen: tuple[str | None, ...] = tuple(namespaces) or (None,)
+    return {_path(kind, namespace): name_of(kind, namespace) for kind in KINDS for namespace in chosen}
+
+
+def _path(kind: Kind, namespace: str | None) -> str:
+    root = "/apis" if "/" in kind.api_version else "/api"
+    return "/".join((root, kind.api_version, *(("namespaces", namespace) if namespace else ()), kind.plural))
+
+
+class Login:
+    """Gives Kopf sessions whose watches are noted. Each session is another one, because Kopf ends when it is given a refused one again."""
+
+    def __init__(self, connection: Callable[[], kopf.ConnectionInfo], *, health: WatchHealth, names: Mapping[str, str]) -> None:
+        """``connection`` reads how the API server is reached, anew each time; ``names``: see ``watched``."""
+        self._connection = connection
+        self._health = health
+        self._names = names
+        self._pause = 0.0
+        self._last = float("-inf")
+        self.sessions: list[aiohttp.ClientSession] = []
+
+    async def session(self) -> kopf.AiohttpSession:
+        """Return a new session; one that is asked for again and again is given ever later, up to every 2 s. kopf.TemporaryError."""
+        now = asyncio.get_running_loop().time
+        self._pause = min(max(self._pause * 2, 0.1), 2.0) if now() < self._last + 5 else 0.0
+        await asyncio.sleep(self._pause)
+        self._last = now()
+        try:
+            info = self._connection()
+            connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context(), socket_factory=_kept_alive)
+        except Exception as error:  # its text could quote the kubeconfig
+            msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
+            raise kopf.TemporaryError(msg, delay=1.0) from None
+        session = aiohttp.ClientSession(connector=connector, headers=info.as_http_headers(), middlewares=(self._send,))
+        self.sessions.append(session)
+        return kopf.AiohttpSession(server=info.server, aiohttp_session=session)
+
+    async def close(self) -> None:
+        """Close every session that Kopf left open."""
+        for session in self.sessions:
+            await session.close()
+
+    async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
+        """Send a request of Kopf's, and note what it says of a watch.
+
+        A 401 is tried again here with credentials that are read anew: Kopf would close all other streams for it.
+        """
+        # The server may stand behind a path of its own.
+        name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), "")
+        self._health.tended(name)
+        response = await handler(request)
+        for pause in UNAUTHORIZED_PAUSES:
+            if response.status != 401:
+                break
+            response.release()
+            await asyncio.sleep(pause)
+            with suppress(Exception):  # what cannot be read now may be read the next time
+                request.headers.update(self._connection().as_http_headers())
+            response = await handler(request)
+        self._health.tended(name)
+        if response.ok:
+            self._health.connected(name, (lambda: not response.closed) if "watch" in request.url.query else None)
+        return response
+
+
+def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that finds out within about ten seconds that the other side is gone, although nothing is sent."""
+    made = socket.socket(*address[:3])
+    made.setblocking(False)
+    made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for option, value in (("TCP_KEEPIDLE", 4), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 3)):
+        if hasattr(socket, option):  # not all systems have all of them
+            made.setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+    return made
+
+
+class Witness(Protocol):
+    """Who keeps what events tell; ``gone``: the object was deleted."""
+
+    def saw_cluster(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a WhatsAppCluster."""
+        ...
+
+    def saw_pod(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a pod."""
+        ...
+
+    def saw_service(self, obj: Obj, *, gone: bool) -> None:
+        """Take in an event about a Service."""
+        ...
+
+
+class Wake(Protocol):
+    """Who wakes the loop of a cluster."""
+
+    def __call__(self, key: Key, *, presses: bool = True) -> None:
+        """Wake it; ``presses``: a failover may depend on it."""
+        ...
+
+
+def registry(
+    wake: Wake,
+    login: Callable[[], Coroutine[None, None, kopf.AiohttpSession]],
+    witness: Witness,
+    *,
+    deliver: Callable[[Callable[[], None]], None],
+) -> kopf.OperatorRegistry:
+    """Return handlers that show an event's object to ``witness`` and then call ``wake`` with the cluster that it is about.
+
+    Both are called by ``deliver``, in the event loop that they belong to.
+    """
+    found = kopf.OperatorRegistry()
+
+    def tell(saw: Callable[..., None] | None, key: Key, event: kopf.RawEvent) -> None:
+        if saw is not None:
+            _show(saw, event)
+        # Without a type it comes from a list: of what was there when the watch began.
+        wake(key, presses=event["type"] is not None)
+
+    async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
+        if namespace and name:
+            deliver(partial(tell, witness.saw_cluster, Key(namespace, name), event))
+
+    def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
+        async def told(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
+            # Somebody else's object may carry our label, and any name in it.
+            cluster = cluster_of(event["object"])
+            if namespace and cluster:
+                deliver(partial(tell, saw, Key(namespace, cluster), event))
+
+        return told
+
+    async def on_login(**_: Any) -> kopf.AiohttpSession:
+        return await login()
+
+    kopf.on.login(registry=found)(on_login)
+    group, _, version = API_VERSION.partition("/")
+    kopf.on.event(group, version, WAC.plural, registry=found)(on_cluster)
+    parts = ((("", "v1", "pods"), witness.saw_pod), (("", "v1", "services"), witness.saw_service), (("apps", "v1", "statefulsets"), None))
+    for part, saw in parts:
+        kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part(saw))
+    return found
+
+
+def _show(saw: Callable[..., None], event: kopf.RawEvent) -> None:
+    """Show an object to the witness. One that it cannot take in must not keep the loop from being woken: the look says what is wrong."""
+    try:
+        saw(event["object"], gone=event["type"] == "DELETED")
+    except Exception:
+        log.exception("An event could not be noted")
+
+
+async def watch(
+    deliver: Callable[[Callable[[], None]], None],
+    *,
+    wake: Wake,
+    witness: Witness,
+    login: Login,
+    namespaces: Iterable[str],
+    identity: str,
+) -> None:
+    """Run Kopf until it is cancelled, or one of its tasks ends; then the error of that task is raised. Needs an event loop of its own.
+
+    ``deliver``: see ``registry``; ``namespaces``: see ``settings``. At the end every task of the event loop is cancelled.
+    """
+    chosen = tuple(namespaces)
+    try:
+        tasks = await kopf.spawn_tasks(
+            registry=registry(wake, login.session, witness, deliver=deliver),
+            settings=settings(chosen),
+            clusterwide=not chosen,
+            namespaces=chosen,
+            standalone=True,
+            # Kopf would look up the user's name, and a container's number has none.
+            identity=cast(Any, identity),
+        )
+        ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+        for task in ended:
+            task.result()
+    finally:
+        await _end_all()
+        await login.close()
+
+
+async def _end_all() -> None:
+    """End all tasks of the event loop but this one.
+
+    Not by Kopf's own end: that gives tasks 5 s, and then it may wait for ever, because its schedulers end their tasks by helpers, and it
+    cancels the helpers too. Here they are left to the schedulers. Some tasks take no notice of the first cancellation.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(END_WITHIN):
+            while others := asyncio.all_tasks() - {asyncio.current_task()}:
+                for one in others:
+                    if not one.get_name().startswith(HELPERS):
+                        one.cancel()
+                await asyncio.wait(others, timeout=END_WITHIN / 10)
+
+
+def quieten() -> None:
+    """Raise the level of loggers that write a line for each event or request."""
+    for name in ("kopf.objects", "kopf._core", "httpx", "httpx2", "httpcore", "httpcore2"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+    # It warns at each begin that it takes no signals; they are ours.
+    logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

@@ -1,0 +1,1 @@
+"""Everything that speaks with the WhatsApp Business API."""

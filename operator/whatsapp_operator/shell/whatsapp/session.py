@@ -1,0 +1,543 @@
+"""The door to the WhatsApp Business API: login, GET shards, Set Shards. Nothing here retries, nothing here decides.
+
+Questions run beside the loop, one at a time for each cluster; what came of them is read with ``seen``. No content of a Secret is in
+any message, log line or value that leaves this module.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import re
+import ssl
+from collections import deque
+from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
+from datetime import datetime, timedelta
+from itertools import islice
+from typing import Any, Protocol
+
+import httpx
+
+from whatsapp_operator.core import answers
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
+from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.kube.transport import Dial
+
+log = logging.getLogger(__name__)
+
+SEND_WITHIN = 2.0
+"""Seconds from the note of the intent to its sending, or it is not sent at all (laws#5)."""
+UNSENT_PAUSE = 1.0
+"""Seconds from a call that was not sent to the question that must come before the next one, so that no two intents are noted in a row."""
+LOGIN_PAUSE = 10.0
+"""Seconds before a login that was refused is tried again with the same passwords."""
+MOST_LOGINS, LOGIN_SPAN = 10, 60.0
+"""So many logins with the same passwords in so many seconds, should tokens be refused as soon as they are given."""
+TOKEN_RENEWAL = timedelta(days=6)
+"""Age at which a token is renewed; the client's last 7 days (client#login)."""
+LONGEST_WORDS = 200
+"""Characters of the client's own words that are shown."""
+STARS = "***"
+NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
+"""Errors after which nothing of the request has left: there was no connection, or none with TLS."""
+
+Passwords = tuple[str, str, str]
+"""Username, password and initial password: what a login was tried with."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Access:
+    """How to reach and enter the API of one cluster. Its repr shows nothing secret."""
+
+    addresses: tuple[str, ...]
+    """Ready Webapps, ``ip:port``."""
+    server_name: str
+    """Name in their certificate."""
+    authority: str | None = field(default=None, repr=False)
+    """PEM of the authority; None: the system's."""
+    verifies: bool = True
+    """Whether the certificate is checked at all."""
+    username: str = field(default="admin", repr=False)
+    password: str = field(default="", repr=False)
+    initial_password: str = field(default="", repr=False)
+    tls_secret: str = ""
+    """Name of the Secret with the Webapps' certificate."""
+    problem: str | None = None
+    """What is wrong with a Secret by which they are reached; nothing is sent then."""
+    hidden: tuple[str, ...] = field(default=(), repr=False)
+    """Values of Secrets that the client may know, and that are not shown where it repeats them."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Credentials:
+    """What Set Shards sends beside the number. Its repr shows nothing secret."""
+
+    country_code: str = ""
+    phone_number: str = ""
+    pin: str | None = field(default=None, repr=False)
+    certificate: str | None = field(default=None, repr=False)
+    fingerprint: str | None = None
+    secret_version: str | None = None
+
+
+class Clients(Protocol):
+    """What the loop needs of the API."""
+
+    def seen(self, key: Key) -> Client:
+        """Return what is known of the client of a cluster."""
+        ...
+
+    def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
+        """Begin to ask for the number of shards, unless a question is under way or comes too early.
+
+        ``quiet``: an answer that says what is known wakes nobody.
+        """
+        ...
+
+    def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        ...
+
+    def forget(self, key: Key) -> None:
+        """Drop everything about a cluster."""
+        ...
+
+
+class ApiError(Exception):
+    """The API answered with an error or not at all; the message names the call and the status, nothing else."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        status: int | None = None,
+        said: tuple[answers.Said, ...] = (),
+        retry_after: timedelta | None = None,
+        sent: bool = True,
+    ) -> None:
+        """``said``: the errors in the answer, without secrets. ``sent`` is False only if surely nothing of the request has left."""
+        super().__init__(message)
+        self.status = status
+        self.said = said
+        self.retry_after = retry_after
+        self.sent = sent
+
+    @property
+    def code(self) -> int | None:
+        """The first error's code."""
+        return self.said[0].code if self.said else None
+
+    @property
+    def details(self) -> str:
+        """The client's own words."""
+        return "; ".join(one.words for one in self.said if one.words)
+
+
+class TooLate(Exception):  # noqa: N818 - it is no fault, it is what laws#5 asks for
+    """The connection was there only when the call was not to be sent any more."""
+
+
+class ApiSession:
+    """The conversation with the client of one cluster."""
+
+    def __init__(self, key: Key, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float, ask_timeout: float = 5.0) -> None:
+        """Prepare; nothing is sent yet. Time-outs in seconds."""
+        self.client = Client()
+        self._key = key
+        self._clock = clock
+        self._wake = wake
+        self._call_timeout = call_timeout
+        self._ask_timeout = ask_timeout
+        self._http: tuple[tuple[str | None, bool], httpx.AsyncClient] | None = None
+        self._token: tuple[str, datetime] | None = None
+        self._entering = asyncio.Lock()
+        self._refused: tuple[Passwords, float] | None = None
+        self._logins: tuple[Passwords | None, deque[float]] = (None, deque(maxlen=MOST_LOGINS))
+        self._unsent_at = float("-inf")
+        self._has_refused_token = False
+        self._turn = 0
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def begin(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run one question beside the loop; it ends by itself or with ``close``."""
+        task = asyncio.create_task(work, name=f"client of {self._key}")
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def close(self) -> None:
+        """Cancel what runs and await it."""
+        tasks = tuple(self._tasks)
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        http, self._http = self._http, None
+        if http is not None:
+            await http[1].aclose()
+
+    def _note(self, *, quiet: bool = False, **changes: Any) -> None:
+        before = self.client
+        self.client = replace(before, **changes)
+        if quiet:
+            # That it was asked again is news only for one who waits for it.
+            before = replace(before, asked_at=self.client.asked_at)
+        # An answer is waited for; one more failure moves nothing, whatever it says, else a client that is down is asked without a pause.
+        if replace(before, asking=False, problem="") != replace(self.client, asking=False, problem=""):
+            self._wake(self._key)
+
+    def _failed(self, problem: str) -> dict[str, Any]:
+        """Return what is known of the client after it could not be asked or told something."""
+        return {"silent_since": self.client.silent_since or self._clock.now(), "problem": problem}
+
+    def may_ask(self) -> bool:
+        """Return whether a question may begin: none is under way, and a call that was not sent is some time ago."""
+        return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
+
+    async def ask(self, access: Access, *, quiet: bool = False) -> None:
+        """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``.
+
+        ``quiet``: the next question comes after a while only, so no connection is kept for it.
+        """
+        asked_at, unsent_at = self._clock.now(), self._unsent_at
+        try:
+            body = await self._request(access, "GET", "/v1/account/shards", timeout=self._ask_timeout)
+            shards = int(body["account"]["shards"])
+            version = (body.get("meta") or {}).get("version")
+        except ApiError as error:
+            self._note(asking=False, **self._failed(str(error)))
+        except (KeyError, TypeError, ValueError):
+            self._note(asking=False, **self._failed("GET shards: unreadable answer"))
+        else:
+            known = version if isinstance(version, str) else None
+            # What was asked before a call that was not sent is no reason to make the next one.
+            if self._unsent_at == unsent_at:
+                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
+        finally:
+            self.client = replace(self.client, asking=False)
+            if quiet and len(self._tasks) <= 1:
+                await self._hang_up()
+
+    async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Make the call once; whatever comes of it is in ``client.call``.
+
+        A call that was not sent leaves the number of shards to be asked for anew, which comes first and not at once.
+        """
+        call = Call(id=operation.id, fingerprint=credentials.fingerprint, secret_version=credentials.secret_version)
+        try:
+            await self._log_in_first(access)
+            token = self._token
+            body = _spelled(credentials, operation.to)
+            send_by = noted_at + SEND_WITHIN
+            await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
+        except ApiError as error:
+            call = replace(call, detail=_told(error))
+            log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
+            meaning = answers.meaning(error.status, error.said)
+            is_stale = error.sent and meaning is answers.STALE_TOKEN
+            if is_stale:
+                self._drop(token)
+            if not error.sent or (is_stale and not self._has_refused_token):
+                # The call was not looked at: log in anew if need be, and note a new intent.
+                self._unsent_at = self._clock.monotonic()
+                self._note(call=replace(call, not_sent=True), asked_at=None, **self._failed(str(error)))
+            else:
+                # A token that was refused just after a login is not stale: then the client waits like a busy one.
+                answer = Answer.BUSY if is_stale else meaning.answer
+                self._note(call=replace(call, answer=answer, refusal=meaning.refusal, retry_after=error.retry_after))
+            if error.sent:
+                self._has_refused_token = is_stale
+        else:
+            self._has_refused_token = False
+            self._note(call=replace(call, answer=Answer.ACCEPTED))
+
+    async def _log_in_first(self, access: Access) -> None:
+        """Make sure of a token; a login that fails means that the call itself was not sent."""
+        try:
+            await self._log_in(access)
+        except ApiError as error:
+            raise ApiError(str(error), said=error.said, sent=False) from None
+
+    async def _request(self, access: Access, method: str, path: str, *, timeout: float) -> dict[str, Any]:
+        """Send one request with a token; a refused token is renewed once."""
+        await self._log_in(access)
+        token = self._token
+        try:
+            return await self._send(access, method, path, timeout=timeout)
+        except ApiError as error:
+            if error.status != 401:
+                raise
+        self._drop(token)
+        await self._log_in(access)
+        return await self._send(access, method, path, timeout=timeout)
+
+    def _drop(self, token: tuple[str, datetime] | None) -> None:
+        """Forget a token that was refused, unless another has come in its place."""
+        if self._token is token:
+            self._token = None
+
+    async def _log_in(self, access: Access) -> None:
+        # A question and the call may want in at the same time: one token is enough.
+        async with self._entering:
+            if self._token is None or self._clock.now() >= self._token[1]:
+                await self._renew_token(access)
+
+    async def _renew_token(self, access: Access) -> None:
+        entry = (access.username, access.password)
+        tried = (*entry, access.initial_password)
+        now = self._clock.monotonic()
+        if self._refused is not None and self._refused[0] == tried and now - self._refused[1] < LOGIN_PAUSE:
+            msg = "the login was refused"
+            raise ApiError(msg, status=401, sent=False)
+        if self._logins[0] != tried:
+            self._logins = (tried, deque(maxlen=MOST_LOGINS))
+        if len(self._logins[1]) == MOST_LOGINS and now - self._logins[1][0] < LOGIN_SPAN:
+            msg = f"every token was refused; no more than {MOST_LOGINS} logins in {LOGIN_SPAN:g} s"
+            raise ApiError(msg, sent=False)
+        try:
+            answer = await self._send(access, "POST", "/v1/users/login", basic=entry, body={}, timeout=self._ask_timeout)
+        except ApiError as error:
+            if error.status not in {401, 403} and error.code != 1024:
+                raise
+            answer = await self._change_password(access, tried, error)
+        self._logins[1].append(now)
+        try:
+            self._token = (answer["users"][0]["token"], self._clock.now() + TOKEN_RENEWAL)
+        except (KeyError, IndexError, TypeError):
+            msg = "POST login: unreadable answer"
+            raise ApiError(msg) from None
+        self.client = replace(self.client, login=Login.DONE, login_words="", is_new_password_rejected=False)
+
+    async def _change_password(self, access: Access, tried: Passwords, first: ApiError) -> dict[str, Any]:
+        """Log in for the first time, which must change the password; ``first``: what came of the login with the password itself.
+
+        A password that breaks the client's documented rules is not sent: it cannot be the new one.
+        """
+        entry = (access.username, access.initial_password)
+        if not is_strong(access.password):
+            self._reject(tried, _told(first), is_new_password_rejected=True)
+            msg = "the password breaks the client's rules for a new one, so the first login was not sent"
+            raise ApiError(msg, status=400, sent=False)
+        try:
+            answer = await self._send(
+                access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
+            )
+        except ApiError as error:
+            # 400: the new password is not one that the client takes.
+            if error.status in {400, 401, 403}:
+                self._reject(tried, _told(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
+            raise
+        self.client = replace(self.client, first_login_at=self._clock.now())
+        return answer
+
+    def _reject(self, tried: Passwords, words: str, *, is_new_password_rejected: bool) -> None:
+        """Note that the client takes none of these passwords, and what it said."""
+        self._refused = (tried, self._clock.monotonic())
+        self.client = replace(self.client, login=Login.REFUSED, login_words=words, is_new_password_rejected=is_new_password_rejected)
+
+    async def _send(
+        self,
+        access: Access,
+        method: str,
+        path: str,
+        *,
+        timeout: float,
+        body: dict[str, Any] | None = None,
+        basic: tuple[str, str] | None = None,
+        send_by: float | None = None,
+    ) -> dict[str, Any]:
+        """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer.
+
+        Nothing leaves after the monotonic time ``send_by``, however long the connection took.
+        """
+        if access.problem is not None:
+            raise ApiError(access.problem.rstrip("."), sent=False)  # it goes on in a sentence
+        if not access.addresses:
+            msg = "no Webapp is ready"
+            raise ApiError(msg, sent=False)
+
+        dial = Dial()
+
+        async def check_time(event: str, info: Mapping[str, Any]) -> None:
+            await dial(event, info)
+            if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
+                raise TooLate
+
+        headers = {"Host": access.server_name}
+        if basic is None and self._token is not None:
+            headers["Authorization"] = f"Bearer {self._token[0]}"
+        http = await self._connection(access)
+        what = f"{method} {path}"
+        try:
+            answer = await http.request(
+                method,
+                f"https://{access.addresses[self._turn % len(access.addresses)]}{path}",
+                json=body,
+                headers=headers,
+                auth=httpx.BasicAuth(*basic) if basic else None,
+                timeout=httpx.Timeout(timeout, connect=timeout if send_by is None else min(timeout, SEND_WITHIN)),
+                extensions={"sni_hostname": access.server_name, "trace": check_time},
+            )
+        except TooLate:
+            msg = f"{what}: not within {SEND_WITHIN:g} s of its note"
+            raise ApiError(msg, sent=False) from None
+        except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
+            # Not chained: httpx's error holds the request, and that the token. OSError: TLS that breaks while the answer is read.
+            self._turn += 1  # another Webapp may answer the next question
+            msg = f"{what}: {_distrust(error, access) or type(error).__name__}"
+            raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
+        if not answer.is_success:
+            secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
+            said = tuple(replace(one, words=masked(one.words, secrets)) for one in _errors(answer))
+            code = said[0].code if said else None
+            msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
+            # A date is of the client's own clock, which its answer tells.
+            now = answers.moment(answer.headers.get("Date")) or self._clock.wall()
+            retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
+            raise ApiError(msg, status=answer.status_code, said=said, retry_after=retry_after)
+        try:
+            read = answer.json() if answer.content else {}
+        except (json.JSONDecodeError, UnicodeDecodeError):
+            read = None
+        if not isinstance(read, dict):
+            msg = f"{what}: unreadable answer"
+            raise ApiError(msg)
+        return read
+
+    async def _connection(self, access: Access) -> httpx.AsyncClient:
+        trusted = (access.authority, access.verifies)
+        if self._http is not None and self._http[0] != trusted:
+            await self._hang_up()
+        if self._http is None:
+            try:
+                trust = ssl.create_default_context(cadata=access.authority)
+            except (ssl.SSLError, ValueError, TypeError):  # the last of what is not ASCII
+                msg = f"key ca.crt of Secret {access.tls_secret} is no PEM certificate"
+                raise ApiError(msg, sent=False) from None
+            if not access.verifies:
+                trust.check_hostname = False
+                trust.verify_mode = ssl.CERT_NONE
+            self._http = (trusted, httpx.AsyncClient(verify=trust, trust_env=False))
+        return self._http[1]
+
+
+def _spelled(credentials: Credentials, shards: int) -> dict[str, Any]:
+    """Return the body of Set Shards (client#set-shards)."""
+    body: dict[str, Any] = {"cc": credentials.country_code, "phone_number": credentials.phone_number, "shards": shards}
+    if credentials.pin is not None:
+        body["pin"] = credentials.pin
+    if credentials.certificate is not None:
+        body["cert"] = credentials.certificate
+    return body
+
+
+def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
+    """Yield what may not be shown although a client might repeat it, as it is sent."""
+    for password in (access.password, access.initial_password):
+        yield password
+        yield base64.b64encode(f"{access.username}:{password}".encode()).decode()
+    yield from access.hidden
+    yield from (body[name] for name in ("pin", "cert", "new_password") if name in body)
+
+
+def masked(words: str, secrets: Iterable[str]) -> str:
+    """Return words of the client's on one line, with stars for each secret in them and for each long piece of one. Pure."""
+    hidden = {form for one in secrets if one for form in (one, " ".join(one.split()), json.dumps(one)[1:-1])}
+
+    def starred(text: str) -> str:
+        for secret in sorted(hidden, key=len, reverse=True):
+            text = text.replace(secret, STARS)
+        return re.sub(r"[\w+/=-]{12,}", lambda piece: STARS if any(piece[0] in secret for secret in hidden) else piece[0], text)
+
+    # What breaks lines goes out between the two: a secret may be repeated with it or without.
+    return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(words)).split()))
+
+
+def is_strong(password: str) -> bool:
+    """Return whether the client takes a password as a new one: 8 to 64 characters, among them a digit, both cases and a special one."""
+    kinds = (str.isdigit, str.isupper, str.islower, lambda char: not char.isalnum())
+    return 8 <= len(password) <= 64 and all(any(map(kind, password)) for kind in kinds)
+
+
+def _told(error: ApiError) -> str:
+    """Return what an answer said, for people."""
+    words = error.details[:LONGEST_WORDS].rstrip(". ")
+    return f"{error}: {words}" if words else str(error)
+
+
+def _distrust(error: Exception, access: Access) -> str | None:
+    """Return what a person can do about a certificate of the Webapps' that is not trusted; None if it is something else."""
+    why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
+    where = f"keys tls.crt and ca.crt of Secret {access.tls_secret}, and spec.webapp.tls"
+    return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
+
+
+def _errors(answer: httpx.Response) -> Iterator[answers.Said]:
+    """Yield the errors of the documented envelope, as far as it is one."""
+    try:
+        found = answer.json()["errors"]
+    except (ValueError, KeyError, TypeError, RecursionError):
+        return
+    for one in islice(found, answers.MOST_ERRORS) if isinstance(found, list) else ():
+        if isinstance(one, dict):
+            words = ": ".join(str(one[key]) for key in ("title", "details") if one.get(key))
+            yield answers.Said(_code(one.get("code")), words)
+
+
+def _code(value: object) -> int | None:
+    """Return an error's code; None if it is none."""
+    text = str(value)
+    return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
+
+
+class ApiSessions:
+    """The conversations of all clusters that this process leads."""
+
+    def __init__(self, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float = 60.0) -> None:
+        """Prepare; ``wake`` is called with a cluster whenever an answer arrived."""
+        self._clock = clock
+        self._wake = wake
+        self._call_timeout = call_timeout
+        self._desks: dict[Key, ApiSession] = {}
+        self._closing: set[asyncio.Task[None]] = set()
+
+    def _desk(self, key: Key) -> ApiSession:
+        if key not in self._desks:
+            self._desks[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+        return self._desks[key]
+
+    def seen(self, key: Key) -> Client:
+        """Return what is known of the client of a cluster."""
+        return self._desks[key].client if key in self._desks else Client()
+
+    def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
+        """Begin to ask for the number of shards, unless a question is under way or comes too early."""
+        desk = self._desk(key)
+        if desk.may_ask():
+            desk.client = replace(desk.client, asking=True)
+            desk.begin(desk.ask(access, quiet=quiet))
+
+    def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
+        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        desk = self._desk(key)
+        desk.client = replace(desk.client, call=Call(id=operation.id))
+        desk.begin(desk.set_shards(access, credentials, operation, noted_at))
+
+    def forget(self, key: Key) -> None:
+        """Drop everything about a cluster."""
+        desk = self._desks.pop(key, None)
+        if desk is not None:
+            task = asyncio.create_task(desk.close(), name=f"close client of {key}")
+            self._closing.add(task)
+            task.add_done_callback(self._closing.discard)
+
+    async def close(self) -> None:
+        """Cancel every call and await it."""
+        for key in tuple(self._desks):
+            self.forget(key)
+        await asyncio.gather(*self._closing, return_exceptions=True)
