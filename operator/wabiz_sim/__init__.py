@@ -1,4 +1,4 @@
-"""The stand-in for the vendor's WhatsApp Business API client: the documented contract, no WhatsApp.
+"""The simulator for the vendor's WhatsApp Business API client: the documented contract, no WhatsApp.
 
 It sends nothing to anybody. Three components, each one process (or one object inside a hollow node):
 
@@ -11,7 +11,7 @@ It sends nothing to anybody. Three components, each one process (or one object i
     link.py         a component's registration at the upstream, kept up for ever
     epoch.py        the fencing token of a shard
     sharding.py     recipient -> shard
-    certificate.py  the stand-in's own certificates, with an expiry that it can read
+    certificate.py  the simulator's own certificates, with an expiry that it can read
     envelope.py     the documented error envelope and its codes
     version.py      its version, and the one that it claims to be
 

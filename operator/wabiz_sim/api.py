@@ -73,7 +73,7 @@ class Api:
         ]
 
     def health(self) -> dict[str, dict[str, str]]:
-        """Return the cluster-wide map, keyed ``ip:pod``, an IPv6 address in brackets. Coreapps only: the stand-in has no Masters."""
+        """Return the cluster-wide map, keyed ``ip:pod``, an IPv6 address in brackets. Coreapps only: the simulator has no Masters."""
         return {
             join_host_port(member.ip, member.pod): {
                 "gateway_status": "connected" if self._exchange.connected(member.uid) else "disconnected",
@@ -120,8 +120,8 @@ class Api:
                 {
                     "support": {
                         "db_engine": self._store.engine,
-                        "debug_info": "stand-in",
-                        "description": "WhatsApp Business API client, stand-in",
+                        "debug_info": "simulator",
+                        "description": "WhatsApp Business API client, simulator",
                         "expire_timestamp": self.expire_timestamp,
                         "multi_connect": True,
                     }

@@ -7,7 +7,7 @@ from pathlib import Path
 from .resolve import join_host_port
 
 CLIENT_DATABASE = "waweb"
-"""The client's databases are ``<prefix>waweb`` and others (error texts in its issues); the stand-in needs one."""
+"""The client's databases are ``<prefix>waweb`` and others (error texts in its issues); the simulator needs one."""
 _NEEDED = ("WA_DB_ENGINE", "WA_DB_HOSTNAME", "WA_DB_PORT", "WA_DB_USERNAME", "WA_DB_PASSWORD")
 _OPTIONAL = ("WA_DB_NAME_PREFIX", "WA_DB_PERSISTENT", "WA_DB_CONNECTION_IDLE_TIMEOUT")
 _LONGEST_NAME = 63
@@ -41,7 +41,7 @@ class Database:
 
         ``WA_DB_ENGINE`` must be PGSQL. ``WA_DB_NAME_PREFIX`` begins the database's name. ``WA_DB_PERSISTENT`` (1 or 0) and
         ``WA_DB_CONNECTION_IDLE_TIMEOUT`` (milliseconds) are checked only: the one is for the vendor's Webapps, the other for MySQL, and
-        the stand-in keeps one connection. ``WABIZ_DB_TLS_DIR`` is a folder with ca.crt and, for a client certificate, tls.crt and tls.key.
+        the simulator keeps one connection. ``WABIZ_DB_TLS_DIR`` is a folder with ca.crt and, for a client certificate, tls.crt and tls.key.
 
         Raises ValueError with a sentence that names the variable; not its value, for all of them may come from a Secret.
         """
@@ -91,9 +91,9 @@ def _check_engine(engine: str) -> None:
     if engine == "PGSQL":
         return
     if engine.upper() == "MYSQL":
-        msg = "WA_DB_ENGINE is MYSQL; the stand-in speaks PGSQL only: name a PostgreSQL server, or none"
+        msg = "WA_DB_ENGINE is MYSQL; the simulator speaks PGSQL only: name a PostgreSQL server, or none"
     else:
-        msg = "WA_DB_ENGINE is unknown; the stand-in speaks PGSQL only"
+        msg = "WA_DB_ENGINE is unknown; the simulator speaks PGSQL only"
     raise ValueError(msg)
 
 

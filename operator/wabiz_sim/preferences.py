@@ -19,7 +19,7 @@ _DEFAULTS: dict[str, Any] = {
     "verbose_logging": False,
     "log_level": "info",
 }
-"""Meta's sample (reference/settings/app). The stand-in obeys ``webhooks.url`` and the two backoff values; the rest it only keeps."""
+"""Meta's sample (reference/settings/app). The simulator obeys ``webhooks.url`` and the two backoff values; the rest it only keeps."""
 
 
 class Preferences:

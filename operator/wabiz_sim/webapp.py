@@ -32,7 +32,7 @@ from .store import storable
 from .tls import server_context
 
 MESSAGE_ID_HEADER = "X-Message-Id"
-"""The stand-in's own: a retry that repeats it is the same message. The vendor's API has no such thing."""
+"""The simulator's own: a retry that repeats it is the same message. The vendor's API has no such thing."""
 
 _RELAY_SECONDS = 10.0
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, LookupError)
@@ -100,7 +100,7 @@ class Webapp(Process):
             return _render(failure(500, INTERNAL_ERROR, "the Webapp failed"))
 
     async def _alive(self, _request: web.Request) -> web.Response:
-        return web.Response(text="<html><body>WhatsApp Business API client (stand-in)</body></html>", content_type="text/html")
+        return web.Response(text="<html><body>WhatsApp Business API client (simulator)</body></html>", content_type="text/html")
 
     # messages
 
@@ -170,7 +170,7 @@ def _message(message_id: str, body: Any) -> Message | Answer:
     if not to or not isinstance(to, str):
         return failure(400, PARAMETER_MISSING, "to is required")
     if kind != "text":
-        return failure(400, PARAMETER_INVALID, "the stand-in sends messages of type text only")
+        return failure(400, PARAMETER_INVALID, "the simulator sends messages of type text only")
     if not isinstance(content, dict) or not isinstance(content.get("body"), str):
         return failure(400, PARAMETER_MISSING, "text.body is required")
     if len(message_id) > _LONGEST_ID or not storable(message_id) or not storable(to):

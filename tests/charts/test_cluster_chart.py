@@ -145,7 +145,7 @@ def test_an_autoscaler_may_have_the_number_of_webapps(charts: Charts) -> None:
         ("webapp.replicas=0", "replicas"),
         ("coreapp.pod.labels.tier=7", "tier"),
         ("webapp.service.annotations.weight=7", "weight"),
-        ("simulator.enabled=false", "the stand-in is the only client that this release can run"),
+        ("simulator.enabled=false", "the simulator is the only client that this release can run"),
         ("name=Acme", "name"),
     ],
 )

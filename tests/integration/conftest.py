@@ -33,7 +33,7 @@ def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
 
 @pytest.fixture(scope="session")
 def theatre(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
-    """What the operator's tests share: a control plane of their own with hollow nodes that run the stand-in, and two operators."""
+    """What the operator's tests share: a control plane of their own with hollow nodes that run the simulator, and two operators."""
     folder = tmp_path_factory.mktemp("operator")
     plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True)
     theatre = Theatre(plane, folder)

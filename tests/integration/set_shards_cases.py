@@ -37,7 +37,7 @@ def _in(days: float) -> str:
 
 
 def _certificate(days: float) -> str:
-    """A certificate that says itself when it expires, as the stand-in reads it."""
+    """A certificate that says itself when it expires, as the simulator reads it."""
     at = datetime.now(UTC)
     return make("Acme", 66, at - timedelta(days=300), at + timedelta(days=days))
 

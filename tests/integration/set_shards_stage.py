@@ -67,7 +67,7 @@ class Lane:
 class Case:
     """One row of the table.
 
-    ``calls`` and ``restarts`` are what the stand-in counts from the beginning to the end of the case: ``A>B 201`` with A the number of
+    ``calls`` and ``restarts`` are what the simulator counts from the beginning to the end of the case: ``A>B 201`` with A the number of
     shards at its beginning and B the other one of 1 and 2. ``words`` are reasons as conditions show them, in this order, others between
     them; ``events`` are reasons of Events, with ``!`` in front when they are warnings. The case ends at rest with ``end`` shards.
     """
@@ -145,7 +145,7 @@ class Scene(Stage):
         await self.at_rest(timeout=LONG)
 
     async def stand_in(self, path: str, **body: Any) -> Obj:
-        """One call of the stand-in's control endpoint: ``POST /control/<path>``."""
+        """One call of the simulator's control endpoint: ``POST /control/<path>``."""
         ip = self.pods("simulator")[0]["status"]["podIP"]
         async with (
             aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session,
@@ -180,7 +180,7 @@ class Scene(Stage):
     # ------------------------------------------------------------ seeing things
 
     async def made(self) -> list[Obj]:
-        """The calls that the stand-in got since the case began, its own control endpoint's left out."""
+        """The calls that the simulator got since the case began, its own control endpoint's left out."""
         calls: list[Obj] = (await self.books())["set_shards_calls"][len(self._began["set_shards_calls"]) :]
         return [call for call in calls if call["by"] == "api"]
 

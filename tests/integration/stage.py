@@ -310,7 +310,7 @@ class Stage:
         return set((await self.kubectl("get", KINDS, "-o", "name")).split())
 
     async def books(self, name: str = "acme") -> Obj:
-        """The stand-in's own books."""
+        """The simulator's own books."""
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url = f"http://{ip}:8080/control/counters"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session, session.get(url) as response:
@@ -318,7 +318,7 @@ class Stage:
             return answer
 
     async def fault(self, name: str = "acme", **fault: Any) -> None:
-        """Have the stand-in go wrong, as in ``POST /control/faults``; without arguments, go right again.
+        """Have the simulator go wrong, as in ``POST /control/faults``; without arguments, go right again.
 
         AssertionError when a fault ends that has never happened: then a test proved nothing.
         """
@@ -333,7 +333,7 @@ class Stage:
             assert response.status in {200, 201}, await response.text()
 
     async def faults(self, name: str = "acme") -> list[Obj]:
-        """The stand-in's faults, and how often each has happened, as in ``GET /control/faults``."""
+        """The simulator's faults, and how often each has happened, as in ``GET /control/faults``."""
         ip = self.pods("simulator", name)[0]["status"]["podIP"]
         url = f"http://{ip}:8080/control/faults"
         async with aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=20)) as session, session.get(url) as response:
@@ -419,7 +419,7 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
 
 
 def assert_each_happened(faults: Iterable[Obj]) -> None:
-    """AssertionError if one of the stand-in's faults has never happened."""
+    """AssertionError if one of the simulator's faults has never happened."""
     never = [fault for fault in faults if not fault["fired"]]
     assert not never, f"never happened: {never}"
 

@@ -59,7 +59,7 @@ def node_of(stage: Stage, pod: str) -> str:
 
 
 def holder_away_from_the_rest(stage: Stage) -> int:
-    """A shard whose holder's node runs neither the stand-in's servers nor every Webapp: what is lost with it can be measured."""
+    """A shard whose holder's node runs neither the simulator's servers nor every Webapp: what is lost with it can be measured."""
     needed = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("simulator")}
     webapps = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("webapp")}
     if len(webapps) == 1:

@@ -1,4 +1,4 @@
-"""Hollow nodes under a real API server, scheduler and controller manager, with fake components in the place of the stand-in."""
+"""Hollow nodes under a real API server, scheduler and controller manager, with fake components in the place of the simulator."""
 
 from __future__ import annotations
 
@@ -372,7 +372,7 @@ async def eventually_resolved(ground: Ground, want: str) -> None:
     await eventually(resolved, lambda found: re.search(want + "$", found), f"the address {want}", 5)
 
 
-# ---------------------------------------------------------------- the stand-in itself
+# ---------------------------------------------------------------- the simulator itself
 
 
 def field(name: str, path: str) -> Obj:
@@ -380,7 +380,7 @@ def field(name: str, path: str) -> Obj:
 
 
 def a_part(kind: str) -> Obj:
-    """A pod of the stand-in as the operator's manifests have it, in small."""
+    """A pod of the simulator as the operator's manifests have it, in small."""
     fields = {"POD_NAME": "metadata.name", "POD_UID": "metadata.uid", "POD_IP": "status.podIP", "NODE_NAME": "spec.nodeName"}
     env = [field(name, path) for name, path in fields.items()] + [{"name": "WABIZ_STATE_DIR", "value": "/state"}]
     container = a_container(command=["python", "-m", "wabiz_sim", kind], env=env, volumeMounts=[{"name": "state", "mountPath": "/state"}])

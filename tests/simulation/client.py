@@ -396,7 +396,7 @@ class Coreapp:
             return
         if self.account.connect(shard, epoch, self.uid, self.shards or 0):
             return
-        # Fenced, or the number of shards has moved on: it goes on trying slowly, as the stand-in does.
+        # Fenced, or the number of shards has moved on: it goes on trying slowly, as the simulator does.
         asyncio.get_running_loop().call_later(1.0, self._connect, life)
 
     def _stand_by(self) -> None:

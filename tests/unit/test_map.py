@@ -1,4 +1,4 @@
-"""The maps in the docstrings of the operator and of the stand-in name just the modules that there are."""
+"""The maps in the docstrings of the operator and of the simulator name just the modules that there are."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What `helm test` runs: log in at a Webapp through its Service and send one message, which the stand-in delivers to nobody."""
+"""What `helm test` runs: log in at a Webapp through its Service and send one message, which the simulator delivers to nobody."""
 
 import base64
 import http.client

@@ -120,7 +120,7 @@ class Resize:
     total: float
     """From the change of the spec until the cluster was as wanted."""
     restart: float
-    """How long the stand-in's Coreapps restart."""
+    """How long the simulator's Coreapps restart."""
     added: float
     """By how much the shard that was longest without service was so for longer than the restart."""
     extra: dict[int, float]
@@ -308,10 +308,10 @@ def _by_shard(messages: Iterable[Message], shards: int) -> dict[int, list[Messag
 
 
 async def _called(cluster: Cluster, to: int) -> float:
-    """When the last Set Shards that restarted the Coreapps came to the stand-in (`time.time()`)."""
+    """When the last Set Shards that restarted the Coreapps came to the simulator (`time.time()`)."""
     calls = (await cluster.upstream("counters"))["set_shards_calls"]
     times = [call["at"] for call in calls if call["restarted"] and call["shards"] == to]
     if not times:
-        msg = f"the stand-in knows of no Set Shards to {to}"
+        msg = f"the simulator knows of no Set Shards to {to}"
         raise LocalKubeError(msg)
     return datetime.fromisoformat(times[-1]).timestamp()

@@ -179,7 +179,7 @@ class Cluster:
             if not self._leases or self._leases[-1].holder != holder:
                 self._leases.append(LeaseChange(holder, time.monotonic()))
 
-    # ---- the stand-in
+    # ---- the simulator
 
     async def webapp(self) -> tuple[str, ssl.SSLContext, str]:
         """URL of a Webapp, how to trust it, and a fresh token. LocalKubeError when it does not let us in."""
@@ -193,7 +193,7 @@ class Cluster:
         return url, context, str(answer["users"][0]["token"])
 
     async def upstream(self, path: str, body: Obj | None = None) -> Obj:
-        """What the stand-in's WhatsApp servers answer under ``/control``."""
+        """What the simulator's WhatsApp servers answer under ``/control``."""
         ip, port = await self.control.resolve(NAMESPACE, f"{NAME}-simulator", 8080)
         return await self._call("GET" if body is None else "POST", f"http://{ip}:{port}/control/{path}", json=body)
 
@@ -217,10 +217,10 @@ class Cluster:
             async with self._session.request(method, url, **options) as response:
                 answer = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError, OSError) as error:
-            msg = f"the stand-in does not answer {method} {url}: {type(error).__name__} {error}"
+            msg = f"the simulator does not answer {method} {url}: {type(error).__name__} {error}"
             raise LocalKubeError(msg) from error
         if response.status >= 400 or not isinstance(answer, dict):
-            msg = f"the stand-in refuses {method} {url}: {response.status} {str(answer)[:200]}"
+            msg = f"the simulator refuses {method} {url}: {response.status} {str(answer)[:200]}"
             raise LocalKubeError(msg)
         return answer
 

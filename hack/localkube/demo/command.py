@@ -79,7 +79,7 @@ class Demo:
         self._traffic: Traffic | None = None
         self._apply = Step("apply", f"kubectl apply: {spec['shards']} shards, {spec['spares']} spare", meaning="from apply to Ready")
         delivered = "until the next message of its shard was delivered by another"
-        gap = f"without service, {self.restart:g} s of it the stand-in's shortened restart"
+        gap = f"without service, {self.restart:g} s of it the simulator's shortened restart"
         self._deleted = Step("pod-deleted", "the pod that serves shard 0 is deleted", VENDOR_FAILOVER, delivered)
         self._killed = Step("container-killed", "the next holder's container is killed", VENDOR_FAILOVER, delivered)
         self._leader = Step("leader-killed", "the leading operator is killed (kill -9)", "", "until a new leader did what a user asked")

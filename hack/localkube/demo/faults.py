@@ -69,7 +69,7 @@ class Reshard:
     gap: float
     """The longest time within which no message of the shard that was watched was taken: the restart and what the operator adds."""
     restart: float
-    """How long the stand-in's Coreapps restart."""
+    """How long the simulator's Coreapps restart."""
     sent: int
     lost: int
     begun: float

@@ -29,7 +29,7 @@ def show(figures: Mapping[str, Any], out: Console) -> None:
             highlight=False,
         )
     out.print(
-        f"The client is a stand-in whose restart is shortened to {figures['restart_seconds']:g} s (the vendor's Coreapps take "
+        f"The client is a simulator whose restart is shortened to {figures['restart_seconds']:g} s (the vendor's Coreapps take "
         f"{VENDOR_RESHARD}); it sends nothing to WhatsApp.",
         highlight=False,
     )

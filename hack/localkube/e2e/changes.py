@@ -31,7 +31,7 @@ class Changes:
     """Deeds that need an installation."""
 
     def __init__(self, installation: Installation, images: tuple[str, ...]) -> None:
-        """``images``: the operator's and the stand-in's, which an upgrade names by another tag, as containerd knows them."""
+        """``images``: the operator's and the simulator's, which an upgrade names by another tag, as containerd knows them."""
         self._on = installation
         self._images = images
         self._turn = 0

@@ -163,7 +163,7 @@ class Installation:
             raise LocalKubeError(msg) from None
 
     async def pin_simulator(self) -> None:
-        """Have the stand-in's WhatsApp servers run on the control plane: in a test of the client they are not what is to fail.
+        """Have the simulator's WhatsApp servers run on the control plane: in a test of the client they are not what is to fail.
 
         Fields that the operator does not claim; it leaves them alone.
         """

@@ -10,7 +10,7 @@ RANGES = ipaddress.IPv4Network("127.64.0.0/10")
 RANGE_BITS = 18
 CLAIM_PORT = 6249
 PORTS = (6250, 6251, 6252, 6253, 8080, 8443)
-"""What the stand-in listens on; an address is only given out when all are free there."""
+"""What the simulator listens on; an address is only given out when all are free there."""
 RESERVED = 256
 """Addresses at the start of a range: the claim and the nodes."""
 

@@ -1,4 +1,4 @@
-"""What a hollow pod asks of a part of the stand-in that runs in its process."""
+"""What a hollow pod asks of a part of the simulator that runs in its process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 
 class Component(Protocol):
-    """A part of the stand-in, running in this process. It may also have ``disturb(wish)`` and ``effects``, as a Coreapp does."""
+    """A part of the simulator, running in this process. It may also have ``disturb(wish)`` and ``effects``, as a Coreapp does."""
 
     @property
     def ready(self) -> bool:

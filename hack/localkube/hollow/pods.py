@@ -221,7 +221,7 @@ class HollowPod:
             await _called(self._component.resume())
 
     async def disturb(self, wish: Mapping[str, Any]) -> None:
-        """Have the component do something else wrong: see `Disturbance` of the stand-in. Raises NotRunningError, ValueError."""
+        """Have the component do something else wrong: see `Disturbance` of the simulator. Raises NotRunningError, ValueError."""
         component = self._running()
         disturb = getattr(component, "disturb", None)
         if disturb is None:
@@ -359,7 +359,7 @@ class HollowPod:
         except Exception as e:
             logger.warning("pod %s/%s: %s did not start: %s: %s", self.namespace, self.name, self.kind, type(e).__name__, e)
             self._message = f"{type(e).__name__}: {e}"
-            return 2 if isinstance(e, ValueError) else 1  # as the stand-in's own command: 2 for bad settings
+            return 2 if isinstance(e, ValueError) else 1  # as the simulator's own command: 2 for bad settings
         finally:
             if noticing is not None:
                 noticing.cancel()

@@ -1,4 +1,4 @@
-"""Hollow nodes: a cluster without kubelets. One process registers nodes and runs the stand-in for their pods on loopback addresses.
+"""Hollow nodes: a cluster without kubelets. One process registers nodes and runs the simulator for their pods on loopback addresses.
 
 `python -m localkube.hollow --kubeconfig PATH --nodes N --folder DIR` runs until SIGTERM and writes DIR/hollow.json when it is ready.
 The map: `nodes` nodes and Leases; `pods` one pod; `components` what runs in it; `spec` what a pod asks for; `status` what is reported;
@@ -60,8 +60,8 @@ ZONES = 3
 
 
 def stand_in(kind: str, env: Mapping[str, str], resolve: Resolve) -> Component:
-    """A part of the real stand-in: `coreapp`, `webapp` or `upstream`, set up by its environment. Raises ValueError for bad settings."""
-    from wabiz_sim.settings import Settings  # noqa: PLC0415  # only a process that runs the stand-in needs it installed
+    """A part of the real simulator: `coreapp`, `webapp` or `upstream`, set up by its environment. Raises ValueError for bad settings."""
+    from wabiz_sim.settings import Settings  # noqa: PLC0415  # only a process that runs the simulator needs it installed
 
     settings = Settings.from_env(env)
     if kind == "coreapp":

@@ -48,7 +48,7 @@ class Sources:
 
 
 def component_of(container: Obj) -> str | None:
-    """The part of the stand-in that a container runs: its command line ends with `wabiz_sim` or `wabiz-sim` and the part; else None."""
+    """The part of the simulator that a container runs: its command line ends with `wabiz_sim` or `wabiz-sim` and the part; else None."""
     line = [*(container.get("command") or []), *(container.get("args") or [])]
     if len(line) < 2 or line[-1] not in COMPONENTS:
         return None
@@ -57,7 +57,7 @@ def component_of(container: Obj) -> str | None:
 
 
 def main_container(pod: Obj) -> Obj:
-    """The container that a hollow node gives life to: the first that runs a part of the stand-in, else simply the first."""
+    """The container that a hollow node gives life to: the first that runs a part of the simulator, else simply the first."""
     containers: list[Obj] = pod["spec"]["containers"]
     return next((one for one in containers if component_of(one)), containers[0])
 

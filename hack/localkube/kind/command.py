@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     up.add_argument("--workers", type=int, default=WORKERS, help=f"nodes beside the control plane (default: {WORKERS})")
     load = commands.add_parser("load", help="bring images from Docker into every node")
     load.add_argument("images", nargs="+", metavar="IMAGE")
-    images = commands.add_parser("images", help="build the operator and the stand-in from operator/Dockerfile")
+    images = commands.add_parser("images", help="build the operator and the simulator from operator/Dockerfile")
     images.add_argument("--load", action="store_true", help="bring them, and PostgreSQL, into the cluster too")
     routes = commands.add_parser("routes", help="write the routes between the nodes again, after one got another address")
     down = commands.add_parser("down", help="remove the cluster")

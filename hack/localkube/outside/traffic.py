@@ -134,7 +134,7 @@ class Traffic:
         self.focus: int | None = None
         """Send only to recipients of this shard; None: to all."""
         self.shards = 1
-        """Number of shards as the stand-in last said it."""
+        """Number of shards as the simulator last said it."""
         self.messages: dict[str, Message] = {}
         """What is still of interest; the ledger forgets nothing."""
         self.senders = Senders()
@@ -449,7 +449,7 @@ class Traffic:
                 await asyncio.sleep(REFRESH_SECONDS)
 
     async def _refresh(self) -> None:
-        """Look where the Webapps and the stand-in's upstream are now."""
+        """Look where the Webapps and the simulator's upstream are now."""
         query = quote(f"multiconnect.dev/cluster={self.cluster}")
         pods = (await self._get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={query}"))["items"]
         self._take_addresses(pods)
@@ -487,7 +487,7 @@ class Traffic:
         return answer
 
     async def _control(self, method: str, path: str, **body: Any) -> Obj:
-        """One call to the stand-in's own books."""
+        """One call to the simulator's own books."""
         if self._session is None or not self._upstream:
             msg = f"the simulator of {self.cluster} is not known: traffic runs only inside 'async with'"
             raise TrafficError(msg)

@@ -195,7 +195,7 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
         lambda f: objections.is_unread(f) and not f.is_banned,
         lambda f: f"The Secret of the account could not be read: {f.see.unread.get('Secret', 'not yet')}",
     ),
-    ConditionRule("Simulated", "True", lambda f: f.want.account is None, lambda _: "The stand-in's made-up account needs no certificate."),
+    ConditionRule("Simulated", "True", lambda f: f.want.account is None, lambda _: "The simulator's made-up account needs no certificate."),
     ConditionRule(
         "CertificateExpiresSoon",
         "True",

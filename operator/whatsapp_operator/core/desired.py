@@ -142,7 +142,7 @@ class Desired:
     storage: str | None = None
     account: Account | None = None
     database: Database | None = None
-    """None: the stand-in keeps its state itself."""
+    """None: the simulator keeps its state itself."""
     images: Images | None = None
     """None: those of this operator's release."""
     pull_secrets: tuple[str, ...] = ()
@@ -173,5 +173,5 @@ class Desired:
     finalizers: tuple[str, ...] = ()
     """What Kubernetes waits for before a deletion is done."""
     image: str = "whatsapp-operator/wabiz-sim:dev"
-    """The stand-in of this operator's release."""
+    """The simulator of this operator's release."""
     tuning: Tuning = Tuning()

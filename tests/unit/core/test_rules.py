@@ -461,7 +461,7 @@ def test_Verifying_asks_until_GET_reports_the_number() -> None:
 
 
 def test_Verifying_does_not_last_for_ever() -> None:
-    """201, but GET differs for good (somebody changed it back, the stand-in lost its emptyDir): law 4 settles it at settle_by."""
+    """201, but GET differs for good (somebody changed it back, the simulator lost its emptyDir): law 4 settles it at settle_by."""
     assert growing().noted(4, Answer.ACCEPTED).later(3600).row() != "Verifying"
 
 

@@ -1,4 +1,4 @@
-"""Fixtures of the stand-in's tests."""
+"""Fixtures of the simulator's tests."""
 
 import itertools
 import os

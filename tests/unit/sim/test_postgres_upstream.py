@@ -286,7 +286,7 @@ async def test_two_processes_that_make_the_database_at_once(world: World, enviro
         (
             {"WA_DB_ENGINE": "MYSQL"},
             2,
-            "WA_DB_ENGINE is MYSQL; the stand-in speaks PGSQL only: name a PostgreSQL server, or none",
+            "WA_DB_ENGINE is MYSQL; the simulator speaks PGSQL only: name a PostgreSQL server, or none",
         ),
         ({"WA_DB_PASSWORD": ""}, 2, "WA_DB_PASSWORD is not set, but WA_DB_ENGINE is"),
         ({"WABIZ_DB_TLS_DIR": "/nowhere"}, 2, "WABIZ_DB_TLS_DIR=/nowhere has no ca.crt"),

@@ -162,8 +162,8 @@ def test_without_certificates_encryption_is_off_whatever_else_is_set() -> None:
     ("name", "value", "said"),
     [
         *((name, "", f"{name} is not set, but WA_DB_") for name in DATABASE),
-        ("WA_DB_ENGINE", "MYSQL", "the stand-in speaks PGSQL only"),
-        ("WA_DB_ENGINE", "mysql", "the stand-in speaks PGSQL only"),
+        ("WA_DB_ENGINE", "MYSQL", "the simulator speaks PGSQL only"),
+        ("WA_DB_ENGINE", "mysql", "the simulator speaks PGSQL only"),
         ("WA_DB_ENGINE", "pgsql", "is unknown"),
         ("WA_DB_PORT", "0", "not a port"),
         ("WA_DB_PORT", "pg", "not a port"),

@@ -1,4 +1,4 @@
-"""A small world for the stand-in: an upstream, Coreapps and a Webapp on loopback addresses of their own."""
+"""A small world for the simulator: an upstream, Coreapps and a Webapp on loopback addresses of their own."""
 
 import asyncio
 import contextlib

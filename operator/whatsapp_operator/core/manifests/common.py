@@ -46,7 +46,7 @@ COREAPP_PORTS: Final[Mapping[str, int]] = {
 }
 """Ports of a Coreapp (client#ports)."""
 WEBAPP_PORT: Final = 8443
-"""Where the stand-in's Webapp listens; its Service says 443."""
+"""Where the simulator's Webapp listens; its Service says 443."""
 SIMULATOR_PORT: Final = 8080
 STATE_FOLDER: Final = "/var/lib/wabiz"
 TLS_FOLDER: Final = "/etc/wabiz/tls"
@@ -84,7 +84,7 @@ def webapp_name(name: str) -> str:
 
 
 def simulator_name(name: str) -> str:
-    """Return the name of the stand-in's StatefulSet and Service."""
+    """Return the name of the simulator's StatefulSet and Service."""
     return f"{name}-simulator"
 
 

@@ -9,7 +9,7 @@ from whatsapp_operator.core.desired import Desired, PodSettings
 from whatsapp_operator.core.names import Obj
 
 REQUESTS: Final[Mapping[str, str]] = {"cpu": "50m", "memory": "64Mi"}
-"""What a container of the stand-in asks for unless its user says otherwise; one was seen with 47 MiB resident."""
+"""What a container of the simulator asks for unless its user says otherwise; one was seen with 47 MiB resident."""
 
 
 def template(

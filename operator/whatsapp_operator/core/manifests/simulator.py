@@ -24,7 +24,7 @@ from .common import (
 
 
 def simulator(want: Desired) -> Iterator[dict[str, Any]]:
-    """Yield the stand-in's upstream: its claim if one is wanted, its Service and its StatefulSet."""
+    """Yield the simulator's upstream: its claim if one is wanted, its Service and its StatefulSet."""
     name = simulator_name(want.key.name)
     if want.storage is not None:
         yield owned_object(

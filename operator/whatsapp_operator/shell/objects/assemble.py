@@ -436,7 +436,7 @@ def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
 def credentials_of(want: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
     """Return what Set Shards is sent with; ``secret`` is the account's."""
     if want.account is None:
-        # The stand-in's made-up account.
+        # The simulator's made-up account.
         return Credentials(country_code="1", phone_number="6315550000")
     text = decoded(secret, "certificate")
     return Credentials(
