@@ -33,7 +33,9 @@ _numbers = itertools.count(1)
 
 CANDIDATE = """
 import asyncio, json, logging, signal, sys
-from whatsapp_operator.shell.kube import LEASE, Conflict, KubeError, LeaseTooShort, LightKube
+from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import Conflict, KubeError, LeaseTooShort
+from whatsapp_operator.shell.kube.kinds import LEASE
 from whatsapp_operator.shell.kube.lease import Election, boottime
 
 path, namespace, identity = sys.argv[1:]
