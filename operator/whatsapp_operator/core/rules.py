@@ -277,7 +277,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
             f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
-            "left alone. Delete or rename it, or make the cluster under another name."
+            "left alone. Delete or rename it, or give the cluster another name."
         ),
     ),
     # --- order: every shard has a holder, on pods that stay
@@ -505,8 +505,8 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
-            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Ask whoever set the finalizer to "
-            "take it off, or take it off by kubectl edit pod."
+            f"Deleted pods stay, so no new ones can take their place: {missing.tell_held(f)}. Ask the owner of the finalizer "
+            "to remove it, or remove it by kubectl edit pod."
         ),
     ),
     Rule(
