@@ -175,7 +175,12 @@ WRONG: list[tuple[str, str, bytes, str]] = [
     ("server", "ca.crt", b"\xff\xfe" + MADE["ca"], "are not ASCII. Leave only the PEM blocks"),
     ("server", "ca.crt", MADE["ca"][:200], "is no PEM certificate"),
     ("server", "tls.crt", MADE["ca.der"], "it is binary (DER)"),
-    ("server", "tls.crt", MADE["ca"], "tls.key of Secret server, which spec.webapp.tls.secretRef names, do not belong together"),
+    (
+        "server",
+        "tls.crt",
+        MADE["ca"],
+        "Keys tls.crt and tls.key of Secret server, which spec.webapp.tls.secretRef names, do not belong together",
+    ),
     ("server", "tls.key", MADE["locked"], "is encrypted with a passphrase"),
     ("server", "tls.key", MADE["crt"], "is no PEM private key"),
     ("server", "tls.key", MADE["rsa"], "do not belong together"),
