@@ -46,7 +46,7 @@ def events() -> set[str]:
     """The reasons of all Events that are not those of a condition or a rule, as they stand in the source."""
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
-    says = (word.value for call in calls if call.func.id == "Say" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
+    says = (word.value for call in calls if call.func.id == "EmitEvent" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
     return {str(word.value) for word in says if isinstance(word, ast.Constant)}
 
 

@@ -159,7 +159,7 @@ def test_a_line_break_that_reaches_the_pods_is_said(key: str, ending: bytes) -> 
     """As ``kubectl create secret --from-file`` makes them of files that an editor or ``echo`` wrote."""
     found = findings({("db", key): good()["db"][key] + ending})
     assert found.malformed == (
-        f"Key {key} of Secret db, which spec.database.secretRef names, ends with a line break, and the pods get it so. "
+        f"Key {key} of Secret db, which spec.database.secretRef names, ends with a line break, and the pods would get that, too. "
         "Make it with --from-literal, or with printf instead of echo."
     )
     assert found.no_access is None, "the client can be asked all the same"
@@ -175,12 +175,17 @@ WRONG: list[tuple[str, str, bytes, str]] = [
     ("server", "ca.crt", b"\xff\xfe" + MADE["ca"], "are not ASCII. Leave only the PEM blocks"),
     ("server", "ca.crt", MADE["ca"][:200], "is no PEM certificate"),
     ("server", "tls.crt", MADE["ca.der"], "it is binary (DER)"),
-    ("server", "tls.crt", MADE["ca"], "Keys tls.crt and tls.key of Secret server, which spec.webapp.tls.secretRef names, are no pair"),
+    (
+        "server",
+        "tls.crt",
+        MADE["ca"],
+        "Keys tls.crt and tls.key of Secret server, which spec.webapp.tls.secretRef names, do not belong together",
+    ),
     ("server", "tls.key", MADE["locked"], "is encrypted with a passphrase"),
     ("server", "tls.key", MADE["crt"], "is no PEM private key"),
-    ("server", "tls.key", MADE["rsa"], "are no pair"),
+    ("server", "tls.key", MADE["rsa"], "do not belong together"),
     ("db-tls", "ca.crt", MADE["ca.der"], "it is binary (DER)"),
-    ("db-tls", "tls.key", MADE["rsa"], "are no pair"),
+    ("db-tls", "tls.key", MADE["rsa"], "do not belong together"),
     ("login", "password", b"\xff\xfe\x00", "is not UTF-8 text"),
     ("login", "username", b"\xff\xfe\x00", "is not UTF-8 text"),
     ("login", "initialPassword", b"\xff\xfe\x00", "is not UTF-8 text"),
@@ -206,8 +211,8 @@ def test_a_wrong_form_is_said_with_secret_and_key(name: str, key: str, value: by
 
 
 def test_a_client_certificate_needs_its_key() -> None:
-    assert "needs key tls.key beside it" in findings({("db-tls", "tls.key"): None}).malformed
-    assert "needs key tls.crt beside it" in findings({("db-tls", "tls.crt"): None}).malformed
+    assert "needs key tls.key, too" in findings({("db-tls", "tls.key"): None}).malformed
+    assert "needs key tls.crt, too" in findings({("db-tls", "tls.crt"): None}).malformed
     assert findings({("db-tls", "tls.crt"): None, ("db-tls", "tls.key"): None}).malformed is None
 
 

@@ -104,7 +104,7 @@ READY: tuple[ConditionRule, ...] = (
         lambda f: (
             one.why(f)
             if (one := objections.objection_to_account(f)) is not None and one.name == "CertificateRejected"
-            else "The client is logged off since a wrong certificate was refused; Set Shards with the right one logs it on again."
+            else "The client is logged off since a wrong certificate was rejected; Set Shards with the right one logs it on again."
         ),
     ),
     ConditionRule("RestartOverdue", "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
@@ -120,7 +120,7 @@ READY: tuple[ConditionRule, ...] = (
         "SelfCheckFailed",
         "Unknown",
         lambda f: any(evidence.held_back(f)),
-        lambda f: f"{_tell_held_back(f)}; but {f.doubt}: only certain evidence counts until that is over.",
+        lambda f: f"{_tell_held_back(f)}; but {f.doubt}: the operator acts on certain evidence only until that is over.",
     ),
     ConditionRule(
         "Unserved",
@@ -141,7 +141,7 @@ READY: tuple[ConditionRule, ...] = (
         "Disconnected",
         "False",
         lambda f: f.has_held_for("CutOff", f.want.tuning.connection),
-        lambda _: "No Coreapp has a connection to WhatsApp: all say gateway_status disconnected. Is the client logged off or banned?",
+        lambda _: "No Coreapp has a connection to WhatsApp: all report gateway_status disconnected. Is the client logged off or banned?",
     ),
     ConditionRule(
         "WebappNotResponding",
@@ -200,7 +200,7 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
         "CertificateExpiresSoon",
         "True",
         lambda f: objections.objection_to_account(f) is None and _soon(f),
-        lambda f: f"The certificate expires at {expiry_of(f)}; get a new one.",
+        lambda f: f"The certificate expires at {expiry_of(f)}; put a new one into the Secret before.",
     ),
     ConditionRule(
         "Valid",

@@ -96,9 +96,9 @@ def _refused_certificate(f: Facts) -> str:
     """Name what was refused, and why."""
     because = f" ({f.record.refused_because})" if f.record.refused_because else ""
     if f.record.refused_fingerprint == NO_CERTIFICATE:
-        return f"WhatsApp refused Set Shards without a certificate{because}; it is not sent so again."
+        return f"WhatsApp rejected Set Shards without a certificate{because}; it is not sent without one again."
     begins = (f.record.refused_fingerprint or "")[:12]
-    return f"WhatsApp refused Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
+    return f"WhatsApp rejected Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
 
 
 def _where(f: Facts) -> str:
@@ -135,7 +135,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         name="AwaitingSecret",
         state=State.WAITING,
         when=lambda f: is_secret_missing(f) and not f.has_held_for("SecretMissing", SECRET_AWAITED),
-        why=lambda f: f"{_missing_secret(f)}. It may come in a moment.",
+        why=lambda f: f"{_missing_secret(f)}. The operator waits a moment for it.",
     ),
     Objection(
         name="SecretMissing",
@@ -156,7 +156,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         name="PinRejected",
         when=lambda f: f.record.refused_pin_version == account_version(f.want, f.see.account),
         why=lambda f: (
-            "WhatsApp refused the PIN of the two-step verification, or asks for one; it is not tried again. "
+            "WhatsApp rejected the PIN of the two-step verification, or asks for one; Set Shards is not tried again. "
             f"Put the right one under key pin of {_where(f)}."
         ),
     ),
@@ -201,7 +201,7 @@ OBJECTIONS: tuple[Objection, ...] = (
             and f.see.account.expires_at - f.wall < f.want.tuning.certificate_margin
         ),
         why=lambda f: (
-            f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too close or past, and an expired one gets the "
+            f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too soon, or it has expired, and an expired one gets the "
             "account banned. Put a new one there with its expiresAt."
         ),
     ),

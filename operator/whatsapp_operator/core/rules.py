@@ -248,7 +248,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: f.see.refused is not None and bool(f.absent),
         then=_create_absent,
         why=lambda f: (
-            "The API server refused an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
+            "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
             f"{f.see.refused}"
         ),
     ),
@@ -258,9 +258,9 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
-            f"Making the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
+            f"Creating the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
             if f.settled_shards is None
-            else "Making again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
+            else "Creating again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
     ),
     Rule(
@@ -277,7 +277,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
             f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
-            "left alone. Delete or rename it, or make the cluster under another name."
+            "left alone. Delete or rename it, or give the cluster another name."
         ),
     ),
     # --- order: every shard has a holder, on pods that stay
@@ -290,7 +290,9 @@ RULES: tuple[Rule, ...] = (
             *(Create(obj=manifests.shard_service(f.want, shard)) for shard in f.shards_without_service()),
             *handovers.assignments(f),
         ),
-        why=lambda f: f"Giving holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}.",
+        why=lambda f: (
+            f"Assigning holders to shards {', '.join(map(str, [*f.shards_without_service(), *(r.shard for r in f.unassigned)]))}."
+        ),
     ),
     Rule(
         name="ConsolidatingShards",
@@ -315,7 +317,7 @@ RULES: tuple[Rule, ...] = (
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.UNKNOWN),
         why=lambda f: (
-            f"Set Shards {_span(f)} got no clear answer; only GET is sent until it is known, at the latest at "
+            f"Set Shards {_span(f)} got no clear answer; only GET is sent until its outcome is known, at the latest at "
             f"{manifests.timestamp(f.operation.settle_by) if f.operation else ''}."
         ),
     ),
@@ -426,7 +428,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.want.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
-            + (", for somebody else changed the shards" if f.has_drifted else "")
+            + (", because somebody else changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
         ),
     ),
@@ -441,7 +443,7 @@ RULES: tuple[Rule, ...] = (
         name="NodesUnreachable",
         state=State.WAITING,
         when=lambda f: bool(f.compensated),
-        why=lambda f: f"Out of reach on lost nodes: {_places(f.compensated)}; as many more Coreapps stand in for them.",
+        why=lambda f: f"Not reachable on lost nodes: {_places(f.compensated)}; as many more Coreapps replace them.",
     ),
     Rule(
         name="ReplacingPods",
@@ -459,7 +461,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.see.refused is not None and bool(f.changed),
         why=lambda f: (
-            "The API server refused a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
+            "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
             f"{f.see.refused}"
         ),
     ),
@@ -503,8 +505,8 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
-            f"Deleted pods stay, so that no new ones can take their place: {missing.tell_held(f)}. Ask whoever set the finalizer to "
-            "take it off, or take it off by kubectl edit pod."
+            f"Deleted pods stay, so no new ones can take their place: {missing.tell_held(f)}. Ask the owner of the finalizer "
+            "to remove it, or remove it by kubectl edit pod."
         ),
     ),
     Rule(
@@ -519,8 +521,8 @@ RULES: tuple[Rule, ...] = (
         state=State.READY,
         when=lambda f: bool(f.altered),
         why=lambda f: (
-            "Nothing waits for a person; but these fields are not as the operator wrote them, by admission or by somebody who writes "
-            f"after it, and are left so until one of both moves: {_altered(f)}."
+            "Nothing waits for a person. But these fields are not as the operator wrote them: admission, or a client that writes after "
+            f"it, changed them. They are left so until one of the two sides changes: {_altered(f)}."
         ),
     ),
     Rule(

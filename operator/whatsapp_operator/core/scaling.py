@@ -55,7 +55,7 @@ def tell(f: Facts) -> str:
     return (
         f"{last.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {last.replicas} last, and is overruled: "
         f"{f.desired_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
-        "Delete the HorizontalPodAutoscaler, or end what else scales it."
+        "Delete the HorizontalPodAutoscaler, or stop what else scales it."
     )
 
 

@@ -32,7 +32,7 @@ BESIDE_A_STALL: Mapping[str, str] = {
 
 STALLS: Mapping[str, Callable[[Look], Look]] = {
     "Banned": lambda one: one.seeing(banned_at=NOW),
-    "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
+    "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REFUSED),
     "NameConflict": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),

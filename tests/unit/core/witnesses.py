@@ -130,7 +130,7 @@ WITNESSES: Mapping[str, Look] = {
     "NodesUnreachable": out_of_reach(60),
     "ReplacingPods": look().settled().with_pod(2, ready=False),
     "ChangeRejected": refused_change(),
-    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write 4, say."),
+    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "PodsRejected": rejected_webapp(),

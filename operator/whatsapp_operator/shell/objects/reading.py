@@ -261,7 +261,10 @@ def reshard_now_of(text: str) -> tuple[int | None, str | None]:
     if re.fullmatch(r"[0-9]{0,2}", text):
         return int(text) if text else None, None
     shown = f"{text[:TEXT_KEPT]!r}" + (f" and {len(text) - TEXT_KEPT} more characters" if len(text) > TEXT_KEPT else "")
-    return None, f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write 4, say."
+    return (
+        None,
+        f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write one such as 4.",
+    )
 
 
 def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
@@ -269,7 +272,7 @@ def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
     sane = manifests.sane(at) if at is not None else None
     if at is None or sane is not None:
         return sane, None
-    return None, f"spec.account.registeredAt says {at.isoformat()}, which is no time to reckon with; it is ignored. Write the right one."
+    return None, f"spec.account.registeredAt says {at.isoformat()}, which is no usable time; it is ignored. Write the right one."
 
 
 # --- pods -------------------------------------------------------------------------------------------------------------

@@ -72,7 +72,7 @@ def _line(raw: bytes) -> Fault | None:
         return fault
     text = raw.decode()
     if text.rstrip("\r\n") != text:
-        return "ends with a line break, and the pods get it so. Make it with --from-literal, or with printf instead of echo."
+        return "ends with a line break, and the pods would get that, too. Make it with --from-literal, or with printf instead of echo."
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         return "has a line break or another control character in it. Write it in one line of text."
     return None
@@ -117,7 +117,7 @@ def _authority(raw: bytes) -> Fault | None:
         return None
     if (fault := _certificates(raw)) is not None:
         return fault
-    return None if raw.isascii() else "has characters beside its certificates that are not ASCII. Leave only the PEM blocks there."
+    return None if raw.isascii() else "has characters next to its certificates that are not ASCII. Leave only the PEM blocks there."
 
 
 def _private_key(raw: bytes) -> Fault | None:
@@ -220,10 +220,10 @@ def _fault(one: Named, secret: Obj) -> str | None:
     certificate, key = raw_value(secret, "tls.crt"), raw_value(secret, "tls.key")
     if one.forms is CLIENT and bool(certificate) != bool(key):
         has, lacks = ("tls.crt", "tls.key") if certificate else ("tls.key", "tls.crt")
-        return f"Key {has} {where} needs key {lacks} beside it. Put both there, or none if the database asks for no client certificate."
+        return f"Key {has} {where} needs key {lacks}, too. Put both there, or none if the database asks for no client certificate."
     has_pair = any(form.key == "tls.key" for form in one.forms)
     if has_pair and certificate and key and not _are_a_pair(certificate, key):
-        return f"Keys tls.crt and tls.key {where} are no pair. Put the certificate of this private key first into tls.crt."
+        return f"Keys tls.crt and tls.key {where} do not belong together. Put the certificate of this private key first into tls.crt."
     return None
 
 
