@@ -42,6 +42,7 @@ from .operators import Operator, SimTethers
 from .trials import (
     Trial,
     a_foreign_service,
+    a_foreign_service_in_the_way_of_growth,
     a_leader_with_a_fast_clock,
     a_switched_off_node,
     behind_a_wall,
@@ -489,7 +490,7 @@ MUTANTS = (
     Mutant("no failover", nobody_fails_over, "of progress", hangs_with_spares),
     Mutant("holders are told to stop when leadership ends", nobody_serves_without_a_leader, "10", without_an_operator),
     Mutant("a Coreapp forgets", coreapps_that_forget, "10", without_an_operator),
-    Mutant("all is said to be well", all_is_said_to_be_well, "12", a_foreign_service),
+    Mutant("all is said to be well", all_is_said_to_be_well, "16", a_foreign_service_in_the_way_of_growth),
     Mutant("a no without a reason", a_no_without_a_reason, "12", a_foreign_service),
     Mutant("moves without a cause", moves_without_a_cause, "of sound holders", hangs_with_spares),
     Mutant("ends without bound", ends_without_bound, "15", many_hang_at_once),

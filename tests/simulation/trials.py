@@ -173,6 +173,19 @@ async def a_foreign_service(world: World) -> None:
     await world.until_done()
 
 
+async def a_foreign_service_in_the_way_of_growth(world: World) -> None:
+    """A cluster that is settled is to grow, and somebody else has the name that the new shard needs."""
+    world.create(shards=1)
+    world.operator().lead(1)
+    await world.until_done()
+    meta = {"namespace": "default", "name": "acme-shard-1", "labels": {CLUSTER: "acme", SHARD: "1"}}
+    world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
+    world.edit(shards=2)
+    await world.pause(60)
+    world.server.delete("user", SERVICE, ("default", "acme-shard-1"))
+    await world.until_done()
+
+
 async def resizes(world: World) -> None:
     """There and back again, with a holder that fails over to a high ordinal."""
     world.create(shards=1)

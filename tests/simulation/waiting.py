@@ -31,6 +31,7 @@ class Waiting:
     @never_swallowed
     def check(self, change: Change) -> None:
         """Judge one write that just took effect."""
+        self._note_current()
         after = change.after
         if change.kind is not WAC or after is None or not self._laws.is_operator(change.actor):
             return
@@ -43,12 +44,15 @@ class Waiting:
         if verdict(after) is Verdict.CURRENT:
             self._is_current(change, after)
 
+    def _note_current(self) -> None:
+        """Note that the newest generation is carried out, if it is: a report may land after somebody has undone that."""
+        obj = self._laws.server.get(WAC, (self._laws.namespace, self._laws.name))
+        if obj is not None and _generation(obj) != self._current and not self._missing(obj["spec"]):
+            self._current = _generation(obj)
+
     def _is_current(self, change: Change, obj: Obj) -> None:
-        this = obj["metadata"]["uid"], obj["metadata"]["generation"]
-        missing = [*self._missing(obj["spec"])]
-        if not missing:
-            self._current = this
-        elif this != self._current and not self._laws.lenient:
+        this, missing = _generation(obj), self._missing(obj["spec"])
+        if missing and this != self._current and not self._laws.lenient:
             self._laws.breaks(16, f"{change.actor} calls generation {this[1]} carried out, but {', '.join(missing)}")
 
     def _missing(self, spec: Obj) -> list[str]:
@@ -64,3 +68,7 @@ class Waiting:
             "some Coreapps have another template": all(pod["metadata"]["labels"].get(REVISION) == revision for pod in pods),
         }
         return [what for what, holds in found.items() if not holds]
+
+
+def _generation(obj: Obj) -> tuple[str, int]:
+    return obj["metadata"]["uid"], obj["metadata"]["generation"]
