@@ -49,7 +49,8 @@ async def a_hung_holder_is_replaced_then_ended_and_comes_back_as_a_spare(stage: 
         assert stage.reason("Redundant") == "SparesReady"
         assert {pod["metadata"]["name"] for pod in stage.ready("coreapp")} == {f"acme-coreapp-{number}" for number in range(3)}
     ended = [w for w in stage.theatre.writes(since=stage.began, namespace=stage.namespace) if (w.verb, w.resource) == ("delete", "pods")]
-    assert [(write.name, write.code) for write in ended] == [(old, 200)]
+    # A kubelet may write the pod in that moment: the deletion, which carries the version that was judged, is sent again then.
+    assert [write.name for write in ended if write.code != 409] == [old]
 
 
 async def of_two_spares_one_hangs_and_the_promise_is_kept_again(stage: Stage) -> None:

@@ -9,6 +9,7 @@ import pytest
 
 from localkube.outside.kstatus import Verdict, verdict
 
+from ..unit.test_secret_keys import good  # noqa: TID252  there is no other way to a neighbouring folder of tests
 from .apiserver import Change
 from .kinds import EVENT, SECRET, WAC, Obj
 from .test_partial_sight import condition, says
@@ -18,23 +19,16 @@ ACCOUNT: Obj = {"account": {"countryCode": "1", "phoneNumber": "6315550000", "se
 DATABASE: Obj = {"database": {"secretRef": {"name": "db"}, "tlsSecretRef": {"name": "db-tls"}}}
 TLS: Obj = {"webapp": {"replicas": 1, "tls": {"secretRef": {"name": "tls"}}}}
 RIGHT = base64.b64encode(b"the right certificate").decode()
-SECRETS: dict[str, dict[str, str]] = {
-    "account": {"certificate": RIGHT, "expiresAt": "2027-12-31T00:00:00Z"},
-    "db": {
-        "WA_DB_ENGINE": "PGSQL",
-        "WA_DB_HOSTNAME": "db.example",
-        "WA_DB_PORT": "5432",
-        "WA_DB_USERNAME": "wa",
-        "WA_DB_PASSWORD": "long and secret",
-        "WA_DB_NAME_PREFIX": "acme",
-    },
-    "db-tls": {"ca.crt": "-----BEGIN CERTIFICATE-----"},
-    "tls": {"tls.crt": "-----BEGIN CERTIFICATE-----", "tls.key": "-----BEGIN KEY-----"},
+SECRETS: dict[str, dict[str, bytes]] = {
+    "account": {"certificate": RIGHT.encode(), "expiresAt": b"2027-12-31T00:00:00Z"},
+    "db": good()["db"],
+    "db-tls": {"ca.crt": good()["server"]["ca.crt"]},
+    "tls": good()["server"],
 }
 
 
 def apply_secret(world: World, name: str) -> None:
-    data = {key: base64.b64encode(value.encode()).decode() for key, value in SECRETS[name].items()}
+    data = {key: base64.b64encode(value).decode() for key, value in SECRETS[name].items()}
     meta = {"namespace": NAMESPACE, "name": name}
     world.server.create("user", {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": data})
 

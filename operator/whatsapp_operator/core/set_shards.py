@@ -156,7 +156,8 @@ def judge(want: Desired, see: Snapshot) -> Record:
         if operation.answer is Answer.BUSY and operation.to != want.shards and not (f.must_hold_off and f.shards != want.shards):
             record = replace(record, operation=None)
         elif is_accepted and f.shards == operation.to and f.enough_are_back and not f.missing:
-            record = replace(record, operation=None, settled_shards=operation.to)
+            # The very first number is settled below, once the cluster is set up as well.
+            record = replace(record, operation=None, settled_shards=None if f.settled_shards is None else operation.to)
         elif f.restart_is_overdue:
             # The number is the last word although somebody is missing; else the next wish would be taken for drift.
             record = replace(record, settled_shards=operation.to)
