@@ -52,14 +52,14 @@ def patched(*patches: Patch) -> PlanOf:
 
 def row(name: str, **changes: Any) -> Patch:
     """One row changed."""
-    return (rules, "ROWS", tuple(replace(one, **changes) if one.name == name else one for one in rules.RULES))
+    return (rules, "RULES", tuple(replace(one, **changes) if one.name == name else one for one in rules.RULES))
 
 
 def without_objection(name: str) -> PlanOf:
     """The planner that does not object for one reason."""
     return patched(
         (objections, "OBJECTIONS", tuple(one for one in objections.OBJECTIONS if one.name != name)),
-        (rules, "ROWS", tuple(one for one in rules.RULES if one.name != name)),
+        (rules, "RULES", tuple(one for one in rules.RULES if one.name != name)),
     )
 
 
@@ -451,7 +451,7 @@ RESTARTS = [
         "order stands above failover",
         laws.law_9_what_is_certain_is_not_excused,
         "nothing takes over shard 0",
-        patched((rules, "ROWS", tuple(one for one in rules.RULES if one.name != "FailingOver"))),
+        patched((rules, "RULES", tuple(one for one in rules.RULES if one.name != "FailingOver"))),
         restarting().restarted(4, [4]).holder_deleted(0),
     ),
 ]
