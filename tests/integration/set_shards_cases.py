@@ -92,7 +92,7 @@ CASES = (
         name="busy-for-as-long-as-it-says",
         lane="answers",
         act=acts.asked_for_a_pause,
-        calls=("A>B 502", "A>B 201"),
+        calls=("A>B 503", "A>B 201"),
         restarts=1,
         events=("ServerBusy", DONE),
     ),
