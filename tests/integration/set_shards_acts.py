@@ -395,7 +395,7 @@ async def taken_back_in_flight(s: Scene) -> None:
 
 async def taken_back_in_the_restart(s: Scene) -> None:
     """The Coreapps restart."""
-    await s.fault(call="restart", fault="slow", count=3, seconds=5)
+    await s.fault(call="restart", fault="slow", count=3, seconds=7)
     await s.resize()
     await s.word("Reconciling", "Restarting")
     await s.resize(s.a)
