@@ -246,10 +246,11 @@ def _replacing(see: Snapshot, name: str) -> EmitEvent:
     """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
     newest = see.statefulset.revision if see.statefulset else None
     is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps)
-    because, end = ("has a former pod template", "with the new one") if is_outdated else ("runs and does not answer", "as a spare")
-    return EmitEvent(
-        reason="DeletingUnresponsivePod", message=f"{name} {because}: it is deleted, so that it comes back {end}.", warning=not is_outdated
-    )
+    if is_outdated:
+        message = f"{name} has a former pod template: it is deleted, so that it comes back with the new one."
+        return EmitEvent(reason="DeletingOutdatedPod", message=message)
+    message = f"{name} runs and does not answer: it is deleted, so that it comes back as a spare."
+    return EmitEvent(reason="DeletingUnresponsivePod", message=message, warning=True)
 
 
 def plan_events(see: Snapshot, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[EmitEvent, ...]:
@@ -270,7 +271,7 @@ def plan_events(see: Snapshot, plan: Plan, *, done: Collection[Action], told_aft
     call, noted = see.client.call, see.record.operation
     if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
         often = noted.attempts >= told_after
-        advice = " It is tried again; should it last, ask Meta's support." if often else ""
+        advice = " It is tried again. If it goes on, ask Meta's support." if often else ""
         message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
         said.append(EmitEvent(reason="ServerBusy", message=message, warning=often))
     return tuple(said)

@@ -135,7 +135,7 @@ def test_how_far_it_is_is_said() -> None:
 def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
     one = rolling_out()
     (told,) = plan_events(one.see, one.plan(), done=of(one.plan(), Delete), told_after=5)
-    assert (told.reason, told.warning) == ("DeletingUnresponsivePod", False)
+    assert (told.reason, told.warning) == ("DeletingOutdatedPod", False)
     assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
 
     hung = look().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
