@@ -22,7 +22,7 @@ class Restart(Counts):
 
     @property
     def has_asked(self) -> bool:
-        """Whether this process knows something of the client, be it that it is silent; or cannot ask it."""
+        """Whether this process knows something of the client, even if only that it is silent; or cannot ask it."""
         client = self.see.client
         if "Secret" in self.see.unread:
             return True

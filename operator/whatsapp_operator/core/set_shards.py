@@ -122,7 +122,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     record = replace(record, operation=None)
     if operation.fingerprint is None or not f.has_held_for("CutOff", want.tuning.connection):
         return record
-    # Whoever made the call died before it could note the refusal; the refused certificate must not be sent again (laws#8).
+    # The process that made the call died before it could note the refusal; the refused certificate must not be sent again (laws#8).
     because = "no answer is known, but since then no Coreapp has a connection"
     logged_off_at = record.logged_off_at or f.wall
     return replace(record, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=logged_off_at)

@@ -3,7 +3,7 @@
 Two own watches, of nodes and of the Leases in the one namespace kube-node-lease. Kopf could restrict neither: it would watch the Leases of
 all namespaces. Clocks of nodes may be an hour apart, so no time of theirs is read: what counts is when *we* saw a Lease change. And time in
 which we were deaf (no connection, a silent one, a paused process) teaches nothing of anybody: after it every Lease counts as renewed just
-now, lest the first node that is heard again make all others look lost.
+now: otherwise the first node that is heard again would make all others look lost.
 """
 
 from __future__ import annotations
