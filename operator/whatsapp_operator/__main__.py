@@ -21,7 +21,7 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.settings import SettingError, Settings, listed
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
+from whatsapp_operator.shell.coreapps.self_check import SelfCheck
 from whatsapp_operator.shell.kube.client import LightKube
 from whatsapp_operator.shell.kube.errors import KubeError, NotFound
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC
@@ -87,29 +87,29 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
-        self._heartbeat = LoopLagMonitor(clock, beaten=self._beat)
+        self._lag_monitor = LoopLagMonitor(clock, beaten=self._beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
-        self._doubt = SelfDoubt(
-            doubt=lambda: self_check.doubt(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
+        self._self_check = SelfCheck(
+            self_check=lambda: self_check.self_check(self._tethers.silence(), self._nodes.snapshot(), clock.now()),
             step_down=lambda: self._election.step_down(ABSTAIN),
             clock=clock,
         )
-        self._cut_off = SelfDoubt(
-            doubt=self._health.cut_off,
+        self._cut_off = SelfCheck(
+            self_check=self._health.cut_off,
             step_down=lambda: self._election.step_down(ABSTAIN),
             clock=clock,
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
         )
-        self._desks = ApiSessions(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
-        self._roster = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
+        self._sessions = ApiSessions(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
+        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         fenced = kube.fenced(self._election)
         self._reconciler = Reconciler(
             kube=fenced,
             observer=Observer(
                 kube=fenced,
-                clients=self._desks,
+                clients=self._sessions,
                 coreapps=self._tethers,
                 nodes=self._nodes.snapshot,
                 # With rights in some namespaces only, as the chart can give them, nobody expects nodes to be read.
@@ -118,8 +118,8 @@ class Operator:
                 image=settings.image,
                 tuning=settings.tuning,
             ),
-            hands=Executor(
-                kube=fenced, clients=self._desks, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
+            executor=Executor(
+                kube=fenced, clients=self._sessions, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
             ),
             clock=clock,
             forget=self._forget,
@@ -127,11 +127,11 @@ class Operator:
             metrics=self._metrics,
         )
 
-    def _wake(self, key: Key, *, presses: bool = True) -> None:
-        self._reconciler.wake(key, presses=presses)
+    def _wake(self, key: Key, *, is_urgent: bool = True) -> None:
+        self._reconciler.wake(key, is_urgent=is_urgent)
 
     def _node_changed(self, node: str) -> None:
-        for key in self._roster.clusters_on(node):
+        for key in self._pod_index.clusters_on(node):
             self._wake(key)
 
     def _beat(self, late: float) -> None:
@@ -139,24 +139,24 @@ class Operator:
         self._metrics.observe_nodes(self._nodes.snapshot())
         self._metrics.observe_silence(self._tethers.silence())
         self._metrics.observe_watches(self._health.seconds_cut_off())
-        self._doubt.check()
+        self._self_check.check()
         self._cut_off.check()
 
     def _forget(self, key: Key) -> None:
-        self._roster.let_go(key)
-        self._desks.forget(key)
+        self._pod_index.let_go(key)
+        self._sessions.forget(key)
 
     async def _lead(self, leadership: Leadership) -> None:
         """Be the leader until cancelled; when this returns nothing of ours writes any more."""
         log.info("leading, epoch %s", leadership.epoch)
         self._metrics.lead(True)
-        self._roster.lead()
+        self._pod_index.lead()
         try:
             await self._reconciler.run(leadership)
         finally:
-            self._roster.stand_by()
+            self._pod_index.stand_by()
             self._metrics.lead(False)
-            await self._desks.close()
+            await self._sessions.close()
             log.info("no longer leading")
 
     async def _watch(self, deliver: Deliver) -> None:
@@ -166,7 +166,7 @@ class Operator:
         await handlers.watch(
             deliver,
             wake=self._wake,
-            witness=self._roster,
+            witness=self._pod_index,
             login=login,
             namespaces=settings.watch_namespaces,
             identity=settings.identity,
@@ -200,7 +200,7 @@ class Operator:
         """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
-                app = application(self._metrics.registry, self._heartbeat, stalled=self._health.stalled)
+                app = application(self._metrics.registry, self._lag_monitor, stalled=self._health.stalled)
                 try:
                     stack.enter_context(served(app, host=self._settings.metrics_host, port=port))
                 except ValueError as error:
@@ -214,9 +214,9 @@ class Operator:
             loop.add_signal_handler(number, stop.set)
         campaign = asyncio.create_task(self._election.run(self._lead), name="campaign")
         upkeep = [
-            asyncio.create_task(self._heartbeat.run(), name="heartbeat"),
+            asyncio.create_task(self._lag_monitor.run(), name="heartbeat"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
-            asyncio.create_task(self._roster.run(self._kube, self._settings.watch_namespaces), name="roster"),
+            asyncio.create_task(self._pod_index.run(self._kube, self._settings.watch_namespaces), name="roster"),
             asyncio.create_task(self._supervisor.run(), name="watches"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -228,7 +228,7 @@ class Operator:
             campaign.cancel()
             with suppress(asyncio.CancelledError):
                 await campaign
-            self._roster.close()
+            self._pod_index.close()
             await self._end([stopping, *upkeep])
         # None of them ends by itself: a process that goes on without one of them would look sound and not be.
         for task in done & {*upkeep}:

@@ -151,7 +151,7 @@ _TUNING = dict(
         _tuned("SETTLE_GRACE_SECONDS", "settle_grace", "time after the restart in which an unanswered Set Shards may still take effect"),
         _tuned("SET_SHARDS_TIMEOUT_SECONDS", "call_timeout", "time-out of the call Set Shards"),
         _tuned("BUSY_BACKOFF_SECONDS", "busy_backoff", "first pause after a server that is busy; doubles up to a minute"),
-        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_told_after", "attempts after which a person is told of a busy server"),
+        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_reported_after", "attempts after which a person is told of a busy server"),
         _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "time before its expiry from which on a certificate is not sent"),
         _tuned("REST_SECONDS", "rest", "longest time between two looks at a cluster"),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .backend import NEVER_READY, Backend, Obj, budget, owned_by, pod, secret, service, version, workload
-from .rows import refusal, row, take
+from .rows import rejection, row, take
 
 NOBODY = "00000000-0000-0000-0000-000000000001"
 """A uid that nothing has."""
@@ -426,7 +426,7 @@ async def a_budget_counts_a_missing_pod_as_a_disruption(b: Backend) -> None:
         await b.make_ready(f"web-{ordinal}")
     status = await until_status(b, "poddisruptionbudgets", "web", expectedPods=3, currentHealthy=2)
     assert (status["desiredHealthy"], status["disruptionsAllowed"]) == (2, 0)
-    assert await refusal(b.evict("web-0")) == (429, "TooManyRequests")
+    assert await rejection(b.evict("web-0")) == (429, "TooManyRequests")
 
 
 @row
@@ -437,7 +437,7 @@ async def a_budget_counts_a_pod_that_is_not_ready_as_a_disruption(b: Backend) ->
     await b.merge("statefulsets", "web", {"spec": {"replicas": 3, "template": template}})
     status = await until_status(b, "poddisruptionbudgets", "web", expectedPods=3, currentHealthy=2)
     assert status["disruptionsAllowed"] == 0
-    assert await refusal(b.evict("web-0")) == (429, "TooManyRequests")
+    assert await rejection(b.evict("web-0")) == (429, "TooManyRequests")
 
 
 @row
@@ -461,7 +461,7 @@ async def a_budget_of_none_allows_no_eviction(b: Backend) -> None:
     await a_set(b, 2)
     await b.create("poddisruptionbudgets", budget("web", "web", 0))
     await until_status(b, "poddisruptionbudgets", "web", currentHealthy=2)
-    assert await refusal(b.evict("web-0")) == (429, "TooManyRequests")
+    assert await rejection(b.evict("web-0")) == (429, "TooManyRequests")
     assert "deletionTimestamp" not in (await b.get("pods", "web-0"))["metadata"]
 
 
@@ -475,7 +475,7 @@ async def an_eviction_marks_the_pod_and_uses_up_the_budget(b: Backend) -> None:
     assert "deletionTimestamp" in evicted["metadata"]
     reasons = [one["reason"] for one in evicted["status"]["conditions"] if one["type"] == "DisruptionTarget"]
     assert reasons == ["EvictionByEvictionAPI"]
-    assert await refusal(b.evict("web-0")) == (429, "TooManyRequests")
+    assert await rejection(b.evict("web-0")) == (429, "TooManyRequests")
 
 
 @row
@@ -484,12 +484,12 @@ async def a_budget_that_was_just_changed_allows_nothing_until_it_was_looked_at(b
     await b.create("poddisruptionbudgets", budget("web", "web", 2))
     await until_status(b, "poddisruptionbudgets", "web", disruptionsAllowed=2)
     await b.merge("poddisruptionbudgets", "web", {"spec": {"maxUnavailable": 0}})
-    assert await refusal(b.evict("web-0")) == (429, "TooManyRequests")
+    assert await rejection(b.evict("web-0")) == (429, "TooManyRequests")
 
 
 @row
 async def an_eviction_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.evict("none")) == (404, "NotFound")
+    assert await rejection(b.evict("none")) == (404, "NotFound")
 
 
 @row

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 
 from .backend import Backend, Obj, cluster, made, pod, secret, service, version, workload
-from .rows import refusal, row
+from .rows import rejection, row
 
 CONFLICT, INVALID, NOT_FOUND = (409, "Conflict"), (422, "Invalid"), (404, "NotFound")
 TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
@@ -26,12 +26,12 @@ async def create_stamps_uid_time_version_and_generation(b: Backend) -> None:
 @row
 async def create_of_what_is_there_is_refused(b: Backend) -> None:
     await b.create("secrets", secret("a"))
-    assert await refusal(b.create("secrets", secret("a"))) == (409, "AlreadyExists")
+    assert await rejection(b.create("secrets", secret("a"))) == (409, "AlreadyExists")
 
 
 @row
 async def create_with_a_resource_version_is_refused(b: Backend) -> None:
-    code, _ = await refusal(b.create("whatsappclusters", cluster(meta={"resourceVersion": "7"})))
+    code, _ = await rejection(b.create("whatsappclusters", cluster(meta={"resourceVersion": "7"})))
     assert code in {400, 500}
 
 
@@ -95,7 +95,7 @@ async def create_makes_a_generation_for_statefulsets_deployments_budgets_and_pod
 
 @row
 async def read_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.get("secrets", "none")) == NOT_FOUND
+    assert await rejection(b.get("secrets", "none")) == NOT_FOUND
 
 
 # --- main resource and status -------------------------------------------------------------------------------------------------
@@ -169,7 +169,7 @@ async def status_put_ignores_the_spec_of_a_cluster(b: Backend) -> None:
 
 @row
 async def status_write_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.merge("whatsappclusters", "none", {"status": {"observedGeneration": 1}}, status=True)) == NOT_FOUND
+    assert await rejection(b.merge("whatsappclusters", "none", {"status": {"observedGeneration": 1}}, status=True)) == NOT_FOUND
 
 
 @row
@@ -179,7 +179,7 @@ async def status_write_takes_annotations_of_a_statefulset_and_moves_its_version(
     assert (stored["metadata"]["annotations"]["a"], stored["metadata"]["generation"]) == ("b", 1)
     assert version(stored) > version(made)
     body = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"], "annotations": {"a": "c"}}}
-    assert await refusal(b.merge("statefulsets", "web", body, status=True)) == CONFLICT
+    assert await rejection(b.merge("statefulsets", "web", body, status=True)) == CONFLICT
 
 
 @row
@@ -187,7 +187,7 @@ async def scale_writes_the_number_alone_and_by_version(b: Backend) -> None:
     made = await b.create("statefulsets", workload("statefulsets", "web", 0))
     moved = await b.merge("statefulsets", "web", {"metadata": {"annotations": {"a": "b"}}})
     body: Obj = {"metadata": {"resourceVersion": made["metadata"]["resourceVersion"]}, "spec": {"replicas": 1}}
-    assert await refusal(b.scale("statefulsets", "web", body)) == CONFLICT
+    assert await rejection(b.scale("statefulsets", "web", body)) == CONFLICT
     stored = await b.scale("statefulsets", "web", {"metadata": {"annotations": {"a": "c"}}, "spec": {"replicas": 1}})
     assert (stored["spec"]["replicas"], stored["metadata"]["generation"]) == (1, 2)
     assert (stored["spec"]["template"], stored["metadata"]["annotations"]) == (moved["spec"]["template"], {"a": "b"})
@@ -281,7 +281,7 @@ async def merge_with_an_old_version_conflicts(b: Backend) -> None:
     old = await b.create("whatsappclusters", cluster())
     await b.merge("whatsappclusters", "acme", {"metadata": {"labels": {"a": "b"}}})
     body = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}, "spec": {"shards": 4}}
-    assert await refusal(b.merge("whatsappclusters", "acme", body)) == CONFLICT
+    assert await rejection(b.merge("whatsappclusters", "acme", body)) == CONFLICT
 
 
 @row
@@ -296,7 +296,7 @@ async def a_status_write_moves_the_version_that_others_go_by(b: Backend) -> None
     old = await b.create("whatsappclusters", cluster())
     await b.merge("whatsappclusters", "acme", {"status": {"observedGeneration": 1}}, status=True)
     body = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}, "spec": {"shards": 4}}
-    assert await refusal(b.merge("whatsappclusters", "acme", body)) == CONFLICT
+    assert await rejection(b.merge("whatsappclusters", "acme", body)) == CONFLICT
 
 
 @row
@@ -304,7 +304,7 @@ async def status_write_with_an_old_version_conflicts(b: Backend) -> None:
     old = await b.create("whatsappclusters", cluster())
     await b.merge("whatsappclusters", "acme", {"spec": {"shards": 4}})
     body = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"]}, "status": {"observedGeneration": 1}}
-    assert await refusal(b.merge("whatsappclusters", "acme", body, status=True)) == CONFLICT
+    assert await rejection(b.merge("whatsappclusters", "acme", body, status=True)) == CONFLICT
 
 
 @row
@@ -312,20 +312,20 @@ async def merge_with_an_old_version_that_changes_nothing_conflicts_too(b: Backen
     old = await b.create("secrets", secret("a"))
     await b.merge("secrets", "a", {"metadata": {"labels": {"a": "b"}}})
     body = {"metadata": {"resourceVersion": old["metadata"]["resourceVersion"], "labels": {"a": "b"}}}
-    assert await refusal(b.merge("secrets", "a", body)) == CONFLICT
+    assert await rejection(b.merge("secrets", "a", body)) == CONFLICT
 
 
 @row
 async def merge_with_another_uid_is_refused(b: Backend) -> None:
     await b.create("secrets", secret("a"))
-    assert await refusal(b.merge("secrets", "a", {"metadata": {"uid": "another", "labels": {"a": "b"}}})) == INVALID
+    assert await rejection(b.merge("secrets", "a", {"metadata": {"uid": "another", "labels": {"a": "b"}}})) == INVALID
 
 
 @row
 async def replace_with_an_old_version_conflicts(b: Backend) -> None:
     old = await b.create("leases", made("leases", "l", spec={"holderIdentity": "a"}))
     await b.merge("leases", "l", {"spec": {"holderIdentity": "b"}})
-    assert await refusal(b.replace("leases", {**old, "spec": {"holderIdentity": "c"}})) == CONFLICT
+    assert await rejection(b.replace("leases", {**old, "spec": {"holderIdentity": "c"}})) == CONFLICT
 
 
 @row
@@ -337,14 +337,14 @@ async def replace_with_the_version_that_is_there_succeeds(b: Backend) -> None:
 @row
 async def replace_of_a_cluster_without_a_version_is_refused(b: Backend) -> None:
     await b.create("whatsappclusters", cluster())
-    assert await refusal(b.replace("whatsappclusters", cluster())) == INVALID
+    assert await rejection(b.replace("whatsappclusters", cluster())) == INVALID
 
 
 @row
 async def replace_of_what_is_missing(b: Backend) -> None:
     stored = await b.create("secrets", secret("a"))
     await b.delete("secrets", "a")
-    assert await refusal(b.replace("secrets", stored)) == NOT_FOUND
+    assert await rejection(b.replace("secrets", stored)) == NOT_FOUND
 
 
 # --- patches ----------------------------------------------------------------------------------------------------------------
@@ -352,7 +352,7 @@ async def replace_of_what_is_missing(b: Backend) -> None:
 
 @row
 async def merge_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.merge("secrets", "none", {"metadata": {"labels": {"a": "b"}}})) == NOT_FOUND
+    assert await rejection(b.merge("secrets", "none", {"metadata": {"labels": {"a": "b"}}})) == NOT_FOUND
 
 
 @row
@@ -377,14 +377,14 @@ async def merge_adds_a_key_to_a_selector_and_keeps_the_others(b: Backend) -> Non
 
 @row
 async def json_patch_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.patch("pods", "none", [{"op": "test", "path": "/kind", "value": "Pod"}])) == NOT_FOUND
+    assert await rejection(b.patch("pods", "none", [{"op": "test", "path": "/kind", "value": "Pod"}])) == NOT_FOUND
 
 
 @row
 async def json_patch_whose_test_fails_is_refused_and_changes_nothing(b: Backend) -> None:
     before = await b.create("secrets", secret("a", meta={"labels": {"a": "b"}}))
     ops = [{"op": "add", "path": "/metadata/labels/c", "value": "d"}, {"op": "test", "path": "/metadata/labels/a", "value": "z"}]
-    assert await refusal(b.patch("secrets", "a", ops)) == INVALID
+    assert await rejection(b.patch("secrets", "a", ops)) == INVALID
     assert version(await b.get("secrets", "a")) == version(before)
 
 
@@ -397,7 +397,7 @@ async def json_patch_that_tests_the_uid(b: Backend) -> None:
     ]
     assert (await b.patch("pods", "p", ops))["metadata"]["labels"] == {"a": "b", "c": "d"}
     ops[0]["value"] = "another"
-    assert await refusal(b.patch("pods", "p", ops)) == INVALID
+    assert await rejection(b.patch("pods", "p", ops)) == INVALID
 
 
 @row
@@ -405,7 +405,7 @@ async def json_patch_that_tests_an_old_version_is_refused_as_invalid(b: Backend)
     old = await b.create("secrets", secret("a"))
     await b.merge("secrets", "a", {"metadata": {"labels": {"a": "b"}}})
     ops = [{"op": "test", "path": "/metadata/resourceVersion", "value": old["metadata"]["resourceVersion"]}]
-    assert await refusal(b.patch("secrets", "a", ops)) == INVALID
+    assert await rejection(b.patch("secrets", "a", ops)) == INVALID
 
 
 @row
@@ -416,19 +416,19 @@ async def json_patch_test_of_null_passes_for_what_is_absent(b: Backend) -> None:
         {"op": "add", "path": "/metadata/labels/c", "value": "d"},
     ]
     assert (await b.patch("secrets", "a", ops))["metadata"]["labels"]["c"] == "d"
-    assert await refusal(b.patch("secrets", "a", ops)) == INVALID
+    assert await rejection(b.patch("secrets", "a", ops)) == INVALID
 
 
 @row
 async def json_patch_test_of_a_value_fails_for_what_is_absent(b: Backend) -> None:
     await b.create("secrets", secret("a", meta={"labels": {"a": "b"}}))
-    assert await refusal(b.patch("secrets", "a", [{"op": "test", "path": "/metadata/labels/c", "value": "d"}])) == INVALID
+    assert await rejection(b.patch("secrets", "a", [{"op": "test", "path": "/metadata/labels/c", "value": "d"}])) == INVALID
 
 
 @row
 async def json_patch_cannot_remove_what_is_absent(b: Backend) -> None:
     await b.create("secrets", secret("a", meta={"labels": {"a": "b"}}))
-    assert await refusal(b.patch("secrets", "a", [{"op": "remove", "path": "/metadata/labels/c"}])) == INVALID
+    assert await rejection(b.patch("secrets", "a", [{"op": "remove", "path": "/metadata/labels/c"}])) == INVALID
 
 
 @row
@@ -436,7 +436,7 @@ async def json_patch_replaces_a_key_that_is_absent_but_not_one_below_it(b: Backe
     await b.create("secrets", secret("a", meta={"labels": {"a": "b"}}))
     ops = [{"op": "replace", "path": "/metadata/labels/c", "value": "d"}]
     assert (await b.patch("secrets", "a", ops))["metadata"]["labels"] == {"a": "b", "c": "d"}
-    assert await refusal(b.patch("secrets", "a", [{"op": "replace", "path": "/metadata/annotations/c", "value": "d"}])) == INVALID
+    assert await rejection(b.patch("secrets", "a", [{"op": "replace", "path": "/metadata/annotations/c", "value": "d"}])) == INVALID
 
 
 @row
@@ -449,13 +449,13 @@ async def json_patch_reads_and_writes_lists(b: Backend) -> None:
         {"op": "remove", "path": "/metadata/finalizers/0"},
     ]
     assert (await b.patch("secrets", "a", ops))["metadata"]["finalizers"] == ["example.com/b"]
-    assert await refusal(b.patch("secrets", "a", ops)) == INVALID
+    assert await rejection(b.patch("secrets", "a", ops)) == INVALID
 
 
 @row
 async def json_patch_cannot_add_below_what_is_absent(b: Backend) -> None:
     await b.create("secrets", secret("a"))
-    assert await refusal(b.patch("secrets", "a", [{"op": "add", "path": "/metadata/labels/c", "value": "d"}])) == INVALID
+    assert await rejection(b.patch("secrets", "a", [{"op": "add", "path": "/metadata/labels/c", "value": "d"}])) == INVALID
 
 
 @row
@@ -480,13 +480,13 @@ async def json_patch_moves_the_generation_with_the_spec(b: Backend) -> None:
 
 @row
 async def delete_of_what_is_missing(b: Backend) -> None:
-    assert await refusal(b.delete("secrets", "none")) == NOT_FOUND
+    assert await rejection(b.delete("secrets", "none")) == NOT_FOUND
 
 
 @row
 async def delete_with_another_uid_conflicts(b: Backend) -> None:
     await b.create("secrets", secret("a"))
-    assert await refusal(b.delete("secrets", "a", uid="another")) == CONFLICT
+    assert await rejection(b.delete("secrets", "a", uid="another")) == CONFLICT
     await b.get("secrets", "a")
 
 
@@ -495,9 +495,9 @@ async def delete_with_an_old_version_conflicts(b: Backend) -> None:
     old = await b.create("services", service("s"))
     now = await b.merge("services", "s", {"metadata": {"labels": {"a": "b"}}})
     meta = old["metadata"]
-    assert await refusal(b.delete("services", "s", uid=meta["uid"], version=meta["resourceVersion"])) == CONFLICT
+    assert await rejection(b.delete("services", "s", uid=meta["uid"], version=meta["resourceVersion"])) == CONFLICT
     await b.delete("services", "s", uid=meta["uid"], version=now["metadata"]["resourceVersion"])
-    assert await refusal(b.get("services", "s")) == NOT_FOUND
+    assert await rejection(b.get("services", "s")) == NOT_FOUND
 
 
 @row
@@ -521,14 +521,14 @@ async def delete_of_a_pod_tells_when_it_ends_not_when_it_was_asked(b: Backend) -
 async def delete_of_a_pod_on_no_node_is_done_at_once(b: Backend) -> None:
     await b.create("pods", pod("p", bound=False, meta={"labels": {"a": "b"}}))
     await b.delete("pods", "p")
-    assert await refusal(b.get("pods", "p")) == NOT_FOUND
+    assert await rejection(b.get("pods", "p")) == NOT_FOUND
 
 
 @row
 async def delete_without_grace_is_done_at_once(b: Backend) -> None:
     await b.create("pods", pod("p"))
     await b.delete("pods", "p", grace=0)
-    assert await refusal(b.get("pods", "p")) == NOT_FOUND
+    assert await rejection(b.get("pods", "p")) == NOT_FOUND
 
 
 @row
@@ -536,7 +536,7 @@ async def delete_without_grace_ends_a_pod_that_is_already_being_deleted(b: Backe
     await b.create("pods", pod("p"))
     await b.delete("pods", "p")
     await b.delete("pods", "p", grace=0)
-    assert await refusal(b.get("pods", "p")) == NOT_FOUND
+    assert await rejection(b.get("pods", "p")) == NOT_FOUND
 
 
 @row
@@ -584,7 +584,7 @@ async def delete_of_a_pod_moves_its_generation(b: Backend) -> None:
 async def a_name_is_taken_while_its_pod_is_being_deleted(b: Backend) -> None:
     await b.create("pods", pod("p"))
     await b.delete("pods", "p")
-    assert await refusal(b.create("pods", pod("p"))) == (409, "AlreadyExists")
+    assert await rejection(b.create("pods", pod("p"))) == (409, "AlreadyExists")
 
 
 @row
@@ -595,14 +595,14 @@ async def a_finalizer_keeps_an_object_until_it_is_taken_away(b: Backend) -> None
     assert TIME.fullmatch(meta["deletionTimestamp"])
     assert meta["generation"] == 2
     await b.merge("whatsappclusters", "acme", {"metadata": {"finalizers": None}})
-    assert await refusal(b.get("whatsappclusters", "acme")) == NOT_FOUND
+    assert await rejection(b.get("whatsappclusters", "acme")) == NOT_FOUND
 
 
 @row
 async def a_finalizer_cannot_be_added_to_what_is_being_deleted(b: Backend) -> None:
     await b.create("secrets", secret("a", meta={"finalizers": ["example.com/wait"]}))
     await b.delete("secrets", "a")
-    assert await refusal(b.merge("secrets", "a", {"metadata": {"finalizers": ["example.com/wait", "example.com/more"]}})) == INVALID
+    assert await rejection(b.merge("secrets", "a", {"metadata": {"finalizers": ["example.com/wait", "example.com/more"]}})) == INVALID
 
 
 @row

@@ -22,7 +22,7 @@ def row(do: Row) -> Row:
     return do
 
 
-async def refusal(call: Awaitable[Any]) -> tuple[int, str]:
+async def rejection(call: Awaitable[Any]) -> tuple[int, str]:
     """Return the code and the reason with which a call was refused; AssertionError if it was not."""
     try:
         await call

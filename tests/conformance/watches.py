@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .backend import Backend, cluster, made, pod, secret, version
-from .rows import refusal, row, take, told
+from .rows import rejection, row, take, told
 
 
 @row
@@ -117,4 +117,4 @@ async def a_watch_ends_by_itself_after_its_time(b: Backend) -> None:
 @row
 async def a_watch_from_a_version_that_is_too_old_is_told_so(b: Backend) -> None:
     await b.create("whatsappclusters", cluster())
-    assert await refusal(take(b.watch("whatsappclusters", version="1"), 1)) == (410, "Expired")
+    assert await rejection(take(b.watch("whatsappclusters", version="1"), 1)) == (410, "Expired")

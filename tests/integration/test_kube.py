@@ -14,7 +14,7 @@ import pytest
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import await_crd
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
-from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, NotFound, Refused, TestFailed
+from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, NotFound, Rejected, TestFailed
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, POD, SECRET, SERVICE, STATEFULSET, WAC, Kind
 
 if TYPE_CHECKING:
@@ -110,7 +110,7 @@ async def test_a_json_patch_tests_before_it_writes(control_plane: ControlPlane, 
                 await kube.patch_json(SERVICE, namespace, "shard-0", ops)
         patched = await kube.patch_json(SERVICE, namespace, "shard-0", [uid, epoch, taken])
         assert patched["metadata"]["labels"] == {"epoch": "2-b"}
-        with pytest.raises(Refused, match=r"422 Invalid: .*is invalid"):
+        with pytest.raises(Rejected, match=r"422 Invalid: .*is invalid"):
             await kube.patch_json(SERVICE, namespace, "shard-0", [{"op": "replace", "path": "/spec/ports/0/port", "value": -1}])
         with pytest.raises(NotFound):
             await kube.patch_json(SERVICE, namespace, "missing", [uid])
@@ -154,21 +154,21 @@ async def test_what_is_forbidden_or_invalid_is_refused(control_plane: ControlPla
     control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     path = control_plane.service_account_kubeconfig(namespace, "nobody", tmp_path / "kubeconfig")
     async with the_door(path) as kube:
-        with pytest.raises(Refused, match=r'403 Forbidden: .*cannot get resource "secrets"'):
+        with pytest.raises(Rejected, match=r'403 Forbidden: .*cannot get resource "secrets"'):
             await kube.get(SECRET, namespace, "s")
-        with pytest.raises(Refused, match='cannot list resource "pods"'):
+        with pytest.raises(Rejected, match='cannot list resource "pods"'):
             await kube.list(POD, None)
-        with pytest.raises(Refused, match='cannot watch resource "leases"'):
+        with pytest.raises(Rejected, match='cannot watch resource "leases"'):
             async for _ in kube.watch(LEASE, namespace, name="op"):
                 pass
     async with the_door(control_plane.admin_kubeconfig) as kube:
-        with pytest.raises(Refused, match="422 Invalid"):
+        with pytest.raises(Rejected, match="422 Invalid"):
             await kube.create(a_service(namespace) | {"spec": {"ports": []}})
         claim = {"metadata": {"name": "s", "namespace": namespace}, "apiVersion": "apps/v1", "kind": STATEFULSET.kind, "spec": {"x": "y"}}
-        with pytest.raises(Refused):
+        with pytest.raises(Rejected):
             await kube.create(claim)
         secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": namespace}, "data": {"p": "hunter2!"}}
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Rejected) as caught:
             await kube.create(secret)
         assert "hunter2" not in str(caught.value)
 

@@ -17,7 +17,7 @@ from localkube.plane.operators import NAME, NAMESPACE, Operators, manifests
 from whatsapp_operator.core.snapshot import Node
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.kube.client import CallLimits, LightKube
-from whatsapp_operator.shell.kube.errors import Refused
+from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE
 from whatsapp_operator.shell.kube.nodes import LEASE_NAMESPACE, Nodes
 
@@ -119,13 +119,13 @@ async def test_its_rights_are_enough_and_no_more(control_plane: ControlPlane, ho
         _, version = await kube.list_to_watch(NODE, None)
         assert version.isdecimal()
         for kind, namespace in ((LEASE, None), (LEASE, "kube-system"), (LEASE, "default")):
-            with pytest.raises(Refused) as refused:
+            with pytest.raises(Rejected) as refused:
                 await kube.list_to_watch(kind, namespace)
             assert refused.value.code == 403
         for kind, where in ((NODE, None), (LEASE, LEASE_NAMESPACE)):
-            with pytest.raises(Refused):
+            with pytest.raises(Rejected):
                 await kube.get(kind, where, "witness-0")
-            with pytest.raises(Refused):
+            with pytest.raises(Rejected):
                 await kube.patch_merge(kind, where, "witness-0", {"metadata": {"labels": {"a": "b"}}})
     finally:
         await kube.close()

@@ -58,7 +58,7 @@ class Causes:
         if change.kind is NODE:
             self._note_node(change)
         elif change.kind is WAC:
-            self._note_wish(change)
+            self._note_request(change)
         elif change.kind is SERVICE:
             self._note_holder(change)
         if change.kind is POD and change.after is not None:
@@ -78,7 +78,7 @@ class Causes:
         if change.after is None:
             self._gone[name] = self._now()
 
-    def _note_wish(self, change: Change) -> None:
+    def _note_request(self, change: Change) -> None:
         before, after = (set(_shards_asked_for(one)) for one in (change.before, change.after))
         if not self._is_operator(change.actor):
             self._asked.update(dict.fromkeys(after, self._now()))
@@ -132,9 +132,9 @@ class Connections:
         self._account, self._named, self._now = account, named, now
         self._since: dict[tuple[int, str, str], float] = {}
         self._until: dict[str, float] = {}
-        account.on_connection.append(self.look)
+        account.on_connection.append(self.observe)
 
-    def look(self) -> None:
+    def observe(self) -> None:
         """Compare, at each change of a connection or of a Service."""
         named = {*self._named()}
         missing = {one for one in named if not self._is_connected(*one)}
@@ -173,7 +173,7 @@ def _holder(service: Obj | None) -> str | None:
 
 def _shards_asked_for(wac: Obj | None) -> Iterable[int]:
     meta: dict[str, Any] = (wac or {}).get("metadata") or {}
-    for wish in ((meta.get("annotations") or {}).get(SWITCHOVER) or "").split(","):
-        number = wish.partition("=")[0].strip()
+    for request in ((meta.get("annotations") or {}).get(SWITCHOVER) or "").split(","):
+        number = request.partition("=")[0].strip()
         if number.isdigit():
             yield int(number)

@@ -34,7 +34,7 @@ class Fate:
     applied: float | None = 0.0
     code: int | None = None
     """Error code of that answer."""
-    words: str = ""
+    text: str = ""
     """What it says."""
     retry_after: float | None = None
     """Seconds for which it asks not to be called."""

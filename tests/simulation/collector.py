@@ -27,7 +27,7 @@ class Collector:
         if "deletionTimestamp" in metadata and {"orphan", "foregroundDeletion"} & set(finalizers):
             self._later(0.05, 0.5, self._finalize, change.kind, change.name, metadata["uid"])
         if metadata.get("ownerReferences") and change.before is None:
-            self._later(0.05, 1.0, self._look_at, change.kind, change.name, metadata["uid"])
+            self._later(0.05, 1.0, self._observe, change.kind, change.name, metadata["uid"])
 
     def _owned_by(self, uid: str) -> list[tuple[Kind, Name, Obj]]:
         return [
@@ -39,9 +39,9 @@ class Collector:
 
     def _owner_gone(self, uid: str) -> None:
         for kind, name, obj in self._owned_by(uid):
-            self._look_at(kind, name, obj["metadata"]["uid"])
+            self._observe(kind, name, obj["metadata"]["uid"])
 
-    def _look_at(self, kind: Kind, name: Name, uid: str) -> None:
+    def _observe(self, kind: Kind, name: Name, uid: str) -> None:
         """Delete an object all of whose owners are gone; else let it forget those that are."""
         obj = self._server.get(kind, name)
         if obj is None or obj["metadata"]["uid"] != uid:

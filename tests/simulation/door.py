@@ -114,13 +114,13 @@ class SimKube:
             loop.call_later(limit if rng.random() < 0.3 else there, _fail, answer, unavailable)
             return await self._heard(answer)
         fate -= weather.dropped
-        heard = True
+        responses = True
         if fate < weather.lost:
-            heard = False
+            responses = False
             weather.did["lost"] += 1
             loop.call_later(there + back, _fail, answer, unavailable)
         elif fate < weather.lost + weather.late:
-            heard = False
+            responses = False
             weather.did["late"] += 1
             there = limit + rng.random() * 4
             loop.call_later(limit, _fail, answer, unavailable)
@@ -132,10 +132,10 @@ class SimKube:
             try:
                 result = execute()
             except Rejected as error:
-                if heard:
+                if responses:
                     loop.call_later(back, _fail, answer, _as_heard(error))
             else:
-                if heard:
+                if responses:
                     loop.call_later(back, _succeed, answer, result)
 
         # On the wire it does not stand still, whatever becomes of the process that sent it.
@@ -305,7 +305,7 @@ class SimKube:
 
 def _as_heard(error: Rejected) -> KubeError:
     """Return what the operator's client makes of an answer."""
-    kind = _AS_HEARD.get(type(error), errors.Refused)
+    kind = _AS_HEARD.get(type(error), errors.Rejected)
     return kind(str(error), code=error.code, reason=error.reason)
 
 

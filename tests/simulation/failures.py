@@ -55,11 +55,11 @@ class Noted(Ear):
 
 
 @dataclass(frozen=True, slots=True)
-class Look:
+class Observed:
     """What one process knew when it judged."""
 
     at: float
-    doubt: str | None
+    self_check: str | None
     """Why it had to doubt itself."""
     silent: Mapping[str, float]
 
@@ -105,24 +105,24 @@ class FailureLaws:
     connections: Connections
     applied: Counter[str]
     """How often the condition of each law was met."""
-    looks: dict[str, deque[Look]] = field(default_factory=dict)
+    observations: dict[str, deque[Observed]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._ears: dict[tuple[Process, str], Noted] = {}
+        self._listener: dict[tuple[Process, str], Noted] = {}
         self._watches_since: dict[Process, float] = {}
         self._unready_since: dict[str, float] = {}
         self._unready_until: dict[str, float] = {}
         """Until when a pod was not ready for as long as counts."""
-        self.cluster.ears = self._ear
+        self.cluster.listener = self._ear
 
     def _ear(self, process: Process | None, uid: str) -> Ear:
         if process is None:
             return Ear()
-        return self._ears.setdefault((process, uid), Noted(process, self.now))
+        return self._listener.setdefault((process, uid), Noted(process, self.now))
 
-    def has_heard(self, actor: str, uid: str) -> bool:
+    def has_responded(self, actor: str, uid: str) -> bool:
         """Return whether a process of this name was ever answered by a pod."""
-        return any(ear.is_known for (process, one), ear in self._ears.items() if one == uid and process.name == actor)
+        return any(ear.is_known for (process, one), ear in self._listener.items() if one == uid and process.name == actor)
 
     # --- what a process knows ---------------------------------------------------------------------------------------------
 
@@ -132,25 +132,25 @@ class FailureLaws:
             self._watches_since.setdefault(process, self.now())
         else:
             self._watches_since.pop(process, None)
-        for one, uid in [key for key in self._ears if key[0] is process and key[1] not in uids]:
-            del self._ears[one, uid]
+        for one, uid in [key for key in self._listener if key[0] is process and key[1] not in uids]:
+            del self._listener[one, uid]
 
     def looked(self, process: Process, *, knows_nodes: bool) -> None:
         """Note that a process judges now, by what it has heard so far."""
-        mine = {uid: ear for (one, uid), ear in self._ears.items() if one is process}
+        mine = {uid: ear for (one, uid), ear in self._listener.items() if one is process}
         silent = {uid: ear.silence() for uid, ear in mine.items()}
-        doubt = self._lateness(process) or self._majority(mine, silent, knows_nodes=knows_nodes)
-        looks = self.looks.setdefault(process.name, deque(maxlen=400))
-        looks.append(Look(self.now(), doubt, {uid: span for uid, span in silent.items() if span > 0}))
+        self_check = self._lateness(process) or self._majority(mine, silent, knows_nodes=knows_nodes)
+        observations = self.observations.setdefault(process.name, deque(maxlen=400))
+        observations.append(Observed(self.now(), self_check, {uid: span for uid, span in silent.items() if span > 0}))
 
     def _lateness(self, process: Process) -> str | None:
         since = self._watches_since.get(process, self.now())
         late = [end - begin for begin, end in process.pauses if end >= self.now() - REMEMBERS_LATENESS and begin > since]
         return f"it stood still for {max(late):.1f} s" if late and max(late) >= 1.2 else None
 
-    def _majority(self, ears: Mapping[str, Noted], silent: Mapping[str, float], *, knows_nodes: bool) -> str | None:
-        mute = [uid for uid in ears if silent[uid] > 1.3]
-        judged = {*mute, *(uid for uid, ear in ears.items() if ear.is_known)}
+    def _majority(self, listener: Mapping[str, Noted], silent: Mapping[str, float], *, knows_nodes: bool) -> str | None:
+        mute = [uid for uid in listener if silent[uid] > 1.3]
+        judged = {*mute, *(uid for uid, ear in listener.items() if ear.is_known)}
         machines = [machine for uid in mute if (machine := self.cluster.machines.get(uid)) is not None]
         # Without a word of nodes, only a kubelet that calls the pod ready speaks for its node.
         machines = [machine for machine in machines if knows_nodes or machine.uid not in self._unready_since]
@@ -163,9 +163,11 @@ class FailureLaws:
         node, renewed = self.cluster.park.nodes[name], self.cluster.park.renewed_at(name)
         return node.is_reachable and renewed is not None and self.now() - node.since > 15.0
 
-    def _look_of(self, change: Change) -> Look | None:
+    def _observation_of(self, change: Change) -> Observed | None:
         """Return the look by which a write was decided."""
-        return next((look for look in reversed(self.looks.get(change.actor, ())) if look.at <= change.asked_at), None)
+        return next(
+            (observation for observation in reversed(self.observations.get(change.actor, ())) if observation.at <= change.asked_at), None
+        )
 
     # --- pods -------------------------------------------------------------------------------------------------------------
 
@@ -187,25 +189,25 @@ class FailureLaws:
 
         Returns its true causes.
         """
-        look = self._look_of(change)
-        causes = self._causes(look, move)
+        observation = self._observation_of(change)
+        causes = self._causes(observation, move)
         self.applied["of sound holders"] += 1
         machine = self.cluster.machines.get(move.uid)
         self.applied["3"] += move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or not machine.running
         what = f"{change.actor} moves shard {move.shard} off {move.holder} (it says {move.claim})"
         self.applied["of claims"] += bool(causes)
         if not causes:
-            silence = look.silent.get(move.uid, 0.0) if look is not None else 0.0
+            silence = observation.silent.get(move.uid, 0.0) if observation is not None else 0.0
             self.broken("of sound holders", f"{what}, which is sound, and nobody asked for it (silent for {silence:.2f} s)")
         elif not causes & CLAIMS.get(move.claim, frozenset()) and not self.lenient():
             self.broken("of claims", f"{what}; true is {sorted(causes)}")
-        if look is not None and look.doubt is not None:
+        if observation is not None and observation.self_check is not None:
             self.applied["of doubt"] += 1
             if (causes <= PROBABLE or CLAIMS.get(move.claim, frozenset()) <= PROBABLE) and not self.lenient():
-                self.broken("of doubt", f"{what} although {look.doubt}")
+                self.broken("of doubt", f"{what} although {observation.self_check}")
         return causes
 
-    def _causes(self, look: Look | None, move: Move) -> set[str]:
+    def _causes(self, observation: Observed | None, move: Move) -> set[str]:
         """Return everything that the world did to move this shard off this holder."""
         pod, machine, found = move.pod, self.cluster.machines.get(move.uid), set()
         if pod is None or "deletionTimestamp" in pod["metadata"]:
@@ -229,9 +231,9 @@ class FailureLaws:
             found.add("outdated")
         if int(move.holder.rpartition("-")[2]) >= move.enough:
             found.add("surplus")
-        if look is not None and look.silent.get(move.uid, 0.0) >= UNHEALTHY_AFTER - SLACK:
+        if observation is not None and observation.silent.get(move.uid, 0.0) >= UNHEALTHY_AFTER - SLACK:
             found.add("silent")
-        seen_at = look.at if look is not None else self.now()
+        seen_at = observation.at if observation is not None else self.now()
         is_unready = seen_at - self._unready_since.get(move.uid, seen_at) >= UNHEALTHY_AFTER - SLACK
         if is_unready or seen_at - self._unready_until.get(move.uid, float("-inf")) <= JUST_NOW:
             found.add("unready")
@@ -242,22 +244,22 @@ class FailureLaws:
 
         Or it has another template than new ones get: then it is no holder, or is not ready.
         """
-        look, pod = self._look_of(change), change.before or {}
-        if look is None or self.lenient():
+        observation, pod = self._observation_of(change), change.before or {}
+        if observation is None or self.lenient():
             return
         if is_outdated(self.server, pod) and not (is_holder and is_ready(pod)):
             return
         self.applied["of hung pods"] += 1
         uid, name = pod["metadata"]["uid"], pod["metadata"]["name"]
         least = UNHEALTHY_AFTER * (2 if is_holder else 1)
-        unready = look.at - self._unready_since[uid] if uid in self._unready_since else 0.0
-        silence = max(look.silent.get(uid, 0.0), unready)
-        if look.doubt is not None:
-            self.broken("of doubt", f"{change.actor} ends {name} although {look.doubt}")
+        unready = observation.at - self._unready_since[uid] if uid in self._unready_since else 0.0
+        silence = max(observation.silent.get(uid, 0.0), unready)
+        if observation.self_check is not None:
+            self.broken("of doubt", f"{change.actor} ends {name} although {observation.self_check}")
         if silence < least - SLACK:
             held = "still holds a shard and " if is_holder else ""
             self.broken("of hung pods", f"{change.actor} ends {name}, which {held}was silent for {silence:.2f} s only")
         machine = self.cluster.machines.get(uid)
         # Lost before the first question that was not answered: no Lease was renewed after that.
-        if machine is not None and not machine.node.is_reachable and look.at - machine.node.since > silence:
+        if machine is not None and not machine.node.is_reachable and observation.at - machine.node.since > silence:
             self.broken("of hung pods", f"{change.actor} ends {name} on {machine.node.name}, which is lost")

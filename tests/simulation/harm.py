@@ -26,17 +26,17 @@ class BoundedHarm:
         is_operator: Callable[[str], bool],
         spares: Callable[[], int],
         lenient: Callable[[], bool],
-        has_heard: Callable[[str, str], bool],
+        has_responded: Callable[[str, str], bool],
         breaks: Callable[[int, str], None],
         applied: Counter[str],
     ) -> None:
-        """Prepare. ``spares``: the most that may be believed to be wanted now. ``has_heard``: whether a process ever heard a pod's uid."""
+        """Prepare. ``spares``: the most that may be believed to be wanted now. ``has_responded``: whether a process ever heard of a uid."""
         self.crashes = crashes
         self._prefix = f"{name}-coreapp-"
         self._is_operator = is_operator
         self._spares = spares
         self._lenient = lenient
-        self._has_heard = has_heard
+        self._has_heard = has_responded
         self._breaks = breaks
         self._applied = applied
         self._ending: dict[str, dict[str, str]] = {}

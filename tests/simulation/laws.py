@@ -145,19 +145,19 @@ class Laws:
             is_operator=self.is_operator,
             spares=lambda: max((spares for _, spares in self._wanted()), default=0),
             lenient=lambda: self.lenient,
-            has_heard=self.failures.has_heard,
+            has_responded=self.failures.has_responded,
             breaks=self.breaks,
             applied=self.applied,
         )
 
-    def say(self, what: str) -> None:
+    def emit(self, what: str) -> None:
         """Keep a line for the report of a failure."""
         self.log.append(f"{self.now():9.3f} {what}")
 
     def breaks(self, law: int | str, sentence: str) -> None:
         text = f"law {law} at {self.now():.3f}: {sentence}"
         self.broken.append((str(law), text))
-        self.say("BROKEN " + text)
+        self.emit("BROKEN " + text)
 
     # --- what is true ---------------------------------------------------------------------------------------------------
 
@@ -192,7 +192,7 @@ class Laws:
         """Judge one write that just took effect."""
         if change.kind is LEASE:
             return
-        self.say(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
+        self.emit(f"{change.actor:18} {change.verb:12} {change.kind.kind} {change.name[1]} {_short(change)}")
         if change.kind is SECRET and change.after is not None:
             self._note_secrets(change.after)
         if self.is_operator(change.actor):
@@ -203,7 +203,7 @@ class Laws:
             self._check_pod(change)
         if change.kind is SERVICE:
             self._check_service(change)
-            self.connections.look()
+            self.connections.observe()
         if change.kind in {POD, SERVICE}:
             self._law_1(change)
         if change.kind in {POD, STATEFULSET}:
@@ -454,7 +454,7 @@ class Laws:
 
     @never_swallowed
     def _shards_were_set(self, before: int, after: int) -> None:
-        self.say(f"the client restarts, shards {before} -> {after}")
+        self.emit(f"the client restarts, shards {before} -> {after}")
         self._restart_began = self.now()
         self.applied["9"] += any((service["metadata"].get("annotations") or {}).get(HOLDER) for _, service in self.routes())
         self._enough_since = None
@@ -464,7 +464,7 @@ class Laws:
         """Judge a Set Shards call at the instant at which it is sent."""
         to = int(body["shards"])
         call = Call(self.now(), actor, to)
-        self.say(f"{actor:18} POST shards {to}")
+        self.emit(f"{actor:18} POST shards {to}")
         self.applied["5"] += 1
         under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
@@ -530,7 +530,7 @@ class Laws:
     def ended(self, call: Call, *, definite: bool, refused: str | None = None) -> None:
         """Note what the caller learned of its call: a definite answer, or nothing (also when it was killed)."""
         call.answered = True
-        self.say(f"{call.actor:18} POST shards {call.to}: {'answered' if definite else 'no answer'}")
+        self.emit(f"{call.actor:18} POST shards {call.to}: {'answered' if definite else 'no answer'}")
         if refused is not None:
             self._refused.add(refused)
         if not definite and not call.seen:

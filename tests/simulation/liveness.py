@@ -238,5 +238,5 @@ def was_tidied(change: Change) -> bool:
 
 def says_all_is_well(wac: Obj) -> bool:
     """Whether nothing that `kubectl get` shows says no."""
-    words = {one["type"]: one["status"] for one in (wac.get("status") or {}).get("conditions") or ()}
-    return (words.get("Ready"), words.get("Reconciling"), words.get("Stalled")) == ("True", "False", "False")
+    text = {one["type"]: one["status"] for one in (wac.get("status") or {}).get("conditions") or ()}
+    return (text.get("Ready"), text.get("Reconciling"), text.get("Stalled")) == ("True", "False", "False")

@@ -82,7 +82,7 @@ class Cluster:
         """How often each fault of the network did something."""
         self.start_seconds = (0.2, 1.5)
         self.park = Park(server, rng=Random(rng.random()), count=NODES)
-        self.ears: Callable[[Process | None, str], Ear] = lambda *_: Ear()
+        self.listener: Callable[[Process | None, str], Ear] = lambda *_: Ear()
         """Who notes what a process asks a Coreapp, and hears."""
         self.park.lost, self.park.found = self._switched_off, self._back
         server.watchers.append(self._watch)
@@ -429,7 +429,7 @@ class Cluster:
     async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[Line, asyncio.Protocol]:
         """Open a tether: refused when nobody listens, no answer when there is no such machine or no way to it."""
         process, machine = PROCESS.get(), self.at(ip)
-        ear = self.ears(process, machine.uid) if process is not None and machine is not None else Ear()
+        ear = self.listener(process, machine.uid) if process is not None and machine is not None else Ear()
         ear.dials()
         try:
             await asyncio.sleep(0.001 + self._rng.random() * 0.002)

@@ -14,14 +14,14 @@ from typing import Any, Protocol
 
 from whatsapp_operator.core import self_check
 from whatsapp_operator.core.actions import AssignRole
-from whatsapp_operator.core.answers import Said
+from whatsapp_operator.core.answers import ApiFault
 from whatsapp_operator.core.desired import Tuning
 from whatsapp_operator.core.manifests import CLUSTER_LABEL, cluster_of
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Silence
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
+from whatsapp_operator.shell.coreapps.self_check import SelfCheck
 from whatsapp_operator.shell.coreapps.tether import Target
 from whatsapp_operator.shell.kube.lease import Election, Leadership
 from whatsapp_operator.shell.kube.nodes import Nodes
@@ -66,18 +66,18 @@ class SimTethers(Tethers):
         super().__init__(clock=operator.clock, wake=operator.wake)
         self._around = around
         self._operator = operator
-        self._is_look = False
+        self._is_observation = False
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
         super().hold(key, targets)
         self._around.laws.failures.watches(self._operator.process, set(targets))
-        self._is_look = True
+        self._is_observation = True
 
     def silence(self) -> Silence:
         silence = super().silence()
-        if self._is_look and PROCESS.get() is self._operator.process:
+        if self._is_observation and PROCESS.get() is self._operator.process:
             # A look asks whom to hold, then how silent they are, in one breath.
-            self._is_look = False
+            self._is_observation = False
             self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
         return silence
 
@@ -104,7 +104,7 @@ class SimTethers(Tethers):
             await asyncio.sleep(1.0)
             return False
         if took:
-            self.heard(pod.uid, json.dumps(coreapp.report()).encode())
+            self.responses(pod.uid, json.dumps(coreapp.report()).encode())
         return took
 
 
@@ -171,27 +171,27 @@ class SimDesk(ApiSession):
             account.fates.popleft()
         if fate != Fate():
             laws.did[f"Set Shards {fate.kind} {fate.status or ''}".strip()] += 1
-        heard: asyncio.Future[dict[str, Any]] = around.loop.create_future()
+        responses: asyncio.Future[dict[str, Any]] = around.loop.create_future()
         delay = 0.005 + around.rng.random() * 0.03
         if fate.applied is None:
             pass
         elif fate.status is None:
             around.loop.call_later(
-                delay + fate.applied, self._arrive, what, body, call, heard if fate.kind == "answer" else None, context=Context()
+                delay + fate.applied, self._arrive, what, body, call, responses if fate.kind == "answer" else None, context=Context()
             )
         if fate.status is not None:
             if fate.final == "certificate":
                 account.log_off()
-            around.loop.call_later(delay, _refuse, heard, _error(what, fate))
+            around.loop.call_later(delay, _refuse, responses, _error(what, fate))
         elif fate.kind == "5xx":
-            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: HTTP 500", status=500))
+            around.loop.call_later(delay, _refuse, responses, ApiError(f"{what}: HTTP 500", status=500))
         elif fate.kind == "reset":
-            around.loop.call_later(delay, _refuse, heard, ApiError(f"{what}: ReadError"))
+            around.loop.call_later(delay, _refuse, responses, ApiError(f"{what}: ReadError"))
         definite = refused = None
         laws.on_call()
         try:
             async with asyncio.timeout(timeout):
-                answer = await heard
+                answer = await responses
             definite = True
         except TimeoutError:
             raise ApiError(f"{what}: ReadTimeout") from None
@@ -207,37 +207,37 @@ class SimDesk(ApiSession):
         finally:
             laws.ended(call, definite=bool(definite) and not self.operator.dead, refused=refused)
 
-    def _arrive(self, what: str, body: dict[str, Any], call: Call, heard: asyncio.Future[dict[str, Any]] | None) -> None:
+    def _arrive(self, what: str, body: dict[str, Any], call: Call, responses: asyncio.Future[dict[str, Any]] | None) -> None:
         """The call reaches the account."""
         account = self.around.account
         if account.now() < account.restarting_until:
-            _refuse(heard, ApiError(f"{what}: HTTP 403", status=403))
+            _refuse(responses, ApiError(f"{what}: HTTP 403", status=403))
         elif account.is_banned:
-            _refuse(heard, ApiError(f"{what}: HTTP 400", status=400, said=(Said(1031, "account is banned"),)))
+            _refuse(responses, ApiError(f"{what}: HTTP 400", status=400, said=(ApiFault(1031, "account is banned"),)))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
             account.log_off()
-            _refuse(heard, ApiError(f"{what}: HTTP 400, error 1005", status=400, said=(Said(1005, "client setup is logged off"),)))
+            _refuse(responses, ApiError(f"{what}: HTTP 400, error 1005", status=400, said=(ApiFault(1005, "client setup is logged off"),)))
         else:
             call.took_effect = True
             account.set_shards(int(body["shards"]))
-            if heard is not None:
-                self.around.loop.call_later(0.01, _answer, heard)
+            if responses is not None:
+                self.around.loop.call_later(0.01, _answer, responses)
 
 
 def _error(what: str, fate: Fate) -> ApiError:
     """Return what the operator's HTTP client makes of an answer that refuses the call."""
     after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
-    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, said=(Said(fate.code, fate.words),), retry_after=after)
+    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, said=(ApiFault(fate.code, fate.text),), retry_after=after)
 
 
-def _answer(heard: asyncio.Future[dict[str, Any]]) -> None:
-    if not heard.done():
-        heard.set_result({})
+def _answer(responses: asyncio.Future[dict[str, Any]]) -> None:
+    if not responses.done():
+        responses.set_result({})
 
 
-def _refuse(heard: asyncio.Future[dict[str, Any]] | None, error: ApiError) -> None:
-    if heard is not None and not heard.done():
-        heard.set_exception(error)
+def _refuse(responses: asyncio.Future[dict[str, Any]] | None, error: ApiError) -> None:
+    if responses is not None and not responses.done():
+        responses.set_exception(error)
 
 
 class SimDesks(ApiSessions):
@@ -248,12 +248,12 @@ class SimDesks(ApiSessions):
         self._around = around
         self._operator = operator
 
-    def _desk(self, key: Key) -> ApiSession:
-        if key not in self._desks:
-            desk = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
-            desk.around, desk.operator = self._around, self._operator
-            self._desks[key] = desk
-        return self._desks[key]
+    def _session(self, key: Key) -> ApiSession:
+        if key not in self._sessions:
+            session = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+            session.around, session.operator = self._around, self._operator
+            self._sessions[key] = session
+        return self._sessions[key]
 
 
 class Operator:
@@ -285,22 +285,22 @@ class Operator:
         )
         self._tethers = SimTethers(around, self)
         self.nodes = Nodes(self.kube, clock=self.clock, changed=self._node_changed)
-        self._roster = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
-        self._doubt = SelfDoubt(
-            doubt=lambda: self_check.doubt(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
+        self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image="sim:1", tuning=around.tuning))
+        self._self_check = SelfCheck(
+            self_check=lambda: self_check.self_check(self._tethers.silence(), self.nodes.snapshot(), self.clock.now()),
             step_down=lambda: self.election.step_down(2.0),
             clock=self.clock,
         )
-        self._desks = SimDesks(around, self)
+        self._sessions = SimDesks(around, self)
         self._reconciler: Reconciler | None = None
 
     def _build(self, kube: SimKube) -> Reconciler:
         around = self._around
-        doors: Any = {"kube": kube, "clients": self._desks, "coreapps": self._tethers, "clock": self.clock}
+        doors: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
             observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
-            hands=Executor(**doors, identity=self.name),
+            executor=Executor(**doors, identity=self.name),
             clock=self.clock,
             forget=self._forget,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
@@ -312,11 +312,11 @@ class Operator:
             self._reconciler.wake(key)
 
     def _forget(self, key: Key) -> None:
-        self._roster.let_go(key)
-        self._desks.forget(key)
+        self._pod_index.let_go(key)
+        self._sessions.forget(key)
 
     def _node_changed(self, node: str) -> None:
-        for key in self._roster.clusters_on(node):
+        for key in self._pod_index.clusters_on(node):
             self.wake(key)
 
     def _lag(self) -> float:
@@ -332,7 +332,7 @@ class Operator:
         meta = obj["metadata"]
         name = meta["name"] if kind is WAC else cluster_of(obj)
         if name and not self.dead:
-            saw = {WAC: self._roster.saw_cluster, POD: self._roster.saw_pod, SERVICE: self._roster.saw_service}.get(kind)
+            saw = {WAC: self._pod_index.saw_cluster, POD: self._pod_index.saw_pod, SERVICE: self._pod_index.saw_service}.get(kind)
             if saw is not None:
                 saw(obj, gone=gone)
             self.wake(Key(meta["namespace"], name))
@@ -362,33 +362,33 @@ class Operator:
     async def _beat(self) -> None:
         while True:
             await asyncio.sleep(1.0)
-            self._doubt.check()
+            self._self_check.check()
 
     def pause(self, seconds: float) -> None:
         """Stop like SIGSTOP, and go on later."""
         if not self.dead and not self.process.is_stopped:
-            self._around.laws.say(f"{self.name} stands still for {seconds:.1f} s")
+            self._around.laws.emit(f"{self.name} stands still for {seconds:.1f} s")
             self.process.stop()
             self._around.loop.call_later(seconds, self.process.go_on)
 
     def cut(self, nodes: Iterable[str]) -> None:
         """Cut the way to what runs on these nodes, and only that; none: mend it."""
         self.cut_off = frozenset(nodes)
-        self._around.laws.say(f"{self.name} is cut off from {sorted(self.cut_off)}")
+        self._around.laws.emit(f"{self.name} is cut off from {sorted(self.cut_off)}")
         self._around.cluster.mend_lines()
 
     async def _lead(self, leadership: Leadership) -> None:
         if self._reconciler is None:
             raise AssertionError
-        self._around.laws.say(f"{self.name} leads, epoch {leadership.epoch}")
-        self._roster.lead()
+        self._around.laws.emit(f"{self.name} leads, epoch {leadership.epoch}")
+        self._pod_index.lead()
         self.leads = True
         try:
             await self._reconciler.run(leadership)
         finally:
             self.leads = False
-            self._roster.stand_by()
-            await self._desks.close()
+            self._pod_index.stand_by()
+            await self._sessions.close()
 
     def _begin(self, work: Any) -> None:
         self._tasks.append(asyncio.get_running_loop().create_task(work, name=self.name, context=self.process.context.copy()))
@@ -397,10 +397,10 @@ class Operator:
         """End like `kill -9`: nothing is tidied up, and what is under way lands or does not."""
         if self.dead:
             return
-        self._around.laws.say(f"{self.name} is killed")
+        self._around.laws.emit(f"{self.name} is killed")
         self.dead = True
         self.kube.kill()
-        self._roster.close()
+        self._pod_index.close()
         for task in self._tasks:
             task.cancel()
         self.process.go_on()

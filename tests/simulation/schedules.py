@@ -335,7 +335,7 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
             world.laws.did["operator killed or added"] += 1
             continue
         deed = rng.choices(deeds, odds)[0]
-        world.laws.say(f"accident: {deed.__name__}")
+        world.laws.emit(f"accident: {deed.__name__}")
         world.laws.did[deed.__name__] += deed(world, rng)
         stale_by = world.weather.stale_by
         if stale:
@@ -358,7 +358,7 @@ def _account(world: World, rng: Random) -> dict[str, Any]:
 
 def all_is_well(world: World) -> None:
     """End every fault."""
-    world.laws.say("all is well from here on")
+    world.laws.emit("all is well from here on")
     world.weather.clear()
     world.weather.stale = 0.0
     world.tell_lost = world.api_faults = world.api_slow = world.cluster.deaf = world.cluster.lossy = world.watch_lag = 0.0

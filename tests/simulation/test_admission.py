@@ -86,9 +86,9 @@ def is_at_rest(world: World) -> bool:
     wac = world.server.get(WAC, (NAMESPACE, NAME))
     if wac is None or any(world.undone_in_truth(wac)):
         return False
-    words = {kind: condition(world, kind)[0] for kind in ("Ready", "Reconciling", "Stalled")}
+    text = {kind: condition(world, kind)[0] for kind in ("Ready", "Reconciling", "Stalled")}
     seen = (wac.get("status") or {}).get("observedGeneration") == wac["metadata"]["generation"]
-    return seen and words == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
+    return seen and text == {"Ready": "True", "Reconciling": "False", "Stalled": "False"}
 
 
 async def comes_to_rest(world: World, within: float = 300.0) -> None:

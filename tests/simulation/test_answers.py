@@ -17,10 +17,10 @@ from .kinds import WAC
 from .world import NAME, NAMESPACE, Change, World, simulate
 
 STATUSES = (400, 401, 403, 429, 500, 503)
-Said = tuple[int | None, str]
+ApiFault = tuple[int | None, str]
 """Code and words of one error."""
 
-CERTIFICATE: tuple[Said, ...] = (
+CERTIFICATE: tuple[ApiFault, ...] = (
     (1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
     (1005, "Access denied: VName Certificate Error"),
     (430, "Unsigned certificate"),
@@ -28,27 +28,27 @@ CERTIFICATE: tuple[Said, ...] = (
     (433, "Certificate signature invalid"),
     (None, "Your client setup is logged off"),
 )
-PIN: tuple[Said, ...] = (
+PIN: tuple[ApiFault, ...] = (
     (1005, "Access denied: two-step verification: pin is wrong"),
     (1005, "Two-Step Verification is enabled, a PIN is required"),
     (None, "two_factor pin mismatch"),
 )
-BAN: tuple[Said, ...] = (
+BAN: tuple[ApiFault, ...] = (
     (1031, "Account locked: account is banned: an expired certificate was sent"),
     (1031, ""),
     (1005, "Your account has been banned"),
 )
-EXPIRED: tuple[Said, ...] = (
+EXPIRED: tuple[ApiFault, ...] = (
     (1005, "Access denied: App Expired"),
     (1005, "Access denied: this build has expired"),
     (None, "client version expired"),
 )
-CLOSED: tuple[Said, ...] = (
+CLOSED: tuple[ApiFault, ...] = (
     (1005, "Access denied: registration blocked"),
     (1005, "Registration is closed for this product"),
     (None, "New registrations are no longer accepted"),
 )
-BUSY: tuple[Said, ...] = (
+BUSY: tuple[ApiFault, ...] = (
     (1011, "Service not ready"),
     (1015, "Too many requests: wait before you send the certificate again"),
     (1016, "System overloaded"),
@@ -108,10 +108,10 @@ async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]
     world.account.fates.clear()
 
 
-def each(said: tuple[Said, ...], final: str, statuses: Iterable[int] = STATUSES) -> list[Fate]:
+def each(said: tuple[ApiFault, ...], final: str, statuses: Iterable[int] = STATUSES) -> list[Fate]:
     """Every status once, each with another wording."""
     pairs = zip(statuses, cycle(said), strict=False)
-    return [Fate(status=status, applied=None, code=code, words=words, final=final, lasts=True) for status, (code, words) in pairs]
+    return [Fate(status=status, applied=None, code=code, text=text, final=final, lasts=True) for status, (code, text) in pairs]
 
 
 def put_right(final: str, reason: str, advice: str, answers: Iterable[Fate], mend: Callable[[World, int], None], fit: str) -> None:
@@ -179,8 +179,8 @@ def test_a_banned_account_is_sent_nothing_any_more(answer: Fate) -> None:
     simulate(story)
 
 
-def busy(status: int, said: Said, **changes: Any) -> Fate:
-    return Fate(status=status, applied=None, code=said[0], words=said[1], clear=True, **changes)
+def busy(status: int, said: ApiFault, **changes: Any) -> Fate:
+    return Fate(status=status, applied=None, code=said[0], text=said[1], clear=True, **changes)
 
 
 async def waits(world: World, answers: list[Fate]) -> None:
@@ -250,7 +250,7 @@ def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
 
     async def story(world: World) -> None:
         await settled(world)
-        world.account.fates.append(Fate(status=401, applied=None, code=1005, words="Access denied", lasts=True))
+        world.account.fates.append(Fate(status=401, applied=None, code=1005, text="Access denied", lasts=True))
         before, tokens = calls(world), len(world.account.tokens)
         world.edit(shards=2)
         await world.until(lambda: condition(world, "Reconciling")[1] == "ServerBusy", within=20, what="ServerBusy")
@@ -270,7 +270,7 @@ def test_a_token_that_became_stale_costs_no_pause() -> None:
         await settled(world)
         for shards in (2, 1, 2):
             world.account.tokens.clear()
-            world.account.fates.append(Fate(status=401, applied=None, code=1005, words="the token is expired: log in"))
+            world.account.fates.append(Fate(status=401, applied=None, code=1005, text="the token is expired: log in"))
             before = calls(world)
             world.edit(shards=shards)
             await world.until(lambda: calls(world) == before + 2, within=5, what="the call")  # noqa: B023 - awaited here

@@ -98,7 +98,7 @@ class Executioner:
         self.seen[when] += 1
         if when == self._when and self.seen[when] == self._at and self.victim is not None:
             self.done = True
-            self._world.laws.say(f"struck {when} {what}")
+            self._world.laws.emit(f"struck {when} {what}")
             self.victim.kill()
             if when == "before":
                 raise asyncio.CancelledError

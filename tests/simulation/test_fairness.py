@@ -18,7 +18,7 @@ from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.snapshot import Snapshot
 from whatsapp_operator.shell.clock import SystemClock
-from whatsapp_operator.shell.kube.errors import Conflict, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import Conflict, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, SERVICE, WAC, Kind, kind_of
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop.execute import Executor
@@ -27,7 +27,7 @@ from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
-from ..unit.core import looks, witnesses  # noqa: TID252  there is no other way to a neighbouring folder of tests
+from ..unit.core import situations, witnesses  # noqa: TID252  there is no other way to a neighbouring folder of tests
 from . import virtual
 from .virtual import MachineClocks, VirtualLoop
 
@@ -35,7 +35,7 @@ NEIGHBOURS = 200
 FAILOVERS = 100
 EVERY = 0.137
 """Seconds between two failovers of neighbours."""
-LOOKS_AT_ONCE, LOOKS_A_SECOND = 30, 10
+OBSERVATION_BURST, OBSERVATIONS_PER_SECOND = 30, 10
 """How often a cluster may be observed at most."""
 CONNECTIONS = 100
 """Of the operator's client to the API server: no more than that has."""
@@ -53,7 +53,7 @@ ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
 class Tenant:
     """One cluster as its observations show it."""
 
-    case: looks.Look
+    case: situations.Situation
     annotations: Mapping[str, str] = field(default_factory=dict)
     status: dict[str, Any] = field(default_factory=dict)
     since: dict[str, Any] = field(default_factory=dict)
@@ -65,10 +65,10 @@ class Tenant:
     """Since when the holder of shard 0 is gone."""
     kept: dict[Ref, Obj] | None = None
 
-    def objects_of(self, want: Desired) -> dict[Ref, Obj]:
+    def objects_of(self, desired: Desired) -> dict[Ref, Obj]:
         """Its objects, under its own uid and in its own namespace, as they should be."""
         if self.kept is None:
-            self.kept = dict(looks.Look(want, self.case.see).kept().see.objects)
+            self.kept = dict(situations.Situation(desired, self.case.snapshot).kept().snapshot.objects)
         return self.kept
 
 
@@ -83,7 +83,7 @@ class Api:
         self.refuses_events_of: set[str] = set()
         self.calls: Counter[str] = Counter()
         self.took: list[float] = []
-        self.looked_at: set[Key] = set()
+        self.tokens_at: set[Key] = set()
         self._free = asyncio.Semaphore(CONNECTIONS)
 
     async def call(self, namespace: str) -> None:
@@ -93,17 +93,17 @@ class Api:
 
     # --- the observer
 
-    async def look(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:
+    async def observe(self, key: Key, memory: Any, *, nonce: str, leader_epoch: int) -> Observation:
         await asyncio.gather(*(self.call(key.namespace) for _ in range(READS)))
-        self.looked_at.add(key)
+        self.tokens_at.add(key)
         tenant = self.tenants[key]
         if tenant.fails:
             raise Unavailable("list Pod: HTTP 500", code=500)
         meta = {"namespace": key.namespace, "name": key.name, "uid": f"uid-{key.namespace}", "annotations": tenant.annotations}
         read = desired_of(self.resource(key, meta), image="sim:1", tuning=Tuning())
         case = tenant.case.holder_deleted(0) if tenant.failed_at is not None else tenant.case
-        want: Desired = replace(
-            case.want,
+        desired: Desired = replace(
+            case.desired,
             key=key,
             uid=read.uid,
             reshard_now=read.reshard_now,
@@ -112,11 +112,17 @@ class Api:
             switchover_problem=read.switchover_problem,
         )
         now = self.clock.now()
-        client = replace(case.see.client, asked_at=now if case.see.client.asked_at is not None else None)
-        see: Snapshot = replace(
-            case.see, now=now, nonce=nonce, status=tenant.status, since=dict(memory.since), client=client, objects=tenant.objects_of(want)
+        client = replace(case.snapshot.client, asked_at=now if case.snapshot.client.asked_at is not None else None)
+        snapshot: Snapshot = replace(
+            case.snapshot,
+            now=now,
+            nonce=nonce,
+            status=tenant.status,
+            since=dict(memory.since),
+            client=client,
+            objects=tenant.objects_of(desired),
         )
-        return Observation(want, see, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
+        return Observation(desired, snapshot, ACCESS, Credentials(country_code="1", phone_number="6315550000"))
 
     @staticmethod
     def resource(key: Key, meta: dict[str, Any]) -> dict[str, Any]:
@@ -136,7 +142,7 @@ class Api:
         namespace = obj["metadata"]["namespace"]
         await self.call(namespace)
         if kind_of(obj) is EVENT and namespace in self.refuses_events_of:
-            raise Refused("create Event: HTTP 403", code=403, reason="Forbidden")
+            raise Rejected("create Event: HTTP 403", code=403, reason="Forbidden")
         return {**obj, "metadata": {**obj["metadata"], "resourceVersion": "1"}}
 
     async def replace(self, obj: Mapping[str, Any]) -> dict[str, Any]:
@@ -181,9 +187,9 @@ class NotingHands(Executor):
 
     api: Api
 
-    async def _commit(self, look: Observation, one: Any, memory: Any) -> None:
-        await super()._commit(look, one, memory)
-        tenant = self.api.tenants[look.want.key]
+    async def _commit(self, observation: Observation, one: Any, memory: Any) -> None:
+        await super()._commit(observation, one, memory)
+        tenant = self.api.tenants[observation.desired.key]
         if tenant.failed_at is not None:
             self.api.took.append(self.api.loop.time() - tenant.failed_at)
             tenant.failed_at = None
@@ -197,13 +203,13 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
     """Return how long each failover of the neighbours took, and the calls by cluster. ``wakes``: the bad ones are woken so often."""
 
     async def main(loop: VirtualLoop) -> tuple[list[float], Counter[str]]:
-        api = Api(loop, {**{key: Tenant(looks.look().settled()) for key in names()}, **bad})
+        api = Api(loop, {**{key: Tenant(situations.situation().settled()) for key in names()}, **bad})
         if refuses_events:
             api.refuses_events_of = {key.namespace for key in bad}
         door: Any = api
-        hands = NotingHands(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
-        hands.api = api
-        reconciler = Reconciler(kube=door, observer=door, hands=hands, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce")
+        executor = NotingHands(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
+        executor.api = api
+        reconciler = Reconciler(kube=door, observer=door, executor=executor, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce")
         work = asyncio.create_task(reconciler.run(cast("Leadership", SimpleNamespace(epoch=1))))
 
         async def disturb(pause: float) -> None:
@@ -213,7 +219,7 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
                 await asyncio.sleep(pause)
 
         await asyncio.sleep(5.0)
-        assert api.looked_at == set(api.tenants), "all have been looked at for the first time"
+        assert api.tokens_at == set(api.tenants), "all have been looked at for the first time"
         noise = asyncio.create_task(disturb(wakes)) if wakes is not None else None
         for key in bad:
             reconciler.wake(key)
@@ -241,18 +247,20 @@ def p95(values: list[float]) -> float:
 
 
 def switching(text: str) -> dict[Key, Tenant]:
-    return {BAD: Tenant(looks.look().settled(), annotations={"multiconnect.dev/switchover": text}, conflicts=True)}
+    return {BAD: Tenant(situations.situation().settled(), annotations={"multiconnect.dev/switchover": text}, conflicts=True)}
 
 
 MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
     "an annotation of ten kilobytes": lambda: spans(switching("99," * 3400)),
     "a number of 4301 digits": lambda: spans(
-        {BAD: Tenant(looks.look().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
+        {BAD: Tenant(situations.situation().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
     ),
     "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
     "Events refused": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
-    "failing observations": lambda: spans({BAD: Tenant(looks.look().settled(), fails=True)}, wakes=0.01),
-    "objects that never come to be": lambda: spans({Key(f"bad-{n}", NAME): Tenant(looks.look().settled(), kept={}) for n in range(10)}),
+    "failing observations": lambda: spans({BAD: Tenant(situations.situation().settled(), fails=True)}, wakes=0.01),
+    "objects that never come to be": lambda: spans(
+        {Key(f"bad-{n}", NAME): Tenant(situations.situation().settled(), kept={}) for n in range(10)}
+    ),
     "one dead node under many clusters": lambda: spans({Key(f"bad-{n}", NAME): Tenant(witnesses.out_of_reach(100)) for n in range(20)}),
     "many that wait for a person": lambda: spans(
         {Key(f"bad-{n}", NAME): Tenant(witnesses.growing().wanting(paused=True)) for n in range(20)}
@@ -274,4 +282,4 @@ def test_a_cluster_that_misbehaves_makes_no_other_wait(name: str, alone: float) 
     assert p95(took) <= 2 * alone
     # A burst of observations, then ten a second: what there is to read, a status and its conflicts.
     bad = max((number for key, number in calls.items() if key.startswith("bad")), default=0)
-    assert bad <= (LOOKS_AT_ONCE + LOOKS_A_SECOND * FAILOVERS * EVERY) * (READS + 11)
+    assert bad <= (OBSERVATION_BURST + OBSERVATIONS_PER_SECOND * FAILOVERS * EVERY) * (READS + 11)

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.shell.kube.errors import Refused
+from whatsapp_operator.shell.kube.errors import Rejected
 from whatsapp_operator.shell.kube.kinds import POD as POD_KIND
 
 from .kinds import DEPLOYMENT, NETWORKPOLICY, PDB, POD, PVC, SERVICE, STATEFULSET, WAC, Kind, Obj
@@ -339,7 +339,7 @@ def test_the_loop_of_a_cluster_that_is_not_there_ends_although_its_parts_cannot_
         operator, kube = blind_operator(world)
         operator.campaign()
         await settled(world, operator)
-        kube.failing[POD_KIND] = Fault(Refused("HTTP 403, Forbidden", code=403, reason="Forbidden"))
+        kube.failing[POD_KIND] = Fault(Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden"))
         assert operator._reconciler is not None
         clusters, ghost = operator._reconciler._clusters, Key(NAMESPACE, "ghost")
         operator.wake(ghost)

@@ -112,9 +112,9 @@ def take_a_pending_label_without_a_touch(patch: pytest.MonkeyPatch) -> None:
 
 
 def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
-    async def reversed_steps(self: Executor, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
-        committed = await self._each(handovers, lambda one: self._commit(look, one, memory), outcome)
-        await self._each(committed, lambda one: self._prepare(look, one), outcome)
+    async def reversed_steps(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+        committed = await self._each(handovers, lambda one: self._commit(observation, one, memory), outcome)
+        await self._each(committed, lambda one: self._prepare(observation, one), outcome)
         outcome.wrote |= bool(committed)
 
     patch.setattr(Executor, "_hand_over", reversed_steps)
@@ -123,10 +123,10 @@ def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
 def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
     real = manifests.shard_service
 
-    def open_door(want: Any, shard: int) -> dict[str, Any]:
-        service = real(want, shard)
+    def open_door(desired: Any, shard: int) -> dict[str, Any]:
+        service = real(desired, shard)
         del service["spec"]["selector"][EPOCH]
-        service["spec"]["selector"] = {"app.kubernetes.io/component": "coreapp", manifests.CLUSTER_LABEL: want.key.name}
+        service["spec"]["selector"] = {"app.kubernetes.io/component": "coreapp", manifests.CLUSTER_LABEL: desired.key.name}
         return service
 
     patch.setattr(manifests, "shard_service", open_door)
@@ -138,11 +138,11 @@ def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
 def replicas_follow_the_wish_alone(patch: pytest.MonkeyPatch) -> None:
     """Shrink before Set Shards and GET."""
     patch.setattr(facts.Facts, "desired_replicas", property(lambda f: f.spec_replicas))
-    patch.setattr(facts.Facts, "min_replicas", property(lambda f: f.want.shards))
+    patch.setattr(facts.Facts, "min_replicas", property(lambda f: f.desired.shards))
     rows = tuple(
         replace(
             row,
-            when=lambda f: f.see.statefulset is not None and f.replicas != f.spec_replicas,
+            when=lambda f: f.snapshot.statefulset is not None and f.replicas != f.spec_replicas,
             then=lambda f: rules._scale(f, f.spec_replicas),
         )
         if row.name == "ScalingUp"
@@ -171,9 +171,9 @@ def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
-    async def loose(self: Reconciler, look: Any, body: dict[str, Any], **_: object) -> Any:
+    async def loose(self: Reconciler, observation: Any, body: dict[str, Any], **_: object) -> Any:
         try:
-            return await self._kube.patch_status(WAC, look.want.key.namespace, look.want.key.name, {"status": body})
+            return await self._kube.patch_status(WAC, observation.desired.key.namespace, observation.desired.key.name, {"status": body})
         except (Conflict, NotFound):
             return None
 
@@ -187,8 +187,8 @@ def send_however_late(patch: pytest.MonkeyPatch) -> None:
 def post_again_after_no_answer(patch: pytest.MonkeyPatch) -> None:
     real = set_shards.judge
 
-    def hasty(want: Any, see: Snapshot) -> Record:
-        judged = real(want, see)
+    def hasty(desired: Any, snapshot: Snapshot) -> Record:
+        judged = real(desired, snapshot)
         unknown = judged.operation is not None and judged.operation.answer is Answer.UNKNOWN
         return replace(judged, operation=None) if unknown else judged
 
@@ -240,7 +240,7 @@ def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
 
     def talkative(f: Any, plan: Any) -> dict[str, Any]:
         # In a field that the CRD knows: the API server drops others, and then nothing is written.
-        return {**real(f, plan), "url": f"https://{manifests.timestamp(f.see.now)}"}
+        return {**real(f, plan), "url": f"https://{manifests.timestamp(f.snapshot.now)}"}
 
     patch.setattr(report, "report", talkative)
 
@@ -274,12 +274,12 @@ def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
-    real = Executor.say
+    real = Executor.emit
 
-    async def indiscreet(self: Executor, look: Any, event: Any) -> None:
-        await real(self, look, replace(event, message=f"{event.message} {look.credentials.pin}"))
+    async def indiscreet(self: Executor, observation: Any, event: Any) -> None:
+        await real(self, observation, replace(event, message=f"{event.message} {observation.credentials.pin}"))
 
-    patch.setattr(Executor, "say", indiscreet)
+    patch.setattr(Executor, "emit", indiscreet)
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:
@@ -294,7 +294,7 @@ def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
 
 
 def never_in_doubt(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(self_check, "doubt", lambda *_: None)
+    patch.setattr(self_check, "self_check", lambda *_: None)
 
 
 def every_node_lives(patch: pytest.MonkeyPatch) -> None:
@@ -322,11 +322,11 @@ def replace_holders(f: Any) -> Any:
 def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
     real = Executor._hand_over
 
-    async def polite(self: Executor, look: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
+    async def polite(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         for one in handovers:
             while one.old is not None and not await self._coreapps.tell(AssignRole(coreapp=one.old, shards=one.shards)):
                 await asyncio.sleep(0.2)
-        await real(self, look, handovers, memory, outcome)
+        await real(self, observation, handovers, memory, outcome)
 
     patch.setattr(Executor, "_hand_over", polite)
 
@@ -393,8 +393,8 @@ def moves_without_a_cause(patch: pytest.MonkeyPatch) -> None:
     began: list[datetime] = []
 
     def restless(f: facts.Facts) -> tuple[Any, ...]:
-        began.append(f.see.now)
-        return f.routes if timedelta(seconds=25) < f.see.now - began[0] < timedelta(seconds=60) else ()
+        began.append(f.snapshot.now)
+        return f.routes if timedelta(seconds=25) < f.snapshot.now - began[0] < timedelta(seconds=60) else ()
 
     patch.setattr(facts.Facts, "draining", property(restless))
 
@@ -414,7 +414,7 @@ def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
 
 
 def what_was_never_heard_is_ended(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(self_check, "doubt", lambda *_: None)
+    patch.setattr(self_check, "self_check", lambda *_: None)
     for module in (health, evidence):
         patch.setattr(module, "is_unconfirmed", lambda _: False)
 

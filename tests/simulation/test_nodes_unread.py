@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.kube.errors import KubeError, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
 
 from .door import SimKube
@@ -15,7 +15,7 @@ from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
 SEEDS = 3
-DENIED = Refused("HTTP 403, Forbidden", code=403, reason="Forbidden")
+DENIED = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
 ANSWERS = {"denied": DENIED, "broken": Unavailable("HTTP 500", code=500)}
 
 

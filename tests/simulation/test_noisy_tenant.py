@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.kube.client import Fence
-from whatsapp_operator.shell.kube.errors import KubeError, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, POD, WAC, Kind, Obj, kind_of
 
 from .door import SimKube
@@ -113,7 +113,7 @@ def test_a_wish_that_cannot_be_taken_off_is_refused_once() -> None:
     async def story(world: World) -> None:
         _, kube = await settled(world)
         before = kube.calls.copy()
-        kube.refused["patch", WAC] = Refused("HTTP 403, Forbidden", code=403, reason="Forbidden")
+        kube.refused["patch", WAC] = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
         world.annotate(switchover="99,98,97")
         await world.pause(60)
         assert (kube.calls - before)["create", "Event"] <= 3
@@ -155,7 +155,7 @@ def test_a_time_that_no_clock_shows_stops_no_failover() -> None:
 def test_events_that_are_refused_for_good_are_few(code: int) -> None:
     async def story(world: World) -> None:
         _, kube = await settled(world)
-        kube.refused["create", EVENT] = Refused(f"HTTP {code}", code=code, reason="Forbidden" if code == 403 else "Invalid")
+        kube.refused["create", EVENT] = Rejected(f"HTTP {code}", code=code, reason="Forbidden" if code == 403 else "Invalid")
         world.edit(shards=4)
         await world.pause(120)
         before = kube.calls.copy()
@@ -212,7 +212,7 @@ def test_a_look_that_fails_is_tried_again_soon_and_keeps_what_woke_it() -> None:
         assert old is not None
         world.delete_pod(old, force=True)
         await world.pause(0.25)
-        assert cluster.presses, "what woke it is not spent"
+        assert cluster.is_urgent, "what woke it is not spent"
         kube.refused.clear()
         await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
         for number in range(1000):

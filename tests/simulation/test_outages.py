@@ -32,12 +32,12 @@ def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_aft
     async def scenario(world: World) -> None:
         world.create()
         operator = world.operator()
-        heard: list[str | None] = []
+        responses: list[str | None] = []
         event = operator._event
 
         def note(kind: Any, obj: dict[str, Any], gone: bool) -> None:
             if obj["metadata"]["name"] == NAME:
-                heard.append((obj["metadata"].get("annotations") or {}).get("multiconnect.dev/note"))
+                responses.append((obj["metadata"].get("annotations") or {}).get("multiconnect.dev/note"))
             event(kind, obj, gone)
 
         operator._event = note  # type: ignore[method-assign]
@@ -46,9 +46,9 @@ def test_an_operator_hears_of_nothing_while_the_api_server_is_away_and_of_it_aft
         world.weather.down = True
         world.annotate(note="meanwhile")
         await world.pause(5.0)
-        assert "meanwhile" not in heard
+        assert "meanwhile" not in responses
         world.weather.clear()
-        await world.until(lambda: "meanwhile" in heard, within=10, what="the operator hears what it missed")
+        await world.until(lambda: "meanwhile" in responses, within=10, what="the operator hears what it missed")
 
     simulate(scenario, 0)
 

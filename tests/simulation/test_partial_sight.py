@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.shell.kube.client import Fence
-from whatsapp_operator.shell.kube.errors import KubeError, NotFound, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import KubeError, NotFound, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import (
     DEPLOYMENT,
     LEASE,
@@ -144,7 +144,7 @@ class Fault:
 
 
 FAULTS = {
-    "403": Fault(Refused("403 Forbidden", code=403, reason="Forbidden")),
+    "403": Fault(Rejected("403 Forbidden", code=403, reason="Forbidden")),
     "404": Fault(NotFound("404: the server could not find the requested resource", code=404)),
     "429": Fault(Unavailable("429 TooManyRequests", code=429, reason="TooManyRequests")),
     "500": Fault(Unavailable("500 InternalError", code=500, reason="InternalError")),

@@ -164,10 +164,10 @@ def test_a_cluster_is_not_ready_before_its_first_number_of_shards_is_settled(sha
         world.create(shards=shards)
         world.operator().lead(1)
         await world.until_done()
-        words = {word for state, word in steps if state == "False"}
-        assert "Bootstrapping" in words
+        text = {word for state, word in steps if state == "False"}
+        assert "Bootstrapping" in text
         if shards > 1:
-            assert words & {"AwaitingCoreapps", "AssigningShards", "SettingShards", "Restarting"}
+            assert text & {"AwaitingCoreapps", "AssigningShards", "SettingShards", "Restarting"}
 
     simulate(story)
 

@@ -94,12 +94,12 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
         assert before < after, "all that were there run on"
         assert len(after - before) == 1, "one more tries the new template"
         status = (world.server.get(WAC, (NAMESPACE, NAME)) or {})["status"]
-        words = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
-        assert words["Ready"][:2] == ("True", "Serving")
-        assert words["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
-        assert words["Redundant"][:2] == ("True", "SparesReady")
-        assert words["Stalled"][:2] == ("True", "ImageUnavailable")
-        assert "nowhere.example/coreapp:1" in words["Stalled"][2]
+        text = {one["type"]: (one["status"], one["reason"], one["message"]) for one in status["conditions"]}
+        assert text["Ready"][:2] == ("True", "Serving")
+        assert text["Reconciling"][:2] == ("False", "ImageUnavailable"), "the roll-out waits for a person, and nobody for the roll-out"
+        assert text["Redundant"][:2] == ("True", "SparesReady")
+        assert text["Stalled"][:2] == ("True", "ImageUnavailable")
+        assert "nowhere.example/coreapp:1" in text["Stalled"][2]
         world.edit(client={"images": {"coreapp": "wabiz-sim:2", "webapp": "wabiz-sim:1"}})
         await world.until_done(within=300)
         assert outdated(world) == []

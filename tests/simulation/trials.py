@@ -120,9 +120,9 @@ async def certificates(world: World) -> None:
 async def refusals(world: World) -> None:
     """What is refused for good, under a status that says that the client is only busy; each is put right after a while."""
     for answer in (
-        Fate(status=403, applied=None, code=1005, words="Access denied: App Expired", final="build"),
-        Fate(status=403, applied=None, code=1005, words="Access denied: registration blocked", final="registration"),
-        Fate(status=403, applied=None, code=1005, words="Access denied: two-step verification: pin is wrong", final="pin"),
+        Fate(status=403, applied=None, code=1005, text="Access denied: App Expired", final="build"),
+        Fate(status=403, applied=None, code=1005, text="Access denied: registration blocked", final="registration"),
+        Fate(status=403, applied=None, code=1005, text="Access denied: two-step verification: pin is wrong", final="pin"),
     ):
         world.account.fates.append(answer)
     world.put_account_secret(certificate=base64.b64encode(b"a certificate").decode(), expiresAt="2027-12-31T00:00:00Z", pin="482913")

@@ -226,13 +226,13 @@ class World:
         shards, spares = int(spec["shards"]), int(spec.get("spares", 1))
         if status.get("observedGeneration") != wac["metadata"]["generation"]:
             yield "the status speaks of another generation"
-        words = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or ()}
+        text = {one["type"]: (one["status"], one["reason"]) for one in status.get("conditions") or ()}
         for kind, wanted in (("Ready", ("True", "Serving")), ("Reconciling", ("False", "UpToDate")), ("Stalled", ("False", "UpToDate"))):
-            if words.get(kind) != wanted:
-                yield f"condition {kind} is {words.get(kind)}"
+            if text.get(kind) != wanted:
+                yield f"condition {kind} is {text.get(kind)}"
         redundant = ("True", "NoSparesRequested" if spares == 0 else "SparesReady")
-        if words.get("Redundant") != redundant:
-            yield f"condition Redundant is {words.get('Redundant')}"
+        if text.get("Redundant") != redundant:
+            yield f"condition Redundant is {text.get('Redundant')}"
         numbers = (status.get("shards"), status.get("settledShards"), status.get("failuresTolerated"), status.get("operation"))
         if numbers != (shards, shards, spares, None):
             yield f"shards, settledShards, failuresTolerated, operation are {numbers}"

@@ -74,7 +74,7 @@ class FakeApiServer:
         self.history[path].append((version, what, {"apiVersion": group, "kind": KINDS[path], "metadata": meta, **more}))
         self._wake()
 
-    async def say(self, path: str, line: bytes) -> None:
+    async def emit(self, path: str, line: bytes) -> None:
         """Send this line in every open stream of a kind."""
         for stream in list(self.streams[path]):
             await stream.write(line)

@@ -252,11 +252,11 @@ async def step(coroutine: Coroutine[Any, Any, Any], awake: asyncio.Event) -> Any
                     except asyncio.CancelledError as e:  # a timer that came due; it is dealt with when we go on
                         error = e
                 try:
-                    wish = coroutine.throw(error) if error else coroutine.send(value)
+                    request = coroutine.throw(error) if error else coroutine.send(value)
                 except StopIteration as e:
                     return e.value
                 try:
-                    value, error = (yield wish), None
+                    value, error = (yield request), None
                 except BaseException as e:
                     value, error = None, e
 

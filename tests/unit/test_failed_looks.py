@@ -12,7 +12,7 @@ from typing import Any, cast
 import pytest
 
 from whatsapp_operator.core import rules
-from whatsapp_operator.shell.kube.errors import Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind, Obj
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop.execute import Outcome
@@ -21,7 +21,7 @@ from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import SpecError
 from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
-from .core.looks import look
+from .core.situations import situation
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))
 GENERATION = 7
@@ -63,18 +63,18 @@ class World:
         self.status = {**self.status, **change}
         return self.stored()
 
-    async def look(self, *_: object, **__: object) -> Observation:
+    async def observe(self, *_: object, **__: object) -> Observation:
         self.looks += 1
         self.fails()
-        seen = look().settled()
-        see = replace(seen.see, status=self.status, generation=GENERATION, now=self.now())
+        seen = situation().settled()
+        snapshot = replace(seen.snapshot, status=self.status, generation=GENERATION, now=self.now())
         credentials = Credentials(country_code="1", phone_number="2")
-        return Observation(replace(seen.want, generation=GENERATION), see, Access(addresses=(), server_name="webapp"), credentials)
+        return Observation(replace(seen.desired, generation=GENERATION), snapshot, Access(addresses=(), server_name="webapp"), credentials)
 
     async def perform(self, *_: object) -> Outcome:
         return Outcome()
 
-    async def tell_story(self, _: object, events: Sequence[object]) -> Sequence[object]:
+    async def emit_all(self, _: object, events: Sequence[object]) -> Sequence[object]:
         return events
 
     def set_shards(self, *_: object) -> None: ...
@@ -102,7 +102,7 @@ async def until(holds: Callable[[], bool]) -> None:
 async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
     """Lead until the status tells of the failure by ``reason``, heal the world, and lead until the status says that all is well."""
     door: Any = world
-    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.condition("Stalled") == ("True", reason))
@@ -145,7 +145,7 @@ async def test_a_status_that_the_api_server_rejects_is_told() -> None:
 
     def refuses(change: Obj) -> None:
         if "shardMap" in change:
-            raise Refused("patch status WhatsAppCluster default/acme: 422 Invalid: status.shardMap[1]: Duplicate value", code=422)
+            raise Rejected("patch status WhatsAppCluster default/acme: 422 Invalid: status.shardMap[1]: Duplicate value", code=422)
 
     world.refuses = refuses
 
@@ -158,7 +158,7 @@ async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
     world.status = status
     world.fails = raising(RuntimeError("oops"))
     door: Any = world
-    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     await until(lambda: world.looks >= 3)
     work.cancel()
@@ -169,7 +169,7 @@ async def test_a_loop_whose_awaited_call_is_cancelled_begins_anew() -> None:
     world = World()
     world.fails = raising(asyncio.CancelledError())
     door: Any = world
-    loop = Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.looks >= 3)

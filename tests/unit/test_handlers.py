@@ -20,8 +20,8 @@ class Ears:
     def __init__(self) -> None:
         self.woken: list[tuple[Key, bool]] = []
 
-    def wake(self, key: Key, *, presses: bool = True) -> None:
-        self.woken.append((key, presses))
+    def wake(self, key: Key, *, is_urgent: bool = True) -> None:
+        self.woken.append((key, is_urgent))
 
     def saw_cluster(self, obj: Obj, *, gone: bool) -> None: ...
 
@@ -30,34 +30,34 @@ class Ears:
     def saw_service(self, obj: Obj, *, gone: bool) -> None: ...
 
 
-@pytest.mark.parametrize(("kind", "presses"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
-async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, presses: bool) -> None:
-    ears = Ears()
+@pytest.mark.parametrize(("kind", "is_urgent"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
+async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, is_urgent: bool) -> None:
+    listener = Ears()
 
     async def login() -> kopf.AiohttpSession:
         raise AssertionError
 
-    found = handlers.registry(ears.wake, login, ears, deliver=lambda call: call())
+    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
     told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     for handle in told:
         await handle(namespace="default", name="acme", event={"type": kind, "object": PART})
     assert len(told) == 4
-    assert ears.woken == [(Key("default", "acme"), presses)] * 4
+    assert listener.woken == [(Key("default", "acme"), is_urgent)] * 4
 
 
 @pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
 async def test_somebody_elses_object_wakes_nobody(cluster: str) -> None:
-    ears = Ears()
+    listener = Ears()
 
     async def login() -> kopf.AiohttpSession:
         raise AssertionError
 
-    found = handlers.registry(ears.wake, login, ears, deliver=lambda call: call())
+    found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
     told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     theirs = {"metadata": {"name": "debug", "labels": {"multiconnect.dev/cluster": cluster}, "ownerReferences": [OWNER]}}
     for handle in told:
         await handle(namespace="default", name=None, event={"type": "MODIFIED", "object": theirs})
-    assert ears.woken == []
+    assert listener.woken == []
 
 
 def test_lists_come_in_parts_and_without_other_peoples_objects() -> None:

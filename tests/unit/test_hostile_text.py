@@ -26,7 +26,7 @@ from whatsapp_operator.shell.objects.reading import (
     switchovers_of,
 )
 
-from .core.looks import look
+from .core.situations import situation
 
 Obj = dict[str, Any]
 
@@ -77,19 +77,19 @@ def read(obj: Obj) -> Desired:
     return desired_of(obj, image="sim:1", tuning=Tuning())
 
 
-def assert_fails_over(want: Desired, secret: Obj | None = None) -> None:
+def assert_fails_over(desired: Desired, secret: Obj | None = None) -> None:
     """A holder of this cluster is gone: its shard is handed over, whatever else the plan is made of, and a status follows."""
-    one = look().settled().holder_deleted(0)
-    see = one.see
-    if want.account is not None and want.account.secret_name is not None:
-        see = replace(see, account=account_secret_of("account", secret))
-    plan = rules.plan(want, see)
+    one = situation().settled().holder_deleted(0)
+    snapshot = one.snapshot
+    if desired.account is not None and desired.account.secret_name is not None:
+        snapshot = replace(snapshot, account=account_secret_of("account", secret))
+    plan = rules.plan(desired, snapshot)
     handovers = [action for action in plan.actions if isinstance(action, Handover)]
     assert [move.route.shard for move in handovers] == [0]
     assert len(plan.actions) <= 60
     assert len([action for action in plan.actions if isinstance(action, EmitEvent)]) <= 1
-    report.report(rules.facts(want, see), plan)
-    quiet = rules.plan(want, look().settled().see)
+    report.report(rules.facts(desired, snapshot), plan)
+    quiet = rules.plan(desired, situation().settled().snapshot)
     assert len([action for action in quiet.actions if isinstance(action, EmitEvent)]) <= 1
     assert len([action for action in quiet.actions if isinstance(action, Annotate)]) <= 1
 
@@ -97,14 +97,14 @@ def assert_fails_over(want: Desired, secret: Obj | None = None) -> None:
 @FUZZED
 @given(SWITCHOVERS, NUMBERS, st.text(max_size=10))
 def test_no_annotation_holds_up_a_failover(switchovers: str, number: str, paused: str) -> None:
-    words = {
+    text = {
         manifests.SWITCHOVER_ANNOTATION: switchovers,
         manifests.RESHARD_NOW_ANNOTATION: number,
         manifests.PAUSED_ANNOTATION: paused,
     }
-    want = read(a_cluster(words))
-    assert len(want.switchovers) <= MOST_SWITCHOVERS
-    assert_fails_over(want)
+    desired = read(a_cluster(text))
+    assert len(desired.switchovers) <= MOST_SWITCHOVERS
+    assert_fails_over(desired)
 
 
 @FUZZED
@@ -112,25 +112,25 @@ def test_no_annotation_holds_up_a_failover(switchovers: str, number: str, paused
 def test_no_time_and_no_window_holds_up_a_failover(registered: str, expires: str, windows: list[Obj], certificate: bytes) -> None:
     account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "account"}, "registeredAt": registered}
     try:
-        want = read(a_cluster(account=account, reshard={"windows": windows}))
+        desired = read(a_cluster(account=account, reshard={"windows": windows}))
     except SpecError:
         return
     data = {"expiresAt": base64.b64encode(expires.encode()).decode(), "certificate": base64.b64encode(certificate).decode()}
-    assert_fails_over(want, {"metadata": {"resourceVersion": "7"}, "data": data})
+    assert_fails_over(desired, {"metadata": {"resourceVersion": "7"}, "data": data})
 
 
 @FUZZED
 @given(st.dictionaries(st.sampled_from(FIELDS), JSON, max_size=3))
 def test_a_spec_is_read_or_refused_by_name(changes: Obj) -> None:
     try:
-        want = read(a_cluster(**changes))
+        desired = read(a_cluster(**changes))
     except SpecError as error:
-        want, refusal = None, str(error)
-    if want is None:
-        assert "spec" in refusal
-        assert len(refusal) < 1000
+        desired, rejection = None, str(error)
+    if desired is None:
+        assert "spec" in rejection
+        assert len(rejection) < 1000
     else:
-        assert_fails_over(replace(want, shards=2, spares=1, paused=False, manual=False))
+        assert_fails_over(replace(desired, shards=2, spares=1, paused=False, manual=False))
 
 
 @FUZZED
@@ -145,10 +145,10 @@ def test_labels_and_annotations_of_pods_and_services_are_read(more: dict[str, st
     assert pod is not None
     service = {"metadata": {**meta, "name": "acme-shard-0", "annotations": notes}, "spec": {"selector": labels}}
     route = manifests.route_of(service, "acme", "cluster-uid")
-    one = look().settled().with_pod(2, labels=pod.labels)
-    routes = (*one.see.routes, *([route] if route is not None else []))
-    plan = rules.plan(one.want, replace(one.see, routes=routes))
-    report.report(rules.facts(one.want, replace(one.see, routes=routes)), plan)
+    one = situation().settled().with_pod(2, labels=pod.labels)
+    routes = (*one.snapshot.routes, *([route] if route is not None else []))
+    plan = rules.plan(one.desired, replace(one.snapshot, routes=routes))
+    report.report(rules.facts(one.desired, replace(one.snapshot, routes=routes)), plan)
 
 
 @pytest.mark.parametrize(
@@ -161,16 +161,16 @@ def test_labels_and_annotations_of_pods_and_services_are_read(more: dict[str, st
     ],
 )
 def test_what_is_too_much_is_refused_by_name(text: str, says: str) -> None:
-    wishes, problem = switchovers_of(text)
-    assert wishes == ()
+    requests, problem = switchovers_of(text)
+    assert requests == ()
     assert problem is not None
     assert manifests.SWITCHOVER_ANNOTATION in problem
     assert says in problem
 
 
 def test_what_is_said_twice_is_one_wish() -> None:
-    wishes, problem = switchovers_of("0=acme-coreapp-2, 1 ,0=acme-coreapp-2,")
-    assert ([wish.shard for wish in wishes], problem) == ([0, 1], None)
+    requests, problem = switchovers_of("0=acme-coreapp-2, 1 ,0=acme-coreapp-2,")
+    assert ([request.shard for request in requests], problem) == ([0, 1], None)
 
 
 @pytest.mark.parametrize(("text", "number"), [("", None), (" ", None), ("4", 4), (" 16\n", 16)])

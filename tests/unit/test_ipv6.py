@@ -122,12 +122,12 @@ async def component(name: str, folder: Path) -> AsyncIterator[None]:
 
 def access() -> Access:
     """How the operator reaches the one Webapp of the cluster, as it works it out from its pod."""
-    want = desired_of(
+    desired = desired_of(
         {"metadata": {"namespace": "shop", "name": "acme", "uid": "u"}, "spec": {"shards": 1, "client": {"type": "Simulator"}}},
         image="sim:1",
         tuning=Tuning(),
     )
-    found = access_of(want, [{"status": {"podIP": SIX}}], Slow(read_at=0.0, objects={}, names=frozenset(), secrets={}, unread={}))
+    found = access_of(desired, [{"status": {"podIP": SIX}}], Slow(read_at=0.0, objects={}, names=frozenset(), secrets={}, unread={}))
     return replace(found, verifies=False, password=PASSWORD, initial_password="secret")
 
 
@@ -135,14 +135,14 @@ def access() -> Access:
 @pytest.mark.usefixtures("alone_on_six")
 async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path) -> None:
     tethers = Tethers(clock=SystemClock(), wake=lambda _: None)
-    desk = ApiSession(KEY, clock=SystemClock(), wake=lambda _: None, call_timeout=5.0, ask_timeout=5.0)
+    api_session = ApiSession(KEY, clock=SystemClock(), wake=lambda _: None, call_timeout=5.0, ask_timeout=5.0)
     trusting = ssl.create_default_context()
     trusting.check_hostname, trusting.verify_mode = False, ssl.CERT_NONE
     async with AsyncExitStack() as stack:
         for name in ("upstream", "coreapp", "webapp"):
             await stack.enter_async_context(component(name, tmp_path))
         stack.push_async_callback(tethers.close)
-        stack.push_async_callback(desk.close)
+        stack.push_async_callback(api_session.close)
         session = await stack.enter_async_context(aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=trusting)))
 
         # the probe, and the order on the control port
@@ -154,8 +154,8 @@ async def test_the_operator_and_the_simulator_work_by_ipv6_alone(tmp_path: Path)
 
         # the API
         async def asked() -> bool:
-            await desk.ask(access())
-            return desk.client.shards == 1
+            await api_session.ask(access())
+            return api_session.client.shards == 1
 
         await until(asked)
 
@@ -244,7 +244,7 @@ async def _hello(_: web.Request) -> web.Response:
     return web.Response(text="hello")
 
 
-async def _said(url: str, *, source: str | None = None) -> str:
+async def _last_body(url: str, *, source: str | None = None) -> str:
     local = (source, 0) if source else None
     async with aiohttp.ClientSession(connector=aiohttp.TCPConnector(local_addr=local)) as session, session.get(url) as answer:
         return await answer.text()
@@ -270,20 +270,20 @@ def _open() -> asyncio.Event:
 async def test_a_component_listens_on_both_families() -> None:
     async with listening("::") as listener:
         for host in ("127.0.0.1", "[::1]"):
-            assert await _said(f"http://{host}:{listener.port}/") == "hello"
+            assert await _last_body(f"http://{host}:{listener.port}/") == "hello"
 
 
 async def test_a_component_listens_where_there_is_no_ipv6(monkeypatch: pytest.MonkeyPatch) -> None:
     without_six(monkeypatch)
     async with listening("::") as listener:
-        assert await _said(f"http://127.0.0.1:{listener.port}/") == "hello"
+        assert await _last_body(f"http://127.0.0.1:{listener.port}/") == "hello"
 
 
 @needs_six
 async def test_a_parted_network_knows_who_is_near_by_the_ipv4_address() -> None:
     async with listening("::") as listener:
         listener.clog(near="127.0.0.77")
-        assert await _said(f"http://127.0.0.1:{listener.port}/", source="127.0.0.77") == "hello"
+        assert await _last_body(f"http://127.0.0.1:{listener.port}/", source="127.0.0.77") == "hello"
 
 
 @needs_six
@@ -323,12 +323,12 @@ async def test_a_certificate_that_is_made_is_for_its_name_also_if_that_is_an_add
 
 
 def test_no_object_is_for_one_family_only() -> None:
-    want = desired_of(
+    desired = desired_of(
         {"metadata": {"namespace": "shop", "name": "acme", "uid": "u"}, "spec": {"shards": 2, "client": {"type": "Simulator"}}},
         image="sim:1",
         tuning=Tuning(),
     )
-    objects = (*manifests.upkeep(want, webapp_replicas=2, resharding=False), manifests.shard_service(want, 0))
+    objects = (*manifests.upkeep(desired, webapp_replicas=2, resharding=False), manifests.shard_service(desired, 0))
     families = {obj["metadata"]["name"]: obj["spec"].get("ipFamilyPolicy") for obj in objects if obj["kind"] == "Service"}
     assert families.pop("acme-webapp") == "PreferDualStack"
     assert set(families.values()) == {None}, "they have the family of the pods"

@@ -23,7 +23,7 @@ from whatsapp_operator.shell.kube.errors import (
     KubeError,
     LeaseTooShort,
     NotFound,
-    Refused,
+    Rejected,
     TestFailed,
     Unavailable,
 )
@@ -248,16 +248,16 @@ def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
 @pytest.mark.parametrize(
     ("code", "reason", "error"),
     [
-        (400, "BadRequest", Refused),
-        (401, "Unauthorized", Refused),
-        (403, "Forbidden", Refused),
+        (400, "BadRequest", Rejected),
+        (401, "Unauthorized", Rejected),
+        (403, "Forbidden", Rejected),
         (404, "NotFound", NotFound),
-        (405, "MethodNotAllowed", Refused),
+        (405, "MethodNotAllowed", Rejected),
         (409, "AlreadyExists", AlreadyExists),
         (409, "Conflict", Conflict),
-        (413, "RequestEntityTooLarge", Refused),
-        (415, "UnsupportedMediaType", Refused),
-        (422, "Invalid", Refused),
+        (413, "RequestEntityTooLarge", Rejected),
+        (415, "UnsupportedMediaType", Rejected),
+        (422, "Invalid", Rejected),
         (429, "TooManyRequests", Unavailable),
         (500, "InternalError", Unavailable),
         (503, "ServiceUnavailable", Unavailable),
@@ -316,10 +316,10 @@ async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
         server.refuses(422, "Invalid", "the server rejected our request due to an error in our request")
         with pytest.raises(TestFailed, match=r"patch Pod ns/a: 422 Invalid: a test or a path of the patch does not match"):
             await kube.patch_json(POD, "ns", "a", [])
-        with pytest.raises(Refused, match="patch Pod ns/a: 422 Invalid: the server rejected our request"):
+        with pytest.raises(Rejected, match="patch Pod ns/a: 422 Invalid: the server rejected our request"):
             await kube.patch_merge(POD, "ns", "a", {})
         server.refuses(422, "Invalid", 'Pod "a" is invalid', name="a", causes=[{"field": "spec"}])
-        with pytest.raises(Refused, match="is invalid"):
+        with pytest.raises(Rejected, match="is invalid"):
             await kube.patch_json(POD, "ns", "a", [])
 
 
@@ -371,7 +371,7 @@ async def test_no_error_shows_a_secret() -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"p": PASSWORD}}
     async with a_door() as (server, kube):
         server.refuses(422, "Invalid", f"data[p]: Invalid value: {PASSWORD}", name="s", causes=[{"message": PASSWORD}])
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Rejected) as caught:
             await kube.create(secret)
         assert str(caught.value) == "create Secret ns/s: 422 Invalid: (not repeated here, it could quote a secret)"
         shown = "".join(traceback.format_exception(caught.value))
@@ -379,7 +379,7 @@ async def test_no_error_shows_a_secret() -> None:
         assert TOKEN not in shown
 
         server.refuses(403, "Forbidden", "x" * 5000)
-        with pytest.raises(Refused, match="xxx") as caught:
+        with pytest.raises(Rejected, match="xxx") as caught:
             await kube.get(SECRET, "ns", "s")
         assert len(str(caught.value)) < 400
         assert TOKEN not in "".join(traceback.format_exception(caught.value))
@@ -394,7 +394,7 @@ async def test_a_name_cannot_become_another_address(name: str) -> None:
             kube.patch_merge(POD, "ns", name, {}),
             kube.get(POD, f"ns{name}/.." if name else "..", "a"),
         ):
-            with pytest.raises(Refused, match="nothing can have such a name"):
+            with pytest.raises(Rejected, match="nothing can have such a name"):
                 await call
         assert server.asked == []
 
@@ -634,7 +634,7 @@ async def test_a_watch_tells_why_it_cannot_go_on() -> None:
         with pytest.raises(Expired, match="watch Lease ns/op: 410 Expired: too old"):
             await watch()
         server.refuses(403, "Forbidden", "leases is forbidden")
-        with pytest.raises(Refused, match="leases is forbidden"):
+        with pytest.raises(Rejected, match="leases is forbidden"):
             await watch()
         server.answer = stream({"kind": "Status"})
         with pytest.raises(Unavailable, match="not Kubernetes' JSON"):
@@ -680,11 +680,11 @@ def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> Non
     for content, said in cases:
         path = tmp_path / "kubeconfig"
         path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
-        with pytest.raises(Refused) as caught:
+        with pytest.raises(Rejected) as caught:
             LightKube.from_kubeconfig(path)
-        words = str(caught.value).removeprefix("read how to reach the API server").strip()
-        assert words == said.format(path=f"kubeconfig {path}")
-    with pytest.raises(Refused, match="not found"):
+        text = str(caught.value).removeprefix("read how to reach the API server").strip()
+        assert text == said.format(path=f"kubeconfig {path}")
+    with pytest.raises(Rejected, match="not found"):
         LightKube.from_kubeconfig(tmp_path / "missing")
 
 
@@ -694,7 +694,7 @@ def test_certificates_that_cannot_be_read_are_told_without_showing_them(tmp_path
     context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
     path = tmp_path / "kubeconfig"
     path.write_text(yaml.safe_dump({"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}))
-    with pytest.raises(Refused, match=r"read the TLS files for https://nowhere: SSLError") as caught:
+    with pytest.raises(Rejected, match=r"read the TLS files for https://nowhere: SSLError") as caught:
         LightKube.from_kubeconfig(path)
     assert "secret" not in "".join(traceback.format_exception(caught.value))
 
@@ -707,15 +707,15 @@ async def test_in_a_pod_the_service_account_and_the_address_of_the_environment_a
     monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
     original = KubeConfig.from_service_account
     monkeypatch.setattr(KubeConfig, "from_service_account", lambda: original(tmp_path))
-    with pytest.raises(Refused, match=r"from the service account of this pod: .*No such file.*outside of a cluster name a kubeconfig"):
+    with pytest.raises(Rejected, match=r"from the service account of this pod: .*No such file.*outside of a cluster name a kubeconfig"):
         LightKube.from_kubeconfig(None)
     (tmp_path / "token").write_text(TOKEN)
     (tmp_path / "namespace").write_text("operators")
-    with pytest.raises(Refused, match=r"'KUBERNETES_SERVICE_HOST' is missing in the environment of this pod"):
+    with pytest.raises(Rejected, match=r"'KUBERNETES_SERVICE_HOST' is missing in the environment of this pod"):
         LightKube.from_kubeconfig(None)
     monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
     monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
-    with pytest.raises(Refused, match=r"read the TLS files for https://\[fd00::1\]:6443: FileNotFoundError"):
+    with pytest.raises(Rejected, match=r"read the TLS files for https://\[fd00::1\]:6443: FileNotFoundError"):
         LightKube.from_kubeconfig(None)
     assert kubeconfig.SERVICE_ACCOUNT == "/var/run/secrets/kubernetes.io/serviceaccount"
 
@@ -734,7 +734,7 @@ async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:
         config = KubeConfig.from_one(cluster=Cluster(server=server.url), user=User(token_file=str(token))).get()
         assert config
         kube = LightKube(config)
-        with pytest.raises(Refused, match="401 Unauthorized"):
+        with pytest.raises(Rejected, match="401 Unauthorized"):
             await kube.get(POD, "ns", "a")
         token.write_text("new")
         await kube.create(A_POD)

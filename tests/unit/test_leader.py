@@ -397,16 +397,16 @@ async def test_work_that_fails_begins_again_after_a_retry_if_nobody_else_is_ther
 async def test_work_that_returns_hands_over() -> None:
     async with a_world() as world:
         a = world.process("a")
-        doubt = asyncio.Event()
+        self_check = asyncio.Event()
 
         async def until_in_doubt(_: Leadership) -> None:
-            await doubt.wait()
+            await self_check.wait()
 
         a.work = until_in_doubt
         await world.leader()
         b = world.process("b")
         await asyncio.sleep(5)
-        doubt.set()
+        self_check.set()
         await asyncio.sleep(0.1)
         assert b.election.leading
         await asyncio.sleep(20)

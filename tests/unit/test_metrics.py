@@ -69,7 +69,7 @@ def test_handovers_by_kind() -> None:
 def test_the_loop() -> None:
     metrics = Metrics()
     times = iter([5.0, 5.25])
-    with metrics.time_look(lambda: next(times)):
+    with metrics.time_observation(lambda: next(times)):
         pass
     metrics.count_error(TimeoutError())
     metrics.count_call("Busy")
@@ -100,7 +100,7 @@ def test_the_loop() -> None:
 
 def test_a_look_that_fails_is_timed_too() -> None:
     metrics = Metrics()
-    with pytest.raises(ZeroDivisionError), metrics.time_look(time.monotonic):
+    with pytest.raises(ZeroDivisionError), metrics.time_observation(time.monotonic):
         _ = 1 / 0
     assert value(metrics, "multiconnect_look_seconds_count") == 1
 
@@ -173,8 +173,8 @@ class Clock(SystemClock):
 
 def test_what_is_served_where() -> None:
     metrics, clock = Metrics(), Clock()
-    heartbeat = LoopLagMonitor(clock, beaten=metrics.observe_lag)
-    with served(application(metrics.registry, heartbeat), host="127.0.0.1", port=0) as port:
+    lag_monitor = LoopLagMonitor(clock, beaten=metrics.observe_lag)
+    with served(application(metrics.registry, lag_monitor), host="127.0.0.1", port=0) as port:
         status, body = get(port, "/metrics")
         assert (status, "multiconnect_leading 0.0" in body) == (200, True)
         assert get(port, "/healthz") == (200, "ok\n")
@@ -184,14 +184,14 @@ def test_what_is_served_where() -> None:
         assert get(port, "/healthz") == (503, "the event loop has not turned for 10 s\n")
         assert get(port, "/")[0] == 404
         with pytest.raises(ValueError, match=rf"metrics cannot be served on 127\.0\.0\.1, port {port}: .*METRICS_HOST and METRICS_PORT"):
-            served(application(metrics.registry, heartbeat), host="127.0.0.1", port=port).__enter__()
+            served(application(metrics.registry, lag_monitor), host="127.0.0.1", port=port).__enter__()
     assert not [thread for thread in threading.enumerate() if thread.name == "metrics"]
 
 
 def test_health_says_why_only_a_new_process_helps() -> None:
     why: list[str | None] = [None]
-    heartbeat = LoopLagMonitor(Clock(), beaten=lambda _: None)
-    with served(application(Metrics().registry, heartbeat, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
+    lag_monitor = LoopLagMonitor(Clock(), beaten=lambda _: None)
+    with served(application(Metrics().registry, lag_monitor, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
         assert get(port, "/healthz") == (200, "ok\n")
         why[0] = "nothing has watched pods for 61 s"
         assert get(port, "/healthz") == (503, "nothing has watched pods for 61 s\n")
@@ -206,9 +206,9 @@ def test_watches_that_are_cut_off() -> None:
 
 async def test_health_is_told_while_the_event_loop_stands_still() -> None:
     lags: list[float] = []
-    heartbeat = LoopLagMonitor(SystemClock(), beaten=lags.append, dead_after=0.5)
-    beating = asyncio.create_task(heartbeat.run())
-    with served(application(Metrics().registry, heartbeat), host="127.0.0.1", port=0) as port:
+    lag_monitor = LoopLagMonitor(SystemClock(), beaten=lags.append, dead_after=0.5)
+    beating = asyncio.create_task(lag_monitor.run())
+    with served(application(Metrics().registry, lag_monitor), host="127.0.0.1", port=0) as port:
         await asyncio.sleep(0.3)
         assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
         deadline = time.monotonic() + 5

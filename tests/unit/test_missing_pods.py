@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from whatsapp_operator.shell.objects.rejections import WORDS_KEPT, missing_names, rejection_of, replica_failure_of
+from whatsapp_operator.shell.objects.rejections import TEXT_KEPT, missing_names, rejection_of, replica_failure_of
 
 QUOTA = (
     'create Pod acme-coreapp-2 in StatefulSet acme-coreapp failed error: pods "acme-coreapp-2" is forbidden: '
@@ -60,7 +60,7 @@ def test_what_a_controller_says_is_one_line_of_bounded_length() -> None:
     message = QUOTA + "\n\x1b[31m" + "x" * 5000
     found = rejection_of([{**event("acme-coreapp-2", ""), "message": message}], ["acme-coreapp-2"])
     assert found is not None
-    assert len(found) == WORDS_KEPT
+    assert len(found) == TEXT_KEPT
     assert found.isprintable()
 
 

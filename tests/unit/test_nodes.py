@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from whatsapp_operator.shell.kube.client import LightKube
-from whatsapp_operator.shell.kube.errors import Expired, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import Expired, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, Kind, Obj
 from whatsapp_operator.shell.kube.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, node_of
 
@@ -83,7 +83,7 @@ class Server:
         if self.down:
             raise Unavailable("connection refused")
         if kind in self.refused:
-            raise Refused(f"{verb} {kind.kind}: 403 Forbidden", code=403, reason="Forbidden")
+            raise Rejected(f"{verb} {kind.kind}: 403 Forbidden", code=403, reason="Forbidden")
 
     async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
         self._answer("list", kind, namespace)

@@ -45,7 +45,7 @@ def observer(kube: FakeKube) -> Observer:
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
-    found = await eyes.look(key, memory, nonce="n0nce", leader_epoch=1)
+    found = await eyes.observe(key, memory, nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found
 
@@ -56,13 +56,13 @@ async def test_what_is_still_being_read_is_not_known_and_not_waited_for() -> Non
 
     first = await observe(eyes, memory)
     assert memory.reading is not None
-    assert set(first.see.unread) == {"Secret", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"}
-    assert first.see.failed_reads == {}
-    assert (len(first.see.routes), len(first.see.coreapps), first.see.missing, first.see.taken) == (2, 3, None, ())
+    assert set(first.snapshot.unread) == {"Secret", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"}
+    assert first.snapshot.failed_reads == {}
+    assert (len(first.snapshot.routes), len(first.snapshot.coreapps), first.snapshot.missing, first.snapshot.taken) == (2, 3, None, ())
 
     kube.answers.set()
     await asyncio.wait({memory.reading})
-    assert (await observe(eyes, memory)).see.unread == {}
+    assert (await observe(eyes, memory)).snapshot.unread == {}
     assert memory.reading is None
 
 
@@ -71,7 +71,7 @@ async def test_a_reading_outlives_the_observation_that_began_it() -> None:
     eyes = observer(kube)
     kube.pods_fail = True
     with pytest.raises(Unavailable):
-        await eyes.look(KEY, memory, nonce="n0nce", leader_epoch=1)
+        await eyes.observe(KEY, memory, nonce="n0nce", leader_epoch=1)
     kube.pods_fail = False
 
     second = asyncio.create_task(observe(eyes, memory))
@@ -79,8 +79,8 @@ async def test_a_reading_outlives_the_observation_that_began_it() -> None:
         await asyncio.sleep(0)
     kube.answers.set()
 
-    assert (await second).see.failed_reads == {}
-    assert (await observe(eyes, memory)).see.unread == {}
+    assert (await second).snapshot.failed_reads == {}
+    assert (await observe(eyes, memory)).snapshot.unread == {}
 
 
 async def test_what_is_being_read_ends_with_its_loop() -> None:
@@ -126,7 +126,7 @@ def missing_for(seconds: float) -> Memory:
 @pytest.mark.parametrize("memory", [Memory(), missing_for(1.9)], ids=["not known", "not yet"])
 async def test_events_are_not_read_while_pods_are_missing_for_a_moment(memory: Memory) -> None:
     kube = EventfulKube()
-    assert (await observe(observer(kube), memory)).see.rejected_pods is None
+    assert (await observe(observer(kube), memory)).snapshot.rejected_pods is None
     assert kube.asked == []
 
 
@@ -135,7 +135,7 @@ async def test_events_of_a_statefulset_that_lacks_pods_are_read_after_two_second
     eyes = observer(kube)
     await observe(eyes, memory)
     memory.since = missing_for(2.0).since
-    seen = (await observe(eyes, memory)).see
+    seen = (await observe(eyes, memory)).snapshot
     assert "acme-coreapp-2" in (seen.rejected_pods or "")
     assert seen.unread == {}
     await observe(eyes, memory)
@@ -144,6 +144,6 @@ async def test_events_of_a_statefulset_that_lacks_pods_are_read_after_two_second
 
 async def test_events_that_cannot_be_read_keep_nothing_else_from_being_read() -> None:
     kube = EventfulKube(Unavailable("list Event: 500"))
-    seen = (await observe(observer(kube), missing_for(2.0))).see
+    seen = (await observe(observer(kube), missing_for(2.0))).snapshot
     assert (seen.rejected_pods, seen.unread) == (None, {"Event": "list Event: 500"})
     assert len(seen.objects) > 8

@@ -71,4 +71,4 @@ def test_every_variable_is_read() -> None:
     )
     assert given.identity.startswith("operator-0_")
     assert (given.watch_namespaces, given.kubeconfig, given.log_level) == (("shop", "support"), Path("/k"), "DEBUG")
-    assert (given.tuning.call_timeout.total_seconds(), given.tuning.busy_told_after) == (1.5, 3)
+    assert (given.tuning.call_timeout.total_seconds(), given.tuning.busy_reported_after) == (1.5, 3)

@@ -205,7 +205,7 @@ async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() ->
 
         await until(lambda: watch.woken)
         assert watch.tethers.broken_at("a") is None
-        assert watch.tethers.never_heard("a")
+        assert watch.tethers.never_responded("a")
         silence = watch.tethers.silence()
         assert (silence.targets, silence.silent, silence.unheard) == (1, 1, 0), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
@@ -244,7 +244,7 @@ async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_an
         await until(lambda: peer.asked)
         peer.stop_listening()
         tether = watch.tethers._tethers["a"]
-        await until(lambda: tether.refused_beside_at)
+        await until(lambda: tether.side_refused_at)
         asked = len(peer.asked)
         await until(lambda: len(peer.asked) > asked + 5)
 
@@ -344,7 +344,7 @@ async def test_another_address_makes_another_tether_and_a_pod_that_went_away_is_
 
 
 async def test_a_hung_coreapp_does_not_collect_connections() -> None:
-    async with a_peer() as peer, watching(peer.port, replace(QUICK, most_beside=2)) as watch:
+    async with a_peer() as peer, watching(peer.port, replace(QUICK, most_side_connections=2)) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.report_of("a"))
         before = open_files()
@@ -352,7 +352,7 @@ async def test_a_hung_coreapp_does_not_collect_connections() -> None:
         made = peer.made
         await until(lambda: peer.made >= made + 6)
         # The open one and those beside it; the peer, hanging, keeps its ends of the others.
-        assert sum((tether._wire is not None) + len(tether._besides) for tether in watch.tethers._tethers.values()) <= 3
+        assert sum((tether._wire is not None) + len(tether._side_connections) for tether in watch.tethers._tethers.values()) <= 3
         peer.hangs = False
         await until(lambda: open_files() <= before)
 
@@ -423,7 +423,7 @@ async def test_a_deadline_before_the_heartbeat_that_is_late_is_not_believed_eith
         peer.hangs, asked = True, len(peer.asked)
         await until(lambda: len(peer.asked) > asked)
         # As if the deadline came first: this heartbeat never comes by itself.
-        beat = watch.tethers._pulse._timer
+        beat = watch.tethers._lag._timer
         assert beat is not None
         beat.cancel()
         stood = time.monotonic()

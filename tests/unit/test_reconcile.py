@@ -39,7 +39,7 @@ class Doors:
     async def list(self, *_: object) -> list[dict[str, Any]]:
         return [{"metadata": {"namespace": "default", "name": name}} for name in self.names]
 
-    async def look(self, key: Key, *_: object, **__: object) -> None:
+    async def observe(self, key: Key, *_: object, **__: object) -> None:
         self.looked.append(key.name)
         await asyncio.sleep(0)
 
@@ -49,7 +49,7 @@ class Doors:
 
 def reconciler(doors: Doors) -> Reconciler:
     door: Any = doors
-    return Reconciler(kube=door, observer=door, hands=door, clock=door, forget=lambda _: None)
+    return Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
 
 
 async def lead_until_looked(loop: Reconciler, doors: Doors, count: int) -> None:
@@ -64,8 +64,8 @@ async def lead_until_looked(loop: Reconciler, doors: Doors, count: int) -> None:
 async def test_a_new_leader_looks_first_where_something_pressed_while_nobody_led() -> None:
     doors = Doors([f"c{number:02}" for number in range(40)])
     loop = reconciler(doors)
-    loop.wake(Key("default", "c37"), presses=True)
-    loop.wake(Key("default", "c38"), presses=False)
+    loop.wake(Key("default", "c37"), is_urgent=True)
+    loop.wake(Key("default", "c38"), is_urgent=False)
     await lead_until_looked(loop, doors, 40)
     assert doors.looked[0] == "c37"
     assert sorted({*doors.looked}) == doors.names

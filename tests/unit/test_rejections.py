@@ -8,14 +8,14 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.actions import Action, Create, Replace
-from whatsapp_operator.shell.kube.errors import AlreadyExists, KubeError, LeaseTooShort, Refused, Unavailable
+from whatsapp_operator.shell.kube.errors import AlreadyExists, KubeError, LeaseTooShort, Rejected, Unavailable
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Memory, Observation
 from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
-from .core.looks import NOW, look
+from .core.situations import NOW, situation
 
-QUOTA = Refused("create StatefulSet default/a: 403 Forbidden: exceeded quota", code=403, reason="Forbidden")
+QUOTA = Rejected("create StatefulSet default/a: 403 Forbidden: exceeded quota", code=403, reason="Forbidden")
 TIMED_OUT = Unavailable("create StatefulSet default/a: the API server did not answer within 2 s.")
 SERVER_ERROR = Unavailable("create StatefulSet default/a: 500", code=500)
 BUSY = Unavailable("create StatefulSet default/a: 429 TooManyRequests", code=429)
@@ -49,15 +49,17 @@ class Cluster:
     def __init__(self) -> None:
         self.doors, self.memory = Doors(), Memory()
         door: Any = self.doors
-        self._hands = Executor(kube=door, clients=door, coreapps=door, clock=door, identity="me")
-        one = look()
-        self._look = Observation(one.want, one.see, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2"))
+        self._executor = Executor(kube=door, clients=door, coreapps=door, clock=door, identity="me")
+        one = situation()
+        self._look = Observation(
+            one.desired, one.snapshot, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2")
+        )
 
     async def round(self, *actions: Action, **answers: KubeError) -> str | None:
         """What is said of rejections after a round in which objects were answered so."""
         self.doors.answers = answers
-        await self._hands.perform(self._look, actions, self.memory)
-        return self.memory.refused.words if self.memory.refused else None
+        await self._executor.perform(self._look, actions, self.memory)
+        return self.memory.refused.text if self.memory.refused else None
 
 
 A, B = Create(obj=an_object("a")), Create(obj=an_object("b"))
@@ -100,7 +102,7 @@ async def test_a_round_without_such_a_write_does_not_end_it() -> None:
 async def test_of_two_rejections_the_first_in_order_is_said() -> None:
     """In each round the same one, whichever answer comes first: else the sentence would flap."""
     cluster = Cluster()
-    other = Refused("create StatefulSet default/b: 422 Invalid")
+    other = Rejected("create StatefulSet default/b: 422 Invalid")
 
     assert await cluster.round(A, B, a=QUOTA, b=other) == str(QUOTA)
     assert await cluster.round(B, A, a=QUOTA, b=other) == str(other)

@@ -107,18 +107,18 @@ def secret(name: str, data: Mapping[str, bytes], version: str = "70") -> Obj:
     return {"apiVersion": "v1", "kind": "Secret", "metadata": meta, "data": encoded}
 
 
-def desired(**spec: Any) -> Desired:
+def a_desired(**spec: Any) -> Desired:
     meta = {"namespace": "default", "name": "acme", "uid": "wac-1", "generation": 3}
     return desired_of({"metadata": meta, "spec": {**SPEC, **spec}}, image="sim:1", tuning=Tuning())
 
 
-def findings(changes: Mapping[tuple[str, str], bytes | None] = {}, want: Desired | None = None) -> Any:
+def findings(changes: Mapping[tuple[str, str], bytes | None] = {}, desired: Desired | None = None) -> Any:
     data = good()
     for (name, key), value in changes.items():
         data[name].pop(key, None)
         if value is not None:
             data[name][key] = value
-    return findings_of(want or desired(), {name: secret(name, one) for name, one in data.items()})
+    return findings_of(desired or a_desired(), {name: secret(name, one) for name, one in data.items()})
 
 
 def test_good_secrets_are_no_fault() -> None:
@@ -217,8 +217,8 @@ def test_a_client_certificate_needs_its_key() -> None:
 
 
 def test_an_authority_that_nobody_checks_by_is_no_fault() -> None:
-    want = desired(webapp={"tls": {"secretRef": {"name": "server"}, "verification": "None"}})
-    assert findings({("server", "ca.crt"): MADE["ca.der"]}, want).malformed is None
+    desired = a_desired(webapp={"tls": {"secretRef": {"name": "server"}, "verification": "None"}})
+    assert findings({("server", "ca.crt"): MADE["ca.der"]}, desired).malformed is None
 
 
 def test_a_needed_key_that_is_empty_is_missing() -> None:
@@ -227,7 +227,7 @@ def test_a_needed_key_that_is_empty_is_missing() -> None:
 
 
 def test_a_secret_that_was_not_read_is_no_fault() -> None:
-    found = findings_of(desired(), {})
+    found = findings_of(a_desired(), {})
     assert (found.missing, found.malformed, found.checksums, found.hidden) == (None, None, {}, ())
 
 
@@ -247,8 +247,10 @@ def taken_by(template: Any) -> set[tuple[str, str]]:
 
 
 def test_whatever_a_pod_takes_from_a_secret_is_in_the_checksum_of_its_workload() -> None:
-    want = desired()
-    workloads = [obj for obj in manifests.upkeep(want, webapp_replicas=1, resharding=False) if obj["kind"] in {"StatefulSet", "Deployment"}]
+    desired = a_desired()
+    workloads = [
+        obj for obj in manifests.upkeep(desired, webapp_replicas=1, resharding=False) if obj["kind"] in {"StatefulSet", "Deployment"}
+    ]
     taken = {obj["metadata"]["name"]: taken_by(obj["spec"]["template"]) for obj in workloads}
     assert taken["acme-coreapp"] == set()
     assert {name for name, _ in taken["acme-webapp"]} == {"server"}
@@ -265,14 +267,14 @@ def test_whatever_a_pod_takes_from_a_secret_is_in_the_checksum_of_its_workload()
 
 
 def test_a_checksum_is_of_the_content_alone_and_tells_nothing_without_the_uid() -> None:
-    want, data = desired(), good()
-    first = findings_of(want, {name: secret(name, one) for name, one in data.items()}).checksums
-    labelled = findings_of(want, {name: secret(name, one, version="99") for name, one in data.items()}).checksums
+    desired, data = a_desired(), good()
+    first = findings_of(desired, {name: secret(name, one) for name, one in data.items()}).checksums
+    labelled = findings_of(desired, {name: secret(name, one, version="99") for name, one in data.items()}).checksums
     assert labelled == first
     again = {name: secret(name, one) for name, one in data.items()}
     for one in again.values():
         one["metadata"]["uid"] += "-made-again"
-    other = findings_of(want, again).checksums
+    other = findings_of(desired, again).checksums
     assert all(other[ref] != first[ref] for ref in first)
 
 
@@ -299,16 +301,16 @@ async def look_at(secrets: Mapping[str, Obj]) -> Observation:
     doors = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
     observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
-    found = await observer.look(KEY, Memory(), nonce="n0nce", leader_epoch=1)
+    found = await observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found
 
 
 def shown(found: Observation) -> str:
     """All that anybody may read of what an observation led to."""
-    plan, facts = rules.plan(found.want, found.see), rules.facts(found.want, found.see)
+    plan, facts = rules.plan(found.desired, found.snapshot), rules.facts(found.desired, found.snapshot)
     status = report.report(facts, plan)
-    events = report.events({}, status, {}, now=found.see.now)
+    events = report.events({}, status, {}, now=found.snapshot.now)
     said = [row.why(facts) for row in rules.RULES if row.when(facts)]
     values = (events, found, plan, found.access, found.credentials)
     return "\n".join([json.dumps(status, default=str), *said, *map(repr, values), str(found.access.problem)])

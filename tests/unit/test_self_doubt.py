@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from whatsapp_operator.shell.coreapps.self_check import SelfDoubt
+from whatsapp_operator.shell.coreapps.self_check import SelfCheck
 
 START = datetime(2027, 1, 1, tzinfo=UTC)
 
@@ -33,7 +33,7 @@ class Self:
         self.why: str | None = None
         self.leads = True
         self.stepped_down: list[float] = []
-        self.doubt = SelfDoubt(doubt=lambda: self.why, step_down=self._step_down, clock=self.clock)
+        self.self_check = SelfCheck(self_check=lambda: self.why, step_down=self._step_down, clock=self.clock)
 
     def _step_down(self) -> bool:
         if self.leads:
@@ -43,7 +43,7 @@ class Self:
     def until(self, end: float) -> None:
         while self.clock.at < end:
             self.clock.at += 1
-            self.doubt.check()
+            self.self_check.check()
 
 
 def test_a_short_doubt_changes_nothing() -> None:
@@ -90,7 +90,7 @@ def test_who_comes_to_lead_in_the_midst_of_a_doubt_gives_it_up_too() -> None:
 
 def test_another_patience() -> None:
     us = Self()
-    us.doubt = SelfDoubt(doubt=lambda: us.why, step_down=us._step_down, clock=us.clock, patience=4, meaning="it is deaf")
+    us.self_check = SelfCheck(self_check=lambda: us.why, step_down=us._step_down, clock=us.clock, patience=4, meaning="it is deaf")
     us.why = "not connected to pods"
     us.until(30)
 

@@ -297,7 +297,7 @@ class NothingHeard:
 
     def silent_since(self, _: str) -> None: ...
 
-    def never_heard(self, _: str) -> bool:
+    def never_responded(self, _: str) -> bool:
         return True
 
     def silence(self) -> Silence:
@@ -320,13 +320,13 @@ class Clock:
         return 1.0
 
 
-def look(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
+def observation(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
     """What the Observer makes of a cluster that it looks at for the first time."""
     doors = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
     observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
-    found = asyncio.run(observer.look(KEY, Memory(), nonce="n0nce", leader_epoch=1))
-    return (found.want, found.see) if found is not None else None
+    found = asyncio.run(observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1))
+    return (found.desired, found.snapshot) if found is not None else None
 
 
 OTHERS = [where for where in PLACES if where[0] is not WAC]
@@ -339,7 +339,7 @@ def test_an_observation_survives_damage_or_says_what_is_damaged(damage: Damage) 
     damage.do(objects)
 
     try:
-        found = look(objects)
+        found = observation(objects)
     except Unavailable:
         # Without them pods or shards would seem to be gone.
         assert damage.kind in {POD, SERVICE, STATEFULSET}, damage

@@ -71,8 +71,8 @@ class World:
     async def switch_over(self, _: int) -> None:
         """A user wishes it."""
 
-    async def seen(self, look: Callable[[], Any], timeout: float, what: str) -> Any:
-        if not (found := look()):
+    async def seen(self, observation: Callable[[], Any], timeout: float, what: str) -> Any:
+        if not (found := observation()):
             msg = f"{what} did not come true within {timeout:g} s"
             raise LocalKubeError(msg)
         return found

@@ -76,23 +76,23 @@ async def test_a_watch_that_stays_dead_is_begun_anew(monkeypatch: pytest.MonkeyP
 
 
 async def test_events_come_in_the_event_loop_of_the_operator_until_it_is_stopped() -> None:
-    heard: list[threading.Thread] = []
+    responses: list[threading.Thread] = []
     deliveries: list[Deliver] = []
 
     async def begin(deliver: Deliver) -> None:
         deliveries.append(deliver)
-        deliver(lambda: heard.append(threading.current_thread()))
+        deliver(lambda: responses.append(threading.current_thread()))
         await asyncio.Event().wait()
 
     one = Round(begin)
     async with asyncio.timeout(SOON):
-        while not heard:
+        while not responses:
             await asyncio.sleep(0.01)
     await one.stop(SOON)
-    deliveries[0](lambda: heard.append(threading.current_thread()))
+    deliveries[0](lambda: responses.append(threading.current_thread()))
     await asyncio.sleep(0.05)
 
-    assert heard == [threading.current_thread()]
+    assert responses == [threading.current_thread()]
     assert one.ended.done()
 
 

@@ -17,13 +17,13 @@ class Crowd:
         self.ends: dict[str, asyncio.Event] = {}
         self.tasks: dict[str, asyncio.Task[None]] = {}
 
-    async def come(self, name: str, *, presses: bool) -> None:
+    async def come(self, name: str, *, is_urgent: bool) -> None:
         self.ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._look(name, presses))
+        self.tasks[name] = asyncio.create_task(self._look(name, is_urgent))
         await asyncio.sleep(0)
 
-    async def _look(self, name: str, presses: bool) -> None:
-        async with self.turns.turn(presses=presses):
+    async def _look(self, name: str, is_urgent: bool) -> None:
+        async with self.turns.turn(is_urgent=is_urgent):
             self.begun.append(name)
             await self.ends[name].wait()
 
@@ -38,9 +38,9 @@ class Crowd:
         await asyncio.sleep(0)
 
 
-def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, at_leisure: int = 2) -> None:
+def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, background: int = 2) -> None:
     async def told() -> None:
-        crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, at_leisure=at_leisure))
+        crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, background=background))
         async with asyncio.timeout(5):
             await story(crowd)
         for task in crowd.tasks.values():
@@ -53,9 +53,9 @@ def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, at_lei
 def test_those_at_leisure_leave_room_for_one_that_presses() -> None:
     async def story(crowd: Crowd) -> None:
         for name in "abc":
-            await crowd.come(name, presses=False)
+            await crowd.come(name, is_urgent=False)
         assert crowd.begun == ["a", "b"]
-        await crowd.come("x", presses=True)
+        await crowd.come("x", is_urgent=True)
         assert crowd.begun == ["a", "b", "x"]
 
     run(story)
@@ -64,9 +64,9 @@ def test_those_at_leisure_leave_room_for_one_that_presses() -> None:
 def test_one_that_presses_comes_before_all_that_waited() -> None:
     async def story(crowd: Crowd) -> None:
         for name in "xyz":
-            await crowd.come(name, presses=True)
-        await crowd.come("a", presses=False)
-        await crowd.come("w", presses=True)
+            await crowd.come(name, is_urgent=True)
+        await crowd.come("a", is_urgent=False)
+        await crowd.come("w", is_urgent=True)
         await crowd.end("y")
         assert crowd.begun == ["x", "y", "z", "w"]
         await crowd.end("x")
@@ -79,7 +79,7 @@ def test_all_come_in_the_end_in_their_order() -> None:
     async def story(crowd: Crowd) -> None:
         names = [f"a{number}" for number in range(20)]
         for name in names:
-            await crowd.come(name, presses=False)
+            await crowd.come(name, is_urgent=False)
         for name in names:
             await crowd.end(name)
         assert crowd.begun == names
@@ -87,17 +87,17 @@ def test_all_come_in_the_end_in_their_order() -> None:
     run(story)
 
 
-@pytest.mark.parametrize("presses", [True, False])
-def test_a_turn_of_one_who_left_is_not_lost(presses: bool) -> None:
+@pytest.mark.parametrize("is_urgent", [True, False])
+def test_a_turn_of_one_who_left_is_not_lost(is_urgent: bool) -> None:
     async def story(crowd: Crowd) -> None:
         for name in "abcd":
-            await crowd.come(name, presses=presses)
+            await crowd.come(name, is_urgent=is_urgent)
         await crowd.leave("b")
         await crowd.leave("a")
         await crowd.leave("d")
         for name in "efgh":
-            await crowd.come(name, presses=presses)
-        assert len(crowd.begun) == len({*crowd.begun}) == (6 if presses else 5)
+            await crowd.come(name, is_urgent=is_urgent)
+        assert len(crowd.begun) == len({*crowd.begun}) == (6 if is_urgent else 5)
 
     run(story)
 
@@ -105,7 +105,7 @@ def test_a_turn_of_one_who_left_is_not_lost(presses: bool) -> None:
 def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
     async def story(crowd: Crowd) -> None:
         for name in "abc":
-            await crowd.come(name, presses=True)
+            await crowd.come(name, is_urgent=True)
         crowd.ends["a"].set()
         await asyncio.sleep(0)
         crowd.tasks["b"].cancel()
@@ -114,4 +114,4 @@ def test_one_that_is_given_a_turn_and_leaves_at_once_passes_it_on() -> None:
         await asyncio.sleep(0)
         assert "c" in crowd.begun
 
-    run(story, at_a_time=1, at_leisure=1)
+    run(story, at_a_time=1, background=1)

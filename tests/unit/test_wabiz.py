@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from whatsapp_operator.core.names import Key
-from whatsapp_operator.core.snapshot import Answer, Call, Login, Operation, Refusal
+from whatsapp_operator.core.snapshot import Answer, Call, Login, Operation, Rejection
 from whatsapp_operator.shell.whatsapp.session import (
     LOGIN_PAUSE,
     LOGIN_SPAN,
@@ -66,7 +66,7 @@ class Hands:
         self.passed += timedelta(**span)
 
 
-def refusal(status: int, details: str = "", *, title: str = "No", code: int = 1005) -> web.Response:
+def rejection(status: int, details: str = "", *, title: str = "No", code: int = 1005) -> web.Response:
     return web.json_response({"errors": [{"code": code, "title": title, "details": details}]}, status=status)
 
 
@@ -102,7 +102,7 @@ class Client:
         password = base64.b64decode(request.headers["Authorization"].split()[1]).decode().partition(":")[2]
         self.logins.append(password)
         if password not in self.passwords:
-            return refusal(401, f"not {password}")
+            return rejection(401, f"not {password}")
         token = f"token-{len(self.logins)}-that-nobody-may-see"
         self.tokens.add(token)
         return web.json_response({"users": [{"token": token}]})
@@ -112,11 +112,11 @@ class Client:
 
     async def _shards(self, request: web.Request) -> web.StreamResponse:
         self.asked += 1
-        return web.json_response({"account": {"shards": 1}}) if self._knows(request) else refusal(401, "token")
+        return web.json_response({"account": {"shards": 1}}) if self._knows(request) else rejection(401, "token")
 
     async def _set_shards(self, request: web.Request) -> web.StreamResponse:
         if not self._knows(request):
-            return refusal(401, request.headers["Authorization"])
+            return rejection(401, request.headers["Authorization"])
         self.posts.append(await request.json())
         return await self.posted(request)
 
@@ -179,23 +179,23 @@ class Talk:
 
     def __init__(self, client: Client) -> None:
         self.client, self.clock, self.woken = client, Hands(), 0
-        self.desk = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
+        self.session = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
         self.access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD, initial_password=INITIAL)
 
     def _wake(self, _: Key) -> None:
         self.woken += 1
 
     def login(self) -> Login:
-        return self.desk.client.login
+        return self.session.client.login
 
     async def ask(self, **changes: Any) -> None:
-        await self.desk.ask(replace(self.access, **changes))
+        await self.session.ask(replace(self.access, **changes))
 
     async def call(self, *, noted_before: float = 0.0, **changes: Any) -> Call:
         """Set Shards(2), and what came of it."""
         noted_at, access = self.clock.monotonic() - noted_before, replace(self.access, **changes)
-        await self.desk.set_shards(access, CREDENTIALS, operation(), noted_at)
-        call = self.desk.client.call
+        await self.session.set_shards(access, CREDENTIALS, operation(), noted_at)
+        call = self.session.client.call
         assert call is not None
         assert call.id == "2-abcde"
         return call
@@ -211,7 +211,7 @@ async def talk(pair: Path) -> AsyncIterator[Talk]:
     async with AsyncExitStack() as stack:
         await stack.enter_async_context(served(client, pair))
         talk = Talk(client)
-        stack.push_async_callback(talk.desk.close)
+        stack.push_async_callback(talk.session.close)
         yield talk
 
 
@@ -234,24 +234,24 @@ async def test_an_accepted_call_carries_all_that_the_page_asks_for(talk: Talk) -
 
 
 def assert_unsent(talk: Talk, call: Call) -> None:
-    seen = talk.desk.client
+    seen = talk.session.client
     assert call.not_sent
-    assert (call.answer, call.refusal) == (None, None)
+    assert (call.answer, call.rejection) == (None, None)
     assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for anew"
     assert seen.silent_since == talk.clock.now()
     assert seen.problem in call.detail
     assert talk.client.posts == []
-    assert not talk.desk.may_ask()
+    assert not talk.session.may_ask()
     talk.clock.pass_by(seconds=UNSENT_PAUSE)
-    assert talk.desk.may_ask()
+    assert talk.session.may_ask()
 
 
 async def test_a_refused_connection_sends_nothing(talk: Talk) -> None:
     await talk.ask()
     assert_unsent(talk, await talk.call(addresses=(await refused_port(),)))
     await talk.ask()
-    assert talk.desk.client.asked_at == talk.clock.now()
-    assert (talk.desk.client.silent_since, talk.desk.client.problem) == (None, "")
+    assert talk.session.client.asked_at == talk.clock.now()
+    assert (talk.session.client.silent_since, talk.session.client.problem) == (None, "")
 
 
 async def test_no_ready_webapp_sends_nothing(talk: Talk) -> None:
@@ -320,7 +320,7 @@ async def test_a_late_call_is_not_sent(talk: Talk) -> None:
 
 async def test_a_connection_that_comes_late_is_not_used(talk: Talk, pair: Path) -> None:
     await talk.ask()
-    await talk.desk.close()
+    await talk.session.close()
     other = Client()
 
     async def slowly(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -330,7 +330,7 @@ async def test_a_connection_that_comes_late_is_not_used(talk: Talk, pair: Path) 
 
     async with served(other, pair), listening(slowly) as address:
         assert_unsent(talk, await talk.call(addresses=(address,)))
-        await talk.desk.close()
+        await talk.session.close()
     assert other.posts == []
 
 
@@ -355,8 +355,8 @@ async def test_a_call_without_an_answer_is_unknown(talk: Talk) -> None:
     call = await talk.call()
     over.set()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: ReadTimeout")
-    assert talk.desk.client.asked_at is not None, "nothing is known anew"
-    assert talk.desk.may_ask()
+    assert talk.session.client.asked_at is not None, "nothing is known anew"
+    assert talk.session.may_ask()
 
 
 async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
@@ -374,8 +374,8 @@ async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
 @pytest.mark.parametrize(
     "response",
     [
-        lambda: refusal(500),
-        lambda: refusal(502, "Bad gateway"),
+        lambda: rejection(500),
+        lambda: rejection(502, "Bad gateway"),
         lambda: web.Response(status=200, text="<html>It works!"),
         lambda: web.Response(status=302, headers={"Location": "/"}),
     ],
@@ -383,7 +383,7 @@ async def test_a_cut_connection_is_unknown(talk: Talk) -> None:
 async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable[[], web.Response]) -> None:
     talk.client.answers(response)
     call = await talk.call()
-    assert (call.answer, call.refusal, call.not_sent) == (Answer.UNKNOWN, None, False)
+    assert (call.answer, call.rejection, call.not_sent) == (Answer.UNKNOWN, None, False)
 
 
 # --- what was refused
@@ -391,9 +391,9 @@ async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
 async def test_a_refusal_is_told_by_its_words(talk: Talk, status: int) -> None:
-    talk.client.answers(lambda: refusal(status, "client setup is logged off"))
+    talk.client.answers(lambda: rejection(status, "client setup is logged off"))
     call = await talk.call()
-    assert (call.answer, call.refusal, call.not_sent) == (Answer.REFUSED, Refusal.CERTIFICATE, False)
+    assert (call.answer, call.rejection, call.not_sent) == (Answer.REFUSED, Rejection.CERTIFICATE, False)
     assert (await talk.call()).answer is Answer.REFUSED
     assert len(talk.client.logins) == 1, "the token is not at fault"
 
@@ -407,7 +407,7 @@ async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
     ]
     talk.client.answers(lambda: web.json_response({"errors": errors}, status=429))
     call = await talk.call()
-    assert (call.answer, call.refusal) == (Answer.REFUSED, Refusal.BANNED)
+    assert (call.answer, call.rejection) == (Answer.REFUSED, Rejection.BANNED)
     assert call.detail == "POST /v1/account/shards: HTTP 429, error 1015: Too many requests; Account locked: ***"
 
 
@@ -433,35 +433,35 @@ async def test_a_busy_client_says_when_to_come_back(talk: Talk, header: str | No
 
 
 async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(talk: Talk) -> None:
-    talk.client.answers(lambda: refusal(401))
+    talk.client.answers(lambda: rejection(401))
     assert (await talk.call()).not_sent
     second = await talk.call()
     assert (second.answer, second.not_sent) == (Answer.BUSY, False)
     assert (await talk.call()).answer is Answer.BUSY
-    talk.client.answers(lambda: refusal(403))
+    talk.client.answers(lambda: rejection(403))
     assert (await talk.call()).answer is Answer.BUSY
-    talk.client.answers(lambda: refusal(401))
+    talk.client.answers(lambda: rejection(401))
     assert (await talk.call()).not_sent, "another answer came meanwhile"
 
 
 async def test_the_detail_says_what_the_client_said(talk: Talk) -> None:
-    talk.client.answers(lambda: refusal(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
+    talk.client.answers(lambda: rejection(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
     call = await talk.call()
-    assert (call.answer, call.refusal) == (Answer.REFUSED, Refusal.OTHER)
+    assert (call.answer, call.rejection) == (Answer.REFUSED, Rejection.OTHER)
     expected = "POST /v1/account/shards: HTTP 400, error 1009: Parameter is not valid: shards: must be one of 1, 2"
     assert call.detail == expected
     assert (call.fingerprint, call.secret_version) == ("f" * 64, "12")
 
 
 async def test_the_detail_is_short(talk: Talk) -> None:
-    talk.client.answers(lambda: refusal(403, "x " * 5000))
+    talk.client.answers(lambda: rejection(403, "x " * 5000))
     call = await talk.call()
     assert call.answer is Answer.BUSY
     assert len(call.detail) < 260
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         f"cert {CERTIFICATE} is wrong",
         f"cert {CERTIFICATE[:30]}... is wrong",
@@ -471,8 +471,8 @@ async def test_the_detail_is_short(talk: Talk) -> None:
         f"Basic {base64.b64encode(f'admin:{PASSWORD}'.encode()).decode()}",
     ],
 )
-async def test_the_detail_holds_no_secret_that_the_client_repeats(talk: Talk, words: str) -> None:
-    talk.client.answers(lambda: refusal(400, words))
+async def test_the_detail_holds_no_secret_that_the_client_repeats(talk: Talk, text: str) -> None:
+    talk.client.answers(lambda: rejection(400, text))
     detail = (await talk.call()).detail
     assert "*" in detail
     assert not [secret for secret in SECRETS if secret in detail]
@@ -493,7 +493,7 @@ def test_masking_leaves_the_rest_alone() -> None:
 async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.DEBUG)
     await talk.ask()
-    talk.client.answers(lambda: refusal(400, f"{CERTIFICATE} {PIN} {PASSWORD} {talk.client.tokens}"))
+    talk.client.answers(lambda: rejection(400, f"{CERTIFICATE} {PIN} {PASSWORD} {talk.client.tokens}"))
     await talk.call()
     talk.client.tokens.clear()
     await talk.call()
@@ -503,7 +503,7 @@ async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.Log
     await talk.call(addresses=(await refused_port(),))
     records = [record for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio"))]
     assert any(record.name.startswith("httpcore") for record in records), "as much is logged as can be"
-    told = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.desk), repr(talk.desk.client)])
+    told = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.session), repr(talk.session.client)])
     told += f"{talk.access!r} {CREDENTIALS!r}"
     assert "HTTP 400, error 1005" in told
     assert not [secret for secret in (*SECRETS, "that-nobody-may-see") if secret in told]
@@ -529,7 +529,7 @@ async def test_a_token_that_a_question_finds_void_is_renewed_at_once(talk: Talk)
     await talk.ask()
     talk.client.tokens.clear()
     await talk.ask()
-    assert (talk.desk.client.problem, talk.desk.client.shards) == ("", 1)
+    assert (talk.session.client.problem, talk.session.client.shards) == ("", 1)
     assert len(talk.client.logins) == 2
 
 
@@ -558,7 +558,7 @@ async def test_a_refused_login_is_tried_again_after_its_pause(talk: Talk) -> Non
     talk.clock.pass_by(seconds=LOGIN_PAUSE)
     talk.client.passwords = {PASSWORD}
     await talk.ask()
-    assert talk.desk.client.shards == 1
+    assert talk.session.client.shards == 1
 
 
 async def test_refused_logins_are_few(talk: Talk) -> None:
@@ -575,7 +575,7 @@ async def test_logins_whose_tokens_are_worth_nothing_are_few(talk: Talk) -> None
         talk.client.tokens.clear()
         talk.clock.pass_by(seconds=LOGIN_SPAN / 240)
     assert len(talk.client.logins) == MOST_LOGINS
-    assert "logins" in talk.desk.client.problem
+    assert "logins" in talk.session.client.problem
     await talk.ask()
     assert len(talk.client.logins) == MOST_LOGINS + 1, "a minute later"
 
@@ -584,7 +584,7 @@ async def test_a_first_login_changes_the_password(talk: Talk) -> None:
     talk.client.passwords = {INITIAL}
     await talk.ask()
     assert talk.client.logins == [PASSWORD, INITIAL]
-    assert talk.desk.client.first_login_at == talk.clock.now()
+    assert talk.session.client.first_login_at == talk.clock.now()
 
 
 # --- what wakes the loop
@@ -602,7 +602,7 @@ async def test_a_failure_wakes_the_loop_once_whatever_it_says(talk: Talk) -> Non
 
 async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk) -> None:
     await talk.ask()
-    began, goes_on, answer = asyncio.Event(), asyncio.Event(), talk.desk._send
+    began, goes_on, answer = asyncio.Event(), asyncio.Event(), talk.session._send
 
     async def late(*args: Any, **options: Any) -> dict[str, Any]:
         if args[1] == "GET":
@@ -610,15 +610,15 @@ async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk
             await goes_on.wait()
         return await answer(*args, **options)
 
-    talk.desk._send = late  # type: ignore[method-assign]
+    talk.session._send = late  # type: ignore[method-assign]
     question = asyncio.create_task(talk.ask())
     await began.wait()
     assert (await talk.call(addresses=())).not_sent
     goes_on.set()
     await question
-    assert talk.desk.client.asked_at is None
+    assert talk.session.client.asked_at is None
     await talk.ask()
-    assert talk.desk.client.asked_at is not None
+    assert talk.session.client.asked_at is not None
 
 
 async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
@@ -644,10 +644,10 @@ async def test_a_quiet_question_wakes_nobody_with_what_is_known_and_keeps_no_con
     await talk.ask()
     woken = talk.woken
     talk.clock.pass_by(seconds=30)
-    await talk.desk.ask(talk.access, quiet=True)
-    assert talk.desk.client.asked_at == talk.clock.now()
+    await talk.session.ask(talk.access, quiet=True)
+    assert talk.session.client.asked_at == talk.clock.now()
     assert talk.woken == woken
-    assert talk.desk._http is None
+    assert talk.session._http is None
     await talk.ask()
     assert talk.woken == woken
 
@@ -656,7 +656,7 @@ async def test_a_quiet_question_wakes_the_loop_when_its_answer_is_news(talk: Tal
     await talk.ask()
     woken = talk.woken
     talk.clock.pass_by(seconds=30)
-    await talk.desk.ask(replace(talk.access, addresses=(await refused_port(),)), quiet=True)
+    await talk.session.ask(replace(talk.access, addresses=(await refused_port(),)), quiet=True)
     assert talk.woken == woken + 1
-    await talk.desk.ask(talk.access, quiet=True)
+    await talk.session.ask(talk.access, quiet=True)
     assert talk.woken == woken + 2

@@ -12,8 +12,8 @@ from aiohttp import web
 
 from whatsapp_operator.core.snapshot import Login
 
-from .core.looks import look
-from .test_wabiz import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, refusal, served
+from .core.situations import situation
+from .test_wabiz import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, rejection, served
 
 __all__ = ["pair"]
 
@@ -37,12 +37,12 @@ class Picky(Client):
         offered = (await request.json()).get("new_password")
         self.logins.append(password)
         if password != self.initial:
-            return refusal(401, f"wrong username or password{self.adds}", title="Access denied")
+            return rejection(401, f"wrong username or password{self.adds}", title="Access denied")
         if offered is None:
-            return refusal(401, "the first login must send new_password", code=1024)
+            return rejection(401, "the first login must send new_password", code=1024)
         self.offered.append(offered)
         if not self.likes:
-            return refusal(400, f"{RULES}{self.adds}", title="Parameter not valid", code=1009)
+            return rejection(400, f"{RULES}{self.adds}", title="Parameter not valid", code=1009)
         self.tokens.add("the-token")
         return web.json_response({"users": [{"token": "the-token"}]})
 
@@ -54,13 +54,13 @@ async def talking(client: Picky, pair: Path) -> AsyncIterator[Talk]:
         try:
             yield talk
         finally:
-            await talk.desk.close()
+            await talk.session.close()
 
 
 def advice(talk: Talk) -> str:
     """What Stalled says of a cluster that was never reached."""
-    seen = talk.desk.client
-    one = look().settled().seeing(settled_shards=None).client(**{name: getattr(seen, name) for name in ("login", "login_words")})
+    seen = talk.session.client
+    one = situation().settled().seeing(settled_shards=None).client(**{name: getattr(seen, name) for name in ("login", "login_message")})
     one = one.client(shards=None, asked_at=None, is_new_password_rejected=seen.is_new_password_rejected)
     said = one.condition("Stalled")
     assert (said["status"], said["reason"]) == ("True", "LoginRejected")
@@ -100,7 +100,7 @@ async def test_a_password_that_breaks_the_documented_rules_is_not_sent_as_a_new_
         await talk.ask(password=PASSWORD)
         assert client.offered == [PASSWORD]
         assert talk.login() is Login.DONE
-        assert (talk.desk.client.login_words, talk.desk.client.is_new_password_rejected) == ("", False)
+        assert (talk.session.client.login_message, talk.session.client.is_new_password_rejected) == ("", False)
 
 
 async def test_a_weak_password_that_the_client_has_is_used(pair: Path) -> None:
@@ -110,8 +110,8 @@ async def test_a_weak_password_that_the_client_has_is_used(pair: Path) -> None:
     async with served(client, pair):
         talk = Talk(client)
         await talk.ask(password="weak")
-        await talk.desk.close()
-        assert talk.desk.client.shards == 1
+        await talk.session.close()
+        assert talk.session.client.shards == 1
 
 
 HIDDEN = ("db.acme.example", "owner of the database", "acme-owner", "54329")
@@ -124,7 +124,7 @@ async def test_no_value_of_a_secret_is_in_the_words(client: Any, pair: Path, cap
     values = (*SECRETS, *HIDDEN)
     async with talking(client(adds=f": {PASSWORD} {INITIAL} {' '.join(HIDDEN)}"), pair) as talk:
         await talk.ask(hidden=HIDDEN)
-        told = advice(talk) + talk.desk.client.problem + repr(talk.desk.client)
+        told = advice(talk) + talk.session.client.problem + repr(talk.session.client)
         told += "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio")))
         assert "***" in told
         assert not [value for value in values if value in told]
@@ -134,14 +134,14 @@ async def test_no_value_of_a_secret_is_in_the_words(client: Any, pair: Path, cap
 async def test_an_authority_that_is_none_is_said_with_secret_and_key(authority: str, pair: Path) -> None:
     async with talking(Picky(), pair) as talk:
         await talk.ask(authority=authority, tls_secret="acme-webapp-tls", verifies=True)
-        assert talk.desk.client.problem == "key ca.crt of Secret acme-webapp-tls is no PEM certificate"
+        assert talk.session.client.problem == "key ca.crt of Secret acme-webapp-tls is no PEM certificate"
         await talk.ask(problem="Key ca.crt of Secret acme-webapp-tls is no PEM certificate. Put it there.")
-        assert talk.desk.client.problem.startswith("Key ca.crt of Secret acme-webapp-tls")
+        assert talk.session.client.problem.startswith("Key ca.crt of Secret acme-webapp-tls")
         assert talk.client.logins == []
 
 
 async def test_a_certificate_that_is_not_trusted_is_said_with_the_secret(pair: Path) -> None:
     async with talking(Picky(), pair) as talk:
         await talk.ask(verifies=True, tls_secret="acme-webapp-tls")
-        assert "its TLS certificate is not trusted: self" in talk.desk.client.problem
-        assert talk.desk.client.problem.endswith("see keys tls.crt and ca.crt of Secret acme-webapp-tls, and spec.webapp.tls")
+        assert "its TLS certificate is not trusted: self" in talk.session.client.problem
+        assert talk.session.client.problem.endswith("see keys tls.crt and ca.crt of Secret acme-webapp-tls, and spec.webapp.tls")

@@ -43,8 +43,8 @@ class Woken(Operator):
         self.woken: set[tuple[str, bool]] = set()
         super().__init__(settings)
 
-    def _wake(self, key: Key, *, presses: bool = True) -> None:
-        self.woken.add((key.name, presses))
+    def _wake(self, key: Key, *, is_urgent: bool = True) -> None:
+        self.woken.add((key.name, is_urgent))
 
     def was_told(self, names: set[str]) -> bool:
         """Whether events, not lists, told of all these clusters."""
@@ -83,7 +83,7 @@ def for_a_second(answer: Callable[[web.Request], web.Response | None], *, event:
         server.fault = lambda request: answer(request) if request.path in WATCHED else None
         if event:
             for path in WATCHED:
-                await server.say(path, event)
+                await server.emit(path, event)
         else:
             server.cut()
         await asyncio.sleep(1)
@@ -116,7 +116,7 @@ def line(path: str, text: bytes) -> Fault:
     """One line in an open stream."""
 
     async def fault(server: FakeApiServer) -> None:
-        await server.say(path, text)
+        await server.emit(path, text)
 
     return fault
 

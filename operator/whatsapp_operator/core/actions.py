@@ -196,7 +196,7 @@ Action = (
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Verdict:
+class Decision:
     """A row that matched: its name, what it means to the user, and the sentence."""
 
     row: str
@@ -208,15 +208,15 @@ class Verdict:
 class Plan:
     """What one look led to."""
 
-    verdict: Verdict
+    decision: Decision
     """The row that won; it decided what is done."""
-    moving: Verdict | None = None
+    moving: Decision | None = None
     """The first row that matched and means that the operator still moves, whatever waits for a person; for condition Reconciling."""
-    stuck: Verdict | None = None
+    stuck: Decision | None = None
     """The first row that matched and means that a person must act; for condition Stalled."""
     is_held_up: bool = False
     """There is something left to do, and nothing moves on until a person has acted."""
-    ready: Verdict | None = None
+    ready: Decision | None = None
     """The first row that matched and means that nothing waits; what Stalled says where no person must act."""
     actions: tuple[Action, ...] = ()
     record: Record = field(default_factory=Record)

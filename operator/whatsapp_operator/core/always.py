@@ -18,8 +18,8 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[As
     ``busy`` pods and ``moving`` shards are told by the handover that is under way.
     """
     by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
-    by_shard = {route.shard: route for route in f.see.routes if not route.foreign}
-    for pod in f.see.coreapps:
+    by_shard = {route.shard: route for route in f.snapshot.routes if not route.foreign}
+    for pod in f.snapshot.coreapps:
         report = pod.report
         # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
         if (
@@ -35,7 +35,7 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[As
         if route is not None and route.shard < report.shards:
             if (report.shard, report.epoch) != (route.shard, route.epoch):
                 yield AssignRole(coreapp=pod, shards=report.shards, shard=route.shard, epoch=route.epoch)
-        elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.see.routes}:
+        elif report.shard is not None and pod.uid not in {route.holder_uid for route in f.snapshot.routes}:
             other, epoch = by_shard.get(report.shard), Epoch.parse(report.epoch)
             if other is not None and epoch is not None and epoch.n >= other.version:
                 # Its epoch was committed after this Service was read: what was read is old, and says nothing against the holder.
@@ -59,7 +59,7 @@ def replacing(f: Facts) -> Iterator[Delete]:
     pods = sorted(ends.values(), key=lambda pod: (pod.uid in f.holder_uids, pod.ordinal))
     again = [pod for pod in pods if pod.name in f.ending]
     others = [pod for pod in pods if pod.name not in f.ending]
-    room = max(0, max(1, f.want.spares) - len(f.ending))
+    room = max(0, max(1, f.desired.spares) - len(f.ending))
     yield from map(Delete.of, (*again, *others[:room]))
 
 
@@ -69,14 +69,14 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
     One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
-    for pod in f.see.coreapps:
+    for pod in f.snapshot.coreapps:
         # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
-        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.want.restart_timeout)
+        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.desired.restart_timeout)
         if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
-        since = pod.silent_since or f.see.since.get(health.unready_fact(pod), f.see.now)
-        long = f.see.now - since >= 2 * f.want.unhealthy_after
-        if pod.uid not in f.holder_uids or (long and not f.want.manual):
+        since = pod.silent_since or f.snapshot.since.get(health.unready_fact(pod), f.snapshot.now)
+        long = f.snapshot.now - since >= 2 * f.desired.unhealthy_after
+        if pod.uid not in f.holder_uids or (long and not f.desired.manual):
             yield pod
 
 
@@ -84,8 +84,8 @@ def mending(f: Facts) -> Iterator[Replace]:
     """Yield what brings objects to their wanted content; the budget for disruptions follows Set Shards even when all else is held."""
     for obj in f.changed if f.may_write_objects else ():
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        if not (f.want.paused or f.want.deleting) or ref == manifests.coreapp_budget(f.want.key.name):
-            live = f.see.objects[ref]
+        if not (f.desired.paused or f.desired.deleting) or ref == manifests.coreapp_budget(f.desired.key.name):
+            live = f.snapshot.objects[ref]
             yield Replace(obj=mended(live, obj), desired=obj, live=live)
 
 
@@ -95,32 +95,32 @@ def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
     Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
     being deleted: the garbage collector goes by owners.
     """
-    for obj in () if f.want.deleting else f.see.mislabelled:
+    for obj in () if f.desired.deleting else f.snapshot.mislabelled:
         meta = obj["metadata"]
-        if meta["uid"] not in busy and (labels := manifests.lost_labels(f.want, obj)):
+        if meta["uid"] not in busy and (labels := manifests.lost_labels(f.desired, obj)):
             yield Label(ref=Ref(obj["kind"], meta["name"]), resource_version=meta["resourceVersion"], labels=labels)
 
 
 def outgrowing(f: Facts) -> Iterator[Delete]:
     """Yield the end of objects under names that earlier releases gave, once there is what stands in their place."""
-    for former, successor in manifests.outgrown(f.want.key.name).items():
-        live = f.see.objects.get(former)
-        if live is not None and successor in f.see.objects and f.may_write_objects and not (f.want.paused or f.want.deleting):
+    for former, successor in manifests.outgrown(f.desired.key.name).items():
+        live = f.snapshot.objects.get(former)
+        if live is not None and successor in f.snapshot.objects and f.may_write_objects and not (f.desired.paused or f.desired.deleting):
             yield Delete(ref=former, uid=live["metadata"]["uid"], resource_version=live["metadata"]["resourceVersion"])
 
 
 def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
     """Yield the writes that clear what handovers left behind; ``busy`` pods are written by the row that won."""
-    shards_on_pods = {pod.shard_label for pod in f.see.coreapps if pod.epoch_label is not None}
-    for pod in f.see.coreapps:
+    shards_on_pods = {pod.shard_label for pod in f.snapshot.coreapps if pod.epoch_label is not None}
+    for pod in f.snapshot.coreapps:
         if pod.deleting or pod.uid in busy:
             continue
         claim = f.claim(pod)
-        route = next((route for route in f.see.routes if route.shard == pod.shard_label and not route.foreign), None)
+        route = next((route for route in f.snapshot.routes if route.shard == pod.shard_label and not route.foreign), None)
         if claim == "dead" or (claim == "orphan" and f.shards_are_fresh and (pod.shard_label or 0) >= (f.shards or 0)):
             yield ClearLabels(coreapp=pod)
         elif claim == "pending":
-            yield from (Touch(route=one, nonce=f.see.nonce) for one in f.awaiting(pod))
+            yield from (Touch(route=one, nonce=f.snapshot.nonce) for one in f.awaiting(pod))
         elif claim == "committed" and route is not None and (route.holder_uid != pod.uid or is_surplus(f, route)):
             yield ClearLabels(coreapp=pod)
         elif claim in {"none", "damaged"}:
@@ -129,14 +129,14 @@ def tidying(f: Facts, busy: frozenset[str]) -> Iterator[Action]:
                 yield Relabel(coreapp=pod, route=named)
             elif named is None and (claim == "damaged" or pod.labels.get(manifests.ROLE_LABEL) != "standby"):
                 yield ClearLabels(coreapp=pod)
-    for route in f.see.routes:
+    for route in f.snapshot.routes:
         if is_surplus(f, route) and not route.foreign and route.shard not in shards_on_pods:
             yield Delete(ref=Ref("Service", route.name), uid=route.uid, resource_version=str(route.version))
 
 
 def _is_elsewhere(f: Facts, route: Route) -> bool:
     """Whether another pod carries the route's epoch: until that is stripped a second label would make two pods match (laws#1)."""
-    return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.see.coreapps)
+    return any(pod.epoch_label == route.epoch and pod.uid != route.holder_uid for pod in f.snapshot.coreapps)
 
 
 def is_surplus(f: Facts, route: Route) -> bool:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from email.utils import parsedate_to_datetime
 
-from .snapshot import Answer, Refusal
+from .snapshot import Answer, Rejection
 
 BUSY_CODES = frozenset({429, 1011, 1015, 1016, 1017, 1018})
 """Rate limit, not ready, too many requests, overloaded, not the primary Master, not the primary Coreapp: the vendor says to try again."""
@@ -31,16 +31,16 @@ PASSWORD_CODE = 1024
 """The password is to be changed first, which a login does."""
 LONGEST_PAUSE = timedelta(hours=1)
 """The longest pause that a client is granted."""
-MOST_ERRORS, MOST_WORDS = 20, 2000
+MOST_ERRORS, MOST_TEXT = 20, 2000
 """So many errors of one answer are judged, and so many characters of each."""
 
 
 @dataclass(frozen=True, slots=True)
-class Said:
+class ApiFault:
     """One error of an answer: its code, and its title and details."""
 
     code: int | None = None
-    words: str = ""
+    text: str = ""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -49,7 +49,7 @@ class Meaning:
 
     name: str
     answer: Answer
-    refusal: Refusal | None = None
+    rejection: Rejection | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +62,7 @@ class _Row:
 
 def _says(pattern: str) -> Callable[[str], bool]:
     compiled = re.compile(pattern)
-    return lambda words: compiled.search(words) is not None
+    return lambda text: compiled.search(text) is not None
 
 
 _HAS = r"(?:(?:is|are|was|were|has|have|been|already|now) )+"
@@ -95,44 +95,44 @@ _says_busy = _says(
     r"\btoo many requests\b|\brate limit\b|\boverloaded\b|\bnot ready\b|\bnot primary\b|\btemporarily unavailable\b|\btry again later\b"
 )
 
-BANNED = Meaning(name="Banned", answer=Answer.REFUSED, refusal=Refusal.BANNED)
-CLOSED = Meaning(name="RegistrationClosed", answer=Answer.REFUSED, refusal=Refusal.REGISTRATION_CLOSED)
-CERTIFICATE = Meaning(name="Certificate", answer=Answer.REFUSED, refusal=Refusal.CERTIFICATE)
-PARAMETER = Meaning(name="CertificateParameter", answer=Answer.REFUSED, refusal=Refusal.CERTIFICATE_PARAMETER)
-PIN = Meaning(name="Pin", answer=Answer.REFUSED, refusal=Refusal.PIN)
-EXPIRED = Meaning(name="ClientExpired", answer=Answer.REFUSED, refusal=Refusal.CLIENT_EXPIRED)
+BANNED = Meaning(name="Banned", answer=Answer.REFUSED, rejection=Rejection.BANNED)
+CLOSED = Meaning(name="RegistrationClosed", answer=Answer.REFUSED, rejection=Rejection.REGISTRATION_CLOSED)
+CERTIFICATE = Meaning(name="Certificate", answer=Answer.REFUSED, rejection=Rejection.CERTIFICATE)
+PARAMETER = Meaning(name="CertificateParameter", answer=Answer.REFUSED, rejection=Rejection.CERTIFICATE_PARAMETER)
+PIN = Meaning(name="Pin", answer=Answer.REFUSED, rejection=Rejection.PIN)
+EXPIRED = Meaning(name="ClientExpired", answer=Answer.REFUSED, rejection=Rejection.CLIENT_EXPIRED)
 UNKNOWN = Meaning(name="Unknown", answer=Answer.UNKNOWN)
 BUSY = Meaning(name="Busy", answer=Answer.BUSY)
 STALE_TOKEN = Meaning(name="StaleToken", answer=Answer.NONE)
 """The token was refused, so the call was not looked at."""
-OTHER = Meaning(name="Other", answer=Answer.REFUSED, refusal=Refusal.OTHER)
+OTHER = Meaning(name="Other", answer=Answer.REFUSED, rejection=Rejection.OTHER)
 
 TABLE: tuple[_Row, ...] = (
     # A code that says "try again" is exact; the words beside it may speak of anything.
-    _Row(BUSY, lambda code, words, status: code in BUSY_CODES or _says_temporary_ban(words)),
+    _Row(BUSY, lambda code, text, status: code in BUSY_CODES or _says_temporary_ban(text)),
     # A code that says that something broke inside: its words are of the inside, too, but for what the account's state explains.
-    _Row(UNKNOWN, lambda code, words, status: code in FAULT_CODES and _says_transport(words)),
+    _Row(UNKNOWN, lambda code, text, status: code in FAULT_CODES and _says_transport(text)),
     # Words and codes of a refusal, under every status.
-    _Row(BANNED, lambda code, words, status: code == LOCKED_CODE or _names_ban(_ADVICE.sub("", words))),
-    _Row(CLOSED, lambda code, words, status: _says_closed(words)),
-    _Row(EXPIRED, lambda code, words, status: _says_expired(words)),
-    _Row(CERTIFICATE, lambda code, words, status: _says_logged_off(words) and not _says_login(words)),
-    _Row(PIN, lambda code, words, status: _says_pin(words)),
-    _Row(PARAMETER, lambda code, words, status: code in PARAMETER_CODES and _says_certificate(words)),
+    _Row(BANNED, lambda code, text, status: code == LOCKED_CODE or _names_ban(_ADVICE.sub("", text))),
+    _Row(CLOSED, lambda code, text, status: _says_closed(text)),
+    _Row(EXPIRED, lambda code, text, status: _says_expired(text)),
+    _Row(CERTIFICATE, lambda code, text, status: _says_logged_off(text) and not _says_login(text)),
+    _Row(PIN, lambda code, text, status: _says_pin(text)),
+    _Row(PARAMETER, lambda code, text, status: code in PARAMETER_CODES and _says_certificate(text)),
     _Row(
         CERTIFICATE,
-        lambda code, words, status: code in CERTIFICATE_CODES or (_says_certificate_wrong(words) and not _says_transport(words)),
+        lambda code, text, status: code in CERTIFICATE_CODES or (_says_certificate_wrong(text) and not _says_transport(text)),
     ),
     # A client that is busy, and speaks of the certificate only in passing.
-    _Row(BUSY, lambda code, words, status: _says_busy(words) or status in BUSY_STATUSES),
-    _Row(CERTIFICATE, lambda code, words, status: _says_certificate(words) and not _says_transport(words)),
-    _Row(STALE_TOKEN, lambda code, words, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(words))),
-    _Row(OTHER, lambda code, words, status: code in PARAMETER_CODES),
+    _Row(BUSY, lambda code, text, status: _says_busy(text) or status in BUSY_STATUSES),
+    _Row(CERTIFICATE, lambda code, text, status: _says_certificate(text) and not _says_transport(text)),
+    _Row(STALE_TOKEN, lambda code, text, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(text))),
+    _Row(OTHER, lambda code, text, status: code in PARAMETER_CODES),
     # The status, where nothing that is known was said.
-    _Row(BUSY, lambda code, words, status: status == 403 or status in NOT_THERE_STATUSES),
-    _Row(STALE_TOKEN, lambda code, words, status: status == 401),
-    _Row(UNKNOWN, lambda code, words, status: code in FAULT_CODES or not 400 <= status < 500 or status == 408),
-    _Row(OTHER, lambda code, words, status: True),
+    _Row(BUSY, lambda code, text, status: status == 403 or status in NOT_THERE_STATUSES),
+    _Row(STALE_TOKEN, lambda code, text, status: status == 401),
+    _Row(UNKNOWN, lambda code, text, status: code in FAULT_CODES or not 400 <= status < 500 or status == 408),
+    _Row(OTHER, lambda code, text, status: True),
 )
 """In this order; the first that holds says what one error means."""
 
@@ -140,20 +140,20 @@ GRAVITY: tuple[Meaning, ...] = (BANNED, CLOSED, CERTIFICATE, PARAMETER, PIN, EXP
 """Of several errors in one answer the first of these counts."""
 
 
-def meaning(status: int | None, said: tuple[Said, ...] = ()) -> Meaning:
+def meaning(status: int | None, said: tuple[ApiFault, ...] = ()) -> Meaning:
     """Return what a call came to that was not a success. Pure and total.
 
     ``status``: of the answer; None if there was none. ``said``: the errors in it; none if it cannot be read.
     """
     if status is None:
         return UNKNOWN
-    found = {_meaning(one, status) for one in said[:MOST_ERRORS] or (Said(),)}
+    found = {_meaning(one, status) for one in said[:MOST_ERRORS] or (ApiFault(),)}
     return next(one for one in GRAVITY if one in found)
 
 
-def _meaning(said: Said, status: int) -> Meaning:
-    words = " ".join(re.sub(r"[_\-\s]+", " ", said.words[:MOST_WORDS].lower()).split())
-    return next(row.meaning for row in TABLE if row.when(said.code, words, status))
+def _meaning(said: ApiFault, status: int) -> Meaning:
+    text = " ".join(re.sub(r"[_\-\s]+", " ", said.text[:MOST_TEXT].lower()).split())
+    return next(row.meaning for row in TABLE if row.when(said.code, text, status))
 
 
 def pause(retry_after: str | None, *, now: datetime) -> timedelta | None:

@@ -19,8 +19,8 @@ class Counts:
     The lowest of the layers `Counts`, `Restart`, `Health`, `Claims`, `Holders`, `Facts`: each one adds what follows from those below it.
     """
 
-    want: Desired
-    see: Snapshot
+    desired: Desired
+    snapshot: Snapshot
     record: Record
 
     @property
@@ -36,27 +36,27 @@ class Counts:
     @property
     def wall(self) -> datetime:
         """The wall time of the look: for what people read, and for what has a date of its own."""
-        return self.see.wall or self.see.now
+        return self.snapshot.wall or self.snapshot.now
 
     @cached_property
     def newest_renewal(self) -> datetime | None:
         """When a Lease of any node was renewed last; None: nothing is known of that."""
-        return self_check.newest_renewal(self.see.nodes)
+        return self_check.newest_renewal(self.snapshot.nodes)
 
     @property
     def shards(self) -> int | None:
         """S: the shards that the client reports; None while unknown."""
-        return self.see.client.shards
+        return self.snapshot.client.shards
 
     @property
     def replicas(self) -> int:
         """R: the replicas of the StatefulSet; 0 while there is none."""
-        return self.see.statefulset.replicas if self.see.statefulset else 0
+        return self.snapshot.statefulset.replicas if self.snapshot.statefulset else 0
 
     @property
     def spec_replicas(self) -> int:
         """D + X."""
-        return self.want.shards + self.want.spares
+        return self.desired.shards + self.desired.spares
 
     @property
     def min_replicas(self) -> int:
@@ -65,18 +65,18 @@ class Counts:
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:
         """Return whether a fact that the last plans named has held for so long."""
-        since = self.see.since.get(fact)
-        return since is not None and self.see.now - since >= span
+        since = self.snapshot.since.get(fact)
+        return since is not None and self.snapshot.now - since >= span
 
     @cached_property
     def by_uid(self) -> dict[str, Coreapp]:
         """Pods by uid."""
-        return {pod.uid: pod for pod in self.see.coreapps}
+        return {pod.uid: pod for pod in self.snapshot.coreapps}
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
         """The routes that count: ours, and of a shard that exists as far as is known."""
-        return tuple(route for route in self.see.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
+        return tuple(route for route in self.snapshot.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
 
     def holder(self, route: Route) -> Coreapp | None:
         """Return the pod that the route names, if it is there."""
@@ -85,7 +85,7 @@ class Counts:
     @cached_property
     def holder_uids(self) -> frozenset[str]:
         """Uids of the pods that some route of ours names, also a route that is about to go."""
-        return frozenset(route.holder_uid for route in self.see.routes if route.holder_uid and not route.foreign)
+        return frozenset(route.holder_uid for route in self.snapshot.routes if route.holder_uid and not route.foreign)
 
     @cached_property
     def unassigned(self) -> tuple[Route, ...]:
@@ -94,9 +94,9 @@ class Counts:
 
     def shards_without_service(self) -> Iterator[int]:
         """Yield the shards that the client has and that have no Service yet; none while one of the Services cannot be read."""
-        if "Service" in self.see.unread:
+        if "Service" in self.snapshot.unread:
             return
-        there = {route.shard for route in self.see.routes}
+        there = {route.shard for route in self.snapshot.routes}
         yield from (shard for shard in range(self.shards or 0) if shard not in there)
 
     @property
@@ -107,16 +107,16 @@ class Counts:
     @property
     def webapps_ready(self) -> int:
         """How many Webapps are ready."""
-        return self.see.webapp.ready if self.see.webapp is not None else 0
+        return self.snapshot.webapp.ready if self.snapshot.webapp is not None else 0
 
     @property
     def desired_webapps(self) -> int:
         """How many Webapps there should be: as the spec says, or else as the Deployment does."""
-        if self.want.webapps is not None:
-            return self.want.webapps
-        return self.see.webapp.replicas if self.see.webapp is not None else 0
+        if self.desired.webapps is not None:
+            return self.desired.webapps
+        return self.snapshot.webapp.replicas if self.snapshot.webapp is not None else 0
 
     @property
     def lacks_webapps(self) -> bool:
         """Whether fewer Webapps are ready than are wanted."""
-        return self.see.webapp is not None and self.webapps_ready < self.desired_webapps
+        return self.snapshot.webapp is not None and self.webapps_ready < self.desired_webapps

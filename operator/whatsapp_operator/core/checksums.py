@@ -31,18 +31,18 @@ AGAIN_AFTER: Final = timedelta(seconds=60)
 """Least time between two replacements for this reason: a Secret over which two writers fight must not keep a workload down."""
 
 
-def keys_taken(want: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
+def keys_taken(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
     """Return which keys of which Secrets the pods of a workload take, by workload and name of the Secret.
 
     The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
     """
-    server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(want): ("tls.crt", "tls.key")}
-    taken = {manifests.webapp_deployment(want.key.name): server}
-    if want.database is not None:
-        secrets: dict[str, tuple[str, ...]] = {want.database.secret_name: tuple(DATABASE_KEYS)}
-        if want.database.tls_secret_name is not None:
-            secrets[want.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
-        taken[Ref("StatefulSet", manifests.simulator_name(want.key.name))] = secrets
+    server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(desired): ("tls.crt", "tls.key")}
+    taken = {manifests.webapp_deployment(desired.key.name): server}
+    if desired.database is not None:
+        secrets: dict[str, tuple[str, ...]] = {desired.database.secret_name: tuple(DATABASE_KEYS)}
+        if desired.database.tls_secret_name is not None:
+            secrets[desired.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
+        taken[Ref("StatefulSet", manifests.simulator_name(desired.key.name))] = secrets
     return taken
 
 

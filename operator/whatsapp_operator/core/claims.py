@@ -21,13 +21,13 @@ class Claims(Health):
         epoch = Epoch.parse(pod.epoch_label)
         if epoch is None:
             return "none" if pod.epoch_label is None else "dead"
-        named = next((one for one in self.see.routes if one.holder_uid == pod.uid and one.epoch == pod.epoch_label), None)
+        named = next((one for one in self.snapshot.routes if one.holder_uid == pod.uid and one.epoch == pod.epoch_label), None)
         if named is not None and not named.foreign:
             whole = pod.shard_label == named.shard and pod.labels.get(manifests.ROLE_LABEL) == "active"
             return "committed" if whole else "damaged"
         if pod.shard_label is None:
             return "pending" if self.awaiting(pod) else "dead"
-        route = next((route for route in self.see.routes if route.shard == pod.shard_label), None)
+        route = next((route for route in self.snapshot.routes if route.shard == pod.shard_label), None)
         if route is None:
             return "orphan"
         if route.epoch == pod.epoch_label:
@@ -37,5 +37,5 @@ class Claims(Health):
     def awaiting(self, pod: Coreapp) -> tuple[Route, ...]:
         """Return the routes that may still be committed to the pod's epoch; any, when a label that named the shard is gone."""
         epoch, shard = Epoch.parse(pod.epoch_label), pod.shard_label
-        ours = (route for route in self.see.routes if not route.foreign and shard in {route.shard, None})
+        ours = (route for route in self.snapshot.routes if not route.foreign and shard in {route.shard, None})
         return tuple(route for route in ours if epoch is not None and route.version <= epoch.n)

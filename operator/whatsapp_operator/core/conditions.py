@@ -42,7 +42,7 @@ def _is_moving(f: Facts, route: Route) -> bool:
     """Whether a holder is on its way: the one that is named lives, or a standby is there to take over."""
     if f.failure(route) is None and route.holder_uid is not None:
         return True
-    return not f.want.manual and bool(f.standbys(route))
+    return not f.desired.manual and bool(f.standbys(route))
 
 
 def shard_state(f: Facts, route: Route) -> str:
@@ -61,19 +61,19 @@ def _all_served(f: Facts) -> bool:
     return expected is not None and len(_in_state(f, "Serving")) >= expected
 
 
-def _tell_shards(f: Facts, routes: Iterable[Route]) -> str:
+def _name_shards(f: Facts, routes: Iterable[Route]) -> str:
     return "; ".join(
         f"shard {route.shard}: {route.holder or 'no holder'}" + (f" ({why})" if (why := f.failure(route)) else "") for route in routes
     )
 
 
-def _tell_held_back(f: Facts) -> str:
+def _describe_held_back(f: Facts) -> str:
     return "; ".join(f"shard {route.shard}: {route.holder} ({why})" for route, why in evidence.held_back(f))
 
 
 def failures_tolerated(f: Facts) -> int:
     """Return how many Coreapps may fail now without a shard going unserved."""
-    waiting = sum(not f.is_served(route) for route in f.routes) if f.routes else f.want.shards
+    waiting = sum(not f.is_served(route) for route in f.routes) if f.routes else f.desired.shards
     return max(0, len(f.standbys()) - waiting)
 
 
@@ -88,9 +88,9 @@ def _deadline(f: Facts) -> str:
     operation = f.operation
     if operation is None:
         return ""
-    back = sum(f.has_restarted(pod) for pod in f.see.coreapps)
+    back = sum(f.has_restarted(pod) for pod in f.snapshot.coreapps)
     return (
-        f"Set Shards {operation.origin or '?'} -> {operation.to}: {back} of {len(f.see.coreapps)} Coreapps are back, deadline "
+        f"Set Shards {operation.origin or '?'} -> {operation.to}: {back} of {len(f.snapshot.coreapps)} Coreapps are back, deadline "
         f"{manifests.timestamp(operation.deadline)}."
     )
 
@@ -120,19 +120,19 @@ READY: tuple[ConditionRule, ...] = (
         "SelfCheckFailed",
         "Unknown",
         lambda f: any(evidence.held_back(f)),
-        lambda f: f"{_tell_held_back(f)}; but {f.doubt}: the operator acts on certain evidence only until that is over.",
+        lambda f: f"{_describe_held_back(f)}; but {f.self_check}: the operator acts on certain evidence only until that is over.",
     ),
     ConditionRule(
         "Unserved",
         "False",
         lambda f: bool(_in_state(f, "Unserved")),
-        lambda f: f"No Coreapp can take {_tell_shards(f, _in_state(f, 'Unserved'))}.",
+        lambda f: f"No Coreapp can take {_name_shards(f, _in_state(f, 'Unserved'))}.",
     ),
     ConditionRule(
         "FailingOver",
         "False",
         lambda f: not _all_served(f),
-        lambda f: f"Being taken over: {_tell_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
+        lambda f: f"Being taken over: {_name_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
     ),
     ConditionRule(
         "WebappUnavailable", "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."
@@ -140,29 +140,32 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         "Disconnected",
         "False",
-        lambda f: f.has_held_for("CutOff", f.want.tuning.connection),
+        lambda f: f.has_held_for("CutOff", f.desired.tuning.connection),
         lambda _: "No Coreapp has a connection to WhatsApp: all report gateway_status disconnected. Is the client logged off or banned?",
     ),
     ConditionRule(
         "WebappNotResponding",
         "Unknown",
-        lambda f: f.see.client.silent_since is not None and f.see.now - f.see.client.silent_since >= SILENT_AFTER,
-        lambda f: f"The Webapp does not answer: {f.see.client.problem}",
+        lambda f: f.snapshot.client.silent_since is not None and f.snapshot.now - f.snapshot.client.silent_since >= SILENT_AFTER,
+        lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
     ),
-    ConditionRule("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_words(f)}."),
+    ConditionRule("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_text(f)}."),
 )
 
 
-def _spare_words(f: Facts) -> str:
+def _spare_text(f: Facts) -> str:
     count = failures_tolerated(f)
-    if f.want.spares == 0:
+    if f.desired.spares == 0:
         return ""
     return f"; {count} failure{'s' if count != 1 else ''} can be taken" if count else ", but no spare is left"
 
 
 REDUNDANT: tuple[ConditionRule, ...] = (
     ConditionRule(
-        "NoSparesRequested", "True", lambda f: f.want.spares == 0, lambda _: "spec.spares is 0: a failed Coreapp is out until it is back."
+        "NoSparesRequested",
+        "True",
+        lambda f: f.desired.spares == 0,
+        lambda _: "spec.spares is 0: a failed Coreapp is out until it is back.",
     ),
     ConditionRule("Restarting", "False", _is_restarting, _deadline),
     # No spare was lost: the first ones are only being made.
@@ -171,20 +174,22 @@ REDUNDANT: tuple[ConditionRule, ...] = (
         "NoSpareLeft",
         "False",
         lambda f: failures_tolerated(f) == 0,
-        lambda f: f"0 of {f.want.spares} wanted spares are ready; the next failure leaves a shard unserved.",
+        lambda f: f"0 of {f.desired.spares} wanted spares are ready; the next failure leaves a shard unserved.",
     ),
     ConditionRule(
         "SpareLost",
         "False",
-        lambda f: failures_tolerated(f) < f.want.spares,
-        lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready.",
+        lambda f: failures_tolerated(f) < f.desired.spares,
+        lambda f: f"{failures_tolerated(f)} of {f.desired.spares} wanted spares are ready.",
     ),
-    ConditionRule("SparesReady", "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.want.spares} wanted spares are ready."),
+    ConditionRule(
+        "SparesReady", "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.desired.spares} wanted spares are ready."
+    ),
 )
 
 
 def _soon(f: Facts) -> bool:
-    at = f.see.account.expires_at if f.see.account else None
+    at = f.snapshot.account.expires_at if f.snapshot.account else None
     return at is not None and at - f.wall < EXPIRES_SOON
 
 
@@ -193,9 +198,11 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
         "ReadFailed",
         "Unknown",
         lambda f: objections.is_unread(f) and not f.is_banned,
-        lambda f: f"The Secret of the account could not be read: {f.see.unread.get('Secret', 'not yet')}",
+        lambda f: f"The Secret of the account could not be read: {f.snapshot.unread.get('Secret', 'not yet')}",
     ),
-    ConditionRule("Simulated", "True", lambda f: f.want.account is None, lambda _: "The simulator's made-up account needs no certificate."),
+    ConditionRule(
+        "Simulated", "True", lambda f: f.desired.account is None, lambda _: "The simulator's made-up account needs no certificate."
+    ),
     ConditionRule(
         "CertificateExpiresSoon",
         "True",
@@ -217,7 +224,7 @@ CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
 
 def expiry_of(f: Facts) -> str | None:
     """Return when the account's certificate expires, as text, or None if that is not known."""
-    at = f.see.account.expires_at if f.see.account else None
+    at = f.snapshot.account.expires_at if f.snapshot.account else None
     return manifests.timestamp(at) if at else None
 
 
@@ -230,9 +237,9 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, whichever row won. Pure."""
     moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
-    if ready is not None and ready.reason == "Bootstrapping" and plan.verdict.state is not State.READY:
+    if ready is not None and ready.reason == "Bootstrapping" and plan.decision.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
-        ready = replace(ready, reason=plan.verdict.row, message=plan.verdict.why)
+        ready = replace(ready, reason=plan.decision.row, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
     if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
         # In the same words: two sentences under one reason would be two Events.

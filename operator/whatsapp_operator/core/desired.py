@@ -100,7 +100,7 @@ class Tuning:
     """How long a holder may stay away once enough Coreapps are back from a restart (laws#9)."""
     busy_backoff: timedelta = timedelta(seconds=2)
     """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
-    busy_told_after: int = 5
+    busy_reported_after: int = 5
     """Busy answers in a row after which a person is told, while it goes on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""

@@ -53,7 +53,7 @@ def _serves_another(f: Claims, route: Route, pod: Coreapp | None) -> bool:
 def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
     if pod is None or is_unconfirmed(pod) or pod.is_ready:
         return False
-    return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.want.tuning.missing_holder)
+    return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.desired.tuning.missing_holder)
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
@@ -110,13 +110,13 @@ def failure(f: Claims, route: Route) -> Evidence | None:
     if route.holder_uid is None:
         return None
     pod = f.holder(route)
-    proofs = (proof for proof in EVIDENCE if proof.certainty is Certainty.CERTAIN or f.doubt is None)
+    proofs = (proof for proof in EVIDENCE if proof.certainty is Certainty.CERTAIN or f.self_check is None)
     return next((proof.evidence for proof in proofs if proof.holds(f, route, pod)), None)
 
 
 def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:
     """Yield the routes whose holder would be replaced if we did not doubt ourselves."""
-    for route in f.routes if f.doubt is not None else ():
+    for route in f.routes if f.self_check is not None else ():
         pod = f.holder(route)
         proof = next((proof for proof in EVIDENCE if proof.holds(f, route, pod)), None) if route.holder_uid else None
         if proof is not None and proof.certainty is Certainty.PROBABLE:

@@ -33,7 +33,7 @@ class Facts(Holders):
     @property
     def baseline_replicas(self) -> int:
         """max(S, D, target of the unsettled intent) + X: what stays when lost nodes are back and a roll-out is over."""
-        return max(self.min_replicas, self.want.shards) + self.want.spares
+        return max(self.min_replicas, self.desired.shards) + self.desired.spares
 
     @property
     def _surge(self) -> int:
@@ -46,7 +46,7 @@ class Facts(Holders):
     @property
     def is_template_settling(self) -> bool:
         """Whether the StatefulSet's template is about to change, or its controller has not looked at the newest one."""
-        workload, ref = self.see.statefulset, manifests.coreapp_statefulset(self.want.key.name)
+        workload, ref = self.snapshot.statefulset, manifests.coreapp_statefulset(self.desired.key.name)
         return workload is not None and (
             workload.revision is None or any(Ref(obj["kind"], obj["metadata"]["name"]) == ref for obj in self.changed)
         )
@@ -54,17 +54,17 @@ class Facts(Holders):
     @cached_property
     def outdated(self) -> tuple[Coreapp, ...]:
         """Pods of another template than new ones get, lowest ordinal first; those out of reach, which nobody can end, left out."""
-        workload = self.see.statefulset
+        workload = self.snapshot.statefulset
         if workload is None or self.is_template_settling:
             return ()
         away = {pod.uid for pod in self.out_of_reach}
-        return tuple(pod for pod in self.see.coreapps if pod.revision not in {None, workload.revision} and pod.uid not in away)
+        return tuple(pod for pod in self.snapshot.coreapps if pod.revision not in {None, workload.revision} and pod.uid not in away)
 
     @cached_property
     def updated_by_uid(self) -> dict[str, Coreapp]:
         """Pods of the template that new ones get, by uid; none while that is not known."""
-        revision = self.see.statefulset.revision if self.see.statefulset else None
-        return {pod.uid: pod for pod in self.see.coreapps if revision is not None and pod.revision == revision}
+        revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
+        return {pod.uid: pod for pod in self.snapshot.coreapps if revision is not None and pod.revision == revision}
 
     @property
     def ready_to_stay(self) -> tuple[Coreapp, ...]:
@@ -78,7 +78,7 @@ class Facts(Holders):
         # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
         already = max(0, self.replicas - self.baseline_replicas - (SURGE if self.outdated else 0) - len(held))
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
-        return tuple([*held, *unheld][: max(1, self.want.spares)])
+        return tuple([*held, *unheld][: max(1, self.desired.spares)])
 
     @cached_property
     def ending(self) -> frozenset[str]:
@@ -88,12 +88,12 @@ class Facts(Holders):
         what nobody can end, on lost nodes.
         """
         away = {pod.uid for pod in self.out_of_reach}
-        return self.see.ended | {pod.name for pod in self.see.coreapps if pod.deleting and pod.uid not in away}
+        return self.snapshot.ended | {pod.name for pod in self.snapshot.coreapps if pod.deleting and pod.uid not in away}
 
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
         """Routes whose holder has an ordinal that goes when the StatefulSet shrinks to what is wanted."""
-        if self.replicas <= self.desired_replicas or self.shards is None or self.shards > self.want.shards:
+        if self.replicas <= self.desired_replicas or self.shards is None or self.shards > self.desired.shards:
             return ()
         return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.desired_replicas)
 
@@ -104,15 +104,15 @@ class Facts(Holders):
             not self.is_settled
             or self.replicas != self.spec_replicas
             or self.settled_shards != self.shards
-            or any(route.shard >= self.want.shards for route in self.see.routes)
-            or any(pod.report is not None and pod.report.shards not in {None, self.shards} for pod in self.see.coreapps)
+            or any(route.shard >= self.desired.shards for route in self.snapshot.routes)
+            or any(pod.report is not None and pod.report.shards not in {None, self.shards} for pod in self.snapshot.coreapps)
         )
 
     @cached_property
     def objects(self) -> tuple[Obj, ...]:
         """The objects that are kept in shape, as they should be."""
         replicas, is_first_boot = self._webapp_replicas
-        objects = manifests.upkeep(self.want, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot)
+        objects = manifests.upkeep(self.desired, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot)
         return tuple(map(self._stamped, objects))
 
     @property
@@ -123,9 +123,9 @@ class Facts(Holders):
         the number that we began with from one that an autoscaler or a person chose.
         """
         started = self.settled_shards is not None or self.shards is not None
-        if self.want.webapps is not None:
-            return (self.want.webapps if started else 1), False
-        live = self.see.objects.get(manifests.webapp_deployment(self.want.key.name))
+        if self.desired.webapps is not None:
+            return (self.desired.webapps if started else 1), False
+        live = self.snapshot.objects.get(manifests.webapp_deployment(self.desired.key.name))
         if live is None:
             return (manifests.FIRST_WEBAPPS if started else 1), not started
         if manifests.FIRST_BOOT_ANNOTATION not in (live["metadata"].get("annotations") or {}):
@@ -136,7 +136,7 @@ class Facts(Holders):
     def _stamped(self, obj: dict[str, Any]) -> Obj:
         """Return a desired object with the checksum of the Secrets that its pods take something from, if it is such a workload."""
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        checksum = self.see.checksums.get(ref)
+        checksum = self.snapshot.checksums.get(ref)
         if checksum is None:
             return obj
         # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
@@ -144,20 +144,20 @@ class Facts(Holders):
             self.operation is None
             and not self.restart_is_expected
             and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
-            and not checksums.written_lately(self.see.written.get(ref, {}), self.see.now)
+            and not checksums.written_lately(self.snapshot.written.get(ref, {}), self.snapshot.now)
         )
-        return checksums.stamped(obj, self.see.objects.get(ref), checksum, replaces=replaces)
+        return checksums.stamped(obj, self.snapshot.objects.get(ref), checksum, replaces=replaces)
 
     @cached_property
     def stale_workloads(self) -> tuple[tuple[Ref, str], ...]:
         """Workloads whose pods have taken other contents of Secrets than these have now, with the checksum of what they have now."""
-        found = sorted(self.see.checksums.items())
-        return tuple((ref, checksum) for ref, checksum in found if checksums.is_stale(self.see.objects.get(ref), checksum))
+        found = sorted(self.snapshot.checksums.items())
+        return tuple((ref, checksum) for ref, checksum in found if checksums.is_stale(self.snapshot.objects.get(ref), checksum))
 
     def is_there(self, obj: Obj) -> bool:
         """Return whether an object of this kind and name exists, ours or not."""
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        return ref in self.see.objects or ref in self.see.taken
+        return ref in self.snapshot.objects or ref in self.snapshot.taken
 
     @cached_property
     def must_wait_for_names(self) -> bool:
@@ -165,14 +165,14 @@ class Facts(Holders):
 
         Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
         """
-        in_doubt = {ref.kind for ref in self.see.taken} | self.see.unread.keys()
-        return self.settled_shards is None and not in_doubt.isdisjoint({"Secret", "PersistentVolumeClaim"})
+        uncertain = {ref.kind for ref in self.snapshot.taken} | self.snapshot.unread.keys()
+        return self.settled_shards is None and not uncertain.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
     def absent(self) -> tuple[Obj, ...]:
         """Objects that are to be made now, Secrets included; none of a kind that could not be read."""
-        wanted = (*manifests.secrets(self.want), *self.objects)
-        later = {*self.see.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
+        wanted = (*manifests.secrets(self.desired), *self.objects)
+        later = {*self.snapshot.unread, *({"StatefulSet", "Deployment"} if self.must_wait_for_names else ())}
         return tuple(obj for obj in wanted if not self.is_there(obj) and obj["kind"] not in later)
 
     @cached_property
@@ -181,9 +181,9 @@ class Facts(Holders):
         found = []
         for obj in self.objects:
             ref = Ref(obj["kind"], obj["metadata"]["name"])
-            live, attempts = self.see.objects.get(ref), self.see.written.get(ref, {})
+            live, attempts = self.snapshot.objects.get(ref), self.snapshot.written.get(ref, {})
             if live is not None and not covers(live, obj):
-                fields = {path: is_settled(one, attempts.get(path), self.see.now) for path, one in differences(live, obj)}
+                fields = {path: is_settled(one, attempts.get(path), self.snapshot.now) for path, one in differences(live, obj)}
                 found.append((obj, fields))
         return tuple(found)
 
@@ -204,5 +204,5 @@ class Facts(Holders):
     @property
     def may_write_objects(self) -> bool:
         """Whether objects may be made or mended now: what the API server refused is not tried again at every look."""
-        at = self.see.refused_at
-        return at is None or self.see.now - at >= REFUSED_AGAIN
+        at = self.snapshot.rejected_at
+        return at is None or self.snapshot.now - at >= REFUSED_AGAIN

@@ -31,13 +31,13 @@ def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Cor
             yield Handover(
                 route=route,
                 to=choices[0],
-                epoch=Epoch(route.version, f.see.nonce),
+                epoch=Epoch(route.version, f.snapshot.nonce),
                 evidence=evidence,
                 planned=planned,
                 shards=f.shards,
                 old=f.holder(route),
                 failed_at=_failed_at(f.holder(route), evidence),
-                detected_at=f.see.now,
+                detected_at=f.snapshot.now,
             )
 
 
@@ -68,45 +68,45 @@ def consolidations(f: Facts) -> tuple[Handover, ...]:
     return tuple(paired(f, ((route, Evidence.CONSOLIDATED, True) for route in f.too_high)))
 
 
-def refusal(f: Facts, wish: Switchover) -> str | None:
+def rejection(f: Facts, request: Switchover) -> str | None:
     """Return why a switchover that an annotation asks for cannot be, or None. Pure."""
-    route = next((route for route in f.routes if route.shard == wish.shard), None)
+    route = next((route for route in f.routes if route.shard == request.shard), None)
     if route is None:
-        return f"There is no shard {wish.shard}; shards go from 0 to {(f.shards or 1) - 1}."
-    if wish.to is None:
-        return None if f.standbys(route) else f"No standby can take shard {wish.shard}."
-    pod = next((pod for pod in f.see.coreapps if pod.name == wish.to), None)
+        return f"There is no shard {request.shard}; shards go from 0 to {(f.shards or 1) - 1}."
+    if request.to is None:
+        return None if f.standbys(route) else f"No standby can take shard {request.shard}."
+    pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
     if pod is None:
-        return f"There is no Coreapp {wish.to}."
+        return f"There is no Coreapp {request.to}."
     if pod.uid in f.holder_uids:
-        return None if pod.uid == route.holder_uid else f"{wish.to} holds another shard."
-    return None if any(one.uid == pod.uid for one in f.standbys(route)) else f"{wish.to} is not a ready standby."
+        return None if pod.uid == route.holder_uid else f"{request.to} holds another shard."
+    return None if any(one.uid == pod.uid for one in f.standbys(route)) else f"{request.to} is not a ready standby."
 
 
 def switch_over(f: Facts) -> Iterator[Action]:
     """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
     left: list[str] = []
-    refused = [f.want.switchover_problem] if f.want.switchover_problem else []
+    refused = [f.desired.switchover_problem] if f.desired.switchover_problem else []
     taken: set[str] = set()
-    for wish in f.want.switchovers:
-        route = next((route for route in f.routes if route.shard == wish.shard), None)
-        pod = next((pod for pod in f.see.coreapps if pod.name == wish.to), None) if wish.to else None
+    for request in f.desired.switchovers:
+        route = next((route for route in f.routes if route.shard == request.shard), None)
+        pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None) if request.to else None
         if pod is not None and f.claim(pod) == "pending":
             # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
-            left.append(f"{wish.shard}={pod.name}")
-        elif (why := refusal(f, wish)) is not None:
-            refused.append(f"Shard {wish.shard} was not moved: {why}")
+            left.append(f"{request.shard}={pod.name}")
+        elif (why := rejection(f, request)) is not None:
+            refused.append(f"Shard {request.shard} was not moved: {why}")
         elif route is not None and pod is None:
             choices = f.standbys(route, taken)
             taken.update(one.uid for one in choices[:1])
-            left.append(f"{wish.shard}={choices[0].name}" if choices else str(wish.shard))
+            left.append(f"{request.shard}={choices[0].name}" if choices else str(request.shard))
         elif route is not None and pod is not None and pod.uid != route.holder_uid:
-            left.append(f"{wish.shard}={pod.name}")
+            left.append(f"{request.shard}={pod.name}")
             if pod.uid not in taken:
                 taken.add(pod.uid)
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
     if refused:
         # One Event for them all: an annotation costs as many writes however long it is.
         yield EmitEvent(reason="SwitchoverRejected", message=" ".join(refused), warning=True)
-    if ",".join(left) != f.want.switchover_text:
+    if ",".join(left) != f.desired.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

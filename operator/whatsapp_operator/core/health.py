@@ -17,7 +17,7 @@ OUT_OF_REACH = timedelta(seconds=60)
 
 def node_of(f: Restart, pod: Coreapp) -> Node | None:
     """Return what is known of a pod's node; None if nothing is."""
-    return (f.see.nodes or {}).get(pod.node or "")
+    return (f.snapshot.nodes or {}).get(pod.node or "")
 
 
 def is_node_gone(f: Restart, pod: Coreapp) -> bool:
@@ -29,9 +29,9 @@ def is_node_gone(f: Restart, pod: Coreapp) -> bool:
 def is_node_lost(f: Restart, pod: Coreapp) -> bool:
     """Whether a pod's node is out of reach as its second witness says: gone, not renewing its Lease, or given up. Used of silent pods."""
     node = node_of(f, pod)
-    if f.see.nodes is None or pod.node is None or node is None:
-        return f.see.nodes is not None and pod.node is not None
-    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.see.now)
+    if f.snapshot.nodes is None or pod.node is None or node is None:
+        return f.snapshot.nodes is not None and pod.node is not None
+    return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.snapshot.now)
 
 
 def is_node_alive(f: Restart, pod: Coreapp) -> bool:
@@ -39,7 +39,7 @@ def is_node_alive(f: Restart, pod: Coreapp) -> bool:
     node = node_of(f, pod)
     if node is None or node.renewed_at is None:
         # Without the right to read nodes there is no second witness; long silence must do.
-        return f.see.nodes is None and pod.silent_since is not None and f.see.now - pod.silent_since >= LEASE_STALE
+        return f.snapshot.nodes is None and pod.silent_since is not None and f.snapshot.now - pod.silent_since >= LEASE_STALE
     return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
 
 
@@ -55,13 +55,13 @@ def is_unconfirmed(pod: Coreapp) -> bool:
     The kubelet asks the same port. So it is our own way to the pod that is more likely broken (a NetworkPolicy, a route), as for a leader
     that starts where it reaches no Coreapp.
     """
-    return pod.never_heard and pod.ready
+    return pod.never_responded and pod.ready
 
 
 def is_silent(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
     """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
-    span = f.want.unhealthy_after if span is None else span
-    return pod.silent_since is not None and not is_unconfirmed(pod) and f.see.now - pod.silent_since >= span
+    span = f.desired.unhealthy_after if span is None else span
+    return pod.silent_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.silent_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:
@@ -79,12 +79,12 @@ def unready_fact(pod: Coreapp) -> str:
 
 def is_hung(f: Health, pod: Coreapp) -> bool:
     """Whether there is probable evidence against a running Coreapp, and nothing that excuses it or makes us doubt ourselves."""
-    return not f.is_explained_by_restart(pod) and f.doubt is None and any(holds(f, pod) for _, holds in PROBABLE)
+    return not f.is_explained_by_restart(pod) and f.self_check is None and any(holds(f, pod) for _, holds in PROBABLE)
 
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
     (Evidence.PROBE_TIMEOUT, is_silent),
-    (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.want.unhealthy_after)),
+    (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
 )
 """What a single Coreapp shows that runs and yet may not serve."""
 
@@ -99,21 +99,21 @@ class Health(Restart):
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:
         """Coreapps that could serve now."""
-        return tuple(pod for pod in self.see.coreapps if self.is_healthy(pod))
+        return tuple(pod for pod in self.snapshot.coreapps if self.is_healthy(pod))
 
     def is_healthy(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp could serve now: fit as far as it tells itself, on a node that is there, and not hung."""
         return pod.is_ready and not is_node_gone(self, pod) and not is_hung(self, pod)
 
     @cached_property
-    def doubt(self) -> str | None:
+    def self_check(self) -> str | None:
         """Why silence may be ours and not that of the Coreapps; None: we trust ourselves."""
-        return self_check.doubt(self.see.silence, self.see.nodes, self.see.now)
+        return self_check.self_check(self.snapshot.silence, self.snapshot.nodes, self.snapshot.now)
 
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
         """Pods on lost nodes that do not answer: a StatefulSet does not replace them, be they Terminating for ever."""
-        return tuple(pod for pod in self.see.coreapps if is_node_lost(self, pod) and not self.is_responding(pod))
+        return tuple(pod for pod in self.snapshot.coreapps if is_node_lost(self, pod) and not self.is_responding(pod))
 
     @property
     def enough_are_back(self) -> bool:

@@ -58,7 +58,7 @@ class Holders(Claims):
         """
         failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
         zone = self.zone(failed) if failed is not None else None
-        revision = self.see.statefulset.revision if self.see.statefulset else None
+        revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
         fit = [
             pod
             for pod in self.ready

@@ -13,16 +13,16 @@ MISSING, REJECTED, BLOCKED = "PodsMissing", "PodsRejected", "DeletionBlocked"
 """Names of the facts whose age is asked for; the last with the pod's uid."""
 ASKED_AFTER: Final = timedelta(seconds=2)
 """Pods are missing for so long before their controller's Events are read: most are created within a moment."""
-SAID_AFTER: Final = timedelta(seconds=3)
+REPORTED_AFTER: Final = timedelta(seconds=3)
 """A rejection is known, or a pod is held, for so long before a person must act: a quota may be free again at once."""
-SPANS: Final = {MISSING: (ASKED_AFTER,), REJECTED: (SAID_AFTER,), BLOCKED: (SAID_AFTER,)}
+SPANS: Final = {MISSING: (ASKED_AFTER,), REJECTED: (REPORTED_AFTER,), BLOCKED: (REPORTED_AFTER,)}
 SHOWN = 3
 """So many pods, and finalizers of each, are named."""
 
 
 def are_missing(f: Facts) -> bool:
     """Return whether one of the cluster's workloads has fewer pods than it is to have, as its controller says."""
-    workloads = [obj for ref, obj in f.see.objects.items() if ref.kind in {"StatefulSet", "Deployment"}]
+    workloads = [obj for ref, obj in f.snapshot.objects.items() if ref.kind in {"StatefulSet", "Deployment"}]
     seen = ((one["spec"].get("replicas", 1), status) for one in workloads if "observedGeneration" in (status := one.get("status") or {}))
     return any(int(status.get("replicas", 0)) < int(wanted) for wanted, status in seen)
 
@@ -33,25 +33,25 @@ def _fact(pod: Coreapp) -> str:
 
 def facts(f: Facts) -> Iterator[str]:
     """Name the facts whose age decides something here; none of a cluster that is being deleted."""
-    if f.want.deleting:
+    if f.desired.deleting:
         return
     if are_missing(f):
         yield MISSING
-    if f.see.rejected_pods is not None:
+    if f.snapshot.rejected_pods is not None:
         yield REJECTED
-    yield from (_fact(pod) for pod in f.see.coreapps if pod.held_by)
+    yield from (_fact(pod) for pod in f.snapshot.coreapps if pod.held_by)
 
 
 def are_rejected(f: Facts) -> bool:
     """Return whether pods are rejected, and not just for a moment."""
-    return f.see.rejected_pods is not None and f.has_held_for(REJECTED, SAID_AFTER)
+    return f.snapshot.rejected_pods is not None and f.has_held_for(REJECTED, REPORTED_AFTER)
 
 
 def held(f: Facts) -> tuple[Coreapp, ...]:
     """Return the pods that have ended and that finalizers keep, so that none can take their place; not those of a moment."""
-    return tuple(pod for pod in f.see.coreapps if pod.held_by and f.has_held_for(_fact(pod), SAID_AFTER))
+    return tuple(pod for pod in f.snapshot.coreapps if pod.held_by and f.has_held_for(_fact(pod), REPORTED_AFTER))
 
 
-def tell_held(f: Facts) -> str:
+def describe_held(f: Facts) -> str:
     """Say which pods are held, where, and by what."""
     return "; ".join(f"{pod.name} on node {pod.node or '(none)'}, by finalizer {', '.join(pod.held_by[:SHOWN])}" for pod in held(f)[:SHOWN])

@@ -33,14 +33,14 @@ class Objection:
 
 
 def _secret(f: Facts) -> str:
-    return f.want.account.secret_name or "" if f.want.account else ""
+    return f.desired.account.secret_name or "" if f.desired.account else ""
 
 
 def _missing_secret(f: Facts) -> str | None:
-    account = f.see.account
+    account = f.snapshot.account
     if account is not None and account.missing is not None:
         return f"{account.missing} is not there, and spec.account.secretRef names it"
-    return f.see.missing
+    return f.snapshot.missing
 
 
 def is_secret_missing(f: Facts) -> bool:
@@ -49,30 +49,30 @@ def is_secret_missing(f: Facts) -> bool:
 
 
 def _has_certificate(f: Facts) -> bool:
-    return f.see.account is not None and f.see.account.has_certificate
+    return f.snapshot.account is not None and f.snapshot.account.has_certificate
 
 
 def _expires(f: Facts) -> str:
-    at = f.see.account.expires_at if f.see.account else None
+    at = f.snapshot.account.expires_at if f.snapshot.account else None
     return manifests.timestamp(at) if at else "unknown"
 
 
-def account_version(want: Desired, secret: AccountSecret | None) -> str:
+def account_version(desired: Desired, secret: AccountSecret | None) -> str:
     """Return what stands for all that is sent of the account: it changes with each edit of it.
 
     Without a Secret, that is any edit of the spec.
     """
-    return secret.version if secret is not None and secret.version is not None else f"generation-{want.generation}"
+    return secret.version if secret is not None and secret.version is not None else f"generation-{desired.generation}"
 
 
 def build(f: Facts) -> str:
     """Return what stands for the client's build: the version that it reports, if it did, and its images."""
-    return f"{f.see.client.version or '?'} {_images(f)}"
+    return f"{f.snapshot.client.version or '?'} {_images(f)}"
 
 
 def _images(f: Facts) -> str:
-    images = f.want.images
-    return " ".join(dict.fromkeys((images.webapp, images.coreapp))) if images else f.want.image
+    images = f.desired.images
+    return " ".join(dict.fromkeys((images.webapp, images.coreapp))) if images else f.desired.image
 
 
 def _has_expired(f: Facts) -> bool:
@@ -80,24 +80,24 @@ def _has_expired(f: Facts) -> bool:
     expired = f.record.expired_build
     if expired is None:
         return False
-    return expired == build(f) or (f.see.client.version is None and expired.partition(" ")[2] == _images(f))
+    return expired == build(f) or (f.snapshot.client.version is None and expired.partition(" ")[2] == _images(f))
 
 
 def _would_send(f: Facts) -> str | None:
     """Return the fingerprint of the certificate that a call would carry; None if it cannot be read, or none is asked for."""
-    if f.want.account is None:
+    if f.desired.account is None:
         return None
     if not _has_certificate(f):
         return NO_CERTIFICATE
-    return f.see.account.certificate.fingerprint if f.see.account and f.see.account.certificate else None
+    return f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None
 
 
 def _refused_certificate(f: Facts) -> str:
     """Name what was refused, and why."""
-    because = f" ({f.record.refused_because})" if f.record.refused_because else ""
-    if f.record.refused_fingerprint == NO_CERTIFICATE:
+    because = f" ({f.record.rejected_because})" if f.record.rejected_because else ""
+    if f.record.rejected_fingerprint == NO_CERTIFICATE:
         return f"WhatsApp rejected Set Shards without a certificate{because}; it is not sent without one again."
-    begins = (f.record.refused_fingerprint or "")[:12]
+    begins = (f.record.rejected_fingerprint or "")[:12]
     return f"WhatsApp rejected Set Shards with the certificate whose fingerprint begins {begins}{because}; it is not sent again."
 
 
@@ -114,7 +114,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="RegistrationClosed",
         is_of_account=False,
-        when=lambda f: f.record.registration_closed_for == account_version(f.want, f.see.account),
+        when=lambda f: f.record.registration_closed_for == account_version(f.desired, f.snapshot.account),
         why=lambda f: (
             "WhatsApp says that registration is closed for this number; Set Shards is not tried again. The certificate is not at fault. "
             "Ask Meta's support. Once they have opened it, edit "
@@ -144,17 +144,17 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="SecretMalformed",
-        when=lambda f: f.see.malformed is not None,
-        why=lambda f: f.see.malformed or "",
+        when=lambda f: f.snapshot.malformed is not None,
+        why=lambda f: f.snapshot.malformed or "",
     ),
     Objection(
         name="PinMalformed",
-        when=lambda f: f.see.account is not None and not f.see.account.pin_well_formed,
+        when=lambda f: f.snapshot.account is not None and not f.snapshot.account.pin_is_valid,
         why=lambda f: f"Key pin of Secret {_secret(f)} is not six digits. Put the PIN of the two-step verification there, or remove it.",
     ),
     Objection(
         name="PinRejected",
-        when=lambda f: f.record.refused_pin_version == account_version(f.want, f.see.account),
+        when=lambda f: f.record.rejected_pin_version == account_version(f.desired, f.snapshot.account),
         why=lambda f: (
             "WhatsApp rejected the PIN of the two-step verification, or asks for one; Set Shards is not tried again. "
             f"Put the right one under key pin of {_where(f)}."
@@ -163,10 +163,10 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="RegistrationTooOld",
         when=lambda f: (
-            f.want.account is not None
+            f.desired.account is not None
             and not _has_certificate(f)
-            and f.want.account.registered_at is not None
-            and f.wall - f.want.account.registered_at > REGISTRATION_GRACE
+            and f.desired.account.registered_at is not None
+            and f.wall - f.desired.account.registered_at > REGISTRATION_GRACE
         ),
         why=lambda _: (
             "More than 7 days after registration Set Shards disconnects the client unless it carries a certificate. "
@@ -175,17 +175,17 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="CertificateMissing",
-        when=lambda f: f.want.account is not None and not _has_certificate(f) and f.want.account.registered_at is None,
+        when=lambda f: f.desired.account is not None and not _has_certificate(f) and f.desired.account.registered_at is None,
         why=lambda f: f"Secret {_secret(f)} has no key certificate. Copy the certificate from Business Manager into it.",
     ),
     Objection(
         name="CertificateMalformed",
-        when=lambda f: f.see.account is not None and _has_certificate(f) and f.see.account.certificate is None,
+        when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.certificate is None,
         why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy it again from Business Manager, whole.",
     ),
     Objection(
         name="CertificateExpiryUnknown",
-        when=lambda f: f.see.account is not None and _has_certificate(f) and f.see.account.expires_at is None,
+        when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
             "Put the time there at which the certificate expires: an expired one gets the account banned, so none is sent whose expiry is "
@@ -195,10 +195,10 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="CertificateExpired",
         when=lambda f: (
-            f.see.account is not None
+            f.snapshot.account is not None
             and _has_certificate(f)
-            and f.see.account.expires_at is not None
-            and f.see.account.expires_at - f.wall < f.want.tuning.certificate_margin
+            and f.snapshot.account.expires_at is not None
+            and f.snapshot.account.expires_at - f.wall < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too soon, or it has expired, and an expired one gets the "
@@ -207,13 +207,13 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name="CertificateRejected",
-        when=lambda f: f.record.refused_fingerprint is not None and f.record.refused_fingerprint == _would_send(f),
+        when=lambda f: f.record.rejected_fingerprint is not None and f.record.rejected_fingerprint == _would_send(f),
         why=lambda f: f"{_refused_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )
 
 
-ALWAYS_SAID = frozenset({"Banned", "ClientExpired", "AwaitingSecret", "SecretMissing", "SecretMalformed"})
+ALWAYS_REPORTED = frozenset({"Banned", "ClientExpired", "AwaitingSecret", "SecretMissing", "SecretMalformed"})
 """Objections that matter although no change of shards waits for it."""
 
 
@@ -236,4 +236,4 @@ def _holding(f: Facts) -> Iterator[Objection]:
 
 def is_unread(f: Facts) -> bool:
     """Whether the spec names a Secret of the account that this look has not read."""
-    return bool(_secret(f)) and f.see.account is None
+    return bool(_secret(f)) and f.snapshot.account is None

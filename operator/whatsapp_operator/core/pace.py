@@ -39,20 +39,20 @@ def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta =
 
 # --- busy clusters ------------------------------------------------------------------------------------------------------
 
-LOOKS_AT_ONCE, LOOKS_A_SECOND = 30.0, 10.0
+OBSERVATION_BURST, OBSERVATIONS_PER_SECOND = 30.0, 10.0
 """Observations of one cluster in a row, and for as long as its events go on: a resource that is written all the time is its own affair."""
 MOST_CONFLICTS = 3
 """Observations in a row that were no longer true when they were acted on, before that counts as a failure and is retried after a pause."""
 
 
-def looks_left(left: float, passed: float) -> float:
+def tokens(left: float, passed: float) -> float:
     """Return how many observations a cluster may have now that had so many left some seconds ago."""
-    return min(LOOKS_AT_ONCE, left + passed * LOOKS_A_SECOND)
+    return min(OBSERVATION_BURST, left + passed * OBSERVATIONS_PER_SECOND)
 
 
 # --- quiet clusters -----------------------------------------------------------------------------------------------------
 
-QUIET_LOOKS = 10.0
+QUIET_OBSERVATIONS = 10.0
 """Observations a second, of all clusters together, of those to which nothing happens: with many of them each rests longer."""
 ASK_AGAIN = timedelta(seconds=30)
 """Time between two questions to the client of such a cluster (``Tuning.ask_steady``), asked without an observation."""
@@ -60,7 +60,7 @@ ASK_AGAIN = timedelta(seconds=30)
 
 def quiet_rest(clusters: int) -> timedelta:
     """Return how long a cluster to which nothing happens rests at least, beside so many clusters in all."""
-    return timedelta(seconds=clusters / QUIET_LOOKS)
+    return timedelta(seconds=clusters / QUIET_OBSERVATIONS)
 
 
 # --- objects that no failover depends on --------------------------------------------------------------------------------
@@ -123,23 +123,23 @@ def cadence(rule: str) -> Cadence:
 def standing(f: Facts, rule: str) -> str:
     """Return the name of the fact that a rule wins and that nothing moves on; its age is asked for."""
     operation = f"{f.operation.id}/{f.operation.answer}" if f.operation is not None else ""
-    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.see.client.silent_since is None)
+    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.silent_since is None)
     return f"Stands/{rule}/{operation}/{'/'.join(map(str, numbers))}"
 
 
 def is_quiet(f: Facts) -> bool:
     """Return whether nothing is under way that could move on without an event."""
-    return f.want.deleting or (not f.is_unsettled and f.see.client.silent_since is None)
+    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.silent_since is None)
 
 
 def pause(f: Facts, rule: str) -> timedelta:
     """Return the longest time until the next observation, whatever is known of coming times: a quarter of what has passed already."""
-    rest = f.want.tuning.rest
+    rest = f.desired.tuning.rest
     if is_quiet(f):
         return rest
     row = cadence(rule)
-    first = row.first if f.see.client.silent_since is None else max(row.first, SECOND)
-    stood = f.see.now - f.see.since.get(standing(f, rule), f.see.now)
+    first = row.first if f.snapshot.client.silent_since is None else max(row.first, SECOND)
+    stood = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
     return min(max(first, stood / 4), row.longest, rest)
 
 
@@ -150,10 +150,10 @@ def observe_after(f: Facts, rule: str) -> timedelta:
 
 def asks(f: Facts, rule: str, state: State) -> bool:
     """Return whether it is time to ask the client for its number of shards. Without its Secrets there is no password to ask with."""
-    client, tuning = f.see.client, f.want.tuning
-    if client.asking or not f.webapp_ready or "Secret" in f.see.unread:
+    client, tuning = f.snapshot.client, f.desired.tuning
+    if client.asking or not f.webapp_ready or "Secret" in f.snapshot.unread:
         return False
-    if f.see.missing is not None and f.settled_shards is None and f.shards is None:
+    if f.snapshot.missing is not None and f.settled_shards is None and f.shards is None:
         # A login without the password would be refused, and is tried again only after a while.
         return False
     if client.asked_at is None:
@@ -166,7 +166,7 @@ def asks(f: Facts, rule: str, state: State) -> bool:
     else:
         # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
         span = min(pause(f, rule), tuning.ask_working if state is State.WORKING else tuning.ask_steady)
-    return f.see.now - client.asked_at >= span
+    return f.snapshot.now - client.asked_at >= span
 
 
 # --- facts whose age decides, and known times ---------------------------------------------------------------------------
@@ -188,7 +188,7 @@ def _deciding(f: Facts) -> Iterator[str]:
         yield "CutOff"
     if objections.is_secret_missing(f):
         yield "SecretMissing"
-    yield from (health.unready_fact(pod) for pod in f.see.coreapps if health.is_unready(pod))
+    yield from (health.unready_fact(pod) for pod in f.snapshot.coreapps if health.is_unready(pod))
     yield from (f"NodesUnreachable/{pod.uid}" for pod in f.out_of_reach)
     yield from map(evidence.disagreement_fact, _disputed(f))
     yield from (rollout.fact(f, pod) for pod in f.outdated)
@@ -213,49 +213,49 @@ def due(f: Facts) -> Iterator[timedelta]:
 
 def _facts_due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until a fact is old enough."""
-    tuning = f.want.tuning
+    tuning = f.desired.tuning
     spans = {
-        "NotReady": (f.want.unhealthy_after, 2 * f.want.unhealthy_after),
+        "NotReady": (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after),
         "NodesUnreachable": (health.OUT_OF_REACH,),
         "CutOff": (tuning.connection,),
         "Connected": (tuning.connection,),
         "Outdated": (rollout.ROUTES_SETTLE,),
         "SecretsChanged": (checksums.SETTLED_AFTER,),
         "EnoughAreBack": (tuning.missing_holder,),
-        "LacksCoreapps": (f.want.restart_timeout,),
+        "LacksCoreapps": (f.desired.restart_timeout,),
         **missing.SPANS,
         "SecretMissing": (objections.SECRET_AWAITED,),
     }
     for fact in _deciding(f):
-        age = f.see.now - f.see.since.get(fact, f.see.now)
+        age = f.snapshot.now - f.snapshot.since.get(fact, f.snapshot.now)
         yield from (span - age for span in spans.get(fact.partition("/")[0], ()))
     for route in _disputed(f):
-        yield evidence.patience_with(route) - (f.see.now - f.see.since.get(evidence.disagreement_fact(route), f.see.now))
+        yield evidence.patience_with(route) - (f.snapshot.now - f.snapshot.since.get(evidence.disagreement_fact(route), f.snapshot.now))
 
 
 def _times_due(f: Facts) -> Iterator[timedelta]:
     """Yield how long it is until a time that stands in the resource, in a Secret or in the calendar."""
-    now, operation = f.see.now, f.operation
+    now, operation = f.snapshot.now, f.operation
     if operation is not None:
-        if operation.answer is Answer.ACCEPTED or not all(map(f.is_responding, f.see.coreapps)):
+        if operation.answer is Answer.ACCEPTED or not all(map(f.is_responding, f.snapshot.coreapps)):
             # It ends a restart, and what excuses a Coreapp that is away.
             yield operation.deadline - now
         yield operation.settle_by - now
         if operation.answer is Answer.BUSY:
             yield operation.started_at + f.backoff - now
-    if f.resize_is_wanted and f.window_is_shut and (opening := windows.next_opening(f.want.windows, f.wall)) is not None:
+    if f.resize_is_wanted and f.window_is_shut and (opening := windows.next_opening(f.desired.windows, f.wall)) is not None:
         yield opening - f.wall
-    if f.see.account is not None and f.see.account.expires_at is not None:
-        yield f.see.account.expires_at - f.want.tuning.certificate_margin - f.wall
-    if f.want.account is not None and f.want.account.registered_at is not None:
-        yield f.want.account.registered_at + objections.REGISTRATION_GRACE - f.wall
+    if f.snapshot.account is not None and f.snapshot.account.expires_at is not None:
+        yield f.snapshot.account.expires_at - f.desired.tuning.certificate_margin - f.wall
+    if f.desired.account is not None and f.desired.account.registered_at is not None:
+        yield f.desired.account.registered_at + objections.REGISTRATION_GRACE - f.wall
     if (lowers := scaling.lowers_after(f)) is not None:
         yield lowers - now
-    if f.see.overruled is not None:
+    if f.snapshot.overruled is not None:
         # Until then it is said.
-        yield f.see.overruled.at + scaling.REMEMBERED - now
-    if not f.may_write_objects and f.see.refused_at is not None:
-        yield REFUSED_AGAIN - (now - f.see.refused_at)
+        yield f.snapshot.overruled.at + scaling.REMEMBERED - now
+    if not f.may_write_objects and f.snapshot.rejected_at is not None:
+        yield REFUSED_AGAIN - (now - f.snapshot.rejected_at)
 
 
 def _silences_due(f: Facts) -> Iterator[timedelta]:
@@ -264,18 +264,18 @@ def _silences_due(f: Facts) -> Iterator[timedelta]:
     The prober wakes us when a holder is silent for long enough. What else follows from it has no event: the end of a hung pod, and our
     doubt, which answers to other clusters may end.
     """
-    now, ages = f.see.now, []
-    for pod in f.see.coreapps:
+    now, ages = f.snapshot.now, []
+    for pod in f.snapshot.coreapps:
         if pod.silent_since is None:
             continue
         age = now - pod.silent_since
         ages.append(age)
-        spans = (f.want.unhealthy_after, 2 * f.want.unhealthy_after, LEASE_STALE, f.want.restart_timeout)
+        spans = (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after, LEASE_STALE, f.desired.restart_timeout)
         yield from (span - age for span in spans)
         if (node := health.node_of(f, pod)) is not None and node.renewed_at is not None:
             yield LEASE_STALE - (now - node.renewed_at)
     if ages:
         again = max(SECOND, min(ages) / 4)
-        yield min(again, 5 * SECOND) if f.doubt is not None else again
-    elif f.doubt is not None and any(health.is_unready(pod) for pod in f.see.coreapps):
+        yield min(again, 5 * SECOND) if f.self_check is not None else again
+    elif f.self_check is not None and any(health.is_unready(pod) for pod in f.snapshot.coreapps):
         yield 5 * SECOND

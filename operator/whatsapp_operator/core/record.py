@@ -31,10 +31,10 @@ def read(status: Obj, *, uid: str) -> Record:
         uid=uid,
         operation=operation if is_ours else None,
         settled_shards=status.get("settledShards") if is_ours else None,
-        refused_fingerprint=noted.get("refusedFingerprint"),
-        refused_because=noted.get("refusedBecause"),
+        rejected_fingerprint=noted.get("refusedFingerprint"),
+        rejected_because=noted.get("refusedBecause"),
         logged_off_at=_time(noted, "loggedOffAt"),
-        refused_pin_version=noted.get("refusedPinVersion"),
+        rejected_pin_version=noted.get("refusedPinVersion"),
         banned_at=_time(status, "bannedAt"),
         expired_build=status.get("expiredBuild"),
         registration_closed_for=status.get("registrationClosedFor"),
@@ -46,10 +46,10 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
     others = {key: value for key, value in status.items() if key not in {*FIELDS, "certificate"}}
     shown = {key: value for key, value in (status.get("certificate") or {}).items() if key not in CERTIFICATE_FIELDS}
     noted = {
-        "refusedFingerprint": record.refused_fingerprint,
-        "refusedBecause": record.refused_because,
+        "refusedFingerprint": record.rejected_fingerprint,
+        "refusedBecause": record.rejected_because,
         "loggedOffAt": _spelt(record.logged_off_at),
-        "refusedPinVersion": record.refused_pin_version,
+        "refusedPinVersion": record.rejected_pin_version,
     }
     written = {
         "uid": record.uid,

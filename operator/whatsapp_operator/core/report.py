@@ -72,11 +72,13 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
     The Services are its source, so a crash between a commit and its report loses no entry; and what this process committed, because a
     shard may move twice between two reports.
     """
-    kept = [_timed(entry, f.see.handover_times.get(entry.get("epoch", ""))) for entry in f.see.status.get("recentHandovers") or ()]
+    kept = [
+        _timed(entry, f.snapshot.handover_times.get(entry.get("epoch", ""))) for entry in f.snapshot.status.get("recentHandovers") or ()
+    ]
     known = {entry.get("epoch") for entry in kept}
-    reported = {entry.get("shard"): entry.get("epoch") for entry in f.see.status.get("shardMap") or ()}
+    reported = {entry.get("shard"): entry.get("epoch") for entry in f.snapshot.status.get("shardMap") or ()}
     fresh: list[tuple[datetime, int, dict[str, Any]]] = []
-    for route in (*f.see.committed, *f.routes):
+    for route in (*f.snapshot.committed, *f.routes):
         if route.evidence is None or route.committed_at is None or route.epoch in known or reported.get(route.shard) == route.epoch:
             continue
         entry = {
@@ -89,14 +91,14 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
             "evidence": route.evidence,
         }
         known.add(route.epoch)
-        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.see.handover_times.get(route.epoch or ""))))
+        fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch or ""))))
     # By the exact time: entries tell whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
     return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
 
 
 def _certificate(f: Facts) -> dict[str, Any]:
-    facts = f.see.account.certificate if f.see.account else None
+    facts = f.snapshot.account.certificate if f.snapshot.account else None
     return without_none(
         {
             "fingerprint": facts.fingerprint if facts else None,
@@ -114,14 +116,14 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     loud = loudest(spoken)
     standby = len(f.standbys())
     shown = f.shards if f.shards is not None else f.settled_shards
-    target = f.operation.to if f.operation else f.want.shards
+    target = f.operation.to if f.operation else f.desired.shards
     ready = len(f.ready)
     status: dict[str, Any] = {
-        "observedGeneration": f.want.generation,
-        "conditions": condition_list(spoken, f.see.status, generation=f.want.generation, now=f.wall),
+        "observedGeneration": f.desired.generation,
+        "conditions": condition_list(spoken, f.snapshot.status, generation=f.desired.generation, now=f.wall),
         "reason": loud.reason,
         "message": loud.message[:MESSAGE_LIMIT],
-        "url": f"https://{manifests.webapp_host(f.want.key)}:443",
+        "url": f"https://{manifests.webapp_host(f.desired.key)}:443",
         "shards": f.shards,
         "failuresTolerated": failures_tolerated(f),
         "coreapp": {
@@ -132,7 +134,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
         },
         "webapp": {"desired": f.desired_webapps, "ready": f.webapps_ready},
         "display": {
-            "shards": str(shown or f.want.shards) if (shown or target) == target else f"{shown}->{target}",
+            "shards": str(shown or f.desired.shards) if (shown or target) == target else f"{shown}->{target}",
             "coreapps": f"{ready}/{f.desired_replicas}",
             "webapps": f"{f.webapps_ready}/{f.desired_webapps}",
         },
@@ -140,12 +142,12 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
         "nextWindowAt": manifests.timestamp(plan.next_window_at) if plan.next_window_at else None,
         "recentHandovers": _handovers(f) or None,
         "certificate": _certificate(f),
-        "client": {"version": f.see.client.version} if f.see.client.version else f.see.status.get("client"),
+        "client": {"version": f.snapshot.client.version} if f.snapshot.client.version else f.snapshot.status.get("client"),
     }
     return record.put(without_none(status), plan.record)
 
 
-def failed_look(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
+def failed_observation(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
     """Return the status of a cluster that could not be looked at. Pure.
 
     Stalled says why, Ready is not known, nothing counts as going on, and all else stays as it was.
@@ -242,10 +244,10 @@ def set_shards_sent(operation: Operation) -> EmitEvent:
     return EmitEvent(reason="SetShardsSent", message=message)
 
 
-def _replacing(see: Snapshot, name: str) -> EmitEvent:
+def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
     """Return the Event of a Coreapp that was deleted: for its template, or because it does not answer."""
-    newest = see.statefulset.revision if see.statefulset else None
-    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in see.coreapps)
+    newest = snapshot.statefulset.revision if snapshot.statefulset else None
+    is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in snapshot.coreapps)
     if is_outdated:
         message = f"{name} has a former pod template: it is deleted, so that it comes back with the new one."
         return EmitEvent(reason="DeletingOutdatedPod", message=message)
@@ -253,24 +255,24 @@ def _replacing(see: Snapshot, name: str) -> EmitEvent:
     return EmitEvent(reason="DeletingUnresponsivePod", message=message, warning=True)
 
 
-def plan_events(see: Snapshot, plan: Plan, *, done: Collection[Action], told_after: int) -> tuple[EmitEvent, ...]:
+def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], reported_after: int) -> tuple[EmitEvent, ...]:
     """Return what is said of a plan: steps that may be over before the next report. Pure.
 
-    ``done``: the actions that were carried out; ``told_after``: attempts at Set Shards after which a busy server is a warning.
+    ``done``: the actions that were carried out; ``reported_after``: attempts at Set Shards after which a busy server is a warning.
     """
     said: list[EmitEvent] = []
     if any(isinstance(action, Scale) for action in plan.actions):
-        said.append(EmitEvent(reason=plan.verdict.row, message=plan.verdict.why))
+        said.append(EmitEvent(reason=plan.decision.row, message=plan.decision.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
-            said.append(_replacing(see, action.ref.name))
+            said.append(_replacing(snapshot, action.ref.name))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
             said.append(EmitEvent(reason="FailingOver", message=message, warning=True))
-    call, noted = see.client.call, see.record.operation
+    call, noted = snapshot.client.call, snapshot.record.operation
     if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
-        often = noted.attempts >= told_after
+        often = noted.attempts >= reported_after
         advice = " It is tried again. If it goes on, ask Meta's support." if often else ""
         message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
         said.append(EmitEvent(reason="ServerBusy", message=message, warning=often))

@@ -17,14 +17,14 @@ class Restart(Counts):
     @property
     def shards_are_fresh(self) -> bool:
         """Whether the number of shards was asked for just now, in this leadership (laws#5)."""
-        asked = self.see.client.asked_at
-        return self.shards is not None and asked is not None and self.see.now - asked <= self.want.tuning.ask_fresh
+        asked = self.snapshot.client.asked_at
+        return self.shards is not None and asked is not None and self.snapshot.now - asked <= self.desired.tuning.ask_fresh
 
     @property
     def has_asked(self) -> bool:
         """Whether this process knows something of the client, even if only that it is silent; or cannot ask it."""
-        client = self.see.client
-        if "Secret" in self.see.unread:
+        client = self.snapshot.client
+        if "Secret" in self.snapshot.unread:
             return True
         known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
         return known or not self.webapp_ready or self.settled_shards is None
@@ -42,12 +42,12 @@ class Restart(Counts):
     @property
     def is_settled(self) -> bool:
         """Whether the shards are those wanted, the client is not logged off, and no call is under way."""
-        return self.operation is None and self.shards == self.want.shards and not self.is_logged_off
+        return self.operation is None and self.shards == self.desired.shards and not self.is_logged_off
 
     @property
     def resize_is_due(self) -> bool:
         """Whether the client reports another number than is wanted, or is logged off."""
-        return self.shards is not None and (self.shards != self.want.shards or self.is_logged_off)
+        return self.shards is not None and (self.shards != self.desired.shards or self.is_logged_off)
 
     @property
     def resize_is_wanted(self) -> bool:
@@ -61,7 +61,7 @@ class Restart(Counts):
         if operation is None:
             return True
         if operation.answer is Answer.BUSY:
-            return self.see.now >= operation.started_at + self.backoff
+            return self.snapshot.now >= operation.started_at + self.backoff
         return self.restart_is_overdue
 
     @property
@@ -69,7 +69,7 @@ class Restart(Counts):
         """Whether a busy client asked to be left alone, and that time is not over. It holds for every number of shards."""
         operation = self.operation
         after = operation.retry_after if operation is not None and operation.answer is Answer.BUSY else None
-        return operation is not None and after is not None and self.see.now < operation.started_at + after
+        return operation is not None and after is not None and self.snapshot.now < operation.started_at + after
 
     @property
     def backoff(self) -> timedelta:
@@ -80,7 +80,7 @@ class Restart(Counts):
         operation = self.operation
         if operation is None:
             return timedelta(0)
-        pause = min(self.want.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
+        pause = min(self.desired.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
         # Chance comes from the attempt's id, so that the same look gives the same answer.
         pause *= 0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000
         return max(pause, operation.retry_after or timedelta(0))
@@ -89,7 +89,7 @@ class Restart(Counts):
     def has_drifted(self) -> bool:
         """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
         settled = self.settled_shards
-        return self.resize_is_wanted and settled is not None and settled == self.want.shards != self.shards
+        return self.resize_is_wanted and settled is not None and settled == self.desired.shards != self.shards
 
     @property
     def window_is_shut(self) -> bool:
@@ -98,16 +98,16 @@ class Restart(Counts):
         Not before the first count is settled, nor for the very count that may go now, nor while the client is logged off: nothing is
         served then that the call could interrupt.
         """
-        want = self.want
-        if self.settled_shards is None or want.reshard_now == want.shards or self.is_logged_off:
+        desired = self.desired
+        if self.settled_shards is None or desired.reshard_now == desired.shards or self.is_logged_off:
             return False
-        return not windows.is_open(want.windows, self.wall)
+        return not windows.is_open(desired.windows, self.wall)
 
     @property
     def restart_is_expected(self) -> bool:
         """Whether a Set Shards restart explains a Coreapp that is away (laws#9)."""
         operation = self.operation
-        return operation is not None and operation.answer is not Answer.BUSY and self.see.now < operation.deadline
+        return operation is not None and operation.answer is not Answer.BUSY and self.snapshot.now < operation.deadline
 
     @property
     def restart_is_overdue(self) -> bool:
@@ -117,7 +117,7 @@ class Restart(Counts):
             operation is not None
             and operation.answer is Answer.ACCEPTED
             and self.shards == operation.to
-            and self.see.now >= operation.deadline
+            and self.snapshot.now >= operation.deadline
         )
 
     @property
@@ -145,4 +145,4 @@ class Restart(Counts):
     @cached_property
     def missing(self) -> tuple[Coreapp, ...]:
         """Coreapps that were started, are to stay, and have not come back with the number of shards."""
-        return tuple(pod for pod in self.see.coreapps if pod.phase == "Running" and not pod.deleting and not self.has_restarted(pod))
+        return tuple(pod for pod in self.snapshot.coreapps if pod.phase == "Running" and not pod.deleting and not self.has_restarted(pod))

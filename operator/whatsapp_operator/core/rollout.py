@@ -30,7 +30,7 @@ def _is_due(f: Facts, pod: Coreapp) -> bool:
 
 def _is_held(f: Facts) -> bool:
     """Whether nothing may be rolled out now: by the user's wish, or while a Set Shards is under way."""
-    return f.want.paused or f.want.deleting or f.operation is not None or f.restart_is_expected
+    return f.desired.paused or f.desired.deleting or f.operation is not None or f.restart_is_expected
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:

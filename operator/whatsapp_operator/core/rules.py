@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, set_shards, windows
-from .actions import Action, Create, GenerateSecret, GetShards, Handover, Plan, Scale, State, Verdict
+from .actions import Action, Create, Decision, GenerateSecret, GetShards, Handover, Plan, Scale, State
 from .desired import Desired
 from .facts import Facts
 from .names import Ref
@@ -47,48 +47,48 @@ class Rule:
 
 
 def _create_absent(f: Facts) -> Iterator[Action]:
-    tls = manifests.tls_secret_name(f.want)
+    tls = manifests.tls_secret_name(f.desired)
     for obj in f.absent if f.may_write_objects else ():
         name = obj["metadata"]["name"]
         if obj["kind"] == "Secret":
-            hosts = (manifests.server_name(f.want), manifests.webapp_host(f.want.key), manifests.webapp_name(f.want.key.name))
+            hosts = (manifests.server_name(f.desired), manifests.webapp_host(f.desired.key), manifests.webapp_name(f.desired.key.name))
             yield GenerateSecret(
                 obj=obj,
                 recipe="tls" if name == tls else "admin",
                 host_names=tuple(dict.fromkeys(hosts)),
             )
-        elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.want.key.name):
-            yield Create(obj=manifests.coreapps(f.want, replicas=f.desired_replicas))
+        elif Ref(obj["kind"], name) == manifests.coreapp_statefulset(f.desired.key.name):
+            yield Create(obj=manifests.coreapps(f.desired, replicas=f.desired_replicas))
         else:
             yield Create(obj=obj)
 
 
 def _raised(f: Facts) -> int:
     """How many replicas there must be at once: what is wanted, or when paused only what already exists."""
-    return f.min_replicas if f.want.paused else f.desired_replicas
+    return f.min_replicas if f.desired.paused else f.desired_replicas
 
 
 def _scale(f: Facts, replicas: int) -> tuple[Action, ...]:
-    workload = f.see.statefulset
+    workload = f.snapshot.statefulset
     if workload is None:
         return ()
-    ref = manifests.coreapp_statefulset(f.want.key.name)
+    ref = manifests.coreapp_statefulset(f.desired.key.name)
     return (Scale(ref=ref, uid=workload.uid, resource_version=workload.resource_version, replicas=replicas),)
 
 
 def _awaited(f: Facts) -> str:
     """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
     ready = {pod.uid for pod in f.ready}
-    late = [pod for pod in f.see.coreapps if pod.uid not in ready]
+    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
     names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
-    because = next((pod.pending_because for pod in late if pod.pending_because), f.see.rejected_pods if not late else None)
+    because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
     return f"waiting for {names}" + (f" ({because})" if because else "")
 
 
 def _lacks_coreapps(f: Facts) -> bool:
     if not f.resize_is_wanted or len(f.ready) >= f.spec_replicas:
         return False
-    without_spares = f.has_held_for("LacksCoreapps", f.want.restart_timeout) and len(f.ready) >= f.want.shards
+    without_spares = f.has_held_for("LacksCoreapps", f.desired.restart_timeout) and len(f.ready) >= f.desired.shards
     return not without_spares
 
 
@@ -107,7 +107,7 @@ def _may_shrink(f: Facts) -> bool:
 
 
 def _opening(f: Facts) -> str:
-    at = windows.next_opening(f.want.windows, f.wall)
+    at = windows.next_opening(f.desired.windows, f.wall)
     return manifests.timestamp(at) if at else "no time that is known"
 
 
@@ -122,13 +122,13 @@ def _times(f: Facts) -> str:
 
 def _words(f: Facts) -> str:
     """What the client said, if this process made the call; 403, temporarily unavailable, is what all but strange ones say."""
-    call = f.see.client.call
+    call = f.snapshot.client.call
     return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
 
 
 def _login_advice(f: Facts) -> str:
-    secret, client = manifests.admin_secret_name(f.want), f.see.client
-    said = f" ({client.login_words})" if client.login_words else ""
+    secret, client = manifests.admin_secret_name(f.desired), f.snapshot.client
+    said = f" ({client.login_message})" if client.login_message else ""
     if client.is_new_password_rejected:
         return (
             f"The Webapp accepts key password of Secret {secret} neither as it is nor as the new password that the first login must set"
@@ -170,13 +170,13 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
 
 def _others_objects(f: Facts) -> list[Ref]:
     """Return what has a name that this cluster needs and belongs to somebody else."""
-    needed = max(f.shards or 0, f.want.shards)
-    routes = (Ref("Service", route.name) for route in f.see.routes if route.foreign and route.shard < needed)
-    return [*dict.fromkeys((*f.see.taken, *routes))]
+    needed = max(f.shards or 0, f.desired.shards)
+    routes = (Ref("Service", route.name) for route in f.snapshot.routes if route.foreign and route.shard < needed)
+    return [*dict.fromkeys((*f.snapshot.taken, *routes))]
 
 
 def _holds_back(f: Facts) -> bool:
-    return f.want.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.spec_replicas)
+    return f.desired.paused and (f.resize_is_wanted or bool(f.changed) or bool(f.outdated) or f.replicas != f.spec_replicas)
 
 
 RULES: tuple[Rule, ...] = (
@@ -185,7 +185,7 @@ RULES: tuple[Rule, ...] = (
         name="FailingOver",
         state=State.WORKING,
         despite_stall=True,
-        when=lambda f: not f.want.manual and bool(handovers.failovers(f)),
+        when=lambda f: not f.desired.manual and bool(handovers.failovers(f)),
         then=handovers.failovers,
         why=lambda f: (
             "; ".join(
@@ -199,11 +199,11 @@ RULES: tuple[Rule, ...] = (
         name="SwitchoverRequested",
         state=State.WORKING,
         despite_stall=True,
-        when=lambda f: bool(f.want.switchovers or f.want.switchover_problem) and f.shards is not None and f.operation is None,
+        when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and f.operation is None,
         then=handovers.switch_over,
         why=lambda f: (
             "Moving shards as annotation multiconnect.dev/switchover says: "
-            + ", ".join(str(wish.shard) for wish in f.want.switchovers)
+            + ", ".join(str(request.shard) for request in f.desired.switchovers)
             + "."
         ),
     ),
@@ -212,7 +212,7 @@ RULES: tuple[Rule, ...] = (
         state=State.WORKING,
         despite_stall=True,
         # Held by no pause: it saves a failover.
-        when=lambda f: not f.want.manual and bool(handovers.drain_switchovers(f)),
+        when=lambda f: not f.desired.manual and bool(handovers.drain_switchovers(f)),
         then=handovers.drain_switchovers,
         why=lambda f: (
             "; ".join(f"Shard {move.route.shard}: {move.route.holder} -> {move.to.name}" for move in handovers.drain_switchovers(f))
@@ -223,10 +223,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="Deleting",
         state=State.WORKING,
-        when=lambda f: f.want.deleting,
+        when=lambda f: f.desired.deleting,
         why=lambda f: (
             "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
-            + (f". Kubernetes waits for {', '.join(f.want.finalizers)}." if f.want.finalizers else ".")
+            + (f". Kubernetes waits for {', '.join(f.desired.finalizers)}." if f.desired.finalizers else ".")
         ),
         is_last=True,
     ),
@@ -235,9 +235,9 @@ RULES: tuple[Rule, ...] = (
         name="LoginRejected",
         state=State.STUCK,
         when=lambda f: (
-            f.see.client.login is Login.REFUSED
+            f.snapshot.client.login is Login.REFUSED
             # A Secret that is missing is the better reason: the password may be in it.
-            and f.see.missing is None
+            and f.snapshot.missing is None
             and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
         ),
         why=_login_advice,
@@ -245,11 +245,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ObjectsRejected",
         state=State.STUCK,
-        when=lambda f: f.see.refused is not None and bool(f.absent),
+        when=lambda f: f.snapshot.refused is not None and bool(f.absent),
         then=_create_absent,
         why=lambda f: (
             "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
-            f"{f.see.refused}"
+            f"{f.snapshot.refused}"
         ),
     ),
     Rule(
@@ -258,7 +258,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
         why=lambda f: (
-            f"Creating the first pods; the client has not reported its shards yet{f': {p}' if (p := f.see.client.problem) else ''}."
+            f"Creating the first pods; the client has not reported its shards yet{f': {p}' if (p := f.snapshot.client.problem) else ''}."
             if f.settled_shards is None
             else "Creating again what was deleted: " + ", ".join(f"{obj['kind']} {obj['metadata']['name']}" for obj in f.absent) + "."
         ),
@@ -267,7 +267,7 @@ RULES: tuple[Rule, ...] = (
         name="ScalingUp",
         state=State.WORKING,
         # First of all numbers: should there be more shards than pods, raising R comes before everything (laws#4).
-        when=lambda f: f.see.statefulset is not None and f.replicas < _raised(f),
+        when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
         then=lambda f: _scale(f, _raised(f)),
         why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
@@ -287,7 +287,7 @@ RULES: tuple[Rule, ...] = (
         # Whatever is under way: GET says that these shards exist.
         when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
         then=lambda f: (
-            *(Create(obj=manifests.shard_service(f.want, shard)) for shard in f.shards_without_service()),
+            *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service()),
             *handovers.assignments(f),
         ),
         why=lambda f: (
@@ -298,7 +298,7 @@ RULES: tuple[Rule, ...] = (
         name="ConsolidatingShards",
         state=State.WORKING,
         # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
-        when=lambda f: f.is_verified and not f.want.paused and bool(handovers.consolidations(f)),
+        when=lambda f: f.is_verified and not f.desired.paused and bool(handovers.consolidations(f)),
         then=handovers.consolidations,
         why=lambda f: (
             f"Moving shards {', '.join(str(route.shard) for route in f.too_high)} to low ordinals before Coreapps "
@@ -310,7 +310,7 @@ RULES: tuple[Rule, ...] = (
         name="LoggingIn",
         state=State.WORKING,
         when=lambda f: f.shards is None and f.has_asked,
-        why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.see.client.problem if f.see.client.problem else ''}.",
+        why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.snapshot.client.problem if f.snapshot.client.problem else ''}.",
     ),
     Rule(
         name="AnswerUnknown",
@@ -373,7 +373,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ShardsDrifted",
         state=State.STUCK,
-        when=lambda f: f.has_drifted and not f.want.repairs_drift,
+        when=lambda f: f.has_drifted and not f.desired.repairs_drift,
         why=lambda f: (
             f"Somebody else changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
             "that, or spec.reshard.drift to Repair to have it undone."
@@ -383,7 +383,7 @@ RULES: tuple[Rule, ...] = (
         Rule(
             name=one.name,
             state=one.state,
-            when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_SAID) and objections.objection(f) is one,  # type: ignore[misc]
+            when=lambda f, one=one: (f.resize_is_wanted or one.name in objections.ALWAYS_REPORTED) and objections.objection(f) is one,  # type: ignore[misc]
             why=one.why,
         )
         for one in objections.OBJECTIONS
@@ -392,30 +392,30 @@ RULES: tuple[Rule, ...] = (
         name="AwaitingCoreapps",
         state=State.WAITING,
         when=_lacks_coreapps,
-        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.want.shards} shards: {_awaited(f)}.",
+        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {_awaited(f)}.",
     ),
     Rule(
         name="WindowInvalid",
         state=State.STUCK,
-        when=lambda f: windows.problem(f.want.windows) is not None and not set_shards.is_calling(f),
-        why=lambda f: f"{windows.problem(f.want.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
+        when=lambda f: windows.problem(f.desired.windows) is not None and not set_shards.is_calling(f),
+        why=lambda f: f"{windows.problem(f.desired.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
     ),
     Rule(
         name="WindowClosed",
         state=State.WAITING,
         when=lambda f: f.resize_is_wanted and f.window_is_shut and not set_shards.is_calling(f),
         why=lambda f: (
-            f"Set Shards {f.shards} -> {f.want.shards} waits for a window; the next one opens at {_opening(f)}. "
-            f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.want.shards}" lets it go now.'
+            f"Set Shards {f.shards} -> {f.desired.shards} waits for a window; the next one opens at {_opening(f)}. "
+            f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.desired.shards}" lets it go now.'
         ),
     ),
     Rule(
         name="CrdOutdated",
         state=State.STUCK,
         # An intent that is kept in part is none (laws#6); failovers note none and go on.
-        when=lambda f: bool(f.see.not_kept) and (set_shards.is_calling(f) or f.resize_is_wanted),
+        when=lambda f: bool(f.snapshot.not_kept) and (set_shards.is_calling(f) or f.resize_is_wanted),
         why=lambda f: (
-            f"Set Shards waits: the API server does not keep {', '.join(f.see.not_kept)} of status.operation, so its "
+            f"Set Shards waits: the API server does not keep {', '.join(f.snapshot.not_kept)} of status.operation, so its "
             "WhatsAppCluster CRD is not that of this operator. Apply the CRD of this release (helm upgrade, or kubectl apply "
             "--server-side -f crds/)."
         ),
@@ -426,7 +426,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: set_shards.is_calling(f) or f.resize_is_wanted,
         then=lambda f: set_shards.call_for(f) if set_shards.may_call(f) else (),
         why=lambda f: (
-            f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.want.shards}: all Coreapps will restart"
+            f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.desired.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
             + (", because somebody else changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
@@ -448,56 +448,57 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ReplacingPods",
         state=State.WORKING,
-        when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.see.webapps_change,
+        when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.snapshot.webapps_change,
         why=lambda f: (
             f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
             if len(f.ready_to_stay) < f.replicas
-            else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready{' while they are replaced' if f.see.webapps_change else ''}."
+            else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready"
+            + (" while they are replaced." if f.snapshot.webapps_change else ".")
         ),
     ),
     # What follows is said whichever row wins, and stands in the way of none.
     Rule(
         name="ChangeRejected",
         state=State.STUCK,
-        when=lambda f: f.see.refused is not None and bool(f.changed),
+        when=lambda f: f.snapshot.refused is not None and bool(f.changed),
         why=lambda f: (
             "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.see.refused}"
+            f"{f.snapshot.refused}"
         ),
     ),
     Rule(
         name="FieldInvalid",
         state=State.STUCK,
-        when=lambda f: f.want.invalid is not None,
-        why=lambda f: f.want.invalid or "",
+        when=lambda f: f.desired.invalid is not None,
+        why=lambda f: f.desired.invalid or "",
     ),
     Rule(
         name="ReadFailed",
         state=State.STUCK,
         # Only what needs these objects waits; failovers do not.
-        when=lambda f: bool(f.see.failed_reads),
+        when=lambda f: bool(f.snapshot.failed_reads),
         why=lambda f: (
-            f"The operator cannot read objects of kind {', '.join(sorted(f.see.failed_reads))}"
-            + (", so it neither makes nor changes them" if f.see.failed_reads.keys() - WITNESSES - {"Event"} else "")
-            + (", so it cannot tell why pods are missing" if "Event" in f.see.failed_reads else "")
-            + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.see.failed_reads.keys() & WITNESSES else "")
-            + (", and sends nothing to the client" if "Secret" in f.see.failed_reads else "")
-            + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.see.failed_reads.items()))}"
+            f"The operator cannot read objects of kind {', '.join(sorted(f.snapshot.failed_reads))}"
+            + (", so it neither makes nor changes them" if f.snapshot.failed_reads.keys() - WITNESSES - {"Event"} else "")
+            + (", so it cannot tell why pods are missing" if "Event" in f.snapshot.failed_reads else "")
+            + (", so it cannot tell a lost node from a Coreapp that does not answer" if f.snapshot.failed_reads.keys() & WITNESSES else "")
+            + (", and sends nothing to the client" if "Secret" in f.snapshot.failed_reads else "")
+            + f". Give it its rights back, or correct what is named: {next(why for _, why in sorted(f.snapshot.failed_reads.items()))}"
         ),
     ),
     Rule(
         name="ImageUnavailable",
         state=State.STUCK,
-        when=lambda f: f.see.image_problem is not None,
-        why=lambda f: f"An image cannot be pulled: {f.see.image_problem}. Put the right name or the pull secret into spec.client.",
+        when=lambda f: f.snapshot.image_problem is not None,
+        why=lambda f: f"An image cannot be pulled: {f.snapshot.image_problem}. Put the right name or the pull secret into spec.client.",
     ),
     Rule(
         name="PodsRejected",
         state=State.STUCK,
         when=missing.are_rejected,
         why=lambda f: (
-            f"Pods cannot be created: {f.see.rejected_pods}. Make room, or correct what that names (spec.coreapp.pod and spec.webapp.pod "
-            "are what you add to pods). Kubernetes then tries again by itself, after minutes if it has failed for long."
+            f"Pods cannot be created: {f.snapshot.rejected_pods}. Make room, or correct what that names (spec.coreapp.pod "
+            "and spec.webapp.pod are what you add to pods). Kubernetes then tries again by itself, after minutes if it has failed for long."
         ),
     ),
     Rule(
@@ -505,7 +506,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
-            f"Deleted pods stay, so no new ones can take their place: {missing.tell_held(f)}. Ask the owner of the finalizer "
+            f"Deleted pods stay, so no new ones can take their place: {missing.describe_held(f)}. Ask the owner of the finalizer "
             "to remove it, or remove it by kubectl edit pod."
         ),
     ),
@@ -534,14 +535,14 @@ RULES: tuple[Rule, ...] = (
 )
 
 
-def facts(want: Desired, see: Snapshot) -> Facts:
+def facts(desired: Desired, snapshot: Snapshot) -> Facts:
     """Return what follows from a look, with the record as it was judged by the newest answer."""
-    return Facts(want, see, set_shards.judge(want, see))
+    return Facts(desired, snapshot, set_shards.judge(desired, snapshot))
 
 
-def plan(want: Desired, see: Snapshot) -> Plan:
+def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
-    f = facts(want, see)
+    f = facts(desired, snapshot)
     matches = [*_matching(f)]
     winner = matches[0]
     actions = list(winner.then(f))
@@ -559,19 +560,19 @@ def plan(want: Desired, see: Snapshot) -> Plan:
     in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
     moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
     return Plan(
-        verdict=Verdict(row=winner.name, state=winner.state, why=winner.why(f)),
+        decision=Decision(row=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),
         stuck=stuck,
         is_held_up=bool(in_motion) and not moving,
         ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
-        next_window_at=windows.next_opening(want.windows, f.wall) if winner.name == "WindowClosed" else None,
+        next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
         # objects are still being read.
         is_speakable=f.has_asked
-        and f.see.failed_reads.keys() == f.see.unread.keys()
+        and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
         holds=frozenset(pace.held(f, winner.name)),
         wake_after=pace.observe_after(f, winner.name),
@@ -586,6 +587,6 @@ def _matching(f: Facts) -> Iterator[Rule]:
                 return
 
 
-def _first(f: Facts, matches: list[Rule], *states: State) -> Verdict | None:
+def _first(f: Facts, matches: list[Rule], *states: State) -> Decision | None:
     row = next((row for row in matches if row.state in states), None)
-    return Verdict(row=row.name, state=row.state, why=row.why(f)) if row else None
+    return Decision(row=row.name, state=row.state, why=row.why(f)) if row else None

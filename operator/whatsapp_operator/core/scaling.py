@@ -30,7 +30,7 @@ def lowers_after(f: Facts) -> datetime | None:
 
     Only lowering waits. A number that is too low is raised at once, however often that is, for it ends Coreapps that hold shards.
     """
-    workload, last = f.see.statefulset, f.see.overruled
+    workload, last = f.snapshot.statefulset, f.snapshot.overruled
     if workload is None or workload.scaled_by is None or last is None or last.by != workload.scaled_by or last.times < TRIES:
         return None
     return last.at + min(FIRST_PAUSE * (1 << min(last.times - TRIES, 8)), LONGEST_PAUSE)
@@ -39,21 +39,21 @@ def lowers_after(f: Facts) -> datetime | None:
 def may_lower(f: Facts) -> bool:
     """Return whether the number of Coreapps may be lowered now, as far as others who write it go."""
     at = lowers_after(f)
-    return at is None or f.see.now >= at
+    return at is None or f.snapshot.now >= at
 
 
 def is_insisted_on(f: Facts) -> bool:
     """Return whether somebody goes on scaling the Coreapps although that is undone each time."""
-    return f.see.overruled is not None and f.see.overruled.times >= INSISTS
+    return f.snapshot.overruled is not None and f.snapshot.overruled.times >= INSISTS
 
 
 def tell(f: Facts) -> str:
     """Say who is overruled, why, and what to do."""
-    last = f.see.overruled
+    last = f.snapshot.overruled
     if last is None:
         return ""
     return (
-        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.want.key.name)}, to {last.replicas} last, and is overruled: "
+        f"{last.by} scales StatefulSet {manifests.coreapp_name(f.desired.key.name)}, to {last.replicas} last, and is overruled: "
         f"{f.desired_replicas} Coreapps follow from spec.shards and spec.spares, and more pods make no more shards. "
         "Delete the HorizontalPodAutoscaler, or stop what else scales it."
     )
@@ -61,7 +61,7 @@ def tell(f: Facts) -> str:
 
 def whose(f: Facts) -> str:
     """Return whose number is being overruled and why, to be put behind a sentence; nothing where it was ours."""
-    workload = f.see.statefulset
+    workload = f.snapshot.statefulset
     if workload is None or workload.scaled_by is None:
         return ""
     return f" ({workload.scaled_by} wrote {workload.replicas}; the number follows from spec.shards and spec.spares)"

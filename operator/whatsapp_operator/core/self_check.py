@@ -27,7 +27,7 @@ def is_lease_stale(node: Node, newest: datetime | None, now: datetime) -> bool:
     return newest - node.renewed_at >= LEASE_STALE and now - newest < LEASE_STALE
 
 
-def doubt(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> str | None:
+def self_check(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime) -> str | None:
     """Return why silence may be ours and not that of the Coreapps, or None. Pure; over all clusters of a process.
 
     Our event loop was late; or more than half of all targets, on at least three nodes whose Leases are renewed, are silent at once; or most

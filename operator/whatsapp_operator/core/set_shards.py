@@ -12,94 +12,94 @@ from .actions import Action, BumpVersion, SetShards
 from .certificate import NO_CERTIFICATE
 from .desired import SHARD_COUNTS, Desired
 from .facts import Facts
-from .snapshot import Answer, Call, Operation, Record, Refusal, Snapshot
+from .snapshot import Answer, Call, Operation, Record, Rejection, Snapshot
 
 
 def may_call(f: Facts) -> bool:
     """laws#5, whole: read here once more although rows above have spoken of each part."""
     return (
         f.resize_is_wanted
-        and f.want.shards in SHARD_COUNTS
-        and len(f.ready) >= f.want.shards
-        and f.replicas >= f.want.shards
+        and f.desired.shards in SHARD_COUNTS
+        and len(f.ready) >= f.desired.shards
+        and f.replicas >= f.desired.shards
         and f.shards_are_fresh
         and objections.objection(f) is None
         and not objections.is_unread(f)
         and not f.window_is_shut
-        and windows.problem(f.want.windows) is None
+        and windows.problem(f.desired.windows) is None
         and not is_calling(f)
     )
 
 
 def is_calling(f: Facts) -> bool:
     """Whether a call of this process is on its way."""
-    call = f.see.client.call
+    call = f.snapshot.client.call
     return call is not None and call.answer is None and not call.not_sent
 
 
 def call_for(f: Facts) -> tuple[Action, ...]:
     """Call; but first void every write that could still take away pods which the call needs (laws#4)."""
-    workload = f.see.statefulset
-    if workload is not None and f.see.anchored_for != f.want.shards:
-        ref = manifests.coreapp_statefulset(f.want.key.name)
-        return (BumpVersion(ref=ref, resource_version=workload.resource_version, shards=f.want.shards, nonce=f.see.nonce),)
+    workload = f.snapshot.statefulset
+    if workload is not None and f.snapshot.anchored_for != f.desired.shards:
+        ref = manifests.coreapp_statefulset(f.desired.key.name)
+        return (BumpVersion(ref=ref, resource_version=workload.resource_version, shards=f.desired.shards, nonce=f.snapshot.nonce),)
     return (SetShards(operation=next_operation(f)),)
 
 
 def next_operation(f: Facts) -> Operation:
     """Return the intent of the next Set Shards call. Pure: id and times come from the look."""
-    earlier = f.operation if f.operation is not None and f.operation.to == f.want.shards else None
-    tuning = f.want.tuning
+    earlier = f.operation if f.operation is not None and f.operation.to == f.desired.shards else None
+    tuning = f.desired.tuning
     return Operation(
-        id=f"{f.want.shards}-{f.see.nonce}",
+        id=f"{f.desired.shards}-{f.snapshot.nonce}",
         origin=f.shards,
-        to=f.want.shards,
-        leader_epoch=f.see.leader_epoch,
-        started_at=f.see.now,
-        deadline=f.see.now + f.want.restart_timeout,
-        settle_by=f.see.now + tuning.call_timeout + f.want.restart_timeout + tuning.settle_grace,
+        to=f.desired.shards,
+        leader_epoch=f.snapshot.leader_epoch,
+        started_at=f.snapshot.now,
+        deadline=f.snapshot.now + f.desired.restart_timeout,
+        settle_by=f.snapshot.now + tuning.call_timeout + f.desired.restart_timeout + tuning.settle_grace,
         attempts=earlier.attempts + 1 if earlier is not None and earlier.answer is Answer.BUSY else 1,
-        fingerprint=f.see.account.certificate.fingerprint if f.see.account and f.see.account.certificate else None,
-        uid=f.want.uid,
+        fingerprint=f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None,
+        uid=f.desired.uid,
     )
 
 
-def _answered(want: Desired, see: Snapshot, operation: Operation, call: Call) -> Record:
+def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: Call) -> Record:
     """Return the record with what this process's own call came to."""
-    record = see.record
+    record = snapshot.record
     if call.not_sent:
         return replace(record, operation=None)
-    if call.refusal is not None and (noted := _refused(want, see, call)):
+    if call.rejection is not None and (noted := _refused(desired, snapshot, call)):
         return replace(record, operation=None, **noted)
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
-    deadline = see.now + want.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
+    deadline = snapshot.now + desired.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
     # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
     answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
     # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
     asked = call.retry_after if answer is Answer.BUSY else None
-    retry_after = timedelta(seconds=ceil((see.now - operation.started_at + asked).total_seconds())) if asked else None
+    retry_after = timedelta(seconds=ceil((snapshot.now - operation.started_at + asked).total_seconds())) if asked else None
     return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
 
 
-def _refused(want: Desired, see: Snapshot, call: Call) -> dict[str, Any]:
+def _refused(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any]:
     """Return what is to be remembered of a refusal, so that what was refused is not sent again; empty if nothing is known to be wrong."""
-    version = call.secret_version or objections.account_version(want, None)
-    match call.refusal:
-        case Refusal.BANNED:
-            return {"banned_at": see.now}
-        case Refusal.REGISTRATION_CLOSED:
+    version = call.secret_version or objections.account_version(desired, None)
+    match call.rejection:
+        case Rejection.BANNED:
+            return {"banned_at": snapshot.now}
+        case Rejection.REGISTRATION_CLOSED:
             return {"registration_closed_for": version}
-        case Refusal.CLIENT_EXPIRED:
-            return {"expired_build": objections.build(Facts(want, see, see.record))}
-        case Refusal.PIN:
-            return {"refused_pin_version": version}
-    is_of_certificate = call.refusal in {Refusal.CERTIFICATE, Refusal.CERTIFICATE_PARAMETER} and want.account is not None
+        case Rejection.CLIENT_EXPIRED:
+            return {"expired_build": objections.build(Facts(desired, snapshot, snapshot.record))}
+        case Rejection.PIN:
+            return {"rejected_pin_version": version}
+    is_of_certificate = call.rejection in {Rejection.CERTIFICATE, Rejection.CERTIFICATE_PARAMETER} and desired.account is not None
     fingerprint = call.fingerprint or (NO_CERTIFICATE if is_of_certificate else None)
     if fingerprint is None:
         return {}
-    logged_off = {"logged_off_at": see.wall or see.now} if call.refusal is Refusal.CERTIFICATE else {}
-    return {"refused_fingerprint": fingerprint, "refused_because": call.detail[:300] or None, **logged_off}
+    logged_off = {"logged_off_at": snapshot.wall or snapshot.now} if call.rejection is Rejection.CERTIFICATE else {}
+    return {"rejected_fingerprint": fingerprint, "rejected_because": call.detail[:300] or None, **logged_off}
 
 
 def _settled_by_get(f: Facts, operation: Operation) -> Record:
@@ -107,53 +107,53 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
 
     The number says nothing of a call that logs the client on: there, the Coreapps' connections do.
     """
-    want, see, record = f.want, f.see, f.record
-    asked, shards = see.client.asked_at, see.client.shards
+    desired, snapshot, record = f.desired, f.snapshot, f.record
+    asked, shards = snapshot.client.asked_at, snapshot.client.shards
     if asked is None or shards is None or asked <= operation.started_at or operation.answer is Answer.NONE:
         return record
-    if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", want.tuning.connection)):
+    if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", desired.tuning.connection)):
         deadline = operation.deadline
         if operation.answer is Answer.UNKNOWN:
             # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
-            deadline = max(deadline, see.now + want.restart_timeout)
+            deadline = max(deadline, snapshot.now + desired.restart_timeout)
         return replace(record, operation=replace(operation, answer=Answer.ACCEPTED, deadline=deadline))
     if asked <= operation.settle_by or operation.answer is Answer.BUSY or (operation.logs_on and operation.answer is Answer.ACCEPTED):
         return record
     record = replace(record, operation=None)
-    if operation.fingerprint is None or not f.has_held_for("CutOff", want.tuning.connection):
+    if operation.fingerprint is None or not f.has_held_for("CutOff", desired.tuning.connection):
         return record
     # The process that made the call died before it could note the refusal; the refused certificate must not be sent again (laws#8).
     because = "no answer is known, but since then no Coreapp has a connection"
     logged_off_at = record.logged_off_at or f.wall
-    return replace(record, refused_fingerprint=operation.fingerprint, refused_because=because, logged_off_at=logged_off_at)
+    return replace(record, rejected_fingerprint=operation.fingerprint, rejected_because=because, logged_off_at=logged_off_at)
 
 
-def _heard(want: Desired, see: Snapshot) -> Record:
+def _heard(desired: Desired, snapshot: Snapshot) -> Record:
     """Return the record with the noted call as it stands after the newest answer.
 
     An intent without an answer and without a call of this process was noted by a leader that is gone: its call is unknown (laws#6).
     An unknown one is settled when GET reports its number, or when GET still differs after ``settle_by`` (laws#4).
     """
-    record, call = see.record, see.client.call
+    record, call = snapshot.record, snapshot.client.call
     if record.operation is not None and call is not None and call.id == record.operation.id:
-        record = _answered(want, see, record.operation, call)
+        record = _answered(desired, snapshot, record.operation, call)
     elif record.operation is not None and record.operation.answer is Answer.NONE:
         record = replace(record, operation=replace(record.operation, answer=Answer.UNKNOWN))
     if record.operation is not None:
-        record = _settled_by_get(Facts(want, see, record), record.operation)
-    return replace(record, settled_shards=None) if see.account_is_new else record
+        record = _settled_by_get(Facts(desired, snapshot, record), record.operation)
+    return replace(record, settled_shards=None) if snapshot.account_is_new else record
 
 
-def judge(want: Desired, see: Snapshot) -> Record:
+def judge(desired: Desired, snapshot: Snapshot) -> Record:
     """Return what is to be remembered after this look: the record as it was read, with all that the look adds to it. Pure."""
-    record = _heard(want, see)
-    f = Facts(want, see, record)
+    record = _heard(desired, snapshot)
+    f = Facts(desired, snapshot, record)
     operation = record.operation
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
-    if f.is_logged_off and (is_accepted or f.has_held_for("Connected", want.tuning.connection)):
+    if f.is_logged_off and (is_accepted or f.has_held_for("Connected", desired.tuning.connection)):
         record = replace(record, logged_off_at=None)
     if operation is not None:
-        if operation.answer is Answer.BUSY and operation.to != want.shards and not (f.must_hold_off and f.shards != want.shards):
+        if operation.answer is Answer.BUSY and operation.to != desired.shards and not (f.must_hold_off and f.shards != desired.shards):
             record = replace(record, operation=None)
         elif is_accepted and f.shards == operation.to and f.enough_are_back and not f.missing:
             # The very first number is settled below, once the cluster is set up as well.
@@ -161,7 +161,7 @@ def judge(want: Desired, see: Snapshot) -> Record:
         elif f.restart_is_overdue:
             # The number is the last word although somebody is missing; else the next wish would be taken for drift.
             record = replace(record, settled_shards=operation.to)
-    f = Facts(want, see, record)
+    f = Facts(desired, snapshot, record)
     is_reached = f.is_settled and not f.missing and f.shards_are_fresh and (f.settled_shards is not None or _is_set_up(f))
     return replace(record, settled_shards=f.shards) if is_reached else record
 
@@ -169,4 +169,4 @@ def judge(want: Desired, see: Snapshot) -> Record:
 def _is_set_up(f: Facts) -> bool:
     """Whether a new cluster serves all its shards, with its spares if they come in time: until then nothing that is missing was lost."""
     is_served = len(f.routes) == f.shards and all(map(f.is_served, f.routes))
-    return is_served and (len(f.ready) >= f.spec_replicas or f.has_held_for("LacksCoreapps", f.want.restart_timeout))
+    return is_served and (len(f.ready) >= f.spec_replicas or f.has_held_for("LacksCoreapps", f.desired.restart_timeout))

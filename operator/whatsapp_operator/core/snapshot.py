@@ -71,7 +71,7 @@ class Coreapp:
     labels: Mapping[str, str] = field(default_factory=dict)
     report: Report | None = None
     broken_at: datetime | None = None
-    never_heard: bool = False
+    never_responded: bool = False
     """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
     silent_since: datetime | None = None
     """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
@@ -205,13 +205,13 @@ class Record:
     """The Set Shards call that was noted and is not settled."""
     settled_shards: int | None = None
     """The number of shards that was last verified as reached; None: none was yet."""
-    refused_fingerprint: str | None = None
+    rejected_fingerprint: str | None = None
     """Of the certificate that the client refused."""
-    refused_because: str | None = None
+    rejected_because: str | None = None
     """What the client said when it refused that certificate."""
     logged_off_at: datetime | None = None
     """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
-    refused_pin_version: str | None = None
+    rejected_pin_version: str | None = None
     """Version of the account (``objections.account_version``) whose PIN was refused."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
@@ -221,7 +221,7 @@ class Record:
     """Version of the account (``objections.account_version``) for which the client said that registration is closed."""
 
 
-class Refusal(StrEnum):
+class Rejection(StrEnum):
     """What a refused Set Shards call was refused for."""
 
     CERTIFICATE = "Certificate"
@@ -244,7 +244,7 @@ class Call:
     not_sent: bool = False
     """It was noted, but not sent: too much time had passed (laws#5), or there was no way in."""
     detail: str = ""
-    refusal: Refusal | None = None
+    rejection: Rejection | None = None
     retry_after: timedelta | None = None
     """For how long a busy client asks not to be called."""
     fingerprint: str | None = None
@@ -271,7 +271,7 @@ class Client:
     login: Login = Login.UNTRIED
     silent_since: datetime | None = None
     problem: str = ""
-    login_words: str = ""
+    login_message: str = ""
     """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
     is_new_password_rejected: bool = False
     """Nor is it one that the client takes as the new password, which a first login must set."""
@@ -293,7 +293,7 @@ class AccountSecret:
     certificate: CertificateFacts | None = None
     """None if there is none, or it is no base64."""
     expires_at: datetime | None = None
-    pin_well_formed: bool = True
+    pin_is_valid: bool = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -372,7 +372,7 @@ class Snapshot:
     """
     refused: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
-    refused_at: datetime | None = None
+    rejected_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     """What became of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 15.0, 30.0, 60.0)
 """Seconds: from one API call to a restart of the Coreapps; 0.25, 4, 6 and 8 are near the goals of failovers."""
-LOOK_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
+OBSERVATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BEAT: Final = 0.25
 """Seconds between two heartbeats of the event loop."""
 DEAD_AFTER: Final = 10.0
@@ -79,7 +79,9 @@ class Metrics:
             buckets=BUCKETS,
         )
         self._handovers = counter("handovers", "Committed handovers.", "kind", "evidence")
-        self._looks = Histogram("multiconnect_look_seconds", "Duration of looks at a cluster.", registry=registry, buckets=LOOK_BUCKETS)
+        self._observations = Histogram(
+            "multiconnect_look_seconds", "Duration of looks at a cluster.", registry=registry, buckets=OBSERVATION_BUCKETS
+        )
         self._errors = counter("reconcile_errors", "Looks that ended in an error.", "error")
         self._calls = counter("set_shards_attempts", "Set Shards calls by their answer.", "answer")
         self._leading = gauge("leading", "1 while this process leads.")
@@ -109,9 +111,9 @@ class Metrics:
 
     # --- the loop ---------------------------------------------------------------------------------------------------------
 
-    def time_look(self, clock: Callable[[], float]) -> Timed:
+    def time_observation(self, clock: Callable[[], float]) -> Timed:
         """Return what times a look, by a clock in seconds."""
-        return Timed(self._looks, clock)
+        return Timed(self._observations, clock)
 
     def count_error(self, error: BaseException) -> None:
         """Note that a look ended in an error."""
@@ -261,7 +263,7 @@ class _Server(ThreadingWSGIServer):
 
 
 def application(
-    registry: CollectorRegistry, heartbeat: LoopLagMonitor, *, stalled: Callable[[], str | None] = lambda: None
+    registry: CollectorRegistry, lag_monitor: LoopLagMonitor, *, stalled: Callable[[], str | None] = lambda: None
 ) -> WSGIApplication:
     """Return the answers: /metrics, and /healthz with 200 while the event loop turns and ``stalled`` returns None, else 503.
 
@@ -274,7 +276,7 @@ def application(
         if path == "/metrics":
             return metrics(environ, start)
         if path == "/healthz":
-            why = stalled() if heartbeat.is_alive() else f"the event loop has not turned for {heartbeat.seconds_ago():.0f} s"
+            why = stalled() if lag_monitor.is_alive() else f"the event loop has not turned for {lag_monitor.seconds_ago():.0f} s"
             status, text = ("200 OK", "ok") if why is None else ("503 Service Unavailable", why)
         else:
             status, text = "404 Not Found", "there are /metrics and /healthz"

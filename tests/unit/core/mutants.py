@@ -18,7 +18,7 @@ from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Coreapp
 
 from . import laws
 from .laws import Check, PlanOf
-from .looks import NOW, Look, labels_for, look, seconds
+from .situations import NOW, Situation, labels_for, seconds, situation
 from .witnesses import WITNESSES, growing, restarting
 
 Patch = tuple[Any, str, Any]
@@ -32,7 +32,7 @@ class Mutant(NamedTuple):
     how: str
     """What the check says of it."""
     plan: PlanOf
-    one: Look
+    one: Situation
 
 
 # --- broken planners ------------------------------------------------------------------------------------------------------
@@ -41,11 +41,11 @@ class Mutant(NamedTuple):
 def patched(*patches: Patch) -> PlanOf:
     """The planner with some functions, properties or tables replaced."""
 
-    def plan(want: Desired, see: Snapshot) -> Plan:
+    def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         with ExitStack() as stack:
             for where, name, value in patches:
                 stack.enter_context(mock.patch.object(where, name, value))
-            return rules.plan(want, see)
+            return rules.plan(desired, snapshot)
 
     return plan
 
@@ -66,8 +66,8 @@ def without_objection(name: str) -> PlanOf:
 def adding(*actions: Action) -> PlanOf:
     """The planner that does something more."""
 
-    def plan(want: Desired, see: Snapshot) -> Plan:
-        made = rules.plan(want, see)
+    def plan(desired: Desired, snapshot: Snapshot) -> Plan:
+        made = rules.plan(desired, snapshot)
         return replace(made, actions=(*made.actions, *actions))
 
     return plan
@@ -76,8 +76,8 @@ def adding(*actions: Action) -> PlanOf:
 def altering(kind: type[Action], **changes: Any) -> PlanOf:
     """The planner that does every action of one kind with other values."""
 
-    def plan(want: Desired, see: Snapshot) -> Plan:
-        made = rules.plan(want, see)
+    def plan(desired: Desired, snapshot: Snapshot) -> Plan:
+        made = rules.plan(desired, snapshot)
         return replace(made, actions=tuple(replace(one, **changes) if isinstance(one, kind) else one for one in made.actions))
 
     return plan
@@ -86,8 +86,8 @@ def altering(kind: type[Action], **changes: Any) -> PlanOf:
 def intending(**changes: Any) -> PlanOf:
     """The planner that calls Set Shards with another intent."""
 
-    def plan(want: Desired, see: Snapshot) -> Plan:
-        made = rules.plan(want, see)
+    def plan(desired: Desired, snapshot: Snapshot) -> Plan:
+        made = rules.plan(desired, snapshot)
         calls = [replace(one, operation=replace(one.operation, **changes)) for one in made.actions if isinstance(one, SetShards)]
         return replace(made, actions=(*(one for one in made.actions if not isinstance(one, SetShards)), *calls))
 
@@ -97,8 +97,8 @@ def intending(**changes: Any) -> PlanOf:
 def remembering(**changes: Any) -> PlanOf:
     """The planner that reports other things than it remembers; ``operation``: what changes the intent."""
 
-    def plan(want: Desired, see: Snapshot) -> Plan:
-        made = rules.plan(want, see)
+    def plan(desired: Desired, snapshot: Snapshot) -> Plan:
+        made = rules.plan(desired, snapshot)
         return replace(made, record=replace(made.record, **{name: change(made) for name, change in changes.items()}))
 
     return plan
@@ -136,7 +136,7 @@ def _raises(_: Facts) -> bool:
 
 def _differs() -> PlanOf:
     count = itertools.count()
-    return lambda want, see: rules.plan(want, replace(see, nonce=f"{next(count)}"))
+    return lambda desired, snapshot: rules.plan(desired, replace(snapshot, nonce=f"{next(count)}"))
 
 
 HANDOVERS = handovers.paired
@@ -148,11 +148,11 @@ SHRINK_ANYWAY = patched((rules, "_may_shrink", ALWAYS))
 
 # --- where they break the laws --------------------------------------------------------------------------------------------
 
-SETTLED = look().settled()
+SETTLED = situation().settled()
 FAILING = WITNESSES["FailingOver"]
-TWO_FAIL = look().settled(shards=4, spares=2).holder_deleted(0).holder_deleted(1)
+TWO_FAIL = situation().settled(shards=4, spares=2).holder_deleted(0).holder_deleted(1)
 UNKNOWN = growing().noted(4, Answer.UNKNOWN)
-P0, P1, P2 = SETTLED.see.coreapps
+P0, P1, P2 = SETTLED.snapshot.coreapps
 R0: Route = SETTLED.route(0)
 ANOTHER_OWNERS = replace(R0, foreign=True)
 NOT_TRIED_BEFORE = SETTLED.wanting(shards=2)
@@ -254,7 +254,9 @@ ORDER_OF_HOLDERS = [
         "everybody is told to serve",
         laws.only_the_named_pod_is_told_to_serve,
         "another pod than the named one is told to serve",
-        patched((always, "tells", lambda f, _, __: (AssignRole(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.see.coreapps))),
+        patched(
+            (always, "tells", lambda f, _, __: (AssignRole(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.snapshot.coreapps))
+        ),
         SETTLED.held_by(0, 2).with_pod(0, report=Report(shard=0, epoch="10-first", shards=2)),
     ),
     Mutant(
@@ -277,7 +279,7 @@ NUMBERS = [
         "S is forgotten",
         laws.law_4_enough_replicas,
         "5 -> 2",
-        patched((Facts, "desired_replicas", property(lambda f: f.want.shards))),
+        patched((Facts, "desired_replicas", property(lambda f: f.desired.shards))),
         SETTLED.with_pods([3, 4]),
     ),
     Mutant(
@@ -287,7 +289,7 @@ NUMBERS = [
         patched((Facts, "min_replicas", property(lambda f: f.shards or 0))),
         UNKNOWN.wanting(shards=2).without_object("StatefulSet", "acme-coreapp"),
     ),
-    Mutant("nothing is scaled", laws.law_4_enough_replicas, "a StatefulSet is scaled that is not there", adding(scaled(3)), look()),
+    Mutant("nothing is scaled", laws.law_4_enough_replicas, "a StatefulSet is scaled that is not there", adding(scaled(3)), situation()),
     Mutant(
         "another version is scaled",
         laws.law_4_enough_replicas,
@@ -354,7 +356,7 @@ NUMBERS = [
         "a restarted operator forgets",
         laws.law_6_unknown_is_a_value,
         "a second call",
-        patched((set_shards, "judge", lambda _, see: replace(see.record, operation=None))),
+        patched((set_shards, "judge", lambda _, snapshot: replace(snapshot.record, operation=None))),
         growing().noted(4),
     ),
     Mutant(
@@ -386,7 +388,7 @@ NUMBERS = [
         SHRINK_ANYWAY,
         WITNESSES["ScalingDown"].client(asked_at=NOW - seconds(9)),
     ),
-    Mutant("shards would go", laws.law_7_shrink_last, "GET reports 4", adding(scaled(3)), look().settled(shards=4).wanting(shards=2)),
+    Mutant("shards would go", laws.law_7_shrink_last, "GET reports 4", adding(scaled(3)), situation().settled(shards=4).wanting(shards=2)),
     Mutant(
         "a holder would go",
         laws.law_7_shrink_last,
@@ -415,7 +417,7 @@ CERTIFICATES = [
         laws.law_8_fit_certificate,
         "it was refused without a certificate",
         without_objection("CertificateRejected"),
-        growing().with_account(secret=AccountSecret(), registered_at=NOW - seconds(86400)).seeing(refused_fingerprint="0" * 64),
+        growing().with_account(secret=AccountSecret(), registered_at=NOW - seconds(86400)).seeing(rejected_fingerprint="0" * 64),
     )
 ]
 RESTARTS = [

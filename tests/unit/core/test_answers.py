@@ -12,45 +12,45 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsapp_operator.core.answers import Said, meaning, pause
-from whatsapp_operator.core.snapshot import Answer, Refusal
+from whatsapp_operator.core.answers import ApiFault, meaning, pause
+from whatsapp_operator.core.snapshot import Answer, Rejection
 
-from .looks import NOW
+from .situations import NOW
 from .test_laws import many
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 
 # Under whatever status: what the call was refused for.
-REFUSED: list[tuple[Refusal, int | None, str]] = [
-    (Refusal.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
-    (Refusal.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
-    (Refusal.CERTIFICATE, 1005, "Your client setup is logged-off"),
-    (Refusal.CERTIFICATE, 1014, "Internal error: wrong cert"),
-    (Refusal.CERTIFICATE, 1005, "Access denied: the client certificate has expired"),
-    (Refusal.CERTIFICATE, 1005, "client disconnected: cert is invalid: it is required more than 7 days after registration"),
-    (Refusal.CERTIFICATE, None, "CERTIFICATE_MISMATCH"),
-    (Refusal.CERTIFICATE, 430, "Unsigned certificate"),
-    (Refusal.CERTIFICATE, 432, "Certificate ID mismatch"),
-    (Refusal.CERTIFICATE, 433, "Certificate signature invalid"),
-    (Refusal.CERTIFICATE, 433, ""),
-    (Refusal.CERTIFICATE_PARAMETER, 1009, "Parameter value is not valid: cert must be a string of base64"),
-    (Refusal.CERTIFICATE_PARAMETER, 1008, "Required parameter is missing: cert is required"),
-    (Refusal.PIN, 1005, "Access denied: two-step verification: pin is wrong"),
-    (Refusal.PIN, 1005, "Access denied: Two-Factor PIN required"),
-    (Refusal.PIN, 1009, "Parameter value is not valid: pin must be a string of six digits"),
-    (Refusal.PIN, None, "two_step_verification_needed"),
-    (Refusal.BANNED, 1031, "Account locked: account is banned: an expired certificate was sent"),
-    (Refusal.BANNED, 1031, ""),
-    (Refusal.BANNED, 1005, "Access denied: Your account has been banned."),
-    (Refusal.BANNED, None, "Banned"),
-    (Refusal.CLIENT_EXPIRED, 1005, "Access denied: App Expired"),
-    (Refusal.CLIENT_EXPIRED, 1005, "app_expired"),
-    (Refusal.CLIENT_EXPIRED, 1005, "This build has expired, upgrade it"),
-    (Refusal.CLIENT_EXPIRED, 1005, "client version is no longer supported"),
-    (Refusal.REGISTRATION_CLOSED, 1005, "Access denied: registration blocked"),
-    (Refusal.REGISTRATION_CLOSED, 1005, "Registration is closed"),
-    (Refusal.REGISTRATION_CLOSED, None, "We no longer accept new registrations"),
-    (Refusal.REGISTRATION_CLOSED, 1005, "The On-Premises API has been sunset"),
+REFUSED: list[tuple[Rejection, int | None, str]] = [
+    (Rejection.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
+    (Rejection.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
+    (Rejection.CERTIFICATE, 1005, "Your client setup is logged-off"),
+    (Rejection.CERTIFICATE, 1014, "Internal error: wrong cert"),
+    (Rejection.CERTIFICATE, 1005, "Access denied: the client certificate has expired"),
+    (Rejection.CERTIFICATE, 1005, "client disconnected: cert is invalid: it is required more than 7 days after registration"),
+    (Rejection.CERTIFICATE, None, "CERTIFICATE_MISMATCH"),
+    (Rejection.CERTIFICATE, 430, "Unsigned certificate"),
+    (Rejection.CERTIFICATE, 432, "Certificate ID mismatch"),
+    (Rejection.CERTIFICATE, 433, "Certificate signature invalid"),
+    (Rejection.CERTIFICATE, 433, ""),
+    (Rejection.CERTIFICATE_PARAMETER, 1009, "Parameter value is not valid: cert must be a string of base64"),
+    (Rejection.CERTIFICATE_PARAMETER, 1008, "Required parameter is missing: cert is required"),
+    (Rejection.PIN, 1005, "Access denied: two-step verification: pin is wrong"),
+    (Rejection.PIN, 1005, "Access denied: Two-Factor PIN required"),
+    (Rejection.PIN, 1009, "Parameter value is not valid: pin must be a string of six digits"),
+    (Rejection.PIN, None, "two_step_verification_needed"),
+    (Rejection.BANNED, 1031, "Account locked: account is banned: an expired certificate was sent"),
+    (Rejection.BANNED, 1031, ""),
+    (Rejection.BANNED, 1005, "Access denied: Your account has been banned."),
+    (Rejection.BANNED, None, "Banned"),
+    (Rejection.CLIENT_EXPIRED, 1005, "Access denied: App Expired"),
+    (Rejection.CLIENT_EXPIRED, 1005, "app_expired"),
+    (Rejection.CLIENT_EXPIRED, 1005, "This build has expired, upgrade it"),
+    (Rejection.CLIENT_EXPIRED, 1005, "client version is no longer supported"),
+    (Rejection.REGISTRATION_CLOSED, 1005, "Access denied: registration blocked"),
+    (Rejection.REGISTRATION_CLOSED, 1005, "Registration is closed"),
+    (Rejection.REGISTRATION_CLOSED, None, "We no longer accept new registrations"),
+    (Rejection.REGISTRATION_CLOSED, 1005, "The On-Premises API has been sunset"),
 ]
 
 # Under whatever status: nothing was done, and it may be tried again.
@@ -68,15 +68,15 @@ BUSY: list[tuple[int | None, str]] = [
 ]
 
 # Where the words and the code say nothing, the status does.
-BY_STATUS: dict[int, tuple[Answer, Refusal | None]] = {
-    400: (Answer.REFUSED, Refusal.OTHER),
+BY_STATUS: dict[int, tuple[Answer, Rejection | None]] = {
+    400: (Answer.REFUSED, Rejection.OTHER),
     401: (Answer.NONE, None),
-    402: (Answer.REFUSED, Refusal.OTHER),
+    402: (Answer.REFUSED, Rejection.OTHER),
     403: (Answer.BUSY, None),
     404: (Answer.BUSY, None),
     405: (Answer.BUSY, None),
     408: (Answer.UNKNOWN, None),
-    422: (Answer.REFUSED, Refusal.OTHER),
+    422: (Answer.REFUSED, Rejection.OTHER),
     429: (Answer.BUSY, None),
     500: (Answer.UNKNOWN, None),
     502: (Answer.UNKNOWN, None),
@@ -86,21 +86,21 @@ BY_STATUS: dict[int, tuple[Answer, Refusal | None]] = {
 }
 
 
-def judged(status: int | None, *said: tuple[int | None, str]) -> tuple[Answer, Refusal | None]:
-    found = meaning(status, tuple(Said(code, words) for code, words in said))
-    return found.answer, found.refusal
+def judged(status: int | None, *said: tuple[int | None, str]) -> tuple[Answer, Rejection | None]:
+    found = meaning(status, tuple(ApiFault(code, text) for code, text in said))
+    return found.answer, found.rejection
 
 
-@pytest.mark.parametrize(("refusal", "code", "words"), REFUSED)
+@pytest.mark.parametrize(("rejection", "code", "text"), REFUSED)
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_refusal_is_one_under_every_status(status: int, refusal: Refusal, code: int | None, words: str) -> None:
-    assert judged(status, (code, words)) == (Answer.REFUSED, refusal)
+def test_a_refusal_is_one_under_every_status(status: int, rejection: Rejection, code: int | None, text: str) -> None:
+    assert judged(status, (code, text)) == (Answer.REFUSED, rejection)
 
 
-@pytest.mark.parametrize(("code", "words"), BUSY)
+@pytest.mark.parametrize(("code", "text"), BUSY)
 @pytest.mark.parametrize("status", STATUSES)
-def test_a_busy_client_is_one_under_every_status(status: int, code: int | None, words: str) -> None:
-    assert judged(status, (code, words)) == (Answer.BUSY, None)
+def test_a_busy_client_is_one_under_every_status(status: int, code: int | None, text: str) -> None:
+    assert judged(status, (code, text)) == (Answer.BUSY, None)
 
 
 @pytest.mark.parametrize("said", [(), ((None, ""),), ((1005, "Access denied"),), ((None, "a spinning top is pinned"),)])
@@ -116,18 +116,18 @@ def test_a_fault_inside_tells_nothing_of_the_call(status: int, said: tuple[int, 
 
 
 @pytest.mark.parametrize("status", [400, 401])
-@pytest.mark.parametrize("words", ["you are logged out: the token has expired", "Invalid credentials", "log in: session not found"])
-def test_a_login_that_is_not_valid_is_no_refusal_of_the_call(status: int, words: str) -> None:
-    assert judged(status, (1005, words)) == (Answer.NONE, None)
+@pytest.mark.parametrize("text", ["you are logged out: the token has expired", "Invalid credentials", "log in: session not found"])
+def test_a_login_that_is_not_valid_is_no_refusal_of_the_call(status: int, text: str) -> None:
+    assert judged(status, (1005, text)) == (Answer.NONE, None)
 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
 def test_a_bad_parameter_is_refused_for_good(status: int) -> None:
-    assert judged(status, (1009, "shards must be one of 1, 2, 4, 8, 16, 32")) == (Answer.REFUSED, Refusal.OTHER)
+    assert judged(status, (1009, "shards must be one of 1, 2, 4, 8, 16, 32")) == (Answer.REFUSED, Rejection.OTHER)
 
 
 @pytest.mark.parametrize(
-    "words",
+    "text",
     [
         "An expired certificate will get your account banned",
         "the account has not been banned",
@@ -135,15 +135,15 @@ def test_a_bad_parameter_is_refused_for_good(status: int) -> None:
         "to avoid being banned",
     ],
 )
-def test_a_warning_of_a_ban_is_no_ban(words: str) -> None:
-    assert judged(400, (1005, words))[1] is not Refusal.BANNED
+def test_a_warning_of_a_ban_is_no_ban(text: str) -> None:
+    assert judged(400, (1005, text))[1] is not Rejection.BANNED
 
 
 def test_the_gravest_of_several_errors_counts() -> None:
     busy, wrong, locked = (1015, "Too many requests"), (1005, "VName Certificate Error"), (1031, "Account locked")
 
-    assert judged(400, busy, wrong)[1] is judged(400, wrong, busy)[1] is Refusal.CERTIFICATE
-    assert judged(400, busy, wrong, locked)[1] is Refusal.BANNED
+    assert judged(400, busy, wrong)[1] is judged(400, wrong, busy)[1] is Rejection.CERTIFICATE
+    assert judged(400, busy, wrong, locked)[1] is Rejection.BANNED
     assert judged(400, (1005, "Access denied"), busy) == (Answer.BUSY, None)
     assert judged(500, busy, (1014, "Internal error")) == (Answer.UNKNOWN, None)
 
@@ -161,12 +161,12 @@ WORDS = st.text() | st.lists(
 
 
 @many
-@given(status=st.none() | st.integers(100, 599), said=st.lists(st.builds(Said, CODES, WORDS), max_size=4))
-def test_every_answer_has_a_meaning_and_no_order_of_errors_changes_it(status: int | None, said: list[Said]) -> None:
+@given(status=st.none() | st.integers(100, 599), said=st.lists(st.builds(ApiFault, CODES, WORDS), max_size=4))
+def test_every_answer_has_a_meaning_and_no_order_of_errors_changes_it(status: int | None, said: list[ApiFault]) -> None:
     found = meaning(status, tuple(said))
 
     assert meaning(status, tuple(reversed(said))) == found
-    assert (found.refusal is not None) == (found.answer is Answer.REFUSED)
+    assert (found.rejection is not None) == (found.answer is Answer.REFUSED)
     assert found.answer is not Answer.ACCEPTED
 
 

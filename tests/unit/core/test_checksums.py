@@ -14,28 +14,28 @@ from whatsapp_operator.core.desired import Database
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import Answer, Attempt
 
-from .looks import NOW, Look, look
+from .situations import NOW, Situation, situation
 
 WEBAPPS, SIMULATOR = Ref("Deployment", "acme-webapp"), Ref("StatefulSet", "acme-simulator")
 NOTE = "multiconnect.dev/secrets-checksum"
 
 
-def with_taken(one: Look, ref: Ref, checksum: str | None) -> Look:
+def with_taken(one: Situation, ref: Ref, checksum: str | None) -> Situation:
     """The workload carries this checksum of what its pods have taken."""
-    live: dict[str, Any] = dict(one.see.objects[ref])
+    live: dict[str, Any] = dict(one.snapshot.objects[ref])
     notes = {key: value for key, value in live["metadata"]["annotations"].items() if key != NOTE}
     live["metadata"] = {**live["metadata"], "annotations": notes if checksum is None else {**notes, NOTE: checksum}}
-    return one.seeing(objects={**one.see.objects, ref: live})
+    return one.seeing(objects={**one.snapshot.objects, ref: live})
 
 
-def changed(span: float = 10.0, ref: Ref = WEBAPPS) -> Look:
+def changed(span: float = 10.0, ref: Ref = WEBAPPS) -> Situation:
     """The pods have taken ``old``; the Secret has been ``new`` for so many seconds."""
-    one = look().wanting(database=Database(secret_name="db")).settled()
+    one = situation().wanting(database=Database(secret_name="db")).settled()
     fact = f"SecretsChanged/{ref.kind}/{ref.name}/new"
     return with_taken(one, ref, "old").seeing(checksums={ref: "new"}, since={fact: NOW - timedelta(seconds=span)})
 
 
-def written(one: Look, ref: Ref) -> dict[str, Any] | None:
+def written(one: Situation, ref: Ref) -> dict[str, Any] | None:
     """What is put in the place of the workload, or None."""
     replaced = [dict(action.obj) for action in one.plan().actions if isinstance(action, Replace)]
     found = [obj for obj in replaced if (obj["kind"], obj["metadata"]["name"]) == ref]
@@ -66,7 +66,7 @@ def test_what_is_replaced_is_at_rest_again() -> None:
     obj = written(changed(), WEBAPPS)
     assert obj is not None
     done = changed()
-    done = done.seeing(objects={**done.see.objects, WEBAPPS: obj}, since={})
+    done = done.seeing(objects={**done.snapshot.objects, WEBAPPS: obj}, since={})
 
     assert done.row() == "UpToDate"
     assert not [action for action in done.plan().actions if isinstance(action, Replace)]
@@ -79,7 +79,7 @@ def test_a_workload_that_says_nothing_of_what_its_pods_took_is_marked_and_its_po
 
     assert obj is not None
     assert notes(obj)[NOTE] == "new"
-    assert obj["spec"]["template"] == one.see.objects[WEBAPPS]["spec"]["template"]
+    assert obj["spec"]["template"] == one.snapshot.objects[WEBAPPS]["spec"]["template"]
 
 
 def test_secrets_of_which_nothing_is_known_change_nothing() -> None:
@@ -89,11 +89,11 @@ def test_secrets_of_which_nothing_is_known_change_nothing() -> None:
 
 def test_what_the_user_and_others_noted_on_the_template_stays() -> None:
     one = changed()
-    live: dict[str, Any] = dict(one.see.objects[WEBAPPS])
+    live: dict[str, Any] = dict(one.snapshot.objects[WEBAPPS])
     template = live["spec"]["template"]
     noted = {**template, "metadata": {**template["metadata"], "annotations": {"kubectl.kubernetes.io/restartedAt": "2027"}}}
     live["spec"] = {**live["spec"], "template": noted}
-    obj = written(one.seeing(objects={**one.see.objects, WEBAPPS: live}), WEBAPPS)
+    obj = written(one.seeing(objects={**one.snapshot.objects, WEBAPPS: live}), WEBAPPS)
 
     assert obj is not None
     assert notes(obj["spec"]["template"]) == {"kubectl.kubernetes.io/restartedAt": "2027", NOTE: "new"}
@@ -109,7 +109,7 @@ def test_what_the_user_and_others_noted_on_the_template_stays() -> None:
     ],
     ids=["paused", "answer unknown", "restarting", "calling"],
 )
-def test_it_waits_while_something_else_is_under_way(one: Look) -> None:
+def test_it_waits_while_something_else_is_under_way(one: Situation) -> None:
     one = with_taken(one, WEBAPPS, "old")
 
     assert written(one, WEBAPPS) is None

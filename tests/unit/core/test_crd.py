@@ -16,9 +16,9 @@ import yaml
 from whatsapp_operator.core import conditions, report, rules
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import SHARD_COUNTS, Desired
-from whatsapp_operator.core.snapshot import Answer, HandoverTimes, Refusal
+from whatsapp_operator.core.snapshot import Answer, HandoverTimes, Rejection
 
-from .looks import FINGERPRINT, NOW, Look
+from .situations import FINGERPRINT, NOW, Situation
 from .test_status import EVERYTHING, WORDS, handed_over
 from .witnesses import growing
 
@@ -127,15 +127,15 @@ def written(value: Any, path: str = "") -> Iterator[str]:
 
 
 READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", verified_name="Acme", issued_at=NOW)
-REPORTS: list[Look] = [
+REPORTS: list[Situation] = [
     *EVERYTHING.values(),
     handed_over().seeing(handover_times={"100-moved": HandoverTimes(detect=3000, commit=38, serve=55)}),
-    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
+    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
     growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),
     growing().calling(4, Answer.BUSY, retry_after=timedelta(hours=1)),
-    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CLIENT_EXPIRED),
-    growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.REGISTRATION_CLOSED, secret_version="70"),
+    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CLIENT_EXPIRED),
+    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.REGISTRATION_CLOSED, secret_version="70"),
 ]
 
 
@@ -180,7 +180,7 @@ def valid(value: Any, schema: dict[str, Any], path: str = "status") -> Iterator[
 
 
 @pytest.mark.parametrize("one", REPORTS, ids=range(len(REPORTS)))
-def test_every_report_is_valid(one: Look) -> None:
+def test_every_report_is_valid(one: Situation) -> None:
     assert list(valid(one.report(), STATUS)) == []
 
 
@@ -189,7 +189,7 @@ def condition_pattern() -> str:
     return found
 
 
-@pytest.mark.parametrize("word", sorted({word for words in WORDS.values() for word in words} | {row.name for row in rules.RULES}))
+@pytest.mark.parametrize("word", sorted({word for text in WORDS.values() for word in text} | {row.name for row in rules.RULES}))
 def test_every_word_is_one_that_the_API_server_takes(word: str) -> None:  # noqa: N802
     assert re.search(condition_pattern(), word)
 
@@ -209,14 +209,14 @@ def test_answers_are_those_of_the_model() -> None:
 
 
 def test_defaults_are_those_of_the_model() -> None:
-    want = {field.name: field.default for field in fields(Desired)}
+    desired = {field.name: field.default for field in fields(Desired)}
     spec = SPEC["properties"]
 
-    assert spec["spares"]["default"] == want["spares"]
-    assert spec["paused"]["default"] == want["paused"]
+    assert spec["spares"]["default"] == desired["spares"]
+    assert spec["paused"]["default"] == desired["paused"]
     # No default: that it was left out must be seen.
-    assert spec["webapp"]["properties"]["replicas"].get("default") == want["webapps"]
-    assert spec["client"]["properties"]["simulator"]["properties"]["restartSeconds"]["default"] == want["restart_seconds"]
+    assert spec["webapp"]["properties"]["replicas"].get("default") == desired["webapps"]
+    assert spec["client"]["properties"]["simulator"]["properties"]["restartSeconds"]["default"] == desired["restart_seconds"]
 
 
 def test_limits_are_those_that_status_keeps() -> None:

@@ -10,16 +10,16 @@ import pytest
 
 from whatsapp_operator.core.actions import AssignRole, Delete, Handover, Plan, Scale
 from whatsapp_operator.core.evidence import EVIDENCE, Certainty
-from whatsapp_operator.core.self_check import doubt
+from whatsapp_operator.core.self_check import self_check
 from whatsapp_operator.core.snapshot import Answer, Evidence, Node, Report, Silence
 
-from .looks import NOW, Look, look, pod, seconds
+from .situations import NOW, Situation, pod, seconds, situation
 from .witnesses import out_of_reach, restarting
 
 LATE = Silence(lag=seconds(1.5))
 
 
-def failure(one: Look, shard: int = 0) -> Evidence | None:
+def failure(one: Situation, shard: int = 0) -> Evidence | None:
     return one.facts().failure(one.route(shard))
 
 
@@ -27,13 +27,13 @@ def of(plan: Plan, kind: type) -> list[Any]:
     return [action for action in plan.actions if isinstance(action, kind)]
 
 
-def moved(one: Look) -> list[tuple[int, str, Evidence, bool]]:
+def moved(one: Situation) -> list[tuple[int, str, Evidence, bool]]:
     return [(move.route.shard, move.to.name, move.evidence, move.planned) for move in of(one.plan(), Handover)]
 
 
-def silent(span: float, **changes: Any) -> Look:
+def silent(span: float, **changes: Any) -> Situation:
     """The holder of shard 0 has not answered for so many seconds; its node lives."""
-    return look().settled().with_nodes().with_holder(0, silent_since=NOW - seconds(span), **changes)
+    return situation().settled().with_nodes().with_holder(0, silent_since=NOW - seconds(span), **changes)
 
 
 # --- which evidence, how certain
@@ -46,22 +46,22 @@ def test_what_is_probable() -> None:
 
 
 def test_pod_draining_when_it_was_evicted() -> None:
-    assert failure(look().settled().with_holder(0, deleting=True, disrupted=True)) is Evidence.POD_DRAINING
-    assert failure(look().settled().with_holder(0, disrupted=True)) is None
+    assert failure(situation().settled().with_holder(0, deleting=True, disrupted=True)) is Evidence.POD_DRAINING
+    assert failure(situation().settled().with_holder(0, disrupted=True)) is None
 
 
 def test_node_gone_when_the_object_is_deleted_or_declared_dead() -> None:
-    assert failure(look().settled().with_nodes().with_node(0, gone=True)) is Evidence.NODE_GONE
-    assert failure(look().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
+    assert failure(situation().settled().with_nodes().with_node(0, gone=True)) is Evidence.NODE_GONE
+    assert failure(situation().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
 
 
 def test_nodes_of_which_nobody_told_us_are_not_gone() -> None:
-    assert failure(look().settled()) is None
-    assert failure(look().settled().with_nodes().with_holder(0, node="new")) is None
+    assert failure(situation().settled()) is None
+    assert failure(situation().settled().with_nodes().with_holder(0, node="new")) is None
 
 
 def test_no_standby_is_taken_on_a_node_that_is_gone() -> None:
-    one = look().settled(spares=2).with_nodes().with_node(2, gone=True).holder_deleted(0)
+    one = situation().settled(spares=2).with_nodes().with_node(2, gone=True).holder_deleted(0)
 
     assert moved(one) == [(0, "acme-coreapp-3", Evidence.POD_DELETED, False)]
 
@@ -78,8 +78,8 @@ def test_a_failover_for_silence_says_since_when() -> None:
     assert (move.evidence, move.failed_at) == (Evidence.PROBE_TIMEOUT, NOW - seconds(3.2))
 
 
-def unready(span: float, **changes: Any) -> Look:
-    one = look().settled().with_nodes().with_holder(0, ready=False, **{"lost_readiness": True, "report": None, **changes})
+def unready(span: float, **changes: Any) -> Situation:
+    one = situation().settled().with_nodes().with_holder(0, ready=False, **{"lost_readiness": True, "report": None, **changes})
     return one.seeing(since={"NotReady/uid-0": NOW - seconds(span)})
 
 
@@ -91,7 +91,7 @@ def test_not_ready_long_after_the_time_of_the_spec() -> None:
 
 
 def test_a_coreapp_that_answers_us_is_not_failed_for_what_its_kubelet_says() -> None:
-    assert failure(unready(60, report=look().settled().holder_of(0).report)) is None
+    assert failure(unready(60, report=situation().settled().holder_of(0).report)) is None
 
 
 def test_a_coreapp_that_was_never_ready_is_starting() -> None:
@@ -116,9 +116,9 @@ OTHER_ROLES = {
 }
 
 
-def disagreeing(report: Report, span: float) -> Look:
+def disagreeing(report: Report, span: float) -> Situation:
     """The holder of shard 0 has given this report for so many seconds."""
-    return look().settled().with_holder(0, report=report).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(span)})
+    return situation().settled().with_holder(0, report=report).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(span)})
 
 
 @pytest.mark.parametrize("report", OTHER_ROLES.values(), ids=OTHER_ROLES)
@@ -144,14 +144,14 @@ def test_holder_disagrees_after_five_seconds(report: Report) -> None:
     ],
 )
 def test_what_is_no_disagreement(changes: dict[str, Any]) -> None:
-    one = look().settled().with_holder(0, **changes).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
+    one = situation().settled().with_holder(0, **changes).seeing(since={"HolderDisagrees/0/10-first": NOW - seconds(60)})
 
     assert failure(one) is None
     assert one.plan().holds.isdisjoint({"HolderDisagrees/0/10-first"})
 
 
 def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None:
-    def again(span: float) -> Look:
+    def again(span: float) -> Situation:
         return disagreeing(OTHER_ROLES["fenced off"], span).with_route(0, evidence="HolderDisagrees")
 
     assert failure(again(59)) is None
@@ -183,8 +183,8 @@ def nodes(names: Iterable[str], age: float = 1) -> dict[str, Node]:
 
 
 def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
-    assert doubt(Silence(lag=seconds(0.9)), None, NOW) is None
-    assert doubt(Silence(lag=seconds(1)), None, NOW) == "the operator itself was 1.0 s late"
+    assert self_check(Silence(lag=seconds(0.9)), None, NOW) is None
+    assert self_check(Silence(lag=seconds(1)), None, NOW) == "the operator itself was 1.0 s late"
 
 
 @pytest.mark.parametrize(
@@ -201,7 +201,7 @@ def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
 ) -> None:
     known = {**nodes(names, age), **nodes("z")}
 
-    assert (doubt(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+    assert (self_check(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
 
 
 @pytest.mark.parametrize(
@@ -216,14 +216,14 @@ def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
 def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, doubted: bool) -> None:
     silence = Silence(targets=9, silent=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
 
-    assert (doubt(silence, None, NOW) is not None) == doubted
+    assert (self_check(silence, None, NOW) is not None) == doubted
 
 
 def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> None:
     silence = Silence(targets=8, silent=4, nodes=frozenset("abc"))
 
-    assert doubt(silence, nodes("abc"), NOW) is None
-    assert doubt(replace(silence, unasked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
+    assert self_check(silence, nodes("abc"), NOW) is None
+    assert self_check(replace(silence, unasked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
 
 
 class Counted(Mapping[str, Node]):
@@ -248,13 +248,13 @@ class Counted(Mapping[str, Node]):
 
 def touched_by_doubt(count: int) -> int:
     many = Counted(count)
-    assert doubt(Silence(targets=count, silent=count, nodes=frozenset(many)), many, NOW) is not None
+    assert self_check(Silence(targets=count, silent=count, nodes=frozenset(many)), many, NOW) is not None
     return many.touched
 
 
 def touched_by_plan(count: int, silent_ones: int) -> int:
     many = Counted(count)
-    one = look().settled(shards=16, spares=silent_ones).seeing(nodes=many)
+    one = situation().settled(shards=16, spares=silent_ones).seeing(nodes=many)
     for ordinal in range(silent_ones):
         one = one.with_pod(ordinal, silent_since=NOW - seconds(60), report=None)
     assert moved(one)
@@ -277,7 +277,7 @@ def test_a_watch_that_tells_nothing_any_more_makes_no_node_lost() -> None:
 
 
 def test_a_cluster_of_one_shard_and_one_spare_is_not_disarmed() -> None:
-    one = look().settled(shards=1).with_nodes().with_holder(0, silent_since=NOW - seconds(3))
+    one = situation().settled(shards=1).with_nodes().with_holder(0, silent_since=NOW - seconds(3))
     one = one.seeing(silence=Silence(targets=2, silent=2, nodes=frozenset({"node-0", "node-1"})))
 
     assert failure(one) is Evidence.PROBE_TIMEOUT
@@ -294,14 +294,14 @@ def test_in_doubt_only_certain_evidence_counts() -> None:
 
 
 def test_doubt_is_not_said_of_what_it_does_not_hold_back() -> None:
-    assert look().settled().seeing(silence=LATE).condition("Ready")["reason"] == "Serving"
+    assert situation().settled().seeing(silence=LATE).condition("Ready")["reason"] == "Serving"
 
 
 # --- more failures than spares
 
 
 def test_the_lowest_shards_are_served_first_and_the_rest_is_said() -> None:
-    one = look().settled(shards=4, spares=1).holder_deleted(3).holder_deleted(1)
+    one = situation().settled(shards=4, spares=1).holder_deleted(3).holder_deleted(1)
 
     assert moved(one) == [(1, "acme-coreapp-4", Evidence.POD_DELETED, False)]
     after = one.held_by(1, 4)
@@ -312,9 +312,9 @@ def test_the_lowest_shards_are_served_first_and_the_rest_is_said() -> None:
 # --- the hung pod
 
 
-def hung(span: float = 6, node_renewed: float = 1) -> Look:
+def hung(span: float = 6, node_renewed: float = 1) -> Situation:
     """Pod 0 does not answer; its shard was handed over to pod 2."""
-    one = look().settled().with_nodes().held_by(0, 2).with_pod(0, silent_since=NOW - seconds(span))
+    one = situation().settled().with_nodes().held_by(0, 2).with_pod(0, silent_since=NOW - seconds(span))
     return one.with_node(0, renewed_at=NOW - seconds(node_renewed))
 
 
@@ -344,7 +344,7 @@ def test_without_the_right_to_read_nodes_long_silence_must_do() -> None:
 
 
 def test_without_a_standby_the_holder_is_deleted_after_twice_the_time() -> None:
-    one = look().settled(spares=0).with_nodes()
+    one = situation().settled(spares=0).with_nodes()
 
     assert of(one.with_holder(0, silent_since=NOW - seconds(5.9)).plan(), Delete) == []
     assert len(of(one.with_holder(0, silent_since=NOW - seconds(6)).plan(), Delete)) == 1
@@ -359,7 +359,7 @@ def test_a_coreapp_that_starts_slowly_is_not_deleted() -> None:
 
 
 def test_shards_leave_a_node_that_is_drained_before_the_pod_dies() -> None:
-    one = look().settled(spares=2).with_nodes().with_node(0, leaving="cordoned")
+    one = situation().settled(spares=2).with_nodes().with_node(0, leaving="cordoned")
 
     assert moved(one) == [(0, "acme-coreapp-2", Evidence.POD_DRAINING, True)]
     assert one.row() == "Draining"
@@ -368,17 +368,17 @@ def test_shards_leave_a_node_that_is_drained_before_the_pod_dies() -> None:
 
 
 def test_nothing_moves_onto_a_node_that_is_drained_too() -> None:
-    one = look().settled().with_nodes().with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
+    one = situation().settled().with_nodes().with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
 
     assert moved(one) == []
     assert one.row() == "UpToDate"
 
 
 def test_a_failover_takes_a_standby_that_stays_if_there_is_one() -> None:
-    one = look().settled(spares=2).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
+    one = situation().settled(spares=2).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
 
     assert [to for _, to, _, _ in moved(one)] == ["acme-coreapp-3"]
-    alone = look().settled(spares=1).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
+    alone = situation().settled(spares=1).with_nodes().with_node(2, leaving="karpenter.sh/disrupted").holder_deleted(0)
     assert [to for _, to, _, _ in moved(alone)] == ["acme-coreapp-2"]
 
 
@@ -387,7 +387,7 @@ def test_no_shard_is_moved_off_a_drained_node_while_all_restart() -> None:
 
 
 def test_a_standby_in_another_zone_is_taken_first() -> None:
-    one = look().settled(spares=2).with_nodes().with_holder(0, terminated=True, ready=False).with_node(2, zone="zone-node-0")
+    one = situation().settled(spares=2).with_nodes().with_holder(0, terminated=True, ready=False).with_node(2, zone="zone-node-0")
 
     assert [to for _, to, _, _ in moved(one)] == ["acme-coreapp-3"]
 
@@ -401,7 +401,7 @@ def test_a_pod_out_of_reach_is_made_good_after_a_minute() -> None:
 
     assert one.facts().desired_replicas == 4
     assert [scale.replicas for scale in of(one.plan(), Scale)] == [4]
-    assert "acme-coreapp-0 (node-0)" in out_of_reach(60).plan().verdict.why
+    assert "acme-coreapp-0 (node-0)" in out_of_reach(60).plan().decision.why
 
 
 def test_it_may_be_terminating_for_ever() -> None:
@@ -409,7 +409,7 @@ def test_it_may_be_terminating_for_ever() -> None:
 
 
 def test_no_more_than_there_are_spares() -> None:
-    one = look().settled(shards=4, spares=1).with_nodes()
+    one = situation().settled(shards=4, spares=1).with_nodes()
     for ordinal in (0, 1, 2):
         one = one.with_node(ordinal, ready=None).with_pod(ordinal, silent_since=NOW - seconds(90), report=None)
     one = one.seeing(since={f"NodesUnreachable/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
@@ -418,7 +418,7 @@ def test_no_more_than_there_are_spares() -> None:
 
 
 def test_when_it_is_back_the_one_that_stood_in_goes_again_after_its_shard_was_moved_down() -> None:
-    back = look().settled().with_nodes().with_pods([3])
+    back = situation().settled().with_nodes().with_pods([3])
 
     assert [scale.replicas for scale in of(back.plan(), Scale)] == [3]
     assert moved(back.held_by(0, 3)) == [(0, "acme-coreapp-0", Evidence.CONSOLIDATED, True)]
@@ -437,14 +437,14 @@ def test_a_new_leader_does_not_take_away_what_stands_in() -> None:
 
 
 def test_no_shard_is_packed_onto_a_node_that_is_drained() -> None:
-    one = look().settled().with_nodes().with_pods([3]).held_by(0, 3).with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
+    one = situation().settled().with_nodes().with_pods([3]).held_by(0, 3).with_node(0, leaving="cordoned").with_node(2, leaving="cordoned")
 
     assert moved(one) == []
     assert of(one.plan(), Scale) == []
 
 
 def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
-    one = look().settled().with_nodes().with_pods([3]).noted(2, Answer.UNKNOWN)
+    one = situation().settled().with_nodes().with_pods([3]).noted(2, Answer.UNKNOWN)
 
     assert of(one.plan(), Scale) == []
 

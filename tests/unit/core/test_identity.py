@@ -17,7 +17,7 @@ from whatsapp_operator.core.actions import Delete, Label
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.names import Key, Obj, Ref
 
-from .looks import Look, look, pod, route
+from .situations import Situation, pod, route, situation
 
 CRD_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 """Written down once more: the core's own pattern is judged by it."""
@@ -30,11 +30,11 @@ CHART = ("whatsapp-operator", "whatsapp-operator-metrics", "whatsapp-operator-te
 
 def names(cluster: str) -> Iterator[tuple[str, str]]:
     """Kind and name of everything that comes to be for a cluster, in its largest form; read off the objects themselves."""
-    want = replace(look().want, key=Key("default", cluster), shards=32, storage="1Gi")
+    desired = replace(situation().desired, key=Key("default", cluster), shards=32, storage="1Gi")
     objects = (
-        *manifests.secrets(want),
-        *manifests.upkeep(want, webapp_replicas=2, resharding=False),
-        *(manifests.shard_service(want, shard) for shard in range(32)),
+        *manifests.secrets(desired),
+        *manifests.upkeep(desired, webapp_replicas=2, resharding=False),
+        *(manifests.shard_service(desired, shard) for shard in range(32)),
     )
     for obj in objects:
         kind, name = obj["kind"], obj["metadata"]["name"]
@@ -140,7 +140,7 @@ def test_only_what_is_named_and_made_as_ours_concerns_a_cluster(obj: Obj, concer
     ],
 )
 def test_the_name_alone_says_which_shard_a_service_is_of(name: str, shard: int | None) -> None:
-    service = manifests.shard_service(look().want, 3)
+    service = manifests.shard_service(situation().desired, 3)
     meta = {**service["metadata"], "name": name, "uid": "u", "resourceVersion": "12"}
     for labels in (meta["labels"], None, {manifests.SHARD_LABEL: "7"}):
         read = manifests.route_of({**service, "metadata": {**meta, "labels": labels}}, "acme", "cluster-uid")
@@ -181,17 +181,17 @@ def test_a_pod_is_known_by_its_name_and_its_owner(found: Obj, is_ours: bool) -> 
 # --- labels
 
 
-def want() -> Desired:
-    return look().want
+def a_desired() -> Desired:
+    return situation().desired
 
 
 def test_a_shard_service_lacks_what_it_was_made_with() -> None:
-    service = manifests.shard_service(want(), 3)
-    assert manifests.lost_labels(want(), service) == {}
+    service = manifests.shard_service(a_desired(), 3)
+    assert manifests.lost_labels(a_desired(), service) == {}
     bare = {**service, "metadata": {**service["metadata"], "labels": None}}
-    assert manifests.lost_labels(want(), bare) == service["metadata"]["labels"]
+    assert manifests.lost_labels(a_desired(), bare) == service["metadata"]["labels"]
     other = {**service, "metadata": {**service["metadata"], "name": "copy", "labels": None}}
-    assert manifests.lost_labels(want(), other) == {}
+    assert manifests.lost_labels(a_desired(), other) == {}
 
 
 @pytest.mark.parametrize("component", ["coreapp", "simulator"])
@@ -199,28 +199,28 @@ def test_a_pod_lacks_what_its_set_selects_by(component: str) -> None:
     selector = {manifests.CLUSTER_LABEL: "acme", manifests.COMPONENT_LABEL: component}
     (workload,) = (
         obj
-        for obj in manifests.upkeep(want(), webapp_replicas=1, resharding=False)
+        for obj in manifests.upkeep(a_desired(), webapp_replicas=1, resharding=False)
         if (obj["kind"], obj["metadata"]["name"]) == ("StatefulSet", f"acme-{component}")
     )
     assert workload["spec"]["selector"]["matchLabels"] == selector
     for lost, had in product(selector, ({}, {"team": "a"})):
         labels = {key: value for key, value in selector.items() if key != lost} | had
         obj = {"kind": "Pod", "metadata": {"name": f"acme-{component}-12", "labels": labels}}
-        assert manifests.lost_labels(want(), obj) == {lost: selector[lost]}
-    assert manifests.lost_labels(want(), {"kind": "Pod", "metadata": {"name": "acme-webapp-7-x"}}) == {}
+        assert manifests.lost_labels(a_desired(), obj) == {lost: selector[lost]}
+    assert manifests.lost_labels(a_desired(), {"kind": "Pod", "metadata": {"name": "acme-webapp-7-x"}}) == {}
 
 
 def unlabelled(kind: str, name: str, uid: str) -> Obj:
     return {"kind": kind, "metadata": {"name": name, "uid": uid, "resourceVersion": "9", "labels": None}}
 
 
-def labels_given(one: Look) -> list[Ref]:
+def labels_given(one: Situation) -> list[Ref]:
     return [action.ref for action in one.plan().actions if isinstance(action, Label)]
 
 
 def test_labels_come_back_also_when_paused_and_not_on_what_a_handover_writes() -> None:
     lost = (unlabelled("Service", "acme-shard-0", "service-0"), unlabelled("Pod", "acme-coreapp-0", "uid-0"))
-    one = look().settled().seeing(mislabelled=lost)
+    one = situation().settled().seeing(mislabelled=lost)
     assert labels_given(one) == [Ref("Service", "acme-shard-0"), Ref("Pod", "acme-coreapp-0")]
     assert labels_given(one.wanting(paused=True)) == labels_given(one)
     assert labels_given(one.wanting(deleting=True)) == []
@@ -238,15 +238,15 @@ def test_a_label_is_given_by_the_version_that_was_judged() -> None:
 def test_what_an_earlier_release_named_like_the_cluster_goes_once_its_successor_is_there() -> None:
     former = Ref("NetworkPolicy", "acme")
     live = {"kind": "NetworkPolicy", "metadata": {"name": "acme", "uid": "np", "resourceVersion": "5"}}
-    one = look().settled()
-    one = one.seeing(objects={**one.see.objects, former: live})
+    one = situation().settled()
+    one = one.seeing(objects={**one.snapshot.objects, former: live})
 
-    def ended(found: Look) -> list[Delete]:
+    def ended(found: Situation) -> list[Delete]:
         return [action for action in found.plan().actions if isinstance(action, Delete)]
 
     assert ended(one) == [Delete(ref=former, uid="np", resource_version="5")]
     assert ended(one.without_object("NetworkPolicy", "acme-coreapp")) == []
-    assert ended(look().settled()) == []
+    assert ended(situation().settled()) == []
 
 
 # --- what stands in the way
@@ -254,8 +254,8 @@ def test_what_an_earlier_release_named_like_the_cluster_goes_once_its_successor_
 
 def test_a_foreign_service_of_a_shard_that_nobody_needs_is_no_matter() -> None:
     theirs = route(5, pod(0), foreign=True)
-    one = look().settled(shards=2)
-    one = one.seeing(routes=(*one.see.routes, theirs))
+    one = situation().settled(shards=2)
+    one = one.seeing(routes=(*one.snapshot.routes, theirs))
     assert one.row() == "UpToDate"
     stuck = one.wanting(shards=8).plan().stuck
     assert stuck is not None

@@ -15,8 +15,8 @@ from whatsapp_operator.core.desired import PodSettings
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import AccountSecret, Login, Workload
 
-from .looks import NOW, Look, look, seconds
-from .random_looks import any_looks
+from .random_situations import any_looks
+from .situations import NOW, Situation, seconds, situation
 from .test_laws import many
 from .test_status import STALLED
 from .witnesses import WITNESSES, growing
@@ -30,7 +30,7 @@ BESIDE_A_STALL: Mapping[str, str] = {
 }
 """What Reconciling may say while Stalled is True, and why."""
 
-STALLS: Mapping[str, Callable[[Look], Look]] = {
+STALLS: Mapping[str, Callable[[Situation], Situation]] = {
     "Banned": lambda one: one.seeing(banned_at=NOW),
     "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
@@ -42,18 +42,18 @@ STALLS: Mapping[str, Callable[[Look], Look]] = {
 """What needs a person whatever else goes on."""
 
 
-def resource(one: Look) -> Obj:
+def resource(one: Situation) -> Obj:
     """The cluster as the API server has it after this look."""
-    meta = {"generation": one.want.generation, **({"deletionTimestamp": "2027-01-04T12:00:00Z"} if one.want.deleting else {})}
+    meta = {"generation": one.desired.generation, **({"deletionTimestamp": "2027-01-04T12:00:00Z"} if one.desired.deleting else {})}
     return {"metadata": meta, "status": one.report()}
 
 
-def said(one: Look, kind: str) -> tuple[str, str]:
+def said(one: Situation, kind: str) -> tuple[str, str]:
     found = one.condition(kind)
     return found["status"], found["reason"]
 
 
-def words(obj: Obj) -> dict[str, tuple[str, str]]:
+def text(obj: Obj) -> dict[str, tuple[str, str]]:
     return {one["type"]: (one["status"], one["reason"]) for one in obj["status"]["conditions"]}
 
 
@@ -61,8 +61,8 @@ def words(obj: Obj) -> dict[str, tuple[str, str]]:
 
 
 def a_resource(*conditions: str, observed: int = 2, **meta: Any) -> Obj:
-    words = [dict(zip(("type", "status"), text.split("="), strict=True)) for text in conditions]
-    return {"metadata": {"generation": 2, **meta}, "status": {"observedGeneration": observed, "conditions": words}}
+    text = [dict(zip(("type", "status"), text.split("="), strict=True)) for text in conditions]
+    return {"metadata": {"generation": 2, **meta}, "status": {"observedGeneration": observed, "conditions": text}}
 
 
 @pytest.mark.parametrize(
@@ -100,13 +100,13 @@ def test_Reconciling_says_nothing_of_what_a_stall_holds_up(name: str) -> None:  
     assert said(WITNESSES[name], "Reconciling")[0] == "False"
 
 
-def assert_reconciling_speaks_of_what_goes_on(one: Look) -> None:
+def assert_reconciling_speaks_of_what_goes_on(one: Situation) -> None:
     obj = resource(one)
-    (moves, reason), (stalls, why) = words(obj)["Reconciling"], words(obj)["Stalled"]
+    (moves, reason), (stalls, why) = text(obj)["Reconciling"], text(obj)["Stalled"]
     if stalls == "True" and moves == "True":
         assert reason in BESIDE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
     elif stalls == "True":
-        assert (reason in {"UpToDate", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.want.deleting else Verdict.FAILED)
+        assert (reason in {"UpToDate", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.desired.deleting else Verdict.FAILED)
 
 
 @pytest.mark.parametrize("stall", STALLS)
@@ -117,7 +117,7 @@ def test_whatever_needs_a_person_is_Failed_in_every_state(stall: str) -> None:  
 
 @many
 @given(one=any_looks())
-def test_Reconciling_speaks_of_what_goes_on_in_any_look(one: Look) -> None:  # noqa: N802
+def test_Reconciling_speaks_of_what_goes_on_in_any_look(one: Situation) -> None:  # noqa: N802
     assert_reconciling_speaks_of_what_goes_on(one)
 
 
@@ -130,7 +130,7 @@ def test_a_failover_during_a_stall_is_said() -> None:
 def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
     """Also when something was under way before it."""
     before = growing().report()
-    after = report.failed_look(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
+    after = report.failed_observation(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
 
     assert verdict({"metadata": {"generation": 4}, "status": after}) is Verdict.FAILED
     assert {one["type"]: one["status"] for one in after["conditions"]}["Reconciling"] == "False"
@@ -139,25 +139,25 @@ def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
 # --- Current
 
 
-def is_carried_out(one: Look) -> bool:
+def is_carried_out(one: Situation) -> bool:
     """Whether the cluster is as its spec says, told apart from the operator's own rules."""
-    want, see = one.want, one.see
-    ready = [pod for pod in see.coreapps if pod.ready and pod.phase == "Running" and not (pod.deleting or pod.terminated)]
+    desired, snapshot = one.desired, one.snapshot
+    ready = [pod for pod in snapshot.coreapps if pod.ready and pod.phase == "Running" and not (pod.deleting or pod.terminated)]
     return (
-        see.client.shards == want.shards
-        and see.record.operation is None
-        and see.statefulset is not None
-        and see.statefulset.replicas >= want.shards + want.spares
-        and len(ready) >= want.shards + want.spares
-        and see.webapp is not None
-        and see.webapp.ready >= (want.webapps or 0)
-        and not see.webapps_change
+        snapshot.client.shards == desired.shards
+        and snapshot.record.operation is None
+        and snapshot.statefulset is not None
+        and snapshot.statefulset.replicas >= desired.shards + desired.spares
+        and len(ready) >= desired.shards + desired.spares
+        and snapshot.webapp is not None
+        and snapshot.webapp.ready >= (desired.webapps or 0)
+        and not snapshot.webapps_change
     )
 
 
 @many
 @given(one=any_looks())
-def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Look) -> None:  # noqa: N802
+def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Situation) -> None:  # noqa: N802
     if one.plan().is_speakable and verdict(resource(one)) is Verdict.CURRENT:
         assert is_carried_out(one)
 
@@ -170,14 +170,14 @@ EDITS: Mapping[str, Obj] = {
     "webapps": {"webapps": 3},
     "image": {"image": "another:2"},
     "Webapps' pods": {"webapp_pod": PodSettings(annotations={"example.com/note": "new"})},
-    "Service": {"webapp_service": WITNESSES["ChangeRejected"].want.webapp_service},
+    "Service": {"webapp_service": WITNESSES["ChangeRejected"].desired.webapp_service},
 }
 
 
 @pytest.mark.parametrize("name", EDITS)
 def test_an_edit_is_not_Current_at_the_look_that_carries_it_out(name: str) -> None:  # noqa: N802
-    before = look().settled()
-    after = before.wanting(generation=4, **EDITS[name]).seeing(objects=before.see.objects)
+    before = situation().settled()
+    after = before.wanting(generation=4, **EDITS[name]).seeing(objects=before.snapshot.objects)
 
     assert not after.plan().is_speakable or verdict(resource(after)) is Verdict.IN_PROGRESS
 
@@ -191,11 +191,11 @@ def test_a_resource_is_not_Current_before_the_first_look() -> None:  # noqa: N80
 # --- a Secret that comes a moment later
 
 
-def named(secret: str) -> Look:
+def named(secret: str) -> Situation:
     """A new cluster that names a Secret that is not there yet."""
     if secret == "account":
-        return look().with_account(secret=AccountSecret(missing="Secret acme-account"))
-    return look().seeing(missing=f"Secret {secret} is not there, and spec.{secret} names it")
+        return situation().with_account(secret=AccountSecret(missing="Secret acme-account"))
+    return situation().seeing(missing=f"Secret {secret} is not there, and spec.{secret} names it")
 
 
 @pytest.mark.parametrize("secret", ["account", "database", "tls"])

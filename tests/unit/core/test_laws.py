@@ -21,9 +21,9 @@ from whatsapp_operator.core.snapshot import Answer
 
 from . import laws
 from .laws import CHECKS, Check, LawBroken
-from .looks import NOW, Look, look
 from .mutants import MUTANTS, Mutant, patched
-from .random_looks import any_looks
+from .random_situations import any_looks
+from .situations import NOW, Situation, situation
 from .witnesses import WITNESSES
 
 SNAPSHOTS = 2000
@@ -42,7 +42,7 @@ many = settings(
 )
 
 
-def for_each_snapshot(judge: Callable[[Look], None], round_: int) -> None:
+def for_each_snapshot(judge: Callable[[Situation], None], round_: int) -> None:
     """Call ``judge`` with random snapshots; what it raises names the seed."""
     try:
         seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_looks())(judge)))()
@@ -54,12 +54,12 @@ def for_each_snapshot(judge: Callable[[Look], None], round_: int) -> None:
 def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> None:
     applied, uncaught = Counter[str](), {mutant.name: mutant for mutant in MUTANTS}
 
-    def judge(one: Look) -> None:
+    def judge(one: Situation) -> None:
         laws.plan_is_total(rules.plan, one)
-        made = rules.plan(one.want, one.see)
+        made = rules.plan(one.desired, one.snapshot)
         for check in CHECKS:
             applied[check.__name__] += check(lambda _, __: made, one)
-        noted = one.see.record.operation
+        noted = one.snapshot.record.operation
         if noted is not None and noted.answer is Answer.ACCEPTED:
             applied["law_9 once accepted"] += laws.law_9_a_restart_is_no_failure(lambda _, __: made, one)
         for mutant in [*uncaught.values()]:
@@ -84,13 +84,13 @@ def test_law_holds_where_each_row_wins(check: Check, name: str) -> None:
 @many
 @given(shards=st.sampled_from([1, 2, 4, 8, 16, 32]), spares=st.integers(0, 4))
 def test_law_11_a_converged_cluster_is_left_alone(shards: int, spares: int) -> None:
-    plan = look().settled(shards=shards, spares=spares).plan()
+    plan = situation().settled(shards=shards, spares=spares).plan()
 
-    assert (plan.verdict.row, plan.actions) == ("UpToDate", ())
+    assert (plan.decision.row, plan.actions) == ("UpToDate", ())
 
 
 def test_law_11_only_a_question_is_asked_now_and_then() -> None:
-    assert look().settled().client(asked_at=NOW - timedelta(minutes=5)).plan().actions == (GetShards(quiet=True),)
+    assert situation().settled().client(asked_at=NOW - timedelta(minutes=5)).plan().actions == (GetShards(quiet=True),)
 
 
 # --- mutants --------------------------------------------------------------------------------------------------------------
@@ -107,7 +107,7 @@ def test_a_mutant_is_caught(mutant: Mutant) -> None:
 
 def test_everything_that_a_check_can_say_is_said_of_a_mutant() -> None:
     said = {(mutant.check.__name__, mutant.how) for mutant in MUTANTS}
-    unsaid = [(check, how) for check, how in clauses() if not any(check == name and re.fullmatch(how, words) for name, words in said)]
+    unsaid = [(check, how) for check, how in clauses() if not any(check == name and re.fullmatch(how, text) for name, text in said)]
 
     assert unsaid == []
     assert {name for name, _ in clauses()} == {check.__name__ for check in CHECKS}
@@ -126,6 +126,6 @@ def clauses() -> Iterator[tuple[str, str]]:
 
 def test_a_mutant_of_law_11_is_caught() -> None:
     touchy = patched((facts, "covers", lambda _, __: False))
-    one = look().settled()
+    one = situation().settled()
 
-    assert {type(action) for action in touchy(one.want, one.see).actions} == {Replace}
+    assert {type(action) for action in touchy(one.desired, one.snapshot).actions} == {Replace}

@@ -9,9 +9,9 @@ import pytest
 
 from whatsapp_operator.core.actions import Plan, SetShards
 from whatsapp_operator.core.certificate import CertificateFacts
-from whatsapp_operator.core.snapshot import Answer, Refusal
+from whatsapp_operator.core.snapshot import Answer, Rejection
 
-from .looks import FINGERPRINT, NOW, Look, look, seconds
+from .situations import FINGERPRINT, NOW, Situation, seconds, situation
 from .witnesses import NIGHT, growing
 
 RIGHT = CertificateFacts(fingerprint="cd" * 32)
@@ -22,33 +22,41 @@ def calls(plan: Plan) -> list[SetShards]:
     return [action for action in plan.actions if isinstance(action, SetShards)]
 
 
-def gateways(one: Look, status: str) -> Look:
+def gateways(one: Situation, status: str) -> Situation:
     """Every holder says this of its connection to WhatsApp."""
-    for route in one.see.routes:
+    for route in one.snapshot.routes:
         report = one.holder_of(route.shard).report
         assert report is not None
         one = one.with_holder(route.shard, report=replace(report, gateway=status))
     return one
 
 
-def logged_off(**account: Any) -> Look:
+def logged_off(**account: Any) -> Situation:
     """Two shards, as wanted, but a refused certificate logged the client off a minute ago."""
-    one = look().settled().with_account(**account).wanting(spares=1)
-    return gateways(one, "disconnected").seeing(refused_fingerprint=FINGERPRINT, logged_off_at=NOW - seconds(60))
+    one = situation().settled().with_account(**account).wanting(spares=1)
+    return gateways(one, "disconnected").seeing(rejected_fingerprint=FINGERPRINT, logged_off_at=NOW - seconds(60))
 
 
 def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
+    one = (
+        growing()
+        .with_account()
+        .calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
+    )
     plan = one.plan()
 
-    assert (plan.record.refused_fingerprint, plan.record.refused_because, plan.record.logged_off_at) == (FINGERPRINT, "HTTP 400: why", NOW)
+    assert (plan.record.rejected_fingerprint, plan.record.rejected_because, plan.record.logged_off_at) == (
+        FINGERPRINT,
+        "HTTP 400: why",
+        NOW,
+    )
     assert "HTTP 400: why" in (plan.stuck.why if plan.stuck else "")
 
 
 def test_a_refusal_for_something_else_does_not_mean_logged_off() -> None:
-    plan = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.OTHER, fingerprint=FINGERPRINT).plan()
+    plan = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.OTHER, fingerprint=FINGERPRINT).plan()
 
-    assert (plan.record.refused_fingerprint, plan.record.logged_off_at) == (FINGERPRINT, None)
+    assert (plan.record.rejected_fingerprint, plan.record.logged_off_at) == (FINGERPRINT, None)
 
 
 def test_back_to_the_old_number_does_not_make_it_ready() -> None:
@@ -77,7 +85,7 @@ def test_it_is_no_drift() -> None:
     assert logged_off(certificate=RIGHT).wanting(repairs_drift=False).row() == "SettingShards"
 
 
-def logging_on(answer: Answer) -> Look:
+def logging_on(answer: Answer) -> Situation:
     return logged_off(certificate=RIGHT).noted(2, answer, origin=2, fingerprint=RIGHT.fingerprint)
 
 
@@ -103,8 +111,8 @@ def test_an_unknown_answer_is_not_settled_by_the_number() -> None:
 
 def test_an_unknown_answer_in_vain_is_followed_by_another_call_once_it_is_settled() -> None:
     one = logging_on(Answer.UNKNOWN)
-    assert one.see.record.operation is not None
-    late = one.later((one.see.record.operation.settle_by - NOW).total_seconds() + 1)
+    assert one.snapshot.record.operation is not None
+    late = one.later((one.snapshot.record.operation.settle_by - NOW).total_seconds() + 1)
 
     assert len(calls(late.plan())) == 1
 
@@ -118,18 +126,18 @@ def test_a_connection_that_lasts_ends_it() -> None:
 def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, refused: str | None) -> None:
     one = gateways(growing().with_account(), "disconnected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
     one = one.seeing(since={"CutOff": HELD} if cut_off else {})
-    assert one.plan().record.refused_fingerprint is None, "not before it is settled (laws#4)"
-    assert one.see.record.operation is not None
-    plan = one.later((one.see.record.operation.settle_by - NOW).total_seconds() + 1).plan()
+    assert one.plan().record.rejected_fingerprint is None, "not before it is settled (laws#4)"
+    assert one.snapshot.record.operation is not None
+    plan = one.later((one.snapshot.record.operation.settle_by - NOW).total_seconds() + 1).plan()
 
-    assert plan.record.refused_fingerprint == refused
+    assert plan.record.rejected_fingerprint == refused
     assert (plan.record.logged_off_at is not None) == cut_off
     assert len(calls(plan)) == (0 if cut_off else 1)
 
 
 def test_disconnected_is_said_when_no_holder_has_a_connection_for_long() -> None:
-    one = gateways(look().settled(), "disconnected")
+    one = gateways(situation().settled(), "disconnected")
 
     assert one.condition("Ready")["reason"] == "Serving"
     assert one.seeing(since={"CutOff": HELD}).condition("Ready")["reason"] == "Disconnected"
-    assert gateways(look().settled(), "connecting").seeing(since={}).plan().holds == frozenset()
+    assert gateways(situation().settled(), "connecting").seeing(since={}).plan().holds == frozenset()

@@ -14,9 +14,9 @@ from whatsapp_operator.core.actions import Handover
 from whatsapp_operator.core.names import Epoch, Key
 from whatsapp_operator.core.snapshot import Evidence
 
-from .looks import NOW, labels_for, look, pod, route
+from .situations import NOW, labels_for, pod, route, situation
 
-WANT = look().want
+WANT = situation().desired
 OBJECTS = [*manifests.secrets(WANT), *manifests.upkeep(WANT, webapp_replicas=2, resharding=False), manifests.shard_service(WANT, 0)]
 IDS = [f"{obj['kind']}-{obj['metadata']['name']}" for obj in OBJECTS]
 
@@ -102,7 +102,7 @@ def test_a_new_shard_Service_leads_nowhere_and_to_not_ready_pods_too() -> None:
 
 @pytest.mark.parametrize(("spares", "resharding", "allowed"), [(0, False, 1), (1, False, 1), (3, False, 3), (3, True, 0)])
 def test_the_budget(spares: int, resharding: bool, allowed: int) -> None:
-    budget = manifests.disruption_budget(look().wanting(spares=spares).want, resharding=resharding)
+    budget = manifests.disruption_budget(situation().wanting(spares=spares).desired, resharding=resharding)
 
     assert budget["spec"]["maxUnavailable"] == allowed
     assert manifests.ROLE_LABEL not in budget["spec"]["selector"]["matchLabels"]
@@ -117,7 +117,7 @@ def test_only_Webapps_Coreapps_and_the_operator_reach_a_Coreapp() -> None:
 
 
 def test_a_claim_is_made_only_when_storage_is_wanted() -> None:
-    kinds = [obj["kind"] for obj in manifests.simulator(look().wanting(storage="1Gi").want)]
+    kinds = [obj["kind"] for obj in manifests.simulator(situation().wanting(storage="1Gi").desired)]
 
     assert kinds == ["PersistentVolumeClaim", "Service", "StatefulSet"]
     assert "PersistentVolumeClaim" not in {obj["kind"] for obj in OBJECTS}
@@ -146,9 +146,9 @@ def test_covers(live: Any, wanted: Any, covered: bool) -> None:
 @pytest.mark.parametrize(("asked", "stored"), [("1024Mi", "1Gi"), ("0.5Gi", "512Mi"), ("1000Mi", "1000Mi"), ("1e9", "1e9")])
 def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> None:
     """The API server stores the canonical spelling: a difference in spelling alone would be an apply at every look (law 11)."""
-    one = look().wanting(storage=asked)
-    wanted = next(obj for obj in manifests.simulator(one.want) if obj["kind"] == "PersistentVolumeClaim")
-    live = next(obj for obj in manifests.simulator(look().wanting(storage=stored).want) if obj["kind"] == "PersistentVolumeClaim")
+    one = situation().wanting(storage=asked)
+    wanted = next(obj for obj in manifests.simulator(one.desired) if obj["kind"] == "PersistentVolumeClaim")
+    live = next(obj for obj in manifests.simulator(situation().wanting(storage=stored).desired) if obj["kind"] == "PersistentVolumeClaim")
 
     assert upkeep.covers(live, wanted)
 
@@ -256,7 +256,7 @@ def test_times_are_spelt_in_UTC() -> None:
 @pytest.mark.parametrize("holder", ["no such/ pod/../x", "/uid-0", "UPPER/uid-0", "a" * 64 + "/uid-0", ""])
 def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
     """A name that no pod can have must not be asked for: the refusal would end the look at every shard."""
-    service = manifests.shard_service(look().want, 1)
+    service = manifests.shard_service(situation().desired, 1)
     meta = {**service["metadata"], "uid": "u", "resourceVersion": "12", "annotations": {manifests.HOLDER_ANNOTATION: holder}}
     spec = {**service["spec"], "selector": {**service["spec"]["selector"], manifests.EPOCH_LABEL: "9-abcde"}}
     read = manifests.route_of({**service, "metadata": meta, "spec": spec}, "acme", "cluster-uid")

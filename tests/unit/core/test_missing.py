@@ -8,21 +8,21 @@ from typing import Any
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.names import Ref
 
-from .looks import NOW, Look, look, seconds
+from .situations import NOW, Situation, seconds, situation
 from .witnesses import WITNESSES
 
 SAID = 'create Pod acme-coreapp-2 in StatefulSet acme-coreapp failed error: pods "acme-coreapp-2" is forbidden: exceeded quota: few'
 
 
-def lacking(age: float = 0.0, **changes: Any) -> Look:
+def lacking(age: float = 0.0, **changes: Any) -> Situation:
     """The last of three Coreapps is not there, for so many seconds."""
-    one = look().settled().without_pod(2)
+    one = situation().settled().without_pod(2)
     ref = manifests.coreapp_statefulset("acme")
-    live = one.see.objects[ref]
+    live = one.snapshot.objects[ref]
     counted = {**live, "spec": {**live["spec"], "replicas": 3}, "status": {"observedGeneration": 1, "replicas": 2}}
     since = NOW - seconds(age)
     facts = dict.fromkeys(("PodsMissing", "PodsRejected"), since)
-    return one.seeing(objects={**one.see.objects, ref: counted}, since=facts, **changes)
+    return one.seeing(objects={**one.snapshot.objects, ref: counted}, since=facts, **changes)
 
 
 def test_it_is_asked_why_after_two_seconds() -> None:
@@ -33,18 +33,18 @@ def test_it_is_asked_why_after_two_seconds() -> None:
 
 
 def test_a_workload_that_has_all_its_pods_or_was_not_looked_at_lacks_none() -> None:
-    assert "PodsMissing" not in look().settled().plan().holds
+    assert "PodsMissing" not in situation().settled().plan().holds
     one = lacking()
     ref = manifests.coreapp_statefulset("acme")
-    fresh = {**one.see.objects[ref], "status": {}}
-    assert "PodsMissing" not in one.seeing(objects={**one.see.objects, ref: fresh}).plan().holds
+    fresh = {**one.snapshot.objects[ref], "status": {}}
+    assert "PodsMissing" not in one.seeing(objects={**one.snapshot.objects, ref: fresh}).plan().holds
 
 
 def test_pods_of_the_webapps_are_missing_too() -> None:
-    one = look().settled()
+    one = situation().settled()
     ref = Ref("Deployment", "acme-webapp")
-    live = {**one.see.objects[ref], "status": {"observedGeneration": 1, "replicas": 1}}
-    assert "PodsMissing" in one.seeing(objects={**one.see.objects, ref: live}).plan().holds
+    live = {**one.snapshot.objects[ref], "status": {"observedGeneration": 1, "replicas": 1}}
+    assert "PodsMissing" in one.seeing(objects={**one.snapshot.objects, ref: live}).plan().holds
 
 
 def test_what_waits_is_said_with_the_reason_at_once() -> None:
@@ -70,7 +70,7 @@ def test_a_rejection_holds_up_nothing() -> None:
 
 
 def test_a_held_pod_is_named_with_its_node_and_its_finalizers() -> None:
-    one = look().settled().with_pod(2, deleting=True, ready=False, held_by=("example.com/backup", "b", "c", "d"))
+    one = situation().settled().with_pod(2, deleting=True, ready=False, held_by=("example.com/backup", "b", "c", "d"))
     assert one.condition("Stalled")["status"] == "False"
     said = one.seeing(since={"DeletionBlocked/uid-2": NOW - seconds(3)}).condition("Stalled")
     assert (said["status"], said["reason"]) == ("True", "DeletionBlocked")
@@ -80,7 +80,7 @@ def test_a_held_pod_is_named_with_its_node_and_its_finalizers() -> None:
 
 def test_a_cluster_that_is_being_deleted_asks_nothing() -> None:
     one = lacking()
-    deleting = Look(replace(one.want, deleting=True), one.see)
+    deleting = Situation(replace(one.desired, deleting=True), one.snapshot)
     assert "PodsMissing" not in deleting.plan().holds
 
 

@@ -16,8 +16,8 @@ from whatsapp_operator.core.actions import ClearLabels, Plan
 from whatsapp_operator.core.snapshot import Answer, Call
 
 from . import laws
-from .looks import look
 from .mutants import adding
+from .situations import situation
 from .witnesses import growing, restarting
 
 SOURCE = Path(laws.__file__).read_text(encoding="utf-8")
@@ -37,7 +37,7 @@ def borrowed(source: str) -> Iterator[str]:
         elif isinstance(node, ast.ImportFrom) and (node.module or "").startswith("whatsapp_operator"):
             yield from (f"imports {node.module}.{one.name}" for one in node.names if not is_plain(node.module or "", one.name))
         elif isinstance(node, ast.ImportFrom) and node.level:
-            yield from (f"imports {one.name}" for one in node.names if one.name != "Look")
+            yield from (f"imports {one.name}" for one in node.names if one.name != "Situation")
         elif isinstance(node, ast.Attribute) and node.attr in LOGIC:
             yield f"uses .{node.attr}"
         elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and not is_own(node.func):
@@ -74,7 +74,7 @@ def test_the_oracle_takes_only_plain_types_from_the_core() -> None:
         "from whatsapp_operator.core import desired",
         "from whatsapp_operator.core.desired import SHARD_COUNTS",
         "from whatsapp_operator.core.evidence import is_hung",
-        "from .looks import kept_objects",
+        "from .situations import kept_objects",
         "from .witnesses import growing",
         "import importlib",
         "def more(one): return getattr(one, 'fa' + 'cts')",
@@ -95,7 +95,7 @@ def test_every_property_of_the_types_is_known_as_logic() -> None:
 
 
 def test_a_law_that_had_nothing_to_judge_says_so() -> None:
-    assert not laws.law_5_set_shards_only_if(rules.plan, look().settled())
+    assert not laws.law_5_set_shards_only_if(rules.plan, situation().settled())
     assert laws.law_5_set_shards_only_if(rules.plan, growing())
     assert not laws.law_8_fit_certificate(rules.plan, growing()), "there is no account"
     assert laws.law_8_fit_certificate(rules.plan, growing().with_account())
@@ -131,6 +131,6 @@ def test_a_crash_is_no_breach_of_a_law_but_of_totality() -> None:
         raise ZeroDivisionError
 
     with pytest.raises(ZeroDivisionError):
-        laws.law_1_one_holder(crashes, look())
+        laws.law_1_one_holder(crashes, situation())
     with pytest.raises(laws.LawBroken, match="plan_is_total: it raises ZeroDivisionError"):
-        laws.plan_is_total(crashes, look())
+        laws.plan_is_total(crashes, situation())

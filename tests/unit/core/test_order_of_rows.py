@@ -9,7 +9,7 @@ from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import AccountSecret, Answer
 
-from .looks import FINGERPRINT, Look, look
+from .situations import FINGERPRINT, Situation, situation
 from .witnesses import WITNESSES, growing
 
 ORDER = [
@@ -106,40 +106,40 @@ def test_a_row_that_is_removed_changes_a_plan(name: str, monkeypatch: pytest.Mon
     assert WITNESSES[name].plan() != before
 
 
-def matching(one: Look) -> list[str]:
+def matching(one: Situation) -> list[str]:
     """The rows that hold in a look, from the top."""
     return [row.name for row in rules.RULES if row.when(one.facts())]
 
 
-CONTESTS: list[tuple[str, str, Look]] = [
-    ("FailingOver", "Deleting", look().settled().holder_deleted(0).wanting(deleting=True)),
-    ("Deleting", "ScalingUp", look().settled().wanting(deleting=True, shards=4)),
-    ("FailingOver", "SwitchoverRequested", look().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
-    ("FailingOver", "NameConflict", look().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
-    ("FailingOver", "Bootstrapping", look().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
-    ("FailingOver", "ScalingUp", look().settled().holder_deleted(0).wanting(shards=4)),
+CONTESTS: list[tuple[str, str, Situation]] = [
+    ("FailingOver", "Deleting", situation().settled().holder_deleted(0).wanting(deleting=True)),
+    ("Deleting", "ScalingUp", situation().settled().wanting(deleting=True, shards=4)),
+    ("FailingOver", "SwitchoverRequested", situation().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
+    ("FailingOver", "NameConflict", situation().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("FailingOver", "Bootstrapping", situation().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
+    ("FailingOver", "ScalingUp", situation().settled().holder_deleted(0).wanting(shards=4)),
     ("FailingOver", "AnswerUnknown", growing().noted(4, Answer.UNKNOWN).later(200).holder_deleted(0)),
-    ("FailingOver", "CertificateRejected", growing().with_account().seeing(refused_fingerprint=FINGERPRINT).holder_deleted(0)),
+    ("FailingOver", "CertificateRejected", growing().with_account().seeing(rejected_fingerprint=FINGERPRINT).holder_deleted(0)),
     ("FailingOver", "SettingShards", growing().holder_deleted(0)),
     ("SwitchoverRequested", "ScalingUp", WITNESSES["SwitchoverRequested"].wanting(shards=4)),
-    ("Bootstrapping", "NameConflict", look().seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("Bootstrapping", "NameConflict", situation().seeing(taken=(Ref("Service", "acme-webapp"),))),
     ("LoginRejected", "LoggingIn", WITNESSES["LoginRejected"]),
     ("ObjectsRejected", "Bootstrapping", WITNESSES["ObjectsRejected"]),
-    ("Bootstrapping", "ScalingUp", look().settled().without_object("Service", "acme-webapp").replicas(1)),
+    ("Bootstrapping", "ScalingUp", situation().settled().without_object("Service", "acme-webapp").replicas(1)),
     ("ScalingUp", "LoggingIn", WITNESSES["LoggingIn"].replicas(2)),
-    ("ScalingUp", "AssigningShards", look().settled().without_route(0).replicas(2)),
+    ("ScalingUp", "AssigningShards", situation().settled().without_route(0).replicas(2)),
     ("ScalingUp", "SettingShards", WITNESSES["ScalingUp"]),
     ("LoggingIn", "AnswerUnknown", WITNESSES["LoggingIn"].noted(2, Answer.UNKNOWN)),
     ("AssigningShards", "Restarting", growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4, [0, 1, 2, 3])),
-    ("AssigningShards", "ConsolidatingShards", look().settled(spares=2).with_pods([4]).held_by(0, 4).without_route(1)),
+    ("AssigningShards", "ConsolidatingShards", situation().settled(spares=2).with_pods([4]).held_by(0, 4).without_route(1)),
     ("ConsolidatingShards", "ScalingDown", WITNESSES["ConsolidatingShards"]),
     (
         "ConsolidatingShards",
         "Restarting",
-        look().settled().with_pods([3]).held_by(0, 3).noted(2, Answer.ACCEPTED, origin=4).with_pod(1, report=None),
+        situation().settled().with_pods([3]).held_by(0, 3).noted(2, Answer.ACCEPTED, origin=4).with_pod(1, report=None),
     ),
     ("Paused", "SettingShards", growing().wanting(paused=True)),
-    ("Paused", "ScalingDown", look().settled().with_pods([3]).wanting(paused=True)),
+    ("Paused", "ScalingDown", situation().settled().with_pods([3]).wanting(paused=True)),
     ("Paused", "ShardsDrifted", WITNESSES["ShardsDrifted"].wanting(paused=True)),
     ("ShardsDrifted", "SettingShards", WITNESSES["ShardsDrifted"]),
     ("CertificateExpired", "SettingShards", WITNESSES["CertificateExpired"]),
@@ -153,7 +153,7 @@ CONTESTS: list[tuple[str, str, Look]] = [
 
 
 @pytest.mark.parametrize(("higher", "lower", "one"), CONTESTS, ids=[f"{higher}-{lower}" for higher, lower, _ in CONTESTS])
-def test_of_two_rows_that_hold_the_higher_wins(higher: str, lower: str, one: Look, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_of_two_rows_that_hold_the_higher_wins(higher: str, lower: str, one: Situation, monkeypatch: pytest.MonkeyPatch) -> None:
     assert one.row() == higher
     assert lower in matching(one)
 

@@ -12,7 +12,7 @@ from whatsapp_operator.core.actions import GetShards
 from whatsapp_operator.core.snapshot import Answer
 from whatsapp_operator.core.windows import Window
 
-from .looks import NOW, Look, look, seconds
+from .situations import NOW, Situation, seconds, situation
 from .test_order_of_rows import ORDER
 from .witnesses import WITNESSES, growing, out_of_reach, restarting
 
@@ -20,34 +20,36 @@ BUSY = {"Verifying", "Restarting", "AnswerUnknown"}
 """Rules under which only the client's answer moves anything on; each ends at a time that is noted."""
 
 
-def observed(one: Look, *, start: float, minutes: float = 1.0, answers: bool = True) -> tuple[int, str]:
+def observed(one: Situation, *, start: float, minutes: float = 1.0, answers: bool = True) -> tuple[int, str]:
     """Return how often a cluster is observed in that time if nothing changes, from so many seconds on, and which rule wins at the end.
 
     ``answers``: the client answers each question at once, which brings about an observation.
     """
     passed, count, end = 0.0, 0, start + 60 * minutes
-    first, silences = one.see.now, {pod.uid: pod.silent_since for pod in one.see.coreapps}
+    first, silences = one.snapshot.now, {pod.uid: pod.silent_since for pod in one.snapshot.coreapps}
     rule = one.row()
     # Nodes that are alive renew their Leases all the time.
-    fresh = [name for name, node in (one.see.nodes or {}).items() if node.renewed_at == one.see.now - seconds(1)]
+    fresh = [name for name, node in (one.snapshot.nodes or {}).items() if node.renewed_at == one.snapshot.now - seconds(1)]
     while passed < end:
         now = first + seconds(passed)
-        nodes = one.see.nodes and {name: replace(node, renewed_at=now) if name in fresh else node for name, node in one.see.nodes.items()}
+        nodes = one.snapshot.nodes and {
+            name: replace(node, renewed_at=now) if name in fresh else node for name, node in one.snapshot.nodes.items()
+        }
         one = one.seeing(now=now, nodes=nodes)
         plan = one.plan()
-        since = {fact: one.see.since.get(fact, now) for fact in plan.holds}
+        since = {fact: one.snapshot.since.get(fact, now) for fact in plan.holds}
         one = one.seeing(since=since, record=plan.record)
         count += passed >= start
-        rule = plan.verdict.row
+        rule = plan.decision.row
         asked = any(isinstance(action, GetShards) for action in plan.actions)
-        if asked and answers and one.see.client.silent_since is None:
+        if asked and answers and one.snapshot.client.silent_since is None:
             # The answer comes a moment later, and is looked at.
             one, passed = one.client(asked_at=now), passed + 0.01
             count += passed >= start
         assert plan.wake_after is not None
         assert plan.wake_after > timedelta(0)
         passed += plan.wake_after.total_seconds()
-    assert {pod.uid: pod.silent_since for pod in one.see.coreapps} == silences
+    assert {pod.uid: pod.silent_since for pod in one.snapshot.coreapps} == silences
     return count, rule
 
 
@@ -68,7 +70,7 @@ def test_one_dead_node_costs_nearly_nothing() -> None:
 
 
 def test_a_silent_client_is_asked_less_and_less_and_never_more_than_a_quarter_late() -> None:
-    one = look().settled().client(silent_since=NOW)
+    one = situation().settled().client(silent_since=NOW)
     count, _ = observed(one, start=60.0)
     assert count in range(2, 8)
     now = NOW + seconds(40)
@@ -78,13 +80,13 @@ def test_a_silent_client_is_asked_less_and_less_and_never_more_than_a_quarter_la
 
 @pytest.mark.parametrize(("stood", "pause"), [(0, 0.25), (2, 0.5), (8, 2), (20, 5), (120, 30), (10_000, 30)])
 def test_the_pause_is_a_quarter_of_the_time_that_a_condition_has_stood(stood: float, pause: float) -> None:
-    one = look().settled().replicas(4).with_pod(2, ready=False)
+    one = situation().settled().replicas(4).with_pod(2, ready=False)
     (fact,) = (fact for fact in one.plan().holds if fact.startswith("Stands/"))
     assert one.seeing(since={fact: NOW - seconds(stood)}).plan().wake_after == seconds(pause)
 
 
 def test_what_moves_on_is_observed_often_again() -> None:
-    one = look().settled().replicas(5).with_pods([3, 4], ready=False)
+    one = situation().settled().replicas(5).with_pods([3, 4], ready=False)
     since = {fact: NOW - seconds(600) for fact in one.plan().holds}
     assert one.seeing(since=since).plan().wake_after == seconds(30)
     assert one.seeing(since=since).with_pod(3, ready=True).plan().wake_after == seconds(0.25)
@@ -94,31 +96,31 @@ def minute_of(hour: int, minute: int) -> Window:
     return Window(name="soon", schedule=f"{minute} {hour} * * *", duration=timedelta(minutes=10))
 
 
-KNOWN_TIMES: list[tuple[str, Look, float]] = [
+KNOWN_TIMES: list[tuple[str, Situation, float]] = [
     ("a window opens", growing().wanting(windows=(minute_of(12, 1),)).seeing(now=NOW + seconds(45)), 15.0),
     ("Coreapps are waited for no longer", WITNESSES["AwaitingCoreapps"].seeing(since={"LacksCoreapps": NOW - seconds(172)}), 8.0),
     ("the restart is overdue", restarting().seeing(now=NOW + seconds(178.5)), 0.5),
     ("the intent is settled", growing().noted(4, Answer.UNKNOWN).seeing(now=NOW + seconds(837.5)), 1.5),
     ("the certificate is too old", growing().with_account(expires_at=NOW + timedelta(hours=24, seconds=7)).wanting(paused=True), 7.0),
-    ("a silent pod is ended", look().settled().with_pod(2, silent_since=NOW - seconds(5.5)), 0.5),
+    ("a silent pod is ended", situation().settled().with_pod(2, silent_since=NOW - seconds(5.5)), 0.5),
 ]
 
 
 @pytest.mark.parametrize(("one", "left"), [row[1:] for row in KNOWN_TIMES], ids=[row[0] for row in KNOWN_TIMES])
-def test_no_known_time_is_missed(one: Look, left: float) -> None:
+def test_no_known_time_is_missed(one: Situation, left: float) -> None:
     """Whatever has long stood: at the very time that decides something there is an observation."""
     plan = one.plan()
-    since = {fact: one.see.now - seconds(100_000) for fact in plan.holds if fact.startswith("Stands/")}
-    found = one.seeing(since={**one.see.since, **since}).plan()
+    since = {fact: one.snapshot.now - seconds(100_000) for fact in plan.holds if fact.startswith("Stands/")}
+    found = one.seeing(since={**one.snapshot.since, **since}).plan()
     assert found.wake_after == seconds(left)
 
 
 def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:
     """Shrinking needs a fresh number of shards; the event that allows it finds one that is 20 s old."""
-    one = look().settled().with_pods([3]).client(asked_at=NOW - seconds(20))
+    one = situation().settled().with_pods([3]).client(asked_at=NOW - seconds(20))
     since = {fact: NOW - seconds(600) for fact in one.plan().holds}
     plan = one.seeing(since=since).plan()
-    assert plan.verdict.row == "ScalingDown"
+    assert plan.decision.row == "ScalingDown"
     assert [action for action in plan.actions if isinstance(action, GetShards)] == [GetShards()]
 
 

@@ -7,20 +7,20 @@ from typing import Any
 import pytest
 
 from whatsapp_operator.core.actions import Delete, Handover
-from whatsapp_operator.core.self_check import doubt
+from whatsapp_operator.core.self_check import self_check
 from whatsapp_operator.core.snapshot import Answer, Evidence, Silence
 
-from .looks import NOW, Look, look, seconds
+from .situations import NOW, Situation, seconds, situation
 from .test_evidence import failure, nodes, of
 from .witnesses import restarting
 
 
-def cut_off(span: float = 60, shards: int = 4, spares: int = 2) -> Look:
+def cut_off(span: float = 60, shards: int = 4, spares: int = 2) -> Situation:
     """A leader that started where it reaches no Coreapp, so long ago; all pods are ready to their kubelets."""
-    one = look().settled(shards=shards, spares=spares).with_nodes()
-    one = one.all_pods(report=None, never_heard=True, silent_since=NOW - seconds(span))
+    one = situation().settled(shards=shards, spares=spares).with_nodes()
+    one = one.all_pods(report=None, never_responded=True, silent_since=NOW - seconds(span))
     count = shards + spares
-    return one.seeing(silence=Silence(targets=count, silent=count, unheard=count, nodes=frozenset(one.see.nodes or {})))
+    return one.seeing(silence=Silence(targets=count, silent=count, unheard=count, nodes=frozenset(one.snapshot.nodes or {})))
 
 
 def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
@@ -35,16 +35,16 @@ def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
     ids=["silent", "refused"],
 )
 def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> None:
-    one = look().settled().with_nodes().with_holder(0, report=None, never_heard=True, **changes)
+    one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, **changes)
 
     assert failure(one) is None
     assert of(one.plan(), Delete) == []
-    heard = one.with_holder(0, never_heard=False)
-    assert failure(heard) in {Evidence.PROBE_TIMEOUT, Evidence.CONNECTION_LOST}
+    responses = one.with_holder(0, never_responded=False)
+    assert failure(responses) in {Evidence.PROBE_TIMEOUT, Evidence.CONNECTION_LOST}
 
 
 def test_what_the_kubelet_says_too_is_evidence() -> None:
-    one = look().settled().with_nodes().with_holder(0, report=None, never_heard=True, ready=False, lost_readiness=True)
+    one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, ready=False, lost_readiness=True)
     one = one.with_holder(0, silent_since=NOW - seconds(3))
 
     assert failure(one) is Evidence.PROBE_TIMEOUT
@@ -56,7 +56,7 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
     one = one.seeing(since={"EnoughAreBack": NOW - seconds(20)})
 
     assert failure(one) is Evidence.RESTART_OVERDUE
-    assert failure(one.with_holder(0, never_heard=True)) is None
+    assert failure(one.with_holder(0, never_responded=True)) is None
 
 
 @pytest.mark.parametrize(
@@ -72,19 +72,19 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
 def test_we_doubt_ourselves_when_most_of_the_silent_never_answered_us(targets: int, silent: int, unheard: int, doubted: bool) -> None:
     silence = Silence(targets=targets, silent=silent, unheard=unheard, nodes=frozenset("ab"))
 
-    assert (doubt(silence, nodes("ab"), NOW) is not None) == doubted
+    assert (self_check(silence, nodes("ab"), NOW) is not None) == doubted
 
 
-def hung(*ordinals: int, shards: int = 4, spares: int = 2, extra: int = 4) -> Look:
+def hung(*ordinals: int, shards: int = 4, spares: int = 2, extra: int = 4) -> Situation:
     """These standbys do not answer, beyond any doubt; there are some more of them than wanted."""
-    one = look().settled(shards=shards, spares=spares).with_nodes()
+    one = situation().settled(shards=shards, spares=spares).with_nodes()
     one = one.with_pods(range(shards + spares, shards + spares + extra)).with_nodes()
     for ordinal in ordinals:
         one = one.with_pod(ordinal, silent_since=NOW - seconds(20), report=None)
     return one
 
 
-def ended(one: Look) -> list[str]:
+def ended(one: Situation) -> list[str]:
     return [action.ref.name for action in of(one.plan(), Delete)]
 
 
@@ -112,7 +112,7 @@ def test_a_successor_that_hangs_too_is_ended_again() -> None:
 
 
 def test_a_pod_that_was_never_ready_is_ended_when_it_said_nothing_for_as_long_as_a_restart_may_take() -> None:
-    one = look().settled().with_nodes().with_pod(2, ready=False, report=None, never_heard=True)
+    one = situation().settled().with_nodes().with_pod(2, ready=False, report=None, never_responded=True)
 
     assert ended(one.with_pod(2, silent_since=NOW - seconds(179))) == []
     assert ended(one.with_pod(2, silent_since=NOW - seconds(180))) == ["acme-coreapp-2"]

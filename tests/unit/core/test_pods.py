@@ -10,11 +10,11 @@ from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Database, Desired, Images, PodSettings, WebappService
 from whatsapp_operator.core.upkeep import covers, mended
 
-from .looks import look
+from .situations import situation
 
 
 def wanting(**changes: Any) -> Desired:
-    return look().wanting(**changes).want
+    return situation().wanting(**changes).desired
 
 
 def coreapp(settings: PodSettings) -> dict[str, Any]:
@@ -68,22 +68,22 @@ def test_where_pods_go_is_the_users_word_or_apart_and_everywhere() -> None:
 
 
 def test_images_and_pull_secrets() -> None:
-    want = wanting(images=Images(coreapp="r/c:1", webapp="r/w:1"), pull_secrets=("reg",))
+    desired = wanting(images=Images(coreapp="r/c:1", webapp="r/w:1"), pull_secrets=("reg",))
 
     image = {
         obj["metadata"]["name"]: obj["spec"]["template"]["spec"]
-        for obj in manifests.upkeep(want, webapp_replicas=2, resharding=False)
+        for obj in manifests.upkeep(desired, webapp_replicas=2, resharding=False)
         if "template" in obj["spec"]
     }
     assert image["acme-coreapp"]["containers"][0]["image"] == "r/c:1"
     assert image["acme-webapp"]["containers"][0]["image"] == "r/w:1"
-    assert image["acme-simulator"]["containers"][0]["image"] == want.image
+    assert image["acme-simulator"]["containers"][0]["image"] == desired.image
     assert all(spec["imagePullSecrets"] == [{"name": "reg"}] for spec in image.values())
 
 
 def test_the_database_is_the_simulators_alone_by_its_secret() -> None:
-    want = wanting(database=Database(secret_name="db", tls_secret_name="db-tls"))
-    upstream = next(obj for obj in manifests.simulator(want) if obj["kind"] == "StatefulSet")
+    desired = wanting(database=Database(secret_name="db", tls_secret_name="db-tls"))
+    upstream = next(obj for obj in manifests.simulator(desired) if obj["kind"] == "StatefulSet")
     container = upstream["spec"]["template"]["spec"]["containers"][0]
     env = {one["name"]: one for one in container["env"]}
 
@@ -92,7 +92,7 @@ def test_the_database_is_the_simulators_alone_by_its_secret() -> None:
     assert env["WABIZ_DB_TLS_DIR"]["value"] == manifests.DATABASE_TLS_FOLDER
     assert {"name": "database-tls", "mountPath": manifests.DATABASE_TLS_FOLDER, "readOnly": True} in container["volumeMounts"]
     assert upstream["spec"]["updateStrategy"]["type"] == "RollingUpdate"
-    assert "WA_DB" not in str(manifests.coreapps(want, replicas=1)) + str(manifests.webapps(want, replicas=1))
+    assert "WA_DB" not in str(manifests.coreapps(desired, replicas=1)) + str(manifests.webapps(desired, replicas=1))
 
 
 def test_a_simulator_whose_state_lies_in_its_pod_is_not_restarted_by_a_new_release() -> None:

@@ -12,10 +12,10 @@ from hypothesis import strategies as st
 
 from whatsapp_operator.core import record, report, rules
 from whatsapp_operator.core.report import EMITTED_AGAIN, Emitted
-from whatsapp_operator.core.snapshot import Answer, Operation, Record, Refusal
+from whatsapp_operator.core.snapshot import Answer, Operation, Record, Rejection
 
-from .looks import FINGERPRINT, NOW, Look, look, seconds
-from .random_looks import any_looks
+from .random_situations import any_looks
+from .situations import FINGERPRINT, NOW, Situation, seconds, situation
 from .test_laws import many
 from .witnesses import growing
 
@@ -43,10 +43,10 @@ RECORDS = st.builds(
     uid=st.just(UID),
     operation=st.none() | OPERATIONS,
     settled_shards=st.none() | COUNTS,
-    refused_fingerprint=st.none() | WORDS,
-    refused_because=st.none() | WORDS,
+    rejected_fingerprint=st.none() | WORDS,
+    rejected_because=st.none() | WORDS,
     logged_off_at=st.none() | TIMES,
-    refused_pin_version=st.none() | WORDS,
+    rejected_pin_version=st.none() | WORDS,
     banned_at=st.none() | TIMES,
     expired_build=st.none() | WORDS,
     registration_closed_for=st.none() | WORDS,
@@ -77,10 +77,10 @@ def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Recor
 
 @many
 @given(one=any_looks())
-def test_what_is_reported_of_any_look_is_what_is_read_back(one: Look) -> None:
-    made = rules.plan(one.want, one.see)
+def test_what_is_reported_of_any_look_is_what_is_read_back(one: Situation) -> None:
+    made = rules.plan(one.desired, one.snapshot)
 
-    assert record.read(report.report(rules.facts(one.want, one.see), made), uid=one.want.uid) == made.record
+    assert record.read(report.report(rules.facts(one.desired, one.snapshot), made), uid=one.desired.uid) == made.record
 
 
 def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere() -> None:
@@ -90,10 +90,10 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
         uid=UID,
         operation=operation,
         settled_shards=2,
-        refused_fingerprint=FINGERPRINT,
-        refused_because="why",
+        rejected_fingerprint=FINGERPRINT,
+        rejected_because="why",
         logged_off_at=NOW,
-        refused_pin_version="7",
+        rejected_pin_version="7",
         banned_at=NOW,
         expired_build="v2 webapp:2",
         registration_closed_for="7",
@@ -105,10 +105,10 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
 
 
 def test_judging_changes_nothing_that_was_observed() -> None:
-    one = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED)
+    one = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED)
 
-    assert one.facts().see is one.see
-    assert (one.see.record.banned_at, one.plan().record.banned_at) == (None, NOW)
+    assert one.facts().snapshot is one.snapshot
+    assert (one.snapshot.record.banned_at, one.plan().record.banned_at) == (None, NOW)
 
 
 # --- another life
@@ -126,14 +126,14 @@ def test_the_intent_and_the_number_of_another_resource_are_not_ours(says: str) -
 
 def test_what_another_resource_learned_of_the_account_holds() -> None:
     """A ban and a refused certificate are the account's, whichever resource has it; sending anew would do harm."""
-    kept = Record(uid="another", refused_fingerprint=FINGERPRINT, refused_because="why", logged_off_at=NOW, banned_at=NOW)
+    kept = Record(uid="another", rejected_fingerprint=FINGERPRINT, rejected_because="why", logged_off_at=NOW, banned_at=NOW)
 
     assert record.read(record.put({}, kept), uid=UID) == replace(kept, uid=UID)
 
 
 def test_an_intent_that_names_no_resource_is_ours() -> None:
     """A former release wrote no uid: an upgrade in the middle of a call must not forget the call (law 6)."""
-    noted = growing().noted(4, uid=None).see.record.operation
+    noted = growing().noted(4, uid=None).snapshot.record.operation
     assert noted is not None
     stored = {key: value for key, value in record.put({}, Record(operation=noted, settled_shards=2)).items() if key != "uid"}
 
@@ -143,13 +143,13 @@ def test_an_intent_that_names_no_resource_is_ours() -> None:
 # --- events
 
 
-def said(before: Look, after: Look, emitted: dict[str, Emitted] | None = None, *, at: float = 0.0) -> dict[str, str]:
+def said(before: Situation, after: Situation, emitted: dict[str, Emitted] | None = None, *, at: float = 0.0) -> dict[str, str]:
     events = report.events(before.report(), after.report(), emitted or {}, now=NOW + seconds(at))
     return {event.reason: event.message for event in events}
 
 
-def refused(what: str) -> Look:
-    return look().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(refused=what)
+def refused(what: str) -> Situation:
+    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(refused=what)
 
 
 def test_a_new_sentence_under_the_same_reason_is_told() -> None:
@@ -175,7 +175,7 @@ def test_a_sentence_that_changes_all_the_time_is_told_now_and_then() -> None:
 
 
 def test_a_cluster_at_rest_tells_nothing_late() -> None:
-    served = look().settled()
+    served = situation().settled()
     emitted = {"Serving": Emitted("All 2 shards are served, but no spare is left.", NOW)}
 
     assert said(served, served, emitted, at=60) == {}

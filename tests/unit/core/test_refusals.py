@@ -12,9 +12,9 @@ from whatsapp_operator.core import record
 from whatsapp_operator.core.actions import Plan, SetShards
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import Images
-from whatsapp_operator.core.snapshot import AccountSecret, Answer, Refusal
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Rejection
 
-from .looks import FINGERPRINT, NOW, Look, seconds
+from .situations import FINGERPRINT, NOW, Situation, seconds
 from .witnesses import growing
 
 
@@ -22,68 +22,70 @@ def calls(plan: Plan) -> list[SetShards]:
     return [action for action in plan.actions if isinstance(action, SetShards)]
 
 
-def refused(one: Look, refusal: Refusal, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Look:
+def refused(one: Situation, rejection: Rejection, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Situation:
     """The look after the one in which a refusal was heard: another process reads what stands in the status."""
-    heard = one.calling(4, Answer.REFUSED, refusal=refusal, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why")
-    assert calls(heard.plan()) == []
-    kept = record.read(heard.report(), uid="cluster-uid")
-    return heard.client(call=None).seeing(record=kept).kept()
+    responses = one.calling(
+        4, Answer.REFUSED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
+    )
+    assert calls(responses.plan()) == []
+    kept = record.read(responses.report(), uid="cluster-uid")
+    return responses.client(call=None).seeing(record=kept).kept()
 
 
-def is_ready(one: Look) -> bool:
+def is_ready(one: Situation) -> bool:
     return str(one.condition("CertificateValid")["status"]) == "True"
 
 
-BUILDS: dict[str, Callable[[Look], Look]] = {
+BUILDS: dict[str, Callable[[Situation], Situation]] = {
     "other images": lambda one: one.wanting(images=Images(coreapp="coreapp:2", webapp="webapp:2")),
     "another version of the same image": lambda one: one.client(version="v2.55.1"),
 }
 
 
 @pytest.mark.parametrize("change", BUILDS.values(), ids=BUILDS)
-def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[Look], Look]) -> None:
-    one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED)
+def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[Situation], Situation]) -> None:
+    one = refused(growing().with_account(), Rejection.CLIENT_EXPIRED)
 
     assert (one.row(), calls(one.plan()), is_ready(one)) == ("ClientExpired", [], True)
-    assert one.see.record.refused_fingerprint is None
+    assert one.snapshot.record.rejected_fingerprint is None
     assert one.client(version=None).row() == "ClientExpired", "its version is not known yet"
     assert one.with_account(version="71").row() == "ClientExpired"
     assert len(calls(change(one).plan())) == 1
 
 
 def test_an_expired_build_is_told_of_although_no_number_is_to_be_changed() -> None:
-    one = refused(growing().with_account(), Refusal.CLIENT_EXPIRED).wanting(shards=2)
+    one = refused(growing().with_account(), Rejection.CLIENT_EXPIRED).wanting(shards=2)
 
     assert one.condition("Stalled")["reason"] == "ClientExpired"
 
 
 def test_a_closed_registration_is_tried_again_when_the_secret_is_edited() -> None:
-    one = refused(growing().with_account(), Refusal.REGISTRATION_CLOSED)
+    one = refused(growing().with_account(), Rejection.REGISTRATION_CLOSED)
 
     assert (one.row(), calls(one.plan()), is_ready(one)) == ("RegistrationClosed", [], True)
-    assert (one.see.record.refused_fingerprint, one.see.record.logged_off_at) == (None, None)
+    assert (one.snapshot.record.rejected_fingerprint, one.snapshot.record.logged_off_at) == (None, None)
     assert "Meta's support" in one.condition("Stalled")["message"]
     assert one.client(version="v2.55.1").row() == "RegistrationClosed"
     assert len(calls(one.with_account(version="71").plan())) == 1
 
 
-@pytest.mark.parametrize(("refusal", "reason"), [(Refusal.REGISTRATION_CLOSED, "RegistrationClosed"), (Refusal.PIN, "PinRejected")])
-def test_without_a_secret_an_edit_of_the_spec_is_what_it_waits_for(refusal: Refusal, reason: str) -> None:
-    one = refused(growing(), refusal, secret_version=None, fingerprint=None)
+@pytest.mark.parametrize(("rejection", "reason"), [(Rejection.REGISTRATION_CLOSED, "RegistrationClosed"), (Rejection.PIN, "PinRejected")])
+def test_without_a_secret_an_edit_of_the_spec_is_what_it_waits_for(rejection: Rejection, reason: str) -> None:
+    one = refused(growing(), rejection, secret_version=None, fingerprint=None)
 
     assert (one.row(), calls(one.plan())) == (reason, [])
     assert len(calls(one.wanting(generation=4).plan())) == 1
 
 
-@pytest.mark.parametrize("refusal", [Refusal.CERTIFICATE, Refusal.CERTIFICATE_PARAMETER])
-def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_again(refusal: Refusal) -> None:
+@pytest.mark.parametrize("rejection", [Rejection.CERTIFICATE, Rejection.CERTIFICATE_PARAMETER])
+def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_again(rejection: Rejection) -> None:
     young = growing().with_account(secret=AccountSecret(version="70"), registered_at=NOW - timedelta(days=1))
     assert len(calls(young.plan())) == 1
-    one = refused(young, refusal, fingerprint=None)
+    one = refused(young, rejection, fingerprint=None)
 
     assert (one.row(), calls(one.plan()), is_ready(one)) == ("CertificateRejected", [], False)
     assert "without a certificate" in one.condition("Stalled")["message"]
-    assert (one.see.record.logged_off_at is not None) == (refusal is Refusal.CERTIFICATE)
+    assert (one.snapshot.record.logged_off_at is not None) == (rejection is Rejection.CERTIFICATE)
     fit = AccountSecret(
         version="71", has_certificate=True, certificate=CertificateFacts(fingerprint=FINGERPRINT), expires_at=NOW + timedelta(days=90)
     )
@@ -91,23 +93,23 @@ def test_a_call_without_a_certificate_that_was_refused_for_that_is_not_sent_agai
 
 
 def test_a_certificate_that_could_not_be_read_logs_nobody_off() -> None:
-    one = refused(growing().with_account(), Refusal.CERTIFICATE_PARAMETER)
+    one = refused(growing().with_account(), Rejection.CERTIFICATE_PARAMETER)
 
     assert one.row() == "CertificateRejected"
-    assert one.see.record.logged_off_at is None
+    assert one.snapshot.record.logged_off_at is None
 
 
 # --- a client that asks for a pause
 
 
-def busy(after: float | None, *, noted_before: float = 1) -> Look:
+def busy(after: float | None, *, noted_before: float = 1) -> Situation:
     one = growing().calling(4, Answer.BUSY, retry_after=None if after is None else seconds(after))
-    assert one.see.record.operation is not None
-    noted = replace(one.see.record.operation, started_at=NOW - seconds(noted_before))
+    assert one.snapshot.record.operation is not None
+    noted = replace(one.snapshot.record.operation, started_at=NOW - seconds(noted_before))
     return one.seeing(operation=noted)
 
 
-def kept(one: Look) -> Look:
+def kept(one: Situation) -> Situation:
     """Another process reads what stands in the status."""
     return one.seeing(record=record.read(one.report(), uid="cluster-uid")).client(call=None)
 

@@ -9,12 +9,12 @@ from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
 from whatsapp_operator.core.snapshot import Answer, Evidence
 
-from .looks import NOW, Look, look, seconds
+from .situations import NOW, Situation, seconds, situation
 from .test_rules import of, only
 from .witnesses import WITNESSES, rolling_out
 
 
-def updated(one: Look, *ordinals: int) -> Look:
+def updated(one: Situation, *ordinals: int) -> Situation:
     """These came back with the new template."""
     found = one
     for ordinal in ordinals:
@@ -23,7 +23,7 @@ def updated(one: Look, *ordinals: int) -> Look:
 
 
 def test_one_coreapp_more_than_wanted_comes_first() -> None:
-    one = look().settled().all_pods(revision="rev-0")
+    one = situation().settled().all_pods(revision="rev-0")
 
     assert only(one.plan(), Scale).replicas == 4
     assert of(one.plan(), Delete) == []
@@ -32,7 +32,7 @@ def test_one_coreapp_more_than_wanted_comes_first() -> None:
 def test_then_an_outdated_standby_ends_by_its_uid_and_version() -> None:
     plan = rolling_out().plan()
 
-    assert plan.verdict.row == "RollingOut"
+    assert plan.decision.row == "RollingOut"
     assert of(plan, Delete) == [Delete(ref=Ref("Pod", "acme-coreapp-2"), uid="uid-2", resource_version="502")]
     assert of(plan, Handover) == []
 
@@ -47,7 +47,7 @@ def test_its_old_holder_ends_only_when_routes_had_their_time() -> None:
     one = updated(rolling_out(), 2).held_by(0, 2)
 
     assert of(one.plan(), Delete) == [], "it has been a standby since just now"
-    late = one.seeing(since={**one.see.since, "Outdated/uid-0/spare": NOW - seconds(3)})
+    late = one.seeing(since={**one.snapshot.since, "Outdated/uid-0/spare": NOW - seconds(3)})
     assert only(late.plan(), Delete).uid == "uid-0"
 
 
@@ -70,7 +70,7 @@ HELD = {
 
 
 @pytest.mark.parametrize(("row", "due", "held"), HELD.values(), ids=HELD)
-def test_a_step_waits(row: str, due: Look, held: Look) -> None:
+def test_a_step_waits(row: str, due: Situation, held: Situation) -> None:
     assert {type(action) for action in due.plan().actions} in ({Delete}, {Handover}), "without what holds it, it is taken"
 
     assert (held.row(), held.plan().actions) == (row, ())
@@ -79,18 +79,18 @@ def test_a_step_waits(row: str, due: Look, held: Look) -> None:
 def test_a_failure_comes_first() -> None:
     plan = rolling_out().holder_deleted(0).plan()
 
-    assert plan.verdict.row == "FailingOver"
+    assert plan.decision.row == "FailingOver"
     assert of(plan, Delete) == []
 
 
 def test_it_is_not_known_what_is_outdated_before_the_controller_has_looked() -> None:
     one = rolling_out()
-    assert one.see.statefulset is not None
-    unseen = one.seeing(statefulset=type(one.see.statefulset)(uid="sts", resource_version="9", replicas=4, ready=4, revision=None))
+    assert one.snapshot.statefulset is not None
+    unseen = one.seeing(statefulset=type(one.snapshot.statefulset)(uid="sts", resource_version="9", replicas=4, ready=4, revision=None))
 
     plan = unseen.plan()
     assert (of(plan, Delete), of(plan, Scale)) == ([], []), "and the added one stays"
-    assert not look().settled().seeing(statefulset=unseen.see.statefulset).replicas(3).plan().is_speakable
+    assert not situation().settled().seeing(statefulset=unseen.snapshot.statefulset).replicas(3).plan().is_speakable
 
 
 def test_outdated_pods_that_never_came_up_make_way_for_the_new_template() -> None:
@@ -112,20 +112,20 @@ def test_what_the_api_server_refuses_is_not_tried_at_every_look(witness: str) ->
     one = WITNESSES[witness]
     writes = (Create, GenerateSecret, Replace)
 
-    def written(seen: Look) -> list[Create | GenerateSecret | Replace]:
+    def written(seen: Situation) -> list[Create | GenerateSecret | Replace]:
         return [action for action in seen.plan().actions if isinstance(action, writes)]
 
-    just_now = one.seeing(refused_at=NOW - seconds(1))
-    assert [action.obj["metadata"]["name"] for action in written(one.seeing(refused_at=NOW - seconds(5)))][-1] == "acme-webapp"
+    just_now = one.seeing(rejected_at=NOW - seconds(1))
+    assert [action.obj["metadata"]["name"] for action in written(one.seeing(rejected_at=NOW - seconds(5)))][-1] == "acme-webapp"
     assert written(just_now) == []
     assert just_now.plan().wake_after is not None
-    assert just_now.plan().verdict == one.plan().verdict, "what is said stays"
+    assert just_now.plan().decision == one.plan().decision, "what is said stays"
 
 
 def test_how_far_it_is_is_said() -> None:
-    assert rolling_out().plan().verdict.why == "1 of 4 Coreapps have the new pod template; standbys first, then one shard at a time."
+    assert rolling_out().plan().decision.why == "1 of 4 Coreapps have the new pod template; standbys first, then one shard at a time."
     waiting = rolling_out().with_pod(3, ready=False, pending_because="0/3 nodes are available: 3 Insufficient cpu.")
-    assert waiting.plan().verdict.why == (
+    assert waiting.plan().decision.why == (
         "1 of 4 Coreapps have the new pod template; waiting for acme-coreapp-3 (0/3 nodes are available: 3 Insufficient cpu.)."
     )
     assert waiting.condition("Ready")["status"] == "True"
@@ -134,16 +134,16 @@ def test_how_far_it_is_is_said() -> None:
 
 def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
     one = rolling_out()
-    (told,) = plan_events(one.see, one.plan(), done=of(one.plan(), Delete), told_after=5)
+    (told,) = plan_events(one.snapshot, one.plan(), done=of(one.plan(), Delete), reported_after=5)
     assert (told.reason, told.warning) == ("DeletingOutdatedPod", False)
     assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
 
-    hung = look().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
-    (told,) = plan_events(hung.see, hung.plan(), done=of(hung.plan(), Delete), told_after=5)
+    hung = situation().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
+    (told,) = plan_events(hung.snapshot, hung.plan(), done=of(hung.plan(), Delete), reported_after=5)
     assert (told.reason, told.warning) == ("DeletingUnresponsivePod", True)
     assert "does not answer" in told.message
 
 
 def test_a_coreapp_that_is_to_go_is_counted_for_none_that_stays() -> None:
     """The one more of a roll-out is on its way out, and one that stays is not back yet."""
-    assert look().settled().with_pod(3).without_pod(2).row() == "ReplacingPods"
+    assert situation().settled().with_pod(3).without_pod(2).row() == "ReplacingPods"

@@ -32,9 +32,9 @@ from whatsapp_operator.core.actions import (
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Epoch, Ref
-from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Evidence, Login, Refusal, Report, Workload
+from whatsapp_operator.core.snapshot import AccountSecret, Answer, Call, Evidence, Login, Rejection, Report, Workload
 
-from .looks import FINGERPRINT, NONCE, NOW, Look, epoch_of, labels_for, look, pod, seconds
+from .situations import FINGERPRINT, NONCE, NOW, Situation, epoch_of, labels_for, pod, seconds, situation
 from .witnesses import WITNESSES, back, growing, restarting
 
 A = TypeVar("A")
@@ -54,26 +54,30 @@ def only(plan: Plan, kind: type[A]) -> A:
 
 
 def test_Deleting_makes_nothing_whatever_else_holds() -> None:
-    one = look().settled().wanting(deleting=True, shards=8, finalizers=("example.com/backup",)).without_object("Service", "acme-webapp")
+    one = (
+        situation().settled().wanting(deleting=True, shards=8, finalizers=("example.com/backup",)).without_object("Service", "acme-webapp")
+    )
     plan = one.without_route(1).reporting(4).plan()
 
-    assert (plan.verdict.row, plan.actions) == ("Deleting", ())
-    assert "example.com/backup" in plan.verdict.why
-    assert plan.wake_after == one.want.tuning.rest
+    assert (plan.decision.row, plan.actions) == ("Deleting", ())
+    assert "example.com/backup" in plan.decision.why
+    assert plan.wake_after == one.desired.tuning.rest
 
 
 def test_Deleting_hands_shards_over() -> None:
-    one = look().settled().wanting(deleting=True).holder_deleted(0)
+    one = situation().settled().wanting(deleting=True).holder_deleted(0)
 
     assert one.row() == "FailingOver"
     assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-2"]
-    told = {entry["type"]: (entry["status"], entry["reason"]) for entry in look().settled().wanting(deleting=True).report()["conditions"]}
+    told = {
+        entry["type"]: (entry["status"], entry["reason"]) for entry in situation().settled().wanting(deleting=True).report()["conditions"]
+    }
     assert (told["Ready"], told["Reconciling"]) == (("True", "Serving"), ("True", "Deleting"))
 
 
 def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
-    one = look().settled().wanting(deleting=True)
-    changed = {ref: {**obj, "spec": {}} for ref, obj in one.see.objects.items() if "spec" in obj}
+    one = situation().settled().wanting(deleting=True)
+    changed = {ref: {**obj, "spec": {}} for ref, obj in one.snapshot.objects.items() if "spec" in obj}
 
     assert [action.obj["kind"] for action in of(one.seeing(objects=changed).plan(), Replace)] == ["PodDisruptionBudget"]
 
@@ -82,7 +86,7 @@ def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
 
 
 def test_FailingOver_hands_the_shard_of_a_deleted_holder_to_the_spare_at_once() -> None:
-    one = look().settled().holder_deleted(0)
+    one = situation().settled().holder_deleted(0)
 
     move = only(one.plan(), Handover)
 
@@ -91,44 +95,44 @@ def test_FailingOver_hands_the_shard_of_a_deleted_holder_to_the_spare_at_once() 
 
 
 def test_FailingOver_gives_each_failed_shard_its_own_pod() -> None:
-    plan = look().settled(shards=4, spares=2).holder_deleted(1).holder_deleted(3).plan()
+    plan = situation().settled(shards=4, spares=2).holder_deleted(1).holder_deleted(3).plan()
 
     assert [(move.route.shard, move.to.ordinal) for move in of(plan, Handover)] == [(1, 4), (3, 5)]
 
 
 def test_FailingOver_moves_what_it_can_when_spares_run_out() -> None:
-    one = look().settled(shards=4, spares=1).holder_deleted(1).holder_deleted(3)
+    one = situation().settled(shards=4, spares=1).holder_deleted(1).holder_deleted(3)
 
     assert [move.route.shard for move in of(one.plan(), Handover)] == [1]
     assert one.row() == "FailingOver"
 
 
 def test_FailingOver_is_not_said_when_there_is_no_standby() -> None:
-    one = look().settled(spares=0).holder_deleted(0)
+    one = situation().settled(spares=0).holder_deleted(0)
 
     assert one.row() == "ReplacingPods"
     assert of(one.plan(), Handover) == []
 
 
 def test_FailingOver_is_nobodys_in_mode_manual() -> None:
-    one = look().settled().holder_deleted(0).wanting(manual=True)
+    one = situation().settled().holder_deleted(0).wanting(manual=True)
 
     assert one.row() != "FailingOver"
     assert of(one.plan(), Handover) == []
 
 
 def test_FailingOver_goes_on_while_paused() -> None:
-    assert look().settled().holder_deleted(0).wanting(paused=True).row() == "FailingOver"
+    assert situation().settled().holder_deleted(0).wanting(paused=True).row() == "FailingOver"
 
 
 def test_FailingOver_does_not_wait_for_the_client_to_answer() -> None:
-    move = only(look().settled().client(shards=None, asked_at=None).holder_deleted(0).plan(), Handover)
+    move = only(situation().settled().client(shards=None, asked_at=None).holder_deleted(0).plan(), Handover)
 
     assert (move.to.ordinal, move.shards) == (2, None)
 
 
 def test_FailingOver_never_takes_the_route_of_somebody_else() -> None:
-    assert of(look().settled().holder_deleted(0).with_route(0, foreign=True).plan(), Handover) == []
+    assert of(situation().settled().holder_deleted(0).with_route(0, foreign=True).plan(), Handover) == []
 
 
 @pytest.mark.parametrize("answer", [Answer.NONE, Answer.UNKNOWN])
@@ -160,8 +164,8 @@ def test_SwitchoverRequested_first_names_the_pod_in_the_annotation() -> None:
     assert of(plan, Handover) == []
 
 
-def switching(*wishes: Switchover, text: str = "") -> Look:
-    return look().settled(spares=2).wanting(switchovers=wishes, switchover_text=text)
+def switching(*requests: Switchover, text: str = "") -> Situation:
+    return situation().settled(spares=2).wanting(switchovers=requests, switchover_text=text)
 
 
 def test_SwitchoverRequested_then_moves_the_shard_to_the_named_pod() -> None:
@@ -181,15 +185,15 @@ def test_SwitchoverRequested_at_last_takes_the_wish_off() -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "sentence"),
+    ("switchover", "sentence"),
     [
         (Switchover(shard=7), "There is no shard 7; shards go from 0 to 1."),
         (Switchover(shard=0, to="acme-coreapp-9"), "There is no Coreapp acme-coreapp-9."),
         (Switchover(shard=0, to="acme-coreapp-1"), "acme-coreapp-1 holds another shard."),
     ],
 )
-def test_SwitchoverRefused_says_why_and_takes_the_wish_off(wish: Switchover, sentence: str) -> None:
-    plan = switching(wish, text="x").plan()
+def test_SwitchoverRefused_says_why_and_takes_the_wish_off(switchover: Switchover, sentence: str) -> None:
+    plan = switching(switchover, text="x").plan()
 
     said = only(plan, EmitEvent)
     assert (said.reason, said.warning) == ("SwitchoverRejected", True)
@@ -204,13 +208,13 @@ def test_SwitchoverRefused_when_the_named_pod_is_not_ready() -> None:
 
 
 def test_SwitchoverRefused_when_nobody_can_take_it() -> None:
-    plan = look().settled(spares=0).wanting(switchovers=(Switchover(shard=0),), switchover_text="0").plan()
+    plan = situation().settled(spares=0).wanting(switchovers=(Switchover(shard=0),), switchover_text="0").plan()
 
     assert "No standby can take shard 0." in only(plan, EmitEvent).message
 
 
 def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
-    plan = look().settled().wanting(switchover_problem="'x' is no shard.", switchover_text="x").plan()
+    plan = situation().settled().wanting(switchover_problem="'x' is no shard.", switchover_text="x").plan()
 
     assert only(plan, EmitEvent).message == "'x' is no shard."
     assert only(plan, Annotate).value is None
@@ -218,7 +222,7 @@ def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
 
 def test_SwitchoverRefused_is_said_of_every_wish_that_is_dropped() -> None:
     """laws#12: two wishes, one spare; the second is either kept or refused with its reason, never dropped in silence."""
-    plan = look().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
+    plan = situation().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
 
     assert only(plan, Annotate).value == "0=acme-coreapp-2,1", "both are kept until shard 0 has moved"
 
@@ -244,12 +248,12 @@ def test_SwitchoverRequested_waits_for_Set_Shards() -> None:
 def test_NameTaken_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
-    assert (plan.stuck, plan.actions) == (plan.verdict, ())
-    assert "Service acme-webapp belongs to somebody else" in plan.verdict.why
+    assert (plan.stuck, plan.actions) == (plan.decision, ())
+    assert "Service acme-webapp belongs to somebody else" in plan.decision.why
 
 
 def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
-    assert look().settled().with_route(1, foreign=True).row() == "NameConflict"
+    assert situation().settled().with_route(1, foreign=True).row() == "NameConflict"
 
 
 FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simulator")]
@@ -257,7 +261,7 @@ FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simula
 
 @pytest.mark.parametrize("ref", FORMER)
 def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
-    one = look().seeing(taken=(ref,))
+    one = situation().seeing(taken=(ref,))
     made = {action.obj["kind"] for action in of(one.plan(), Create)}
 
     assert "Service" in made
@@ -268,7 +272,7 @@ def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_s
 
 @pytest.mark.parametrize("ref", FORMER)
 def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
-    one = look().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
+    one = situation().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
 
     assert only(one.seeing(statefulset=None, taken=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
 
@@ -276,8 +280,8 @@ def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_com
 def test_LoginRefused_names_the_Secret() -> None:
     plan = WITNESSES["LoginRejected"].plan()
 
-    assert plan.verdict.state is State.STUCK
-    assert "acme-admin" in plan.verdict.why
+    assert plan.decision.state is State.STUCK
+    assert "acme-admin" in plan.decision.why
 
 
 def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
@@ -290,16 +294,16 @@ def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
 def test_PodsRefused_says_what_the_API_server_said_and_goes_on_trying() -> None:
     plan = WITNESSES["ObjectsRejected"].plan()
 
-    assert "exceeded quota: compute" in plan.verdict.why
+    assert "exceeded quota: compute" in plan.decision.why
     assert of(plan, Create)
 
 
 def test_PodsRefused_ends_when_everything_is_there() -> None:
-    assert look().settled().seeing(refused="exceeded quota").row() == "UpToDate"
+    assert situation().settled().seeing(refused="exceeded quota").row() == "UpToDate"
 
 
 def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:
-    one = look()
+    one = situation()
     plan = one.plan()
 
     made = [(action.obj["kind"], action.obj["metadata"]["name"]) for action in plan.actions if isinstance(action, (Create, GenerateSecret))]
@@ -312,25 +316,25 @@ def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:
 
 
 def test_Bootstrapping_makes_shards_plus_spares_Coreapps_and_one_Webapp() -> None:
-    replicas = {obj.obj["metadata"]["name"]: obj.obj["spec"].get("replicas") for obj in of(look().plan(), Create)}
+    replicas = {obj.obj["metadata"]["name"]: obj.obj["spec"].get("replicas") for obj in of(situation().plan(), Create)}
 
     assert replicas["acme-coreapp"] == 3
     assert replicas["acme-webapp"] == 1
 
 
 def test_Bootstrapping_waits_until_the_client_reports_its_shards() -> None:
-    one = look().settled().seeing(settled_shards=None).client(shards=None, asked_at=None)
+    one = situation().settled().seeing(settled_shards=None).client(shards=None, asked_at=None)
 
     assert one.row() == "Bootstrapping"
     assert of(one.plan(), GetShards)
 
 
 def test_Bootstrapping_ends_with_the_first_number_of_shards() -> None:
-    assert look().settled().seeing(settled_shards=None).reporting(1).row() == "SettingShards"
+    assert situation().settled().seeing(settled_shards=None).reporting(1).row() == "SettingShards"
 
 
 def test_Bootstrapping_makes_a_deleted_StatefulSet_again_for_every_shard_that_exists() -> None:
-    one = look().settled(shards=4, spares=2).wanting(shards=2).without_object("StatefulSet", "acme-coreapp").seeing(statefulset=None)
+    one = situation().settled(shards=4, spares=2).wanting(shards=2).without_object("StatefulSet", "acme-coreapp").seeing(statefulset=None)
 
     assert only(one.plan(), Create).obj["spec"]["replicas"] == 6
 
@@ -344,12 +348,12 @@ def test_ScalingUp_comes_before_Set_Shards() -> None:
 
 
 def test_ScalingUp_follows_the_client_when_it_has_more_shards_than_there_are_pods() -> None:
-    assert only(look().settled().reporting(8).plan(), Scale).replicas == 9
+    assert only(situation().settled().reporting(8).plan(), Scale).replicas == 9
 
 
 def test_ScalingUp_while_paused_goes_only_as_far_as_shards_exist() -> None:
-    assert only(look().settled().reporting(8).wanting(paused=True).plan(), Scale).replicas == 8
-    assert of(look().settled().wanting(shards=4, paused=True).plan(), Scale) == []
+    assert only(situation().settled().reporting(8).wanting(paused=True).plan(), Scale).replicas == 8
+    assert of(situation().settled().wanting(shards=4, paused=True).plan(), Scale) == []
 
 
 def test_ScalingUp_is_over_when_the_pods_are_asked_for() -> None:
@@ -364,7 +368,7 @@ def test_LoggingIn_asks_when_a_Webapp_is_ready() -> None:
 
     assert of(one.later(1).plan(), GetShards) == [GetShards()]
     assert of(one.client(asking=True).plan(), GetShards) == []
-    assert one.see.webapp is not None
+    assert one.snapshot.webapp is not None
     assert of(one.seeing(webapp=None).plan(), GetShards) == []
 
 
@@ -378,7 +382,7 @@ def test_AnswerUnknown_only_asks() -> None:
 def test_AnswerUnknown_is_what_a_call_of_a_leader_that_is_gone_comes_to() -> None:
     plan = growing().noted(4).plan()
 
-    assert plan.verdict.row == "AnswerUnknown"
+    assert plan.decision.row == "AnswerUnknown"
     assert plan.record.operation is not None
     assert plan.record.operation.answer is Answer.UNKNOWN
 
@@ -433,7 +437,7 @@ def test_ServerBusy_forgets_a_call_that_nobody_wants_any_more() -> None:
 
 def test_ServerBusy_ends_when_GET_reports_the_number_all_the_same() -> None:
     """A late success after a 403, or somebody else: the intent must not stay for ever (and with it the budget 0, no shrink, no rest)."""
-    one = look().settled(shards=4).noted(4, Answer.BUSY, origin=2).later(120)
+    one = situation().settled(shards=4).noted(4, Answer.BUSY, origin=2).later(120)
 
     assert one.plan().record.operation is None
 
@@ -478,7 +482,7 @@ def test_AssigningShards_makes_the_Services_of_new_shards_first() -> None:
 def test_AssigningShards_then_gives_them_holders() -> None:
     plan = back().with_route(2).with_route(3).plan()
 
-    assert plan.verdict.row == "AssigningShards"
+    assert plan.decision.row == "AssigningShards"
     assert [(move.route.shard, move.to.ordinal, move.planned) for move in of(plan, Handover)] == [(2, 2, True), (3, 3, True)]
 
 
@@ -493,7 +497,7 @@ def test_PackingLow_moves_a_shard_off_a_pod_that_is_to_go() -> None:
 
 
 def test_PackingLow_is_not_needed_when_nothing_shrinks() -> None:
-    assert look().settled(spares=2).held_by(0, 3).row() == "UpToDate"
+    assert situation().settled(spares=2).held_by(0, 3).row() == "UpToDate"
 
 
 def test_PackingLow_waits_while_paused() -> None:
@@ -501,14 +505,14 @@ def test_PackingLow_waits_while_paused() -> None:
 
 
 def test_PackingLow_never_picks_another_high_pod() -> None:
-    one = look().settled().with_pods([3, 4]).held_by(0, 3).with_pod(0, ready=False).with_pod(2, ready=False)
+    one = situation().settled().with_pods([3, 4]).held_by(0, 3).with_pod(0, ready=False).with_pod(2, ready=False)
 
     assert of(one.plan(), Handover) == []
 
 
-def shrinking() -> Look:
+def shrinking() -> Situation:
     """Four to two accepted and verified; failovers had put shard 0 on pod 4; all came back but pod 3."""
-    one = look().settled(shards=4).held_by(0, 4).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
+    one = situation().settled(shards=4).held_by(0, 4).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
     return one.restarted(2).with_pod(3, report=None, ready=False)
 
 
@@ -521,7 +525,7 @@ def test_PackingLow_leaves_no_shard_untold_because_another_pod_does_not_come_bac
 
 def test_PackingLow_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
     """Pods 0 and 2 are back and low, but shards 2 and 3 that no longer exist still name them: shard 0 must be served all the same."""
-    one = look().settled(shards=4).held_by(0, 4).held_by(3, 0).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
+    one = situation().settled(shards=4).held_by(0, 4).held_by(3, 0).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
     plan = one.restarted(2).with_pod(3, report=None, ready=False).plan()
 
     assert {tell.shard for tell in of(plan, AssignRole)} == {0, 1}
@@ -531,7 +535,7 @@ def test_PackingLow_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
 def test_Restarting_waits_for_those_that_are_not_back() -> None:
     plan = WITNESSES["Restarting"].plan()
 
-    assert "2 -> 4" in plan.verdict.why
+    assert "2 -> 4" in plan.decision.why
     assert plan.record.operation is not None
     assert of(plan, Handover) == []
 
@@ -547,14 +551,14 @@ def test_Restarting_ends_when_all_are_back() -> None:
 
 
 def test_Paused_holds_every_planned_change() -> None:
-    for one in (WITNESSES["ScalingUp"], growing(), look().settled().with_pods([3])):
+    for one in (WITNESSES["ScalingUp"], growing(), situation().settled().with_pods([3])):
         held = one.wanting(paused=True)
         assert held.row() == "Paused"
         assert held.plan().actions == ()
 
 
 def test_Paused_is_not_said_when_nothing_is_held() -> None:
-    assert look().settled().wanting(paused=True).row() == "UpToDate"
+    assert situation().settled().wanting(paused=True).row() == "UpToDate"
 
 
 def test_ScalingDown_lowers_the_replicas_when_everything_is_in_place() -> None:
@@ -576,7 +580,7 @@ def test_ScalingDown_lowers_the_replicas_when_everything_is_in_place() -> None:
     ],
     ids=["stale", "not back", "silent", "unassigned", "more shards", "unknown", "called", "answer unknown", "high holder"],
 )
-def test_ScalingDown_waits(one: Look) -> None:
+def test_ScalingDown_waits(one: Situation) -> None:
     assert [scale for scale in of(one.plan(), Scale) if scale.replicas < 5] == []
 
 
@@ -588,13 +592,13 @@ def test_ScalingDown_waits_while_a_call_is_in_flight_whose_note_was_wiped() -> N
 def test_DriftFound_waits_for_a_person() -> None:
     plan = WITNESSES["ShardsDrifted"].plan()
 
-    assert plan.stuck == plan.verdict
+    assert plan.stuck == plan.decision
     assert of(plan, SetShards) == []
 
 
 def test_DriftFound_is_no_wish_of_the_user() -> None:
-    assert look().settled().wanting(shards=1).row() != "ShardsDrifted"
-    assert look().settled().reporting(1).wanting(shards=1).row() == "ScalingDown"
+    assert situation().settled().wanting(shards=1).row() != "ShardsDrifted"
+    assert situation().settled().reporting(1).wanting(shards=1).row() == "ScalingDown"
 
 
 # --- objections: when Set Shards is wanted and the account does not fit
@@ -606,7 +610,7 @@ OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS if one.name != "Awai
 def test_objection_stops_Set_Shards_and_a_person_is_asked(name: str) -> None:
     plan = WITNESSES[name].plan()
 
-    assert (plan.verdict.row, plan.verdict.state) == (name, State.STUCK)
+    assert (plan.decision.row, plan.decision.state) == (name, State.STUCK)
     assert of(plan, SetShards) == []
 
 
@@ -615,7 +619,7 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
     plan = WITNESSES[name].wanting(shards=2).replicas(3).plan()
 
     said = plan.stuck.row if plan.stuck else None
-    assert (said, plan.verdict.row) == (
+    assert (said, plan.decision.row) == (
         (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
     )
 
@@ -624,20 +628,20 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
 def test_objection_never_delays_a_failover(name: str) -> None:
     plan = WITNESSES[name].holder_deleted(0).plan()
 
-    assert plan.verdict.row == "FailingOver"
+    assert plan.decision.row == "FailingOver"
     assert plan.stuck is not None
     assert plan.stuck.row == name
 
 
 def test_Banned_is_kept() -> None:
-    plan = growing().calling(4, Answer.REFUSED, refusal=Refusal.BANNED).plan()
+    plan = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED).plan()
 
-    assert (plan.verdict.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
+    assert (plan.decision.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
     """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the wish back."""
-    stuck = look().settled().seeing(banned_at=NOW).plan().stuck
+    stuck = situation().settled().seeing(banned_at=NOW).plan().stuck
 
     assert stuck is not None
     assert stuck.row == "Banned"
@@ -693,12 +697,12 @@ def test_CertificateExpired_keeps_a_margin() -> None:
 
 
 def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
-    assert (plan.verdict.row, plan.record.refused_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
-    refused = plan.record.refused_fingerprint
-    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(refused_fingerprint=refused)
+    assert (plan.decision.row, plan.record.rejected_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
+    refused = plan.record.rejected_fingerprint
+    later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(rejected_fingerprint=refused)
     assert later.row() == "SettingShards"
 
 
@@ -710,16 +714,16 @@ def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
 
 
 def test_a_refusal_without_a_certificate_does_not_forget_the_refused_one() -> None:
-    plan = growing().seeing(refused_fingerprint=FINGERPRINT).calling(4, Answer.REFUSED).plan()
+    plan = growing().seeing(rejected_fingerprint=FINGERPRINT).calling(4, Answer.REFUSED).plan()
 
-    assert plan.record.refused_fingerprint == FINGERPRINT
+    assert plan.record.rejected_fingerprint == FINGERPRINT
 
 
 def test_AwaitingCoreapps_names_them_with_the_schedulers_sentence() -> None:
     plan = WITNESSES["AwaitingCoreapps"].with_pod(3, pending_because="0/3 nodes: Insufficient cpu").plan()
 
-    assert "acme-coreapp-3" in plan.verdict.why
-    assert "Insufficient cpu" in plan.verdict.why
+    assert "acme-coreapp-3" in plan.decision.why
+    assert "Insufficient cpu" in plan.decision.why
     assert "LacksCoreapps" in plan.holds
 
 
@@ -765,7 +769,7 @@ def test_SettingShards_makes_one_call_whose_intent_is_noted_with_it_and_not_repo
     ],
     ids=["stale", "never asked", "no power of two", "noted and running", "running"],
 )
-def test_SettingShards_does_not_call(one: Look) -> None:
+def test_SettingShards_does_not_call(one: Situation) -> None:
     assert of(one.plan(), SetShards) == []
 
 
@@ -776,7 +780,7 @@ def test_SettingShards_calls_again_when_the_note_was_not_followed_by_a_call() ->
 def test_SettingShards_is_accepted() -> None:
     plan = growing().calling(4, Answer.ACCEPTED).plan()
 
-    assert plan.verdict.row == "Verifying"
+    assert plan.decision.row == "Verifying"
     assert plan.record.operation is not None
     assert (plan.record.operation.answer, plan.record.operation.deadline) == (Answer.ACCEPTED, NOW + seconds(180))
 
@@ -787,7 +791,7 @@ def test_SettingShards_is_accepted() -> None:
 def test_RestartOverdue_names_who_is_not_back() -> None:
     plan = WITNESSES["RestartOverdue"].plan()
 
-    assert "acme-coreapp-4" in plan.verdict.why
+    assert "acme-coreapp-4" in plan.decision.why
 
 
 def test_RestartOverdue_is_not_said_before_the_deadline() -> None:
@@ -795,7 +799,7 @@ def test_RestartOverdue_is_not_said_before_the_deadline() -> None:
 
 
 def test_RestartOverdue_lets_the_user_go_back() -> None:
-    one = look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300).wanting(shards=2)
+    one = situation().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300).wanting(shards=2)
 
     assert only(one.plan(), SetShards).operation.to == 2
 
@@ -809,11 +813,11 @@ def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
 
 
 def test_Refilling_tells_of_Webapps_too() -> None:
-    short = look().settled().seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1))
-    change = look().settled().seeing(webapps_change=True)
+    short = situation().settled().seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1))
+    change = situation().settled().seeing(webapps_change=True)
 
-    assert (short.row(), short.plan().verdict.why) == ("ReplacingPods", "1 of 2 Webapps are ready.")
-    assert (change.row(), change.plan().verdict.why) == ("ReplacingPods", "2 of 2 Webapps are ready while they are replaced.")
+    assert (short.row(), short.plan().decision.why) == ("ReplacingPods", "1 of 2 Webapps are ready.")
+    assert (change.row(), change.plan().decision.why) == ("ReplacingPods", "2 of 2 Webapps are ready while they are replaced.")
     assert short.condition("Ready")["status"] == change.condition("Ready")["status"] == "True"
 
 
@@ -821,7 +825,7 @@ def test_Refilling_waits_for_a_spare() -> None:
     plan = WITNESSES["ReplacingPods"].plan()
 
     assert plan.actions == ()
-    assert "acme-coreapp-2" in plan.verdict.why
+    assert "acme-coreapp-2" in plan.decision.why
 
 
 def test_Settled_does_nothing() -> None:
@@ -835,13 +839,13 @@ def test_Settled_does_nothing() -> None:
 
 
 def test_a_holder_that_reports_nothing_is_told_its_shard() -> None:
-    tell = only(look().settled().with_holder(0, report=Report(shards=2)).plan(), AssignRole)
+    tell = only(situation().settled().with_holder(0, report=Report(shards=2)).plan(), AssignRole)
 
     assert (tell.coreapp.ordinal, tell.shard, tell.epoch, tell.shards, tell.holder) == (0, 0, epoch_of(0), 2, None)
 
 
 def test_a_former_holder_is_told_who_serves_now() -> None:
-    one = look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2))
+    one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2))
 
     tell = only(one.plan(), AssignRole)
 
@@ -852,7 +856,7 @@ def test_a_former_holder_is_told_who_serves_now() -> None:
 
 def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() -> None:
     """Tell without holder means: serve. Only the pod that the Service names may hear that."""
-    one = look().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2)).without_pod(2)
+    one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2)).without_pod(2)
 
     assert [tell for tell in of(one.plan(), AssignRole) if tell.shard is not None and tell.holder is None] == []
 
@@ -860,14 +864,14 @@ def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() 
 @pytest.mark.parametrize(("newer", "told"), [(-1, [0]), (0, []), (5, [])])
 def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder(newer: int, told: list[int]) -> None:
     """The epoch of a holder is the version of its Service before the commit: one that is not below what was read was committed later."""
-    one = look().settled()
+    one = situation().settled()
     report = Report(shards=2, shard=0, epoch=f"{one.route(0).version + newer}-x", gateway="connected", version="v2.53.4")
     one = one.with_pod(2, report=report)
     assert [tell.shard for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
 
 
 def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
-    one = look().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
+    one = situation().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
     told = [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0]
     assert told in ([], [(None, None)])
@@ -877,7 +881,7 @@ def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
     "changes", [{"report": None}, {"report": Report()}, {"deleting": True}, {"ip": None}, {"report": Report(shards=4)}]
 )
 def test_a_pod_is_not_told_anything(changes: dict[str, object]) -> None:
-    one = look().settled().with_holder(0, **changes)
+    one = situation().settled().with_holder(0, **changes)
 
     assert [tell for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0] == []
 
@@ -886,31 +890,31 @@ def test_a_pod_is_not_told_anything(changes: dict[str, object]) -> None:
 
 
 def test_a_dead_label_is_stripped() -> None:
-    assert only(look().settled().with_pod(2, labels=labels_for(0, "5-old")).plan(), ClearLabels).coreapp.ordinal == 2
+    assert only(situation().settled().with_pod(2, labels=labels_for(0, "5-old")).plan(), ClearLabels).coreapp.ordinal == 2
 
 
 def test_a_pending_label_is_made_dead_by_a_touch_first() -> None:
-    plan = look().settled().with_pod(2, labels=labels_for(0, "100-mine")).plan()
+    plan = situation().settled().with_pod(2, labels=labels_for(0, "100-mine")).plan()
 
     assert only(plan, Touch).nonce == NONCE
     assert of(plan, ClearLabels) == []
 
 
 def test_a_label_whose_Service_is_missing_is_left_alone() -> None:
-    one = look().settled().without_route(0)
+    one = situation().settled().without_route(0)
 
     assert [strip.coreapp.ordinal for strip in of(one.plan(), ClearLabels)] == []
 
 
 def test_an_orphan_of_a_shard_that_no_longer_exists_is_stripped() -> None:
-    one = look().settled().with_pod(2, labels=labels_for(7, "100-x"))
+    one = situation().settled().with_pod(2, labels=labels_for(7, "100-x"))
 
     assert only(one.plan(), ClearLabels).coreapp.ordinal == 2
     assert of(one.client(asked_at=NOW - seconds(10)).plan(), ClearLabels) == []
 
 
 def test_a_holder_whose_labels_were_removed_gets_them_again() -> None:
-    one = look().settled().with_holder(0, labels={})
+    one = situation().settled().with_holder(0, labels={})
 
     again = only(one.plan(), Relabel)
     assert (again.coreapp.ordinal, again.route.shard) == (0, 0)
@@ -919,7 +923,7 @@ def test_a_holder_whose_labels_were_removed_gets_them_again() -> None:
 @pytest.mark.parametrize("label", [manifests.SHARD_LABEL, manifests.EPOCH_LABEL])
 def test_a_holder_that_lost_one_label_of_the_selector_gets_it_again(label: str) -> None:
     """Without either label the Service leads nowhere, so the loss must lead to a write."""
-    one = look().settled()
+    one = situation().settled()
     left = {key: value for key, value in one.holder_of(0).labels.items() if key != label}
 
     plan = one.with_holder(0, labels=left).plan()
@@ -928,20 +932,20 @@ def test_a_holder_that_lost_one_label_of_the_selector_gets_it_again(label: str) 
 
 
 def test_a_standby_with_a_senseless_shard_label_is_freed() -> None:
-    plan = look().settled().with_pod(2, labels={manifests.ROLE_LABEL: "active", manifests.EPOCH_LABEL: "5-old"}).plan()
+    plan = situation().settled().with_pod(2, labels={manifests.ROLE_LABEL: "active", manifests.EPOCH_LABEL: "5-old"}).plan()
 
     assert only(plan, ClearLabels).coreapp.ordinal == 2
 
 
 def test_a_holder_is_not_labelled_again_while_another_pod_carries_its_epoch() -> None:
     """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier look."""
-    one = look().settled().with_holder(0, labels={}).with_pod(2, labels=labels_for(0, epoch_of(0)))
+    one = situation().settled().with_holder(0, labels={}).with_pod(2, labels=labels_for(0, epoch_of(0)))
 
     assert of(one.plan(), Relabel) == []
 
 
 def test_the_Service_of_a_shard_that_is_gone_goes_after_the_labels() -> None:
-    one = look().settled(shards=2, spares=1).wanting(shards=1).reporting(1).restarted(1, [2])
+    one = situation().settled(shards=2, spares=1).wanting(shards=1).reporting(1).restarted(1, [2])
 
     first = one.plan()
     assert [strip.coreapp.ordinal for strip in of(first, ClearLabels)] == [1]
@@ -952,23 +956,29 @@ def test_the_Service_of_a_shard_that_is_gone_goes_after_the_labels() -> None:
 
 
 def test_the_Service_of_a_shard_stays_while_a_call_could_bring_it_back() -> None:
-    one = look().settled().reporting(1).with_pod(1, labels=pod(1).labels).noted(2, Answer.UNKNOWN)
+    one = situation().settled().reporting(1).with_pod(1, labels=pod(1).labels).noted(2, Answer.UNKNOWN)
 
     assert of(one.plan(), Delete) == []
 
 
 def test_a_changed_object_is_mended_by_its_version() -> None:
-    one = look().settled().wanting(webapps=3).seeing(objects=look().settled().see.objects)
+    one = situation().settled().wanting(webapps=3).seeing(objects=situation().settled().snapshot.objects)
 
     mend = only(one.plan(), Replace)
     meta = mend.obj["metadata"]
     assert (mend.obj["kind"], mend.obj["spec"]["replicas"]) == ("Deployment", 3)
     assert (meta["uid"], meta["resourceVersion"]) == ("deployment-acme-webapp", "7")
-    assert of(one.seeing(webapp=one.see.webapp).wanting(paused=True).seeing(objects=look().settled().see.objects).plan(), Replace) == []
+    assert (
+        of(
+            one.seeing(webapp=one.snapshot.webapp).wanting(paused=True).seeing(objects=situation().settled().snapshot.objects).plan(),
+            Replace,
+        )
+        == []
+    )
 
 
 def test_the_budget_forbids_disruptions_while_Set_Shards_runs_also_when_paused() -> None:
-    one = growing().noted(4, Answer.ACCEPTED).wanting(paused=True).seeing(objects=growing().see.objects)
+    one = growing().noted(4, Answer.ACCEPTED).wanting(paused=True).seeing(objects=growing().snapshot.objects)
 
     assert only(one.plan(), Replace).obj["spec"]["maxUnavailable"] == 0
 
@@ -983,7 +993,7 @@ def test_a_hand_edited_number_of_attempts_does_no_harm() -> None:
 
 @pytest.mark.parametrize(("age", "asked"), [(29, False), (30, True)])
 def test_a_steady_cluster_is_asked_every_thirty_seconds(age: int, asked: bool) -> None:
-    assert bool(of(look().settled().client(asked_at=NOW - seconds(age)).plan(), GetShards)) is asked
+    assert bool(of(situation().settled().client(asked_at=NOW - seconds(age)).plan(), GetShards)) is asked
 
 
 @pytest.mark.parametrize(("age", "asked"), [(0.2, False), (0.25, True)])

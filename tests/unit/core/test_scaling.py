@@ -11,21 +11,21 @@ from whatsapp_operator.core import scaling
 from whatsapp_operator.core.actions import Scale
 from whatsapp_operator.core.snapshot import Overruled
 
-from .looks import NOW, Look, look, seconds
+from .situations import NOW, Situation, seconds, situation
 
 HPA = "kube-controller-manager"
 HALF_AN_HOUR = 1800.0
 
 
-def scaled(number: int, *, by: str = HPA, last: Overruled | None = None) -> Look:
+def scaled(number: int, *, by: str = HPA, last: Overruled | None = None) -> Situation:
     """A settled cluster of 2 + 1 Coreapps whose StatefulSet somebody scaled, with the pods that came of it."""
-    one = look().settled()
+    one = situation().settled()
     pods = one.with_pods(range(3, number)) if number > 3 else one
-    assert pods.see.statefulset is not None
-    return pods.seeing(statefulset=replace(pods.see.statefulset, replicas=number, scaled_by=by), overruled=last)
+    assert pods.snapshot.statefulset is not None
+    return pods.seeing(statefulset=replace(pods.snapshot.statefulset, replicas=number, scaled_by=by), overruled=last)
 
 
-def scales(one: Look) -> list[int]:
+def scales(one: Situation) -> list[int]:
     return [action.replicas for action in one.plan().actions if isinstance(action, Scale)]
 
 
@@ -36,7 +36,7 @@ def insistent(times: int, at: float = 0.0) -> Overruled:
 def test_a_number_of_somebody_else_is_set_back_and_it_is_said_whose_and_why() -> None:
     one = scaled(5)
     assert scales(one) == [3]
-    why = one.plan().verdict.why
+    why = one.plan().decision.why
     assert "Coreapps 5 -> 3" in why
     assert f"{HPA} wrote 5; the number follows from spec.shards and spec.spares" in why
 
@@ -48,23 +48,23 @@ def test_a_number_that_is_too_low_is_raised_at_once_however_often() -> None:
 
 def test_our_own_number_is_lowered_at_once() -> None:
     one = scaled(5, last=insistent(50))
-    assert one.see.statefulset is not None
-    assert scales(one.seeing(statefulset=replace(one.see.statefulset, scaled_by=None))) == [3]
-    assert scales(one.seeing(statefulset=replace(one.see.statefulset, scaled_by="kubectl"))) == [3], "another one is no repetition"
+    assert one.snapshot.statefulset is not None
+    assert scales(one.seeing(statefulset=replace(one.snapshot.statefulset, scaled_by=None))) == [3]
+    assert scales(one.seeing(statefulset=replace(one.snapshot.statefulset, scaled_by="kubectl"))) == [3], "another one is no repetition"
 
 
 def test_a_pause_has_its_time_and_holds_up_nothing_else() -> None:
     one = scaled(5, last=insistent(3, at=12.5))
     plan = one.plan()
     assert scales(one) == []
-    assert plan.verdict.row == "ReplicasOverruled"
+    assert plan.decision.row == "ReplicasOverruled"
     assert plan.wake_after is not None
     assert plan.wake_after <= seconds(17.5)
     assert scales(one.later(17.5)) == [3]
 
 
 def test_who_insists_is_named_with_what_to_do_until_it_has_ended() -> None:
-    once, again = look().settled().seeing(overruled=insistent(1)), look().settled().seeing(overruled=insistent(2))
+    once, again = situation().settled().seeing(overruled=insistent(1)), situation().settled().seeing(overruled=insistent(2))
     assert once.condition("Stalled")["status"] == "False"
     said = again.condition("Stalled")
     assert (said["status"], said["reason"]) == ("True", "ReplicasOverruled")

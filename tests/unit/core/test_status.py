@@ -15,10 +15,10 @@ from hypothesis import given
 from whatsapp_operator.core import conditions, report
 from whatsapp_operator.core.actions import SetShards
 from whatsapp_operator.core.conditions import Condition
-from whatsapp_operator.core.snapshot import Answer, Call, Evidence, HandoverTimes, Refusal, Report
+from whatsapp_operator.core.snapshot import Answer, Call, Evidence, HandoverTimes, Rejection, Report
 
-from .looks import FINGERPRINT, NOW, Look, look, seconds
-from .random_looks import looks
+from .random_situations import situations
+from .situations import FINGERPRINT, NOW, Situation, seconds, situation
 from .test_laws import many
 from .witnesses import WITNESSES, growing, restarting
 
@@ -130,27 +130,27 @@ EVIDENCE_WORDS = {
     "HolderDisagrees",  # it says that it does not hold the shard
 }
 
-EVERYTHING: dict[str, Look] = {
+EVERYTHING: dict[str, Situation] = {
     **WITNESSES,
     "restarting": restarting(),
-    "unserved": look().settled(spares=0).holder_deleted(0),
-    "silent": look().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
-    "logged off": look().settled().with_account().seeing(refused_fingerprint=FINGERPRINT, logged_off_at=NOW),
-    "expires soon": look().settled().with_account(expires_at=NOW + timedelta(days=29)),
-    "fit": look().settled().with_account(),
+    "unserved": situation().settled(spares=0).holder_deleted(0),
+    "silent": situation().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
+    "logged off": situation().settled().with_account().seeing(rejected_fingerprint=FINGERPRINT, logged_off_at=NOW),
+    "expires soon": situation().settled().with_account(expires_at=NOW + timedelta(days=29)),
+    "fit": situation().settled().with_account(),
 }
 
 
-def words(one: Look) -> dict[str, tuple[str, str]]:
+def text(one: Situation) -> dict[str, tuple[str, str]]:
     return {entry["type"]: (entry["status"], entry["reason"]) for entry in one.report()["conditions"]}
 
 
 # --- vocabulary
 
 
-def assert_words_of_the_api(one: Look) -> None:
+def assert_words_of_the_api(one: Situation) -> None:
     is_first = "settledShards" not in one.report()
-    for kind, (state, reason) in words(one).items():
+    for kind, (state, reason) in text(one).items():
         steps = STEPS if is_first and (kind, state) in {("Ready", "False"), ("Redundant", "False")} else set()
         assert reason in WORDS[(kind, state)] | steps, f"{kind}={state} says {reason}"
         assert not (is_first and (kind, state) == ("Ready", "True"))
@@ -162,8 +162,8 @@ def test_conditions_speak_the_words_of_the_api(name: str) -> None:
 
 
 @many
-@given(one=looks())
-def test_conditions_speak_the_words_of_the_api_in_any_look(one: Look) -> None:
+@given(one=situations())
+def test_conditions_speak_the_words_of_the_api_in_any_look(one: Situation) -> None:
     assert_words_of_the_api(one)
 
 
@@ -173,7 +173,7 @@ def test_evidence_is_named_by_the_words_of_the_api() -> None:
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
-    assert list(words(EVERYTHING[name])) == ["Ready", "Reconciling", "Stalled", "Redundant", "CertificateValid"]
+    assert list(text(EVERYTHING[name])) == ["Ready", "Reconciling", "Stalled", "Redundant", "CertificateValid"]
 
 
 @pytest.mark.parametrize(
@@ -206,25 +206,25 @@ def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
     ],
 )
 def test_a_condition_answers_its_own_question(name: str, kind: str, expected: tuple[str, str]) -> None:
-    assert words(EVERYTHING[name])[kind] == expected
+    assert text(EVERYTHING[name])[kind] == expected
 
 
 def test_WebappDown_when_none_is_ready() -> None:
-    assert words(look().settled().seeing(webapp=None))["Ready"] == ("False", "WebappUnavailable")
+    assert text(situation().settled().seeing(webapp=None))["Ready"] == ("False", "WebappUnavailable")
 
 
 def test_RestartOverdue_when_a_shard_is_unserved_after_the_deadline() -> None:
     one = restarting().restarted(4, [1, 2, 3]).with_pod(4, ready=False, report=None).with_pod(0, ready=False).later(600)
 
-    assert words(one)["Ready"] == ("False", "RestartOverdue")
+    assert text(one)["Ready"] == ("False", "RestartOverdue")
 
 
 def test_SpareLost_when_some_are_left() -> None:
-    assert words(look().settled(spares=2).with_pod(3, ready=False))["Redundant"] == ("False", "SpareLost")
+    assert text(situation().settled(spares=2).with_pod(3, ready=False))["Redundant"] == ("False", "SpareLost")
 
 
 def test_a_failover_does_not_clear_Stalled() -> None:
-    found = words(EVERYTHING["CertificateExpired"].holder_deleted(0))
+    found = text(EVERYTHING["CertificateExpired"].holder_deleted(0))
 
     assert found["Stalled"] == ("True", "CertificateExpired")
     assert found["Reconciling"] == ("True", "FailingOver")
@@ -278,21 +278,21 @@ def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
     """The same look again, written meanwhile, and a little later: no patch (law 11)."""
     one = EVERYTHING[name].reported()
 
-    assert report.patch(one.see.status, one.report()) is None
-    if one.plan().record.operation == one.see.record.operation:  # else a call is made now, and the next look knows of it
-        assert report.patch(one.see.status, one.seeing(now=one.see.now + seconds(0.3)).report()) is None
+    assert report.patch(one.snapshot.status, one.report()) is None
+    if one.plan().record.operation == one.snapshot.record.operation:  # else a call is made now, and the next look knows of it
+        assert report.patch(one.snapshot.status, one.seeing(now=one.snapshot.now + seconds(0.3)).report()) is None
 
 
 def test_a_steady_cluster_is_never_written_again() -> None:
-    one = look().settled().reported()
+    one = situation().settled().reported()
 
-    assert report.patch(one.see.status, one.later(3600).report()) is None
+    assert report.patch(one.snapshot.status, one.later(3600).report()) is None
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
 def test_no_message_counts_time(name: str) -> None:
     """Absolute times only: "21 s ago" would be a write every second."""
-    one, later = EVERYTHING[name], EVERYTHING[name].seeing(now=EVERYTHING[name].see.now + seconds(0.4))
+    one, later = EVERYTHING[name], EVERYTHING[name].seeing(now=EVERYTHING[name].snapshot.now + seconds(0.4))
     if one.row() != later.row():
         return
 
@@ -321,8 +321,8 @@ def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
 
 
 @many
-@given(first=looks(), then=looks())
-def test_a_patch_leads_from_one_status_to_the_other(first: Look, then: Look) -> None:
+@given(first=situations(), then=situations())
+def test_a_patch_leads_from_one_status_to_the_other(first: Situation, then: Situation) -> None:
     before = first.report()
     after = then.seeing(status=before).report()
 
@@ -330,7 +330,7 @@ def test_a_patch_leads_from_one_status_to_the_other(first: Look, then: Look) -> 
 
 
 def test_a_transition_time_moves_only_with_the_status() -> None:
-    one = look().settled().reported().later(60)
+    one = situation().settled().reported().later(60)
 
     assert one.condition("Ready")["lastTransitionTime"] == "2027-01-04T12:00:00Z"
     assert one.holder_deleted(0).condition("Ready")["lastTransitionTime"] == "2027-01-04T12:01:00Z"
@@ -347,7 +347,7 @@ def test_nothing_of_a_Secret_is_in_status_or_plan(name: str) -> None:
     one = EVERYTHING[name]
     objects = {
         ref: {**obj, "data": {"password": SENTINEL}, "stringData": {"pin": SENTINEL}} if ref.kind == "Secret" else obj
-        for ref, obj in one.see.objects.items()
+        for ref, obj in one.snapshot.objects.items()
     }
     one = one.seeing(objects=objects)
 
@@ -359,13 +359,13 @@ def test_nothing_of_a_Secret_is_in_status_or_plan(name: str) -> None:
 
 
 def test_the_columns() -> None:
-    assert look().settled().report()["display"] == {"shards": "2", "coreapps": "3/3", "webapps": "2/2"}
+    assert situation().settled().report()["display"] == {"shards": "2", "coreapps": "3/3", "webapps": "2/2"}
     assert growing().noted(4).report()["display"]["shards"] == "2->4"
 
 
 @pytest.mark.parametrize(("spares", "broken", "tolerated"), [(0, 0, 0), (1, 0, 1), (2, 0, 2), (2, 1, 1), (1, 1, 0)])
 def test_failures_tolerated(spares: int, broken: int, tolerated: int) -> None:
-    one = look().settled(spares=spares)
+    one = situation().settled(spares=spares)
     for ordinal in range(2, 2 + broken):
         one = one.with_pod(ordinal, ready=False)
 
@@ -375,20 +375,20 @@ def test_failures_tolerated(spares: int, broken: int, tolerated: int) -> None:
 @pytest.mark.parametrize(
     ("one", "state"),
     [
-        (look().settled(), "Serving"),
-        (look().settled().holder_deleted(0), "Moving"),
-        (look().settled().with_holder(0, report=Report(shards=2)), "Moving"),
-        (look().settled(spares=0).holder_deleted(0), "Unserved"),
-        (look().settled().holder_deleted(0).wanting(manual=True), "Unserved"),
+        (situation().settled(), "Serving"),
+        (situation().settled().holder_deleted(0), "Moving"),
+        (situation().settled().with_holder(0, report=Report(shards=2)), "Moving"),
+        (situation().settled(spares=0).holder_deleted(0), "Unserved"),
+        (situation().settled().holder_deleted(0).wanting(manual=True), "Unserved"),
     ],
 )
-def test_the_state_of_a_shard(one: Look, state: str) -> None:
+def test_the_state_of_a_shard(one: Situation, state: str) -> None:
     assert one.report()["shardMap"][0]["state"] == state
 
 
-def handed_over() -> Look:
+def handed_over() -> Situation:
     """Shard 0 failed over to the spare half a second ago."""
-    one = look().settled().reported().held_by(0, 2)
+    one = situation().settled().reported().held_by(0, 2)
     return one.with_route(0, evidence="PodDeleted", committed_at=NOW).later(0.5)
 
 
@@ -427,7 +427,7 @@ def test_a_handover_is_timed_when_the_new_holder_serves_after_the_first_report()
 
 
 def test_the_first_holder_of_a_shard_is_not_recorded() -> None:
-    assert "recentHandovers" not in look().settled().report()
+    assert "recentHandovers" not in situation().settled().report()
 
 
 def test_ten_are_kept_newest_first() -> None:
@@ -436,7 +436,7 @@ def test_ten_are_kept_newest_first() -> None:
         for n in range(10)
     ]
     one = handed_over()
-    found = one.seeing(status={**one.see.status, "recentHandovers": kept}).report()["recentHandovers"]
+    found = one.seeing(status={**one.snapshot.status, "recentHandovers": kept}).report()["recentHandovers"]
 
     assert [entry["epoch"] for entry in found] == ["100-moved", *(f"{n}-x" for n in range(9))]
 
@@ -457,15 +457,15 @@ def test_an_operation_is_reported_as_it_stands() -> None:
         "settleBy": "2027-01-04T12:14:00.000Z",
         "uid": "cluster-uid",
     }
-    assert "operation" not in look().settled().report()
+    assert "operation" not in situation().settled().report()
 
 
 def test_shards_are_absent_while_unknown() -> None:
-    assert "shards" not in look().settled().reported().reporting(None).report()
+    assert "shards" not in situation().settled().reported().reporting(None).report()
 
 
 def test_a_refused_fingerprint_is_kept() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, refusal=Refusal.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
 
     assert one.report()["certificate"]["refusedFingerprint"] == FINGERPRINT
     assert one.report()["certificate"]["expiresAt"].endswith("Z")
@@ -480,10 +480,10 @@ def test_a_deletion_forgets_neither_the_intent_nor_the_settled_shards() -> None:
 
 
 def test_events_are_said_on_change_only() -> None:
-    before = look().settled().report()
+    before = situation().settled().report()
 
     assert report.events(before, before, {}, now=NOW) == ()
-    said = report.events(before, look().settled().holder_deleted(0).report(), {}, now=NOW)
+    said = report.events(before, situation().settled().holder_deleted(0).report(), {}, now=NOW)
     assert [one.reason for one in said] == ["FailingOver", "NoSpareLeft"]
     assert all(one.warning for one in said)
 
@@ -504,7 +504,7 @@ def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
 
 
 def test_a_failover_is_told_before_it_is_done() -> None:
-    one = look().settled().with_holder(0, terminated=True)
+    one = situation().settled().with_holder(0, terminated=True)
 
-    (said,) = report.plan_events(one.see, one.plan(), done=(), told_after=5)
+    (said,) = report.plan_events(one.snapshot, one.plan(), done=(), reported_after=5)
     assert said.message == "Shard 0: acme-coreapp-0 (node-0) failed (ContainerTerminated)."

@@ -16,7 +16,7 @@ from whatsapp_operator.core.actions import Replace
 from whatsapp_operator.core.snapshot import Attempt
 from whatsapp_operator.core.upkeep import INSISTENT_FOR, TRIES, Difference, attempted, covers, differences, is_settled
 
-from .looks import NOW, look
+from .situations import NOW, situation
 from .test_rules import of
 from .witnesses import WITNESSES, changed_by_admission
 
@@ -171,16 +171,16 @@ def test_ChangedByAdmission_is_said_whatever_else_is_under_way() -> None:
 
 
 def test_ChangedByAdmission_names_no_value_and_is_bounded() -> None:
-    one = look().settled()
+    one = situation().settled()
     ref = manifests.coreapp_statefulset("acme")
-    desired = one.see.objects[ref]
+    desired = one.snapshot.objects[ref]
     pods: dict[str, Any] = desired["spec"]["template"]["spec"]
     many = [{"name": f"{'x' * 200}-{number}", "image": "s3cret"} for number in range(500)]
     template = {**desired["spec"]["template"], "spec": {**pods, "containers": [*pods["containers"], *many]}}
     stored = {**desired, "spec": {**desired["spec"], "template": template}}
     written = {ref: attempted({}, before=None, desired=desired, stored=stored, now=NOW)}
 
-    message = one.seeing(objects={**one.see.objects, ref: stored}, written=written).condition("Stalled")["message"]
+    message = one.seeing(objects={**one.snapshot.objects, ref: stored}, written=written).condition("Stalled")["message"]
     assert "s3cret" not in message
     assert message.endswith("and 494 more.")
     assert len(message) <= 1024
@@ -189,10 +189,10 @@ def test_ChangedByAdmission_names_no_value_and_is_bounded() -> None:
 def test_a_field_beside_admission_is_put_right_with_the_whole_object() -> None:
     one = changed_by_admission()
     ref = manifests.coreapp_statefulset("acme")
-    live = one.see.objects[ref]
+    live = one.snapshot.objects[ref]
     moved = {**live, "metadata": {**live["metadata"], "labels": {}}}
 
-    (mend,) = of(one.seeing(objects={**one.see.objects, ref: moved}).plan(), Replace)
+    (mend,) = of(one.seeing(objects={**one.snapshot.objects, ref: moved}).plan(), Replace)
     assert mend.live is moved
     assert covers(mend.obj, mend.desired)
     assert upkeep.covers(mend.obj["metadata"]["labels"], mend.desired["metadata"]["labels"])

@@ -11,7 +11,7 @@ from whatsapp_operator.core.names import Obj, Ref
 from whatsapp_operator.core.snapshot import Workload
 from whatsapp_operator.core.upkeep import mended
 
-from .looks import Look, look
+from .situations import Situation, situation
 
 DEPLOYMENT = Ref("Deployment", "acme-webapp")
 
@@ -22,27 +22,27 @@ def of_webapps(actions: tuple[Action, ...]) -> list[Obj]:
     return [obj for obj in written if (obj["kind"], obj["metadata"]["name"]) == tuple(DEPLOYMENT)]
 
 
-def stored(one: Look, obj: Obj, **spec: Any) -> Look:
+def stored(one: Situation, obj: Obj, **spec: Any) -> Situation:
     """The Deployment as the API server holds it after that write, and after somebody else wrote these parts of its spec."""
     meta = {**obj["metadata"], "uid": "deployment", "resourceVersion": "9"}
     live = {**obj, "metadata": meta, "spec": {"replicas": 1, **obj["spec"], **spec}}
     return one.seeing(
-        objects={**one.see.objects, DEPLOYMENT: live},
+        objects={**one.snapshot.objects, DEPLOYMENT: live},
         webapp=Workload(uid="", resource_version="", replicas=live["spec"]["replicas"], ready=live["spec"]["replicas"]),
     )
 
 
-def begun() -> tuple[Look, Obj]:
+def begun() -> tuple[Situation, Obj]:
     """A cluster whose spec gives no number, before its first number of shards is known; and the Deployment that it makes."""
-    one = look().wanting(webapps=None)
+    one = situation().wanting(webapps=None)
     (made,) = of_webapps(one.plan().actions)
     return one, made
 
 
-def settled(obj: Obj, **spec: Any) -> Look:
+def settled(obj: Obj, **spec: Any) -> Situation:
     """The same once its shards are settled, with the Deployment as it was made and as somebody changed it."""
-    one = look().settled().seeing()
-    return stored(Look(begun()[0].want, one.see), obj, **spec)
+    one = situation().settled().seeing()
+    return stored(Situation(begun()[0].desired, one.snapshot), obj, **spec)
 
 
 def test_the_first_webapp_starts_alone_and_a_second_follows_once() -> None:
@@ -63,7 +63,7 @@ def test_a_number_that_somebody_chose_is_never_touched(number: int) -> None:
     one = stored(settled(made), second, replicas=number)
     assert of_webapps(one.plan().actions) == []
     # Not with another write of the Deployment either.
-    rolled = Look(one.want, one.see).seeing()
+    rolled = Situation(one.desired, one.snapshot).seeing()
     changed = {**second, "metadata": {**second["metadata"], "labels": {}}}
     (again,) = of_webapps(stored(rolled, changed, replicas=number).plan().actions)
     assert again["spec"]["replicas"] == number
@@ -76,24 +76,24 @@ def test_a_number_that_an_autoscaler_chose_during_the_first_start_is_not_lowered
 
 
 def test_what_was_deleted_later_is_made_with_two_at_once() -> None:
-    one = look().settled()
-    one = Look(begun()[0].want, one.see).without_object(*DEPLOYMENT)
+    one = situation().settled()
+    one = Situation(begun()[0].desired, one.snapshot).without_object(*DEPLOYMENT)
     (made,) = of_webapps(one.plan().actions)
     assert made["spec"]["replicas"] == 2
     assert of_webapps(stored(one, made, replicas=1).plan().actions) == []
 
 
 def test_a_number_that_is_taken_out_of_the_spec_stays_as_it_is() -> None:
-    before = look().settled()
-    live = before.see.objects[DEPLOYMENT]
-    one = stored(Look(begun()[0].want, before.see), live, replicas=4)
+    before = situation().settled()
+    live = before.snapshot.objects[DEPLOYMENT]
+    one = stored(Situation(begun()[0].desired, before.snapshot), live, replicas=4)
     assert of_webapps(one.plan().actions) == []
 
 
 def test_a_number_in_the_spec_counts_again() -> None:
     _, made = begun()
     free = settled(made)
-    one = stored(Look(look().wanting(webapps=3).settled().want, free.see), made, replicas=7)
+    one = stored(Situation(situation().wanting(webapps=3).settled().desired, free.snapshot), made, replicas=7)
     (written,) = of_webapps(one.plan().actions)
     assert written["spec"]["replicas"] == 3
 
@@ -111,6 +111,6 @@ def test_the_status_counts_what_the_deployment_says() -> None:
 
 def test_mended_sends_no_managers_back() -> None:
     """The API server would take them for all that there are."""
-    obj = look().settled().see.objects[DEPLOYMENT]
+    obj = situation().settled().snapshot.objects[DEPLOYMENT]
     live = {**obj, "metadata": {**obj["metadata"], "managedFields": [{"manager": "kubectl"}]}}
     assert "managedFields" not in mended(live, obj)["metadata"]

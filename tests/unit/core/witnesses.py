@@ -13,129 +13,129 @@ from whatsapp_operator.core.snapshot import AccountSecret, Answer, Login, Overru
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.core.windows import Window
 
-from .looks import FINGERPRINT, NOW, Look, look
+from .situations import FINGERPRINT, NOW, Situation, situation
 
 NIGHT = Window(name="night", schedule=f"0 {(NOW.hour + 12) % 24} * * *", duration=timedelta(hours=1))
 """Shut at NOW."""
 
 
-def growing() -> Look:
+def growing() -> Situation:
     """Two shards, four wanted, all pods there and ready: Set Shards may be sent."""
-    return look().settled(shards=2).wanting(shards=4).with_pods([3, 4])
+    return situation().settled(shards=2).wanting(shards=4).with_pods([3, 4])
 
 
-def restarting() -> Look:
+def restarting() -> Situation:
     """Set Shards 2 -> 4 was accepted and GET says so; every shard has a holder, but nobody is back yet."""
-    return look().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).restarted(2)
+    return situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).restarted(2)
 
 
-def back() -> Look:
+def back() -> Situation:
     """Set Shards 2 -> 4 was accepted, GET says so, and all five Coreapps are back as standbys."""
     return growing().noted(4, Answer.ACCEPTED).reporting(4).restarted(4)
 
 
-def out_of_reach(span: float) -> Look:
+def out_of_reach(span: float) -> Situation:
     """Shard 0 was handed over from pod 0, whose node has been lost for so many seconds; another pod stands in."""
-    one = look().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
+    one = situation().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
     one = one.with_pod(0, silent_since=NOW - timedelta(seconds=span), deleting=span > 300)
     return one.seeing(since={"NodesUnreachable/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
 
 
-def rolling_out(span: float = 10) -> Look:
+def rolling_out(span: float = 10) -> Situation:
     """A new pod template for so many seconds; the Coreapp that was added for it is ready, the others are of the template before."""
-    one = look().settled().all_pods(revision="rev-0").with_pods([3])
+    one = situation().settled().all_pods(revision="rev-0").with_pods([3])
     since = NOW - timedelta(seconds=span)
     holders, spares = {"uid-0": "holder", "uid-1": "holder"}, {"uid-2": "spare"}
     return one.seeing(since={f"Outdated/{uid}/{part}": since for uid, part in {**holders, **spares}.items()})
 
 
-def secret_missing(span: float) -> Look:
+def secret_missing(span: float) -> Situation:
     """The Secret of the account has not been there for so many seconds."""
     one = growing().with_account(secret=AccountSecret(missing="Secret acme-account"))
     return one.seeing(since={"SecretMissing": NOW - timedelta(seconds=span)})
 
 
-def refused_change() -> Look:
+def refused_change() -> Situation:
     """The API server does not take what another type makes of the Webapps' Service."""
-    wanted = look().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
-    return wanted.seeing(objects=look().settled().see.objects, refused="Service is invalid")
+    wanted = situation().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
+    return wanted.seeing(objects=situation().settled().snapshot.objects, refused="Service is invalid")
 
 
-def changed_by_admission() -> Look:
+def changed_by_admission() -> Situation:
     """Admission added a container to what this process wrote, and drops a field of it."""
-    one = look().settled()
+    one = situation().settled()
     ref = manifests.coreapp_statefulset("acme")
-    desired = one.see.objects[ref]
+    desired = one.snapshot.objects[ref]
     template: dict[str, Any] = desired["spec"]["template"]
     spec = {key: value for key, value in template["spec"].items() if key != "topologySpreadConstraints"}
     spec["containers"] = [*spec["containers"], {"name": "proxy", "image": "mesh.example/proxy:1"}]
     stored = {**desired, "spec": {**desired["spec"], "template": {**template, "spec": spec}}}
-    written = attempted({}, before=None, desired=manifests.coreapps(one.want, replicas=None), stored=stored, now=NOW)
-    return one.seeing(objects={**one.see.objects, ref: stored}, written={ref: written})
+    written = attempted({}, before=None, desired=manifests.coreapps(one.desired, replicas=None), stored=stored, now=NOW)
+    return one.seeing(objects={**one.snapshot.objects, ref: stored}, written={ref: written})
 
 
-def rejected_webapp() -> Look:
+def rejected_webapp() -> Situation:
     """For some seconds now, no Webapp of a new template can be created; those of the template before serve on."""
     said = 'pods "acme-webapp-x" is forbidden: no PriorityClass with name nope was found'
-    return look().settled().seeing(rejected_pods=said, since={"PodsRejected": NOW - timedelta(seconds=3)})
+    return situation().settled().seeing(rejected_pods=said, since={"PodsRejected": NOW - timedelta(seconds=3)})
 
 
-def held_pod() -> Look:
+def held_pod() -> Situation:
     """A Coreapp beyond those wanted has ended, and a finalizer has kept its pod for some seconds; all else is as it should be."""
-    one = look().settled().with_pod(3, deleting=True, ready=False, held_by=("example.com/backup",))
+    one = situation().settled().with_pod(3, deleting=True, ready=False, held_by=("example.com/backup",))
     return one.seeing(since={"DeletionBlocked/uid-3": NOW - timedelta(seconds=3)})
 
 
-WITNESSES: Mapping[str, Look] = {
-    "Deleting": look().settled().wanting(deleting=True),
-    "FailingOver": look().settled().holder_deleted(0),
-    "SwitchoverRequested": look().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
-    "NameConflict": look().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
-    "Draining": look().settled().with_nodes().with_node(0, leaving="cordoned"),
-    "LoginRejected": look().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
-    "ObjectsRejected": look().seeing(refused="exceeded quota: compute"),
-    "Bootstrapping": look(),
-    "ScalingUp": look().settled().wanting(shards=4),
-    "LoggingIn": look().settled().client(shards=None, asked_at=None, silent_since=NOW),
+WITNESSES: Mapping[str, Situation] = {
+    "Deleting": situation().settled().wanting(deleting=True),
+    "FailingOver": situation().settled().holder_deleted(0),
+    "SwitchoverRequested": situation().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
+    "NameConflict": situation().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "Draining": situation().settled().with_nodes().with_node(0, leaving="cordoned"),
+    "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
+    "ObjectsRejected": situation().seeing(refused="exceeded quota: compute"),
+    "Bootstrapping": situation(),
+    "ScalingUp": situation().settled().wanting(shards=4),
+    "LoggingIn": situation().settled().client(shards=None, asked_at=None, silent_since=NOW),
     "AnswerUnknown": growing().noted(4, Answer.UNKNOWN),
     "ServerBusy": growing().noted(4, Answer.BUSY),
     "Verifying": growing().noted(4, Answer.ACCEPTED),
     "AssigningShards": back(),
-    "ConsolidatingShards": look().settled().with_pods([3]).held_by(0, 3),
+    "ConsolidatingShards": situation().settled().with_pods([3]).held_by(0, 3),
     "Restarting": restarting(),
-    "Paused": look().settled().wanting(shards=4, paused=True),
-    "ScalingDown": look().settled().with_pods([3, 4]),
+    "Paused": situation().settled().wanting(shards=4, paused=True),
+    "ScalingDown": situation().settled().with_pods([3, 4]),
     "RollingOut": rolling_out(),
-    "ShardsDrifted": look().settled().reporting(1),
+    "ShardsDrifted": situation().settled().reporting(1),
     "Banned": growing().seeing(banned_at=NOW),
     "RegistrationClosed": growing().with_account().seeing(registration_closed_for="70"),
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
     "AwaitingSecret": secret_missing(4),
     "SecretMissing": secret_missing(5),
     "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
-    "PinMalformed": growing().with_account(pin_well_formed=False),
+    "PinMalformed": growing().with_account(pin_is_valid=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),
     "CertificateMalformed": growing().with_account(certificate=None),
     "CertificateExpiryUnknown": growing().with_account(expires_at=None),
     "CertificateExpired": growing().with_account(expires_at=NOW - timedelta(seconds=1)),
-    "PinRejected": growing().with_account().seeing(refused_pin_version="70"),
+    "PinRejected": growing().with_account().seeing(rejected_pin_version="70"),
     "WindowInvalid": growing().wanting(windows=(Window(name="night", schedule="61 3 * * *", duration=timedelta(hours=1)),)),
     "WindowClosed": growing().wanting(windows=(NIGHT,)),
-    "CertificateRejected": growing().with_account().seeing(refused_fingerprint=FINGERPRINT),
-    "AwaitingCoreapps": look().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
+    "CertificateRejected": growing().with_account().seeing(rejected_fingerprint=FINGERPRINT),
+    "AwaitingCoreapps": situation().settled().wanting(shards=4).with_pods([3, 4], ready=False, phase="Pending"),
     "CrdOutdated": growing().seeing(not_kept=("fingerprint",)),
     "SettingShards": growing(),
-    "RestartOverdue": look().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
+    "RestartOverdue": situation().settled(shards=4).noted(4, Answer.ACCEPTED).with_pod(4, report=None).later(300),
     "NodesUnreachable": out_of_reach(60),
-    "ReplacingPods": look().settled().with_pod(2, ready=False),
+    "ReplacingPods": situation().settled().with_pod(2, ready=False),
     "ChangeRejected": refused_change(),
-    "FieldInvalid": look().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
-    "ReadFailed": look().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
-    "ImageUnavailable": look().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
+    "FieldInvalid": situation().settled().wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
+    "ReadFailed": situation().settled().seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
+    "ImageUnavailable": situation().settled().seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "PodsRejected": rejected_webapp(),
     "DeletionBlocked": held_pod(),
-    "ReplicasOverruled": look().settled().seeing(overruled=Overruled(by="kube-controller-manager", replicas=5, times=2, at=NOW)),
+    "ReplicasOverruled": situation().settled().seeing(overruled=Overruled(by="kube-controller-manager", replicas=5, times=2, at=NOW)),
     "ChangedByAdmission": changed_by_admission(),
-    "UpToDate": look().settled(),
+    "UpToDate": situation().settled(),
 }

@@ -98,14 +98,14 @@ def service_names(name: str, shards: int) -> tuple[str, ...]:
     return coreapp_name(name), webapp_name(name), simulator_name(name), *(shard_name(name, shard) for shard in range(shards))
 
 
-def admin_secret_name(want: Desired) -> str:
+def admin_secret_name(desired: Desired) -> str:
     """Return the name of the Secret with the administrator's password: the user's, or the generated one."""
-    return want.admin_secret or f"{want.key.name}-admin"
+    return desired.admin_secret or f"{desired.key.name}-admin"
 
 
-def tls_secret_name(want: Desired) -> str:
+def tls_secret_name(desired: Desired) -> str:
     """Return the name of the Secret with the Webapps' certificate: the user's, or the generated one."""
-    return want.tls.secret_name or f"{want.key.name}-webapp-tls"
+    return desired.tls.secret_name or f"{desired.key.name}-webapp-tls"
 
 
 def webapp_host(key: Key) -> str:
@@ -113,9 +113,9 @@ def webapp_host(key: Key) -> str:
     return f"{webapp_name(key.name)}.{key.namespace}.svc"
 
 
-def server_name(want: Desired) -> str:
+def server_name(desired: Desired) -> str:
     """Return the name that the Webapps' certificate carries (field ``webapp.tls.serverName``)."""
-    return want.tls.server_name or webapp_host(want.key)
+    return desired.tls.server_name or webapp_host(desired.key)
 
 
 def coreapp_statefulset(name: str) -> Ref:
@@ -151,26 +151,26 @@ def component_labels(name: str, component: str) -> dict[str, str]:
     return {CLUSTER_LABEL: name, COMPONENT_LABEL: component}
 
 
-def owned_object(want: Desired, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
+def owned_object(desired: Desired, api_version: str, kind: str, name: str, component: str, **body: Any) -> dict[str, Any]:
     """Return an object with this name, the labels of its component and the cluster as its owner; ``body``: what it has besides metadata."""
     return {
         "apiVersion": api_version,
         "kind": kind,
         "metadata": {
             "name": name,
-            "namespace": want.key.namespace,
+            "namespace": desired.key.namespace,
             "labels": {
                 "app.kubernetes.io/name": "whatsapp-business-api",
-                "app.kubernetes.io/instance": want.key.name,
+                "app.kubernetes.io/instance": desired.key.name,
                 "app.kubernetes.io/managed-by": "whatsapp-operator",
-                **component_labels(want.key.name, component),
+                **component_labels(desired.key.name, component),
             },
             "ownerReferences": [
                 {
                     "apiVersion": API_VERSION,
                     "kind": "WhatsAppCluster",
-                    "name": want.key.name,
-                    "uid": want.uid,
+                    "name": desired.key.name,
+                    "uid": desired.uid,
                     "controller": True,
                     "blockOwnerDeletion": False,
                 }
@@ -227,15 +227,15 @@ def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
     return owner is not None and f"{owner['name']}-".startswith(f"{webapp_name(cluster)}-")
 
 
-def upstream_env(want: Desired) -> dict[str, Any]:
+def upstream_env(desired: Desired) -> dict[str, Any]:
     """Return what tells a simulator's container where its upstream is."""
-    return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(want.key.name)}:{SIMULATOR_PORT}"}
+    return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(desired.key.name)}:{SIMULATOR_PORT}"}
 
 
-def service_of(want: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
+def service_of(desired: Desired, name: str, component: str, ports: Mapping[str, tuple[int, int]], **spec: Any) -> dict[str, Any]:
     """Return a Service of a component; ``ports``: by name the port and the port of the pods."""
     return owned_object(
-        want,
+        desired,
         "v1",
         "Service",
         name,

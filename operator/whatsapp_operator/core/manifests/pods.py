@@ -13,7 +13,7 @@ REQUESTS: Final[Mapping[str, str]] = {"cpu": "50m", "memory": "64Mi"}
 
 
 def template(
-    want: Desired,
+    desired: Desired,
     labels: Mapping[str, str],
     container: Mapping[str, Any],
     volumes: Sequence[Obj],
@@ -44,8 +44,8 @@ def template(
         "containers": [_container(container, added)],
         "volumes": list(volumes),
     }
-    if want.pull_secrets:
-        spec["imagePullSecrets"] = [{"name": name} for name in want.pull_secrets]
+    if desired.pull_secrets:
+        spec["imagePullSecrets"] = [{"name": name} for name in desired.pull_secrets]
     if added.node_selector:
         spec["nodeSelector"] = dict(added.node_selector)
     if added.tolerations:
@@ -56,7 +56,7 @@ def template(
         "labels": {
             **added.labels,
             "app.kubernetes.io/name": "whatsapp-business-api",
-            "app.kubernetes.io/instance": want.key.name,
+            "app.kubernetes.io/instance": desired.key.name,
             "app.kubernetes.io/managed-by": "whatsapp-operator",
             **labels,
             **(extra_labels or {}),
@@ -112,14 +112,14 @@ def _field(path: str) -> dict[str, Any]:
     return {"fieldRef": {"apiVersion": "v1", "fieldPath": path}}
 
 
-def own_env(want: Desired) -> list[dict[str, Any]]:
+def own_env(desired: Desired) -> list[dict[str, Any]]:
     """Return what a container is told of its own pod."""
     return [
         {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
         {"name": "POD_UID", "valueFrom": _field("metadata.uid")},
         {"name": "POD_IP", "valueFrom": _field("status.podIP")},
         {"name": "NODE_NAME", "valueFrom": _field("spec.nodeName")},
-        {"name": "WABIZ_CLUSTER", "value": want.key.name},
+        {"name": "WABIZ_CLUSTER", "value": desired.key.name},
     ]
 
 

@@ -23,59 +23,59 @@ from .common import (
 )
 
 
-def simulator(want: Desired) -> Iterator[dict[str, Any]]:
+def simulator(desired: Desired) -> Iterator[dict[str, Any]]:
     """Yield the simulator's upstream: its claim if one is wanted, its Service and its StatefulSet."""
-    name = simulator_name(want.key.name)
-    if want.storage is not None:
+    name = simulator_name(desired.key.name)
+    if desired.storage is not None:
         yield owned_object(
-            want,
+            desired,
             "v1",
             "PersistentVolumeClaim",
             name,
             "simulator",
-            spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": want.storage}}},
+            spec={"accessModes": ["ReadWriteOnce"], "resources": {"requests": {"storage": desired.storage}}},
         )
     yield service_of(
-        want,
+        desired,
         name,
         "simulator",
         {"http": (SIMULATOR_PORT, SIMULATOR_PORT)},
-        selector=component_labels(want.key.name, "simulator"),
+        selector=component_labels(desired.key.name, "simulator"),
         # Coreapps come up together with it and hold their connection through a readiness flap.
         publishNotReadyAddresses=True,
     )
-    yield _simulator_set(want, name)
+    yield _simulator_set(desired, name)
 
 
-def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
-    account = want.account
+def _simulator_set(desired: Desired, name: str) -> dict[str, Any]:
+    account = desired.account
     env = [
-        *pods.own_env(want),
+        *pods.own_env(desired),
         {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER},
-        {"name": "WABIZ_RESTART_SECONDS", "value": str(want.restart_seconds)},
+        {"name": "WABIZ_RESTART_SECONDS", "value": str(desired.restart_seconds)},
     ]
     if account is not None:
         env += [{"name": "WABIZ_CC", "value": account.country_code}, {"name": "WABIZ_PHONE", "value": account.phone_number}]
         if account.registered_at is not None:
             env.append({"name": "WABIZ_REGISTERED_AT", "value": timestamp(account.registered_at)})
     volumes: list[Obj] = [
-        {"name": "state", **({"emptyDir": {}} if want.storage is None else {"persistentVolumeClaim": {"claimName": name}})}
+        {"name": "state", **({"emptyDir": {}} if desired.storage is None else {"persistentVolumeClaim": {"claimName": name}})}
     ]
     mounts: list[Obj] = [{"name": "state", "mountPath": STATE_FOLDER}]
-    if want.database is not None:
-        env += pods.database_env(want.database.secret_name)
-        if want.database.tls_secret_name is not None:
+    if desired.database is not None:
+        env += pods.database_env(desired.database.secret_name)
+        if desired.database.tls_secret_name is not None:
             env.append({"name": "WABIZ_DB_TLS_DIR", "value": DATABASE_TLS_FOLDER})
             # Readable by the group alone: PostgreSQL's library refuses a client key that others may read.
-            volumes.append({"name": "database-tls", "secret": {"secretName": want.database.tls_secret_name, "defaultMode": 0o440}})
+            volumes.append({"name": "database-tls", "secret": {"secretName": desired.database.tls_secret_name, "defaultMode": 0o440}})
             mounts.append({"name": "database-tls", "mountPath": DATABASE_TLS_FOLDER, "readOnly": True})
     # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.
-    is_lasting = want.storage is not None or want.database is not None
-    labels = component_labels(want.key.name, "simulator")
+    is_lasting = desired.storage is not None or desired.database is not None
+    labels = component_labels(desired.key.name, "simulator")
     alive = {"httpGet": {"path": "/", "port": SIMULATOR_PORT, "scheme": "HTTP"}}
     container = {
         "name": "simulator",
-        "image": want.image,
+        "image": desired.image,
         "command": ["python", "-m", "wabiz_sim", "upstream"],
         "env": env,
         "ports": [{"name": "http", "containerPort": SIMULATOR_PORT, "protocol": "TCP"}],
@@ -88,7 +88,7 @@ def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
     }
     return marked(
         owned_object(
-            want,
+            desired,
             "apps/v1",
             "StatefulSet",
             name,
@@ -98,7 +98,7 @@ def _simulator_set(want: Desired, name: str) -> dict[str, Any]:
                 "replicas": 1,
                 "updateStrategy": {"type": "RollingUpdate" if is_lasting else "OnDelete"},
                 "selector": {"matchLabels": labels},
-                "template": pods.template(want, labels, container, volumes),
+                "template": pods.template(desired, labels, container, volumes),
             },
         )
     )

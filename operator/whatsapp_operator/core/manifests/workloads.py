@@ -41,14 +41,14 @@ from .common import (
 from .simulator import simulator
 
 
-def lost_labels(want: Desired, obj: Obj) -> dict[str, str]:
+def lost_labels(desired: Desired, obj: Obj) -> dict[str, str]:
     """Return the labels that a shard's Service, or a pod of a StatefulSet of ours, lacks, as they should be; nothing for other objects.
 
     Of a pod those by which its StatefulSet and the Services select it; what else is on it comes from the template.
     """
-    cluster, name, wanted = want.key.name, str(obj["metadata"]["name"]), dict[str, str]()
+    cluster, name, wanted = desired.key.name, str(obj["metadata"]["name"]), dict[str, str]()
     if obj["kind"] == "Service" and (shard := shard_of(name, cluster)) is not None:
-        wanted = shard_service(want, shard)["metadata"]["labels"]
+        wanted = shard_service(desired, shard)["metadata"]["labels"]
     elif obj["kind"] == "Pod" and (workload := name.rpartition("-")[0]) in {coreapp_name(cluster), simulator_name(cluster)}:
         wanted = component_labels(cluster, workload.removeprefix(f"{cluster}-"))
     live = obj["metadata"].get("labels") or {}
@@ -58,34 +58,34 @@ def lost_labels(want: Desired, obj: Obj) -> dict[str, str]:
 # --- the objects -----------------------------------------------------------------------------------------------------
 
 
-def admin_secret(want: Desired) -> dict[str, Any]:
+def admin_secret(desired: Desired) -> dict[str, Any]:
     """Return the administrator's Secret without its password, which the shell draws."""
-    return owned_object(want, "v1", "Secret", admin_secret_name(want), "webapp", type="Opaque")
+    return owned_object(desired, "v1", "Secret", admin_secret_name(desired), "webapp", type="Opaque")
 
 
-def tls_secret(want: Desired) -> dict[str, Any]:
+def tls_secret(desired: Desired) -> dict[str, Any]:
     """Return the Webapps' TLS Secret without its content, which the shell draws."""
-    return owned_object(want, "v1", "Secret", tls_secret_name(want), "webapp", type="kubernetes.io/tls")
+    return owned_object(desired, "v1", "Secret", tls_secret_name(desired), "webapp", type="kubernetes.io/tls")
 
 
-def secrets(want: Desired) -> tuple[dict[str, Any], ...]:
+def secrets(desired: Desired) -> tuple[dict[str, Any], ...]:
     """Return the Secrets that are generated once and never changed: those that the user does not bring."""
-    admin = () if want.admin_secret else (admin_secret(want),)
-    return (*admin, *(() if want.tls.secret_name else (tls_secret(want),)))
+    admin = () if desired.admin_secret else (admin_secret(desired),)
+    return (*admin, *(() if desired.tls.secret_name else (tls_secret(desired),)))
 
 
-def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
+def coreapps(desired: Desired, *, replicas: int | None) -> dict[str, Any]:
     """Return the Coreapps' StatefulSet; without ``replicas`` for upkeep, which must not touch the number (laws#4)."""
-    name, labels = coreapp_name(want.key.name), component_labels(want.key.name, "coreapp")
+    name, labels = coreapp_name(desired.key.name), component_labels(desired.key.name, "coreapp")
     container = {
         "name": "coreapp",
-        "image": want.images.coreapp if want.images else want.image,
+        "image": desired.images.coreapp if desired.images else desired.image,
         "command": ["python", "-m", "wabiz_sim", "coreapp"],
-        "env": [*pods.own_env(want), upstream_env(want), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
+        "env": [*pods.own_env(desired), upstream_env(desired), {"name": "WABIZ_STATE_DIR", "value": STATE_FOLDER}],
         "ports": [{"name": port, "containerPort": number, "protocol": "TCP"} for port, number in COREAPP_PORTS.items()],
         # No livenessProbe: the operator ends a Coreapp that hangs, after its shard was moved and never more of them than there are spares.
         # A kubelet would restart holders before that, and all Coreapps of a node at once.
-        "readinessProbe": _coreapp_readiness(want),
+        "readinessProbe": _coreapp_readiness(desired),
         "volumeMounts": [{"name": "state", "mountPath": STATE_FOLDER}],
     }
     spec: dict[str, Any] = {
@@ -95,32 +95,32 @@ def coreapps(want: Desired, *, replicas: int | None) -> dict[str, Any]:
         # Neither role nor shard nor epoch: a re-created pod comes back as a standby.
         "selector": {"matchLabels": labels},
         "template": pods.template(
-            want,
+            desired,
             labels,
             container,
             [{"name": "state", "emptyDir": {}}],
             extra_labels={ROLE_LABEL: "standby"},
-            settings=want.coreapp_pod,
+            settings=desired.coreapp_pod,
         ),
     }
     if replicas is not None:
         spec["replicas"] = replicas
-    return marked(owned_object(want, "apps/v1", "StatefulSet", name, "coreapp", spec=spec))
+    return marked(owned_object(desired, "apps/v1", "StatefulSet", name, "coreapp", spec=spec))
 
 
-def webapps(want: Desired, *, replicas: int | None, is_first_boot: bool = False) -> dict[str, Any]:
+def webapps(desired: Desired, *, replicas: int | None, is_first_boot: bool = False) -> dict[str, Any]:
     """Return the Webapps' Deployment; without ``replicas`` the number is left as it is. ``is_first_boot`` is noted on it."""
-    name, labels = webapp_name(want.key.name), component_labels(want.key.name, "webapp")
+    name, labels = webapp_name(desired.key.name), component_labels(desired.key.name, "webapp")
     alive = {"httpGet": {"path": "/", "port": WEBAPP_PORT, "scheme": "HTTPS"}}
     container = {
         "name": "webapp",
-        "image": want.images.webapp if want.images else want.image,
+        "image": desired.images.webapp if desired.images else desired.image,
         "command": ["python", "-m", "wabiz_sim", "webapp"],
         "env": [
-            *pods.own_env(want),
-            upstream_env(want),
+            *pods.own_env(desired),
+            upstream_env(desired),
             {"name": "WABIZ_TLS_DIR", "value": TLS_FOLDER},
-            {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(want.key.name, 0).removesuffix("0") + "{shard}"},
+            {"name": "WABIZ_SHARD_SERVICE", "value": shard_name(desired.key.name, 0).removesuffix("0") + "{shard}"},
         ],
         "ports": [{"name": "https", "containerPort": WEBAPP_PORT, "protocol": "TCP"}],
         "readinessProbe": {**alive, "periodSeconds": 2},
@@ -128,44 +128,45 @@ def webapps(want: Desired, *, replicas: int | None, is_first_boot: bool = False)
         "livenessProbe": {**alive, **HUNG},
         "volumeMounts": [{"name": "tls", "mountPath": TLS_FOLDER, "readOnly": True}],
     }
-    volumes = [{"name": "tls", "secret": {"secretName": tls_secret_name(want)}}]
+    volumes = [{"name": "tls", "secret": {"secretName": tls_secret_name(desired)}}]
     spec = {
         **({} if replicas is None else {"replicas": replicas}),
         "strategy": {"type": "RollingUpdate", "rollingUpdate": {"maxSurge": 1, "maxUnavailable": 0}},
         "selector": {"matchLabels": labels},
-        "template": pods.template(want, labels, container, volumes, settings=want.webapp_pod),
+        "template": pods.template(desired, labels, container, volumes, settings=desired.webapp_pod),
     }
     return marked(
-        owned_object(want, "apps/v1", "Deployment", name, "webapp", spec=spec), {FIRST_BOOT_ANNOTATION: "true"} if is_first_boot else None
+        owned_object(desired, "apps/v1", "Deployment", name, "webapp", spec=spec),
+        {FIRST_BOOT_ANNOTATION: "true"} if is_first_boot else None,
     )
 
 
-def webapp_service(want: Desired) -> dict[str, Any]:
+def webapp_service(desired: Desired) -> dict[str, Any]:
     """Return the Service by which the Webapps are reached (field ``webapp.service``)."""
-    name = webapp_name(want.key.name)
-    selector = component_labels(want.key.name, "webapp")
+    name = webapp_name(desired.key.name)
+    selector = component_labels(desired.key.name, "webapp")
     service = service_of(
-        want,
+        desired,
         name,
         "webapp",
         {"https": (443, WEBAPP_PORT)},
-        type=want.webapp_service.type,
+        type=desired.webapp_service.type,
         selector=selector,
         # Callers from elsewhere may have either family. The other Services stay with that of the pods' first address.
         ipFamilyPolicy="PreferDualStack",
     )
-    return marked(service, want.webapp_service.annotations)
+    return marked(service, desired.webapp_service.annotations)
 
 
-def webapp_disruption_budget(want: Desired) -> dict[str, Any]:
+def webapp_disruption_budget(desired: Desired) -> dict[str, Any]:
     """Return the budget over all Webapps: one at a time.
 
     Not by a minimum: with one Webapp that would block every drain for ever, and the number may be an autoscaler's. A Webapp that is not
     ready serves nobody, so it may always go; else one that never becomes ready would block a drain, too.
     """
-    name = webapp_name(want.key.name)
+    name = webapp_name(desired.key.name)
     return owned_object(
-        want,
+        desired,
         "policy/v1",
         "PodDisruptionBudget",
         name,
@@ -173,29 +174,29 @@ def webapp_disruption_budget(want: Desired) -> dict[str, Any]:
         spec={
             "maxUnavailable": 1,
             "unhealthyPodEvictionPolicy": "AlwaysAllow",
-            "selector": {"matchLabels": component_labels(want.key.name, "webapp")},
+            "selector": {"matchLabels": component_labels(desired.key.name, "webapp")},
         },
     )
 
 
-def disruption_budget(want: Desired, *, resharding: bool) -> dict[str, Any]:
+def disruption_budget(desired: Desired, *, resharding: bool) -> dict[str, Any]:
     """Return the budget over all Coreapps: never by role, for a role moves and a budget must not follow it."""
     return owned_object(
-        want,
+        desired,
         "policy/v1",
         "PodDisruptionBudget",
-        coreapp_name(want.key.name),
+        coreapp_name(desired.key.name),
         "coreapp",
         spec={
-            "maxUnavailable": 0 if resharding else max(1, want.spares),
-            "selector": {"matchLabels": component_labels(want.key.name, "coreapp")},
+            "maxUnavailable": 0 if resharding else max(1, desired.spares),
+            "selector": {"matchLabels": component_labels(desired.key.name, "coreapp")},
         },
     )
 
 
-def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
+def network_policies(desired: Desired) -> Iterator[dict[str, Any]]:
     """Yield who may connect to what (client#ports)."""
-    name = want.key.name
+    name = desired.key.name
     operator: dict[str, Any] = {
         "namespaceSelector": {},
         "podSelector": {"matchLabels": {"app.kubernetes.io/name": "whatsapp-operator"}},
@@ -206,7 +207,7 @@ def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
         if sources is not None:
             rule["from"] = list(sources)
         return owned_object(
-            want,
+            desired,
             "networking.k8s.io/v1",
             "NetworkPolicy",
             policy_name,
@@ -226,17 +227,17 @@ def network_policies(want: Desired) -> Iterator[dict[str, Any]]:
     yield policy(simulator_name(name), "simulator", (SIMULATOR_PORT,), [pods("webapp"), pods("coreapp"), operator])
 
 
-def upkeep(want: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool = False) -> tuple[dict[str, Any], ...]:
+def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, is_first_boot: bool = False) -> tuple[dict[str, Any], ...]:
     """Return every object that is kept in shape, in the order in which they are created; the Coreapps without a number.
 
     ``webapp_replicas`` of None leaves the number of Webapps as it is; ``is_first_boot`` is noted on their Deployment.
     """
-    name = want.key.name
+    name = desired.key.name
     return (
-        *network_policies(want),
-        *simulator(want),
+        *network_policies(desired),
+        *simulator(desired),
         service_of(
-            want,
+            desired,
             coreapp_name(name),
             "coreapp",
             {port: (number, number) for port, number in COREAPP_PORTS.items()},
@@ -244,22 +245,22 @@ def upkeep(want: Desired, *, webapp_replicas: int | None, resharding: bool, is_f
             publishNotReadyAddresses=True,
             selector=component_labels(name, "coreapp"),
         ),
-        webapp_service(want),
-        disruption_budget(want, resharding=resharding),
-        webapp_disruption_budget(want),
-        coreapps(want, replicas=None),
-        webapps(want, replicas=webapp_replicas, is_first_boot=is_first_boot),
+        webapp_service(desired),
+        disruption_budget(desired, resharding=resharding),
+        webapp_disruption_budget(desired),
+        coreapps(desired, replicas=None),
+        webapps(desired, replicas=webapp_replicas, is_first_boot=is_first_boot),
     )
 
 
-def shard_service(want: Desired, shard: int) -> dict[str, Any]:
+def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
     """Return a new shard's Service: it leads nowhere until a handover commits (laws#2)."""
     service = service_of(
-        want,
-        shard_name(want.key.name, shard),
+        desired,
+        shard_name(desired.key.name, shard),
         "coreapp",
         {"messaging": (MESSAGING_PORT, MESSAGING_PORT), "contacts": (CONTACTS_PORT, CONTACTS_PORT)},
-        selector={CLUSTER_LABEL: want.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: NO_EPOCH},
+        selector={CLUSTER_LABEL: desired.key.name, SHARD_LABEL: str(shard), EPOCH_LABEL: NO_EPOCH},
         # A shard has one holder, so only a claim moves its traffic, never a readiness flap (docs/architecture.md).
         publishNotReadyAddresses=True,
     )
@@ -267,12 +268,12 @@ def shard_service(want: Desired, shard: int) -> dict[str, Any]:
     return service
 
 
-def _coreapp_readiness(want: Desired) -> dict[str, Any]:
+def _coreapp_readiness(desired: Desired) -> dict[str, Any]:
     """Return how kubelets ask a Coreapp: as the operator does, so that they are a second witness of a process that hangs.
 
     A TCP probe cannot see that, for the kernel answers it.
     """
     how: dict[str, Any] = {"tcpSocket": {"port": HEALTHCHECK_PORT}}
-    if want.probe.kind == "HTTP":
-        how = {"httpGet": {"path": want.probe.path, "port": HEALTHCHECK_PORT, "scheme": "HTTP"}, "timeoutSeconds": 2}
+    if desired.probe.kind == "HTTP":
+        how = {"httpGet": {"path": desired.probe.path, "port": HEALTHCHECK_PORT, "scheme": "HTTP"}, "timeoutSeconds": 2}
     return {**how, "periodSeconds": 1, "failureThreshold": 2}

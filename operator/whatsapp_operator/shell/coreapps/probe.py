@@ -48,7 +48,7 @@ class Coreapps(Protocol):
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         ...
 
-    def never_heard(self, uid: str) -> bool:
+    def never_responded(self, uid: str) -> bool:
         """Return whether a pod has not answered this process since it is watched."""
         ...
 
@@ -77,8 +77,8 @@ class Tethers:
         self._wake = wake
         self._control_port = control_port
         self._pace = pace or Pace()
-        self._pulse = LoopLag(clock=clock, late=self._make_up_for)
-        self._roll = ProbeSchedule(clock=clock, pace=self._pace, pulse=self._pulse, port=port)
+        self._lag = LoopLag(clock=clock, late=self._make_up_for)
+        self._schedule = ProbeSchedule(clock=clock, pace=self._pace, lag=self._lag, port=port)
         self._held: dict[Key, dict[str, Tether]] = {}
         self._tethers: dict[str, Tether] = {}
         self._ending: set[asyncio.Task[None]] = set()
@@ -93,8 +93,8 @@ class Tethers:
                 self._drop(held, uid)
         for uid, target in targets.items():
             if uid not in held:
-                self._pulse.start()
-                held[uid] = self._tethers[uid] = tether = Tether(uid, target, roll=self._roll, changed=partial(self._wake, key))
+                self._lag.start()
+                held[uid] = self._tethers[uid] = tether = Tether(uid, target, schedule=self._schedule, changed=partial(self._wake, key))
                 tether.start()
             elif held[uid].target != target:
                 held[uid].aim(target)
@@ -125,27 +125,27 @@ class Tethers:
         """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
         return self._tethers[uid].silent_since if uid in self._tethers else None
 
-    def never_heard(self, uid: str) -> bool:
+    def never_responded(self, uid: str) -> bool:
         """Return whether a pod has not answered this process since it is watched."""
-        return uid not in self._tethers or self._tethers[uid] not in self._roll.known
+        return uid not in self._tethers or self._tethers[uid] not in self._schedule.known
 
     def silence(self) -> Silence:
         """Return how much of all that this process watches is silent now, and how late this process itself is."""
         # What expired while we did not run is put right before anything is said of it.
-        self._pulse.was_late()
-        silent = self._roll.silent
+        self._lag.was_late()
+        silent = self._schedule.silent
         return Silence(
             # One that was begun with just now says nothing yet: it must not outvote the silent ones.
-            targets=len(silent | self._roll.known),
+            targets=len(silent | self._schedule.known),
             silent=len(silent),
-            unasked=self._roll.unasked(),
-            unheard=sum(tether.target.ready for tether in silent - self._roll.known),
+            unasked=self._schedule.unasked(),
+            unheard=sum(tether.target.ready for tether in silent - self._schedule.known),
             nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),
             ready_nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None and tether.target.ready),
-            lag=timedelta(seconds=self._pulse.lag()),
+            lag=timedelta(seconds=self._lag.lag()),
         )
 
-    def heard(self, uid: str, body: bytes) -> None:
+    def responses(self, uid: str, body: bytes) -> None:
         """Note what a Coreapp said elsewhere than over its tether."""
         report = read_report(body)
         if report is not None and uid in self._tethers:
@@ -164,7 +164,7 @@ class Tethers:
             ) as answer:
                 said = await answer.read()
                 if answer.status == 200:
-                    self.heard(pod.uid, said)
+                    self.responses(pod.uid, said)
                     return True
                 log.info("%s did not take shard %s under epoch %s: HTTP %s", pod.name, message.shard, message.epoch, answer.status)
         return False
@@ -184,7 +184,7 @@ class Tethers:
         """Let go of everything; afterwards ``hold`` may begin anew."""
         for key in tuple(self._held):
             self.hold(key, {})
-        self._pulse.stop()
+        self._lag.stop()
         await asyncio.gather(*self._ending, return_exceptions=True)
         sessions, self._sessions = self._sessions, {}
         await asyncio.gather(*(session.close() for session in sessions.values()))

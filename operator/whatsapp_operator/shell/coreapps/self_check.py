@@ -16,25 +16,25 @@ LONGEST_PATIENCE: Final = 60.0
 """Seconds after which that is done again, at the latest, while the doubt lasts: a candidate may have come meanwhile that sees more."""
 
 
-class SelfDoubt:
+class SelfCheck:
     """Gives leadership up when a doubt lasts, and again after pauses that double; whoever leads alone is the leader again soon after."""
 
     def __init__(
         self,
         *,
-        doubt: Callable[[], str | None],
+        self_check: Callable[[], str | None],
         step_down: Callable[[], bool],
         clock: Clock,
         patience: float = PATIENCE,
         meaning: str = "only certain evidence counts",
     ) -> None:
-        """Prepare. ``doubt`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead.
+        """Prepare. ``self_check`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead.
 
         ``patience``: seconds of doubt after which leadership is given up; ``meaning``: what the doubt means until then.
         """
         self._patience = patience
         self._meaning = meaning
-        self._doubt = doubt
+        self._self_check = self_check
         self._step_down = step_down
         self._clock = clock
         self._since: float | None = None
@@ -43,7 +43,7 @@ class SelfDoubt:
 
     def check(self) -> None:
         """Look at ourselves; to be called again and again, a few times in each ten seconds at least."""
-        why = self._doubt()
+        why = self._self_check()
         now = self._clock.monotonic()
         if why is None:
             self._since = None

@@ -72,7 +72,7 @@ class Pace:
     """The least period of targets that hold nothing."""
     insist: float = 0.25
     """Between two fresh connections while a target is silent and its silence does not count yet: a few lost packets are no failure."""
-    most_beside: int = 6
+    most_side_connections: int = 6
     """So many fresh connections may wait for their answers side by side; a slow process answers one of them."""
     fresh_every: int = 30
     """Each so many probes one goes over a fresh connection: a full accept queue hides behind an open one."""
@@ -85,7 +85,7 @@ class ProbeSchedule:
 
     clock: Clock
     pace: Pace
-    pulse: LoopLag
+    lag: LoopLag
     port: int
     known: set[Tether] = field(default_factory=set)
     """Have answered before."""
@@ -99,17 +99,17 @@ class ProbeSchedule:
     """When it was last said that this process itself cannot make connections; by the monotonic clock."""
 
     @property
-    def is_in_a_hurry(self) -> bool:
+    def is_fast(self) -> bool:
         """Whether so many are silent at once that it may be our own fault: then all are asked as often as holders are."""
         return len(self.silent) >= LEAST_SILENT and 4 * len(self.silent) > len(self.known)
 
-    def hurry(self) -> None:
+    def speed_up(self) -> None:
         """Ask the standbys soon, if need be: only who was asked after a silence began can tell that it is not ours."""
         now = self.clock.monotonic()
-        if self.is_in_a_hurry and now - self.hurried_at >= self.pace.standby_period:
+        if self.is_fast and now - self.hurried_at >= self.pace.standby_period:
             self.hurried_at = now
             for tether in self.known - self.silent:
-                tether.hurry()
+                tether.speed_up()
 
     def unasked(self) -> int:
         """Return how many answered their last question, but were not asked since half of the silent ones fell silent."""
@@ -117,10 +117,10 @@ class ProbeSchedule:
         if len(began) < LEAST_SILENT:
             return 0
         since = began[(len(began) - 1) // 2]
-        heard = (tether for tether in self.known - self.silent if tether.heard_at is not None and tether.heard_at > since)
+        responses = (tether for tether in self.known - self.silent if tether.responded_at is not None and tether.responded_at > since)
         # As many that were heard settle the question, and the rest need not be looked through.
-        is_settled = sum(1 for _ in itertools.islice(heard, len(self.silent))) == len(self.silent)
-        return 0 if is_settled else sum(tether.heard_at is None or tether.heard_at <= since for tether in self.known - self.silent)
+        is_settled = sum(1 for _ in itertools.islice(responses, len(self.silent))) == len(self.silent)
+        return 0 if is_settled else sum(tether.responded_at is None or tether.responded_at <= since for tether in self.known - self.silent)
 
 
 def phase_of(uid: str) -> float:
@@ -136,51 +136,51 @@ class Tether:
         "_alarm",
         "_asked_at",
         "_attempt",
-        "_besides",
         "_changed",
         "_dialled",
         "_dialled_at",
         "_due",
-        "_heard_at",
         "_is_expected",
+        "_last_body",
         "_phase",
         "_question",
         "_refusals",
         "_refusals_needed",
-        "_roll",
+        "_responded_at",
         "_rounds",
-        "_said",
+        "_schedule",
+        "_side_connections",
         "_wire",
         "broken_at",
-        "refused_beside_at",
         "report",
+        "side_refused_at",
         "silent_since",
         "target",
     )
 
-    def __init__(self, uid: str, target: Target, *, roll: ProbeSchedule, changed: Callable[[], None]) -> None:
+    def __init__(self, uid: str, target: Target, *, schedule: ProbeSchedule, changed: Callable[[], None]) -> None:
         """Prepare; ``changed`` is called when ``report`` or ``broken_at`` did, and when a silence has lasted or ends."""
         self.target = target
         self.report: Report | None = None
         self.broken_at: datetime | None = None
         self.silent_since: datetime | None = None
-        self.refused_beside_at: datetime | None = None
+        self.side_refused_at: datetime | None = None
         """Since when fresh connections are refused while the open one still answers: it is about to go, or no longer takes work."""
-        self._roll = roll
+        self._schedule = schedule
         self._changed = changed
         self._phase = phase_of(uid)
-        self._rounds = 1 + int(phase_of(uid[::-1]) * roll.pace.fresh_every)
+        self._rounds = 1 + int(phase_of(uid[::-1]) * schedule.pace.fresh_every)
         self._question: h11.Request | None = None
-        self._said: bytes | None = None
+        self._last_body: bytes | None = None
         self._wire: Wire | None = None
-        self._besides: list[Wire] = []
+        self._side_connections: list[Wire] = []
         """Fresh connections that were not answered yet, oldest first."""
         self._attempt: asyncio.Task[None] | None = None
         self._dialled_at: datetime | None = None
         self._dialled = -math.inf
         self._asked_at: datetime | None = None
         """When the first of the unanswered probes was sent."""
-        self._heard_at: datetime | None = None
+        self._responded_at: datetime | None = None
         """When the last answer came."""
         self._due: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
@@ -194,7 +194,7 @@ class Tether:
 
     def start(self) -> None:
         """Connect and begin to ask."""
-        self._roll.away.add(self)
+        self._schedule.away.add(self)
         self._dial()
 
     def aim(self, target: Target) -> None:
@@ -209,13 +209,13 @@ class Tether:
 
     def stop(self) -> asyncio.Task[None] | None:
         """Let go of everything; return the task that still has to end, if any."""
-        roll = self._roll
-        for tethers in (roll.known, roll.silent, roll.away):
+        schedule = self._schedule
+        for tethers in (schedule.known, schedule.silent, schedule.away):
             tethers.discard(self)
         self._changed = _nobody
         _cancel(self._due)
         _cancel(self._alarm)
-        self._close_besides()
+        self._close_side_connections()
         self._close(self._wire)
         attempt, self._attempt = self._attempt, None
         if attempt is not None:
@@ -232,8 +232,8 @@ class Tether:
 
     def _period(self) -> float:
         """Return the seconds between two probes."""
-        period, pace = self.target.probe.period.total_seconds(), self._roll.pace
-        period = period if self.target.holds or self._roll.is_in_a_hurry else max(period, pace.standby_period)
+        period, pace = self.target.probe.period.total_seconds(), self._schedule.pace
+        period = period if self.target.holds or self._schedule.is_fast else max(period, pace.standby_period)
         if self.silent_since is None:
             return period
         return min(period, pace.deadline if self._has_lasted() else pace.insist)
@@ -244,7 +244,7 @@ class Tether:
             return self._call_round(self._period())
         if self.report is not None and self.report.shards is None:
             # It has just started and is about to learn how many shards there are; until then it serves nobody.
-            return self._call_round(self._roll.pace.retry)
+            return self._call_round(self._schedule.pace.retry)
         period, now = self._period(), asyncio.get_running_loop().time()
         # A timer may ring a moment early: then this moment is over all the same.
         passed = math.floor(now / period - self._phase + 1e-6) + 1
@@ -256,11 +256,11 @@ class Tether:
         return self._asked_at
 
     @property
-    def heard_at(self) -> datetime | None:
+    def responded_at(self) -> datetime | None:
         """When the last answer came."""
-        return self._heard_at
+        return self._responded_at
 
-    def hurry(self) -> None:
+    def speed_up(self) -> None:
         """Ask sooner than a standby is asked by itself."""
         if not self.target.holds and self._wire is not None and self._attempt is None:
             self._plan_round()
@@ -282,16 +282,16 @@ class Tether:
             # The last probe still has time.
             return None
         self._rounds -= 1
-        if self._rounds <= 0 or self._wire.is_asked or self._wire.said_goodbye or self.target.probe.kind == "TCP":
+        if self._rounds <= 0 or self._wire.is_asked or self._wire.announced_end or self.target.probe.kind == "TCP":
             return self._dial()
         return self._ask(self._wire)
 
     def _since_dialled(self) -> float:
         """Return the seconds since the last connection was begun."""
-        return self._roll.clock.monotonic() - self._dialled
+        return self._schedule.clock.monotonic() - self._dialled
 
     def _ask(self, wire: Wire) -> None:
-        self._begin(self._roll.clock.now())
+        self._begin(self._schedule.clock.now())
         self._put_question(wire)
 
     def _put_question(self, wire: Wire) -> None:
@@ -303,8 +303,8 @@ class Tether:
         """A probe that was sent at that time is unanswered; if an older one is too, that one counts."""
         if self._asked_at is None:
             self._asked_at = asked_at
-            passed = (self._roll.clock.now() - asked_at).total_seconds()
-            self._set_alarm(min(self._roll.pace.deadline - passed, self._roll.pace.deadline), self._overdue)
+            passed = (self._schedule.clock.now() - asked_at).total_seconds()
+            self._set_alarm(min(self._schedule.pace.deadline - passed, self._schedule.pace.deadline), self._overdue)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -314,9 +314,9 @@ class Tether:
             _cancel(self._due)
         if self._attempt is not None:
             return
-        if len(self._besides) >= self._roll.pace.most_beside:
-            self._close(self._besides.pop(0))
-        self._dialled_at, self._dialled = self._roll.clock.now(), self._roll.clock.monotonic()
+        if len(self._side_connections) >= self._schedule.pace.most_side_connections:
+            self._close(self._side_connections.pop(0))
+        self._dialled_at, self._dialled = self._schedule.clock.now(), self._schedule.clock.monotonic()
         self._begin(self._dialled_at)
         self._attempt = asyncio.create_task(self._connect())
 
@@ -324,8 +324,8 @@ class Tether:
         wire: Wire | None = None
         refused = own_fault = False
         try:
-            async with asyncio.timeout(self._roll.pace.connect_timeout):
-                _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(self), self.target.ip, self._roll.port)
+            async with asyncio.timeout(self._schedule.pace.connect_timeout):
+                _, wire = await asyncio.get_running_loop().create_connection(lambda: Wire(self), self.target.ip, self._schedule.port)
         except ConnectionRefusedError:
             refused = True
         except (OSError, TimeoutError) as error:
@@ -342,7 +342,7 @@ class Tether:
         self._is_expected = False
 
     def _connected(self, wire: Wire) -> None:
-        self._refusals, self.refused_beside_at = 0, None
+        self._refusals, self.side_refused_at = 0, None
         if wire.is_lost:
             # Made and ended in one breath.
             self._wire = self._wire or wire
@@ -360,15 +360,15 @@ class Tether:
             else:
                 self._ask(wire)
         else:
-            self._besides.append(wire)
+            self._side_connections.append(wire)
             self._ask(wire)
 
     def _adopt(self, wire: Wire) -> None:
         """Make this connection the tether; the one before is closed here, which is no drop."""
-        before, self._wire, self._rounds = self._wire, wire, self._roll.pace.fresh_every
-        self._besides = [other for other in self._besides if other is not wire]
-        self._close_besides()
-        self._roll.away.discard(self)
+        before, self._wire, self._rounds = self._wire, wire, self._schedule.pace.fresh_every
+        self._side_connections = [other for other in self._side_connections if other is not wire]
+        self._close_side_connections()
+        self._schedule.away.discard(self)
         self._close(before)
         if before is None:
             self._plan_round()
@@ -376,8 +376,8 @@ class Tether:
     def _refused(self) -> None:
         wire = self._wire
         if wire is not None and not wire.is_asked:
-            if self.refused_beside_at is None:
-                self.refused_beside_at = self._roll.clock.now()
+            if self.side_refused_at is None:
+                self.side_refused_at = self._schedule.clock.now()
                 log.warning("%s: refuses fresh connections, while the open one is still there", self.target.ip)
             return self._ask(wire)
         if wire is not None:
@@ -387,7 +387,7 @@ class Tether:
         self._end_silence()
         self._refusals += 1
         if self._refusals >= self._refusals_needed:
-            self.take(None, self.broken_at or self._roll.clock.now())
+            self.take(None, self.broken_at or self._schedule.clock.now())
         return self._call_round(self._retry())
 
     def _unreachable(self, *, own_fault: bool) -> None:
@@ -406,27 +406,27 @@ class Tether:
         return self._call_round(self._retry())
 
     def _complain(self, error: Exception) -> None:
-        now = self._roll.clock.monotonic()
-        if now - self._roll.complained_at > COMPLAIN_EVERY:
-            self._roll.complained_at = now
+        now = self._schedule.clock.monotonic()
+        if now - self._schedule.complained_at > COMPLAIN_EVERY:
+            self._schedule.complained_at = now
             log.error("Coreapps are not probed, for want of what this process needs for a connection (%s). Raise its limits.", error)
 
     def _retry(self) -> float:
-        pace = self._roll.pace
-        return max(pace.retry, min(pace.standby_period, len(self._roll.away) * pace.retry_cost))
+        pace = self._schedule.pace
+        return max(pace.retry, min(pace.standby_period, len(self._schedule.away) * pace.retry_cost))
 
     def _let_go(self) -> None:
         """The open connection is no more."""
         self._close(self._wire)
-        self._close_besides()
+        self._close_side_connections()
         self._wire = None
-        self._roll.away.add(self)
+        self._schedule.away.add(self)
         self._refusals_needed = 1
         self.take(None)
 
-    def _close_besides(self) -> None:
-        besides, self._besides = self._besides, []
-        for wire in besides:
+    def _close_side_connections(self) -> None:
+        side_connections, self._side_connections = self._side_connections, []
+        for wire in side_connections:
             wire.close()
 
     def _close(self, wire: Wire | None) -> None:
@@ -437,40 +437,40 @@ class Tether:
 
     def lost(self, wire: Wire) -> None:
         """Hear that a connection ended. The open one: try again at once, for that answer is the evidence."""
-        if wire in self._besides:
-            self._besides.remove(wire)
+        if wire in self._side_connections:
+            self._side_connections.remove(wire)
         if wire is not self._wire:
             return
-        self._is_expected = wire.said_goodbye
+        self._is_expected = wire.announced_end
         if self._is_expected:
             # A server that ends each connection after its answer did so as announced: what it said still holds.
             self._wire, self._refusals_needed = None, 1
-            self._roll.away.add(self)
+            self._schedule.away.add(self)
         else:
             self._let_go()
-        if (since := self._since_dialled()) < self._roll.pace.retry:
+        if (since := self._since_dialled()) < self._schedule.pace.retry:
             # It lasted no longer than a pause between two attempts: not in circles without one.
-            self._call_round(self._roll.pace.retry - since)
+            self._call_round(self._schedule.pace.retry - since)
         else:
             self._dial()
 
     def answered(self, wire: Wire, body: bytes) -> None:
         """Hear an answer; that of a fresh connection makes it the tether."""
-        if wire in self._besides:
+        if wire in self._side_connections:
             self._adopt(wire)
         elif wire is self._wire:
-            self._close_besides()
+            self._close_side_connections()
         else:
             return None
-        if body == self._said and self.report is not None and self.broken_at is None:
+        if body == self._last_body and self.report is not None and self.broken_at is None:
             return self._hear(self.report)
-        self._said = body
+        self._last_body = body
         return self._hear(read_report(body) or self.report)
 
     def _hear(self, report: Report | None) -> None:
         """Note an answer, with what it says if it says anything."""
-        self._roll.known.add(self)
-        self._heard_at = self._roll.clock.now()
+        self._schedule.known.add(self)
+        self._responded_at = self._schedule.clock.now()
         self._end_silence()
         starts = report is not None and report.shards is None
         self.take(report)
@@ -487,7 +487,7 @@ class Tether:
         self._alarm = None
         if self.silent_since is not None:
             self.silent_since = None
-            self._roll.silent.discard(self)
+            self._schedule.silent.discard(self)
             if self._wire is not None:
                 self._plan_round()
             self._changed()
@@ -500,12 +500,12 @@ class Tether:
 
     def _overdue(self) -> None:
         """The deadline of a probe is over."""
-        if self._roll.pulse.was_late() or self._asked_at is None:
+        if self._schedule.lag.was_late() or self._asked_at is None:
             # While we did not run nobody could have been heard; the probe has its time once more by now.
             return
         self.silent_since = self._asked_at - self._half_of_a_round(self._asked_at)
-        self._roll.silent.add(self)
-        self._roll.hurry()
+        self._schedule.silent.add(self)
+        self._schedule.speed_up()
         self._watch_silence()
         if self._wire is not None and self._attempt is None:
             # At once over another connection, which tells a lost packet or a dead path from a process that hangs.
@@ -513,14 +513,14 @@ class Tether:
 
     def _half_of_a_round(self, asked_at: datetime) -> timedelta:
         """Return by how much a silence probably began before the probe that showed it: somewhere between that and the answer before."""
-        if self._heard_at is None:
+        if self._responded_at is None:
             return timedelta(0)
-        return min(max(asked_at - self._heard_at, timedelta(0)), self.target.probe.period) / 2
+        return min(max(asked_at - self._responded_at, timedelta(0)), self.target.probe.period) / 2
 
     def _left(self) -> float:
         """Return the seconds until a silence has lasted as long as the spec allows."""
-        since = self.silent_since or self._roll.clock.now()
-        return self.target.unhealthy_after - (self._roll.clock.now() - since).total_seconds()
+        since = self.silent_since or self._schedule.clock.now()
+        return self.target.unhealthy_after - (self._schedule.clock.now() - since).total_seconds()
 
     def _has_lasted(self) -> bool:
         return self._left() <= 0
@@ -533,12 +533,12 @@ class Tether:
             self._set_alarm(min(left, self.target.unhealthy_after), self._lasting)
         else:
             # What it said last has been true for too long.
-            self._said = None
+            self._last_body = None
             self.take(None, self.broken_at)
             self._changed()
 
     def _lasting(self) -> None:
-        if not self._roll.pulse.was_late():
+        if not self._schedule.lag.was_late():
             self._watch_silence()
 
     def make_up_for(self, late: float) -> None:
@@ -554,8 +554,8 @@ class Tether:
             self._asked_at = self.silent_since
             self._watch_silence()
         elif self._asked_at is not None:
-            self._asked_at = self._heard_at = None
-            self._begin(self._roll.clock.now())
+            self._asked_at = self._responded_at = None
+            self._begin(self._schedule.clock.now())
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

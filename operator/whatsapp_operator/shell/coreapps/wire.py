@@ -31,11 +31,11 @@ class Listener(Protocol):
 class Wire(asyncio.Protocol):
     """One connection. One question at a time."""
 
-    __slots__ = ("_body", "_ears", "_http", "_transport", "is_asked", "is_lost")
+    __slots__ = ("_body", "_http", "_listener", "_transport", "is_asked", "is_lost")
 
-    def __init__(self, ears: Listener) -> None:
+    def __init__(self, listener: Listener) -> None:
         """Prepare; asyncio connects it."""
-        self._ears: Listener | None = ears
+        self._listener: Listener | None = listener
         self._transport: asyncio.Transport | None = None
         self._http: h11.Connection | None = None
         self._body = b""
@@ -44,7 +44,7 @@ class Wire(asyncio.Protocol):
         self.is_lost = False
 
     @property
-    def said_goodbye(self) -> bool:
+    def announced_end(self) -> bool:
         """Whether the last answer announced that the connection ends with it."""
         return self._http is not None and self._http.our_state is h11.MUST_CLOSE and not self.is_asked
 
@@ -54,7 +54,7 @@ class Wire(asyncio.Protocol):
 
     def ask(self, request: h11.Request) -> None:
         """Send a question; its answer, or the loss of the wire, is heard later."""
-        if self._transport is None or self.said_goodbye:
+        if self._transport is None or self.announced_end:
             return
         if self._http is None:
             self._http = h11.Connection(h11.CLIENT)
@@ -73,9 +73,9 @@ class Wire(asyncio.Protocol):
             while (event := self._http.next_event()) is not h11.NEED_DATA and event is not h11.PAUSED:
                 if isinstance(event, h11.Data):
                     self._body += event.data[: MOST_BYTES - len(self._body)]
-                elif isinstance(event, h11.EndOfMessage) and self._ears is not None:
+                elif isinstance(event, h11.EndOfMessage) and self._listener is not None:
                     body, self._body, self.is_asked = self._body, b"", False
-                    self._ears.answered(self, body)
+                    self._listener.answered(self, body)
                 elif isinstance(event, h11.ConnectionClosed):
                     return
         except h11.RemoteProtocolError:
@@ -91,13 +91,13 @@ class Wire(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Pass on that the connection ended; called by asyncio."""
         self.is_lost, self._transport = True, None
-        ears, self._ears = self._ears, None
-        if ears is not None:
-            ears.lost(self)
+        listener, self._listener = self._listener, None
+        if listener is not None:
+            listener.lost(self)
 
     def close(self) -> None:
         """Let go; nothing is heard of it any more."""
-        self._ears = None
+        self._listener = None
         if self._transport is not None:
             self._transport.abort()
 

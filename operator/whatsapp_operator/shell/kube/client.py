@@ -52,7 +52,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightkube.config.kubeconfig import SingleConfig
-from .errors import AlreadyExists, Conflict, Expired, KubeError, LeaseTooShort, NotFound, Refused, TestFailed, Unavailable
+from .errors import AlreadyExists, Conflict, Expired, KubeError, LeaseTooShort, NotFound, Rejected, TestFailed, Unavailable
 from .kinds import EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
 
 # ------------------------------------------------------------------------------------------------------------ protocols
@@ -75,7 +75,7 @@ class Unfenced:
 
 
 class Kube(Protocol):
-    """Reads and writes of plain dicts. Errors are KubeErrors; `Unavailable` and `Refused` can come from every method."""
+    """Reads and writes of plain dicts. Errors are KubeErrors; `Unavailable` and `Rejected` can come from every method."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         """Return the object, or None if the API server said that it is not there."""
@@ -171,7 +171,7 @@ class LightKube:
             failed = type(e).__name__
         if tls is None:  # raised out here, because the library's frames keep a key in a temporary file for as long as its error lives
             msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
-            raise Refused(msg)
+            raise Rejected(msg)
         lines = ReconnectingTransport(
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
@@ -208,15 +208,15 @@ class LightKube:
         except KeyError as e:
             where = "the environment of this pod" if path is None else f"kubeconfig {path}"
             msg = f"read how to reach the API server: {e} is missing in {where}."
-            raise Refused(msg) from None
+            raise Rejected(msg) from None
         except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
             where = "the service account of this pod" if path is None else f"kubeconfig {path}"
             said = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
             msg = f"read how to reach the API server from {where}: {said}; outside of a cluster name a kubeconfig."
-            raise Refused(msg) from None
+            raise Rejected(msg) from None
         if config is None:
             msg = f"kubeconfig {path} has no current context."
-            raise Refused(msg)
+            raise Rejected(msg)
         return cls(config, fence=fence, limits=limits, field_manager=field_manager)
 
     def fenced(self, fence: Fence) -> LightKube:
@@ -421,7 +421,7 @@ class _Call:
         unnamed = self.verb in {"list", "watch"} and not self.name
         if not (unnamed or NAME.fullmatch(self.name)) or not (self.namespace is None or NAME.fullmatch(self.namespace)):
             msg = f"{self}: not sent, nothing can have such a name."
-            raise Refused(msg)
+            raise Rejected(msg)
 
     def __str__(self) -> str:
         where = "/".join(part for part in (self.namespace, self.name) if part)
@@ -489,7 +489,7 @@ def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: b
     elif code == 429 or not 400 <= code < 500:
         error = Unavailable
     else:
-        error = Refused
+        error = Rejected
     return error(f"{call}: {code} {reason}".rstrip() + f": {said[:300]}", code=code, reason=reason)
 
 

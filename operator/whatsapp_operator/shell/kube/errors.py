@@ -37,7 +37,7 @@ class TestFailed(KubeError):  # noqa: N818
     __test__ = False  # not a test case, whatever its name
 
 
-class Refused(KubeError):  # noqa: N818
+class Rejected(KubeError):  # noqa: N818
     """The server understood and said no (forbidden, invalid, over quota); nothing was written."""
 
 

@@ -272,7 +272,7 @@ class Election:
                 self._not_about_us(found, e)
                 await self._look()
                 continue
-            self._see(stored)
+            self._note_record(stored)
             if self._clock() >= sent + self._timings.renew_deadline:  # we were suspended meanwhile, and it may be another's by now
                 continue
             self._mine, self._renewed_at = stored, sent
@@ -330,7 +330,7 @@ class Election:
                 self._not_about_us(found, e)
                 self._mine = None
                 continue
-            self._see(self._mine)
+            self._note_record(self._mine)
             self._renewed_at = sent
             return ""
 
@@ -343,7 +343,7 @@ class Election:
                     self._mine = None
                     if found is not None and _holder(found) == self._identity:
                         with suppress(Conflict, NotFound):
-                            self._see(await self._kube.replace(self._record(found, holder="", epoch=_epoch(found), new_term=False)))
+                            self._note_record(await self._kube.replace(self._record(found, holder="", epoch=_epoch(found), new_term=False)))
                             self._maybe_ours = False
                     else:
                         self._maybe_ours = False
@@ -354,10 +354,10 @@ class Election:
 
     async def _look(self) -> Obj | None:
         found = await self._kube.get(LEASE, self._namespace, self._name)
-        self._see(found)
+        self._note_record(found)
         return found
 
-    def _see(self, found: Obj | None) -> None:
+    def _note_record(self, found: Obj | None) -> None:
         now = self._clock()
         if found is None and self._seen is not None:
             self._vacant_from = now + _duration(
@@ -391,7 +391,7 @@ class Election:
                 await asyncio.sleep(self._timings.retry)
 
     def _hear(self, found: Obj | None) -> None:
-        self._see(found)
+        self._note_record(found)
         term = self._term
         if term is None or found is None or (_holder(found), _epoch(found)) != (term.identity, term.epoch):
             self._news.set()

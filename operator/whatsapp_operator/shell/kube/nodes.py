@@ -20,7 +20,7 @@ from typing import Final, Protocol
 from whatsapp_operator.core.snapshot import Node
 from whatsapp_operator.shell.clock import Clock
 
-from .errors import Expired, KubeError, Refused
+from .errors import Expired, KubeError, Rejected
 from .kinds import LEASE, NODE, Kind, Obj
 
 log = logging.getLogger(__name__)
@@ -79,7 +79,7 @@ class Patience:
     """What is known is kept for so long after the first 403: a single one may be a passing fault of the authorizer."""
     denied: float = 30.0
     """Pause after a 403 from then on: the right is missing, and somebody may grant it at any time."""
-    told_after: float = 5.0
+    reported_after: float = 5.0
     """Failures are told of after so long: one that is over at once is not worth it."""
 
 
@@ -144,7 +144,7 @@ class Nodes:
         """When a node was seen to be deleted, on our monotonic clock."""
         self._renewals: dict[str, tuple[str, datetime, bool]] = {}
         """By node: the renewTime as it is spelt, for comparison with itself only, when we saw it change, and whether that is presumed."""
-        self._heard_at = clock.monotonic()
+        self._responded_at = clock.monotonic()
         """When a Lease was last heard of."""
         self._was_deaf = True
         self._snapshot: Mapping[str, Node] | None = None
@@ -169,7 +169,7 @@ class Nodes:
             feed.kind.kind: feed.trouble
             for feed in self._feeds
             # With a version it was listed again, and its stream may be silent for long.
-            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.told_after
+            if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.reported_after
         }
 
     async def run(self) -> None:
@@ -243,7 +243,7 @@ class Nodes:
         feed.failing_since = now if feed.failing_since is None else feed.failing_since
         if not isinstance(error, KubeError):
             log.error("The watch of %s ended in an error of the operator itself", feed.kind.plural, exc_info=error)
-        if not (isinstance(error, Refused) and error.code == 403):
+        if not (isinstance(error, Rejected) and error.code == 403):
             self._lose(feed, str(error))
             return self._patience.last_retry
         if not self._denial:
@@ -315,10 +315,10 @@ class Nodes:
 
     def _hear(self, *, deaf: bool) -> None:
         now = self._clock.monotonic()
-        if deaf or now - self._heard_at > self._patience.deaf_after:
+        if deaf or now - self._responded_at > self._patience.deaf_after:
             for name, (spelt, *_) in tuple(self._renewals.items()):
                 self._renew(name, spelt, presumed=True)
-        self._heard_at = now
+        self._responded_at = now
 
     def _note(self, obj: Obj, *, presumed: bool) -> None:
         name, spelt = obj["metadata"]["name"], str((obj.get("spec") or {}).get("renewTime"))

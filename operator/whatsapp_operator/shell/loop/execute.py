@@ -46,11 +46,11 @@ from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Refused, TestFailed
+from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
 from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.whatsapp.session import Access, Clients
 
-from .observe import Memory, Observation, Refusal
+from .observe import Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
 
@@ -93,7 +93,7 @@ class Executor:
         self._clock = clock
         self._identity = identity
 
-    async def perform(self, look: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
+    async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
         """Do all actions of a plan but Set Shards, which follows its note, and Events; handovers first, and all of them together.
 
         However much a plan asks for, only so much is done after one look, and so many writes are under way: other clusters write, too.
@@ -101,38 +101,38 @@ class Executor:
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
         handovers = [action for action in todo if isinstance(action, Handover)]
-        await self._hand_over(look, handovers, memory, outcome)
+        await self._hand_over(observation, handovers, memory, outcome)
         if handovers and (outcome.failed or outcome.moved_on):
             # The wish stands until it came true.
             todo = [action for action in todo if not isinstance(action, Annotate)]
-        memory.untold = False
+        memory.unassigned = False
         rest = [action for action in todo if not isinstance(action, Handover)]
         if len(rest) > MOST_ACTIONS:
             rest, outcome.moved_on = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
-        errors = await asyncio.gather(*(self._tried(look, action, memory, outcome, room) for action in rest))
+        errors = await asyncio.gather(*(self._tried(observation, action, memory, outcome, room) for action in rest))
         tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
-        refused = next((error for error in tried if isinstance(error, Refused)), None)
+        refused = next((error for error in tried if isinstance(error, Rejected)), None)
         if refused is not None:
-            memory.refused = Refusal(str(refused), self._clock.now(), look.want.generation)
+            memory.refused = Rejection(str(refused), self._clock.now(), observation.desired.generation)
         elif tried and not any(tried):
             # What was rejected before was tried again with the others, and was accepted. No answer is neither.
             memory.refused = None
         return outcome
 
     async def _tried(
-        self, look: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
+        self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
     ) -> KubeError | None:
         """Do one action; return the error that it ended in."""
         try:
             if isinstance(action, AssignRole | GetShards):
                 # These go to the cluster's own pods, which may be dead; nobody is to wait for them.
-                done = await self._do(look, action, memory)
+                done = await self._do(observation, action, memory)
             else:
                 async with room:
-                    done = await self._do(look, action, memory)
+                    done = await self._do(observation, action, memory)
         except MOVED_ON as answer:
-            log.debug("%s: %s", look.want.key, answer)
+            log.debug("%s: %s", observation.desired.key, answer)
             outcome.moved_on = True
             memory.slow = None
             return answer
@@ -143,37 +143,41 @@ class Executor:
         outcome.done.append(action)
         return None
 
-    async def _do(self, look: Observation, action: Action, memory: Memory) -> bool:
+    async def _do(self, observation: Observation, action: Action, memory: Memory) -> bool:
         """Do one action; return whether something changed that the next look would see."""
         if isinstance(action, Create | GenerateSecret | Replace | Delete | Label):
             # What was read of slow objects is no longer so.
             memory.slow = None
         match action:
             case AssignRole():
-                memory.untold |= not await self._coreapps.tell(action)
+                memory.unassigned |= not await self._coreapps.tell(action)
                 return False
             case GetShards(quiet=quiet):
-                self._clients.ask(look.want.key, look.access, quiet=quiet)
+                self._clients.ask(observation.desired.key, observation.access, quiet=quiet)
                 return False
             case Create() | GenerateSecret() | Replace() | Delete() | Scale():
                 # Sent, it may still land when it is long given up.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
-                return await self._write_object(look, action, memory)
+                return await self._write_object(observation, action, memory)
             case Label(ref=ref, resource_version=version):
                 kind = kinds.SERVICE if ref.kind == kinds.SERVICE.kind else kinds.POD
-                stored = await self._kube.patch_merge(kind, look.want.key.namespace, ref.name, manifests.labels_patch(action))
+                stored = await self._kube.patch_merge(kind, observation.desired.key.namespace, ref.name, manifests.labels_patch(action))
                 return bool(stored["metadata"]["resourceVersion"] != version)
             case BumpVersion(ref=ref, shards=shards):
                 # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
-                await self._kube.patch_status(kinds.STATEFULSET, look.want.key.namespace, ref.name, manifests.anchor_patch(action))
+                await self._kube.patch_status(
+                    kinds.STATEFULSET, observation.desired.key.namespace, ref.name, manifests.anchor_patch(action)
+                )
                 memory.anchored_for = shards
             case _:
-                await self._write_marks(look, action)
+                await self._write_marks(observation, action)
         return True
 
-    async def _write_object(self, look: Observation, action: Create | GenerateSecret | Replace | Delete | Scale, memory: Memory) -> bool:
+    async def _write_object(
+        self, observation: Observation, action: Create | GenerateSecret | Replace | Delete | Scale, memory: Memory
+    ) -> bool:
         """Write a whole object, or the number of Coreapps; return whether that changed something."""
-        namespace = look.want.key.namespace
+        namespace = observation.desired.key.namespace
         match action:
             case Create(obj=obj):
                 self._learn(memory, obj, None, await self._kube.create(dict(obj)))
@@ -193,10 +197,10 @@ class Executor:
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
                 # The number alone, for the same reason.
                 await self._kube.patch_scale(kinds.STATEFULSET, namespace, ref.name, body)
-                judged = look.see.statefulset
+                judged = observation.snapshot.statefulset
                 if judged is not None and judged.scaled_by is not None:
                     memory.overruled = scaling.noted(
-                        look.see.overruled, by=judged.scaled_by, replicas=judged.replicas, now=self._clock.now()
+                        observation.snapshot.overruled, by=judged.scaled_by, replicas=judged.replicas, now=self._clock.now()
                     )
         return True
 
@@ -207,9 +211,9 @@ class Executor:
         if learnt:
             memory.written[ref] = learnt
 
-    async def _write_marks(self, look: Observation, action: Action) -> None:
+    async def _write_marks(self, observation: Observation, action: Action) -> None:
         """Write labels of a pod, or annotations."""
-        namespace = look.want.key.namespace
+        namespace = observation.desired.key.namespace
         match action:
             case Touch(route=route, nonce=nonce):
                 await self._kube.patch_merge(kinds.SERVICE, namespace, route.name, manifests.touch_patch(route, nonce))
@@ -219,22 +223,22 @@ class Executor:
                 patch = manifests.label_patch(pod, route.shard, route.epoch or manifests.NO_EPOCH)
                 await self._kube.patch_json(kinds.POD, namespace, pod.name, patch)
             case Annotate(name=name, value=value):
-                version = look.see.resource_version
+                version = observation.snapshot.resource_version
                 body = {"metadata": {"resourceVersion": version, "annotations": {name: value}}}
-                await self._kube.patch_merge(kinds.WAC, namespace, look.want.key.name, body)
+                await self._kube.patch_merge(kinds.WAC, namespace, observation.desired.key.name, body)
             case _:
                 msg = f"no function for {type(action).__name__}"
                 raise AssertionError(msg)
 
     # --- the handover: prepare, commit, tell (docs/architecture.md); tidying is the next look's ---------------------------
 
-    async def _hand_over(self, look: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
+    async def _hand_over(self, observation: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
         """Prepare all, commit those that are prepared, tell those that are committed. Nothing here waits for an old holder."""
-        prepared = await self._each(handovers, lambda one: self._prepare(look, one), outcome)
-        committed = await self._each(prepared, lambda one: self._commit(look, one, memory), outcome)
+        prepared = await self._each(handovers, lambda one: self._prepare(observation, one), outcome)
+        committed = await self._each(prepared, lambda one: self._commit(observation, one, memory), outcome)
         outcome.wrote |= bool(prepared)
-        await asyncio.gather(*(self._tell_both(one, memory) for one in committed))
-        await self.tell_story(look, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
+        await asyncio.gather(*(self._assign_both(one, memory) for one in committed))
+        await self.emit_all(observation, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
 
     async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
         results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
@@ -250,20 +254,20 @@ class Executor:
                 raise result
         return done
 
-    async def _prepare(self, look: Observation, one: Handover) -> None:
+    async def _prepare(self, observation: Observation, one: Handover) -> None:
         began = self._clock.monotonic()
-        self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - look.see.now)
+        self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - observation.snapshot.now)
         if one.old is not None and (first := one.old.silent_since or one.old.broken_at) is not None:
             self._metrics.observe_phase(Phase.DETECT, one.evidence, one.detected_at - first)
         patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
-        await self._kube.patch_json(kinds.POD, look.want.key.namespace, one.to.name, patch)
+        await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
         self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
 
-    async def _commit(self, look: Observation, one: Handover, memory: Memory) -> None:
+    async def _commit(self, observation: Observation, one: Handover, memory: Memory) -> None:
         now, began = self._clock.wall(), self._clock.monotonic()
-        patch = manifests.commit_patch(look.want.key, one, now)
-        service = await self._kube.patch_merge(kinds.SERVICE, look.want.key.namespace, one.route.name, patch)
-        if (route := manifests.route_of(service, look.want.key.name, look.want.uid)) is not None:
+        patch = manifests.commit_patch(observation.desired.key, one, now)
+        service = await self._kube.patch_merge(kinds.SERVICE, observation.desired.key.namespace, one.route.name, patch)
+        if (route := manifests.route_of(service, observation.desired.key.name, observation.desired.uid)) is not None:
             memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)
@@ -271,7 +275,7 @@ class Executor:
         detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
         memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=took)
 
-    async def _tell_both(self, one: Handover, memory: Memory) -> None:
+    async def _assign_both(self, one: Handover, memory: Memory) -> None:
         committed_at = self._clock.monotonic()
         # A leader that has just begun looked before its tethers stood: by now they may know what the look did not.
         report = self._coreapps.report_of(one.to.uid) or one.to.report
@@ -295,9 +299,9 @@ class Executor:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    async def say(self, look: Observation, event: EmitEvent) -> None:
+    async def emit(self, observation: Observation, event: EmitEvent) -> None:
         """Write an Event about the cluster."""
-        key, now = look.want.key, manifests.timestamp(self._clock.wall())
+        key, now = observation.desired.key, manifests.timestamp(self._clock.wall())
         await self._kube.create(
             {
                 "apiVersion": "v1",
@@ -308,7 +312,7 @@ class Executor:
                     "kind": "WhatsAppCluster",
                     "name": key.name,
                     "namespace": key.namespace,
-                    "uid": look.want.uid,
+                    "uid": observation.desired.uid,
                 },
                 "type": "Warning" if event.warning else "Normal",
                 "reason": event.reason,
@@ -322,19 +326,19 @@ class Executor:
             }
         )
 
-    async def _say_quietly(self, look: Observation, event: EmitEvent) -> bool:
+    async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
         """Write an Event; one that cannot be written is no reason to stop. Return whether that is done with: written, or never taken."""
         try:
-            await self.say(look, event)
+            await self.emit(observation, event)
         except KubeError as error:
-            log.warning("%s: %s", look.want.key, error)
-            return isinstance(error, Refused) and error.code in NEVER_TAKEN
+            log.warning("%s: %s", observation.desired.key, error)
+            return isinstance(error, Rejected) and error.code in NEVER_TAKEN
         return True
 
-    async def tell_story(self, look: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
+    async def emit_all(self, observation: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
         """Write the Events of a report; return those that need not be tried again."""
         told = list(events)
-        written = await asyncio.gather(*(self._say_quietly(look, event) for event in told))
+        written = await asyncio.gather(*(self._try_emit(observation, event) for event in told))
         return [event for event, done in zip(told, written, strict=True) if done]
 
     # --- the questions ---------------------------------------------------------------------------------------------
@@ -345,9 +349,9 @@ class Executor:
 
     # --- the call ---------------------------------------------------------------------------------------------------
 
-    def set_shards(self, look: Observation, action: SetShards, noted_at: float) -> None:
+    def set_shards(self, observation: Observation, action: SetShards, noted_at: float) -> None:
         """Begin the call whose intent stands in status since ``noted_at``."""
-        self._clients.set_shards(look.want.key, look.access, look.credentials, action.operation, noted_at)
+        self._clients.set_shards(observation.desired.key, observation.access, observation.credentials, action.operation, noted_at)
 
 
 def _listened(task: asyncio.Task[bool]) -> None:

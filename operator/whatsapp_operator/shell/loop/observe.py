@@ -21,7 +21,7 @@ from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind
 from whatsapp_operator.shell.objects import assemble
-from whatsapp_operator.shell.objects.assemble import Gathered, Heard, Known, Parts, Slow
+from whatsapp_operator.shell.objects.assemble import Gathered, Known, Parts, ProbeResult, Slow
 from whatsapp_operator.shell.objects.reading import desired_of, is_ready, targets_of
 from whatsapp_operator.shell.objects.rejections import missing_names, rejection_of
 from whatsapp_operator.shell.objects.shapes import bare, damage_of
@@ -46,17 +46,17 @@ UNSENT_KEPT = 20
 class Observation:
     """One look: what is wanted, what is seen, and what acts need beside it. Its repr shows nothing secret."""
 
-    want: Desired
-    see: Snapshot
+    desired: Desired
+    snapshot: Snapshot
     access: Access = field(repr=False)
     credentials: Credentials = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
-class Refusal:
+class Rejection:
     """What the API server said when it last refused an object of ours, when, and for which generation of the spec."""
 
-    words: str
+    text: str
     at: datetime
     generation: int
 
@@ -84,7 +84,7 @@ class Memory:
     """By epoch: handovers of this process that no report tells of yet."""
     settled_at: datetime | None = None
     """When the client was last seen to have the wanted shards, by this process."""
-    refused: Refusal | None = None
+    refused: Rejection | None = None
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
     """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
     not_kept: NotKept | None = None
@@ -97,7 +97,7 @@ class Memory:
     """The noted intent that was seen last: its id, and since when by this process's own clock."""
     unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
     """Ids of intents that this process tried to note, that may stand in status, and that no call followed."""
-    untold: bool = False
+    unassigned: bool = False
     """A Coreapp did not take what it was told; it is told again soon."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
@@ -134,7 +134,7 @@ class Observer:
         self._image = image
         self._tuning = tuning
 
-    async def look(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Observation | None:
+    async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Observation | None:
         """Return one look at a cluster, or None if the API server says that it is not there.
 
         Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
@@ -143,24 +143,24 @@ class Observer:
         found = await self._gather(key, memory)
         if found is None:
             return None
-        want, gathered = found
-        parts = assemble.parts_of(want, gathered, memory.routes)
+        desired, gathered = found
+        parts = assemble.parts_of(desired, gathered, memory.routes)
         self._must_be_whole(parts, memory)
         unlisted = await self._unlisted_holders(key, parts.routes, parts.listed)
         patience = CALL_PATIENCE if memory.is_call_due else PATIENCE
-        slow = await self._slow(want, memory, patience=0.0 if self._may_have_failed(parts) else patience)
+        slow = await self._slow(desired, memory, patience=0.0 if self._may_have_failed(parts) else patience)
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
-            parts = assemble.parts_of(want, gathered, memory.routes, strays=slow.pods)
-        self._coreapps.hold(key, targets_of(want, parts.mine, parts.routes))
+            parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
+        self._coreapps.hold(key, targets_of(desired, parts.mine, parts.routes))
         memory.routes = {route.name: route for route in parts.routes}
         memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.mine)
-        see = assemble.snapshot_of(
-            want, gathered.cluster, parts, slow, self._known(want, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
+        snapshot = assemble.snapshot_of(
+            desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
-        secret = slow.secrets.get(want.account.secret_name) if want.account and want.account.secret_name else None
-        access = assemble.access_of(want, assemble.webapps_of(parts), slow)
-        return Observation(want, see, access, assemble.credentials_of(want, see.account, secret))
+        secret = slow.secrets.get(desired.account.secret_name) if desired.account and desired.account.secret_name else None
+        access = assemble.access_of(desired, assemble.webapps_of(parts), slow)
+        return Observation(desired, snapshot, access, assemble.credentials_of(desired, snapshot.account, secret))
 
     async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
         """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
@@ -187,8 +187,8 @@ class Observer:
         fast.set_result([obj for listed, kind in lists for obj in assemble.sound(listed, kind, {})])
         if found is None:
             return None
-        want, cluster = found
-        return want, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
+        desired, cluster = found
+        return desired, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
 
     async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
         """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
@@ -197,9 +197,9 @@ class Observer:
             return None
         if damage := damage_of(cluster, kinds.WAC.kind):
             raise Unavailable(damage)
-        want = desired_of(cluster, image=self._image, tuning=self._tuning)
-        self._begin_slow(want, memory, fast)
-        return want, cluster
+        desired = desired_of(cluster, image=self._image, tuning=self._tuning)
+        self._begin_slow(desired, memory, fast)
+        return desired, cluster
 
     def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
         """Raise Unavailable if something is damaged without which pods or shards would seem to be gone."""
@@ -215,33 +215,33 @@ class Observer:
         holders = [route.holder_uid for route in parts.routes if route.holder_uid]
         return any(uid not in sound or known.broken_at(uid) is not None or known.silent_since(uid) is not None for uid in holders)
 
-    def _known(self, want: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
+    def _known(self, desired: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
         """Return what this process knows besides what it read just now."""
         now, coreapps = self._clock.now(), self._coreapps
-        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=want.uid), memory)
-        refusal = memory.refused if memory.refused is not None and memory.refused.generation == want.generation else None
+        noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
+        rejection = memory.refused if memory.refused is not None and memory.refused.generation == desired.generation else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         return Known(
             now=now,
             wall=self._clock.wall(),
             nonce=nonce,
             leader_epoch=leader_epoch,
-            client=_told_of_unsent(self._clients.seen(want.key), noted, memory),
+            client=_told_of_unsent(self._clients.seen(desired.key), noted, memory),
             record=noted,
-            heard={
-                uid: Heard(
+            responses={
+                uid: ProbeResult(
                     report=coreapps.report_of(uid),
                     broken_at=coreapps.broken_at(uid),
                     silent_since=coreapps.silent_since(uid),
-                    never_heard=coreapps.never_heard(uid),
+                    never_responded=coreapps.never_responded(uid),
                 )
                 for uid in (pod["metadata"]["uid"] for pod in parts.mine)
             },
             silence=coreapps.silence(),
             nodes=self._nodes(),
             nodes_unread=self._nodes_unread(),
-            refused=refusal.words if refusal else None,
-            refused_at=refusal.at if refusal else None,
+            refused=rejection.text if rejection else None,
+            rejected_at=rejection.at if rejection else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
             overruled=memory.overruled if memory.overruled is not None and now - memory.overruled.at < scaling.REMEMBERED else None,
@@ -299,9 +299,9 @@ class Observer:
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
-    def _begin_slow(self, want: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
+    def _begin_slow(self, desired: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
         """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
-        if memory.slow is not None and not memory.slow.names >= _secret_names(want):
+        if memory.slow is not None and not memory.slow.names >= _secret_names(desired):
             # The spec names another Secret than the last look: not read is not missing.
             memory.slow = None
         if memory.reading is not None:
@@ -310,11 +310,11 @@ class Observer:
         asks_why = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
         is_due = memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
         if is_due or (asks_why and memory.slow is not None and not memory.slow.asked_why):
-            memory.reading = asyncio.create_task(self._read_slow(want, fast, asks_why=asks_why), name=f"slow objects of {want.key}")
+            memory.reading = asyncio.create_task(self._read_slow(desired, fast, asks_why=asks_why), name=f"slow objects of {desired.key}")
 
-    async def _slow(self, want: Desired, memory: Memory, *, patience: float) -> Slow:
+    async def _slow(self, desired: Desired, memory: Memory, *, patience: float) -> Slow:
         """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
-        names, slow = _secret_names(want), (*_kinds(want), kinds.SECRET)
+        names, slow = _secret_names(desired), (*_kinds(desired), kinds.SECRET)
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
             if memory.reading.done():
@@ -328,13 +328,13 @@ class Observer:
         memory.slow.again = True
         return memory.slow
 
-    async def _read_slow(self, want: Desired, fast: asyncio.Future[list[Obj] | None], *, asks_why: bool) -> Slow:
+    async def _read_slow(self, desired: Desired, fast: asyncio.Future[list[Obj] | None], *, asks_why: bool) -> Slow:
         """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be.
 
         ``asks_why``: also why pods are missing.
         """
-        now, names, slow = self._clock.monotonic(), sorted(_secret_names(want)), _kinds(want)
-        namespace, labels = want.key.namespace, manifests.cluster_labels(want.key.name)
+        now, names, slow = self._clock.monotonic(), sorted(_secret_names(desired)), _kinds(desired)
+        namespace, labels = desired.key.namespace, manifests.cluster_labels(desired.key.name)
         unread: dict[str, str] = {}
         lists, gets = await asyncio.gather(
             asyncio.gather(*(_attempt(partial(self._kube.list, kind, namespace, labels), kind, unread) for kind in slow)),
@@ -345,14 +345,14 @@ class Observer:
         read: list[Obj] = [
             obj for kind, one in zip(slow, lists, strict=True) for listed in one for obj in assemble.sound(listed, kind.kind, unread)
         ]
-        generated = {secret["metadata"]["name"] for secret in manifests.secrets(want)}
+        generated = {secret["metadata"]["name"] for secret in manifests.secrets(desired)}
         read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
         known = await fast
         # Nothing is asked for by name of kinds that could not be read.
         skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
-        rejected = await self._rejected(want, known or [], unread) if asks_why else None
-        strays = await self._named(want, assemble.unfound(want, [*read, *(known or [])]), ChainMap(unread, skipped))
-        named = assemble.sort_out(want, read, known or [], strays)
+        rejected = await self._rejected(desired, known or [], unread) if asks_why else None
+        strays = await self._named(desired, assemble.unfound(desired, [*read, *(known or [])]), ChainMap(unread, skipped))
+        named = assemble.sort_out(desired, read, known or [], strays)
         return Slow(
             read_at=now,
             objects=dict(named.objects),
@@ -365,34 +365,34 @@ class Observer:
             rejected_pods=rejected,
         )
 
-    async def _rejected(self, want: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
+    async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
         """Return why a pod of a StatefulSet cannot be created, as the Events of its controller say; they are all that tells of it."""
         known = [*known]
         pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
-        for ref, obj in assemble.by_ref(known, want.uid).items():
+        for ref, obj in assemble.by_ref(known, desired.uid).items():
             names = missing_names(obj, pods) if ref.kind == kinds.STATEFULSET.kind else []
-            read = partial(self._kube.list_events, want.key.namespace, obj["metadata"]["uid"])
+            read = partial(self._kube.list_events, desired.key.namespace, obj["metadata"]["uid"])
             for events in await _attempt(read, kinds.EVENT, unread) if names else ():
                 if (why := rejection_of(assemble.sound(events, kinds.EVENT.kind, {}), names)) is not None:
                     return why
         return None
 
-    async def _named(self, want: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
+    async def _named(self, desired: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
         """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
 
         A Secret is left out: it was asked for by its name, and is not there.
         """
         wanted = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
-        gets = (_attempt(partial(self._kube.get, kind, want.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
+        gets = (_attempt(partial(self._kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
         return [obj for obj in found if assemble.sound([obj], str(obj.get("kind")), unread)]
 
 
-def _secret_names(want: Desired) -> frozenset[str]:
+def _secret_names(desired: Desired) -> frozenset[str]:
     """Return the names of all Secrets that a cluster needs."""
-    account = want.account.secret_name if want.account else None
-    database = (want.database.secret_name, want.database.tls_secret_name) if want.database else ()
-    return frozenset(filter(None, (manifests.admin_secret_name(want), manifests.tls_secret_name(want), account, *database)))
+    account = desired.account.secret_name if desired.account else None
+    database = (desired.database.secret_name, desired.database.tls_secret_name) if desired.database else ()
+    return frozenset(filter(None, (manifests.admin_secret_name(desired), manifests.tls_secret_name(desired), account, *database)))
 
 
 def slow_for(slow: Slow) -> float:
@@ -400,9 +400,9 @@ def slow_for(slow: Slow) -> float:
     return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
 
 
-def _kinds(want: Desired) -> tuple[Kind, ...]:
+def _kinds(desired: Desired) -> tuple[Kind, ...]:
     """Return the kinds, but Secrets, that no failover depends on."""
-    return (kinds.DEPLOYMENT, kinds.PDB, kinds.NETWORKPOLICY, *([kinds.PVC] if want.storage else []))
+    return (kinds.DEPLOYMENT, kinds.PDB, kinds.NETWORKPOLICY, *([kinds.PVC] if desired.storage else []))
 
 
 async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:

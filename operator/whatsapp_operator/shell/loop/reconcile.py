@@ -15,7 +15,7 @@ from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.clock import Clock, draw_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Refused
+from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of
@@ -30,11 +30,11 @@ log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 12
 """Rounds of look, plan, act before a report is due in any case."""
-MOST_OWED = 20
+MOST_PENDING = 20
 """Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
 MOST_STATUS_WRITES = 5
 """How often a status is written at most after one look, while others write the resource meanwhile."""
-TOLD_AFTER = 5.0
+REPORTED_AFTER = 5.0
 """Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which it is remembered what pressed while another process led."""
@@ -52,7 +52,7 @@ class Cluster:
     uid: str | None = None
     """Of the resource that was looked at last; None: of none yet."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
-    presses: bool = False
+    is_urgent: bool = False
     """It was woken by something that a failover may depend on."""
     memory: Memory = field(default_factory=Memory)
     quiet: Access | None = field(default=None, repr=False)
@@ -61,16 +61,16 @@ class Cluster:
     told: set[tuple[str, str]] = field(default_factory=set)
     emitted: dict[str, report.Emitted] = field(default_factory=dict)
     """By reason: the last Event of a condition."""
-    owed: list[EmitEvent] = field(default_factory=list)
+    pending: list[EmitEvent] = field(default_factory=list)
     """Events that could not be written, oldest first."""
     said: tuple[EmitEvent, ...] = ()
     """Events that the last plan asked for itself: they are written once for as long as plans go on asking for them."""
     unwritten: int = 0
     """How often in a row Events could not be written."""
-    tell_at: float = 0.0
+    emit_at: float = 0.0
     """When Events are written again, by the monotonic clock."""
-    looks_left: float = pace.LOOKS_AT_ONCE
-    looked_at: float = float("-inf")
+    tokens: float = pace.OBSERVATION_BURST
+    tokens_at: float = float("-inf")
     """When it was last known how many looks were left, by the monotonic clock."""
     failures: int = 0
     """How many looks in a row failed, or led to something that could not be done."""
@@ -90,7 +90,7 @@ class Reconciler:
         *,
         kube: Kube,
         observer: Observer,
-        hands: Executor,
+        executor: Executor,
         clock: Clock,
         forget: Callable[[Key], None],
         nonce: Callable[[], str] = draw_nonce,
@@ -101,19 +101,19 @@ class Reconciler:
         self._metrics = metrics or Metrics()
         self._kube = kube
         self._observer = observer
-        self._hands = hands
+        self._executor = executor
         self._clock = clock
         self._forget = forget
         self._nonce = nonce
         self._namespaces = tuple(namespaces)
         self._clusters: dict[Key, Cluster] = {}
-        self._turns = PriorityLimiter()
+        self._limiter = PriorityLimiter()
         self._missed: dict[Key, float] = {}
         """What pressed while we did not lead, and when, by the monotonic clock; the last comes last."""
         self._leadership: Leadership | None = None
 
-    def wake(self, key: Key, *, presses: bool = True) -> None:
-        """Say that something about a cluster changed; ``presses``: a failover may depend on it, so it is looked at before others.
+    def wake(self, key: Key, *, is_urgent: bool = True) -> None:
+        """Say that something about a cluster changed; ``is_urgent``: a failover may depend on it, so it is looked at before others.
 
         While this process does not lead, that is only remembered for a while.
         """
@@ -121,7 +121,7 @@ class Reconciler:
         if self._namespaces and key.namespace not in self._namespaces:
             return
         if leadership is None:
-            if presses:
+            if is_urgent:
                 self._missed.pop(key, None)
                 self._missed[key] = self._clock.monotonic()
             return
@@ -130,7 +130,7 @@ class Reconciler:
             cluster = self._clusters[key] = Cluster(key)
             self._begin(cluster, leadership)
             self._metrics.count_clusters(len(self._clusters))
-        cluster.presses |= presses
+        cluster.is_urgent |= is_urgent
         cluster.woken.set()
 
     def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
@@ -177,8 +177,8 @@ class Reconciler:
         cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
         cluster.told.clear()
         cluster.emitted.clear()
-        cluster.owed.clear()
-        cluster.said, cluster.unwritten, cluster.tell_at, cluster.failures = (), 0, 0.0, 0
+        cluster.pending.clear()
+        cluster.said, cluster.unwritten, cluster.emit_at, cluster.failures = (), 0, 0.0, 0
 
     def _drop(self, key: Key) -> None:
         cluster = self._clusters.pop(key, None)
@@ -196,7 +196,7 @@ class Reconciler:
                 for namespace in self._namespaces or (None,):
                     for key in map(key_of, await self._kube.list(kinds.WAC, namespace, None)):
                         if key is not None:
-                            self.wake(key, presses=False)
+                            self.wake(key, is_urgent=False)
             except KubeError as error:
                 log.warning("The clusters could not be listed: %s", error)
                 failures += 1
@@ -221,13 +221,13 @@ class Reconciler:
                 if cluster.failing_since is None:
                     cluster.failing_since = self._clock.monotonic()
                 is_there = True
-                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= TOLD_AFTER:
-                    is_there = await self._tell_failed(cluster.key, cause)
+                if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= REPORTED_AFTER:
+                    is_there = await self._report_failed(cluster.key, cause)
                 # Whatever was quiet: it is not known to be so any more.
                 cluster.quiet = None
                 cluster.failures += 1
                 rest = (
-                    pace.retry_after(cluster.failures, last=pace.LAST_URGENT_RETRY if cluster.presses else pace.LAST_RETRY)
+                    pace.retry_after(cluster.failures, last=pace.LAST_URGENT_RETRY if cluster.is_urgent else pace.LAST_RETRY)
                     if is_there
                     else None
                 )
@@ -239,7 +239,7 @@ class Reconciler:
                 return
             await self._rest(cluster, rest.total_seconds())
 
-    async def _tell_failed(self, key: Key, cause: BaseException) -> bool:
+    async def _report_failed(self, key: Key, cause: BaseException) -> bool:
         """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything.
 
         Return False if the API server says that there is no such cluster.
@@ -250,7 +250,7 @@ class Reconciler:
             if obj is None:
                 return False
             before, meta = obj.get("status") or {}, obj["metadata"]
-            after = report.failed_look(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
+            after = report.failed_observation(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
             body = report.patch(before, after)
             if body is not None:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
@@ -284,7 +284,7 @@ class Reconciler:
         if await _woken_within(cluster, seconds) or cluster.quiet is None:
             return
         while more > 0:
-            self._hands.ask_again(cluster.key, cluster.quiet)
+            self._executor.ask_again(cluster.key, cluster.quiet)
             if await _woken_within(cluster, min(more, ask_again)):
                 return
             more -= ask_again
@@ -294,54 +294,59 @@ class Reconciler:
 
         What woke the loop is spent only when a look came of it.
         """
-        presses, cluster.presses = cluster.presses, False
+        is_urgent, cluster.is_urgent = cluster.is_urgent, False
         try:
-            return await self._rounds(cluster, leadership, presses=presses)
+            return await self._rounds(cluster, leadership, is_urgent=is_urgent)
         except Exception:
-            cluster.presses |= presses
+            cluster.is_urgent |= is_urgent
             raise
 
-    async def _rounds(self, cluster: Cluster, leadership: Leadership, *, presses: bool) -> timedelta | None:
+    async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
         conflicts = 0
         for rounds_left in reversed(range(MOST_ROUNDS)):
             await self._allowance(cluster)
-            presses, cluster.presses = presses or cluster.presses, False
-            async with self._turns.turn(presses=presses):
+            is_urgent, cluster.is_urgent = is_urgent or cluster.is_urgent, False
+            async with self._limiter.turn(is_urgent=is_urgent):
                 # What woke us while we waited for our turn is seen now.
                 cluster.woken.clear()
-                with self._metrics.time_look(self._clock.monotonic):
-                    look = await self._observer.look(cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch)
-            if look is None:
+                with self._metrics.time_observation(self._clock.monotonic):
+                    observation = await self._observer.observe(
+                        cluster.key, cluster.memory, nonce=self._nonce(), leader_epoch=leadership.epoch
+                    )
+            if observation is None:
                 return None
-            if cluster.uid != look.want.uid:
+            if cluster.uid != observation.desired.uid:
                 if cluster.uid is not None:
                     # It was deleted and made again between two looks: what is remembered is another's, and this look used it.
-                    self._begin_anew(cluster, look.want.uid)
+                    self._begin_anew(cluster, observation.desired.uid)
                     continue
-                cluster.uid = look.want.uid
-            plan = rules.plan(look.want, look.see)
-            outcome = await self._act(cluster, look, plan)
+                cluster.uid = observation.desired.uid
+            plan = rules.plan(observation.desired, observation.snapshot)
+            outcome = await self._act(cluster, observation, plan)
             moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
             conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
             if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
                 continue
             quiet = (
-                plan.verdict.state is State.READY and plan.is_settled and plan.wake_after == look.want.tuning.rest and not look.see.unread
+                plan.decision.state is State.READY
+                and plan.is_settled
+                and plan.wake_after == observation.desired.tuning.rest
+                and not observation.snapshot.unread
             )
-            cluster.quiet = look.access if quiet and not moving and not outcome.failed and not cluster.memory.untold else None
+            cluster.quiet = observation.access if quiet and not moving and not outcome.failed and not cluster.memory.unassigned else None
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            reported = not plan.is_speakable or await self._report(cluster, look, plan)
-            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.untold or not reported)
+            reported = not plan.is_speakable or await self._report(cluster, observation, plan)
+            return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
     async def _allowance(self, cluster: Cluster) -> None:
         """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
         now = self._clock.monotonic()
-        cluster.looks_left = pace.looks_left(cluster.looks_left, now - cluster.looked_at) - 1
-        cluster.looked_at = now
-        if cluster.looks_left < 0:
-            await asyncio.sleep(-cluster.looks_left / pace.LOOKS_A_SECOND)
+        cluster.tokens = pace.tokens(cluster.tokens, now - cluster.tokens_at) - 1
+        cluster.tokens_at = now
+        if cluster.tokens < 0:
+            await asyncio.sleep(-cluster.tokens / pace.OBSERVATIONS_PER_SECOND)
 
     def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
         """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
@@ -349,64 +354,68 @@ class Reconciler:
         cluster.failures = cluster.failures + 1 if failed else 0
         if failed:
             rest = min(rest, pace.retry_after(cluster.failures))
-        if cluster.memory.untold:
+        if cluster.memory.unassigned:
             rest = min(rest, pace.TELL_AGAIN)
-        if cluster.owed:
-            rest = min(rest, timedelta(seconds=max(0.0, cluster.tell_at - self._clock.monotonic())))
+        if cluster.pending:
+            rest = min(rest, timedelta(seconds=max(0.0, cluster.emit_at - self._clock.monotonic())))
         return rest
 
-    def _remember(self, cluster: Cluster, look: Observation, plan: Plan) -> None:
-        memory, now = cluster.memory, look.see.now
+    def _remember(self, cluster: Cluster, observation: Observation, plan: Plan) -> None:
+        memory, now = cluster.memory, observation.snapshot.now
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
-        reported = {entry.get("epoch") for entry in look.see.status.get("recentHandovers") or ()}
+        reported = {entry.get("epoch") for entry in observation.snapshot.status.get("recentHandovers") or ()}
         unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
         memory.committed = dict(unreported[-report.HANDOVERS_KEPT :])
-        epochs = {route.epoch for route in look.see.routes} | memory.committed.keys()
+        epochs = {route.epoch for route in observation.snapshot.routes} | memory.committed.keys()
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at
-        call = look.see.client.call
+        call = observation.snapshot.client.call
         if call is not None and call.id != cluster.counted and (call.answer is not None or call.not_sent):
             cluster.counted = call.id
             self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
 
-    async def _act(self, cluster: Cluster, look: Observation, plan: Plan) -> Outcome:
+    async def _act(self, cluster: Cluster, observation: Observation, plan: Plan) -> Outcome:
         """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
-        self._remember(cluster, look, plan)
+        self._remember(cluster, observation, plan)
         asked_for = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
         fresh, cluster.said = [event for event in asked_for if event not in cluster.said], asked_for
         # Before the annotation goes that they answer; but no handover waits for Events.
         is_urgent = any(isinstance(action, Handover) for action in plan.actions)
         if fresh and not is_urgent:
-            await self._tell(cluster, look, fresh)
-        outcome = await self._hands.perform(look, plan.actions, cluster.memory)
+            await self._tell(cluster, observation, fresh)
+        outcome = await self._executor.perform(observation, plan.actions, cluster.memory)
         for sentence in outcome.failed:
-            log.warning("%s: %s", look.want.key, sentence)
+            log.warning("%s: %s", observation.desired.key, sentence)
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
         if call is not None and not (outcome.wrote or outcome.failed or outcome.moved_on):
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
             if slow is None or slow.again:
                 # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (laws#8).
                 cluster.memory.slow, cluster.memory.is_call_due, outcome.moved_on = None, True, True
-            elif await self._note(cluster, look, plan, call):
+            elif await self._note(cluster, observation, plan, call):
                 cluster.memory.anchored_for = None
                 cluster.memory.unsent.remove(call.operation.id)
                 cluster.memory.intent = call.operation.id, call.operation.started_at
-                self._hands.set_shards(look, call, noted_at)
-                await self._tell(cluster, look, [report.set_shards_sent(call.operation)])
+                self._executor.set_shards(observation, call, noted_at)
+                await self._tell(cluster, observation, [report.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
                 outcome.moved_on = True
-        said = report.plan_events(look.see, plan, done=outcome.done, told_after=look.want.tuning.busy_told_after)
-        await self._tell(cluster, look, [*(fresh if is_urgent else ()), *self._new_words(cluster, said)])
+        said = report.plan_events(
+            observation.snapshot, plan, done=outcome.done, reported_after=observation.desired.tuning.busy_reported_after
+        )
+        await self._tell(cluster, observation, [*(fresh if is_urgent else ()), *self._not_yet_emitted(cluster, said)])
         return outcome
 
-    async def _note(self, cluster: Cluster, look: Observation, plan: Plan, call: SetShards) -> bool:
+    async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
         """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
         # Should the answer be lost, the intent may stand there all the same.
         cluster.memory.unsent.append(call.operation.id)
         # With all else that is remembered: the new intent takes the place of the one that says so.
-        body = report.patch(look.see.status, record.put(look.see.status, replace(plan.record, operation=call.operation)))
-        stored = await self._write_status(look, body or {})
+        body = report.patch(
+            observation.snapshot.status, record.put(observation.snapshot.status, replace(plan.record, operation=call.operation))
+        )
+        stored = await self._write_status(observation, body or {})
         if stored is None:
             cluster.memory.unsent.remove(call.operation.id)
             return False
@@ -414,22 +423,22 @@ class Reconciler:
         if lost:
             cluster.memory.not_kept = NotKept(lost, self._clock.now())
             # What is left of it would be taken by the next leader for a call that was made.
-            undone = report.patch(stored.get("status") or {}, look.see.status)
+            undone = report.patch(stored.get("status") or {}, observation.snapshot.status)
             if undone is not None:
-                await self._write_status(look, undone, version=stored["metadata"]["resourceVersion"])
+                await self._write_status(observation, undone, version=stored["metadata"]["resourceVersion"])
         return not lost
 
-    async def _report(self, cluster: Cluster, look: Observation, plan: Plan) -> bool:
+    async def _report(self, cluster: Cluster, observation: Observation, plan: Plan) -> bool:
         """Write the status if it differs; return False if the cluster has changed since the look."""
-        f = rules.facts(look.want, look.see)
+        f = rules.facts(observation.desired, observation.snapshot)
         after = report.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
-        body = report.patch(look.see.status, after)
+        body = report.patch(observation.snapshot.status, after)
         # What is missing although it was written and nothing moved since, the installed CRD does not keep.
-        if body is not None and cluster.reported != (after, look.see.status):
+        if body is not None and cluster.reported != (after, observation.snapshot.status):
             try:
-                stored = await self._write_status(look, body)
-            except Refused as answer:
+                stored = await self._write_status(observation, body)
+            except Rejected as answer:
                 raise StatusError(str(answer)) from None
             if stored is None:
                 return False
@@ -438,58 +447,60 @@ class Reconciler:
         current = {one["reason"] for one in after["conditions"]}
         cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
         cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
-        changed = report.events(look.see.status, after, cluster.emitted, now=look.see.now)
-        cluster.emitted |= {event.reason: report.Emitted(event.message, look.see.now) for event in changed if event.reason in current}
-        if events := self._new_words(cluster, changed):
-            await self._tell(cluster, look, events)
+        changed = report.events(observation.snapshot.status, after, cluster.emitted, now=observation.snapshot.now)
+        cluster.emitted |= {
+            event.reason: report.Emitted(event.message, observation.snapshot.now) for event in changed if event.reason in current
+        }
+        if events := self._not_yet_emitted(cluster, changed):
+            await self._tell(cluster, observation, events)
         return True
 
-    async def _write_status(self, look: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
+    async def _write_status(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
         """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since.
 
         A resource that others write all the time, labels and foreign annotations mostly, is written again at once: what they write is no
         part of any plan.
         """
-        key, at = look.want.key, version or look.see.resource_version
+        key, at = observation.desired.key, version or observation.snapshot.resource_version
         for tries_left in reversed(range(MOST_STATUS_WRITES)):
             patch = {"metadata": {"resourceVersion": at}, "status": body}
             try:
                 return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
             except (Conflict, NotFound) as answer:
                 log.debug("%s: %s", key, answer)
-                newer = await self._moved_alone(look) if isinstance(answer, Conflict) and version is None and tries_left else None
+                newer = await self._moved_alone(observation) if isinstance(answer, Conflict) and version is None and tries_left else None
                 if newer is None:
                     return None
                 at = newer
         return None
 
-    async def _moved_alone(self, look: Observation) -> str | None:
+    async def _moved_alone(self, observation: Observation) -> str | None:
         """Return the newest resourceVersion of a cluster if nothing else of it moved that the plan was made of; None if something did."""
-        obj = await self._kube.get(kinds.WAC, look.want.key.namespace, look.want.key.name)
-        if obj is None or (obj.get("status") or {}) != look.see.status:
+        obj = await self._kube.get(kinds.WAC, observation.desired.key.namespace, observation.desired.key.name)
+        if obj is None or (obj.get("status") or {}) != observation.snapshot.status:
             return None
-        same = desired_of(obj, image=look.want.image, tuning=look.want.tuning) == look.want
+        same = desired_of(obj, image=observation.desired.image, tuning=observation.desired.tuning) == observation.desired
         return str(obj["metadata"]["resourceVersion"]) if same else None
 
-    async def _tell(self, cluster: Cluster, look: Observation, events: Iterable[EmitEvent]) -> None:
+    async def _tell(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
         """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then.
 
         While they cannot be written, one is tried now and then, and only the newest are kept.
         """
-        telling, cluster.owed = [*cluster.owed, *events], []
-        while telling and self._clock.monotonic() >= cluster.tell_at:
+        telling, cluster.pending = [*cluster.pending, *events], []
+        while telling and self._clock.monotonic() >= cluster.emit_at:
             trying = telling[:1] if cluster.unwritten else telling
-            done = await self._hands.tell_story(look, trying)
+            done = await self._executor.emit_all(observation, trying)
             telling = [event for event in telling if event not in done]
             if len(done) < len(trying):
                 cluster.unwritten += 1
                 pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
-                cluster.tell_at = self._clock.monotonic() + pause.total_seconds()
+                cluster.emit_at = self._clock.monotonic() + pause.total_seconds()
             else:
                 cluster.unwritten = 0
-        cluster.owed = telling[-MOST_OWED:]
+        cluster.pending = telling[-MOST_PENDING:]
 
-    def _new_words(self, cluster: Cluster, events: Iterable[EmitEvent]) -> list[EmitEvent]:
+    def _not_yet_emitted(self, cluster: Cluster, events: Iterable[EmitEvent]) -> list[EmitEvent]:
         """Leave out what was said with just these words while a condition went on saying it."""
         fresh: list[EmitEvent] = []
         for event in events:

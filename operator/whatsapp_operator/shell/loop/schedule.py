@@ -9,44 +9,44 @@ from contextlib import asynccontextmanager
 
 AT_A_TIME = 10
 """Looks under way at most: each makes up to ten calls, and the door to Kubernetes has a hundred connections."""
-AT_LEISURE = 7
+BACKGROUND = 7
 """Of them, those for which nothing presses: there is always room for a failover."""
 
 
 class PriorityLimiter:
     """Hands out turns, in the order in which they were asked for among those that press, and among those that do not."""
 
-    def __init__(self, *, at_a_time: int = AT_A_TIME, at_leisure: int = AT_LEISURE) -> None:
-        """Prepare; ``at_leisure`` must not exceed ``at_a_time``."""
-        self._most = {True: at_a_time, False: at_leisure}
+    def __init__(self, *, at_a_time: int = AT_A_TIME, background: int = BACKGROUND) -> None:
+        """Prepare; ``background`` must not exceed ``at_a_time``."""
+        self._most = {True: at_a_time, False: background}
         self._under_way = {True: 0, False: 0}
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
 
     @asynccontextmanager
-    async def turn(self, *, presses: bool) -> AsyncIterator[None]:
+    async def turn(self, *, is_urgent: bool) -> AsyncIterator[None]:
         """Wait for a turn and have it until the block ends."""
-        if not self._is_free(presses) or self._waiting[presses]:
+        if not self._is_free(is_urgent) or self._waiting[is_urgent]:
             future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._waiting[presses].append(future)
+            self._waiting[is_urgent].append(future)
             try:
                 await future
             except asyncio.CancelledError:
                 if future.done() and not future.cancelled():
-                    self._end(presses)
+                    self._end(is_urgent)
                 raise
         else:
-            self._under_way[presses] += 1
+            self._under_way[is_urgent] += 1
         try:
             yield
         finally:
-            self._end(presses)
+            self._end(is_urgent)
 
-    def _is_free(self, presses: bool) -> bool:
+    def _is_free(self, is_urgent: bool) -> bool:
         total = self._under_way[True] + self._under_way[False]
-        return total < self._most[True] and (presses or self._under_way[False] < self._most[False])
+        return total < self._most[True] and (is_urgent or self._under_way[False] < self._most[False])
 
-    def _end(self, presses: bool) -> None:
-        self._under_way[presses] -= 1
+    def _end(self, is_urgent: bool) -> None:
+        self._under_way[is_urgent] -= 1
         for kind in (True, False):
             waiting = self._waiting[kind]
             while waiting and self._is_free(kind):

@@ -66,10 +66,10 @@ class Slow:
     """A look went by it that did not read it itself."""
     _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
 
-    def findings(self, want: Desired) -> Findings:
+    def findings(self, desired: Desired) -> Findings:
         """Return what its Secrets come to, judged once as long as the same is desired: reading certificates and keys takes its time."""
-        if self._findings is None or self._findings[0] != want:
-            self._findings = want, findings_of(want, self.secrets)
+        if self._findings is None or self._findings[0] != desired:
+            self._findings = desired, findings_of(desired, self.secrets)
         return self._findings[1]
 
     @property
@@ -126,7 +126,7 @@ def sound(objects: Iterable[Obj], kind: str, problems: MutableMapping[str, str])
     return kept
 
 
-def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route], strays: Iterable[Obj] = ()) -> Parts:
+def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], strays: Iterable[Obj] = ()) -> Parts:
     """Sort what was gathered. ``last``: the routes of the snapshot before, by the name of their Service.
 
     ``strays``: pods without our label, read a moment ago. They may be gone: such a pod is only labelled, and never counts as there.
@@ -135,20 +135,20 @@ def parts_of(want: Desired, gathered: Gathered, last: Mapping[str, Route], stray
     services = sound(gathered.services, "Service", problems)
     statefulsets = sound(gathered.statefulsets, "StatefulSet", problems)
     pods = _pods(gathered.pods, problems)
-    objects = by_ref([*services, *statefulsets], want.uid)
-    coreapps = objects.get(manifests.coreapp_statefulset(want.key.name))
-    read = {route.name: route for service in services if (route := manifests.route_of(service, want.key.name, want.uid)) is not None}
+    objects = by_ref([*services, *statefulsets], desired.uid)
+    coreapps = objects.get(manifests.coreapp_statefulset(desired.key.name))
+    read = {route.name: route for service in services if (route := manifests.route_of(service, desired.key.name, desired.uid)) is not None}
     # Which of them is damaged may be unreadable, too: so none that was known is given up.
     routes = {**last, **read} if "Service" in problems else read
     # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
-    sets = own_sets(statefulsets, want.uid)
-    own = [pod for pod in pods if manifests.is_pod_of(pod, want.key.name, sets)]
-    mislabelled = [obj for obj in (*objects.values(), *own, *others(strays, own)) if _lacks_labels(want, obj)]
+    sets = own_sets(statefulsets, desired.uid)
+    own = [pod for pod in pods if manifests.is_pod_of(pod, desired.key.name, sets)]
+    mislabelled = [obj for obj in (*objects.values(), *own, *others(strays, own)) if _lacks_labels(desired, obj)]
     return Parts(
         routes=tuple(sorted(routes.values(), key=lambda route: route.shard)),
         listed=tuple(pods),
         pods=tuple(own),
-        mine=tuple(_coreapps_among(want, own, mislabelled, routes.values())),
+        mine=tuple(_coreapps_among(desired, own, mislabelled, routes.values())),
         mislabelled=tuple(mislabelled),
         coreapps=coreapps,
         objects=objects,
@@ -169,14 +169,14 @@ def own_sets(objects: Iterable[Obj], uid: str) -> dict[str, str]:
     return {ref.name: obj["metadata"]["uid"] for ref, obj in by_ref(objects, uid).items() if ref.kind == "StatefulSet"}
 
 
-def _lacks_labels(want: Desired, obj: Obj) -> bool:
-    return obj["metadata"].get("deletionTimestamp") is None and bool(manifests.lost_labels(want, obj))
+def _lacks_labels(desired: Desired, obj: Obj) -> bool:
+    return obj["metadata"].get("deletionTimestamp") is None and bool(manifests.lost_labels(desired, obj))
 
 
-def _coreapps_among(want: Desired, pods: Iterable[Obj], mislabelled: Iterable[Obj], routes: Iterable[Route]) -> list[Obj]:
+def _coreapps_among(desired: Desired, pods: Iterable[Obj], mislabelled: Iterable[Obj], routes: Iterable[Route]) -> list[Obj]:
     """Return the pods that are Coreapps. One that no Service could select is none until it is labelled, unless it holds a shard."""
     lost = {pod["metadata"]["uid"] for pod in mislabelled} - {route.holder_uid for route in routes}
-    name = manifests.coreapp_name(want.key.name)
+    name = manifests.coreapp_name(desired.key.name)
     return [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name and pod["metadata"]["uid"] not in lost]
 
 
@@ -201,36 +201,36 @@ class Named:
     """Pods of the cluster that lack labels and so were not listed."""
 
 
-def needed_names(want: Desired, objects: Iterable[Obj]) -> list[Ref]:
+def needed_names(desired: Desired, objects: Iterable[Obj]) -> list[Ref]:
     """Return all names that a cluster needs: of its objects, and of the pods of its StatefulSets, which are among ``objects``."""
-    routes = (manifests.shard_service(want, shard) for shard in range(want.shards))
-    wanted = (*manifests.secrets(want), *manifests.upkeep(want, webapp_replicas=1, resharding=False), *routes)
-    sets = (obj for ref, obj in by_ref(objects, want.uid).items() if ref.kind == "StatefulSet")
+    routes = (manifests.shard_service(desired, shard) for shard in range(desired.shards))
+    wanted = (*manifests.secrets(desired), *manifests.upkeep(desired, webapp_replicas=1, resharding=False), *routes)
+    sets = (obj for ref, obj in by_ref(objects, desired.uid).items() if ref.kind == "StatefulSet")
     replicas = {ref_of(obj): int(obj["spec"].get("replicas", 1)) for obj in sets}
     pods = (Ref("Pod", f"{ref.name}-{ordinal}") for ref, number in replicas.items() for ordinal in range(number))
     return [*dict.fromkeys((*map(ref_of, wanted), *pods))]
 
 
-def unfound(want: Desired, found: Iterable[Obj]) -> list[Ref]:
+def unfound(desired: Desired, found: Iterable[Obj]) -> list[Ref]:
     """Return the names that a cluster needs and that nothing that was found has."""
     found = [*found]
     there = {*map(ref_of, found)}
-    return [ref for ref in needed_names(want, found) if ref not in there]
+    return [ref for ref in needed_names(desired, found) if ref not in there]
 
 
-def sort_out(want: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays: Iterable[Obj]) -> Named:
+def sort_out(desired: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays: Iterable[Obj]) -> Named:
     """Sort what was found by label (``slow`` and ``fast``, the latter with pods) and what was found by name alone (``strays``)."""
     fast, strays = [*fast], [*strays]
-    sets = own_sets(fast, want.uid)
+    sets = own_sets(fast, desired.uid)
     pods = [obj for obj in (*fast, *strays) if obj["kind"] == "Pod"]
     plain = [obj for obj in (*slow, *fast, *strays) if obj["kind"] != "Pod"]
-    foreign = {ref_of(obj) for obj in plain if not manifests.is_owned(obj, want.uid)}
-    foreign |= {ref_of(pod) for pod in pods if _is_in_the_way(pod, want.key.name, sets)}
+    foreign = {ref_of(obj) for obj in plain if not manifests.is_owned(obj, desired.uid)}
+    foreign |= {ref_of(pod) for pod in pods if _is_in_the_way(pod, desired.key.name, sets)}
     unlabelled = [obj for obj in strays if obj["kind"] == "Pod"]
     return Named(
-        objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], want.uid),
-        taken=tuple(ref for ref in needed_names(want, fast) if ref in foreign),
-        pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, want.key.name, sets) and _lacks_labels(want, pod)),
+        objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], desired.uid),
+        taken=tuple(ref for ref in needed_names(desired, fast) if ref in foreign),
+        pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, desired.key.name, sets) and _lacks_labels(desired, pod)),
     )
 
 
@@ -256,13 +256,13 @@ def by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Heard:
+class ProbeResult:
     """What this process's own connection to a pod tells."""
 
     report: Report | None = None
     broken_at: datetime | None = None
     silent_since: datetime | None = None
-    never_heard: bool = False
+    never_responded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -276,14 +276,14 @@ class Known:
     client: Client
     record: Record
     """What is remembered in status, the times of its intent on our own clock."""
-    heard: Mapping[str, Heard] = field(default_factory=dict)
+    responses: Mapping[str, ProbeResult] = field(default_factory=dict)
     """By uid of the pod."""
     silence: Silence = field(default_factory=Silence)
     nodes: Mapping[str, Node] | None = None
     nodes_unread: Mapping[str, str] = field(default_factory=dict)
     """Why nothing new is known of nodes, by kind."""
     refused: str | None = None
-    refused_at: datetime | None = None
+    rejected_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
     overruled: Overruled | None = None
@@ -295,25 +295,25 @@ class Known:
     since: Mapping[str, datetime] = field(default_factory=dict)
 
 
-def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Known) -> Snapshot:
+def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Known) -> Snapshot:
     """Return the snapshot: what was gathered about ``cluster``, and what is known besides."""
     objects = {**slow.objects, **parts.objects}
     status: Obj = cluster.get("status") or {}
-    account = want.account.secret_name if want.account else None
-    deployment = objects.get(manifests.webapp_deployment(want.key.name))
+    account = desired.account.secret_name if desired.account else None
+    deployment = objects.get(manifests.webapp_deployment(desired.key.name))
     return Snapshot(
         now=known.now,
         wall=known.wall,
         nonce=known.nonce,
         leader_epoch=known.leader_epoch,
-        generation=want.generation,
+        generation=desired.generation,
         resource_version=cluster["metadata"]["resourceVersion"],
         status=status,
         objects=objects,
         taken=slow.taken,
         unread={**slow.unread, **parts.problems, **known.nodes_unread},
         refused=known.refused,
-        refused_at=known.refused_at,
+        rejected_at=known.rejected_at,
         written=known.written,
         not_kept=known.not_kept,
         image_problem=image_problem_of(parts.pods),
@@ -321,17 +321,17 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
         overruled=known.overruled,
         mislabelled=parts.mislabelled,
         statefulset=_workload(parts.coreapps),
-        webapp=Workload(uid="", resource_version="", replicas=_webapp_replicas(want, deployment, status), ready=len(webapps_of(parts))),
+        webapp=Workload(uid="", resource_version="", replicas=_webapp_replicas(desired, deployment, status), ready=len(webapps_of(parts))),
         webapps_change=webapps_change(deployment, parts.pods),
         coreapps=_coreapps(parts, known),
         routes=parts.routes,
         record=known.record,
         client=known.client,
         account=account_secret_of(account, slow.secrets[account]) if account and account in slow.secrets else None,
-        checksums=slow.findings(want).checksums,
+        checksums=slow.findings(desired).checksums,
         anchored_for=known.anchored_for,
-        missing=slow.findings(want).missing,
-        malformed=slow.findings(want).malformed,
+        missing=slow.findings(desired).missing,
+        malformed=slow.findings(desired).malformed,
         account_is_new=_is_new(known.client, known.settled_at),
         nodes=known.nodes,
         silence=known.silence,
@@ -342,10 +342,10 @@ def snapshot_of(want: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Kn
     )
 
 
-def _webapp_replicas(want: Desired, deployment: Obj | None, status: Obj) -> int:
+def _webapp_replicas(desired: Desired, deployment: Obj | None, status: Obj) -> int:
     """Return how many Webapps there should be: as the spec says, else as the Deployment does, or did when it was read last."""
-    if want.webapps is not None:
-        return want.webapps
+    if desired.webapps is not None:
+        return desired.webapps
     if deployment is not None:
         return int(deployment["spec"].get("replicas", 1))
     return int((status.get("webapp") or {}).get("desired", manifests.FIRST_WEBAPPS))
@@ -354,8 +354,8 @@ def _webapp_replicas(want: Desired, deployment: Obj | None, status: Obj) -> int:
 def _coreapps(parts: Parts, known: Known) -> tuple[Coreapp, ...]:
     found: list[Coreapp] = []
     for pod in parts.mine:
-        heard = known.heard.get(pod["metadata"]["uid"], Heard())
-        coreapp = coreapp_of(pod, heard.report, heard.broken_at, heard.silent_since, never_heard=heard.never_heard)
+        responses = known.responses.get(pod["metadata"]["uid"], ProbeResult())
+        coreapp = coreapp_of(pod, responses.report, responses.broken_at, responses.silent_since, never_responded=responses.never_responded)
         found += [coreapp] if coreapp is not None else []
     return tuple(sorted(found, key=lambda pod: pod.ordinal))
 
@@ -415,33 +415,33 @@ def _scaled_by(statefulset: Obj) -> str | None:
     return next((str(one["manager"]) for one in managers if one.get("manager") not in {None, "", manifests.FIELD_MANAGER}), None)
 
 
-def access_of(want: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
+def access_of(desired: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
     """Return how to reach the client: at these Webapps, with the passwords that were read."""
-    admin = slow.secrets.get(manifests.admin_secret_name(want))
-    tls = slow.secrets.get(manifests.tls_secret_name(want))
+    admin = slow.secrets.get(manifests.admin_secret_name(desired))
+    tls = slow.secrets.get(manifests.tls_secret_name(desired))
     return Access(
         addresses=tuple(host_port(pod["status"]["podIP"], manifests.WEBAPP_PORT) for pod in webapps),
-        server_name=manifests.server_name(want),
-        problem=slow.findings(want).no_access,
-        tls_secret=manifests.tls_secret_name(want),
-        authority=(decoded(tls, "ca.crt") or None) if want.tls.verifies else None,
-        verifies=want.tls.verifies,
-        hidden=slow.findings(want).hidden,
+        server_name=manifests.server_name(desired),
+        problem=slow.findings(desired).no_access,
+        tls_secret=manifests.tls_secret_name(desired),
+        authority=(decoded(tls, "ca.crt") or None) if desired.tls.verifies else None,
+        verifies=desired.tls.verifies,
+        hidden=slow.findings(desired).hidden,
         username=decoded(admin, "username") or "admin",
         password=decoded(admin, "password") or "",
         initial_password=decoded(admin, "initialPassword") or VENDOR_INITIAL_PASSWORD,
     )
 
 
-def credentials_of(want: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
+def credentials_of(desired: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
     """Return what Set Shards is sent with; ``secret`` is the account's."""
-    if want.account is None:
+    if desired.account is None:
         # The simulator's made-up account.
         return Credentials(country_code="1", phone_number="6315550000")
     text = decoded(secret, "certificate")
     return Credentials(
-        country_code=want.account.country_code,
-        phone_number=want.account.phone_number,
+        country_code=desired.account.country_code,
+        phone_number=desired.account.phone_number,
         pin=decoded(secret, "pin"),
         certificate="".join(text.split()) if text else None,
         fingerprint=account.certificate.fingerprint if account and account.certificate else None,

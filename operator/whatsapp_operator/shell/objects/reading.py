@@ -19,7 +19,7 @@ from whatsapp_operator.shell.coreapps.tether import Target
 
 from .secret_keys import decoded
 
-WORDS_KEPT = 300
+TEXT_KEPT = 300
 """So many letters of what a kubelet says are passed on."""
 TEXT_KEPT = 60
 """So many letters of what a user wrote are shown when it is refused."""
@@ -242,17 +242,17 @@ def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
     name = manifests.SWITCHOVER_ANNOTATION
     if len(text) > LONGEST_SWITCHOVERS:
         return (), f"Annotation {name} has {len(text)} characters; at most {LONGEST_SWITCHOVERS} are read. Nothing of it was done."
-    wishes: dict[int, Switchover] = {}
+    requests: dict[int, Switchover] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"([0-9]{1,2})(?:=([a-z0-9][a-z0-9-]{0,252}))?", part)
         if match is None:
             return (), f"Annotation {name} says {part[:TEXT_KEPT]!r}; write a shard such as 0, or 0=<pod>."
-        wish = Switchover(shard=int(match[1]), to=match[2])
-        if wishes.setdefault(wish.shard, wish) != wish:
-            return (), f"Annotation {name} names two pods for shard {wish.shard}. Nothing of it was done."
-    if len(wishes) > MOST_SWITCHOVERS:
-        return (), f"Annotation {name} names {len(wishes)} shards; at most {MOST_SWITCHOVERS} are read. Nothing of it was done."
-    return tuple(wishes.values()), None
+        request = Switchover(shard=int(match[1]), to=match[2])
+        if requests.setdefault(request.shard, request) != request:
+            return (), f"Annotation {name} names two pods for shard {request.shard}. Nothing of it was done."
+    if len(requests) > MOST_SWITCHOVERS:
+        return (), f"Annotation {name} names {len(requests)} shards; at most {MOST_SWITCHOVERS} are read. Nothing of it was done."
+    return tuple(requests.values()), None
 
 
 def reshard_now_of(text: str) -> tuple[int | None, str | None]:
@@ -303,7 +303,7 @@ def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
     for one in status.get("containerStatuses") or ():
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
-            yield str(waiting["reason"]), str(waiting.get("message") or "")[:WORDS_KEPT]
+            yield str(waiting["reason"]), str(waiting.get("message") or "")[:TEXT_KEPT]
 
 
 def _waiting_because(status: Obj) -> str | None:
@@ -329,7 +329,7 @@ def image_problem_of(pods: Iterable[Obj]) -> str | None:
 
 
 def coreapp_of(
-    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_heard: bool = False
+    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_responded: bool = False
 ) -> Coreapp | None:
     """Return the Coreapp that a pod is, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
@@ -358,7 +358,7 @@ def coreapp_of(
         report=report,
         broken_at=broken_at,
         silent_since=silent_since,
-        never_heard=never_heard,
+        never_responded=never_responded,
     )
 
 
@@ -372,7 +372,7 @@ def held_by(pod: Obj) -> tuple[str, ...]:
     return tuple(map(str, meta.get("finalizers") or ())) if is_over else ()
 
 
-def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
+def targets_of(desired: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
     """Return by uid which pods are to be watched, and how: those that have an address."""
     holders = {route.holder_uid for route in routes}
     return {
@@ -380,8 +380,8 @@ def targets_of(want: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> d
             ip=ip,
             node=(pod.get("spec") or {}).get("nodeName"),
             holds=uid in holders,
-            probe=want.probe,
-            unhealthy_after=want.unhealthy_after.total_seconds(),
+            probe=desired.probe,
+            unhealthy_after=desired.unhealthy_after.total_seconds(),
             ready=is_ready(pod),
         )
         for pod in pods
@@ -435,5 +435,5 @@ def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
         has_certificate=text is not None,
         certificate=certificate.read(text) if text is not None else None,
         expires_at=manifests.moment(decoded(secret, "expiresAt") or ""),
-        pin_well_formed=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
+        pin_is_valid=pin is None or re.fullmatch(r"[0-9]{6}", pin) is not None,
     )

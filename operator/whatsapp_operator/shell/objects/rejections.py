@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from whatsapp_operator.core.names import Obj
 
-WORDS_KEPT = 400
+TEXT_KEPT = 400
 """So many letters of what a controller says are passed on."""
 FAILED, DONE = "FailedCreate", "SuccessfulCreate"
 
@@ -57,4 +57,4 @@ def _time(event: Obj) -> str:
 def said(text: object) -> str:
     """Return a controller's sentence as one line of bounded length."""
     line = " ".join("".join(letter if letter.isprintable() else " " for letter in str(text or "")).split()) or "it does not say why"
-    return line if len(line) <= WORDS_KEPT else line[: WORDS_KEPT - 1] + "…"
+    return line if len(line) <= TEXT_KEPT else line[: TEXT_KEPT - 1] + "…"

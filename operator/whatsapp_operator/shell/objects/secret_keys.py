@@ -173,21 +173,21 @@ class Named:
     forms: tuple[Form, ...]
 
 
-def named(want: Desired) -> Iterator[Named]:
+def named(desired: Desired) -> Iterator[Named]:
     """Yield all Secrets that a cluster needs, in the order in which they are spoken of."""
-    yield Named(manifests.admin_secret_name(want), "spec.client.adminSecretRef" if want.admin_secret else None, ADMIN)
-    forms = SERVER if want.tls.verifies else SERVER[:2]
-    yield Named(manifests.tls_secret_name(want), "spec.webapp.tls.secretRef" if want.tls.secret_name else None, forms)
-    if want.database is not None:
-        yield Named(want.database.secret_name, "spec.database.secretRef", DATABASE)
-        if want.database.tls_secret_name is not None:
-            yield Named(want.database.tls_secret_name, "spec.database.tlsSecretRef", CLIENT)
-    if want.account is not None and want.account.secret_name is not None:
-        yield Named(want.account.secret_name, "spec.account.secretRef", ACCOUNT)
+    yield Named(manifests.admin_secret_name(desired), "spec.client.adminSecretRef" if desired.admin_secret else None, ADMIN)
+    forms = SERVER if desired.tls.verifies else SERVER[:2]
+    yield Named(manifests.tls_secret_name(desired), "spec.webapp.tls.secretRef" if desired.tls.secret_name else None, forms)
+    if desired.database is not None:
+        yield Named(desired.database.secret_name, "spec.database.secretRef", DATABASE)
+        if desired.database.tls_secret_name is not None:
+            yield Named(desired.database.tls_secret_name, "spec.database.tlsSecretRef", CLIENT)
+    if desired.account is not None and desired.account.secret_name is not None:
+        yield Named(desired.account.secret_name, "spec.account.secretRef", ACCOUNT)
 
 
-def _missing(want: Desired, secrets: Mapping[str, Obj | None]) -> str | None:
-    for one in named(want):
+def _missing(desired: Desired, secrets: Mapping[str, Obj | None]) -> str | None:
+    for one in named(desired):
         if one.field is None or one.forms is ACCOUNT or one.name not in secrets:
             continue
         secret = secrets[one.name]
@@ -199,10 +199,10 @@ def _missing(want: Desired, secrets: Mapping[str, Obj | None]) -> str | None:
     return None
 
 
-def _faults(want: Desired, secrets: Mapping[str, Obj | None]) -> dict[str, str]:
+def _faults(desired: Desired, secrets: Mapping[str, Obj | None]) -> dict[str, str]:
     """Return what is wrong, by the name of the Secret: one sentence each."""
     found: dict[str, str] = {}
-    for one in named(want):
+    for one in named(desired):
         secret = secrets.get(one.name)
         fault = _fault(one, secret) if secret is not None else None
         if fault is not None:
@@ -255,22 +255,22 @@ class Findings:
     """What nobody may read in words of the client, who knows more of these values than it should say: its database's, too."""
 
 
-def findings_of(want: Desired, secrets: Mapping[str, Obj | None]) -> Findings:
+def findings_of(desired: Desired, secrets: Mapping[str, Obj | None]) -> Findings:
     """Return what the Secrets that were read come to, by name; one that is not in ``secrets`` was not, and is no fault."""
-    faults = _faults(want, secrets)
+    faults = _faults(desired, secrets)
     return Findings(
-        missing=_missing(want, secrets),
+        missing=_missing(desired, secrets),
         malformed=next(iter(faults.values()), None),
-        no_access=faults.get(manifests.tls_secret_name(want)) or faults.get(manifests.admin_secret_name(want)),
-        checksums=_checksums(want, secrets, faults),
-        hidden=_values_to_hide(want, secrets),
+        no_access=faults.get(manifests.tls_secret_name(desired)) or faults.get(manifests.admin_secret_name(desired)),
+        checksums=_checksums(desired, secrets, faults),
+        hidden=_values_to_hide(desired, secrets),
     )
 
 
-def _checksums(want: Desired, secrets: Mapping[str, Obj | None], faults: Mapping[str, str]) -> dict[Ref, str]:
-    needed = {one.name: [form.key for form in one.forms if form.is_needed] for one in named(want)}
+def _checksums(desired: Desired, secrets: Mapping[str, Obj | None], faults: Mapping[str, str]) -> dict[Ref, str]:
+    needed = {one.name: [form.key for form in one.forms if form.is_needed] for one in named(desired)}
     found: dict[Ref, str] = {}
-    for ref, taken in checksums.keys_taken(want).items():
+    for ref, taken in checksums.keys_taken(desired).items():
         read = {name: secret for name in taken if (secret := secrets.get(name)) is not None and name not in faults}
         is_whole = all(raw_value(secret, key) for name, secret in read.items() for key in needed[name])
         if read.keys() == taken.keys() and is_whole:
@@ -292,15 +292,15 @@ def _checksum(secret: Obj, keys: tuple[str, ...]) -> bytes:
 
 SHORTEST_HIDDEN = 4
 """Bytes of the shortest value that is hidden where it stands in others' words: a shorter one says little, and would hide half of them."""
-WORDS_OF_NO_SECRET = frozenset({"admin", "PGSQL"})
+NAMES_OF_NO_SECRET = frozenset({"admin", "PGSQL"})
 """Documented values, which every manual shows."""
 
 
-def _values_to_hide(want: Desired, secrets: Mapping[str, Obj | None]) -> tuple[str, ...]:
+def _values_to_hide(desired: Desired, secrets: Mapping[str, Obj | None]) -> tuple[str, ...]:
     found: dict[str, None] = {}
-    for one in named(want):
+    for one in named(desired):
         for form in one.forms:
             text = decoded(secrets.get(one.name), form.key) or ""
-            if len(text) >= SHORTEST_HIDDEN and text not in WORDS_OF_NO_SECRET:
+            if len(text) >= SHORTEST_HIDDEN and text not in NAMES_OF_NO_SECRET:
                 found[text] = None
     return tuple(found)

@@ -216,8 +216,8 @@ class Witness(Protocol):
 class Wake(Protocol):
     """Who wakes the loop of a cluster."""
 
-    def __call__(self, key: Key, *, presses: bool = True) -> None:
-        """Wake it; ``presses``: a failover may depend on it."""
+    def __call__(self, key: Key, *, is_urgent: bool = True) -> None:
+        """Wake it; ``is_urgent``: a failover may depend on it."""
         ...
 
 
@@ -238,7 +238,7 @@ def registry(
         if saw is not None:
             _show(saw, event)
         # Without a type it comes from a list: of what was there when the watch began.
-        wake(key, presses=event["type"] is not None)
+        wake(key, is_urgent=event["type"] is not None)
 
     async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
         if namespace and name:

@@ -158,10 +158,10 @@ class PodIndex:
 
     def _care_of(self, obj: Obj) -> _Care:
         try:
-            want = self._read(obj)
+            desired = self._read(obj)
         except SpecError:  # the loop says so
             return _Care(Probe(), 3.0)
-        return _Care(want.probe, want.unhealthy_after / timedelta(seconds=1))
+        return _Care(desired.probe, desired.unhealthy_after / timedelta(seconds=1))
 
     def _entry(self, key: Key) -> _Entry:
         return self._entries.setdefault(key, _Entry())

@@ -28,7 +28,7 @@ CALM: Final = 60.0
 RENEW_AFTER = 6.0
 """Seconds for which a watch may be dead before all are begun anew, the first time; doubled up to `LAST_RENEWAL`. Kopf tries every 5 s."""
 LAST_RENEWAL: Final = 60.0
-LOOK_EVERY: Final = 0.5
+CHECK_EVERY: Final = 0.5
 END_WITHIN = 1.0
 """Seconds that Kopf has for its own end before it is left behind."""
 
@@ -128,12 +128,12 @@ class Supervisor:
         """Return why this round must be followed by another, as soon as it must."""
         began = self._clock.monotonic()
         while True:
-            await asyncio.wait({one.ended}, timeout=LOOK_EVERY)
+            await asyncio.wait({one.ended}, timeout=CHECK_EVERY)
             if one.ended.done():
                 error = one.ended.result()
                 return f"they ended by {type(error).__name__}: {str(error)[:200]}" if error is not None else "they ended"
             dead = min(await self._dead_for(), self._clock.monotonic() - began)
-            if dead < LOOK_EVERY:
+            if dead < CHECK_EVERY:
                 self._renew_after = RENEW_AFTER
             elif dead > self._renew_after:
                 self._renew_after = min(self._renew_after * 2, LAST_RENEWAL)

@@ -39,7 +39,7 @@ MOST_LOGINS, LOGIN_SPAN = 10, 60.0
 """So many logins with the same passwords in so many seconds, should tokens be refused as soon as they are given."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
-LONGEST_WORDS = 200
+LONGEST_TEXT = 200
 """Characters of the client's own words that are shown."""
 STARS = "***"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
@@ -115,7 +115,7 @@ class ApiError(Exception):
         message: str,
         *,
         status: int | None = None,
-        said: tuple[answers.Said, ...] = (),
+        said: tuple[answers.ApiFault, ...] = (),
         retry_after: timedelta | None = None,
         sent: bool = True,
     ) -> None:
@@ -134,7 +134,7 @@ class ApiError(Exception):
     @property
     def details(self) -> str:
         """The client's own words."""
-        return "; ".join(one.words for one in self.said if one.words)
+        return "; ".join(one.text for one in self.said if one.text)
 
 
 class TooLate(Exception):  # noqa: N818 - it is no fault, it is what laws#5 asks for
@@ -249,7 +249,7 @@ class ApiSession:
             else:
                 # A token that was refused just after a login is not stale: then the client waits like a busy one.
                 answer = Answer.BUSY if is_stale else meaning.answer
-                self._note(call=replace(call, answer=answer, refusal=meaning.refusal, retry_after=error.retry_after))
+                self._note(call=replace(call, answer=answer, rejection=meaning.rejection, retry_after=error.retry_after))
             if error.sent:
                 self._has_refused_token = is_stale
         else:
@@ -311,7 +311,7 @@ class ApiSession:
         except (KeyError, IndexError, TypeError):
             msg = "POST login: unreadable answer"
             raise ApiError(msg) from None
-        self.client = replace(self.client, login=Login.DONE, login_words="", is_new_password_rejected=False)
+        self.client = replace(self.client, login=Login.DONE, login_message="", is_new_password_rejected=False)
 
     async def _change_password(self, access: Access, tried: Passwords, first: ApiError) -> dict[str, Any]:
         """Log in for the first time, which must change the password; ``first``: what came of the login with the password itself.
@@ -335,10 +335,10 @@ class ApiSession:
         self.client = replace(self.client, first_login_at=self._clock.now())
         return answer
 
-    def _reject(self, tried: Passwords, words: str, *, is_new_password_rejected: bool) -> None:
+    def _reject(self, tried: Passwords, text: str, *, is_new_password_rejected: bool) -> None:
         """Note that the client takes none of these passwords, and what it said."""
         self._refused = (tried, self._clock.monotonic())
-        self.client = replace(self.client, login=Login.REFUSED, login_words=words, is_new_password_rejected=is_new_password_rejected)
+        self.client = replace(self.client, login=Login.REFUSED, login_message=text, is_new_password_rejected=is_new_password_rejected)
 
     async def _send(
         self,
@@ -393,7 +393,7 @@ class ApiSession:
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
             secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
-            said = tuple(replace(one, words=masked(one.words, secrets)) for one in _errors(answer))
+            said = tuple(replace(one, text=masked(one.text, secrets)) for one in _errors(answer))
             code = said[0].code if said else None
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
             # A date is of the client's own clock, which its answer tells.
@@ -445,7 +445,7 @@ def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
     yield from (body[name] for name in ("pin", "cert", "new_password") if name in body)
 
 
-def masked(words: str, secrets: Iterable[str]) -> str:
+def masked(text: str, secrets: Iterable[str]) -> str:
     """Return words of the client's on one line, with stars for each secret in them and for each long piece of one. Pure."""
     hidden = {form for one in secrets if one for form in (one, " ".join(one.split()), json.dumps(one)[1:-1])}
 
@@ -455,7 +455,7 @@ def masked(words: str, secrets: Iterable[str]) -> str:
         return re.sub(r"[\w+/=-]{12,}", lambda piece: STARS if any(piece[0] in secret for secret in hidden) else piece[0], text)
 
     # What breaks lines goes out between the two: a secret may be repeated with it or without.
-    return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(words)).split()))
+    return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(text)).split()))
 
 
 def is_strong(password: str) -> bool:
@@ -466,8 +466,8 @@ def is_strong(password: str) -> bool:
 
 def _told(error: ApiError) -> str:
     """Return what an answer said, for people."""
-    words = error.details[:LONGEST_WORDS].rstrip(". ")
-    return f"{error}: {words}" if words else str(error)
+    text = error.details[:LONGEST_TEXT].rstrip(". ")
+    return f"{error}: {text}" if text else str(error)
 
 
 def _distrust(error: Exception, access: Access) -> str | None:
@@ -477,7 +477,7 @@ def _distrust(error: Exception, access: Access) -> str | None:
     return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
 
 
-def _errors(answer: httpx.Response) -> Iterator[answers.Said]:
+def _errors(answer: httpx.Response) -> Iterator[answers.ApiFault]:
     """Yield the errors of the documented envelope, as far as it is one."""
     try:
         found = answer.json()["errors"]
@@ -485,8 +485,8 @@ def _errors(answer: httpx.Response) -> Iterator[answers.Said]:
         return
     for one in islice(found, answers.MOST_ERRORS) if isinstance(found, list) else ():
         if isinstance(one, dict):
-            words = ": ".join(str(one[key]) for key in ("title", "details") if one.get(key))
-            yield answers.Said(_code(one.get("code")), words)
+            text = ": ".join(str(one[key]) for key in ("title", "details") if one.get(key))
+            yield answers.ApiFault(_code(one.get("code")), text)
 
 
 def _code(value: object) -> int | None:
@@ -503,41 +503,41 @@ class ApiSessions:
         self._clock = clock
         self._wake = wake
         self._call_timeout = call_timeout
-        self._desks: dict[Key, ApiSession] = {}
+        self._sessions: dict[Key, ApiSession] = {}
         self._closing: set[asyncio.Task[None]] = set()
 
-    def _desk(self, key: Key) -> ApiSession:
-        if key not in self._desks:
-            self._desks[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
-        return self._desks[key]
+    def _session(self, key: Key) -> ApiSession:
+        if key not in self._sessions:
+            self._sessions[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+        return self._sessions[key]
 
     def seen(self, key: Key) -> Client:
         """Return what is known of the client of a cluster."""
-        return self._desks[key].client if key in self._desks else Client()
+        return self._sessions[key].client if key in self._sessions else Client()
 
     def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
         """Begin to ask for the number of shards, unless a question is under way or comes too early."""
-        desk = self._desk(key)
-        if desk.may_ask():
-            desk.client = replace(desk.client, asking=True)
-            desk.begin(desk.ask(access, quiet=quiet))
+        session = self._session(key)
+        if session.may_ask():
+            session.client = replace(session.client, asking=True)
+            session.begin(session.ask(access, quiet=quiet))
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
         """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
-        desk = self._desk(key)
-        desk.client = replace(desk.client, call=Call(id=operation.id))
-        desk.begin(desk.set_shards(access, credentials, operation, noted_at))
+        session = self._session(key)
+        session.client = replace(session.client, call=Call(id=operation.id))
+        session.begin(session.set_shards(access, credentials, operation, noted_at))
 
     def forget(self, key: Key) -> None:
         """Drop everything about a cluster."""
-        desk = self._desks.pop(key, None)
-        if desk is not None:
-            task = asyncio.create_task(desk.close(), name=f"close client of {key}")
+        session = self._sessions.pop(key, None)
+        if session is not None:
+            task = asyncio.create_task(session.close(), name=f"close client of {key}")
             self._closing.add(task)
             task.add_done_callback(self._closing.discard)
 
     async def close(self) -> None:
         """Cancel every call and await it."""
-        for key in tuple(self._desks):
+        for key in tuple(self._sessions):
             self.forget(key)
         await asyncio.gather(*self._closing, return_exceptions=True)

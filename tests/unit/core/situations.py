@@ -1,4 +1,4 @@
-"""Looks for tests, built by sentences: ``look().settled(shards=2).holder_deleted(0)``. Every step gives a new value."""
+"""Looks for tests, built by sentences: ``situation().settled(shards=2).holder_deleted(0)``. Every step gives a new value."""
 
 from __future__ import annotations
 
@@ -81,20 +81,20 @@ def epoch_of(shard: int) -> str:
 
 def serving(holder: Coreapp, shard: int, *, epoch: str | None = None, shards: int | None = None) -> Coreapp:
     """The pod as a holder that was labelled and told."""
-    words = epoch or epoch_of(shard)
+    text = epoch or epoch_of(shard)
     known = shards if shards is not None else holder.report.shards if holder.report else None
     return replace(
         holder,
-        labels=labels_for(shard, words),
-        report=Report(shard=shard, epoch=words, shards=known, gateway="connected", version="v2.53.4"),
+        labels=labels_for(shard, text),
+        report=Report(shard=shard, epoch=text, shards=known, gateway="connected", version="v2.53.4"),
     )
 
 
-def kept_objects(want: Desired, *, operation: Operation | None, webapps: int | None = None) -> dict[Ref, Obj]:
+def kept_objects(desired: Desired, *, operation: Operation | None, webapps: int | None = None) -> dict[Ref, Obj]:
     """Every object of a cluster as the API server holds it when nothing is to be mended."""
     wanted = (
-        *manifests.secrets(want),
-        *manifests.upkeep(want, webapp_replicas=want.webapps if webapps is None else webapps, resharding=operation is not None),
+        *manifests.secrets(desired),
+        *manifests.upkeep(desired, webapp_replicas=desired.webapps if webapps is None else webapps, resharding=operation is not None),
     )
     live: dict[Ref, Obj] = {}
     for obj in wanted:
@@ -104,22 +104,22 @@ def kept_objects(want: Desired, *, operation: Operation | None, webapps: int | N
 
 
 @dataclass(frozen=True)
-class Look:
+class Situation:
     """One look beside what is wanted."""
 
-    want: Desired
-    see: Snapshot
+    desired: Desired
+    snapshot: Snapshot
 
     # --- what follows from it ---
 
     def plan(self) -> Plan:
-        return rules.plan(self.want, self.see)
+        return rules.plan(self.desired, self.snapshot)
 
     def facts(self) -> Facts:
-        return rules.facts(self.want, self.see)
+        return rules.facts(self.desired, self.snapshot)
 
     def row(self) -> str:
-        return self.plan().verdict.row
+        return self.plan().decision.row
 
     def report(self) -> dict[str, Any]:
         return report.report(self.facts(), self.plan())
@@ -130,125 +130,125 @@ class Look:
 
     # --- states of a whole cluster ---
 
-    def settled(self, shards: int = 2, spares: int = 1) -> Look:
+    def settled(self, shards: int = 2, spares: int = 1) -> Situation:
         """A converged cluster: every object exists, pod k holds shard k, the rest are spares, GET was just answered."""
-        want = replace(self.want, shards=shards, spares=spares)
-        webapps = manifests.FIRST_WEBAPPS if want.webapps is None else want.webapps
+        desired = replace(self.desired, shards=shards, spares=spares)
+        webapps = manifests.FIRST_WEBAPPS if desired.webapps is None else desired.webapps
         pods = [pod(ordinal, shards=shards) for ordinal in range(shards + spares)]
         pods = [serving(one, one.ordinal) if one.ordinal < shards else one for one in pods]
-        see = replace(
-            self.see,
-            objects=kept_objects(want, operation=None),
+        snapshot = replace(
+            self.snapshot,
+            objects=kept_objects(desired, operation=None),
             statefulset=Workload(uid="sts", resource_version="9", replicas=len(pods), ready=len(pods), revision=REVISION),
             webapp=Workload(uid="deploy", resource_version="8", replicas=webapps, ready=webapps),
             coreapps=tuple(pods),
             routes=tuple(route(shard, pods[shard]) for shard in range(shards)),
-            record=replace(self.see.record, settled_shards=shards),
-            client=Client(shards=shards, asked_at=self.see.now - seconds(0.1), login=Login.DONE, version="v2.53.4"),
+            record=replace(self.snapshot.record, settled_shards=shards),
+            client=Client(shards=shards, asked_at=self.snapshot.now - seconds(0.1), login=Login.DONE, version="v2.53.4"),
         )
-        return Look(want, see)
+        return Situation(desired, snapshot)
 
     # --- small steps ---
 
-    def wanting(self, **changes: Any) -> Look:
+    def wanting(self, **changes: Any) -> Situation:
         """Change the wish; objects are kept in shape for it, and the StatefulSet is anchored for it."""
-        want = replace(self.want, **changes)
-        return replace(self, want=want).seeing(anchored_for=want.shards).kept()
+        desired = replace(self.desired, **changes)
+        return replace(self, desired=desired).seeing(anchored_for=desired.shards).kept()
 
-    def seeing(self, **changes: Any) -> Look:
+    def seeing(self, **changes: Any) -> Situation:
         """Change the look, or its record."""
         remembered = {name: changes.pop(name) for name in RECORD & changes.keys()}
-        return replace(self, see=replace(self.see, **{"record": replace(self.see.record, **remembered), **changes}))
+        return replace(self, snapshot=replace(self.snapshot, **{"record": replace(self.snapshot.record, **remembered), **changes}))
 
-    def client(self, **changes: Any) -> Look:
-        return self.seeing(client=replace(self.see.client, **changes))
+    def client(self, **changes: Any) -> Situation:
+        return self.seeing(client=replace(self.snapshot.client, **changes))
 
-    def reporting(self, shards: int | None) -> Look:
+    def reporting(self, shards: int | None) -> Situation:
         """GET has just answered this number of shards."""
-        return self.client(shards=shards, asked_at=self.see.now)
+        return self.client(shards=shards, asked_at=self.snapshot.now)
 
-    def kept(self) -> Look:
+    def kept(self) -> Situation:
         """Objects that exist are as they should be."""
-        if not self.see.objects:
+        if not self.snapshot.objects:
             return self
-        fresh = kept_objects(self.want, operation=self.see.record.operation)
-        return self.seeing(objects={ref: obj for ref, obj in fresh.items() if ref in self.see.objects})
+        fresh = kept_objects(self.desired, operation=self.snapshot.record.operation)
+        return self.seeing(objects={ref: obj for ref, obj in fresh.items() if ref in self.snapshot.objects})
 
-    def later(self, span: float) -> Look:
+    def later(self, span: float) -> Situation:
         """Time passes, and GET is asked again meanwhile if it was before."""
-        now = self.see.now + seconds(span)
-        asked = self.see.client.asked_at
+        now = self.snapshot.now + seconds(span)
+        asked = self.snapshot.client.asked_at
         return self.seeing(now=now).client(asked_at=now if asked is not None else None)
 
-    def without_object(self, kind: str, name: str) -> Look:
-        return self.seeing(objects={ref: obj for ref, obj in self.see.objects.items() if ref != Ref(kind, name)})
+    def without_object(self, kind: str, name: str) -> Situation:
+        return self.seeing(objects={ref: obj for ref, obj in self.snapshot.objects.items() if ref != Ref(kind, name)})
 
-    def replicas(self, number: int) -> Look:
-        assert self.see.statefulset is not None
-        return self.seeing(statefulset=replace(self.see.statefulset, replicas=number))
+    def replicas(self, number: int) -> Situation:
+        assert self.snapshot.statefulset is not None
+        return self.seeing(statefulset=replace(self.snapshot.statefulset, replicas=number))
 
     # --- pods ---
 
-    def with_pods(self, ordinals: Iterable[int], **changes: Any) -> Look:
+    def with_pods(self, ordinals: Iterable[int], **changes: Any) -> Situation:
         """Add standbys, and as many replicas."""
         found = self
         for ordinal in ordinals:
             found = found.with_pod(ordinal, **changes)
-        return found.replicas(max(one.ordinal for one in found.see.coreapps) + 1)
+        return found.replicas(max(one.ordinal for one in found.snapshot.coreapps) + 1)
 
-    def with_pod(self, ordinal: int, **changes: Any) -> Look:
+    def with_pod(self, ordinal: int, **changes: Any) -> Situation:
         """Change the pod with this ordinal, or add a standby."""
-        there = next((one for one in self.see.coreapps if one.ordinal == ordinal), None)
-        made = replace(there or pod(ordinal, shards=self.see.client.shards), **changes)
-        others = [one for one in self.see.coreapps if one.ordinal != ordinal]
+        there = next((one for one in self.snapshot.coreapps if one.ordinal == ordinal), None)
+        made = replace(there or pod(ordinal, shards=self.snapshot.client.shards), **changes)
+        others = [one for one in self.snapshot.coreapps if one.ordinal != ordinal]
         return self.seeing(coreapps=tuple(sorted([*others, made], key=lambda one: one.ordinal)))
 
-    def all_pods(self, **changes: Any) -> Look:
-        return self.seeing(coreapps=tuple(replace(one, **changes) for one in self.see.coreapps))
+    def all_pods(self, **changes: Any) -> Situation:
+        return self.seeing(coreapps=tuple(replace(one, **changes) for one in self.snapshot.coreapps))
 
-    def without_pod(self, ordinal: int) -> Look:
-        return self.seeing(coreapps=tuple(one for one in self.see.coreapps if one.ordinal != ordinal))
+    def without_pod(self, ordinal: int) -> Situation:
+        return self.seeing(coreapps=tuple(one for one in self.snapshot.coreapps if one.ordinal != ordinal))
 
-    def restarted(self, shards: int, ordinals: Iterable[int] | None = None) -> Look:
+    def restarted(self, shards: int, ordinals: Iterable[int] | None = None) -> Situation:
         """These Coreapps, or all, came back as standbys with the new number of shards."""
-        chosen = {one.ordinal for one in self.see.coreapps} if ordinals is None else set(ordinals)
+        chosen = {one.ordinal for one in self.snapshot.coreapps} if ordinals is None else set(ordinals)
         fresh = Report(shards=shards, version="v2.53.4")
-        return self.seeing(coreapps=tuple(replace(one, report=fresh) if one.ordinal in chosen else one for one in self.see.coreapps))
+        return self.seeing(coreapps=tuple(replace(one, report=fresh) if one.ordinal in chosen else one for one in self.snapshot.coreapps))
 
     # --- nodes ---
 
-    def with_nodes(self) -> Look:
+    def with_nodes(self) -> Situation:
         """The nodes of all pods are known and well, each in a zone of its own; their Leases were renewed a second ago."""
-        names = {one.node for one in self.see.coreapps if one.node}
-        nodes = {name: Node(name=name, zone=f"zone-{name}", ready=True, renewed_at=self.see.now - seconds(1)) for name in names}
+        names = {one.node for one in self.snapshot.coreapps if one.node}
+        nodes = {name: Node(name=name, zone=f"zone-{name}", ready=True, renewed_at=self.snapshot.now - seconds(1)) for name in names}
         return self.seeing(nodes=nodes)
 
-    def with_node(self, ordinal: int, **changes: Any) -> Look:
+    def with_node(self, ordinal: int, **changes: Any) -> Situation:
         """Change the node of the pod with this ordinal."""
         name = f"node-{ordinal}"
-        assert self.see.nodes is not None
-        return self.seeing(nodes={**self.see.nodes, name: replace(self.see.nodes[name], **changes)})
+        assert self.snapshot.nodes is not None
+        return self.seeing(nodes={**self.snapshot.nodes, name: replace(self.snapshot.nodes[name], **changes)})
 
     # --- holders ---
 
     def holder_of(self, shard: int) -> Coreapp:
         named = self.route(shard)
-        return next(one for one in self.see.coreapps if one.uid == named.holder_uid)
+        return next(one for one in self.snapshot.coreapps if one.uid == named.holder_uid)
 
-    def with_holder(self, shard: int, **changes: Any) -> Look:
+    def with_holder(self, shard: int, **changes: Any) -> Situation:
         return self.with_pod(self.holder_of(shard).ordinal, **changes)
 
-    def holder_deleted(self, shard: int) -> Look:
+    def holder_deleted(self, shard: int) -> Situation:
         return self.without_pod(self.holder_of(shard).ordinal)
 
-    def held_by(self, shard: int, ordinal: int) -> Look:
+    def held_by(self, shard: int, ordinal: int) -> Situation:
         """The shard was committed to the pod with this ordinal; the pod that held it is a standby again."""
-        old = next((one for one in self.see.coreapps if one.uid == self.route(shard).holder_uid), None)
+        old = next((one for one in self.snapshot.coreapps if one.uid == self.route(shard).holder_uid), None)
         found = self
         if old is not None:
-            found = found.with_pod(old.ordinal, labels=pod(0).labels, report=Report(shards=self.see.client.shards))
+            found = found.with_pod(old.ordinal, labels=pod(0).labels, report=Report(shards=self.snapshot.client.shards))
         epoch = f"{self.route(shard).version}-moved"
-        new = serving(next(one for one in found.see.coreapps if one.ordinal == ordinal), shard, epoch=epoch)
+        new = serving(next(one for one in found.snapshot.coreapps if one.ordinal == ordinal), shard, epoch=epoch)
         return found.with_pod(ordinal, labels=new.labels, report=new.report).with_route(
             shard,
             version=self.route(shard).version + 50,
@@ -261,62 +261,64 @@ class Look:
     # --- routes ---
 
     def route(self, shard: int) -> Route:
-        return next(one for one in self.see.routes if one.shard == shard)
+        return next(one for one in self.snapshot.routes if one.shard == shard)
 
-    def with_route(self, shard: int, **changes: Any) -> Look:
+    def with_route(self, shard: int, **changes: Any) -> Situation:
         """Change the Service of a shard, or add one that leads nowhere."""
-        there = next((one for one in self.see.routes if one.shard == shard), None)
-        others = [one for one in self.see.routes if one.shard != shard]
+        there = next((one for one in self.snapshot.routes if one.shard == shard), None)
+        others = [one for one in self.snapshot.routes if one.shard != shard]
         made = replace(there or route(shard), **changes)
         return self.seeing(routes=tuple(sorted([*others, made], key=lambda one: one.shard)))
 
-    def without_route(self, shard: int) -> Look:
-        return self.seeing(routes=tuple(one for one in self.see.routes if one.shard != shard))
+    def without_route(self, shard: int) -> Situation:
+        return self.seeing(routes=tuple(one for one in self.snapshot.routes if one.shard != shard))
 
     # --- Set Shards ---
 
-    def noted(self, to: int, answer: Answer = Answer.NONE, **changes: Any) -> Look:
+    def noted(self, to: int, answer: Answer = Answer.NONE, **changes: Any) -> Situation:
         """A call was noted one second ago; nothing of this process knows more about it."""
-        tuning = self.want.tuning
-        start = self.see.now - seconds(1)
+        tuning = self.desired.tuning
+        start = self.snapshot.now - seconds(1)
         operation = Operation(
             id=f"{to}-noted",
-            origin=self.see.client.shards,
+            origin=self.snapshot.client.shards,
             to=to,
-            leader_epoch=self.see.leader_epoch,
+            leader_epoch=self.snapshot.leader_epoch,
             started_at=start,
-            deadline=start + self.want.restart_timeout,
-            settle_by=start + tuning.call_timeout + self.want.restart_timeout + tuning.settle_grace,
+            deadline=start + self.desired.restart_timeout,
+            settle_by=start + tuning.call_timeout + self.desired.restart_timeout + tuning.settle_grace,
             answer=answer,
-            uid=self.want.uid,
+            uid=self.desired.uid,
         )
         return self.seeing(operation=replace(operation, **changes)).kept()
 
-    def calling(self, to: int, answer: Answer | None = None, **changes: Any) -> Look:
+    def calling(self, to: int, answer: Answer | None = None, **changes: Any) -> Situation:
         """A call of this process: under way, or answered just now."""
         return self.noted(to).client(call=Call(id=f"{to}-noted", answer=answer, **changes))
 
     # --- account ---
 
-    def with_account(self, *, secret: AccountSecret | None = None, registered_at: datetime | None = None, **changes: Any) -> Look:
+    def with_account(self, *, secret: AccountSecret | None = None, registered_at: datetime | None = None, **changes: Any) -> Situation:
         """A real account, with a Secret that is fit unless ``changes`` say otherwise."""
         fit = AccountSecret(
             version="70",
             has_certificate=True,
             certificate=CertificateFacts(fingerprint=FINGERPRINT),
-            expires_at=self.see.now + timedelta(days=300),
+            expires_at=self.snapshot.now + timedelta(days=300),
         )
         account = Account(country_code="1", phone_number="6315550000", secret_name="acme-account", registered_at=registered_at)
         return self.wanting(account=account).seeing(account=replace(secret or fit, **changes))
 
     # --- status ---
 
-    def reported(self) -> Look:
+    def reported(self) -> Situation:
         """The status of this look was written."""
         return self.seeing(status=self.report())
 
 
-def look() -> Look:
+def situation() -> Situation:
     """A cluster of two shards and one spare that was just applied: nothing exists yet."""
-    want = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1, webapps=2)
-    return Look(want, Snapshot(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=want.uid)))
+    desired = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1, webapps=2)
+    return Situation(
+        desired, Snapshot(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=desired.uid))
+    )

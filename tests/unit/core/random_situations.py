@@ -22,7 +22,7 @@ from whatsapp_operator.core.snapshot import (
     Operation,
     Overruled,
     Record,
-    Refusal,
+    Rejection,
     Report,
     Route,
     Silence,
@@ -30,7 +30,7 @@ from whatsapp_operator.core.snapshot import (
     Workload,
 )
 
-from .looks import FINGERPRINT, NONCE, NOW, REVISION, Look, kept_objects, labels_for, look, pod, route, seconds
+from .situations import FINGERPRINT, NONCE, NOW, REVISION, Situation, kept_objects, labels_for, pod, route, seconds, situation
 
 COUNTS = st.sampled_from([1, 2, 4])
 MAYBE_COUNT = st.none() | COUNTS
@@ -125,7 +125,7 @@ def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
 
 
 @st.composite
-def looks(draw: st.DrawFn) -> Look:
+def situations(draw: st.DrawFn) -> Situation:
     """Any look that a cluster of up to four shards could come to, and many that it should not."""
     wanted, reported = draw(COUNTS), draw(MAYBE_COUNT)
     settled = draw(MAYBE_COUNT)
@@ -162,7 +162,7 @@ def looks(draw: st.DrawFn) -> Look:
             id=draw(st.sampled_from(["noted", "earlier"])),
             answer=answer,
             not_sent=answer is None and draw(st.booleans()),
-            refusal=draw(st.sampled_from(Refusal)) if answer is Answer.REFUSED else None,
+            rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REFUSED else None,
             retry_after=draw(st.sampled_from([None, seconds(0), seconds(3600)])) if answer is Answer.BUSY else None,
             secret_version=draw(st.sampled_from([None, "70"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
@@ -182,8 +182,8 @@ def looks(draw: st.DrawFn) -> Look:
             certificate=draw(st.sampled_from([None, *(CertificateFacts(fingerprint=one) for one in (FINGERPRINT, "cd" * 32))])),
             expires_at=draw(st.sampled_from([None, NOW - seconds(1), NOW + timedelta(days=99), NOW + timedelta(days=99)])),
         )
-    want = Desired(
-        key=look().want.key,
+    desired = Desired(
+        key=situation().desired.key,
         uid="cluster-uid",
         generation=3,
         shards=wanted,
@@ -197,12 +197,12 @@ def looks(draw: st.DrawFn) -> Look:
             st.sampled_from([(), (), (), (Switchover(shard=0),), (Switchover(shard=1, to="acme-coreapp-2"), Switchover(shard=0))])
         ),
     )
-    objects = kept_objects(want, operation=operation)
+    objects = kept_objects(desired, operation=operation)
     if draw(st.integers(0, 7)) == 0:
         objects.pop(draw(st.sampled_from(sorted(objects))))
-    replicas = draw(st.sampled_from([0, wanted + want.spares, shards + want.spares, 3, 5, 7]))
-    return Look(
-        want,
+    replicas = draw(st.sampled_from([0, wanted + desired.spares, shards + desired.spares, 3, 5, 7]))
+    return Situation(
+        desired,
         Snapshot(
             now=NOW,
             nonce=NONCE,
@@ -216,10 +216,10 @@ def looks(draw: st.DrawFn) -> Look:
             coreapps=tuple(draw(_coreapps(routes, shards))),
             routes=tuple(routes),
             record=Record(
-                uid=want.uid,
+                uid=desired.uid,
                 operation=operation,
                 settled_shards=settled,
-                refused_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
+                rejected_fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
                 banned_at=NOW if draw(st.integers(0, 9)) == 0 else None,
                 expired_build=draw(st.sampled_from([None, None, None, "? whatsapp-operator/wabiz-sim:dev", "v2 another:2"])),
                 registration_closed_for=draw(st.sampled_from([None, None, None, "70", "generation-3", "12"])),
@@ -243,7 +243,7 @@ def looks(draw: st.DrawFn) -> Look:
 
 # --- states that a law has something to say of, and a few things wrong with them ------------------------------------------------------
 
-Change = Callable[[st.DrawFn, Look], Look]
+Change = Callable[[st.DrawFn, Situation], Situation]
 
 UNFIT: list[dict[str, Any]] = [
     {"certificate": None},
@@ -255,38 +255,38 @@ UNFIT: list[dict[str, Any]] = [
     {"secret": AccountSecret()},
 ]
 """What may be wrong with an account, and two that look like it and are right."""
-UNSENT: list[Callable[[Look], Look]] = [
+UNSENT: list[Callable[[Situation], Situation]] = [
     *(lambda one, changes=changes: one.with_account(**changes) for changes in UNFIT),
-    lambda one: one.with_account().seeing(refused_fingerprint=FINGERPRINT),
-    lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(refused_fingerprint="0" * 64),
-    lambda one: one.with_account().seeing(refused_pin_version="70"),
+    lambda one: one.with_account().seeing(rejected_fingerprint=FINGERPRINT),
+    lambda one: one.with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=1)).seeing(rejected_fingerprint="0" * 64),
+    lambda one: one.with_account().seeing(rejected_pin_version="70"),
     *[lambda one: one.with_account().seeing(registration_closed_for="70")] * 2,
-    *[lambda one: one.seeing(expired_build=f"{one.see.client.version or '?'} {one.want.image}")] * 2,
+    *[lambda one: one.seeing(expired_build=f"{one.snapshot.client.version or '?'} {one.desired.image}")] * 2,
     *[lambda one: one.with_account().seeing(banned_at=NOW)] * 2,
     *[lambda one: one.seeing(anchored_for=None)] * 2,
     lambda one: one.client(asked_at=NOW - seconds(9)),
     lambda one: one.client(call=Call(id="4-x")),
     *[lambda one: one.wanting(paused=True)] * 2,
     lambda one: one.all_pods(ready=False),
-    lambda one: one.noted(one.want.shards, Answer.UNKNOWN),
+    lambda one: one.noted(one.desired.shards, Answer.UNKNOWN),
 ]
 """What stands in the way of a Set Shards that is due."""
 
 
-def _growing(draw: st.DrawFn) -> Look:
+def _growing(draw: st.DrawFn) -> Situation:
     """Enough Coreapps are ready for more shards, and Set Shards is due; in two of three, something stands in its way."""
     before, after = draw(st.sampled_from([(1, 2), (2, 4), (1, 4)]))
     spares = draw(st.integers(0, 2))
-    one = look().settled(shards=before, spares=spares).wanting(shards=after)
+    one = situation().settled(shards=before, spares=spares).wanting(shards=after)
     one = one.with_pods(range(before + spares, after + spares))
     one = one.with_account() if draw(st.booleans()) else one
     return draw(st.sampled_from(UNSENT))(one) if draw(st.integers(0, 2)) else one
 
 
-def _shrinking(draw: st.DrawFn) -> Look:
+def _shrinking(draw: st.DrawFn) -> Situation:
     """The client has fewer shards than there are pods for; in half of them, something stands in the way."""
     shards, spares, more = draw(st.sampled_from([1, 2, 4])), draw(st.integers(0, 2)), draw(st.integers(1, 3))
-    one = look().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
+    one = situation().settled(shards=shards, spares=spares).with_pods(range(shards + spares, shards + spares + more))
     way = draw(st.integers(0, 5))
     if way == 0:
         return _moved(draw, one)
@@ -295,11 +295,11 @@ def _shrinking(draw: st.DrawFn) -> Look:
     return one.client(asked_at=NOW - seconds(9)) if way == 2 else one
 
 
-def _restarting(draw: st.DrawFn) -> Look:
+def _restarting(draw: st.DrawFn) -> Situation:
     """Set Shards was accepted, or may have been, and some Coreapps are back; one may be away as in any restart."""
     before, after = draw(st.sampled_from([(1, 2), (2, 4), (4, 2), (2, 1)]))
     most = max(before, after) + 1
-    one = look().settled(shards=before).wanting(shards=after)
+    one = situation().settled(shards=before).wanting(shards=after)
     one = one.with_pods(range(before + 1, most)) if most > before + 1 else one
     one = one.noted(after, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN, Answer.ACCEPTED, Answer.ACCEPTED])))
     if draw(st.booleans()):
@@ -309,32 +309,32 @@ def _restarting(draw: st.DrawFn) -> Look:
     return one.restarted(after, draw(st.sets(st.integers(0, most - 1), max_size=most)))
 
 
-def _recreating(draw: st.DrawFn) -> Look:
+def _recreating(draw: st.DrawFn) -> Situation:
     """Somebody deleted the StatefulSet, and changed the wish, while a Set Shards may still take effect."""
     to, wanted = draw(st.sampled_from([(4, 2), (4, 1), (2, 1), (2, 4)]))
-    one = look().settled(shards=draw(st.sampled_from([1, 2]))).noted(to, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN])))
+    one = situation().settled(shards=draw(st.sampled_from([1, 2]))).noted(to, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN])))
     return one.wanting(shards=wanted).without_object("StatefulSet", "acme-coreapp")
 
 
-def _failing(draw: st.DrawFn) -> Look:
+def _failing(draw: st.DrawFn) -> Situation:
     """A holder is gone, and there is a spare; or there is none, and another holder lost its labels."""
     shards = draw(st.sampled_from([1, 2, 4]))
     if draw(st.integers(0, 2)) == 0:
-        return look().settled(shards=max(2, shards), spares=0).with_holder(1, labels={}).holder_deleted(0)
-    return look().settled(shards=shards, spares=draw(st.integers(1, 2))).holder_deleted(draw(st.integers(0, shards - 1)))
+        return situation().settled(shards=max(2, shards), spares=0).with_holder(1, labels={}).holder_deleted(0)
+    return situation().settled(shards=shards, spares=draw(st.integers(1, 2))).holder_deleted(draw(st.integers(0, shards - 1)))
 
 
-def _one_pod(draw: st.DrawFn, one: Look) -> Look:
-    ordinals = [pod.ordinal for pod in one.see.coreapps]
+def _one_pod(draw: st.DrawFn, one: Situation) -> Situation:
+    ordinals = [pod.ordinal for pod in one.snapshot.coreapps]
     return one.with_pod(draw(st.sampled_from(ordinals)), **draw(st.sampled_from(TROUBLES))) if ordinals else one
 
 
-def _gone_pod(draw: st.DrawFn, one: Look) -> Look:
-    ordinals = [pod.ordinal for pod in one.see.coreapps]
+def _gone_pod(draw: st.DrawFn, one: Situation) -> Situation:
+    ordinals = [pod.ordinal for pod in one.snapshot.coreapps]
     return one.without_pod(draw(st.sampled_from(ordinals))) if ordinals else one
 
 
-def _client(draw: st.DrawFn, one: Look) -> Look:
+def _client(draw: st.DrawFn, one: Situation) -> Situation:
     changes: list[dict[str, Any]] = [
         {"asked_at": NOW - seconds(9)},
         {"shards": None},
@@ -345,16 +345,16 @@ def _client(draw: st.DrawFn, one: Look) -> Look:
     return one.client(**draw(st.sampled_from(changes)))
 
 
-def _account(draw: st.DrawFn, one: Look) -> Look:
+def _account(draw: st.DrawFn, one: Situation) -> Situation:
     return one.with_account(**draw(st.sampled_from(UNFIT)))
 
 
-def _status(draw: st.DrawFn, one: Look) -> Look:
+def _status(draw: st.DrawFn, one: Situation) -> Situation:
     changes: list[dict[str, Any]] = [
-        {"refused_fingerprint": FINGERPRINT},
+        {"rejected_fingerprint": FINGERPRINT},
         {"banned_at": NOW},
         {"anchored_for": None},
-        {"refused_pin_version": "70"},
+        {"rejected_pin_version": "70"},
         {"registration_closed_for": "generation-3"},
         {"expired_build": "v2.53.4 whatsapp-operator/wabiz-sim:dev"},
         {"since": {"EnoughAreBack": NOW - seconds(11)}},
@@ -362,14 +362,14 @@ def _status(draw: st.DrawFn, one: Look) -> Look:
     return one.seeing(**draw(st.sampled_from(changes)))
 
 
-def _spec(draw: st.DrawFn, one: Look) -> Look:
+def _spec(draw: st.DrawFn, one: Situation) -> Situation:
     changes: list[dict[str, Any]] = [{"paused": True}, {"manual": True}, {"spares": 3}, {"shards": 2}, {"shards": 8}]
     return one.wanting(**draw(st.sampled_from(changes)))
 
 
-def _moved(draw: st.DrawFn, one: Look) -> Look:
+def _moved(draw: st.DrawFn, one: Situation) -> Situation:
     """A shard is on the highest ordinal."""
-    return one.held_by(0, one.see.coreapps[-1].ordinal) if one.see.routes and one.see.coreapps else one
+    return one.held_by(0, one.snapshot.coreapps[-1].ordinal) if one.snapshot.routes and one.snapshot.coreapps else one
 
 
 BASES = (*(_growing,) * 6, *(_shrinking,) * 2, *(_restarting,) * 3, _recreating, _failing)
@@ -377,7 +377,7 @@ WRONG: tuple[Change, ...] = (_one_pod, _one_pod, _gone_pod, _client, _account, _
 
 
 @st.composite
-def near_looks(draw: st.DrawFn) -> Look:
+def near_looks(draw: st.DrawFn) -> Situation:
     """A state that a law has something to say of, with nothing or one more thing wrong."""
     one = draw(st.sampled_from(BASES))(draw)
     for change in draw(st.lists(st.sampled_from(WRONG), max_size=1)):
@@ -385,6 +385,6 @@ def near_looks(draw: st.DrawFn) -> Look:
     return one
 
 
-def any_looks() -> st.SearchStrategy[Look]:
+def any_looks() -> st.SearchStrategy[Situation]:
     """Wild ones and near ones."""
-    return st.one_of(looks(), near_looks(), near_looks(), near_looks())
+    return st.one_of(situations(), near_looks(), near_looks(), near_looks())
