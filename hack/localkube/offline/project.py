@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.kind import docker
+from localkube.offline import docker
 from localkube.progress import Report
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 

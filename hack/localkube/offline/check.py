@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkube.kind import debian, runtime
-from localkube.kind import docker as kind_docker
-from localkube.kind.dockerd import RUNTIME
+from localkube.offline import debian, runtime
+from localkube.offline import docker as kind_docker
+from localkube.offline.dockerd import RUNTIME
 
 PROBE_SECONDS = 15.0
 DISK_GB, MEMORY_GB = 14.0, 4.0

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.kind import check as kind_check
-from localkube.kind import docker, dockerd, project
-from localkube.kind import images as kind_images
-from localkube.kind.check import Facts
-from localkube.kind.cluster import WORKERS, KindCluster
+from localkube.offline import check as kind_check
+from localkube.offline import docker, dockerd, project
+from localkube.offline import images as kind_images
+from localkube.offline.check import Facts
+from localkube.offline.cluster import WORKERS, KindCluster
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.cache import user_cache
 from localkube.programs.versions import chart_programs

@@ -13,10 +13,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.kind import archive as kind_archive
-from localkube.kind import debian, docker
-from localkube.kind.archive import COMPONENTS
-from localkube.kind.debian import Root
+from localkube.offline import archive as kind_archive
+from localkube.offline import debian, docker
+from localkube.offline.archive import COMPONENTS
+from localkube.offline.debian import Root
 from localkube.programs.binaries import Binaries, cache_folder, provide
 from localkube.programs.cache import Cache, sha256_of
 from localkube.programs.versions import kind_programs, kubernetes_version, pinned_programs

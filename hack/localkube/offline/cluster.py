@@ -15,8 +15,8 @@ from typing import Any
 import yaml
 
 from localkube.errors import LocalKubeError
-from localkube.kind import docker, network
-from localkube.kind.network import Node
+from localkube.offline import docker, network
+from localkube.offline.network import Node
 from localkube.programs.binaries import Binaries
 from localkube.progress import Report, Step, quiet, terminal_of
 

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from localkube.kind import check, dockerd
-from localkube.kind import command as kind_cli
-from localkube.kind.check import Facts
+from localkube.offline import check, dockerd
+from localkube.offline import command as kind_cli
+from localkube.offline.check import Facts
 
 STOCK = "kindest/node:v1.37.0@sha256:" + "a" * 64
 WELL = Facts(

@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.kind import docker, runtime
+from localkube.offline import docker, runtime
 from localkube.plane import processes
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import Report
