@@ -6,6 +6,7 @@ import hashlib
 import io
 import os
 import re
+import socket
 import tarfile
 import threading
 from collections.abc import Iterator, Mapping
@@ -16,7 +17,7 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.programs.binaries import cache_folder, provide
+from localkube.programs.binaries import cache_of, provide
 from localkube.programs.cache import Cache, user_cache
 from localkube.programs.gobuild import GoBuild, linker_flags
 from localkube.programs.releases import NotHadError, Releases
@@ -48,12 +49,11 @@ class Machine:
 
     def provide(self, **other: object) -> Mapping[str, Path]:
         environ = {**self.environ, **{name: str(value) for name, value in other.items()}}
-        gobuild = GoBuild(user_cache(environ), PLATFORM, environ)
-        return provide(environ, programs=self.programs, releases=replace(self.releases), gobuild=gobuild, report=self.said.append).paths
+        return provide(environ, programs=self.programs, releases=replace(self.releases), report=self.said.append).paths
 
     @property
     def cache(self) -> Cache:
-        return Cache(cache_folder(self.environ))
+        return cache_of(self.environ)
 
     @property
     def built(self) -> list[str]:
@@ -227,7 +227,7 @@ def test_a_build_of_another_version_is_not_kept(machine: Machine) -> None:
 
     with pytest.raises(LocalKubeError, match=r"etcd should be v3\.\d+\.\d+, but says 'etcd Version: 0.1"):
         machine.provide()
-    assert machine.cache.missing(machine.programs[0])
+    assert not machine.cache.path(machine.programs[0]).exists()
 
 
 def test_two_at_once_build_once(machine: Machine) -> None:
@@ -384,7 +384,7 @@ def test_releases_come_before_building(machine: Machine, release_page: dict[str,
 
     assert machine.built == []
     assert [machine.cache.fault(program) for program in machine.programs] == [None] * 5
-    assert f"[5/5] kubectl {kubernetes_version()}: fetched in 0:00" in machine.text
+    assert f"[5/5] fetching kubectl {kubernetes_version()}" in machine.text
 
 
 def test_a_wrong_checksum_is_never_kept(machine: Machine, release_page: dict[str, bytes]) -> None:
@@ -408,8 +408,13 @@ def test_a_page_without_this_program_falls_back_to_building(machine: Machine, re
 
 
 def test_a_silent_page_is_asked_once_and_not_for_long(machine: Machine) -> None:
-    with pytest.raises(NotHadError, match="gave no answer"):
-        machine.releases.fetch(machine.programs[1], machine.root / "staged", lambda: None)
-
-    assert not machine.releases.reachable(machine.programs[2])
-    assert not (machine.root / "staged").exists()
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        page = f"http://127.0.0.1:{silent.getsockname()[1]}/{{version}}"
+        releases = replace(machine.releases, kubernetes_url=page, checksum_seconds=0.3)
+        for program in machine.programs[1:3]:
+            with pytest.raises(NotHadError, match="gave no answer"):
+                releases.find(program)
+        silent.setblocking(False)
+        silent.accept()[0].close()
+        with pytest.raises(BlockingIOError):
+            silent.accept()

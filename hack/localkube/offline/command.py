@@ -6,7 +6,6 @@ import argparse
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -24,59 +23,42 @@ from localkube.programs.versions import chart_programs
 from localkube.progress import clock, to_stderr
 
 NAME = "whatsapp"
+OPTIONS = {
+    "--offline": {"action": "store_true", "help": "use the images made here even where a registry can be reached"},
+    "--install-docker": {
+        "action": "store_true",
+        "help": "install Debian's docker.io, iptables and debootstrap with apt-get, and start dockerd by hand",
+    },
+    "--name": {"default": NAME, "help": f"name of the cluster (default: {NAME})"},
+    "--force": {"action": "store_true", "help": "make them anew"},
+    "--operator": {"action": "store_true", "help": "also build and load the images and install the operator with Helm"},
+    "--workers": {"type": int, "default": WORKERS, "help": f"nodes besides the control plane (default: {WORKERS})"},
+    "--load": {"action": "store_true", "help": "bring them, and PostgreSQL, into the cluster too"},
+    "--docker": {"action": "store_true", "help": "also end the dockerd that --install-docker started"},
+    "images": {"nargs": "+", "metavar": "IMAGE"},
+}
+COMMANDS = {
+    "check": ("say what is missing, one sentence each", "--offline"),
+    "build": ("make the node image, the Python base and PostgreSQL, if they are not there", "--force --offline --install-docker"),
+    "up": ("make the cluster, or put right one that is there", "--operator --workers --offline --install-docker --name"),
+    "load": ("bring images from Docker into every node", "images --name"),
+    "images": ("build the operator and the simulator from operator/Dockerfile", "--load --offline --name"),
+    "routes": ("write the routes between the nodes again, after one got another address", "--name"),
+    "down": ("remove the cluster", "--docker --name"),
+}
+"""Per command: what it does, and its options."""
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
-    """Run one command; ``root`` is the repository. Returns the exit status: 0, or 1 after one sentence per trouble on standard error."""
-    options = _parser().parse_args(argv)
-    try:
-        return int(options.run(_Machine(root, options)))
-    except LocalKubeError as error:
-        print(f"hack/kind-offline: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"hack/kind-offline: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("hack/kind-offline: interrupted; what was built is kept, run it again to go on", file=sys.stderr)
-        return 130
-
-
-def _parser() -> argparse.ArgumentParser:
+    """Run one command; ``root`` is the repository. Returns the exit status; LocalKubeError with a sentence per trouble."""
     parser = argparse.ArgumentParser(prog="hack/kind-offline", description="A kind cluster: one control plane, three workers.")
     commands = parser.add_subparsers(dest="command", required=True)
-    check = commands.add_parser("check", help="say what is missing, one sentence each")
-    build = commands.add_parser("build", help="make the node image, the Python base and PostgreSQL, if they are not there")
-    build.add_argument("--force", action="store_true", help="make them anew")
-    up = commands.add_parser("up", help="make the cluster, or put right one that is there")
-    up.add_argument("--operator", action="store_true", help="also build and load the images and install the operator with Helm")
-    up.add_argument("--workers", type=int, default=WORKERS, help=f"nodes beside the control plane (default: {WORKERS})")
-    load = commands.add_parser("load", help="bring images from Docker into every node")
-    load.add_argument("images", nargs="+", metavar="IMAGE")
-    images = commands.add_parser("images", help="build the operator and the simulator from operator/Dockerfile")
-    images.add_argument("--load", action="store_true", help="bring them, and PostgreSQL, into the cluster too")
-    routes = commands.add_parser("routes", help="write the routes between the nodes again, after one got another address")
-    down = commands.add_parser("down", help="remove the cluster")
-    down.add_argument("--docker", action="store_true", help="also end the dockerd that --install-docker started")
-    for command in (check, build, up, images):
-        command.add_argument("--offline", action="store_true", help="use the images made here even where a registry can be reached")
-    for command in (build, up):
-        text = "install Debian's docker.io, iptables and debootstrap with apt-get, and start dockerd by hand"
-        command.add_argument("--install-docker", action="store_true", help=text)
-    for command in (up, load, images, routes, down):
-        command.add_argument("--name", default=NAME, help=f"name of the cluster (default: {NAME})")
-    for command, run in (
-        (check, _Machine.check),
-        (build, _Machine.build),
-        (up, _Machine.up),
-        (load, _Machine.load),
-        (images, _Machine.images),
-        (routes, _Machine.routes),
-        (down, _Machine.down),
-    ):
-        command.set_defaults(run=run)
-    return parser
+    for name, (text, options) in COMMANDS.items():
+        command = commands.add_parser(name, help=text)
+        for option in options.split():
+            command.add_argument(option, **OPTIONS[option])  # type: ignore[arg-type]
+    given = parser.parse_args(argv)
+    return int(getattr(_Machine(root, given), given.command)() or 0)
 
 
 @dataclass
@@ -87,25 +69,23 @@ class _Machine:
     options: argparse.Namespace
 
     def check(self) -> int:
-        """Say what is missing; 1 if something is."""
-        facts = kind_check.look(self._docker_folder, None if self.options.offline else self._stock())
+        """Say what is missing; 1 if something is. Builds nothing: kind is asked for its image only if it is there."""
+        kind = kind_images.built_kind(os.environ)
+        stock = kind_check.stock_image(kind.read_bytes()) if kind and not self.options.offline else None
+        facts = kind_check.observe(self._docker_folder, stock)
         sentences = kind_check.lacking(facts)
-        for sentence in sentences:
-            print(sentence)
-        if not sentences:
-            print(f"nothing is missing; the way is: {_told(facts)}")
+        print("\n".join(sentences) or f"nothing is missing; the way is: {_described(facts)}")
         return 1 if sentences else 0
 
-    def build(self) -> int:
+    def build(self) -> None:
         """Make the images."""
         facts = self._prepared()
         if kind_check.way(facts) == "stock":
-            to_stderr(f"nothing to build: {_told(facts)}")
-            return 0
-        self._make_images(facts, force=self.options.force)
-        return 0
+            to_stderr(f"nothing to build: {_described(facts)}")
+        else:
+            self._make_images(facts, force=self.options.force)
 
-    def up(self) -> int:
+    def up(self) -> None:
         """Make the cluster and say how to reach it."""
         begun = time.monotonic()
         facts = self._prepared()
@@ -115,14 +95,14 @@ class _Machine:
             if cluster.own_network():
                 cluster.connect()
         else:
-            to_stderr(_told(facts))
+            to_stderr(_described(facts))
             offline = kind_check.way(facts) == "offline"
             if offline:
                 self._make_images(facts)
             cluster.make(kind_images.NODE_IMAGE if offline else None, workers=self.options.workers)
         cluster.wait_ready()
         if self.options.operator:
-            cluster.load(self._images(facts))
+            cluster.load(self._built_images(facts))
             helm = provide(os.environ, report=to_stderr, programs=chart_programs())["helm"]
             project.install(self.root, cluster.kubeconfig, helm, to_stderr)
         to_stderr(f"cluster {cluster.name} is ready after {clock(time.monotonic() - begun)}; 'hack/kind-offline down' removes it")
@@ -130,46 +110,39 @@ class _Machine:
         print(f"export KUBECONFIG={shlex.quote(str(cluster.kubeconfig))}")
         if shutil.which("kubectl") is None:
             print(f'export PATH={shlex.quote(str(cluster.binaries["kubectl"].parent))}:"$PATH"')
-        return 0
 
-    def load(self) -> int:
+    def load(self, images: Sequence[str] = ()) -> None:
         """Bring images into the nodes."""
-        begun = time.monotonic()
-        self._existing().load(self.options.images)
-        to_stderr(f"loaded {', '.join(self.options.images)} after {clock(time.monotonic() - begun)}")
-        return 0
+        begun, images = time.monotonic(), images or self.options.images
+        self._cluster(must_exist=True).load(images)
+        to_stderr(f"loaded {', '.join(images)} after {clock(time.monotonic() - begun)}")
 
-    def images(self) -> int:
+    def images(self) -> None:
         """Build the project's own images, and load them."""
-        images = self._images(self._prepared())
+        images = self._built_images(self._prepared())
         if self.options.load:
-            self.options.images = images
-            return self.load()
-        return 0
+            self.load(images)
 
-    def routes(self) -> int:
+    def routes(self) -> None:
         """Write the routes again."""
-        cluster = self._existing()
+        cluster = self._cluster(must_exist=True)
         if not cluster.own_network():
             to_stderr(f"cluster {cluster.name} has kind's own network, which keeps its routes itself")
-            return 0
+            return
         for node in cluster.connect():
             to_stderr(f"{node.name} {node.address} {node.pods}")
-        return 0
 
-    def down(self) -> int:
+    def down(self) -> None:
         """Remove the cluster, and end dockerd if asked to."""
         kind = kind_images.built_kind(os.environ)  # where it was never built it has made no cluster
         if kind is not None and docker.info() is not None:
-            cluster = KindCluster(self.options.name, self.root / "build" / "kind", Binaries({"kind": kind}), to_stderr)
-            there = cluster.exists()
-            if there:
+            cluster = self._cluster(Binaries({"kind": kind}))
+            if exists := cluster.exists():
                 cluster.delete()
-            to_stderr(f"cluster {cluster.name} is removed" if there else f"there is no cluster {cluster.name}")
+            to_stderr(f"cluster {cluster.name} is removed" if exists else f"there is no cluster {cluster.name}")
         if self.options.docker:
             ended = dockerd.stop(self._docker_folder)
             to_stderr("dockerd has ended" if ended else "no dockerd of this command runs")
-        return 0
 
     # ---- parts
 
@@ -178,20 +151,15 @@ class _Machine:
         if getattr(self.options, "install_docker", False):
             dockerd.install(to_stderr)
             dockerd.start(self._docker_folder, to_stderr)
-        facts = kind_check.look(self._docker_folder, None)
+        facts = kind_check.observe(self._docker_folder, None)
         if facts.docker is not None and not facts.missing_capabilities and not self.options.offline:
-            kind = kind_images.tools(os.environ, to_stderr)["kind"]
-            facts = kind_check.look(self._docker_folder, kind_check.stock_image(kind.read_bytes()))
+            kind = kind_images.programs(os.environ, to_stderr, "kind")["kind"]
+            facts = kind_check.observe(self._docker_folder, kind_check.stock_image(kind.read_bytes()))
         if sentences := kind_check.lacking(facts):
             raise LocalKubeError("\n".join(sentences))
         return facts
 
-    def _stock(self) -> str | None:
-        """The stock node image, if kind itself has been built already: a look must not build."""
-        kind = kind_images.built_kind(os.environ)
-        return kind_check.stock_image(kind.read_bytes()) if kind else None
-
-    def _images(self, facts: Facts) -> list[str]:
+    def _built_images(self, facts: Facts) -> list[str]:
         """The project's images, built, and PostgreSQL where it is made here."""
         offline = kind_check.way(facts) == "offline"
         if offline:
@@ -201,16 +169,12 @@ class _Machine:
 
     def _make_images(self, facts: Facts, *, force: bool = False) -> None:
         binaries = kind_images.programs(os.environ, to_stderr)
-        cache = user_cache(os.environ) / "kind"
-        cache.mkdir(parents=True, exist_ok=True)
-        kind_images.Images(cache, facts.mirror or "", binaries, to_stderr).make(force=force)
+        kind_images.Images(user_cache(os.environ) / "kind", facts.mirror or "", binaries, to_stderr).make(force=force)
 
-    def _cluster(self) -> KindCluster:
-        return KindCluster(self.options.name, self.root / "build" / "kind", kind_images.tools(os.environ, to_stderr), to_stderr)
-
-    def _existing(self) -> KindCluster:
-        cluster = self._cluster()
-        if not cluster.exists():
+    def _cluster(self, binaries: Binaries | None = None, *, must_exist: bool = False) -> KindCluster:
+        binaries = binaries or kind_images.programs(os.environ, to_stderr, "kind", "kubectl")
+        cluster = KindCluster(self.options.name, self.root / "build" / "kind", binaries, to_stderr)
+        if must_exist and not cluster.exists():
             msg = f"there is no cluster {cluster.name}: make it with 'hack/kind-offline up --name {cluster.name}'"
             raise LocalKubeError(msg)
         return cluster
@@ -220,7 +184,7 @@ class _Machine:
         return user_cache(os.environ) / "docker"
 
 
-def _told(facts: Facts) -> str:
+def _described(facts: Facts) -> str:
     if kind_check.way(facts) == "stock":
         return f"kind's own node image, {facts.stock_image}, and kind's own network"
     reason = "no registry gives kind's own (or --offline was given)"
