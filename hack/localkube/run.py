@@ -22,7 +22,7 @@ def output(argv: Sequence[str], *, timeout: float = 60.0, text: str = "", env: M
     LocalKubeError, with the end of what it wrote, if it cannot be run, fails, or does not end within ``timeout`` seconds.
     """
     try:
-        done = subprocess.run(argv, input=text, env=env, capture_output=True, text=True, timeout=timeout, check=False)
+        done = subprocess.run(argv, input=text, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
     except OSError as error:
         msg = f"{argv[0]} cannot be run: {error.strerror or error}"
         raise LocalKubeError(msg) from error

