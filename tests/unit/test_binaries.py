@@ -29,6 +29,7 @@ PLATFORM = ("linux", "amd64")
 
 # Stands for Go: says its version, and "builds" by copying a program. Every build is noted, as many fail as the file "fail" has names.
 GO = """#!/bin/sh
+[ -z "$GOROOT" ] || exit 1
 if [ "$1" = env ]; then echo "$GO_SAYS"; exit 0; fi
 while [ "$1" != -o ]; do shift; done
 echo "$3" >> "$GO_NOTES/builds"
@@ -46,11 +47,11 @@ class Machine:
     environ: dict[str, str]
     programs: tuple[Program, ...]
     releases: Releases
-    said: list[str]
+    reported: list[str]
 
     def provide(self, **other: object) -> Mapping[str, Path]:
         environ = {**self.environ, **{name: str(value) for name, value in other.items()}}
-        return provide(environ, programs=self.programs, releases=replace(self.releases), report=self.said.append).paths
+        return provide(environ, programs=self.programs, releases=replace(self.releases), report=self.reported.append).paths
 
     @property
     def cache(self) -> Cache:
@@ -63,7 +64,7 @@ class Machine:
 
     @property
     def text(self) -> str:
-        return "\n".join(self.said)
+        return "\n".join(self.reported)
 
 
 @pytest.fixture
@@ -75,6 +76,7 @@ def machine(tmp_path: Path) -> Machine:
     environ = {
         "XDG_CACHE_HOME": str(tmp_path / "cache"),
         "PATH": f"{tmp_path / 'bin'}{os.pathsep}/usr/bin{os.pathsep}/bin",
+        "GOROOT": "/of/another/go",
         "GO_SAYS": "go1.99.1",
         "GO_NOTES": str(tmp_path),
     }
@@ -159,10 +161,10 @@ def test_without_anything_all_are_built_once_and_then_found(machine: Machine) ->
     assert set(paths.values()) == {machine.cache.folder / program.name for program in machine.programs}
     assert f"[2/5] building kube-apiserver {kubernetes_version()}" in machine.text
 
-    machine.said.clear()
+    machine.reported.clear()
     assert machine.provide() == paths
     assert len(machine.built) == 5
-    assert machine.said == []
+    assert machine.reported == []
 
 
 def test_a_failed_build_says_what_the_compiler_said_and_is_resumed(machine: Machine) -> None:
@@ -180,7 +182,7 @@ def test_a_failed_build_says_what_the_compiler_said_and_is_resumed(machine: Mach
 
 
 @pytest.mark.parametrize(
-    ("harm", "said"),
+    ("harm", "reported"),
     [
         (lambda program, note: program.write_bytes(program.read_bytes()[:10]), "is damaged: 10 bytes instead of"),
         (lambda program, note: program.write_bytes(b"X" * program.stat().st_size), "is damaged: its content has changed"),
@@ -191,15 +193,15 @@ def test_a_failed_build_says_what_the_compiler_said_and_is_resumed(machine: Mach
     ],
     ids=["truncated", "changed", "half-built", "note", "version", "mode"],
 )
-def test_a_damaged_program_is_named_and_made_again_alone(machine: Machine, harm: object, said: str) -> None:
+def test_a_damaged_program_is_named_and_made_again_alone(machine: Machine, harm: object, reported: str) -> None:
     paths = machine.provide()
     assert callable(harm)
     harm(paths["kube-scheduler"], machine.cache.folder / ".kube-scheduler.json")
-    machine.said.clear()
+    machine.reported.clear()
 
     machine.provide()
 
-    assert f"{paths['kube-scheduler']} {said}" in machine.text
+    assert f"{paths['kube-scheduler']} {reported}" in machine.text
     assert machine.built[5:] == ["kube-scheduler"]
     assert machine.cache.fault(machine.programs[3]) is None
 
@@ -255,9 +257,9 @@ def test_two_at_once_build_once(machine: Machine) -> None:
 def test_waiting_for_another_process_has_an_end(machine: Machine) -> None:
     quick = machine.cache
     with (
-        quick.lock(machine.said.append),
+        quick.lock(machine.reported.append),
         pytest.raises(LocalKubeError, match=r"waited 0\.2 s for another process"),
-        quick.lock(machine.said.append, timeout=0.2),
+        quick.lock(machine.reported.append, timeout=0.2),
     ):
         pass
 

@@ -1,4 +1,4 @@
-"""What a kind cluster needs of a machine, said in one sentence each, and which way is taken."""
+"""What a kind cluster needs of a machine, one sentence each, and which way is taken."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def test_without_docker_the_command_says_what_to_do(
     monkeypatch.setenv("PATH", str(tmp_path))
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path))
     assert guarded("hack/kind-offline", lambda: kind_cli.main([command], root=tmp_path)) == 1
-    said = "".join(capfd.readouterr())
-    assert "There is no program 'docker'" in said
-    assert "--install-docker" in said
-    assert "Traceback" not in said
+    output = "".join(capfd.readouterr())
+    assert "There is no program 'docker'" in output
+    assert "--install-docker" in output
+    assert "Traceback" not in output
 
 
 def test_removing_builds_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

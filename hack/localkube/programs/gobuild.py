@@ -36,8 +36,7 @@ class GoBuild:
         An interrupted build goes on where it was, from Go's own build cache.
         """
         os_name, arch = self.platform
-        env = {**self.environ, "GOTOOLCHAIN": "local", "GOWORK": "off", "CGO_ENABLED": "0", "GOOS": os_name, "GOARCH": arch}
-        env |= {"GOROOT": ""}  # the user's may belong to another Go
+        env = {**self._env, "GOWORK": "off", "CGO_ENABLED": "0", "GOOS": os_name, "GOARCH": arch}
         env.setdefault("HOME", str(self.cache))  # Go wants some place for its own caches
         argv = [str(go), "build", "-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker_flags(program)}"]
         argv += [f"-tags={program.build_tags}", "-o", str(staged), program.package]
@@ -63,11 +62,15 @@ class GoBuild:
             msg = f"{tried}, and {error}"
             raise NotHadError(msg) from error
 
+    @property
+    def _env(self) -> dict[str, str]:
+        return {**self.environ, "GOTOOLCHAIN": "local", "GOROOT": ""}  # the user's GOROOT may belong to another Go
+
     def _version(self, go: Path) -> tuple[int, int] | None:
         # -C: outside any module, whose go line might ask for another toolchain
         with contextlib.suppress(LocalKubeError):
             argv = [str(go), "env", "-C", tempfile.gettempdir(), "GOVERSION"]
-            if found := re.match(r"go(\d+)\.(\d+)", output(argv, timeout=30, env={**self.environ, "GOTOOLCHAIN": "local"})):
+            if found := re.match(r"go(\d+)\.(\d+)", output(argv, timeout=30, env=self._env)):
                 return int(found[1]), int(found[2])
         return None
 
