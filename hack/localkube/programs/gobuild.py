@@ -45,21 +45,15 @@ class GoBuild:
 
     def go(self, oldest: tuple[int, int]) -> Path:
         """A Go of at least that version. NotHadError, with what was tried, if there is none and none can be installed."""
-        wanted = f">= {oldest[0]}.{oldest[1]} is needed"
         on_path = shutil.which("go", path=self.environ.get("PATH", os.defpath))
         version = self._version(Path(on_path)) if on_path else None
         if on_path and version and version >= oldest:
             return Path(on_path)
-        if not on_path:
-            tried = f"there is no Go on the PATH ({wanted})"
-        elif version is None:
-            tried = f"{on_path} does not tell its version"
-        else:
-            tried = f"{on_path} is Go {version[0]}.{version[1]}, and {wanted}"
         try:
             return self._installed()
         except NotHadError as error:
-            msg = f"{tried}, and {error}"
+            tried = f"{on_path} is of version {version}" if on_path else "there is no Go on the PATH"
+            msg = f"{tried} (>= {oldest[0]}.{oldest[1]} is needed), and {error}"
             raise NotHadError(msg) from error
 
     @property

@@ -141,11 +141,7 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
 
 def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
     """(version of the Go module ``path``, oldest Go) that ``module``/go.mod pins; v1 for a program whose source is here."""
-    try:
-        text = (module / "go.mod").read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot read {module / 'go.mod'}, which pins the version of {path}: {error.strerror}"
-        raise LocalKubeError(msg) from error
+    text = (module / "go.mod").read_text(encoding="utf-8")
     version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
     go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     if (path and version is None) or go is None:
