@@ -161,7 +161,7 @@ class KindCluster:
                 if len(nodes) == len(containers):
                     return nodes
                 why = f"{len(nodes)} of {len(containers)} nodes are there"
-            except LocalKubeError as error:
+            except (LocalKubeError, ValueError) as error:
                 why = str(error)
             if time.monotonic() > deadline:
                 msg = f"cluster {self.name} has no pod network after {READY_SECONDS:g} s, with {self.kubeconfig}: {why}"

@@ -44,7 +44,7 @@ def info() -> dict[str, Any] | None:
 def has_image(image: str, content: str | None = None) -> bool:
     """Whether Docker has the image, and made from ``content`` if that is given."""
     found = inspected(image, "{{json .Config}}")
-    return found is not None and (content is None or (found["Labels"] or {}).get(CONTENT) == content)
+    return found is not None and (content is None or (found.get("Labels") or {}).get(CONTENT) == content)
 
 
 def import_archive(archive: Path, image: str, *, content: str, changes: Sequence[str] = (), log: Path, tick: Callable[[], None]) -> None:
