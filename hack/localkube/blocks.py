@@ -158,10 +158,10 @@ def writes(figures: Row) -> str:
     """What failovers and the steady state cost."""
     found = figures["writes"]
     failovers = [count for name in ("pod-deleted", "container-killed") if name in found for count in found[name]["writes"]]
-    said_ = [f"A failover cost {min(failovers)} to {max(failovers)} API writes."] if failovers else []
+    sentences = [f"A failover cost {min(failovers)} to {max(failovers)} API writes."] if failovers else []
     if steady := found.get("steady"):
-        said_.append(f"A cluster to which nothing happened: {steady['writes'][0]} writes in {figures['steady_s']:g} s.")
-    return " ".join(said_)
+        sentences.append(f"A cluster to which nothing happened: {steady['writes'][0]} writes in {figures['steady_s']:g} s.")
+    return " ".join(sentences)
 
 
 def scale_block(figures: Row) -> str:

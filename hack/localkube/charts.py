@@ -20,7 +20,7 @@ from localkube.run import output
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
 CRD = Path("crds") / "whatsappclusters.yaml"
-HELM_SECONDS = 120.0
+HELM_SECONDS = 240.0
 SCHEMA = "values.schema.json"
 BEGIN, END = "<!-- values: made by `make charts` from values.yaml -->", "<!-- end of values -->"
 

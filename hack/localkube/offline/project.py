@@ -5,10 +5,12 @@ from __future__ import annotations
 import time
 from pathlib import Path
 
+import yaml
+
 from localkube import wheels
+from localkube.charts import OPERATOR, Helm
 from localkube.offline import docker
 from localkube.progress import Report
-from localkube.run import logged
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
@@ -31,10 +33,10 @@ def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
 def install(root: Path, kubeconfig: Path, helm: Path, report: Report) -> None:
     """Install the operator by its chart, or upgrade it; returns when its pods are ready. LocalKubeError with Helm's words if that fails."""
     namespace = "whatsapp-operator-system"
-    argv = [str(helm), "upgrade", "--install", "whatsapp-operator", str(root / "charts" / "whatsapp-operator"), f"--namespace={namespace}"]
-    argv += ["--create-namespace", f"--kubeconfig={kubeconfig}", "--wait", f"--timeout={INSTALL_SECONDS:g}s"]
+    begun, chart = time.monotonic(), str(root / "charts" / OPERATOR)
+    options = (f"--namespace={namespace}", "--create-namespace", "--wait", f"--timeout={INSTALL_SECONDS:g}s")
     # the same name for another image: the pods are replaced all the same
-    argv += ["--set-string", f"podAnnotations.multiconnect\\.dev/image={docker.inspected(IMAGES['operator'], '{{json .Id}}')}"]
-    begun = time.monotonic()
-    logged(argv, log=kubeconfig.with_suffix(".helm.log"), timeout=INSTALL_SECONDS + 60)
+    image = yaml.safe_dump({"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}})
+    program = Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)})
+    program.run("upgrade", "--install", OPERATOR, chart, *options, values=image)
     report(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")
