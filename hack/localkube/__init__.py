@@ -7,7 +7,7 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``figures``     how measured times are summed up, and the 35 s they are compared with
 ``provenance``  the commit, machine, load and command that figures come from
 ``programs``    which programs at which version, and where they come from
-``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
+``charts``      the Helm charts: derived, linted, rendered
 ``wheels``      the images' dependencies
 ``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
 ``offline``     kind clusters and their images, also where no registry is reached
