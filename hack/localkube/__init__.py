@@ -2,14 +2,15 @@
 
 The map, from the ground up (each folder stands only on those before it; see the first line of each module):
 
-``errors``      the one error
-``progress``    what a person sees while something takes minutes
+``errors``      the one error, and how a command ends with it
+``run``         programs that are run to their end; ``progress`` what a person sees meanwhile
 ``figures``     how measured times are summed up, and the 35 s they are compared with
 ``provenance``  the commit, machine, load and command that figures come from
 ``programs``    which programs at which version, and where they come from
-``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
+``charts``      the Helm charts: derived, linted, rendered
+``wheels``      the images' dependencies
 ``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
-``kind``        kind clusters and their images, also where no registry is reached
+``offline``     kind clusters and their images, also where no registry is reached
 ``hollow``      plays the nodes
 ``outside``     the observer and its laws, a customer's messages, a wire that can be cut
 ``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
@@ -19,7 +20,7 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``e2e``         walks the user's own path on real nodes of kind, and breaks everything there
 ``pages``       the files of figures and the text that is made of them; ``blocks`` how each is shown in Markdown
 
-In a folder ``command`` is what a script in hack/ runs; in ``bench`` that is ``failovers``, in ``hollow`` the folder itself by `python -m`.
+What each command in hack/ runs: the table in hack/entry.py. ``hollow`` is run by `python -m`.
 """
 
 from localkube.errors import LocalKubeError

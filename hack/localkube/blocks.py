@@ -19,6 +19,7 @@ Row = Mapping[str, Any]
 WIDTH = 130
 COLUMNS = ("n", "p50", "p95", "max", "goal")
 RATIO = f"{BASELINE_S:g} s / p95 or max"
+NO_COMPLAINT = "The program had nothing to complain of."
 FEW = f"A p95 is given from {P95_FROM} samples on; with fewer a goal for it is compared with the maximum."
 
 
@@ -43,23 +44,19 @@ def origin(figures: Row) -> str:
 
 def cells(row: Row) -> list[str]:
     """The cells of COLUMNS of a row of a file."""
-    remarks = [f"{row['failures']} failed"] * bool(row.get("failures")) + [f"{len(row.get('resumed', ()))} resumed, apart"] * bool(
-        row.get("resumed")
-    )
+    remarks = [f"{row['failures']} failed"] if row.get("failures") else []
+    if row.get("resumed"):
+        remarks.append(f"{len(row['resumed'])} resumed, apart")
     n = f"{row['n']} ({'; '.join(remarks)})" if remarks else str(row["n"])
     spread = [clock(row[name]) if name in row else "-" for name in ("p50", "p95", "max")]
-    goal = "-"
-    if row.get("goal") is not None:
-        met = {True: "", False: ", **missed**", None: ""}[row.get("met")]
-        goal = f"{row.get('judged_by', 'p95')} {clock(row['goal'])}{met}"
-    return [n, *spread, goal]
+    if row.get("goal") is None:
+        return [n, *spread, "-"]
+    return [n, *spread, f"{row.get('judged_by', 'p95')} {clock(row['goal'])}{', **missed**' if row.get('met') is False else ''}"]
 
 
-def said(sentences: Sequence[str], otherwise: str = "The program had nothing to complain of.") -> str:
+def listed(sentences: Sequence[str], head: str = "The program complained of:", otherwise: str = NO_COMPLAINT) -> str:
     """What a program complained of, as a list."""
-    if not sentences:
-        return otherwise
-    return "The program complained of:\n\n" + "\n".join(f"- {sentence}" for sentence in sentences)
+    return "\n".join([head, "", *(f"- {sentence}" for sentence in sentences)]) if sentences else otherwise
 
 
 def messages(figures: Row) -> str:
@@ -69,15 +66,13 @@ def messages(figures: Row) -> str:
 
 
 def added(ledgers: Sequence[Row]) -> Obj:
-    """Ledgers added up, each figure by itself; of the longest overlap the longest."""
-    first, *rest = ledgers
-    sums: Obj = {name: value for name, value in first.items() if name != "totals"}
-    totals = dict(first["totals"])
-    for one in rest:
-        sums |= {name: sums[name] + one[name] for name in sums}
-        longest = max(totals["longest_overlap"], one["totals"]["longest_overlap"])
-        totals = {name: value + one["totals"][name] for name, value in totals.items()} | {"longest_overlap": longest}
-    return sums | {"databases": max(one["databases"] for one in ledgers), "totals": totals}
+    """Ledgers added up, each figure by itself; databases are shared, and of the longest overlap the longest counts."""
+
+    def sums(rows: Sequence[Row]) -> Obj:
+        names = [name for name in rows[0] if name != "totals"]
+        return {name: (max if name in {"databases", "longest_overlap"} else sum)(row[name] for row in rows) for name in names}
+
+    return sums(ledgers) | {"totals": sums([one["totals"] for one in ledgers])}
 
 
 def counts(found: Mapping[str, int]) -> str:
@@ -85,12 +80,17 @@ def counts(found: Mapping[str, int]) -> str:
     return ", ".join(f"{word} {count}" for word, count in found.items()) or "-"
 
 
-def joined(*parts: str) -> str:
-    """Paragraphs."""
-    return "\n\n".join(part for part in parts if part) + "\n"
+def joined(figures: Row, *parts: str, end: str) -> str:
+    """Where the figures come from, then paragraphs, and at the end what the program complained of."""
+    return "\n\n".join(part for part in (origin(figures), *parts, end) if part) + "\n"
 
 
-# ------------------------------------------------------------ demo
+def harm(rows: Mapping[str, Row]) -> tuple[int, int]:
+    """How many failovers of healthy holders there were, and how many broken laws."""
+    return sum(len(row["wrong_failovers"]) for row in rows.values()), sum(len(row["violations"]) for row in rows.values())
+
+
+# ------------------------------------------------------------ each program
 
 
 def demo_block(figures: Row) -> str:
@@ -98,54 +98,39 @@ def demo_block(figures: Row) -> str:
     out = io.StringIO()
     demo.show(figures, Console(file=out, width=WIDTH))
     text = "\n".join(line.rstrip() for line in out.getvalue().strip("\n").splitlines())
-    return joined(f"```text\n{text}\n```", origin(figures), said([figures["complaint"]] if figures["complaint"] else [], ""))
-
-
-# ------------------------------------------------------------ chaos
-
-
-def chaos_rows(faults: Mapping[str, Row]) -> str:
-    """Faults as a table."""
-    lines = []
-    for row in faults.values():
-        what = str(row["what"])
-        if since := row.get("from_possible"):
-            what += f"; from when a handover could be made: p50 {clock(since['p50'])}, max {clock(since['max'])}"
-        lines.append([what, *cells(row), row.get("ratio", "-"), counts(row["evidence"]), counts(row["effects"])])
-    return markdown(("fault", *COLUMNS, RATIO, "evidence", "what the fault did"), lines)
+    end = listed([figures["complaint"]]) if figures["complaint"] else ""
+    return f"```text\n{text}\n```\n\n" + joined(figures, end=end)
 
 
 def chaos_block(figures: Row) -> str:
     """What chaos measured."""
-    faults = figures["faults"]
-    sums = {name: sum(row[name] for row in faults.values()) for name in ("sent", "lost", "doubled")}
-    wrong, broken = (sum(len(row[name]) for row in faults.values()) for name in ("wrong_failovers", "violations"))
-    sums_said = (
-        f"{len(faults)} faults on {figures['clusters']} clusters of 2 shards and 1 spare, {sums['sent']:,} messages: {sums['lost']} lost, "
-        f"{sums['doubled']} doubled; {wrong} wrong failovers, {broken} broken laws. Time runs from the fault to the next message of its "
+    faults, lines = figures["faults"], []
+    for row in faults.values():
+        what, since = str(row["what"]), row.get("from_possible")
+        if since:
+            what += f"; from when a handover could be made: p50 {clock(since['p50'])}, max {clock(since['max'])}"
+        lines.append([what, *cells(row), row.get("ratio", "-"), counts(row["evidence"]), counts(row["effects"])])
+    sent, lost, doubled = (sum(row[name] for row in faults.values()) for name in ("sent", "lost", "doubled"))
+    wrong, broken = harm(faults)
+    text = (
+        f"{len(faults)} faults on {figures['clusters']} clusters of 2 shards and 1 spare, {sent:,} messages: {lost} lost, "
+        f"{doubled} doubled; {wrong} wrong failovers, {broken} broken laws. Time runs from the fault to the next message of its "
         f"shard that its sender knows taken, through another Coreapp where a handover is expected. {FEW}"
     )
-    table = chaos_rows(faults)
-    return joined(origin(figures), sums_said, messages(figures), table, said(figures["complaints"]))
-
-
-# ------------------------------------------------------------ bench
+    table = markdown(("fault", *COLUMNS, RATIO, "evidence", "what the fault did"), lines)
+    return joined(figures, text, messages(figures), table, end=listed(figures["complaints"]))
 
 
 def bench_block(figures: Row) -> str:
     """What the bench measured."""
     cases = {name: row for name, row in figures["cases"].items() if row.get("n")}
     table = markdown(("from -> to", *COLUMNS, RATIO), [[row["what"], *cells(row), row.get("ratio", "-")] for row in cases.values()])
-    notes = [
-        f"{name}: {row['not_counted']['times']} more were not counted: {row['not_counted']['why']}."
-        for name, row in figures["cases"].items()
-        if row.get("not_counted")
-    ]
+    left_out = {name: row["not_counted"] for name, row in figures["cases"].items() if row.get("not_counted")}
+    notes = [f"{name}: {row['times']} more were not counted: {row['why']}." for name, row in left_out.items()]
     memory = [f"{one['what']}: {one['mib']:.0f} MiB (goal {one['goal']:g} MiB)" for one in figures["memory"].values()]
     held = f"The most that an operator held, {'; '.join(memory)}." if memory else ""
-    return joined(
-        origin(figures), table, FEW, *notes, resizes(cases), writes(figures), held, messages(figures), said(figures["complaints"])
-    )
+    cost = resizes(cases), writes(figures), held, messages(figures)
+    return joined(figures, table, FEW, *notes, *cost, end=listed(figures["complaints"]))
 
 
 def resizes(cases: Mapping[str, Row]) -> str:
@@ -173,13 +158,10 @@ def writes(figures: Row) -> str:
     """What failovers and the steady state cost."""
     found = figures["writes"]
     failovers = [count for name in ("pod-deleted", "container-killed") if name in found for count in found[name]["writes"]]
-    said_ = [f"A failover cost {min(failovers)} to {max(failovers)} API writes."] if failovers else []
+    sentences = [f"A failover cost {min(failovers)} to {max(failovers)} API writes."] if failovers else []
     if steady := found.get("steady"):
-        said_.append(f"A cluster to which nothing happened: {steady['writes'][0]} writes in {figures['steady_s']:g} s.")
-    return " ".join(said_)
-
-
-# ------------------------------------------------------------ scale
+        sentences.append(f"A cluster to which nothing happened: {steady['writes'][0]} writes in {figures['steady_s']:g} s.")
+    return " ".join(sentences)
 
 
 def scale_block(figures: Row) -> str:
@@ -192,52 +174,42 @@ def scale_block(figures: Row) -> str:
         f"Beginning with all of them at once: {figures['begin_s']:.0f} s, {figures['begin_cpu_s']:.0f} s of processor, "
         f"{figures['begin_rss']:.0f} MiB at most. Messages: {figures['lost']} lost, {figures['doubled']} doubled."
     )
-    heads = ("failover", *COLUMNS[:-1], RATIO)
-    return joined(
-        origin(figures), rest, markdown(("what", "measured", "goal"), goals), markdown(heads, failovers), said(figures["complaints"])
-    )
-
-
-# ------------------------------------------------------------ e2e
-
-
-def acts_table(acts: Mapping[str, Row]) -> str:
-    """Faults on kind as a table."""
-    lines = []
-    for row in acts.values():
-        goal = cells(row)[-1]
-        if row["silent"] and goal == "-":
-            goal = f"0 refused{', **missed**' if row['refused_struck'] else ''}"
-        committed = f"{clock(row['committed']['p50'])} / {clock(row['committed']['max'])}" if "committed" in row else "-"
-        lines.append(
-            [row["what"], counts(row["evidence"]), committed, *cells(row)[:-1], goal, f"{row['bound']:g} s", row.get("ratio", "-")]
-        )
-    return markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), lines)
+    tables = markdown(("what", "measured", "goal"), goals), markdown(("failover", *COLUMNS[:-1], RATIO), failovers)
+    return joined(figures, rest, *tables, end=listed(figures["complaints"]))
 
 
 def e2e_block(figures: Row) -> str:
-    """What was measured on kind: faults, and the other acts."""
-    acts = figures["acts"]
-    faults = {name: row for name, row in acts.items() if row["failover"] or row["goal"] is not None}
-    others = [[row["what"], *cells(row)[:-1]] for name, row in acts.items() if name not in faults]
-    refused = sum(row["refused_struck"] + row["refused_others"] for row in acts.values())
-    wrong, broken = (sum(len(row[name]) for row in acts.values()) for name in ("wrong_failovers", "violations"))
-    sums_said = (
-        f"{len(acts)} acts in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, {wrong} failovers "
+    """What was measured on kind: faults, and the other changes."""
+    rows = figures["acts"]
+    faults, others = [], []
+    for row in rows.values():
+        *times, goal = cells(row)
+        if not (row["failover"] or row["goal"] is not None):
+            others.append([row["what"], *times])
+            continue
+        if row["silent"] and goal == "-":
+            goal = f"0 refused{', **missed**' if row['refused_struck'] else ''}"
+        committed = f"{clock(row['committed']['p50'])} / {clock(row['committed']['max'])}" if "committed" in row else "-"
+        faults.append([row["what"], counts(row["evidence"]), committed, *times, goal, f"{row['bound']:g} s", row.get("ratio", "-")])
+    wrong, broken = harm(rows)
+    text = (
+        f"{len(rows)} acts in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
+        f"{sum(row['refused_struck'] + row['refused_others'] for row in rows.values())} tries refused, {wrong} failovers "
         f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
         f"Webapp. {FEW}"
     )
-    table = markdown(("change", *COLUMNS[:-1]), others) if others else ""
-    missed = "Goals missed:\n\n" + "\n".join(f"- {one}" for one in figures["missed"]) if figures["missed"] else ""
-    end = said(figures["complaints"], "Nothing made the run fail.")
-    return joined(origin(figures), sums_said, messages(figures), acts_table(faults), table, missed, end)
+    table = markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)
+    more = markdown(("change", *COLUMNS[:-1]), others) if others else ""
+    missed = listed(figures["missed"], "Goals missed:", "")
+    end = listed(figures["complaints"], otherwise="Nothing made the run fail.")
+    return joined(figures, text, messages(figures), table, more, missed, end=end)
 
 
-BLOCKS: dict[str, tuple[str, Callable[[Row], str]]] = {
-    "demo": ("demo", demo_block),
-    "chaos": ("chaos", chaos_block),
-    "bench": ("bench", bench_block),
-    "scale": ("scale", scale_block),
-    "e2e": ("e2e", e2e_block),
+BLOCKS: dict[str, Callable[[Row], str]] = {
+    "demo": demo_block,
+    "chaos": chaos_block,
+    "bench": bench_block,
+    "scale": scale_block,
+    "e2e": e2e_block,
 }
-"""Per place in a page: the file of figures, and how it is shown."""
+"""By file of figures: how it is shown."""

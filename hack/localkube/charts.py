@@ -6,8 +6,6 @@ import argparse
 import json
 import os
 import re
-import subprocess
-import sys
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,10 +16,11 @@ from localkube.errors import LocalKubeError
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.progress import to_stderr
+from localkube.run import output
 
 OPERATOR, CLUSTER = "whatsapp-operator", "whatsapp-cluster"
 CRD = Path("crds") / "whatsappclusters.yaml"
-HELM_SECONDS = 120.0
+HELM_SECONDS = 240.0
 SCHEMA = "values.schema.json"
 BEGIN, END = "<!-- values: made by `make charts` from values.yaml -->", "<!-- end of values -->"
 
@@ -29,20 +28,16 @@ Schema = dict[str, Any]
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
-    """Write the derived files, then lint both charts and render them into build/charts. Returns the exit status."""
+    """Write the derived files, then lint both charts and render them into build/charts. Returns the exit status. LocalKubeError."""
     parser = argparse.ArgumentParser(prog="hack/charts", description="Write what is derived in the Helm charts, lint and render them.")
     parser.add_argument("--write-only", action="store_true", help="neither lint nor render, so that no Helm is needed")
     options = parser.parse_args(argv)
-    try:
-        for path, text in derived(root).items():
-            if not path.exists() or path.read_text(encoding="utf-8") != text:
-                path.write_text(text, encoding="utf-8")
-                print(f"wrote {path.relative_to(root)}")
-        if not options.write_only:
-            _lint_and_render(root)
-    except LocalKubeError as error:
-        print(f"hack/charts: {error}", file=sys.stderr)
-        return 1
+    for path, text in derived(root).items():
+        if not path.exists() or path.read_text(encoding="utf-8") != text:
+            path.write_text(text, encoding="utf-8")
+            print(f"wrote {path.relative_to(root)}")
+    if not options.write_only:
+        _lint_and_render(root)
     return 0
 
 
@@ -50,16 +45,13 @@ def derived(root: Path) -> dict[Path, str]:
     """The files of the charts that come from others, by path, as they should be."""
     charts = root / "charts"
     crd = (root / CRD).read_text(encoding="utf-8")
-    files = {
-        charts / OPERATOR / "files" / CRD.name: crd,
-    }
+    files = {charts / OPERATOR / "files" / CRD.name: crd}
     mine = json.loads((charts / OPERATOR / SCHEMA).read_text(encoding="utf-8"))
     for chart, schema in ((OPERATOR, mine), (CLUSTER, cluster_schema(yaml.safe_load(crd)))):
-        values = yaml.safe_load((charts / chart / "values.yaml").read_text(encoding="utf-8"))
-        files[charts / chart / SCHEMA] = json.dumps(with_required(schema, values), indent=2) + "\n"
-    for chart in (OPERATOR, CLUSTER):
-        readme = charts / chart / "README.md"
-        files[readme] = with_table(readme.read_text(encoding="utf-8"), charts / chart / "values.yaml")
+        values, readme = charts / chart / "values.yaml", charts / chart / "README.md"
+        required = with_required(schema, yaml.safe_load(values.read_text(encoding="utf-8")))
+        files[charts / chart / SCHEMA] = json.dumps(required, indent=2) + "\n"
+        files[readme] = with_table(readme.read_text(encoding="utf-8"), values)
     return files
 
 
@@ -131,26 +123,21 @@ def cluster_schema(crd: Mapping[str, Any]) -> Schema:
     simulator = client["simulator"]
     simulator["properties"]["storage"] = _or_empty(simulator["properties"]["storage"])
     simulator["properties"] = {"enabled": {"type": "boolean"}, **simulator["properties"]}
-    text = {"type": "string"}
-    digest = {"type": "string", "pattern": "^(sha256:[0-9a-f]{64})?$"}
-    image = _object(repository={"type": "string", "minLength": 1}, tag=text, digest=digest)
-    secrets = {"type": "array", "items": {**_object(name={"type": "string", "minLength": 1}), "required": ["name"]}}
+    text, named = {"type": "string"}, {"type": "string", "minLength": 1}
     texts = {"type": "object", "additionalProperties": text}
+    image = _object(repository=named, tag=text, digest={**text, "pattern": "^(sha256:[0-9a-f]{64})?$"})
+    secrets = {"type": "array", "items": {**_object(name=named), "required": ["name"]}}
     return {
         "$schema": "http://json-schema.org/draft-07/schema#",
         **_object(
             name={"type": "string", "pattern": "^([a-z]([-a-z0-9]{0,38}[a-z0-9])?)?$"},
             preset={"enum": ["", "production", "staging"]},
-            **{key: spec[key] for key in ("shards", "spares", "paused")},
+            **{key: spec[key] for key in FLAT},
             annotations=texts,
             labels=texts,
             simulator=simulator,
             client=_object(**{key: _or_empty(value) for key, value in client.items() if key not in {"type", "simulator"}}),
-            **{
-                key: _or_empty(value) if key in {"account", "database"} else value
-                for key, value in spec.items()
-                if key not in {*FLAT, "client"}
-            },
+            **{key: _or_empty(spec[key]) if key in {"account", "database"} else spec[key] for key in spec if key not in {*FLAT, "client"}},
             test=_object(image=image, imagePullSecrets=secrets),
             **{"global": {"type": "object"}},
         ),
@@ -185,12 +172,12 @@ KEPT = ("type", "enum", "minimum", "maximum", "minLength", "maxLength", "maxItem
 
 
 def strict(schema: Mapping[str, Any]) -> Schema:
-    """A part of a CRD's schema as JSON schema that refuses unknown fields; fields that the CRD refuses in any case are left out."""
+    """A part of a CRD's schema as JSON schema that rejects unknown fields; fields that the CRD rejects in any case are left out."""
     kept: Schema = {key: schema[key] for key in KEPT if key in schema}
     if schema.get("format") == "date-time":
         kept["format"] = "date-time"
     if "properties" in schema:
-        wanted = {name: part for name, part in schema["properties"].items() if not _is_refused(part)}
+        wanted = {name: part for name, part in schema["properties"].items() if not _is_rejected(part)}
         kept |= {"properties": {name: strict(part) for name, part in wanted.items()}, "additionalProperties": False}
     if isinstance(schema.get("additionalProperties"), Mapping):
         kept["additionalProperties"] = strict(schema["additionalProperties"])
@@ -199,7 +186,7 @@ def strict(schema: Mapping[str, Any]) -> Schema:
     return kept
 
 
-def _is_refused(schema: Mapping[str, Any]) -> bool:
+def _is_rejected(schema: Mapping[str, Any]) -> bool:
     return any(rule["rule"] == "false" for rule in schema.get("x-kubernetes-validations", ()))
 
 
@@ -232,14 +219,8 @@ class Helm:
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), **(env or {})}
 
     def run(self, *args: str, values: str = "") -> str:
-        """What Helm prints; ``values`` are more values as YAML, for commands that take them. LocalKubeError says what it refuses."""
-        given = ["-f", "-"] if values else []
-        argv = [str(self._program), *args, *given]
-        done = subprocess.run(argv, input=values, env=self._env, capture_output=True, text=True, timeout=HELM_SECONDS, check=False)
-        if done.returncode != 0:
-            msg = f"helm {' '.join(args[:3])} failed: {done.stderr.strip()[-4000:] or done.stdout.strip()[-4000:]}"
-            raise LocalKubeError(msg)
-        return done.stdout
+        """What Helm prints; ``values`` are more values as YAML, for commands that take them. LocalKubeError says what it rejects."""
+        return output([str(self._program), *args, *(["-f", "-"] if values else [])], text=values, env=self._env, timeout=HELM_SECONDS)
 
 
 def _lint_and_render(root: Path) -> None:

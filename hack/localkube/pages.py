@@ -9,7 +9,6 @@ from __future__ import annotations
 import argparse
 import json
 import re
-import sys
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -46,7 +45,7 @@ def published(figures: Any) -> Any:
 
 
 def publish(root: Path, name: str) -> str:
-    """Take over what a program last measured; returns a sentence. LocalKubeError if there is nothing, or nobody knows of what it is."""
+    """Take over what a program last measured; returns a sentence. LocalKubeError if there is nothing, or it names no commit."""
     made, command = SOURCES[name]
     try:
         figures = json.loads((root / made).read_text(encoding="utf-8"))
@@ -65,14 +64,12 @@ def filled(text: str, figures: Callable[[str], Obj | None]) -> str:
     """A page with all its places filled; ``figures``: the content of a file of figures, None if there is none. LocalKubeError."""
 
     def fill(place: re.Match[str]) -> str:
-        if place["name"] not in BLOCKS:
-            msg = f"nobody knows how to show {place['name']}; there are {', '.join(BLOCKS)}"
+        name = place["name"]
+        if name not in BLOCKS:
+            msg = f"there is no way to show {name}; there are {', '.join(BLOCKS)}"
             raise LocalKubeError(msg)
-        source, block = BLOCKS[place["name"]]
-        found = figures(source)
-        shown = (
-            f"*No run is kept here yet: `{SOURCES[source][1]}`, then `make figures TAKE={source}`.*\n" if found is None else block(found)
-        )
+        found = figures(name)
+        shown = BLOCKS[name](found) if found else f"*No run is kept here yet: `{SOURCES[name][1]}`, then `make figures TAKE={name}`.*\n"
         return f"{place[1]}\n{shown}\n{place[3]}"
 
     return PLACE.sub(fill, text)
@@ -85,32 +82,25 @@ def kept(root: Path, name: str) -> Obj | None:
     return content
 
 
-def wanted(root: Path) -> dict[str, str]:
-    """The pages as they should read, and the picture if a timeline is kept, by path. LocalKubeError."""
+def stale(root: Path) -> dict[str, str]:
+    """The pages, and the picture, that say anything else than the files of figures, each as it should read. LocalKubeError."""
     texts = {page: filled((root / page).read_text(encoding="utf-8"), lambda name: kept(root, name)) for page in PAGES}
     if timeline := (kept(root, "demo") or {}).get("timeline"):
         texts[str(PICTURE)] = picture.svg(timeline)
-    return texts
-
-
-def stale(root: Path) -> list[str]:
-    """The pages that say anything else than the files of figures."""
-    return [path for path, text in wanted(root).items() if not (root / path).exists() or (root / path).read_text(encoding="utf-8") != text]
+    return {path: text for path, text in texts.items() if not (root / path).exists() or (root / path).read_text(encoding="utf-8") != text}
 
 
 def write(root: Path) -> list[str]:
     """Put the figures into all pages; returns those that changed."""
     changed = stale(root)
-    for path in changed:
-        (root / path).write_text(wanted(root)[path], encoding="utf-8")
-    return changed
+    for path, text in changed.items():
+        (root / path).write_text(text, encoding="utf-8")
+    return list(changed)
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
-    """Run the command; ``root`` is the repository. Returns 0, or 1 after one sentence on standard error."""
-    parser = argparse.ArgumentParser(
-        prog="hack/figures", description="Puts what was measured into docs/figures and from there into the text."
-    )
+    """Run the command; ``root`` is the repository. Returns the exit status. LocalKubeError."""
+    parser = argparse.ArgumentParser(prog="hack/figures", description="Puts what was measured into docs/figures and into the text.")
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"take these over from build first: {', '.join(SOURCES)}")
     parser.add_argument("--check", action="store_true", help="change nothing; fail when a page says anything else than docs/figures")
     options = parser.parse_args(argv)
@@ -118,17 +108,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         parser.error(f"there are no figures {', '.join(unknown)}; there are {', '.join(SOURCES)}")
     if options.check and options.names:
         parser.error("--check changes nothing, so it takes no NAME")
-    try:
-        if options.check:
-            if pages := stale(root):
-                msg = f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it"
-                raise LocalKubeError(msg)
-            return 0
-        for name in options.names:
-            print(publish(root, name))
-        for page in write(root):
-            print(f"{page}: written anew")
-    except LocalKubeError as error:
-        print(f"hack/figures: {error}", file=sys.stderr)
-        return 1
+    if options.check and (pages := stale(root)):
+        msg = f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it"
+        raise LocalKubeError(msg)
+    for name in options.names:
+        print(publish(root, name))
+    for page in () if options.check else write(root):
+        print(f"{page}: written anew")
     return 0

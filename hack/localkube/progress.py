@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import sys
 import time
-from collections.abc import Callable
-from typing import TextIO
+from collections.abc import Callable, Iterator
 
 Report = Callable[[str], None]
 
@@ -19,44 +19,38 @@ def quiet(line: str) -> None:
     """A ``Report`` for those who do not want one."""
 
 
-class Step:
-    """One step of several. Call ``tick`` while it runs; on a terminal that redraws its line, elsewhere only begin and end are said."""
+@contextlib.contextmanager
+def step(text: str, report: Report, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[Callable[[], None]]:
+    """One step of several. Yields what to call while it runs: on a terminal that redraws its line.
 
-    def __init__(self, text: str, *, number: int, of: int, expected_s: float | None, report: Report, terminal: TextIO | None) -> None:
-        self._text = f"[{number}/{of}] {text}"
-        self._expected = f" of about {clock(expected_s)}" if expected_s else ""
-        self._report, self._terminal = report, terminal
-        self._begun = time.monotonic()
-        if terminal is None:
-            report(self._text + (f", about {clock(expected_s)}" if expected_s else ""))
+    Elsewhere only its begin and its failure are reported.
+    """
+    begun, text = time.monotonic(), f"[{number}/{of}] {text}"
+    expected = f"about {clock(expected_s)}" if expected_s else ""
+    terminal = sys.stderr if report is to_stderr and sys.stderr.isatty() else None
 
-    @property
-    def seconds(self) -> float:
-        """Time since it began."""
-        return time.monotonic() - self._begun
+    def tick() -> None:
+        if terminal is not None:
+            terminal.write(f"\r\x1b[K{text}  {clock(time.monotonic() - begun)}{expected and ' of '}{expected}")
+            terminal.flush()
 
-    def tick(self) -> None:
-        """Say how far it is."""
-        if self._terminal is not None:
-            self._terminal.write(f"\r\x1b[K{self._text}  {clock(self.seconds)}{self._expected}")
-            self._terminal.flush()
-
-    def end(self, result: str) -> None:
-        """Say how it ended: ``done`` or a reason."""
-        if self._terminal is not None:
-            self._terminal.write("\r\x1b[K")
-            self._terminal.flush()
-            self._report(f"{self._text}: {result} after {clock(self.seconds)}")
-        elif result != "done":
-            self._report(f"{self._text}: {result}")
-
-
-def terminal_of(report: Report) -> TextIO | None:
-    """Standard error if ``report`` goes there and a person watches it, else None."""
-    return sys.stderr if report is to_stderr and sys.stderr.isatty() else None
+    if terminal is None:
+        report(f"{text}{expected and ', '}{expected}")
+    result = "failed"
+    try:
+        yield tick
+        result = "done"
+    except KeyboardInterrupt:
+        result = "interrupted; the next run goes on from there,"
+        raise
+    finally:
+        if terminal is not None:
+            terminal.write("\r\x1b[K")
+        if terminal is not None or result != "done":
+            report(f"{text}: {result} after {clock(time.monotonic() - begun)}")
 
 
-def clock(seconds: float | None) -> str:
+def clock(seconds: float) -> str:
     """Seconds as m:ss."""
-    minutes, rest = divmod(round(seconds or 0), 60)
+    minutes, rest = divmod(round(seconds), 60)
     return f"{minutes}:{rest:02d}"

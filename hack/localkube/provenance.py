@@ -5,15 +5,15 @@ from __future__ import annotations
 import os
 import platform
 import re
-import subprocess
 from collections.abc import Sequence
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-Obj = dict[str, Any]
+from localkube.errors import LocalKubeError
+from localkube.run import output
 
-GIT_S = 10.0
+Obj = dict[str, Any]
 
 
 class Provenance:
@@ -22,7 +22,8 @@ class Provenance:
     def __init__(self, root: Path, program: str, argv: Sequence[str]) -> None:
         """``root``: the repository; ``program``: such as ``hack/bench``; ``argv``: its arguments."""
         self._commit = commit(root)
-        self._command = " ".join([program, *map(without_folder, argv)])
+        # arguments without folders of this machine: ``--out=/some/where/x.json`` is ``--out=x.json``
+        self._command = " ".join([program, *(re.sub(r"(^|=)/\S*/", r"\1", word) for word in argv)])
         self._date = datetime.now(UTC)
         self._load = os.getloadavg()[0]
 
@@ -39,12 +40,12 @@ class Provenance:
 
 def commit(root: Path) -> str:
     """The commit that is checked out, with ``dirty`` behind it when tracked files differ; ``unknown`` where there is no git."""
+    git = ["git", "-C", str(root)]
     try:
-        found = _git(root, "rev-parse", "HEAD")
-        changed = _git(root, "status", "--porcelain", "--untracked-files=no")
-    except (OSError, subprocess.SubprocessError):
+        found = output([*git, "rev-parse", "HEAD"]).strip()
+        return f"{found} dirty" if output([*git, "status", "--porcelain", "--untracked-files=no"]) else found
+    except LocalKubeError:
         return "unknown"
-    return f"{found} dirty" if changed else found
 
 
 def machine() -> Obj:
@@ -68,12 +69,3 @@ def model(cpuinfo: str) -> str:
 def is_crowded(run: Obj) -> bool:
     """Whether the machine had more to do than it can while a run was measured."""
     return bool(max(run["load"].values()) > run["machine"]["cpus"] * 1.2)
-
-
-def without_folder(word: str) -> str:
-    """An argument without folders of this machine: ``--out=/some/where/x.json`` is ``--out=x.json``."""
-    return re.sub(r"(^|=)/\S*/", r"\1", word)
-
-
-def _git(root: Path, *words: str) -> str:
-    return subprocess.run(["git", "-C", root, *words], capture_output=True, text=True, timeout=GIT_S, check=True).stdout.strip()

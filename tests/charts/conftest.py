@@ -15,9 +15,9 @@ from localkube.programs.binaries import Binaries, provide
 from localkube.programs.cache import sha256_of
 from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.progress import to_stderr
-from localkube.schemas import COMPLETE, write
 
 from .render import ROOT, Charts
+from .schemas import COMPLETE, write
 
 
 @pytest.fixture(scope="session")

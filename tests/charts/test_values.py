@@ -68,12 +68,12 @@ def refusal(charts: Charts, chart: str, values: Obj) -> str | None:
 
 @pytest.mark.parametrize("chart", [OPERATOR, CLUSTER])
 def test_null_for_any_value_is_refused_in_words_or_means_that_it_is_not_given(charts: Charts, chart: str) -> None:
-    told: dict[str, str] = {}
+    unnamed: dict[str, str] = {}
     for path, _ in paths(defaults(chart)):
         said = refusal(charts, chart, at(path, None))
         if said is not None and (path[-1] not in said or any(word in said for word in TEMPLATE_ERRORS)):
-            told[".".join(path)] = said[-300:]
-    assert told == {}
+            unnamed[".".join(path)] = said[-300:]
+    assert unnamed == {}
 
 
 @pytest.mark.parametrize(("chart", "every"), [(OPERATOR, FULL), (CLUSTER, EVERYTHING)], ids=[OPERATOR, CLUSTER])

@@ -6,7 +6,6 @@ Not a build: no base image, no layers, no mount. That is for the tests on kind.
 from __future__ import annotations
 
 import os
-import platform
 import re
 import shutil
 import subprocess
@@ -17,6 +16,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from localkube import wheels as fetched_wheels
 
 from .dockerfile import Emulation, Stage, entrypoint, stages
 
@@ -36,12 +37,7 @@ def stage_of() -> dict[str, Stage]:
 def wheels() -> Path:
     """The dependencies for this very Python, by hack/wheels; fetched anew when the lock has changed."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    folder = ROOT / "build" / f"test-wheels-{version}"
-    stamp = folder / "made-from.txt"
-    if not stamp.exists() or stamp.read_bytes() != b"".join(lock.read_bytes() for lock in LOCKS.values()):
-        argv = [sys.executable, str(ROOT / "hack" / "wheels"), "--python", version, "--arch", platform.machine(), "--to", str(folder)]
-        subprocess.run(argv, timeout=900, check=True)
-    return folder
+    return fetched_wheels.provide(ROOT, ROOT / "build" / f"test-wheels-{version}", python=version)
 
 
 @dataclass

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,9 +12,9 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 from localkube.programs.cache import Cache, user_cache, version_of
 from localkube.programs.gobuild import GoBuild
-from localkube.programs.releases import NotHadError, Releases
+from localkube.programs.releases import NotHadError, Releases, download
 from localkube.programs.versions import Program, host_platform, kubernetes_version, pinned_programs
-from localkube.progress import Report, Step, clock, quiet, terminal_of
+from localkube.progress import Report, clock, quiet, step
 
 
 @dataclass(frozen=True)
@@ -27,9 +28,9 @@ class Binaries:
         return self.paths[name]
 
 
-def cache_folder(environ: Mapping[str, str]) -> Path:
-    """The folder of the cache for the pinned Kubernetes version on this machine."""
-    return user_cache(environ) / f"kubernetes-{kubernetes_version().removeprefix('v')}-{'-'.join(host_platform())}"
+def cache_of(environ: Mapping[str, str]) -> Cache:
+    """The cache for the pinned Kubernetes version on this machine."""
+    return Cache(user_cache(environ) / f"kubernetes-{kubernetes_version().removeprefix('v')}-{'-'.join(host_platform())}")
 
 
 def provide(
@@ -38,23 +39,21 @@ def provide(
     report: Report = quiet,
     programs: Sequence[Program] | None = None,
     releases: Releases | None = None,
-    gobuild: GoBuild | None = None,
 ) -> Binaries:
     """All programs, fetched or built (minutes, once per version) if they are not here yet; ``report`` gets a line per step.
 
-    ``programs``, ``releases`` and ``gobuild`` are the pinned ones unless given. Raises LocalKubeError when there is no way to a program:
-    one sentence with what was tried and what to do. Safe to run in several processes at once: one works, the others wait.
+    ``programs`` are those of the control plane, ``releases`` the official ones, unless given. Safe to run in several processes at once: one
+    works, the others wait. LocalKubeError when there is no way to a program: one sentence with what was tried and what to do.
     """
     programs = pinned_programs() if programs is None else programs
     paths = _assets(environ, [program for program in programs if program.of_control_plane], report)
-    cache = Cache(cache_folder(environ))
+    cache = cache_of(environ)
     wanted = [program for program in programs if program.name not in paths]
     if any(cache.fault(program) for program in wanted):
         with cache.lock(report):
-            maker = _Maker(
-                cache, releases or Releases(host_platform()), gobuild or GoBuild(user_cache(environ), host_platform(), environ), report
-            )
-            maker.make([program for program in wanted if cache.fault(program)])
+            missing = [program for program in wanted if cache.fault(program)]
+            gobuild = GoBuild(user_cache(environ), host_platform(), environ)
+            _Maker(cache, releases or Releases(host_platform()), gobuild, report).make(missing)
     return Binaries({**paths, **{program.name: cache.path(program) for program in wanted}})
 
 
@@ -71,78 +70,60 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
         path = Path(folder).absolute() / program.name
         if not (path.is_file() and os.access(path, os.X_OK)):
             continue
-        said = version_of(program, path)
+        version = version_of(program, path)
         # controllers may not be newer than the API server, so all programs of Kubernetes are of one minor; any etcd 3 will do
         wanted = ".".join(program.version.split(".")[: 2 if program.of_kubernetes else 1])
-        if re.search(rf"{re.escape(wanted)}\.", said if program.of_kubernetes else f"v{said.partition('Version: ')[2]}"):
+        if re.search(rf"{re.escape(wanted)}\.", version if program.of_kubernetes else f"v{version.partition('Version: ')[2]}"):
             found[program.name] = path
         else:
-            report(f"{path} is not used: it is not {wanted}, but {said.splitlines()[0] if said else 'silent about its version'}")
+            report(f"{path} is not used: it is not {wanted}, but {version.splitlines()[0] if version else 'silent about its version'}")
     return found
 
 
+@dataclass
 class _Maker:
     """Fetches or builds programs into the cache, whose lock is held."""
 
-    def __init__(self, cache: Cache, releases: Releases, gobuild: GoBuild, report: Report) -> None:
-        self._cache, self._releases, self._gobuild, self._report = cache, releases, gobuild, report
+    cache: Cache
+    releases: Releases
+    gobuild: GoBuild
+    report: Report
 
     def make(self, programs: Sequence[Program]) -> None:
-        """Make each of ``programs``, saying first what is wrong with those that were there but not usable."""
-        total = sum(program.build_seconds for program in programs)
-        begun = Step(f"programs into {self._cache.folder}", number=0, of=len(programs), expected_s=None, report=quiet, terminal=None)
-        for number, program in enumerate(programs, 1):
-            fault = self._cache.fault(program)
-            if fault and not self._cache.missing(program):
-                self._report(f"{self._cache.path(program)} {fault}; making it again")
-            if number == 1:
-                self._report(f"programs are made once, in {self._cache.folder} (built from source: about {clock(total)})")
-            self._make(program, number, len(programs))
-        self._report(f"{len(programs)} programs ready after {clock(begun.seconds)}")
-
-    def _make(self, program: Program, number: int, of: int) -> None:
-        why_not = self._fetch(program, number, of)
-        if why_not is None:
+        """Make each of ``programs``, reporting first what is wrong with those that were there but not usable."""
+        if not programs:
             return
+        begun, seconds = time.monotonic(), sum(program.build_seconds for program in programs)
+        self.report(f"programs are made once, in {self.cache.folder} (built from source: about {clock(seconds)})")
+        for number, program in enumerate(programs, 1):
+            if self.cache.path(program).exists():
+                self.report(f"{self.cache.path(program)} {self.cache.fault(program)}; making it again")
+            why_not = self._fetch(program, number, len(programs))
+            if why_not:
+                self._build(program, number, len(programs), why_not)
+        self.report(f"{len(programs)} programs ready after {clock(time.monotonic() - begun)}")
+
+    def _fetch(self, program: Program, number: int, of: int) -> str:
+        """Empty when the program came from its official release, else why not, which is no failure yet: most have Go then."""
         try:
-            go = self._gobuild.go(program.go)
+            release = self.releases.find(program)
+            text = f"fetching {program.name} {program.version}"
+            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of) as tick:
+                download(release, staged, tick)
+        except (NotHadError, LocalKubeError) as error:
+            return str(error)
+        return ""
+
+    def _build(self, program: Program, number: int, of: int, why_not: str) -> None:
+        try:
+            go = self.gobuild.go(program.go)
         except NotHadError as error:
             msg = (
                 f"{program.name} {program.version} is not to be had: {why_not}; {error}. Install Go, connect to the network once, "
                 "or set KUBEBUILDER_ASSETS to a folder that has it"
             )
             raise LocalKubeError(msg) from error
-        staged = self._cache.staging(program)
-        step = self._step(f"building {program.name} {program.version} with {go}", number, of, program.build_seconds)
-        try:
-            self._gobuild.build(program, staged, self._cache.folder / f"{program.name}.build.log", step.tick)
-            self._cache.keep(program, staged)
-        except BaseException as error:
-            staged.unlink(missing_ok=True)
-            step.end("failed" if isinstance(error, LocalKubeError) else "interrupted; the next run goes on from there,")
-            raise
-        step.end("done")
-
-    def _fetch(self, program: Program, number: int, of: int) -> str | None:
-        """None when the program came from its official release, else why not. Says nothing where there is no way out: most have Go then."""
-        if not program.of_control_plane:
-            return "it is only built from source"
-        if not self._releases.reachable(program):
-            return "its release page does not answer"
-        staged = self._cache.staging(program)
-        step = self._step(f"fetching {program.name} {program.version}", number, of, None, terminal_only=True)
-        try:
-            self._releases.fetch(program, staged, step.tick)
-            self._cache.keep(program, staged)
-        except (NotHadError, LocalKubeError) as error:
-            staged.unlink(missing_ok=True)
-            return str(error)
-        except BaseException:
-            staged.unlink(missing_ok=True)
-            raise
-        self._report(f"[{number}/{of}] {program.name} {program.version}: fetched in {clock(step.seconds)}")
-        return None
-
-    def _step(self, text: str, number: int, of: int, expected_s: float | None, *, terminal_only: bool = False) -> Step:
-        report = quiet if terminal_only else self._report
-        return Step(text, number=number, of=of, expected_s=expected_s, report=report, terminal=terminal_of(self._report))
+        text, log = f"building {program.name} {program.version} with {go}", self.cache.folder / f"{program.name}.build.log"
+        step_ = step(text, self.report, number=number, of=of, expected_s=program.build_seconds)
+        with self.cache.staged(program) as staged, step_ as tick:
+            self.gobuild.build(program, go, staged, log, tick)

@@ -1,4 +1,4 @@
-"""The folder that keeps the control plane's programs: whole or not at all, checked at each use, one writer at a time."""
+"""The folder that keeps the programs: whole or not at all, checked at each use, one writer at a time."""
 
 from __future__ import annotations
 
@@ -7,14 +7,15 @@ import fcntl
 import hashlib
 import json
 import os
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 from localkube.programs.versions import Program
+from localkube.progress import Report
+from localkube.run import output
 
 LOCK_SECONDS = 1800.0  # a cold build on a slow machine, with room
 VERSION_SECONDS = 30.0
@@ -37,10 +38,6 @@ class Cache:
     def path(self, program: Program) -> Path:
         """Where the program is, or will be."""
         return self.folder / program.name
-
-    def missing(self, program: Program) -> bool:
-        """Whether there is no trace of the program."""
-        return not self.path(program).exists()
 
     def fault(self, program: Program) -> str | None:
         """None if the program is complete and of the pinned version, else what is wrong with it.
@@ -66,30 +63,33 @@ class Cache:
         )
         return next((text for holds, text in faults if holds), None)
 
-    def staging(self, program: Program) -> Path:
-        """Where to write the program before it is ``keep``-t; what an interrupted run left there is removed. Hold the lock."""
-        path = self.folder / f".{program.name}.partial"
-        path.unlink(missing_ok=True)
-        return path
+    @contextlib.contextmanager
+    def staged(self, program: Program) -> Iterator[Path]:
+        """Where to write the program; it is put in place as a whole after it has told its version, and removed if anything fails.
 
-    def keep(self, program: Program, staged: Path) -> None:
-        """Put a complete program in place in one step, after it has told its version. LocalKubeError if it is not what it should be."""
-        staged.chmod(0o755)
-        said = version_of(program, staged)
-        if program.version_says not in said:
-            msg = f"{program.name} should be {program.version}, but says {said[:200]!r} when asked for its version"
-            raise LocalKubeError(msg)
-        self._note(program).unlink(missing_ok=True)
-        status = staged.stat()
-        note = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(staged)}
-        staged.replace(self.path(program))
-        partial = self._note(program).with_suffix(".partial")
-        partial.write_text(json.dumps(note) + "\n", encoding="utf-8")
-        partial.replace(self._note(program))
+        Hold the lock. LocalKubeError if it is not what it should be.
+        """
+        path, note = self.folder / f".{program.name}.partial", self._note(program)
+        path.unlink(missing_ok=True)
+        try:
+            yield path
+            path.chmod(0o755)
+            version = version_of(program, path)
+            if program.version_says not in version:
+                msg = f"{program.name} should be {program.version}, but says {version[:200]!r} when asked for its version"
+                raise LocalKubeError(msg)
+            note.unlink(missing_ok=True)
+            status = path.stat()
+            content = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
+            path.replace(self.path(program))
+            note.with_suffix(".partial").write_text(json.dumps(content) + "\n", encoding="utf-8")
+            note.with_suffix(".partial").replace(note)
+        finally:
+            path.unlink(missing_ok=True)
 
     @contextlib.contextmanager
-    def lock(self, report: Callable[[str], None], *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
-        """Only one process at a time fetches or builds; others wait, say so, and then find everything done."""
+    def lock(self, report: Report, *, timeout: float = LOCK_SECONDS) -> Iterator[None]:
+        """Only one process at a time fetches or builds; others wait, report it, and then find everything done."""
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             handle = (self.folder / ".lock").open("a+")
@@ -98,15 +98,13 @@ class Cache:
             raise LocalKubeError(msg) from error
         with handle:
             deadline = time.monotonic() + timeout
-            told = False
-            while not _locked(handle.fileno()):
-                if not told:
-                    report(f"another process is fetching or building the control plane in {self.folder}; waiting for it")
-                    told = True
-                if time.monotonic() > deadline:
-                    msg = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
-                    raise LocalKubeError(msg)
-                time.sleep(0.1)
+            if not _locked(handle.fileno()):
+                report(f"another process is fetching or building in {self.folder}; waiting for it")
+                while not _locked(handle.fileno()):
+                    if time.monotonic() > deadline:
+                        msg = f"waited {timeout:g} s for another process that works in {self.folder}: end it, then try again"
+                        raise LocalKubeError(msg)
+                    time.sleep(0.1)
             yield
 
     def _note(self, program: Program) -> Path:
@@ -115,19 +113,7 @@ class Cache:
 
 def version_of(program: Program, path: Path) -> str:
     """What the program at ``path`` says when asked for its version. LocalKubeError if it does not run."""
-    try:
-        done = subprocess.run(
-            [str(path), *program.version_args],
-            capture_output=True,
-            text=True,
-            timeout=VERSION_SECONDS,
-            check=False,
-            stdin=subprocess.DEVNULL,
-        )
-    except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"{path} does not run on this machine: {getattr(error, 'strerror', None) or error}"
-        raise LocalKubeError(msg) from error
-    return (done.stdout + done.stderr).strip()
+    return output([str(path), *program.version_args], timeout=VERSION_SECONDS, both=True).strip()
 
 
 def sha256_of(path: Path) -> str:

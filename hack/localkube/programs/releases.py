@@ -2,34 +2,39 @@
 
 from __future__ import annotations
 
-import hashlib
-import http.client
+import sys
 import tarfile
-import threading
-import time
-import urllib.error
-import urllib.request
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import IO, TypeVar
 
+from localkube.errors import LocalKubeError
+from localkube.programs.cache import sha256_of
 from localkube.programs.versions import Program
+from localkube.run import logged, nothing, output
 
-# Kubernetes documents both ("Download Kubernetes"): each program by itself, its checksum in a file beside it.
+# Kubernetes documents both ("Download Kubernetes"): each program by itself, its checksum in a file next to it.
 KUBERNETES_URL = "https://dl.k8s.io/release/{version}/bin/{os}/{arch}/{name}"
 # etcd's release page: an archive per platform and one list of checksums.
 ETCD_URL = "https://github.com/etcd-io/etcd/releases/download/{version}"
 
-CHECKSUM_SECONDS = 6.0  # names, connection and answer; a machine without a way out must not wait long
-STALL_SECONDS = 20.0  # without a byte of the program
+CHECKSUM_SECONDS = 10.0  # names, connection and answer; a machine without a way out must not wait long
 PROGRAM_SECONDS = 900.0
-
-T = TypeVar("T")
+# in a process of its own, which can be ended: looking up a name knows no time-out; 20 s without a byte end it, too
+FETCH = "import shutil, sys, urllib.request as web; shutil.copyfileobj(web.urlopen(sys.argv[1], timeout=20), open(sys.argv[2], 'wb'))"
 
 
 class NotHadError(Exception):
     """This source cannot give the program; the text says why, in words that fit after a colon."""
+
+
+@dataclass(frozen=True)
+class Release:
+    """One program on a release page: a file with a SHA-256, and which member of it when it is an archive."""
+
+    url: str
+    digest: str
+    member: str = ""
 
 
 @dataclass
@@ -42,118 +47,53 @@ class Releases:
     checksum_seconds: float = CHECKSUM_SECONDS
     _silent: dict[str, str] = field(default_factory=dict)
 
-    def reachable(self, program: Program) -> bool:
-        """Whether the page that has the program was not yet found silent."""
-        return self._page(program) not in self._silent
-
-    def fetch(self, program: Program, staged: Path, tick: Callable[[], None]) -> None:
-        """Write the program to ``staged``, calling ``tick`` meanwhile. NotHadError if there is no way to it or its checksum is wrong."""
-        page = self._page(program)
-        if page in self._silent:
-            raise NotHadError(self._silent[page])
+    def find(self, program: Program) -> Release:
+        """Where the program is, and its published checksum. NotHadError if it is not published, or its page does not answer."""
+        if not program.of_control_plane:
+            msg = "it is only built from source"
+            raise NotHadError(msg)
         os, arch = self.platform
         if program.of_kubernetes:
             url = self.kubernetes_url.format(version=program.version, os=os, arch=arch, name=program.name)
-            digest = self._checksum(page, f"{url}.sha256").split()[0]
-            self._download(url, staged, digest, tick)
-            return
-        base = self.etcd_url.format(version=program.version)
-        name = f"etcd-{program.version}-{os}-{arch}"
-        sums = (line.split() for line in self._checksum(page, f"{base}/SHA256SUMS").splitlines())
-        digest = next((words[0] for words in sums if len(words) == 2 and words[1] == f"{name}.tar.gz"), "")
-        if not digest:
+            return Release(url, self._checksums(f"{url}.sha256").split()[0])
+        base, name = self.etcd_url.format(version=program.version), f"etcd-{program.version}-{os}-{arch}"
+        lines = map(str.split, self._checksums(f"{base}/SHA256SUMS").splitlines())
+        digests = {words[1]: words[0] for words in lines if len(words) == 2}
+        if f"{name}.tar.gz" not in digests:
             msg = f"{base}/SHA256SUMS does not list {name}.tar.gz"
             raise NotHadError(msg)
-        archive = staged.with_suffix(".tar.gz")
-        try:
-            self._download(f"{base}/{name}.tar.gz", archive, digest, tick)
-            with tarfile.open(archive) as content, staged.open("wb") as program_file:
-                member = content.extractfile(f"{name}/etcd")
-                if member is None:
-                    msg = f"{name}.tar.gz has no etcd in it"
-                    raise NotHadError(msg)
-                while block := member.read(1 << 20):
-                    program_file.write(block)
-        except (tarfile.TarError, KeyError) as error:
-            msg = f"{name}.tar.gz cannot be unpacked ({error})"
-            raise NotHadError(msg) from error
-        finally:
-            archive.unlink(missing_ok=True)
+        return Release(f"{base}/{name}.tar.gz", digests[f"{name}.tar.gz"], f"{name}/etcd")
 
-    def _page(self, program: Program) -> str:
-        return (self.kubernetes_url if program.of_kubernetes else self.etcd_url).split("/{", 1)[0]
-
-    def _checksum(self, page: str, url: str) -> str:
-        """The text of a small file, or NotHadError in a few seconds; then the page counts as silent."""
-        try:
-            text = _within(self.checksum_seconds, lambda: _text(url, self.checksum_seconds))
-        except (OSError, http.client.HTTPException, UnicodeDecodeError, TimeoutError) as error:
-            self._silent[page] = f"{page} gave no answer ({_reason(error)})"
-            raise NotHadError(self._silent[page]) from error
-        if not text.split() or len(text.split()[0]) != 64:
-            self._silent[page] = f"{url} is no SHA-256 checksum"
-            raise NotHadError(self._silent[page])
-        return text
-
-    def _download(self, url: str, path: Path, digest: str, tick: Callable[[], None]) -> None:
-        seen = hashlib.sha256()
-        deadline = time.monotonic() + PROGRAM_SECONDS
-        try:
-            with _open(url, STALL_SECONDS) as answer, path.open("wb") as target:
-                while block := answer.read(1 << 18):
-                    seen.update(block)
-                    target.write(block)
-                    tick()
-                    if time.monotonic() > deadline:
-                        msg = f"{url} took longer than {PROGRAM_SECONDS:g} s"
-                        raise NotHadError(msg)
-        except (OSError, http.client.HTTPException) as error:
-            msg = f"{url} broke off ({_reason(error)})"
-            raise NotHadError(msg) from error
-        if seen.hexdigest() != digest.lower():
-            path.unlink(missing_ok=True)
-            msg = f"{url} does not have the SHA-256 that its project publishes"
-            raise NotHadError(msg)
+    def _checksums(self, url: str) -> str:
+        """The text of a small file, or NotHadError in a few seconds; then its host counts as silent."""
+        host = "/".join(url.split("/")[:3])
+        if host not in self._silent:
+            try:
+                text = output([sys.executable, "-c", FETCH, url, "/dev/stdout"], timeout=self.checksum_seconds)
+                if len(text.partition(" ")[0].strip()) == 64:
+                    return text
+                self._silent[host] = f"{url} is no SHA-256 checksum"
+            except LocalKubeError as error:
+                self._silent[host] = f"{host} gave no answer ({str(error).splitlines()[-1]})"
+        raise NotHadError(self._silent[host])
 
 
-def _open(url: str, timeout: float) -> IO[bytes]:
+def download(release: Release, staged: Path, tick: Callable[[], None] = nothing) -> None:
+    """Write the program to ``staged``, calling ``tick`` meanwhile. NotHadError if it breaks off or its checksum is wrong."""
+    path, log = staged.with_suffix(".download"), staged.with_suffix(".log")
     try:
-        answer: IO[bytes] = urllib.request.urlopen(url, timeout=timeout)  # noqa: S310 - fixed https addresses above
-    except urllib.error.HTTPError as error:
-        error.close()  # it is an open answer
-        raise
-    return answer
-
-
-def _text(url: str, timeout: float) -> str:
-    with _open(url, timeout) as answer:
-        return answer.read(1 << 20).decode("ascii")
-
-
-def _within(seconds: float, work: Callable[[], T]) -> T:
-    """The result of ``work``, or TimeoutError: looking up a name knows no timeout of its own."""
-    result: list[T] = []
-    failure: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            result.append(work())
-        except BaseException as error:  # handed to the caller
-            failure.append(error)
-
-    thread = threading.Thread(target=run, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    if failure:
-        raise failure[0]
-    if not result:
-        msg = f"nothing within {seconds:g} s"
-        raise TimeoutError(msg)
-    return result[0]
-
-
-def _reason(error: BaseException) -> str:
-    if isinstance(error, urllib.error.HTTPError):
-        return f"HTTP {error.code}"
-    reason = getattr(error, "reason", error)
-    return str(getattr(reason, "strerror", None) or reason or type(error).__name__)
+        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, tick=tick, timeout=PROGRAM_SECONDS)
+        if sha256_of(path) != release.digest.lower():
+            msg = f"{release.url} does not have the SHA-256 that its project publishes"
+            raise NotHadError(msg)
+        if not release.member:
+            path.replace(staged)
+            return
+        with tarfile.open(path) as archive:
+            archive.extract(archive.getmember(release.member).replace(name=staged.name), staged.parent, filter="data")
+    except (LocalKubeError, tarfile.TarError, KeyError) as error:
+        msg = f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})"
+        raise NotHadError(msg) from error
+    finally:
+        path.unlink(missing_ok=True)
+        log.unlink(missing_ok=True)

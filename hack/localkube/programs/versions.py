@@ -5,12 +5,51 @@ from __future__ import annotations
 import platform
 import re
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 
 TOOLS = Path(__file__).resolve().parents[2] / "tools"
+MODULES = {
+    "etcd": "go.etcd.io/etcd/server/v3",
+    "kubernetes": "k8s.io/kubernetes",
+    "helm": "helm.sh/helm/v3",
+    "kubeconform": "github.com/yannh/kubeconform",
+    "kind": "sigs.k8s.io/kind",
+    "containerd": "github.com/containerd/containerd/v2",
+    "coredns": "github.com/coredns/coredns",
+    "pause": "",  # its source is here
+}
+"""By folder under hack/tools: the Go module whose version its go.mod pins."""
+
+# name, folder, its package in the module, arguments for its version, what it says then, seconds of a cold build on 2 cores
+Row = tuple[str, str, str, str, str, int]
+CONTROL_PLANE: tuple[Row, ...] = (
+    ("etcd", "etcd", "", "--version", "etcd Version: {number}", 40),
+    ("kube-apiserver", "kubernetes", "/cmd/kube-apiserver", "--version", "Kubernetes {version}", 160),
+    ("kube-controller-manager", "kubernetes", "/cmd/kube-controller-manager", "--version", "Kubernetes {version}", 45),
+    ("kube-scheduler", "kubernetes", "/cmd/kube-scheduler", "--version", "Kubernetes {version}", 6),
+    ("kubectl", "kubernetes", "/cmd/kubectl", "version --client", "Client Version: {version}", 20),
+)
+CHARTS: tuple[Row, ...] = (
+    ("helm", "helm", "/cmd/helm", "version --short", "{version}", 72),
+    ("kubeconform", "kubeconform", "/cmd/kubeconform", "-v", "{version}", 4),
+)
+KIND: tuple[Row, ...] = (
+    ("kind", "kind", "", "version", "kind {version}", 4),
+    ("kubelet", "kubernetes", "/cmd/kubelet", "--version", "Kubernetes {version}", 17),
+    ("kubeadm", "kubernetes", "/cmd/kubeadm", "version -o short", "{version}", 17),
+    ("kube-proxy", "kubernetes", "/cmd/kube-proxy", "--version", "Kubernetes {version}", 15),
+    ("containerd", "containerd", "/cmd/containerd", "--version", "{version}", 40),
+    ("containerd-shim-runc-v2", "containerd", "/cmd/containerd-shim-runc-v2", "-v", "{version}", 10),
+    ("ctr", "containerd", "/cmd/ctr", "--version", "{version}", 10),
+    ("coredns", "coredns", "", "-version", "CoreDNS-{number}", 114),
+    ("pause", "pause", "localkube/tools/pause", "-v", "pause {version}", 1),
+)
+TAGS = {"containerd": "no_btrfs,no_devmapper"}
+"""Build tags by folder. Without btrfs and devmapper containerd needs no C compiler."""
 
 
 @dataclass(frozen=True)
@@ -24,104 +63,39 @@ class Program:
     go: tuple[int, int]  # the oldest Go that its go.mod accepts
     version_args: tuple[str, ...]
     version_says: str  # part of what it prints when asked for its version
-    build_seconds: int  # cold build on 2 cores, measured; only for the progress line
-    linker_values: tuple[tuple[str, str], ...] = ()  # Go variables that the linker sets, where the program does not know its version else
-    build_tags: str = ""  # Go build tags, separated by commas
+    build_seconds: int  # only for the progress line
+    linker_values: Mapping[str, str]  # Go variables that the linker sets, without which the program does not know its version
+    build_tags: str
 
     @property
     def of_kubernetes(self) -> bool:
-        """Whether it belongs to the Kubernetes release (and not to etcd's)."""
+        """Whether it belongs to the Kubernetes release."""
         return self.module.name == "kubernetes"
 
     @property
     def of_control_plane(self) -> bool:
-        """Whether it runs in the control plane, and may so come from KUBEBUILDER_ASSETS or an official release; others are built."""
+        """Whether it may come from KUBEBUILDER_ASSETS or an official release; others are built."""
         return self.module.name in {"kubernetes", "etcd"}
 
 
 def pinned_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """The programs of the control plane in the order in which they are built, versions read from ``tools/*/go.mod``."""
-    etcd, kube = tools / "etcd", tools / "kubernetes"
-    etcd_version, etcd_go = _pin(etcd, "go.etcd.io/etcd/server/v3")
-    kube_version, kube_go = _pin(kube, "k8s.io/kubernetes")
-
-    def of_kubernetes(name: str, seconds: int, *args: str) -> Program:
-        says = f"Client Version: {kube_version}" if name == "kubectl" else f"Kubernetes {kube_version}"
-        return Program(name, kube_version, kube, f"k8s.io/kubernetes/cmd/{name}", kube_go, args or ("--version",), says, seconds)
-
-    return (
-        Program("etcd", etcd_version, etcd, "go.etcd.io/etcd/server/v3", etcd_go, ("--version",), f"etcd Version: {etcd_version[1:]}", 40),
-        of_kubernetes("kube-apiserver", 160),
-        of_kubernetes("kube-controller-manager", 45),
-        of_kubernetes("kube-scheduler", 6),
-        of_kubernetes("kubectl", 20, "version", "--client"),
-    )
+    """The programs of the control plane in the order in which they are built. LocalKubeError if a go.mod lacks its pin."""
+    return tuple(_program(tools, row) for row in CONTROL_PLANE)
 
 
 def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """The programs that render and check the charts, versions read from ``tools/*/go.mod``."""
-    helm, conform = tools / "helm", tools / "kubeconform"
-    helm_version, helm_go = _pin(helm, "helm.sh/helm/v3")
-    version, go = _pin(conform, "github.com/yannh/kubeconform")
-    # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which our charts would refuse.
-    minor = _pin(helm, "k8s.io/client-go")[0].split(".")[1]
-    values = (
-        ("helm.sh/helm/v3/internal/version.version", helm_version),
-        ("helm.sh/helm/v3/pkg/lint/rules.k8sVersionMinor", minor),
-        ("helm.sh/helm/v3/pkg/chartutil.k8sVersionMinor", minor),
-    )
-    return (
-        Program("helm", helm_version, helm, "helm.sh/helm/v3/cmd/helm", helm_go, ("version", "--short"), helm_version, 72, values),
-        Program(
-            "kubeconform",
-            version,
-            conform,
-            "github.com/yannh/kubeconform/cmd/kubeconform",
-            go,
-            ("-v",),
-            version,
-            4,
-            (("main.version", version),),
-        ),
-    )
+    """The programs that render and check the charts."""
+    return tuple(_program(tools, row) for row in CHARTS)
 
 
 def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """What kind's clusters need beside the control plane's programs, versions read from ``tools/*/go.mod``."""
-    kube, kube_go = _pin(tools / "kubernetes", "k8s.io/kubernetes")
-    dns, dns_go = _pin(tools / "coredns", "github.com/coredns/coredns")
-    kind, kind_go = _pin(tools / "kind", "sigs.k8s.io/kind")
-
-    def of_kubernetes(name: str, seconds: int, *args: str, says: str = f"Kubernetes {kube}") -> Program:
-        return Program(name, kube, tools / "kubernetes", f"k8s.io/kubernetes/cmd/{name}", kube_go, args or ("--version",), says, seconds)
-
-    return (
-        Program("kind", kind, tools / "kind", "sigs.k8s.io/kind", kind_go, ("version",), f"kind {kind}", 4),
-        of_kubernetes("kubelet", 17),
-        of_kubernetes("kubeadm", 17, "version", "-o", "short", says=kube),
-        of_kubernetes("kube-proxy", 15),
-        *_containerd(tools / "containerd"),
-        Program("coredns", dns, tools / "coredns", "github.com/coredns/coredns", dns_go, ("-version",), f"CoreDNS-{dns[1:]}", 114),
-        Program("pause", "v1", tools / "pause", "localkube/tools/pause", (1, 24), ("-v",), "pause v1", 1),
-    )
+    """What kind's clusters need besides the control plane's programs; kind itself is the first."""
+    return tuple(_program(tools, row) for row in KIND)
 
 
-def _containerd(module: Path) -> tuple[Program, ...]:
-    """containerd, the shim that it starts for each pod, and its command line."""
-    path = "github.com/containerd/containerd/v2"
-    version, go = _pin(module, path)
-    values = ((f"{path}/version.Version", version),)
-
-    def program(name: str, seconds: int, flag: str) -> Program:
-        # without btrfs and devmapper it needs no C compiler
-        return Program(name, version, module, f"{path}/cmd/{name}", go, (flag,), version, seconds, values, "no_btrfs,no_devmapper")
-
-    return program("containerd", 40, "--version"), program("containerd-shim-runc-v2", 10, "-v"), program("ctr", 10, "--version")
-
-
-def kubernetes_version(tools: Path = TOOLS) -> str:
+def kubernetes_version() -> str:
     """The pinned Kubernetes version, such as ``v1.34.4``."""
-    return _pin(tools / "kubernetes", "k8s.io/kubernetes")[0]
+    return _pin(TOOLS / "kubernetes", MODULES["kubernetes"])[0]
 
 
 def host_platform() -> tuple[str, str]:
@@ -133,16 +107,44 @@ def host_platform() -> tuple[str, str]:
     return "linux", arch
 
 
+def _program(tools: Path, row: Row) -> Program:
+    name, folder, package, args, says, seconds = row
+    version, go = _pin(tools / folder, MODULES[folder])
+    return Program(
+        name=name,
+        version=version,
+        module=tools / folder,
+        package=MODULES[folder] + package,
+        go=go,
+        version_args=tuple(args.split()),
+        version_says=says.format(version=version, number=version[1:]),
+        build_seconds=seconds,
+        linker_values=_linker_values(tools, folder, version),
+        build_tags=TAGS.get(folder, ""),
+    )
+
+
+def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
+    if folder == "kubernetes":
+        major, minor = version[1:].split(".")[:2]
+        # "archive": built from a published source archive and not from a git checkout, so there is no commit to name
+        values = {"gitVersion": version, "gitMajor": major, "gitMinor": minor, "gitTreeState": "archive"}
+        packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")  # version skew checks read them
+        return {f"{package}.{name}": value for package in packages for name, value in values.items()}
+    if folder == "helm":
+        # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which our charts would reject.
+        minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
+        ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
+        return {f"{MODULES[folder]}/internal/version.version": version, **ours}
+    return {"kubeconform": {"main.version": version}, "containerd": {f"{MODULES['containerd']}/version.Version": version}}.get(folder, {})
+
+
 def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
-    """(version of the module ``path``, oldest Go) that ``module``/go.mod pins."""
-    try:
-        text = (module / "go.mod").read_text(encoding="utf-8")
-    except OSError as error:
-        msg = f"cannot read {module / 'go.mod'}, which pins the version of {path}: {error.strerror}"
-        raise LocalKubeError(msg) from error
+    """(version of the Go module ``path``, oldest Go) that ``module``/go.mod pins; v1 for a program whose source is here."""
+    text = (module / "go.mod").read_text(encoding="utf-8")
     version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
     go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
-    if version is None or go is None:
+    if (path and version is None) or go is None:
         msg = f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git"
         raise LocalKubeError(msg)
-    return version[1], (int(go[1]), int(go[2]))
+    return version[1] if version else "v1", (int(go[1]), int(go[2]))

@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import json
-import os
-import subprocess
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,10 +13,12 @@ from typing import Any
 import yaml
 
 from localkube.errors import LocalKubeError
-from localkube.kind import docker, network
-from localkube.kind.network import Node
+from localkube.offline import network
+from localkube.offline.docker import docker, has_image
+from localkube.offline.network import Node
 from localkube.programs.binaries import Binaries
-from localkube.progress import Report, Step, quiet, terminal_of
+from localkube.progress import Report, quiet, step
+from localkube.run import logged, output
 
 WORKERS = 3
 CREATE_SECONDS = 600.0
@@ -29,7 +29,7 @@ CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 
 
 def config(name: str, *, image: str | None, workers: int = WORKERS) -> dict[str, Any]:
-    """What kind is told: a control plane, and workers in the zones a, b and c in turn.
+    """What kind is given: a control plane, and workers in the zones a, b and c in turn.
 
     ``image`` is the node image made here, which goes without kind's network plugin; None: kind's own image and plugin.
     """
@@ -71,27 +71,24 @@ class KindCluster:
         asked = self.folder / f"{self.name}.kind.yaml"
         asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
         argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
-        text = f"cluster {self.name}: a control plane and {workers} workers"
-        step = Step(text, number=1, of=1, expected_s=40, report=self.report, terminal=terminal_of(self.report))
         try:
-            docker.logged(argv, log=self.folder / f"{self.name}.log", tick=step.tick, timeout=CREATE_SECONDS)
-            self.kubeconfig.chmod(0o600)
-            if image is not None:
-                self._drop_storage()
-                self._cut_dns_off()
-                self.connect()
-            self._pin_dns()
+            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40) as tick:
+                logged(argv, log=self.folder / f"{self.name}.log", tick=tick, timeout=CREATE_SECONDS)
+                self.kubeconfig.chmod(0o600)
+                if image is not None:
+                    self._drop_storage()
+                    self._cut_dns_off()
+                    self.connect()
+                self._pin_dns()
         except BaseException:
-            step.end("failed; removing it")
             with contextlib.suppress(LocalKubeError):
                 self.delete(keep_log=True)
             raise
-        step.end("done")
 
     def start(self) -> None:
         """Start nodes that were stopped, and write the kubeconfig: the cluster may have been made from another folder."""
         self.folder.mkdir(parents=True, exist_ok=True)
-        docker.docker("start", *self._kind("get", "nodes", f"--name={self.name}").split())
+        docker("start", *self._nodes())
         self._kind("export", "kubeconfig", f"--name={self.name}", f"--kubeconfig={self.kubeconfig}")
 
     def delete(self, *, keep_log: bool = False) -> None:
@@ -103,40 +100,39 @@ class KindCluster:
 
     def own_network(self) -> bool:
         """Whether its pod network was made here, and so must be kept here, and not by kind's plugin."""
-        return "10-pods.conflist" in self._in_node(f"{self.name}-control-plane", "ls /etc/cni/net.d")
+        return Path(network.CONFLIST).name in docker("exec", f"{self.name}-control-plane", "ls", "/etc/cni/net.d")
 
     def connect(self) -> list[Node]:
         """Give every node its pod network and its routes to the others. Also after nodes were started again."""
-        nodes = network.nodes_of(self._until("ranges of pod addresses", self._with_ranges))
+        nodes = self._with_ranges()
         for node in nodes:
-            address = docker.docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", node.name).strip()
+            address = docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAddress}}{{end}}", node.name).strip()
             if address != node.address:
                 msg = (
                     f"node {node.name} was started again with address {address} instead of {node.address}, which its kubelet insists on: "
                     f"remove the cluster with 'hack/kind-offline down --name {self.name}' and make it again"
                 )
                 raise LocalKubeError(msg)
-            docker.docker("exec", "-i", node.name, "sh", text=network.script(node, nodes))
+            docker("exec", "-i", node.name, "sh", text=network.script(node, nodes))
         return nodes
 
     def wait_ready(self) -> None:
         """Until all nodes are ready and CoreDNS runs. LocalKubeError says what is not, when the time is over."""
-        self.kubectl("wait", "nodes", "--all", "--for=condition=Ready", f"--timeout={READY_SECONDS:g}s", timeout=READY_SECONDS + 30)
-        args = ("status", "deployment/coredns", "--namespace=kube-system", f"--timeout={READY_SECONDS:g}s")
-        self.kubectl("rollout", *args, timeout=READY_SECONDS + 30)
+        limit = f"--timeout={READY_SECONDS:g}s"
+        self.kubectl("wait", "nodes", "--all", "--for=condition=Ready", limit, timeout=READY_SECONDS + 30)
+        self.kubectl("rollout", "status", "deployment/coredns", "--namespace=kube-system", limit, timeout=READY_SECONDS + 30)
 
     def load(self, images: Sequence[str]) -> None:
         """Bring images from Docker into every node."""
-        for image in images:
-            if not docker.has_image(image):
-                msg = f"Docker has no image {image}: build it first"
-                raise LocalKubeError(msg)
+        if missing := [image for image in images if not has_image(image)]:
+            msg = f"Docker has no image {missing[0]}: build it first"
+            raise LocalKubeError(msg)
         argv = [str(self.binaries["kind"]), "load", "docker-image", f"--name={self.name}", *images]
-        docker.logged(argv, log=self.folder / f"{self.name}.load.log", timeout=LOAD_SECONDS)
+        logged(argv, log=self.folder / f"{self.name}.load.log", timeout=LOAD_SECONDS)
 
-    def kubectl(self, *args: str, timeout: float = 60.0, text: str | None = None) -> str:
-        """The standard output of kubectl, fed with ``text``. LocalKubeError with what it said if it fails."""
-        return _output([str(self.binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}", *args], timeout, text)
+    def kubectl(self, *args: str, timeout: float = 60.0, text: str = "") -> str:
+        """The standard output of kubectl, fed with ``text``. LocalKubeError with what it wrote if it fails."""
+        return output([str(self.binaries["kubectl"]), f"--kubeconfig={self.kubeconfig}", *args], timeout=timeout, text=text)
 
     def _cut_dns_off(self) -> None:
         """Have CoreDNS answer for the cluster alone: there is no server above that it could ask."""
@@ -146,51 +142,34 @@ class KindCluster:
 
     def _pin_dns(self) -> None:
         """Put CoreDNS on the control plane, which no experiment with a node touches; starts it again."""
-        pod = {
-            "metadata": {"annotations": {"multiconnect.dev/pinned": str(time.time_ns())}},
-            "spec": {"nodeSelector": {"kubernetes.io/os": "linux", CONTROL_PLANE: ""}},
-        }
-        patch = {"spec": {"template": pod}}
-        self.kubectl("patch", "deployment", "coredns", "--namespace=kube-system", f"--patch={json.dumps(patch)}")
+        metadata = {"annotations": {"multiconnect.dev/pinned": str(time.time_ns())}}
+        pod = {"metadata": metadata, "spec": {"nodeSelector": {"kubernetes.io/os": "linux", CONTROL_PLANE: ""}}}
+        patch = json.dumps({"spec": {"template": pod}})
+        self.kubectl("patch", "deployment", "coredns", "--namespace=kube-system", f"--patch={patch}")
 
     def _drop_storage(self) -> None:
-        """Remove kind's provisioner of volumes, whose image cannot be had: a claim is better refused than left waiting."""
+        """Remove kind's provisioner of volumes, whose image cannot be had: a claim is better rejected than left waiting."""
         self.kubectl("delete", "storageclass", "standard", "--ignore-not-found")
         self.kubectl("delete", "namespace", "local-path-storage", "--ignore-not-found", "--wait=false")
 
-    def _with_ranges(self) -> Any | None:
-        """The nodes, once there are as many as there are containers and each has its range."""
-        containers = self._kind("get", "nodes", f"--name={self.name}").split()
-        with contextlib.suppress(LocalKubeError, ValueError):
-            listed = json.loads(self.kubectl("get", "nodes", "--output=json"))
-            if len(listed["items"]) == len(containers) and all(item["spec"].get("podCIDR") for item in listed["items"]):
-                return listed
-        return None
-
-    def _until(self, what: str, look: Callable[[], Any | None]) -> Any:
-        deadline = time.monotonic() + READY_SECONDS
-        while (found := look()) is None:
+    def _with_ranges(self) -> list[Node]:
+        """The nodes, once there are as many as there are containers and each has its range of pod addresses."""
+        deadline, containers = time.monotonic() + READY_SECONDS, self._nodes()
+        while True:
+            try:
+                nodes = network.nodes_of(json.loads(self.kubectl("get", "nodes", "--output=json")))
+                if len(nodes) == len(containers):
+                    return nodes
+                why = f"{len(nodes)} of {len(containers)} nodes are there"
+            except (LocalKubeError, ValueError) as error:
+                why = str(error)
             if time.monotonic() > deadline:
-                msg = f"cluster {self.name}: no {what} after {READY_SECONDS:g} s: look at 'kubectl get nodes' with {self.kubeconfig}"
+                msg = f"cluster {self.name} has no pod network after {READY_SECONDS:g} s, with {self.kubeconfig}: {why}"
                 raise LocalKubeError(msg)
             time.sleep(POLL_SECONDS)
-        return found
+
+    def _nodes(self) -> list[str]:
+        return self._kind("get", "nodes", f"--name={self.name}").split()
 
     def _kind(self, *args: str) -> str:
-        return _output([str(self.binaries["kind"]), *args], 120.0, None)
-
-    @staticmethod
-    def _in_node(node: str, command: str) -> str:
-        return docker.docker("exec", node, "sh", "-c", command)
-
-
-def _output(argv: Sequence[str], timeout: float, text: str | None) -> str:
-    try:
-        done = subprocess.run(argv, input=text, capture_output=True, text=True, timeout=timeout, check=False, env=dict(os.environ))
-    except (OSError, subprocess.TimeoutExpired) as error:
-        msg = f"'{Path(argv[0]).name} {' '.join(argv[1:4])}' did not end well: {error}"
-        raise LocalKubeError(msg) from error
-    if done.returncode != 0:
-        msg = f"'{Path(argv[0]).name} {' '.join(argv[1:4])}' failed: {(done.stderr or done.stdout).strip()[-600:]}"
-        raise LocalKubeError(msg)
-    return done.stdout
+        return output([str(self.binaries["kind"]), *args], timeout=120.0)

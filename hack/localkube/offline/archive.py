@@ -19,10 +19,10 @@ from localkube.programs.cache import sha256_of
 from localkube.programs.versions import host_platform, kubernetes_version
 
 COMPONENTS = ("kube-apiserver", "kube-controller-manager", "kube-scheduler", "kube-proxy", "etcd", "coredns", "pause")
+ALONE = ("kube-controller-manager", "kube-scheduler", "kube-proxy")
+"""The components that have an archive of their own in a release of Kubernetes, besides kube-apiserver."""
 KINDEST = rb"docker\.io/kindest/(?:kindnetd|local-path-provisioner|local-path-helper):v\d{8}-[0-9a-f]{8}"
 """The images that `kind build node-image` wants to have, as they stand in its program; none of them is used here."""
-ALONE = {"kube-controller-manager", "kube-scheduler", "kube-proxy"}
-"""The components that have an archive of their own in a release of Kubernetes, beside kube-apiserver."""
 
 
 @dataclass(frozen=True)
@@ -49,26 +49,24 @@ def write_archive(images: Sequence[ComponentImage], target: Path, work: Path, ar
     for image in images:
         repository, _, tag = image.name.rpartition(":")
         names.setdefault(repository, {})[tag] = ""
-        digests = []
-        for path in [*([image.below] if image.below else []), _layer(image.program, work)]:
-            digest = sha256_of(path)
-            layers[digest] = path
-            digests.append(digest)
-        config = json.dumps(_config(image, digests, arch), sort_keys=True).encode()
-        name = hashlib.sha256(config).hexdigest()
+        own = {sha256_of(path): path for path in ([image.below] if image.below else []) + [_layer(image.program, work)]}
+        config = json.dumps(_config(image, list(own), arch), sort_keys=True).encode()
+        name = f"{hashlib.sha256(config).hexdigest()}.json"
+        layers |= own
         configs[name] = config
-        manifest.append({"Config": f"{name}.json", "RepoTags": [image.name], "Layers": [f"{digest}/layer.tar" for digest in digests]})
+        manifest.append({"Config": name, "RepoTags": [image.name], "Layers": [f"{digest}/layer.tar" for digest in own]})
+    lists = {"repositories": json.dumps(names).encode(), "manifest.json": json.dumps(manifest).encode()}
     with tarfile.open(target, "w") as archive:
-        _add(archive, "repositories", json.dumps(names).encode())
-        _add(archive, "manifest.json", json.dumps(manifest).encode())
-        for name, config in configs.items():
-            _add(archive, f"{name}.json", config)
+        for name, content in {**lists, **configs}.items():
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            archive.addfile(member, io.BytesIO(content))
         for digest, path in layers.items():
             archive.add(path, f"{digest}/layer.tar")
 
 
 def kindest_images(kind: bytes) -> list[str]:
-    """The images beside Kubernetes' own that a kind program puts into a node image."""
+    """The images besides Kubernetes' own that a kind program puts into a node image."""
     found = sorted({match.decode() for match in re.findall(KINDEST, kind)})
     if not found:
         msg = "kind does not name the images that it puts into a node image: this version of kind needs another pattern"
@@ -78,31 +76,26 @@ def kindest_images(kind: bytes) -> list[str]:
 
 def server_archive(binaries: Binaries, names: Mapping[str, str], proxy: Path, work: Path) -> Path:
     """What `kind build node-image --type file` takes: Kubernetes' programs and images as its release has them, in the folder ``work``."""
-    arch = host_platform()[1]
-    images = [
-        ComponentImage(names[name], binaries[name], proxy if name == "kube-proxy" else None, name in {"coredns", "pause"})
+    images = {
+        name: ComponentImage(names[name], binaries[name], proxy if name == "kube-proxy" else None, name in {"coredns", "pause"})
         for name in COMPONENTS
-    ]
-    images += [ComponentImage(name, binaries["pause"]) for name in kindest_images(binaries["kind"].read_bytes())]
-    own = {
-        f"{image.program.name}.tar": [image]
-        for image in images
-        if image.program.name in {"kube-controller-manager", "kube-scheduler", "kube-proxy"}
     }
+    kindest = [ComponentImage(name, binaries["pause"]) for name in kindest_images(binaries["kind"].read_bytes())]
+    archives = {name: [images.pop(name)] for name in ALONE}
     # all others in one, because kind imports four archives and no more
-    own["kube-apiserver.tar"] = [image for image in images if [image] not in own.values()]
-    server = work / "server.tar.gz"
+    archives["kube-apiserver"] = [*images.values(), *kindest]
+    server, version = work / "server.tar.gz", work / "version"
+    version.write_text(f"{kubernetes_version()}\n", encoding="utf-8")
     # not compressed: it is unpacked again at once
     with gzip.open(server, "wb", compresslevel=0) as stream, tarfile.open(fileobj=stream, mode="w|") as archive:
-        version = work / "version"
-        version.write_text(f"{kubernetes_version()}\n", encoding="utf-8")
         archive.add(version, "kubernetes/version")
         for name in ("kubeadm", "kubelet", "kubectl"):
             archive.add(binaries[name], f"kubernetes/server/bin/{name}")
-        for name, ones in own.items():
-            write_archive(ones, work / name, work, arch)
-            archive.add(work / name, f"kubernetes/server/bin/{name}")
-            (work / name).unlink()
+        for name, content in archives.items():
+            path = work / f"{name}.tar"
+            write_archive(content, path, work, host_platform()[1])
+            archive.add(path, f"kubernetes/server/bin/{name}.tar")
+            path.unlink()
     return server
 
 
@@ -124,15 +117,8 @@ def _layer(program: Path, work: Path) -> Path:
     """The tar archive with the program in /usr/local/bin, the same bytes for the same program."""
     path = work / f"{program.name}.layer.tar"
     if not path.exists():
-        with tarfile.open(path, "w") as archive:
+        with tarfile.open(path, "w") as archive, program.open("rb") as content:
             member = tarfile.TarInfo(f"usr/local/bin/{program.name}")
             member.size, member.mode = program.stat().st_size, 0o755
-            with program.open("rb") as content:
-                archive.addfile(member, content)
+            archive.addfile(member, content)
     return path
-
-
-def _add(archive: tarfile.TarFile, name: str, content: bytes) -> None:
-    member = tarfile.TarInfo(name)
-    member.size = len(content)
-    archive.addfile(member, io.BytesIO(content))

@@ -6,7 +6,6 @@ import hashlib
 import json
 import os
 import re
-import shutil
 import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -14,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.programs.gobuild import run
+from localkube.run import logged
 
 SUITE = "bookworm"
 SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
@@ -31,7 +30,7 @@ STRANGE = "rm -f etc/resolv.conf etc/hostname"
 
 @dataclass(frozen=True)
 class Root:
-    """One root file system: its packages beside the smallest Debian, and what a shell does in it afterwards."""
+    """One root file system: its packages besides the smallest Debian, and what a shell does in it afterwards."""
 
     name: str
     packages: tuple[str, ...]
@@ -69,19 +68,14 @@ POSTGRES = Root(
 )
 
 
-def mirror(texts: Mapping[str, str]) -> str | None:
-    """The first mirror of Debian's main packages in apt's own sources (text by file name), None if there is none."""
+def mirror(texts: Mapping[str, str] | None = None) -> str | None:
+    """The first mirror of Debian's main packages in apt's own sources (text by file name; None: this machine's), None if there is none."""
+    texts = _sources() if texts is None else texts
     for name in sorted(texts):
         for kinds, url, suites, components in _entries(name, texts[name]):
             if "deb" in kinds and "main" in components and SUITES.intersection(suites):
                 return url.rstrip("/")
     return None
-
-
-def machines_sources(places: tuple[Path, ...] = SOURCES) -> dict[str, str]:
-    """The texts of apt's sources on this machine, by path."""
-    files = [path for place in places for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
-    return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.suffix in {".list", ".sources"}}
 
 
 def make(root: Root, cache: Path, url: str, tick: Callable[[], None]) -> Path:
@@ -92,28 +86,29 @@ def make(root: Root, cache: Path, url: str, tick: Callable[[], None]) -> Path:
     target = root.archive(cache)
     if target.exists():
         return target
-    cache.mkdir(parents=True, exist_ok=True)
-    log = cache / f"debian-{root.name}.log"
-    debs = cache / "debs"
-    debs.mkdir(exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{root.name}-") as work, log.open("wb") as output:
+    log, debs = cache / f"debian-{root.name}.log", cache / "debs"
+    debs.mkdir(parents=True, exist_ok=True)
+    env = {"DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
+    with tempfile.TemporaryDirectory(dir=cache, prefix=f".{root.name}-") as work:
         folder, partial = Path(work) / "root", Path(work) / "root.tar"
-        steps: tuple[list[str], ...] = (
+        for argv in (
             ["debootstrap", "--variant=minbase", f"--cache-dir={debs}", f"--include={','.join(root.packages)}", SUITE, str(folder), url],
             ["sh", "-euc", f"cd {folder}; {root.after}; {BULK}; {STRANGE}"],
             ["tar", "--numeric-owner", "--one-file-system", "--exclude=./dev/*", "-C", str(folder), "-cf", str(partial), "."],
-        )
-        for argv in steps:
-            env = {**os.environ, "DEBIAN_FRONTEND": "noninteractive", "LC_ALL": "C"}
-            if run(argv, cwd=cache, env=env, output=output.fileno(), tick=tick, timeout=BUILD_SECONDS) != 0:
-                ending = "\n".join(log.read_text(encoding="utf-8", errors="replace").splitlines()[-8:])
-                msg = f"{argv[0]} of the Debian root file system {root.name!r} from {url} failed; the end of {log}:\n{ending}"
-                raise LocalKubeError(msg)
+        ):
+            what = f"{argv[0]} of the Debian root file system {root.name!r} from {url}"
+            logged(argv, what=what, log=log, env=env, tick=tick, timeout=BUILD_SECONDS)
         _unmounted(folder)
         for old in cache.glob(f"debian-{root.name}-*.tar"):
             old.unlink()
         partial.replace(target)
     return target
+
+
+def _sources() -> dict[str, str]:
+    """The texts of apt's sources on this machine, by path."""
+    files = [path for place in SOURCES for path in (sorted(place.iterdir()) if place.is_dir() else [place]) if path.is_file()]
+    return {str(path): path.read_text(encoding="utf-8", errors="replace") for path in files if path.suffix in {".list", ".sources"}}
 
 
 def _entries(name: str, text: str) -> Iterator[tuple[list[str], str, list[str], list[str]]]:
@@ -135,11 +130,6 @@ def _unmounted(folder: Path) -> None:
     for mount in ("proc", "sys", "dev/pts", "dev"):
         if os.path.ismount(folder / mount):
             subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
-    if any(os.path.ismount(path) for path in (folder / "proc", folder / "sys", folder / "dev")):
-        msg = f"{folder} still has something mounted in it: unmount it, then remove the folder"
-        raise LocalKubeError(msg)
-
-
-def forget_packages(cache: Path) -> None:
-    """Remove the packages that were kept from one root file system to the next."""
-    shutil.rmtree(cache / "debs", ignore_errors=True)
+            if os.path.ismount(folder / mount):
+                msg = f"{folder} still has something mounted in it: unmount it, then remove the folder"
+                raise LocalKubeError(msg)

@@ -13,9 +13,9 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.kind import archive as kind_archive
-from localkube.kind import debian
-from localkube.kind.archive import COMPONENTS, ComponentImage
+from localkube.offline import archive as kind_archive
+from localkube.offline import debian
+from localkube.offline.archive import COMPONENTS, ComponentImage
 from localkube.programs.binaries import Binaries
 from localkube.programs.versions import chart_programs, kind_programs, pinned_programs
 

@@ -12,7 +12,6 @@ from typing import Any
 from localkube.charts import strict
 
 Obj = dict[str, Any]
-REF = "#/definitions/"
 COMPLETE = "complete"
 """An empty file that is there once all schemas are."""
 
@@ -20,15 +19,15 @@ COMPLETE = "complete"
 def write(folder: Path, openapi: Mapping[str, Any], crd: Mapping[str, Any]) -> None:
     """Write a schema per kind of ``openapi`` (the API server's /openapi/v2) and of the CRD into ``folder``, named as kubeconform asks.
 
-    They refuse unknown fields. ``folder`` is made anew, and is complete once it has the file ``complete``.
+    They reject unknown fields. ``folder`` is made anew, and is complete once it has the file ``complete``.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)
     definitions = {name: _strict(definition) for name, definition in openapi["definitions"].items()}
+    (folder / "definitions.json").write_text(json.dumps({"definitions": definitions}), encoding="utf-8")
     for name, definition in openapi["definitions"].items():
         for kind in definition.get("x-kubernetes-group-version-kind", ()):
-            needed = {other: definitions[other] for other in _closure(name, definitions)}
-            _write(folder, kind["kind"], kind["group"], kind["version"], {"$ref": REF + name, "definitions": needed})
+            _write(folder, kind["kind"], kind["group"], kind["version"], {"$ref": f"definitions.json#/definitions/{name}"})
     for version in crd["spec"]["versions"]:
         schema = strict(version["schema"]["openAPIV3Schema"])
         schema["properties"]["metadata"] = {"type": "object"}
@@ -38,12 +37,12 @@ def write(folder: Path, openapi: Mapping[str, Any], crd: Mapping[str, Any]) -> N
 
 def _write(folder: Path, kind: str, group: str, version: str, schema: Mapping[str, Any]) -> None:
     # as kubeconform fills {{.ResourceKind}}{{.KindSuffix}}: of a group only what stands before the first dot
-    name = "-".join([kind.lower(), *([group.partition(".")[0]] if group else []), version])
+    name = "-".join(filter(None, (kind.lower(), group.partition(".")[0], version)))
     (folder / f"{name}.json").write_text(json.dumps(schema), encoding="utf-8")
 
 
 def _strict(definition: Mapping[str, Any]) -> Obj:
-    """A definition that refuses unknown fields, and takes numbers where the API server does."""
+    """A definition that rejects unknown fields, and takes numbers where the API server does."""
     changed: Obj = copy.deepcopy(dict(definition))
     for part in _parts(changed):
         if "properties" in part and "additionalProperties" not in part:
@@ -58,21 +57,5 @@ def _strict(definition: Mapping[str, Any]) -> Obj:
 def _parts(schema: Any) -> Iterator[Obj]:
     if isinstance(schema, dict):
         yield schema
-        for key, part in list(schema.items()):
-            if key == "properties":
-                for one in part.values():
-                    yield from _parts(one)
-            elif key in {"items", "additionalProperties"}:
-                yield from _parts(part)
-
-
-def _closure(name: str, definitions: Mapping[str, Obj]) -> set[str]:
-    """All definitions that ``name`` needs, itself included."""
-    found: set[str] = set()
-    todo = [name]
-    while todo:
-        one = todo.pop()
-        if one not in found:
-            found.add(one)
-            todo += [str(part["$ref"]).removeprefix(REF) for part in _parts(definitions[one]) if "$ref" in part]
-    return found
+        for part in (*schema.get("properties", {}).values(), schema.get("items"), schema.get("additionalProperties")):
+            yield from _parts(part)

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from localkube.kind import runtime
+from localkube.offline import runtime
 
 EVERYTHING = [f"CAP_{name}" for name in runtime.NAMES]
 STATUS = "Name:\tsh\nCapEff:\t000001fffeffffff\nCapBnd:\t000001fffeffffff\nCapAmb:\t0000000000000000\n"

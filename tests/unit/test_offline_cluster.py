@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.kind.cluster import KindCluster, config
+from localkube.offline.cluster import KindCluster, config
 from localkube.programs.binaries import Binaries
 
 

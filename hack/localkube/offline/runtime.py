@@ -14,56 +14,20 @@ from pathlib import Path
 from typing import Any
 
 # linux/capability.h, by number
-NAMES = (
-    "CHOWN",
-    "DAC_OVERRIDE",
-    "DAC_READ_SEARCH",
-    "FOWNER",
-    "FSETID",
-    "KILL",
-    "SETGID",
-    "SETUID",
-    "SETPCAP",
-    "LINUX_IMMUTABLE",
-    "NET_BIND_SERVICE",
-    "NET_BROADCAST",
-    "NET_ADMIN",
-    "NET_RAW",
-    "IPC_LOCK",
-    "IPC_OWNER",
-    "SYS_MODULE",
-    "SYS_RAWIO",
-    "SYS_CHROOT",
-    "SYS_PTRACE",
-    "SYS_PACCT",
-    "SYS_ADMIN",
-    "SYS_BOOT",
-    "SYS_NICE",
-    "SYS_RESOURCE",
-    "SYS_TIME",
-    "SYS_TTY_CONFIG",
-    "MKNOD",
-    "LEASE",
-    "AUDIT_WRITE",
-    "AUDIT_CONTROL",
-    "SETFCAP",
-    "MAC_OVERRIDE",
-    "MAC_ADMIN",
-    "SYSLOG",
-    "WAKE_ALARM",
-    "BLOCK_SUSPEND",
-    "AUDIT_READ",
-    "PERFMON",
-    "BPF",
-    "CHECKPOINT_RESTORE",
-)
+NAMES = """
+    CHOWN DAC_OVERRIDE DAC_READ_SEARCH FOWNER FSETID KILL SETGID SETUID SETPCAP LINUX_IMMUTABLE NET_BIND_SERVICE NET_BROADCAST NET_ADMIN
+    NET_RAW IPC_LOCK IPC_OWNER SYS_MODULE SYS_RAWIO SYS_CHROOT SYS_PTRACE SYS_PACCT SYS_ADMIN SYS_BOOT SYS_NICE SYS_RESOURCE SYS_TIME
+    SYS_TTY_CONFIG MKNOD LEASE AUDIT_WRITE AUDIT_CONTROL SETFCAP MAC_OVERRIDE MAC_ADMIN SYSLOG WAKE_ALARM BLOCK_SUSPEND AUDIT_READ PERFMON
+    BPF CHECKPOINT_RESTORE
+""".split()  # noqa: SIM905 - a list of forty lines reads worse
 SETS = ("bounding", "effective", "inheritable", "permitted", "ambient")
 BARE_FLAGS = {"--debug", "--systemd-cgroup", "--help", "--version", "-h", "-v"}
 """runc's options that take no value; what follows any other one is its value."""
 
 
-def missing(status: str) -> frozenset[str]:
-    """The capabilities, such as ``CAP_SYS_RESOURCE``, that the bounding set in ``status`` (the text of /proc/<pid>/status) lacks."""
+def missing(status: str | None = None) -> frozenset[str]:
+    """The capabilities, such as ``CAP_SYS_RESOURCE``, that the bounding set in ``status`` lacks: the text of /proc/self/status."""
+    status = Path("/proc/self/status").read_text(encoding="ascii") if status is None else status
     bounding = next((int(line.split()[1], 16) for line in status.splitlines() if line.startswith("CapBnd:")), None)
     if bounding is None:
         return frozenset()
@@ -100,8 +64,7 @@ def without(content: dict[str, Any], names: frozenset[str], *, whole: bool) -> d
 def main(argv: Sequence[str]) -> None:
     """Correct the file that the arguments name and become the real runtime, ``argv[0]``."""
     runc, *args = argv
-    found = asked(args)
-    names = missing(Path("/proc/self/status").read_text(encoding="ascii"))
+    found, names = asked(args), missing()
     if found is not None and names:
         path, whole = found
         content = without(json.loads(path.read_text(encoding="utf-8")), names, whole=whole)

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.kind import network
-from localkube.kind.network import Node
+from localkube.offline import network
+from localkube.offline.network import Node
 
 NODES = [Node(name, f"172.18.0.{number}", f"10.244.{number}.0/24") for number, name in enumerate(("a", "b", "c"), 2)]
 COREFILE = """.:53 {

@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import re
 import shutil
-import subprocess
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkube.kind import debian, runtime
-from localkube.kind import docker as kind_docker
-from localkube.kind.dockerd import RUNTIME
+from localkube.errors import LocalKubeError
+from localkube.offline import debian, docker, dockerd, runtime
 
 PROBE_SECONDS = 15.0
 DISK_GB, MEMORY_GB = 14.0, 4.0
@@ -24,7 +22,7 @@ INSTALL = "give --install-docker, which installs Debian's packages and starts do
 
 @dataclass(frozen=True)
 class Facts:
-    """What was seen on the machine."""
+    """What was observed on the machine."""
 
     linux: bool
     root: bool
@@ -39,63 +37,53 @@ class Facts:
     stock_image: str | None  # the stock node image when it can be had
 
 
-def look(cache: Path, stock: str | None) -> Facts:
-    """Look at this machine. ``cache``: the folder that will hold the data; ``stock``: the stock node image, if it is to be asked for."""
-    info = kind_docker.info()
+def observe(cache: Path, stock: str | None) -> Facts:
+    """The facts of this machine. ``cache``: the folder for the data; ``stock``: the stock node image, if it is to be asked for."""
+    info = docker.info()
     data = Path((info or {}).get("DockerRootDir") or cache)
     place = next((path for path in (data, *data.parents) if path.exists()), Path("/"))
-    missing = runtime.missing(Path("/proc/self/status").read_text(encoding="ascii"))
+    missing = runtime.missing()
+    memory = re.search(r"^MemAvailable:\s+(\d+) kB", Path("/proc/meminfo").read_text(encoding="ascii"), re.MULTILINE)
     return Facts(
         linux=sys.platform == "linux",
         root=os.geteuid() == 0,
         docker=info,
         docker_program=shutil.which("docker") is not None,
-        debootstrap=shutil.which("debootstrap", path=f"{os.environ.get('PATH', os.defpath)}:/usr/sbin") is not None,
-        mirror=debian.mirror(debian.machines_sources()),
+        debootstrap=dockerd.program("debootstrap") is not None,
+        mirror=debian.mirror(),
         missing_capabilities=missing,
         overlay="overlay" in Path("/proc/filesystems").read_text(encoding="ascii"),
         disk_gb=shutil.disk_usage(place).free / 1e9,
-        memory_gb=_memory_gb(Path("/proc/meminfo").read_text(encoding="ascii")),
+        memory_gb=int(memory[1]) / 1e6 if memory else 0.0,
         stock_image=stock if stock and info is not None and not missing and to_be_had(stock) else None,
     )
 
 
 def lacking(facts: Facts) -> list[str]:
     """One sentence for each thing that is missing for the way that this machine would go; none: all is there."""
-    checks = [*_everywhere(facts), *(_offline(facts) if way(facts) == "offline" else [])]
-    return [sentence for holds, sentence in checks if not holds]
-
-
-def _everywhere(facts: Facts) -> list[tuple[bool, str]]:
-    """(whether it holds, the sentence if not) for either way."""
     hole = ", ".join(sorted(facts.missing_capabilities))
-    own_runtime = facts.docker is not None and facts.docker.get("DefaultRuntime") == RUNTIME
-    fits = not hole or own_runtime or facts.docker is None
-    return [
+    own_runtime = facts.docker is None or facts.docker.get("DefaultRuntime") == dockerd.RUNTIME
+    offline = way(facts) == "offline"
+    checks = (
         (facts.linux, "kind-offline runs on Linux only: use a Linux machine."),
         (facts.docker_program, f"There is no program 'docker': {INSTALL}."),
         (facts.docker is not None or not facts.docker_program, f"Docker does not answer: start it, or {INSTALL}."),
         (
-            fits,
+            not hole or own_runtime,
             f"This machine lacks {hole}, which the Docker that runs gives to privileged containers all the same: end it, then {INSTALL}.",
         ),
         (facts.memory_gb >= MEMORY_GB, f"Only {facts.memory_gb:.0f} GB of memory are free, {MEMORY_GB:.0f} are needed for four nodes."),
         (facts.disk_gb >= DISK_GB, f"Only {facts.disk_gb:.0f} GB of disk are free for Docker, {DISK_GB:.0f} are needed: make room."),
-    ]
-
-
-def _offline(facts: Facts) -> list[tuple[bool, str]]:
-    """The same, where the images are made here."""
-    suite = debian.SUITE
-    return [
-        (facts.overlay, "The kernel has no overlay file system: load the module 'overlay'."),
-        (facts.root, "The images are made by debootstrap, which needs root's rights: run it as root."),
-        (facts.debootstrap, f"There is no program 'debootstrap': install it, or {INSTALL}."),
+        # where the images are made here
+        (not offline or facts.overlay, "The kernel has no overlay file system: load the module 'overlay'."),
+        (not offline or facts.root, "The images are made by debootstrap, which needs root's rights: run it as root."),
+        (not offline or facts.debootstrap, f"There is no program 'debootstrap': install it, or {INSTALL}."),
         (
-            bool(facts.mirror),
-            f"apt's sources name no Debian mirror, from which images of {suite} are made: add one to /etc/apt/sources.list.",
+            not offline or facts.mirror,
+            f"apt's sources name no Debian mirror, from which images of {debian.SUITE} are made: add one to /etc/apt/sources.list.",
         ),
-    ]
+    )
+    return [sentence for holds, sentence in checks if not holds]
 
 
 def way(facts: Facts) -> str:
@@ -111,16 +99,11 @@ def stock_image(kind: bytes) -> str | None:
 
 def to_be_had(image: str) -> bool:
     """Whether Docker has the image or a registry gives it; asks once and not for long."""
-    if kind_docker.has_image(image):
+    if docker.has_image(image):
         return True
-    by_digest = re.sub(r":[^:@/]+@", "@", image)  # not every Docker takes a name with both
     try:
-        done = subprocess.run(["docker", "manifest", "inspect", by_digest], capture_output=True, timeout=PROBE_SECONDS, check=False)
-    except (OSError, subprocess.TimeoutExpired):
+        # by digest alone: not every Docker takes a name with both
+        docker.docker("manifest", "inspect", re.sub(r":[^:@/]+@", "@", image), timeout=PROBE_SECONDS)
+    except LocalKubeError:
         return False
-    return done.returncode == 0
-
-
-def _memory_gb(text: str) -> float:
-    found = re.search(r"^MemAvailable:\s+(\d+) kB", text, re.MULTILINE)
-    return int(found[1]) / 1e6 if found else 0.0
+    return True

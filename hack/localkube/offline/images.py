@@ -1,0 +1,143 @@
+"""The images for kind where no container registry is reached: the node's, a Python base, PostgreSQL; each made once per content."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.offline import archive as kind_archive
+from localkube.offline import debian, docker
+from localkube.offline.archive import COMPONENTS
+from localkube.offline.debian import Root
+from localkube.programs.binaries import Binaries, cache_of, provide
+from localkube.programs.cache import Cache, sha256_of
+from localkube.programs.versions import kind_programs, kubernetes_version, pinned_programs
+from localkube.progress import Report, quiet, step
+from localkube.run import logged, output
+
+DEFINITIONS = Path(__file__).resolve().parents[2] / "kind"
+NODE_IMAGE = f"whatsapp-operator/kind-node:{kubernetes_version()}"
+NODE_BASE = "whatsapp-operator/kind-node-base:local"
+PYTHON_IMAGE = "whatsapp-operator/python:3.11-debian"
+POSTGRES_IMAGE = "whatsapp-operator/postgres:15"
+IN_NODE = ("containerd", "containerd-shim-runc-v2", "ctr")
+
+
+def programs(environ: Mapping[str, str], report: Report, *names: str) -> Binaries:
+    """The programs ``names``, or all, kind's own included. Those of KUBEBUILDER_ASSETS are left out: an image is of exactly one version."""
+    wanted = [program for program in (*pinned_programs(), *kind_programs()) if not names or program.name in names]
+    return provide({name: value for name, value in environ.items() if name != "KUBEBUILDER_ASSETS"}, report=report, programs=wanted)
+
+
+def built_kind(environ: Mapping[str, str]) -> Path | None:
+    """The program kind, if it is in the cache."""
+    cache, kind = cache_of(environ), kind_programs()[0]
+    return None if cache.fault(kind) else cache.path(kind)
+
+
+@dataclass
+class Images:
+    """Makes the images; ``cache`` is the folder of archives and logs, ``mirror`` the Debian mirror."""
+
+    cache: Path
+    mirror: str
+    binaries: Binaries
+    report: Report = quiet
+    _number: int = field(default=0, init=False)
+    _of: int = field(default=0, init=False)
+
+    def make(self, *, force: bool = False) -> None:
+        """Make what is missing (``force``: all anew, from today's packages), one process at a time. LocalKubeError if something fails."""
+        with Cache(self.cache).lock(self.report):
+            for archive in self.cache.glob("debian-*.tar") if force else ():
+                archive.unlink()
+            python, postgres, node = debian.PYTHON.key, self._postgres_content(), self._node_content()
+            wanted = {
+                image
+                for image, content in ((PYTHON_IMAGE, python), (POSTGRES_IMAGE, postgres), (NODE_IMAGE, node))
+                if force or not docker.has_image(image, content)
+            }
+            self._of = len(wanted - {NODE_IMAGE}) * 2 + (5 if NODE_IMAGE in wanted else 0)
+            if PYTHON_IMAGE in wanted:
+                self._imported(debian.PYTHON, PYTHON_IMAGE, 'CMD ["python3"]')
+            if POSTGRES_IMAGE in wanted:
+                base = self._imported(debian.POSTGRES, "whatsapp-operator/postgres-base:local")
+                options = (f"--build-arg=BASE={base}", f"--label={docker.CONTENT}={postgres}")
+                docker.build(DEFINITIONS / "postgres", POSTGRES_IMAGE, *options, log=self._log("postgres-image"))
+            if NODE_IMAGE in wanted:
+                self._node(node)
+            shutil.rmtree(self.cache / "debs", ignore_errors=True)  # packages that were kept from one root file system to the next
+
+    def _postgres_content(self) -> str:
+        return _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
+
+    def _node_content(self) -> str:
+        """Stands for all that the node image is made from."""
+        ours = [sha256_of(self.binaries[name]) for name in ("kind", "kubelet", "kubeadm", "kubectl", *IN_NODE, *COMPONENTS)]
+        made_by = sha256_of(Path(kind_archive.__file__))
+        return _digest([debian.NODE.key, debian.PROXY.key, *ours, made_by, *_files(DEFINITIONS / "node")])
+
+    def _node(self, content: str) -> None:
+        """The base from Debian, then Kubernetes on it by `kind build node-image`."""
+        base = self._imported(debian.NODE, "whatsapp-operator/kind-node-debian:local")
+        proxy = self._debian(debian.PROXY)
+        names = kubeadm_images(self.binaries)
+        with tempfile.TemporaryDirectory(dir=self.cache, prefix=".node-") as work:
+            with self._step("putting the node's base together", 10) as tick:
+                context = Path(work) / "base"
+                shutil.copytree(DEFINITIONS / "node", context)
+                for name in IN_NODE:
+                    shutil.copy2(self.binaries[name], context / "root" / "usr" / "local" / "bin" / name)
+                config = context / "root" / "etc" / "containerd" / "config.toml"
+                config.write_text(config.read_text(encoding="utf-8").replace("PAUSE_IMAGE", names["pause"]), encoding="utf-8")
+                options = (f"--build-arg=BASE={base}", f"--label={docker.CONTENT}={content}")
+                docker.build(context, NODE_BASE, *options, log=self._log("node-base"), tick=tick)
+                server = kind_archive.server_archive(self.binaries, names, proxy, Path(work))
+            argv = [str(self.binaries["kind"]), "build", "node-image", "--type=file", f"--image={NODE_IMAGE}", f"--base-image={NODE_BASE}"]
+            with self._step("kind build node-image", 40) as tick, docker.replacing(NODE_IMAGE):
+                logged([*argv, str(server)], log=self._log("node-image"), tick=tick, env={"TMPDIR": work})
+
+    def _debian(self, root: Root) -> Path:
+        with self._step(f"Debian with the packages of {root.name}", root.expected_s) as tick:
+            return debian.make(root, self.cache, self.mirror, tick)
+
+    def _imported(self, root: Root, image: str, *changes: str) -> str:
+        archive = self._debian(root)
+        with self._step(f"image {image}", 8) as tick:
+            docker.import_archive(archive, image, content=root.key, changes=changes, log=self._log(root.name), tick=tick)
+        return image
+
+    def _step(self, text: str, expected_s: float) -> AbstractContextManager[Callable[[], None]]:
+        self._number += 1
+        return step(text, self.report, number=self._number, of=self._of, expected_s=expected_s)
+
+    def _log(self, name: str) -> Path:
+        return self.cache / f"{name}.log"
+
+
+def kubeadm_images(binaries: Binaries) -> dict[str, str]:
+    """The names that kubeadm expects its images under, by program. LocalKubeError if one is missing."""
+    argv = [str(binaries["kubeadm"]), "config", "images", "list", "--kubernetes-version", kubernetes_version()]
+    listed = output(argv, env={**os.environ, "HOME": "/nonexistent"})
+    names = {line.rpartition(":")[0].rpartition("/")[2]: line for line in listed.split()}
+    if lacking := set(COMPONENTS) - set(names):
+        msg = f"kubeadm names no image for {', '.join(sorted(lacking))}: {listed.strip()[-300:]}"
+        raise LocalKubeError(msg)
+    return names
+
+
+def _files(folder: Path) -> list[str]:
+    """Names and contents of all files of a folder."""
+    return [f"{path.relative_to(folder)} {sha256_of(path)}" for path in sorted(folder.rglob("*")) if path.is_file()]
+
+
+def _digest(parts: list[str]) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()[:16]

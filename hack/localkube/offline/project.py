@@ -1,0 +1,42 @@
+"""This project's own two images, built from operator/Dockerfile and measured, and its installation by Helm."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import yaml
+
+from localkube import wheels
+from localkube.charts import OPERATOR, Helm
+from localkube.offline import docker
+from localkube.progress import Report
+from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
+
+IMAGES = {"operator": f"whatsapp-operator/operator:{VERSION}", "simulator": f"whatsapp-operator/wabiz-sim:{VERSION}"}
+"""By target of the Dockerfile; the names that the charts have as defaults."""
+INSTALL_SECONDS = 180.0
+
+
+def build(root: Path, base: str | None, logs: Path, report: Report) -> None:
+    """Build both images of the repository ``root``, without a network on ``base``, or with one on the Dockerfile's own base (None)."""
+    option = "--network=default"
+    if base is not None:
+        wheels.provide(root, root / "build" / "wheels")
+        option = f"--build-arg=BASE={base}"
+    for target, image in IMAGES.items():
+        log, file = logs / f"{target}-image.log", root / "operator" / "Dockerfile"
+        docker.build(root, image, option, f"--target={target}", log=log, file=file)
+        report(f"image {image}: {docker.inspected(image, '{{json .Size}}') / 1e6:.0f} MB")
+
+
+def install(root: Path, kubeconfig: Path, helm: Path, report: Report) -> None:
+    """Install the operator by its chart, or upgrade it; returns when its pods are ready. LocalKubeError with Helm's words if that fails."""
+    namespace = "whatsapp-operator-system"
+    begun, chart = time.monotonic(), str(root / "charts" / OPERATOR)
+    options = (f"--namespace={namespace}", "--create-namespace", "--wait", f"--timeout={INSTALL_SECONDS:g}s")
+    # the same name for another image: the pods are replaced all the same
+    image = yaml.safe_dump({"podAnnotations": {"multiconnect.dev/image": docker.inspected(IMAGES["operator"], "{{json .Id}}")}})
+    program = Helm(helm, kubeconfig.parent, env={"KUBECONFIG": str(kubeconfig)})
+    program.run("upgrade", "--install", OPERATOR, chart, *options, values=image)
+    report(f"the operator runs in namespace {namespace} after {time.monotonic() - begun:.1f} s")
