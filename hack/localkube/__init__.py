@@ -11,7 +11,6 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
 ``kind``        kind clusters and their images, also where no registry is reached
 ``hollow``      plays the nodes
-``outside``     the observer and its laws, a customer's messages, a wire that can be cut
 ``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
 ``bench``       measures it; ``bench.probes`` what it costs to watch many Coreapps
 ``chaos``       breaks everything there, many times

@@ -22,11 +22,11 @@ import aiohttp
 
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
-from localkube.outside.observer import Commit, NotSeenError, Observer
-from localkube.outside.traffic import Traffic
 from localkube.plane.controlplane import ControlPlane, Write
 from localkube.plane.operators import NAME, NAMESPACE, Operators
 from localkube.plane.processes import Process, Spawner, stop
+from outside.observer import Commit, NotSeenError, Observer
+from outside.traffic import Traffic
 
 T = TypeVar("T")
 Obj = dict[str, Any]

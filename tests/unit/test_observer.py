@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from localkube.outside import laws as laws_module
-from localkube.outside.client import ClientReport, SetShardsCall, shards_when
-from localkube.outside.laws import (
+from localkube.plane import certificates
+from localkube.plane.kubeconfig import Access
+from outside import laws as laws_module
+from outside.client import ClientReport, SetShardsCall, shards_when
+from outside.laws import (
     CLUSTER_LABEL,
     EPOCH_LABEL,
     HOLDER_ANNOTATION,
@@ -21,9 +23,7 @@ from localkube.outside.laws import (
     change_of,
     number_of,
 )
-from localkube.outside.observer import Observer
-from localkube.plane import certificates
-from localkube.plane.kubeconfig import Access
+from outside.observer import Observer
 
 
 def pod(version: int, name: str, epoch: str = "", *, gone: bool = False, uid: str = "", shard: int = 0) -> Change:

@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from localkube.outside.wire import Wire
+from outside.wire import Wire
 
 WAIT = 5.0
 SILENCE = 0.15

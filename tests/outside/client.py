@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from localkube.outside.laws import CLUSTER_LABEL
+from outside.laws import CLUSTER_LABEL
 
 UPSTREAM_PORT = 8080
 ANSWER_SECONDS = 3.0

@@ -17,8 +17,8 @@ import kubernetes
 import urllib3
 
 from localkube.errors import LocalKubeError
-from localkube.outside.client import ClientReport, Repeat, ask, report_of, shards_when
-from localkube.outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
+from outside.client import ClientReport, Repeat, ask, report_of, shards_when
+from outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
 
 T = TypeVar("T")
 Obj = dict[str, Any]

@@ -27,9 +27,9 @@ import aiohttp
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
-from localkube.outside.ledger import GatewayLog, Inbound, Ledger, Senders, settle
 from localkube.plane import kubeconfig
 from localkube.plane.kubeconfig import Caller
+from outside.ledger import GatewayLog, Inbound, Ledger, Senders, settle
 from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
@@ -318,7 +318,7 @@ class Traffic:
 
     def _recipient(self) -> str:
         while True:
-            to = f"49{random.randrange(10**9, 10**10)}"  # noqa: S311
+            to = f"49{random.randrange(10**9, 10**10)}"
             if self.focus is None or shard_of(to, self.shards) == self.focus:
                 return to
 
