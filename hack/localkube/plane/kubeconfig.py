@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import contextlib
 import http.client
 import json
 import ssl
@@ -31,6 +32,21 @@ class Access:
         """Only the address: keys and tokens must not reach a log."""
         return f"Access({self.server!r})"
 
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each request carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def tls(self) -> ssl.SSLContext:
+        """How to speak TLS with the server, as this user."""
+        context = ssl.create_default_context(cadata=self.authority)
+        if self.certificate:
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads client certificates from files only
+                pem.write(self.certificate + self.key)
+                pem.flush()
+                context.load_cert_chain(pem.name)
+        return context
+
     def write(self, path: Path, *, namespace: str = "default") -> Path:
         """Write it as a kubeconfig that carries everything in itself, readable by the owner only, in one step. Returns ``path``."""
         user: dict[str, str] = {"token": self.token}
@@ -57,31 +73,16 @@ class Caller:
     """Plain HTTPS calls to one API server, a connection each: for readiness, tokens and metrics, not for work."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
-        parts = urlsplit(access.server)
-        self._host, self._port = parts.hostname or "", parts.port or 443
-        self._tls = ssl.create_default_context(cadata=access.authority)
-        if access.certificate:
-            # ssl loads client certificates from files only
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:
-                pem.write(access.certificate + access.key)
-                pem.flush()
-                self._tls.load_cert_chain(pem.name)
+        self._access, self._tls = access, access.tls()
 
     def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, str]:
         """(status, body) of one call; ``body`` is sent as JSON. OSError or http.client.HTTPException when there was no answer."""
-        headers = {"Accept": "application/json, text/plain, */*"}
-        if self._access.token:
-            headers["Authorization"] = f"Bearer {self._access.token}"
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
-        try:
+        connection = http.client.HTTPSConnection(urlsplit(self._access.server).netloc, timeout=timeout, context=self._tls)
+        headers = self._access.headers | {"Accept": "application/json, text/plain, */*", "Content-Type": "application/json"}
+        with contextlib.closing(connection):
             connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
             answer = connection.getresponse()
             return answer.status, answer.read().decode("utf-8", "replace")
-        finally:
-            connection.close()
 
 
 def read(path: Path) -> Access:
