@@ -299,7 +299,7 @@ async def running(
     `folder` holds the pods' volumes and decides the address range, so that a restart finds its own. Raises KubeError, AddressError.
     """
     async with Kube(access) as kube:
-        with contextlib.closing(Addresses(os.path.realpath(folder))) as addresses:
+        with contextlib.closing(Addresses(str(folder))) as addresses:
             members = [HollowNode(kube, f"{prefix}-{i}", addresses.node(i), f"zone-{'abc'[i % 3]}", renew_s) for i in range(nodes)]
             hollow = Hollow(kube, members, addresses=addresses, folder=folder, restart_delay_s=restart_delay_s, make=make)
             try:
@@ -361,7 +361,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m localkube.hollow", description="Hollow nodes for a control plane without kubelets.")
     parser.add_argument("--kubeconfig", type=Path, required=True, help="how to reach the API server, as an administrator")
     parser.add_argument("--nodes", type=int, default=3, help="how many nodes (default 3)")
-    parser.add_argument("--folder", type=Path, required=True, help="for volumes, and for hollow.json when ready")
+    parser.add_argument(
+        "--folder", type=lambda text: Path(text).resolve(), required=True, help="for volumes, and for hollow.json when ready"
+    )
     parser.add_argument("--renew", type=float, default=RENEW_S, help=f"seconds between renewals of a node's Lease (default {RENEW_S:.0f})")
     parser.add_argument("--node-prefix", default="hollow", help="nodes are called PREFIX-0 ... (default hollow)")
     options = parser.parse_args(arguments)

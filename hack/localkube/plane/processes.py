@@ -141,6 +141,28 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     return left
 
 
+class EarlyEndError(LocalKubeError):
+    """A process ended before what was waited for had come; the text ends with its last lines."""
+
+
+def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, deadline: float) -> None:
+    """Wait for the last of these processes, ``what`` being what it is to do.
+
+    EarlyEndError as soon as any of them has ended, LocalKubeError at the deadline (by time.monotonic).
+    """
+    while not done():
+        last = watched[-1]
+        for process in watched:
+            if not process.alive():
+                where = f"while we waited for {last.name} {what}; the end of {process.log}"
+                msg = f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}"
+                raise EarlyEndError(msg)
+        if time.monotonic() > deadline:
+            msg = f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}"
+            raise LocalKubeError(msg)
+        time.sleep(POLL_SECONDS)
+
+
 def save(path: Path, processes: Iterable[Process]) -> None:
     """Write the processes to ``path`` in one step, so that another command can find and end them."""
     rows = [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes]
