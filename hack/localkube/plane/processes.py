@@ -58,6 +58,13 @@ class Process:
             return "ended"
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
+    def ended_within(self, seconds: float) -> bool:
+        """Wait until it has ended, at most so long; return whether it has."""
+        ended = not _wait([self], seconds)
+        if ended and self.child is not None:
+            self.child.wait(END_SECONDS)  # this takes its exit status
+        return ended
+
     def last_lines(self, count: int = 6) -> str:
         """The last ``count`` lines of its log, for an error message."""
         try:
@@ -136,8 +143,7 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
         msg = f"{names} did not end within 5 s of SIGKILL: look at the machine's disk, then end it by hand"
         raise LocalKubeError(msg)
     for process in everyone:
-        if process.child is not None:
-            process.child.wait(5.0)  # it has ended; this takes its exit status
+        process.ended_within(END_SECONDS)
     return left
 
 
