@@ -415,7 +415,7 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
         await traffic.next_delivery(0, time.monotonic())
         yield traffic
         report = await traffic.finish()
-    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report.as_json()
+    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report
 
 
 def assert_each_happened(faults: Iterable[Obj]) -> None:
