@@ -1,10 +1,9 @@
-"""How many shards the client has by its own books, not by the operator's word: read from the simulator, placed among the API's writes."""
+"""How many shards the client has by its own counters, not by the operator's: read from the simulator, placed among the API's writes."""
 
 from __future__ import annotations
 
-import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
@@ -16,7 +15,6 @@ from outside.laws import CLUSTER_LABEL
 
 UPSTREAM_PORT = 8080
 ANSWER_SECONDS = 3.0
-PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,7 +30,7 @@ class SetShardsCall:
 
 @dataclass(frozen=True, slots=True)
 class ClientReport:
-    """What the client's books said once."""
+    """What the client's counters said once."""
 
     began: float
     """Unix time at which they were asked for."""
@@ -64,7 +62,7 @@ def shards_when(reports: Sequence[ClientReport], version: int, seen: float) -> i
     if before is None or after is None:
         return None
     known = len(before.calls)
-    if after.calls[:known] != before.calls:  # another simulator with books of its own
+    if after.calls[:known] != before.calls:  # another simulator, with counters of its own
         return None
     later = sum(call.restarted and call.at > seen for call in after.calls[known:])
     return before.shards if after.restarts - before.restarts == later else None
@@ -88,26 +86,3 @@ def ask(pods: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], fl
             began = time.time()
             with suppress(httpx.HTTPError, ValueError):  # what it has not said is not known
                 yield (meta["namespace"], meta["labels"][CLUSTER_LABEL]), began, read_counters(ip)
-
-
-class Repeat(threading.Thread):
-    """Calls ``work`` again and again until stopped; what it raises ends it, and goes to ``failed`` as a sentence."""
-
-    def __init__(self, work: Callable[[], None], failed: Callable[[str], None], name: str) -> None:
-        super().__init__(name=name, daemon=True)
-        self._work = work
-        self._failed = failed
-        self._ended = threading.Event()
-
-    def run(self) -> None:
-        """Call it, with a pause of half a second."""
-        try:
-            while not self._ended.wait(PAUSE_SECONDS):
-                self._work()
-        except BaseException as error:  # a mistake here must not look like silence
-            self._failed(f"the {self.name} ended by {type(error).__name__}: {error}")
-            raise
-
-    def stop(self) -> None:
-        """Have it end after the call that it is in."""
-        self._ended.set()

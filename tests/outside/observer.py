@@ -16,7 +16,7 @@ import httpx
 
 from localkube.errors import LocalKubeError
 from localkube.plane import kubeconfig as access
-from outside.client import ClientReport, Repeat, ask, report_of, shards_when
+from outside.client import ClientReport, ask, report_of, shards_when
 from outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
 from outside.watch import TIMEOUT, ObserverError, Watch
 
@@ -33,6 +33,7 @@ KINDS = {
 }
 RECORDED = {"WhatsAppCluster", "StatefulSet"}
 """Kinds of which every version is kept that a watch reported."""
+ASK_SECONDS = 0.5
 LOOK_SECONDS = 0.1
 """So often a predicate is asked that may depend on something that no watch reports."""
 
@@ -88,7 +89,8 @@ class Observer:
         self._reports: dict[tuple[str, str], list[ClientReport]] = {}
         self.shrinks: tuple[int | None, ...] = ()
         """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
-        self._asking = Repeat(self._ask_clients, self.bury, "observer of the clients") if ask_client else None
+        self._ended = threading.Event()
+        self._asking = threading.Thread(target=self._keep_asking, name="observer of the clients", daemon=True) if ask_client else None
         to = access.read(kubeconfig)
         self._client = httpx.Client(base_url=to.server, verify=to.tls(), headers=to.headers, timeout=TIMEOUT, trust_env=False)
         scope = "" if namespace is None else f"/namespaces/{namespace}"
@@ -113,8 +115,8 @@ class Observer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching. Raises ObserverError if a watch had died, unless the block fails anyway."""
+        self._ended.set()
         if self._asking is not None:
-            self._asking.stop()
             self._asking.join(5.0)
         for watch in self._watches:
             watch.stop()
@@ -152,7 +154,7 @@ class Observer:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """The relists among the notes: between two looks something may have happened unseen."""
+        """The relists among the notes: between two readings something may have happened unseen."""
         return tuple(note for note in self.notes if note.startswith("relisted"))
 
     def objects(self, kind: str, namespace: str | None = None) -> list[Obj]:
@@ -238,6 +240,14 @@ class Observer:
 
     def _shards_when(self, change: Change) -> int | None:
         return shards_when(self._reports.get((change.namespace, change.cluster), ()), change.version, change.seen)
+
+    def _keep_asking(self) -> None:
+        try:
+            while not self._ended.wait(ASK_SECONDS):
+                self._ask_clients()
+        except BaseException as error:  # a mistake here must not look like silence
+            self.bury(f"the observer of the clients ended by {type(error).__name__}: {error}")
+            raise
 
     def _ask_clients(self) -> None:
         """Ask every simulator that answers."""

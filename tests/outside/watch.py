@@ -82,7 +82,7 @@ class Watch(threading.Thread):
             differ = sorted("/".join(key) for key in fresh.keys() | seen.keys() if fresh.get(key) != seen.get(key))
             if not differ or time.monotonic() > deadline:
                 return ", ".join(differ)
-            self._ended.wait(RETRY_SECONDS)
+            time.sleep(RETRY_SECONDS)
 
     def stop(self) -> None:
         """End the thread."""

@@ -69,7 +69,7 @@ async def test_a_missing_secret_makes_it_wait_until_it_comes(tmp_path: Path) -> 
         assert bench.last()["phase"] == "Pending"
 
         secrets["s"] = {"k": b"v"}
-        pod.look_again()
+        pod.retry_config()
         await until(lambda: "running" in bench.main_state())
 
         assert bench.made[0].env["X"] == "v"
@@ -92,7 +92,7 @@ async def test_readiness_is_followed(tmp_path: Path) -> None:
         pod = bench.pod(a_pod())
         await until(lambda: "running" in bench.main_state())
         bench.made[0].ready = False
-        pod.look()
+        pod.probe()
         await until(lambda: not bench.last()["containerStatuses"][0]["ready"])
         await pod.shut_down()
 
@@ -107,14 +107,14 @@ async def test_a_hung_container_is_noticed_by_the_probes_of_its_spec_only(tmp_pa
         await probed.hang()
 
         def noticed() -> bool:
-            patient.look()
-            probed.look()
+            patient.probe()
+            probed.probe()
             return not probed.container.ready
 
         await until(noticed)
         assert patient.container.ready
         await probed.resume()
-        probed.look()
+        probed.probe()
         assert probed.container.ready
         await patient.shut_down()
         await probed.shut_down()
@@ -127,7 +127,7 @@ async def test_a_tcp_probe_cannot_see_a_stopped_process_but_a_deaf_port(tmp_path
         await until(lambda: pod.container.ready)
         await pod.hang()
         pod._hung["asked"] -= 0.1  # twice as long as the probe's time-out
-        pod.look()
+        pod.probe()
         assert pod.container.ready
         await pod.resume()
 
@@ -135,12 +135,12 @@ async def test_a_tcp_probe_cannot_see_a_stopped_process_but_a_deaf_port(tmp_path
         assert pod.container.ready
 
         def noticed() -> bool:
-            pod.look()
+            pod.probe()
             return not pod.container.ready
 
         await until(noticed)
         await pod.disturb({"ports": "open"})
-        pod.look()
+        pod.probe()
         assert pod.container.ready
         assert bench.made[0].calls == ["start", "hang", "resume", "disturb half-open", "disturb open"]
         await pod.shut_down()
@@ -151,7 +151,7 @@ async def test_a_pod_that_is_parted_goes_on_and_is_joined_unless_it_began_a_new_
         pod = bench.pod(a_pod())
         await until(lambda: pod.container.ready)
         await pod.part()
-        pod.look()
+        pod.probe()
         assert pod.container.ready, "it is not stopped"
         await pod.join()
         await pod.join()
@@ -208,7 +208,7 @@ async def test_a_failed_liveness_probe_restarts_a_hung_container(tmp_path: Path)
         await pod.hang()
 
         def restarted() -> bool:
-            pod.look()
+            pod.probe()
             return len(bench.made) == 2 and pod.container.ready
 
         await until(restarted)

@@ -1,4 +1,4 @@
-"""Processes are told apart by pid and start time; kubeconfigs that cannot be used say so in one sentence; so does the command."""
+"""Processes are distinguished by pid and start time; kubeconfigs that cannot be used say so in one sentence; so does the command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLEEPER = ["/bin/sleep", "60"]
 def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp import web
@@ -16,31 +16,15 @@ from aiohttp import web
 from localkube.errors import LocalKubeError
 from localkube.hollow.pods import HollowPod, NotRunningError
 
+if TYPE_CHECKING:
+    from localkube.hollow.process import Hollow
+
 Obj = dict[str, Any]
 ADDRESS_FILE = "hollow.json"
 CALL_TIMEOUT_S = 10.0
 
 
-class Controlled(Protocol):
-    """What the routes need of the hollow nodes of a process; `localkube.hollow.process.Hollow` says what each does."""
-
-    def pod(self, namespace: str, name: str, uid: str | None = None) -> HollowPod:
-        """The pod of this name (and uid). Raises LookupError."""
-
-    async def lose(self, name: str, *, running: bool = False) -> None:
-        """Cut a node off; with ``running`` its Coreapps go on."""
-
-    async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
-        """End a loss."""
-
-    def describe(self) -> Obj:
-        """All there is, for a client."""
-
-    async def resolve(self, namespace: str, service: str, port: int) -> tuple[str, int]:
-        """(ip, port) behind a Service. Raises LookupError."""
-
-
-def application(hollow: Controlled) -> web.Application:
+def application(hollow: Hollow) -> web.Application:
     """The routes.
 
     GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
@@ -168,9 +152,9 @@ class HollowControl:
         await self._on_pod(namespace, pod, "disturb", uid=uid, **fault)
 
     async def lose(self, node: str, *, running: bool = False) -> None:
-        """The node is cut off: no Lease, no reports, its containers answer nobody; deletions of its pods are not carried out.
+        """The node is cut off: no Lease, no reports, its containers do not answer; deletions of its pods are not carried out.
 
-        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only nobody reaches them.
+        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only they cannot be reached.
         """
         await self._call("POST", f"/nodes/{node}/lose", running=running)
 

@@ -218,7 +218,7 @@ class Mirror:
         if kind != "DELETED":
             self.items[key] = obj
             if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
-                self._report("DELETED", old)  # replaced by a namesake while nobody watched
+                self._report("DELETED", old)  # replaced by a namesake while it was not watched
         self._report(kind, obj)
 
     def _report(self, kind: str, obj: Obj) -> None:

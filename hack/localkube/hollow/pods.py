@@ -1,4 +1,4 @@
-"""One pod of a hollow node: a small kubelet for a single pod. Its main container lives in this process; the API server is told of it.
+"""One pod of a hollow node: a small kubelet for a single pod. Its main container lives in this process; its state is reported.
 
 The container's life (`_live`, `_leave`) and the reports never wait for each other: containers go on when the API server is away.
 """
@@ -38,7 +38,7 @@ CONFIG_RETRY_S = 1.0
 FLUSH_TIMEOUT_S = 1.0
 SLOWEST_RETRY_S = 5.0
 RESTART_S = 1.0
-"""From a container's end to its restart, as with a kubelet, which looks at its containers once a second."""
+"""From a container's end to its restart, as with a kubelet, which checks its containers once a second."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,7 +57,7 @@ class Surroundings:
 
 
 class NotRunningError(Exception):
-    """The pod has no container at this moment that could be acted upon."""
+    """The pod has no container at this moment that a fault could be done to."""
 
 
 class HollowPod:
@@ -115,7 +115,7 @@ class HollowPod:
         if "leave" not in self._tasks:
             self._task("leave", self._leave())
 
-    def look(self) -> None:
+    def probe(self) -> None:
         """Follow the component's readiness, and what a kubelet's probes would find of a hung one. Called every 20 ms, so it is cheap."""
         component = self._component
         if component is None or not self.container.runs:
@@ -138,7 +138,7 @@ class HollowPod:
         now = time.monotonic()
         return any(one is not None and now - one > self._patience[probe] for one in since)
 
-    def look_again(self) -> None:
+    def retry_config(self) -> None:
         """A Secret or ConfigMap of the namespace changed: a container that waits for it may try again."""
         self._news.set()
 

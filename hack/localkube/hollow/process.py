@@ -38,7 +38,7 @@ from localkube.plane import kubeconfig
 logger = logging.getLogger("localkube.hollow")
 
 Obj = dict[str, Any]
-LOOK_S = 0.02
+PROBE_S = 0.02
 READY_TIMEOUT_S = 60.0
 SCHEDULABLE_TIMEOUT_S = 10.0
 
@@ -105,7 +105,7 @@ class Hollow:
                 shutil.rmtree(left, ignore_errors=True)
         for node in self.nodes.values():
             self._spawn(node.keep())
-        self._spawn(self._look())
+        self._spawn(self._probe_all())
         try:  # else the scheduler puts all pods on the first node; without a controller manager, go on
             await asyncio.wait_for(self._open.wait(), SCHEDULABLE_TIMEOUT_S)
         except TimeoutError:
@@ -118,11 +118,11 @@ class Hollow:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.gather(*(pod.shut_down() for pod in self.pods.values()))
 
-    async def _look(self) -> None:
+    async def _probe_all(self) -> None:
         while True:
             for pod in list(self.pods.values()):
-                pod.look()
-            await asyncio.sleep(LOOK_S)
+                pod.probe()
+            await asyncio.sleep(PROBE_S)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)
@@ -158,7 +158,7 @@ class Hollow:
     def _config_changed(self, _: str, obj: Obj) -> None:
         for pod in self.pods.values():
             if pod.namespace == obj["metadata"]["namespace"]:
-                pod.look_again()
+                pod.retry_config()
 
     def _data(self, namespace: str, kind: str, name: str) -> Data | None:
         found = self._config[kind].items.get((namespace, name))
@@ -180,7 +180,7 @@ class Hollow:
     async def resolve(self, namespace: str, service: str, port: int) -> tuple[str, int]:
         """(ip, port) behind a Service, asked from a namespace, as its endpoints are at this moment. Raises LookupError when there is none.
 
-        EndpointSlices refuse loopback addresses, so the selector is applied here. Of several pods the first by name is taken, and counted.
+        EndpointSlices reject loopback addresses, so the selector is applied here. Of several pods the first by name is taken, and counted.
         """
         if is_address(service):
             return service, port
@@ -234,7 +234,7 @@ class Hollow:
         return [pod for pod in self.pods.values() if pod.node is node]
 
     async def lose(self, name: str, *, running: bool = False) -> None:
-        """Cut a node off: nothing of it is renewed, reported or carried out, and its containers answer nobody.
+        """Cut a node off: nothing of it is renewed, reported or carried out, and its containers do not answer.
 
         Its processes are stopped, which is as if the node had lost all of its network. With ``running`` its Coreapps go on instead: only
         a test that calls from `wabiz_sim.disturbance.NEAR` reaches them, and they reach those they call, which are the WhatsApp servers
@@ -251,7 +251,7 @@ class Hollow:
         node = self._node(name)
         if not node.lost:
             return
-        self._end_unbound(node)  # before they can answer anybody again
+        self._end_unbound(node)  # before they can answer again
         for pod in self._pods_on(node):
             if rebooted:
                 with contextlib.suppress(Exception):

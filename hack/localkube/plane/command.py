@@ -42,7 +42,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"hack/cluster: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"hack/cluster: the machine says no: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("hack/cluster: interrupted; what was started has been ended, what was built is kept", file=sys.stderr)
@@ -67,20 +67,20 @@ def _parser(root: Path) -> argparse.ArgumentParser:
 def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
     begun = time.monotonic()
     plane = _running(folder)
-    told = f"it runs in {folder}"
+    outcome = f"it runs in {folder}"
     try:
         if plane is None:
-            told = "ready after {:.1f} s"
+            outcome = "ready after {:.1f} s"
             plane = ControlPlane.start(
                 folder, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
             )
         if options.nodes > 0:
             _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
     except BaseException:
-        if told.startswith("ready"):
+        if outcome.startswith("ready"):
             _stop(folder)  # all of it, or nothing
         raise
-    to_stderr(f"{told.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
+    to_stderr(f"{outcome.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
     # every line for eval "$(hack/cluster up)"
     kubectl = provide(os.environ)["kubectl"]
     print(f"# Kubernetes at {plane.server}, kubeconfig {plane.admin_kubeconfig}")

@@ -89,21 +89,8 @@ def read(path: Path) -> Access:
     """The access that the current context of a kubeconfig gives. LocalKubeError, naming the file and what is wrong, if it gives none."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"there is no kubeconfig at {path}: start the control plane with 'hack/cluster up'"
-        raise LocalKubeError(msg) from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"the kubeconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise LocalKubeError(msg) from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" (line {place.line + 1})" if place else ""
-        msg = f"the kubeconfig {path} is not YAML{where}: write it again with 'hack/cluster up' or correct it"
-        raise LocalKubeError(msg) from error
-    try:
         context = _named(config, "context", config["current-context"])
-        cluster = _named(config, "cluster", context["cluster"])
-        user = _named(config, "user", context["user"])
+        cluster, user = [_named(config, kind, context[kind]) for kind in ("cluster", "user")]
         return Access(
             server=cluster["server"],
             authority=_pem(path, cluster, "certificate-authority"),
@@ -111,10 +98,16 @@ def read(path: Path) -> Access:
             key=_pem(path, user, "client-key", optional=True),
             token=user.get("token", ""),
         )
-    except (KeyError, TypeError, StopIteration, ValueError, OSError) as error:
-        what = f"{type(error).__name__} {error}".strip()
-        msg = f"the kubeconfig {path} does not lead to a cluster and a user ({what}): write it again or correct it"
-        raise LocalKubeError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{error.strerror} {error.filename}" if isinstance(error, OSError) else str(error)
+        fault = f"the kubeconfig {path} cannot be read: {why}" if path.exists() else f"there is no kubeconfig at {path}"
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        fault = f"the kubeconfig {path} is not YAML{f' (line {place.line + 1})' if place else ''}"
+    except (KeyError, TypeError, StopIteration, ValueError) as error:
+        fault = f"the kubeconfig {path} does not lead to a cluster and a user ({type(error).__name__} {error})"
+    msg = f"{fault}: write it again with 'hack/cluster up', or correct it"
+    raise LocalKubeError(msg)
 
 
 def _named(config: Any, kind: str, name: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Child processes: started, told apart from strangers with the same pid, and ended; nothing about Kubernetes is known here."""
+"""Child processes: started, distinguished from others with the same pid, and ended; nothing about Kubernetes is known here."""
 
 from __future__ import annotations
 
