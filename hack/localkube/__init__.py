@@ -8,7 +8,7 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``provenance``  the commit, machine, load and command that figures come from
 ``programs``    which programs at which version, and where they come from
 ``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
-``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
+``plane``       the control plane and the operator as processes, their certificates and kubeconfigs
 ``kind``        kind clusters and their images, also where no registry is reached
 ``hollow``      plays the nodes
 ``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too

@@ -195,7 +195,7 @@ def test_pods_that_go_by_making_the_workload_again_are_counted() -> None:
 # ------------------------------------------------------------ the client's number when something was written
 
 
-def client_report(began: float, version: int, shards: int, *calls: tuple[float, int]) -> ClientReport:
+def report(began: float, version: int, shards: int, *calls: tuple[float, int]) -> ClientReport:
     return ClientReport(began, version, shards, len(calls), tuple(SetShardsCall(at, to, restarted=True) for at, to in calls))
 
 
@@ -203,28 +203,26 @@ UP, DOWN = (10.0, 4), (20.0, 2)
 
 
 def test_the_number_is_known_between_two_looks_without_a_call() -> None:
-    reports = [client_report(15, 100, 4, UP), client_report(18, 110, 4, UP)]
+    reports = [report(15, 100, 4, UP), report(18, 110, 4, UP)]
     assert shards_when(reports, 105, 17.0) == 4
 
 
 def test_a_call_that_began_after_the_write_was_seen_changes_nothing() -> None:
-    reports = [client_report(15, 100, 4, UP), client_report(25, 110, 2, UP, DOWN)]
+    reports = [report(15, 100, 4, UP), report(25, 110, 2, UP, DOWN)]
     assert shards_when(reports, 105, 19.9) == 4
 
 
 def test_a_number_that_is_not_certain_is_none() -> None:
     assert shards_when([], 105, 17.0) is None
-    assert shards_when([client_report(15, 100, 4, UP)], 105, 17.0) is None, "no report afterwards"
-    assert shards_when([client_report(18, 110, 4, UP)], 105, 17.0) is None, "no report before"
-    assert shards_when([client_report(15, 100, 4, UP), client_report(25, 110, 2, UP, DOWN)], 105, 20.1) is None, (
-        "the call may have come first"
-    )
-    assert shards_when([client_report(15, 100, 4, UP), client_report(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its counters began anew"
+    assert shards_when([report(15, 100, 4, UP)], 105, 17.0) is None, "no report afterwards"
+    assert shards_when([report(18, 110, 4, UP)], 105, 17.0) is None, "no report before"
+    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, UP, DOWN)], 105, 20.1) is None, "the call may have come first"
+    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its counters began anew"
 
 
 def test_a_change_without_a_call_that_says_so_is_not_certain() -> None:
     late = ClientReport(25, 110, 2, 2, (SetShardsCall(10.0, 4, restarted=True), SetShardsCall(9.0, 2, restarted=False)))
-    assert shards_when([client_report(15, 100, 4, UP), late], 105, 17.0) is None
+    assert shards_when([report(15, 100, 4, UP), late], 105, 17.0) is None
 
 
 # ------------------------------------------------------------ what is found at the beginning
