@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import base64
 import binascii
-import http.client
 import itertools
 import json
 import ssl
@@ -15,6 +14,7 @@ from typing import Any, Self
 from urllib.parse import quote
 
 import aiohttp
+import httpx
 
 from localkube.errors import LocalKubeError
 from localkube.plane import kubeconfig
@@ -142,7 +142,7 @@ class Webapps:
         try:
             status, text = await asyncio.to_thread(self._cluster_api.request, "GET", path)
             answer: Obj = json.loads(text)
-        except (OSError, http.client.HTTPException, ValueError) as error:
+        except (httpx.HTTPError, ValueError) as error:
             msg = f"the API server does not answer {path}: {error}"
             raise TrafficError(msg) from error
         if status != 200:

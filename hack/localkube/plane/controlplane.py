@@ -5,14 +5,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import fcntl
-import http.client
 import json
 import os
 import random
 import shutil
 import signal
 import socket
-import ssl
 import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -20,6 +18,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
@@ -173,7 +172,7 @@ class ControlPlane:
                 return f"{process.name} {process.exit_text()}"
         try:
             status, text = self._admin().request("GET", "/readyz", timeout=2.0)
-        except (OSError, http.client.HTTPException) as error:
+        except httpx.HTTPError as error:
             return f"the API server does not answer: {error}"
         return None if status == 200 else f"the API server is not ready: {' '.join(text.split())[:300]}"
 
@@ -198,7 +197,7 @@ class ControlPlane:
         where = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         try:
             status, text = self._admin().request("POST", where, body, timeout=10.0)
-        except (OSError, http.client.HTTPException) as error:
+        except httpx.HTTPError as error:
             status, text = 0, f"no answer: {error}"
         if status != 201:
             msg = f"the API server gives no token for the ServiceAccount {namespace}/{name} ({status}): {text[:300]}"
@@ -298,7 +297,7 @@ class ControlPlane:
     def _answers(self, path: str) -> bool:
         try:
             return self._admin().request("GET", path, timeout=5.0)[0] == 200
-        except (OSError, http.client.HTTPException):
+        except httpx.HTTPError:
             return False
 
     def _signal_apiserver(self, number: signal.Signals) -> None:
@@ -383,15 +382,10 @@ def _free(port: int) -> bool:
 
 def _healthy(port: int) -> bool:
     """Whether a component says ok on its health page, which needs no rights and holds no secret (so no certificate is checked)."""
-    unchecked = ssl._create_unverified_context()  # noqa: S323, SLF001
-    connection = http.client.HTTPSConnection(LOOPBACK, port, timeout=2.0, context=unchecked)
     try:
-        connection.request("GET", "/healthz")
-        return connection.getresponse().status == 200
-    except (OSError, http.client.HTTPException):
+        return httpx.get(f"https://{LOOPBACK}:{port}/healthz", verify=False, timeout=2.0, trust_env=False).is_success  # noqa: S501
+    except httpx.HTTPError:
         return False
-    finally:
-        connection.close()
 
 
 @contextlib.contextmanager

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import base64
-import contextlib
-import http.client
-import json
 import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
@@ -76,13 +73,10 @@ class Caller:
         self._access, self._tls = access, access.tls()
 
     def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, str]:
-        """(status, body) of one call; ``body`` is sent as JSON. OSError or http.client.HTTPException when there was no answer."""
-        connection = http.client.HTTPSConnection(urlsplit(self._access.server).netloc, timeout=timeout, context=self._tls)
-        headers = self._access.headers | {"Accept": "application/json, text/plain, */*", "Content-Type": "application/json"}
-        with contextlib.closing(connection):
-            connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode("utf-8", "replace")
+        """(status, body) of one call; ``body`` is sent as JSON. httpx.HTTPError when there was no answer."""
+        url, headers = self._access.server + path, self._access.headers
+        answer = httpx.request(method, url, json=body, headers=headers, verify=self._tls, timeout=timeout, trust_env=False)
+        return answer.status_code, answer.text
 
 
 def read(path: Path) -> Access:
