@@ -2,7 +2,7 @@
 PYTHON ?= python3
 VENV := .venv
 RUN := $(VENV)/bin
-export PYTHONPATH := operator:hack
+export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
@@ -34,7 +34,7 @@ types: setup ## Types (mypy, strict)
 	$(RUN)/mypy
 
 contracts: setup ## Layers: what may import what
-	PYTHONPATH=operator:hack:tests $(RUN)/lint-imports
+	$(RUN)/lint-imports
 
 texts: setup ## Spelling, Markdown, shell, Dockerfile, declared dependencies
 	$(RUN)/codespell $$(git ls-files)

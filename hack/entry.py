@@ -28,7 +28,7 @@ def main(name: str, argv: list[str]) -> int | str:
     """Run a command; returns its exit status, or a sentence that says why it cannot be run."""
     if PYTHON.exists() and Path(sys.prefix).resolve() != PYTHON.parent.parent.resolve():
         os.execv(PYTHON, [str(PYTHON), *sys.argv])  # noqa: S606 - the same program, in the project's environment
-    sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "operator")]
+    sys.path[:0] = [str(ROOT / "hack"), str(ROOT / "operator"), str(ROOT / "tests")]
     try:
         command = importlib.import_module(COMMANDS[f"{name} --scale" if name == "bench" and "--scale" in argv else name])
     except ModuleNotFoundError as error:

@@ -9,10 +9,9 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``programs``    which programs at which version, and where they come from
 ``charts``      the Helm charts: derived, linted, rendered
 ``wheels``      the images' dependencies
-``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
+``plane``       the control plane and the operator as processes, their certificates and kubeconfigs
 ``offline``     kind clusters and their images, also where no registry is reached
 ``hollow``      plays the nodes
-``outside``     the observer and its laws, a customer's messages, a wire that can be cut
 ``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
 ``bench``       measures it; ``bench.probes`` what it costs to watch many Coreapps
 ``chaos``       breaks everything there, many times

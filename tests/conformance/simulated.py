@@ -7,13 +7,12 @@ from collections.abc import AsyncGenerator, Awaitable, Callable, Iterator, Mappi
 from contextlib import contextmanager
 from random import Random
 
-from tests.simulation.apiserver import ApiServer, Rejected
-from tests.simulation.client import Account
-from tests.simulation.door import SimKube
-from tests.simulation.machines import Cluster
-from tests.simulation.virtual import VirtualLoop
-from tests.simulation.weather import Weather
-
+from simulation.apiserver import ApiServer, Rejected
+from simulation.client import Account
+from simulation.door import SimKube
+from simulation.machines import Cluster
+from simulation.virtual import VirtualLoop
+from simulation.weather import Weather
 from whatsapp_operator.shell.kube import errors, kinds
 
 from .backend import RESOURCES, Failure, Obj

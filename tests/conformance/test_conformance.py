@@ -6,15 +6,15 @@ from collections.abc import Callable, Sequence
 
 import httpx
 import pytest
-from tests.simulation import virtual
-from tests.simulation.apiserver import ApiServer, Change, Name
-from tests.simulation.budgets import Budgets
-from tests.simulation.collector import Collector
-from tests.simulation.kinds import WAC, Kind, Named, Obj, own
-from tests.simulation.machines import Cluster
 
 from localkube.plane import kubeconfig
 from localkube.plane.controlplane import ControlPlane
+from simulation import virtual
+from simulation.apiserver import ApiServer, Change, Name
+from simulation.budgets import Budgets
+from simulation.collector import Collector
+from simulation.kinds import WAC, Kind, Named, Obj, own
+from simulation.machines import Cluster
 
 from . import controllers, objects, watches
 from .backend import Failure

@@ -23,10 +23,10 @@ from typing import Any
 import aiohttp
 import yaml
 
-from localkube.outside.observer import Observer
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import NAME, NAMESPACE, RULES, Operators
 from localkube.plane.processes import Process
+from outside.observer import Observer
 from wabiz_sim.certificate import make
 
 from .stage import Obj, Stage, Theatre, now

@@ -22,11 +22,11 @@ import aiohttp
 
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
-from localkube.outside.observer import Commit, NotSeenError, Observer
-from localkube.outside.traffic import Traffic
 from localkube.plane.controlplane import ControlPlane, Write
 from localkube.plane.operators import NAME, NAMESPACE, Operators
 from localkube.plane.processes import Process, Spawner, stop
+from outside.observer import Commit, NotSeenError, Observer
+from outside.traffic import Traffic
 
 T = TypeVar("T")
 Obj = dict[str, Any]
@@ -415,7 +415,7 @@ async def light_traffic(stage: Stage, rate: float = 15.0) -> AsyncIterator[Traff
         await traffic.next_delivery(0, time.monotonic())
         yield traffic
         report = await traffic.finish()
-    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report.as_json()
+    assert (report.lost, report.doubled, report.two_holders) == (0, 0, 0), report
 
 
 def assert_each_happened(faults: Iterable[Obj]) -> None:

@@ -20,7 +20,7 @@ import pytest
 from localkube.hollow.components import Make, Resolve
 from localkube.hollow.control import HollowControl, HollowControlError
 from localkube.hollow.kube import Kube, RefusedError
-from localkube.hollow.process import Hollow, controlled, running, stand_in
+from localkube.hollow.process import Hollow, controlled, running, simulated
 from localkube.hollow.status import is_ready
 from localkube.plane import kubeconfig
 from localkube.plane.controlplane import ControlPlane
@@ -251,17 +251,13 @@ async def test_a_crash_shows_as_the_kubelet_shows_it(ground: Ground) -> None:
     assert (after["restartCount"], after["lastState"]["terminated"]["exitCode"]) == (1, 137)
 
 
-async def test_a_container_that_exits_or_a_pod_that_fails_says_so(ground: Ground) -> None:
-    await ground.create("pods", a_pod("exits", restartPolicy="Never"))
+async def test_a_pod_that_fails_reports_so(ground: Ground) -> None:
     await ground.create("pods", a_pod("fails"))
-    await ground.ready_pod("exits")
     await ground.ready_pod("fails")
-    await ground.control.exit(ground.namespace, "exits", 3)
     await ground.control.fail(ground.namespace, "fails", "Evicted")
 
-    exited = await eventually(lambda: ground.pod("exits"), lambda pod: pod["status"]["phase"] == "Failed", "exits")
     failed = await eventually(lambda: ground.pod("fails"), lambda pod: pod["status"]["phase"] == "Failed", "fails")
-    assert main_status(exited)["state"]["terminated"]["exitCode"] == 3
+    assert main_status(failed)["state"]["terminated"]["exitCode"] == 137
     assert failed["status"]["reason"] == "Evicted"
     assert not is_ready(failed)
     with pytest.raises(HollowControlError, match="runs no container now"):
@@ -391,8 +387,8 @@ def a_service(name: str, app: str, port: int, target: int) -> Obj:
     return {"metadata": {"name": name}, "spec": {"selector": {"app": app}, "ports": [{"port": port, "targetPort": target}]}}
 
 
-async def test_the_stand_in_takes_a_message_and_remembers_its_role_over_a_crash(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_ground(control_plane, tmp_path, make=stand_in) as ground, aiohttp.ClientSession() as http:
+async def test_the_simulated_takes_a_message_and_remembers_its_role_over_a_crash(control_plane: ControlPlane, tmp_path: Path) -> None:
+    async with a_ground(control_plane, tmp_path, make=simulated) as ground, aiohttp.ClientSession() as http:
         for service in (("acme-simulator", "upstream", 8080, 8080), ("acme-shard-0", "coreapp", 6250, 6250)):
             await ground.create("services", a_service(*service))
         for kind in ("upstream", "coreapp", "webapp"):

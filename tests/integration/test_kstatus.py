@@ -9,8 +9,8 @@ from datetime import UTC, datetime
 
 import pytest
 
-from localkube.outside.kstatus import Verdict, verdict
-from localkube.outside.observer import Observer
+from outside.kstatus import Verdict, verdict
+from outside.observer import Observer
 from wabiz_sim.certificate import make
 
 from .stage import Obj, Stage

@@ -13,10 +13,10 @@ from typing import Any
 
 import pytest
 
-from localkube.outside.client import UPSTREAM_PORT
-from localkube.outside.observer import NotSeenError, Observer, ObserverError
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, await_crd
+from outside.client import UPSTREAM_PORT
+from outside.observer import NotSeenError, Observer, ObserverError
 
 pytestmark = pytest.mark.integration
 

@@ -7,7 +7,7 @@ import time
 
 import pytest
 
-from localkube.outside.observer import Commit
+from outside.observer import Commit
 
 from .stage import SWITCHOVER, Stage, Theatre, now, told
 

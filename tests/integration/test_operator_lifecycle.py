@@ -71,9 +71,9 @@ async def test_messages_go_out_and_come_in(stage: Stage, steady: object) -> None
     async with stage.traffic(rate=100, count=100, inbound_rate=20) as traffic:
         await stage.until(lambda _: len(traffic.messages) == 100, "100 messages")
         report = await traffic.finish()
-    assert (report.sent, report.delivered, report.lost, report.doubled) == (100, 100, 0, 0)
-    assert report.inbound_injected == report.inbound_arrived > 0
-    assert all(part["delivered"] for part in report.shards.values())
+    assert (report.ledger.sent, report.ledger.delivered, report.lost, report.doubled) == (100, 100, 0, 0)
+    assert report.ledger.inbound_injected == report.ledger.inbound_arrived > 0
+    assert all(report.delivered.values())
 
 
 async def test_the_number_of_webapps_follows(stage: Stage, steady: object) -> None:

@@ -29,7 +29,7 @@ async def test_growing_from_one_to_two_to_four_loses_nothing(stage: Stage) -> No
             assert stage.replicas() == shards + 1
             assert sorted(stage.seen.holders(stage.namespace, "acme")) == list(range(shards))
         report = await traffic.finish()
-    assert (report.lost, report.doubled, report.still_open) == (0, 0, 0)
+    assert (report.lost, report.doubled, report.ledger.open) == (0, 0, 0)
     books = report.upstream
     assert calls(books) == [(1, 2, 201), (2, 4, 201)]
     # Grow: pods first, with the spares, then Set Shards.

@@ -20,9 +20,9 @@ import pytest
 import pytest_asyncio
 
 from localkube.hollow.control import HollowControlError
-from localkube.outside.wire import Wire
 from localkube.plane.operators import Operators
 from localkube.plane.processes import stop
+from outside.wire import Wire
 
 from .stage import LONG, ROOT, Obj, Stage, Theatre, a_stage, light_traffic, now, told_of
 

@@ -14,6 +14,7 @@ from typing import Any, cast
 
 import pytest
 
+from unit.core import looks, witnesses
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.snapshot import Snapshot
@@ -27,7 +28,6 @@ from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.objects.reading import desired_of
 from whatsapp_operator.shell.whatsapp.session import Access, Credentials
 
-from ..unit.core import situations, witnesses  # noqa: TID252  there is no other way to a neighbouring folder of tests
 from . import virtual
 from .virtual import MachineClocks, VirtualLoop
 

@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from localkube.outside.kstatus import Verdict, verdict
+from outside.kstatus import Verdict, verdict
+from unit.test_secret_keys import good
 
-from ..unit.test_secret_keys import good  # noqa: TID252  there is no other way to a neighbouring folder of tests
 from .apiserver import Change
 from .kinds import EVENT, SECRET, WAC, Obj
 from .test_partial_sight import condition, says

@@ -5,7 +5,7 @@ Reconciling speaks of nothing that waits for a person, and kstatus calls no spec
 
 from __future__ import annotations
 
-from localkube.outside.kstatus import Verdict, verdict
+from outside.kstatus import Verdict, verdict
 
 from .apiserver import Change
 from .crashes import never_swallowed

@@ -20,9 +20,9 @@ from localkube.demo.cluster import Holder
 from localkube.demo.probe import NotHandedOverError
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
-from localkube.outside.ledger import Ledger
-from localkube.outside.traffic import Message
 from localkube.plane.controlplane import Write
+from outside.ledger import Ledger
+from outside.traffic import Message
 from wabiz_sim.gatewaylog import Totals
 from wabiz_sim.sharding import shard_of
 

@@ -29,11 +29,11 @@ from localkube.chaos.traffic import Books, Mark, Stream, Taken, account, first_t
 from localkube.demo.cluster import Holder
 from localkube.errors import LocalKubeError
 from localkube.hollow.pods import RESTART_S
-from localkube.outside.laws import Violation
-from localkube.outside.observer import Commit
-from localkube.outside.traffic import Message
 from localkube.plane import certificates
 from localkube.plane.kubeconfig import Access
+from outside.laws import Violation
+from outside.observer import Commit
+from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 

@@ -21,10 +21,10 @@ from yarl import URL
 from localkube.chaos import egress_denied, webhook
 from localkube.chaos.ground import Ground
 from localkube.chaos.proxy import WATCH, ApiProxy, Rule, api_proxy, through
-from localkube.outside.laws import Violation
-from localkube.outside.wire import Wire
 from localkube.plane import certificates
 from localkube.plane.certificates import Certificates
+from outside.laws import Violation
+from outside.wire import Wire
 
 WAIT_S = 5.0
 

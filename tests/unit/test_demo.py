@@ -22,9 +22,9 @@ from localkube.demo.probe import Probe, Sent, through_next
 from localkube.demo.screen import Screen, Step, clock, summary
 from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
-from localkube.outside.ledger import GatewayLog, Ledger, Senders, settle
 from localkube.plane import processes
 from localkube.plane.processes import Spawner
+from outside.ledger import GatewayLog, Ledger, Senders, settle
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -17,8 +17,8 @@ from localkube.e2e import command as e2e
 from localkube.e2e.changes import Changes
 from localkube.e2e.print import failures, missed, report, table
 from localkube.e2e.table import Act, acts
-from localkube.outside.ledger import Ledger
 from localkube.provenance import Provenance
+from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
 TABLE = {act.name: act for act in acts(Changes(cast("Any", None), ()))}

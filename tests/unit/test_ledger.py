@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import pytest
 
-from localkube.outside.ledger import GatewayLog, Inbound, Ledger, LedgerError, Sender, Senders, end_of, settle
-from localkube.outside.traffic import Traffic
+from outside.ledger import GatewayLog, Inbound, Ledger, LedgerError, Sender, Senders, end_of, settle
+from outside.traffic import Traffic
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 
 Obj = dict[str, Any]

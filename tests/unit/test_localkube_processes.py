@@ -1,4 +1,4 @@
-"""Processes are told apart by pid and start time; kubeconfigs that cannot be used say so in one sentence; so does the command."""
+"""Processes are distinguished by pid and start time; kubeconfigs that cannot be used say so in one sentence; so does the command."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ SLEEPER = ["/bin/sleep", "60"]
 def until(done: Callable[[], bool], seconds: float = 10.0) -> None:
     deadline = time.monotonic() + seconds
     while not done():
-        assert time.monotonic() < deadline, "waited in vain"
+        assert time.monotonic() < deadline, "waited too long"
         time.sleep(0.01)
 
 
@@ -171,7 +171,7 @@ def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho line one\necho the disk is full\nexit 7\n")
     broken.chmod(0o755)
 
-    with pytest.raises(LocalKubeError, match="etcd exited with status 7 while the control plane started") as caught:
+    with pytest.raises(LocalKubeError, match="etcd exited with status 7 while we waited for etcd to open its socket") as caught:
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
     assert str(caught.value).endswith("line one\nthe disk is full")
 
@@ -181,7 +181,7 @@ def test_one_that_never_gets_ready_is_quoted_and_ended(tmp_path: Path) -> None:
     idle.write_text("#!/bin/sh\necho still thinking\nexec sleep 60\n")
     idle.chmod(0o755)
 
-    with pytest.raises(LocalKubeError, match=r"waited in vain for etcd to open its socket[\s\S]*still thinking"):
+    with pytest.raises(LocalKubeError, match=r"waited too long for etcd to open its socket[\s\S]*still thinking"):
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": idle}), timeout=0.5)
 
     assert [process.alive() for process in ControlPlane.attach(tmp_path / "x").processes] == [False]

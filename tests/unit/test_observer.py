@@ -8,9 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from localkube.outside import laws as laws_module
-from localkube.outside.client import ClientReport, SetShardsCall, shards_when
-from localkube.outside.laws import (
+from localkube.plane import certificates
+from localkube.plane.kubeconfig import Access
+from outside import laws as laws_module
+from outside.client import ClientReport, SetShardsCall, shards_when
+from outside.laws import (
     CLUSTER_LABEL,
     EPOCH_LABEL,
     HOLDER_ANNOTATION,
@@ -21,9 +23,7 @@ from localkube.outside.laws import (
     change_of,
     number_of,
 )
-from localkube.outside.observer import Observer
-from localkube.plane import certificates
-from localkube.plane.kubeconfig import Access
+from outside.observer import Observer
 
 
 def pod(version: int, name: str, epoch: str = "", *, gone: bool = False, uid: str = "", shard: int = 0) -> Change:
@@ -180,7 +180,7 @@ def test_a_holder_of_a_shard_that_the_client_still_has_does_not_go() -> None:
 def test_without_the_client_the_status_convicts_once_it_was_written_again() -> None:
     early = (cluster(1, 4, 1, reported=4), pods_wanted(2, 5), cluster(3, 2, 1, reported=4), pods_wanted(4, 3))
     assert broken(early) == []
-    assert broken((*early, cluster(5, 2, 1, reported=4))) == []  # not written: somebody edited something else
+    assert broken((*early, cluster(5, 2, 1, reported=4))) == []  # not written: something else was edited
     assert broken((*early, cluster(5, 2, 1, reported=2, status=1), cluster(6, 2, 1, reported=4, status=2))) == []
     assert broken((*early, cluster(5, 2, 1, reported=4, status=1))) == ["enough pods"]
 
@@ -195,7 +195,7 @@ def test_pods_that_go_by_making_the_workload_again_are_counted() -> None:
 # ------------------------------------------------------------ the client's number when something was written
 
 
-def look(began: float, version: int, shards: int, *calls: tuple[float, int]) -> ClientReport:
+def report(began: float, version: int, shards: int, *calls: tuple[float, int]) -> ClientReport:
     return ClientReport(began, version, shards, len(calls), tuple(SetShardsCall(at, to, restarted=True) for at, to in calls))
 
 
@@ -203,26 +203,26 @@ UP, DOWN = (10.0, 4), (20.0, 2)
 
 
 def test_the_number_is_known_between_two_looks_without_a_call() -> None:
-    looks = [look(15, 100, 4, UP), look(18, 110, 4, UP)]
-    assert shards_when(looks, 105, 17.0) == 4
+    reports = [report(15, 100, 4, UP), report(18, 110, 4, UP)]
+    assert shards_when(reports, 105, 17.0) == 4
 
 
 def test_a_call_that_began_after_the_write_was_seen_changes_nothing() -> None:
-    looks = [look(15, 100, 4, UP), look(25, 110, 2, UP, DOWN)]
-    assert shards_when(looks, 105, 19.9) == 4
+    reports = [report(15, 100, 4, UP), report(25, 110, 2, UP, DOWN)]
+    assert shards_when(reports, 105, 19.9) == 4
 
 
 def test_a_number_that_is_not_certain_is_none() -> None:
     assert shards_when([], 105, 17.0) is None
-    assert shards_when([look(15, 100, 4, UP)], 105, 17.0) is None, "no look afterwards"
-    assert shards_when([look(18, 110, 4, UP)], 105, 17.0) is None, "no look before"
-    assert shards_when([look(15, 100, 4, UP), look(25, 110, 2, UP, DOWN)], 105, 20.1) is None, "the call may have come first"
-    assert shards_when([look(15, 100, 4, UP), look(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its books began anew"
+    assert shards_when([report(15, 100, 4, UP)], 105, 17.0) is None, "no report afterwards"
+    assert shards_when([report(18, 110, 4, UP)], 105, 17.0) is None, "no report before"
+    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, UP, DOWN)], 105, 20.1) is None, "the call may have come first"
+    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its counters began anew"
 
 
 def test_a_change_without_a_call_that_says_so_is_not_certain() -> None:
     late = ClientReport(25, 110, 2, 2, (SetShardsCall(10.0, 4, restarted=True), SetShardsCall(9.0, 2, restarted=False)))
-    assert shards_when([look(15, 100, 4, UP), late], 105, 17.0) is None
+    assert shards_when([report(15, 100, 4, UP), late], 105, 17.0) is None
 
 
 # ------------------------------------------------------------ what is found at the beginning

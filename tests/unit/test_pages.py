@@ -23,9 +23,9 @@ from localkube.e2e import print as e2e_print
 from localkube.e2e.changes import Changes
 from localkube.e2e.table import acts
 from localkube.errors import LocalKubeError, guarded
-from localkube.outside.ledger import Ledger
 from localkube.provenance import Provenance
 from localkube.scale import command as scale
+from outside.ledger import Ledger
 
 Obj = dict[str, Any]
 

@@ -6,7 +6,7 @@ from xml.etree import ElementTree as ET
 
 from localkube.demo.picture import COLOURS, timeline
 from localkube.demo.picture import svg as drawn
-from localkube.outside.observer import Commit
+from outside.observer import Commit
 
 BEGUN = 100.0
 

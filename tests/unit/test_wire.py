@@ -8,7 +8,7 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from localkube.outside.wire import Wire
+from outside.wire import Wire
 
 WAIT = 5.0
 SILENCE = 0.15
@@ -16,7 +16,7 @@ SILENCE = 0.15
 
 @asynccontextmanager
 async def an_echo(prefix: bytes = b"") -> AsyncIterator[tuple[str, int]]:
-    """A server that says again what it is told."""
+    """A server that repeats what it gets."""
     writers: list[asyncio.StreamWriter] = []
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -79,7 +79,7 @@ async def test_a_cut_delivers_nothing_and_closes_nothing_until_it_is_healed() ->
         wire.cut()
         assert (wire.whole, wire.held) == (False, 0), "nothing was to be held up yet"
         waiting = await says_nothing(ask(b"two"))
-        async with a_client(wire) as late:  # the kernel takes the connection, nobody answers
+        async with a_client(wire) as late:  # the kernel takes the connection, and there is no answer
             waiting_too = await says_nothing(late(b"three"))
             assert wire.held == 2
             wire.heal()

@@ -29,12 +29,12 @@ from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, percentile, row, summary
 from localkube.hollow.kube import KubeError
-from localkube.outside.ledger import Ledger
 from localkube.plane.controlplane import Write
 from localkube.plane.operators import NAME as OPERATOR
 from localkube.plane.operators import NAMESPACE as OPERATOR_NAMESPACE
 from localkube.progress import to_stderr
 from localkube.provenance import Provenance, is_crowded
+from outside.ledger import Ledger
 
 Obj = dict[str, Any]
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from localkube.demo.cluster import NAME, NAMESPACE, Cluster
 from localkube.errors import LocalKubeError
-from localkube.outside.traffic import Message, Traffic
+from outside.traffic import Message, Traffic
 from wabiz_sim.gatewaylog import Kind
 from wabiz_sim.sharding import shard_of
 

@@ -23,9 +23,9 @@ from localkube.demo.cluster import sentence
 from localkube.demo.stage import Stage, end_by_any_signal, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
-from localkube.outside.ledger import Ledger
 from localkube.progress import to_stderr
 from localkube.provenance import Provenance, is_crowded
+from outside.ledger import Ledger
 
 Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
 Ledgers = dict[str, Ledger]

@@ -13,9 +13,9 @@ from typing import Any, TypeVar
 from localkube.chaos.traffic import Stream
 from localkube.demo.cluster import GROUP, LEASE, LEASES, NAMESPACE, Api, Holder, coreapps_of, is_settled
 from localkube.errors import LocalKubeError
-from localkube.outside.laws import Violation
-from localkube.outside.observer import Observer
 from localkube.plane import kubeconfig
+from outside.laws import Violation
+from outside.observer import Observer
 
 T = TypeVar("T")
 Obj = dict[str, Any]

@@ -7,7 +7,7 @@ from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 
 from localkube.demo.cluster import Holder
-from localkube.outside.observer import Commit
+from outside.observer import Commit
 
 Key = tuple[str, int]
 """A shard: name of its cluster, number."""

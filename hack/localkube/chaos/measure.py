@@ -18,8 +18,8 @@ from localkube.demo.cluster import Holder, sentence
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
 from localkube.hollow.pods import RESTART_S
-from localkube.outside.observer import Commit, ObserverError
 from localkube.progress import Report
+from outside.observer import Commit, ObserverError
 
 Obj = dict[str, Any]
 

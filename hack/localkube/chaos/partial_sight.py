@@ -20,9 +20,9 @@ from localkube.chaos.scene import Scene
 from localkube.chaos.stage import SHARDS, ChaosStage
 from localkube.demo.cluster import GROUP, NAMESPACE, SWITCHOVER
 from localkube.errors import LocalKubeError
-from localkube.outside.observer import Commit
 from localkube.plane.operators import NAME
 from localkube.plane.operators import NAMESPACE as OPERATORS
+from outside.observer import Commit
 
 Obj = dict[str, Any]
 

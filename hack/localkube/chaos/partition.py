@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator
 import aiohttp
 
 from localkube.chaos.traffic import Stream
-from localkube.outside.traffic import Message
+from outside.traffic import Message
 from wabiz_sim.disturbance import NEAR
 from wabiz_sim.settings import MESSAGING_PORT
 

@@ -20,8 +20,8 @@ import aiohttp
 from aiohttp import web
 from yarl import URL
 
-from localkube.outside.wire import Wire
 from localkube.plane.certificates import Certificates
+from outside.wire import Wire
 
 RETRY_AFTER_S = 1
 REASONS = {401: "Unauthorized", 403: "Forbidden", 429: "TooManyRequests", 500: "InternalError"}

@@ -20,11 +20,11 @@ from localkube.chaos.webhook import Webhook, webhook_server
 from localkube.demo.cluster import GROUP, NAMESPACE
 from localkube.demo.stage import Stage
 from localkube.hollow.control import HollowControl
-from localkube.outside.wire import Wire
 from localkube.plane import kubeconfig
 from localkube.plane.certificates import Certificates
 from localkube.plane.processes import Process, load
 from localkube.progress import Report
+from outside.wire import Wire
 
 T = TypeVar("T")
 Obj = dict[str, Any]

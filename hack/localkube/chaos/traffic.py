@@ -14,9 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from localkube.outside.ledger import Ledger, Senders
-from localkube.outside.observer import Observer
-from localkube.outside.traffic import Message, Traffic, TrafficError
+from outside.ledger import Ledger, Senders
+from outside.observer import Observer
+from outside.traffic import Message, Traffic, TrafficError
 from wabiz_sim.gatewaylog import Entry, Kind, Totals
 from wabiz_sim.sharding import shard_of
 

@@ -17,9 +17,9 @@ from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
 from localkube.hollow.kube import Kube, KubeError, Mirror
-from localkube.outside.ledger import GatewayLog, Ledger, Senders, settle
-from localkube.outside.observer import Commit, Observer
 from localkube.plane import kubeconfig
+from outside.ledger import GatewayLog, Ledger, Senders, settle
+from outside.observer import Commit, Observer
 
 T = TypeVar("T")
 Obj = dict[str, Any]

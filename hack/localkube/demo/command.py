@@ -27,10 +27,10 @@ from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.demo.stage import Stage, alive, end_by_any_signal, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
-from localkube.outside.ledger import Ledger
-from localkube.outside.traffic import Traffic
 from localkube.progress import to_stderr
 from localkube.provenance import Provenance
+from outside.ledger import Ledger
+from outside.traffic import Traffic
 
 Obj = dict[str, Any]
 

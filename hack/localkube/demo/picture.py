@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 from xml.sax.saxutils import escape
 
-from localkube.outside.observer import Commit
+from outside.observer import Commit
 
 Obj = dict[str, Any]
 

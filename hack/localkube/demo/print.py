@@ -8,7 +8,7 @@ from typing import Any
 from rich.console import Console
 
 from localkube.demo.screen import Step, summary
-from localkube.outside.ledger import Ledger
+from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
 Obj = dict[str, Any]

@@ -29,11 +29,11 @@ from localkube.e2e.stage import CLUSTER, KindStage
 from localkube.e2e.table import Act, Series, acts, chosen, rounds
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
-from localkube.outside.ledger import Ledger
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
 from localkube.provenance import Provenance
+from outside.ledger import Ledger
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 Obj = dict[str, Any]

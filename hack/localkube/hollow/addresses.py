@@ -5,9 +5,10 @@ from __future__ import annotations
 import hashlib
 import ipaddress
 import socket
+from collections.abc import Sequence
+from contextlib import suppress
 
-RANGES = ipaddress.IPv4Network("127.64.0.0/10")
-RANGE_BITS = 18
+RANGES = tuple(ipaddress.IPv4Network("127.64.0.0/10").subnets(new_prefix=18))
 CLAIM_PORT = 6249
 PORTS = (6250, 6251, 6252, 6253, 8080, 8443)
 """What the simulator listens on; an address is only given out when all are free there."""
@@ -22,39 +23,15 @@ class AddressError(Exception):
 class Addresses:
     """A claimed range, out of which pods get addresses. An address that was given back is the last to be given out again."""
 
-    def __init__(self, seed: str, wanted: str | None = None) -> None:
+    def __init__(self, seed: str, ranges: Sequence[ipaddress.IPv4Network] = RANGES) -> None:
+        """Claim a range. `seed`: where to begin to look, so that a restart finds its own again. Raises AddressError."""
         self._given: set[str] = set()
-        self.network, self._claim = self._claimed(seed, wanted)
+        self.network, self._claim = _claimed(seed, ranges)
         self._hosts = self.network.num_addresses - 2
         self._next = RESERVED
-        try:
-            self._check_ports()
-        except AddressError:
-            self._claim.close()
-            raise
-
-    @staticmethod
-    def _claimed(seed: str, wanted: str | None) -> tuple[ipaddress.IPv4Network, socket.socket]:
-        """The first range that no other process holds, counting from where the seed points, so that a restart finds its own again."""
-        ranges = [_network(wanted)] if wanted is not None else list(RANGES.subnets(new_prefix=RANGE_BITS))
-        first = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") % len(ranges)
-        for network in ranges[first:] + ranges[:first]:
-            claim = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-            claim.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                claim.bind((str(network[1]), CLAIM_PORT))
-                claim.listen(1)  # with SO_REUSEADDR only a listening socket keeps others out
-            except OSError:
-                claim.close()
-                continue
-            return network, claim
-        where = wanted or f"{RANGES} (all ranges)"
-        message = f"address range {where} is taken by other hollow nodes (port {CLAIM_PORT}): stop them or choose another with --pod-range"
-        raise AddressError(message)
-
-    def _check_ports(self) -> None:
         for port in PORTS:
             if not _is_free(str(self.network[1]), port):
+                self._claim.close()
                 message = f"port {port} is taken on {self.network[1]}, probably by a program that listens on all addresses; stop it"
                 raise AddressError(message)
 
@@ -66,20 +43,21 @@ class Addresses:
         """A free address. Raises AddressError when there is none."""
         for _ in range(self._hosts):
             self._next = self._next + 1 if self._next < self._hosts else RESERVED
-            ip = str(self.network[self._next])
-            if ip not in self._given and all(_is_free(ip, port) for port in PORTS):
-                self._given.add(ip)
+            if self._taken(ip := str(self.network[self._next])):
                 return ip
-        message = f"no free address left in {self.network}; give a larger one with --pod-range"
+        message = f"no free address left in {self.network}"
         raise AddressError(message)
 
     def retake(self, ip: str) -> str:
         """The same address as before if it can be had (a restarted process must not change its pods' addresses), else a new one."""
-        usable = ip.startswith("127.") and ip not in self._given and all(_is_free(ip, port) for port in PORTS)
-        if not usable:
-            return self.take()
-        self._given.add(ip)
-        return ip
+        return ip if ip.startswith("127.") and self._taken(ip) else self.take()
+
+    def _taken(self, ip: str) -> bool:
+        """Give out this address if it is free; return whether it was."""
+        usable = ip not in self._given and all(_is_free(ip, port) for port in PORTS)
+        if usable:
+            self._given.add(ip)
+        return usable
 
     def give_back(self, ip: str) -> None:
         """The pod is gone; its address may be used again."""
@@ -90,16 +68,15 @@ class Addresses:
         self._claim.close()
 
 
-def _network(text: str) -> ipaddress.IPv4Network:
-    try:
-        network = ipaddress.IPv4Network(text)
-    except ValueError as e:
-        message = f"{text!r} is no address range ({e}): give one like 127.72.0.0/18"
-        raise AddressError(message) from e
-    if not network.is_loopback or network.num_addresses < 2 * RESERVED:
-        message = f"{text} will not do for pods: give a loopback range of at least {2 * RESERVED} addresses, like 127.72.0.0/18"
-        raise AddressError(message)
-    return network
+def _claimed(seed: str, ranges: Sequence[ipaddress.IPv4Network]) -> tuple[ipaddress.IPv4Network, socket.socket]:
+    """The first range that no other process holds."""
+    first = int.from_bytes(hashlib.sha256(seed.encode()).digest()[:4], "big") % len(ranges)
+    for network in (*ranges[first:], *ranges[:first]):
+        # Only a listening socket keeps others out; create_server sets SO_REUSEADDR.
+        with suppress(OSError):
+            return network, socket.create_server((str(network[1]), CLAIM_PORT))
+    message = f"all address ranges from {ranges[0]} on are taken by other hollow nodes (port {CLAIM_PORT}): stop them"
+    raise AddressError(message)
 
 
 def _is_free(ip: str, port: int) -> bool:

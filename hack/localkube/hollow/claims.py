@@ -18,7 +18,7 @@ _VOLUMES = "/api/v1/persistentvolumes"
 
 
 class HollowClaims:
-    """Gives every claim that names no storage class a volume that is a folder, and takes it away when the claim is deleted.
+    """Gives every claim that names no storage class a volume that is a folder, and removes it when the claim is deleted.
 
     A claim that names a class stays Pending, as it would in a cluster that does not have that class.
     """
@@ -34,58 +34,42 @@ class HollowClaims:
             self._spawn(self._until_done(self._offer, claim))
 
     async def _offer(self, claim: Obj) -> None:
-        try:
-            await self._kube.post(_VOLUMES, volume_for(claim, self._folder))
-        except RefusedError as e:
-            if e.reason != "AlreadyExists":
-                raise
+        """Create a volume that is bound to this very claim."""
+        meta, spec = claim["metadata"], claim["spec"]
+        owner = {"apiVersion": "v1", "kind": "PersistentVolumeClaim"} | {key: meta[key] for key in ("namespace", "name", "uid")}
+        volume = {
+            "metadata": {"name": f"hollow-{meta['uid']}"},
+            "spec": {
+                "capacity": {"storage": spec["resources"]["requests"]["storage"]},
+                "accessModes": spec["accessModes"],
+                "claimRef": owner,
+                "persistentVolumeReclaimPolicy": "Retain",
+                "storageClassName": "",
+                "hostPath": {"path": str(self._folder / meta["uid"])},
+            },
+        }
+        await self._kube.post(_VOLUMES, volume)
 
     async def _remove(self, claim: Obj) -> None:
         uid = claim["metadata"]["uid"]
-        await self._kube.finish_deletion(f"{_VOLUMES}/{volume_name(uid)}")
+        await self._kube.finish_deletion(f"{_VOLUMES}/hollow-{uid}")
         shutil.rmtree(self._folder / uid, ignore_errors=True)
 
     async def _until_done(self, work: Callable[[Obj], Coroutine[Any, Any, None]], claim: Obj) -> None:
-        """An API server that is away must not leave a claim without its volume; one that refuses has its reason."""
+        """An API server that is away must not leave a claim without its volume; one that rejects has its reason."""
         while True:
             try:
-                await work(claim)
+                return await work(claim)
             except KubeError as e:
+                if isinstance(e, RefusedError) and e.reason == "AlreadyExists":
+                    return None
+                logger.warning("%s", e)
                 if isinstance(e, RefusedError) and e.status < 500 and e.status != 429:
-                    logger.warning("%s", e)
-                    return
-                logger.info("%s; trying again in 1 s", e)
-                await asyncio.sleep(1.0)
-            else:
-                return
+                    return None
+            await asyncio.sleep(1.0)
 
 
 def unbound(claim: Obj) -> bool:
-    """Whether a claim waits for a volume that nobody else would provide."""
+    """Whether a claim waits for a volume that nothing else would provide."""
     spec = claim["spec"]
-    leaving = "deletionTimestamp" in claim["metadata"]
-    return not leaving and not spec.get("volumeName") and not spec.get("storageClassName")
-
-
-def volume_name(uid: str) -> str:
-    """The name of the volume of the claim with this uid."""
-    return f"hollow-{uid}"
-
-
-def volume_for(claim: Obj, folder: Path) -> Obj:
-    """A volume that is bound to this very claim and a folder of its own."""
-    meta, spec = claim["metadata"], claim["spec"]
-    owner = {"apiVersion": "v1", "kind": "PersistentVolumeClaim", "name": meta["name"], "namespace": meta["namespace"], "uid": meta["uid"]}
-    return {
-        "apiVersion": "v1",
-        "kind": "PersistentVolume",
-        "metadata": {"name": volume_name(meta["uid"])},
-        "spec": {
-            "capacity": {"storage": spec["resources"]["requests"]["storage"]},
-            "accessModes": spec["accessModes"],
-            "claimRef": owner,
-            "persistentVolumeReclaimPolicy": "Retain",
-            "storageClassName": "",
-            "hostPath": {"path": str(folder / meta["uid"])},
-        },
-    }
+    return "deletionTimestamp" not in claim["metadata"] and not spec.get("volumeName") and not spec.get("storageClassName")

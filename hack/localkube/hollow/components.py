@@ -9,7 +9,7 @@ Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 
 class Component(Protocol):
-    """A part of the simulator, running in this process. It may also have ``disturb(wish)`` and ``effects``, as a Coreapp does."""
+    """A part of the simulator, running in this process. It may also have ``disturb(fault)`` and ``effects``, as a Coreapp does."""
 
     @property
     def ready(self) -> bool:
@@ -24,14 +24,14 @@ class Component(Protocol):
     async def kill(self) -> None:
         """SIGKILL."""
 
-    def hang(self) -> object:
+    def hang(self) -> None:
         """SIGSTOP."""
 
-    def resume(self) -> object:
+    def resume(self) -> None:
         """SIGCONT."""
 
-    async def wait_stopped(self) -> object:
-        """Returns when it has ended, for whatever reason; an int is taken as its exit code."""
+    async def wait_stopped(self) -> None:
+        """Returns when it has ended, for any reason; raises what it died of."""
 
 
 Make = Callable[[str, Mapping[str, str], Resolve], Component]

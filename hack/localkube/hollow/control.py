@@ -1,6 +1,6 @@
 """Faults on command: the control endpoint of a hollow process, and the client that tests and demos use.
 
-Loopback only and without a password: whoever reaches it may end simulated pods of a throw-away cluster, nothing else.
+Loopback only and without a password: it can end simulated pods of a throw-away cluster, nothing else.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any, Protocol, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import aiohttp
 from aiohttp import web
@@ -16,50 +16,32 @@ from aiohttp import web
 from localkube.errors import LocalKubeError
 from localkube.hollow.pods import HollowPod, NotRunningError
 
+if TYPE_CHECKING:
+    from localkube.hollow.process import Hollow
+
 Obj = dict[str, Any]
 ADDRESS_FILE = "hollow.json"
 CALL_TIMEOUT_S = 10.0
 
 
-class Controlled(Protocol):
-    """What the routes need of the hollow nodes of a process; `localkube.hollow.process.Hollow` says what each does."""
-
-    def pod(self, namespace: str, name: str, uid: str | None = None) -> HollowPod:
-        """The pod of this name (and uid). Raises LookupError."""
-
-    async def lose(self, name: str, *, running: bool = False) -> None:
-        """Cut a node off; with ``running`` its Coreapps go on."""
-
-    async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
-        """End a loss."""
-
-    def describe(self) -> Obj:
-        """All there is, for a client."""
-
-    async def resolve(self, namespace: str, service: str, port: int) -> tuple[str, int]:
-        """(ip, port) behind a Service. Raises LookupError."""
-
-
-def application(hollow: Controlled) -> web.Application:
+def application(hollow: Hollow) -> web.Application:
     """The routes.
 
     GET /state: pods, nodes, and how often a Service matched several pods. GET /resolve?namespace&service&port: an address.
-    POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, exit {code}, fail {reason}, disturb {swallow, late, linger, ports}; with
-    {uid} only that very pod.
+    POST /pods/<namespace>/<name>/<verb>: kill, hang, resume, fail {reason}, disturb {...}; with {uid} only that very pod.
     POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
     """
-    pod_verbs: dict[str, Callable[[HollowPod, Obj], Awaitable[None]]] = {
+    on_pod: dict[str, Callable[[HollowPod, Obj], Awaitable[None]]] = {
         "kill": lambda pod, _: pod.kill(),
         "hang": lambda pod, _: pod.hang(),
         "resume": lambda pod, _: pod.resume(),
-        "exit": lambda pod, body: pod.kill(int(body.get("code", 0)), "exited on command"),
-        "disturb": lambda pod, body: pod.disturb({key: value for key, value in body.items() if key != "uid"}),
-        "fail": lambda pod, body: pod.fail(str(body.get("reason", "Evicted"))),
+        "disturb": lambda pod, body: pod.disturb(body),
+        "fail": lambda pod, body: pod.fail(body["reason"]),
     }
-    node_verbs: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
-        "lose": lambda name, body: hollow.lose(name, running=bool(body.get("running"))),
-        "back": lambda name, body: hollow.bring_back(name, rebooted=bool(body.get("rebooted"))),
+    on_node: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
+        "lose": lambda name, body: hollow.lose(name, running=body["running"]),
+        "back": lambda name, body: hollow.bring_back(name, rebooted=body["rebooted"]),
     }
 
     async def state(_: web.Request) -> web.Response:
@@ -71,42 +53,33 @@ def application(hollow: Controlled) -> web.Application:
         return web.json_response({"ip": ip, "port": port})
 
     async def act_on_pod(request: web.Request) -> web.Response:
-        body = await _body(request)
-        where = request.match_info
-        await pod_verbs[where["verb"]](hollow.pod(where["namespace"], where["name"], body.get("uid")), body)
+        body, where = await request.json(), request.match_info
+        await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), body)
         return web.json_response({})
 
     async def act_on_node(request: web.Request) -> web.Response:
-        await node_verbs[request.match_info["verb"]](request.match_info["name"], await _body(request))
+        await on_node[request.match_info["verb"]](request.match_info["name"], await request.json())
         return web.json_response({})
 
     app = web.Application(middlewares=[_errors])
     app.router.add_get("/state", state)
     app.router.add_get("/resolve", resolve)
-    app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(pod_verbs)}}}", act_on_pod)
-    app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(node_verbs)}}}", act_on_node)
+    app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(on_pod)}}}", act_on_pod)
+    app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(on_node)}}}", act_on_node)
     return app
-
-
-async def _body(request: web.Request) -> Obj:
-    body = await request.json() if request.can_read_body else {}
-    return body if isinstance(body, dict) else {}
 
 
 @web.middleware
 async def _errors(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
     try:
         return await handler(request)
-    except LookupError as e:
-        return web.json_response({"error": str(e.args[0] if e.args else e)}, status=404)
-    except NotRunningError as e:
-        return web.json_response({"error": str(e)}, status=409)
-    except ValueError as e:
-        return web.json_response({"error": f"bad request: {e}"}, status=400)
+    except (LookupError, NotRunningError, ValueError) as e:
+        status = 404 if isinstance(e, LookupError) else 409 if isinstance(e, NotRunningError) else 400
+        return web.json_response({"error": str(e.args[0] if e.args else e)}, status=status)
 
 
 class HollowControlError(LocalKubeError):
-    """The hollow process refused or did not answer; the text is its sentence."""
+    """The hollow process rejected a call or did not answer; the text is its sentence."""
 
 
 class HollowControl:
@@ -135,7 +108,7 @@ class HollowControl:
             await self._session.close()
 
     async def state(self) -> Obj:
-        """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "behind_s": seconds, "effects": {uid: {…}}}`.
+        """`{"pods": [...], "nodes": [...], "ambiguous": {"namespace/service": times}, "effects": {uid: {...}}}`.
 
         A pod is namespace, name, uid, node, ip, component, state, message, ready, restarts, hung, leaving, failed; a node is name, address,
         zone, lost. `ambiguous` counts resolutions of a Service whose selector matched several pods (for a shard's Service: two holders).
@@ -155,37 +128,33 @@ class HollowControl:
 
     async def kill(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGKILL to the main container; returns when its connections are cut. It is restarted as the kubelet would."""
-        await self._on_pod(namespace, pod, "kill", uid)
+        await self._on_pod(namespace, pod, "kill", uid=uid)
 
     async def hang(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGSTOP: TCP still connects, nothing answers; probes of the pod's spec fail after their time."""
-        await self._on_pod(namespace, pod, "hang", uid)
+        await self._on_pod(namespace, pod, "hang", uid=uid)
 
     async def resume(self, namespace: str, pod: str, *, uid: str | None = None) -> None:
         """SIGCONT."""
-        await self._on_pod(namespace, pod, "resume", uid)
-
-    async def exit(self, namespace: str, pod: str, code: int, *, uid: str | None = None) -> None:
-        """The main container ends by itself with an exit code."""
-        await self._on_pod(namespace, pod, "exit", uid, code=code)
+        await self._on_pod(namespace, pod, "resume", uid=uid)
 
     async def fail(self, namespace: str, pod: str, reason: str = "Evicted", *, uid: str | None = None) -> None:
         """The whole pod ends in phase Failed."""
-        await self._on_pod(namespace, pod, "fail", uid, reason=reason)
+        await self._on_pod(namespace, pod, "fail", uid=uid, reason=reason)
 
-    async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **wish: Any) -> None:
+    async def disturb(self, namespace: str, pod: str, *, uid: str | None = None, **fault: Any) -> None:
         """Something else goes wrong with a Coreapp, until its container ends: see `wabiz_sim.disturbance`.
 
         `swallow`: share of the probes that is never answered; `late`: seconds that each answer is late; `linger`: seconds that it goes on
-        after SIGTERM; `ports`: open, closed (nobody listens, the process lives), half-open (open connections stay and are silent, new
+        after SIGTERM; `ports`: open, closed (no listener, the process lives), half-open (open connections stay and are silent, new
         ones are not completed) or parted (as half-open, but new ones are completed, and calls from one address are answered).
         """
-        await self._on_pod(namespace, pod, "disturb", uid, **wish)
+        await self._on_pod(namespace, pod, "disturb", uid=uid, **fault)
 
     async def lose(self, node: str, *, running: bool = False) -> None:
-        """The node is cut off: no Lease, no reports, its containers answer nobody; deletions of its pods are not carried out.
+        """The node is cut off: no Lease, no reports, its containers do not answer; deletions of its pods are not carried out.
 
-        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only nobody reaches them.
+        With ``running`` its Coreapps go on and keep their connections to the WhatsApp servers; only they cannot be reached.
         """
         await self._call("POST", f"/nodes/{node}/lose", running=running)
 
@@ -193,10 +162,11 @@ class HollowControl:
         """The node is back: its containers go on where they were, or start anew if it was `rebooted`; pods that are gone are ended."""
         await self._call("POST", f"/nodes/{node}/back", rebooted=rebooted)
 
-    async def _on_pod(self, namespace: str, pod: str, verb: str, uid: str | None, **options: Any) -> None:
-        await self._call("POST", f"/pods/{namespace}/{pod}/{verb}", **options, **({"uid": uid} if uid else {}))
+    async def _on_pod(self, namespace: str, pod: str, verb: str, **body: Any) -> None:
+        await self._call("POST", f"/pods/{namespace}/{pod}/{verb}", **body)
 
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
+        what = f"hollow nodes at {self._url}: {method} {path}"
         if self._session is None:
             message = "HollowControl is used outside of its 'async with' block"
             raise HollowControlError(message)
@@ -204,9 +174,9 @@ class HollowControl:
             async with self._session.request(method, self._url + path, json=body or None) as response:
                 answer: Obj = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
-            message = f"hollow nodes at {self._url}: {method} {path}: no answer ({type(e).__name__}: {e})"
+            message = f"{what}: no answer ({type(e).__name__}: {e})"
             raise HollowControlError(message) from e
         if response.status >= 400:
-            message = f"hollow nodes at {self._url}: {method} {path}: {(answer or {}).get('error', response.status)}"
+            message = f"{what}: {(answer or {}).get('error', response.status)}"
             raise HollowControlError(message)
         return answer

@@ -1,4 +1,4 @@
-"""The hollow nodes' door to the API server: plain dicts in and out, and watches that go on for ever. Decides nothing.
+"""Client of the API server: plain dicts in and out, and collections that are followed for ever. Decides nothing.
 
 Raw HTTP: a final DELETE needs preconditions and a watch needs bookmarks and a read timeout, which lightkube's calls do not offer.
 """
@@ -8,11 +8,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import ssl
-import tempfile
-import time
 from collections.abc import AsyncGenerator, Callable
-from typing import Any
+from typing import Any, Self
 
 import httpx2
 import msgspec
@@ -29,7 +26,6 @@ CALL_TIMEOUT_S = 10.0
 WATCH_S = 10.0
 """A watch is asked to end after this time; one that is silent for longer than this and a little is dead: a black hole never says so."""
 PARALLEL_CALLS = 24
-GONE = 410
 
 
 class KubeError(Exception):
@@ -49,16 +45,6 @@ class NoAnswerError(KubeError):
     """The API server did not answer, or not to the end: connection refused, reset, timeout."""
 
 
-def _tls(access: Access) -> ssl.SSLContext:
-    context = ssl.create_default_context(cadata=access.authority)
-    if access.certificate:
-        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads client certificates from files only
-            pem.write(access.certificate + access.key)
-            pem.flush()
-            context.load_cert_chain(pem.name)
-    return context
-
-
 class _Transport(httpx2.AsyncHTTPTransport):
     """Leaves no connection open whose call was cancelled while it was dialled."""
 
@@ -68,7 +54,7 @@ class _Transport(httpx2.AsyncHTTPTransport):
 
 
 class Kube:
-    """Calls to one API server. Use as an async context manager."""
+    """Calls to one API server. Use as an async context manager. All raise KubeError."""
 
     def __init__(self, access: Access) -> None:
         self._calls = self._client(access, PARALLEL_CALLS)
@@ -78,11 +64,12 @@ class Kube:
     def _client(access: Access, connections: int | None) -> httpx2.AsyncClient:
         # The default pool drops idle connections after 5 s, and a new TLS handshake costs 10-30 ms just when a pod must be started.
         limits = httpx2.Limits(max_connections=connections, max_keepalive_connections=connections, keepalive_expiry=None)
-        headers = {"Authorization": f"Bearer {access.token}"} if access.token else {}
-        transport = _Transport(verify=_tls(access), limits=limits, trust_env=False)
-        return httpx2.AsyncClient(base_url=access.server, headers=headers, timeout=CALL_TIMEOUT_S, transport=transport, trust_env=False)
+        transport = _Transport(verify=access.tls(), limits=limits, trust_env=False)
+        return httpx2.AsyncClient(
+            base_url=access.server, headers=access.headers, timeout=CALL_TIMEOUT_S, transport=transport, trust_env=False
+        )
 
-    async def __aenter__(self) -> Kube:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -94,7 +81,7 @@ class Kube:
         try:
             return await self._call("GET", path)
         except RefusedError as e:
-            if e.status == httpx2.codes.NOT_FOUND:
+            if e.status == 404:
                 return None
             raise
 
@@ -106,17 +93,15 @@ class Kube:
         """Patch the object at a path: a strategic merge unless said otherwise."""
         return await self._call("PATCH", path, body, f"application/{kind}")
 
-    async def finish_deletion(self, path: str, uid: str | None = None) -> bool:
-        """The kubelet's last word: delete at once the object (of this uid). False when it is gone or replaced already."""
+    async def finish_deletion(self, path: str, uid: str | None = None) -> None:
+        """The kubelet's last word: delete at once the object (of this uid), unless it is gone or replaced already."""
         body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
         body |= {"preconditions": {"uid": uid}} if uid else {}
         try:
             await self._call("DELETE", path, body)
         except RefusedError as e:
-            if e.status in {httpx2.codes.NOT_FOUND, httpx2.codes.CONFLICT}:
-                return False
-            raise
-        return True
+            if e.status not in {404, 409}:
+                raise
 
     async def _call(self, method: str, path: str, body: Obj | None = None, content_type: str = "application/json") -> Obj:
         what = f"{method} {path}"
@@ -140,8 +125,7 @@ class Kube:
         """
         what = f"WATCH {path}"
         params = {"watch": "1", "resourceVersion": version, "allowWatchBookmarks": "true", "timeoutSeconds": str(int(WATCH_S))}
-        if selector:
-            params["fieldSelector"] = selector
+        params |= {"fieldSelector": selector} if selector else {}
         timeout = httpx2.Timeout(CALL_TIMEOUT_S, read=WATCH_S + 3)
         try:
             async with self._watches.stream("GET", path, params=params, timeout=timeout) as response:
@@ -152,18 +136,17 @@ class Kube:
                 async for chunk in response.aiter_bytes():
                     *lines, rest = (rest + chunk).split(b"\n")
                     for line in lines:
-                        yield _event(what, line)
+                        yield _event(what, msgspec.json.decode(line))
         except httpx2.HTTPError as e:
             message = f"{what}: broken ({type(e).__name__}: {e})"
             raise NoAnswerError(message) from e
 
 
-def _event(what: str, line: bytes) -> tuple[str, Obj]:
-    event = msgspec.json.decode(line)
-    if event["type"] == "ERROR":
-        status = event["object"]
-        raise RefusedError(what, int(status.get("code") or 500), status.get("reason", ""), status.get("message", ""))
-    return event["type"], event["object"]
+def _event(what: str, event: Obj) -> tuple[str, Obj]:
+    kind, obj = event["type"], event["object"]
+    if kind == "ERROR":
+        raise RefusedError(what, int(obj.get("code") or 500), obj.get("reason", ""), obj.get("message", ""))
+    return kind, obj
 
 
 def _refusal(what: str, response: httpx2.Response) -> RefusedError:
@@ -193,7 +176,6 @@ class Mirror:
     def __init__(self, kube: Kube, path: str, changed: Callable[[str, Obj], None], selector: str = "") -> None:
         self.items: dict[Key, Obj] = {}
         self.synced = asyncio.Event()
-        self.heard = time.monotonic()
         self._kube, self._path, self._changed, self._selector = kube, path, changed, selector
 
     async def run(self) -> None:
@@ -201,50 +183,45 @@ class Mirror:
         version, pause = "", 0.05
         while True:
             try:
-                if not version:
-                    version = await self._list()
+                version = version or await self._list()
                 async with contextlib.aclosing(self._kube.watch(self._path, version, self._selector)) as events:
                     async for kind, obj in events:
-                        version = obj["metadata"]["resourceVersion"]
-                        self.heard, pause = time.monotonic(), 0.05
+                        version, pause = obj["metadata"]["resourceVersion"], 0.05
                         if kind != "BOOKMARK":
                             self._take(kind, obj)
-                self.heard, pause = time.monotonic(), 0.05
+                pause = 0.05
             except KubeError as e:
+                expired = isinstance(e, RefusedError) and e.status == 410
                 if isinstance(e, RefusedError):
                     version = ""  # too old (410) or a server that lost its memory: begin with a list
-                if not (isinstance(e, RefusedError) and e.status == GONE):
+                if not expired:
                     logger.info("%s; trying again in %.2f s", e, pause)
                     await asyncio.sleep(pause)
                     pause = min(pause * 2, 1.0)
 
     async def _list(self) -> str:
-        path = f"{self._path}?fieldSelector={self._selector}" if self._selector else self._path
-        answer = await self._kube.get(path)
+        answer = await self._kube.get(f"{self._path}?fieldSelector={self._selector}" if self._selector else self._path)
         if answer is None:
             message = f"LIST {self._path}: 404"
             raise NoAnswerError(message)
         listed = {key_of(obj): obj for obj in answer.get("items") or []}
-        for key in [key for key in self.items if key not in listed]:
+        for key in self.items.keys() - listed.keys():
             self._take("DELETED", self.items[key])
-        for obj in listed.values():
-            self._take("MODIFIED" if key_of(obj) in self.items else "ADDED", obj)
-        self.heard = time.monotonic()
+        for key, obj in listed.items():
+            self._take("MODIFIED" if key in self.items else "ADDED", obj)
         self.synced.set()
         return str(answer["metadata"]["resourceVersion"])
 
     def _take(self, kind: str, obj: Obj) -> None:
         key = key_of(obj)
-        old = self.items.get(key)
-        if kind == "DELETED":
-            self.items.pop(key, None)
-        else:
-            if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
-                self._tell("DELETED", old)  # replaced by a namesake while nobody watched
+        old = self.items.pop(key, None)
+        if kind != "DELETED":
             self.items[key] = obj
-        self._tell(kind, obj)
+            if old is not None and old["metadata"]["uid"] != obj["metadata"]["uid"]:
+                self._report("DELETED", old)  # replaced by a namesake while it was not watched
+        self._report(kind, obj)
 
-    def _tell(self, kind: str, obj: Obj) -> None:
+    def _report(self, kind: str, obj: Obj) -> None:
         try:
             self._changed(kind, obj)
         except Exception:  # one bad object must not blind the node to all others

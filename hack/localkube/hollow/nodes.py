@@ -28,14 +28,13 @@ class HollowNode:
 
     def __init__(self, kube: Kube, name: str, address: str, zone: str, renew_s: float = RENEW_S) -> None:
         self.name, self.address, self.zone = name, address, zone
-        self._renew_s = renew_s
+        self._kube, self._renew_s = kube, renew_s
         self.reachable = asyncio.Event()
         """Clear while the node is lost: nothing of it may speak to the API server."""
         self.reachable.set()
-        self._kube = kube
         self._uid = ""
         self._since = datetime.now(UTC)
-        self._said_status = 0.0
+        self._reported = 0.0
         self._poked = asyncio.Event()
 
     @property
@@ -60,7 +59,7 @@ class HollowNode:
         self.reachable.clear()
 
     async def come_back(self) -> None:
-        """Renew and report again, at once; a Node object that somebody deleted is created again. The heartbeat retries what fails here."""
+        """Renew and report again, at once; a Node object that was deleted is created again. The heartbeat retries what fails here."""
         self._since = datetime.now(UTC)
         self.reachable.set()
         try:
@@ -70,7 +69,7 @@ class HollowNode:
             self._poked.set()
 
     def judged(self, node: Obj) -> None:
-        """What the API server holds of this node: if it is not ready in its eyes, say at once that it is (a Lease alone does not)."""
+        """What the API server holds of this node: if it is not ready there, report at once that it is (a Lease alone does not)."""
         if not self.lost and not is_ready(node):
             self._poked.set()
 
@@ -79,16 +78,15 @@ class HollowNode:
         pause = random.uniform(0, self._renew_s)  # noqa: S311  # many nodes must not renew in one instant
         while True:
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(pause):
-                    await self._poked.wait()
+                await asyncio.wait_for(self._poked.wait(), pause)
             await self.reachable.wait()
             poked, pause = self._poked.is_set(), self._renew_s
             self._poked.clear()
             try:
                 await self._renew()
                 if poked:
-                    await asyncio.sleep(0.1)  # whoever disagrees with us all the time must not make us write all the time
-                if poked or asyncio.get_running_loop().time() - self._said_status > STATUS_S:
+                    await asyncio.sleep(0.1)  # a disagreement that lasts must not make us write all the time
+                if poked or asyncio.get_running_loop().time() - self._reported > STATUS_S:
                     await self._report()
             except KubeError as e:
                 logger.info("%s", e)
@@ -104,14 +102,13 @@ class HollowNode:
                 raise
             owner = {"apiVersion": "v1", "kind": "Node", "name": self.name, "uid": self._uid}
             meta = {"name": self.name, "namespace": "kube-node-lease"} | ({"ownerReferences": [owner]} if self._uid else {})
-            lease = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": meta, "spec": spec}
-            await self._kube.post(_LEASES, lease)
+            await self._kube.post(_LEASES, {"metadata": meta, "spec": spec})
 
     async def _report(self) -> None:
         body = node_status(self.name, address=self.address, since=self._since, now=datetime.now(UTC))
         try:
             await self._kube.patch(f"/api/v1/nodes/{self.name}/status", body)
         except RefusedError as e:
-            if e.status != 404:  # somebody deleted the Node: as a kubelet, do not bring it back until it is started again
+            if e.status != 404:  # the Node was deleted: as a kubelet, do not bring it back until it is started again
                 raise
-        self._said_status = asyncio.get_running_loop().time()
+        self._reported = asyncio.get_running_loop().time()

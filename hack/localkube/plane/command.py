@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import importlib.util
-import json
 import os
 import shlex
 import shutil
@@ -14,16 +12,14 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.plane import controlplane, kubeconfig, processes
+from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.kubeconfig import Caller
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.cache import version_of
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
 
-HOLLOW = "localkube.hollow"
 NODES_SECONDS = 30.0
 FAST_RENEW_SECONDS = 3.0
 """Between two renewals of a node's Lease with --fast-nodes: a node is lost after 12 s there, to which the kubelet's 10 s are close."""
@@ -46,7 +42,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"hack/cluster: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"hack/cluster: the machine says no: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print("hack/cluster: interrupted; what was started has been ended, what was built is kept", file=sys.stderr)
@@ -71,12 +67,20 @@ def _parser(root: Path) -> argparse.ArgumentParser:
 def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
     begun = time.monotonic()
     plane = _running(folder)
-    if plane is not None:
-        _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
-        to_stderr(f"it runs in {folder}; 'hack/cluster down' ends it")
-    else:
-        plane = _start(folder, options, root)
-        to_stderr(f"ready after {time.monotonic() - begun:.1f} s; 'hack/cluster down' ends it")
+    outcome = f"it runs in {folder}"
+    try:
+        if plane is None:
+            outcome = "ready after {:.1f} s"
+            plane = ControlPlane.start(
+                folder, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
+            )
+        if options.nodes > 0:
+            _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
+    except BaseException:
+        if outcome.startswith("ready"):
+            _stop(folder)  # all of it, or nothing
+        raise
+    to_stderr(f"{outcome.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
     # every line for eval "$(hack/cluster up)"
     kubectl = provide(os.environ)["kubectl"]
     print(f"# Kubernetes at {plane.server}, kubeconfig {plane.admin_kubeconfig}")
@@ -84,19 +88,6 @@ def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
     if shutil.which("kubectl") is None:
         print(f'export PATH={shlex.quote(str(kubectl.parent))}:"$PATH"')
     return 0
-
-
-def _start(folder: Path, options: argparse.Namespace, root: Path) -> ControlPlane:
-    """All of it, or nothing."""
-    plane = ControlPlane.start(
-        folder, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
-    )
-    try:
-        _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
-    except BaseException:
-        _stop(folder)
-        raise
-    return plane
 
 
 def _running(folder: Path) -> ControlPlane | None:
@@ -115,50 +106,21 @@ def _running(folder: Path) -> ControlPlane | None:
 
 def _nodes_up(plane: ControlPlane, nodes: int, root: Path, *, fast: bool) -> None:
     """Start the process that plays ``nodes`` nodes, unless it runs, and wait until they are ready; ``fast``: their Leases renew fast."""
-    if nodes <= 0 or importlib.util.find_spec(HOLLOW) is None:
-        return
     record = plane.folder / "hollow.json"
-    if not any(process.alive() for process in processes.load(record)):
-        argv: list[str | Path] = [
-            sys.executable,
-            "-m",
-            HOLLOW,
-            "--kubeconfig",
-            plane.admin_kubeconfig,
-            "--nodes",
-            str(nodes),
-            "--folder",
-            plane.folder / "hollow",
-            *(["--renew", str(FAST_RENEW_SECONDS)] if fast else []),
-        ]
-        env = {**os.environ, "PYTHONPATH": f"{root / 'hack'}{os.pathsep}{root / 'operator'}"}
-        spawner = Spawner(leashed=False)
-        hollow = spawner.start("hollow nodes", argv, folder=plane.folder, log=plane.folder / "logs" / "hollow.log", env=env)
-        spawner.close()
-        processes.save(record, [hollow])
-    else:
-        hollow = processes.load(record)[0]
+    if any(process.alive() for process in processes.load(record)):
+        return
     begun = time.monotonic()
-    caller = Caller(kubeconfig.read(plane.admin_kubeconfig))
-    while (ready := _ready_nodes(caller)) < nodes:
-        if not hollow.alive():
-            msg = f"the hollow nodes {hollow.exit_text()}; the end of {hollow.log}:\n{hollow.last_lines()}"
-            raise LocalKubeError(msg)
-        if time.monotonic() - begun > NODES_SECONDS:
-            msg = (
-                f"only {ready} of {nodes} hollow nodes are ready after {NODES_SECONDS:g} s; the end of {hollow.log}:\n{hollow.last_lines()}"
-            )
-            raise LocalKubeError(msg)
-        time.sleep(0.1)
-    to_stderr(f"{ready} hollow nodes ready after {time.monotonic() - begun:.1f} s")
-
-
-def _ready_nodes(caller: Caller) -> int:
-    status, text = caller.request("GET", "/api/v1/nodes")
-    if status != 200:
-        return 0
-    conditions = [condition for node in json.loads(text)["items"] for condition in node["status"].get("conditions", [])]
-    return sum(condition["type"] == "Ready" and condition["status"] == "True" for condition in conditions)
+    folder = plane.folder / "hollow"
+    (folder / "hollow.json").unlink(missing_ok=True)  # left by a process that was killed
+    argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--kubeconfig", plane.admin_kubeconfig, "--folder", folder]
+    argv += ["--nodes", str(nodes), *(["--renew", str(FAST_RENEW_SECONDS)] if fast else [])]
+    env = {**os.environ, "PYTHONPATH": f"{root / 'hack'}{os.pathsep}{root / 'operator'}"}
+    spawner = Spawner(leashed=False)
+    hollow = spawner.start("hollow nodes", argv, folder=plane.folder, log=plane.folder / "logs" / "hollow.log", env=env)
+    spawner.close()
+    processes.save(record, [hollow])
+    processes.wait_until((folder / "hollow.json").exists, [hollow], "to be ready", begun + NODES_SECONDS)
+    to_stderr(f"{nodes} hollow nodes ready after {time.monotonic() - begun:.1f} s")
 
 
 def _status(folder: Path) -> int:

@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 import base64
-import http.client
-import json
 import ssl
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from urllib.parse import urlsplit
 
+import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
@@ -30,6 +28,21 @@ class Access:
     def __repr__(self) -> str:
         """Only the address: keys and tokens must not reach a log."""
         return f"Access({self.server!r})"
+
+    @property
+    def headers(self) -> dict[str, str]:
+        """What each request carries."""
+        return {"Authorization": f"Bearer {self.token}"} if self.token else {}
+
+    def tls(self) -> ssl.SSLContext:
+        """How to speak TLS with the server, as this user."""
+        context = ssl.create_default_context(cadata=self.authority)
+        if self.certificate:
+            with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads client certificates from files only
+                pem.write(self.certificate + self.key)
+                pem.flush()
+                context.load_cert_chain(pem.name)
+        return context
 
     def write(self, path: Path, *, namespace: str = "default") -> Path:
         """Write it as a kubeconfig that carries everything in itself, readable by the owner only, in one step. Returns ``path``."""
@@ -57,52 +70,21 @@ class Caller:
     """Plain HTTPS calls to one API server, a connection each: for readiness, tokens and metrics, not for work."""
 
     def __init__(self, access: Access) -> None:
-        self._access = access
-        parts = urlsplit(access.server)
-        self._host, self._port = parts.hostname or "", parts.port or 443
-        self._tls = ssl.create_default_context(cadata=access.authority)
-        if access.certificate:
-            # ssl loads client certificates from files only
-            with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:
-                pem.write(access.certificate + access.key)
-                pem.flush()
-                self._tls.load_cert_chain(pem.name)
+        self._access, self._tls = access, access.tls()
 
     def request(self, method: str, path: str, body: Any = None, *, timeout: float = 5.0) -> tuple[int, str]:
-        """(status, body) of one call; ``body`` is sent as JSON. OSError or http.client.HTTPException when there was no answer."""
-        headers = {"Accept": "application/json, text/plain, */*"}
-        if self._access.token:
-            headers["Authorization"] = f"Bearer {self._access.token}"
-        if body is not None:
-            headers["Content-Type"] = "application/json"
-        connection = http.client.HTTPSConnection(self._host, self._port, timeout=timeout, context=self._tls)
-        try:
-            connection.request(method, path, body=None if body is None else json.dumps(body), headers=headers)
-            answer = connection.getresponse()
-            return answer.status, answer.read().decode("utf-8", "replace")
-        finally:
-            connection.close()
+        """(status, body) of one call; ``body`` is sent as JSON. httpx.HTTPError when there was no answer."""
+        url, headers = self._access.server + path, self._access.headers
+        answer = httpx.request(method, url, json=body, headers=headers, verify=self._tls, timeout=timeout, trust_env=False)
+        return answer.status_code, answer.text
 
 
 def read(path: Path) -> Access:
     """The access that the current context of a kubeconfig gives. LocalKubeError, naming the file and what is wrong, if it gives none."""
     try:
         config = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
-        msg = f"there is no kubeconfig at {path}: start the control plane with 'hack/cluster up'"
-        raise LocalKubeError(msg) from None
-    except (OSError, UnicodeDecodeError) as error:
-        msg = f"the kubeconfig {path} cannot be read: {getattr(error, 'strerror', None) or error}"
-        raise LocalKubeError(msg) from error
-    except yaml.YAMLError as error:
-        place = getattr(error, "problem_mark", None)
-        where = f" (line {place.line + 1})" if place else ""
-        msg = f"the kubeconfig {path} is not YAML{where}: write it again with 'hack/cluster up' or correct it"
-        raise LocalKubeError(msg) from error
-    try:
         context = _named(config, "context", config["current-context"])
-        cluster = _named(config, "cluster", context["cluster"])
-        user = _named(config, "user", context["user"])
+        cluster, user = [_named(config, kind, context[kind]) for kind in ("cluster", "user")]
         return Access(
             server=cluster["server"],
             authority=_pem(path, cluster, "certificate-authority"),
@@ -110,10 +92,16 @@ def read(path: Path) -> Access:
             key=_pem(path, user, "client-key", optional=True),
             token=user.get("token", ""),
         )
-    except (KeyError, TypeError, StopIteration, ValueError, OSError) as error:
-        what = f"{type(error).__name__} {error}".strip()
-        msg = f"the kubeconfig {path} does not lead to a cluster and a user ({what}): write it again or correct it"
-        raise LocalKubeError(msg) from error
+    except (OSError, UnicodeDecodeError) as error:
+        why = f"{error.strerror} {error.filename}" if isinstance(error, OSError) else str(error)
+        fault = f"the kubeconfig {path} cannot be read: {why}" if path.exists() else f"there is no kubeconfig at {path}"
+    except yaml.YAMLError as error:
+        place = getattr(error, "problem_mark", None)
+        fault = f"the kubeconfig {path} is not YAML{f' (line {place.line + 1})' if place else ''}"
+    except (KeyError, TypeError, StopIteration, ValueError) as error:
+        fault = f"the kubeconfig {path} does not lead to a cluster and a user ({type(error).__name__} {error})"
+    msg = f"{fault}: write it again with 'hack/cluster up', or correct it"
+    raise LocalKubeError(msg)
 
 
 def _named(config: Any, kind: str, name: str) -> dict[str, Any]:

@@ -28,35 +28,28 @@ NODE_LEASES = "kube-node-lease"
 def manifests() -> list[dict[str, Any]]:
     """Return what an installation is: CRD, namespace, ServiceAccount, and the rules that the chart uses, bound to it."""
     crd: dict[str, Any] = yaml.safe_load((REPOSITORY / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
-    subject = {"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}
 
-    def rules(name: str) -> Any:
-        return yaml.safe_load((RULES / name).read_text(encoding="utf-8"))
-
-    rbac = "rbac.authorization.k8s.io"
-
-    def in_namespace(namespace: str, file: str) -> list[dict[str, Any]]:
-        meta = {"name": NAME, "namespace": namespace}
-        binding = {"roleRef": {"apiGroup": rbac, "kind": "Role", "name": NAME}, "subjects": [subject]}
+    def rights(kind: str, file: str, **meta: str) -> list[dict[str, Any]]:
+        rules = yaml.safe_load((RULES / file).read_text(encoding="utf-8"))
+        group, named = "rbac.authorization.k8s.io", {"name": NAME, **meta}
         return [
-            {"apiVersion": f"{rbac}/v1", "kind": "Role", "metadata": meta, "rules": rules(file)},
-            {"apiVersion": f"{rbac}/v1", "kind": "RoleBinding", "metadata": meta, **binding},
+            {"apiVersion": f"{group}/v1", "kind": kind, "metadata": named, "rules": rules},
+            {
+                "apiVersion": f"{group}/v1",
+                "kind": f"{kind}Binding",
+                "metadata": named,
+                "roleRef": {"apiGroup": group, "kind": kind, "name": NAME},
+                "subjects": [{"kind": "ServiceAccount", "name": NAME, "namespace": NAMESPACE}],
+            },
         ]
 
     return [
         crd,
         {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}},
         {"apiVersion": "v1", "kind": "ServiceAccount", "metadata": {"name": NAME, "namespace": NAMESPACE}},
-        {"apiVersion": f"{rbac}/v1", "kind": "ClusterRole", "metadata": {"name": NAME}, "rules": rules("cluster-rules.yaml")},
-        {
-            "apiVersion": f"{rbac}/v1",
-            "kind": "ClusterRoleBinding",
-            "metadata": {"name": NAME},
-            "roleRef": {"apiGroup": rbac, "kind": "ClusterRole", "name": NAME},
-            "subjects": [subject],
-        },
-        *in_namespace(NAMESPACE, "lease-rules.yaml"),
-        *in_namespace(NODE_LEASES, "node-lease-rules.yaml"),
+        *rights("ClusterRole", "cluster-rules.yaml"),
+        *rights("Role", "lease-rules.yaml", namespace=NAMESPACE),
+        *rights("Role", "node-lease-rules.yaml", namespace=NODE_LEASES),
     ]
 
 
@@ -68,7 +61,7 @@ def await_crd(plane: ControlPlane) -> None:
 
 
 class Operators:
-    """Replicas of the operator as processes beside a local control plane."""
+    """Replicas of the operator as processes next to a local control plane."""
 
     def __init__(
         self,

@@ -1,4 +1,4 @@
-"""Child processes: started, told apart from strangers with the same pid, and ended; nothing about Kubernetes is known here."""
+"""Child processes: started, distinguished from others with the same pid, and ended; nothing about Kubernetes is known here."""
 
 from __future__ import annotations
 
@@ -57,6 +57,13 @@ class Process:
         if code is None:
             return "ended"
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
+
+    def ended_within(self, seconds: float) -> bool:
+        """Wait until it has ended, at most so long; return whether it has."""
+        ended = not _wait([self], seconds)
+        if ended and self.child is not None:
+            self.child.wait(END_SECONDS)  # this takes its exit status
+        return ended
 
     def last_lines(self, count: int = 6) -> str:
         """The last ``count`` lines of its log, for an error message."""
@@ -136,9 +143,30 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
         msg = f"{names} did not end within 5 s of SIGKILL: look at the machine's disk, then end it by hand"
         raise LocalKubeError(msg)
     for process in everyone:
-        if process.child is not None:
-            process.child.wait(5.0)  # it has ended; this takes its exit status
+        process.ended_within(END_SECONDS)
     return left
+
+
+class EarlyEndError(LocalKubeError):
+    """A process ended before what was waited for had come; the text ends with its last lines."""
+
+
+def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, deadline: float) -> None:
+    """Wait for the last of these processes, ``what`` being what it is to do.
+
+    EarlyEndError as soon as any of them has ended, LocalKubeError at the deadline (by time.monotonic).
+    """
+    while not done():
+        last = watched[-1]
+        for process in watched:
+            if not process.alive():
+                where = f"while we waited for {last.name} {what}; the end of {process.log}"
+                msg = f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}"
+                raise EarlyEndError(msg)
+        if time.monotonic() > deadline:
+            msg = f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}"
+            raise LocalKubeError(msg)
+        time.sleep(POLL_SECONDS)
 
 
 def save(path: Path, processes: Iterable[Process]) -> None:

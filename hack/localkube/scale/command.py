@@ -28,13 +28,13 @@ from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, rounded, row, summary
 from localkube.hollow.control import HollowControl
 from localkube.hollow.kube import KubeError
-from localkube.outside.observer import Observer
 from localkube.plane import kubeconfig
 from localkube.plane.processes import Process
 from localkube.progress import Report, to_stderr
 from localkube.provenance import Provenance
 from localkube.scale.objects import COREAPPS, SHARDS, SPARES
 from localkube.scale.stage import Crowd
+from outside.observer import Observer
 
 Obj = dict[str, Any]
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from hypothesis import given
 
-from localkube.outside.kstatus import Verdict, verdict
+from outside.kstatus import Verdict, verdict
 from whatsapp_operator.core import report
 from whatsapp_operator.core.actions import GetShards
 from whatsapp_operator.core.desired import PodSettings

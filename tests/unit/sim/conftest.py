@@ -8,11 +8,11 @@ from pathlib import Path
 import pytest
 
 from localkube.errors import LocalKubeError
-from localkube.plane.postgres import PostgresServer, programs
 from wabiz_sim.database import Database
 from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import SqliteStore, Store
 
+from .postgres_server import PostgresServer, programs
 from .world import World
 
 OpenStore = Callable[[], Awaitable[Store]]

@@ -12,8 +12,8 @@ import aiohttp
 import pytest
 
 from localkube.chaos.partition import REFUSED, TAKEN, near_sender
-from localkube.outside.ledger import Sender, Senders
-from localkube.outside.traffic import Message
+from outside.ledger import Sender, Senders
+from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind
 
 from .world import World, recipient, until

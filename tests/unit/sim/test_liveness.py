@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from localkube.plane.postgres import PostgresServer
 from wabiz_sim.process import Process
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Desired
 from whatsapp_operator.core.names import Key
 
+from .postgres_server import PostgresServer
 from .world import World
 
 WANT = Desired(key=Key("default", "acme"), uid="u", generation=1, shards=1)

@@ -12,12 +12,12 @@ from pathlib import Path
 import pytest
 
 from localkube.plane import certificates
-from localkube.plane.postgres import CERTIFIED, OTHER_ADDRESS, PLAIN, PostgresServer
 from wabiz_sim.database import Database
 from wabiz_sim.epoch import Epoch
 from wabiz_sim.postgres import PostgresStore
 from wabiz_sim.store import StoreError
 
+from .postgres_server import CERTIFIED, OTHER_ADDRESS, PLAIN, PostgresServer
 from .proxy import Proxy
 from .world import frame, until
 

@@ -11,10 +11,10 @@ from typing import Any
 import aiohttp
 import pytest
 
-from localkube.plane.postgres import PostgresServer
 from wabiz_sim.coreapp import Coreapp
 from wabiz_sim.upstream import Upstream
 
+from .postgres_server import PostgresServer
 from .proxy import Proxy
 from .world import PASSWORD, World, closed, recipient, until
 

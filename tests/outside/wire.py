@@ -75,7 +75,7 @@ class Wire:
 
     @property
     def whole(self) -> bool:
-        """Whether it is neither cut nor refuses."""
+        """Whether it is neither cut nor refusing connections."""
         return self._flows.is_set() and not self._refusing
 
     # ------------------------------------------------------------ what is done to it
@@ -185,7 +185,7 @@ class _Relay:
             sink.write(data)
             await sink.drain()
         if from_client and self.silent:
-            raise ConnectionResetError  # nobody is left whom it could deceive
+            raise ConnectionResetError  # no client is left that it could deceive
         while self.silent:  # the server's farewell is swallowed too
             await asyncio.get_running_loop().create_future()
         await self._wire.flowing()

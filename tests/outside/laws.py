@@ -31,7 +31,7 @@ class Violation:
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """One change of one object, cut down to what the laws look at."""
+    """One change of one object, reduced to what the laws use."""
 
     version: int
     """resourceVersion; comparable over all kinds, for they share one etcd."""
@@ -72,7 +72,7 @@ def change_of(kind: str, obj: Obj, *, gone: bool = False, seen: float = 0.0) -> 
     meta, spec = obj["metadata"], obj.get("spec") or {}
     status: Mapping[str, Any] = (obj.get("status") or {}) if kind == "WhatsAppCluster" else {}
     labels: Mapping[str, str] = meta.get("labels") or {}
-    # By its name: a copy of a shard's Service carries the same labels, and is nobody's.
+    # By its name: a copy of a shard's Service carries the same labels, and belongs to no shard.
     shard = meta["name"].removeprefix(f"{labels.get(CLUSTER_LABEL, '')}-shard-") if kind == "Service" else ""
     return Change(
         version=int(meta["resourceVersion"]),

@@ -14,7 +14,7 @@ class Verdict(StrEnum):
     """kstatus' answer."""
 
     CURRENT = "Current"
-    """The spec is carried out; nobody waits any longer."""
+    """The spec is carried out; there is nothing to wait for."""
     IN_PROGRESS = "InProgress"
     FAILED = "Failed"
     """It will not come to an end by itself."""

@@ -1,11 +1,11 @@
-"""The ledger of a whole run: what became of every message that anybody ever began to send, in both directions.
+"""The ledger of a whole run: what became of every message that was begun, in both directions.
 
 What the senders know and what the WhatsApp servers logged are put side by side. Each outbound message ends as exactly one of these:
 
-    delivered     its sender was told 201, and the servers took it
-    told_refused  its sender gave up and was never told 201, and the servers did not take it
-    taken_untold  its sender gave up and was never told 201, and yet the servers took it: a second attempt would have been a double
-    lost          its sender was told 201, and the servers do not know it
+    delivered     its sender got 201, and the servers took it
+    told_refused  its sender gave up and never got 201, and the servers did not take it
+    taken_untold  its sender gave up and never got 201, and yet the servers took it: a second attempt would have been a double
+    lost          its sender got 201, and the servers do not know it
     open          its sender still tries: at the end of a run there is none
 
 and each inbound message as one of these: arrived at the webhook, waiting at the servers for a webhook that takes it, lost.
@@ -57,7 +57,7 @@ class Senders:
         self.states[message_id] = Sender.TOLD
 
     def gave_up(self, message_id: str) -> None:
-        """The deadline passed without a 201; nobody tries again."""
+        """The deadline passed without a 201; there is no other try."""
         self.states[message_id] = Sender.GAVE_UP
 
 
@@ -138,7 +138,7 @@ class Ledger:
 
 @dataclass(slots=True)
 class Inbound:
-    """Every message that somebody wrote, or may have written, and what arrived."""
+    """Every message that was written, or may have been, and what arrived."""
 
     sure: set[str] = field(default_factory=set)
     """The servers said that they keep it."""
@@ -161,7 +161,7 @@ class Inbound:
 
 
 class GatewayLog:
-    """The log of the WhatsApp servers, read as far as one likes to look, and what it comes to."""
+    """The log of the WhatsApp servers, read as far as is wanted, and what it comes to."""
 
     def __init__(self, ask: Callable[[str], Awaitable[Obj]]) -> None:
         """``ask`` answers ``frames?after=...`` as ``/control`` does."""

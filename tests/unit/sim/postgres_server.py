@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, on loopback and in a folder of its own: made, restarted, frozen and removed by whoever tests with it."""
+"""A PostgreSQL server of our own, on loopback and in a folder of its own: made, restarted, frozen and removed by tests."""
 
 from __future__ import annotations
 
@@ -9,34 +9,24 @@ import shutil
 import signal
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 
 import psycopg
 
 from localkube.errors import LocalKubeError
 from localkube.plane import certificates
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.processes import Process, Spawner, wait_until
 
 ADDRESS = "127.0.0.1"
 OTHER_ADDRESS = "127.0.0.2"
 """Served too, but in no certificate."""
 SUPERUSER, CLIENT, PLAIN, CERTIFIED = "postgres", "wabiz", "plain", "certified"
 START_SECONDS = 30.0
-_MAKE_SECONDS = 120.0
 _SERVER_NAMES = ("postgres", "nobody")
-"""PostgreSQL refuses root: the first of these users that there is stands in."""
-
-# Becomes another user, and has the kernel send SIGQUIT (3, the immediate shutdown) when the thread that started it ends: the leash of the
-# spawner is lost with the old user (prctl(2), PR_SET_PDEATHSIG).
-_DEMOTE = (
-    "import ctypes,os,sys; user,group,parent=map(int,sys.argv[1:4]); os.setgroups([]); os.setgid(group); os.setuid(user); "
-    "ctypes.CDLL(None).prctl(1,3); os.getppid()==parent or os._exit(1); os.execv(sys.argv[4],sys.argv[4:])"
-)
+"""PostgreSQL rejects root: it runs as the first of these users that there is."""
 
 _ACCESS = f"""
 hostssl   all {CERTIFIED} 127.0.0.0/8 scram-sha-256 clientcert=verify-ca
@@ -45,33 +35,28 @@ host      all all         127.0.0.0/8 scram-sha-256
 """
 
 
-@dataclass(frozen=True)
-class Programs:
-    """Where PostgreSQL's server programs are."""
-
-    initdb: Path
-    postgres: Path
-
-
-def programs() -> Programs:
-    """Find them on PATH or where Debian keeps them, the newest. LocalKubeError when there are none."""
+def programs() -> Path:
+    """The folder of PostgreSQL's server programs: on PATH or where Debian keeps them, the newest. LocalKubeError when there is none."""
     versions = sorted(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: float(path.parent.name), reverse=True)
     for folder in [*map(Path, os.get_exec_path()), *versions]:
-        found = Programs(folder / "initdb", folder / "postgres")
-        if os.access(found.initdb, os.X_OK) and os.access(found.postgres, os.X_OK):
-            return found
+        if all(os.access(folder / program, os.X_OK) for program in ("initdb", "postgres")):
+            return folder
     msg = "PostgreSQL's server programs initdb and postgres are neither on PATH nor in /usr/lib/postgresql: apt-get install postgresql"
     raise LocalKubeError(msg)
 
 
 class PostgresServer:
-    """One server. ``environment`` is what a client is told; the users differ in what they may."""
+    """One server. ``environment`` is what a client is given; the users differ in what they may."""
 
-    def __init__(self, found: Programs) -> None:
-        """Make it, not started yet. LocalKubeError when it cannot be made."""
+    def __init__(self, found: Path) -> None:
+        """Make and start it; ``found``: the folder of its programs. LocalKubeError when it cannot be made."""
         self._programs = found
         self._user = _unprivileged()
-        # Not pytest's own folder, which nobody else may enter.
+        # Becomes that user, and has the kernel send SIGQUIT (an immediate shutdown) when the thread that started it ends: the leash of
+        # the spawner is lost with the old user (prctl(2), PR_SET_PDEATHSIG).
+        user = [f"--reuid={self._user.pw_uid}", f"--regid={self._user.pw_gid}", "--clear-groups", "--pdeathsig=QUIT"]
+        self._become: list[str | Path] = [shutil.which("setpriv") or "setpriv", *user] if os.getuid() == 0 else []
+        # Not pytest's own folder, which no other user may enter.
         self.folder = Path(tempfile.mkdtemp(prefix="whatsapp-postgres-"))
         self.port = _free_port()
         self.password = f"pw-{secrets.token_hex(12)}"
@@ -100,24 +85,17 @@ class PostgresServer:
         }
 
     def start(self) -> None:
-        """Start and wait until it answers; LocalKubeError with its last words when it does not within half a minute."""
-        argv: list[str | Path] = [self._programs.postgres, "-D", self.folder / "data"]
-        who = [str(self._user.pw_uid), str(self._user.pw_gid), str(os.getpid())]
-        demoted = [sys.executable, "-I", "-S", "-c", _DEMOTE, *who, *argv]
-        process = self._spawner.start(
-            "postgres", demoted if os.getuid() == 0 else argv, folder=self.folder, log=self.folder / "log", env={"PATH": os.defpath}
-        )
-        self._process = process
-        deadline = time.monotonic() + START_SECONDS
-        while True:
-            try:
-                self.admin().close()
-                return
-            except psycopg.OperationalError as error:
-                if not process.alive() or time.monotonic() > deadline:
-                    msg = f"PostgreSQL does not answer on port {self.port} ({error}); its log ends:\n{process.last_lines()}"
-                    raise LocalKubeError(msg) from None
-            time.sleep(0.05)
+        """Start and wait until it answers; LocalKubeError with the end of its log when it does not within half a minute."""
+        argv: list[str | Path] = [*self._become, self._programs / "postgres", "-D", self.folder / "data"]
+        self._process = self._spawner.start("postgres", argv, folder=self.folder, log=self.folder / "log", env={"PATH": os.defpath})
+        wait_until(self._answers, [self._process], f"to answer on port {self.port}", time.monotonic() + START_SECONDS)
+
+    def _answers(self) -> bool:
+        try:
+            self.admin().close()
+        except psycopg.OperationalError:
+            return False
+        return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop: SIGINT ends all sessions in good order, SIGQUIT at once and with a recovery at the next start."""
@@ -126,15 +104,10 @@ class PostgresServer:
             return
         process.signal(how)
         _signal_family(process, signal.SIGCONT)  # a frozen one would not hear it
-        deadline = time.monotonic() + START_SECONDS
-        while process.alive():
-            if time.monotonic() > deadline:
-                process.signal(signal.SIGKILL)
-                msg = f"PostgreSQL did not stop within {START_SECONDS:g} s and was killed"
-                raise LocalKubeError(msg)
-            time.sleep(0.02)
-        if process.child is not None:
-            process.child.wait(5.0)  # it has ended; this takes its exit status
+        if not process.ended_within(START_SECONDS):
+            process.signal(signal.SIGKILL)
+            msg = f"PostgreSQL did not stop within {START_SECONDS:g} s and was killed"
+            raise LocalKubeError(msg)
 
     def restart(self, how: signal.Signals = signal.SIGINT) -> None:
         """Stop and start."""
@@ -164,27 +137,25 @@ class PostgresServer:
             shutil.rmtree(self.folder, ignore_errors=True)
 
     def _make(self) -> None:
-        data = self.folder / "data"
-        secret = self.folder / "password"
+        data, secret = self.folder / "data", self.folder / "password"
         secret.write_text(self.password, encoding="utf-8")
         certificates.make(self.folder / "tls", service_ip=ADDRESS)
         self.folder.chmod(0o711)
-        self._own(secret)
         data.mkdir(mode=0o700)
-        self._own(data)
-        argv = [self._programs.initdb, "-D", data, "-U", SUPERUSER, f"--pwfile={secret}", "-A", "scram-sha-256", "-E", "UTF8"]
-        root = os.getuid() == 0
-        done = subprocess.run(
-            [*map(str, argv), "--locale=C", "--no-sync"],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            timeout=_MAKE_SECONDS,
-            check=False,
-            user=self._user.pw_uid if root else None,
-            group=self._user.pw_gid if root else None,
-            extra_groups=[] if root else None,
-        )
+        self._own(secret, data)
+        argv: list[str | Path] = [
+            *self._become,
+            self._programs / "initdb",
+            "-D",
+            data,
+            "-U",
+            SUPERUSER,
+            f"--pwfile={secret}",
+            "-A",
+            "scram-sha-256",
+        ]
+        argv += ["-E", "UTF8", "--locale=C", "--no-sync"]
+        done = subprocess.run(argv, cwd=self.folder, capture_output=True, text=True, timeout=120, check=False)
         if done.returncode != 0:
             msg = f"initdb failed: {done.stderr.strip()[-500:]}"
             raise LocalKubeError(msg)
@@ -212,9 +183,9 @@ class PostgresServer:
                 statement = psycopg.sql.SQL("CREATE ROLE {} LOGIN {} PASSWORD {}")
                 admin.execute(statement.format(psycopg.sql.Identifier(user), psycopg.sql.SQL(right), psycopg.sql.Literal(self.password)))
 
-    def _own(self, path: Path) -> None:
-        if os.getuid() == 0:
-            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+    def _own(self, *paths: Path) -> None:
+        for path in paths:
+            shutil.chown(path, self._user.pw_uid, self._user.pw_gid)
 
 
 def _signal_family(process: Process | None, number: signal.Signals) -> None:
@@ -234,7 +205,7 @@ def _unprivileged() -> pwd.struct_passwd:
             return pwd.getpwnam(name)
         except KeyError:
             continue
-    msg = f"PostgreSQL refuses root, and there is none of the users {', '.join(_SERVER_NAMES)}: make one, or run as somebody else"
+    msg = f"PostgreSQL rejects root, and there is none of the users {', '.join(_SERVER_NAMES)}: make one, or run as another user"
     raise LocalKubeError(msg)
 
 

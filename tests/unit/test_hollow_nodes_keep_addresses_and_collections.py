@@ -1,0 +1,120 @@
+"""No two hollow processes share an address; a mirrored collection loses nothing when its watch ends."""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, closing
+from typing import Any, cast
+
+import pytest
+
+from localkube.hollow.addresses import CLAIM_PORT, AddressError, Addresses
+from localkube.hollow.kube import Kube, Mirror, NoAnswerError, RefusedError
+
+from .hollow_bench import until
+
+Obj = dict[str, Any]
+
+
+def test_two_processes_never_share_a_range_and_a_restart_finds_its_own() -> None:
+    with closing(Addresses("seed")) as first, closing(Addresses("seed")) as second:
+        assert first.network != second.network
+    with closing(Addresses("seed")) as again:
+        assert again.network == first.network
+
+
+def test_an_address_is_given_out_once_and_not_soon_again() -> None:
+    with closing(Addresses("unit-once")) as addresses:
+        first = addresses.take()
+        addresses.give_back(first)
+        second = addresses.take()
+
+        assert first != second
+        assert addresses.retake(first) == first
+        assert addresses.retake(first) not in {first, second}
+        assert addresses.node(0) != addresses.node(1)
+
+
+def test_an_address_where_a_port_is_taken_is_passed_over() -> None:
+    with closing(Addresses("unit-taken")) as addresses:
+        ip = addresses.take()
+        addresses.give_back(ip)
+        with socket.create_server((ip, 6253)):
+            assert addresses.retake(ip) != ip
+
+
+def test_ranges_that_are_all_taken_are_one_sentence() -> None:
+    ranges = [ipaddress.IPv4Network(text) for text in ("127.200.0.0/18", "127.201.0.0/18", "127.202.0.0/23")]
+    with socket.create_server(("127.200.0.1", CLAIM_PORT)), pytest.raises(AddressError, match="are taken by other hollow nodes"):
+        Addresses("x", ranges[:1])
+    with socket.create_server(("127.201.0.1", 8080)), pytest.raises(AddressError, match="port 8080 is taken"):
+        Addresses("x", ranges[1:2])
+    with closing(Addresses("x", ranges[2:])) as small:
+        taken = {small.take() for _ in range(small.network.num_addresses - 2 - 255)}
+        with pytest.raises(AddressError, match="no free address left"):
+            small.take()
+        assert str(small.network[1]) not in taken
+
+
+class FakeCollection:
+    """An API server's list and watch, scripted."""
+
+    def __init__(self) -> None:
+        self.objects: list[Obj] = []
+        self.lists = 0
+        self.script: asyncio.Queue[tuple[str, Obj] | Exception] = asyncio.Queue()
+        self.asked: list[str] = []
+
+    async def get(self, path: str) -> Obj:
+        self.lists += 1
+        return {"items": self.objects, "metadata": {"resourceVersion": "10"}}
+
+    async def watch(self, path: str, version: str, selector: str) -> AsyncIterator[tuple[str, Obj]]:
+        self.asked.append(version)
+        while True:
+            step = await self.script.get()
+            if isinstance(step, Exception):
+                raise step
+            yield step
+
+
+def named(name: str, uid: str = "u", version: str = "11") -> Obj:
+    return {"metadata": {"namespace": "ns", "name": name, "uid": uid, "resourceVersion": version}}
+
+
+@asynccontextmanager
+async def mirrored(collection: FakeCollection) -> AsyncIterator[list[tuple[str, str, str]]]:
+    seen: list[tuple[str, str, str]] = []
+    mirror = Mirror(cast("Kube", collection), "/x", lambda kind, obj: seen.append((kind, obj["metadata"]["name"], obj["metadata"]["uid"])))
+    task = asyncio.create_task(mirror.run())
+    try:
+        yield seen
+    finally:
+        task.cancel()
+
+
+async def test_a_mirror_goes_on_from_the_last_version_after_a_break() -> None:
+    collection = FakeCollection()
+    for step in (("ADDED", named("a", version="12")), ("BOOKMARK", named("", version="20")), NoAnswerError("broken")):
+        collection.script.put_nowait(step)
+    async with mirrored(collection) as seen:
+        await until(lambda: len(collection.asked) == 2)
+
+        assert seen == [("ADDED", "a", "u")]
+        assert collection.asked == ["10", "20"]
+        assert collection.lists == 1
+
+
+async def test_a_mirror_lists_again_when_its_version_is_too_old_and_finds_what_went() -> None:
+    collection = FakeCollection()
+    collection.objects = [named("a"), named("b")]
+    async with mirrored(collection) as seen:
+        await until(lambda: len(seen) == 2)
+        collection.objects = [named("b", uid="u2")]
+        collection.script.put_nowait(RefusedError("WATCH", 410, "Expired", "too old"))
+        await until(lambda: collection.lists == 2)
+
+        assert seen[2:] == [("DELETED", "a", "u"), ("DELETED", "b", "u"), ("MODIFIED", "b", "u2")]
