@@ -1,20 +1,22 @@
-"""How many shards the client has by its own counters, not by the operator's: read from the simulator, placed among the API's writes."""
+"""How many shards the client has by its own books, not by the operator's word: read from the simulator, placed among the API's writes."""
 
 from __future__ import annotations
 
+import http.client
+import json
+import threading
 import time
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-import httpx
-
 from outside.laws import CLUSTER_LABEL
 
 UPSTREAM_PORT = 8080
 ANSWER_SECONDS = 3.0
+PAUSE_SECONDS = 0.5
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +32,7 @@ class SetShardsCall:
 
 @dataclass(frozen=True, slots=True)
 class ClientReport:
-    """What the client's counters said once."""
+    """What the client's books said once."""
 
     began: float
     """Unix time at which they were asked for."""
@@ -62,18 +64,23 @@ def shards_when(reports: Sequence[ClientReport], version: int, seen: float) -> i
     if before is None or after is None:
         return None
     known = len(before.calls)
-    if after.calls[:known] != before.calls:  # another simulator, with counters of its own
+    if after.calls[:known] != before.calls:  # another simulator with books of its own
         return None
     later = sum(call.restarted and call.at > seen for call in after.calls[known:])
     return before.shards if after.restarts - before.restarts == later else None
 
 
 def read_counters(ip: str) -> dict[str, Any]:
-    """``GET /control/counters`` of the simulator at this address. Raises httpx.HTTPError or ValueError."""
-    url = f"http://{ip}:{UPSTREAM_PORT}/control/counters"
-    counters = httpx.get(url, timeout=ANSWER_SECONDS, trust_env=False, verify=False).raise_for_status().json()
-    if not isinstance(counters, dict):
-        msg = f"the simulator at {ip} answers {type(counters).__name__}"
+    """``GET /control/counters`` of the simulator at this address. Raises OSError, HTTPException or ValueError."""
+    connection = http.client.HTTPConnection(ip, UPSTREAM_PORT, timeout=ANSWER_SECONDS)
+    try:
+        connection.request("GET", "/control/counters")
+        response = connection.getresponse()
+        counters = json.loads(response.read())
+    finally:
+        connection.close()
+    if response.status != 200 or not isinstance(counters, dict):
+        msg = f"the simulator at {ip} answers {response.status}"
         raise ValueError(msg)
     return counters
 
@@ -84,5 +91,28 @@ def ask(pods: Iterable[Mapping[str, Any]]) -> Iterator[tuple[tuple[str, str], fl
         meta, ip = pod["metadata"], (pod.get("status") or {}).get("podIP")
         if meta["labels"].get("app.kubernetes.io/component") == "simulator" and ip:
             began = time.time()
-            with suppress(httpx.HTTPError, ValueError):  # what it has not said is not known
+            with suppress(OSError, http.client.HTTPException, ValueError):  # what it has not said is not known
                 yield (meta["namespace"], meta["labels"][CLUSTER_LABEL]), began, read_counters(ip)
+
+
+class Repeat(threading.Thread):
+    """Calls ``work`` again and again until stopped; what it raises ends it, and goes to ``failed`` as a sentence."""
+
+    def __init__(self, work: Callable[[], None], failed: Callable[[str], None], name: str) -> None:
+        super().__init__(name=name, daemon=True)
+        self._work = work
+        self._failed = failed
+        self._ended = threading.Event()
+
+    def run(self) -> None:
+        """Call it, with a pause of half a second."""
+        try:
+            while not self._ended.wait(PAUSE_SECONDS):
+                self._work()
+        except BaseException as error:  # a mistake here must not look like silence
+            self._failed(f"the {self.name} ended by {type(error).__name__}: {error}")
+            raise
+
+    def stop(self) -> None:
+        """Have it end after the call that it is in."""
+        self._ended.set()

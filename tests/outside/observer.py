@@ -1,41 +1,43 @@
-"""An observer that stands outside: it watches a cluster and says whether a law was broken at any instant.
+"""An observer that stands outside: it watches a cluster with the official client and says whether a law was broken at any instant.
 
 It shares no line with the operator, so that a mistake there cannot hide itself here.
 """
 
 from __future__ import annotations
 
+import json
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-import httpx
+import kubernetes
+import urllib3
 
 from localkube.errors import LocalKubeError
-from localkube.plane import kubeconfig as access
-from outside.client import ClientReport, ask, report_of, shards_when
+from outside.client import ClientReport, Repeat, ask, report_of, shards_when
 from outside.laws import CLUSTER_LABEL, Change, Laws, Violation, change_of, matching_pods, number_of
-from outside.watch import TIMEOUT, ObserverError, Watch
-
-__all__ = ["Commit", "NotSeenError", "Observer", "ObserverError"]
 
 T = TypeVar("T")
 Obj = dict[str, Any]
 
-KINDS = {
-    "Service": ("/api/v1", "services"),
-    "Pod": ("/api/v1", "pods"),
-    "StatefulSet": ("/apis/apps/v1", "statefulsets"),
-    "WhatsAppCluster": ("/apis/multiconnect.dev/v1alpha1", "whatsappclusters"),
-}
+WATCH_SECONDS = 60
+SILENT_SECONDS = 75.0
+CONNECT_SECONDS = 3.0
+RETRY_SECONDS = 0.1
+BLIND_SECONDS = 10.0
+"""A watch that could not be taken up again for so long has died."""
+CATCH_UP_SECONDS = 10.0
 RECORDED = {"WhatsAppCluster", "StatefulSet"}
 """Kinds of which every version is kept that a watch reported."""
-ASK_SECONDS = 0.5
-LOOK_SECONDS = 0.1
+ASK_SECONDS = 0.1
 """So often a predicate is asked that may depend on something that no watch reports."""
+
+
+class ObserverError(LocalKubeError):
+    """The observer could not see: its watch died or missed something; the text says what."""
 
 
 class NotSeenError(LocalKubeError):
@@ -75,6 +77,7 @@ class Observer:
         With ``ask_client`` the simulators are asked twice a second how many shards they have, so that it is they who say whether pods were
         taken away too early, not the operator. That needs pods that can be reached from here, so it cannot be had on kind.
         """
+        self._namespace = namespace
         self._changed = threading.Condition(threading.RLock())
         self._live = Laws(exact=False)
         self._history: list[Change] = []
@@ -89,15 +92,31 @@ class Observer:
         self._reports: dict[tuple[str, str], list[ClientReport]] = {}
         self.shrinks: tuple[int | None, ...] = ()
         """Since ``verify``: for each time that Coreapps were made fewer, the shards that the client had then, None if it cannot be said."""
-        self._ended = threading.Event()
-        self._asking = threading.Thread(target=self._keep_asking, name="observer of the clients", daemon=True) if ask_client else None
-        to = access.read(kubeconfig)
-        self._client = httpx.Client(base_url=to.server, verify=to.tls(), headers=to.headers, timeout=TIMEOUT, trust_env=False)
-        scope = "" if namespace is None else f"/namespaces/{namespace}"
-        self._watches = [
-            Watch(kind, self._client, f"{group}{scope}/{plural}", "" if kind == "WhatsAppCluster" else CLUSTER_LABEL, self)
-            for kind, (group, plural) in KINDS.items()
-        ]
+        self._asking = Repeat(self._ask_clients, self.bury, "observer of the clients") if ask_client else None
+        connect: Any = kubernetes.config.new_client_from_config  # typed in some releases of the client only
+        self._client = connect(str(kubeconfig))
+        self._watches = [_Watch(kind, read, self) for kind, read in self._readers()]
+
+    def _readers(self) -> Iterator[tuple[str, Callable[..., Any]]]:
+        """How to list or watch each kind."""
+        core, apps, custom = (
+            kubernetes.client.CoreV1Api(self._client),
+            kubernetes.client.AppsV1Api(self._client),
+            kubernetes.client.CustomObjectsApi(self._client),
+        )
+        group = ("multiconnect.dev", "v1alpha1")
+        labelled = {"label_selector": CLUSTER_LABEL}
+        where = self._namespace
+        if where is None:
+            yield "Service", _bound(core.list_service_for_all_namespaces, **labelled)
+            yield "Pod", _bound(core.list_pod_for_all_namespaces, **labelled)
+            yield "StatefulSet", _bound(apps.list_stateful_set_for_all_namespaces, **labelled)
+            yield "WhatsAppCluster", _bound(custom.list_cluster_custom_object, *group, "whatsappclusters")
+        else:
+            yield "Service", _bound(core.list_namespaced_service, where, **labelled)
+            yield "Pod", _bound(core.list_namespaced_pod, where, **labelled)
+            yield "StatefulSet", _bound(apps.list_namespaced_stateful_set, where, **labelled)
+            yield "WhatsAppCluster", _bound(custom.list_namespaced_custom_object, *group, where, "whatsappclusters")
 
     # ------------------------------------------------------------ life
 
@@ -115,14 +134,14 @@ class Observer:
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
         """Stop watching. Raises ObserverError if a watch had died, unless the block fails anyway."""
-        self._ended.set()
         if self._asking is not None:
+            self._asking.stop()
             self._asking.join(5.0)
         for watch in self._watches:
             watch.stop()
         for watch in self._watches:
             watch.join(5.0)
-        self._client.close()
+        self._client.rest_client.pool_manager.clear()
         if kind is None:
             self._fail_if_blind()
 
@@ -154,7 +173,7 @@ class Observer:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """The relists among the notes: between two readings something may have happened unseen."""
+        """The relists among the notes: between two looks something may have happened unseen."""
         return tuple(note for note in self.notes if note.startswith("relisted"))
 
     def objects(self, kind: str, namespace: str | None = None) -> list[Obj]:
@@ -202,7 +221,7 @@ class Observer:
                 if left <= 0:
                     msg = f"{what} was not seen within {timeout:g} s. {self.summary()}"
                     raise NotSeenError(msg)
-                self._changed.wait(min(left, LOOK_SECONDS))
+                self._changed.wait(min(left, ASK_SECONDS))
 
     def verify(self) -> tuple[Violation, ...]:
         """Catch up with the API server, judge the whole history once more in its exact order, and return all violations.
@@ -210,10 +229,7 @@ class Observer:
         Raises ObserverError if events were missed or a watch died: then nothing is proved.
         """
         for watch in self._watches:
-            self._fail_if_blind()
-            if missed := watch.behind():
-                msg = f"the watch of {watch.kind} objects has missed something: {missed} still differ"
-                raise ObserverError(msg)
+            self._catch_up(watch)
         if self._asking is not None:
             self._ask_clients()
         with self._changed:
@@ -241,14 +257,6 @@ class Observer:
     def _shards_when(self, change: Change) -> int | None:
         return shards_when(self._reports.get((change.namespace, change.cluster), ()), change.version, change.seen)
 
-    def _keep_asking(self) -> None:
-        try:
-            while not self._ended.wait(ASK_SECONDS):
-                self._ask_clients()
-        except BaseException as error:  # a mistake here must not look like silence
-            self.bury(f"the observer of the clients ended by {type(error).__name__}: {error}")
-            raise
-
     def _ask_clients(self) -> None:
         """Ask every simulator that answers."""
         answers = list(ask(self.objects("Pod")))
@@ -256,7 +264,7 @@ class Observer:
             return
         try:
             version = self._watches[0].current_version()
-        except (httpx.HTTPError, ValueError, LookupError, ObserverError):
+        except (urllib3.exceptions.HTTPError, OSError, ValueError, LookupError, ObserverError, _GoneError):
             return
         with self._changed:
             for key, began, counters in answers:
@@ -272,6 +280,22 @@ class Observer:
             last = [f"{one.cluster}/{one.shard} -> {one.holder} ({one.epoch})" for one in self._commits[-4:]]
             pods = [f"{key[1]}{'' if _is_ready(obj) else ' (not ready)'}" for key, obj in sorted(self._objects.get("Pod", {}).items())]
             return f"Clusters: {clusters}. Pods: {pods}. {len(self._commits)} commits, last: {last}. Violations: {len(self._violations)}."
+
+    def _catch_up(self, watch: _Watch) -> None:
+        """Wait until what was seen is what the API server has."""
+        deadline = time.monotonic() + CATCH_UP_SECONDS
+        while True:
+            fresh = watch.versions()
+            seen = {key: obj["metadata"]["resourceVersion"] for key, obj in self.known(watch.kind).items()}
+            if fresh == seen:
+                return
+            self._fail_if_blind()
+            if time.monotonic() > deadline:
+                differ = sorted("/".join(key) for key in fresh.keys() | seen.keys() if fresh.get(key) != seen.get(key))
+                msg = f"the watch of {watch.kind} objects has missed something: {', '.join(differ)} still differ"
+                raise ObserverError(msg)
+            with self._changed:
+                self._changed.wait(0.1)
 
     def _fail_if_blind(self) -> None:
         with self._changed:
@@ -332,6 +356,160 @@ class Observer:
             return dict(self._objects.get(kind, {}))
 
 
+class _GoneError(Exception):
+    """The API server no longer has the changes since the last one seen."""
+
+
+class _Watch(threading.Thread):
+    """Follows one kind in a thread of its own."""
+
+    def __init__(self, kind: str, read: Callable[..., Any], observer: Observer) -> None:
+        super().__init__(name=f"observer of {kind} objects", daemon=True)
+        self.kind = kind
+        self._read = read
+        self._observer = observer
+        self._version = ""
+        self._response: Any = None
+        self._ended = threading.Event()
+
+    def list(self) -> int:
+        """Take in all there is at the beginning; returns the resourceVersion of the list."""
+        items, version = self._list()
+        for obj in items:
+            self._observer.take(self.kind, obj, first=True)
+        self._version = version
+        return int(version)
+
+    def versions(self) -> dict[tuple[str, str], str]:
+        """The resourceVersions of what the API server has now."""
+        items, _ = self._list()
+        return {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj["metadata"]["resourceVersion"] for obj in items}
+
+    def current_version(self) -> int:
+        """The resourceVersion that the API server has now."""
+        response = self._call(limit=1)
+        try:
+            return int(json.loads(response.read())["metadata"]["resourceVersion"])
+        finally:
+            response.close()
+
+    def stop(self) -> None:
+        """End the thread."""
+        self._ended.set()
+        response = self._response
+        if response is not None:
+            _cut(response)
+
+    def run(self) -> None:
+        """Watch, and take up the watch again wherever it ended, until stopped or dead."""
+        failing_since: float | None = None
+        while not self._ended.is_set():
+            try:
+                self._follow()
+                failing_since = None
+            except _GoneError:
+                self._relist()
+            except (urllib3.exceptions.HTTPError, OSError, ValueError, ObserverError) as error:
+                if self._ended.is_set():
+                    return
+                now = time.monotonic()
+                failing_since = failing_since or now
+                self._observer.note(f"reconnected the watch of {self.kind} objects at {self._version}: {_sentence(error)}")
+                if now - failing_since > BLIND_SECONDS:
+                    self._observer.bury(f"the watch of {self.kind} objects failed for {BLIND_SECONDS:g} s: {_sentence(error)}")
+                    return
+                self._ended.wait(RETRY_SECONDS)
+            except BaseException as error:  # a mistake here must not look like silence
+                self._observer.bury(f"the watch of {self.kind} objects ended by {_sentence(error)}")
+                raise
+
+    def _follow(self) -> None:
+        response = self._call(watch=True, resource_version=self._version, timeout_seconds=WATCH_SECONDS, allow_watch_bookmarks=True)
+        self._response = response
+        try:
+            if self._ended.is_set():
+                return
+            for line in _lines(response):
+                self._event(json.loads(line))
+        finally:
+            self._response = None
+            response.close()
+
+    def _event(self, event: Obj) -> None:
+        kind, obj = event["type"], event["object"]
+        if kind == "ERROR":
+            if obj.get("code") == 410:
+                raise _GoneError
+            msg = f"the API server ended the watch: {obj.get('message')}"
+            raise ObserverError(msg)
+        if kind != "BOOKMARK":
+            self._observer.take(self.kind, obj, gone=kind == "DELETED")
+        self._version = obj["metadata"]["resourceVersion"]
+
+    def _relist(self) -> None:
+        items, version = self._list()
+        there = {(obj["metadata"]["namespace"], obj["metadata"]["name"]): obj for obj in items}
+        known = self._observer.known(self.kind)
+        self._observer.note(f"relisted {self.kind} objects: changes between {self._version} and {version} were not seen one by one")
+        for key in known.keys() - there.keys():
+            meta = {**known[key]["metadata"], "resourceVersion": version}
+            self._observer.take(self.kind, {**known[key], "metadata": meta}, gone=True)
+        for key, obj in there.items():
+            if key not in known or known[key]["metadata"]["resourceVersion"] != obj["metadata"]["resourceVersion"]:
+                self._observer.take(self.kind, obj)
+        self._version = version
+
+    def _list(self) -> tuple[Sequence[Obj], str]:
+        response = self._call()
+        try:
+            answer = json.loads(response.read())
+        finally:
+            response.close()
+        return answer["items"], answer["metadata"]["resourceVersion"]
+
+    def _call(self, **options: Any) -> Any:
+        """The open response. Raises ObserverError when the API server refuses, _GoneError when the version is too old for it."""
+        try:
+            response = self._read(_preload_content=False, _request_timeout=(CONNECT_SECONDS, SILENT_SECONDS), **options)
+        except kubernetes.client.ApiException as error:
+            if error.status == 410:
+                raise _GoneError from None
+            msg = f"the API server refuses to show {self.kind} objects: {error.status} {error.reason}"
+            raise ObserverError(msg) from error
+        if response.status == 200:
+            return response
+        text = response.read().decode("utf-8", "replace")[:300]
+        response.close()
+        if response.status == 410:
+            raise _GoneError
+        msg = f"the API server refuses to show {self.kind} objects: {response.status} {text}"
+        raise ObserverError(msg)
+
+
+def _bound(read: Callable[..., Any], *args: str, **fixed: str) -> Callable[..., Any]:
+    return lambda **options: read(*args, **fixed, **options)
+
+
+def _lines(response: Any) -> Iterator[bytes]:
+    """The lines of a streamed answer as they arrive."""
+    rest = b""
+    for chunk in response.stream(None, decode_content=False):
+        *lines, rest = (rest + chunk).split(b"\n")
+        yield from (line for line in lines if line)
+
+
+def _cut(response: Any) -> None:
+    """End a read that another thread is in."""
+    try:
+        response.shutdown()
+    except (OSError, RuntimeError, ValueError):  # it ended by itself in this moment
+        return
+
+
 def _is_ready(pod: Obj) -> bool:
     conditions = (pod.get("status") or {}).get("conditions") or ()
     return any(one["type"] == "Ready" and one["status"] == "True" for one in conditions)
+
+
+def _sentence(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}"

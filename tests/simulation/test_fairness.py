@@ -14,7 +14,7 @@ from typing import Any, cast
 
 import pytest
 
-from unit.core import looks, witnesses
+from unit.core import situations, witnesses
 from whatsapp_operator.core.desired import Desired, Tuning
 from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.snapshot import Snapshot
