@@ -1,4 +1,7 @@
-"""What every tier shares: one event loop less, and lanes that are never skipped in silence.
+"""What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
+
+Tests that share a costly environment form a group, which one worker runs (``--dist=loadgroup``). Groups begin first, the longest before
+all others: they mostly wait, and the many short tests fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
 
 A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say
 which lanes were skipped. In CI (the variable CI is set) nothing is skipped: a skip is a failure, unless the variable of its lane is 1.
@@ -15,6 +18,19 @@ from typing import TypeVar
 
 import pytest
 
+GROUPS = {
+    "resize": ("test_operator_lifecycle", "test_operator_resize", "test_rollout", "test_admission", "test_autoscalers", "test_kstatus"),
+    "failover": ("test_failover_evidence", "test_operator_failover", "test_draining", "test_missing_pods", "test_identity"),
+    "control plane": (
+        *("test_hollow", "test_leader", "test_kube", "test_nodes", "test_observer"),
+        *("test_controlplane", "test_crd", "test_examples", "test_charts"),
+    ),
+    "leadership": ("test_two_operators", "test_operator_leader", "test_operator_standby", "test_watches"),
+    "set shards": ("test_set_shards_table",),
+    "chaos": ("test_chaos_short",),
+    "rbac": ("test_rbac",),
+}
+"""The modules of tests/integration whose tests share a control plane or operators; a group begins when a worker is free for it."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -23,6 +39,15 @@ R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 def _no_stray_event_loop() -> None:
     """On CPython 3.11 pytest-asyncio's first runner finds a loop made on the side, which nobody closes; warnings are errors here."""
     asyncio.set_event_loop(None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups first, and what judges other tests last."""
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_place)
 
 
 @pytest.hookimpl(wrapper=True)
@@ -46,6 +71,23 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
         tests = f"{times} test{'s' if times > 1 else ''}"
         name, why = _lane(reason)
         terminalreporter.write_line(f"SKIPPED LANE {name}, {tests}: {why}" if name else f"SKIPPED {tests}: {why}", yellow=True)
+
+
+def _group(item: pytest.Item) -> str:
+    if item.path.parent.name == "conformance" and item.get_closest_marker("integration"):
+        return "conformance"
+    if item.path.parent.name != "integration":
+        return ""
+    return next((group for group, modules in GROUPS.items() if item.path.stem in modules), item.path.stem)
+
+
+def _place(item: pytest.Item) -> int:
+    """The place of a test among all: groups in their order, then cases that take long, then the others, then what judges them."""
+    if item.get_closest_marker("last"):
+        return len(GROUPS) + 3
+    if group := _group(item):
+        return [*GROUPS].index(group) if group in GROUPS else len(GROUPS)
+    return len(GROUPS) + (1 if item.path.parent.name == "simulation" else 2)
 
 
 def _judged(report: R) -> R:
