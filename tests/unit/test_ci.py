@@ -146,7 +146,7 @@ SKIPS = {
 
 def pytest_says(folder: Path, which: str, **env: str) -> tuple[int, list[str]]:
     """Run a test that is skipped beside one that passes, with what all tests share: exit status and output."""
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "conftest.py")
+    shutil.copy(ROOT / "conftest.py", folder / "conftest.py")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (folder / "test_it.py").write_text(SKIPS[which], encoding="utf-8")
     (folder / "test_other.py").write_text("def test_other(): pass\n", encoding="utf-8")
