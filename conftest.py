@@ -32,6 +32,7 @@ GROUPS = {
 }
 """The modules of tests/integration whose tests share a control plane or operators; a group begins when a worker is free for it."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
+GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
 
@@ -48,6 +49,13 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if group := _group(item):
             item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_place)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a worker whose groups are done give way to those whose tests measure times on a real cluster."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _group(item) and not item.config.stash.get(GAVE_WAY, False):
+        item.config.stash[GAVE_WAY] = True
+        os.nice(5)
 
 
 @pytest.hookimpl(wrapper=True)
