@@ -54,8 +54,8 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 
 # Groups of tests that share an environment go to one worker each, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadgroup --no-loadscope-reorder --durations 10 -n
-# Twice the processors: half of the workers wait for a cluster at any time.
-WORKERS ?= 4
+# One for each of the three groups, which mostly wait, and one for each of two processors.
+WORKERS ?= 5
 TOOLING := $(or $(wildcard hack/tests),$(wildcard $(patsubst %,tests/unit/test_%*.py,bench binaries chaos demo e2e_ figures hollow kind_ ledger \
   localkube_ observer pages picture provenance wire)))
 

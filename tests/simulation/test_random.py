@@ -132,7 +132,7 @@ def test_every_law_was_judged_and_every_fault_did_something(tally: Tally, reques
     tally.await_end_of(sum(item.path == request.path and "tally" in item.fixturenames for item in _items(request)) - 1)
     passed = {kind: tally.passed(kind) for kind in WANTED}
     sums = {what: sum((one[what] for ones in passed.values() for one in ones), Counter[str]()) for what in ("applied", "did")}
-    print(f"seeds: {({kind: len(ones) for kind, ones in passed.items()})}; {sums}")
+    print(f"seeds: { ({kind: len(ones) for kind, ones in passed.items()}) }; {sums}")
     if missing := [kind for kind, ones in passed.items() if len(ones) < WANTED[kind]]:
         pytest.skip(f"too few seeds passed here to tell: {missing}")
     assert idle(LAWS, sums["applied"]) == [], "laws that no seed applied"
