@@ -6,7 +6,8 @@ export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures kind kind-down e2e lock clean
+.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation charts-test tooling-test integration \
+  test demo demo-down bench chaos figures kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -51,20 +52,36 @@ charts: binaries ## Write what is derived in the Helm charts, lint and render th
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels
 
+# Groups of tests that share an environment go to one worker each, the longest first; conftest.py says which.
+PYTEST = $(RUN)/pytest --dist loadgroup --no-loadscope-reorder --durations 10 -n
+# One for each of the three groups, which mostly wait, and one for each of two processors.
+WORKERS ?= 5
+TOOLING := $(or $(wildcard hack/tests),$(wildcard $(patsubst %,tests/unit/test_%*.py,bench binaries chaos demo e2e_ figures hollow kind_ ledger \
+  localkube_ observer pages picture provenance wire)))
+
+quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
+	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
+
+quick-tests: setup
+	SIMULATION_SEEDS=7 $(PYTEST) 2 -m "not slow and not last" tests/unit tests/simulation/test_random.py
+
 unit: setup ## Unit tests alone
-	$(RUN)/pytest tests/unit
+	$(PYTEST) auto tests/unit
 
 simulation: setup ## Simulation tests alone
-	$(RUN)/pytest tests/simulation
+	$(PYTEST) auto tests/simulation
 
 charts-test: binaries ## Tests of the charts and of the Dockerfile alone, without a cluster
-	$(RUN)/pytest tests/charts tests/images
+	$(PYTEST) auto tests/charts tests/images
+
+tooling-test: setup ## Tests of what is in hack/ alone
+	$(PYTEST) auto $(TOOLING)
 
 integration: setup binaries ## Integration tests alone, on a real API server
-	$(RUN)/pytest tests/integration tests/conformance
+	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
-test: check binaries ## All checks, then unit, simulation, chart and integration tests
-	$(RUN)/pytest tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration
+test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
+	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(wildcard hack/tests)
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

@@ -76,8 +76,9 @@ class Theatre:
         self.operators.install()
         for name in self.replicas:
             self.operators.start(name)
-        _until((self.folder / "hollow" / "hollow.json").exists, "the hollow nodes are ready", lambda: self.hollow_log)
-        self.leader_soon()
+        # Several workers may start all this at once.
+        _until((self.folder / "hollow" / "hollow.json").exists, "the hollow nodes are ready", lambda: self.hollow_log, LONG)
+        self.leader_soon(within=LONG)
 
     def close(self) -> None:
         """Everything of ours down."""
@@ -101,7 +102,7 @@ class Theatre:
         for name in self.replicas:
             if name not in self.operators.running or not self.operators.running[name].alive():
                 self.operators.start(name)
-        self.leader_soon()
+        self.leader_soon(within=LONG)
 
     def end_replicas(self) -> None:
         """End all replicas by SIGTERM."""

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import timedelta
+from operator import itemgetter
 from typing import Any
 
 from .kinds import DEPLOYMENT, EVENT, LEASE, NETWORKPOLICY, NODE, PDB, POD, SERVICE, STATEFULSET, WAC, Kind, Named, Obj, kind_of, own
@@ -114,8 +115,7 @@ def stamp(at: float) -> str:
 
 def matches(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None) -> bool:
     """Return whether labels have everything that a selector says."""
-    labels = labels or {}
-    return all(labels.get(key) == value for key, value in (selector or {}).items())
+    return not selector or selector.items() <= (labels or {}).items()
 
 
 class ApiServer:
@@ -159,11 +159,12 @@ class ApiServer:
 
     def list(self, kind: Named, namespace: str | None, labels: Mapping[str, str] | None = None, as_of: float | None = None) -> list[Obj]:
         """Return objects in the order of their names."""
-        return [
-            obj
-            for (space, _), obj in sorted(self._all(own(kind), as_of), key=lambda one: one[0])
-            if (namespace is None or space == namespace) and matches(labels, obj["metadata"].get("labels"))
+        found = [
+            (name, obj)
+            for name, obj in self._all(own(kind), as_of)
+            if (namespace is None or name[0] == namespace) and matches(labels, obj["metadata"].get("labels"))
         ]
+        return [obj for _, obj in sorted(found, key=itemgetter(0))]
 
     def _all(self, kind: Kind, as_of: float | None) -> Iterator[tuple[Name, Obj]]:
         if as_of is None:

@@ -237,7 +237,7 @@ class Laws:
         else:
             self.writes += 1
         self.applied["13"] += bool(self.secrets)
-        if change.kind is not SECRET and change.after is not None:
+        if self.secrets and change.kind is not SECRET and change.after is not None:
             text = json.dumps({key: value for key, value in change.after.items() if key != "spec"} if change.kind is WAC else change.after)
             for secret in self.secrets:
                 if secret in text:

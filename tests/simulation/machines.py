@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Any, TypeVar
 from zlib import crc32
@@ -28,10 +29,29 @@ NOWHERE = "nowhere.example/"
 """An image that begins so cannot be pulled."""
 
 
+class _Same:
+    """A dictionary as a key of a cache: equal to itself only. Objects of the API server are never changed."""
+
+    __slots__ = ("value",)
+
+    def __init__(self, value: Obj) -> None:
+        self.value = value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, _Same) and self.value is other.value
+
+
 def revision_of(workload: Obj) -> str:
     """The name that a controller gives the template as it is: the same for the same template."""
-    text = json.dumps(_without_empty(workload["spec"]["template"]), sort_keys=True)
-    return f"{workload['metadata']['name']}-{crc32(text.encode()):08x}"
+    return f"{workload['metadata']['name']}-{_checksum(_Same(workload['spec']['template'])):08x}"
+
+
+@lru_cache(maxsize=64)
+def _checksum(template: _Same) -> int:
+    return crc32(json.dumps(_without_empty(template.value), sort_keys=True).encode())
 
 
 def _without_empty(value: Any) -> Any:

@@ -6,9 +6,14 @@
 
 from __future__ import annotations
 
+import json
 import os
+import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
 
 import pytest
 
@@ -37,53 +42,83 @@ FAULTS = frozenset(
 )
 
 
-@dataclass
+WANTED = {"elected": 70, "overlapping": 60, "stale": 30}
+"""How many seeds of each kind there are."""
+LONG = 600.0
+"""Seconds in which the seeds that other workers still run must be over."""
+
+
+@dataclass(frozen=True)
 class Tally:
-    """What all seeds of one kind came to."""
+    """What the seeds came to, a file for each, as they run in several processes."""
 
-    wanted: int
-    seeds: int = 0
-    applied: Counter[str] = field(default_factory=Counter)
-    did: Counter[str] = field(default_factory=Counter)
+    folder: Path
 
-    def add(self, world: World) -> None:
-        """Count one seed, which must have judged something."""
-        assert all(world.laws.applied[law] for law in ALWAYS), f"seed {world.seed} judged nothing: {world.laws.applied}"
-        self.seeds += 1
-        self.applied += world.laws.applied
-        self.did += world.did()
+    @contextmanager
+    def seed(self, kind: str, seed: int) -> Iterator[Callable[[World], None]]:
+        """Count one seed, which must judge something, when its world is handed in; note in any case that it is over."""
+        sums: dict[str, Counter[str]] = {}
 
-    def __str__(self) -> str:
-        return f"{self.seeds} seeds; laws applied: {dict(self.applied.most_common())}; faults: {dict(self.did.most_common())}"
+        def add(world: World) -> None:
+            assert all(world.laws.applied[law] for law in ALWAYS), f"seed {world.seed} judged nothing: {world.laws.applied}"
+            sums.update(applied=world.laws.applied, did=world.did())
+
+        try:
+            yield add
+        finally:
+            path = self.folder / f"{kind}-{seed}"
+            path.with_suffix(".partial").write_text(json.dumps(sums), encoding="utf-8")
+            path.with_suffix(".partial").replace(path.with_suffix(".json"))
+
+    def passed(self, kind: str) -> list[dict[str, Counter[str]]]:
+        """Return the sums of the seeds of a kind that passed."""
+        found = [json.loads(path.read_text(encoding="utf-8")) for path in self.folder.glob(f"{kind}-*.json")]
+        return [{what: Counter(counts) for what, counts in sums.items()} for sums in found if sums]
+
+    def await_end_of(self, seeds: int) -> None:
+        """Wait until so many seeds are over, in whichever worker they run."""
+        deadline = time.monotonic() + LONG
+        while len([*self.folder.glob("*.json")]) < seeds:
+            assert time.monotonic() < deadline, f"not over within {LONG:g} s: all of {seeds} seeds"
+            time.sleep(0.1)
 
 
-TALLIES = {"elected": Tally(70), "overlapping": Tally(60), "stale": Tally(30)}
+@pytest.fixture(scope="session")
+def tally(tmp_path_factory: pytest.TempPathFactory) -> Tally:
+    """The tally of this run, whose workers share a folder above their own."""
+    folder = tmp_path_factory.getbasetemp()
+    folder = (folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder) / "seeds"
+    folder.mkdir(exist_ok=True)
+    return Tally(folder)
 
 
-@pytest.mark.parametrize("seed", seeds(TALLIES["elected"].wanted))
-def test_elected_operators_endure_accidents(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(WANTED["elected"]))
+def test_elected_operators_endure_accidents(tally: Tally, seed: int) -> None:
     """One or two operators that seek the Lease, killed and stopped at any await."""
-    TALLIES["elected"].add(simulate(endure, seed))
+    with tally.seed("elected", seed) as add:
+        add(simulate(endure, seed))
 
 
-@pytest.mark.parametrize("seed", seeds(TALLIES["overlapping"].wanted))
-def test_operators_that_all_believe_to_lead_endure_accidents(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(WANTED["overlapping"]))
+def test_operators_that_all_believe_to_lead_endure_accidents(tally: Tally, seed: int) -> None:
     """Overlapping leaders without any Lease, their writes landing late: all laws hold all the same."""
 
     async def story(world: World) -> None:
         await endure(world, overlapping=True)
 
-    TALLIES["overlapping"].add(simulate(story, seed))
+    with tally.seed("overlapping", seed) as add:
+        add(simulate(story, seed))
 
 
-@pytest.mark.parametrize("seed", seeds(TALLIES["stale"].wanted))
-def test_stale_reads_break_no_law_of_holders(seed: int) -> None:
+@pytest.mark.parametrize("seed", seeds(WANTED["stale"]))
+def test_stale_reads_break_no_law_of_holders(tally: Tally, seed: int) -> None:
     """A read may be up to 1.5 s old, as from a cache that lags. Laws 4, 5, 7 and 9 need the cluster as it is and are not judged here."""
 
     async def story(world: World) -> None:
         await endure(world, stale=True)
 
-    TALLIES["stale"].add(simulate(story, seed))
+    with tally.seed("stale", seed) as add:
+        add(simulate(story, seed))
 
 
 def idle(names: frozenset[str], counts: Counter[str]) -> list[str]:
@@ -91,23 +126,31 @@ def idle(names: frozenset[str], counts: Counter[str]) -> list[str]:
     return sorted(name for name in names if not counts[name])
 
 
-def test_every_law_was_judged_and_every_fault_did_something() -> None:
+@pytest.mark.last
+def test_every_law_was_judged_and_every_fault_did_something(tally: Tally, request: pytest.FixtureRequest) -> None:
     """Over all seeds: a law whose condition never was met was not tested, and a fault that did nothing was none."""
-    for kind, tally in TALLIES.items():
-        print(f"{kind}: {tally}")
-    if missing := [kind for kind, tally in TALLIES.items() if tally.seeds < tally.wanted]:
+    tally.await_end_of(sum(item.path == request.path and "tally" in item.fixturenames for item in _items(request)) - 1)
+    passed = {kind: tally.passed(kind) for kind in WANTED}
+    sums = {what: sum((one[what] for ones in passed.values() for one in ones), Counter[str]()) for what in ("applied", "did")}
+    print(f"seeds: { ({kind: len(ones) for kind, ones in passed.items()}) }; {sums}")
+    if missing := [kind for kind, ones in passed.items() if len(ones) < WANTED[kind]]:
         pytest.skip(f"too few seeds passed here to tell: {missing}")
-    assert idle(LAWS, sum((tally.applied for tally in TALLIES.values()), Counter())) == [], "laws that no seed applied"
-    assert idle(FAULTS, sum((tally.did for tally in TALLIES.values()), Counter())) == [], "faults that did nothing"
+    assert idle(LAWS, sums["applied"]) == [], "laws that no seed applied"
+    assert idle(FAULTS, sums["did"]) == [], "faults that did nothing"
+
+
+def _items(request: pytest.FixtureRequest) -> list[pytest.Function]:
+    return [item for item in request.session.items if isinstance(item, pytest.Function)]
 
 
 def test_a_law_that_never_applied_is_named() -> None:
     assert idle(frozenset({"1", "of doubt"}), Counter({"1": 3})) == ["of doubt"]
 
 
-def test_a_seed_that_judged_nothing_fails() -> None:
+def test_a_seed_that_judged_nothing_fails(tmp_path: Path) -> None:
     async def story(_: World) -> None:
         return
 
-    with pytest.raises(AssertionError, match="judged nothing"):
-        Tally(1).add(simulate(story))
+    with pytest.raises(AssertionError, match="judged nothing"), Tally(tmp_path).seed("elected", 0) as add:
+        add(simulate(story))
+    assert (Tally(tmp_path).passed("elected"), len([*tmp_path.iterdir()])) == ([], 1), "it is over, and did not pass"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -134,6 +135,7 @@ def test_the_tests_know_that_they_run_in_ci(complete: Machine) -> None:
 
 # ------------------------------------------------------------ lanes of pytest
 
+WORKERS = ("-p", "xdist", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
 SKIPS = {
     "postgres": 'import pytest\ndef test_it(): pytest.skip("lane PostgreSQL: no initdb here: apt-get install postgresql")\n',
     "root": 'import pytest\n@pytest.mark.skipif(True, reason="lane root: run it as root")\ndef test_it(): pass\n',
@@ -144,14 +146,15 @@ SKIPS = {
 }
 
 
-def pytest_says(folder: Path, which: str, **env: str) -> tuple[int, list[str]]:
+def pytest_says(folder: Path, which: str, *options: str, **env: str) -> tuple[int, list[str]]:
     """Run a test that is skipped beside one that passes, with what all tests share: exit status and output."""
-    shutil.copy(ROOT / "tests" / "conftest.py", folder / "conftest.py")
+    shutil.copy(ROOT / "conftest.py", folder / "conftest.py")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (folder / "test_it.py").write_text(SKIPS[which], encoding="utf-8")
     (folder / "test_other.py").write_text("def test_other(): pass\n", encoding="utf-8")
-    argv = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", str(folder)]
-    done = subprocess.run(argv, cwd=folder, env={"PATH": os.defpath, **env}, capture_output=True, text=True, timeout=60, check=False)
+    argv = [sys.executable, "-m", "pytest", "-ra", "-p", "no:cacheprovider", *options, str(folder)]
+    env |= {"PATH": os.defpath, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
+    done = subprocess.run(argv, cwd=folder, env=env, capture_output=True, text=True, timeout=240, check=False)
     return done.returncode, done.stdout.rstrip().splitlines()
 
 
@@ -180,6 +183,23 @@ def test_elsewhere_a_skipped_lane_is_said_in_the_last_lines(tmp_path: Path) -> N
     assert status == 0
     assert lines[-2] == "SKIPPED LANE PostgreSQL, 1 test: no initdb here: apt-get install postgresql"
     assert "1 passed, 1 skipped" in lines[-1]
+
+
+@pytest.mark.parametrize("which", ["postgres", "module"])
+def test_several_workers_say_the_same_of_a_skipped_lane(tmp_path: Path, which: str) -> None:
+    status, lines = pytest_says(tmp_path, which, *WORKERS)
+    assert status == 0
+    assert lines[-2].startswith("SKIPPED LANE PostgreSQL, 1 test: "), lines
+    assert "1 passed, 1 skipped" in lines[-1]
+    status, lines = pytest_says(tmp_path, which, *WORKERS, CI="true")
+    assert status != 0
+    assert "in CI nothing is skipped" in "\n".join(lines)
+
+
+def test_every_group_is_of_modules_that_exist() -> None:
+    text = (ROOT / "conftest.py").read_text(encoding="utf-8")
+    listed = sorted(re.findall(r'"(test_\w+)"', text))
+    assert listed == sorted(["test_conformance", *(path.stem for path in (ROOT / "tests" / "integration").glob("test_*.py"))])
 
 
 def test_what_is_expected_to_fail_is_no_lane(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from whatsapp_operator.shell.kube.client import Fence, Kube
     from whatsapp_operator.shell.kube.lease import Leases, Watch
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.looptime(noop_cycles=0)
 
 
 def typed(kube: LightKube) -> None:

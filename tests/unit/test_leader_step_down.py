@@ -10,7 +10,7 @@ from whatsapp_operator.shell.kube.lease import Leadership
 
 from .lease_world import a_world, now
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.looptime(noop_cycles=0)
 
 
 async def test_another_candidate_leads_within_a_tenth_of_a_second_and_stays() -> None:

@@ -18,7 +18,7 @@ from whatsapp_operator.shell.kube.nodes import GONE_FOR, LEAVING_TAINTS, Nodes, 
 if TYPE_CHECKING:
     from whatsapp_operator.shell.kube.nodes import NodeReads
 
-pytestmark = pytest.mark.looptime
+pytestmark = pytest.mark.looptime(noop_cycles=0)
 START = datetime(2030, 1, 1, tzinfo=UTC)
 
 

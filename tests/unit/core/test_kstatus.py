@@ -94,7 +94,7 @@ def test_kstatus_of_every_state(name: str) -> None:
     assert verdict(resource(WITNESSES[name])) is expected.get(name, otherwise)
 
 
-@pytest.mark.parametrize("name", STALLED & WITNESSES.keys())
+@pytest.mark.parametrize("name", sorted(STALLED & WITNESSES.keys()))
 def test_Reconciling_says_nothing_of_what_a_stall_holds_up(name: str) -> None:  # noqa: N802
     assert said(WITNESSES[name], "Stalled") == ("True", name)
     assert said(WITNESSES[name], "Reconciling")[0] == "False"

@@ -51,6 +51,7 @@ def for_each_snapshot(judge: Callable[[Situation], None], round_: int) -> None:
         raise
 
 
+@pytest.mark.slow
 def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> None:
     applied, uncaught = Counter[str](), {mutant.name: mutant for mutant in MUTANTS}
 

@@ -53,6 +53,7 @@ def observed(one: Situation, *, start: float, minutes: float = 1.0, answers: boo
     return count, rule
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ORDER)
 def test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom(name: str) -> None:
     """Observations in a minute: after half a minute, and after an hour of which nobody took notice."""

@@ -320,6 +320,7 @@ def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @many
 @given(first=situations(), then=situations())
 def test_a_patch_leads_from_one_status_to_the_other(first: Situation, then: Situation) -> None:

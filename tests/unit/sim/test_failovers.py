@@ -38,6 +38,7 @@ class _Sender:
         pytest.fail(f"{message_id} was never delivered")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 async def test_failovers_under_load(world: World, seed: int) -> None:
     chance = random.Random(seed)

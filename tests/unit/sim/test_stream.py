@@ -195,7 +195,7 @@ async def test_an_inbound_message_that_no_webhook_takes_is_counted(sender: Sende
     await until(lambda: sender._inbound.arrived["arrives"] == 1)
     await world.api("PATCH", "/v1/settings/application", {"webhooks": {"url": f"http://{world.address(9)}:1/hook"}})
     await sender._inject("waits")
-    found = await sender.ledger()
+    found = await sender.ledger(timeout=4.0)  # longer than the webhook's first pause
     assert (found.inbound_injected, found.inbound_arrived, found.inbound_waiting, found.inbound_lost) == (2, 1, 1, 0)
     assert found.failures() == ["1 inbound messages still wait for a webhook"]
 

@@ -10,6 +10,7 @@ import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, TypeVar
+from zlib import crc32
 
 import aiohttp
 from aiohttp import web
@@ -33,8 +34,10 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         number = next(_octets)
-        # Fixed ports side by side, also with other test processes: an address block of our own.
-        self.block = f"127.{64 + os.getpid() % 128}.{number % 250 + 1}"
+        # Fixed ports side by side, also with other workers and other runs: an address block of our own, none that hollow pods get.
+        run = crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode())
+        worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
+        self.block = f"127.{128 + run % 64}.{worker % 8 * 30 + number % 30 + 1}"
         self.routes: dict[str, str] = {"acme-simulator": self.address(250)}
         self.processes: list[Process] = []
         self.session = aiohttp.ClientSession(connector=aiohttp.TCPConnector(ssl=_trusting()))

@@ -1,0 +1,130 @@
+"""What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
+
+Tests that share a costly environment form a group, which one worker runs (``--dist=loadgroup``). Groups begin first, for they take longest
+and mostly wait; the other workers fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
+
+A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say
+which lanes were skipped. In CI (the variable CI is set) nothing is skipped: a skip is a failure, unless the variable of its lane is 1.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import re
+from collections import Counter
+from collections.abc import Generator
+from typing import TypeVar
+
+import pytest
+
+GROUPS = {
+    "operators": (
+        *("test_admission", "test_autoscalers", "test_draining", "test_failover_evidence", "test_identity", "test_kstatus"),
+        *("test_missing_pods", "test_operator_failover", "test_operator_lifecycle", "test_operator_resize", "test_rollout"),
+    ),
+    "leadership": (
+        *("test_chaos_short", "test_rbac", "test_set_shards_table"),
+        *("test_operator_leader", "test_operator_standby", "test_two_operators", "test_watches"),
+    ),
+    "control plane": (
+        *("test_charts", "test_controlplane", "test_crd", "test_examples", "test_hollow", "test_kube", "test_leader", "test_nodes"),
+        *("test_observer", "test_conformance"),
+    ),
+}
+"""The modules whose tests share a control plane or operators, about as long each; the tests of a group run in one worker, in order."""
+LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
+GAVE_WAY = pytest.StashKey[bool]()
+R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
+
+
+@pytest.fixture(autouse=True, scope="session")
+def _no_stray_event_loop() -> None:
+    """On CPython 3.11 pytest-asyncio's first runner finds a loop made on the side, which nobody closes; warnings are errors here."""
+    asyncio.set_event_loop(None)
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the groups first, and what judges other tests last."""
+    for item in items:
+        if group := _group(item):
+            item.add_marker(pytest.mark.xdist_group(group))
+    items.sort(key=_place)
+
+
+def pytest_runtest_setup(item: pytest.Item) -> None:
+    """Let a worker without a group give way to those whose tests measure times on a real cluster."""
+    if "PYTEST_XDIST_WORKER" in os.environ and not _group(item) and not item.config.stash.get(GAVE_WAY, False):
+        item.config.stash[GAVE_WAY] = True
+        os.nice(5)
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_runtest_makereport() -> Generator[None, pytest.TestReport, pytest.TestReport]:
+    """Let no test be skipped in CI.
+
+    To show a failure pytest parses source. If the garbage collector runs Python code meanwhile, CPython 3.11 raises SystemError ("AST
+    constructor recursion depth mismatch"), which would end the whole run.
+    """
+    gc.disable()
+    try:
+        return _judged((yield))
+    finally:
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_make_collect_report() -> Generator[None, pytest.CollectReport, pytest.CollectReport]:
+    """Let no module be skipped in CI."""
+    return _judged((yield))
+
+
+@pytest.hookimpl(wrapper=True, tryfirst=True)
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Generator[None]:
+    """Say below all else which lanes were skipped."""
+    yield
+    skipped = Counter(_reason(report) for report in terminalreporter.stats.get("skipped", ()))
+    for reason, times in sorted(skipped.items()):
+        tests = f"{times} test{'s' if times > 1 else ''}"
+        name, why = _lane(reason)
+        terminalreporter.write_line(f"SKIPPED LANE {name}, {tests}: {why}" if name else f"SKIPPED {tests}: {why}", yellow=True)
+
+
+def _group(item: pytest.Item) -> str:
+    if (folder := item.path.parent.name) in {"charts", "images"}:
+        return folder
+    if not item.get_closest_marker("integration"):
+        return ""
+    return next((group for group, modules in GROUPS.items() if item.path.stem in modules), item.path.stem)
+
+
+def _place(item: pytest.Item) -> int:
+    """The place of a test among all: groups, then cases that take long, then the others, then what judges them."""
+    if item.get_closest_marker("last"):
+        return 3
+    if item.get_closest_marker("integration"):
+        return 0
+    return 1 if item.path.parent.name in {"charts", "images", "simulation"} else 2
+
+
+def _judged(report: R) -> R:
+    if report.skipped and not hasattr(report, "wasxfail") and os.environ.get("CI", "") not in {"", "0", "false"}:
+        reason = _reason(report)
+        variable = LANES.get(_lane(reason)[0])
+        if variable is None or os.environ.get(variable) != "1":
+            report.outcome = "failed"
+            report.longrepr = f"in CI nothing is skipped{f', unless {variable}=1' if variable else ''}: {reason}"
+    return report
+
+
+def _reason(report: pytest.TestReport | pytest.CollectReport) -> str:
+    text = report.longrepr[2] if isinstance(report.longrepr, tuple) else str(report.longrepr)
+    return text.removeprefix("Skipped: ")
+
+
+def _lane(reason: str) -> tuple[str, str]:
+    """The lane and why it is skipped; the lane is empty if it is none."""
+    found = re.fullmatch(r"lane (\S+): (.*)", reason, re.DOTALL)
+    return (found[1], found[2]) if found else ("", reason)
