@@ -1,17 +1,17 @@
-"""An HTTPS proxy between operators and the API server: it passes calls and watches on, or answers some of them itself.
+"""HTTPS servers beside the API server, with its own certificate: a proxy before it, and what any of them is served by.
 
-It holds the API server's own certificate, and passes on whatever credential a caller has, so a caller cannot tell the two apart.
+The proxy passes calls and watches on, or answers some of them itself. It passes on whatever credential a caller has, so a caller cannot
+tell it from the API server.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 import re
 import ssl
 from collections import Counter
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from urllib.parse import unquote
@@ -29,6 +29,26 @@ ANY = re.compile("")
 WATCH = re.compile(r"[?&]watch=(1|true)\b")
 OF_ONE_HOP = {"host", "connection", "keep-alive", "transfer-encoding", "upgrade", "content-length"}
 CLOSING_S = 0.5
+
+
+@asynccontextmanager
+async def https_server(
+    certificates: Certificates, serve: Callable[[web.BaseRequest], Awaitable[web.StreamResponse]]
+) -> AsyncIterator[tuple[str, int]]:
+    """Serve on loopback under the API server's certificate for as long as the block lasts; gives the address.
+
+    A caller that hangs up ends its call.
+    """
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
+    runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=CLOSING_S)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
+        address, port = runner.addresses[0][:2]
+        yield str(address), int(port)
+    finally:
+        await runner.cleanup()
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,8 +107,8 @@ class ApiProxy:
         try:
             async with session.request(request.method, url, headers=headers, data=await request.read() or None) as theirs:
                 self.passed[theirs.status] += 1
-                back = [(name, value) for name, value in theirs.headers.items() if name.lower() not in OF_ONE_HOP]
-                ours = web.StreamResponse(status=theirs.status, headers=dict(back))
+                back = {name: value for name, value in theirs.headers.items() if name.lower() not in OF_ONE_HOP}
+                ours = web.StreamResponse(status=theirs.status, headers=back)
                 await ours.prepare(request)
                 async for chunk in theirs.content.iter_any():
                     await ours.write(chunk)
@@ -98,7 +118,7 @@ class ApiProxy:
             # One of the two has hung up; an answer that has begun cannot become another.
             if request.transport is not None:
                 request.transport.abort()
-            raise
+            return web.Response(status=502)
         finally:
             self.watches -= is_watch
 
@@ -107,28 +127,13 @@ class ApiProxy:
 async def api_proxy(server: str, certificates: Certificates) -> AsyncIterator[ApiProxy]:
     """A proxy before the API server at a URL, which must have its certificate of ``certificates``. It passes everything on at first."""
     proxy = ApiProxy(server)
-    trust = ssl.create_default_context(cafile=str(certificates.authority))
-    own = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    own.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
-    connector = aiohttp.TCPConnector(ssl=trust, limit=0)
+    connector = aiohttp.TCPConnector(ssl=ssl.create_default_context(cafile=str(certificates.authority)), limit=0)
     timeout = aiohttp.ClientTimeout(total=None)
-    async with aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session:
-
-        async def serve(request: web.BaseRequest) -> web.StreamResponse:
-            with contextlib.suppress(aiohttp.ClientError, OSError):
-                return await proxy.serve(session, request)
-            return web.Response(status=502)
-
-        # Who hangs up ends the call to the API server with it, as on a direct way.
-        runner = web.ServerRunner(web.Server(serve, access_log=None, handler_cancellation=True), shutdown_timeout=CLOSING_S)
-        await runner.setup()
-        try:
-            await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=own).start()
-            address, port = runner.addresses[0][:2]
-            proxy.address = (str(address), int(port))
-            yield proxy
-        finally:
-            await runner.cleanup()
+    async with (
+        aiohttp.ClientSession(connector=connector, timeout=timeout, auto_decompress=False) as session,
+        https_server(certificates, lambda request: proxy.serve(session, request)) as proxy.address,
+    ):
+        yield proxy
 
 
 @asynccontextmanager

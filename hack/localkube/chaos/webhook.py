@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import json
-import ssl
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -13,6 +12,7 @@ from typing import Any
 
 from aiohttp import web
 
+from localkube.chaos.proxy import https_server
 from localkube.plane.certificates import Certificates
 
 Obj = dict[str, Any]
@@ -28,20 +28,14 @@ class Webhook:
     """Where it is, and what it did."""
 
     url: str = ""
-    changed: Counter[str] = field(default_factory=Counter)
-    """By name of the StatefulSet: writes that it changed."""
     asked: Counter[str] = field(default_factory=Counter)
     """By name of the StatefulSet: writes that it was asked about."""
 
     def review(self, request: Obj) -> Obj:
         """The answer to the request of an AdmissionReview."""
-        obj: Obj = request["object"]
-        name = obj["metadata"]["name"]
-        patch = patch_of(obj)
-        self.asked[name] += 1
-        self.changed[name] += bool(patch)
+        self.asked[request["object"]["metadata"]["name"]] += 1
         answer: Obj = {"uid": request["uid"], "allowed": True}
-        if patch:
+        if patch := patch_of(request["object"]):
             answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(patch).encode()).decode("ascii")}
         return answer
 
@@ -61,24 +55,14 @@ def patch_of(statefulset: Obj) -> list[Obj]:
 def configuration(webhook: Webhook, certificates: Certificates, labels: Obj) -> Obj:
     """The MutatingWebhookConfiguration that leads writes of StatefulSets with these labels to the webhook."""
     authority = base64.b64encode(certificates.authority.read_bytes()).decode("ascii")
-    rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["statefulsets"], "operations": ["CREATE", "UPDATE"]}
-    return {
-        "apiVersion": "admissionregistration.k8s.io/v1",
-        "kind": "MutatingWebhookConfiguration",
-        "metadata": {"name": NAME},
-        "webhooks": [
-            {
-                "name": NAME,
-                "admissionReviewVersions": ["v1"],
-                "sideEffects": "None",
-                "failurePolicy": "Ignore",
-                "timeoutSeconds": 5,
-                "clientConfig": {"url": webhook.url, "caBundle": authority},
-                "objectSelector": {"matchLabels": labels},
-                "rules": [rule],
-            }
-        ],
+    one = {"admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore", "timeoutSeconds": 5} | {
+        "name": NAME,
+        "clientConfig": {"url": webhook.url, "caBundle": authority},
+        "objectSelector": {"matchLabels": labels},
+        "rules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["statefulsets"], "operations": ["CREATE", "UPDATE"]}],
     }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    return {**kind, "metadata": {"name": NAME}, "webhooks": [one]}
 
 
 @asynccontextmanager
@@ -90,14 +74,6 @@ async def webhook_server(certificates: Certificates) -> AsyncIterator[Webhook]:
         review = json.loads(await request.read())
         return web.json_response({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": made.review(review["request"])})
 
-    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
-    context.load_cert_chain(certificates.certificate("server"), certificates.key("server"))
-    runner = web.ServerRunner(web.Server(serve, access_log=None), shutdown_timeout=0.5)
-    await runner.setup()
-    try:
-        await web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context).start()
-        address, port = runner.addresses[0][:2]
+    async with https_server(certificates, serve) as (address, port):
         made.url = f"https://{address}:{port}/mutate"
         yield made
-    finally:
-        await runner.cleanup()

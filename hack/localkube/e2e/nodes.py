@@ -1,12 +1,15 @@
-"""The nodes of a kind cluster as containers: stopped, paused, parted and brought back; and what runs in them, by process id."""
+"""A kind cluster as containers: nodes stopped, paused, parted and brought back; what runs in them; and the way to its pods."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
 import shlex
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
 from localkube.e2e.programs import NodeShell, run
@@ -14,10 +17,17 @@ from localkube.errors import LocalKubeError
 
 Obj = dict[str, Any]
 
+NAME = "whatsapp-e2e"
+LABEL = f"label=io.x-k8s.kind.cluster={NAME}"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+SENDER, SENDER_PORT = f"{NAME}-sender", 18080
 RULES = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
 """What crosses a node's only way to the others, its pods' traffic included; `docker exec` does not."""
-DOCKER_S = 60.0
+
+
+async def docker(*words: str) -> str:
+    """What docker prints. LocalKubeError when it fails."""
+    return await run("docker", *words)
 
 
 class KindNodes:
@@ -27,7 +37,7 @@ class KindNodes:
         """``names``: of the nodes, which are those of their containers; ``routes``: lays the routes between nodes again after a restart."""
         self.shells = {name: NodeShell(name) for name in names}
         self._routes = routes
-        self._away: dict[str, Callable[[str], Awaitable[None]]] = {}
+        self._away: dict[str, Callable[[str], Awaitable[object]]] = {}
         """Nodes that were taken away, and how they are brought back."""
         self._started: dict[str, datetime] = {}
         self._exits = AsyncExitStack()
@@ -38,33 +48,34 @@ class KindNodes:
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        async with self._exits:
             await self.back()
-        finally:
-            await self._exits.aclose()
 
     # ------------------------------------------------------------ whole nodes
 
     async def stop(self, name: str) -> None:
         """`docker stop`: its processes are told to end and killed a second later."""
         self._away[name] = self._start
-        await run("docker", "stop", "--time", "1", name, timeout=DOCKER_S)
+        await docker("stop", "--time", "1", name)
 
     async def kill(self, name: str) -> None:
         """`docker kill`: as when the power fails."""
         self._away[name] = self._start
-        await run("docker", "kill", name, timeout=DOCKER_S)
+        await docker("kill", name)
 
     async def pause(self, name: str) -> None:
         """`docker pause`: every process in it is frozen at once, the kernel goes on answering for them."""
-        self._away[name] = self._unpause
-        await run("docker", "pause", name, timeout=DOCKER_S)
+        self._away[name] = lambda name: docker("unpause", name)
+        await docker("pause", name)
 
     async def part(self, name: str) -> None:
         """Drop whatever comes or goes over its only interface; everything in it runs on."""
         await self.shells[name].run("true")
-        self._away[name] = self._heal
-        await self.shells[name].run("; ".join(f"iptables -w 5 -I {rule} -j DROP" for rule in RULES))
+        self._away[name] = lambda name: self._tables(name, "D")
+        await self._tables(name, "I")
+
+    async def _tables(self, name: str, change: str) -> None:
+        await self.shells[name].run("; ".join(f"iptables -w 5 -{change} {rule} -j DROP" for rule in RULES))
 
     async def back(self) -> dict[str, datetime]:
         """Bring every node back that was taken away; returns those whose containers start anew, and since when.
@@ -80,14 +91,8 @@ class KindNodes:
     async def _start(self, name: str) -> None:
         await self.shells[name].close()
         self._started[name] = datetime.now(UTC).replace(microsecond=0)
-        await run("docker", "start", name, timeout=DOCKER_S)
+        await docker("start", name)
         await self._routes()
-
-    async def _unpause(self, name: str) -> None:
-        await run("docker", "unpause", name, timeout=DOCKER_S)
-
-    async def _heal(self, name: str) -> None:
-        await self.shells[name].run("; ".join(f"iptables -w 5 -D {rule} -j DROP" for rule in RULES))
 
     # ------------------------------------------------------------ what runs in them
 
@@ -109,4 +114,47 @@ class KindNodes:
     async def tag(self, image: str, also: str) -> None:
         """Have every node know an image, which it has already, under one more name."""
         names = f"{shlex.quote(image)} {shlex.quote(also)}"
-        await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=DOCKER_S) for shell in self.shells.values()))
+        await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=60.0) for shell in self.shells.values()))
+
+
+# ------------------------------------------------------------ the cluster
+
+
+async def node_names(role: str = "") -> tuple[str, ...]:
+    """The nodes' containers, of one role (control-plane, worker) if it is given. LocalKubeError if there is none."""
+    filters = ("--filter", LABEL, *(("--filter", f"label=io.x-k8s.kind.role={role}") if role else ()))
+    if names := sorted((await docker("ps", "--all", *filters, "--format", "{{.Names}}")).split()):
+        return tuple(names)
+    msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
+    raise LocalKubeError(msg)
+
+
+async def start_sender(image: str) -> str:
+    """Start the proxy through which messages are sent, beside the control plane and in its network, which no fault strikes.
+
+    ``image``: one with Python as `python`. Returns the proxy's URL.
+    """
+    await stop_sender()
+    (container,) = await node_names("control-plane")
+    text = (Path(__file__).parent / "relay.py").read_text(encoding="utf-8")
+    options = ("--detach", "--name", SENDER, f"--network=container:{container}", f"--env=PORT={SENDER_PORT}", "--entrypoint=python")
+    await docker("run", *options, image, "-c", text)
+    (about,) = json.loads(await docker("inspect", container))
+    return f"http://{about['NetworkSettings']['Networks']['kind']['IPAddress']}:{SENDER_PORT}"
+
+
+async def stop_sender() -> None:
+    """End the proxy, if there is one."""
+    with contextlib.suppress(LocalKubeError):
+        await docker("rm", "--force", SENDER)
+
+
+async def unpause() -> None:
+    """Let nodes go on that a run left paused which could not clean up after itself."""
+    if names := (await docker("ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}")).split():
+        await docker("unpause", *names)
+
+
+async def has_image(image: str) -> bool:
+    """Whether Docker has this image."""
+    return bool((await docker("images", "--quiet", image)).strip())
