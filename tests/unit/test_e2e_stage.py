@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.e2e.install import DATABASE_SECRET, Installation, Programs, postgres
+from localkube.e2e.install import DATABASE_SECRET, Installation, postgres
 from localkube.e2e.nodes import CONTROL_PLANE, KindNodes
 from localkube.e2e.programs import NodeShell, run
 from localkube.e2e.stage import crowded, has_started, is_ready, is_whole
@@ -79,8 +79,7 @@ def test_a_pod_on_a_restarted_node_runs_when_its_kubelet_has_said_so_since(state
 
 
 def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_database(tmp_path: Path) -> None:
-    programs = Programs(kubectl=tmp_path, helm=tmp_path)
-    on = Installation(REPOSITORY, tmp_path, programs, folder=tmp_path / "helm", tag="1", report=print)
+    on = Installation(REPOSITORY, tmp_path, kubectl=tmp_path, helm=tmp_path, folder=tmp_path / "helm", tag="1")
     written = yaml.safe_load((REPOSITORY / "examples" / "cluster.yaml").read_text(encoding="utf-8"))
     applied = on.example("acme", database=True)
     assert applied["spec"].pop("database") == {"secretRef": {"name": DATABASE_SECRET}}
@@ -89,7 +88,7 @@ def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_dat
 
 
 def test_postgresql_runs_where_no_fault_strikes_and_its_password_is_in_the_secret_only() -> None:
-    secret, *others = postgres("postgres:15", "hidden")
+    secret, *others = yaml.safe_load_all(postgres("postgres:15", "hidden"))
     assert secret["stringData"]["WA_DB_PASSWORD"] == "hidden"
     assert "hidden" not in str(others)
     assert CONTROL_PLANE in others[-1]["spec"]["template"]["spec"]["nodeSelector"]
