@@ -19,8 +19,7 @@ from localkube.provenance import Provenance, is_crowded
 
 Obj = dict[str, Any]
 
-WIDTH = 240
-"""Columns of the output where it is no terminal."""
+WIDTH = 240  # columns of the output where it is no terminal
 
 
 class Command:
@@ -49,22 +48,19 @@ class Command:
         Returns what it returns (0 if None), 1 after one sentence on standard error, 130 after a signal.
         """
         end_by_any_signal()
+        status = 0
         try:
-            return work() or 0
-        except (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired, BaseExceptionGroup) as error:
-            first: BaseException = error
+            status = work() or 0
+        except* (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired) as group:
+            first: BaseException = group
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]
-            if not isinstance(first, (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired, KeyboardInterrupt)):
-                raise
-            interrupted = isinstance(first, KeyboardInterrupt)
-        except KeyboardInterrupt:
-            interrupted = True
-        if interrupted:
+            self.complain(sentence(first))
+            status = 1
+        except* KeyboardInterrupt:
             self.complain("interrupted; all that was started has been ended")
-            return 130
-        self.complain(sentence(first))
-        return 1
+            status = 130
+        return status
 
     def write(self, path: Path, figures: Mapping[str, Any], complaints: Sequence[str], status: int = 0) -> int:
         """Write the figures with where they come from, and say the complaints. Returns ``status``, or 1 if that is 0 and there are some."""

@@ -322,7 +322,7 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
     audit = Audit()
     audit.read(entries)
     books = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
-    assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert (books.sent, books.lost, books.totals.doubled, books.refused) == (4, 2, 1, (2, 6))
     assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
 
@@ -380,10 +380,8 @@ class FakeStream:
         return Books(
             sent=9,
             lost=0,
-            doubled=0,
             refused=(0, 0),
             words=Counter(),
-            two_holders=self.totals.two_holders,
             totals=self.totals,
             taken=tuple(self.taken),
         )

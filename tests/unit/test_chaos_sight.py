@@ -18,9 +18,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from localkube.chaos import egress_denied, webhook
+from localkube.chaos import egress_denied, servers
 from localkube.chaos.ground import Ground
-from localkube.chaos.proxy import WATCH, ApiProxy, Rule, api_proxy, through
+from localkube.chaos.servers import WATCH, ApiProxy, Rule, api_proxy, through
 from localkube.outside.laws import Violation
 from localkube.outside.wire import Wire
 from localkube.plane import certificates
@@ -140,7 +140,7 @@ STATEFULSET: dict[str, Any] = {
 
 
 async def test_the_webhook_adds_what_is_missing_and_counts_what_it_was_asked(made: Certificates) -> None:
-    async with webhook.webhook_server(made) as hook:
+    async with servers.webhook_server(made) as hook:
         address = "127.0.0.1", int(hook.url.rpartition(":")[2].partition("/")[0])
         async with a_caller(made, address) as caller:
             review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "object": STATEFULSET}}
@@ -153,8 +153,8 @@ async def test_the_webhook_adds_what_is_missing_and_counts_what_it_was_asked(mad
 
 
 def test_what_is_there_already_is_not_added_again() -> None:
-    template = {"metadata": {"labels": {webhook.LABEL: "yes"}}, "spec": {"containers": [webhook.SIDECAR]}}
-    hook = webhook.Webhook()
+    template = {"metadata": {"labels": {servers.LABEL: "yes"}}, "spec": {"containers": [servers.SIDECAR]}}
+    hook = servers.Webhook()
     answer = hook.review({"uid": "u", "object": {"metadata": {"name": "x"}, "spec": {"template": template}}})
     assert (answer, hook.asked["x"]) == ({"uid": "u", "allowed": True}, 1)
 

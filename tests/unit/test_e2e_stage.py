@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -14,8 +15,7 @@ import pytest
 import yaml
 
 from localkube.e2e.install import DATABASE_SECRET, Installation, postgres
-from localkube.e2e.nodes import CONTROL_PLANE, KindNodes
-from localkube.e2e.programs import NodeShell, run
+from localkube.e2e.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 from localkube.e2e.stage import crowded, has_started, is_ready, is_whole
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import REPOSITORY
@@ -122,7 +122,7 @@ async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     docker.write_text(f'#!/bin/sh\necho once >> {tmp_path}/opened\nshift 3\nexec "$@"\n', encoding="utf-8")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    async with NodeShell("node") as made:
+    async with aclosing(NodeShell("node")) as made:
         yield made
 
 

@@ -23,11 +23,8 @@ Verb = Callable[..., Awaitable[None]]
 
 PODS = f"/api/v1/namespaces/{NAMESPACE}/pods"
 STEP_S = 60.0
-HEAL_S = 2.0
-"""So long a holder that was replaced goes on after the handover, cut off from all but the WhatsApp servers."""
+HEAL_S = 2.0  # so long a holder that was replaced goes on after the handover, cut off from all but the WhatsApp servers
 UNSERVED_S = 3.0
-
-# ------------------------------------------------------------ on both backends
 
 
 def to_holders(act: Callable[[Any, Holder], Awaitable[None]], *, shards: tuple[int, ...] = (0,)) -> Action[Any]:
@@ -76,9 +73,6 @@ def note_nodes(scene: Scene[Any], nodes: list[str]) -> None:
     scene.nodes = nodes
     for cluster in scene.clusters:
         scene.struck |= {pod["metadata"]["uid"] for pod in scene.stage.coreapps(cluster) if pod["spec"].get("nodeName") in nodes}
-
-
-# ------------------------------------------------------------ simulated pods
 
 
 def pod(verb: Verb, *, undo: Verb | None = None, until: Obj | None = None, slowly: bool = False, **wish: Any) -> Action[ChaosStage]:
@@ -160,9 +154,6 @@ def lose_probes(share: float) -> Action[ChaosStage]:
     return strike
 
 
-# ------------------------------------------------------------ simulated nodes
-
-
 def lose(group: str = "name", *, rebooted: bool = False, running: bool = False) -> Action[ChaosStage]:
     """Cut off a node, or by ``group="zone"`` all nodes of a zone, until it is undone; the containers are then as they were, or start anew.
 
@@ -228,9 +219,6 @@ def victims_on(scene: Hollow, cluster: str, lost: set[str]) -> list[int]:
     holders = stage.holders(cluster)
     spares = [name for name, node in nodes.items() if node not in lost and name not in {holder.pod for holder in holders}]
     return [holder.shard for holder in holders if nodes.get(holder.pod) in lost][: len(spares)]
-
-
-# ------------------------------------------------------------ in the middle of a change
 
 
 def delete_during(shards: int, reached: Callable[[ChaosStage, str], bool], what: str) -> Action[ChaosStage]:

@@ -23,8 +23,7 @@ Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
 Ledgers = dict[str, Ledger]
 """By name of the cluster."""
 
-THREADS = 32
-"""Calls that block wait in threads; with the API server away there are many."""
+THREADS = 32  # calls that block wait in threads; with the API server away there are many
 N, CLUSTERS = 10, 10
 SHORT_N, SHORT_CLUSTERS = 1, 2
 

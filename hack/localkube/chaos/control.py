@@ -9,18 +9,16 @@ from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
 from localkube.chaos.actions import Hollow, delete, ports
-from localkube.chaos.proxy import Rule, through
 from localkube.chaos.scene import Action
+from localkube.chaos.servers import Rule, through
 from localkube.chaos.stage import ChaosStage, is_paused
 from localkube.hollow.kube import KubeError
 
 STORM_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
-UNANSWERED_S = 0.5
-"""An API server that has not answered for so long is away."""
-SIGNAL_S = 5.0
-"""Within so long a signal has had its effect."""
+UNANSWERED_S = 0.5  # an API server that has not answered for so long is away
+SIGNAL_S = 5.0  # within so long a signal has had its effect
 
 
 @asynccontextmanager
@@ -31,9 +29,6 @@ async def counted(scene: Hollow, what: str, count: Callable[[], int]) -> AsyncIt
         yield
     finally:
         scene.effects[what] += count() - before
-
-
-# ------------------------------------------------------------ the API server
 
 
 def api_down(seconds: float) -> Action[ChaosStage]:
@@ -84,9 +79,6 @@ async def storm(scene: Hollow) -> None:
         await ports("closed")(scene)
         await asyncio.sleep(STORM_S - 1.0)
     scene.make_possible()
-
-
-# ------------------------------------------------------------ operators
 
 
 def kill_leader(*, holders_too: bool = False) -> Action[ChaosStage]:

@@ -46,8 +46,7 @@ class Ground(ABC):
         self.kubeconfig = kubeconfig_path
         self.clusters = clusters
         self.streams: dict[str, Stream] = {}
-        self.reported: set[str] = set()
-        """Broken laws that are in an outcome already."""
+        self.reported: set[str] = set()  # broken laws that are in an outcome already
         self.own_writes: set[str] = set()
         """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
         self.api = Api(kubeconfig.read(kubeconfig_path))
@@ -56,8 +55,6 @@ class Ground(ABC):
         self._ask_client = ask_client
         self._stream_options = stream
         self._observer = self._new_observer()
-
-    # ------------------------------------------------------------ life
 
     async def __aenter__(self) -> Self:
         """Observe, start what runs beneath, and let messages flow. LocalKubeError when that does not come about."""
@@ -78,8 +75,6 @@ class Ground(ABC):
     async def __aexit__(self, *_: object) -> None:
         """Stop the messages, what was started, and the observing."""
         await self._exits.aclose()
-
-    # ------------------------------------------------------------ what a backend does
 
     @abstractmethod
     async def _start(self) -> None:
@@ -112,8 +107,6 @@ class Ground(ABC):
     async def effects(self) -> Counter[tuple[str, str]]:
         """What was done to each pod since the beginning, by uid and name of the effect; nothing where nobody counts that."""
         return Counter()
-
-    # ------------------------------------------------------------ what is observed
 
     @property
     def observer(self) -> Observer:
@@ -220,8 +213,6 @@ class Ground(ABC):
             return name if name and await self.is_operator(name) else ""
 
         return await self.until(ask, LEADER_S, "an operator that leads")
-
-    # ------------------------------------------------------------ what is asked for
 
     async def delete_pod(self, pod: str, *, namespace: str = NAMESPACE, grace: int | None = None) -> None:
         """Delete a pod as ``kubectl delete pod`` does; with ``grace=0`` as with ``--force``."""

@@ -24,17 +24,12 @@ from localkube.progress import Report
 Obj = dict[str, Any]
 ERRORS = (LocalKubeError, KubeError)
 
-CALM_S = 1.0
-"""Before a fault messages flow for so long, watched by the fresh observer."""
-APART_S = 0.7
-"""From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
-AFTER_S = 0.5
-"""The holder that resumed by itself is observed for so long: the handover may still come."""
+CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
+APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
+AFTER_S = 0.5  # the holder that resumed by itself is observed for so long: the handover may still come
 TICK_S = 0.02
-BUSY = 0.9
-"""Share of a core from which on the one process of the hollow nodes is itself what is slow."""
-PLAYS = 4
-"""So often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for."""
+BUSY = 0.9  # share of a core from which on the one process of the hollow nodes is itself what is slow
+PLAYS = 4  # so often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for
 
 
 @dataclass
@@ -46,37 +41,26 @@ class Outcome:
     samples: list[Obj] = field(default_factory=list)
     """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
     the operator had decided that, by its own word."""
-    missing: list[str] = field(default_factory=list)
-    """Shards that were not handed over in the time that is allowed."""
+    missing: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
     """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
-    effects: Counter[str] = field(default_factory=Counter)
-    """What the fault was seen to do."""
+    effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do
     upstream: Counter[str] = field(default_factory=Counter)
     """What was added to the log of the WhatsApp servers: fenced, replaced, repeated, below_epoch, overlaps and more."""
-    evidence: Counter[str] = field(default_factory=Counter)
-    """Of the failovers of the shards that were struck, as the status says."""
-    wrong: list[str] = field(default_factory=list)
-    """Failovers of shards whose holder was healthy."""
+    evidence: Counter[str] = field(default_factory=Counter)  # of the failovers of the shards that were struck, as the status says
+    wrong: list[str] = field(default_factory=list)  # failovers of shards whose holder was healthy
     sent: int = 0
     lost: int = 0
     doubled: int = 0
-    refused: list[int] = field(default_factory=lambda: [0, 0])
-    """Tries that were no 201: on shards that were struck, on all others."""
-    words: Counter[str] = field(default_factory=Counter)
-    """How they were refused: status or name of the error."""
-    violations: list[str] = field(default_factory=list)
-    """Laws that were broken, two holders of a shard among them."""
-    unsettled: list[str] = field(default_factory=list)
-    """Clusters that were not as wanted 120 s after the undoing."""
-    troubles: list[str] = field(default_factory=list)
-    """What kept it from being played or measured as it should."""
+    refused: list[int] = field(default_factory=lambda: [0, 0])  # tries that were no 201: on shards that were struck, on all others
+    words: Counter[str] = field(default_factory=Counter)  # how they were refused: status or name of the error
+    violations: list[str] = field(default_factory=list)  # laws that were broken, two holders of a shard among them
+    unsettled: list[str] = field(default_factory=list)  # clusters that were not as wanted 120 s after the undoing
+    troubles: list[str] = field(default_factory=list)  # what kept it from being played or measured as it should
     notes: list[str] = field(default_factory=list)
     took: float = 0.0
-    cpu: float = 0.0
-    """Share of a core that the hollow nodes used; of several times the highest."""
-    late: float = 0.0
-    """The longest by which the loop that sends, relays and measures was late itself: no time is truer than that."""
+    cpu: float = 0.0  # share of a core that the hollow nodes used; of several times the highest
+    late: float = 0.0  # the longest by which the loop that sends, relays and measures was late itself: no time is truer than that
 
     @property
     def n(self) -> int:
@@ -239,8 +223,6 @@ class _Case(Generic[G]):
         if self._fault.failover and self._fault.watch:
             await asyncio.sleep(self._fault.watch)
 
-    # ------------------------------------------------------------ figures
-
     async def _judge(self, before: Mapping[Key, Holder]) -> None:
         stage, outcome, fault = self._stage, self._outcome, self._fault
         handovers = [entry for cluster in stage.clusters for entry in stage.status(cluster).get("recentHandovers") or ()]
@@ -270,11 +252,11 @@ class _Case(Generic[G]):
         for cluster, one in books.items():
             outcome.sent += one.sent
             outcome.lost += one.lost
-            outcome.doubled += one.doubled
+            outcome.doubled += one.totals.doubled
             outcome.words += one.words
             outcome.upstream.update(asdict(one.totals))
             outcome.refused = [have + more for have, more in zip(outcome.refused, one.refused, strict=True)]
-            if one.two_holders:
+            if one.totals.two_holders:
                 outcome.violations.append(
                     f"one holder: the WhatsApp servers of {cluster} took {one.totals.below_epoch} messages from holders that had been "
                     f"replaced, and accepted two connections of one shard at once {one.totals.overlaps} times"

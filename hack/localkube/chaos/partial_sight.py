@@ -9,12 +9,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from localkube.chaos import webhook
 from localkube.chaos.actions import STEP_S, Hollow
 from localkube.chaos.control import SIGNAL_S, counted
 from localkube.chaos.egress_denied import DENIED
 from localkube.chaos.ground import MERGE, SHARDS
-from localkube.chaos.proxy import WATCH, Rule, through
+from localkube.chaos.servers import WATCH, WEBHOOK, WEBHOOKS, Rule, configuration, through
 from localkube.chaos.stage import ChaosStage
 from localkube.demo.cluster import NAMESPACE, SWITCHOVER
 from localkube.errors import LocalKubeError
@@ -30,27 +29,20 @@ HOLDER, EPOCH = "multiconnect.dev/holder", "multiconnect.dev/epoch"
 RESHARD_NOW = "multiconnect.dev/reshard-now"
 HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
 """10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
-APART_S = 0.7
-"""Between two holders that are deleted."""
+APART_S = 0.7  # between two holders that are deleted
 GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
 OBSERVED, WRITTEN = "chaos.local/observed", "chaos.local/written"
 OBSERVED_S = 1.0
 UNWATCHED_S = 1.0
-RENEWED_S = 5.0
-"""Within so long an operator has its watches again."""
-HOSTILE_S = 3.0
-"""So long a hostile neighbour does its work before holders fail."""
-BLIND_S = 15.0
-"""So long a leader that reaches no Coreapp is alone."""
-STEP_DOWN_S = 30.0
-"""Within so long it leaves the Lease to one that does."""
+RENEWED_S = 5.0  # within so long an operator has its watches again
+HOSTILE_S = 3.0  # so long a hostile neighbour does its work before holders fail
+BLIND_S = 15.0  # so long a leader that reaches no Coreapp is alone
+STEP_DOWN_S = 30.0  # within so long it leaves the Lease to one that does
 DENIED_S = 75.0
 """Within so long a holder that denies it is replaced: after seconds, or a minute if it took over for that very reason before."""
 SETTLED_S = 25.0
-WRITES = 10
-"""So many writes of one StatefulSet are enough to find out that admission changes them."""
-WATCHES = 8
-"""Two operators watch four kinds each, and more."""
+WRITES = 10  # so many writes of one StatefulSet are enough to find out that admission changes them
+WATCHES = 8  # two operators watch four kinds each, and more
 
 
 async def _delete_apart(scene: Hollow, clusters: Sequence[str]) -> None:
@@ -81,9 +73,6 @@ async def _behind_proxy(scene: Hollow, what: str, status: int, *rules: Rule) -> 
     await stage.seen(lambda: proxy.watches >= WATCHES, STEP_S, "that the operators watch through the proxy")
     await asyncio.gather(*(stage.annotate(cluster, {OBSERVED: str(time.time())}) for cluster in scene.clusters))
     await asyncio.sleep(OBSERVED_S)
-
-
-# ------------------------------------------------------------ what the API server answers
 
 
 async def secret_unreadable(scene: Hollow) -> None:
@@ -136,17 +125,14 @@ async def _set_rights(stage: ChaosStage, rules: list[Obj], *, allowed: bool) -> 
     await stage.until(is_so, SIGNAL_S, f"that the API server says {allowed} to {KIND_TAKEN}")
 
 
-# ------------------------------------------------------------ what others write
-
-
 async def admission_changes(scene: Hollow) -> None:
     """A webhook adds a sidecar and a label to the first cluster's Coreapps, and it is to grow; a holder of each other one is deleted."""
     stage, first = scene.stage, scene.clusters[0]
     workload = f"{first}-coreapp"
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/{workload}"
     scene.struck |= {pod["metadata"]["uid"] for pod in stage.coreapps(first)}
-    await stage.api.post(webhook.PATH, webhook.configuration(stage.webhook, stage.certificates, {"multiconnect.dev/cluster": first}))
-    scene.exits.push_async_callback(stage.api.delete, f"{webhook.PATH}/{webhook.NAME}")
+    await stage.api.post(WEBHOOKS, configuration(stage.webhook, stage.certificates, {"multiconnect.dev/cluster": first}))
+    scene.exits.push_async_callback(stage.api.delete, f"{WEBHOOKS}/{WEBHOOK}")
     # What it added before stays in the template: so what counts is that it was asked.
     asked = stage.webhook.asked[workload]
 
@@ -218,9 +204,6 @@ async def put_older_back(scene: Hollow) -> None:
 
 def _service(cluster: str) -> str:
     return f"/api/v1/namespaces/{NAMESPACE}/services/{cluster}-shard-0"
-
-
-# ------------------------------------------------------------ what the network lets through
 
 
 async def blind_leader(scene: Hollow) -> None:

@@ -20,8 +20,7 @@ from wabiz_sim.disturbance import NEAR
 from wabiz_sim.settings import MESSAGING_PORT
 
 PERIOD_S = 0.1
-TRY_S = 3.0
-"""The holder holds a message for up to 2 s."""
+TRY_S = 3.0  # the holder holds a message for up to 2 s
 TAKEN, REFUSED = "messages taken by the parted holder", "messages refused by the parted holder"
 
 

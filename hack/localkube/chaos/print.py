@@ -26,27 +26,20 @@ COLUMNS = (
     *(f"{BASELINE_S:g} s / that", "lost", "doubled", "refused struck/others", "wrong", "broken laws"),
 )
 
-# ------------------------------------------------------------ what makes a run fail
-
 
 def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
     """Everything that must not be on any machine, without the fault's name."""
-    said: list[str] = []
-    if outcome.missing:
-        what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
-        said.append(f"{len(outcome.missing)} of {outcome.n} shards {what}")
-    if outcome.n < n:
-        said.append(f"measured {outcome.n} times only, not {n}")
-    said += _strange(fault, outcome.evidence, len(outcome.times))
-    if outcome.wrong:
-        said.append(f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}")
-    if outcome.lost or outcome.doubled:
-        said.append(f"{outcome.lost} messages lost, {outcome.doubled} doubled")
-    if outcome.violations:
-        said.append(f"laws broken: {_few(outcome.violations)}")
-    if outcome.unsettled:
-        said.append(f"not as wanted again: {_few(outcome.unsettled)}")
-    return said + outcome.troubles
+    what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
+    found = {
+        f"{len(outcome.missing)} of {outcome.n} shards {what}": outcome.missing,
+        f"measured {outcome.n} times only, not {n}": outcome.n < n,
+        **dict.fromkeys(_strange(fault, outcome.evidence, len(outcome.times)), True),
+        f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}": outcome.wrong,
+        f"{outcome.lost} messages lost, {outcome.doubled} doubled": outcome.lost or outcome.doubled,
+        f"laws broken: {_few(outcome.violations)}": outcome.violations,
+        f"not as wanted again: {_few(outcome.unsettled)}": outcome.unsettled,
+    }
+    return [sentence for sentence, is_so in found.items() if is_so] + outcome.troubles
 
 
 def _strange(fault: Fault[Any], evidence: Mapping[str, int], n: int) -> list[str]:
@@ -123,9 +116,6 @@ def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
     return said
 
 
-# ------------------------------------------------------------ for people
-
-
 def table(title: str, played: Played) -> Table:
     """The figures as people read them."""
     made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
@@ -182,9 +172,6 @@ def _few(sentences: Sequence[str]) -> str:
     return "; ".join(sentences[:3]) + more
 
 
-# ------------------------------------------------------------ for a file
-
-
 def spread(samples: Iterable[Mapping[str, Any]], key: str) -> list[float]:
     """The values of a key of samples, where they were measured."""
     return [float(sample[key]) for sample in samples if sample.get(key) is not None]
@@ -210,10 +197,7 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
         "refused_struck": outcome.refused[0],
         "refused_others": outcome.refused[1],
         "refusals": dict(outcome.words),
-        "violations": outcome.violations,
-        "unsettled": outcome.unsettled,
-        "troubles": outcome.troubles,
-        "notes": outcome.notes,
+        **{name: getattr(outcome, name) for name in ("violations", "unsettled", "troubles", "notes")},
         "took": round(outcome.took, 1),
         "hollow_cpu": round(outcome.cpu, 2),
         "late": round(outcome.late, 3),

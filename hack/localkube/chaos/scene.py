@@ -35,14 +35,10 @@ class Victim:
     cluster: str
     shard: int
     holder: Holder
-    begun: float
-    """`time.monotonic()`."""
-    begun_wall: float
-    """`time.time()`."""
-    possible: float | None = None
-    """`time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while."""
-    returned: float | None = None
-    """`time.monotonic()` when the strike was over: what was killed is dead. None until then."""
+    begun: float  # `time.monotonic()`
+    begun_wall: float  # `time.time()`
+    possible: float | None = None  # `time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while
+    returned: float | None = None  # `time.monotonic()` when the strike was over: what was killed is dead. None until then
     returned_wall: float | None = None
 
 
@@ -57,21 +53,15 @@ class Scene(Generic[G]):
     """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
     asked: set[tuple[str, int]] = field(default_factory=set)
     """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
-    nodes: list[str] = field(default_factory=list)
-    """Lost nodes, to be brought back."""
-    leader: str = ""
-    """The operator that led when it was struck."""
+    nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
+    leader: str = ""  # the operator that led when it was struck
     begun: float = field(default_factory=time.monotonic)
-    notes: list[str] = field(default_factory=list)
-    """What a reader of the figures should know."""
-    troubles: list[str] = field(default_factory=list)
-    """What it found out that must not be."""
+    notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
+    troubles: list[str] = field(default_factory=list)  # what it found out that must not be
     measured: list[float] = field(default_factory=list)
     """Seconds that the action measured itself, where it is not the next message that counts."""
-    details: dict[str, float] = field(default_factory=dict)
-    """More that it measured, for the file."""
-    effects: Counter[str] = field(default_factory=Counter)
-    """What the fault was seen to do, by name, counted where it took effect."""
+    details: dict[str, float] = field(default_factory=dict)  # more that it measured, for the file
+    effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do, by name, counted where it took effect
     exits: AsyncExitStack = field(default_factory=AsyncExitStack)
     """What goes on from the strike to the undoing, and what undoes it: closed after the fault's own `undo`."""
 
@@ -131,44 +121,29 @@ class Fault(Generic[G]):
     """One row of a table of faults. Asked of all of them: nothing lost, nothing doubled, no law broken."""
 
     name: str
-    what: str
-    """For a reader: what happens, and from when to when is measured."""
+    what: str  # for a reader: what happens, and from when to when is measured
     strike: Action[G]
     _: KW_ONLY
     prepare: Action[G] = nothing
-    undo: Action[G] = nothing
-    """What undoes it before `Scene.exits` are closed."""
-    everybody: bool = False
-    """It meets all clusters at once, so it has a round of its own."""
-    failover: bool = True
-    """Whether the shards that were struck must be handed over; else they must not."""
-    evidence: frozenset[str] = frozenset()
-    """Words that may stand in ``status.recentHandovers`` for it."""
-    goal: float | None = None
-    """p95 in seconds that must not be exceeded; None: no promise is made."""
-    resumes: bool = False
-    """The old holder may be back before anybody took over, and then goes on."""
-    watch: float = 0.0
-    """So many seconds are observed when nobody may be handed over, or after the undoing."""
-    allowed: float = 30.0
-    """Seconds within which the handover must have come."""
+    undo: Action[G] = nothing  # what undoes it before `Scene.exits` are closed
+    everybody: bool = False  # it meets all clusters at once, so it has a round of its own
+    failover: bool = True  # whether the shards that were struck must be handed over; else they must not
+    evidence: frozenset[str] = frozenset()  # words that may stand in ``status.recentHandovers`` for it
+    goal: float | None = None  # p95 in seconds that must not be exceeded; None: no promise is made
+    resumes: bool = False  # the old holder may be back before anybody took over, and then goes on
+    watch: float = 0.0  # so many seconds are observed when nobody may be handed over, or after the undoing
+    allowed: float = 30.0  # seconds within which the handover must have come
     moves: frozenset[str] = frozenset()
     """Planned moves that the scenario itself causes, off holders that were not struck: names of `localkube.chaos.judge.CAUSES`."""
-    effects: tuple[str, ...] = ()
-    """Counts of which none may be zero: a fault that did nothing proves nothing."""
+    effects: tuple[str, ...] = ()  # counts of which none may be zero: a fault that did nothing proves nothing
     pods_stay: bool = False
     """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
-    gap: bool = False
-    """Measured is the longest time without a message of any shard, instead of the time to the next one."""
+    gap: bool = False  # measured is the longest time without a message of any shard, instead of the time to the next one
     series: Series = Series.FAULT
-    silent: bool = False
-    """No message may be refused, not even one of the shard that moves."""
-    restarts: bool = False
-    """All shards are restarted by the client itself, so refusals on all of them are its own."""
-    after: str = ""
-    """Played in turn with the fault of this name, for one undoes the other."""
-    at_once: bool = False
-    """The operator decides without waiting for a probe or a lease."""
+    silent: bool = False  # no message may be refused, not even one of the shard that moves
+    restarts: bool = False  # all shards are restarted by the client itself, so refusals on all of them are its own
+    after: str = ""  # played in turn with the fault of this name, for one undoes the other
+    at_once: bool = False  # the operator decides without waiting for a probe or a lease
 
 
 def chosen(faults: Sequence[Fault[G]], names: Collection[str]) -> tuple[Fault[G], ...]:

@@ -13,8 +13,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from localkube.chaos.ground import SHARDS, SPARES, Ground
-from localkube.chaos.proxy import ApiProxy, api_proxy
-from localkube.chaos.webhook import Webhook, webhook_server
+from localkube.chaos.servers import ApiProxy, Webhook, api_proxy, webhook_server
 from localkube.demo.cluster import GROUP, NAMESPACE
 from localkube.demo.stage import Stage
 from localkube.hollow.control import HollowControl
@@ -27,14 +26,10 @@ from localkube.progress import Report
 Obj = dict[str, Any]
 
 RESTART_S = 1
-NODES = 6
-"""Two in each of three zones."""
-INBOUND_RATE = 2.0
-"""Messages a second that WhatsApp users write to each cluster."""
-END_S = 10.0
-"""Within so long an operator ends that was asked to, or killed."""
-AT_A_TIME = 4
-"""Clusters that are created at a time."""
+NODES = 6  # two in each of three zones
+INBOUND_RATE = 2.0  # messages a second that WhatsApp users write to each cluster
+END_S = 10.0  # within so long an operator ends that was asked to, or killed
+AT_A_TIME = 4  # clusters that are created at a time
 
 
 class ChaosStage(Ground):
@@ -45,17 +40,12 @@ class ChaosStage(Ground):
         names = tuple(f"c{number:02}" for number in range(clusters))
         super().__init__(stage.plane.admin_kubeconfig, names, ask_client=True, report=report, stream={"inbound_rate": INBOUND_RATE})
         self.stage = stage
-        self.wires: dict[str, Wire] = {}
-        """Of each replica of the operator, by name: its only way to the API server."""
+        self.wires: dict[str, Wire] = {}  # of each replica of the operator, by name: its only way to the API server
         self.control = HollowControl.of(stage.folder / "hollow")
-        self.certificates = Certificates(stage.folder / "certificates")
-        """Those of the API server."""
-        self.proxy = ApiProxy("")
-        """Where operators are led whose calls are to be answered otherwise."""
-        self.webhook = Webhook()
-        """Nothing leads to it but for a fault."""
-        self.copy: Obj = {}
-        """A Service as it was before."""
+        self.certificates = Certificates(stage.folder / "certificates")  # those of the API server
+        self.proxy = ApiProxy("")  # where operators are led whose calls are to be answered otherwise
+        self.webhook = Webhook()  # nothing leads to it but for a fault
+        self.copy: Obj = {}  # A Service as it was before
         self._server = kubeconfig.read(stage.plane.admin_kubeconfig).server
 
     async def _start(self) -> None:
@@ -86,8 +76,6 @@ class ChaosStage(Ground):
             await self.start_operator()
         await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
         await self.settle(self.clusters)
-
-    # ------------------------------------------------------------ what is observed
 
     def fault(self) -> str:
         """One sentence on a process that ended by itself, empty if there is none."""
@@ -124,8 +112,6 @@ class ChaosStage(Ground):
     async def cordon(self, *, yes: bool) -> None:
         """Have all nodes take no more pods, or take them again."""
         await self.schedulable(yes=not yes, nodes=[node["name"] for node in await self.nodes()])
-
-    # ------------------------------------------------------------ operators
 
     async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
         """Start one more replica behind a wire of its own and wait until it watches. Returns its name. ``module``: what Python runs."""

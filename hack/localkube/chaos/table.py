@@ -22,8 +22,7 @@ NODE = SILENT | {"NodeGone"}
 SHUT = SILENT | {"ConnectionLost"}
 ENDED, KILLED, HELD, RESET = ("pods ended",), ("containers ended",), ("requests held",), ("connections reset",)
 QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0
-ALLOWED_S = 30.0
-"""Seconds within which a handover must have come, from when it can be made."""
+ALLOWED_S = 30.0  # seconds within which a handover must have come, from when it can be made
 CLOSED = "1 s into it the holder's ports closed, its process lives"
 
 ALL: Row = {"everybody": True}

@@ -22,10 +22,8 @@ from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
 
-PERIOD_S = 0.2
-"""From one message of a shard to the next."""
-BURST_PERIOD_S = 0.02
-"""While a failover is measured to fractions of a second."""
+PERIOD_S = 0.2  # from one message of a shard to the next
+BURST_PERIOD_S = 0.02  # while a failover is measured to fractions of a second
 MOST_OPEN = 12
 """Messages of one shard that wait at a time. More would be load only: the Webapp tries each again every 0.2 s."""
 GIVE_UP_S = 90.0
@@ -36,11 +34,9 @@ class Mark:
     """A place in a stream from which on it is observed."""
 
     monotonic: float
-    seq: int
-    """Of the last entry in the log of the WhatsApp servers."""
+    seq: int  # of the last entry in the log of the WhatsApp servers
     shards: int
-    totals: Totals
-    """What the log of the WhatsApp servers came to."""
+    totals: Totals  # what the log of the WhatsApp servers came to
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,14 +44,10 @@ class Taken:
     """A message that the WhatsApp servers took and whose sender knows it."""
 
     shard: int
-    by: str
-    """uid of the Coreapp."""
-    at: float
-    """`time.time()` of the servers."""
-    known: float
-    """`time.monotonic()` at which the sender was told."""
-    home: int = 0
-    """The shard of its recipient when the books were opened; another number of shards since then makes it another shard."""
+    by: str  # uid of the Coreapp
+    at: float  # `time.time()` of the servers
+    known: float  # `time.monotonic()` at which the sender was told
+    home: int = 0  # the shard of its recipient when the books were opened; another number of shards since then makes it another shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -63,18 +55,10 @@ class Books:
     """What became of the messages since a mark."""
 
     sent: int
-    lost: int
-    """Given up after 90 s, or answered with 201 and unknown to the WhatsApp servers."""
-    doubled: int
-    """Ids that the WhatsApp servers took a second time."""
-    refused: tuple[int, int]
-    """Tries that were not a 201: on the shards that were struck, on the others."""
-    words: Counter[str]
-    """How they were refused: status or name of the error."""
-    two_holders: int
-    """How often the WhatsApp servers could serve two Coreapps as holders of one shard: frames below the highest epoch, overlaps."""
-    totals: Totals
-    """What was added to the log of the WhatsApp servers."""
+    lost: int  # given up after 90 s, or answered with 201 and unknown to the WhatsApp servers
+    refused: tuple[int, int]  # tries that were not a 201: on the shards that were struck, on the others
+    words: Counter[str]  # how they were refused: status or name of the error
+    totals: Totals  # what was added to the log of the WhatsApp servers
     taken: tuple[Taken, ...]
 
 
@@ -82,14 +66,7 @@ class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
     def __init__(
-        self,
-        kubeconfig: Path,
-        namespace: str,
-        cluster: str,
-        observer: Callable[[], Observer],
-        *,
-        proxy: str = "",
-        inbound_rate: float = 0.0,
+        self, kubeconfig: Path, namespace: str, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
     ) -> None:
         """Prepare; ``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
         super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
@@ -97,8 +74,7 @@ class Stream(Traffic):
         self._observer = observer
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
-        self._taken: list[Entry] = []
-        """Of the messages that are still of interest: when the servers took them."""
+        self._taken: list[Entry] = []  # of the messages that are still of interest: when the servers took them
 
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
@@ -156,8 +132,6 @@ class Stream(Traffic):
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""
         return any(message.delivered_at is not None and self._counts(message, shard, since) for message in self.messages.values())
 
-    # ------------------------------------------------------------ books
-
     async def mark(self) -> Mark:
         """The place where the stream is now; what was settled before it is in the ledger only. Raises TrafficError."""
         await self._read_log()
@@ -187,13 +161,8 @@ class Stream(Traffic):
 
         What still waits after ``timeout`` seconds is open. Raises TrafficError, LedgerError.
         """
-        self.stop()
-        deadline = time.monotonic() + timeout
-        while (self._open or not self._inbound.sure <= self._inbound.arrived.keys()) and (left := deadline - time.monotonic()) > 0:
-            self._moved.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._moved.wait()
+        with contextlib.suppress(TrafficError):
+            await self.drain(timeout)
         return await super().ledger(*others)
 
     async def _read_log(self) -> None:
@@ -223,16 +192,8 @@ def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, s
         for entry in entries
         if (message := by_id.get(entry.message)) is not None and message.delivered_at is not None
     ]
-    return Books(
-        sent=len(mine),
-        lost=sum(one.lost for one in mine) + unknown,
-        doubled=totals.doubled,
-        refused=(refused[0], refused[1]),
-        words=words,
-        two_holders=totals.two_holders,
-        totals=totals,
-        taken=tuple(taken),
-    )
+    lost = sum(one.lost for one in mine) + unknown
+    return Books(sent=len(mine), lost=lost, refused=(refused[0], refused[1]), words=words, totals=totals, taken=tuple(taken))
 
 
 def first_taken(

@@ -12,7 +12,7 @@ from localkube.chaos.actions import note_nodes
 from localkube.chaos.ground import SHARDS
 from localkube.chaos.scene import Action, Scene
 from localkube.demo.cluster import NAMESPACE
-from localkube.e2e.install import CLUSTER, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM
+from localkube.e2e.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM, Installation
 from localkube.e2e.nodes import KindNodes
 from localkube.e2e.stage import KindStage, is_ready, node_of
 from localkube.errors import LocalKubeError
@@ -22,17 +22,12 @@ Obj = dict[str, Any]
 Kind = Scene[KindStage]
 
 SUCCESSION_S = 30.0
-RESIZE_S, ROLL_OUT_S, GONE_S = 120.0, 180.0, 120.0
-ALONE_S = 10.0
-"""So long the pods are observed after the operator is gone."""
-UNDER_WAY_S = 0.5
-"""Within so long what is under way through a Webapp is answered."""
+RESIZE_S, ROLL_OUT_S = 120.0, 180.0
+ALONE_S = 10.0  # so long the pods are observed after the operator is gone
+UNDER_WAY_S = 0.5  # within so long what is under way through a Webapp is answered
 SECOND = "second"
-NEXT_TAG = "e2e-next"
-"""One more tag of the same image, so that an upgrade has something to roll out."""
+NEXT_TAG = "e2e-next"  # one more tag of the same image, so that an upgrade has something to roll out
 PARTS = ("coreapp", "webapp", "simulator")
-
-# ------------------------------------------------------------ pods
 
 
 def signal(name: str, *, back: str = "") -> Action[KindStage]:
@@ -59,9 +54,6 @@ async def _if_there(act: Callable[..., Awaitable[object]], *args: Any, **options
 def replace_at_end(scene: Kind, pod: str, namespace: str = NAMESPACE) -> None:
     """Delete a pod at the end, unless it is gone already."""
     scene.exits.push_async_callback(_if_there, scene.stage.delete_pod, pod, namespace=namespace)
-
-
-# ------------------------------------------------------------ nodes
 
 
 async def spread(scene: Kind) -> None:
@@ -129,9 +121,6 @@ async def drain(scene: Kind) -> None:
     await scene.stage.drain(node)
 
 
-# ------------------------------------------------------------ operators
-
-
 async def kill_leader(scene: Kind) -> None:
     """SIGKILL to the leading operator's container; as soon as it has ended a user asks for a switchover; measured is when that is done.
 
@@ -168,9 +157,6 @@ async def hold_beside_leader(scene: Kind) -> None:
     await stage.seen(lambda: any(one.uid == spare["uid"] for one in stage.holders(CLUSTER)), SUCCESSION_S, f"a holder on {node}")
 
 
-# ------------------------------------------------------------ changes
-
-
 def resize(shards: int) -> Action[KindStage]:
     """A number of shards, settled. All shards are struck, for Set Shards restarts all."""
 
@@ -188,32 +174,22 @@ def _strike_all(scene: Kind) -> None:
         scene.strike(CLUSTER, holder.shard, holder)
 
 
-async def create(scene: Kind) -> None:
-    """`kubectl apply` of a second cluster; measured is the time from it to Ready. It is deleted at the end, to its last pod."""
-    stage = scene.stage
+def second(
+    make: Callable[[Installation, str], Awaitable[float]], remove: Callable[[Installation, str], Awaitable[None]]
+) -> Action[KindStage]:
+    """A second cluster; measured is what ``make`` returns. It is removed at the end, to its last pod."""
 
-    async def remove() -> None:
-        await stage.on.kubectl("delete", "wac", SECOND, "--ignore-not-found", timeout=GONE_S)
-        await _gone(scene)
+    async def strike(scene: Kind) -> None:
+        stage = scene.stage
 
-    scene.exits.push_async_callback(remove)
-    scene.measured.append(await stage.on.create(SECOND))
+        async def undo() -> None:
+            await remove(stage.on, SECOND)
+            await stage.seen(lambda: not stage.pods(SECOND, *PARTS), GONE_S, f"the end of {SECOND}'s pods")
 
+        scene.exits.push_async_callback(undo)
+        scene.measured.append(await make(stage.on, SECOND))
 
-async def install_cluster(scene: Kind) -> None:
-    """`helm install` of the chart of a cluster; measured is the time until its own test has sent a message. Uninstalled at the end."""
-    stage = scene.stage
-
-    async def uninstall() -> None:
-        await stage.on.uninstall_cluster(SECOND)
-        await _gone(scene)
-
-    scene.exits.push_async_callback(uninstall)
-    scene.measured.append(await stage.on.install_cluster(SECOND))
-
-
-async def _gone(scene: Kind) -> None:
-    await scene.stage.seen(lambda: not scene.stage.pods(SECOND, *PARTS), GONE_S, f"the end of {SECOND}'s pods")
+    return strike
 
 
 async def next_tag(scene: Kind, repository: str, current: str) -> str:

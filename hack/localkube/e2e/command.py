@@ -18,8 +18,7 @@ from localkube.chaos.scene import Fault, Series, chosen
 from localkube.command import Command
 from localkube.e2e import nodes
 from localkube.e2e.install import CLUSTER, SIMULATOR_REPOSITORY, Installation
-from localkube.e2e.nodes import NAME, KindNodes
-from localkube.e2e.programs import run
+from localkube.e2e.nodes import NAME, KindNodes, run
 from localkube.e2e.stage import KindStage
 from localkube.e2e.table import FAULTS, rounds
 from localkube.errors import LocalKubeError
@@ -46,8 +45,7 @@ class Run:
     root: Path
     played: list[tuple[Fault[KindStage], Outcome]] = field(default_factory=list)
     about: Obj = field(default_factory=dict)
-    ledger: Ledger | None = None
-    """What became of every message; None while it is not over."""
+    ledger: Ledger | None = None  # what became of every message; None while it is not over
 
     def times(self, fault: Fault[KindStage]) -> int:
         """How often a fault is to be played."""

@@ -15,8 +15,7 @@ import yaml
 
 from localkube.charts import CLUSTER as CLUSTER_CHART
 from localkube.charts import OPERATOR, Helm
-from localkube.e2e.nodes import CONTROL_PLANE
-from localkube.e2e.programs import run
+from localkube.e2e.nodes import CONTROL_PLANE, run
 from localkube.errors import LocalKubeError
 
 Obj = dict[str, Any]
@@ -25,7 +24,7 @@ SYSTEM, RELEASE = "whatsapp-operator-system", "whatsapp-operator"
 CLUSTER = "acme"
 OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY = "whatsapp-operator/operator", "whatsapp-operator/wabiz-sim"
 REPLICAS = 2
-READY_S, TEST_S, HELM_S = 240.0, 180.0, 180.0
+READY_S, GONE_S, HELM_S = 240.0, 120.0, 180.0
 DATABASE_SECRET = f"{CLUSTER}-database"
 SIMULATOR_RESTART_S = 1
 DATABASE_FIELD = "{.spec.versions[0].schema.openAPIV3Schema.properties.spec.properties.database.type}"
@@ -38,8 +37,7 @@ class Installation:
         """``root``: the repository; ``folder``: for what Helm keeps; ``tag``: of the images, which every node has."""
         self.kubeconfig = kubeconfig
         self.tag = tag
-        self.given: Obj = {}
-        """The values that Helm was last given for the operator."""
+        self.given: Obj = {}  # the values that Helm was last given for the operator
         self._root = root
         self._kubectl = kubectl
         folder.mkdir(parents=True, exist_ok=True)
@@ -52,8 +50,6 @@ class Installation:
     async def helm(self, *words: str, values: Mapping[str, Any] | None = None) -> str:
         """What helm prints."""
         return await asyncio.to_thread(self._helm.run, *words, values=yaml.safe_dump(dict(values)) if values else "")
-
-    # ------------------------------------------------------------ the operator
 
     async def install(self, values: Mapping[str, Any] | None = None) -> float:
         """`helm upgrade --install` with more values, waited for. Returns the seconds that it took."""
@@ -77,9 +73,7 @@ class Installation:
 
     async def test(self) -> str:
         """`helm test`; returns what it said."""
-        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{TEST_S:g}s")
-
-    # ------------------------------------------------------------ a WhatsAppCluster
+        return await self.helm("test", RELEASE, "--namespace", SYSTEM, "--timeout", f"{HELM_S:g}s")
 
     async def has_database_field(self) -> bool:
         """Whether the CRD knows ``spec.database``."""
@@ -97,6 +91,10 @@ class Installation:
         await self.kubectl("apply", "-f", "-", given=yaml.safe_dump(self.example(name, database=database)))
         await self.ready(name)
         return time.monotonic() - begun
+
+    async def delete(self, name: str) -> None:
+        """`kubectl delete` of it, if it is there."""
+        await self.kubectl("delete", "wac", name, "--ignore-not-found", timeout=GONE_S)
 
     def example(self, name: str, *, database: bool) -> Obj:
         """``examples/cluster.yaml`` under a name, its restart a second long, its state in PostgreSQL if that is wanted."""

@@ -5,14 +5,16 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import os
+import secrets
 import shlex
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from localkube.e2e.programs import NodeShell, run
 from localkube.errors import LocalKubeError
 
 Obj = dict[str, Any]
@@ -23,6 +25,102 @@ CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
 SENDER, SENDER_PORT = f"{NAME}-sender", 18080
 RULES = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
 """What crosses a node's only way to the others, its pods' traffic included; `docker exec` does not."""
+RUN_S = 60.0
+SHELL_S = 10.0
+MOST = 2000
+
+
+async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "", may_fail: bool = False) -> str:
+    """What a program writes on standard output; ``given`` is its standard input.
+
+    LocalKubeError with its last words when it fails (unless it may) or does not end within ``timeout`` seconds; it is killed then.
+    """
+    words = [str(word) for word in argv]
+    command = text if len(text := " ".join(words)) <= 160 else f"{text[:160]}..."
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        msg = f"{words[0]} cannot be run: {error.strerror}"
+        raise LocalKubeError(msg) from error
+    try:
+        async with asyncio.timeout(timeout):
+            output, complaint = (text.decode("utf-8", "replace") for text in await child.communicate(given.encode()))
+    except TimeoutError:
+        msg = f"'{command}' did not end within {timeout:g} s"
+        raise LocalKubeError(msg) from None
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if child.returncode != 0 and not may_fail:
+        msg = f"'{command}' failed with status {child.returncode}: {(complaint or output).strip()[-MOST:]}"
+        raise LocalKubeError(msg)
+    return output
+
+
+class NodeShell:
+    """A shell inside a node that is kept open, so that a fault strikes within a millisecond and not when a new process has started.
+
+    It is opened by the first command, and again after the node was away. `aclose` ends it.
+    """
+
+    def __init__(self, container: str) -> None:
+        """Prepare; ``container`` is the node's name in Docker."""
+        self.container = container
+        self._child: asyncio.subprocess.Process | None = None
+        self._one = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """End the shell; the next command opens another one."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # with what it may have started on this machine
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHELL_S):
+                    await child.communicate()
+
+    async def run(self, command: str, *, timeout: float = SHELL_S) -> str:
+        """What a command writes. LocalKubeError when it fails or does not end within ``timeout`` seconds."""
+        async with self._one:
+            try:
+                async with asyncio.timeout(timeout):
+                    output, status = await self._exchange(command, secrets.token_hex(8))
+            except (TimeoutError, OSError) as error:
+                await self.aclose()
+                why = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+                msg = f"'{command}' in node {self.container}: {why}"
+                raise LocalKubeError(msg) from None
+        if status != "0":
+            msg = f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}"
+            raise LocalKubeError(msg)
+        return output
+
+    async def _exchange(self, command: str, mark: str) -> tuple[str, str]:
+        """What a command writes, and its exit status. OSError when the shell has ended."""
+        if self._child is None or self._child.returncode is not None:
+            self._child = await asyncio.create_subprocess_exec(
+                *("docker", "exec", "-i", self.container, "bash", "--norc"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                limit=2**20,
+                start_new_session=True,  # Ctrl-C is for us; nodes are put right first
+            )
+        to, answer = self._child.stdin, self._child.stdout
+        if to is None or answer is None:
+            msg = "the shell has no pipes"
+            raise OSError(msg)
+        to.write(f"( {command}\n) 2>&1 </dev/null; echo {mark} $?\n".encode())
+        await to.drain()
+        try:
+            output = (await answer.readuntil(mark.encode())).decode("utf-8", "replace").removesuffix(mark)
+            return output, (await answer.readline()).decode().strip()
+        except asyncio.IncompleteReadError:
+            msg = "the shell has ended"
+            raise OSError(msg) from None
 
 
 async def docker(*words: str) -> str:
@@ -37,21 +135,18 @@ class KindNodes:
         """``names``: of the nodes, which are those of their containers; ``routes``: lays the routes between nodes again after a restart."""
         self.shells = {name: NodeShell(name) for name in names}
         self._routes = routes
-        self._away: dict[str, Callable[[str], Awaitable[object]]] = {}
-        """Nodes that were taken away, and how they are brought back."""
+        self._away: dict[str, Callable[[str], Awaitable[object]]] = {}  # nodes that were taken away, and how they are brought back
         self._started: dict[str, datetime] = {}
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for shell in self.shells.values():
-            await self._exits.enter_async_context(shell)
+            self._exits.push_async_callback(shell.aclose)
         return self
 
     async def __aexit__(self, *_: object) -> None:
         async with self._exits:
             await self.back()
-
-    # ------------------------------------------------------------ whole nodes
 
     async def stop(self, name: str) -> None:
         """`docker stop`: its processes are told to end and killed a second later."""
@@ -89,12 +184,10 @@ class KindNodes:
         return self._started
 
     async def _start(self, name: str) -> None:
-        await self.shells[name].close()
+        await self.shells[name].aclose()
         self._started[name] = datetime.now(UTC).replace(microsecond=0)
         await docker("start", name)
         await self._routes()
-
-    # ------------------------------------------------------------ what runs in them
 
     async def process_of(self, pod: Obj) -> tuple[NodeShell, int]:
         """The shell of a pod's node and the process id of its first container there. LocalKubeError when it does not run."""
@@ -115,9 +208,6 @@ class KindNodes:
         """Have every node know an image, which it has already, under one more name."""
         names = f"{shlex.quote(image)} {shlex.quote(also)}"
         await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=60.0) for shell in self.shells.values()))
-
-
-# ------------------------------------------------------------ the cluster
 
 
 async def node_names(role: str = "") -> tuple[str, ...]:

@@ -31,8 +31,7 @@ class KindStage(Ground):
         super().__init__(on.kubeconfig, (CLUSTER,), ask_client=False, report=report, stream={"proxy": proxy})
         self.on = on
         self.nodes = nodes
-        self.incomplete = ""
-        """What is not whole, as `settle` last found it."""
+        self.incomplete = ""  # what is not whole, as `settle` last found it
 
     async def _start(self) -> None:
         await self._exits.enter_async_context(self.nodes)
@@ -44,8 +43,6 @@ class KindStage(Ground):
         await self.set_shards(CLUSTER, SHARDS)
         if late := await self.settle(self.clusters):
             self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")
-
-    # ------------------------------------------------------------ what is observed
 
     def state(self) -> str:
         """What is not whole."""
@@ -107,8 +104,6 @@ class KindStage(Ground):
             msg = f"operator {name} is gone"
             raise LocalKubeError(msg)
         return pod
-
-    # ------------------------------------------------------------ what is asked for
 
     async def aim(self, pod: Obj) -> Callable[[str], Awaitable[str]]:
         """What sends a signal to a pod's container at once; KILL returns when that has ended. LocalKubeError if none runs."""

@@ -9,6 +9,7 @@ from localkube.chaos.ground import SHARDS
 from localkube.chaos.scene import Fault, Series
 from localkube.chaos.table import DELETED, DIED, ENDED, NODE, SILENT, Row
 from localkube.e2e import actions
+from localkube.e2e.install import Installation
 from localkube.e2e.nodes import KindNodes
 from localkube.e2e.stage import KindStage
 
@@ -25,7 +26,7 @@ RELEASE: Row = {**CHANGE, "series": Series.RELEASE, "allowed": 180.0}
 ALL = "leader, holder and node at once"
 
 FAULTS: tuple[Fault[KindStage], ...] = (
-    Fault("create", "kubectl apply -> Ready", actions.create, **CHANGE, allowed=240.0),
+    Fault("create", "kubectl apply -> Ready", actions.second(Installation.create, Installation.delete), **CHANGE, allowed=240.0),
     Fault("grow", "2 -> 4 shards", actions.resize(2 * SHARDS), prepare=at(SHARDS), **RESIZE),
     Fault("shrink", "4 -> 2 shards", actions.resize(SHARDS), prepare=at(2 * SHARDS), **RESIZE, after="grow"),
     # ---- one pod
@@ -52,8 +53,8 @@ FAULTS: tuple[Fault[KindStage], ...] = (
     Fault("leader-node-parted", f"iptables drop all: {ALL}", actions.lose(KindNodes.part, leaders=True), **WITH_LEADER),
     # ---- releases of Helm
     Fault(
-        "cluster-chart", "helm install of a cluster, helm test: a message is taken", actions.install_cluster,
-        **{**RELEASE, "allowed": 240.0},
+        "cluster-chart", "helm install of a cluster, helm test: a message is taken",
+        actions.second(Installation.install_cluster, Installation.uninstall_cluster), **{**RELEASE, "allowed": 240.0},
     ),
     Fault(
         "images-changed", "client.images: every Coreapp and Webapp", actions.change_images, **{**RELEASE, "allowed": 240.0},

@@ -274,8 +274,8 @@ class ScaleBench:
         await self._settled([cluster])
         books = await stream.books(mark, [shard])
         self.found.lost += books.lost
-        self.found.doubled += books.doubled
-        self.found.two_holders += books.two_holders
+        self.found.doubled += books.totals.doubled
+        self.found.two_holders += books.totals.two_holders
         took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid)
         if took is None:
             self.found.missing.append(f"shard {shard} of {cluster}")

@@ -227,7 +227,7 @@ async def test_a_holder_that_is_cut_off_from_all_but_the_servers_is_seen_to_be_r
 
     shard = sender.log.audit.shards[0] - before
     assert (shard["replaced"], shard["fenced"] >= 1, books.totals.fenced >= 1) == (1, True, True)
-    assert (books.two_holders, books.doubled, [one.by for one in books.taken]) == (0, 0, ["uid-coreapp-1"])
+    assert (books.totals.two_holders, books.totals.doubled, [one.by for one in books.taken]) == (0, 0, ["uid-coreapp-1"])
     assert (found.totals.below_epoch, found.totals.overlaps, found.failures()) == (0, 0, [])
 
 

@@ -1,19 +1,22 @@
-"""HTTPS servers beside the API server, with its own certificate: a proxy before it, and what any of them is served by.
+"""HTTPS servers beside the API server, under its own certificate: a proxy before it, and a mutating admission webhook.
 
 The proxy passes calls and watches on, or answers some of them itself. It passes on whatever credential a caller has, so a caller cannot
-tell it from the API server.
+tell it from the API server. What the webhook adds to the pod template of a StatefulSet was never asked for by who wrote it.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
+import json
 import random
 import re
 import ssl
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 from urllib.parse import unquote
 
 import aiohttp
@@ -23,12 +26,18 @@ from yarl import URL
 from localkube.outside.wire import Wire
 from localkube.plane.certificates import Certificates
 
+Obj = dict[str, Any]
+
 RETRY_AFTER_S = 1
 REASONS = {401: "Unauthorized", 403: "Forbidden", 429: "TooManyRequests", 500: "InternalError"}
 ANY = re.compile("")
 WATCH = re.compile(r"[?&]watch=(1|true)\b")
 OF_ONE_HOP = {"host", "connection", "keep-alive", "transfer-encoding", "upgrade", "content-length"}
 CLOSING_S = 0.5
+WEBHOOK = "sidecar.chaos.local"
+SIDECAR = {"name": "sidecar", "image": "sidecar:1", "command": ["sleep", "infinity"]}
+LABEL = "chaos.local/sidecar"
+WEBHOOKS = "/apis/admissionregistration.k8s.io/v1/mutatingwebhookconfigurations"
 
 
 @asynccontextmanager
@@ -55,12 +64,9 @@ async def https_server(
 class Rule:
     """Calls that the proxy answers itself."""
 
-    status: int
-    """One of REASONS."""
-    where: re.Pattern[str] = ANY
-    """Found in the path with its query, without percent signs."""
-    share: float = 1.0
-    """Of the calls that match, drawn by lot."""
+    status: int  # one of REASONS
+    where: re.Pattern[str] = ANY  # found in the path with its query, without percent signs
+    share: float = 1.0  # of the calls that match, drawn by lot
 
 
 class ApiProxy:
@@ -68,16 +74,11 @@ class ApiProxy:
 
     def __init__(self, server: str) -> None:
         """``server``: URL of the API server."""
-        self.address = ("", 0)
-        """Where it listens, on loopback."""
-        self.rules: Sequence[Rule] = ()
-        """The first that fits a call decides; without any, everything is passed on."""
-        self.answered: Counter[int] = Counter()
-        """By status: calls that it answered itself."""
-        self.passed: Counter[int] = Counter()
-        """By status: answers of the API server that it passed on."""
-        self.watches = 0
-        """Watches that are open through it now."""
+        self.address = ("", 0)  # where it listens, on loopback
+        self.rules: Sequence[Rule] = ()  # the first that fits a call decides; without any, everything is passed on
+        self.answered: Counter[int] = Counter()  # by status: calls that it answered itself
+        self.passed: Counter[int] = Counter()  # by status: answers of the API server that it passed on
+        self.watches = 0  # watches that are open through it now
         self._server = server.rstrip("/")
 
     def rule_for(self, path: str) -> Rule | None:
@@ -154,3 +155,58 @@ def _lead(wires: Sequence[Wire], to: Sequence[tuple[str, int]]) -> None:
     for wire, where in zip(wires, to, strict=True):
         wire.lead(where)
         wire.reset()
+
+
+@dataclass(slots=True)
+class Webhook:
+    """Where it is, and what it did."""
+
+    url: str = ""
+    asked: Counter[str] = field(default_factory=Counter)  # by name of the StatefulSet: writes that it was asked about
+
+    def review(self, request: Obj) -> Obj:
+        """The answer to the request of an AdmissionReview."""
+        self.asked[request["object"]["metadata"]["name"]] += 1
+        answer: Obj = {"uid": request["uid"], "allowed": True}
+        if patch := patch_of(request["object"]):
+            answer |= {"patchType": "JSONPatch", "patch": base64.b64encode(json.dumps(patch).encode()).decode("ascii")}
+        return answer
+
+
+def patch_of(statefulset: Obj) -> list[Obj]:
+    """The JSON patch that adds the sidecar and the label to a StatefulSet's template; empty if they are there."""
+    template = statefulset["spec"]["template"]
+    patch: list[Obj] = []
+    if all(container["name"] != SIDECAR["name"] for container in template["spec"]["containers"]):
+        patch.append({"op": "add", "path": "/spec/template/spec/containers/-", "value": SIDECAR})
+    labels: Obj = template["metadata"].get("labels") or {}
+    if LABEL not in labels:
+        patch.append({"op": "add", "path": "/spec/template/metadata/labels", "value": {**labels, LABEL: "yes"}})
+    return patch
+
+
+def configuration(webhook: Webhook, certificates: Certificates, labels: Obj) -> Obj:
+    """The MutatingWebhookConfiguration that leads writes of StatefulSets with these labels to the webhook."""
+    authority = base64.b64encode(certificates.authority.read_bytes()).decode("ascii")
+    one = {"admissionReviewVersions": ["v1"], "sideEffects": "None", "failurePolicy": "Ignore", "timeoutSeconds": 5} | {
+        "name": WEBHOOK,
+        "clientConfig": {"url": webhook.url, "caBundle": authority},
+        "objectSelector": {"matchLabels": labels},
+        "rules": [{"apiGroups": ["apps"], "apiVersions": ["v1"], "resources": ["statefulsets"], "operations": ["CREATE", "UPDATE"]}],
+    }
+    kind = {"apiVersion": "admissionregistration.k8s.io/v1", "kind": "MutatingWebhookConfiguration"}
+    return {**kind, "metadata": {"name": WEBHOOK}, "webhooks": [one]}
+
+
+@asynccontextmanager
+async def webhook_server(certificates: Certificates) -> AsyncIterator[Webhook]:
+    """The webhook on loopback, under the API server's certificate, for as long as the block lasts. Nothing leads to it yet."""
+    made = Webhook()
+
+    async def serve(request: web.BaseRequest) -> web.Response:
+        review = json.loads(await request.read())
+        return web.json_response({"apiVersion": review["apiVersion"], "kind": review["kind"], "response": made.review(review["request"])})
+
+    async with https_server(certificates, serve) as (address, port):
+        made.url = f"https://{address}:{port}/mutate"
+        yield made
