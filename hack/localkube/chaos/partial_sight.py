@@ -210,10 +210,11 @@ async def blind_leader(scene: Hollow) -> None:
     """Both operators end, and the next one reaches the API server but no Coreapp. After a while one comes that does, and is to lead; then a
     holder of each cluster is deleted. At the end the one that reaches no Coreapp is replaced."""
     stage = scene.stage
-    for name in list(stage.stage.operators()):
-        await stage.end(name)
+    for one in list(stage.stage.operators()):
+        await stage.end(one)
         scene.effects["operators ended"] += 1
-    blind = stage.stage.operators()[await stage.start_operator(module="localkube.chaos.egress_denied")]
+    name = await stage.start_operator(module="localkube.chaos.egress_denied")
+    blind = stage.stage.operators()[name]
 
     async def see_again() -> None:
         scene.effects["connections denied"] += blind.log.read_text(encoding="utf-8", errors="replace").count(DENIED)

@@ -102,7 +102,8 @@ class ChaosStage(Ground):
 
     async def leading(self) -> Process:
         """The process of the operator that leads. LocalKubeError if none does."""
-        return self.stage.operators()[await self.leader()]
+        name = await self.leader()
+        return self.stage.operators()[name]
 
     async def nodes(self) -> list[Obj]:
         """The hollow nodes: name, zone, lost."""
