@@ -1,4 +1,4 @@
-"""Verdicts on end-to-end acts: what makes the run fail, what is only slow, and what people and programs read."""
+"""Verdicts on end-to-end faults: what makes the run fail, what is only slow, and what people and programs read."""
 
 from __future__ import annotations
 
@@ -11,23 +11,32 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
+from localkube.chaos import print as chaos_print
 from localkube.chaos.judge import UNREPORTED
 from localkube.chaos.measure import Outcome
+from localkube.chaos.print import report_of_kind, table
+from localkube.chaos.scene import Fault
+from localkube.command import Command
 from localkube.e2e import command as e2e
-from localkube.e2e.changes import Changes
-from localkube.e2e.print import failures, missed, report, table
-from localkube.e2e.table import Act, acts
-from localkube.provenance import Provenance
+from localkube.e2e.table import FAULTS
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
-TABLE = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
+TABLE = {fault.name: fault for fault in FAULTS}
 PARTED, KILLED, DELETED, GROW = (TABLE[name] for name in ("node-parted", "container-killed", "holder-deleted", "grow"))
 
 
-def outcome(act: Act, *times: float, **more: Any) -> Outcome:
-    evidence = Counter({next(iter(sorted(act.fault.evidence)), ""): len(times)}) if act.fault.evidence else Counter()
-    return Outcome(act.name, times=list(times), **{"evidence": evidence, "sent": 100, **more})
+def failures(fault: Fault[Any], found: Outcome, *, n: int) -> list[str]:
+    return chaos_print.failures(found, fault, n=n)
+
+
+def missed(fault: Fault[Any], found: Outcome) -> str:
+    return chaos_print.missed(found, fault)
+
+
+def outcome(fault: Fault[Any], *times: float, **more: Any) -> Outcome:
+    evidence = Counter({next(iter(sorted(fault.evidence)), ""): len(times)}) if fault.evidence else Counter()
+    return Outcome(fault.name, times=list(times), **{"evidence": evidence, "sent": 100, **more})
 
 
 def test_all_well_is_no_failure_and_a_met_goal() -> None:
@@ -125,19 +134,19 @@ def test_what_may_not_be_in_the_ledger_of_the_run_fails_it(
     ledger: Ledger | None, said: list[str], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     options = e2e.parsed(["--json", str(tmp_path / "e2e.json"), "--n", "1"], tmp_path)
-    options.provenance = Provenance(tmp_path, "hack/e2e", [])
     run = e2e.Run(options, tmp_path, played=[(DELETED, outcome(DELETED, 0.1))], ledger=ledger)
 
-    assert e2e.show(run, 1.0) == said
+    assert e2e.show(Command("hack/e2e", [], root=tmp_path), run, 0) == bool(said)
     written = json.loads((tmp_path / "e2e.json").read_text())
+    assert written["complaints"] == said
     assert written["run"]["commit"] == "unknown"
     assert written["messages"] == (ledger and ledger.as_json())
     assert (f"messages: {ledger}" if ledger else "messages: not counted") in " ".join(capsys.readouterr().out.split())
 
 
-def shown(*played: tuple[Act, Outcome]) -> str:
-    console = Console(file=io.StringIO(), width=240)
-    console.print(table(played))
+def shown(*played: tuple[Fault[Any], Outcome]) -> str:
+    console = Console(file=io.StringIO(), width=260)
+    console.print(table("End to end", played))
     return cast("io.StringIO", console.file).getvalue()
 
 
@@ -152,7 +161,7 @@ def test_the_table_has_each_phase_and_the_verdict() -> None:
 
 def test_the_file_says_what_was_met_and_what_failed() -> None:
     played = [(KILLED, outcome(KILLED, 0.12, 0.13)), (DELETED, outcome(DELETED, 0.1, lost=1))]
-    written = json.loads(json.dumps(report(played, {"database": "PostgreSQL"}, {"container-killed": 2, "holder-deleted": 1})))
+    written = json.loads(json.dumps(report_of_kind(played, {"database": "PostgreSQL"}, {"container-killed": 2, "holder-deleted": 1})))
     assert written["database"] == "PostgreSQL"
     assert (written["acts"]["container-killed"]["met"], written["acts"]["container-killed"]["max"]) == (True, 0.13)
     assert "p95" not in written["acts"]["container-killed"], "it takes 40 samples"

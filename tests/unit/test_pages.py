@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,9 +19,7 @@ from localkube.chaos import print as chaos_print
 from localkube.chaos.measure import Outcome
 from localkube.chaos.table import named
 from localkube.demo.command import Demo
-from localkube.e2e import print as e2e_print
-from localkube.e2e.changes import Changes
-from localkube.e2e.table import acts
+from localkube.e2e.table import FAULTS
 from localkube.errors import LocalKubeError
 from localkube.provenance import Provenance
 from localkube.scale import command as scale
@@ -195,12 +193,12 @@ def test_chaos() -> None:
 
 
 def test_e2e() -> None:
-    table = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
+    table = {fault.name: fault for fault in FAULTS}
     samples = [{"took": 0.25, "committed": 0.06, "decided": 0.03}]
     deleted = Outcome("holder-deleted", times=[0.25], samples=samples, evidence=Counter({"PodDeleted": 1}))
     played = [(table["holder-deleted"], deleted), (table["create"], Outcome("create", times=[4.9]))]
     about = {**ABOUT, "seconds": 60.0, "database": "PostgreSQL", "messages": LEDGER, "missed": ["create: max is 9 s"]}
-    figures = e2e_print.report(played, about, {"holder-deleted": 1, "create": 1})
+    figures = chaos_print.report_of_kind(played, about, {"holder-deleted": 1, "create": 1})
     text = shown("e2e", figures)
 
     assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 refused | 5 s | - |" in text

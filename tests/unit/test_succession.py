@@ -11,9 +11,9 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
+from localkube.demo.attribution import authors
 
 from localkube.demo import faults
-from localkube.demo.attribution import authors
 from localkube.demo.cluster import Cluster, Holder
 from localkube.demo.probe import NotHandedOverError
 from localkube.errors import LocalKubeError
