@@ -19,6 +19,7 @@ from localkube.chaos import print as chaos_print
 from localkube.chaos.measure import Outcome
 from localkube.chaos.table import named
 from localkube.demo.command import Demo
+from localkube.demo.print import show
 from localkube.e2e.table import FAULTS
 from localkube.errors import LocalKubeError
 from localkube.provenance import Provenance
@@ -209,7 +210,7 @@ def test_e2e() -> None:
 
 def test_scale() -> None:
     found = scale.Found(1000, steady_s=90.0, steady_cpu=0.5, rss=300.0, deleted=[0.1] * 20, killed=[0.2] * 20)
-    text = shown("scale", scale.figures(found, RUN))
+    text = shown("scale", {"run": RUN, "complaints": scale.missed(found), **scale.figures(found)})
     assert "| operator: resident memory | 300 MiB | 250 MiB, **missed** |" in text
     assert "| both | 40 | 100 ms | 200 ms | 200 ms | 175x |" in text
     assert "- operator: resident memory: 300 MiB, the goal is 250 MiB" in text
@@ -222,7 +223,7 @@ def test_the_demo_is_shown_as_it_was_printed() -> None:
     told.ledger = Ledger(sent=7, delivered=7)
     for number, step in enumerate(told.steps, 1):
         step.seconds = number / 10
-    told.summarize()
+    show(told.figures(), told.console)
     text = shown("demo", {"run": RUN, "complaint": None, **told.figures()})
 
     printed = [line.rstrip() for line in out.getvalue().splitlines()]

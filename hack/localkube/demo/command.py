@@ -71,7 +71,7 @@ class Demo:
 
     def __init__(self, stage: Stage, manifest: Path, console: Console) -> None:
         """``manifest``: the cluster to apply."""
-        self._stage, self._manifest, self._console = stage, manifest, console
+        self._stage, self._manifest, self.console = stage, manifest, console
         spec = yaml.safe_load(manifest.read_text(encoding="utf-8"))["spec"]
         self.restart = float(spec["client"]["simulator"]["restartSeconds"])
         delivered = "until the next message of its shard was delivered by another"
@@ -96,7 +96,7 @@ class Demo:
         """Take all steps. LocalKubeError or KubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
             environment = self.environment = await exits.enter_async_context(Environment(self._stage, report=quiet))
-            screen = exits.enter_context(Screen(self._console, self.steps, below=self._flow))
+            screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
             apply, deleted, killed, leader, *resizes = self.steps
             with screen.running(apply):
                 begun = time.monotonic()
