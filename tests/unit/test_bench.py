@@ -344,49 +344,39 @@ def test_a_shard_with_too_few_messages_is_no_shard_without_outage() -> None:
 def test_lost_doubled_and_delayed_are_counted_shard_by_shard() -> None:
     sent = everywhere((9.5, 9.6), (10.0, 11.5), (12.0, 12.1))
     sent += messages((10.25, 12.0), (10.5, None), (12.5, 12.6), (13.0, 13.1), shard=2, first=3)
-    found = resize.per_shard(sent, 4, called=10.0, restart=1.0, missing=["2-5"], taken={recipient(2, number=6): 2, recipient(1): 1})
+    known = {one.id for one in sent} - {"2-5"}
+    gaps, taken = resize.outages(sent, 4, 10.0), {recipient(2, number=6): 2, recipient(1): 1}
+    found = resize.per_shard(sent, gaps, restart=1.0, known=known, taken=taken)
 
-    assert (found[1].sent, found[1].lost, found[1].doubled, found[1].delayed, found[1].worst) == (3, 0, 0, 1, 0.5)
-    assert (found[2].sent, found[2].lost, found[2].doubled) == (7, 2, 1), "one given up, one that the servers do not know, one taken twice"
-    assert found[2].delayed == 3, "the one that was given up too"
-    assert found[2].outage == 1.5
+    assert found[1] == {"sent": 3, "lost": 0, "doubled": 0, "delayed": 1, "worst": 0.5, "outage": 1.5}
+    two = {name: found[2][name] for name in ("sent", "lost", "doubled", "delayed", "outage")}
+    assert two == {"sent": 7, "lost": 2, "doubled": 1, "delayed": 3, "outage": 1.5}, "one given up, one not known, one taken twice"
 
 
 def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_one_is_none() -> None:
     quick = messages((9.0, 11.0), (12.0, 12.1), (13.0, 13.2))
-    assert resize.after_restart(quick, 11.5, 14.0).outage == 0
-    assert resize.after_restart(quick, 11.5, 14.0).longest == pytest.approx(0.2)
+    found = resize.after_restart(quick, 11.5, 14.0)
+    assert (found["outage"], found["longest_wait"]) == (0, pytest.approx(0.2))
 
     refused = messages((12.5, 12.6), first=5)
     refused[0].refusals["503"] += 1
     found = resize.after_restart([*quick, *refused], 11.5, 14.0)
-    assert (found.sent, found.refused, found.slow) == (3, 1, 0)
-    assert found.outage == pytest.approx(0.1)
+    assert (found["messages"], found["refused"], found["slow"], found["outage"]) == (3, 1, 0, pytest.approx(0.1))
 
-    held = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
-    assert (held.refused, held.slow, held.slow_until, held.outage) == (0, 1, 3.0, 2.0)
+    found = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
+    assert (found["refused"], found["slow"], found["slow_until"], found["outage"]) == (0, 1, 3.0, 2.0)
 
 
 def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> resize.Resize:
+    usual = {"sent": 10, "outage": 1.5}
     shards = {
-        shard: resize.ShardFigures(
-            sent=10, lost=lost * (shard == 3), doubled=doubled * (shard == 3), delayed=shard, worst=shard / 10, outage=1.5
-        )
+        shard: usual | {"lost": lost * (shard == 3), "doubled": doubled * (shard == 3), "delayed": shard, "worst": shard / 10}
         for shard in range(4)
     }
-    removal = resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, slow_until=0.0, longest=0.045, outage=after)
-    return resize.Resize(
-        before=4,
-        to=2,
-        total=9.0,
-        restart=1.0,
-        gap=1.5,
-        extra={0: 0.25, 1: 0.5},
-        shards=shards,
-        after=removal,
-        repeats=1,
-        begun=T0,
-    )
+    waits = {"slow": 0, "slow_until": 0.0, "longest_wait": 0.045, "outage": after}
+    removal = {"seconds": 3.0, "messages": 20, "refused": int(after > 0), **waits}
+    extra = {0: 0.25, 1: 0.5}
+    return resize.Resize(before=4, to=2, total=9.0, restart=1.0, gap=1.5, extra=extra, shards=shards, after=removal, repeats=1, begun=T0)
 
 
 def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pods_go() -> None:

@@ -41,6 +41,19 @@ def spelled(writes: Iterable[Write]) -> str:
     return ", ".join(f"{times} {kind}" for kind, times in sorted(kinds.items(), key=lambda one: (-one[1], one[0]))) or "none"
 
 
+def of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Write]) -> dict[str, Obj]:
+    """What each case cost in writes of the operator: per fault how many, and how many until the first report; which the worst one made."""
+    found = {case: [operator_writes(writes, begun, ended) for begun, ended in times] for case, times in windows.items()}
+    return {
+        case: {
+            "writes": [len(one) for one in each],
+            "until_reported": [until_reported(one) for one in each],
+            "worst": spelled(next(one for one in each if len(one) == max(map(len, each)))),
+        }
+        for case, each in found.items()
+    }
+
+
 def say_writes(found: Mapping[str, Obj], say: Callable[[str], None]) -> None:
     """Print what failovers and the steady state cost in writes."""
     for case, one in found.items():

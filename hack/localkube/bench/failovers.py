@@ -11,25 +11,13 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import yaml
 from rich import box
-from rich.table import Table
+from rich.table import Column, Table
 
-from localkube.bench import resize
-from localkube.bench.cost import (
-    BEGINNINGS,
-    START_GOAL_MIB,
-    STEADY_S,
-    most_mib,
-    operator_writes,
-    restless,
-    say_writes,
-    spelled,
-    too_much,
-    until_reported,
-)
+from localkube.bench import cost, resize
 from localkube.chaos.measure import Outcome, Player
 from localkube.chaos.print import complaints
 from localkube.chaos.scene import Fault, Scene
@@ -61,16 +49,13 @@ RESHARDS = {"grow-1-2": (1, 2), "grow-2-4": (2, 4), "shrink-4-2": (4, 2), "grow-
 """Changes of the number of shards that are measured: from, to. In this order the fewest others are needed in between."""
 
 
-@dataclass(frozen=True)
-class Case:
+class Case(NamedTuple):
     """One thing that is measured."""
 
     name: str
     what: str
-    goal: float | None
-    """Seconds that the p95, or with few samples the longest, must not exceed; None: no promise."""
-    baseline: bool = True
-    """Whether the vendor's failover is what it is compared with."""
+    goal: float | None  # seconds that the p95, or with few samples the longest, must not exceed; None: no promise
+    baseline: bool = True  # whether the vendor's failover is what it is compared with
 
 
 CASES = (
@@ -82,7 +67,7 @@ CASES = (
         Case(name, f"shards {before} -> {after}: what is added to the client's restart, worst shard", 2.0, baseline=False)
         for name, (before, after) in RESHARDS.items()
     ),
-    Case("steady", f"writes in {STEADY_S:g} s of a cluster to which nothing happens", None, baseline=False),
+    Case("steady", f"writes in {cost.STEADY_S:g} s of a cluster to which nothing happens", None, baseline=False),
 )
 
 
@@ -92,19 +77,13 @@ class Results:
 
     samples: dict[str, list[float]] = field(default_factory=dict)
     details: dict[str, list[Obj]] = field(default_factory=dict)
-    windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)
-    """From the fault to when the cluster was as wanted again (`time.time()`)."""
-    failures: Counter[str] = field(default_factory=Counter)
-    """How often the shard was not handed over in time."""
-    not_counted: Counter[str] = field(default_factory=Counter)
-    """How often something else happened than what is measured, see APART."""
+    windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # from the fault to when all was as wanted (`time.time()`)
+    failures: Counter[str] = field(default_factory=Counter)  # how often the shard was not handed over in time
+    not_counted: Counter[str] = field(default_factory=Counter)  # how often something else happened than what is measured, see APART
     resizes: dict[str, list[resize.Resize]] = field(default_factory=dict)
-    memory: dict[str, float] = field(default_factory=dict)
-    """The most that an operator held at each beginning, MiB."""
-    ledger: Ledger | None = None
-    """What became of every message of the run."""
-    broken: list[str] = field(default_factory=list)
-    """One sentence for everything that may never be: a law that was broken, a wrong failover, strange evidence."""
+    memory: dict[str, float] = field(default_factory=dict)  # the most that an operator held at each beginning, MiB
+    ledger: Ledger | None = None  # what became of every message of the run
+    broken: list[str] = field(default_factory=list)  # what may never be: a law that was broken, a wrong failover, strange evidence
 
     def add(self, case: str, seconds: float, detail: Obj, window: tuple[float, float]) -> None:
         """Note one measurement, a failure (`math.inf`) too."""
@@ -195,9 +174,9 @@ class Bench:
 
     async def _steady(self) -> None:
         await asyncio.sleep(5.0)  # for what comes late of the last failover
-        self._report(f"steady: nothing happens for {STEADY_S:g} s")
+        self._report(f"steady: nothing happens for {cost.STEADY_S:g} s")
         begun = time.time()
-        await asyncio.sleep(STEADY_S)
+        await asyncio.sleep(cost.STEADY_S)
         self.results.windows["steady"] = [(begun, time.time())]
 
 
@@ -206,28 +185,26 @@ class Bench:
 
 def figures(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int] | None = None) -> dict[str, Obj]:
     """``{case: {n, failures, p50, p95, max, goal, met, ...}}`` of the cases that were measured; ``failures``: how often it did not come."""
-    failed = failures or {}
+    found = ((case, samples.get(case.name, ()), (failures or {}).get(case.name, 0)) for case in CASES)
     return {
-        case.name: row(samples.get(case.name, ()), failed.get(case.name, 0), goal=case.goal, baseline=case.baseline) | {"what": case.what}
-        for case in CASES
-        if samples.get(case.name) or failed.get(case.name)
+        case.name: row(times, failed, goal=case.goal, baseline=case.baseline) | {"what": case.what}
+        for case, times, failed in found
+        if times or failed
     }
 
 
 def missed(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int]) -> list[str]:
     """One sentence for each case that misses its goal."""
-    measured = (case for case in CASES if samples.get(case.name) or failures.get(case.name))
-    said = {case.name: summary(samples.get(case.name, ()), failures.get(case.name, 0)).complaint(case.goal) for case in measured}
+    found = {name: summary(samples.get(name, ()), failures.get(name, 0)) for name in figures(samples, failures)}
+    said = {case.name: found[case.name].complaint(case.goal) for case in CASES if case.name in found}
     return [f"{name}: {text}" for name, text in said.items() if text]
 
 
 def table(found: Mapping[str, Obj]) -> Table:
     """The figures beside their goals and the vendor's baseline."""
-    made = Table(box=box.SIMPLE, title_justify="left")
-    made.add_column("case", no_wrap=True)
-    for name in ("n", "p50", f"p95 (n >= {P95_FROM})", "max", "goal", f"{BASELINE_S:g} s / p95, else max"):
-        made.add_column(name, justify="right", no_wrap=True)
-    made.add_column("from -> to")
+    heads = ("n", "p50", f"p95 (n >= {P95_FROM})", "max", "goal", f"{BASELINE_S:g} s / p95, else max")
+    right = (Column(name, justify="right", no_wrap=True) for name in heads)
+    made = Table(Column("case", no_wrap=True), *right, "from -> to", box=box.SIMPLE)
     for name, one in found.items():
         goal = "" if one["goal"] is None else f"{one['judged_by']} {clock(one['goal'])}{'' if one['met'] else ' MISSED'}"
         p95 = clock(one["p95"]) if "p95" in one else "-"
@@ -235,33 +212,19 @@ def table(found: Mapping[str, Obj]) -> Table:
     return made
 
 
-def cost_of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Write]) -> dict[str, Obj]:
-    """What each case cost in writes of the operator: per fault how many, and how many until the first report; which the worst one made."""
-    said: dict[str, Obj] = {}
-    for case, times in windows.items():
-        found = [operator_writes(writes, begun, ended) for begun, ended in times]
-        reported = [until_reported(one) for one in found]
-        said[case] = {
-            "writes": [len(one) for one in found],
-            "until_reported": reported,
-            "worst": spelled(next(one for one in found if len(one) == max(map(len, found)))),
-        }
-    return said
-
-
-def complaints_of(results: Results, cost: Mapping[str, Obj]) -> list[str]:
+def complaints_of(results: Results, spent: Mapping[str, Obj]) -> list[str]:
     """One sentence for everything that is not as it must be."""
     said = missed(results.samples, results.failures) + results.broken
     said += [text for name, resizes in results.resizes.items() for text in resize.broken(name, resizes)]
     said += ["no message was counted"] if results.ledger is None else results.ledger.failures()
     if results.ledger is not None and (strangers := results.ledger.strangers):
         said.append(f"{strangers} messages were taken under ids that no sender of ours used: they may be doubles")
-    return said + restless(cost) + too_much(results.memory)
+    return said + cost.restless(spent) + cost.too_much(results.memory)
 
 
 def show(results: Results, writes: Sequence[Write], command: Command, out: Path) -> int:
     """Print and write what was measured; returns the exit status, after a sentence for everything that is not as it must be."""
-    found, cost, say = figures(results.samples, results.failures), cost_of(results.windows, writes), command.console.print
+    found, spent, say = figures(results.samples, results.failures), cost.of(results.windows, writes), command.console.print
     say(table(found))
     for name, times in results.not_counted.items():
         say(f"{name}: {times} more are not counted: {APART[name]}")
@@ -269,17 +232,16 @@ def show(results: Results, writes: Sequence[Write], command: Command, out: Path)
     for name, resizes in results.resizes.items():
         say("\n".join(resize.spoken(name, resizes, vendor=BASELINE_S)))
         found[name] |= resize.figures(resizes)
-    say_writes(cost, say)
-    memory = {name: {"mib": round(mib, 1), "goal": START_GOAL_MIB, "what": BEGINNINGS[name]} for name, mib in results.memory.items()}
-    for name, one in memory.items():
-        late = " MISSED" if results.memory[name] > START_GOAL_MIB else ""
-        say(f"memory of an operator, {one['what']}: {one['mib']:.0f} MiB at most, goal {START_GOAL_MIB:g} MiB{late}")
-    ledger = results.ledger
-    say(f"messages: {ledger or 'not counted'}")
+    cost.say_writes(spent, say)
+    goal = cost.START_GOAL_MIB
+    memory = {name: {"mib": round(mib, 1), "goal": goal, "what": cost.BEGINNINGS[name]} for name, mib in results.memory.items()}
+    for name, mib in results.memory.items():
+        say(f"memory of an operator, {cost.BEGINNINGS[name]}: {mib:.0f} MiB at most, goal {goal:g} MiB{' MISSED' * (mib > goal)}")
+    say(f"messages: {results.ledger or 'not counted'}")
     say(f"baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
     write_json(out.with_name(f"{out.stem}-details.json"), {"run": command.provenance.of_run(), "samples": results.details})
-    about = {"baseline_s": BASELINE_S, "steady_s": STEADY_S, "cases": found, "writes": cost, "memory": memory}
-    return command.write(out, about | {"messages": ledger and ledger.as_json()}, complaints_of(results, cost))
+    about = {"baseline_s": BASELINE_S, "steady_s": cost.STEADY_S, "cases": found, "writes": spent, "memory": memory}
+    return command.write(out, about | {"messages": results.ledger and results.ledger.as_json()}, complaints_of(results, spent))
 
 
 # --------------------------------------------------------------------------------------------------------------- command
@@ -299,9 +261,9 @@ async def measure(stage: Stage, root: Path, options: argparse.Namespace) -> Resu
     async with Environment(stage, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()
-        results.memory["no-cluster"] = most_mib(stage.operators().values())
+        results.memory["no-cluster"] = cost.most_mib(stage.operators().values())
         await environment.apply(manifest(root, stage.folder), NAME)
-        results.memory["one-cluster"] = most_mib(stage.operators().values())
+        results.memory["one-cluster"] = cost.most_mib(stage.operators().values())
         to_stderr(f"the cluster is ready after {time.monotonic() - begun:.1f} s")
         async with environment.sending(NAME):
             await bench.run(options.case or [case.name for case in CASES])

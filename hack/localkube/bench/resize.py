@@ -6,7 +6,7 @@ import asyncio
 import itertools
 import time
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
@@ -19,48 +19,10 @@ from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
 
-WARM_S = 1.0
-AFTER_S = 0.5
-RESIZE_S = 120.0
+WARM_S, AFTER_S, RESIZE_S = 1.0, 0.5, 120.0
 SLOW_S = 0.25
 """A message that waits longer while nothing is wrong with its shard counts as held up: undisturbed ones take 10 to 100 ms here."""
-MOST_PER_SECOND = 160.0
-MOST_PER_SHARD = 40.0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ShardFigures:
-    """What became of the messages of one shard (by the larger number of shards)."""
-
-    sent: int
-    lost: int
-    """Given up by the sender, or said to be taken and unknown to the WhatsApp servers."""
-    doubled: int
-    """Recipients that the WhatsApp servers have more than one message for: each was sent one."""
-    delayed: int
-    """Waited longer than the restart takes."""
-    worst: float
-    """How much longer the one that waited longest did; 0 if none was delayed."""
-    outage: float
-    """Without service, the restart included."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AfterRestart:
-    """The messages that were sent from when every shard was served again until the cluster was as wanted: the pods that went are gone."""
-
-    seconds: float
-    sent: int
-    refused: int
-    """Answered with anything but 201 at least once."""
-    slow: int
-    """Waited longer than SLOW_S."""
-    slow_until: float
-    """When the last of the slow ones was taken, counted from when every shard was served again; 0 if there was none."""
-    longest: float
-    """The longest wait."""
-    outage: float
-    """The longest wait of one that was refused or slow; 0 if there was none."""
+MOST_PER_SECOND, MOST_PER_SHARD = 160.0, 40.0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -69,20 +31,14 @@ class Resize:
 
     before: int
     to: int
-    total: float
-    """From the change of the spec until the cluster was as wanted."""
-    restart: float
-    """How long the simulator's Coreapps restart."""
-    gap: float
-    """How long the shard that was longest without service was so."""
-    extra: dict[int, float]
-    """For how much longer than the restart each shard of the smaller number was: those that survive a shrink."""
-    shards: dict[int, ShardFigures]
-    after: AfterRestart
-    repeats: int
-    """Messages that the WhatsApp servers were given again, and knew by their id."""
-    begun: float
-    """`time.time()` of the change of the spec."""
+    total: float  # from the change of the spec until the cluster was as wanted
+    restart: float  # how long the simulator's Coreapps restart
+    gap: float  # how long the shard that was longest without service was so
+    extra: dict[int, float]  # for how much longer than the restart each shard of the smaller number was: those that survive a shrink
+    shards: dict[int, Obj]  # see `per_shard`, by the larger number of shards
+    after: Obj  # see `after_restart`
+    repeats: int  # messages that the WhatsApp servers were given again, and knew by their id
+    begun: float  # `time.time()` of the change of the spec
 
     @property
     def added(self) -> float:
@@ -93,8 +49,7 @@ class Resize:
 async def resize(environment: Environment, cluster: str, to: int, *, restart: float) -> Resize:
     """Change the number of shards under traffic to every shard and wait until the cluster is as wanted. LocalKubeError if it is not."""
     probe, before = environment.probes[cluster], int(environment.status(cluster)["shards"])
-    shards = max(before, to)
-    mark = await probe.mark()
+    shards, mark = max(before, to), await probe.mark()
     with probe.pace(min(MOST_PER_SECOND, MOST_PER_SHARD * shards), spread=shards):
         await asyncio.sleep(WARM_S)
         begun, begun_wall = time.monotonic(), time.time()
@@ -103,23 +58,21 @@ async def resize(environment: Environment, cluster: str, to: int, *, restart: fl
         await asyncio.sleep(AFTER_S)
     with probe.pace(0.0):
         books = await probe.books(mark, ())
-    messages = list(probe.messages.values())
-    calls = (await probe.counters())["set_shards_calls"]
-    called = [call["at"] for call in calls if call["restarted"] and call["shards"] == to]
+    messages, calls = list(probe.messages.values()), (await probe.counters())["set_shards_calls"]
+    called = [datetime.fromisoformat(call["at"]).timestamp() for call in calls if call["restarted"] and call["shards"] == to]
     if not called:
         msg = f"the simulator knows of no Set Shards to {to}"
         raise LocalKubeError(msg)
-    called_at = datetime.fromisoformat(called[-1]).timestamp() - begun_wall + begun
-    missing = {one.id for one in messages} - probe.log.known
+    gaps, surviving = (outages(messages, number, called[-1] - begun_wall + begun) for number in (shards, min(before, to)))
     return Resize(
         before=before,
         to=to,
         total=settled - begun,
         restart=restart,
-        gap=max(seconds for seconds, _ in outages(messages, shards, called_at).values()),
-        extra={shard: max(0.0, seconds - restart) for shard, (seconds, _) in outages(messages, min(before, to), called_at).items()},
-        shards=per_shard(messages, shards, called=called_at, restart=restart, missing=missing, taken=probe.taken()),
-        after=after_restart(messages, max(end for _, end in outages(messages, shards, called_at).values()), settled),
+        gap=max(seconds for seconds, _ in gaps.values()),
+        extra={shard: max(0.0, seconds - restart) for shard, (seconds, _) in surviving.items()},
+        shards=per_shard(messages, gaps, restart=restart, known=probe.log.known, taken=probe.taken()),
+        after=after_restart(messages, max(end for _, end in gaps.values()), settled),
         repeats=books.totals.repeated,
         begun=begun_wall,
     )
@@ -141,8 +94,7 @@ def outages(messages: Iterable[Message], shards: int, called: float) -> dict[int
     It is the longest time between two messages taken, counted from Set Shards or from when the first that had to wait was sent, if that is
     earlier: before, no one can have missed the service. LocalKubeError if a shard has too few messages to tell.
     """
-    mine = _by_shard(messages, shards)
-    found = {}
+    mine, found = _by_shard(messages, shards), {}
     for shard in range(shards):
         taken = sorted(one.delivered_at for one in mine[shard] if one.delivered_at is not None)
         gaps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(taken) if later > called]
@@ -156,36 +108,50 @@ def outages(messages: Iterable[Message], shards: int, called: float) -> dict[int
 
 
 def per_shard(
-    messages: Sequence[Message], shards: int, *, called: float, restart: float, missing: Iterable[str], taken: Mapping[str, int]
-) -> dict[int, ShardFigures]:
-    """What became of every shard's messages. ``missing``: ids unknown to the WhatsApp servers; ``taken``: theirs by recipient."""
-    unknown, gaps, found = set(missing), outages(messages, shards, called), {}
-    for shard, mine in sorted(_by_shard(messages, shards).items()):
+    messages: Sequence[Message],
+    gaps: Mapping[int, tuple[float, float]],
+    *,
+    restart: float,
+    known: Collection[str],
+    taken: Mapping[str, int],
+) -> dict[int, Obj]:
+    """What became of every shard's messages. ``gaps``: its outages; ``known``: ids of the WhatsApp servers; ``taken``: theirs by recipient.
+
+    lost: given up by the sender, or said to be taken and not known; doubled: recipients with more than one message, for each was sent one;
+    delayed: waited longer than the restart takes, the worst by so much; outage: without service, the restart included.
+    """
+    found = {}
+    for shard, mine in sorted(_by_shard(messages, len(gaps)).items()):
         late = [_waited(one) - restart for one in mine if _waited(one) > restart]
-        found[shard] = ShardFigures(
-            sent=len(mine),
-            lost=sum(one.delivered_at is None or one.id in unknown for one in mine),
-            doubled=sum(taken.get(one.to, 0) > 1 for one in mine),
-            delayed=len(late),
-            worst=max(late, default=0.0),
-            outage=gaps[shard][0],
-        )
+        found[shard] = {
+            "sent": len(mine),
+            "lost": sum(one.delivered_at is None or one.id not in known for one in mine),
+            "doubled": sum(taken.get(one.to, 0) > 1 for one in mine),
+            "delayed": len(late),
+            "worst": max(late, default=0.0),
+            "outage": gaps[shard][0],
+        }
     return found
 
 
-def after_restart(messages: Iterable[Message], served: float, settled: float) -> AfterRestart:
-    """What became of the messages that were sent between two times (`time.monotonic()`)."""
+def after_restart(messages: Iterable[Message], served: float, settled: float) -> Obj:
+    """What became of the messages that were sent between two times (`time.monotonic()`): from when every shard was served again until the
+    cluster was as wanted, so while the pods of a shrink went.
+
+    refused: answered with anything but 201 at least once; slow: waited longer than SLOW_S, the last until slow_until, counted from
+    ``served``; outage: the longest wait of one that was refused or slow.
+    """
     mine = [one for one in messages if served <= one.sent_at <= settled]
     slow = [one for one in mine if _waited(one) > SLOW_S]
-    return AfterRestart(
-        seconds=settled - served,
-        sent=len(mine),
-        refused=sum(bool(one.refusals) for one in mine),
-        slow=len(slow),
-        slow_until=max((one.sent_at + _waited(one) - served for one in slow), default=0.0),
-        longest=max(map(_waited, mine), default=0.0),
-        outage=max((_waited(one) for one in mine if one.refusals or one in slow), default=0.0),
-    )
+    return {
+        "seconds": settled - served,
+        "messages": len(mine),
+        "refused": sum(bool(one.refusals) for one in mine),
+        "slow": len(slow),
+        "slow_until": max((one.sent_at + _waited(one) - served for one in slow), default=0.0),
+        "longest_wait": max(map(_waited, mine), default=0.0),
+        "outage": max((_waited(one) for one in mine if one.refusals or one in slow), default=0.0),
+    }
 
 
 def _waited(message: Message) -> float:
@@ -204,36 +170,34 @@ def _by_shard(messages: Iterable[Message], shards: int) -> dict[int, list[Messag
 
 def broken(name: str, resizes: Sequence[Resize]) -> list[str]:
     """One sentence for each promise that a case did not keep: no message lost, none doubled, no outage while pods are removed."""
-    lost, doubled = (sum(getattr(one, what) for each in resizes for one in each.shards.values()) for what in ("lost", "doubled"))
-    after = max(each.after.outage for each in resizes)
-    return [
-        *([f"{name}: {lost} messages were lost"] if lost else []),
-        *([f"{name}: {doubled} messages were doubled"] if doubled else []),
-        *([f"{name}: a message waited {after:.3f} s after the restart, the goal is no outage"] if after else []),
-    ]
+    lost, doubled = (sum(shard[what] for one in resizes for shard in one.shards.values()) for what in ("lost", "doubled"))
+    after = max(one.after["outage"] for one in resizes)
+    late = f"{name}: a message waited {after:.3f} s after the restart, the goal is no outage"
+    return (
+        [f"{name}: {lost} messages were lost"] * bool(lost)
+        + [f"{name}: {doubled} messages were doubled"] * bool(doubled)
+        + [late] * bool(after)
+    )
 
 
 def figures(resizes: Sequence[Resize]) -> Obj:
-    """What the file says of a case's messages; per shard of the larger number sums, and of worst and outage the longest."""
+    """What the file says of a case's messages: sums, and of times the longest."""
+
+    def added_up(found: Sequence[Obj], sums: Iterable[str], longest: Iterable[str]) -> Obj:
+        return {name: round(max(one[name] for one in found), 4) for name in longest} | {
+            name: sum(one[name] for one in found) for name in sums
+        }
+
     after = [one.after for one in resizes]
     shards = {shard: [one.shards[shard] for one in resizes] for shard in sorted(resizes[0].shards)}
     return {
-        "messages": sum(one.sent for mine in shards.values() for one in mine),
+        "messages": sum(one["sent"] for mine in shards.values() for one in mine),
         "repeats": sum(one.repeats for one in resizes),
         "extra_outage": {"n": len(resizes), "max": round(max(max(one.extra.values()) for one in resizes), 4)},
-        "after_restart": {
-            "outage": round(max(one.outage for one in after), 4),
-            "longest_wait": round(max(one.longest for one in after), 4),
-            "messages": sum(one.sent for one in after),
-            "refused": sum(one.refused for one in after),
-            "slow": sum(one.slow for one in after),
-            "slow_until": [round(one.slow_until, 2) for one in after],
-            "seconds": [round(one.seconds, 2) for one in after],
-        },
+        "after_restart": added_up(after, ("messages", "refused", "slow"), ("outage", "longest_wait"))
+        | {name: [round(one[name], 2) for one in after] for name in ("slow_until", "seconds")},
         "shards": {
-            str(shard): {name: sum(getattr(one, name) for one in mine) for name in ("sent", "lost", "doubled", "delayed")}
-            | {name: round(max(getattr(one, name) for one in mine), 4) for name in ("worst", "outage")}
-            for shard, mine in shards.items()
+            str(shard): added_up(mine, ("sent", "lost", "doubled", "delayed"), ("worst", "outage")) for shard, mine in shards.items()
         },
     }
 
@@ -241,20 +205,20 @@ def figures(resizes: Sequence[Resize]) -> Obj:
 def spoken(name: str, resizes: Sequence[Resize], *, vendor: float) -> list[str]:
     """What is printed of a case's messages; ``vendor``: seconds of the outage that the vendor notes when active pods are removed."""
     found, each = figures(resizes), resizes[0]
-    shards = found["shards"]
+    shards, case = found["shards"], f"{name} (n={len(resizes)})"
     lost, doubled, delayed = (sum(one[what] for one in shards.values()) for what in ("lost", "doubled", "delayed"))
     most, worst = max(shards.items(), key=lambda one: float(one[1]["worst"]))
     first = (
-        f"{name} (n={len(resizes)}): {found['messages']} messages to {len(shards)} shards: {lost} lost, {doubled} doubled "
-        f"({found['repeats']} given again, known by their id); {delayed} waited longer than the restart's {each.restart:g} s, the worst by "
-        f"{worst['worst']:.2f} s (shard {most})"
+        f"{case}: {found['messages']} messages to {len(shards)} shards: {lost} lost, {doubled} doubled ({found['repeats']} given again, "
+        f"known by their id); {delayed} waited longer than the restart's {each.restart:g} s, the worst by {worst['worst']:.2f} s "
+        f"(shard {most})"
     )
     if each.to > each.before:
         return [first]
     after, waits = found["after_restart"], sorted(max(one.extra.values()) for one in resizes)
     second = (
-        f"{name} (n={len(resizes)}): extra outage of the worst surviving shard {waits[0]:.2f} to {waits[-1]:.2f} s beyond the restart; "
-        f"after it, while the pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, "
-        f"{after['refused']} refused, longest wait {after['longest_wait'] * 1000:.0f} ms)"
+        f"{case}: extra outage of the worst surviving shard {waits[0]:.2f} to {waits[-1]:.2f} s beyond the restart; after it, while the "
+        f"pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, {after['refused']} refused, "
+        f"longest wait {after['longest_wait'] * 1000:.0f} ms)"
     )
     return [first, second]

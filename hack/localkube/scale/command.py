@@ -14,7 +14,7 @@ from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from localkube.bench.cost import memory_mib, operator_writes, spelled
 from localkube.chaos.measure import Player
@@ -38,13 +38,10 @@ from localkube.scale.objects import COREAPPS, SHARDS, SPARES
 Obj = dict[str, Any]
 
 CPU_GOAL, MEMORY_GOAL_MIB, FAILOVER_GOAL_S = 1.0, 250.0, 2.0
-HOLLOW = 5
-"""Clusters whose pods are simulated whole; on them failovers are measured."""
-QUIET_S = 900.0
-"""The longest that the operator may take until it has observed all clusters and reported."""
-SAMPLE_S = 0.5
-QUIET_WRITES_S = 15.0
-"""So long without a write counts as quiet."""
+HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are measured
+QUIET_S = 900.0  # the longest that the operator may take until it has observed all clusters and reported
+QUIET_WRITES_S = 15.0  # so long without a write counts as quiet
+SAMPLE_S, WORST_S, REPORT_S = 0.5, 5.0, 15.0
 KINDS = ["pod-deleted", "container-killed"]
 
 
@@ -53,37 +50,27 @@ class Found:
     """What was measured. Seconds, shares of one core, MiB."""
 
     clusters: int
-    begin_s: float = 0.0
-    """From the start of the operator until it had reported on all and wrote no more."""
+    begin_s: float = 0.0  # from the start of the operator until it had reported on all and wrote no more
     begin_cpu_s: float = 0.0
-    begin_rss: float = 0.0
-    """The most resident memory until then."""
+    begin_rss: float = 0.0  # the most resident memory until then
     steady_s: float = 0.0
     steady_cpu: float = 0.0
-    steady_cpu_worst: float = 0.0
-    """The worst 5 s of it."""
+    steady_cpu_worst: float = 0.0  # the worst 5 s of it
     steady_rss: float = 0.0
     steady_writes: int = 0
     steady_wrote: str = ""
-    answers_cpu: float = 0.0
-    """Of the process that answers for the pods: not the operator's."""
+    answers_cpu: float = 0.0  # of the process that answers for the pods: not the operator's
     deleted: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
-    two_holders: int = 0
-    """How often the WhatsApp servers' log shows two holders of a shard."""
-    ledger: list[str] = field(default_factory=list)
-    """What may not be in the ledger of all messages, and is."""
-    broken: list[str] = field(default_factory=list)
-    """What else may never be, and was: a wrong failover, a law that was broken, strange evidence."""
-    busy_cpu: float = 0.0
-    """While failovers were measured."""
-    rss: float = 0.0
-    """The most resident memory after the beginning."""
-    rss_peak: float = 0.0
-    """The most resident memory ever, as the kernel says."""
+    two_holders: int = 0  # how often the WhatsApp servers' log shows two holders of a shard
+    ledger: list[str] = field(default_factory=list)  # what may not be in the ledger of all messages, and is
+    broken: list[str] = field(default_factory=list)  # what else may never be: a wrong failover, a law that was broken, strange evidence
+    busy_cpu: float = 0.0  # while failovers were measured
+    rss: float = 0.0  # the most resident memory after the beginning
+    rss_peak: float = 0.0  # the most resident memory ever, as the kernel says
 
     @property
     def failovers(self) -> list[float]:
@@ -91,26 +78,15 @@ class Found:
         return [*self.deleted, *self.killed]
 
 
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a process used over a span."""
-
-    cpu: float
-    """Shares of one core."""
-    worst: float
-    """The worst 5 s."""
-    rss: float
-
-
-async def use_of(process: Process, seconds: float) -> Used:
-    """Watch a process for so long."""
+async def use_of(process: Process, seconds: float) -> tuple[float, float, float]:
+    """Watch a process for so long: the shares of one core that it used, in all and in the worst 5 s, and its most resident memory."""
     marks, rss = [(time.monotonic(), processor_seconds(process))], memory_mib(process.pid)
     (begun, spent) = marks[0]
     while time.monotonic() - begun < seconds:
         await asyncio.sleep(SAMPLE_S)
         rss = max(rss, memory_mib(process.pid))
         marks.append((time.monotonic(), processor_seconds(process)))
-    return Used((marks[-1][1] - spent) / (marks[-1][0] - begun), worst_share(marks, 5.0), rss)
+    return (marks[-1][1] - spent) / (marks[-1][0] - begun), worst_share(marks, WORST_S), rss
 
 
 def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
@@ -175,7 +151,7 @@ class ScaleBench:
             if time.monotonic() - begun > QUIET_S:
                 msg = f"only {ready} of {self._options.scale} clusters are as wanted after {QUIET_S:g} s; see {self.operator.log}"
                 raise LocalKubeError(msg)
-            if time.monotonic() - reported > 15:
+            if time.monotonic() - reported > REPORT_S:
                 reported = time.monotonic()
                 self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
@@ -195,16 +171,17 @@ class ScaleBench:
         return operator_writes(await asyncio.to_thread(self._stage.plane.writes), since, until)
 
     async def _steady(self, crowd: Crowd) -> None:
-        seconds, found = self._options.steady, self.found
+        seconds, found, answered = self._options.steady, self.found, crowd.used()
         self._report(f"steady: nothing happens for {seconds:g} s")
-        begun, answered = time.time(), processor_seconds(crowd.answers) if crowd.answers else 0.0
-        used = await use_of(self.operator, seconds)
-        ended = time.time()
+        begun = time.time()
+        found.steady_cpu, found.steady_cpu_worst, found.steady_rss = await use_of(self.operator, seconds)
+        found.steady_s, found.answers_cpu = seconds, (crowd.used() - answered) / (time.time() - begun)
         writes = await self._writes(begun)
-        found.steady_s, found.steady_cpu, found.steady_cpu_worst, found.steady_rss = seconds, used.cpu, used.worst, used.rss
         found.steady_writes, found.steady_wrote = len(writes), spelled(writes)
-        found.answers_cpu = ((processor_seconds(crowd.answers) if crowd.answers else 0.0) - answered) / (ended - begun)
-        self._report(f"steady: {used.cpu:.2f} of a core (worst 5 s: {used.worst:.2f}), {used.rss:.0f} MiB, {len(writes)} writes")
+        self._report(
+            f"steady: {found.steady_cpu:.2f} of a core (worst 5 s: {found.steady_cpu_worst:.2f}), {found.steady_rss:.0f} MiB, "
+            f"{len(writes)} writes"
+        )
 
     async def _fail_over(self, environment: Environment) -> None:
         """Delete and kill holders in turn, cluster after cluster."""
@@ -278,12 +255,10 @@ def show(found: Found, console: Console) -> None:
     """Print the figures beside their goals."""
     console.print(
         f"{found.clusters} clusters of {SHARDS} shards and {SPARES} spares ({found.clusters * COREAPPS} Coreapps) on one operator process; "
-        f"{min(HOLLOW, found.clusters)} of them with simulated pods, the others answered for by one process.",
-        highlight=False,
+        f"{min(HOLLOW, found.clusters)} of them with simulated pods, the others answered for by one process."
     )
-    table = Table(box=box.SIMPLE)
-    for name in ("what", "measured", "goal", "measured / goal"):
-        table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)
+    right = (Column(name, justify="right", no_wrap=True) for name in ("measured", "goal", "measured / goal"))
+    table = Table(Column("what", no_wrap=True), *right, box=box.SIMPLE)
     for name, figure, text, limit, goal in rows(found):
         table.add_row(name, text, f"< {goal}{' MISSED' if figure > limit else ''}", f"{figure / limit:.2f}")
     for name, one in failover_rows(found).items():
@@ -295,8 +270,7 @@ def show(found: Found, console: Console) -> None:
         f"steady for {found.steady_s:g} s: {found.steady_writes} writes, worst 5 s {found.steady_cpu_worst:.2f} of a core, "
         f"{found.steady_rss:.0f} MiB; during failovers {found.busy_cpu:.2f} of a core\n"
         f"beginning with all clusters at once: {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor, "
-        f"{found.begin_rss:.0f} MiB at most",
-        highlight=False,
+        f"{found.begin_rss:.0f} MiB at most"
     )
 
 

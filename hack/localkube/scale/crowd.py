@@ -11,6 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
+from localkube.chaos.stage import processor_seconds
 from localkube.demo.stage import Stage, start_module, until
 from localkube.errors import LocalKubeError
 from localkube.hollow.addresses import Addresses
@@ -29,8 +30,7 @@ AT_A_TIME = 12
 PODS_S = 600.0
 LISTEN_S = 60.0
 ACCOUNT_S = 30.0
-POLL_S = 3.0
-"""From one question whether the controllers are done to the next: each costs a list of all pods."""
+POLL_S = 3.0  # from one question whether the controllers are done to the next: each costs a list of all pods
 TAINT = {"key": "multiconnect.dev/scale-bench", "value": "pods-are-not-run", "effect": "NoSchedule"}
 MERGE = "merge-patch+json"
 
@@ -44,8 +44,7 @@ class Crowd:
         self._names = [f"s{number:04}" for number in range(clusters)]
         self._addresses = Addresses(str(stage.folder / "scale"))
         self._spawner = Spawner(leashed=True)
-        self.answers: Process | None = None
-        """The process that answers for all pods."""
+        self._answers: Process | None = None
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
 
     async def fill(self) -> None:
@@ -68,9 +67,13 @@ class Crowd:
                 task.cancel()
             await asyncio.gather(*alive, return_exceptions=True)
 
+    def used(self) -> float:
+        """Processor time that the process which answers for all pods has used so far, in seconds."""
+        return processor_seconds(self._answers) if self._answers is not None else 0.0
+
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
-        processes.stop([self.answers] if self.answers is not None else [])
+        processes.stop([self._answers] if self._answers is not None else [])
         self._spawner.close()
         self._addresses.close()
 
@@ -156,8 +159,8 @@ class Crowd:
         plan.write_text(json.dumps(self._plan), encoding="utf-8")
         options: list[str | Path] = ["--kubeconfig", self._stage.plane.admin_kubeconfig, "--plan", plan, "--ready", ready]
         log = folder / "answers.log"
-        self.answers = start_module(self._spawner, "localkube.scale.answers", "answers", options, folder=folder, log=log)
-        until(ready.exists, self.answers, LISTEN_S, "be ready")
+        self._answers = start_module(self._spawner, "localkube.scale.answers", "answers", options, folder=folder, log=log)
+        until(ready.exists, self._answers, LISTEN_S, "be ready")
 
 
 async def items(kube: Kube, path: str, page: int = 500) -> AsyncIterator[Obj]:
