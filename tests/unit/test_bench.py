@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -216,7 +217,7 @@ async def struck(_: object) -> None:
 
 
 def fault(name: str) -> Any:
-    return failovers.replace(named(["pod-deleted"])[0], name=name, strike=struck)
+    return replace(named(["pod-deleted"])[0], name=name, strike=struck)
 
 
 def outcome(**more: Any) -> Outcome:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -12,7 +13,7 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -35,14 +36,15 @@ from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.demo.stage import Stage, alive, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
+from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from outside.ledger import Ledger
 
 Obj = dict[str, Any]
 
 VENDOR_FAILOVER = "35 s"
-RATE, INBOUND_RATE = 40.0, 5.0
-"""Messages a second, out and in."""
+RATE, INBOUND_RATE = 40.0, 5.0  # messages a second, out and in
+WAIT_S = 0.5
 MARKS = {
     "pod-deleted": "pod deleted",
     "container-killed": "container killed",
@@ -51,23 +53,10 @@ MARKS = {
     "shrink": "shards 4 to 2",
 }
 """Steps that the picture names, in few words."""
-WAIT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoHolders:
-    """How often a shard had two active holders, as three that know nothing of each other counted it."""
-
-    seen_from_outside: int
-    """By a watcher of all Services and pods."""
-    whatsapp_servers: int
-    """Messages taken from a holder that had been replaced, and connections of one shard that were accepted at once."""
-    resolutions: int
-    """Look-ups of a shard's Service that found several pods."""
 
 
 class Demo:
-    """The steps, and what a screen shows of them."""
+    """The steps, what a screen shows of them, and what came of them."""
 
     def __init__(self, stage: Stage, manifest: Path, console: Console) -> None:
         """``manifest``: the cluster to apply."""
@@ -86,79 +75,75 @@ class Demo:
         ]
         self.environment: Environment | None = None
         self.ledger: Ledger | None = None
-        self.slowest = 0.0
-        """The longest that a sender waited, a resize's restart included; seconds."""
-        self.two_holders: TwoHolders | None = None
-        self.timeline: Obj | None = None
-        """What a picture of it is drawn from."""
+        self.slowest = 0.0  # the longest that a sender waited, a resize's restart included; seconds
+        self.two_holders: dict[str, int] | None = None
+        """How often a shard had two active holders, as three that know nothing of each other counted it: seen_from_outside, by a watcher
+        of all Services and pods; whatsapp_servers, messages taken from a holder that had been replaced, and connections of one shard that
+        were accepted at once; resolutions, look-ups of a shard's Service that found several pods."""
+        self.timeline: Obj | None = None  # what a picture of it is drawn from
 
     async def run(self) -> None:
         """Take all steps. LocalKubeError or KubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
             environment = self.environment = await exits.enter_async_context(Environment(self._stage, report=quiet))
             screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
-            apply, deleted, killed, leader, *resizes = self.steps
+            apply, deleted, killed, leader, grow, shrink = self.steps
             with screen.running(apply):
                 begun = time.monotonic()
                 await environment.apply(self._manifest, NAME)
                 apply.seconds, apply.note = time.monotonic() - begun, str(environment.status(NAME)["message"])
             await exits.enter_async_context(environment.sending(NAME, rate=RATE, inbound_rate=INBOUND_RATE))
             for step in (deleted, killed):
-                await self._fail_over(environment, screen, step)
-            await self._end_leader(environment, screen, leader)
-            for step, to in zip(resizes, (4, 2), strict=True):
-                await self._resize(environment, screen, step, to)
+                with screen.running(step):
+                    await self._fail_over(environment, step)
+            with screen.running(leader):
+                await self._end_leader(environment, leader)
+            for step, to in ((grow, 4), (shrink, 2)):
+                with screen.running(step):
+                    await self._resize(environment, step, to)
             await self._conclude(environment)
 
-    async def _fail_over(self, environment: Environment, screen: Screen, step: Step) -> None:
-        with screen.running(step):
-            probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-            outcome = await _play(environment, named([step.name])[0])
-            if outcome.resumed and not outcome.times:
-                step.meaning = "until it served again itself: its container was back before another Coreapp took over"
-            step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
-            after, waits = (
-                environment.holder(NAME, 0),
-                [one.delivered_at - one.sent_at for one in probe.sent if one.delivered_at and one.delivered_at >= begun],
-            )
-            step.note = f"{holder and holder.pod} -> {after and after.pod}; slowest of {len(waits)} messages {clock(max(waits))}"
+    async def _fail_over(self, environment: Environment, step: Step) -> None:
+        probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
+        outcome = await _play(environment, named([step.name])[0])
+        if not outcome.times:
+            step.meaning = "until it served again itself: its container was back before another Coreapp took over"
+        step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
+        after, waits = environment.holder(NAME, 0), [taken - sent for sent, taken in probe.delivered() if taken >= begun]
+        step.note = f"{holder and holder.pod} -> {after and after.pod}; slowest of {len(waits)} messages {clock(max(waits))}"
 
-    async def _end_leader(self, environment: Environment, screen: Screen, step: Step) -> None:
+    async def _end_leader(self, environment: Environment, step: Step) -> None:
         found: list[Succession] = []
-        action = end_leader(signal.SIGKILL, 1, found)
-        with screen.running(step):
-            await _play(environment, Fault(step.name, step.what, action, everybody=True, failover=False, moves=frozenset({"switchover"})))
-            step.seconds, step.details = found[0].acts, asdict(found[0])
-            leading = f"{found[0].old} -> {found[0].new}, leading after {clock(found[0].lease)}"
-            step.note = f"{leading}; then it moved shard 1; messages flowed on"
+        action, moves = end_leader(signal.SIGKILL, 1, found), frozenset({"switchover"})
+        await _play(environment, Fault(step.name, step.what, action, everybody=True, failover=False, moves=moves))
+        step.seconds, step.details = found[0].acts, asdict(found[0])
+        leading = f"{found[0].old} -> {found[0].new}, leading after {clock(found[0].lease)}"
+        step.note = f"{leading}; then it moved shard 1; messages flowed on"
 
-    async def _resize(self, environment: Environment, screen: Screen, step: Step, to: int) -> None:
-        with screen.running(step):
-            found = await resize(environment, NAME, to, restart=self.restart)
-            step.seconds, step.details = found.gap, asdict(found)
-            step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
+    async def _resize(self, environment: Environment, step: Step, to: int) -> None:
+        found = await resize(environment, NAME, to, restart=self.restart)
+        step.seconds, step.details = found.gap, asdict(found)
+        step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
 
     async def _conclude(self, environment: Environment) -> None:
         probe, whole, ended = environment.probes[NAME], environment.whole, time.monotonic()
         self.ledger = await probe.ledger()
-        delivered = [(one.sent_at, one.delivered_at) for one in probe.sent if one.delivered_at is not None]
-        self.slowest = max((taken - sent for sent, taken in delivered), default=0.0)
+        self.slowest = max((taken - sent for sent, taken in probe.delivered()), default=0.0)
         marks = {MARKS[step.name]: step.begun for step in self.steps if step.name in MARKS and step.begun is not None}
-        begun = self.steps[0].begun or ended
-        self.timeline = timeline(whole.commits, whole.removed, marks, (taken for _, taken in delivered), begun=begun, ended=ended)
-        self.two_holders = TwoHolders(
-            seen_from_outside=len(await asyncio.to_thread(whole.verify)),
-            whatsapp_servers=self.ledger.totals.two_holders,
-            resolutions=await environment.ambiguous(),
-        )
+        delivered, begun = (taken for _, taken in probe.delivered()), self.steps[0].begun or ended
+        self.timeline = timeline(whole.commits, whole.removed, marks, delivered, begun=begun, ended=ended)
+        self.two_holders = {
+            "seen_from_outside": len(await asyncio.to_thread(whole.verify)),
+            "whatsapp_servers": self.ledger.totals.two_holders,
+            "resolutions": await environment.ambiguous(),
+        }
 
     def _flow(self) -> str:
         """The messages so far, in one line."""
         if self.environment is None or NAME not in self.environment.probes:
             return "messages flow as soon as it is Ready"
-        messages = self.environment.probes[NAME].sent
-        delivered = sum(message.delivered_at is not None for message in messages)
-        return f"messages: {len(messages)} sent, {delivered} delivered, {len(messages) - delivered} wait; inbound flows to a webhook"
+        sent, delivered = len(self.environment.probes[NAME].sent), len(self.environment.probes[NAME].delivered())
+        return f"messages: {sent} sent, {delivered} delivered, {sent - delivered} wait; inbound flows to a webhook"
 
     # ---- the end
 
@@ -170,7 +155,7 @@ class Demo:
             return "; ".join(failures)
         if self.ledger.strangers:
             return f"{self.ledger.strangers} messages were taken under ids that no sender of ours used: they may be doubles"
-        if total := sum(asdict(self.two_holders).values()):
+        if total := sum(self.two_holders.values()):
             return f"a shard had two active holders {total} times: it never may ({self.two_holders})"
         return None
 
@@ -182,8 +167,8 @@ class Demo:
             for step in self.steps
         ]
         messages = None if self.ledger is None else {**self.ledger.as_json(), "slowest": self.slowest}
-        holders = None if self.two_holders is None else asdict(self.two_holders)
-        return {"restart_seconds": self.restart, "steps": steps, "messages": messages, "two_holders": holders, "timeline": self.timeline}
+        rest = {"two_holders": self.two_holders, "timeline": self.timeline}
+        return {"restart_seconds": self.restart, "steps": steps, "messages": messages, **rest}
 
 
 def _rounded(seconds: float | None) -> float | None:
@@ -242,7 +227,7 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
         show(demo.figures(), console)
         keep = options.keep
         wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
-        for line in (f"Figures: {file}", *(_invitation(stage, folder) if keep or wait else ())):
+        for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
         if complaint := demo.complaint():
             raise LocalKubeError(complaint)
@@ -257,9 +242,9 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
             signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
-def _invitation(stage: Stage, folder: Path) -> list[str]:
+def _invitation(folder: Path) -> list[str]:
     """How to look around."""
-    path = [] if shutil.which("kubectl") else [f'  export PATH={shlex.quote(str(stage.kubectl.parent))}:"$PATH"']
+    path = [] if shutil.which("kubectl") else [f'  export PATH={shlex.quote(str(provide(os.environ)["kubectl"].parent))}:"$PATH"']
     commands = f"  kubectl get wac,pods -L multiconnect.dev/role,multiconnect.dev/shard; kubectl describe wac {NAME}"
     return ["To look around:", f"  export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}", *path, commands]
 

@@ -55,6 +55,10 @@ class Probe(Stream):
         """All messages so far."""
         return list((self._earlier | self.messages).values())
 
+    def delivered(self) -> list[tuple[float, float]]:
+        """When each message that was taken was first sent, and when its sender was told so (`time.monotonic()`)."""
+        return [(one.sent_at, one.delivered_at) for one in self.sent if one.delivered_at is not None]
+
     async def mark(self) -> Mark:
         """As a stream's, with connections for all messages that a failover can hold up: handshakes would take the time that is measured."""
         await asyncio.gather(*(self._try("GET", "/", {}, {}) for _ in range(MOST_WAITING // 2)))

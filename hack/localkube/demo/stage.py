@@ -8,7 +8,7 @@ import shutil
 import signal
 import sys
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
@@ -20,12 +20,9 @@ from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.progress import Report, quiet
 
-HOLLOW_SECONDS = 30.0
-OPERATOR_SECONDS = 20.0
-LOGGED_IN = "on_login"
-"""In an operator's log as soon as it watches; it campaigns from before."""
-RECORDS = ("operators.json", "hollow.json", "processes.json")
-"""Which processes run in a folder; those that talk to the API server first."""
+HOLLOW_S, OPERATOR_S = 30.0, 20.0
+LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
+RECORDS = ("operators.json", "hollow.json", "processes.json")  # of what runs in a folder; those that talk to the API server first
 
 
 class Stage:
@@ -77,22 +74,14 @@ class Stage:
             self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
         )
         begun = time.monotonic()
-        options: list[str | Path] = [
-            "--kubeconfig",
-            self._plane.admin_kubeconfig,
-            "--nodes",
-            str(self._nodes),
-            "--folder",
-            self.folder / "hollow",
-        ]
+        options = {"kubeconfig": self._plane.admin_kubeconfig, "nodes": self._nodes, "folder": self.folder / "hollow"}
         log = self.folder / "logs" / "hollow.log"
-        hollow = start_module(self._spawner, "localkube.hollow", "hollow nodes", options, folder=self.folder, log=log)
+        hollow = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
         processes.save(self.folder / "hollow.json", [hollow])
-        until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_SECONDS, "be ready")
+        until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_S, "be ready")
         self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
         begun = time.monotonic()
-        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-        self._operators.install()
+        self._install()
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
         self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
@@ -117,11 +106,6 @@ class Stage:
             raise LocalKubeError(msg)
         return self._plane
 
-    @property
-    def kubectl(self) -> Path:
-        """The program kubectl of the control plane's version."""
-        return provide(os.environ)["kubectl"]
-
     def fault(self) -> str | None:
         """One sentence on a process that ended by itself, None if there is none."""
         running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values())
@@ -129,11 +113,11 @@ class Stage:
 
     # ---- operators
 
-    @property
-    def _installed(self) -> Operators:
+    def _install(self) -> Operators:
+        """The operator's rights and its CRD, once."""
         if self._operators is None:
-            msg = f"the operator is not installed in {self.folder} yet"
-            raise LocalKubeError(msg)
+            self._operators = Operators(self.plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+            self._operators.install()
         return self._operators
 
     def operators(self) -> dict[str, Process]:
@@ -141,22 +125,25 @@ class Stage:
         return dict(self._operators.running) if self._operators is not None else {}
 
     def credential(self, name: str) -> str:
-        """What the audit log calls the credential of a replica of the operator. LocalKubeError before any was started."""
-        return self._installed.credential(name)
+        """What the audit log calls the credential of a replica of the operator that was started."""
+        return self._install().credential(name)
 
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
 
         ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
         """
-        process = self._installed.start(f"operator-{self._replicas}", server=server, module=module)
+        process = self._install().start(f"operator-{self._replicas}", server=server, module=module)
         self._replicas += 1
         self._note_operators()
         return process
 
-    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_SECONDS) -> None:
+    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_S) -> None:
         """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
-        until(lambda: watches(process), process, timeout, "watch the cluster")
+        log = process.log
+        until(
+            lambda: log.exists() and LOGGED_IN in log.read_text(encoding="utf-8", errors="replace"), process, timeout, "watch the cluster"
+        )
 
     def forget_operator(self, name: str) -> None:
         """Strike off a replica that was ended on purpose."""
@@ -168,15 +155,11 @@ class Stage:
         processes.save(self.folder / "operators.json", self.operators().values())
 
 
-def start_module(spawner: Spawner, module: str, name: str, options: Sequence[str | Path], *, folder: Path, log: Path) -> Process:
-    """Start a module of this repository as a process of its own."""
+def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
+    """Start a module of this repository as a process of its own, with these options of its command line."""
     env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
-    return spawner.start(name, [sys.executable, "-m", module, *options], folder=folder, log=log, env=env)
-
-
-def watches(operator: Process) -> bool:
-    """Whether a replica of the operator has come so far that it watches the cluster."""
-    return operator.log.exists() and LOGGED_IN in operator.log.read_text(encoding="utf-8", errors="replace")
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
 
 
 def alive(folder: Path) -> list[Process]:

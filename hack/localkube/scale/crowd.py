@@ -8,7 +8,6 @@ import json
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
-from pathlib import Path
 from typing import Any
 
 from localkube.chaos.stage import processor_seconds
@@ -157,9 +156,9 @@ class Crowd:
         plan, ready = folder / "plan.json", folder / "ready"
         plan.touch(mode=0o600)
         plan.write_text(json.dumps(self._plan), encoding="utf-8")
-        options: list[str | Path] = ["--kubeconfig", self._stage.plane.admin_kubeconfig, "--plan", plan, "--ready", ready]
+        options = {"kubeconfig": self._stage.plane.admin_kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
-        self._answers = start_module(self._spawner, "localkube.scale.answers", "answers", options, folder=folder, log=log)
+        self._answers = start_module(self._spawner, "answers", "localkube.scale.answers", options, folder=folder, log=log)
         until(ready.exists, self._answers, LISTEN_S, "be ready")
 
 
