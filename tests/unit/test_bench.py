@@ -3,7 +3,6 @@
 import io
 import itertools
 import json
-import math
 import re
 from collections import Counter
 from dataclasses import replace
@@ -82,9 +81,10 @@ class Results(failovers.Results):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add("pod-deleted", 0.05, {}, (T0 - 90, T0 - 80))
-        self.ledger = Ledger(sent=10, delivered=10)
+        self.outcomes["pod-deleted"] = Outcome("pod-deleted", times=[0.05])
+        self.windows["pod-deleted"] = [(T0 - 90, T0 - 80)]
         self.windows["steady"] = [(T0, T0 + 60)]
+        self.ledger = Ledger(sent=10, delivered=10)
 
 
 def ended(
@@ -153,7 +153,7 @@ def test_a_failure_fails_the_bench_and_is_one_of_n(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.add("pod-deleted", math.inf, {}, (T0 - 70, T0 - 40))
+    results.outcomes["pod-deleted"].missing.append("shard 0 of acme")
     status, said = ended(results, [], tmp_path, monkeypatch, capsys)
 
     assert status == 1
@@ -192,74 +192,83 @@ def test_what_the_ended_leader_did_itself_is_not_counted_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.not_counted["leader-terminated"] = 3
+    results.outcomes["leader-terminated"] = Outcome("leader-terminated", notes=["op-0 still did"] * 3)
     assert ended(results, [], tmp_path, monkeypatch, capsys) == (0, "")
     assert json.loads((tmp_path / "bench.json").read_text())["cases"]["leader-terminated"]["not_counted"]["times"] == 3
 
 
-class Bench(failovers.Bench):
-    """Of faults of which this comes."""
+async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> failovers.Results:
+    """What a bench makes of plays of a case of which this comes: fields of its outcome, or ``note``."""
 
-    def __init__(self, *outcomes: Outcome) -> None:
-        environment: Any = SimpleNamespace()
-        super().__init__(environment, n=1, resizes=1, report=lambda _: None)
-        left = iter(outcomes)
+    class Player:
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
 
-        async def play(fault: Any) -> Outcome:
-            await fault.strike(SimpleNamespace())
-            return next(left)
+        def __init__(self, *_: object, **__: object) -> None:
+            """It plays on nothing."""
 
-        self._player: Any = SimpleNamespace(play=play)
+        async def play_in_turn(self, faults: list[Any]) -> list[Outcome]:
+            (fault,), found = faults, Outcome(name)
+            for case in cases:
+                scene: Any = SimpleNamespace(notes=[])
+                await fault.prepare(scene)
+                scene.notes += [case["note"]] if "note" in case else []
+                await fault.strike(scene)
+                found.notes += scene.notes
+                for field, value in case.items():
+                    if field != "note":
+                        setattr(found, field, getattr(found, field) + value)
+            return [found]
+
+    async def struck(_: object) -> None:
+        """It is."""
+
+    monkeypatch.setattr(failovers, "Player", Player)
+    environment: Any = SimpleNamespace()
+    bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1, report=lambda _: None)
+    await bench._fail_over(replace(named(["pod-deleted"])[0], name=name, strike=struck))
+    return bench.results
 
 
-async def struck(_: object) -> None:
-    """It is."""
+TOOK: dict[str, Any] = {"times": [0.15], "samples": [{"took": 0.15}], "evidence": Counter({"PodDeleted": 1})}
 
 
-def fault(name: str) -> Any:
-    return replace(named(["pod-deleted"])[0], name=name, strike=struck)
-
-
-def outcome(**more: Any) -> Outcome:
-    usual: dict[str, Any] = {"samples": [{"took": 0.15}], "evidence": Counter({"PodDeleted": 1})}
-    return Outcome("x", **(usual | more))
-
-
-async def test_a_shard_that_is_not_handed_over_is_counted_and_the_bench_goes_on() -> None:
-    bench = Bench(outcome(missing=["shard 0 of acme"]), outcome(times=[0.15]))
-    assert await bench.sample(fault("pod-deleted")) == math.inf
-    assert await bench.sample(fault("pod-deleted")) == 0.15
-    assert (bench.results.failures, bench.results.samples) == ({"pod-deleted": 1}, {"pod-deleted": [0.15]})
-    assert bench.results.broken == ["pod-deleted: 1 of 1 shards not handed over within 30 s"]
-    assert len(bench.results.windows["pod-deleted"]) == 2, "what a failure wrote counts, too"
+async def test_a_shard_that_is_not_handed_over_is_one_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"missing": ["shard 0 of acme"], "samples": [{"took": None}]}
+    results = await played("pod-deleted", failed, TOOK, monkeypatch=monkeypatch)
+    assert (results.failures, results.samples) == ({"pod-deleted": 1}, {"pod-deleted": [0.15]})
+    assert results.broken == ["pod-deleted: 1 of 2 shards not handed over within 30 s"]
+    assert len(results.windows["pod-deleted"]) == 2, "what a failure wrote counts, too"
 
 
 @pytest.mark.parametrize(
-    ("name", "other"), [("container-killed", {"resumed": [0.9, 1.1]}), ("leader-terminated", {"notes": ["op-0 still did", "op-1 too"]})]
+    ("name", "other"),
+    [
+        ("container-killed", {"resumed": [0.9], "samples": [{"took": None, "resumed": 0.9}]}),
+        ("leader-terminated", {"note": "op-0 still did"}),
+    ],
 )
-async def test_what_something_else_did_is_no_failover_and_is_counted_apart(name: str, other: dict[str, Any]) -> None:
-    bench = Bench(outcome(**other), outcome(times=[0.15]))
-    assert await bench.sample(fault(name)) == 0.15
-    assert bench.results.samples == {name: [0.15]}
-    assert (bench.results.not_counted, bench.results.broken) == ({name: 2}, [])
-    with pytest.raises(LocalKubeError, match=r"5 times in a row nothing was measured. the .* (back before|handed the shard over)"):
-        await Bench(*[outcome(**other)] * 5).sample(fault(name))
+async def test_what_something_else_did_is_no_failover_and_is_counted_apart(
+    name: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = await played(name, other, TOOK, other, monkeypatch=monkeypatch)
+    assert results.samples == {name: [0.15]}
+    assert (results.not_counted, results.broken) == ({name: 2}, [])
+    ((begun, ended),) = results.windows[name]
+    assert begun <= ended, "what the others wrote is not counted"
 
 
-async def test_a_wrong_failover_and_strange_evidence_fail_the_bench() -> None:
-    bench = Bench(outcome(times=[0.15], wrong=["shard 1 of acme"], evidence=Counter({"ProbeTimeout": 1})))
-    await bench.sample(fault("pod-deleted"))
-    said = " ".join(failovers.complaints_of(bench.results, {}))
+async def test_a_wrong_failover_and_strange_evidence_fail_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = TOOK | {"wrong": ["shard 1 of acme"], "evidence": Counter({"ProbeTimeout": 1})}
+    said = " ".join(failovers.complaints_of(await played("pod-deleted", wrong, monkeypatch=monkeypatch), {}))
     assert "1 wrong failovers: shard 1 of acme" in said
     assert "evidence ProbeTimeout is not what was to be seen" in said
 
 
 def test_every_case_of_a_failover_is_a_fault_with_a_goal() -> None:
     goals = {case.name: case.goal for case in failovers.CASES if case.baseline}
-    assert set(failovers.faults([])) == set(goals)
-    assert {name: fault.goal for name, fault in failovers.faults([]).items() if fault.goal} == {
-        name: goal for name, goal in goals.items() if not name.startswith("leader")
-    }, "the goals of those that chaos plays, too"
+    assert {fault.name for fault in failovers.faults([])} == set(goals)
+    assert all(fault.goal in {None, goals[fault.name]} for fault in failovers.faults([])), "the goal that chaos has for it, too"
 
 
 def test_only_the_operators_writes_in_the_window_count_and_no_events_or_leases() -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import math
 import signal
 import time
-from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,17 +26,14 @@ from localkube.demo.cluster import NAME
 from localkube.demo.environment import Environment
 from localkube.demo.faults import STILL_ACTED, Succession, end_leader
 from localkube.demo.stage import Stage, write_json
-from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
 from localkube.plane.controlplane import Write
-from localkube.progress import Report, quiet, to_stderr
+from localkube.progress import Report, to_stderr
 from outside.ledger import Ledger
 
 Obj = dict[str, Any]
 
 RESTART_S = 1.0
-TRIES = 5
-"""So often a fault is played at most for one sample, four times each, when something else happens than what is to be measured."""
 APART = {
     "container-killed": "the killed container was back before another Coreapp took over",
     "leader-killed": STILL_ACTED,
@@ -75,32 +70,45 @@ CASES = (
 class Results:
     """What was measured so far, by case."""
 
-    samples: dict[str, list[float]] = field(default_factory=dict)
-    details: dict[str, list[Obj]] = field(default_factory=dict)
-    windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # from the fault to when all was as wanted (`time.time()`)
-    failures: Counter[str] = field(default_factory=Counter)  # how often the shard was not handed over in time
-    not_counted: Counter[str] = field(default_factory=Counter)  # how often something else happened than what is measured, see APART
+    outcomes: dict[str, Outcome] = field(default_factory=dict)
+    successions: list[Succession] = field(default_factory=list)
     resizes: dict[str, list[resize.Resize]] = field(default_factory=dict)
+    windows: dict[str, list[tuple[float, float]]] = field(default_factory=dict)  # from the fault to when all was as wanted (`time.time()`)
     memory: dict[str, float] = field(default_factory=dict)  # the most that an operator held at each beginning, MiB
     ledger: Ledger | None = None  # what became of every message of the run
     broken: list[str] = field(default_factory=list)  # what may never be: a law that was broken, a wrong failover, strange evidence
 
-    def add(self, case: str, seconds: float, detail: Obj, window: tuple[float, float]) -> None:
-        """Note one measurement, a failure (`math.inf`) too."""
-        self.windows.setdefault(case, []).append(window)
-        if math.isinf(seconds):
-            self.failures[case] += 1
-            return
-        self.samples.setdefault(case, []).append(seconds)
-        self.details.setdefault(case, []).append(detail)
+    @property
+    def samples(self) -> dict[str, list[float]]:
+        """Seconds."""
+        added = {name: [one.added for one in found] for name, found in self.resizes.items()}
+        return {name: outcome.times for name, outcome in self.outcomes.items()} | added
+
+    @property
+    def details(self) -> Obj:
+        """Single measurements, for a file of their own."""
+        found = {name: outcome.samples for name, outcome in self.outcomes.items()}
+        found |= {name: [asdict(one) for one in resizes] for name, resizes in self.resizes.items()}
+        return {"samples": found, "successions": [asdict(one) for one in self.successions]}
+
+    @property
+    def failures(self) -> dict[str, int]:
+        """How often a shard was not handed over in time."""
+        return {name: len(outcome.missing) for name, outcome in self.outcomes.items()}
+
+    @property
+    def not_counted(self) -> dict[str, int]:
+        """How often something else happened than what is measured, see APART."""
+        counts = {name: len(outcome.resumed) + len(outcome.notes) for name, outcome in self.outcomes.items()}
+        return {name: count for name, count in counts.items() if count}
 
 
-def faults(found: list[Succession]) -> dict[str, Fault[ChaosStage]]:
+def faults(found: list[Succession]) -> tuple[Fault[ChaosStage], ...]:
     """What is played for the cases of failovers; those of chaos' own table where it is the next message that counts."""
     expected: Obj = {"everybody": True, "evidence": DELETED | DIED, "effects": ENDED}
     ends = {"leader-killed": signal.SIGKILL, "leader-terminated": signal.SIGTERM}
-    leaders = [Fault(name, "", end_leader(number, 0, found, holder_too=True), **expected) for name, number in ends.items()]
-    return {fault.name: fault for fault in (*named(["pod-deleted", "container-killed"]), *leaders)}
+    leaders = (Fault(name, "", end_leader(number, 0, found, holder_too=True), **expected) for name, number in ends.items())
+    return (*named(["pod-deleted", "container-killed"]), *leaders)
 
 
 class Bench:
@@ -110,66 +118,52 @@ class Bench:
         """``n``: how often each failover; ``resizes``: how often each change of the number of shards, which takes longer."""
         self.results = Results()
         self._environment, self._n, self._resizes, self._report = environment, n, resizes, report
-        self._player = Player[ChaosStage](environment, n=1, report=quiet)
-        self._successions: list[Succession] = []
-        self._begun = 0.0
 
-    async def run(self, names: Iterable[str]) -> None:
-        """Measure the cases of these names, in the order of CASES but for the steady state, which comes before resizes."""
-        chosen = set(names)
-        for name, fault in faults(self._successions).items():
-            if name in chosen:
-                await self._many(fault)
-        probe = self._environment.probes[NAME]
-        with probe.pace(0.0):
-            if "steady" in chosen:
+    async def run(self, names: Collection[str]) -> None:
+        """Measure the cases of these names: failovers, the steady state, resizes."""
+        for fault in faults(self.results.successions):
+            if fault.name in names:
+                await self._fail_over(fault)
+        with self._environment.probes[NAME].pace(0.0):
+            if "steady" in names:
                 await self._steady()
             for number in range(1, self._resizes + 1):
                 begun = time.monotonic()
-                added = [f"{name} {clock(await self._resize(name, *counts))}" for name, counts in RESHARDS.items() if name in chosen]
+                added = [f"{name} {clock(await self._resize(name, *counts))}" for name, counts in RESHARDS.items() if name in names]
                 if added:
                     spent = f"{time.monotonic() - begun:.0f} s"
                     self._report(f"shards: round {number} of {self._resizes}: {', '.join(added)}, {spent}")
 
-    async def _many(self, fault: Fault[ChaosStage]) -> None:
-        begun, worst = time.monotonic(), 0.0
-        for number in range(1, self._n + 1):
-            worst = max(worst, await self.sample(fault))
-            if number in {1, self._n} or number % 10 == 0:
-                self._report(f"{fault.name}: {number} of {self._n}, worst {clock(worst)}, {time.monotonic() - begun:.0f} s")
-
-    async def sample(self, fault: Fault[ChaosStage]) -> float:
-        """Play a fault until it was measured once; seconds, `math.inf` if the shard was not handed over."""
-        name, results = fault.name, self.results
+    async def _fail_over(self, fault: Fault[ChaosStage]) -> None:
+        results, windows = self.results, list[list[float]]()
 
         async def strike(scene: Scene[ChaosStage]) -> None:
-            self._begun = time.time()
+            windows.append([time.time()])
             await fault.strike(scene)
+            if scene.notes:
+                windows.pop()  # it is not counted
+            elif len(windows) % 10 == 1:
+                self._report(f"{fault.name}: {len(windows)} of {self._n}")
 
-        for _ in range(TRIES):
-            outcome = await self._player.play(replace(fault, strike=strike, goal=None))
-            results.not_counted.update({name: count} if (count := len(outcome.resumed) + len(outcome.notes)) else {})
-            results.broken += complaints(outcome, replace(fault, goal=None), n=0)
-            for text in outcome.notes:
-                self._report(f"{name}: not counted: {text}")
-            if outcome.n:
-                seconds = outcome.times[-1] if outcome.times else math.inf
-                results.add(name, seconds, self._detail(outcome), (self._begun, time.time()))
-                return seconds
-        msg = f"{name}: {TRIES} times in a row nothing was measured. {APART.get(name, '')} {'; '.join(results.broken)}"
-        raise LocalKubeError(msg)
+        async def end(_: object) -> None:
+            if windows and len(windows[-1]) == 1:
+                windows[-1].append(time.time())
 
-    def _detail(self, outcome: Outcome) -> Obj:
-        succession = asdict(self._successions.pop()) if self._successions else {}
-        return {"begun": self._begun, "sent": outcome.sent, "lost": outcome.lost, **outcome.samples[-1], **succession}
+        player = Player[ChaosStage](self._environment, n=self._n, report=self._report)
+        (outcome,) = await player.play_in_turn([replace(fault, strike=strike, prepare=end)])
+        await end(None)
+        results.outcomes[fault.name] = outcome
+        results.broken += complaints(outcome, replace(fault, goal=None), n=self._n)
+        counted = zip(windows, outcome.samples, strict=False)  # a play that broke off has a window alone, and is a complaint
+        results.windows[fault.name] = [(begun, ended) for (begun, ended), sample in counted if "resumed" not in sample]
 
     async def _resize(self, name: str, before: int, after: int) -> float:
-        environment = self._environment
+        environment, results = self._environment, self.results
         if environment.status(NAME)["shards"] != before:
             await resize.bring_to(environment, NAME, before)
         found = await resize.resize(environment, NAME, after, restart=RESTART_S)
-        self.results.add(name, found.added, asdict(found), (found.begun, time.time()))
-        self.results.resizes.setdefault(name, []).append(found)
+        results.resizes.setdefault(name, []).append(found)
+        results.windows.setdefault(name, []).append((found.begun, time.time()))
         return found.added
 
     async def _steady(self) -> None:
@@ -239,7 +233,7 @@ def show(results: Results, writes: Sequence[Write], command: Command, out: Path)
         say(f"memory of an operator, {cost.BEGINNINGS[name]}: {mib:.0f} MiB at most, goal {goal:g} MiB{' MISSED' * (mib > goal)}")
     say(f"messages: {results.ledger or 'not counted'}")
     say(f"baseline: the vendor's {BASELINE_S:g} s until a standby Coreapp is active")
-    write_json(out.with_name(f"{out.stem}-details.json"), {"run": command.provenance.of_run(), "samples": results.details})
+    write_json(out.with_name(f"{out.stem}-details.json"), {"run": command.provenance.of_run(), **results.details})
     about = {"baseline_s": BASELINE_S, "steady_s": cost.STEADY_S, "cases": found, "writes": spent, "memory": memory}
     return command.write(out, about | {"messages": results.ledger and results.ledger.as_json()}, complaints_of(results, spent))
 
