@@ -13,7 +13,6 @@ import os
 import resource
 import sys
 import time
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
@@ -43,12 +42,8 @@ class _Answerer(answers.Answerer):
         super().data_received(data)
 
 
-def answer(pipe: Connection) -> None:
-    """Be the Coreapps until the pipe says stop; send the port first and what arrived last."""
-    asyncio.run(_answer(pipe))
-
-
 async def _answer(pipe: Connection) -> None:
+    """Be the Coreapps until the pipe says stop; send the port first and what arrived last."""
     arrived: list[tuple[int, float]] = []
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
     server = await loop.create_server(lambda: _Answerer(arrived), HOST, 0, backlog=4096)
@@ -59,13 +54,17 @@ async def _answer(pipe: Connection) -> None:
     pipe.send(arrived)
 
 
+def _be_coreapps(pipe: Connection) -> None:
+    asyncio.run(_answer(pipe))
+
+
 def _memory() -> float:
-    """Return what this process holds, in KiB."""
+    """What this process holds, in KiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-async def measure(port: int, *, targets: int, holders: int, seconds: float, kind: str) -> tuple[dict[str, float], tuple[float, float]]:
-    """Watch for so long; return the figures, and from when to when it was steady by the monotonic clock."""
+async def _measure(port: int, *, targets: int, holders: int, seconds: float, kind: str) -> tuple[dict[str, float], tuple[float, float]]:
+    """Watch for so long; the figures, and from when to when it was steady by the monotonic clock."""
     wakes: list[Key] = []
     tethers = Tethers(clock=SystemClock(), wake=wakes.append, pace=Pace(), port=port)
     before, began = _memory(), time.monotonic()
@@ -82,12 +81,10 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
     settled = time.monotonic() - began
     await asyncio.sleep(6.0)
     wakes.clear()
-    cpu, since = time.process_time(), time.monotonic()
-    worst, silent = timedelta(0), 0
+    cpu, since, silences = time.process_time(), time.monotonic(), [tethers.silence()]
     while time.monotonic() - since < seconds:
         await asyncio.sleep(1.0)
-        silence = tethers.silence()
-        worst, silent = max(worst, silence.lag), max(silent, silence.silent)
+        silences.append(tethers.silence())
     span, cpu = time.monotonic() - since, time.process_time() - cpu
     figures = {
         "targets": targets,
@@ -96,8 +93,8 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
         "cpu share": cpu / span,
         "memory per target, KiB": (_memory() - before) / targets,
         "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worst lag of the loop, ms": worst.total_seconds() * 1000,
-        "silent at most": silent,
+        "worst lag of the loop, ms": max(one.lag for one in silences[1:]).total_seconds() * 1000,
+        "silent at most": max(one.silent for one in silences[1:]),
         "wakes": len(wakes),
         "cpu, s": cpu,
     }
@@ -105,8 +102,8 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
     return figures, (since, since + span)
 
 
-def lateness(arrived: list[tuple[int, float]], holders: int, steady: tuple[float, float]) -> list[float]:
-    """Return by how many seconds each question came after its moment."""
+def _lateness(arrived: list[tuple[int, float]], holders: int, steady: tuple[float, float]) -> list[float]:
+    """By how many seconds each question came after its moment."""
     standby = Pace().standby_period
     periods = ((i, at, 1.0 if i < holders else standby) for i, at in arrived if steady[0] <= at < steady[1])
     return [(at - phase_of(f"pod-{i}") * period) % period for i, at, period in periods]
@@ -124,11 +121,11 @@ def main() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ours, theirs = multiprocessing.Pipe()
-    coreapps = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs,), daemon=True)
+    coreapps = multiprocessing.get_context("spawn").Process(target=_be_coreapps, args=(theirs,), daemon=True)
     coreapps.start()
-    figures, steady = asyncio.run(measure(ours.recv(), **vars(asked)))
+    figures, steady = asyncio.run(_measure(ours.recv(), **vars(asked)))
     ours.send("stop")
-    late = lateness(ours.recv(), asked.holders, steady)
+    late = _lateness(ours.recv(), asked.holders, steady)
     coreapps.join(10)
     if late:
         found = summary(late)

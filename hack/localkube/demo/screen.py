@@ -25,16 +25,12 @@ class Step:
     """One step of the demo and how it went. Times in seconds."""
 
     name: str
-    what: str
-    """In one line, for people."""
-    vendor: str = ""
-    """What the vendor's documentation says of it, such as ``35 s``."""
-    meaning: str = ""
-    """What the measured time is."""
+    what: str  # in one line, for people
+    vendor: str = ""  # what the vendor's documentation says of it, such as ``35 s``
+    meaning: str = ""  # what the measured time is
     seconds: float | None = None
     note: str = ""
-    begun: float | None = None
-    """``time.monotonic()``."""
+    begun: float | None = None  # ``time.monotonic()``
     failed: bool = False
     details: dict[str, object] = field(default_factory=dict)
 
