@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from localkube.chaos.actions import at, delete, switch_over
 from localkube.chaos.ground import SHARDS
 from localkube.chaos.scene import Fault, Series
@@ -64,14 +62,3 @@ FAULTS: tuple[Fault[KindStage], ...] = (
     Fault("chart-upgrade", "helm upgrade: values", actions.upgrade_chart, **RELEASE, watch=5.0),
     Fault("uninstall", "helm uninstall: pods serve on, CRDs stay", actions.uninstall, **RELEASE),
 )  # fmt: skip
-
-
-def rounds(faults: tuple[Fault[Any], ...]) -> tuple[tuple[Fault[Any], ...], ...]:
-    """The faults in groups: those that are played in turn with each other together."""
-    groups: list[tuple[Fault[Any], ...]] = []
-    for fault in faults:
-        if fault.after and groups and groups[-1][-1].name == fault.after:
-            groups[-1] = (*groups[-1], fault)
-        else:
-            groups.append((fault,))
-    return tuple(groups)
