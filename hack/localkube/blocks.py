@@ -223,9 +223,9 @@ def e2e_block(figures: Row) -> str:
     refused = sum(row["refused_struck"] + row["refused_others"] for row in acts.values())
     wrong, broken = (sum(len(row[name]) for row in acts.values()) for name in ("wrong_failovers", "violations"))
     sums_said = (
-        f"{len(acts)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, {wrong} failovers "
-        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
-        f"Webapp. {FEW}"
+        f"{len(acts)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, "
+        f"{wrong} failovers of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a "
+        f"living Webapp. {FEW}"
     )
     table = markdown(("change", *COLUMNS[:-1]), others) if others else ""
     missed = "Goals missed:\n\n" + "\n".join(f"- {one}" for one in figures["missed"]) if figures["missed"] else ""

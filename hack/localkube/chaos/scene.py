@@ -54,7 +54,6 @@ class Scene(Generic[G]):
     asked: set[tuple[str, int]] = field(default_factory=set)
     """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
     nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
-    leader: str = ""  # the operator that led when it was struck
     begun: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
     troubles: list[str] = field(default_factory=list)  # what it found out that must not be
