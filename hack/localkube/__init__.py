@@ -5,6 +5,7 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``errors``      the one error
 ``progress``    what a person sees while something takes minutes
 ``figures``     how measured times are summed up, and the 35 s they are compared with
+``command``     what all commands that measure have in common
 ``provenance``  the commit, machine, load and command that figures come from
 ``programs``    which programs at which version, and where they come from
 ``charts``      the Helm charts: derived, linted, rendered; ``schemas`` for kubeconform
@@ -13,9 +14,9 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``hollow``      plays the nodes
 ``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
 ``bench``       measures it; ``bench.probes`` what it costs to watch many Coreapps
-``chaos``       breaks everything there, many times
+``chaos``       the runner of faults, and what breaks on hollow nodes
 ``scale``       measures one operator with very many clusters
-``e2e``         walks the user's own path on real nodes of kind, and breaks everything there
+``e2e``         the user's own path on real nodes of kind, and what breaks there
 ``pages``       the files of figures and the text that is made of them; ``blocks`` how each is shown in Markdown
 
 In a folder ``command`` is what a script in hack/ runs; in ``bench`` that is ``failovers``, in ``hollow`` the folder itself by `python -m`.

@@ -212,20 +212,20 @@ def acts_table(acts: Mapping[str, Row]) -> str:
         lines.append(
             [row["what"], counts(row["evidence"]), committed, *cells(row)[:-1], goal, f"{row['bound']:g} s", row.get("ratio", "-")]
         )
-    return markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), lines)
+    return markdown(("fault", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), lines)
 
 
 def e2e_block(figures: Row) -> str:
-    """What was measured on kind: faults, and the other acts."""
+    """What was measured on kind: faults, and changes."""
     acts = figures["acts"]
     faults = {name: row for name, row in acts.items() if row["failover"] or row["goal"] is not None}
     others = [[row["what"], *cells(row)[:-1]] for name, row in acts.items() if name not in faults]
     refused = sum(row["refused_struck"] + row["refused_others"] for row in acts.values())
     wrong, broken = (sum(len(row[name]) for row in acts.values()) for name in ("wrong_failovers", "violations"))
     sums_said = (
-        f"{len(acts)} acts in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, {wrong} failovers "
-        f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
-        f"Webapp. {FEW}"
+        f"{len(acts)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: {refused} tries refused, "
+        f"{wrong} failovers of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a "
+        f"living Webapp. {FEW}"
     )
     table = markdown(("change", *COLUMNS[:-1]), others) if others else ""
     missed = "Goals missed:\n\n" + "\n".join(f"- {one}" for one in figures["missed"]) if figures["missed"] else ""

@@ -211,7 +211,7 @@ def test_a_strike_notes_whom_and_when_and_from_when_a_handover_can_be_made() -> 
     assert (holder.uid, one.struck, stage.bursts) == ("coreapp-1-uid", {"coreapp-1-uid"}, [1, 1])
     assert one.victims[0].begun == begun, "the clock starts with the fault"
     assert (one.victims[0].possible or 0.0) > begun
-    with pytest.raises(LocalKubeError, match="nobody serves shard 2 of c00"):
+    with pytest.raises(LocalKubeError, match="shard 2 of c00 has no holder"):
         one.strike("c00", 2)
 
 
@@ -294,7 +294,7 @@ def test_first_holders_and_renewed_epochs_are_no_moves() -> None:
 def test_what_the_undoing_brings_about_is_no_evidence_of_the_fault() -> None:
     late = commit("c", epoch="9-x", at=3.0)
     assert judged(late, struck={"a"}, evidence={"9-x": "ContainerTerminated"}) == Judged(Counter(), [])
-    assert judged(late, struck={"a"}, evidence={"9-x": "RolledOut"}).wrong == ["shard 0 of c00 to pod-c (RolledOut): nobody caused that"]
+    assert judged(late, struck={"a"}, evidence={"9-x": "RolledOut"}).wrong == ["shard 0 of c00 to pod-c (RolledOut): not caused here"]
 
 
 # ---------------------------------------------------------------- messages

@@ -11,9 +11,10 @@ import pytest
 
 from localkube.chaos.print import limit
 from localkube.chaos.scene import Fault, Series, chosen
+from localkube.chaos.session import rounds
 from localkube.e2e import command as e2e
 from localkube.e2e.nodes import NAME
-from localkube.e2e.table import FAULTS, rounds
+from localkube.e2e.table import FAULTS
 
 DEMANDED = {
     "create": "create",
@@ -103,24 +104,19 @@ def test_a_row_that_undoes_another_can_be_played_alone() -> None:
     assert [[one.name for one in group] for group in rounds(chosen(FAULTS, ["shrink"]))] == [["shrink"]]
 
 
-def test_an_unknown_name_is_said_with_those_that_are_known() -> None:
-    with pytest.raises(ValueError, match="there is no fault nod; there are create, grow"):
-        chosen(FAULTS, ["nod", "drain"])
-
-
 def parsed(*words: str) -> argparse.Namespace:
     return e2e.parsed(words, Path("/repository"))
 
 
 def test_the_numbers_of_the_issue_are_the_defaults() -> None:
-    this = e2e.Run(parsed(), Path("/repository"))
+    this = e2e.session_of(parsed())
     assert (this.times(row("drain")), this.times(row("node-paused"))) == (20, 3)
 
 
 def test_numbers_can_be_given_for_each_series() -> None:
-    this = e2e.Run(parsed("--n", "2", "--node-n", "1", "--release-n", "4", "--only", "drain,uninstall"), Path("/repository"))
+    this = e2e.session_of(parsed("--n", "2", "--node-n", "1", "--release-n", "4", "--only", "drain,uninstall"))
     assert [this.times(row(name)) for name in ("grow", "node-killed", "uninstall")] == [2, 1, 4]
-    assert [fault.name for fault in this.options.faults] == ["drain", "uninstall"]
+    assert [fault.name for fault in this.faults] == ["drain", "uninstall"]
 
 
 @pytest.mark.parametrize("words", [["--n", "0"], ["--only", "nobody"]])

@@ -9,9 +9,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from localkube.chaos.measure import Outcome, Player
-from localkube.chaos.print import complaints, remarks, report, table
-from localkube.chaos.scene import Fault
+from localkube.chaos.session import Session
 from localkube.chaos.stage import NODES, ChaosStage
 from localkube.chaos.table import FAULTS, SHORT, named, soak
 from localkube.command import Command
@@ -19,27 +17,9 @@ from localkube.demo.stage import Stage
 from localkube.progress import to_stderr
 from outside.ledger import Ledger
 
-Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
-Ledgers = dict[str, Ledger]
-"""By name of the cluster."""
-
 THREADS = 32  # calls that block wait in threads; with the API server away there are many
 N, CLUSTERS = 10, 10
 SHORT_N, SHORT_CLUSTERS = 1, 2
-
-
-async def play(stage: Stage, options: argparse.Namespace, outcomes: Outcomes, ledgers: Ledgers) -> None:
-    """Play all that was asked for; what was measured is in ``outcomes`` also when this is interrupted.
-
-    ``ledgers``: what became of every message of each cluster, once all is over.
-    """
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-    async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as on:
-        player = Player(on, n=options.n, report=to_stderr)
-        for fault in options.faults:
-            outcomes.append((fault, await player.play(fault)))
-        found = await asyncio.gather(*(stream.ledger() for stream in on.streams.values()))
-        ledgers.update(zip(on.streams, found, strict=True))
 
 
 def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
@@ -73,38 +53,23 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     command = Command("hack/chaos", argv, root=root)
     path = os.pathsep.join(str(root / folder) for folder in ("operator", "hack"))  # one operator is started by a module of ours
     stage = Stage(options.dir, nodes=NODES, report=to_stderr, operator_env={"PYTHONPATH": path})
-    outcomes: Outcomes = []
-    ledgers: Ledgers = {}
+    session = Session[ChaosStage](options.faults, lambda _: int(options.n), about={"n": options.n, "clusters": options.clusters})
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as environment:
+            await session.play(environment)
 
     def work() -> None:
         stage.up(replicas=0)
         try:
-            asyncio.run(play(stage, options, outcomes, ledgers))
+            asyncio.run(play())
         finally:
             stage.down()
 
     status = command.run(work)
-    return show(command, outcomes, ledgers, options, status) if outcomes else status
-
-
-def show(command: Command, outcomes: Outcomes, ledgers: Ledgers, options: argparse.Namespace, status: int) -> int:
-    """Print and write what was measured; returns the exit status."""
-    say, took = command.console.print, command.seconds
-    say(table("Chaos", outcomes))
-    for fault, outcome in outcomes:
-        for note in remarks(outcome):
-            say(f"{fault.name}: {note}")
-    for cluster, ledger in ledgers.items():
-        say(f"ledger of {cluster}: {ledger}")
-    say(
-        f"{len(outcomes)} faults, {options.clusters} clusters of 2 shards and 1 spare, {sum(outcome.sent for _, outcome in outcomes)} "
-        f"messages, {took:.0f} s. Time: from the fault to the next message that its sender knows taken, through another Coreapp where a "
-        "handover is expected."
+    end = (
+        f"{options.clusters} clusters of 2 shards and 1 spare. Time: from the fault to the next message that its sender knows taken, "
+        "through another Coreapp where a handover is expected."
     )
-    said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
-    said += [f"ledger of {cluster}: {sentence}" for cluster, ledger in ledgers.items() for sentence in ledger.failures()]
-    if not ledgers:
-        said.append("there is no ledger: what became of the messages is not known")
-    found = {cluster: ledger.as_json() for cluster, ledger in ledgers.items()}
-    about = {"n": options.n, "clusters": options.clusters, "seconds": round(took, 1), "ledgers": found}
-    return command.write(options.json, report(outcomes, about), said, status)
+    return session.finish(command, options.json, end, status)

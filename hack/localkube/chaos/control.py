@@ -8,10 +8,9 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 
-from localkube.chaos.actions import Hollow, delete, ports
-from localkube.chaos.scene import Action
+from localkube.chaos.actions import Hollow, close_ports, delete
 from localkube.chaos.servers import Rule, through
-from localkube.chaos.stage import ChaosStage, is_paused
+from localkube.chaos.stage import is_paused
 from localkube.hollow.kube import KubeError
 
 STORM_S = 10.0
@@ -31,23 +30,19 @@ async def counted(scene: Hollow, what: str, count: Callable[[], int]) -> AsyncIt
         scene.effects[what] += count() - before
 
 
-def api_down(seconds: float) -> Action[ChaosStage]:
+async def api_down(scene: Hollow, seconds: float) -> None:
     """The API server is stopped for so long; a second into it the ports of a holder of each cluster close."""
-
-    async def strike(scene: Hollow) -> None:
-        plane = scene.stage.stage.plane
-        plane.pause_apiserver()
-        try:
-            begun = time.monotonic()
-            scene.effects["API calls unanswered"] += await _is_away(scene)
-            await asyncio.sleep(begun + 1.0 - time.monotonic())
-            await ports("closed")(scene)
-            await asyncio.sleep(begun + seconds - time.monotonic())
-        finally:
-            plane.resume_apiserver()
-        scene.make_possible()
-
-    return strike
+    plane = scene.stage.stage.plane
+    plane.pause_apiserver()
+    try:
+        begun = time.monotonic()
+        scene.effects["API calls unanswered"] += await _is_away(scene)
+        await asyncio.sleep(begun + 1.0 - time.monotonic())
+        await close_ports(scene)
+        await asyncio.sleep(begun + seconds - time.monotonic())
+    finally:
+        plane.resume_apiserver()
+    scene.make_possible()
 
 
 async def _is_away(scene: Hollow) -> bool:
@@ -65,7 +60,7 @@ async def watches_die(scene: Hollow) -> None:
     wires = scene.stage.wires
     await scene.exits.enter_async_context(counted(scene, "pieces swallowed", lambda: sum(wire.swallowed for wire in wires.values())))
     scene.effects["watches cut"] += sum(wire.black_hole() for wire in wires.values())
-    await delete()(scene)
+    await delete(scene)
 
 
 async def storm(scene: Hollow) -> None:
@@ -76,32 +71,28 @@ async def storm(scene: Hollow) -> None:
         through(proxy, list(scene.stage.wires.values()), Rule(429)),
     ):
         await asyncio.sleep(1.0)
-        await ports("closed")(scene)
+        await close_ports(scene)
         await asyncio.sleep(STORM_S - 1.0)
     scene.make_possible()
 
 
-def kill_leader(*, holders_too: bool = False) -> Action[ChaosStage]:
+async def kill_leader(scene: Hollow, *, holders_too: bool = False) -> None:
     """kill -9 for the leader, and perhaps a holder of each cluster is deleted in the same instant; then a new replica, as the Deployment
     would start it. Without holders no other is struck, so nothing may be handed over, and measured is that messages go on."""
+    process = await scene.stage.leading()
 
-    async def strike(scene: Hollow) -> None:
-        process = await scene.stage.leading()
+    async def replace() -> None:
+        await scene.stage.replace(process.name)
+        scene.effects["operators ended"] += not process.alive()
 
-        async def replace() -> None:
-            await scene.stage.replace(process.name)
-            scene.effects["operators ended"] += not process.alive()
-
-        scene.exits.push_async_callback(replace)
-        process.signal(signal.SIGKILL)
-        if holders_too:
-            await delete()(scene)
-            return
-        for cluster in scene.clusters:
-            scene.strike(cluster, 0)
-        scene.struck.clear()  # nothing was done to them
-
-    return strike
+    scene.exits.push_async_callback(replace)
+    process.signal(signal.SIGKILL)
+    if holders_too:
+        await delete(scene)
+        return
+    for cluster in scene.clusters:
+        scene.strike(cluster, 0)
+    scene.struck.clear()  # nothing was done to them
 
 
 async def pause_leader(scene: Hollow) -> None:
@@ -117,7 +108,7 @@ async def pause_leader(scene: Hollow) -> None:
 
     scene.exits.push_async_callback(wake)
     process.signal(signal.SIGSTOP)
-    await delete()(scene)
+    await delete(scene)
     await scene.stage.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {process.name}")
     scene.effects["operators stopped"] += 1
 
@@ -137,4 +128,4 @@ async def cut_leader_off(scene: Hollow) -> None:
     before = wire.held
     scene.exits.push_async_callback(heal)
     wire.cut()
-    await delete()(scene)
+    await delete(scene)

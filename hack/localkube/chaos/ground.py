@@ -97,7 +97,7 @@ class Ground(ABC):
         return self.fault()
 
     async def ambiguous(self) -> int:
-        """How often a look-up of a shard's Service found several pods since the beginning; 0 where nobody counts that."""
+        """How often a look-up of a shard's Service found several pods since the beginning; 0 where that is not counted."""
         return 0
 
     def busy_seconds(self) -> float:
@@ -105,7 +105,7 @@ class Ground(ABC):
         return 0.0
 
     async def effects(self) -> Counter[tuple[str, str]]:
-        """What was done to each pod since the beginning, by uid and name of the effect; nothing where nobody counts that."""
+        """What was done to each pod since the beginning, by uid and name of the effect; nothing where that is not counted."""
         return Counter()
 
     @property
@@ -132,7 +132,7 @@ class Ground(ABC):
         return fresh
 
     def holder(self, cluster: str, shard: int) -> Holder | None:
-        """Who serves a shard now; None if nobody does."""
+        """The holder of a shard now; None if there is none."""
         name = self.observer.holders(NAMESPACE, cluster).get(shard)
         pod = self.observer.find("Pod", NAMESPACE, name) if name else None
         return None if pod is None else Holder(shard, pod["metadata"]["name"], pod["metadata"]["uid"])
@@ -186,11 +186,11 @@ class Ground(ABC):
             await asyncio.sleep(pause)
         return found
 
-    async def seen(self, look: Callable[[], T | None], timeout: float, what: str) -> T:
+    async def seen(self, observe: Callable[[], T | None], timeout: float, what: str) -> T:
         """As `until`, for what the observer knows already."""
 
         async def ask() -> T | None:
-            return look()
+            return observe()
 
         return await self.until(ask, timeout, what, pause=POLL_S)
 

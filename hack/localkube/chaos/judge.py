@@ -66,7 +66,7 @@ def judge(commits: Iterable[Commit], *, before: Mapping[Key, Holder], evidence: 
             if commit.monotonic <= world.until:
                 found[word] += 1
             elif word in CAUSES.values() and word not in {CAUSES[name] for name in world.moves}:
-                wrong.append(f"{move}: nobody caused that")
+                wrong.append(f"{move}: not caused here")
         elif not (causes := world.causes(commit, old)):
             wrong.append(move)
         elif word not in {CAUSES[name] for name in causes} | {UNREPORTED}:

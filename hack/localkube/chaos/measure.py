@@ -300,7 +300,7 @@ class _Case(Generic[G]):
             outcome.times.append(took)
 
     def _handover(self, victim: Victim) -> Obj:
-        """When the handover was decided and committed, in seconds from the fault; None where there was none or nobody reported it."""
+        """When the handover was decided and committed, in seconds from the fault; None where there was none or it was not reported."""
         commit = self._stage.commit(victim.cluster, victim.shard, not_to=victim.holder.uid)
         if commit is None:
             return {"committed": None, "decided": None, "evidence": None}

@@ -54,7 +54,6 @@ class Scene(Generic[G]):
     asked: set[tuple[str, int]] = field(default_factory=set)
     """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
     nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
-    leader: str = ""  # the operator that led when it was struck
     begun: float = field(default_factory=time.monotonic)
     notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
     troubles: list[str] = field(default_factory=list)  # what it found out that must not be
@@ -66,10 +65,10 @@ class Scene(Generic[G]):
     """What goes on from the strike to the undoing, and what undoes it: closed after the fault's own `undo`."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
-        """Who serves a shard now. LocalKubeError if nobody does."""
+        """The holder of a shard now. LocalKubeError if there is none."""
         found = self.stage.holder(cluster, shard)
         if found is None:
-            msg = f"nobody serves shard {shard} of {cluster}, so its holder cannot be struck"
+            msg = f"shard {shard} of {cluster} has no holder, so none can be struck"
             raise LocalKubeError(msg)
         return found
 
@@ -130,8 +129,8 @@ class Fault(Generic[G]):
     failover: bool = True  # whether the shards that were struck must be handed over; else they must not
     evidence: frozenset[str] = frozenset()  # words that may stand in ``status.recentHandovers`` for it
     goal: float | None = None  # p95 in seconds that must not be exceeded; None: no promise is made
-    resumes: bool = False  # the old holder may be back before anybody took over, and then goes on
-    watch: float = 0.0  # so many seconds are observed when nobody may be handed over, or after the undoing
+    resumes: bool = False  # the old holder may be back before another took over, and then goes on
+    watch: float = 0.0  # so many seconds are observed when no shard may be handed over, or after the undoing
     allowed: float = 30.0  # seconds within which the handover must have come
     moves: frozenset[str] = frozenset()
     """Planned moves that the scenario itself causes, off holders that were not struck: names of `localkube.chaos.judge.CAUSES`."""

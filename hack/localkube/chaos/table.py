@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 from localkube.chaos import actions, control, partial_sight
-from localkube.chaos.actions import delete, delete_during, lose, pod, ports
-from localkube.chaos.ground import SHARDS
+from localkube.chaos.actions import close_ports, delete, delete_during, disturb, leave_slowly, lose, pod
 from localkube.chaos.partition import REFUSED, TAKEN
 from localkube.chaos.scene import Fault, chosen
 from localkube.chaos.stage import ChaosStage
@@ -34,41 +34,46 @@ LATE: Row = {**ALL, "evidence": SHUT}
 """No handover can be made for a while: what is allowed is counted from the fault, so it is so much more."""
 LEADER: Row = {**ALL, "evidence": DELETED | DIED, "goal": SUCCESSION_S}
 SIGHT: Row = {**ALL, "evidence": DELETED | DIED, "goal": QUICK_S, "pods_stay": True}
+GROW = partial(delete_during, shards=4, reached=actions.has_grown, what="more pods")
+CALL = partial(delete_during, shards=4, reached=actions.is_called, what="the noted call")
+SHRINK = partial(delete_during, shards=2, reached=actions.has_shrunk, what="2 shards")
 RESIZE: Row = {"effects": ENDED, "moves": frozenset({"resize"})}
 
 FAULTS: tuple[Fault[ChaosStage], ...] = (
     # ---- a pod ends
-    Fault("pod-deleted", "holder's pod deleted", delete(), **ENDS, goal=QUICK_S),
-    Fault("pod-force-deleted", "... with --force", delete(grace=0), **ENDS, goal=QUICK_S),
-    Fault("pod-evicted", "... by the Eviction API", actions.evict(), **ENDS, goal=QUICK_S),
+    Fault("pod-deleted", "holder's pod deleted", delete, **ENDS, goal=QUICK_S),
+    Fault("pod-force-deleted", "... with --force", partial(delete, grace=0), **ENDS, goal=QUICK_S),
+    Fault("pod-evicted", "... by the Eviction API", actions.evict, **ENDS, goal=QUICK_S),
     Fault(
-        "container-killed", "holder's container killed (SIGKILL)", pod(HollowControl.kill), effects=KILLED, evidence=DIED, goal=QUICK_S,
-        resumes=True,
+        "container-killed", "holder's container killed (SIGKILL)", partial(pod, verb=HollowControl.kill), effects=KILLED, evidence=DIED,
+        goal=QUICK_S, resumes=True,
     ),
-    Fault("pod-failed", "holder's pod ended by its kubelet", pod(HollowControl.fail), effects=KILLED, evidence=DIED | DELETED),
     Fault(
-        "long-grace", "deleted, and serves on for 28 of 30 s of grace", actions.leave_slowly, effects=ENDED, evidence=DELETED, goal=QUICK_S
+        "pod-failed", "holder's pod ended by its kubelet", partial(pod, verb=HollowControl.fail), effects=KILLED, evidence=DIED | DELETED
     ),
-    Fault("two-holders", "both holders of a cluster with one spare, with --force", delete(grace=0, shards=(0, 1)), **ENDS),
+    Fault("long-grace", "deleted, and serves on for 28 of 30 s of grace", leave_slowly, effects=ENDED, evidence=DELETED, goal=QUICK_S),
+    Fault("two-holders", "both holders of a cluster with one spare, with --force", partial(delete, grace=0, shards=(0, 1)), **ENDS),
     # ---- a pod does not end
-    Fault("hang", "holder's process stopped (SIGSTOP)", pod(HollowControl.hang, undo=HollowControl.resume), **HANGS),
-    Fault("port-closed", "holder's ports closed, its process lives", ports("closed"), effects=RESET, evidence=SHUT, goal=HUNG_S),
-    Fault("port-half-open", "connections silent, no new ones", ports("half-open"), **HANGS),
+    Fault("hang", "holder's process stopped (SIGSTOP)", partial(pod, verb=HollowControl.hang, undo=HollowControl.resume), **HANGS),
+    Fault("port-closed", "holder's ports closed, its process lives", close_ports, effects=RESET, evidence=SHUT, goal=HUNG_S),
+    Fault("port-half-open", "connections silent, no new ones", actions.half_open_ports, **HANGS),
     Fault(
-        "slow-answers", "every probe answered 0.8 s late", actions.disturb(late=0.8, until={"late": 0.0}), **STAYS, effects=("probes late",)
+        "slow-answers", "every probe answered 0.8 s late", partial(disturb, late=0.8, until={"late": 0.0}), **STAYS,
+        effects=("probes late",),
     ),
     Fault(
-        "lost-probes", "30 % of the probes lost", actions.disturb(swallow=0.3, until={"swallow": 0.0}), **STAYS, effects=("probes lost",)
+        "lost-probes", "30 % of the probes lost", partial(disturb, swallow=0.3, until={"swallow": 0.0}), **STAYS,
+        effects=("probes lost",),
     ),
     # ---- nodes
-    Fault("node-lost", "holder's node cut off", lose(rebooted=True), **CUT_OFF),
-    Fault("node-back", "... and back with its old holder", lose(), **CUT_OFF, watch=5.0),
+    Fault("node-lost", "holder's node cut off", partial(lose, rebooted=True), **CUT_OFF),
+    Fault("node-back", "... and back with its old holder", lose, **CUT_OFF, watch=5.0),
     Fault(
         "holder-partitioned", "holder's node cut off, the holder serves on", actions.part_node, undo=actions.heal_node, watch=3.0,
         **{**CUT_OFF, "effects": (*HELD, TAKEN, REFUSED, "old holders replaced")},
     ),
     Fault("node-flapping", "away 1.2 s, back 1.5 s, four times", actions.flap_node, **ALL, effects=HELD, failover=False, watch=5.0),
-    Fault("zone-lost", "all nodes of a zone cut off", lose("zone", rebooted=True), **CUT_OFF),
+    Fault("zone-lost", "all nodes of a zone cut off", partial(lose, group="zone", rebooted=True), **CUT_OFF),
     Fault(
         "last-spare", "no pod left, and for 3 s no node for new ones", actions.last_spare, **ALL, **ENDS,
         allowed=actions.UNSERVED_S + ALLOWED_S,
@@ -76,7 +81,7 @@ FAULTS: tuple[Fault[ChaosStage], ...] = (
     # ---- the API server and the way to it
     *(
         Fault(
-            f"api-down-{seconds}s", f"API server stopped for {seconds} s, {CLOSED}", control.api_down(seconds), **LATE,
+            f"api-down-{seconds}s", f"API server stopped for {seconds} s, {CLOSED}", partial(control.api_down, seconds=seconds), **LATE,
             effects=("API calls unanswered", *RESET), allowed=seconds - 1 + ALLOWED_S,
         )
         for seconds in (10, 60)
@@ -91,11 +96,11 @@ FAULTS: tuple[Fault[ChaosStage], ...] = (
     ),
     # ---- operators
     Fault(
-        "leader-killed", "kill -9: messages go on, nothing is moved", control.kill_leader(), **ALL,
+        "leader-killed", "kill -9: messages go on, nothing is moved", control.kill_leader, **ALL,
         effects=("operators ended",), failover=False, watch=8.0,
     ),
     Fault(
-        "leader-and-holder", "kill -9, and a holder deleted at once", control.kill_leader(holders_too=True), **LEADER,
+        "leader-and-holder", "kill -9, and a holder deleted at once", partial(control.kill_leader, holders_too=True), **LEADER,
         effects=("operators ended", *ENDED),
     ),
     Fault(
@@ -143,17 +148,11 @@ FAULTS: tuple[Fault[ChaosStage], ...] = (
         **{**SIGHT, "evidence": DELETED | DIED | {"HolderDisagrees", "RolledOut"}},
     ),
     # ---- in the middle of a change
+    Fault("during-grow", "holder deleted while pods are added, 2 -> 4", GROW, **RESIZE, evidence=DELETED | DIED),
+    Fault("during-set-shards", "holder deleted during the call, 2 -> 4", CALL, **RESIZE, evidence=DELETED | DIED | {"RestartOverdue"}),
     Fault(
-        "during-grow", "holder deleted while pods are added, 2 -> 4", delete_during(2 * SHARDS, actions.has_grown, "more pods"), **RESIZE,
-        evidence=DELETED | DIED,
-    ),
-    Fault(
-        "during-set-shards", "holder deleted during the call, 2 -> 4", delete_during(2 * SHARDS, actions.is_called, "the noted call"),
-        **RESIZE, evidence=DELETED | DIED | {"RestartOverdue"},
-    ),
-    Fault(
-        "during-shrink", "holder deleted while pods are removed, 4 -> 2", delete_during(SHARDS, actions.has_shrunk, "2 shards"), **RESIZE,
-        prepare=actions.at(2 * SHARDS), evidence=DELETED | DIED | {"RestartOverdue"},
+        "during-shrink", "holder deleted while pods are removed, 4 -> 2", SHRINK, **RESIZE, prepare=partial(actions.at, shards=4),
+        evidence=DELETED | DIED | {"RestartOverdue"},
     ),
 )  # fmt: skip
 SHORT = (
@@ -171,4 +170,4 @@ def named(names: list[str]) -> tuple[Fault[ChaosStage], ...]:
 def soak(seconds: float) -> Fault[ChaosStage]:
     """No fault but 1 % of the probes lost, for as long as is asked for, and no shard may be moved."""
     what = f"1 % of all probes lost for {seconds:g} s"
-    return Fault("soak", what, actions.lose_probes(0.01), **ALL, effects=("probes lost",), failover=False, watch=seconds)
+    return Fault("soak", what, partial(actions.lose_probes, share=0.01), **ALL, effects=("probes lost",), failover=False, watch=seconds)

@@ -46,7 +46,7 @@ class Taken:
     shard: int
     by: str  # uid of the Coreapp
     at: float  # `time.time()` of the servers
-    known: float  # `time.monotonic()` at which the sender was told
+    known: float  # `time.monotonic()` at which the sender knew it
     home: int = 0  # the shard of its recipient when the books were opened; another number of shards since then makes it another shard
 
 
@@ -213,7 +213,7 @@ def first_taken(
 
 
 def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
-    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard was told that its message was taken.
+    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard learned that its message was taken.
 
     The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
     """

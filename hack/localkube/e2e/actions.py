@@ -10,7 +10,7 @@ from typing import Any
 
 from localkube.chaos.actions import note_nodes
 from localkube.chaos.ground import SHARDS
-from localkube.chaos.scene import Action, Scene
+from localkube.chaos.scene import Scene
 from localkube.demo.cluster import NAMESPACE
 from localkube.e2e.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM, Installation
 from localkube.e2e.nodes import KindNodes
@@ -30,20 +30,16 @@ NEXT_TAG = "e2e-next"  # one more tag of the same image, so that an upgrade has 
 PARTS = ("coreapp", "webapp", "simulator")
 
 
-def signal(name: str, *, back: str = "") -> Action[KindStage]:
+async def signal(scene: Kind, name: str, *, back: str = "") -> None:
     """A signal to the container of the holder of shard 0, from its node; at the end the signal ``back``, if it still runs.
 
     Without ``back`` the pod is replaced at the end, so that the next kill does not meet the kubelet's growing back-off.
     """
-
-    async def strike(scene: Kind) -> None:
-        holder = scene.holder(CLUSTER, 0)
-        send = await scene.stage.aim(scene.stage.pod_of(holder))
-        scene.exits.push_async_callback(_if_there, send, back) if back else replace_at_end(scene, holder.pod)
-        scene.strike(CLUSTER, 0, holder)
-        await send(name)
-
-    return strike
+    holder = scene.holder(CLUSTER, 0)
+    send = await scene.stage.aim(scene.stage.pod_of(holder))
+    scene.exits.push_async_callback(_if_there, send, back) if back else replace_at_end(scene, holder.pod)
+    scene.strike(CLUSTER, 0, holder)
+    await send(name)
 
 
 async def _if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
@@ -90,16 +86,12 @@ async def _leaders_node(scene: Kind) -> str:
     return node
 
 
-def lose(verb: Callable[[KindNodes, str], Awaitable[None]], *, leaders: bool = False) -> Action[KindStage]:
+async def lose(scene: Kind, verb: Callable[[KindNodes, str], Awaitable[None]], *, leaders: bool = False) -> None:
     """Take a holder's node away, or the leader's with the holder there, until the undoing: ``verb`` is a method of `KindNodes`."""
-
-    async def strike(scene: Kind) -> None:
-        node = await (_leaders_node if leaders else _node_with_holder)(scene)
-        scene.exits.push_async_callback(scene.stage.bring_nodes_back)
-        await _strike_all_on(scene, node)
-        await verb(scene.stage.nodes, node)
-
-    return strike
+    node = await (_leaders_node if leaders else _node_with_holder)(scene)
+    scene.exits.push_async_callback(scene.stage.bring_nodes_back)
+    await _strike_all_on(scene, node)
+    await verb(scene.stage.nodes, node)
 
 
 async def _strike_all_on(scene: Kind, node: str) -> None:
@@ -157,16 +149,12 @@ async def hold_beside_leader(scene: Kind) -> None:
     await stage.seen(lambda: any(one.uid == spare["uid"] for one in stage.holders(CLUSTER)), SUCCESSION_S, f"a holder on {node}")
 
 
-def resize(shards: int) -> Action[KindStage]:
+async def resize(scene: Kind, shards: int) -> None:
     """A number of shards, settled. All shards are struck, for Set Shards restarts all."""
-
-    async def strike(scene: Kind) -> None:
-        begun = time.monotonic()
-        _strike_all(scene)
-        await scene.stage.resize(scene.clusters, shards, RESIZE_S)
-        scene.details["settled"] = round(time.monotonic() - begun, 2)
-
-    return strike
+    begun = time.monotonic()
+    _strike_all(scene)
+    await scene.stage.resize(scene.clusters, shards, RESIZE_S)
+    scene.details["settled"] = round(time.monotonic() - begun, 2)
 
 
 def _strike_all(scene: Kind) -> None:
@@ -174,22 +162,18 @@ def _strike_all(scene: Kind) -> None:
         scene.strike(CLUSTER, holder.shard, holder)
 
 
-def second(
-    make: Callable[[Installation, str], Awaitable[float]], remove: Callable[[Installation, str], Awaitable[None]]
-) -> Action[KindStage]:
+async def second(
+    scene: Kind, make: Callable[[Installation, str], Awaitable[float]], remove: Callable[[Installation, str], Awaitable[None]]
+) -> None:
     """A second cluster; measured is what ``make`` returns. It is removed at the end, to its last pod."""
+    stage = scene.stage
 
-    async def strike(scene: Kind) -> None:
-        stage = scene.stage
+    async def undo() -> None:
+        await remove(stage.on, SECOND)
+        await stage.seen(lambda: not stage.pods(SECOND, *PARTS), GONE_S, f"the end of {SECOND}'s pods")
 
-        async def undo() -> None:
-            await remove(stage.on, SECOND)
-            await stage.seen(lambda: not stage.pods(SECOND, *PARTS), GONE_S, f"the end of {SECOND}'s pods")
-
-        scene.exits.push_async_callback(undo)
-        scene.measured.append(await make(stage.on, SECOND))
-
-    return strike
+    scene.exits.push_async_callback(undo)
+    scene.measured.append(await make(stage.on, SECOND))
 
 
 async def next_tag(scene: Kind, repository: str, current: str) -> str:

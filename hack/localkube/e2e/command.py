@@ -8,19 +8,17 @@ import contextlib
 import os
 import subprocess
 from collections.abc import Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from localkube.chaos.measure import Outcome, Player
-from localkube.chaos.print import failures, missed, report_of_kind, table
-from localkube.chaos.scene import Fault, Series, chosen
+from localkube.chaos.scene import Series, chosen
+from localkube.chaos.session import Session
 from localkube.command import Command
 from localkube.e2e import nodes
 from localkube.e2e.install import CLUSTER, SIMULATOR_REPOSITORY, Installation
 from localkube.e2e.nodes import NAME, KindNodes, run
 from localkube.e2e.stage import KindStage
-from localkube.e2e.table import FAULTS, rounds
+from localkube.e2e.table import FAULTS
 from localkube.errors import LocalKubeError
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
@@ -37,25 +35,8 @@ OUR_POSTGRES, POSTGRES = "whatsapp-operator/postgres:15", "postgres:15"
 """Made by hack/kind-offline where no registry is reached; the usual one, which nodes pull themselves."""
 
 
-@dataclass
-class Run:
-    """What was asked for, and what came of it so far."""
-
-    options: argparse.Namespace
-    root: Path
-    played: list[tuple[Fault[KindStage], Outcome]] = field(default_factory=list)
-    about: Obj = field(default_factory=dict)
-    ledger: Ledger | None = None  # what became of every message; None while it is not over
-
-    def times(self, fault: Fault[KindStage]) -> int:
-        """How often a fault is to be played."""
-        options = self.options
-        return int({Series.FAULT: options.n, Series.NODE: options.node_n, Series.RELEASE: options.release_n}[fault.series])
-
-
-async def play(this: Run) -> None:
-    """Install, break, measure, print as it goes; what was measured is in ``this`` also when this is interrupted."""
-    root = this.root
+async def play(session: Session[KindStage], options: argparse.Namespace, root: Path) -> None:
+    """Install, break, measure."""
     kubeconfig = root / "build" / "kind" / f"{NAME}.kubeconfig"
     programs = provide(os.environ, programs=(*pinned_programs(), *chart_programs()), report=to_stderr)
     folder = root / "build" / "e2e" / "helm"
@@ -67,45 +48,32 @@ async def play(this: Run) -> None:
 
     containers = KindNodes(await nodes.node_names(), routes=routes)
     to_stderr(f"the API server: export KUBECONFIG={kubeconfig}")
-    await install(on, this)
+    session.about |= await install(on, sqlite=options.sqlite)
     proxy = await nodes.start_sender(f"{SIMULATOR_REPOSITORY}:{VERSION}")
     try:
         async with KindStage(on, containers, proxy=proxy, report=to_stderr) as stage:
             await stage.put_right()
-            for group in rounds(this.options.faults):
-                await play_group(this, stage, group)
-            this.ledger = await stage.streams[CLUSTER].ledger()
+            await session.play(stage)
     finally:
         await nodes.stop_sender()
 
 
-async def install(on: Installation, this: Run) -> None:
+async def install(on: Installation, *, sqlite: bool) -> Obj:
     """Everything that stands before the first fault: PostgreSQL, the operator, a cluster; and the charts' own tests."""
     to_stderr(f"helm upgrade --install: the operators are ready after {await on.install():.1f} s")
-    database = await on.has_database_field() and not this.options.sqlite
-    this.about["database"] = "PostgreSQL" if database else "SQLite"
+    database = await on.has_database_field() and not sqlite
+    about: Obj = {"database": "PostgreSQL" if database else "SQLite"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
         if database:
             await on.database(OUR_POSTGRES if await nodes.has_image(OUR_POSTGRES) else POSTGRES)
         took = await on.create(database=database)
-        this.about["first_ready"] = round(took, 1)
-        to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {this.about['database']}")
+        about["first_ready"] = round(took, 1)
+        to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {about['database']}")
     await on.pin_simulator()
     await on.ready()
     await on.test()
     to_stderr("helm test: passed. NetworkPolicies are not enforced by this network, so the tests say nothing about them.")
-
-
-async def play_group(this: Run, stage: KindStage, group: Sequence[Fault[KindStage]]) -> None:
-    """Play one fault, or those that undo each other in turn, and say at once what is wrong."""
-    player = Player(stage, n=this.times(group[0]), report=to_stderr)
-    outcomes = [await player.play(group[0])] if len(group) == 1 else await player.play_in_turn(group)
-    for fault, outcome in zip(group, outcomes, strict=True):
-        this.played.append((fault, outcome))
-        for text in failures(outcome, fault, n=this.times(fault)):
-            to_stderr(f"  FAILED {text}")
-        if text := missed(outcome, fault):
-            to_stderr(f"  MISSED {text}")
+    return about
 
 
 def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
@@ -131,10 +99,16 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     return options
 
 
+def session_of(options: argparse.Namespace) -> Session[KindStage]:
+    """What is to be played, and how often."""
+    times = {Series.FAULT: options.n, Series.NODE: options.node_n, Series.RELEASE: options.release_n}
+    return Session(options.faults, lambda fault: int(times[fault.series]), on_kind=True)
+
+
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
-    this = Run(parsed(argv, root), root)
-    command = Command("hack/e2e", argv, root=root)
+    options = parsed(argv, root)
+    command, session = Command("hack/e2e", argv, root=root), session_of(options)
 
     def kind(*words: str, timeout: float) -> int:
         """Run ``hack/kind-offline``, its output seen; returns its exit status, the reason has been said."""
@@ -143,41 +117,22 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     def up() -> int:
         with contextlib.suppress(LocalKubeError):  # no Docker: hack/kind-offline says so
             asyncio.run(nodes.unpause())
-        docker = ["--install-docker"] if this.options.install_docker else []
+        docker = ["--install-docker"] if options.install_docker else []
         return kind("up", NAMED, *docker, timeout=UP_S) or kind("images", "--load", NAMED, timeout=UP_S)
 
     def work() -> int:
-        if not this.options.here and (status := up()):
+        if not options.here and (status := up()):
             return status
         try:
-            asyncio.run(play(this))
+            asyncio.run(play(session, options, root))
         finally:
-            if not (this.options.keep or this.options.here):
+            if not (options.keep or options.here):
                 kind("down", NAMED, timeout=DOWN_S)
         return 0
 
     status = command.run(work)
-    return show(command, this, status) if this.played else status
-
-
-def show(command: Command, this: Run, status: int) -> int:
-    """Print and write what was measured; returns the exit status."""
-    say, took = command.console.print, command.seconds
-    say(table("End to end on kind", this.played))
-    for fault, outcome in this.played:
-        for note in dict.fromkeys(outcome.notes):
-            say(f"{fault.name}: {note}")
-    say(
-        f"{len(this.played)} faults and changes, {sum(outcome.sent for _, outcome in this.played)} messages, {took:.0f} s; state in "
-        f"{this.about.get('database')}. Times: from the fault to the next message of its shard that its sender knows taken through another "
-        "Coreapp, by a living Webapp. NetworkPolicies are not enforced."
+    end = (
+        f"State in {session.about.get('database')}. Time: from the fault to the next message of its shard that its sender knows taken "
+        "through another Coreapp, by a living Webapp. NetworkPolicies are not enforced."
     )
-    say(f"messages: {this.ledger or 'not counted'}")
-    late = [text for fault, outcome in this.played if (text := missed(outcome, fault))]
-    wanted = {fault.name: this.times(fault) for fault, _ in this.played}
-    said = [text for fault, outcome in this.played for text in failures(outcome, fault, n=wanted[fault.name])]
-    said += ["no message was counted"] if this.ledger is None else this.ledger.failures()
-    about = {**this.about, "seconds": round(took, 1), "missed": late, "messages": this.ledger and this.ledger.as_json()}
-    for text in late:
-        command.complain(f"MISSED: {text}")
-    return command.write(this.options.json, report_of_kind(this.played, about, wanted), said, status)
+    return session.finish(command, options.json, end, status)

@@ -149,7 +149,7 @@ class KindNodes:
             await self.back()
 
     async def stop(self, name: str) -> None:
-        """`docker stop`: its processes are told to end and killed a second later."""
+        """`docker stop`: its processes are asked to end and killed a second later."""
         self._away[name] = self._start
         await docker("stop", "--time", "1", name)
 
@@ -220,7 +220,7 @@ async def node_names(role: str = "") -> tuple[str, ...]:
 
 
 async def start_sender(image: str) -> str:
-    """Start the proxy through which messages are sent, beside the control plane and in its network, which no fault strikes.
+    """Start the proxy through which messages are sent, in the network of the control plane, which no fault strikes.
 
     ``image``: one with Python as `python`. Returns the proxy's URL.
     """

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
+from functools import partial
 
 from localkube.chaos.actions import at, delete, switch_over
-from localkube.chaos.ground import SHARDS
 from localkube.chaos.scene import Fault, Series
 from localkube.chaos.table import DELETED, DIED, ENDED, NODE, SILENT, Row
 from localkube.e2e import actions
+from localkube.e2e.actions import resize
 from localkube.e2e.install import Installation
 from localkube.e2e.nodes import KindNodes
 from localkube.e2e.stage import KindStage
@@ -26,18 +26,21 @@ RELEASE: Row = {**CHANGE, "series": Series.RELEASE, "allowed": 180.0}
 ALL = "leader, holder and node at once"
 
 FAULTS: tuple[Fault[KindStage], ...] = (
-    Fault("create", "kubectl apply -> Ready", actions.second(Installation.create, Installation.delete), **CHANGE, allowed=240.0),
-    Fault("grow", "2 -> 4 shards", actions.resize(2 * SHARDS), prepare=at(SHARDS), **RESIZE),
-    Fault("shrink", "4 -> 2 shards", actions.resize(SHARDS), prepare=at(2 * SHARDS), **RESIZE, after="grow"),
+    Fault(
+        "create", "kubectl apply -> Ready", partial(actions.second, make=Installation.create, remove=Installation.delete), **CHANGE,
+        allowed=240.0,
+    ),
+    Fault("grow", "2 -> 4 shards", partial(resize, shards=4), prepare=partial(at, shards=2), **RESIZE),
+    Fault("shrink", "4 -> 2 shards", partial(resize, shards=2), prepare=partial(at, shards=4), **RESIZE, after="grow"),
     # ---- one pod
     Fault(
         "switchover", "the annotation, as a user writes it", switch_over, moves=frozenset({"switchover"}),
         evidence=frozenset({"Requested"}), silent=True, at_once=True,
     ),
-    Fault("holder-deleted", "kubectl delete pod", delete(), **ENDS, silent=True),
-    Fault("holder-force-deleted", "kubectl delete pod --force", delete(grace=0), **ENDS, goal=FORCED_S),
-    Fault("container-killed", "kill -9 from its node", actions.signal("KILL"), evidence=DIED, goal=KILLED_S, at_once=True),
-    Fault("holder-frozen", "SIGSTOP", actions.signal("STOP", back="CONT"), evidence=SILENT, goal=FROZEN_S),
+    Fault("holder-deleted", "kubectl delete pod", delete, **ENDS, silent=True),
+    Fault("holder-force-deleted", "kubectl delete pod --force", partial(delete, grace=0), **ENDS, goal=FORCED_S),
+    Fault("container-killed", "kill -9 from its node", partial(actions.signal, name="KILL"), evidence=DIED, goal=KILLED_S, at_once=True),
+    Fault("holder-frozen", "SIGSTOP", partial(actions.signal, name="STOP", back="CONT"), evidence=SILENT, goal=FROZEN_S),
     # ---- operators
     Fault(
         "leader-killed", "kill -9, until a new leader did what a user asked", actions.kill_leader, **CHANGE, goal=LEADER_S,
@@ -45,16 +48,16 @@ FAULTS: tuple[Fault[KindStage], ...] = (
     ),
     Fault("drain", "kubectl drain", actions.drain, prepare=actions.spread, **{**ENDS, "evidence": DELETED}, silent=True),
     # ---- nodes
-    Fault("node-stopped", "docker stop", actions.lose(KindNodes.stop), **LOST),
-    Fault("node-killed", "docker kill", actions.lose(KindNodes.kill), **LOST),
-    Fault("node-paused", "docker pause", actions.lose(KindNodes.pause), **LOST),
-    Fault("node-parted", "iptables drop all", actions.lose(KindNodes.part), **LOST),
-    Fault("leader-node-lost", f"docker kill: {ALL}", actions.lose(KindNodes.kill, leaders=True), **WITH_LEADER),
-    Fault("leader-node-parted", f"iptables drop all: {ALL}", actions.lose(KindNodes.part, leaders=True), **WITH_LEADER),
+    Fault("node-stopped", "docker stop", partial(actions.lose, verb=KindNodes.stop), **LOST),
+    Fault("node-killed", "docker kill", partial(actions.lose, verb=KindNodes.kill), **LOST),
+    Fault("node-paused", "docker pause", partial(actions.lose, verb=KindNodes.pause), **LOST),
+    Fault("node-parted", "iptables drop all", partial(actions.lose, verb=KindNodes.part), **LOST),
+    Fault("leader-node-lost", f"docker kill: {ALL}", partial(actions.lose, verb=KindNodes.kill, leaders=True), **WITH_LEADER),
+    Fault("leader-node-parted", f"iptables drop all: {ALL}", partial(actions.lose, verb=KindNodes.part, leaders=True), **WITH_LEADER),
     # ---- releases of Helm
     Fault(
         "cluster-chart", "helm install of a cluster, helm test: a message is taken",
-        actions.second(Installation.install_cluster, Installation.uninstall_cluster), **{**RELEASE, "allowed": 240.0},
+        partial(actions.second, make=Installation.install_cluster, remove=Installation.uninstall_cluster), **{**RELEASE, "allowed": 240.0},
     ),
     Fault(
         "images-changed", "client.images: every Coreapp and Webapp", actions.change_images, **{**RELEASE, "allowed": 240.0},
@@ -64,14 +67,3 @@ FAULTS: tuple[Fault[KindStage], ...] = (
     Fault("chart-upgrade", "helm upgrade: values", actions.upgrade_chart, **RELEASE, watch=5.0),
     Fault("uninstall", "helm uninstall: pods serve on, CRDs stay", actions.uninstall, **RELEASE),
 )  # fmt: skip
-
-
-def rounds(faults: tuple[Fault[Any], ...]) -> tuple[tuple[Fault[Any], ...], ...]:
-    """The faults in groups: those that are played in turn with each other together."""
-    groups: list[tuple[Fault[Any], ...]] = []
-    for fault in faults:
-        if fault.after and groups and groups[-1][-1].name == fault.after:
-            groups[-1] = (*groups[-1], fault)
-        else:
-            groups.append((fault,))
-    return tuple(groups)
