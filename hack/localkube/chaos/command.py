@@ -15,7 +15,6 @@ from localkube.chaos.table import FAULTS, SHORT, named, soak
 from localkube.command import Command
 from localkube.demo.stage import Stage
 from localkube.progress import to_stderr
-from outside.ledger import Ledger
 
 THREADS = 32  # calls that block wait in threads; with the API server away there are many
 N, CLUSTERS = 10, 10

@@ -12,8 +12,8 @@ from localkube.chaos.measure import Outcome, Player
 from localkube.chaos.print import complaints, failures, missed, remarks, report, report_of_kind, table
 from localkube.chaos.scene import Fault, G
 from localkube.command import Command
-from localkube.outside.ledger import Ledger
 from localkube.progress import to_stderr
+from outside.ledger import Ledger
 
 
 def rounds(faults: Sequence[Fault[G]]) -> list[list[Fault[G]]]:

@@ -23,7 +23,6 @@ from localkube.errors import LocalKubeError
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
-from outside.ledger import Ledger
 from whatsapp_operator import __version__ as VERSION  # noqa: N812  # it names the images
 
 Obj = dict[str, Any]
