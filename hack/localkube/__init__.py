@@ -1,6 +1,6 @@
 """A local Kubernetes control plane from real programs, as plain processes on loopback, and what is measured and broken on it.
 
-The map, from the ground up (each folder stands only on those before it; see the first line of each module):
+The map, from the ground up (see the first line of each module; ``command`` and ``chaos`` stand on ``demo.cluster`` and ``demo.stage``):
 
 ``errors``      the one error
 ``progress``    what a person sees while something takes minutes
@@ -12,8 +12,8 @@ The map, from the ground up (each folder stands only on those before it; see the
 ``plane``       the control plane, the operator and PostgreSQL as processes, their certificates and kubeconfigs
 ``kind``        kind clusters and their images, also where no registry is reached
 ``hollow``      plays the nodes
-``demo``        a cluster that fails over and resizes before one's eyes, and the stage that others stand on, too
-``bench``       measures it; ``bench.probes`` what it costs to watch many Coreapps
+``demo``        a cluster that fails over and resizes before one's eyes; ``cluster`` and ``stage`` are what all that follows stands on
+``bench``       measures that, with the runner of ``chaos``; ``bench.probes`` what it costs to watch many Coreapps
 ``chaos``       the runner of faults, and what breaks on hollow nodes
 ``scale``       measures one operator with very many clusters
 ``e2e``         the user's own path on real nodes of kind, and what breaks there

@@ -28,7 +28,6 @@ from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, rounded, row, summary
 from localkube.hollow.kube import Kube
-from localkube.plane import kubeconfig
 from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
 from localkube.progress import Report, quiet, to_stderr
@@ -122,12 +121,11 @@ class ScaleBench:
     async def run(self) -> None:
         """Fill, begin, measure. LocalKubeError, KubeError."""
         async with AsyncExitStack() as exits:
-            api = await exits.enter_async_context(Kube(kubeconfig.read(self._stage.plane.admin_kubeconfig)))
-            crowd = Crowd(self._stage, api, clusters=self._options.scale - len(self._hollow), report=self._report)
+            environment = await exits.enter_async_context(Environment(self._stage, report=self._report))
+            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
             exits.callback(crowd.close)
             await crowd.fill()
-            await self._begin(api)
-            environment = await exits.enter_async_context(Environment(self._stage, report=self._report))
+            await self._begin(environment.api)
             await self._steady(crowd)
             async with environment.sending(*self._hollow):
                 await self._fail_over(environment)
@@ -143,8 +141,7 @@ class ScaleBench:
         await asyncio.to_thread(lambda: self._stage.wait_for_operator(self.operator, timeout=QUIET_S))
         for name in self._hollow:
             obj = manifest(name)
-            obj["spec"]["spares"] = SPARES
-            await api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj)
+            await api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj | {"spec": obj["spec"] | {"spares": SPARES}})
         reported = time.monotonic()
         while (ready := await _ready(api)) < self._options.scale:
             found.begin_rss = memory_mib(self.operator.pid, "VmHWM")

@@ -11,8 +11,8 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localkube.chaos.stage import processor_seconds
-from localkube.demo.stage import Stage, start_module, until
-from localkube.errors import LocalKubeError
+from localkube.demo.environment import Environment
+from localkube.demo.stage import start_module, until
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
@@ -26,9 +26,7 @@ from whatsapp_operator.core import manifests
 Obj = dict[str, Any]
 
 AT_A_TIME = 12
-PODS_S = 600.0
-LISTEN_S = 60.0
-ACCOUNT_S = 30.0
+PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
 POLL_S = 3.0  # from one question whether the controllers are done to the next: each costs a list of all pods
 TAINT = {"key": "multiconnect.dev/scale-bench", "value": "pods-are-not-run", "effect": "NoSchedule"}
 MERGE = "merge-patch+json"
@@ -37,11 +35,11 @@ MERGE = "merge-patch+json"
 class Crowd:
     """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, on a stage that is up."""
 
-    def __init__(self, stage: Stage, kube: Kube, *, clusters: int, report: Report) -> None:
-        """Prepare; ``kube``: the API server as an administrator; ``clusters``: how many."""
-        self._stage, self._kube, self._report = stage, kube, report
+    def __init__(self, environment: Environment, *, clusters: int, report: Report) -> None:
+        """Prepare; ``clusters``: how many."""
+        self._environment, self._kube, self._report = environment, environment.api, report
         self._names = [f"s{number:04}" for number in range(clusters)]
-        self._addresses = Addresses(str(stage.folder / "scale"))
+        self._addresses = Addresses(str(environment.stage.folder / "scale"))
         self._spawner = Spawner(leashed=True)
         self._answers: Process | None = None
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
@@ -50,14 +48,14 @@ class Crowd:
         """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
-        await self._until(self._may_create_pods, ACCOUNT_S, f"the ServiceAccount of namespace {NAMESPACE}")
+        await self._environment.until(self._may_create_pods, ACCOUNT_S, f"a ServiceAccount in namespace {NAMESPACE}", pause=POLL_S)
         # A node without a heartbeat is given up after 40 s, and the pods on it with it.
         alive = [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
         try:
             stored = await self._each(self._create_parts)
             self._report(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
             pods: dict[str, list[Obj]] = {}
-            await self._until(lambda: self._find_pods(pods), PODS_S, "the pods of all clusters")
+            await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
             await self._each(lambda name: self._bring_up(stored[name], pods[name]))
             self._report(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
             await asyncio.to_thread(self._start_answers)
@@ -87,14 +85,6 @@ class Crowd:
                 return await step(name)
 
         return dict(zip(self._names, await asyncio.gather(*map(one, self._names)), strict=True))
-
-    async def _until(self, done: Callable[[], Awaitable[bool]], seconds: float, what: str) -> None:
-        deadline = time.monotonic() + seconds
-        while not await done():
-            if time.monotonic() > deadline:
-                msg = f"{what} did not come about within {seconds:g} s"
-                raise LocalKubeError(msg)
-            await asyncio.sleep(POLL_S)
 
     async def _may_create_pods(self) -> bool:
         return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
@@ -151,12 +141,12 @@ class Crowd:
         return await self._kube.patch(f"{COLLECTIONS['WhatsAppCluster']}/{desired.key.name}/status", status, kind=MERGE)
 
     def _start_answers(self) -> None:
-        folder = self._stage.folder / "scale"
+        folder = self._environment.stage.folder / "scale"
         folder.mkdir(exist_ok=True)
         plan, ready = folder / "plan.json", folder / "ready"
         plan.touch(mode=0o600)
         plan.write_text(json.dumps(self._plan), encoding="utf-8")
-        options = {"kubeconfig": self._stage.plane.admin_kubeconfig, "plan": plan, "ready": ready}
+        options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
         self._answers = start_module(self._spawner, "answers", "localkube.scale.answers", options, folder=folder, log=log)
         until(ready.exists, self._answers, LISTEN_S, "be ready")
