@@ -1,6 +1,6 @@
 """A cluster as it is when the operator has nothing to do, as objects of the API server. Pure but for drawn certificates; nothing runs it.
 
-Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only: nobody starts them.
+Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only, which are not run.
 """
 
 from __future__ import annotations
