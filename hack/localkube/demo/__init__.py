@@ -1,1 +1,1 @@
-"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. ``cluster``, ``stage`` and ``environment`` are for others, too."""
+"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. ``cluster``, ``stage`` and ``environment`` serve others, too."""

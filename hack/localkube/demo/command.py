@@ -23,7 +23,7 @@ from rich.console import Console
 from localkube.bench.resize import resize
 from localkube.chaos.measure import Outcome, Player
 from localkube.chaos.print import complaints
-from localkube.chaos.scene import Fault
+from localkube.chaos.scene import Fault, Scene
 from localkube.chaos.stage import ChaosStage
 from localkube.chaos.table import named
 from localkube.command import Command
@@ -105,7 +105,13 @@ class Demo:
 
     async def _fail_over(self, environment: Environment, step: Step) -> None:
         probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-        outcome = await _play(environment, named([step.name])[0])
+        (fault,) = named([step.name])
+
+        async def strike(scene: Scene[ChaosStage]) -> None:
+            step.begun = time.monotonic()
+            await fault.strike(scene)
+
+        outcome = await _play(environment, replace(fault, strike=strike))
         if not outcome.times:
             step.meaning = "until it served again itself: its container was back before another Coreapp took over"
         step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
@@ -116,12 +122,13 @@ class Demo:
         found: list[Succession] = []
         action, moves = end_leader(signal.SIGKILL, 1, found), frozenset({"switchover"})
         await _play(environment, Fault(step.name, step.what, action, everybody=True, failover=False, moves=moves))
-        step.seconds, step.details = found[0].acts, asdict(found[0])
+        step.begun, step.seconds, step.details = found[0].begun, found[0].acts, asdict(found[0])
         leading = f"{found[0].old} -> {found[0].new}, leading after {clock(found[0].lease)}"
         step.note = f"{leading}; then it moved shard 1; messages flowed on"
 
     async def _resize(self, environment: Environment, step: Step, to: int) -> None:
         found = await resize(environment, NAME, to, restart=self.restart)
+        step.begun = time.monotonic() - (time.time() - found.begun)
         step.seconds, step.details = found.gap, asdict(found)
         step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
 

@@ -30,6 +30,8 @@ class Succession:
     """To when the new leader was seen to have handed a shard over."""
     old: str
     new: str
+    begun: float
+    """`time.monotonic()` of the signal."""
 
 
 def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, holder_too: bool = False) -> Action[ChaosStage]:
@@ -80,7 +82,7 @@ def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, h
             raise LocalKubeError(msg)
         lease = datetime.fromisoformat(spec["acquireTime"]).timestamp() - begun_wall
         scene.measured.append(acts)
-        found.append(Succession(lease=lease, acts=acts, old=old, new=new))
+        found.append(Succession(lease=lease, acts=acts, old=old, new=new, begun=begun))
 
     return strike
 

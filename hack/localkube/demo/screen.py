@@ -30,7 +30,7 @@ class Step:
     meaning: str = ""  # what the measured time is
     seconds: float | None = None
     note: str = ""
-    begun: float | None = None  # ``time.monotonic()``
+    begun: float | None = None  # ``time.monotonic()``: of the step, and as soon as it is known of what is measured
     failed: bool = False
     details: dict[str, object] = field(default_factory=dict)
 
