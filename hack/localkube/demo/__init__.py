@@ -1,1 +1,1 @@
-"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. ``cluster``, ``stage`` and ``environment`` serve others, too."""
+"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. Others use ``cluster``, ``stage`` and ``environment``, too."""
