@@ -22,7 +22,8 @@ from localkube.demo.probe import Probe
 from localkube.demo.screen import Screen, Step, clock, summary
 from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
-from localkube.plane import processes
+from localkube.plane import certificates, processes
+from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
 from outside.ledger import Ledger
 from outside.traffic import Message
@@ -98,26 +99,23 @@ def test_times_are_said_as_people_read_them(seconds: float, said: str) -> None:
 # ---- the messages that measure
 
 
-def probe() -> Probe:
-    return Probe(REPOSITORY, "acme", lambda: cast("Any", None))
+def probe(folder: Path) -> Probe:
+    """Of an API server that nothing here asks."""
+    authority = certificates.make(folder / "made", service_ip="10.0.0.1").authority.read_text()
+    access = Access("https://127.0.0.1:1", authority, token="t")
+    return Probe(access.write(folder / "kubeconfig"), "acme", lambda: cast("Any", None))
 
 
-@pytest.fixture
-def access(monkeypatch: pytest.MonkeyPatch) -> None:
-    """No API server is needed to count messages."""
-    monkeypatch.setattr("localkube.plane.kubeconfig.read", lambda _: None)
-    monkeypatch.setattr("outside.traffic.Caller", lambda _: None)
-
-
-@pytest.mark.usefixtures("access")
-async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_none(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     sent: list[Message] = []
 
     async def send(_: Probe, message: Message) -> None:
         sent.append(message)
 
     monkeypatch.setattr(Probe, "_send", send)
-    one = probe()
+    one = probe(tmp_path)
     one.shards = 2
     with one.pace(2000.0, spread=4):
         sending = asyncio.create_task(one._send_all())
@@ -137,15 +135,14 @@ async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_n
     assert len({message.to for message in sent}) == len(sent), "each message has a recipient of its own"
 
 
-@pytest.mark.usefixtures("access")
-async def test_no_more_messages_wait_than_help(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = asyncio.Event()
 
     async def send(_: Probe, __: Message) -> None:
         await waiting.wait()
 
     monkeypatch.setattr(Probe, "_send", send)
-    one = probe()
+    one = probe(tmp_path)
     one.shards = 32
     for _ in range(5):
         one._send_to(3)
