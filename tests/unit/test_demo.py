@@ -213,6 +213,7 @@ def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Pa
 def test_errors_of_ours_are_their_own_sentence() -> None:
     assert sentence(LocalKubeError("port 1 is taken")) == "port 1 is taken"
     assert sentence(OSError("disk")) == "OSError: disk"
+    assert sentence(PermissionError(13, "Permission denied", "/build")) == "the machine refuses: Permission denied (/build)"
 
 
 # ---- the stage

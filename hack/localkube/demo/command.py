@@ -212,7 +212,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
             msg = f"a demo runs in {folder} already: end it with 'hack/demo --down'"
             raise LocalKubeError(msg)
         else:
-            _run(folder, options, command)
+            try:
+                _run(folder, options, command)
+            except KeyboardInterrupt:
+                to_stderr("what was built is kept")
+                raise
 
     return command.run(work)
 
