@@ -510,6 +510,23 @@ async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(ground
     assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
 
 
+async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(ground: FakeGround) -> None:
+    undone: list[str] = []
+
+    def strike(scene: Scene[Any]) -> None:
+        strikes(ground)(scene)
+        scene.exits.callback(undone.append, "exits")
+
+    async def undo(_: Scene[Any]) -> None:
+        undone.append("undo")
+        msg = "the node does not come back"
+        raise LocalKubeError(msg)
+
+    outcome = await played(ground, strike, undo=undo)
+    assert undone[:2] == ["undo", "exits"]
+    assert outcome.troubles[0] == "the node does not come back"
+
+
 async def test_a_fault_that_does_nothing_is_a_trouble(ground: FakeGround) -> None:
     outcome = await played(ground, strikes(ground, gone=False), effects=("pods ended",))
     assert outcome.troubles == ["the fault did nothing: 0 pods ended (c00)"]

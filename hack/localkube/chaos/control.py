@@ -7,6 +7,7 @@ import signal
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
+from functools import partial
 
 from localkube.chaos.actions import Hollow, close_ports, delete
 from localkube.chaos.servers import Rule, through
@@ -36,7 +37,9 @@ async def api_down(scene: Hollow, seconds: float) -> None:
     plane.pause_apiserver()
     try:
         begun = time.monotonic()
-        scene.effects["API calls unanswered"] += await _is_away(scene)
+        # On a busy machine a process goes on for a while until the signal meets it.
+        await scene.stage.until(partial(_is_away, scene), SIGNAL_S, "that the stopped API server answers no more")
+        scene.effects["API calls unanswered"] += 1
         await asyncio.sleep(begun + 1.0 - time.monotonic())
         await close_ports(scene)
         await asyncio.sleep(begun + seconds - time.monotonic())

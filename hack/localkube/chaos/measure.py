@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Generic
@@ -217,9 +218,10 @@ class _Case(Generic[G]):
 
     async def _undo(self) -> None:
         self._undone = time.monotonic()
-        for scene in self._scenes:
-            async with scene.exits:
-                await self._fault.undo(scene)
+        async with AsyncExitStack() as undoing:  # what fails keeps nothing else from being undone
+            for scene in reversed(self._scenes):
+                undoing.push_async_callback(scene.exits.aclose)
+                undoing.push_async_callback(self._fault.undo, scene)
         if self._fault.failover and self._fault.watch:
             await asyncio.sleep(self._fault.watch)
 
