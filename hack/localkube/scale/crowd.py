@@ -102,10 +102,12 @@ class Crowd:
     async def _create_parts(self, name: str) -> Obj:
         """Create a cluster and all that the operator would make of it; the WhatsAppCluster as stored, and the Webapps' certificate."""
         stored = await self._kube.post(COLLECTIONS["WhatsAppCluster"], objects.cluster(name))
-        tls: dict[str, str] = {}
-        for obj in objects.parts(objects.desired(stored)):
-            await self._kube.post(COLLECTIONS[obj["kind"]], obj)
-            if obj["kind"] == "Secret" and obj["type"] == "kubernetes.io/tls":
+        desired, secrets, tls = objects.desired(stored), dict[str, Obj](), dict[str, str]()
+        for obj in objects.parts(desired):
+            made = await self._kube.post(COLLECTIONS[obj["kind"]], objects.stamped(desired, obj, secrets))
+            if obj["kind"] == "Secret":
+                secrets[obj["metadata"]["name"]] = made
+            if obj.get("type") == "kubernetes.io/tls":
                 tls = {key: base64.b64decode(value).decode() for key, value in obj["data"].items()}
         return {"stored": stored, "webapps": {"certificate": tls["tls.crt"], "key": tls["tls.key"], "shards": SHARDS}}
 

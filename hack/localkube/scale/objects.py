@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localkube.hollow.status import stamp
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.objects.secret_keys import findings_of
 
 Obj = dict[str, Any]
 
@@ -63,6 +65,12 @@ def parts(want: Desired) -> Iterator[Obj]:
         if "template" in obj["spec"]:
             obj["spec"]["template"]["spec"]["schedulerName"] = SCHEDULER
         yield obj
+
+
+def stamped(want: Desired, obj: Obj, secrets: Mapping[str, Obj]) -> Obj:
+    """A workload with the checksum of the Secrets that its pods take, as stored; without it the operator would put it in its place anew."""
+    checksum = findings_of(want, secrets).checksums.get(Ref(obj["kind"], obj["metadata"]["name"]))
+    return obj if checksum is None else checksums.stamped(obj, None, checksum, replaces=False)
 
 
 def epoch(shard: int) -> str:
