@@ -231,11 +231,18 @@ class Helm:
         self._program = program
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), **(env or {})}
 
-    def run(self, *args: str, values: str = "") -> str:
-        """What Helm prints; ``values`` are more values as YAML, for commands that take them. LocalKubeError says what it refuses."""
+    def run(self, *args: str, values: str = "", timeout: float = HELM_SECONDS) -> str:
+        """What Helm prints; ``values`` are more values as YAML, for commands that take them.
+
+        LocalKubeError says what it refuses, or that it did not end within ``timeout`` seconds.
+        """
         given = ["-f", "-"] if values else []
         argv = [str(self._program), *args, *given]
-        done = subprocess.run(argv, input=values, env=self._env, capture_output=True, text=True, timeout=HELM_SECONDS, check=False)
+        try:
+            done = subprocess.run(argv, input=values, env=self._env, capture_output=True, text=True, timeout=timeout, check=False)
+        except subprocess.TimeoutExpired:
+            msg = f"helm {' '.join(args[:3])} did not end within {timeout:g} s"
+            raise LocalKubeError(msg) from None
         if done.returncode != 0:
             msg = f"helm {' '.join(args[:3])} failed: {done.stderr.strip()[-4000:] or done.stdout.strip()[-4000:]}"
             raise LocalKubeError(msg)

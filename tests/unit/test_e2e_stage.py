@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 import yaml
 
+from localkube.charts import Helm
 from localkube.e2e.install import DATABASE_SECRET, Installation, postgres
 from localkube.e2e.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 from localkube.e2e.stage import crowded, has_started, is_ready, is_whole
@@ -113,6 +114,14 @@ async def test_a_program_that_does_not_end_is_ended() -> None:
 async def test_a_program_that_is_not_there_is_named() -> None:
     with pytest.raises(LocalKubeError, match="no-such-program cannot be run"):
         await run("no-such-program")
+
+
+def test_helm_that_does_not_end_is_a_sentence_and_not_the_end_of_the_run(tmp_path: Path) -> None:
+    helm = tmp_path / "helm"
+    helm.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    helm.chmod(0o755)
+    with pytest.raises(LocalKubeError, match=r"helm test second --timeout did not end within 0\.2 s"):
+        Helm(helm, tmp_path).run("test", "second", "--timeout", "180s", timeout=0.2)
 
 
 @pytest.fixture

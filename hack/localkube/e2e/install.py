@@ -49,7 +49,8 @@ class Installation:
 
     async def helm(self, *words: str, values: Mapping[str, Any] | None = None) -> str:
         """What helm prints."""
-        return await asyncio.to_thread(self._helm.run, *words, values=yaml.safe_dump(dict(values)) if values else "")
+        given = yaml.safe_dump(dict(values)) if values else ""
+        return await asyncio.to_thread(self._helm.run, *words, values=given, timeout=HELM_S + 10)  # longer than what helm waits itself
 
     async def install(self, values: Mapping[str, Any] | None = None) -> float:
         """`helm upgrade --install` with more values, waited for. Returns the seconds that it took."""
