@@ -193,12 +193,12 @@ def e2e_block(figures: Row) -> str:
         faults.append([row["what"], counts(row["evidence"]), committed, *times, goal, f"{row['bound']:g} s", row.get("ratio", "-")])
     wrong, broken = harm(rows)
     text = (
-        f"{len(rows)} acts in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
+        f"{len(rows)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
         f"{sum(row['refused_struck'] + row['refused_others'] for row in rows.values())} tries refused, {wrong} failovers "
         f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
         f"Webapp. {FEW}"
     )
-    table = markdown(("act", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)
+    table = markdown(("fault", "evidence", "committed p50 / max", *COLUMNS, "fails beyond", RATIO), faults)
     more = markdown(("change", *COLUMNS[:-1]), others) if others else ""
     missed = listed(figures["missed"], "Goals missed:", "")
     end = listed(figures["complaints"], otherwise="Nothing made the run fail.")

@@ -218,9 +218,12 @@ class Helm:
         self._program = program
         self._env = {"PATH": os.environ.get("PATH", os.defpath), "HOME": str(folder), **(env or {})}
 
-    def run(self, *args: str, values: str = "") -> str:
-        """What Helm prints; ``values`` are more values as YAML, for commands that take them. LocalKubeError says what it rejects."""
-        return output([str(self._program), *args, *(["-f", "-"] if values else [])], text=values, env=self._env, timeout=HELM_SECONDS)
+    def run(self, *args: str, values: str = "", timeout: float = HELM_SECONDS) -> str:
+        """What Helm prints; ``values`` are more values as YAML, for commands that take them.
+
+        LocalKubeError says what it rejects, or that it did not end within ``timeout`` seconds.
+        """
+        return output([str(self._program), *args, *(["-f", "-"] if values else [])], text=values, env=self._env, timeout=timeout)
 
 
 def _lint_and_render(root: Path) -> None:

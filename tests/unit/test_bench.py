@@ -3,9 +3,9 @@
 import io
 import itertools
 import json
-import math
 import re
-import signal
+from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,10 +14,9 @@ import pytest
 import yaml
 from rich.console import Console
 
-from localkube.bench import failovers, memory, resize
-from localkube.demo import faults
-from localkube.demo.cluster import Holder
-from localkube.demo.probe import NotHandedOverError
+from localkube.bench import cost, failovers, resize
+from localkube.chaos.measure import Outcome
+from localkube.chaos.table import named
 from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
 from localkube.plane.controlplane import Write
@@ -30,7 +29,7 @@ ROOT = Path(__file__).resolve().parents[2]
 T0 = 1_790_000_000.0
 
 
-def write(resource: str = "pods", *, subresource: str = "", user: str = failovers.OPERATOR_USER, seconds: float = 0.0) -> Write:
+def write(resource: str = "pods", *, subresource: str = "", user: str = cost.OPERATOR_USER, seconds: float = 0.0) -> Write:
     at = f"2026-09-21T14:13:{20 + seconds:09.6f}Z"  # T0 is 14:13:20
     return Write(user=user, verb="patch", resource=resource, subresource=subresource, namespace="default", name="acme", code=200, at=at)
 
@@ -55,7 +54,7 @@ def test_a_file_is_written_in_one_step(tmp_path: Path) -> None:
 def test_a_case_that_misses_its_goal_is_said_in_a_sentence() -> None:
     samples = {"pod-deleted": [0.1] * 29 + [0.3], "container-killed": [0.1] * 49 + [0.9], "grow": [9.0]}
 
-    assert failovers.missed(samples) == ["pod-deleted: max is 0.300 s, the goal is 0.2 s (n = 30)"]
+    assert failovers.missed(samples, {}) == ["pod-deleted: max is 0.300 s, the goal is 0.2 s (n = 30)"]
 
 
 def test_the_table_shows_times_goals_and_ratios() -> None:
@@ -82,9 +81,10 @@ class Results(failovers.Results):
 
     def __init__(self) -> None:
         super().__init__()
-        self.add("pod-deleted", 0.05, {"lost": 0}, (T0 - 90, T0 - 80))
-        self.ledger = Ledger(sent=10, delivered=10)
+        self.outcomes["pod-deleted"] = Outcome("pod-deleted", times=[0.05])
+        self.windows["pod-deleted"] = [(T0 - 90, T0 - 80)]
         self.windows["steady"] = [(T0, T0 + 60)]
+        self.ledger = Ledger(sent=10, delivered=10)
 
 
 def ended(
@@ -108,7 +108,7 @@ def ended(
         return results
 
     monkeypatch.setattr(failovers, "Stage", Stage)
-    monkeypatch.setattr(failovers, "_measure", measure)
+    monkeypatch.setattr(failovers, "measure", measure)
     status = failovers.main(["--out", str(tmp_path / "bench.json")], root=ROOT)
     return status, capsys.readouterr().err
 
@@ -136,7 +136,7 @@ def test_a_write_while_nothing_happens_fails_the_bench(
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, doubled=1)), "1 messages were doubled"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, below_epoch=1)), "from a holder that had been replaced"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, overlaps=1)), "two connections of one shard were accepted at once"),
-        (Ledger(sent=10, delivered=10, strangers=1), "under ids that nobody gave them"),
+        (Ledger(sent=10, delivered=10, strangers=1), "under ids that no sender of ours used"),
         (None, "no message was counted"),
     ],
 )
@@ -153,12 +153,11 @@ def test_a_failure_fails_the_bench_and_is_one_of_n(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.failures["pod-deleted"] = 1
+    results.outcomes["pod-deleted"].missing.append("shard 0 of acme")
     status, said = ended(results, [], tmp_path, monkeypatch, capsys)
 
     assert status == 1
     assert "pod-deleted: 1 of 2 failed, the goal is max 0.2 s" in said
-    assert "pod-deleted: 1 times nobody took the shard over in time" in said
     written = json.loads((tmp_path / "bench.json").read_text())["cases"]["pod-deleted"]
     assert (written["n"], written["failures"], written["max"], written["met"]) == (2, 1, None, False)
 
@@ -167,7 +166,7 @@ def test_a_broken_law_fails_the_bench_and_its_figures_are_kept(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.violations = ["one holder: two pods match"]
+    results.broken = ["a law was broken: one holder: two pods match"]
     said = "hack/bench: a law was broken: one holder: two pods match\n"
     assert ended(results, [], tmp_path, monkeypatch, capsys) == (1, said)
     assert json.loads((tmp_path / "bench.json").read_text())["complaints"] == ["a law was broken: one holder: two pods match"]
@@ -177,7 +176,7 @@ def test_too_much_memory_at_the_start_fails_the_bench(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.memory = {"no-cluster": memory.START_GOAL_MIB, "one-cluster": memory.START_GOAL_MIB + 1}
+    results.memory = {"no-cluster": cost.START_GOAL_MIB, "one-cluster": cost.START_GOAL_MIB + 1}
     status, said = ended(results, [], tmp_path, monkeypatch, capsys)
 
     assert (status, said.count("memory")) == (1, 1)
@@ -186,68 +185,90 @@ def test_too_much_memory_at_the_start_fails_the_bench(
 
 def test_an_operator_begins_within_what_the_chart_requests_for_it() -> None:
     values = yaml.safe_load((ROOT / "charts" / "whatsapp-operator" / "values.yaml").read_text(encoding="utf-8"))
-    assert values["resources"]["requests"]["memory"] == f"{memory.START_GOAL_MIB:g}Mi"
+    assert values["resources"]["requests"]["memory"] == f"{cost.START_GOAL_MIB:g}Mi"
 
 
 def test_what_the_ended_leader_did_itself_is_not_counted_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     results = Results()
-    results.not_counted["leader-terminated"] = 3
+    results.outcomes["leader-terminated"] = Outcome("leader-terminated", notes=["op-0 still did"] * 3)
     assert ended(results, [], tmp_path, monkeypatch, capsys) == (0, "")
     assert json.loads((tmp_path / "bench.json").read_text())["cases"]["leader-terminated"]["not_counted"]["times"] == 3
 
 
-class Bench(failovers.Bench):
-    """Of a cluster that is always as wanted."""
+async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> failovers.Results:
+    """What a bench makes of plays of a case of which this comes: fields of its outcome, or ``note``."""
 
-    def __init__(self) -> None:
-        cluster: Any = SimpleNamespace(settle=self._settle)
-        super().__init__(cluster, n=1, resizes=1, report=lambda _: None)
+    class Player:
+        def __class_getitem__(cls, _: object) -> type:
+            return cls
 
-    async def _settle(self) -> None:
+        def __init__(self, *_: object, **__: object) -> None:
+            """It plays on nothing."""
+
+        async def play_in_turn(self, faults: list[Any]) -> list[Outcome]:
+            (fault,), found = faults, Outcome(name)
+            for case in cases:
+                scene: Any = SimpleNamespace(notes=[])
+                await fault.prepare(scene)
+                scene.notes += [case["note"]] if "note" in case else []
+                await fault.strike(scene)
+                found.notes += scene.notes
+                for field, value in case.items():
+                    if field != "note":
+                        setattr(found, field, getattr(found, field) + value)
+            return [found]
+
+    async def struck(_: object) -> None:
         """It is."""
 
-
-async def test_a_shard_that_nobody_takes_over_is_counted_and_the_bench_goes_on() -> None:
-    async def never(_: object, __: int) -> faults.Failover:
-        raise NotHandedOverError("no message came through another Coreapp within 30 s")
-
-    bench = Bench()
-    assert await bench._failover("pod-deleted", never) == math.inf
-    assert bench.results.failures == {"pod-deleted": 1}
+    monkeypatch.setattr(failovers, "Player", Player)
+    environment: Any = SimpleNamespace()
+    bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1, report=lambda _: None)
+    await bench._fail_over(replace(named(["pod-deleted"])[0], name=name, strike=struck))
+    return bench.results
 
 
-async def test_a_container_that_was_back_before_anybody_took_over_is_no_failover() -> None:
-    old = Holder(0, "acme-coreapp-0", "uid-0")
-    by = iter(["uid-0", "uid-0", "uid-1"])
-
-    async def kill_holder(_: object, __: int) -> faults.Failover:
-        return faults.Failover(delivered=0.15, committed=None, longest=0.1, sent=9, lost=0, old=old, by=next(by), begun=T0)
-
-    bench = Bench()
-    await bench._failover("container-killed", kill_holder)
-    assert bench.results.samples == {"container-killed": [0.15]}
-    assert bench.results.not_counted == {"container-killed": 2}
-
-    by = iter(["uid-0"] * 99)
-    with pytest.raises(LocalKubeError, match="20 times in a row"):
-        await bench._failover("container-killed", kill_holder)
+TOOK: dict[str, Any] = {"times": [0.15], "samples": [{"took": 0.15}], "evidence": Counter({"PodDeleted": 1})}
 
 
-async def test_only_a_successors_own_handover_is_a_sample(monkeypatch: pytest.MonkeyPatch) -> None:
-    ends = iter([faults.StillActedError("op-0 still did"), faults.StillActedError("op-1 still did"), None])
+async def test_a_shard_that_is_not_handed_over_is_one_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
+    failed = {"missing": ["shard 0 of acme"], "samples": [{"took": None}]}
+    results = await played("pod-deleted", failed, TOOK, monkeypatch=monkeypatch)
+    assert (results.failures, results.samples) == ({"pod-deleted": 1}, {"pod-deleted": [0.15]})
+    assert results.broken == ["pod-deleted: 1 of 2 shards not handed over within 30 s"]
+    assert len(results.windows["pod-deleted"]) == 2, "what a failure wrote counts, too"
 
-    async def end_leader(*_: object, **__: object) -> faults.Succession:
-        if (error := next(ends)) is not None:
-            raise error
-        return faults.Succession(lease=0.08, acts=0.09, old="op-2", new="op-3", begun=T0)
 
-    monkeypatch.setattr(faults, "end_leader", end_leader)
-    bench = Bench()
-    await bench._succession("leader-terminated", signal.SIGTERM)
-    assert bench.results.samples == {"leader-terminated": [0.09]}
-    assert bench.results.not_counted == {"leader-terminated": 2}
+@pytest.mark.parametrize(
+    ("name", "other"),
+    [
+        ("container-killed", {"resumed": [0.9], "samples": [{"took": None, "resumed": 0.9}]}),
+        ("leader-terminated", {"note": "op-0 still did"}),
+    ],
+)
+async def test_what_something_else_did_is_no_failover_and_is_counted_apart(
+    name: str, other: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    results = await played(name, other, TOOK, other, monkeypatch=monkeypatch)
+    assert results.samples == {name: [0.15]}
+    assert (results.not_counted, results.broken) == ({name: 2}, [])
+    ((begun, ended),) = results.windows[name]
+    assert begun <= ended, "what the others wrote is not counted"
+
+
+async def test_a_wrong_failover_and_strange_evidence_fail_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:
+    wrong = TOOK | {"wrong": ["shard 1 of acme"], "evidence": Counter({"ProbeTimeout": 1})}
+    said = " ".join(failovers.complaints_of(await played("pod-deleted", wrong, monkeypatch=monkeypatch), {}))
+    assert "1 wrong failovers: shard 1 of acme" in said
+    assert "evidence ProbeTimeout is not what was to be seen" in said
+
+
+def test_every_case_of_a_failover_is_a_fault_with_a_goal() -> None:
+    goals = {case.name: case.goal for case in failovers.CASES if case.baseline}
+    assert {fault.name for fault in failovers.faults([])} == set(goals)
+    assert all(fault.goal in {None, goals[fault.name]} for fault in failovers.faults([])), "the goal that chaos has for it, too"
 
 
 def test_only_the_operators_writes_in_the_window_count_and_no_events_or_leases() -> None:
@@ -259,25 +280,16 @@ def test_only_the_operators_writes_in_the_window_count_and_no_events_or_leases()
         write(seconds=30),
     ]
 
-    assert failovers.operator_writes([*counted, *others], T0, T0 + 10) == counted
+    assert cost.operator_writes([*counted, *others], T0, T0 + 10) == counted
 
 
 def test_writes_until_the_report_end_with_the_first_status() -> None:
     failover = [write(), write("services"), write("whatsappclusters", subresource="status"), write(), write()]
 
-    assert failovers.until_reported(failover) == 3
-    assert failovers.until_reported(failover[:2]) == 2
-    assert failovers.spelled(failover) == "3 patch pods, 1 patch services, 1 patch whatsappclusters/status"
-    assert failovers.spelled([]) == "none"
-
-
-def test_what_was_lost_adds_up() -> None:
-    results = failovers.Results()
-    results.add("pod-deleted", 0.05, {"lost": 0}, (T0, T0 + 1))
-    results.add("pod-deleted", 0.07, {"lost": 2}, (T0 + 5, T0 + 6))
-
-    assert results.lost == 2
-    assert results.samples == {"pod-deleted": [0.05, 0.07]}
+    assert cost.until_reported(failover) == 3
+    assert cost.until_reported(failover[:2]) == 2
+    assert cost.spelled(failover) == "3 patch pods, 1 patch services, 1 patch whatsappclusters/status"
+    assert cost.spelled([]) == "none"
 
 
 @pytest.mark.parametrize("argv", [["--n", "0"], ["--case", "nothing"]])
@@ -342,50 +354,39 @@ def test_a_shard_with_too_few_messages_is_no_shard_without_outage() -> None:
 def test_lost_doubled_and_delayed_are_counted_shard_by_shard() -> None:
     sent = everywhere((9.5, 9.6), (10.0, 11.5), (12.0, 12.1))
     sent += messages((10.25, 12.0), (10.5, None), (12.5, 12.6), (13.0, 13.1), shard=2, first=3)
-    found = resize.per_shard(sent, 4, called=10.0, restart=1.0, missing=["2-5"], taken={recipient(2, number=6): 2, recipient(1): 1})
+    known = {one.id for one in sent} - {"2-5"}
+    gaps, taken = resize.outages(sent, 4, 10.0), {recipient(2, number=6): 2, recipient(1): 1}
+    found = resize.per_shard(sent, gaps, restart=1.0, known=known, taken=taken)
 
-    assert (found[1].sent, found[1].lost, found[1].doubled, found[1].delayed, found[1].worst) == (3, 0, 0, 1, 0.5)
-    assert (found[2].sent, found[2].lost, found[2].doubled) == (7, 2, 1), "one given up, one that the servers do not know, one taken twice"
-    assert found[2].delayed == 3, "the one that was given up too"
-    assert found[2].outage == 1.5
+    assert found[1] == {"sent": 3, "lost": 0, "doubled": 0, "delayed": 1, "worst": 0.5, "outage": 1.5}
+    two = {name: found[2][name] for name in ("sent", "lost", "doubled", "delayed", "outage")}
+    assert two == {"sent": 7, "lost": 2, "doubled": 1, "delayed": 3, "outage": 1.5}, "one given up, one not known, one taken twice"
 
 
 def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_one_is_none() -> None:
     quick = messages((9.0, 11.0), (12.0, 12.1), (13.0, 13.2))
-    assert resize.after_restart(quick, 11.5, 14.0).outage == 0
-    assert resize.after_restart(quick, 11.5, 14.0).longest == pytest.approx(0.2)
+    found = resize.after_restart(quick, 11.5, 14.0)
+    assert (found["outage"], found["longest_wait"]) == (0, pytest.approx(0.2))
 
     refused = messages((12.5, 12.6), first=5)
     refused[0].refusals["503"] += 1
     found = resize.after_restart([*quick, *refused], 11.5, 14.0)
-    assert (found.sent, found.refused, found.slow) == (3, 1, 0)
-    assert found.outage == pytest.approx(0.1)
+    assert (found["messages"], found["refused"], found["slow"], found["outage"]) == (3, 1, 0, pytest.approx(0.1))
 
-    held = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
-    assert (held.refused, held.slow, held.slow_until, held.outage) == (0, 1, 3.0, 2.0)
+    found = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
+    assert (found["refused"], found["slow"], found["slow_until"], found["outage"]) == (0, 1, 3.0, 2.0)
 
 
 def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> resize.Resize:
+    usual = {"sent": 10, "outage": 1.5}
     shards = {
-        shard: resize.ShardFigures(
-            sent=10, lost=lost * (shard == 3), doubled=doubled * (shard == 3), delayed=shard, worst=shard / 10, outage=1.5
-        )
+        shard: usual | {"lost": lost * (shard == 3), "doubled": doubled * (shard == 3), "delayed": shard, "worst": shard / 10}
         for shard in range(4)
     }
-    removal = resize.AfterRestart(seconds=3.0, sent=20, refused=int(after > 0), slow=0, slow_until=0.0, longest=0.045, outage=after)
-    return resize.Resize(
-        before=4,
-        to=2,
-        total=9.0,
-        restart=1.0,
-        added=0.5,
-        extra={0: 0.25, 1: 0.5},
-        shards=shards,
-        after=removal,
-        repeats=1,
-        lost=lost,
-        begun=T0,
-    )
+    waits = {"slow": 0, "slow_until": 0.0, "longest_wait": 0.045, "outage": after}
+    removal = {"seconds": 3.0, "messages": 20, "refused": int(after > 0), **waits}
+    extra = {0: 0.25, 1: 0.5}
+    return resize.Resize(before=4, to=2, total=9.0, restart=1.0, gap=1.5, extra=extra, shards=shards, after=removal, repeats=1, begun=T0)
 
 
 def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pods_go() -> None:
@@ -394,14 +395,14 @@ def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pod
     assert "shrink (n=2): 80 messages to 4 shards: 0 lost, 0 doubled (2 given again" in first
     assert "12 waited longer than the restart's 1 s, the worst by 0.30 s (shard 3)" in first
     assert "0.50 to 0.50 s beyond the restart; after it, while the pods went: 0 s, the vendor notes 35 s (40 messages, 0 refused" in second
-    assert resize.by_shard([a_resize(), a_resize(lost=1)])["3"] == {
+    assert resize.figures([a_resize(), a_resize(lost=1)])["shards"]["3"] == {
         "sent": 20, "lost": 1, "doubled": 0, "delayed": 6, "worst": 0.3, "outage": 1.5,
     }  # fmt: skip
 
 
 def test_a_message_lost_doubled_or_held_up_while_pods_go_fails_the_bench() -> None:
-    assert resize.faults_of("shrink", [a_resize()]) == []
-    assert resize.faults_of("shrink", [a_resize(lost=2), a_resize(doubled=1, after=0.3)]) == [
+    assert resize.broken("shrink", [a_resize()]) == []
+    assert resize.broken("shrink", [a_resize(lost=2), a_resize(doubled=1, after=0.3)]) == [
         "shrink: 2 messages were lost",
         "shrink: 1 messages were doubled",
         "shrink: a message waited 0.300 s after the restart, the goal is no outage",

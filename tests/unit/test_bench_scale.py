@@ -10,10 +10,11 @@ from rich.console import Console
 from localkube.scale import answers, objects
 from localkube.scale import command as bench_scale
 from localkube.scale.command import Found, worst_share
-from whatsapp_operator.core import manifests, upkeep
+from whatsapp_operator.core import checksums, manifests, upkeep
 from whatsapp_operator.core.names import Epoch
 from whatsapp_operator.shell.coreapps.wire import read_report
 from whatsapp_operator.shell.objects.reading import coreapp_of
+from whatsapp_operator.shell.objects.secret_keys import findings_of
 
 NOW = datetime(2026, 9, 21, 14, 13, 20, tzinfo=UTC)
 
@@ -39,6 +40,17 @@ def test_objects_are_what_the_operator_wants() -> None:
         assert made["Secret", secret["metadata"]["name"]]["data"]
     assert made["StatefulSet", "s0001-coreapp"]["spec"]["replicas"] == objects.COREAPPS
     assert all(obj["kind"] in objects.COLLECTIONS for obj in made.values())
+
+
+def test_a_workload_bears_the_checksum_that_the_operator_would_put_on_it_else_it_loses_our_scheduler() -> None:
+    want, secrets = objects.desired(stored()), dict[str, Any]()
+    for obj in objects.parts(want):
+        made = objects.stamped(want, obj, secrets)
+        if obj["kind"] == "Secret":
+            secrets[obj["metadata"]["name"]] = obj | {"metadata": obj["metadata"] | {"uid": f"u-{obj['metadata']['name']}"}}
+        notes, name = made["metadata"].get("annotations") or {}, (made["kind"], made["metadata"]["name"])
+        assert (checksums.CHECKSUM_ANNOTATION in notes) == (name == ("Deployment", "s0001-webapp")), name
+    assert findings_of(want, secrets).checksums, "of all Secrets together"
 
 
 def test_a_shard_is_as_after_a_committed_handover() -> None:

@@ -19,12 +19,11 @@ from rich.console import Console
 from localkube.chaos import command as chaos
 from localkube.chaos import measure, table
 from localkube.chaos import print as chaos_print
-from localkube.chaos.deeds import victims_on
+from localkube.chaos.actions import victims_on
 from localkube.chaos.judge import CAUSES, UNREPORTED, Judged, World, judge
-from localkube.chaos.measure import Outcome, Player, _Play
+from localkube.chaos.measure import Outcome, Player, _Case
 from localkube.chaos.scene import Fault, Scene, Victim, nothing
-from localkube.chaos.soak import soak_fault
-from localkube.chaos.table import FAULTS, SHORT, named
+from localkube.chaos.table import FAULTS, SHORT, named, soak
 from localkube.chaos.traffic import Books, Mark, Stream, Taken, account, first_taken, longest_gap
 from localkube.demo.cluster import Holder
 from localkube.errors import LocalKubeError
@@ -212,7 +211,7 @@ def test_a_strike_notes_whom_and_when_and_from_when_a_handover_can_be_made() -> 
     assert (holder.uid, one.struck, stage.bursts) == ("coreapp-1-uid", {"coreapp-1-uid"}, [1, 1])
     assert one.victims[0].begun == begun, "the clock starts with the fault"
     assert (one.victims[0].possible or 0.0) > begun
-    with pytest.raises(LocalKubeError, match="nobody serves shard 2 of c00"):
+    with pytest.raises(LocalKubeError, match="shard 2 of c00 has no holder"):
         one.strike("c00", 2)
 
 
@@ -220,11 +219,12 @@ OUTAGE = Fault(name="outage", what="away for 59 s", strike=nothing, evidence=fro
 
 
 def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_the_vendors_failover() -> None:
-    stage: Any = SimpleNamespace(clusters=("c00",), observer=SimpleNamespace(commits=[commit("b", epoch="9-x", at=160.0)]))
+    done = commit("b", epoch="9-x", at=160.0)
+    stage: Any = SimpleNamespace(clusters=("c00",), observer=SimpleNamespace(commits=[done]), commit=lambda *_, **__: done)
     outcome = Outcome("outage", evidence=Counter({"ConnectionLost": 1}))
     victim = Victim("c00", 0, Holder(0, "acme-coreapp-0", "a"), begun=100.0, begun_wall=1000.0, possible=159.0)
     taken = Taken(shard=0, by="b", at=1000.0 + 60.2, known=160.3, home=0)
-    _Play(stage, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
+    _Case(stage, OUTAGE, outcome, 1)._measure(victim, cast("Any", SimpleNamespace(taken=(taken,))))
 
     assert outcome.times == [pytest.approx(60.3)]
     figures = chaos_print.figures(outcome, OUTAGE)
@@ -294,7 +294,7 @@ def test_first_holders_and_renewed_epochs_are_no_moves() -> None:
 def test_what_the_undoing_brings_about_is_no_evidence_of_the_fault() -> None:
     late = commit("c", epoch="9-x", at=3.0)
     assert judged(late, struck={"a"}, evidence={"9-x": "ContainerTerminated"}) == Judged(Counter(), [])
-    assert judged(late, struck={"a"}, evidence={"9-x": "RolledOut"}).wrong == ["shard 0 of c00 to pod-c (RolledOut): nobody caused that"]
+    assert judged(late, struck={"a"}, evidence={"9-x": "RolledOut"}).wrong == ["shard 0 of c00 to pod-c (RolledOut): not caused here"]
 
 
 # ---------------------------------------------------------------- messages
@@ -322,7 +322,7 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
     audit = Audit()
     audit.read(entries)
     books = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
-    assert (books.sent, books.lost, books.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert (books.sent, books.lost, books.totals.doubled, books.refused) == (4, 2, 1, (2, 6))
     assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
 
@@ -374,18 +374,15 @@ class FakeStream:
         return any(one.shard == shard and one.known >= since for one in self.taken)
 
     async def mark(self) -> Mark:
-        return Mark(time.monotonic(), 0, 1, self.totals, {})
+        return Mark(time.monotonic(), 0, 1, self.totals)
 
     async def books(self, mark: Mark, struck: Collection[int]) -> Books:
         return Books(
             sent=9,
             lost=0,
-            doubled=0,
             refused=(0, 0),
             words=Counter(),
-            two_holders=self.totals.two_holders,
             totals=self.totals,
-            by_shard={},
             taken=tuple(self.taken),
         )
 
@@ -420,6 +417,9 @@ class FakeGround:
 
     def holders(self, cluster: str) -> list[Holder]:
         return [self.holder(cluster, 0)]
+
+    def commit(self, cluster: str, shard: int, *, not_to: str) -> Commit | None:
+        return next((one for one in self.observer.commits if (one.shard, one.holder_uid != not_to) == (shard, True)), None)
 
     def is_ended(self, _: Holder) -> bool:
         return self.gone
@@ -503,11 +503,28 @@ async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(ground
     def strike(scene: Scene[Any]) -> None:
         if asks:
             scene.asked.add(("c00", 0))
-        scene.told.append(0.1)
+        scene.measured.append(0.1)
         ground.hands_over("Requested")
 
     outcome = await played(ground, strike, failover=False, moves={"switchover"})
     assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
+
+
+async def test_everything_is_undone_in_turn_also_when_some_of_it_fails(ground: FakeGround) -> None:
+    undone: list[str] = []
+
+    def strike(scene: Scene[Any]) -> None:
+        strikes(ground)(scene)
+        scene.exits.callback(undone.append, "exits")
+
+    async def undo(_: Scene[Any]) -> None:
+        undone.append("undo")
+        msg = "the node does not come back"
+        raise LocalKubeError(msg)
+
+    outcome = await played(ground, strike, undo=undo)
+    assert undone[:2] == ["undo", "exits"]
+    assert outcome.troubles[0] == "the node does not come back"
 
 
 async def test_a_fault_that_does_nothing_is_a_trouble(ground: FakeGround) -> None:
@@ -580,7 +597,7 @@ async def test_a_holder_that_was_back_before_anybody_took_over_is_reported_apart
     assert (outcome.times, outcome.missing, outcome.n) == ([], [], 0)
     assert outcome.resumed
     assert chaos_print.complaints(outcome, QUICK, n=1) == ["quick: measured 0 times only, not 1"]
-    assert any("were back before anybody took over" in text for text in chaos_print.effects(outcome))
+    assert any("were back before another took over" in text for text in chaos_print.remarks(outcome))
 
 
 @pytest.mark.parametrize("word", sorted(CAUSES.values()))
@@ -636,17 +653,17 @@ def test_everything_that_is_not_as_it_must_be_is_said(outcome: Outcome, said: st
 def test_a_shard_that_was_not_handed_over_is_one_of_n_and_misses_the_goal() -> None:
     failed = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}))
     assert chaos_print.complaints(failed, QUICK, n=2) == [
-        "quick: 1 of 2 shards not handed over within 30 s",
         "quick: 1 of 2 failed, the goal is max 0.2 s",
+        "quick: 1 of 2 shards not handed over within 30 s",
     ]
     found = chaos_print.figures(failed, QUICK)
     assert (found["n"], found["failures"], found["max"], found["met"]) == (2, 1, None, False)
 
 
 def test_the_table_says_what_was_not_handed_over_and_what_must_not_move() -> None:
-    console = Console(file=io.StringIO(), width=190)
+    console = Console(file=io.StringIO(), width=240)
     late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), refused=[7, 1])
-    console.print(chaos_print.table([(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
+    console.print(chaos_print.table("Chaos", [(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert ">30 s (1x)" in text
     assert "200 ms MISSED" in text
@@ -720,7 +737,7 @@ def test_the_file_holds_the_figures_of_each_fault() -> None:
 
 
 def test_the_soak_expects_that_nothing_moves() -> None:
-    fault = soak_fault(600.0)
+    fault = soak(600.0)
     assert (fault.failover, fault.watch, fault.everybody, fault.effects) == (False, 600.0, True, ("probes lost",))
     assert fault.name not in {one.name for one in table.FAULTS}
 

@@ -18,9 +18,9 @@ import pytest
 from aiohttp import web
 from yarl import URL
 
-from localkube.chaos import egress_denied, webhook
+from localkube.chaos import egress_denied, servers
 from localkube.chaos.ground import Ground
-from localkube.chaos.proxy import WATCH, ApiProxy, Rule, api_proxy, through
+from localkube.chaos.servers import WATCH, ApiProxy, Rule, api_proxy, through
 from localkube.plane import certificates
 from localkube.plane.certificates import Certificates
 from outside.laws import Violation
@@ -139,8 +139,8 @@ STATEFULSET: dict[str, Any] = {
 }
 
 
-async def test_the_webhook_adds_what_is_missing_and_counts_what_it_changed(made: Certificates) -> None:
-    async with webhook.webhook_server(made) as hook:
+async def test_the_webhook_adds_what_is_missing_and_counts_what_it_was_asked(made: Certificates) -> None:
+    async with servers.webhook_server(made) as hook:
         address = "127.0.0.1", int(hook.url.rpartition(":")[2].partition("/")[0])
         async with a_caller(made, address) as caller:
             review = {"apiVersion": "admission.k8s.io/v1", "kind": "AdmissionReview", "request": {"uid": "u", "object": STATEFULSET}}
@@ -149,14 +149,14 @@ async def test_the_webhook_adds_what_is_missing_and_counts_what_it_changed(made:
     assert (said["uid"], said["allowed"], said["patchType"]) == ("u", True, "JSONPatch")
     paths = [step["path"] for step in json.loads(base64.b64decode(said["patch"]))]
     assert paths == ["/spec/template/spec/containers/-", "/spec/template/metadata/labels"]
-    assert hook.changed == {"c00-coreapp": 1}
+    assert hook.asked == {"c00-coreapp": 1}
 
 
 def test_what_is_there_already_is_not_added_again() -> None:
-    template = {"metadata": {"labels": {webhook.LABEL: "yes"}}, "spec": {"containers": [webhook.SIDECAR]}}
-    hook = webhook.Webhook()
+    template = {"metadata": {"labels": {servers.LABEL: "yes"}}, "spec": {"containers": [servers.SIDECAR]}}
+    hook = servers.Webhook()
     answer = hook.review({"uid": "u", "object": {"metadata": {"name": "x"}, "spec": {"template": template}}})
-    assert (answer, hook.changed["x"], hook.asked["x"]) == ({"uid": "u", "allowed": True}, 0, 1)
+    assert (answer, hook.asked["x"]) == ({"uid": "u", "allowed": True}, 1)
 
 
 # ---------------------------------------------------------------- the network

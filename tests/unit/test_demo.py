@@ -1,34 +1,36 @@
 """The demo without a cluster: what the screen says, what the end says, which messages count, and how it ends what it started."""
 
+import asyncio
 import io
 import json
 import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
 from rich.console import Console
 
 from localkube.demo import command as demo
-from localkube.demo import probe as probe_module
 from localkube.demo import stage as demo_stage
-from localkube.demo.cluster import Cluster, sentence
-from localkube.demo.probe import Probe, Sent, through_next
+from localkube.demo.cluster import sentence
+from localkube.demo.environment import Environment
+from localkube.demo.probe import Probe
 from localkube.demo.screen import Screen, Step, clock, summary
 from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
-from localkube.plane import processes
+from localkube.plane import certificates, processes
+from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
-from outside.ledger import GatewayLog, Ledger, Senders, settle
-from wabiz_sim.gatewaylog import Entry, Kind, Totals
+from outside.ledger import Ledger
+from outside.traffic import Message
+from wabiz_sim.gatewaylog import Totals
+from wabiz_sim.sharding import shard_of
 
 REPOSITORY = Path(__file__).resolve().parents[2]
-OLD, NEW = "uid-old", "uid-new"
 
 
 def screen_of(console: Console, steps: list[Step]) -> Screen:
@@ -94,102 +96,61 @@ def test_times_are_said_as_people_read_them(seconds: float, said: str) -> None:
     assert clock(seconds) == said
 
 
-# ---- which messages measure a failover
+# ---- the messages that measure
 
 
-def row(at: float, by: str) -> dict[str, Any]:
-    return {"id": f"m-{at}", "at": at, "by": by}
+def probe(folder: Path) -> Probe:
+    """Of an API server that nothing here asks."""
+    authority = certificates.make(folder / "made", service_ip="10.0.0.1").authority.read_text()
+    access = Access("https://127.0.0.1:1", authority, token="t")
+    return Probe(access.write(folder / "kubeconfig"), "acme", lambda: cast("Any", None))
 
 
-def test_messages_of_the_old_holder_do_not_end_a_failover() -> None:
-    rows = [row(99.0, NEW), row(100.02, OLD), row(100.05, NEW), row(100.3, OLD)]
+async def test_a_probe_sends_to_all_shards_in_turn_and_not_at_all_at_a_rate_of_none(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Message] = []
 
-    assert through_next(rows, begun_wall=100.0, old=OLD, may_resume=False) == [row(100.05, NEW)]
+    async def send(_: Probe, message: Message) -> None:
+        sent.append(message)
 
+    monkeypatch.setattr(Probe, "_send", send)
+    one = probe(tmp_path)
+    one.shards = 2
+    with one.pace(2000.0, spread=4):
+        sending = asyncio.create_task(one._send_all())
+        while len(sent) < 8:
+            await asyncio.sleep(0)
+    with one.pace(0.0):
+        await asyncio.sleep(0)
+        before = len(sent)
+        one.burst(1, 60.0)
+        while len(sent) < before + 2:
+            await asyncio.sleep(0.001)
+    one.stop()
+    await sending
 
-def test_a_container_that_is_back_counts_when_it_may_resume() -> None:
-    rows = [row(100.02, OLD), row(100.25, OLD)]
-
-    assert through_next(rows, begun_wall=100.0, old=OLD, may_resume=True) == [row(100.25, OLD)]
-
-
-class Books:
-    """Stands in for a cluster: the WhatsApp servers' list of messages, and their log."""
-
-    def __init__(self, rows: list[dict[str, Any]]) -> None:
-        self.rows = rows
-        self.senders = Senders()
-        self.log = GatewayLog(self.upstream)
-
-    async def upstream(self, path: str, body: object = None) -> dict[str, Any]:
-        after = int(path.partition("after=")[2].partition("&")[0])
-        rows = [one for one in self.rows if one["seq"] > after]
-        if path.startswith("messages"):
-            return {"messages": rows}
-        frames = [Entry(kind=Kind.TAKEN, at=row["at"], uid=row["by"], message=row["id"], epoch="1-a", seq=row["seq"]) for row in rows]
-        return {"database": "d", "frames": [frame.shown() for frame in frames]}
-
-
-def probe_of(rows: list[dict[str, Any]]) -> Probe:
-    cluster: Any = Books([{"seq": number, **one} for number, one in enumerate(rows, 1)])
-    session: Any = None
-    return Probe(cluster, "https://webapp", "token", session, "16315550000")
+    assert [shard_of(message.to, 4) for message in sent[:8]] == [0, 1, 2, 3, 0, 1, 2, 3]
+    assert {shard_of(message.to, 2) for message in sent[before:]} == {1}
+    assert len({message.to for message in sent}) == len(sent), "each message has a recipient of its own"
 
 
-async def test_a_passage_is_measured_by_what_the_sender_knows() -> None:
-    probe = probe_of([row(100.01, OLD), row(100.04, NEW), row(100.06, NEW), {"id": "somebody's", "at": 100.02, "by": NEW}])
-    probe.sent = {"m-100.01": Sent(50.0, 50.02), "m-100.04": Sent(50.01, 50.07), "m-100.06": Sent(50.05, 50.065)}
+async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waiting = asyncio.Event()
 
-    found = await probe.passage(begun=50.0, begun_wall=100.0, old=OLD, may_resume=False, timeout=1.0)
+    async def send(_: Probe, __: Message) -> None:
+        await waiting.wait()
 
-    assert found.first == pytest.approx(0.065)
-    assert found.accepted == pytest.approx(0.04)
-    assert (found.by, found.resumed) == (NEW, False)
-    assert probe.longest(50.06) == pytest.approx(0.06)
-    assert await probe.longest_gap() == pytest.approx(0.03)
-
-
-async def test_a_passage_that_does_not_happen_ends_in_a_sentence() -> None:
-    probe = probe_of([row(100.5, OLD)])
-    probe.sent = {"m-100.5": Sent(50.5, 50.51)}
-
-    with pytest.raises(LocalKubeError, match=r"no message came through another Coreapp within 0.05 s"):
-        await probe.passage(begun=50.0, begun_wall=100.0, old=OLD, may_resume=False, timeout=0.05)
-
-
-async def test_a_probe_counts_what_was_given_up_and_what_was_promised_and_is_unknown() -> None:
-    probe = probe_of([row(1.0, OLD)])
-    probe.sent = {"m-1.0": Sent(1.0, 1.1), "promised and gone": Sent(1.0, 1.1), "given up": Sent(1.0)}
-
-    assert await probe.lost() == 2
-
-
-@pytest.mark.parametrize(("told", "end"), [(True, "delivered"), (False, "told_refused")])
-async def test_every_message_of_a_probe_is_in_the_ledger(told: bool, end: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(probe_module, "GIVE_UP_S", 0.1)
-    rows: list[dict[str, Any]] = [{"id": "m", "at": 1.0, "by": OLD}] if told else []
-    probe = probe_of(rows)
-    probe.session = cast("Any", Answers(201 if told else 503))
-
-    await probe._send("m")
-
-    await probe.cluster.log.read()
-    found = settle([probe.cluster.senders], probe.cluster.log, {})
-    assert (found.sent, getattr(found, end)) == (1, 1)
-
-
-class Answers:
-    """A session whose every call is answered by one status."""
-
-    def __init__(self, status: int) -> None:
-        self.status = status
-
-    @asynccontextmanager
-    async def post(self, *_: object, **__: object) -> AsyncIterator["Answers"]:
-        yield self
-
-    async def read(self) -> None:
-        pass
+    monkeypatch.setattr(Probe, "_send", send)
+    one = probe(tmp_path)
+    one.shards = 32
+    for _ in range(5):
+        one._send_to(3)
+    assert len(one._open) == 2
+    waiting.set()
+    await asyncio.gather(*one._open)
+    one._send_to(3)
+    assert len(one._open) == 1
 
 
 # ---- the end
@@ -205,7 +166,7 @@ def ledger(**more: Any) -> Ledger:
     return Ledger(**{"sent": 9, "delivered": 9, "inbound_injected": 3, "inbound_arrived": 3, **more})
 
 
-NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
+NONE = {"seen_from_outside": 0, "whatsapp_servers": 0, "resolutions": 0}
 
 
 @pytest.mark.parametrize(
@@ -215,13 +176,13 @@ NONE = demo.TwoHolders(seen_from_outside=0, whatsapp_servers=0, resolutions=0)
         ({"inbound_again": 2}, NONE, None),
         ({"delivered": 8, "lost": 1}, NONE, "1 messages were lost"),
         ({"delivered": 7, "told_refused": 1, "open": 1}, NONE, "never taken; 1 messages are still open"),
-        ({"strangers": 1}, NONE, "1 messages were taken under ids that nobody gave them"),
+        ({"strangers": 1}, NONE, "1 messages were taken under ids that no sender of ours used"),
         ({"totals": Totals(doubled=2)}, NONE, "2 messages were doubled"),
         ({"inbound_arrived": 2, "inbound_lost": 1}, NONE, "1 inbound messages were lost"),
-        ({}, demo.TwoHolders(seen_from_outside=0, whatsapp_servers=1, resolutions=2), "two active holders 3 times"),
+        ({}, NONE | {"whatsapp_servers": 1, "resolutions": 2}, "two active holders 3 times"),
     ],
 )
-def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: demo.TwoHolders, said: str | None) -> None:
+def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[str, int], said: str | None) -> None:
     told = story()
     told.ledger, told.two_holders = ledger(**counts), holders
     complaint = told.complaint()
@@ -252,6 +213,7 @@ def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Pa
 def test_errors_of_ours_are_their_own_sentence() -> None:
     assert sentence(LocalKubeError("port 1 is taken")) == "port 1 is taken"
     assert sentence(OSError("disk")) == "OSError: disk"
+    assert sentence(PermissionError(13, "Permission denied", "/build")) == "the machine refuses: Permission denied (/build)"
 
 
 # ---- the stage
@@ -303,13 +265,16 @@ def test_a_process_that_ended_is_the_reason_that_is_given(tmp_path: Path) -> Non
     spawner.close()
 
 
-async def test_what_is_waited_for_has_a_deadline() -> None:
-    cluster: Any = Cluster.__new__(Cluster)
-    cluster.stage = type("Dead", (), {"fault": staticmethod(lambda: "kube-apiserver was ended by signal 9")})()
+async def test_a_cluster_that_does_not_settle_is_said_with_what_is_wrong() -> None:
+    async def settle(clusters: tuple[str, ...], _: float) -> list[str]:
+        return [one for one in clusters if one == "acme"]
 
-    with pytest.raises(LocalKubeError, match=r"4 shards did not come true within 0.03 s. kube-apiserver was ended"):
-        await cluster.seen(lambda: None, 0.03, "4 shards")
-    assert await cluster.seen(lambda: "yes", 0.03, "it") == "yes"
+    environment: Any = Environment.__new__(Environment)
+    environment.settle, environment.fault = settle, lambda: "kube-apiserver was ended by signal 9"
+
+    await environment.settled("other")
+    with pytest.raises(LocalKubeError, match=r"acme did not become as wanted, with all spares, within 3 s. kube-apiserver was ended"):
+        await environment.settled("acme", timeout=3.0)
 
 
 def test_no_way_to_the_programs_is_one_sentence(
@@ -343,7 +308,5 @@ def test_an_interrupt_during_the_set_up_ends_it_in_a_sentence(
 def test_the_line_below_counts_what_flows() -> None:
     told: Any = story()
     assert "as soon as" in told._flow()
-    one = type("M", (), {"delivered_at": 1.0})
-    two = type("M", (), {"delivered_at": None})
-    told._traffic = type("T", (), {"messages": {"a": one, "b": two}})
+    told.environment = SimpleNamespace(probes={"acme": SimpleNamespace(sent=["a", "b"], delivered=lambda: [(0.0, 1.0)])})
     assert told._flow().startswith("messages: 2 sent, 1 delivered, 1 wait")

@@ -6,6 +6,7 @@ import asyncio
 import os
 import time
 from collections.abc import AsyncIterator
+from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -13,9 +14,9 @@ from typing import Any
 import pytest
 import yaml
 
-from localkube.e2e.install import DATABASE_SECRET, Installation, Programs, postgres
-from localkube.e2e.nodes import CONTROL_PLANE, KindNodes
-from localkube.e2e.programs import NodeShell, run
+from localkube.charts import Helm
+from localkube.e2e.install import DATABASE_SECRET, Installation, postgres
+from localkube.e2e.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 from localkube.e2e.stage import crowded, has_started, is_ready, is_whole
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import REPOSITORY
@@ -79,8 +80,7 @@ def test_a_pod_on_a_restarted_node_runs_when_its_kubelet_has_said_so_since(state
 
 
 def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_database(tmp_path: Path) -> None:
-    programs = Programs(kubectl=tmp_path, helm=tmp_path)
-    on = Installation(REPOSITORY, tmp_path, programs, folder=tmp_path / "helm", tag="1", report=print)
+    on = Installation(REPOSITORY, tmp_path, kubectl=tmp_path, helm=tmp_path, folder=tmp_path / "helm", tag="1")
     written = yaml.safe_load((REPOSITORY / "examples" / "cluster.yaml").read_text(encoding="utf-8"))
     applied = on.example("acme", database=True)
     assert applied["spec"].pop("database") == {"secretRef": {"name": DATABASE_SECRET}}
@@ -89,7 +89,7 @@ def test_the_example_is_applied_as_it_stands_but_for_a_short_restart_and_the_dat
 
 
 def test_postgresql_runs_where_no_fault_strikes_and_its_password_is_in_the_secret_only() -> None:
-    secret, *others = postgres("postgres:15", "hidden")
+    secret, *others = yaml.safe_load_all(postgres("postgres:15", "hidden"))
     assert secret["stringData"]["WA_DB_PASSWORD"] == "hidden"
     assert "hidden" not in str(others)
     assert CONTROL_PLANE in others[-1]["spec"]["template"]["spec"]["nodeSelector"]
@@ -116,6 +116,14 @@ async def test_a_program_that_is_not_there_is_named() -> None:
         await run("no-such-program")
 
 
+def test_helm_that_does_not_end_is_a_sentence_and_not_the_end_of_the_run(tmp_path: Path) -> None:
+    helm = tmp_path / "helm"
+    helm.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
+    helm.chmod(0o755)
+    with pytest.raises(LocalKubeError, match=r"helm test second --timeout did not end within 0\.2 s"):
+        Helm(helm, tmp_path).run("test", "second", "--timeout", "180s", timeout=0.2)
+
+
 @pytest.fixture
 async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[NodeShell]:
     """A shell in a node that is this machine: a script plays `docker exec -i NAME bash` and writes down how often it was called."""
@@ -123,7 +131,7 @@ async def shell(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterato
     docker.write_text(f'#!/bin/sh\necho once >> {tmp_path}/opened\nshift 3\nexec "$@"\n', encoding="utf-8")
     docker.chmod(0o755)
     monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
-    async with NodeShell("node") as made:
+    async with aclosing(NodeShell("node")) as made:
         yield made
 
 

@@ -7,7 +7,7 @@ import json
 import re
 from collections import Counter
 from pathlib import Path
-from typing import Any, cast
+from typing import Any
 
 import pytest
 from rich.console import Console
@@ -19,9 +19,8 @@ from localkube.chaos import print as chaos_print
 from localkube.chaos.measure import Outcome
 from localkube.chaos.table import named
 from localkube.demo.command import Demo
-from localkube.e2e import print as e2e_print
-from localkube.e2e.changes import Changes
-from localkube.e2e.table import acts
+from localkube.demo.print import show
+from localkube.e2e.table import FAULTS
 from localkube.errors import LocalKubeError, guarded
 from localkube.provenance import Provenance
 from localkube.scale import command as scale
@@ -199,12 +198,12 @@ def test_chaos() -> None:
 
 
 def test_e2e() -> None:
-    table = {act.name: act for act in acts(Changes(cast("Any", None), ()))}
+    table = {fault.name: fault for fault in FAULTS}
     samples = [{"took": 0.25, "committed": 0.06, "decided": 0.03}]
     deleted = Outcome("holder-deleted", times=[0.25], samples=samples, evidence=Counter({"PodDeleted": 1}))
     played = [(table["holder-deleted"], deleted), (table["create"], Outcome("create", times=[4.9]))]
     about = {**ABOUT, "seconds": 60.0, "database": "PostgreSQL", "messages": LEDGER, "missed": ["create: max is 9 s"]}
-    figures = e2e_print.report(played, about, {"holder-deleted": 1, "create": 1})
+    figures = chaos_print.report_of_kind(played, about, {"holder-deleted": 1, "create": 1})
     text = shown("e2e", figures)
 
     assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 refused | 5 s | - |" in text
@@ -215,7 +214,7 @@ def test_e2e() -> None:
 
 def test_scale() -> None:
     found = scale.Found(1000, steady_s=90.0, steady_cpu=0.5, rss=300.0, deleted=[0.1] * 20, killed=[0.2] * 20)
-    text = shown("scale", scale.figures(found, RUN))
+    text = shown("scale", {"run": RUN, "complaints": scale.missed(found), **scale.figures(found)})
     assert "| operator: resident memory | 300 MiB | 250 MiB, **missed** |" in text
     assert "| both | 40 | 100 ms | 200 ms | 200 ms | 175x |" in text
     assert "- operator: resident memory: 300 MiB, the goal is 250 MiB" in text
@@ -228,7 +227,7 @@ def test_the_demo_is_shown_as_it_was_printed() -> None:
     told.ledger = Ledger(sent=7, delivered=7)
     for number, step in enumerate(told.steps, 1):
         step.seconds = number / 10
-    told.summarize()
+    show(told.figures(), told.console)
     text = shown("demo", {"run": RUN, "complaint": None, **told.figures()})
 
     printed = [line.rstrip() for line in out.getvalue().splitlines()]

@@ -1,10 +1,10 @@
-"""Whose deed a handover after the end of a leader is: the audit log says it, not the order in which two watches showed things."""
+"""Whose a handover after the end of a leader is: the audit log says it, not the order in which two watches showed things."""
 
 from __future__ import annotations
 
 import signal
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from types import SimpleNamespace
@@ -12,10 +12,10 @@ from typing import Any, cast
 
 import pytest
 
+from localkube.chaos.scene import Scene
 from localkube.demo import faults
-from localkube.demo.attribution import authors
-from localkube.demo.cluster import Cluster, Holder
-from localkube.demo.probe import NotHandedOverError
+from localkube.demo.cluster import Holder
+from localkube.demo.faults import authors
 from localkube.errors import LocalKubeError
 from localkube.plane.controlplane import Write
 
@@ -38,82 +38,108 @@ def write(credential: str, at: float, **more: Any) -> Write:
 
 @dataclass
 class World:
-    """A cluster whose leader is ended: the commit is seen after 5 s, another Lease 15 ms later, the audit log says who made it."""
+    """A cluster whose leader ends: the commit is seen after 5 s, the new leader has the Lease after 4, the audit log says who did it."""
 
     writes: Callable[[float], list[Write]]
     handed_over: bool = True
-    started: list[str] = field(default_factory=list)
-    forgotten: list[str] = field(default_factory=list)
+    asked: list[int] = field(default_factory=list)
+    replaced: list[str] = field(default_factory=list)
     begun: float = 0.0
-    stage: Any = None
 
     def __post_init__(self) -> None:
-        process = SimpleNamespace(signal=self._signal, alive=lambda: False)
         self.stage = SimpleNamespace(
-            operators=lambda: {"op-0": process, "op-1": process},
-            credential={"op-0": OLD, "op-1": NEW}.__getitem__,
-            plane=SimpleNamespace(writes=lambda: self.writes(self.begun)),
-            forget_operator=self.forgotten.append,
-            start_operator=lambda: self.started.append("op-2"),
-            wait_for_operator=lambda _: None,
-            processes=lambda: [SimpleNamespace(name="op-0", alive=lambda: False), SimpleNamespace(name="op-1", alive=lambda: True)],
+            credential={"op-0": OLD, "op-1": NEW}.__getitem__, plane=SimpleNamespace(writes=lambda: self.writes(self.begun))
         )
+        self.api = SimpleNamespace(get=self._lease)
+        self.streams = {"acme": SimpleNamespace(burst=lambda *_: None)}
+
+    async def leading(self) -> Any:
+        return SimpleNamespace(name="op-0", signal=self._signal)
 
     def _signal(self, _: signal.Signals) -> None:
         self.begun = time.time()
 
-    def leader(self) -> str:
-        return "op-0"
+    def holder(self, cluster: str, shard: int) -> Holder:
+        return Holder(shard, f"{cluster}-coreapp-0", "uid-0")
 
-    def holder(self, shard: int) -> Holder:
-        return Holder(shard, "acme-coreapp-0", "uid-0")
+    async def switch_over(self, _: str, shard: int) -> None:
+        self.asked.append(shard)
 
-    async def switch_over(self, _: int) -> None:
-        """A user wishes it."""
+    async def delete_pod(self, _: str) -> None:
+        """It goes."""
 
-    async def seen(self, observation: Callable[[], Any], timeout: float, what: str) -> Any:
-        if not (found := observation()):
+    async def replace(self, name: str) -> None:
+        self.replaced.append(name)
+
+    async def seen(self, ask: Callable[[], Any], timeout: float, what: str) -> Any:
+        if not (found := ask()):
             msg = f"{what} did not come true within {timeout:g} s"
             raise LocalKubeError(msg)
         return found
 
-    def commit_after(self, monotonic: float, shard: int, *, not_to: str) -> Any:
-        assert (shard, not_to) == (0, "uid-0")
-        return SimpleNamespace(monotonic=monotonic + 5.0) if self.handed_over else None
+    async def until(self, ask: Callable[[], Awaitable[Any]], timeout: float, what: str) -> Any:
+        found = await ask()
+        return await self.seen(lambda: found, timeout, what)
 
-    def lease_after(self, monotonic: float, *, not_to: str) -> Any:
-        assert not_to == "op-0"
-        return SimpleNamespace(monotonic=monotonic + 5.015, holder="op-1")
+    def commit(self, cluster: str, shard: int, *, not_to: str, after: float) -> Any:
+        assert (cluster, shard, not_to) == ("acme", 0, "uid-0")
+        return SimpleNamespace(monotonic=after + 5.0) if self.handed_over else None
 
-
-async def ended(world: World) -> faults.Succession:
-    return await faults.end_leader(cast("Cluster", world), signal.SIGTERM, 0)
-
-
-async def test_a_handover_that_the_ended_leader_made_is_not_its_successors_however_close_the_lease() -> None:
-    world = World(lambda now: [write(OLD, now)])
-    with pytest.raises(faults.StillActedError, match="op-0 still handed shard 0 over after SIGTERM"):
-        await ended(world)
-    assert (world.forgotten, world.started) == (["op-0"], ["op-2"]), "it is replaced all the same"
+    async def _lease(self, _: str) -> Any:
+        at = datetime.fromtimestamp(self.begun + 4.0, UTC).isoformat(timespec="microseconds")
+        return {"spec": {"holderIdentity": "op-1_abc", "acquireTime": at}}
 
 
-async def test_a_handover_that_the_successor_made_counts_though_its_lease_was_seen_later() -> None:
-    found = await ended(World(lambda now: [write(OLD, now - 60.0), write(NEW, now)]))
-    assert (found.old, found.new) == ("op-0", "op-1")
+@pytest.fixture(autouse=True)
+def at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """No random pause before the signal."""
+    monkeypatch.setattr("localkube.demo.faults.random.random", lambda: 0.0)
+
+
+async def ended(world: World, *, holder_too: bool = False) -> tuple[Scene[Any], list[faults.Succession]]:
+    """The case, and what was measured."""
+    scene: Scene[Any] = Scene(cast("Any", world), ("acme",))
+    found: list[faults.Succession] = []
+    try:
+        await faults.end_leader(signal.SIGTERM, 0, found, holder_too=holder_too)(scene)
+    finally:
+        await scene.exits.aclose()
+        assert world.replaced == ["op-0"], "the ended operator is replaced, whatever came of it"
+    return scene, found
+
+
+async def test_a_handover_that_the_ended_leader_made_is_not_its_successors() -> None:
+    scene, found = await ended(World(lambda now: [write(OLD, now)]), holder_too=True)
+    assert scene.notes == ["op-0 still handed shard 0 over after SIGTERM: this says nothing about its successor"]
+    assert (found, scene.measured, scene.victims) == ([], [], []), "so nothing is measured by messages either"
+
+
+async def test_a_handover_that_the_successor_made_counts() -> None:
+    world = World(lambda now: [write(OLD, now - 60.0), write(NEW, now)])
+    scene, (found,) = await ended(world)
+    assert (found.old, found.new, world.asked) == ("op-0", "op-1", [0])
     assert found.acts == pytest.approx(5.0)
+    assert found.lease == pytest.approx(4.0, abs=0.2)
+    assert scene.measured == [found.acts]
+    assert not scene.struck, "it was asked for, and not struck"
 
 
-@pytest.mark.parametrize("by", [(), ("",), ("JTI=a stranger",), (NEW, "JTI=a stranger")])
+@pytest.mark.parametrize("by", [("",), ("JTI=a stranger",), (NEW, "JTI=a stranger")])
 async def test_a_handover_that_the_audit_log_does_not_give_to_the_new_leader_is_not_its(by: tuple[str, ...]) -> None:
     with pytest.raises(LocalKubeError, match="the audit log does not say that op-1 handed shard 0 over"):
         await ended(World(lambda now: [write(one, now) for one in by]))
 
 
-async def test_a_leader_whose_shard_nobody_hands_over_is_replaced_before_that_is_said() -> None:
-    world = World(lambda _: [], handed_over=False)
-    with pytest.raises(NotHandedOverError, match="a handover by a new leader"):
-        await ended(world)
-    assert (world.forgotten, world.started) == (["op-0"], ["op-2"])
+async def test_a_handover_that_is_not_in_the_audit_log_says_nothing() -> None:
+    with pytest.raises(LocalKubeError, match="a line in the audit log on who handed shard 0 over did not come true"):
+        await ended(World(lambda _: []))
+
+
+async def test_a_shard_that_is_not_handed_over_is_a_failure_where_its_holder_went_and_else_an_error() -> None:
+    scene, found = await ended(World(lambda _: [], handed_over=False), holder_too=True)
+    assert ([victim.shard for victim in scene.victims], found, scene.measured) == ([0], [], [])
+    with pytest.raises(LocalKubeError, match="a handover by a new leader"):
+        await ended(World(lambda _: [], handed_over=False))
 
 
 def test_only_changes_of_the_service_itself_within_the_time_say_who() -> None:
@@ -128,4 +154,4 @@ def test_only_changes_of_the_service_itself_within_the_time_say_who() -> None:
         write("h", T0 + 1.1),
     ]
     mine = [write(OLD, T0), write(NEW, T0 + 0.5, verb="patch")]
-    assert authors([*others, *mine], namespace="default", service="acme-shard-0", begun=T0, ended=T0 + 1.0) == [OLD, NEW]
+    assert authors([*others, *mine], service="acme-shard-0", begun=T0, ended=T0 + 1.0) == [OLD, NEW]

@@ -13,70 +13,60 @@ import os
 import resource
 import sys
 import time
-from datetime import timedelta
 from multiprocessing.connection import Connection
 from pathlib import Path
 
 from localkube.figures import summary
+from localkube.plane.operators import REPOSITORY
 from localkube.provenance import Provenance
+from localkube.scale import answers
 from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.tether import Pace, Target, phase_of
 
-REPOSITORY = Path(__file__).resolve().parents[3]
 HOST = "127.0.0.1"
-BODY = b'{"uid": "u", "pod": "acme-coreapp-0", "shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}'
-ANSWER = b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(BODY), BODY)
+REPORT = {"uid": "u", "pod": "acme-coreapp-0", "shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}
 
 
-class _Answerer(asyncio.Protocol):
+class _Answerer(answers.Answerer):
     """Answers each question at once and notes when it came, by the number in its path."""
 
-    def __init__(self, seen: list[tuple[int, float]]) -> None:
-        self._seen = seen
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport if isinstance(transport, asyncio.Transport) else None
+    def __init__(self, arrived: list[tuple[int, float]]) -> None:
+        super().__init__(answers.answer(REPORT))
+        self._arrived = arrived
 
     def data_received(self, data: bytes) -> None:
-        self._seen.append((int(data[5 : data.index(b" ", 5)]), time.monotonic()))
-        if self._transport is not None:
-            self._transport.write(ANSWER)
-
-
-def answer(pipe: Connection) -> None:
-    """Be the Coreapps until the pipe says stop; send the port first and what was seen last."""
-    asyncio.run(_answer(pipe))
+        self._arrived.append((int(data[5 : data.index(b" ", 5)]), time.monotonic()))
+        super().data_received(data)
 
 
 async def _answer(pipe: Connection) -> None:
-    seen: list[tuple[int, float]] = []
+    """Be the Coreapps until the pipe says stop; send the port first and what arrived last."""
+    arrived: list[tuple[int, float]] = []
     loop, stop = asyncio.get_running_loop(), asyncio.Event()
-    server = await loop.create_server(lambda: _Answerer(seen), HOST, 0, backlog=4096)
+    server = await loop.create_server(lambda: _Answerer(arrived), HOST, 0, backlog=4096)
     pipe.send(server.sockets[0].getsockname()[1])
     loop.add_reader(pipe.fileno(), stop.set)
     await stop.wait()
     server.close()
-    pipe.send(seen)
+    pipe.send(arrived)
+
+
+def _be_coreapps(pipe: Connection) -> None:
+    asyncio.run(_answer(pipe))
 
 
 def _memory() -> float:
-    """Return what this process holds, in KiB."""
+    """What this process holds, in KiB."""
     return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1024
 
 
-async def measure(port: int, *, targets: int, holders: int, seconds: float, kind: str) -> tuple[dict[str, float], tuple[float, float]]:
-    """Watch for so long; return the figures, and from when to when it was steady by the monotonic clock."""
-    wakes = 0
-
-    def wake(_key: Key) -> None:
-        nonlocal wakes
-        wakes += 1
-
-    tethers = Tethers(clock=SystemClock(), wake=wake, pace=Pace(), port=port)
+async def _measure(port: int, *, targets: int, holders: int, seconds: float, kind: str) -> tuple[dict[str, float], tuple[float, float]]:
+    """Watch for so long; the figures, and from when to when it was steady by the monotonic clock."""
+    wakes: list[Key] = []
+    tethers = Tethers(clock=SystemClock(), wake=wakes.append, pace=Pace(), port=port)
     before, began = _memory(), time.monotonic()
     for first in range(0, targets, 5):
         pods = {
@@ -86,16 +76,15 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
         tethers.hold(Key("bench", f"c{first}"), pods)
         await asyncio.sleep(0)
     async with asyncio.timeout(60):
-        while tethers.silence().targets < targets:  # noqa: ASYNC110  nothing tells
+        while tethers.silence().targets < targets:  # noqa: ASYNC110  there is no event for it
             await asyncio.sleep(0.1)
     settled = time.monotonic() - began
     await asyncio.sleep(6.0)
-    wakes, cpu, since = 0, time.process_time(), time.monotonic()
-    worst, silent = timedelta(0), 0
+    wakes.clear()
+    cpu, since, silences = time.process_time(), time.monotonic(), [tethers.silence()]
     while time.monotonic() - since < seconds:
         await asyncio.sleep(1.0)
-        silence = tethers.silence()
-        worst, silent = max(worst, silence.lag), max(silent, silence.silent)
+        silences.append(tethers.silence())
     span, cpu = time.monotonic() - since, time.process_time() - cpu
     figures = {
         "targets": targets,
@@ -104,23 +93,20 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
         "cpu share": cpu / span,
         "memory per target, KiB": (_memory() - before) / targets,
         "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
-        "worst lag of the loop, ms": worst.total_seconds() * 1000,
-        "silent at most": silent,
-        "wakes": wakes,
+        "worst lag of the loop, ms": max(one.lag for one in silences[1:]).total_seconds() * 1000,
+        "silent at most": max(one.silent for one in silences[1:]),
+        "wakes": len(wakes),
         "cpu, s": cpu,
     }
     await tethers.close()
     return figures, (since, since + span)
 
 
-def lateness(seen: list[tuple[int, float]], holders: int, steady: tuple[float, float]) -> list[float]:
-    """Return by how many seconds each question came after its moment."""
-    late: list[float] = []
-    for i, at in seen:
-        if steady[0] <= at < steady[1]:
-            period = 1.0 if i < holders else Pace().standby_period
-            late.append((at - phase_of(f"pod-{i}") * period) % period)
-    return late
+def _lateness(arrived: list[tuple[int, float]], holders: int, steady: tuple[float, float]) -> list[float]:
+    """By how many seconds each question came after its moment."""
+    standby = Pace().standby_period
+    periods = ((i, at, 1.0 if i < holders else standby) for i, at in arrived if steady[0] <= at < steady[1])
+    return [(at - phase_of(f"pod-{i}") * period) % period for i, at, period in periods]
 
 
 def main() -> None:
@@ -135,15 +121,12 @@ def main() -> None:
     _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     ours, theirs = multiprocessing.Pipe()
-    coreapps = multiprocessing.get_context("spawn").Process(target=answer, args=(theirs,), daemon=True)
+    coreapps = multiprocessing.get_context("spawn").Process(target=_be_coreapps, args=(theirs,), daemon=True)
     coreapps.start()
-    figures, steady = asyncio.run(
-        measure(ours.recv(), targets=asked.targets, holders=asked.holders, seconds=asked.seconds, kind=asked.kind)
-    )
+    figures, steady = asyncio.run(_measure(ours.recv(), **vars(asked)))
     ours.send("stop")
-    seen: list[tuple[int, float]] = ours.recv()
+    late = _lateness(ours.recv(), asked.holders, steady)
     coreapps.join(10)
-    late = lateness(seen, asked.holders, steady)
     if late:
         found = summary(late)
         figures |= {"questions": len(late), "questions per s": len(late) / (steady[1] - steady[0])}

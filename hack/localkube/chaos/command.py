@@ -5,53 +5,20 @@ from __future__ import annotations
 import argparse
 import asyncio
 import os
-import sys
-import time
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from rich.console import Console
-
-from localkube.chaos.measure import Outcome, Player
-from localkube.chaos.print import complaints, effects, remarks, report, table
-from localkube.chaos.scene import Fault
-from localkube.chaos.soak import soak, soak_fault
+from localkube.chaos.session import Session
 from localkube.chaos.stage import NODES, ChaosStage
-from localkube.chaos.table import FAULTS, SHORT, named
-from localkube.demo.cluster import sentence
-from localkube.demo.stage import Stage, end_by_any_signal, write_json
-from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
+from localkube.chaos.table import FAULTS, SHORT, named, soak
+from localkube.command import Command
+from localkube.demo.stage import Stage
 from localkube.progress import to_stderr
-from localkube.provenance import Provenance, is_crowded
-from outside.ledger import Ledger
 
-Outcomes = list[tuple[Fault[ChaosStage], Outcome]]
-Ledgers = dict[str, Ledger]
-"""By name of the cluster."""
-
-THREADS = 32
-"""Calls that block wait in threads; with the API server away there are many."""
+THREADS = 32  # calls that block wait in threads; with the API server away there are many
 N, CLUSTERS = 10, 10
 SHORT_N, SHORT_CLUSTERS = 1, 2
-
-
-async def play(stage: Stage, options: argparse.Namespace, outcomes: Outcomes, ledgers: Ledgers) -> None:
-    """Play all that was asked for; what was measured is in ``outcomes`` also when this is interrupted.
-
-    ``ledgers``: what became of every message of each cluster, once all is over.
-    """
-    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
-    async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as on:
-        if options.soak:
-            outcomes.append((soak_fault(options.soak), await soak(on, options.soak, report=to_stderr)))
-        else:
-            player = Player(on, n=options.n, report=to_stderr)
-            for fault in options.faults:
-                outcomes.append((fault, await player.play(fault)))
-        found = await asyncio.gather(*(stream.ledger() for stream in on.streams.values()))
-        ledgers.update(zip(on.streams, found, strict=True))
 
 
 def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
@@ -70,71 +37,38 @@ def parsed(argv: Sequence[str], root: Path) -> argparse.Namespace:
     options.clusters = options.clusters or (SHORT_CLUSTERS if short else CLUSTERS)
     if min(options.n, options.clusters) < 1 or options.soak < 0:
         parser.error("--n and --clusters must be at least 1, --soak must not be negative")
-    names = [name for name in options.only.split(",") if name] or list(SHORT if short else (fault.name for fault in FAULTS))
     try:
-        options.faults = named(names)
+        options.faults = named([name for name in options.only.split(",") if name] or list(SHORT if short else ()))
     except ValueError as error:
         parser.error(str(error))
+    if options.soak:
+        options.n, options.faults = 1, (soak(options.soak),)
     return options
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after sentences on standard error, 130 after Ctrl-C."""
     options = parsed(argv, root)
-    options.provenance = Provenance(root, "hack/chaos", argv)
-    end_by_any_signal()
-    begun = time.monotonic()
+    command = Command("hack/chaos", argv, root=root)
     path = os.pathsep.join(str(root / folder) for folder in ("operator", "hack"))  # one operator is started by a module of ours
     stage = Stage(options.dir, nodes=NODES, report=to_stderr, operator_env={"PYTHONPATH": path})
-    outcomes: Outcomes = []
-    ledgers: Ledgers = {}
-    status = 0
-    try:
+    session = Session[ChaosStage](options.faults, lambda _: int(options.n), about={"n": options.n, "clusters": options.clusters})
+
+    async def play() -> None:
+        asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(THREADS))
+        async with ChaosStage(stage, clusters=options.clusters, report=to_stderr) as environment:
+            await session.play(environment)
+
+    def work() -> None:
         stage.up(replicas=0)
         try:
-            asyncio.run(play(stage, options, outcomes, ledgers))
+            asyncio.run(play())
         finally:
             stage.down()
-    except (LocalKubeError, KubeError, OSError) as error:
-        print(f"hack/chaos: {sentence(error)}", file=sys.stderr)
-        status = 1
-    except KeyboardInterrupt:
-        print("hack/chaos: interrupted; all that was started has been ended", file=sys.stderr)
-        status = 130
-    if outcomes:
-        said = show(outcomes, ledgers, options, time.monotonic() - begun)
-        status = status or (1 if said else 0)
-    return status
 
-
-def show(outcomes: Outcomes, ledgers: Ledgers, options: argparse.Namespace, took: float) -> list[str]:
-    """Print and write what was measured; returns the complaints."""
-    console = Console(width=None if sys.stdout.isatty() else 190)
-    console.print(table(outcomes))
-    for fault, outcome in outcomes:
-        for note in [*effects(outcome), *remarks(outcome)]:
-            console.print(f"{fault.name}: {note}", highlight=False)
-    for cluster, ledger in ledgers.items():
-        console.print(f"ledger of {cluster}: {ledger}", highlight=False)
-    sent = sum(outcome.sent for _, outcome in outcomes)
-    console.print(
-        f"{len(outcomes)} faults, {options.clusters} clusters of 2 shards and 1 spare, {sent} messages, {took:.0f} s. Time: from the fault "
-        "to the next message that its sender knows taken, through another Coreapp where a handover is expected.",
-        highlight=False,
+    status = command.run(work)
+    end = (
+        f"{options.clusters} clusters of 2 shards and 1 spare. Time: from the fault to the next message that its sender knows taken, "
+        "through another Coreapp where a handover is expected."
     )
-    said = [complaint for fault, outcome in outcomes for complaint in complaints(outcome, fault, n=options.n)]
-    said += [f"ledger of {cluster}: {sentence}" for cluster, ledger in ledgers.items() for sentence in ledger.failures()]
-    if not ledgers:
-        said.append("there is no ledger: what became of the messages is not known")
-    run = options.provenance.of_run()
-    about = {"run": run, "complaints": said, "n": options.n, "clusters": options.clusters, "seconds": round(took, 1)}
-    found = {cluster: ledger.as_json() for cluster, ledger in ledgers.items()}
-    write_json(options.json, report(outcomes, {**about, "ledgers": found}))
-    console.print(f"figures in {options.json}", highlight=False, soft_wrap=True)
-    if is_crowded(run):
-        console.print(
-            f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.", highlight=False
-        )
-    for complaint in said:
-        print(f"hack/chaos: {complaint}", file=sys.stderr)
-    return said
+    return session.finish(command, options.json, end, status)

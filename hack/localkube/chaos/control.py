@@ -5,40 +5,41 @@ from __future__ import annotations
 import asyncio
 import signal
 import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
 
-from localkube.chaos.deeds import close_ports, delete, restart
-from localkube.chaos.proxy import Rule, through
-from localkube.chaos.scene import Scene
-from localkube.chaos.stage import ChaosStage, is_paused
+from localkube.chaos.actions import Hollow, close_ports, delete
+from localkube.chaos.servers import Rule, through
+from localkube.chaos.stage import is_paused
 from localkube.hollow.kube import KubeError
 
 STORM_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
-UNANSWERED_S = 0.5
-"""An API server that has not answered for so long is away."""
-SIGNAL_S = 5.0
-"""Within so long a signal has had its effect."""
-
-# ------------------------------------------------------------ the API server
+UNANSWERED_S = 0.5  # an API server that has not answered for so long is away
+SIGNAL_S = 5.0  # within so long a signal has had its effect
 
 
-async def api_down_10(scene: Scene[ChaosStage]) -> None:
-    """The API server is stopped for 10 s; meanwhile a holder of each cluster fails."""
-    await _api_down(scene, 10.0)
+@asynccontextmanager
+async def counted(scene: Hollow, what: str, count: Callable[[], int]) -> AsyncIterator[None]:
+    """Note in the scene by how much a count rises while the block lasts."""
+    before = count()
+    try:
+        yield
+    finally:
+        scene.effects[what] += count() - before
 
 
-async def api_down_60(scene: Scene[ChaosStage]) -> None:
-    """The API server is stopped for 60 s; meanwhile a holder of each cluster fails."""
-    await _api_down(scene, 60.0)
-
-
-async def _api_down(scene: Scene[ChaosStage], seconds: float) -> None:
+async def api_down(scene: Hollow, seconds: float) -> None:
+    """The API server is stopped for so long; a second into it the ports of a holder of each cluster close."""
     plane = scene.stage.stage.plane
     plane.pause_apiserver()
     try:
         begun = time.monotonic()
-        scene.effects["API calls unanswered"] += await _is_away(scene)
+        # On a busy machine a process goes on for a while until the signal meets it.
+        await scene.stage.until(partial(_is_away, scene), SIGNAL_S, "that the stopped API server answers no more")
+        scene.effects["API calls unanswered"] += 1
         await asyncio.sleep(begun + 1.0 - time.monotonic())
         await close_ports(scene)
         await asyncio.sleep(begun + seconds - time.monotonic())
@@ -47,7 +48,7 @@ async def _api_down(scene: Scene[ChaosStage], seconds: float) -> None:
     scene.make_possible()
 
 
-async def _is_away(scene: Scene[ChaosStage]) -> bool:
+async def _is_away(scene: Hollow) -> bool:
     """Whether the API server leaves a call unanswered, by a caller that no fault meets."""
     try:
         async with asyncio.timeout(UNANSWERED_S):
@@ -57,94 +58,77 @@ async def _is_away(scene: Scene[ChaosStage]) -> bool:
     return False
 
 
-async def watches_die(scene: Scene[ChaosStage]) -> None:
+async def watches_die(scene: Hollow) -> None:
     """Every connection between operators and API server falls silent and never says so; then a holder of each cluster is deleted."""
-    for wire in scene.stage.wires.values():
-        scene.effects["watches cut"] += wire.black_hole()
-        scene.effects["pieces swallowed"] -= wire.swallowed
+    wires = scene.stage.wires
+    await scene.exits.enter_async_context(counted(scene, "pieces swallowed", lambda: sum(wire.swallowed for wire in wires.values())))
+    scene.effects["watches cut"] += sum(wire.black_hole() for wire in wires.values())
     await delete(scene)
 
 
-async def count_swallowed(scene: Scene[ChaosStage]) -> None:
-    """Only now it is known what the dead watches should have delivered."""
-    scene.effects["pieces swallowed"] += sum(wire.swallowed for wire in scene.stage.wires.values())
-
-
-async def storm(scene: Scene[ChaosStage]) -> None:
-    """For 10 s the operators' requests are all answered 429; meanwhile a holder of each cluster fails."""
-    before = scene.stage.proxy.answered[429]
-    async with through(scene.stage.proxy, list(scene.stage.wires.values()), Rule(429)):
+async def storm(scene: Hollow) -> None:
+    """For 10 s the operators' requests are all answered 429; a second into it the ports of a holder of each cluster close."""
+    proxy = scene.stage.proxy
+    async with (
+        counted(scene, "calls answered 429", lambda: proxy.answered[429]),
+        through(proxy, list(scene.stage.wires.values()), Rule(429)),
+    ):
         await asyncio.sleep(1.0)
         await close_ports(scene)
         await asyncio.sleep(STORM_S - 1.0)
-    scene.effects["calls answered 429"] += scene.stage.proxy.answered[429] - before
     scene.make_possible()
 
 
-async def restart_struck(scene: Scene[ChaosStage]) -> None:
-    """The Coreapps whose ports were closed come back."""
-    await restart(scene)
+async def kill_leader(scene: Hollow, *, holders_too: bool = False) -> None:
+    """kill -9 for the leader, and perhaps a holder of each cluster is deleted in the same instant; then a new replica, as the Deployment
+    would start it. Without holders no other is struck, so nothing may be handed over, and measured is that messages go on."""
+    process = await scene.stage.leading()
 
-
-# ------------------------------------------------------------ operators
-
-
-async def kill_leader(scene: Scene[ChaosStage], *, holders_too: bool = False) -> None:
-    """kill -9; nobody else is struck, so nothing may be handed over. Measured is that messages go on."""
-    scene.leader = await scene.stage.leader()
-    scene.stage.stage.operators()[scene.leader].signal(signal.SIGKILL)
-    if holders_too:
-        await delete(scene)
-    else:
-        for cluster in scene.clusters:
-            scene.strike(cluster, 0)
-        scene.struck.clear()  # nothing was done to them
-
-
-async def kill_leader_and_holders(scene: Scene[ChaosStage]) -> None:
-    """kill -9 for the leader, and a holder of each cluster is deleted in the same instant."""
-    await kill_leader(scene, holders_too=True)
-
-
-async def replace_leader(scene: Scene[ChaosStage]) -> None:
-    """A new replica, as the Deployment would start it."""
-    if scene.leader:
-        process = scene.stage.stage.operators()[scene.leader]
-        await scene.stage.replace(scene.leader)
+    async def replace() -> None:
+        await scene.stage.replace(process.name)
         scene.effects["operators ended"] += not process.alive()
 
+    scene.exits.push_async_callback(replace)
+    process.signal(signal.SIGKILL)
+    if holders_too:
+        await delete(scene)
+        return
+    for cluster in scene.clusters:
+        scene.strike(cluster, 0)
+    scene.struck.clear()  # nothing was done to them
 
-async def pause_leader(scene: Scene[ChaosStage]) -> None:
-    """SIGSTOP for the leader; a holder of each cluster is deleted in the same instant."""
-    scene.leader = await scene.stage.leader()
-    process = scene.stage.stage.operators()[scene.leader]
+
+async def pause_leader(scene: Hollow) -> None:
+    """SIGSTOP for the leader; a holder of each cluster is deleted in the same instant.
+
+    SIGCONT comes 60 s after the stop: it believes for a moment that it still leads.
+    """
+    process = await scene.stage.leading()
+
+    async def wake() -> None:
+        await asyncio.sleep(max(0.0, scene.begun + PAUSE_S - time.monotonic()))
+        process.signal(signal.SIGCONT)
+
+    scene.exits.push_async_callback(wake)
     process.signal(signal.SIGSTOP)
     await delete(scene)
-    await scene.stage.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {scene.leader}")
+    await scene.stage.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {process.name}")
     scene.effects["operators stopped"] += 1
 
 
-async def wake_leader(scene: Scene[ChaosStage]) -> None:
-    """SIGCONT, 60 s after the stop: it believes for a moment that it still leads."""
-    if not scene.leader:
-        return
-    await asyncio.sleep(max(0.0, scene.begun + PAUSE_S - time.monotonic()))
-    scene.stage.stage.operators()[scene.leader].signal(signal.SIGCONT)
+async def cut_leader_off(scene: Hollow) -> None:
+    """The network between the leader and the API server parts; a holder of each cluster is deleted in the same instant.
 
+    20 s after the cut the network is whole again, and what was under way arrives.
+    """
+    wire = scene.stage.wires[await scene.stage.leader()]
 
-async def cut_leader_off(scene: Scene[ChaosStage]) -> None:
-    """The network between the leader and the API server parts; a holder of each cluster is deleted in the same instant."""
-    scene.leader = await scene.stage.leader()
-    wire = scene.stage.wires[scene.leader]
-    scene.effects["pieces held"] -= wire.held
+    async def heal() -> None:
+        await asyncio.sleep(max(0.0, scene.begun + CUT_S - time.monotonic()))
+        scene.effects["pieces held"] += wire.held - before
+        wire.heal()
+
+    before = wire.held
+    scene.exits.push_async_callback(heal)
     wire.cut()
     await delete(scene)
-
-
-async def heal_leader(scene: Scene[ChaosStage]) -> None:
-    """20 s after the cut the network is whole again, and what was under way arrives."""
-    if not scene.leader:
-        return
-    await asyncio.sleep(max(0.0, scene.begun + CUT_S - time.monotonic()))
-    scene.effects["pieces held"] += scene.stage.wires[scene.leader].held
-    scene.stage.wires[scene.leader].heal()

@@ -15,8 +15,7 @@ from urllib.parse import urlsplit
 
 from localkube.plane.kubeconfig import read
 
-DENIED = "egress denied: "
-"""How the line of a connection that was not made begins."""
+DENIED = "egress denied: "  # how the line of a connection that was not made begins
 
 
 def deaf_address(keep: list[socket.socket]) -> tuple[str, int]:

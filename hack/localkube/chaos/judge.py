@@ -30,14 +30,10 @@ class Judged:
 class World:
     """What the scenario did."""
 
-    struck: Collection[str] = ()
-    """uids of pods that something was done to."""
-    moves: Collection[str] = ()
-    """Names of CAUSES."""
-    since: float = 0.0
-    """`time.monotonic()` from which on these moves may come."""
-    asked: Collection[Key] = ()
-    """The shards that a switchover was asked for."""
+    struck: Collection[str] = ()  # uids of pods that something was done to
+    moves: Collection[str] = ()  # names of CAUSES
+    since: float = 0.0  # `time.monotonic()` from which on these moves may come
+    asked: Collection[Key] = ()  # the shards that a switchover was asked for
     until: float = 0.0
     """`time.monotonic()` of the undoing, which may be evidence of its own, so what is seen later says nothing about the fault."""
 
@@ -70,7 +66,7 @@ def judge(commits: Iterable[Commit], *, before: Mapping[Key, Holder], evidence: 
             if commit.monotonic <= world.until:
                 found[word] += 1
             elif word in CAUSES.values() and word not in {CAUSES[name] for name in world.moves}:
-                wrong.append(f"{move}: nobody caused that")
+                wrong.append(f"{move}: not caused here")
         elif not (causes := world.causes(commit, old)):
             wrong.append(move)
         elif word not in {CAUSES[name] for name in causes} | {UNREPORTED}:

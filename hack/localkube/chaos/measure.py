@@ -1,4 +1,4 @@
-"""Measuring: plays a fault on a stage, and what came of it as figures."""
+"""The runner: plays a fault in an environment as often as asked for, and what came of it as figures."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import random
 import time
 from collections import Counter
 from collections.abc import Mapping, Sequence
+from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Generic
@@ -19,21 +20,17 @@ from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
 from localkube.hollow.pods import RESTART_S
 from localkube.progress import Report
-from outside.observer import Commit, ObserverError
+from outside.observer import ObserverError
 
 Obj = dict[str, Any]
+ERRORS = (LocalKubeError, KubeError)
 
-CALM_S = 1.0
-"""Before a fault messages flow for so long, watched by the fresh observer."""
-APART_S = 0.7
-"""From one cluster's fault to the next one's: on real clusters they do not come in one instant."""
-AFTER_S = 0.5
-"""The holder that resumed by itself is looked at for so long: the handover may still come."""
+CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
+APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
+AFTER_S = 0.5  # the holder that resumed by itself is observed for so long: the handover may still come
 TICK_S = 0.02
-BUSY = 0.9
-"""Share of a core from which on the one process of the hollow nodes is itself what is slow."""
-PLAYS = 4
-"""So often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for."""
+BUSY = 0.9  # share of a core from which on the one process of the hollow nodes is itself what is slow
+PLAYS = 4  # so often a fault is played at most, beyond what one cluster after the other needs, until it was measured as often as asked for
 
 
 @dataclass
@@ -45,46 +42,35 @@ class Outcome:
     samples: list[Obj] = field(default_factory=list)
     """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
     the operator had decided that, by its own word."""
-    missing: list[str] = field(default_factory=list)
-    """Shards that were not handed over in the time that is allowed."""
+    missing: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
-    """Times of shards whose old holder was back before anybody took over. They are no failovers, and no part of ``times``."""
-    effects: Counter[str] = field(default_factory=Counter)
-    """What the fault was seen to do."""
+    """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
+    effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do
     upstream: Counter[str] = field(default_factory=Counter)
     """What was added to the log of the WhatsApp servers: fenced, replaced, repeated, below_epoch, overlaps and more."""
-    evidence: Counter[str] = field(default_factory=Counter)
-    """Of the failovers of the shards that were struck, as the status says."""
-    wrong: list[str] = field(default_factory=list)
-    """Failovers of shards whose holder was healthy."""
+    evidence: Counter[str] = field(default_factory=Counter)  # of the failovers of the shards that were struck, as the status says
+    wrong: list[str] = field(default_factory=list)  # failovers of shards whose holder was healthy
     sent: int = 0
     lost: int = 0
     doubled: int = 0
-    refused: list[int] = field(default_factory=lambda: [0, 0])
-    """Tries that were no 201: on shards that were struck, on all others."""
-    words: Counter[str] = field(default_factory=Counter)
-    """How they were refused: status or name of the error."""
-    violations: list[str] = field(default_factory=list)
-    """Laws that were broken, two holders of a shard among them."""
-    unsettled: list[str] = field(default_factory=list)
-    """Clusters that were not as wanted 120 s after the undoing."""
-    troubles: list[str] = field(default_factory=list)
-    """What kept it from being played or measured as it should."""
+    refused: list[int] = field(default_factory=lambda: [0, 0])  # tries that were no 201: on shards that were struck, on all others
+    words: Counter[str] = field(default_factory=Counter)  # how they were refused: status or name of the error
+    violations: list[str] = field(default_factory=list)  # laws that were broken, two holders of a shard among them
+    unsettled: list[str] = field(default_factory=list)  # clusters that were not as wanted 120 s after the undoing
+    troubles: list[str] = field(default_factory=list)  # what kept it from being played or measured as it should
     notes: list[str] = field(default_factory=list)
     took: float = 0.0
-    cpu: float = 0.0
-    """Share of a core that the hollow nodes used; of several times the highest."""
-    late: float = 0.0
-    """The longest by which the loop that sends, relays and measures was late itself: no time is truer than that."""
+    cpu: float = 0.0  # share of a core that the hollow nodes used; of several times the highest
+    late: float = 0.0  # the longest by which the loop that sends, relays and measures was late itself: no time is truer than that
 
     @property
     def n(self) -> int:
-        """How often it was measured, in vain or not."""
+        """How often it was measured, shards that were not handed over included."""
         return len(self.times) + len(self.missing)
 
 
 class Player(Generic[G]):
-    """Plays faults one after the other on one stage."""
+    """Plays faults one after the other in one environment."""
 
     def __init__(self, stage: G, *, n: int, report: Report) -> None:
         """``n``: how often each fault is to be measured."""
@@ -94,36 +80,36 @@ class Player(Generic[G]):
 
     async def play(self, fault: Fault[G]) -> Outcome:
         """Play a fault until it was measured often enough. What goes wrong is in the outcome; nothing is raised for it."""
-        outcome = Outcome(fault.name)
-        await self._play(fault, outcome)
-        self._say(outcome)
-        return outcome
+        return (await self.play_in_turn([fault], rounds=(self._n,)))[0]
 
-    async def play_in_turn(self, faults: Sequence[Fault[G]]) -> list[Outcome]:
-        """Play faults of which each undoes the one before, round after round, until all were measured often enough or one fails."""
+    async def play_in_turn(self, faults: Sequence[Fault[G]], *, rounds: Sequence[int] | None = None) -> list[Outcome]:
+        """Play faults of which each undoes the one before, round after round, until all were measured often enough or one fails.
+
+        ``rounds``: how often each was measured after each round; one more each time if not given.
+        """
         outcomes = [Outcome(fault.name) for fault in faults]
-        for number in range(1, self._n + 1):
+        for number in rounds or range(1, self._n + 1):
             for fault, outcome in zip(faults, outcomes, strict=True):
-                await self._play(fault, outcome, n=number)
+                await self._play(fault, outcome, number)
             if any(outcome.n < number for outcome in outcomes):
                 break
         for outcome in outcomes:
-            self._say(outcome)
+            self._tell(outcome)
         return outcomes
 
-    async def _play(self, fault: Fault[G], outcome: Outcome, *, n: int | None = None) -> None:
-        begun, spare, n = time.monotonic(), PLAYS, n or self._n
+    async def _play(self, fault: Fault[G], outcome: Outcome, n: int) -> None:
+        begun, spare = time.monotonic(), PLAYS
         while outcome.n < n and spare > 0:
             had = outcome.n
             try:
-                await _Play(self._stage, fault, outcome, n - had).run()
-            except (LocalKubeError, KubeError) as error:
+                await _Case(self._stage, fault, outcome, n - had).run()
+            except ERRORS as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
             spare -= fault.everybody or outcome.n - had < min(n - had, len(self._stage.clusters))
         outcome.took += time.monotonic() - begun
 
-    def _say(self, outcome: Outcome) -> None:
+    def _tell(self, outcome: Outcome) -> None:
         if outcome.cpu > BUSY:
             outcome.troubles.append(
                 f"the hollow nodes used {outcome.cpu:.0%} of a core, so the times are theirs: give --clusters a lower number"
@@ -131,65 +117,61 @@ class Player(Generic[G]):
         worst = f"worst {max(outcome.times):.3f} s" if outcome.times else "no time"
         late = f", {len(outcome.missing)} not handed over" if outcome.missing else ""
         hollow = f" hollow nodes at {outcome.cpu:.0%} of a core," if outcome.cpu else ""
-        self._report(
-            f"{outcome.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s;{hollow} "
-            f"we late by {outcome.late * 1000:.0f} ms at most"
-        )
+        own = f"own loop late by {outcome.late * 1000:.0f} ms at most"
+        self._report(f"{outcome.name}: {outcome.n} times, {worst}{late}, {outcome.took:.0f} s;{hollow} {own}")
         for trouble in outcome.troubles:
             self._report(f"{outcome.name}: {trouble}")
 
     async def _put_right(self, fault: Fault[G]) -> None:
-        """After a play that broke off."""
-        self._report(f"{fault.name} broke off; putting the stage right")
+        self._report(f"{fault.name} broke off; putting the environment right")
         try:
             await self._stage.put_right()
-        except (LocalKubeError, KubeError) as error:
-            self._report(f"the stage cannot be put right: {sentence(error)}")
+        except ERRORS as error:
+            self._report(f"the environment cannot be put right: {sentence(error)}")
 
 
-class _Play(Generic[G]):
-    """One play of a fault."""
+class _Case(Generic[G]):
+    """One case of a fault: on one cluster after the other, or on all at once."""
 
     def __init__(self, stage: G, fault: Fault[G], outcome: Outcome, wanted: int) -> None:
         self._stage, self._fault, self._outcome = stage, fault, outcome
-        clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
+        self._clusters = stage.clusters if fault.everybody else stage.clusters[: max(1, wanted)]
         self._scenes: list[Scene[G]] = []
-        self._undone = 0.0
-        self._struck_at = 0.0
-        self._clusters = clusters
+        self._begun = self._undone = 0.0
         self._reported: dict[str, Obj] = {}
+
+    @property
+    def _victims(self) -> list[Victim]:
+        return [victim for scene in self._scenes for victim in scene.victims]
 
     async def run(self) -> None:
         """Prepare, strike, wait, undo, settle, and take the figures."""
-        stage, fault = self._stage, self._fault
+        stage, fault, outcome = self._stage, self._fault, self._outcome
         await fault.prepare(Scene(stage, self._clusters))
-        if late := await stage.settle(stage.clusters):
-            self._outcome.unsettled += late
-        self._outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
+        outcome.unsettled += await stage.settle(stage.clusters)
+        outcome.violations += stage.broken_laws(stage.observer.violations)  # what came about while nothing was measured
         await stage.look_anew()
         before = {(cluster, one.shard): one for cluster in stage.clusters for one in stage.holders(cluster)}
-        pods = stage.lasting_coreapps()
-        ambiguous = await stage.ambiguous()
+        pods, ambiguous = stage.lasting_coreapps(), await stage.ambiguous()
         marks = dict(zip(stage.clusters, await asyncio.gather(*(stage.streams[name].mark() for name in stage.clusters)), strict=True))
         await asyncio.sleep(CALM_S)
-        begun, used = time.monotonic(), stage.busy_seconds()
+        self._begun, used = time.monotonic(), stage.busy_seconds()
         effects = await stage.effects()
-        self._struck_at = begun
-        watching = asyncio.create_task(self._watch_ourselves())
+        watching = asyncio.create_task(self._watch_own_loop())
         try:
             await self._strike()
         finally:
             watching.cancel()
-            self._outcome.cpu = max(self._outcome.cpu, (stage.busy_seconds() - used) / max(0.1, time.monotonic() - begun))
+            outcome.cpu = max(outcome.cpu, (stage.busy_seconds() - used) / max(0.1, time.monotonic() - self._begun))
             await self._undo()
-        self._outcome.unsettled += await stage.settle(stage.clusters)
+        outcome.unsettled += await stage.settle(stage.clusters)
         await self._judge(before)
-        await self._books(marks)
+        await self._count(marks)
         await self._verify_effects(effects)
-        if self._fault.pods_stay:
+        if fault.pods_stay:
             self._verify_pods(pods)
         if more := await stage.ambiguous() - ambiguous:
-            self._outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
+            outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
         if ended := stage.fault():
             raise LocalKubeError(ended)
 
@@ -197,17 +179,16 @@ class _Play(Generic[G]):
         if self._fault.everybody:
             self._scenes = [Scene(self._stage, self._clusters)]
             await self._act(self._scenes[0], 0.0)
-        else:
-            self._scenes = [Scene(self._stage, (cluster,)) for cluster in self._clusters]
-            delays = (APART_S * (number + random.random()) for number in range(len(self._scenes)))  # noqa: S311 - not in step with probes
-            results = await asyncio.gather(*map(self._act, self._scenes, delays), return_exceptions=True)
-            for result in results:
-                if isinstance(result, (LocalKubeError, KubeError)):
-                    self._outcome.troubles.append(sentence(result))
-                elif isinstance(result, BaseException):
-                    raise result
+            return
+        self._scenes = [Scene(self._stage, (cluster,)) for cluster in self._clusters]
+        delays = (APART_S * (number + random.random()) for number in range(len(self._scenes)))  # noqa: S311 - not in step with probes
+        for result in await asyncio.gather(*map(self._act, self._scenes, delays), return_exceptions=True):
+            if isinstance(result, ERRORS):
+                self._outcome.troubles.append(sentence(result))
+            elif isinstance(result, BaseException):
+                raise result
 
-    async def _watch_ourselves(self) -> None:
+    async def _watch_own_loop(self) -> None:
         loop = asyncio.get_running_loop()
         while True:
             due = loop.time() + TICK_S
@@ -227,7 +208,7 @@ class _Play(Generic[G]):
         """Wait until a message of the shard went through its next holder, for as long as is allowed."""
         stream = self._stage.streams[victim.cluster]
         while time.monotonic() < victim.begun + self._fault.allowed:
-            commit = self._commit(victim)
+            commit = self._stage.commit(victim.cluster, victim.shard, not_to=victim.holder.uid)
             if commit is not None and stream.delivered_since(victim.shard, max(commit.monotonic, victim.begun)):
                 return
             resumed_at = (victim.returned or victim.begun) + RESTART_S
@@ -235,104 +216,94 @@ class _Play(Generic[G]):
                 return
             await asyncio.sleep(0.05)
 
-    def _commit(self, victim: Victim) -> Commit | None:
-        return next(iter(self._commits(victim)), None)
-
-    def _commits(self, victim: Victim) -> list[Commit]:
-        """The handovers of a victim's shard to others."""
-        key = (victim.cluster, victim.shard)
-        return [one for one in self._stage.observer.commits if (one.cluster, one.shard) == key and one.holder_uid != victim.holder.uid]
-
     async def _undo(self) -> None:
         self._undone = time.monotonic()
-        for scene in self._scenes:
-            await self._fault.undo(scene)
+        async with AsyncExitStack() as undoing:  # what fails keeps nothing else from being undone
+            for scene in reversed(self._scenes):
+                undoing.push_async_callback(scene.exits.aclose)
+                undoing.push_async_callback(self._fault.undo, scene)
         if self._fault.failover and self._fault.watch:
             await asyncio.sleep(self._fault.watch)
 
-    # ------------------------------------------------------------ figures
-
     async def _judge(self, before: Mapping[Key, Holder]) -> None:
-        observer = self._stage.observer
-        statuses = [self._stage.status(cluster) for cluster in self._stage.clusters]
-        self._reported = {entry["epoch"]: entry for status in statuses for entry in status.get("recentHandovers") or ()}
+        stage, outcome, fault = self._stage, self._outcome, self._fault
+        handovers = [entry for cluster in stage.clusters for entry in stage.status(cluster).get("recentHandovers") or ()]
+        self._reported = {entry["epoch"]: entry for entry in handovers}
         evidence = {epoch: str(entry["evidence"]) for epoch, entry in self._reported.items()}
         # What is slow or loses a few probes is healthy all the same.
-        struck = {uid for scene in self._scenes for uid in scene.struck} if self._fault.failover else set()
-        asked = {(victim.cluster, victim.shard) for scene in self._scenes for victim in scene.victims}
+        struck = {uid for scene in self._scenes for uid in scene.struck} if fault.failover else set()
+        asked = {(victim.cluster, victim.shard) for victim in self._victims}
         asked |= {key for scene in self._scenes for key in scene.asked}
-        world = World(struck=struck, moves=self._fault.moves, since=self._struck_at, asked=asked, until=self._undone)
-        judged = judge(observer.commits, before=before, evidence=evidence, world=world)
-        self._outcome.evidence += judged.evidence
-        self._outcome.wrong += judged.wrong
-        self._outcome.notes += [note for scene in self._scenes for note in scene.notes]
+        world = World(struck=struck, moves=fault.moves, since=self._begun, asked=asked, until=self._undone)
+        judged = judge(stage.observer.commits, before=before, evidence=evidence, world=world)
+        outcome.evidence += judged.evidence
+        outcome.wrong += judged.wrong
+        outcome.notes += [note for scene in self._scenes for note in scene.notes]
         try:
-            self._outcome.violations += self._stage.broken_laws(await asyncio.to_thread(observer.verify))
+            outcome.violations += stage.broken_laws(await asyncio.to_thread(stage.observer.verify))
         except ObserverError as error:
-            self._outcome.violations += self._stage.broken_laws(observer.violations)
-            self._outcome.troubles.append(f"the observer did not see everything: {error}")
+            outcome.violations += stage.broken_laws(stage.observer.violations)
+            outcome.troubles.append(f"the observer did not see everything: {error}")
 
-    async def _books(self, marks: Mapping[str, Mark]) -> None:
-        victims = [victim for scene in self._scenes for victim in scene.victims]
-        struck = {cluster: {victim.shard for victim in victims if victim.cluster == cluster} for cluster in marks}
-        streams = self._stage.streams
+    async def _count(self, marks: Mapping[str, Mark]) -> None:
+        """What became of the messages, and from it the times."""
+        outcome, streams = self._outcome, self._stage.streams
+        struck = {cluster: {victim.shard for victim in self._victims if victim.cluster == cluster} for cluster in marks}
         found = await asyncio.gather(*(streams[cluster].books(mark, struck[cluster]) for cluster, mark in marks.items()))
         books: dict[str, Books] = dict(zip(marks, found, strict=True))
         for cluster, one in books.items():
-            self._outcome.sent += one.sent
-            self._outcome.lost += one.lost
-            self._outcome.doubled += one.doubled
-            self._outcome.words += one.words
-            self._outcome.upstream.update(asdict(one.totals))
-            self._outcome.refused = [have + more for have, more in zip(self._outcome.refused, one.refused, strict=True)]
-            if one.two_holders:
-                self._outcome.violations.append(
+            outcome.sent += one.sent
+            outcome.lost += one.lost
+            outcome.doubled += one.totals.doubled
+            outcome.words += one.words
+            outcome.upstream.update(asdict(one.totals))
+            outcome.refused = [have + more for have, more in zip(outcome.refused, one.refused, strict=True)]
+            if one.totals.two_holders:
+                outcome.violations.append(
                     f"one holder: the WhatsApp servers of {cluster} took {one.totals.below_epoch} messages from holders that had been "
                     f"replaced, and accepted two connections of one shard at once {one.totals.overlaps} times"
                 )
-        told = [seconds for scene in self._scenes for seconds in scene.told]
-        self._outcome.times += told
-        self._outcome.samples += [{"took": round(seconds, 4)} for seconds in told]
-        if told:
-            return
-        if self._fault.gap:
+        if measured := [seconds for scene in self._scenes for seconds in scene.measured]:
+            outcome.times += measured
+            outcome.samples += [{"took": round(seconds, 4)} for seconds in measured]
+        elif self._fault.gap:
             self._measure_gaps(books)
-            return
-        for victim in victims:
-            self._measure(victim, books[victim.cluster])
+        else:
+            for victim in self._victims:
+                self._measure(victim, books[victim.cluster])
 
     def _measure_gaps(self, books: Mapping[str, Books]) -> None:
         """The longest silence of each cluster's worst shard, from its first strike on."""
         for cluster, one in books.items():
-            begun = min((victim.begun for scene in self._scenes for victim in scene.victims if victim.cluster == cluster), default=None)
+            begun = min((victim.begun for victim in self._victims if victim.cluster == cluster), default=None)
             if begun is not None and (gap := longest_gap(one.taken, begun=begun)) is not None:
                 self._outcome.times.append(gap)
                 details = {name: value for scene in self._scenes for name, value in scene.details.items()}
                 self._outcome.samples.append({"cluster": cluster, "took": round(gap, 4), **details})
 
     def _measure(self, victim: Victim, books: Books) -> None:
-        fault = self._fault
-        old = victim.holder.uid
+        fault, outcome, old = self._fault, self._outcome, victim.holder.uid
         taken = partial(first_taken, books.taken, shard=victim.shard, begun=victim.begun)
-        successors = {commit.holder_uid for commit in self._commits(victim)}
+        key = (victim.cluster, victim.shard)
+        successors = {one.holder_uid for one in self._stage.observer.commits if (one.cluster, one.shard) == key} - {old}
         took = taken(begun_wall=victim.begun_wall, not_by=old, by=successors) if fault.failover else taken(begun_wall=victim.begun_wall)
         back = (victim.returned_wall or victim.begun_wall) + RESUMES_S
         resumed = taken(begun_wall=back, by={old}) if fault.resumes else None
         sample = {"cluster": victim.cluster, "shard": victim.shard, "took": took and round(took, 4), **self._handover(victim)}
         if took is not None and victim.possible is not None:
             sample["from_possible"] = round(took - (victim.possible - victim.begun), 4)
-        self._outcome.samples.append(sample)
+        outcome.samples.append(sample)
         if resumed is not None and (took is None or resumed < took):
             sample["resumed"] = round(resumed, 4)
-            self._outcome.resumed.append(resumed)
+            outcome.resumed.append(resumed)
         elif took is None or took > fault.allowed:
-            self._outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
+            outcome.missing.append(f"shard {victim.shard} of {victim.cluster}")
         else:
-            self._outcome.times.append(took)
+            outcome.times.append(took)
 
     def _handover(self, victim: Victim) -> Obj:
-        """When the handover was decided and committed, in seconds from the fault; None where there was none or nobody reported it."""
-        commit = self._commit(victim)
+        """When the handover was decided and committed, in seconds from the fault; None where there was none or it was not reported."""
+        commit = self._stage.commit(victim.cluster, victim.shard, not_to=victim.holder.uid)
         if commit is None:
             return {"committed": None, "decided": None, "evidence": None}
         committed = commit.monotonic - victim.begun
@@ -343,16 +314,13 @@ class _Play(Generic[G]):
 
     def _replaced(self, victim: Victim) -> int:
         """How many connections of an old holder the WhatsApp servers ended because that of its successor came."""
-        spans = self._stage.streams[victim.cluster].log.audit.spans
-        return sum(
-            span.uid == victim.holder.uid and span.why == "replaced" and (span.closed_at or 0.0) >= victim.begun_wall for span in spans
-        )
+        spans = (span for span in self._stage.streams[victim.cluster].log.audit.spans if span.uid == victim.holder.uid)
+        return sum(span.why == "replaced" and (span.closed_at or 0.0) >= victim.begun_wall for span in spans)
 
     def _verify_pods(self, before: Mapping[str, str]) -> None:
-        """Say which sound Coreapps are gone that nobody struck."""
+        """Say which sound Coreapps are gone that were not struck."""
         struck = {uid for scene in self._scenes for uid in scene.struck}
-        gone = sorted(name for uid, name in before.items() if uid not in struck | set(self._stage.lasting_coreapps()))
-        if gone:
+        if gone := sorted(name for uid, name in before.items() if uid not in struck | set(self._stage.lasting_coreapps())):
             self._outcome.troubles.append(f"{len(gone)} sound Coreapps are gone: {', '.join(gone)}")
 
     async def _verify_effects(self, before: Counter[tuple[str, str]]) -> None:
@@ -361,13 +329,11 @@ class _Play(Generic[G]):
         added.subtract(before)
         self._outcome.troubles += [trouble for scene in self._scenes for trouble in scene.troubles]
         for scene in self._scenes:
-            ended = sum(self._stage.is_ended(victim.holder) for victim in scene.victims)
-            scene.effects.update({"pods ended": ended} if ended else {})
+            scene.effects["pods ended"] += sum(self._stage.is_ended(victim.holder) for victim in scene.victims)
             scene.effects["old holders replaced"] = sum(self._replaced(victim) for victim in scene.victims)
             uids = scene.struck | {victim.holder.uid for victim in scene.victims}
             for (uid, what), count in added.items():
                 scene.effects[what] += count if uid in uids else 0
             self._outcome.effects.update(+scene.effects)
-            for name in self._fault.effects:
-                if scene.effects[name] <= 0:
-                    self._outcome.troubles.append(f"the fault did nothing: 0 {name} ({', '.join(scene.clusters)})")
+            missing = (name for name in self._fault.effects if scene.effects[name] <= 0)
+            self._outcome.troubles += [f"the fault did nothing: 0 {name} ({', '.join(scene.clusters)})" for name in missing]

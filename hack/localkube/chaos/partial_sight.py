@@ -1,24 +1,21 @@
-"""Faults of what the operators can see: calls that are refused, rights that are gone, objects that others wrote."""
+"""Faults of what the operators can see: calls that are rejected, rights that are gone, objects that others wrote."""
 
 from __future__ import annotations
 
 import asyncio
 import random
 import re
-import signal
 import time
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from typing import Any
 
-from localkube.chaos import webhook
-from localkube.chaos.control import SIGNAL_S
-from localkube.chaos.deeds import PODS, STEP_S
+from localkube.chaos.actions import STEP_S, Hollow
+from localkube.chaos.control import SIGNAL_S, counted
 from localkube.chaos.egress_denied import DENIED
-from localkube.chaos.proxy import WATCH, Rule, through
-from localkube.chaos.scene import Scene
-from localkube.chaos.stage import SHARDS, ChaosStage
-from localkube.demo.cluster import GROUP, NAMESPACE, SWITCHOVER
+from localkube.chaos.ground import MERGE, SHARDS
+from localkube.chaos.servers import WATCH, WEBHOOK, WEBHOOKS, Rule, configuration, through
+from localkube.chaos.stage import ChaosStage
+from localkube.demo.cluster import NAMESPACE, SWITCHOVER
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import NAME
 from localkube.plane.operators import NAMESPACE as OPERATORS
@@ -26,36 +23,37 @@ from outside.observer import Commit
 
 Obj = dict[str, Any]
 
-RBAC = "/apis/rbac.authorization.k8s.io/v1/clusterroles"
+RBAC = f"/apis/rbac.authorization.k8s.io/v1/clusterroles/{NAME}"
 REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
-HOLDER = "multiconnect.dev/holder"
+HOLDER, EPOCH = "multiconnect.dev/holder", "multiconnect.dev/epoch"
 RESHARD_NOW = "multiconnect.dev/reshard-now"
 HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
 """10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
-APART_S = 0.7
-"""Between two holders that are deleted."""
+APART_S = 0.7  # between two holders that are deleted
 GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
-LOOKED_AT = "chaos.local/looked-at"
-LOOKED_S = 1.0
+OBSERVED, WRITTEN = "chaos.local/observed", "chaos.local/written"
+OBSERVED_S = 1.0
 UNWATCHED_S = 1.0
-RENEWED_S = 5.0
-"""Within so long an operator has its watches again."""
-HOSTILE_S = 3.0
-"""So long a hostile neighbour does its work before holders fail."""
-BLIND_S = 15.0
-"""So long a leader that reaches no Coreapp is alone."""
-STEP_DOWN_S = 30.0
-"""Within so long it leaves the Lease to one that does."""
+RENEWED_S = 5.0  # within so long an operator has its watches again
+HOSTILE_S = 3.0  # so long a hostile neighbour does its work before holders fail
+BLIND_S = 15.0  # so long a leader that reaches no Coreapp is alone
+STEP_DOWN_S = 30.0  # within so long it leaves the Lease to one that does
 DENIED_S = 75.0
 """Within so long a holder that denies it is replaced: after seconds, or a minute if it took over for that very reason before."""
 SETTLED_S = 25.0
-WRITES = 10
-"""So many writes of one StatefulSet are enough to find out that admission changes them."""
-WATCHES = 8
-"""Two operators watch four kinds each, and more."""
+WRITES = 10  # so many writes of one StatefulSet are enough to find out that admission changes them
+WATCHES = 8  # two operators watch four kinds each, and more
 
 
-async def _delete_others(scene: Scene[ChaosStage]) -> None:
+async def _delete_apart(scene: Hollow, clusters: Sequence[str]) -> None:
+    """Delete a holder of each of these clusters, one after the other: what ten failovers at once cost is another question."""
+    for number, cluster in enumerate(clusters):
+        if number:
+            await asyncio.sleep(APART_S * (0.5 + random.random()))  # noqa: S311 - not in step with probes
+        await scene.stage.delete_pod(scene.strike(cluster, 0).pod)
+
+
+async def _delete_others(scene: Hollow) -> None:
     """Delete a holder in every cluster but the first. LocalKubeError where there is no other."""
     if len(scene.clusters) < 2:
         msg = "this fault strikes one cluster and is measured by the others, so it needs two at least"
@@ -63,80 +61,51 @@ async def _delete_others(scene: Scene[ChaosStage]) -> None:
     await _delete_apart(scene, scene.clusters[1:])
 
 
-async def _delete_apart(scene: Scene[ChaosStage], clusters: Sequence[str]) -> None:
-    """Delete a holder of each of these clusters, one after the other: what ten failovers at once cost is another question."""
-    for number, cluster in enumerate(clusters):
-        if number:
-            await asyncio.sleep(APART_S * (0.5 + random.random()))  # noqa: S311 - not in step with probes
-        await scene.stage.api.delete(f"{PODS}/{scene.strike(cluster, 0).pod}")
+async def _behind_proxy(scene: Hollow, what: str, status: int, *rules: Rule) -> None:
+    """Lead all operators to the proxy until the undoing, and wait until they watch again and have observed every cluster.
 
-
-async def _behind_proxy(scene: Scene[ChaosStage], *rules: Rule) -> None:
-    """Lead all operators to the proxy until the undoing, and wait until they watch again and have looked at every cluster.
-
-    So what is measured afterwards is not the making of new connections, which the proxy itself asks for.
+    So what is measured afterwards is not the making of new connections, which the proxy itself asks for. Counted as ``what`` is what
+    the proxy answers, or passes on, with a status.
     """
-    stage = scene.stage
-    proxy = stage.proxy
+    stage, proxy = scene.stage, scene.stage.proxy
+    await scene.exits.enter_async_context(counted(scene, what, lambda: proxy.answered[status] + proxy.passed[status]))
     await scene.exits.enter_async_context(through(proxy, list(stage.wires.values()), *rules))
     await stage.seen(lambda: proxy.watches >= WATCHES, STEP_S, "that the operators watch through the proxy")
-    await asyncio.gather(*(_annotate(stage, cluster, {LOOKED_AT: str(time.time())}) for cluster in scene.clusters))
-    await asyncio.sleep(LOOKED_S)
+    await asyncio.gather(*(stage.annotate(cluster, {OBSERVED: str(time.time())}) for cluster in scene.clusters))
+    await asyncio.sleep(OBSERVED_S)
 
 
-@asynccontextmanager
-async def _counted(scene: Scene[ChaosStage], what: str, status: int) -> AsyncIterator[None]:
-    """Count in the scene what the proxy answers, or passes on, with a status while the block lasts."""
-    proxy = scene.stage.proxy
-    before = proxy.answered[status] + proxy.passed[status]
-    try:
-        yield
-    finally:
-        scene.effects[what] += proxy.answered[status] + proxy.passed[status] - before
-
-
-async def go_home(scene: Scene[ChaosStage]) -> None:
-    """End what went on since the strike."""
-    await scene.exits.aclose()
-
-
-# ------------------------------------------------------------ what the API server answers
-
-
-async def secret_unreadable(scene: Scene[ChaosStage]) -> None:
+async def secret_unreadable(scene: Hollow) -> None:
     """One Secret of the first cluster is answered 500, as when its key is lost; a holder of each cluster is deleted."""
-    await scene.exits.enter_async_context(_counted(scene, "reads answered 500", 500))
-    await _behind_proxy(scene, Rule(500, re.compile(rf"/secrets/{scene.clusters[0]}-admin\b")))
+    await _behind_proxy(scene, "reads answered 500", 500, Rule(500, re.compile(rf"/secrets/{scene.clusters[0]}-admin\b")))
     await _delete_apart(scene, scene.clusters)
     await scene.stage.seen(lambda: scene.stage.proxy.answered[500], STEP_S, "a read of the Secret")
 
 
-async def half_answered(scene: Scene[ChaosStage]) -> None:
+async def half_answered(scene: Hollow) -> None:
     """Half of all calls are answered 429; a holder of each cluster is deleted."""
-    await scene.exits.enter_async_context(_counted(scene, "calls answered 429", 429))
-    await _behind_proxy(scene)
+    await _behind_proxy(scene, "calls answered 429", 429)
     scene.stage.proxy.rules = (Rule(429, share=0.5),)
     await _delete_apart(scene, scene.clusters)
 
 
-async def watches_refused(scene: Scene[ChaosStage]) -> None:
+async def watches_rejected(scene: Hollow) -> None:
     """All watches are cut, and for a second new ones are answered 401; some seconds later a holder of each cluster is deleted."""
-    stage = scene.stage
-    async with _counted(scene, "watches answered 401", 401):
-        await scene.exits.enter_async_context(through(stage.proxy, list(stage.wires.values()), Rule(401, WATCH)))
+    proxy = scene.stage.proxy
+    async with counted(scene, "watches answered 401", lambda: proxy.answered[401] + proxy.passed[401]):
+        await scene.exits.enter_async_context(through(proxy, list(scene.stage.wires.values()), Rule(401, WATCH)))
         await asyncio.sleep(UNWATCHED_S)
-        stage.proxy.rules = ()
+        proxy.rules = ()
     await asyncio.sleep(RENEWED_S)
     await _delete_apart(scene, scene.clusters)
 
 
-async def rights_taken(scene: Scene[ChaosStage]) -> None:
+async def rights_taken(scene: Hollow) -> None:
     """The operators' role loses one kind; a holder of each cluster is deleted."""
     stage = scene.stage
-    role = await stage.api.get(f"{RBAC}/{NAME}") or {}
+    role = await stage.api.get(RBAC) or {}
     left = [rule for rule in role["rules"] if KIND_TAKEN not in rule["resources"]]
-    await scene.exits.enter_async_context(_counted(scene, "calls answered 403", 403))
-    await _behind_proxy(scene)
+    await _behind_proxy(scene, "calls answered 403", 403)
     scene.exits.push_async_callback(_set_rights, stage, role["rules"], allowed=True)
     await _set_rights(stage, left, allowed=False)
     await _delete_apart(scene, scene.clusters)
@@ -145,85 +114,69 @@ async def rights_taken(scene: Scene[ChaosStage]) -> None:
 
 async def _set_rights(stage: ChaosStage, rules: list[Obj], *, allowed: bool) -> None:
     """Write the role's rules, and wait until the API server goes by them."""
-    await stage.api.patch(f"{RBAC}/{NAME}", {"rules": rules}, kind="merge-patch+json")
+    await stage.api.patch(RBAC, {"rules": rules}, kind=MERGE)
     what = {"group": GROUP_TAKEN, "resource": KIND_TAKEN, "verb": "list", "namespace": NAMESPACE}
-    user = {"user": f"system:serviceaccount:{OPERATORS}:{NAME}"}
-    deadline = time.monotonic() + SIGNAL_S
-    while True:
-        review = await stage.api.post(REVIEWS, {"spec": {**user, "resourceAttributes": what}})
-        if review["status"]["allowed"] is allowed:
-            return
-        if time.monotonic() > deadline:
-            msg = f"the API server still says {not allowed} to {KIND_TAKEN}"
-            raise LocalKubeError(msg)
-        await asyncio.sleep(0.05)
+    spec = {"user": f"system:serviceaccount:{OPERATORS}:{NAME}", "resourceAttributes": what}
+
+    async def is_so() -> bool:
+        review = await stage.api.post(REVIEWS, {"spec": spec})
+        return review["status"]["allowed"] is allowed
+
+    await stage.until(is_so, SIGNAL_S, f"that the API server says {allowed} to {KIND_TAKEN}")
 
 
-# ------------------------------------------------------------ what others write
-
-
-async def admission_changes(scene: Scene[ChaosStage]) -> None:
+async def admission_changes(scene: Hollow) -> None:
     """A webhook adds a sidecar and a label to the first cluster's Coreapps, and it is to grow; a holder of each other one is deleted."""
     stage, first = scene.stage, scene.clusters[0]
     workload = f"{first}-coreapp"
     path = f"/apis/apps/v1/namespaces/{NAMESPACE}/statefulsets/{workload}"
     scene.struck |= {pod["metadata"]["uid"] for pod in stage.coreapps(first)}
-    await stage.api.post(webhook.PATH, webhook.configuration(stage.webhook, stage.certificates, {"multiconnect.dev/cluster": first}))
-    scene.exits.push_async_callback(stage.api.delete, f"{webhook.PATH}/{webhook.NAME}")
+    await stage.api.post(WEBHOOKS, configuration(stage.webhook, stage.certificates, {"multiconnect.dev/cluster": first}))
+    scene.exits.push_async_callback(stage.api.delete, f"{WEBHOOKS}/{WEBHOOK}")
     # What it added before stays in the template: so what counts is that it was asked.
     asked = stage.webhook.asked[workload]
 
     async def is_asked() -> bool:
-        await stage.api.patch(path, {"metadata": {"annotations": {"chaos.local/written": str(time.time())}}}, kind="merge-patch+json")
+        await stage.api.patch(path, {"metadata": {"annotations": {WRITTEN: str(time.time())}}}, kind=MERGE)
         return stage.webhook.asked[workload] > asked
 
-    deadline = time.monotonic() + SIGNAL_S
-    while not await is_asked():  # the API server learns of a webhook a little later
-        if time.monotonic() > deadline:
-            msg = "the webhook is not asked"
-            raise LocalKubeError(msg)
-        await asyncio.sleep(0.1)
+    await stage.until(is_asked, SIGNAL_S, "that the API server, which learns of a webhook a little later, asks it")
     await stage.set_shards(first, 2 * SHARDS)
     scene.exits.push_async_callback(stage.set_shards, first, SHARDS)
     await _delete_others(scene)
     begun = time.monotonic()
     if await stage.settle([first], SETTLED_S):
         scene.troubles.append(f"{first} has not grown in {SETTLED_S:g} s under the webhook: {stage.status(first).get('message')}")
-    took = time.monotonic() - begun
-    scene.effects["writes seen by admission"] += stage.webhook.asked[workload] - asked
-    writes = f"{workload} was written {stage.webhook.asked[workload] - asked} times in {took:.0f} s"
-    if stage.webhook.asked[workload] - asked > WRITES:
+    took, written = time.monotonic() - begun, stage.webhook.asked[workload] - asked
+    scene.effects["writes seen by admission"] += written
+    writes = f"{workload} was written {written} times in {took:.0f} s"
+    if written > WRITES:
         scene.troubles.append(f"{writes}, to no avail")
     else:
         scene.notes.append(writes)
 
 
-async def hostile_neighbour(scene: Scene[ChaosStage]) -> None:
-    """Two clusters get an annotation each that nobody can fulfil; a holder of each cluster, their own too, is deleted."""
+async def hostile_neighbour(scene: Hollow) -> None:
+    """Two clusters get an annotation each that cannot be fulfilled; a holder of each cluster, their own too, is deleted."""
     stage = scene.stage
     for cluster, (name, value) in zip(scene.clusters, HOSTILE.items(), strict=False):
-        await _annotate(stage, cluster, {name: value})
-        scene.exits.push_async_callback(_annotate, stage, cluster, {name: None})
+        await stage.annotate(cluster, {name: value})
+        scene.exits.push_async_callback(stage.annotate, cluster, {name: None})
         scene.effects["hostile annotations"] += 1
     await asyncio.sleep(HOSTILE_S)
     await _delete_apart(scene, scene.clusters)
 
 
-async def _annotate(stage: ChaosStage, cluster: str, annotations: Obj) -> None:
-    path = f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters/{cluster}"
-    await stage.api.patch(path, {"metadata": {"annotations": annotations}}, kind="merge-patch+json")
-
-
-async def copy_service(scene: Scene[ChaosStage]) -> None:
+async def copy_service(scene: Hollow) -> None:
     """Keep a copy of the first cluster's Service of shard 0, then move that shard to the spare."""
     stage, first = scene.stage, scene.clusters[0]
     stage.copy = await stage.api.get(_service(first)) or {}
     old = scene.holder(first, 0)
-    await _annotate(stage, first, {SWITCHOVER: "0"})
+    await stage.switch_over(first, 0)
     await stage.seen(lambda: stage.holder(first, 0) not in {None, old}, DENIED_S, f"the switchover of shard 0 of {first}")
 
 
-async def put_older_back(scene: Scene[ChaosStage]) -> None:
+async def put_older_back(scene: Hollow) -> None:
     """Replace that Service by its earlier copy; a holder of each other cluster is deleted. It must be handed over under a new epoch."""
     stage, first = scene.stage, scene.clusters[0]
     meta = {name: value for name, value in stage.copy["metadata"].items() if name not in {"resourceVersion", "managedFields"}}
@@ -233,8 +186,7 @@ async def put_older_back(scene: Scene[ChaosStage]) -> None:
     begun = time.monotonic()
     written = await stage.api.replace(_service(first), {**stage.copy, "metadata": meta})
     version = int(written["metadata"]["resourceVersion"])
-    epoch = stage.copy["spec"]["selector"]["multiconnect.dev/epoch"]
-    stage.own_writes |= {f" at {version}", f" when epoch {epoch} was committed"}
+    stage.own_writes |= {f" at {version}", f" when epoch {stage.copy['spec']['selector'][EPOCH]} was committed"}
     scene.effects["older Services put back"] += 1
     await _delete_others(scene)
 
@@ -254,36 +206,34 @@ def _service(cluster: str) -> str:
     return f"/api/v1/namespaces/{NAMESPACE}/services/{cluster}-shard-0"
 
 
-# ------------------------------------------------------------ what the network lets through
-
-
-async def blind_leader(scene: Scene[ChaosStage]) -> None:
+async def blind_leader(scene: Hollow) -> None:
     """Both operators end, and the next one reaches the API server but no Coreapp. After a while one comes that does, and is to lead; then a
-    holder of each cluster is deleted."""
+    holder of each cluster is deleted. At the end the one that reaches no Coreapp is replaced."""
     stage = scene.stage
-    for name in list(stage.stage.operators()):
-        await stage.end(name)
+    for one in list(stage.stage.operators()):
+        await stage.end(one)
         scene.effects["operators ended"] += 1
-    scene.leader = await stage.start_operator(module="localkube.chaos.egress_denied")
+    name = await stage.start_operator(module="localkube.chaos.egress_denied")
+    blind = stage.stage.operators()[name]
+
+    async def see_again() -> None:
+        scene.effects["connections denied"] += blind.log.read_text(encoding="utf-8", errors="replace").count(DENIED)
+        await stage.end(blind.name)
+        await stage.start_operator()
+
+    scene.exits.push_async_callback(see_again)
     await stage.leader()
     await asyncio.sleep(BLIND_S)
     await stage.start_operator()
     begun = time.monotonic()
-    while await stage.leader() == scene.leader:
-        if time.monotonic() > begun + STEP_DOWN_S:
-            scene.troubles.append(f"{scene.leader} reaches no Coreapp and leads still, {STEP_DOWN_S:g} s after another could")
-            break
-        await asyncio.sleep(0.1)
+
+    async def leads_no_more() -> bool:
+        return await stage.leader() != blind.name
+
+    try:
+        await stage.until(leads_no_more, STEP_DOWN_S, f"that {blind.name}, which reaches no Coreapp, left the Lease")
+    except LocalKubeError as error:
+        scene.troubles.append(str(error).strip())
     else:
         scene.notes.append(f"it left the Lease to one that sees after {time.monotonic() - begun:.1f} s")
     await _delete_apart(scene, scene.clusters)
-
-
-async def see_again(scene: Scene[ChaosStage]) -> None:
-    """The one that reaches no Coreapp is replaced."""
-    if not scene.leader:
-        return
-    process = scene.stage.stage.operators()[scene.leader]
-    scene.effects["connections denied"] += process.log.read_text(encoding="utf-8", errors="replace").count(DENIED)
-    process.signal(signal.SIGTERM)
-    await scene.stage.replace(scene.leader)

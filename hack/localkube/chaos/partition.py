@@ -1,6 +1,6 @@
 """A sender on the wrong side of a network that has parted: it reaches the old holder, which knows nothing of its successor.
 
-What the old holder does not take is sent again under the same id through a Webapp on the other side, as a customer would do it.
+What the old holder does not take is sent again under the same id through a Webapp on the other side, as an application would do it.
 """
 
 from __future__ import annotations
@@ -20,8 +20,7 @@ from wabiz_sim.disturbance import NEAR
 from wabiz_sim.settings import MESSAGING_PORT
 
 PERIOD_S = 0.1
-TRY_S = 3.0
-"""The holder holds a message for up to 2 s."""
+TRY_S = 3.0  # the holder holds a message for up to 2 s
 TAKEN, REFUSED = "messages taken by the parted holder", "messages refused by the parted holder"
 
 
@@ -31,15 +30,13 @@ async def near_sender(stream: Stream, shard: int, ip: str, effects: Counter[str]
 
     Counted in ``effects``: TAKEN and REFUSED.
     """
-    sending: set[asyncio.Task[None]] = set()
-    async with aiohttp.ClientSession(
-        connector=aiohttp.TCPConnector(local_addr=(NEAR, 0)), timeout=aiohttp.ClientTimeout(total=TRY_S)
-    ) as session:
+    connector, timeout = aiohttp.TCPConnector(local_addr=(NEAR, 0)), aiohttp.ClientTimeout(total=TRY_S)
+    async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
+        sending: set[asyncio.Task[None]] = set()
 
         async def send_one() -> None:
             message = Message(id=f"n-{secrets.token_hex(8)}", to=stream.recipient_in(shard), sent_at=time.monotonic())
-            to = message.to
-            body = {"id": message.id, "shard": shard, "to": to, "body": "hello"}
+            body = {"id": message.id, "shard": shard, "to": message.to, "body": "hello"}
             status = 0
             with contextlib.suppress(aiohttp.ClientError, TimeoutError):
                 async with session.post(f"http://{ip}:{MESSAGING_PORT}/messages", json=body) as answer:
@@ -54,8 +51,7 @@ async def near_sender(stream: Stream, shard: int, ip: str, effects: Counter[str]
 
         async def send_all() -> None:
             while True:
-                task = asyncio.create_task(send_one())
-                sending.add(task)
+                sending.add(asyncio.create_task(send_one()))
                 await asyncio.sleep(PERIOD_S)
 
         all_ = asyncio.create_task(send_all())

@@ -1,12 +1,13 @@
-"""One fault on one or all clusters: who was struck, and when. And what a fault is: data, in the table of faults."""
+"""A fault as one row of a table, and one case of it: on which clusters, which holders were struck, and when."""
 
 from __future__ import annotations
 
 import time
 from collections import Counter
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Collection, Sequence
 from contextlib import AsyncExitStack
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
+from enum import StrEnum
 from typing import Any, Generic, TypeVar
 
 from localkube.chaos.ground import Ground
@@ -34,20 +35,16 @@ class Victim:
     cluster: str
     shard: int
     holder: Holder
-    begun: float
-    """`time.monotonic()`."""
-    begun_wall: float
-    """`time.time()`."""
-    possible: float | None = None
-    """`time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while."""
-    returned: float | None = None
-    """`time.monotonic()` when the strike was over: what was killed is dead. None until then."""
+    begun: float  # `time.monotonic()`
+    begun_wall: float  # `time.time()`
+    possible: float | None = None  # `time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while
+    returned: float | None = None  # `time.monotonic()` when the strike was over: what was killed is dead. None until then
     returned_wall: float | None = None
 
 
 @dataclass
 class Scene(Generic[G]):
-    """What a strike is given and notes its deeds in."""
+    """What an action is given and notes in."""
 
     stage: G
     clusters: tuple[str, ...]
@@ -56,30 +53,22 @@ class Scene(Generic[G]):
     """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
     asked: set[tuple[str, int]] = field(default_factory=set)
     """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
-    nodes: list[str] = field(default_factory=list)
-    """Lost nodes, to be brought back."""
-    leader: str = ""
-    """The operator that led when it was struck."""
+    nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
     begun: float = field(default_factory=time.monotonic)
-    notes: list[str] = field(default_factory=list)
-    """What a reader of the figures should know."""
-    troubles: list[str] = field(default_factory=list)
-    """What it found out that must not be."""
-    told: list[float] = field(default_factory=list)
-    """Seconds that the deed measured itself, where it is not the next message that counts."""
-    details: dict[str, float] = field(default_factory=dict)
-    """More that it measured, for the file."""
-    effects: Counter[str] = field(default_factory=Counter)
-    """What the fault was seen to do, by name, counted where it took effect."""
-
+    notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
+    troubles: list[str] = field(default_factory=list)  # what it found out that must not be
+    measured: list[float] = field(default_factory=list)
+    """Seconds that the action measured itself, where it is not the next message that counts."""
+    details: dict[str, float] = field(default_factory=dict)  # more that it measured, for the file
+    effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do, by name, counted where it took effect
     exits: AsyncExitStack = field(default_factory=AsyncExitStack)
-    """What goes on from the strike to the undoing, which must close it."""
+    """What goes on from the strike to the undoing, and what undoes it: closed after the fault's own `undo`."""
 
     def holder(self, cluster: str, shard: int) -> Holder:
-        """Who serves a shard now. LocalKubeError if nobody does."""
+        """The holder of a shard now. LocalKubeError if there is none."""
         found = self.stage.holder(cluster, shard)
         if found is None:
-            msg = f"nobody serves shard {shard} of {cluster}, so its holder cannot be struck"
+            msg = f"shard {shard} of {cluster} has no holder, so none can be struck"
             raise LocalKubeError(msg)
         return found
 
@@ -111,42 +100,55 @@ class Scene(Generic[G]):
             self.stage.streams[victim.cluster].burst(victim.shard, BURST_S)
 
 
-Deed = Callable[[Scene[G]], Awaitable[None]]
+Action = Callable[[Scene[G]], Awaitable[None]]
 
 
 async def nothing(_: Scene[Any]) -> None:
     """What needs no preparing or undoing."""
 
 
-@dataclass(frozen=True, kw_only=True)
+class Series(StrEnum):
+    """How often a fault is played on kind: each series has a number of its own on the command line."""
+
+    FAULT = "fault"
+    NODE = "node"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
 class Fault(Generic[G]):
-    """One row of the table of faults."""
+    """One row of a table of faults. Asked of all of them: nothing lost, nothing doubled, no law broken."""
 
     name: str
-    what: str
-    """For a reader: what happens, and from when to when is measured."""
-    strike: Deed[G]
-    prepare: Deed[G] = nothing
-    undo: Deed[G] = nothing
-    everybody: bool = False
-    """It meets all clusters at once, so it has a round of its own."""
-    failover: bool = True
-    """Whether the shards that were struck must be handed over; else they must not."""
-    evidence: frozenset[str] = frozenset()
-    """Words that may stand in ``status.recentHandovers`` for it."""
-    goal: float | None = None
-    """p95 in seconds that must not be exceeded; None: no promise is made."""
-    resumes: bool = False
-    """The old holder may be back before anybody took over, and then goes on."""
-    watch: float = 0.0
-    """So many seconds are looked at when nobody may be handed over, or after the undoing."""
-    allowed: float = 30.0
-    """Seconds within which the handover must have come."""
+    what: str  # for a reader: what happens, and from when to when is measured
+    strike: Action[G]
+    _: KW_ONLY
+    prepare: Action[G] = nothing
+    undo: Action[G] = nothing  # what undoes it before `Scene.exits` are closed
+    everybody: bool = False  # it meets all clusters at once, so it has a round of its own
+    failover: bool = True  # whether the shards that were struck must be handed over; else they must not
+    evidence: frozenset[str] = frozenset()  # words that may stand in ``status.recentHandovers`` for it
+    goal: float | None = None  # p95 in seconds that must not be exceeded; None: no promise is made
+    resumes: bool = False  # the old holder may be back before another took over, and then goes on
+    watch: float = 0.0  # so many seconds are observed when no shard may be handed over, or after the undoing
+    allowed: float = 30.0  # seconds within which the handover must have come
     moves: frozenset[str] = frozenset()
     """Planned moves that the scenario itself causes, off holders that were not struck: names of `localkube.chaos.judge.CAUSES`."""
-    effects: tuple[str, ...] = ()
-    """Counts of which none may be zero: a fault that did nothing proves nothing."""
+    effects: tuple[str, ...] = ()  # counts of which none may be zero: a fault that did nothing proves nothing
     pods_stay: bool = False
     """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
-    gap: bool = False
-    """Measured is the longest time without a message of any shard, instead of the time to the next one."""
+    gap: bool = False  # measured is the longest time without a message of any shard, instead of the time to the next one
+    series: Series = Series.FAULT
+    silent: bool = False  # no message may be refused, not even one of the shard that moves
+    restarts: bool = False  # all shards are restarted by the client itself, so refusals on all of them are its own
+    after: str = ""  # played in turn with the fault of this name, for one undoes the other
+    at_once: bool = False  # the operator decides without waiting for a probe or a lease
+
+
+def chosen(faults: Sequence[Fault[G]], names: Collection[str]) -> tuple[Fault[G], ...]:
+    """The faults of these names, all if there are none, in the table's order. ValueError with a sentence when one is not in it."""
+    known = [fault.name for fault in faults]
+    if unknown := sorted(set(names) - set(known)):
+        msg = f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}"
+        raise ValueError(msg)
+    return tuple(fault for fault in faults if not names or fault.name in names)

@@ -1,11 +1,19 @@
-"""THE table of faults: what is done, to whom, and what must come of it."""
+"""THE table of faults on hollow nodes: what is done, to whom, and what must come of it."""
 
 from __future__ import annotations
 
-from localkube.chaos import control, deeds, partial_sight
+from functools import partial
+from typing import Any
+
+from localkube.chaos import actions, control, partial_sight
+from localkube.chaos.actions import close_ports, delete, delete_during, disturb, leave_slowly, lose, pod
 from localkube.chaos.partition import REFUSED, TAKEN
-from localkube.chaos.scene import Fault
+from localkube.chaos.scene import Fault, chosen
 from localkube.chaos.stage import ChaosStage
+from localkube.hollow.control import HollowControl
+
+Row = dict[str, Any]
+"""Expectations that several rows share, see `Fault`."""
 
 DELETED = frozenset({"PodDeleted", "PodDraining"})
 DIED = frozenset({"ContainerTerminated", "ConnectionLost", "PodFailed"})
@@ -13,375 +21,153 @@ SILENT = frozenset({"ProbeTimeout", "NotReady"})
 NODE = SILENT | {"NodeGone"}
 SHUT = SILENT | {"ConnectionLost"}
 ENDED, KILLED, HELD, RESET = ("pods ended",), ("containers ended",), ("requests held",), ("connections reset",)
-"""What must have been counted of a fault, see `Fault.effects`."""
 QUICK_S, HUNG_S, NODE_S, SUCCESSION_S = 0.2, 4.0, 6.0, 8.0
-ALLOWED_S = 30.0
-"""Seconds within which a handover must have come, from when it can be made."""
+ALLOWED_S = 30.0  # seconds within which a handover must have come, from when it can be made
 CLOSED = "1 s into it the holder's ports closed, its process lives"
 
-FAULTS = (
+ALL: Row = {"everybody": True}
+ENDS: Row = {"effects": ENDED, "evidence": DELETED | DIED}
+HANGS: Row = {"effects": HELD, "evidence": SILENT, "goal": HUNG_S}
+CUT_OFF: Row = {"effects": HELD, "evidence": NODE, "goal": NODE_S, **ALL}
+STAYS: Row = {"failover": False, "watch": 12.0}
+LATE: Row = {**ALL, "evidence": SHUT}
+"""No handover can be made for a while: what is allowed is counted from the fault, so it is so much more."""
+LEADER: Row = {**ALL, "evidence": DELETED | DIED, "goal": SUCCESSION_S}
+SIGHT: Row = {**ALL, "evidence": DELETED | DIED, "goal": QUICK_S, "pods_stay": True}
+GROW = partial(delete_during, shards=4, reached=actions.has_grown, what="more pods")
+CALL = partial(delete_during, shards=4, reached=actions.is_called, what="the noted call")
+SHRINK = partial(delete_during, shards=2, reached=actions.has_shrunk, what="2 shards")
+RESIZE: Row = {"effects": ENDED, "moves": frozenset({"resize"})}
+
+FAULTS: tuple[Fault[ChaosStage], ...] = (
     # ---- a pod ends
-    Fault(name="pod-deleted", effects=ENDED, what="holder's pod deleted", strike=deeds.delete, evidence=DELETED | DIED, goal=QUICK_S),
+    Fault("pod-deleted", "holder's pod deleted", delete, **ENDS, goal=QUICK_S),
+    Fault("pod-force-deleted", "... with --force", partial(delete, grace=0), **ENDS, goal=QUICK_S),
+    Fault("pod-evicted", "... by the Eviction API", actions.evict, **ENDS, goal=QUICK_S),
     Fault(
-        name="pod-force-deleted", effects=ENDED, what="... with --force", strike=deeds.force_delete, evidence=DELETED | DIED, goal=QUICK_S
-    ),
-    Fault(name="pod-evicted", effects=ENDED, what="... by the Eviction API", strike=deeds.evict, evidence=DELETED | DIED, goal=QUICK_S),
-    Fault(
-        name="container-killed",
-        effects=KILLED,
-        what="holder's container killed (SIGKILL)",
-        strike=deeds.kill,
-        evidence=DIED,
-        goal=QUICK_S,
-        resumes=True,
-    ),
-    Fault(name="pod-failed", effects=KILLED, what="holder's pod ended by its kubelet", strike=deeds.fail, evidence=DIED | DELETED),
-    Fault(
-        name="long-grace",
-        effects=ENDED,
-        what="deleted, and serves on for 28 of 30 s of grace",
-        strike=deeds.leave_slowly,
-        evidence=DELETED,
-        goal=QUICK_S,
+        "container-killed", "holder's container killed (SIGKILL)", partial(pod, verb=HollowControl.kill), effects=KILLED, evidence=DIED,
+        goal=QUICK_S, resumes=True,
     ),
     Fault(
-        name="two-holders",
-        effects=ENDED,
-        what="both holders of a cluster with one spare, with --force",
-        strike=deeds.both_holders,
-        evidence=DELETED | DIED,
+        "pod-failed", "holder's pod ended by its kubelet", partial(pod, verb=HollowControl.fail), effects=KILLED, evidence=DIED | DELETED
     ),
+    Fault("long-grace", "deleted, and serves on for 28 of 30 s of grace", leave_slowly, effects=ENDED, evidence=DELETED, goal=QUICK_S),
+    Fault("two-holders", "both holders of a cluster with one spare, with --force", partial(delete, grace=0, shards=(0, 1)), **ENDS),
     # ---- a pod does not end
+    Fault("hang", "holder's process stopped (SIGSTOP)", partial(pod, verb=HollowControl.hang, undo=HollowControl.resume), **HANGS),
+    Fault("port-closed", "holder's ports closed, its process lives", close_ports, effects=RESET, evidence=SHUT, goal=HUNG_S),
+    Fault("port-half-open", "connections silent, no new ones", actions.half_open_ports, **HANGS),
     Fault(
-        name="hang",
-        effects=HELD,
-        what="holder's process stopped (SIGSTOP)",
-        strike=deeds.hang,
-        undo=deeds.resume,
-        evidence=SILENT,
-        goal=HUNG_S,
-    ),
-    Fault(
-        name="port-closed",
-        effects=RESET,
-        what="holder's ports closed, its process lives",
-        strike=deeds.close_ports,
-        undo=deeds.restart,
-        evidence=SHUT,
-        goal=HUNG_S,
-    ),
-    Fault(
-        name="port-half-open",
-        effects=HELD,
-        what="connections silent, no new ones",
-        strike=deeds.half_open_ports,
-        undo=deeds.restart,
-        evidence=SILENT,
-        goal=HUNG_S,
-    ),
-    Fault(
-        name="slow-answers",
+        "slow-answers", "every probe answered 0.8 s late", partial(disturb, late=0.8, until={"late": 0.0}), **STAYS,
         effects=("probes late",),
-        what="every probe answered 0.8 s late",
-        strike=deeds.answer_slowly,
-        undo=deeds.be_well,
-        failover=False,
-        watch=12.0,
     ),
     Fault(
-        name="lost-probes",
+        "lost-probes", "30 % of the probes lost", partial(disturb, swallow=0.3, until={"swallow": 0.0}), **STAYS,
         effects=("probes lost",),
-        what="30 % of the probes lost",
-        strike=deeds.lose_probes,
-        undo=deeds.be_well,
-        failover=False,
-        watch=12.0,
     ),
     # ---- nodes
+    Fault("node-lost", "holder's node cut off", partial(lose, rebooted=True), **CUT_OFF),
+    Fault("node-back", "... and back with its old holder", lose, **CUT_OFF, watch=5.0),
     Fault(
-        name="node-lost",
-        effects=HELD,
-        what="holder's node cut off",
-        strike=deeds.lose_node,
-        undo=deeds.reboot,
-        everybody=True,
-        evidence=NODE,
-        goal=NODE_S,
+        "holder-partitioned", "holder's node cut off, the holder serves on", actions.part_node, undo=actions.heal_node, watch=3.0,
+        **{**CUT_OFF, "effects": (*HELD, TAKEN, REFUSED, "old holders replaced")},
     ),
+    Fault("node-flapping", "away 1.2 s, back 1.5 s, four times", actions.flap_node, **ALL, effects=HELD, failover=False, watch=5.0),
+    Fault("zone-lost", "all nodes of a zone cut off", partial(lose, group="zone", rebooted=True), **CUT_OFF),
     Fault(
-        name="node-back",
-        effects=HELD,
-        what="... and back with its old holder",
-        strike=deeds.lose_node,
-        undo=deeds.bring_back,
-        everybody=True,
-        evidence=NODE,
-        goal=NODE_S,
-        watch=5.0,
-    ),
-    Fault(
-        name="holder-partitioned",
-        what="holder's node cut off, the holder serves on",
-        strike=deeds.part_node,
-        undo=deeds.heal_node,
-        everybody=True,
-        evidence=NODE,
-        goal=NODE_S,
-        watch=3.0,
-        effects=(*HELD, TAKEN, REFUSED, "old holders replaced"),
-    ),
-    Fault(
-        name="node-flapping",
-        effects=HELD,
-        what="away 1.2 s, back 1.5 s, four times",
-        strike=deeds.flap_node,
-        undo=deeds.bring_back,
-        everybody=True,
-        failover=False,
-        watch=5.0,
-    ),
-    Fault(
-        name="zone-lost",
-        effects=HELD,
-        what="all nodes of a zone cut off",
-        strike=deeds.lose_zone,
-        undo=deeds.reboot,
-        everybody=True,
-        evidence=NODE,
-        goal=NODE_S,
-    ),
-    Fault(
-        name="last-spare",
-        effects=ENDED,
-        what="no pod left, and for 3 s no node for new ones",
-        strike=deeds.last_spare,
-        undo=deeds.uncordon,
-        everybody=True,
-        evidence=DELETED | DIED,
-        allowed=deeds.UNSERVED_S + ALLOWED_S,
+        "last-spare", "no pod left, and for 3 s no node for new ones", actions.last_spare, **ALL, **ENDS,
+        allowed=actions.UNSERVED_S + ALLOWED_S,
     ),
     # ---- the API server and the way to it
-    Fault(
-        name="api-down-10s",
-        effects=("API calls unanswered", *RESET),
-        what=f"API server stopped for 10 s, {CLOSED}",
-        strike=control.api_down_10,
-        undo=control.restart_struck,
-        everybody=True,
-        evidence=SHUT,
-        allowed=9.0 + ALLOWED_S,
+    *(
+        Fault(
+            f"api-down-{seconds}s", f"API server stopped for {seconds} s, {CLOSED}", partial(control.api_down, seconds=seconds), **LATE,
+            effects=("API calls unanswered", *RESET), allowed=seconds - 1 + ALLOWED_S,
+        )
+        for seconds in (10, 60)
     ),
     Fault(
-        name="api-down-60s",
-        effects=("API calls unanswered", *RESET),
-        what=f"API server stopped for 60 s, {CLOSED}",
-        strike=control.api_down_60,
-        undo=control.restart_struck,
-        everybody=True,
-        evidence=SHUT,
-        allowed=59.0 + ALLOWED_S,
-    ),
-    Fault(
-        name="watch-dead",
+        "watch-dead", "watches die silently, holder deleted", control.watches_die, **ALL, evidence=DELETED | DIED,
         effects=("watches cut", "pieces swallowed", *ENDED),
-        what="watches die silently, holder deleted",
-        strike=control.watches_die,
-        undo=control.count_swallowed,
-        everybody=True,
-        evidence=DELETED | DIED,
     ),
     Fault(
-        name="storm-429",
-        effects=("calls answered 429", *RESET),
-        what=f"the operators answered 429 for 10 s, {CLOSED}",
-        strike=control.storm,
-        undo=control.restart_struck,
-        everybody=True,
-        evidence=SHUT,
-        allowed=9.0 + ALLOWED_S,
+        "storm-429", f"the operators answered 429 for 10 s, {CLOSED}", control.storm, **LATE,
+        effects=("calls answered 429", *RESET), allowed=control.STORM_S - 1 + ALLOWED_S,
     ),
     # ---- operators
     Fault(
-        name="leader-killed",
-        effects=("operators ended",),
-        what="kill -9: messages go on, nothing is moved",
-        strike=control.kill_leader,
-        undo=control.replace_leader,
-        everybody=True,
-        failover=False,
-        watch=8.0,
+        "leader-killed", "kill -9: messages go on, nothing is moved", control.kill_leader, **ALL,
+        effects=("operators ended",), failover=False, watch=8.0,
     ),
     Fault(
-        name="leader-and-holder",
+        "leader-and-holder", "kill -9, and a holder deleted at once", partial(control.kill_leader, holders_too=True), **LEADER,
         effects=("operators ended", *ENDED),
-        what="kill -9, and a holder deleted at once",
-        strike=control.kill_leader_and_holders,
-        undo=control.replace_leader,
-        everybody=True,
-        evidence=DELETED | DIED,
-        goal=SUCCESSION_S,
     ),
     Fault(
-        name="leader-paused",
-        effects=("operators stopped", *ENDED),
-        what="SIGSTOP for 60 s, and a holder deleted at once",
-        strike=control.pause_leader,
-        undo=control.wake_leader,
-        everybody=True,
-        evidence=DELETED | DIED,
-        goal=SUCCESSION_S,
-        watch=5.0,
+        "leader-paused", "SIGSTOP for 60 s, and a holder deleted at once", control.pause_leader, **LEADER,
+        effects=("operators stopped", *ENDED), watch=5.0,
     ),
     Fault(
-        name="leader-cut-off",
-        effects=("pieces held", *ENDED),
-        what="leader parted from the API server for 20 s, a holder deleted",
-        strike=control.cut_leader_off,
-        undo=control.heal_leader,
-        everybody=True,
-        evidence=DELETED | DIED,
-        goal=SUCCESSION_S,
-        watch=5.0,
+        "leader-cut-off", "leader parted from the API server for 20 s, a holder deleted", control.cut_leader_off, **LEADER,
+        effects=("pieces held", *ENDED), watch=5.0,
     ),
     # ---- what the operators can see
     Fault(
-        name="leader-blind",
-        effects=("operators ended", "connections denied", *ENDED),
-        what="the next leader reaches no Coreapp for 15 s, then another may lead, then a holder deleted",
-        strike=partial_sight.blind_leader,
-        undo=partial_sight.see_again,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
-        goal=QUICK_S,
+        "leader-blind", "the next leader reaches no Coreapp for 15 s, then another may lead, then a holder deleted",
+        partial_sight.blind_leader, **SIGHT, effects=("operators ended", "connections denied", *ENDED),
     ),
     Fault(
-        name="secret-unreadable",
+        "secret-unreadable", "one cluster's Secret answered 500, a holder deleted", partial_sight.secret_unreadable, **SIGHT,
         effects=("reads answered 500", *ENDED),
-        what="one cluster's Secret answered 500, a holder deleted",
-        strike=partial_sight.secret_unreadable,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
-        goal=QUICK_S,
     ),
     Fault(
-        name="rights-taken",
+        "rights-taken", "the role loses PodDisruptionBudgets, a holder deleted", partial_sight.rights_taken, **SIGHT,
         effects=("calls answered 403", *ENDED),
-        what="the role loses PodDisruptionBudgets, a holder deleted",
-        strike=partial_sight.rights_taken,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
-        goal=QUICK_S,
     ),
     Fault(
-        name="half-429",
+        "half-429", "half of all calls answered 429, a holder deleted", partial_sight.half_answered, **{**SIGHT, "goal": None},
         effects=("calls answered 429", *ENDED),
-        what="half of all calls answered 429, a holder deleted",
-        strike=partial_sight.half_answered,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
     ),
     Fault(
-        name="watches-401",
+        "watches-401", "watches cut and answered 401 for 1 s; 5 s later a holder deleted", partial_sight.watches_rejected, **SIGHT,
         effects=("watches answered 401", *ENDED),
-        what="watches cut and answered 401 for 1 s; 5 s later a holder deleted",
-        strike=partial_sight.watches_refused,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
-        goal=QUICK_S,
     ),
     Fault(
-        name="admission",
-        effects=("writes seen by admission", *ENDED),
-        moves=frozenset({"roll-out", "resize"}),
-        what="a webhook changes one cluster's StatefulSet while it grows, holders of the others deleted",
-        strike=partial_sight.admission_changes,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED | {"RolledOut"},
-        goal=QUICK_S,
+        "admission", "a webhook changes one cluster's StatefulSet while it grows, holders of the others deleted",
+        partial_sight.admission_changes, **{**SIGHT, "evidence": DELETED | DIED | {"RolledOut"}},
+        effects=("writes seen by admission", *ENDED), moves=frozenset({"roll-out", "resize"}),
     ),
     Fault(
-        name="hostile-neighbour",
-        effects=("hostile annotations", *ENDED),
-        what="two clusters annotated with nonsense (10 KB, 4,301 digits), a holder deleted",
-        strike=partial_sight.hostile_neighbour,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
-        evidence=DELETED | DIED,
-        goal=QUICK_S,
+        "hostile-neighbour", "two clusters annotated with nonsense (10 KB, 4,301 digits), a holder deleted",
+        partial_sight.hostile_neighbour, **SIGHT, effects=("hostile annotations", *ENDED),
     ),
     Fault(
-        name="older-service",
-        effects=("older Services put back", *ENDED),
-        what="one cluster's Service replaced by an earlier copy, holders of the others deleted",
-        prepare=partial_sight.copy_service,
-        strike=partial_sight.put_older_back,
-        undo=partial_sight.go_home,
-        everybody=True,
-        pods_stay=True,
+        "older-service", "one cluster's Service replaced by an earlier copy, holders of the others deleted",
+        partial_sight.put_older_back, prepare=partial_sight.copy_service, effects=("older Services put back", *ENDED),
         # RolledOut: what a webhook left in the template is rolled out when there is something else to write.
-        evidence=DELETED | DIED | {"HolderDisagrees"} | {"RolledOut"},
-        goal=QUICK_S,
+        **{**SIGHT, "evidence": DELETED | DIED | {"HolderDisagrees", "RolledOut"}},
     ),
     # ---- in the middle of a change
+    Fault("during-grow", "holder deleted while pods are added, 2 -> 4", GROW, **RESIZE, evidence=DELETED | DIED),
+    Fault("during-set-shards", "holder deleted during the call, 2 -> 4", CALL, **RESIZE, evidence=DELETED | DIED | {"RestartOverdue"}),
     Fault(
-        name="during-grow",
-        effects=ENDED,
-        moves=frozenset({"resize"}),
-        what="holder deleted while pods are added, 2 -> 4",
-        strike=deeds.delete_while_growing,
-        undo=deeds.at_two_shards,
-        evidence=DELETED | DIED,
-    ),
-    Fault(
-        name="during-set-shards",
-        effects=ENDED,
-        moves=frozenset({"resize"}),
-        what="holder deleted during the call, 2 -> 4",
-        strike=deeds.delete_while_setting_shards,
-        undo=deeds.at_two_shards,
+        "during-shrink", "holder deleted while pods are removed, 4 -> 2", SHRINK, **RESIZE, prepare=partial(actions.at, shards=4),
         evidence=DELETED | DIED | {"RestartOverdue"},
     ),
-    Fault(
-        name="during-shrink",
-        effects=ENDED,
-        moves=frozenset({"resize"}),
-        what="holder deleted while pods are removed, 4 -> 2",
-        prepare=deeds.at_four_shards,
-        strike=deeds.delete_while_shrinking,
-        undo=deeds.at_two_shards,
-        evidence=DELETED | DIED | {"RestartOverdue"},
-    ),
-)
+)  # fmt: skip
 SHORT = (
-    "pod-deleted",
-    "container-killed",
-    "hang",
-    "port-closed",
-    "slow-answers",
-    "holder-partitioned",
-    "leader-and-holder",
-    "secret-unreadable",
-    "rights-taken",
+    *("pod-deleted", "container-killed", "hang", "port-closed", "slow-answers", "holder-partitioned"),
+    *("leader-and-holder", "secret-unreadable", "rights-taken"),
 )
 """The round that CI runs."""
 
 
 def named(names: list[str]) -> tuple[Fault[ChaosStage], ...]:
     """The faults of these names, in the table's order. ValueError with a sentence when one is not in it."""
-    unknown = sorted(set(names) - {fault.name for fault in FAULTS})
-    if unknown:
-        msg = f"there is no fault {', '.join(unknown)}; there are {', '.join(fault.name for fault in FAULTS)}"
-        raise ValueError(msg)
-    return tuple(fault for fault in FAULTS if fault.name in names)
+    return chosen(FAULTS, names)
+
+
+def soak(seconds: float) -> Fault[ChaosStage]:
+    """No fault but 1 % of the probes lost, for as long as is asked for, and no shard may be moved."""
+    what = f"1 % of all probes lost for {seconds:g} s"
+    return Fault("soak", what, partial(actions.lose_probes, share=0.01), **ALL, effects=("probes lost",), failover=False, watch=seconds)

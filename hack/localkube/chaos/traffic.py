@@ -22,10 +22,8 @@ from wabiz_sim.sharding import shard_of
 
 Obj = dict[str, Any]
 
-PERIOD_S = 0.2
-"""From one message of a shard to the next."""
-BURST_PERIOD_S = 0.02
-"""While a failover is measured to fractions of a second."""
+PERIOD_S = 0.2  # from one message of a shard to the next
+BURST_PERIOD_S = 0.02  # while a failover is measured to fractions of a second
 MOST_OPEN = 12
 """Messages of one shard that wait at a time. More would be load only: the Webapp tries each again every 0.2 s."""
 GIVE_UP_S = 90.0
@@ -33,16 +31,12 @@ GIVE_UP_S = 90.0
 
 @dataclass(frozen=True, slots=True)
 class Mark:
-    """A place in a stream from which on it is looked at."""
+    """A place in a stream from which on it is observed."""
 
     monotonic: float
-    seq: int
-    """Of the last entry in the log of the WhatsApp servers."""
+    seq: int  # of the last entry in the log of the WhatsApp servers
     shards: int
-    totals: Totals
-    """What the log of the WhatsApp servers came to."""
-    by_shard: Mapping[int, Counter[str]]
-    """The same per shard, by kind of entry."""
+    totals: Totals  # what the log of the WhatsApp servers came to
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,14 +44,10 @@ class Taken:
     """A message that the WhatsApp servers took and whose sender knows it."""
 
     shard: int
-    by: str
-    """uid of the Coreapp."""
-    at: float
-    """`time.time()` of the servers."""
-    known: float
-    """`time.monotonic()` at which the sender was told."""
-    home: int = 0
-    """The shard of its recipient when the books were opened; another number of shards since then makes it another shard."""
+    by: str  # uid of the Coreapp
+    at: float  # `time.time()` of the servers
+    known: float  # `time.monotonic()` at which the sender knew it
+    home: int = 0  # the shard of its recipient when the books were opened; another number of shards since then makes it another shard
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -65,20 +55,10 @@ class Books:
     """What became of the messages since a mark."""
 
     sent: int
-    lost: int
-    """Given up after 90 s, or answered with 201 and unknown to the WhatsApp servers."""
-    doubled: int
-    """Ids that the WhatsApp servers took a second time."""
-    refused: tuple[int, int]
-    """Tries that were not a 201: on the shards that were struck, on the others."""
-    words: Counter[str]
-    """How they were refused: status or name of the error."""
-    two_holders: int
-    """How often the WhatsApp servers could serve two Coreapps as holders of one shard: frames below the highest epoch, overlaps."""
-    totals: Totals
-    """What was added to the log of the WhatsApp servers."""
-    by_shard: Mapping[int, Counter[str]]
-    """The same per shard, by kind of entry: how many frames were stale, connections fenced or replaced, frames taken below the epoch."""
+    lost: int  # given up after 90 s, or answered with 201 and unknown to the WhatsApp servers
+    refused: tuple[int, int]  # tries that were not a 201: on the shards that were struck, on the others
+    words: Counter[str]  # how they were refused: status or name of the error
+    totals: Totals  # what was added to the log of the WhatsApp servers
     taken: tuple[Taken, ...]
 
 
@@ -86,34 +66,33 @@ class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
     def __init__(
-        self, kubeconfig: Path, namespace: str, cluster: str, eyes: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0.0
+        self, kubeconfig: Path, namespace: str, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
     ) -> None:
-        """Prepare; ``eyes`` says which observer sees now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
+        """Prepare; ``observer`` says which one observes now, ``proxy`` and ``inbound_rate`` as for `Traffic`."""
         super().__init__(kubeconfig, namespace, cluster, deadline=GIVE_UP_S, proxy=proxy, inbound_rate=inbound_rate)
-        self._shunned: frozenset[str] = frozenset()
-        self._eyes = eyes
+        self._avoided: frozenset[str] = frozenset()
+        self._observer = observer
         self._waiting_now: Counter[int] = Counter()
         self._bursts: set[asyncio.Task[None]] = set()
-        self._taken: list[Entry] = []
-        """Of the messages that are still of interest: when the servers took them."""
+        self._taken: list[Entry] = []  # of the messages that are still of interest: when the servers took them
 
     async def _refresh(self) -> None:
         labels = {"multiconnect.dev/cluster": self.cluster}
-        pods = [pod for pod in self._eyes().objects("Pod", self.namespace) if labels.items() <= pod["metadata"]["labels"].items()]
-        self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._shunned])
+        pods = [pod for pod in self._observer().objects("Pod", self.namespace) if labels.items() <= pod["metadata"]["labels"].items()]
+        self._take_addresses([pod for pod in pods if _component(pod) != "webapp" or pod["spec"].get("nodeName") not in self._avoided])
 
-    async def shun(self, nodes: Collection[str]) -> None:
+    async def avoid(self, nodes: Collection[str]) -> None:
         """From now on no message goes to a Webapp on these nodes. TrafficError if there is no other that is ready."""
-        self._shunned = frozenset(nodes)
+        self._avoided = frozenset(nodes)
         await self._refresh()
 
     async def _send_all(self) -> None:
         await asyncio.sleep(random.uniform(0, PERIOD_S))  # noqa: S311 - not all clusters in one instant
         while not await self._stopped_within(PERIOD_S):
             for shard in range(self.shards):
-                self._say(shard)
+                self._begin(shard)
 
-    def _say(self, shard: int) -> None:
+    def _begin(self, shard: int) -> None:
         if self._waiting_now[shard] < MOST_OPEN:
             self._waiting_now[shard] += 1
             task = asyncio.create_task(self._send_one(shard))
@@ -123,13 +102,13 @@ class Stream(Traffic):
     async def _send_one(self, shard: int) -> None:
         try:
             if shard >= self.shards:
-                return  # it went with a smaller number since somebody meant to send to it
+                return  # there are fewer shards by now
             await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
             self._waiting_now[shard] -= 1
 
     def recipient_in(self, shard: int) -> str:
-        """Somebody to whom messages go through a shard."""
+        """A recipient whose messages go through a shard."""
         return next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
 
     def burst(self, shard: int, seconds: float) -> None:
@@ -138,7 +117,7 @@ class Stream(Traffic):
         async def send() -> None:
             end = time.monotonic() + seconds
             while time.monotonic() < end and not self._stopped.is_set():
-                self._say(shard)
+                self._begin(shard)
                 await asyncio.sleep(BURST_PERIOD_S)
 
         task = asyncio.create_task(send())
@@ -153,17 +132,13 @@ class Stream(Traffic):
         """Whether a message of a shard that was first sent after ``since`` (`time.monotonic()`) has its 201."""
         return any(message.delivered_at is not None and self._counts(message, shard, since) for message in self.messages.values())
 
-    # ------------------------------------------------------------ books
-
     async def mark(self) -> Mark:
         """The place where the stream is now; what was settled before it is in the ledger only. Raises TrafficError."""
         await self._read_log()
         self.shards = int((await self.counters())["shards"])
         self.messages = {key: one for key, one in self.messages.items() if one.delivered_at is None and not one.lost}
         self._taken = [entry for entry in self._taken if entry.message in self.messages]
-        # Last of all: what is sent from now on has a higher number.
-        by_shard = {shard: Counter(counts) for shard, counts in self.log.audit.shards.items()}
-        return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals(), by_shard)
+        return Mark(time.monotonic(), self.log.seq, self.shards, self.log.audit.totals())  # last: what is sent from now on is later
 
     async def books(self, mark: Mark, struck: Collection[int], *, timeout: float = GIVE_UP_S + 15.0) -> Books:
         """What became of the messages since ``mark``, as soon as none of them waits any more. Raises TrafficError.
@@ -179,22 +154,15 @@ class Stream(Traffic):
                 raise TrafficError(msg)
             await asyncio.sleep(0.05)
         await self._read_log()
-        totals = self.log.audit.totals().since(mark.totals)
-        by_shard = {shard: counts - mark.by_shard.get(shard, Counter()) for shard, counts in self.log.audit.shards.items()}
-        return account(mine, self._taken, shards=mark.shards, struck=struck, totals=totals, by_shard=by_shard)
+        return account(mine, self._taken, shards=mark.shards, struck=struck, totals=self.log.audit.totals().since(mark.totals))
 
     async def ledger(self, *others: Senders, timeout: float = GIVE_UP_S + 15.0) -> Ledger:
         """Send nothing new, wait until nothing waits, and say what became of every message since the stream began.
 
         What still waits after ``timeout`` seconds is open. Raises TrafficError, LedgerError.
         """
-        self.stop()
-        deadline = time.monotonic() + timeout
-        while (self._open or not self._inbound.sure <= self._inbound.arrived.keys()) and (left := deadline - time.monotonic()) > 0:
-            self._moved.clear()
-            with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left):
-                    await self._moved.wait()
+        with contextlib.suppress(TrafficError):
+            await self.drain(timeout)
         return await super().ledger(*others)
 
     async def _read_log(self) -> None:
@@ -209,15 +177,7 @@ def claim(messages: Iterable[Message], *, mark: float, until: float) -> list[Mes
     return mine
 
 
-def account(
-    mine: Sequence[Message],
-    entries: Sequence[Entry],
-    *,
-    shards: int,
-    struck: Collection[int],
-    totals: Totals,
-    by_shard: Mapping[int, Counter[str]] | None = None,
-) -> Books:
+def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, struck: Collection[int], totals: Totals) -> Books:
     """The books of messages, by what their senders know and by what the WhatsApp servers logged as taken."""
     by_id = {one.id: one for one in mine}
     known = {entry.message for entry in entries}
@@ -227,22 +187,13 @@ def account(
     for one in mine:
         words.update(one.refusals)
         refused[shard_of(one.to, shards) not in struck] += one.refusals.total()
-    taken: list[Taken] = []
-    for entry in entries:
-        message = by_id.get(entry.message)
-        if message is not None and message.delivered_at is not None:
-            taken.append(Taken(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards)))
-    return Books(
-        sent=len(mine),
-        lost=sum(one.lost for one in mine) + unknown,
-        doubled=totals.doubled,
-        refused=(refused[0], refused[1]),
-        words=words,
-        two_holders=totals.two_holders,
-        totals=totals,
-        by_shard=by_shard or {},
-        taken=tuple(taken),
-    )
+    taken = [
+        Taken(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards))
+        for entry in entries
+        if (message := by_id.get(entry.message)) is not None and message.delivered_at is not None
+    ]
+    lost = sum(one.lost for one in mine) + unknown
+    return Books(sent=len(mine), lost=lost, refused=(refused[0], refused[1]), words=words, totals=totals, taken=tuple(taken))
 
 
 def first_taken(
@@ -251,7 +202,7 @@ def first_taken(
     """Seconds from a fault to the first message of a shard whose sender knows it taken afterwards; None if there is none.
 
     ``begun`` and ``begun_wall`` are `time.monotonic()` and `time.time()` just before the fault. ``not_by``: the holder that failed (its
-    uid), whose messages never count. ``by``: uids of those whose messages count; None: of everybody.
+    uid), whose messages never count. ``by``: uids of those whose messages count; None: of all.
     """
     fits = (
         one.known - begun
@@ -262,7 +213,7 @@ def first_taken(
 
 
 def longest_gap(taken: Sequence[Taken], *, begun: float) -> float | None:
-    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard was told that its message was taken.
+    """The longest time after ``begun`` (`time.monotonic()`) in which no sender of some shard learned that its message was taken.
 
     The worst shard's, by the number of shards when the books were opened; None without any message. Seconds.
     """

@@ -1,1 +1,1 @@
-"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``; the benchmarks and chaos stand on its stage, too."""
+"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. Others use ``cluster``, ``stage`` and ``environment``, too."""

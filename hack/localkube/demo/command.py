@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import math
+import os
 import shlex
 import shutil
 import signal
@@ -12,32 +13,38 @@ import sys
 import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
 import yaml
 from rich.console import Console
 
-from localkube.demo import faults
-from localkube.demo.cluster import NAME, NAMESPACE, Cluster, sentence
+from localkube.bench.resize import resize
+from localkube.chaos.measure import Outcome, Player
+from localkube.chaos.print import complaints
+from localkube.chaos.scene import Fault, Scene
+from localkube.chaos.stage import ChaosStage
+from localkube.chaos.table import named
+from localkube.command import Command
+from localkube.demo.cluster import NAME
+from localkube.demo.environment import Environment
+from localkube.demo.faults import Succession, end_leader
 from localkube.demo.picture import timeline
 from localkube.demo.print import VENDOR_RESHARD, show
 from localkube.demo.screen import PLAIN_WIDTH, Screen, Step, clock
-from localkube.demo.stage import Stage, alive, end_by_any_signal, remove, write_json
+from localkube.demo.stage import Stage, alive, remove, write_json
 from localkube.errors import LocalKubeError
 from localkube.hollow.kube import KubeError
-from localkube.progress import to_stderr
-from localkube.provenance import Provenance
+from localkube.programs.binaries import provide
+from localkube.progress import quiet, to_stderr
 from outside.ledger import Ledger
-from outside.traffic import Traffic
 
 Obj = dict[str, Any]
 
 VENDOR_FAILOVER = "35 s"
-RATE, INBOUND_RATE = 40.0, 5.0
-"""Messages a second, out and in."""
-FINISH_S = 60.0
+RATE, INBOUND_RATE = 40.0, 5.0  # messages a second, out and in
+WAIT_S = 0.5
 MARKS = {
     "pod-deleted": "pod deleted",
     "container-killed": "container killed",
@@ -46,119 +53,104 @@ MARKS = {
     "shrink": "shards 4 to 2",
 }
 """Steps that the picture names, in few words."""
-WAIT_S = 0.5
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TwoHolders:
-    """How often a shard had two active holders, as three that know nothing of each other counted it."""
-
-    seen_from_outside: int
-    """By a watcher of all Services and pods."""
-    whatsapp_servers: int
-    """Messages taken from a holder that had been replaced, and connections of one shard that were accepted at once."""
-    resolutions: int
-    """Look-ups of a shard's Service that found several pods."""
-
-    @property
-    def total(self) -> int:
-        """All of them."""
-        return self.seen_from_outside + self.whatsapp_servers + self.resolutions
 
 
 class Demo:
-    """The story, told to a screen."""
+    """The steps, what a screen shows of them, and what came of them."""
 
     def __init__(self, stage: Stage, manifest: Path, console: Console) -> None:
         """``manifest``: the cluster to apply."""
-        self._stage = stage
-        self._manifest = manifest
-        self._console = console
+        self._stage, self._manifest, self.console = stage, manifest, console
         spec = yaml.safe_load(manifest.read_text(encoding="utf-8"))["spec"]
         self.restart = float(spec["client"]["simulator"]["restartSeconds"])
-        self._traffic: Traffic | None = None
-        self._apply = Step("apply", f"kubectl apply: {spec['shards']} shards, {spec['spares']} spare", meaning="from apply to Ready")
         delivered = "until the next message of its shard was delivered by another"
         gap = f"without service, {self.restart:g} s of it the simulator's shortened restart"
-        self._deleted = Step("pod-deleted", "the pod that serves shard 0 is deleted", VENDOR_FAILOVER, delivered)
-        self._killed = Step("container-killed", "the next holder's container is killed", VENDOR_FAILOVER, delivered)
-        self._leader = Step("leader-killed", "the leading operator is killed (kill -9)", "", "until a new leader did what a user asked")
-        self._grown = Step("grow", "shards 2 -> 4", VENDOR_RESHARD, gap)
-        self._shrunk = Step("shrink", "shards 4 -> 2", VENDOR_RESHARD, gap)
-        self.steps = [self._apply, self._deleted, self._killed, self._leader, self._grown, self._shrunk]
+        self.steps = [
+            Step("apply", f"kubectl apply: {spec['shards']} shards, {spec['spares']} spare", meaning="from apply to Ready"),
+            Step("pod-deleted", "the pod that serves shard 0 is deleted", VENDOR_FAILOVER, delivered),
+            Step("container-killed", "the next holder's container is killed", VENDOR_FAILOVER, delivered),
+            Step("leader-killed", "the leading operator is killed (kill -9)", "", "until a new leader did what a user asked"),
+            Step("grow", "shards 2 -> 4", VENDOR_RESHARD, gap),
+            Step("shrink", "shards 4 -> 2", VENDOR_RESHARD, gap),
+        ]
+        self.environment: Environment | None = None
         self.ledger: Ledger | None = None
-        self.slowest = 0.0
-        """The longest that a sender waited, a resize's restart included; seconds."""
-        self.two_holders: TwoHolders | None = None
-        self.timeline: Obj | None = None
-        """What a picture of it is drawn from."""
+        self.slowest = 0.0  # the longest that a sender waited, a resize's restart included; seconds
+        self.two_holders: dict[str, int] | None = None
+        """How often a shard had two active holders, as three that know nothing of each other counted it: seen_from_outside, by a watcher
+        of all Services and pods; whatsapp_servers, messages taken from a holder that had been replaced, and connections of one shard that
+        were accepted at once; resolutions, look-ups of a shard's Service that found several pods."""
+        self.timeline: Obj | None = None  # what a picture of it is drawn from
 
     async def run(self) -> None:
-        """Tell it from beginning to end. LocalKubeError or KubeError as soon as a step does not come true."""
-        async with AsyncExitStack() as stack:
-            cluster = await stack.enter_async_context(Cluster(self._stage))
-            screen = stack.enter_context(Screen(self._console, self.steps, below=self._flow))
-            with screen.running(self._apply) as step:
+        """Take all steps. LocalKubeError or KubeError as soon as one does not come true."""
+        async with AsyncExitStack() as exits:
+            environment = self.environment = await exits.enter_async_context(Environment(self._stage, report=quiet))
+            screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
+            apply, deleted, killed, leader, grow, shrink = self.steps
+            with screen.running(apply):
                 begun = time.monotonic()
-                await cluster.apply(self._manifest)
-                await cluster.settle()
-                step.seconds = time.monotonic() - begun
-                step.note = str(cluster.status()["message"])
-            kubeconfig = self._stage.plane.admin_kubeconfig
-            traffic = Traffic(kubeconfig, NAMESPACE, NAME, rate=RATE, count=10**9, seconds=3600.0, inbound_rate=INBOUND_RATE)
-            self._traffic = await stack.enter_async_context(traffic)
-            await self._failovers(cluster, screen)
-            await self._succession(cluster, screen)
-            await self._resizes(cluster, screen)
-            ended = time.monotonic()
-            await self._traffic.drain(FINISH_S)
-            self.timeline = timeline(
-                cluster.observer.commits,
-                cluster.observer.removed,
-                {MARKS[step.name]: step.begun for step in self.steps if step.name in MARKS and step.begun is not None},
-                (message.delivered_at for message in self._traffic.messages.values() if message.delivered_at is not None),
-                begun=self._apply.begun or ended,
-                ended=ended,
-            )
-            self.ledger = await self._traffic.ledger(cluster.senders)
-            self.slowest = (await self._traffic.report()).slowest
-            self.two_holders = await _two_holders(cluster, self.ledger)
+                await environment.apply(self._manifest, NAME)
+                apply.seconds, apply.note = time.monotonic() - begun, str(environment.status(NAME)["message"])
+            await exits.enter_async_context(environment.sending(NAME, rate=RATE, inbound_rate=INBOUND_RATE))
+            for step in (deleted, killed):
+                with screen.running(step):
+                    await self._fail_over(environment, step)
+            with screen.running(leader):
+                await self._end_leader(environment, leader)
+            for step, to in ((grow, 4), (shrink, 2)):
+                with screen.running(step):
+                    await self._resize(environment, step, to)
+            await self._conclude(environment)
 
-    async def _failovers(self, cluster: Cluster, screen: Screen) -> None:
-        for step, fault in ((self._deleted, faults.delete_holder), (self._killed, faults.kill_holder)):
-            await asyncio.sleep(WAIT_S)
-            with screen.running(step):
-                found = await fault(cluster, 0)
-                step.seconds, step.details = found.delivered, asdict(found)
-                if found.by == found.old.uid:
-                    step.meaning = "until it served again itself: its container was back before another Coreapp took over"
-                to = next((pod["metadata"]["name"] for pod in cluster.coreapps() if pod["metadata"]["uid"] == found.by), "?")
-                step.note = f"{found.old.pod} -> {to}; slowest of {found.sent} messages {clock(found.longest)}"
-                await cluster.settle()
+    async def _fail_over(self, environment: Environment, step: Step) -> None:
+        probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
+        (fault,) = named([step.name])
 
-    async def _succession(self, cluster: Cluster, screen: Screen) -> None:
-        await asyncio.sleep(WAIT_S)
-        with screen.running(self._leader) as step:
-            found = await faults.end_leader(cluster, signal.SIGKILL, 1)
-            step.seconds, step.details = found.acts, asdict(found)
-            step.note = f"{found.old} -> {found.new}, leading after {clock(found.lease)}; then it moved shard 1; messages flowed on"
-            await cluster.settle()
+        async def strike(scene: Scene[ChaosStage]) -> None:
+            step.begun = time.monotonic()
+            await fault.strike(scene)
 
-    async def _resizes(self, cluster: Cluster, screen: Screen) -> None:
-        for step, to in ((self._grown, 4), (self._shrunk, 2)):
-            await asyncio.sleep(WAIT_S)
-            with screen.running(step):
-                found = await faults.reshard(cluster, to, restart=self.restart)
-                step.seconds, step.details = found.gap, asdict(found)
-                step.note = f"the operator adds {clock(max(0.0, found.gap - self.restart))}; all of it with pods took {clock(found.total)}"
+        outcome = await _play(environment, replace(fault, strike=strike))
+        if not outcome.times:
+            step.meaning = "until it served again itself: its container was back before another Coreapp took over"
+        step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
+        after, waits = environment.holder(NAME, 0), [taken - sent for sent, taken in probe.delivered() if taken >= begun]
+        step.note = f"{holder and holder.pod} -> {after and after.pod}; slowest of {len(waits)} messages {clock(max(waits))}"
+
+    async def _end_leader(self, environment: Environment, step: Step) -> None:
+        found: list[Succession] = []
+        action, moves = end_leader(signal.SIGKILL, 1, found), frozenset({"switchover"})
+        await _play(environment, Fault(step.name, step.what, action, everybody=True, failover=False, moves=moves))
+        step.begun, step.seconds, step.details = found[0].begun, found[0].acts, asdict(found[0])
+        leading = f"{found[0].old} -> {found[0].new}, leading after {clock(found[0].lease)}"
+        step.note = f"{leading}; then it moved shard 1; messages flowed on"
+
+    async def _resize(self, environment: Environment, step: Step, to: int) -> None:
+        found = await resize(environment, NAME, to, restart=self.restart)
+        step.begun = time.monotonic() - (time.time() - found.begun)
+        step.seconds, step.details = found.gap, asdict(found)
+        step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
+
+    async def _conclude(self, environment: Environment) -> None:
+        probe, whole, ended = environment.probes[NAME], environment.whole, time.monotonic()
+        self.ledger = await probe.ledger()
+        self.slowest = max((taken - sent for sent, taken in probe.delivered()), default=0.0)
+        marks = {MARKS[step.name]: step.begun for step in self.steps if step.name in MARKS and step.begun is not None}
+        delivered, begun = (taken for _, taken in probe.delivered()), self.steps[0].begun or ended
+        self.timeline = timeline(whole.commits, whole.removed, marks, delivered, begun=begun, ended=ended)
+        self.two_holders = {
+            "seen_from_outside": len(await asyncio.to_thread(whole.verify)),
+            "whatsapp_servers": self.ledger.totals.two_holders,
+            "resolutions": await environment.ambiguous(),
+        }
 
     def _flow(self) -> str:
         """The messages so far, in one line."""
-        if self._traffic is None:
+        if self.environment is None or NAME not in self.environment.probes:
             return "messages flow as soon as it is Ready"
-        messages = list(self._traffic.messages.values())
-        delivered = sum(message.delivered_at is not None for message in messages)
-        return f"messages: {len(messages)} sent, {delivered} delivered, {len(messages) - delivered} wait; inbound flows to a webhook"
+        sent, delivered = len(self.environment.probes[NAME].sent), len(self.environment.probes[NAME].delivered())
+        return f"messages: {sent} sent, {delivered} delivered, {sent - delivered} wait; inbound flows to a webhook"
 
     # ---- the end
 
@@ -169,42 +161,33 @@ class Demo:
         if failures := self.ledger.failures():
             return "; ".join(failures)
         if self.ledger.strangers:
-            return f"{self.ledger.strangers} messages were taken under ids that nobody gave them: they may be doubles"
-        if self.two_holders.total:
-            return f"a shard had two active holders {self.two_holders.total} times: it never may ({self.two_holders})"
+            return f"{self.ledger.strangers} messages were taken under ids that no sender of ours used: they may be doubles"
+        if total := sum(self.two_holders.values()):
+            return f"a shard had two active holders {total} times: it never may ({self.two_holders})"
         return None
 
     def figures(self) -> Obj:
         """Everything that was measured, for a file."""
-        return {
-            "restart_seconds": self.restart,
-            "steps": [
-                {"name": step.name, "what": step.what, "seconds": _rounded(step.seconds), "means": step.meaning, "vendor": step.vendor}
-                | {"note": step.note, "state": step.state, "details": step.details}
-                for step in self.steps
-            ],
-            "messages": None if self.ledger is None else {**self.ledger.as_json(), "slowest": self.slowest},
-            "two_holders": None if self.two_holders is None else asdict(self.two_holders),
-            "timeline": self.timeline,
-        }
-
-    def summarize(self) -> None:
-        """Print the summary."""
-        show(self.figures(), self._console)
+        steps = [
+            {"name": step.name, "what": step.what, "seconds": _rounded(step.seconds), "means": step.meaning, "vendor": step.vendor}
+            | {"note": step.note, "state": step.state, "details": step.details}
+            for step in self.steps
+        ]
+        messages = None if self.ledger is None else {**self.ledger.as_json(), "slowest": self.slowest}
+        rest = {"two_holders": self.two_holders, "timeline": self.timeline}
+        return {"restart_seconds": self.restart, "steps": steps, "messages": messages, **rest}
 
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else math.ceil(seconds * 10_000) / 10_000
 
 
-async def _two_holders(cluster: Cluster, ledger: Ledger) -> TwoHolders:
-    violations = await asyncio.to_thread(cluster.observer.verify)
-    ambiguous: dict[str, int] = (await cluster.control.state())["ambiguous"]
-    return TwoHolders(
-        seen_from_outside=len(violations),
-        whatsapp_servers=ledger.totals.two_holders,
-        resolutions=sum(times for service, times in ambiguous.items() if service.startswith(f"{NAMESPACE}/{NAME}-shard-")),
-    )
+async def _play(environment: Environment, fault: Fault[ChaosStage]) -> Outcome:
+    """Play a fault once. LocalKubeError when anything is not as it must be; how long it took is for the reader to judge."""
+    outcome = await Player[ChaosStage](environment, n=1, report=quiet).play(fault)
+    if said := complaints(outcome, replace(fault, goal=None), n=not outcome.resumed):
+        raise LocalKubeError("; ".join(said))
+    return outcome
 
 
 # --------------------------------------------------------------------------------------------------------------- command
@@ -219,48 +202,44 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser.add_argument("--dir", type=Path, default=root / "build" / "demo", help="its folder (default: build/demo)")
     options = parser.parse_args(argv)
     folder: Path = options.dir.absolute()
-    try:
+    command = Command("hack/demo", argv, root=root)
+
+    def work() -> None:
         if options.down:
             ended = remove(folder)
             to_stderr(f"ended {len(ended)} processes and removed {folder}" if ended else f"nothing runs in {folder}")
-            return 0
-        if alive(folder):
+        elif alive(folder):
             msg = f"a demo runs in {folder} already: end it with 'hack/demo --down'"
             raise LocalKubeError(msg)
-        return _show(folder, options, root, Provenance(root, "hack/demo", argv))
-    except (LocalKubeError, KubeError) as error:
-        print(f"hack/demo: {sentence(error)}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"hack/demo: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("hack/demo: interrupted; all that was started has been ended, what was built is kept", file=sys.stderr)
-        return 130
+        else:
+            try:
+                _run(folder, options, command)
+            except KeyboardInterrupt:
+                to_stderr("what was built is kept")
+                raise
+
+    return command.run(work)
 
 
-def _show(folder: Path, options: argparse.Namespace, root: Path, run: Provenance) -> int:
-    end_by_any_signal()
+def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
     stage = Stage(folder, port=options.port, detached=options.keep, audit_log=True, report=to_stderr)
     stage.up()
-    demo = Demo(stage, root / "examples" / "cluster.yaml", console)
-    keep = False
+    demo = Demo(stage, command.root / "examples" / "cluster.yaml", console)
+    keep, file = False, folder.with_suffix(".json")
     try:
         try:
             asyncio.run(demo.run())
         except (LocalKubeError, KubeError):
-            keep = options.keep  # somebody will want to see what went wrong
+            keep = options.keep  # to see what went wrong
             raise
         finally:
-            write_json(folder.with_suffix(".json"), {"run": run.of_run(), "complaint": demo.complaint(), **demo.figures()})
-        demo.summarize()
-        console.print(f"Figures: {folder.with_suffix('.json')}", markup=False, highlight=False, soft_wrap=True)
+            write_json(file, {"run": command.provenance.of_run(), "complaint": demo.complaint(), **demo.figures()})
+        show(demo.figures(), console)
         keep = options.keep
         wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
-        if keep or wait:
-            _look_around(stage, console, folder)
+        for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
+            console.print(line, markup=False, highlight=False, soft_wrap=True)
         if complaint := demo.complaint():
             raise LocalKubeError(complaint)
         if wait:
@@ -272,20 +251,17 @@ def _show(folder: Path, options: argparse.Namespace, root: Path, run: Provenance
             signal.signal(signal.SIGINT, signal.SIG_IGN)  # a second Ctrl-C must not leave half of it
             stage.down()
             signal.signal(signal.SIGINT, signal.default_int_handler)
-    return 0
 
 
-def _look_around(stage: Stage, console: Console, folder: Path) -> None:
-    lines = ["To look around:", f"  export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}"]
-    if shutil.which("kubectl") is None:
-        lines.append(f'  export PATH={shlex.quote(str(stage.kubectl.parent))}:"$PATH"')
-    lines.append(f"  kubectl get wac,pods -L multiconnect.dev/role,multiconnect.dev/shard; kubectl describe wac {NAME}")
-    for line in lines:
-        console.print(line, markup=False, highlight=False, soft_wrap=True)
+def _invitation(folder: Path) -> list[str]:
+    """How to look around."""
+    path = [] if shutil.which("kubectl") else [f'  export PATH={shlex.quote(str(provide(os.environ)["kubectl"].parent))}:"$PATH"']
+    commands = f"  kubectl get wac,pods -L multiconnect.dev/role,multiconnect.dev/shard; kubectl describe wac {NAME}"
+    return ["To look around:", f"  export KUBECONFIG={shlex.quote(str(folder / 'kubeconfig'))}", *path, commands]
 
 
 def _wait(folder: Path, console: Console) -> None:
-    """Leave it running until Ctrl-C, or until somebody else ends it."""
+    """Leave it running until Ctrl-C, or until it is ended from elsewhere."""
     console.print("It runs until Ctrl-C here, or 'hack/demo --down' elsewhere.", highlight=False)
     try:
         while alive(folder):

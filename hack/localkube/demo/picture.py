@@ -35,27 +35,23 @@ def timeline(
     ends = [(one.shard, one.monotonic, one.holder) for one in commits] + [(shard, at, "") for shard, at in removed]
     spans = []
     for shard, group in itertools.groupby(sorted(ends), key=lambda one: one[0]):
-        turns = [*group, (shard, ended, "")]
+        turns = itertools.pairwise([*group, (shard, ended, "")])
         spans += [
             {"shard": shard, "pod": pod, "from": round(at - begun, 3), "to": round(until - begun, 3)}
-            for (_, at, pod), (_, until, _) in itertools.pairwise(turns)
+            for (_, at, pod), (_, until, _) in turns
             if pod
         ]
     counts = [0] * (int((ended - begun) / BIN_S) + 1)
     for at in delivered:
         if begun <= at <= ended:
             counts[int((at - begun) / BIN_S)] += 1
-    return {
-        "seconds": round(ended - begun, 3),
-        "spans": spans,
-        "marks": [{"what": what, "at": round(at - begun, 3)} for what, at in marks.items()],
-        "delivered": counts,
-    }
+    placed = [{"what": what, "at": round(at - begun, 3)} for what, at in marks.items()]
+    return {"seconds": round(ended - begun, 3), "spans": spans, "marks": placed, "delivered": counts}
 
 
 def svg(timeline: Mapping[str, Any]) -> str:
     """Draw a timeline as an SVG document."""
-    pods = sorted({span["pod"] for span in timeline["spans"]}, key=_ordinal)
+    pods = sorted({span["pod"] for span in timeline["spans"]}, key=lambda pod: int(pod.rsplit("-", 1)[1]))
     foot = TOP + LANE * len(pods)
     height = foot + STRIP + BOTTOM
     scale = (WIDTH - LEFT - RIGHT) / max(timeline["seconds"], BIN_S)
@@ -71,10 +67,6 @@ def svg(timeline: Mapping[str, Any]) -> str:
         "</svg>",
     ]
     return "\n".join(parts) + "\n"
-
-
-def _ordinal(pod: str) -> int:
-    return int(pod.rsplit("-", 1)[1])
 
 
 def _lanes(pods: Sequence[str]) -> Iterator[str]:
@@ -96,24 +88,17 @@ def _spans(spans: Iterable[Mapping[str, Any]], pods: Sequence[str], scale: float
 def _messages(counts: Sequence[int], top: float, scale: float) -> Iterator[str]:
     most = max([*counts, 1])
     yield f'<text x="{LEFT - 8}" y="{top + STRIP - 10}" text-anchor="end" fill="#222">delivered</text>'
-    for number, count in enumerate(counts):
-        if count:
-            high = (STRIP - 8) * count / most
-            yield (
-                f'<rect x="{LEFT + number * BIN_S * scale:.1f}" y="{top + STRIP - high:.1f}" '
-                f'width="{max(0.8, BIN_S * scale - 0.6):.1f}" height="{high:.1f}" fill="#8a94a6"/>'
-            )
+    for number, high in ((number, (STRIP - 8) * count / most) for number, count in enumerate(counts) if count):
+        x, y, width = LEFT + number * BIN_S * scale, top + STRIP - high, max(0.8, BIN_S * scale - 0.6)
+        yield f'<rect x="{x:.1f}" y="{y:.1f}" width="{width:.1f}" height="{high:.1f}" fill="#8a94a6"/>'
 
 
 def _marks(marks: Sequence[Mapping[str, Any]], foot: float, scale: float) -> Iterator[str]:
     for number, mark in enumerate(marks):
         x, y = LEFT + mark["at"] * scale, 16 + 18 * (number % 3)
-        late = x > WIDTH * 0.75
+        aside, anchor = (-4, "end") if x > WIDTH * 0.75 else (4, "start")
         yield f'<line x1="{x:.1f}" y1="{y + 4}" x2="{x:.1f}" y2="{foot}" stroke="#c22f2f" stroke-dasharray="3 3"/>'
-        yield (
-            f'<text x="{x + (-4 if late else 4):.1f}" y="{y + 4}" text-anchor="{"end" if late else "start"}" '
-            f'fill="#c22f2f">{escape(mark["what"])}</text>'
-        )
+        yield f'<text x="{x + aside:.1f}" y="{y + 4}" text-anchor="{anchor}" fill="#c22f2f">{escape(mark["what"])}</text>'
 
 
 def _axis(seconds: float, foot: float, scale: float) -> Iterator[str]:

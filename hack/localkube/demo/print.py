@@ -11,15 +11,13 @@ from localkube.demo.screen import Step, summary
 from outside.ledger import Ledger
 from wabiz_sim.gatewaylog import Totals
 
-Obj = dict[str, Any]
-
 VENDOR_RESHARD = "45-60 s"
 
 
 def show(figures: Mapping[str, Any], out: Console) -> None:
     """Print the summary of a demo's figures."""
-    keys = {"name": "name", "what": "what", "vendor": "vendor", "meaning": "means", "seconds": "seconds"}
-    out.print(summary([Step(**{key: step[name] for key, name in keys.items()}) for step in figures["steps"]]))
+    steps = [Step(one["name"], one["what"], one["vendor"], one["means"], one["seconds"]) for one in figures["steps"]]
+    out.print(summary(steps))
     if figures["messages"] is not None:
         out.print(f"Messages: {ledger_of(figures['messages'])}.", highlight=False)
     if figures["two_holders"] is not None:

@@ -1,198 +1,114 @@
-"""Messages to one shard, one every few milliseconds, so that a failover is measured as its sender feels it."""
+"""Messages dense enough to measure a failover as its sender feels it, at a rate that can be changed."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
+import secrets
 import time
-import uuid
-from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
 
-import aiohttp
-
-from localkube.demo.cluster import NAME, NAMESPACE, Cluster, Obj
-from localkube.errors import LocalKubeError
+from localkube.chaos.traffic import Mark, Stream
+from localkube.demo.cluster import NAMESPACE
+from outside.observer import Observer
+from outside.traffic import Message
 from wabiz_sim.sharding import shard_of
 
-PERIOD_S = 0.005
-MOST_UNDER_WAY = 32
-"""Messages that wait at a time. More would only be load: those that wait are tried again by the Webapp every few milliseconds in all."""
-TRY_S = 10.0
-GIVE_UP_S = 60.0
-"""A message that was not taken for so long counts as lost."""
-LOOK_S = 0.02
-PAGE = 10_000
-WARM = MOST_UNDER_WAY
-RESTART_S = 0.1
-"""A hollow container starts again so long after its end."""
+RATE = 10.0
+IDLE_S = 0.05
+"""How soon another rate takes effect, from none."""
+BURST_PERIOD_S = 0.005
+MOST_WAITING = 64
+"""Messages that wait at a time, over all shards. More would only be load: the Webapps try each again every 20 to 200 ms."""
 
 
-class NotHandedOverError(LocalKubeError):
-    """Nobody took a shard over in the time that is allowed."""
+class Probe(Stream):
+    """Sends to every shard in turn, from the beginning of its block to its end; each message has a recipient of its own."""
 
+    def __init__(
+        self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, rate: float = RATE, inbound_rate: float = 0.0
+    ) -> None:
+        """Prepare; ``rate``: messages a second over all shards, ``inbound_rate``: of those that WhatsApp users write."""
+        super().__init__(kubeconfig, NAMESPACE, cluster, observer, inbound_rate=inbound_rate)
+        self._rate, self._spread = rate, 0
+        self._earlier: dict[str, Message] = {}
+        self._recipients: set[str] = set()
+        self._per_shard: Counter[int] = Counter()
 
-@dataclass
-class Sent:
-    """One message: when its sender first sent it and when it was told that it was taken (``time.monotonic()``)."""
-
-    at: float
-    taken_at: float | None = None
-    tries: int = 0
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Passage:
-    """How a shard's messages got over a handover. Times in seconds."""
-
-    first: float
-    """From the beginning to the first message that its sender knows taken by the next holder."""
-    accepted: float
-    """From the beginning to when the WhatsApp servers took the first message from the next holder."""
-    by: str
-    """uid of the next holder."""
-    resumed: bool
-    """The same pod, started anew, was first: no handover was needed."""
-
-
-@dataclass
-class Probe:
-    """Sends while its block runs; a message that is refused is sent again under the same id until it is taken."""
-
-    cluster: Cluster
-    url: str
-    token: str
-    session: aiohttp.ClientSession
-    recipient: str
-    period: float = PERIOD_S
-    sent: dict[str, Sent] = field(default_factory=dict)
-    after: int = 0
-    """Sequence number of the upstream's messages from which on ours may lie."""
-    _ours: dict[str, Obj] = field(default_factory=dict)
-    _name: str = field(default_factory=lambda: f"probe-{uuid.uuid4().hex[:8]}")
-    _under_way: set[asyncio.Task[None]] = field(default_factory=set)
-
-    async def run(self) -> None:
-        """Send until cancelled."""
-        clock = asyncio.get_running_loop().time
-        next_at = clock()
-        for number in itertools.count():
-            if len(self._under_way) < MOST_UNDER_WAY:
-                task = asyncio.create_task(self._send(f"{self._name}-{number}"))
-                self._under_way.add(task)
-                task.add_done_callback(self._under_way.discard)
-            next_at = max(next_at + self.period, clock())
-            await asyncio.sleep(next_at - clock())
-
-    async def _send(self, message_id: str) -> None:
-        sent = self.sent[message_id] = Sent(time.monotonic())
-        self.cluster.senders.begin(message_id)
-        headers = {"Authorization": f"Bearer {self.token}", "X-Message-Id": message_id}
-        body = {"to": self.recipient, "type": "text", "text": {"body": "are you there?"}}
-        host = f"{NAME}-webapp.{NAMESPACE}.svc"
-        while time.monotonic() < sent.at + GIVE_UP_S:
-            sent.tries += 1
-            try:
-                async with self.session.post(f"{self.url}/v1/messages", json=body, headers=headers, server_hostname=host) as response:
-                    await response.read()
-                if response.status == 201:
-                    sent.taken_at = time.monotonic()
-                    self.cluster.senders.told(message_id)
-                    return
-            except (aiohttp.ClientError, TimeoutError, OSError):
-                pass
-            await asyncio.sleep(0.02)
-        self.cluster.senders.gave_up(message_id)
-
-    async def greet(self) -> None:
-        """Open a connection, for later."""
-        async with self.session.get(f"{self.url}/", server_hostname=f"{NAME}-webapp.{NAMESPACE}.svc") as response:
-            await response.read()
-
-    async def quiet(self) -> None:
-        """Wait until no message is under way any more."""
-        while self._under_way:
-            await asyncio.wait(set(self._under_way), timeout=GIVE_UP_S)
-
-    async def lost(self) -> int:
-        """Messages whose senders were never told, and those told of that the WhatsApp servers do not know."""
-        log = self.cluster.log
-        await log.read()
-        return sum(one.taken_at is None or message_id not in log.known for message_id, one in self.sent.items())
-
-    async def passage(self, *, begun: float, begun_wall: float, old: str, may_resume: bool, timeout: float) -> Passage:
-        """Wait for the first message through the next holder. NotHandedOverError if none comes within ``timeout`` seconds.
-
-        ``begun`` and ``begun_wall`` are ``time.monotonic()`` and ``time.time()`` just before the fault; ``old`` is the uid of the holder
-        until then. With ``may_resume`` its own messages count too, from when its container can be back: then nobody had to take over.
-        """
-        deadline = time.monotonic() + timeout
-        rows: list[Obj] = []
-        while not rows:
-            if time.monotonic() > deadline:
-                msg = f"no message came through another Coreapp within {timeout:g} s"
-                raise NotHandedOverError(msg)
-            await asyncio.sleep(LOOK_S)
-            await self._look()
-            rows = through_next(self._ours.values(), begun_wall=begun_wall, old=old, may_resume=may_resume)
-        taken: list[float] = []
-        while not taken:
-            await asyncio.sleep(0.001)
-            taken = [at for row in rows if (at := self.sent[row["id"]].taken_at) is not None]
-            if time.monotonic() > deadline + TRY_S:
-                msg = "the WhatsApp servers took a message whose sender was never told so"
-                raise LocalKubeError(msg)
-        first = min(rows, key=lambda row: float(row["at"]))
-        return Passage(first=min(taken) - begun, accepted=float(first["at"]) - begun_wall, by=str(first["by"]), resumed=first["by"] == old)
-
-    def longest(self, since: float) -> float:
-        """The longest that the sender of a message taken at ``since`` or later had to wait, seconds."""
-        waits = [one.taken_at - one.at for one in self.sent.values() if one.taken_at is not None and one.taken_at >= since]
-        return max(waits, default=0.0)
-
-    async def longest_gap(self) -> float:
-        """The longest time, in seconds, within which none of our messages was taken by the WhatsApp servers."""
-        await self._look()
-        times = sorted(float(row["at"]) for row in self._ours.values())
-        return max((later - earlier for earlier, later in itertools.pairwise(times)), default=0.0)
-
-    async def _look(self) -> None:
-        answer = await self.cluster.upstream(f"messages?after={self.after}&limit={PAGE}")
-        for row in answer["messages"]:
-            self.after = row["seq"]
-            if row["id"] in self.sent:
-                self._ours[row["id"]] = row
-
-
-def through_next(rows: Iterable[Obj], *, begun_wall: float, old: str, may_resume: bool) -> list[Obj]:
-    """The messages that came after a fault at ``begun_wall`` (``time.time()``) through another Coreapp than ``old``, or it started anew."""
-    back_at = begun_wall + RESTART_S
-    return [row for row in rows if (row["by"] != old and row["at"] >= begun_wall) or (may_resume and row["at"] >= back_at)]
-
-
-@asynccontextmanager
-async def probing(cluster: Cluster, *, shard: int, shards: int, period: float = PERIOD_S) -> AsyncIterator[Probe]:
-    """Messages to a shard from the beginning of the block to its end; leaving it waits until all are taken or given up."""
-    url, context, token = await cluster.webapp()
-    recipient = next(to for number in itertools.count() if shard_of(to := f"1631555{number:04d}", shards) == shard)
-    connector = aiohttp.TCPConnector(limit=0, ssl=context, keepalive_timeout=300)
-    async with aiohttp.ClientSession(connector=connector, timeout=aiohttp.ClientTimeout(total=TRY_S)) as session:
-        probe = Probe(cluster, url, token, session, recipient, period, after=await last_message(cluster))
-        # Connections for all messages that a failover can hold up: the handshakes would take the time that is measured.
-        await asyncio.gather(*(probe.greet() for _ in range(WARM)))
-        sending = asyncio.create_task(probe.run())
+    @contextmanager
+    def pace(self, rate: float, *, spread: int = 0) -> Iterator[None]:
+        """Send at another rate meanwhile, 0: not at all; as if there were ``spread`` shards, if given."""
+        before = self._rate, self._spread
+        self._rate, self._spread = rate, spread
         try:
-            yield probe
+            yield
         finally:
-            sending.cancel()
-            await asyncio.wait({sending})
-            await probe.quiet()
+            self._rate, self._spread = before
 
+    @property
+    def sent(self) -> list[Message]:
+        """All messages so far."""
+        return list((self._earlier | self.messages).values())
 
-async def last_message(cluster: Cluster) -> int:
-    """Sequence number of the last message that the WhatsApp servers took."""
-    after = 0
-    while rows := (await cluster.upstream(f"messages?after={after}&limit={PAGE}"))["messages"]:
-        after = rows[-1]["seq"]
-    return after
+    def delivered(self) -> list[tuple[float, float]]:
+        """When each message that was taken was first sent, and when its sender was told so (`time.monotonic()`)."""
+        return [(one.sent_at, one.delivered_at) for one in self.sent if one.delivered_at is not None]
+
+    async def mark(self) -> Mark:
+        """As a stream's, with connections for all messages that a failover can hold up: handshakes would take the time that is measured."""
+        await asyncio.gather(*(self._try("GET", "/", {}, {}) for _ in range(MOST_WAITING // 2)))
+        self._earlier |= self.messages
+        found = await super().mark()
+        return replace(found, shards=max(found.shards, self._spread))
+
+    def taken(self) -> Counter[str]:
+        """How many messages the WhatsApp servers took for each recipient since the last mark, as far as their log was read."""
+        return Counter(entry.note for entry in self._taken)
+
+    def burst(self, shard: int, seconds: float) -> None:
+        """Send to a shard every 5 ms for so long, so that its next message is not waited for."""
+
+        async def send() -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not self._stopped.is_set():
+                self._send_to(shard)
+                await asyncio.sleep(BURST_PERIOD_S)
+
+        task = asyncio.create_task(send())
+        self._bursts.add(task)
+        task.add_done_callback(self._bursts.discard)
+
+    async def _send_all(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        for number in itertools.count():
+            due = max(due + (1 / self._rate if self._rate else IDLE_S), clock() - 1.0)  # after a jam a second is made up for at most
+            if await self._stopped_within(due - clock()):
+                return
+            if self._rate:
+                self._send_to(number % (self._spread or self.shards))
+
+    def _send_to(self, shard: int) -> None:
+        shards = self._spread or self.shards
+        if self._per_shard[shard] >= max(2, MOST_WAITING // shards):
+            return
+        self._per_shard[shard] += 1
+        task = asyncio.create_task(
+            self._send(Message(id=f"p-{secrets.token_hex(8)}", to=self._new(shard, shards), sent_at=time.monotonic()))
+        )
+        self._open.add(task)
+        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._no_longer, shard))
+
+    def _no_longer(self, shard: int, _: object) -> None:
+        self._per_shard[shard] -= 1
+
+    def _new(self, shard: int, shards: int) -> str:
+        fits = (to for to in iter(self._recipient, None) if to not in self._recipients and shard_of(to, shards) == shard)
+        self._recipients.add(to := next(fits))
+        return to

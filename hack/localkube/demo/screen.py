@@ -16,7 +16,8 @@ from rich.table import Table
 from rich.text import Text
 
 PLAIN_WIDTH = 140
-REFRESH_PER_SECOND = 8
+STYLES = {"waiting": "dim", "running": "bold", "done": "", "failed": "red"}
+MARKS = {"waiting": " ", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
 
 
 @dataclass
@@ -24,16 +25,12 @@ class Step:
     """One step of the demo and how it went. Times in seconds."""
 
     name: str
-    what: str
-    """In one line, for people."""
-    vendor: str = ""
-    """What the vendor's documentation says of it, such as ``35 s``."""
-    meaning: str = ""
-    """What the measured time is."""
+    what: str  # in one line, for people
+    vendor: str = ""  # what the vendor's documentation says of it, such as ``35 s``
+    meaning: str = ""  # what the measured time is
     seconds: float | None = None
     note: str = ""
-    begun: float | None = None
-    """``time.monotonic()``."""
+    begun: float | None = None  # ``time.monotonic()``: of the step, and as soon as it is known of what is measured
     failed: bool = False
     details: dict[str, object] = field(default_factory=dict)
 
@@ -55,17 +52,9 @@ class Screen:
 
     def __init__(self, console: Console, steps: Sequence[Step], *, below: Callable[[], str] = lambda: "") -> None:
         """``below`` gives the line under the table, such as the messages so far."""
-        self._console = console
-        self._steps = steps
-        self._below = below
+        self._console, self._steps, self._below = console, steps, below
         self._spinner = Spinner("dots", style="cyan")
-        self._live = Live(
-            console=console,
-            get_renderable=self._render,
-            refresh_per_second=REFRESH_PER_SECOND,
-            redirect_stderr=False,
-            redirect_stdout=False,
-        )
+        self._live = Live(console=console, get_renderable=self._render, refresh_per_second=8, redirect_stderr=False, redirect_stdout=False)
 
     def __enter__(self) -> Screen:
         """Begin to show."""
@@ -82,56 +71,45 @@ class Screen:
     def running(self, step: Step) -> Iterator[Step]:
         """Show that a step runs until the block ends, in which ``seconds`` and ``note`` are set."""
         step.begun = time.monotonic()
-        self._say(f"... {step.what}")
+        self._print(f"... {step.what}")
         try:
             yield step
         except BaseException:
             step.failed = True
-            self._say(f"    failed after {clock(time.monotonic() - step.begun)}")
+            self._print(f"    failed after {clock(time.monotonic() - step.begun)}")
             raise
         vendor = f" (vendor: {step.vendor})" if step.vendor else ""
-        self._say(f"    {clock(step.seconds or 0.0)} {step.meaning}{vendor}{'; ' if step.note else ''}{step.note}")
+        self._print(f"    {clock(step.seconds or 0.0)} {step.meaning}{vendor}{'; ' if step.note else ''}{step.note}")
 
-    def _say(self, line: str) -> None:
+    def _print(self, line: str) -> None:
         if not self._console.is_terminal:
             self._console.print(line, markup=False, highlight=False, soft_wrap=True)
 
     def _render(self) -> RenderableType:
-        return Group(self._table(), Text(f"  {self._below()}", style="dim"))
-
-    def _table(self) -> Table:
-        table = Table(box=box.SIMPLE_HEAD)
-        table.add_column("", width=2)
-        table.add_column("step")
-        table.add_column("time", justify="right", no_wrap=True)
-        table.add_column("vendor", justify="right", no_wrap=True)
-        table.add_column("what happened")
+        table = Table("", "step", "time", "vendor", "what happened", box=box.SIMPLE_HEAD)
+        table.columns[0].width = 2
+        _to_the_right(table, 2, 3)
         for step in self._steps:
-            table.add_row(self._mark(step), escape(step.what), _time(step), step.vendor, escape(step.note), style=_style(step))
-        return table
-
-    def _mark(self, step: Step) -> RenderableType:
-        marks = {"waiting": " ", "done": "[green]✓[/]", "failed": "[red]✗[/]"}
-        return self._spinner if step.state == "running" else marks[step.state]
+            mark = self._spinner if step.state == "running" else MARKS[step.state]
+            table.add_row(mark, escape(step.what), _time(step), step.vendor, escape(step.note), style=STYLES[step.state])
+        return Group(table, Text(f"  {self._below()}", style="dim"))
 
 
 def summary(steps: Sequence[Step]) -> Table:
     """The measured times beside the vendor's."""
-    table = Table(box=box.SIMPLE_HEAD, title="What it took", title_justify="left")
-    table.add_column("step")
-    table.add_column("measured", justify="right", no_wrap=True)
-    table.add_column("vendor", justify="right", no_wrap=True)
-    table.add_column("which is")
+    table = Table("step", "measured", "vendor", "which is", box=box.SIMPLE_HEAD, title="What it took", title_justify="left")
+    _to_the_right(table, 1, 2)
     for step in steps:
         table.add_row(escape(step.what), "-" if step.seconds is None else clock(step.seconds), step.vendor or "-", escape(step.meaning))
     return table
+
+
+def _to_the_right(table: Table, *numbers: int) -> None:
+    for number in numbers:
+        table.columns[number].justify, table.columns[number].no_wrap = "right", True
 
 
 def _time(step: Step) -> str:
     if step.seconds is not None:
         return clock(step.seconds)
     return f"{time.monotonic() - step.begun:.1f} s" if step.begun is not None and not step.failed else ""
-
-
-def _style(step: Step) -> str:
-    return {"waiting": "dim", "running": "bold", "done": "", "failed": "red"}[step.state]

@@ -1,4 +1,4 @@
-"""What the demo and the bench stand on: a control plane, hollow nodes and two operators in one folder, up and down as one."""
+"""A control plane, hollow nodes and replicas of the operator in one folder, up and down as one: what demo, bench and chaos run on."""
 
 from __future__ import annotations
 
@@ -20,10 +20,9 @@ from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.progress import Report, quiet
 
-HOLLOW_SECONDS = 30.0
-OPERATOR_SECONDS = 20.0
-LOGGED_IN = "on_login"
-"""In an operator's log as soon as it watches; it campaigns from before."""
+HOLLOW_S, OPERATOR_S = 30.0, 20.0
+LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
+RECORDS = ("operators.json", "hollow.json", "processes.json")  # of what runs in a folder; those that talk to the API server first
 
 
 class Stage:
@@ -45,10 +44,8 @@ class Stage:
     ) -> None:
         """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given."""
         self.folder = folder.absolute()
-        self._nodes = nodes
-        self._port = port
-        self._detached = detached
-        self._audit_log = audit_log
+        self._nodes, self._port = nodes, port
+        self._detached, self._audit_log = detached, audit_log
         self._operator_env = dict(operator_env or {})
         self._report = report
         self._plane: ControlPlane | None = None
@@ -72,21 +69,19 @@ class Stage:
             raise
 
     def _up(self, replicas: int) -> None:
-        binaries = provide(os.environ, report=self._report)
+        binaries, report = provide(os.environ, report=self._report), self._report
         self._plane = ControlPlane.start(
-            self.folder,
-            binaries=binaries,
-            port=self._port,
-            audit_log=self._audit_log,
-            detached=self._detached,
-            report=self._report,
+            self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
         )
         begun = time.monotonic()
-        self._start_hollow(self._plane)
+        options = {"kubeconfig": self._plane.admin_kubeconfig, "nodes": self._nodes, "folder": self.folder / "hollow"}
+        log = self.folder / "logs" / "hollow.log"
+        hollow = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
+        processes.save(self.folder / "hollow.json", [hollow])
+        until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_S, "be ready")
         self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
         begun = time.monotonic()
-        self._operators = Operators(self._plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
-        self._operators.install()
+        self._install()
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
         self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
@@ -111,58 +106,44 @@ class Stage:
             raise LocalKubeError(msg)
         return self._plane
 
-    @property
-    def kubectl(self) -> Path:
-        """The program kubectl of the control plane's version."""
-        return provide(os.environ)["kubectl"]
-
-    def processes(self) -> list[Process]:
-        """All processes that should run now."""
-        return [*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values()]
-
     def fault(self) -> str | None:
         """One sentence on a process that ended by itself, None if there is none."""
-        dead = next((process for process in self.processes() if not process.alive()), None)
-        return None if dead is None else f"{dead.name} {dead.exit_text()}; the end of {dead.log}:\n{dead.last_lines()}"
-
-    def _start_hollow(self, plane: ControlPlane) -> None:
-        log = self.folder / "logs" / "hollow.log"
-        argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--kubeconfig", plane.admin_kubeconfig]
-        argv += ["--nodes", str(self._nodes), "--folder", self.folder / "hollow"]
-        env = {**os.environ, "PYTHONPATH": f"{REPOSITORY / 'hack'}{os.pathsep}{REPOSITORY / 'operator'}"}
-        hollow = self._spawner.start("hollow nodes", argv, folder=self.folder, log=log, env=env)
-        processes.save(self.folder / "hollow.json", [hollow])
-        _until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_SECONDS, "be ready")
+        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values())
+        return next((_ended(process) for process in running if not process.alive()), None)
 
     # ---- operators
+
+    def _install(self) -> Operators:
+        """The operator's rights and its CRD, once."""
+        if self._operators is None:
+            self._operators = Operators(self.plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+            self._operators.install()
+        return self._operators
 
     def operators(self) -> dict[str, Process]:
         """The replicas of the operator that were started and not ended since, by name."""
         return dict(self._operators.running) if self._operators is not None else {}
 
     def credential(self, name: str) -> str:
-        """What the audit log calls the credential of a replica of the operator. LocalKubeError before any was started."""
-        return self._installed().credential(name)
-
-    def _installed(self) -> Operators:
-        if self._operators is None:
-            msg = f"the operator is not installed in {self.folder} yet"
-            raise LocalKubeError(msg)
-        return self._operators
+        """What the audit log calls the credential of a replica of the operator that was started."""
+        return self._install().credential(name)
 
     def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
         """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
 
         ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
         """
-        process = self._installed().start(f"operator-{self._replicas}", server=server, module=module)
+        process = self._install().start(f"operator-{self._replicas}", server=server, module=module)
         self._replicas += 1
         self._note_operators()
         return process
 
-    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_SECONDS) -> None:
+    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_S) -> None:
         """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
-        _until(lambda: watches(process), process, timeout, "watch the cluster")
+        log = process.log
+        until(
+            lambda: log.exists() and LOGGED_IN in log.read_text(encoding="utf-8", errors="replace"), process, timeout, "watch the cluster"
+        )
 
     def forget_operator(self, name: str) -> None:
         """Strike off a replica that was ended on purpose."""
@@ -174,33 +155,28 @@ class Stage:
         processes.save(self.folder / "operators.json", self.operators().values())
 
 
-def watches(operator: Process) -> bool:
-    """Whether a replica of the operator has come so far that it watches the cluster."""
-    return operator.log.exists() and LOGGED_IN in operator.log.read_text(encoding="utf-8", errors="replace")
-
-
-def recorded(folder: Path) -> list[Process]:
-    """The processes that run, or ran, in ``folder``; those that talk to the API server first."""
-    names = ("operators.json", "hollow.json", "processes.json")
-    return [process for name in names for process in processes.load(folder / name)]
+def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
+    """Start a module of this repository as a process of its own, with these options of its command line."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
 
 
 def alive(folder: Path) -> list[Process]:
     """The processes that still run in ``folder``."""
-    return [process for process in recorded(folder) if process.alive()]
+    return [process for name in RECORDS for process in processes.load(folder / name) if process.alive()]
 
 
 def remove(folder: Path) -> list[Process]:
     """End by id what runs in ``folder``, remove what a stage made there, and return what was ended."""
     ended = alive(folder)
-    processes.stop(processes.load(folder / "operators.json"))
-    processes.stop(processes.load(folder / "hollow.json"))
+    for name in ("operators", "hollow"):
+        processes.stop(processes.load(folder / f"{name}.json"))
     if (folder / "processes.json").exists():
         ControlPlane.attach(folder).stop()
-    for name in ("hollow", "operators"):
+    for name in ("operators", "hollow"):
         shutil.rmtree(folder / name, ignore_errors=True)
-    for name in ("operators.json", "hollow.json"):
-        (folder / name).unlink(missing_ok=True)
+        (folder / f"{name}.json").unlink(missing_ok=True)
     if folder.exists():
         controlplane.remove(folder)
     return ended
@@ -224,14 +200,17 @@ def write_json(path: Path, content: object) -> None:
     partial.replace(path)
 
 
-def _until(done: Callable[[], bool], process: Process, timeout: float, what: str) -> None:
+def until(done: Callable[[], bool], process: Process, timeout: float, what: str) -> None:
     """Wait for a process; LocalKubeError with its last lines as soon as it ended, or after ``timeout`` seconds."""
     deadline = time.monotonic() + timeout
     while not done():
         if not process.alive():
-            msg = f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(_ended(process))
         if time.monotonic() > deadline:
             msg = f"{process.name} did not {what} within {timeout:g} s; the end of {process.log}:\n{process.last_lines()}"
             raise LocalKubeError(msg)
         time.sleep(processes.POLL_SECONDS)
+
+
+def _ended(process: Process) -> str:
+    return f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"

@@ -1,23 +1,131 @@
-"""The nodes of a kind cluster as containers: stopped, paused, parted and brought back; and what runs in them, by process id."""
+"""A kind cluster as containers: nodes stopped, paused, parted and brought back; what runs in them; and the way to its pods."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import json
+import os
+import secrets
 import shlex
+import signal
 from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
+from pathlib import Path
 from typing import Any, Self
 
-from localkube.e2e.programs import NodeShell, run
 from localkube.errors import LocalKubeError
 
 Obj = dict[str, Any]
 
+NAME = "whatsapp-e2e"
+LABEL = f"label=io.x-k8s.kind.cluster={NAME}"
 CONTROL_PLANE = "node-role.kubernetes.io/control-plane"
+SENDER, SENDER_PORT = f"{NAME}-sender", 18080
 RULES = ("INPUT -i eth0", "OUTPUT -o eth0", "FORWARD -i eth0", "FORWARD -o eth0")
 """What crosses a node's only way to the others, its pods' traffic included; `docker exec` does not."""
-DOCKER_S = 60.0
+RUN_S = 60.0
+SHELL_S = 10.0
+MOST = 2000
+
+
+async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "", may_fail: bool = False) -> str:
+    """What a program writes on standard output; ``given`` is its standard input.
+
+    LocalKubeError with its last words when it fails (unless it may) or does not end within ``timeout`` seconds; it is killed then.
+    """
+    words = [str(word) for word in argv]
+    command = text if len(text := " ".join(words)) <= 160 else f"{text[:160]}..."
+    pipe = asyncio.subprocess.PIPE
+    try:
+        child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
+    except OSError as error:
+        msg = f"{words[0]} cannot be run: {error.strerror}"
+        raise LocalKubeError(msg) from error
+    try:
+        async with asyncio.timeout(timeout):
+            output, complaint = (text.decode("utf-8", "replace") for text in await child.communicate(given.encode()))
+    except TimeoutError:
+        msg = f"'{command}' did not end within {timeout:g} s"
+        raise LocalKubeError(msg) from None
+    finally:
+        if child.returncode is None:
+            with contextlib.suppress(ProcessLookupError):
+                child.kill()
+            await child.wait()
+    if child.returncode != 0 and not may_fail:
+        msg = f"'{command}' failed with status {child.returncode}: {(complaint or output).strip()[-MOST:]}"
+        raise LocalKubeError(msg)
+    return output
+
+
+class NodeShell:
+    """A shell inside a node that is kept open, so that a fault strikes within a millisecond and not when a new process has started.
+
+    It is opened by the first command, and again after the node was away. `aclose` ends it.
+    """
+
+    def __init__(self, container: str) -> None:
+        """Prepare; ``container`` is the node's name in Docker."""
+        self.container = container
+        self._child: asyncio.subprocess.Process | None = None
+        self._one = asyncio.Lock()
+
+    async def aclose(self) -> None:
+        """End the shell; the next command opens another one."""
+        child, self._child = self._child, None
+        if child is not None:
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(child.pid, signal.SIGKILL)  # with what it may have started on this machine
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(SHELL_S):
+                    await child.communicate()
+
+    async def run(self, command: str, *, timeout: float = SHELL_S) -> str:
+        """What a command writes. LocalKubeError when it fails or does not end within ``timeout`` seconds."""
+        async with self._one:
+            try:
+                async with asyncio.timeout(timeout):
+                    output, status = await self._exchange(command, secrets.token_hex(8))
+            except (TimeoutError, OSError) as error:
+                await self.aclose()
+                why = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
+                msg = f"'{command}' in node {self.container}: {why}"
+                raise LocalKubeError(msg) from None
+        if status != "0":
+            msg = f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}"
+            raise LocalKubeError(msg)
+        return output
+
+    async def _exchange(self, command: str, mark: str) -> tuple[str, str]:
+        """What a command writes, and its exit status. OSError when the shell has ended."""
+        if self._child is None or self._child.returncode is not None:
+            self._child = await asyncio.create_subprocess_exec(
+                *("docker", "exec", "-i", self.container, "bash", "--norc"),
+                stdin=asyncio.subprocess.PIPE,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.DEVNULL,
+                limit=2**20,
+                start_new_session=True,  # Ctrl-C is for us; nodes are put right first
+            )
+        to, answer = self._child.stdin, self._child.stdout
+        if to is None or answer is None:
+            msg = "the shell has no pipes"
+            raise OSError(msg)
+        to.write(f"( {command}\n) 2>&1 </dev/null; echo {mark} $?\n".encode())
+        await to.drain()
+        try:
+            output = (await answer.readuntil(mark.encode())).decode("utf-8", "replace").removesuffix(mark)
+            return output, (await answer.readline()).decode().strip()
+        except asyncio.IncompleteReadError:
+            msg = "the shell has ended"
+            raise OSError(msg) from None
+
+
+async def docker(*words: str) -> str:
+    """What docker prints. LocalKubeError when it fails."""
+    return await run("docker", *words)
 
 
 class KindNodes:
@@ -27,44 +135,42 @@ class KindNodes:
         """``names``: of the nodes, which are those of their containers; ``routes``: lays the routes between nodes again after a restart."""
         self.shells = {name: NodeShell(name) for name in names}
         self._routes = routes
-        self._away: dict[str, Callable[[str], Awaitable[None]]] = {}
-        """Nodes that were taken away, and how they are brought back."""
+        self._away: dict[str, Callable[[str], Awaitable[object]]] = {}  # nodes that were taken away, and how they are brought back
         self._started: dict[str, datetime] = {}
         self._exits = AsyncExitStack()
 
     async def __aenter__(self) -> Self:
         for shell in self.shells.values():
-            await self._exits.enter_async_context(shell)
+            self._exits.push_async_callback(shell.aclose)
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        try:
+        async with self._exits:
             await self.back()
-        finally:
-            await self._exits.aclose()
-
-    # ------------------------------------------------------------ whole nodes
 
     async def stop(self, name: str) -> None:
-        """`docker stop`: its processes are told to end and killed a second later."""
+        """`docker stop`: its processes are asked to end and killed a second later."""
         self._away[name] = self._start
-        await run("docker", "stop", "--time", "1", name, timeout=DOCKER_S)
+        await docker("stop", "--time", "1", name)
 
     async def kill(self, name: str) -> None:
         """`docker kill`: as when the power fails."""
         self._away[name] = self._start
-        await run("docker", "kill", name, timeout=DOCKER_S)
+        await docker("kill", name)
 
     async def pause(self, name: str) -> None:
         """`docker pause`: every process in it is frozen at once, the kernel goes on answering for them."""
-        self._away[name] = self._unpause
-        await run("docker", "pause", name, timeout=DOCKER_S)
+        self._away[name] = lambda name: docker("unpause", name)
+        await docker("pause", name)
 
     async def part(self, name: str) -> None:
         """Drop whatever comes or goes over its only interface; everything in it runs on."""
         await self.shells[name].run("true")
-        self._away[name] = self._heal
-        await self.shells[name].run("; ".join(f"iptables -w 5 -I {rule} -j DROP" for rule in RULES))
+        self._away[name] = lambda name: self._tables(name, "D")
+        await self._tables(name, "I")
+
+    async def _tables(self, name: str, change: str) -> None:
+        await self.shells[name].run("; ".join(f"iptables -w 5 -{change} {rule} -j DROP" for rule in RULES))
 
     async def back(self) -> dict[str, datetime]:
         """Bring every node back that was taken away; returns those whose containers start anew, and since when.
@@ -78,18 +184,10 @@ class KindNodes:
         return self._started
 
     async def _start(self, name: str) -> None:
-        await self.shells[name].close()
+        await self.shells[name].aclose()
         self._started[name] = datetime.now(UTC).replace(microsecond=0)
-        await run("docker", "start", name, timeout=DOCKER_S)
+        await docker("start", name)
         await self._routes()
-
-    async def _unpause(self, name: str) -> None:
-        await run("docker", "unpause", name, timeout=DOCKER_S)
-
-    async def _heal(self, name: str) -> None:
-        await self.shells[name].run("; ".join(f"iptables -w 5 -D {rule} -j DROP" for rule in RULES))
-
-    # ------------------------------------------------------------ what runs in them
 
     async def process_of(self, pod: Obj) -> tuple[NodeShell, int]:
         """The shell of a pod's node and the process id of its first container there. LocalKubeError when it does not run."""
@@ -109,4 +207,44 @@ class KindNodes:
     async def tag(self, image: str, also: str) -> None:
         """Have every node know an image, which it has already, under one more name."""
         names = f"{shlex.quote(image)} {shlex.quote(also)}"
-        await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=DOCKER_S) for shell in self.shells.values()))
+        await asyncio.gather(*(shell.run(f"ctr -n k8s.io images tag --force {names}", timeout=60.0) for shell in self.shells.values()))
+
+
+async def node_names(role: str = "") -> tuple[str, ...]:
+    """The nodes' containers, of one role (control-plane, worker) if it is given. LocalKubeError if there is none."""
+    filters = ("--filter", LABEL, *(("--filter", f"label=io.x-k8s.kind.role={role}") if role else ()))
+    if names := sorted((await docker("ps", "--all", *filters, "--format", "{{.Names}}")).split()):
+        return tuple(names)
+    msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
+    raise LocalKubeError(msg)
+
+
+async def start_sender(image: str) -> str:
+    """Start the proxy through which messages are sent, in the network of the control plane, which no fault strikes.
+
+    ``image``: one with Python as `python`. Returns the proxy's URL.
+    """
+    await stop_sender()
+    (container,) = await node_names("control-plane")
+    text = (Path(__file__).parent / "relay.py").read_text(encoding="utf-8")
+    options = ("--detach", "--name", SENDER, f"--network=container:{container}", f"--env=PORT={SENDER_PORT}", "--entrypoint=python")
+    await docker("run", *options, image, "-c", text)
+    (about,) = json.loads(await docker("inspect", container))
+    return f"http://{about['NetworkSettings']['Networks']['kind']['IPAddress']}:{SENDER_PORT}"
+
+
+async def stop_sender() -> None:
+    """End the proxy, if there is one."""
+    with contextlib.suppress(LocalKubeError):
+        await docker("rm", "--force", SENDER)
+
+
+async def unpause() -> None:
+    """Let nodes go on that a run left paused which could not clean up after itself."""
+    if names := (await docker("ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}")).split():
+        await docker("unpause", *names)
+
+
+async def has_image(image: str) -> bool:
+    """Whether Docker has this image."""
+    return bool((await docker("images", "--quiet", image)).strip())

@@ -1,4 +1,4 @@
-"""A small HTTP proxy that runs beside a node, in its network, so that a sender outside reaches pods by their addresses.
+"""A small HTTP proxy that runs in the network of a node, so that a sender outside reaches pods by their addresses.
 
 Only the standard library: it runs in any image with Python, its text handed over on the command line. ``PORT`` is where it listens.
 """

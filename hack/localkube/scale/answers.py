@@ -10,6 +10,7 @@ import asyncio
 import json
 import ssl
 import tempfile
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -21,45 +22,45 @@ from whatsapp_operator.core.manifests import HEALTHCHECK_PORT, WEBAPP_PORT
 Obj = dict[str, Any]
 
 BACKLOG = 16
+META = {"version": "v2.53.4", "api_status": "stable"}
 
 
-class _Answerer(asyncio.Protocol):
-    """Answers every request with the same; it reads no more of one than its end."""
+class Answerer(asyncio.Protocol):
+    """Answers each piece that comes with the same: a Coreapp, whose probes are a piece each."""
 
     def __init__(self, answer: bytes) -> None:
+        """``answer``: all of it, as HTTP."""
         self._answer = answer
         self._transport: asyncio.Transport | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """As asyncio asks."""
         self._transport = transport if isinstance(transport, asyncio.Transport) else None
 
     def data_received(self, data: bytes) -> None:
+        """As asyncio asks."""
+        self.send(self._answer)
+
+    def send(self, answer: bytes) -> None:
+        """Send this."""
         if self._transport is not None:
-            self._transport.write(self._answer)
+            self._transport.write(answer)
 
 
-class _Webapp(asyncio.Protocol):
-    """Lets everybody in and says how many shards there are."""
+class _Webapp(Answerer):
+    """Accepts every login and says how many shards there are."""
 
     def __init__(self, shards: int) -> None:
-        self._shards = shards
+        super().__init__(answer({"account": {"shards": shards}, "meta": META}))
         self._read = b""
-        self._transport: asyncio.Transport | None = None
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = transport if isinstance(transport, asyncio.Transport) else None
 
     def data_received(self, data: bytes) -> None:
         self._read += data
         head, end, body = self._read.partition(b"\r\n\r\n")
         length = next((int(line[15:]) for line in head.split(b"\r\n") if line.lower().startswith(b"content-length:")), 0)
-        if not end or len(body) < length or self._transport is None:
-            return
-        self._read = b""
-        meta = {"version": "v2.53.4", "api_status": "stable"}
-        login: Obj = {"users": [{"token": "t" * 64, "expires_after": "2099-01-01 00:00:00+00:00"}], "meta": meta}
-        account: Obj = {"account": {"shards": self._shards}, "meta": meta}
-        self._transport.write(answer(login if head.startswith(b"POST /v1/users/login") else account))
+        if end and len(body) >= length:
+            self._read = b""
+            self.send(LOGIN if head.startswith(b"POST /v1/users/login") else self._answer)
 
 
 def answer(body: Obj) -> bytes:
@@ -68,36 +69,31 @@ def answer(body: Obj) -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%s" % (len(text), text)
 
 
-def _context(certificate: str, key: str) -> ssl.SSLContext:
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads certificates from files only
-        pem.write(certificate + key)
-        pem.flush()
-        context.load_cert_chain(pem.name)
-    return context
+LOGIN = answer({"users": [{"token": "t" * 64, "expires_after": "2099-01-01 00:00:00+00:00"}], "meta": META})
 
 
 async def listen(plan: Obj) -> None:
     """Listen on every address of a plan: ``coreapps`` maps addresses to reports, ``webapps`` lists addresses, certificate, key, shards."""
     loop = asyncio.get_running_loop()
     for ip, report in plan["coreapps"].items():
-        said = answer(report)
-        await loop.create_server(lambda said=said: _Answerer(said), ip, HEALTHCHECK_PORT, backlog=BACKLOG)  # type: ignore[misc]
+        await loop.create_server(partial(Answerer, answer(report)), ip, HEALTHCHECK_PORT, backlog=BACKLOG)
     for one in plan["webapps"]:
-        context, shards = _context(one["certificate"], one["key"]), one["shards"]
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        with tempfile.NamedTemporaryFile("w", suffix=".pem") as pem:  # ssl loads certificates from files only
+            pem.write(one["certificate"] + one["key"])
+            pem.flush()
+            context.load_cert_chain(pem.name)
         for ip in one["addresses"]:
-            await loop.create_server(lambda shards=shards: _Webapp(shards), ip, WEBAPP_PORT, ssl=context, backlog=BACKLOG)  # type: ignore[misc]
+            await loop.create_server(partial(_Webapp, one["shards"]), ip, WEBAPP_PORT, ssl=context, backlog=BACKLOG)
 
 
 async def _run(options: argparse.Namespace) -> None:
     plan: Obj = json.loads(options.plan.read_text(encoding="utf-8"))
     await listen(plan)
-    async with Kube(kubeconfig.read(options.kubeconfig)) as kube:
-        nodes = [HollowNode(kube, one["name"], one["address"], one["zone"]) for one in plan["nodes"]]
-        async with asyncio.TaskGroup() as group:
-            for node in nodes:
-                group.create_task(node.keep())
-            options.ready.touch()
+    async with Kube(kubeconfig.read(options.kubeconfig)) as kube, asyncio.TaskGroup() as group:
+        for one in plan["nodes"]:
+            group.create_task(HollowNode(kube, one["name"], one["address"], one["zone"]).keep())
+        options.ready.touch()
 
 
 def main() -> None:

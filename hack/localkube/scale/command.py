@@ -1,53 +1,47 @@
-"""The part of ``hack/bench`` that measures one operator process with very many clusters: processor, memory, and failovers meanwhile."""
+"""The command ``hack/bench --scale``: one operator process with very many clusters: processor, memory, and failovers meanwhile."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import random
 import shutil
-import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
-from localkube.bench.failovers import operator_writes, spelled
-from localkube.bench.memory import memory_mib
-from localkube.chaos.stage import manifest, processor_seconds
-from localkube.chaos.traffic import Stream, first_taken
-from localkube.demo.cluster import GROUP, NAMESPACE, Api, Holder, is_settled, sentence
-from localkube.demo.stage import Stage, end_by_any_signal, write_json
+from localkube.bench.cost import memory_mib, operator_writes, spelled
+from localkube.chaos.measure import Player
+from localkube.chaos.print import complaints
+from localkube.chaos.stage import ChaosStage, manifest, processor_seconds
+from localkube.chaos.table import named
+from localkube.command import Command
+from localkube.demo.cluster import GROUP, NAMESPACE
+from localkube.demo.environment import Environment
+from localkube.demo.stage import Stage
 from localkube.errors import LocalKubeError
 from localkube.figures import BASELINE_S, P95_FROM, clock, rounded, row, summary
-from localkube.hollow.control import HollowControl
-from localkube.hollow.kube import KubeError
-from localkube.plane import kubeconfig
+from localkube.hollow.kube import Kube
+from localkube.plane.controlplane import Write
 from localkube.plane.processes import Process
-from localkube.progress import Report, to_stderr
-from localkube.provenance import Provenance
+from localkube.progress import Report, quiet, to_stderr
+from localkube.scale.crowd import Crowd, items
 from localkube.scale.objects import COREAPPS, SHARDS, SPARES
-from localkube.scale.stage import Crowd
-from outside.observer import Observer
 
 Obj = dict[str, Any]
 
 CPU_GOAL, MEMORY_GOAL_MIB, FAILOVER_GOAL_S = 1.0, 250.0, 2.0
-HOLLOW = 5
-"""Clusters whose pods are simulated whole; on them failovers are measured."""
-QUIET_S = 900.0
-"""The longest that the operator may take until it has looked at all clusters and reported."""
-SAMPLE_S = 0.5
-QUIET_WRITES_S = 15.0
-"""So long without a write counts as quiet."""
-SETTLE_S = 120.0
-FAILOVER_S = 30.0
+HOLLOW = 5  # clusters whose pods are simulated whole; on them failovers are measured
+QUIET_S = 900.0  # the longest that the operator may take until it has observed all clusters and reported
+QUIET_WRITES_S = 15.0  # so long without a write counts as quiet
+SAMPLE_S, WORST_S, REPORT_S = 0.5, 5.0, 15.0
+KINDS = ["pod-deleted", "container-killed"]
 
 
 @dataclass
@@ -55,35 +49,27 @@ class Found:
     """What was measured. Seconds, shares of one core, MiB."""
 
     clusters: int
-    begin_s: float = 0.0
-    """From the start of the operator until it had reported on all and wrote no more."""
+    begin_s: float = 0.0  # from the start of the operator until it had reported on all and wrote no more
     begin_cpu_s: float = 0.0
-    begin_rss: float = 0.0
-    """The most resident memory until then."""
+    begin_rss: float = 0.0  # the most resident memory until then
     steady_s: float = 0.0
     steady_cpu: float = 0.0
-    steady_cpu_worst: float = 0.0
-    """The worst 5 s of it."""
+    steady_cpu_worst: float = 0.0  # the worst 5 s of it
     steady_rss: float = 0.0
     steady_writes: int = 0
     steady_wrote: str = ""
-    answers_cpu: float = 0.0
-    """Of the process that answers for the pods: not the operator's."""
+    answers_cpu: float = 0.0  # of the process that answers for the pods: not the operator's
     deleted: list[float] = field(default_factory=list)
     killed: list[float] = field(default_factory=list)
     missing: list[str] = field(default_factory=list)
     lost: int = 0
     doubled: int = 0
-    two_holders: int = 0
-    """How often the WhatsApp servers' log shows two holders of a shard."""
-    ledger: list[str] = field(default_factory=list)
-    """What may not be in the ledger of all messages, and is."""
-    busy_cpu: float = 0.0
-    """While failovers were measured."""
-    rss: float = 0.0
-    """The most resident memory after the beginning."""
-    rss_peak: float = 0.0
-    """The most resident memory ever, as the kernel says."""
+    two_holders: int = 0  # how often the WhatsApp servers' log shows two holders of a shard
+    ledger: list[str] = field(default_factory=list)  # what may not be in the ledger of all messages, and is
+    broken: list[str] = field(default_factory=list)  # what else may never be: a wrong failover, a law that was broken, strange evidence
+    busy_cpu: float = 0.0  # while failovers were measured
+    rss: float = 0.0  # the most resident memory after the beginning
+    rss_peak: float = 0.0  # the most resident memory ever, as the kernel says
 
     @property
     def failovers(self) -> list[float]:
@@ -91,31 +77,15 @@ class Found:
         return [*self.deleted, *self.killed]
 
 
-# --------------------------------------------------------------------------------------------------------------- process
-
-
-@dataclass(frozen=True, slots=True)
-class Used:
-    """What a process used over a span."""
-
-    cpu: float
-    """Shares of one core."""
-    worst: float
-    """The worst 5 s."""
-    rss: float
-
-
-async def use_of(process: Process, seconds: float) -> Used:
-    """Look at a process for so long."""
-    begun, spent = time.monotonic(), processor_seconds(process)
-    marks = [(begun, spent)]
-    rss = memory_mib(process.pid)
+async def use_of(process: Process, seconds: float) -> tuple[float, float, float]:
+    """Watch a process for so long: the shares of one core that it used, in all and in the worst 5 s, and its most resident memory."""
+    marks, rss = [(time.monotonic(), processor_seconds(process))], memory_mib(process.pid)
+    (begun, spent) = marks[0]
     while time.monotonic() - begun < seconds:
         await asyncio.sleep(SAMPLE_S)
         rss = max(rss, memory_mib(process.pid))
         marks.append((time.monotonic(), processor_seconds(process)))
-    worst = worst_share(marks, 5.0)
-    return Used((marks[-1][1] - spent) / (marks[-1][0] - begun), worst, rss)
+    return (marks[-1][1] - spent) / (marks[-1][0] - begun), worst_share(marks, WORST_S), rss
 
 
 def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
@@ -124,13 +94,10 @@ def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
     for at, spent in marks:
         while first + 1 < len(marks) and at - marks[first + 1][0] >= span:
             first += 1
-        if at - marks[first][0] >= span or (at, spent) == marks[-1]:
-            passed = at - marks[first][0]
-            worst = max(worst, (spent - marks[first][1]) / passed if passed > 0 else 0.0)
+        passed = at - marks[first][0]
+        if passed > 0 and (passed >= span or (at, spent) == marks[-1]):
+            worst = max(worst, (spent - marks[first][1]) / passed)
     return worst
-
-
-# ------------------------------------------------------------------------------------------------------------- measuring
 
 
 class ScaleBench:
@@ -141,10 +108,6 @@ class ScaleBench:
         self.found = Found(options.scale)
         self._stage, self._options, self._report = stage, options, report
         self._hollow = [f"h{number}" for number in range(min(HOLLOW, options.scale))]
-        self._api = Api(kubeconfig.read(stage.plane.admin_kubeconfig))
-        self._control = HollowControl.of(stage.folder / "hollow")
-        self._observer = Observer(stage.plane.admin_kubeconfig, NAMESPACE)
-        self._streams: dict[str, Stream] = {}
         self._operator: Process | None = None
 
     @property
@@ -158,148 +121,99 @@ class ScaleBench:
     async def run(self) -> None:
         """Fill, begin, measure. LocalKubeError, KubeError."""
         async with AsyncExitStack() as exits:
-            await exits.enter_async_context(self._api)
-            await exits.enter_async_context(self._control)
-            crowd = Crowd(self._stage, self._api, clusters=self._options.scale - len(self._hollow), report=self._report)
+            environment = await exits.enter_async_context(Environment(self._stage, report=self._report))
+            crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
             exits.callback(crowd.close)
             await crowd.fill()
-            await self._begin()
-            await asyncio.to_thread(self._observer.__enter__)
-            exits.callback(self._observer.__exit__, KeyboardInterrupt)  # whether it saw all is asked of it before
+            await self._begin(environment.api)
             await self._steady(crowd)
-            await self._fail_over(exits)
+            async with environment.sending(*self._hollow):
+                await self._fail_over(environment)
             self.found.rss_peak = memory_mib(self.operator.pid, "VmHWM")
-            for violation in await asyncio.to_thread(self._observer.verify):
+            for violation in await asyncio.to_thread(environment.whole.verify):
                 msg = f"a law was broken: {violation}"
                 raise LocalKubeError(msg)
 
-    async def _begin(self) -> None:
+    async def _begin(self, api: Kube) -> None:
         """Start the operator and the hollow clusters; return when it has reported on every cluster and writes no more."""
-        begun = time.monotonic()
+        begun, found = time.monotonic(), self.found
         self._operator = await asyncio.to_thread(self._stage.start_operator)
         await asyncio.to_thread(lambda: self._stage.wait_for_operator(self.operator, timeout=QUIET_S))
         for name in self._hollow:
             obj = manifest(name)
-            obj["spec"]["spares"] = SPARES
-            await self._api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj)
-        said = time.monotonic()
-        while (ready := await self._ready()) < self._options.scale:
-            self.found.begin_rss = max(self.found.begin_rss, memory_mib(self.operator.pid))
+            await api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", obj | {"spec": obj["spec"] | {"spares": SPARES}})
+        reported = time.monotonic()
+        while (ready := await _ready(api)) < self._options.scale:
+            found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
             if time.monotonic() - begun > QUIET_S:
                 msg = f"only {ready} of {self._options.scale} clusters are as wanted after {QUIET_S:g} s; see {self.operator.log}"
                 raise LocalKubeError(msg)
-            if time.monotonic() - said > 15:
-                said = time.monotonic()
-                self._report(f"{ready} of {self._options.scale} clusters are as wanted, {self.found.begin_rss:.0f} MiB")
+            if time.monotonic() - reported > REPORT_S:
+                reported = time.monotonic()
+                self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
-        self.found.begin_s = time.monotonic() - begun
-        self.found.begin_cpu_s = processor_seconds(self.operator)
-        self.found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
-        self._report(f"all {ready} clusters are as wanted after {self.found.begin_s:.0f} s, {self.found.begin_cpu_s:.0f} s of processor")
-        await self._quiet()
-
-    async def _ready(self) -> int:
-        """How many clusters are reported to be as wanted."""
-        count, token = 0, ""
-        while True:
-            page = await self._api.get(f"{GROUP}/whatsappclusters?limit=250&continue={token}") or {}
-            for item in page.get("items") or ():
-                status = item.get("status") or {}
-                states = {one["type"]: one["status"] for one in status.get("conditions") or ()}
-                count += (
-                    states.get("Ready") == "True" and states.get("Reconciling") == "False" and status.get("failuresTolerated") == SPARES
-                )
-            token = (page.get("metadata") or {}).get("continue") or ""
-            if not token:
-                return count
-
-    async def _quiet(self) -> None:
+        found.begin_s, found.begin_cpu_s = time.monotonic() - begun, processor_seconds(self.operator)
+        found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
+        self._report(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
         deadline = time.monotonic() + QUIET_S
-        while True:
-            now = time.time()
-            late = operator_writes(await asyncio.to_thread(self._stage.plane.writes), now - QUIET_WRITES_S, now)
-            if not late:
-                return
+        while late := await self._writes(time.time() - QUIET_WRITES_S):
             if time.monotonic() > deadline:
                 msg = f"the operator still writes: {spelled(late)}"
                 raise LocalKubeError(msg)
             await asyncio.sleep(QUIET_WRITES_S / 3)
 
+    async def _writes(self, since: float) -> list[Write]:
+        """The operator's since a time (`time.time()`)."""
+        until = time.time()
+        return operator_writes(await asyncio.to_thread(self._stage.plane.writes), since, until)
+
     async def _steady(self, crowd: Crowd) -> None:
-        seconds = self._options.steady
+        seconds, found, answered = self._options.steady, self.found, crowd.used()
         self._report(f"steady: nothing happens for {seconds:g} s")
-        begun, answered = time.time(), processor_seconds(crowd.answers) if crowd.answers else 0.0
-        used = await use_of(self.operator, seconds)
-        ended = time.time()
-        writes = operator_writes(await asyncio.to_thread(self._stage.plane.writes), begun, ended)
-        found = self.found
-        found.steady_s, found.steady_cpu, found.steady_cpu_worst, found.steady_rss = seconds, used.cpu, used.worst, used.rss
+        begun = time.time()
+        found.steady_cpu, found.steady_cpu_worst, found.steady_rss = await use_of(self.operator, seconds)
+        found.steady_s, found.answers_cpu = seconds, (crowd.used() - answered) / (time.time() - begun)
+        writes = await self._writes(begun)
         found.steady_writes, found.steady_wrote = len(writes), spelled(writes)
-        found.answers_cpu = ((processor_seconds(crowd.answers) if crowd.answers else 0.0) - answered) / (ended - begun)
-        self._report(f"steady: {used.cpu:.2f} of a core (worst 5 s: {used.worst:.2f}), {used.rss:.0f} MiB, {len(writes)} writes")
+        self._report(
+            f"steady: {found.steady_cpu:.2f} of a core (worst 5 s: {found.steady_cpu_worst:.2f}), {found.steady_rss:.0f} MiB, "
+            f"{len(writes)} writes"
+        )
 
-    # ------------------------------------------------------------ failovers
-
-    async def _fail_over(self, exits: AsyncExitStack) -> None:
-        for name in self._hollow:
-            stream = Stream(self._stage.plane.admin_kubeconfig, NAMESPACE, name, lambda: self._observer)
-            self._streams[name] = await exits.enter_async_context(stream)
-        await self._settled(self._hollow)
+    async def _fail_over(self, environment: Environment) -> None:
+        """Delete and kill holders in turn, cluster after cluster."""
+        found, player = self.found, Player[ChaosStage](environment, n=1, report=quiet)
+        kinds = [(replace(fault, goal=None), times) for fault, times in zip(named(KINDS), (found.deleted, found.killed), strict=True)]
+        await environment.settled(*self._hollow)
         begun, spent = time.monotonic(), processor_seconds(self.operator)
         for number in range(self._options.failovers):
-            await asyncio.sleep(random.uniform(0.0, 1.0))  # noqa: S311 - not in step with probes
-            deletes = number % 2 == 0
-            took = await self._one(self._hollow[number % len(self._hollow)], number // len(self._hollow) % SHARDS, deletes=deletes)
-            if took is not None:
-                (self.found.deleted if deletes else self.found.killed).append(took)
-            self.found.rss = max(self.found.rss, self.found.steady_rss, memory_mib(self.operator.pid))
+            fault, times = kinds[number % 2]
+            environment.clusters = (self._hollow[number % len(self._hollow)],)
+            outcome = await player.play(fault)
+            times += outcome.times
+            found.missing += outcome.missing or [f"shard 0 of {environment.clusters[0]}"] * (not outcome.times)
+            found.lost += outcome.lost
+            found.doubled += outcome.doubled
+            found.two_holders += int(outcome.upstream["below_epoch"] + outcome.upstream["overlaps"])
+            found.broken += complaints(outcome, fault, n=0)
+            found.rss = max(found.rss, found.steady_rss, memory_mib(self.operator.pid))
             if number % 5 == 4:
-                worst = max(self.found.failovers, default=0.0)
+                worst = max(found.failovers, default=0.0)
                 self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
-        self.found.busy_cpu = (processor_seconds(self.operator) - spent) / (time.monotonic() - begun)
-        for name, stream in self._streams.items():
-            self.found.ledger += [f"{name}: {text}" for text in (await stream.ledger()).failures()]
+        found.busy_cpu = (processor_seconds(self.operator) - spent) / (time.monotonic() - begun)
+        for name, probe in environment.probes.items():
+            found.ledger += [f"{name}: {text}" for text in (await probe.ledger()).failures()]
 
-    async def _one(self, cluster: str, shard: int, *, deletes: bool) -> float | None:
-        stream = self._streams[cluster]
-        mark = await stream.mark()
-        holder = self._holder(cluster, shard)
-        stream.burst(shard, 1.5)
-        begun, begun_wall = time.monotonic(), time.time()
-        if deletes:
-            await self._api.delete(f"/api/v1/namespaces/{NAMESPACE}/pods/{holder.pod}")
-        else:
-            await self._control.kill(NAMESPACE, holder.pod, uid=holder.uid)
-        await self._seen(lambda: stream.delivered_since(shard, begun + 1.0), FAILOVER_S, f"messages of shard {shard} of {cluster}")
-        await self._settled([cluster])
-        books = await stream.books(mark, [shard])
-        self.found.lost += books.lost
-        self.found.doubled += books.doubled
-        self.found.two_holders += books.two_holders
-        took = first_taken(books.taken, shard=shard, begun=begun, begun_wall=begun_wall, not_by=holder.uid)
-        if took is None:
-            self.found.missing.append(f"shard {shard} of {cluster}")
-        return took
 
-    def _holder(self, cluster: str, shard: int) -> Holder:
-        name = self._observer.holders(NAMESPACE, cluster).get(shard)
-        pod = self._observer.find("Pod", NAMESPACE, name) if name else None
-        if pod is None:
-            msg = f"nobody serves shard {shard} of {cluster}"
-            raise LocalKubeError(msg)
-        return Holder(shard, pod["metadata"]["name"], pod["metadata"]["uid"])
-
-    async def _settled(self, clusters: Sequence[str]) -> None:
-        everyone = lambda: all(is_settled(self._observer, NAMESPACE, one) for one in clusters)  # noqa: E731
-        await self._seen(everyone, SETTLE_S, f"{', '.join(clusters)} as wanted")
-
-    async def _seen(self, look: Callable[[], bool], timeout: float, what: str) -> None:
-        deadline = time.monotonic() + timeout
-        while not look():
-            if time.monotonic() > deadline:
-                msg = f"{what} did not come true within {timeout:g} s. {self._stage.fault() or ''}"
-                raise LocalKubeError(msg)
-            await asyncio.sleep(0.01)
+async def _ready(api: Kube) -> int:
+    """How many clusters are reported to be as wanted."""
+    count = 0
+    async for item in items(api, f"{GROUP}/whatsappclusters", page=250):
+        status = item.get("status") or {}
+        states = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+        is_ready = (states.get("Ready"), states.get("Reconciling")) == ("True", "False")
+        count += is_ready and status.get("failuresTolerated") == SPARES
+    return count
 
 
 # --------------------------------------------------------------------------------------------------------------- command
@@ -324,8 +238,7 @@ def missed(found: Found) -> list[str]:
     said += [f"no next holder delivered for {', '.join(found.missing)}"] * bool(found.missing)
     said += [f"{found.lost} messages were lost, {found.doubled} doubled"] * bool(found.lost or found.doubled)
     said += [f"the WhatsApp servers saw two holders of a shard {found.two_holders} times"] * bool(found.two_holders)
-    said += found.ledger
-    return said
+    return said + found.ledger + found.broken
 
 
 def failover_rows(found: Found) -> dict[str, Obj]:
@@ -339,12 +252,10 @@ def show(found: Found, console: Console) -> None:
     """Print the figures beside their goals."""
     console.print(
         f"{found.clusters} clusters of {SHARDS} shards and {SPARES} spares ({found.clusters * COREAPPS} Coreapps) on one operator process; "
-        f"{min(HOLLOW, found.clusters)} of them with simulated pods, the others answered for by one process.",
-        highlight=False,
+        f"{min(HOLLOW, found.clusters)} of them with simulated pods, the others answered for by one process."
     )
-    table = Table(box=box.SIMPLE)
-    for name in ("what", "measured", "goal", "measured / goal"):
-        table.add_column(name, justify="left" if name == "what" else "right", no_wrap=True)
+    right = (Column(name, justify="right", no_wrap=True) for name in ("measured", "goal", "measured / goal"))
+    table = Table(Column("what", no_wrap=True), *right, box=box.SIMPLE)
     for name, figure, text, limit, goal in rows(found):
         table.add_row(name, text, f"< {goal}{' MISSED' if figure > limit else ''}", f"{figure / limit:.2f}")
     for name, one in failover_rows(found).items():
@@ -356,18 +267,17 @@ def show(found: Found, console: Console) -> None:
         f"steady for {found.steady_s:g} s: {found.steady_writes} writes, worst 5 s {found.steady_cpu_worst:.2f} of a core, "
         f"{found.steady_rss:.0f} MiB; during failovers {found.busy_cpu:.2f} of a core\n"
         f"beginning with all clusters at once: {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor, "
-        f"{found.begin_rss:.0f} MiB at most",
-        highlight=False,
+        f"{found.begin_rss:.0f} MiB at most"
     )
 
 
-def figures(found: Found, run: Obj) -> Obj:
+def figures(found: Found) -> Obj:
     """Everything that was measured, for a file."""
     goals = {
         name: {"measured": rounded(figure), "text": text, "goal": goal, "met": figure <= limit}
         for name, figure, text, limit, goal in rows(found)
     }
-    return {"run": run, "complaints": missed(found), "goals": goals, "failovers": failover_rows(found)} | asdict(found)
+    return {"goals": goals, "failovers": failover_rows(found)} | asdict(found)
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
@@ -381,37 +291,18 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = parser.parse_args(argv)
     if options.scale < 1 or options.failovers < 1 or options.steady < 5:
         parser.error("--scale and --failovers must be at least 1, --steady at least 5")
-    end_by_any_signal()
-    run = Provenance(root, "hack/bench", argv)
+    command = Command("hack/bench", argv, root=root)
     stage = Stage(options.dir, audit_log=True, report=to_stderr)
-    console = Console(width=None if sys.stdout.isatty() else 150)
-    found: Found | None = None
-    try:
+
+    def work() -> int:
         stage.up(replicas=0)
         try:
             bench = ScaleBench(stage, options, to_stderr)
-            found = bench.found
             asyncio.run(bench.run())
         finally:
             stage.down()
             shutil.rmtree(options.dir / "scale", ignore_errors=True)
-    except* (LocalKubeError, KubeError, OSError) as group:
-        error: BaseException = group
-        while isinstance(error, BaseExceptionGroup):
-            error = error.exceptions[0]
-        print(f"hack/bench: {sentence(error)}", file=sys.stderr)
-        return_code = 1
-    except* KeyboardInterrupt:
-        print("hack/bench: interrupted; all that was started has been ended", file=sys.stderr)
-        return_code = 130
-    else:
-        return_code = 0
-    if return_code or found is None:
-        return return_code
-    show(found, console)
-    content = figures(found, run.of_run())
-    write_json(options.out, content)
-    console.print(f"figures in {options.out}")
-    for complaint in content["complaints"]:
-        print(f"hack/bench: {complaint}", file=sys.stderr)
-    return 1 if content["complaints"] else 0
+        show(bench.found, command.console)
+        return command.write(options.out, figures(bench.found), missed(bench.found))
+
+    return command.run(work)

@@ -1,6 +1,6 @@
 """A cluster as it is when the operator has nothing to do, as objects of the API server. Pure but for drawn certificates; nothing runs it.
 
-Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only: nobody starts them.
+Made by the operator's own manifests, so that a cluster of the scale bench differs from a real one in its pods only, which are not run.
 """
 
 from __future__ import annotations
@@ -11,12 +11,14 @@ from datetime import UTC, datetime
 from typing import Any
 
 from localkube.hollow.status import stamp
-from whatsapp_operator.core import manifests
+from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.core.desired import Desired, Tuning
+from whatsapp_operator.core.names import Ref
 from whatsapp_operator.settings import Settings
 from whatsapp_operator.shell.loop.execute import filled_secret
 from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.objects.secret_keys import findings_of
 
 Obj = dict[str, Any]
 
@@ -26,7 +28,7 @@ COREAPPS = SHARDS + SPARES
 WEBAPPS = 2
 NODES = 10
 SCHEDULER = "scale-bench"
-"""Nobody of that name schedules: the bench itself binds its pods."""
+"""There is no scheduler of that name: the bench itself binds its pods."""
 IMAGE = str(next(one.default for one in fields(Settings) if one.name == "image"))
 COLLECTIONS: Mapping[str, str] = {
     "WhatsAppCluster": f"/apis/multiconnect.dev/v1alpha1/namespaces/{NAMESPACE}/whatsappclusters",
@@ -38,16 +40,6 @@ COLLECTIONS: Mapping[str, str] = {
     "Secret": f"/api/v1/namespaces/{NAMESPACE}/secrets",
     "Pod": f"/api/v1/namespaces/{NAMESPACE}/pods",
 }
-
-
-def path_of(kind: str, name: str) -> str:
-    """Where the API server keeps an object of the bench's namespace."""
-    return f"{COLLECTIONS[kind]}/{name}"
-
-
-def node_name(number: int) -> str:
-    """Name of a node that carries pods which nobody runs."""
-    return f"scale-{number % NODES}"
 
 
 def cluster(name: str) -> Obj:
@@ -75,35 +67,20 @@ def parts(want: Desired) -> Iterator[Obj]:
         yield obj
 
 
+def stamped(want: Desired, obj: Obj, secrets: Mapping[str, Obj]) -> Obj:
+    """A workload with the checksum of the Secrets that its pods take, as stored; without it the operator would put it in its place anew."""
+    checksum = findings_of(want, secrets).checksums.get(Ref(obj["kind"], obj["metadata"]["name"]))
+    return obj if checksum is None else checksums.stamped(obj, None, checksum, replaces=False)
+
+
 def epoch(shard: int) -> str:
     """The epoch of a shard's holder."""
     return f"1-scale{shard}"
 
 
-def ordinal_of(pod: Obj) -> int:
-    """The number of a StatefulSet's pod."""
-    return int(pod["metadata"]["labels"]["apps.kubernetes.io/pod-index"])
-
-
-def component_of(pod: Obj) -> str:
-    """What a pod is: coreapp, webapp or simulator."""
-    return str(pod["metadata"]["labels"][manifests.COMPONENT_LABEL])
-
-
-def cluster_of(pod: Obj) -> str:
-    """The name of a pod's cluster."""
-    return str(pod["metadata"]["labels"][manifests.CLUSTER_LABEL])
-
-
 def holder_labels(shard: int) -> dict[str, str]:
     """What a handover puts on the new holder."""
     return {manifests.ROLE_LABEL: "active", manifests.SHARD_LABEL: str(shard), manifests.EPOCH_LABEL: epoch(shard)}
-
-
-def binding(pod: str, node: str) -> Obj:
-    """What the scheduler says."""
-    target = {"apiVersion": "v1", "kind": "Node", "name": node}
-    return {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": pod, "namespace": NAMESPACE}, "target": target}
 
 
 def shard_service(want: Desired, shard: int, holder: Obj, *, now: datetime) -> Obj:
@@ -119,27 +96,29 @@ def shard_service(want: Desired, shard: int, holder: Obj, *, now: datetime) -> O
 
 def running(pod: Obj, *, ip: str, now: datetime) -> Obj:
     """What the kubelet reports of a pod whose container is ready, as a patch of its status."""
-    at = stamp(now)
-    container = pod["spec"]["containers"][0]
+    at, container = stamp(now), pod["spec"]["containers"][0]
+    ready = {"imageID": "", "ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": at}}}
+    kinds = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
     status = {
         "phase": "Running",
         "podIP": ip,
         "podIPs": [{"ip": ip}],
         "startTime": at,
-        "conditions": [
-            {"type": kind, "status": "True", "lastTransitionTime": at}
-            for kind in ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-        ],
-        "containerStatuses": [
-            {
-                "name": container["name"],
-                "image": container["image"],
-                "imageID": "",
-                "ready": True,
-                "started": True,
-                "restartCount": 0,
-                "state": {"running": {"startedAt": at}},
-            }
-        ],
+        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": at} for kind in kinds],
+        "containerStatuses": [{"name": container["name"], "image": container["image"], **ready}],
     }
     return {"status": status}
+
+
+def report(pod: Obj, ordinal: int) -> Obj:
+    """What a Coreapp answers to a probe."""
+    holds = ordinal < SHARDS
+    return {
+        "uid": pod["metadata"]["uid"],
+        "pod": pod["metadata"]["name"],
+        "shard": ordinal if holds else None,
+        "epoch": epoch(ordinal) if holds else None,
+        "shards": SHARDS,
+        "gateway_status": "connected" if holds else "disconnected",
+        "version": "v2.53.4",
+    }
