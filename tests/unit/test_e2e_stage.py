@@ -120,7 +120,7 @@ def test_helm_that_does_not_end_is_a_sentence_and_not_the_end_of_the_run(tmp_pat
     helm = tmp_path / "helm"
     helm.write_text("#!/bin/sh\nexec sleep 60\n", encoding="utf-8")
     helm.chmod(0o755)
-    with pytest.raises(LocalKubeError, match=r"helm test second --timeout did not end within 0\.2 s"):
+    with pytest.raises(LocalKubeError, match=r"'helm test second --timeout' did not end within 0\.2 s"):
         Helm(helm, tmp_path).run("test", "second", "--timeout", "180s", timeout=0.2)
 
 
