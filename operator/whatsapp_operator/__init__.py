@@ -4,6 +4,7 @@ A map of the rooms (a test checks it against the tree):
 
 - ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
+- ``core.reasons``: every reason that users see: what it means, what to do.
 - ``core.names``: what names things: clusters, objects, epochs.
 - ``core.desired``: what a user wants.
 - ``core.snapshot``: what was read in one observation.
@@ -25,7 +26,7 @@ A map of the rooms (a test checks it against the tree):
 - ``core.certificate``: what a certificate says of itself.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
-- ``core.always``: what is done beside the winning row: tell, mend, tidy.
+- ``core.always``: the table of what is done whichever rule wins.
 - ``core.pace``: when to look again, and when to ask again.
 - ``core.conditions``: what was seen, as conditions; a table for each.
 - ``core.report``: what was seen and done, as status and Events.

@@ -44,3 +44,12 @@ def test_a_pod_that_has_ended_waits_for_no_image(phase: str, is_told: bool) -> N
     pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
 
     assert (image_problem_of([pod]) is not None) is is_told
+
+
+def test_what_a_kubelet_says_of_an_image_is_repeated_in_full() -> None:
+    """A registry's answer is longer than what is quoted of an annotation."""
+    said = "Failed to pull image: " + "the registry says why " * 10
+    pod = a_webapp("a", "Pending")
+    pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff", "message": said}}}]
+
+    assert said in (image_problem_of([pod]) or "")

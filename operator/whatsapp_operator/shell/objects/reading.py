@@ -19,7 +19,7 @@ from whatsapp_operator.shell.coreapps.tether import Target
 
 from .secret_keys import decoded
 
-TEXT_KEPT = 300
+MESSAGE_KEPT = 300
 """So many letters of what a kubelet says are passed on."""
 TEXT_KEPT = 60
 """So many letters of what a user wrote are shown when it is refused."""
@@ -303,7 +303,7 @@ def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
     for one in status.get("containerStatuses") or ():
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
-            yield str(waiting["reason"]), str(waiting.get("message") or "")[:TEXT_KEPT]
+            yield str(waiting["reason"]), str(waiting.get("message") or "")[:MESSAGE_KEPT]
 
 
 def _waiting_because(status: Obj) -> str | None:
