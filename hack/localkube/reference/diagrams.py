@@ -42,7 +42,7 @@ def _kind(rule: Rule) -> str:
 
 def evidence() -> str:
     """Return the evidence against a holder as a diagram: how certain it is, and how long it must be seen before it counts."""
-    spec = Desired(key=Key("default", "acme"), uid="", generation=1, shards=2)
+    spec = Desired(key=Key("default", "acme"), uid="", generation=1, client="Simulator", shards=2)
     lines = ["flowchart LR", '    failover(["the shard is handed over"])']
     for certainty, text in CERTAINTIES.items():
         lines.append(f'    {certainty.lower()}["{text}"]')
