@@ -5,19 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from whatsapp_operator.core import conditions, report, rules
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import SHARD_COUNTS, Desired
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, HandoverTimes, Rejection
-from whatsapp_operator.shell.objects.fields import places
+from whatsapp_operator.shell.objects.fields import places, read
 
 from .situations import FINGERPRINT, NOW, Situation
 from .test_status import EVERYTHING, WORDS, handed_over
@@ -158,15 +159,57 @@ def test_answers_are_those_of_the_model() -> None:
     assert STATUS["properties"]["operation"]["properties"]["answer"]["enum"] == [str(answer) for answer in Answer]
 
 
-def test_defaults_are_those_of_the_model() -> None:
-    desired = {field.name: field.default for field in fields(Desired)}
-    spec = SPEC["properties"]
+def defaulted(schema: dict[str, Any], value: Any) -> Any:
+    """What the API server makes of a value: the CRD's defaults filled in."""
+    for name, field in schema.get("properties", {}).items():
+        if name in value or "default" in field:
+            value = {**value, name: defaulted(field, value.get(name, field.get("default")))}
+    return value
 
-    assert spec["spares"]["default"] == desired["spares"]
-    assert spec["paused"]["default"] == desired["paused"]
+
+def test_defaults_are_those_of_the_model() -> None:
+    """What the operator reads of a spec is the same with the CRD's defaults and with its own."""
+    key = {"key": Key("default", "acme"), "uid": "u", "generation": 1}
+    least = {"shards": 2, "client": {"type": "Simulator", "simulator": {}}, "failover": {"probe": {}}, "webapp": {"tls": {}, "service": {}}}
+    given = defaulted(SPEC, least)
+
+    assert given["failover"]["probe"]["periodSeconds"] == 1
+    assert read(Desired, given, **key) == read(Desired, least, **key)
     # No default: that it was left out must be seen.
-    assert spec["webapp"]["properties"]["replicas"].get("default") == desired["webapps"]
-    assert spec["client"]["properties"]["simulator"]["properties"]["restartSeconds"]["default"] == desired["restart_seconds"]
+    assert "default" not in SPEC["properties"]["webapp"]["properties"]["replicas"]
+    assert read(Desired, least, **key).webapps is None
+
+
+LEAST: dict[str, Any] = {"shards": 2, "client": {"type": "Simulator"}}
+
+
+def client(**parts: Any) -> dict[str, Any]:
+    return {**LEAST, "client": {"type": "Simulator", **parts}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"client": {"type": "Simulator"}}, "Object missing required field `shards`"),
+        ({"shards": 2}, "Object missing required field `client`"),
+        ({**LEAST, "shards": 33}, r"Expected `int` <= 32 - at `\$\.shards`"),
+        ({**LEAST, "failover": None}, r"Expected `object`, got `null` - at `\$\.failover`"),
+        (client(adminSecretRef={}), r"missing required field `name` - at `\$\.client\.adminSecretRef`"),
+        (client(imagePullSecrets=[{}]), r"`name` - at `\$\.client\.imagePullSecrets\[0\]`"),
+        ({**LEAST, "reshard": {"windows": [{"name": "n"}]}}, r"`schedule` - at `\$\.reshard\.windows\[0\]`"),
+        ({**LEAST, "failover": {"probe": {"periodSeconds": 0}}}, r">= 1 - at `\$\.failover\.probe\.periodSeconds`"),
+    ],
+)
+def test_what_cannot_be_read_is_named(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        read(Desired, spec, key=Key("default", "acme"), uid="u", generation=1)
+
+
+def test_a_reference_that_is_null_is_none() -> None:
+    spec = {**client(adminSecretRef=None), "account": None}
+    desired = read(Desired, spec, key=Key("default", "acme"), uid="u", generation=1)
+
+    assert (desired.admin_secret, desired.account) == (None, None)
 
 
 def test_limits_are_those_that_status_keeps() -> None:
