@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import timedelta
 
 import pytest
 
@@ -12,15 +11,11 @@ from whatsapp_operator.core.actions import Action, AssignRole, ClearLabels, Dele
 from whatsapp_operator.core.desired import WebappService
 from whatsapp_operator.core.snapshot import Report
 
-from .situations import NOW, Situation, labels_for, situation
+from .situations import Situation, labels_for, situation
+from .test_evidence import hung
 from .witnesses import WITNESSES
 
 ORDER = ["PodsUnresponsive", "ObjectsChanged", "LabelsLost", "NamesOutgrown", "HandoversUnfinished", "RolesDiffer"]
-
-
-def hung() -> Situation:
-    """The spare is silent, on a node that lives."""
-    return situation().settled().with_nodes().with_pod(2, silent_since=NOW - timedelta(seconds=6), never_responded=False)
 
 
 def unlabelled() -> Situation:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Any
 
 import pytest
 
 from whatsapp_operator.core.actions import AssignRole, Delete, Handover, Plan, Scale
-from whatsapp_operator.core.evidence import EVIDENCE, Certainty, Proof
+from whatsapp_operator.core.evidence import EVIDENCE, Certainty
 from whatsapp_operator.core.self_check import self_check
 from whatsapp_operator.core.snapshot import Answer, Evidence, Node, Report, Silence
 
@@ -452,30 +452,3 @@ def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
 def test_a_pod_that_hangs_does_not_count_as_ready() -> None:
     assert [one.name for one in silent(3).facts().ready] == ["acme-coreapp-1", "acme-coreapp-2"]
     assert pod(0, silent_since=NOW).is_ready, "a single lost probe is nothing"
-
-
-# --- how long it must be seen
-
-
-def overdue(span: float) -> Situation:
-    """So many seconds ago enough Coreapps were back from a Set Shards restart; the holder of shard 0 is not."""
-    one = restarting().restarted(4, [1, 2, 3, 4]).with_holder(0, ready=False)
-    return one.seeing(since={"EnoughAreBack": NOW - seconds(span)})
-
-
-LASTING: dict[Evidence, Callable[[float], Situation]] = {
-    Evidence.PROBE_TIMEOUT: silent,
-    Evidence.NOT_READY: unready,
-    Evidence.HOLDER_DISAGREES: lambda span: disagreeing(OTHER_ROLES["no shard"], span),
-    Evidence.RESTART_OVERDUE: overdue,
-}
-"""Evidence that must be seen for a while, seen for so many seconds."""
-
-
-@pytest.mark.parametrize("proof", EVIDENCE, ids=lambda proof: proof.evidence)
-def test_evidence_counts_after_just_the_time_that_its_table_names(proof: Proof) -> None:
-    span = proof.after(situation().desired).total_seconds()
-    assert (span > 0) == (proof.evidence in LASTING)
-    if span:
-        one = LASTING[proof.evidence]
-        assert (failure(one(span - 0.1)), failure(one(span))) == (None, proof.evidence)

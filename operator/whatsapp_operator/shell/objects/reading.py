@@ -18,10 +18,10 @@ from whatsapp_operator.shell.coreapps.tether import Target
 from .fields import read
 from .secret_keys import decoded
 
-MESSAGE_KEPT = 300
-"""So many letters of what a kubelet says are passed on."""
-TEXT_KEPT = 60
-"""So many letters of what a user wrote are shown when it is refused."""
+MAX_KUBELET_TEXT = 300
+"""Characters of a kubelet's message that are passed on."""
+MAX_ANNOTATION_TEXT = 60
+"""Characters of an annotation that are shown when it is rejected."""
 MOST_SWITCHOVERS = 32
 """Entries of one switchover annotation; there are no more shards."""
 LONGEST_SWITCHOVERS = MOST_SWITCHOVERS * len(f"31={'x' * 253},")
@@ -78,7 +78,7 @@ def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"([0-9]{1,2})(?:=([a-z0-9][a-z0-9-]{0,252}))?", part)
         if match is None:
-            return (), f"Annotation {name} says {part[:TEXT_KEPT]!r}; write a shard such as 0, or 0=<pod>."
+            return (), f"Annotation {name} says {part[:MAX_ANNOTATION_TEXT]!r}; write a shard such as 0, or 0=<pod>."
         request = Switchover(shard=int(match[1]), to=match[2])
         if requests.setdefault(request.shard, request) != request:
             return (), f"Annotation {name} names two pods for shard {request.shard}. Nothing of it was done."
@@ -92,7 +92,8 @@ def reshard_now_of(text: str) -> tuple[int | None, str | None]:
     text = text.strip()
     if re.fullmatch(r"[0-9]{0,2}", text):
         return int(text) if text else None, None
-    shown = f"{text[:TEXT_KEPT]!r}" + (f" and {len(text) - TEXT_KEPT} more characters" if len(text) > TEXT_KEPT else "")
+    more = len(text) - MAX_ANNOTATION_TEXT
+    shown = f"{text[:MAX_ANNOTATION_TEXT]!r}" + (f" and {more} more characters" if more > 0 else "")
     return (
         None,
         f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write one such as 4.",
@@ -135,7 +136,7 @@ def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
     for one in status.get("containerStatuses") or ():
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
-            yield str(waiting["reason"]), str(waiting.get("message") or "")[:MESSAGE_KEPT]
+            yield str(waiting["reason"]), str(waiting.get("message") or "")[:MAX_KUBELET_TEXT]
 
 
 def _waiting_because(status: Obj) -> str | None:
