@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation charts-test tooling-test integration \
-  test demo demo-down bench chaos figures kind kind-down e2e lock clean
+  test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -48,6 +48,10 @@ check: lint types contracts texts ## Everything that runs no test
 
 charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
 	@$(RUN)/python hack/charts
+
+reference: setup ## Write what is derived in docs and in the CRD, then what the charts have of it
+	@$(RUN)/python -m localkube.reference
+	@$(RUN)/python hack/charts --write-only
 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels

@@ -4,6 +4,8 @@ A map of the rooms (a test checks it against the tree):
 
 - ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
+- ``core.reasons``: every reason that users see: what it means, what to do.
+- ``core.places``: where a field stands in the CRD.
 - ``core.names``: what names things: clusters, objects, epochs.
 - ``core.desired``: what a user wants.
 - ``core.snapshot``: what was read in one observation.
@@ -25,7 +27,7 @@ A map of the rooms (a test checks it against the tree):
 - ``core.certificate``: what a certificate says of itself.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: THE table: which row wins, what it does and why.
-- ``core.always``: what is done beside the winning row: tell, mend, tidy.
+- ``core.always``: the table of what is done whichever rule wins.
 - ``core.pace``: when to look again, and when to ask again.
 - ``core.conditions``: what was seen, as conditions; a table for each.
 - ``core.report``: what was seen and done, as status and Events.
@@ -57,6 +59,7 @@ A map of the rooms (a test checks it against the tree):
 - ``shell.loop.schedule``: how many look at a time, and who first.
 - ``shell.metrics``: what Prometheus is told, and whether we live.
 - ``shell.objects.assemble``: what was read, as one frozen value; damaged objects are left out.
+- ``shell.objects.fields``: reads frozen values from objects, each field from its place.
 - ``shell.objects.reading``: what was read, as our nouns.
 - ``shell.objects.rejections``: why pods are missing, in the words of their controllers.
 - ``shell.objects.secret_keys``: the table of the keys of Secrets: what each must look like.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -64,6 +65,33 @@ def refusal(charts: Charts, chart: str, values: Obj) -> str | None:
     except Exception as error:
         return str(error)
     return None
+
+
+def test_a_default_that_the_chart_gives_is_that_of_the_resource() -> None:
+    """A value that is empty is left out of the resource; any other one says what the CRD says."""
+    crd = yaml.safe_load((ROOT / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    checked = set[str]()
+    for path, value in paths(defaults(CLUSTER)):
+        field: Obj = spec
+        for name in ("client", *path) if path[0] == "simulator" else path:
+            field = field.get("properties", {}).get(name, {})
+        if field and not isinstance(value, Mapping) and value not in (None, "", []):
+            assert value == field.get("default"), path
+            checked.add(path[-1])
+    assert {"restartSeconds", "mode", "unhealthyAfterSeconds", "periodSeconds", "verification", "drift"} <= checked
+
+
+def test_no_field_of_the_resource_is_written_again_in_a_template() -> None:
+    """But those for which the chart has values of its own: what the preset gives, and the client."""
+    spec = set(re.findall(r"`spec\.([\w.\[\]]+)`", (ROOT / "docs" / "api.md").read_text(encoding="utf-8")))
+    fields = {path.rpartition(".")[2] for path in spec} - {"spec", "name", "labels", "annotations", "pod", "image"}
+    folder = ROOT / "charts" / CLUSTER / "templates"
+    names = re.compile(r"""(?<=\.)\w+|(?<=")\w+(?=")|^ *\w+(?=:)""", re.MULTILINE)
+    texts = (path.read_text(encoding="utf-8") for path in folder.glob("*cluster*"))
+    written = {word.strip() for text in texts for word in names.findall(text)}
+    assert len(fields) > 50
+    assert fields & written <= {"shards", "spares", "client", "type", "simulator", "webapp", "replicas", "value", "values"}
 
 
 @pytest.mark.parametrize("chart", [OPERATOR, CLUSTER])

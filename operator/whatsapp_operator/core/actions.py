@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from .names import Epoch, Obj, Ref
+from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Operation, Record, Route
 
 # --- what is to be done ----------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ Action = (
 class Decision:
     """A row that matched: its name, what it means to the user, and the sentence."""
 
-    row: str
+    row: Reason
     state: State
     why: str
 

@@ -1,15 +1,85 @@
-"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers."""
+"""What is done in each observation, whichever rule wins: the table of its own rules, in the order in which they act."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from . import health, manifests, rollout
-from .actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Replace, Touch
+from .actions import Action, AssignRole, ClearLabels, Delete, Handover, Label, Relabel, Replace, Touch
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
 from .upkeep import mended
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """What the rule that won hands over now, so that nothing else writes it: uids of pods and of shard Services, and numbers of shards."""
+
+    pods: frozenset[str]
+    routes: frozenset[str]
+    shards: frozenset[int]
+
+    @classmethod
+    def of(cls, actions: Iterable[Action]) -> Self:
+        """Return what these actions hand over."""
+        moves = [action for action in actions if isinstance(action, Handover)]
+        return cls(
+            pods=frozenset(move.to.uid for move in moves),
+            routes=frozenset(move.route.uid for move in moves),
+            shards=frozenset(move.route.shard for move in moves),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlwaysRule:
+    """One rule: what it is about, what it does and why, and its actions."""
+
+    name: str
+    why: str
+    then: Callable[[Facts, Busy], Iterable[Action]]
+
+
+ALWAYS: tuple[AlwaysRule, ...] = (
+    AlwaysRule(
+        name="PodsUnresponsive",
+        why="Deletes Coreapps that do not answer or cannot become ready, so that they come back as spares; never more than spares.",
+        then=lambda f, _: replacing(f),
+    ),
+    AlwaysRule(
+        name="ObjectsChanged",
+        why="Brings objects back to their desired content. While the cluster is paused, only the budget for disruptions.",
+        then=lambda f, _: mending(f),
+    ),
+    AlwaysRule(
+        name="LabelsLost",
+        why="Gives pods and shard Services the labels again that somebody took off: without them there is no traffic.",
+        then=lambda f, busy: labelling(f, busy.pods | busy.routes),
+    ),
+    AlwaysRule(
+        name="NamesOutgrown",
+        why="Deletes objects under names of earlier releases, once those that replace them exist.",
+        then=lambda f, _: outgrowing(f),
+    ),
+    AlwaysRule(
+        name="HandoversUnfinished",
+        why="Clears labels and Services that handovers left behind, so that a prepared epoch is committed or dead.",
+        then=lambda f, busy: tidying(f, busy.pods),
+    ),
+    AlwaysRule(
+        name="RolesDiffer",
+        why="Assigns a Coreapp its role wherever what it reports differs from the Services.",
+        then=lambda f, busy: tells(f, busy.pods, busy.shards),
+    ),
+)
+
+
+def actions(f: Facts, busy: Busy) -> Iterator[Action]:
+    """Yield what every one of these rules does, in their order."""
+    for rule in ALWAYS:
+        yield from rule.then(f, busy)
 
 
 def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
