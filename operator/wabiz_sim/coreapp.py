@@ -72,7 +72,7 @@ class Coreapp(Process):
         await self._begin()
         self.spawn(self._restart_when_told())
 
-    async def say_goodbye(self) -> None:
+    async def announce_shutdown(self) -> None:
         """Close the WhatsApp connection with a close frame."""
         if self._gateway is not None:
             await self._gateway.retire()

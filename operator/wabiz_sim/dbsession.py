@@ -58,24 +58,24 @@ class _SupersededError(Exception):
 
 
 class DatabaseSession:
-    """``on_doubt`` is called whenever a change failed: whether the database has it is known only by reading."""
+    """``on_uncertain`` is called whenever a change failed: whether the database has it is known only by reading."""
 
-    def __init__(self, database: Database, schema: LiteralString, on_doubt: Callable[[], None]) -> None:
+    def __init__(self, database: Database, schema: LiteralString, on_uncertain: Callable[[], None]) -> None:
         """``schema`` holds statements that make what is not there; they may be repeated."""
         self._database = database
         self._schema = schema
-        self._on_doubt = on_doubt
+        self._on_uncertain = on_uncertain
         self._parameters: dict[str, str] = {}
         self._owner = uuid.uuid4().hex
         self._session: Session | None = None
-        self._there = asyncio.Event()
+        self._available = asyncio.Event()
         self._lost = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self._doubts = 0
-        self._over = ""
+        self._lock = asyncio.Lock()
+        self._failed_changes = 0
+        self._final_error = ""
         """Why it will never come back; empty while it may."""
-        self._at_work: set[asyncio.Task[Any]] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
 
     async def open(self, patience: float) -> None:
         """Connect, make the database and what is in it if it is not there, and take it over.
@@ -85,24 +85,24 @@ class DatabaseSession:
         """
         self._parameters = self._database.parameters()
         clock = asyncio.get_running_loop().time
-        deadline, backoff, said = clock() + patience, Backoff(), ""
+        deadline, backoff, logged = clock() + patience, Backoff(), ""
         while True:
             try:
-                self._found(await self._connected(first=True))
+                self._use(await self._connected(first=True))
                 break
             except _SupersededError as error:
                 msg = f"{self._database.place}: {error}; one upstream at a time can have it"
                 raise OSError(msg) from None
             except (psycopg.Error, OSError, TimeoutError) as error:
                 reason = f"{self._database.place} cannot be used: {_sentence(error)}"
-                if reason != said:
+                if reason != logged:
                     log.warning("%s; trying on for %.0f s", reason, deadline - clock())
-                said = reason
+                logged = reason
             if clock() >= deadline:
-                msg = f"{said}; look at the server, at WA_DB_* in the Secret and at the certificates"
+                msg = f"{logged}; look at the server, at WA_DB_* in the Secret and at the certificates"
                 raise OSError(msg)
             await backoff.pause()
-        self._keeper = asyncio.create_task(self._keep())
+        self._reconnecting = asyncio.create_task(self._reconnect())
 
     async def read(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run ``work`` when its turn comes.
@@ -121,15 +121,15 @@ class DatabaseSession:
 
     async def close(self) -> None:
         """Let go now; what is under way fails. May be called again."""
-        self._over = "the upstream ends"
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        self._final_error = "the upstream ends"
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait({self._reconnecting})
         if self._session is not None:
             _cut(self._session)
-        self._there.set()  # whoever waits need not wait on
-        if self._at_work:
-            await asyncio.wait(set(self._at_work), timeout=2 * _CUT_SECONDS)
+        self._available.set()  # whoever waits need not wait on
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=2 * _CUT_SECONDS)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -139,19 +139,19 @@ class DatabaseSession:
     async def _begin(self, work: Callable[[Session], Awaitable[T]], *, changes: bool) -> T:
         deadline = asyncio.get_running_loop().time() + _AWAY_SECONDS
         # A task of its own: whoever asked may be cancelled, a statement that was sent may not.
-        task = asyncio.create_task(self._perform(work, self._doubts, deadline, changes=changes))
-        self._at_work.add(task)
+        task = asyncio.create_task(self._perform(work, self._failed_changes, deadline, changes=changes))
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._at_work.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled():
             task.exception()  # seen, also when whoever asked is gone
 
-    async def _perform(self, work: Callable[[Session], Awaitable[T]], doubts: int, deadline: float, *, changes: bool) -> T:
-        async with self._turn:
-            if doubts != self._doubts:
+    async def _perform(self, work: Callable[[Session], Awaitable[T]], failed_changes: int, deadline: float, *, changes: bool) -> T:
+        async with self._lock:
+            if failed_changes != self._failed_changes:
                 msg = f"{self._database.place} failed just before"
                 raise StoreError(msg)
             try:
@@ -159,19 +159,19 @@ class DatabaseSession:
                 return await self._answer(session, work(session))
             except StoreError:
                 if changes:
-                    self._doubts += 1
-                    self._on_doubt()
+                    self._failed_changes += 1
+                    self._on_uncertain()
                 raise
 
     async def _session_by(self, deadline: float) -> Session:
-        if self._session is not None and _has_news(self._session):  # it was not asked anything: this is its end
+        if self._session is not None and _has_ended(self._session):  # it was not asked anything: this is its end
             self._lose(self._session, "the server closed the session")
-        if self._session is None and not self._over:
+        if self._session is None and not self._final_error:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
-                    await self._there.wait()
-        if self._over or self._session is None:
-            msg = self._over or f"{self._database.place} does not answer"
+                    await self._available.wait()
+        if self._final_error or self._session is None:
+            msg = self._final_error or f"{self._database.place} does not answer"
             raise StoreError(msg)
         return self._session
 
@@ -188,22 +188,22 @@ class DatabaseSession:
 
     # the session
 
-    def _found(self, session: Session) -> None:
+    def _use(self, session: Session) -> None:
         self._session = session
         self._lost.clear()
-        self._there.set()
+        self._available.set()
 
     def _lose(self, session: Session, reason: str) -> None:
         session.pgconn.finish()
         self._session = None
-        self._there.clear()
+        self._available.clear()
         self._lost.set()
-        if not self._over:
+        if not self._final_error:
             log.warning("%s was lost: %s", self._database.place, reason)
 
-    async def _keep(self) -> None:
+    async def _reconnect(self) -> None:
         """Connect again whenever the session was lost, until cancelled or replaced by another upstream."""
-        backoff, said = Backoff(), ""
+        backoff, logged = Backoff(), ""
         while True:
             await self._lost.wait()
             try:
@@ -212,26 +212,26 @@ class DatabaseSession:
                 self._give_up(str(error))
                 return
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if _sentence(error) != said:
-                    said = _sentence(error)
-                    log.warning("%s cannot be used: %s", self._database.place, said)
+                if _sentence(error) != logged:
+                    logged = _sentence(error)
+                    log.warning("%s cannot be used: %s", self._database.place, logged)
                 await backoff.pause()
             else:
-                said = ""
+                logged = ""
                 backoff.reset()
                 log.info("%s is back", self._database.place)
-                self._found(session)
+                self._use(session)
 
     def _give_up(self, reason: str) -> None:
         log.error("%s: %s; this upstream serves no more: delete its pod to start anew on what is there", self._database.place, reason)
-        self._over = reason
-        self._there.set()
-        self._doubts += 1
-        self._on_doubt()
+        self._final_error = reason
+        self._available.set()
+        self._failed_changes += 1
+        self._on_uncertain()
 
     async def _connected(self, *, first: bool) -> Session:
         """Return a session that holds the lock."""
-        session = await self._dial_or_create() if first else await self._dial(self._database.name)
+        session = await self._connect_or_create() if first else await self._connect(self._database.name)
         try:
             await _bounded(session, self._claim(session, first=first), 2 * _CLAIM_SECONDS)
         except BaseException:
@@ -239,25 +239,25 @@ class DatabaseSession:
             raise
         return session
 
-    async def _dial(self, name: str) -> Session:
+    async def _connect(self, name: str) -> Session:
         # twice: the name of a host may mean two addresses
         async with asyncio.timeout(2 * _CONNECT_SECONDS):
             conninfo = make_conninfo("", dbname=name, connect_timeout=int(_CONNECT_SECONDS), **self._parameters)
             return await AsyncConnection.connect(conninfo, autocommit=True)
 
-    async def _dial_or_create(self) -> Session:
+    async def _connect_or_create(self) -> Session:
         try:
-            return await self._dial(self._database.name)
+            return await self._connect(self._database.name)
         except psycopg.OperationalError:
             # A refused connection says why in words only, in the server's language: the list of databases says it for sure.
-            if not await self._made_sure():
+            if not await self._ensure_database():
                 raise
-        return await self._dial(self._database.name)
+        return await self._connect(self._database.name)
 
-    async def _made_sure(self) -> bool:
+    async def _ensure_database(self) -> bool:
         """Make the database if it is not there; False when nobody lets us look."""
         try:
-            session = await self._dial("postgres")
+            session = await self._connect("postgres")
         except (psycopg.Error, OSError, TimeoutError):
             return False
         try:
@@ -340,8 +340,8 @@ async def _awaited(work: Awaitable[T]) -> T:
     return await work
 
 
-def _has_news(session: Session) -> bool:
-    """True when the server has something to say unasked: that it goes, nearly always."""
+def _has_ended(session: Session) -> bool:
+    """True when the server has something to say not_asked: that it goes, nearly always."""
     if session.closed:
         return True
     poll = select.poll()
@@ -357,6 +357,6 @@ def _cut(session: Session) -> None:
 
 
 def _sentence(error: BaseException) -> str:
-    """Return the first line of what PostgreSQL said."""
+    """Return the first line of what PostgreSQL logged."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

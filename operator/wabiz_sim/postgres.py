@@ -46,9 +46,9 @@ _ACCEPT: LiteralString = """
 class PostgresStore:
     """A database of its own on a server, made at the first start. Sequence numbers grow, but may leave some out."""
 
-    def __init__(self, database: Database, on_doubt: Callable[[], None]) -> None:
-        """``on_doubt`` is called whenever a change failed and may have been done all the same: what is kept in memory must be read anew."""
-        self._session = DatabaseSession(database, _SCHEMA, on_doubt)
+    def __init__(self, database: Database, on_uncertain: Callable[[], None]) -> None:
+        """``on_uncertain`` is called when a change failed and may have been made all the same: cached values must be read again."""
+        self._session = DatabaseSession(database, _SCHEMA, on_uncertain)
 
     async def open(self, patience: float) -> None:
         """Connect within ``patience`` seconds, make what is missing, end the session of an upstream that had it before.

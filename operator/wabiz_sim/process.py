@@ -44,7 +44,7 @@ class Process(abc.ABC):
     async def come_up(self) -> None:
         """Read durable state, listen, start background work."""
 
-    async def say_goodbye(self) -> None:  # noqa: B027 - most have nobody to take leave of
+    async def announce_shutdown(self) -> None:  # noqa: B027 - most have nobody to take leave of
         """Leave in good order (close frames); called once on SIGTERM after the linger time."""
 
     async def let_go(self) -> None:  # noqa: B027 - most hold nothing else
@@ -104,7 +104,7 @@ class Process(abc.ABC):
                 await self.gate.wait()
                 if await self._killed_within(min(grace, self.linger_seconds)):
                     return
-                await self.say_goodbye()
+                await self.announce_shutdown()
                 left = max(0.0, deadline - asyncio.get_running_loop().time())
                 await asyncio.gather(*(listener.close(left) for listener in self.listeners))
         except TimeoutError:

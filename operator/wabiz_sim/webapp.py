@@ -75,7 +75,7 @@ class Webapp(Process):
     def _on_frame(self, frame: Frame) -> Frame | None:
         if frame["type"] in {"hello", "shards"}:
             self._delivery.shards = frame["shards"]
-        if frame["type"] in {"hello", "forget_tokens"}:  # after a lost link tokens may have become void unheard
+        if frame["type"] in {"hello", "forget_tokens"}:  # after a lost link tokens may have become void never_responded
             self._sessions.forget()
             return {"type": "forgot"}
         return None

@@ -81,7 +81,7 @@ class SimTethers(Tethers):
             self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
         return silence
 
-    async def tell(self, message: AssignRole) -> bool:
+    async def assign(self, message: AssignRole) -> bool:
         """Post a role order; it may be lost on its way there or back."""
         around, pod, holder = self._around, message.coreapp, message.holder
         lost = around.rng.random() < around.tell_lost
@@ -104,7 +104,7 @@ class SimTethers(Tethers):
             await asyncio.sleep(1.0)
             return False
         if took:
-            self.responses(pod.uid, json.dumps(coreapp.report()).encode())
+            self.take_report(pod.uid, json.dumps(coreapp.report()).encode())
         return took
 
 
@@ -213,10 +213,12 @@ class SimDesk(ApiSession):
         if account.now() < account.restarting_until:
             _refuse(responses, ApiError(f"{what}: HTTP 403", status=403))
         elif account.is_banned:
-            _refuse(responses, ApiError(f"{what}: HTTP 400", status=400, said=(ApiFault(1031, "account is banned"),)))
+            _refuse(responses, ApiError(f"{what}: HTTP 400", status=400, faults=(ApiFault(1031, "account is banned"),)))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
             account.log_off()
-            _refuse(responses, ApiError(f"{what}: HTTP 400, error 1005", status=400, said=(ApiFault(1005, "client setup is logged off"),)))
+            _refuse(
+                responses, ApiError(f"{what}: HTTP 400, error 1005", status=400, faults=(ApiFault(1005, "client setup is logged off"),))
+            )
         else:
             call.took_effect = True
             account.set_shards(int(body["shards"]))
@@ -227,7 +229,7 @@ class SimDesk(ApiSession):
 def _error(what: str, fate: Fate) -> ApiError:
     """Return what the operator's HTTP client makes of an answer that refuses the call."""
     after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
-    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, said=(ApiFault(fate.code, fate.text),), retry_after=after)
+    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, faults=(ApiFault(fate.code, fate.text),), retry_after=after)
 
 
 def _answer(responses: asyncio.Future[dict[str, Any]]) -> None:
@@ -312,7 +314,7 @@ class Operator:
             self._reconciler.wake(key)
 
     def _forget(self, key: Key) -> None:
-        self._pod_index.let_go(key)
+        self._pod_index.release(key)
         self._sessions.forget(key)
 
     def _node_changed(self, node: str) -> None:
@@ -332,7 +334,7 @@ class Operator:
         meta = obj["metadata"]
         name = meta["name"] if kind is WAC else cluster_of(obj)
         if name and not self.dead:
-            saw = {WAC: self._pod_index.saw_cluster, POD: self._pod_index.saw_pod, SERVICE: self._pod_index.saw_service}.get(kind)
+            saw = {WAC: self._pod_index.note_cluster, POD: self._pod_index.note_pod, SERVICE: self._pod_index.note_service}.get(kind)
             if saw is not None:
                 saw(obj, gone=gone)
             self.wake(Key(meta["namespace"], name))

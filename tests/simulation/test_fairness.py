@@ -172,7 +172,7 @@ class Api:
 
     # --- Coreapps and the client
 
-    async def tell(self, _message: object) -> bool:
+    async def assign(self, _message: object) -> bool:
         return True
 
     def report_of(self, _uid: str) -> None:

@@ -228,7 +228,7 @@ def no_word_of(name: str) -> Break:
 def the_status_decides(patch: pytest.MonkeyPatch) -> None:
     """Nobody reads what the client says."""
     real = answers.meaning
-    patch.setattr(answers, "meaning", lambda status, said=(): real(status))
+    patch.setattr(answers, "meaning", lambda status, faults=(): real(status))
 
 
 def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
     async def deaf(*_: Any) -> bool:
         return True
 
-    patch.setattr(SimTethers, "tell", deaf)
+    patch.setattr(SimTethers, "assign", deaf)
 
 
 def what_is_not_ours_is_ours(patch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def every_node_lives(patch: pytest.MonkeyPatch) -> None:
 def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
     hasty = evidence.Proof(
         evidence=Evidence.PROBE_TIMEOUT,
-        holds=lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and pod.silent_since is not None,
+        holds=lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and pod.unresponsive_since is not None,
     )
     patch.setattr(evidence, "EVIDENCE", (*evidence.EVIDENCE, hasty))
 
@@ -324,7 +324,7 @@ def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
 
     async def polite(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         for one in handovers:
-            while one.old is not None and not await self._coreapps.tell(AssignRole(coreapp=one.old, shards=one.shards)):
+            while one.old is not None and not await self._coreapps.assign(AssignRole(coreapp=one.old, shards=one.shards)):
                 await asyncio.sleep(0.2)
         await real(self, observation, handovers, memory, outcome)
 

@@ -188,7 +188,7 @@ def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
 
 def never_wait(patch: pytest.MonkeyPatch) -> None:
     """It does not wait until all are ready and served."""
-    patch.setattr(rollout, "all_are_well", lambda _: True)
+    patch.setattr(rollout, "all_are_healthy", lambda _: True)
 
 
 def no_further_coreapp(patch: pytest.MonkeyPatch) -> None:

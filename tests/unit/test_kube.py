@@ -238,7 +238,7 @@ def test_kinds_are_found_by_what_objects_say(kind: kinds.Kind) -> None:
 
 
 def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
-    with pytest.raises(ValueError, match=r"apiVersion 'v2', kind 'Pod' is not among the kinds of this door; add it to KINDS\."):
+    with pytest.raises(ValueError, match=r"apiVersion 'v2', kind 'Pod' is not known here; add it to KINDS\."):
         kind_of({"apiVersion": "v2", "kind": "Pod"})
 
 
@@ -394,7 +394,7 @@ async def test_a_name_cannot_become_another_address(name: str) -> None:
             kube.patch_merge(POD, "ns", name, {}),
             kube.get(POD, f"ns{name}/.." if name else "..", "a"),
         ):
-            with pytest.raises(Rejected, match="nothing can have such a name"):
+            with pytest.raises(Rejected, match="no object can have such a name"):
                 await call
         assert server.asked == []
 
@@ -433,7 +433,7 @@ async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> Non
             lambda kube: kube.delete(POD, "ns", "a", uid="u"),
         ]
         for write in writes:
-            with pytest.raises(LeaseTooShort, match=r"not sent, 2\.0 s of our lease are left and the call may take 2 s\."):
+            with pytest.raises(LeaseTooShort, match=r"not sent, 2\.0 s of the Lease are left and the call may take 2 s\."):
                 await write(kube)
         assert server.asked == []
         assert not kube.writes

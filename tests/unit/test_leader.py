@@ -432,7 +432,7 @@ async def test_troubles_are_told_once_and_not_each_second(caplog: pytest.LogCapt
         a = world.process("a")
         a.down = True
         await asyncio.sleep(60)
-        assert caplog.text.count("Could not seek the lease: connection refused") == 1
+        assert caplog.text.count("Could not acquire the Lease: connection refused") == 1
         assert caplog.text.count("cannot be watched") == 1
 
 
@@ -464,7 +464,7 @@ async def test_never_two_leaders_whatever_happens(seed: int) -> None:
                 case "freeze":
                     process.stop() if process.awake.is_set() else process.go_on()
                 case "delete":
-                    if all(p.election._seen is not None for p in world.processes):  # else it is the case that is not covered
+                    if all(p.election._last_record is not None for p in world.processes):  # else it is the case that is not covered
                         world.server.delete()
                 case "heal":
                     for each in world.processes:

@@ -35,4 +35,4 @@ async def test_it_starts_under_a_user_number_that_has_no_name(monkeypatch: pytes
     listener = Ears()
     login = handlers.Login(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:9"), health=WatchHealth(SystemClock()), names={})
     with pytest.raises(ReachedError, match="operator-0"):
-        await handlers.watch(lambda call: call(), wake=listener.wake, witness=listener, login=login, namespaces=(), identity="operator-0")
+        await handlers.watch(lambda call: call(), wake=listener.wake, sink=listener, login=login, namespaces=(), identity="operator-0")

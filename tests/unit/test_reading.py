@@ -44,3 +44,10 @@ def test_a_pod_that_has_ended_waits_for_no_image(phase: str, is_told: bool) -> N
     pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
 
     assert (image_problem_of([pod]) is not None) is is_told
+
+
+def test_a_kubelets_sentence_is_passed_on_long_enough_to_name_the_image() -> None:
+    pod = a_webapp("a", "Pending")
+    pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff", "message": "x" * 400}}}]
+
+    assert image_problem_of([pod]) == "acme-webapp-x: ImagePullBackOff: " + "x" * 300

@@ -59,7 +59,7 @@ class Cluster:
         """What is said of rejections after a round in which objects were answered so."""
         self.doors.answers = answers
         await self._executor.perform(self._look, actions, self.memory)
-        return self.memory.refused.text if self.memory.refused else None
+        return self.memory.rejection.text if self.memory.rejection else None
 
 
 A, B = Create(obj=an_object("a")), Create(obj=an_object("b"))

@@ -208,7 +208,7 @@ async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, c
             await asyncio.sleep(0.1)
             worst = max(worst, operator._health.seconds_cut_off()["whatsappclusters"])
         assert worst < GAP
-        assert "In doubt about ourselves" not in caplog.text, "there is nothing to watch"
+        assert "The self-check fails" not in caplog.text, "there is nothing to watch"
         server.bring_crd()
         await until(lambda: bool(server.streams[CLUSTERS]) and not operator._crd_was_missing, running)
 

@@ -199,7 +199,7 @@ Action = (
 class Decision:
     """A row that matched: its name, what it means to the user, and the sentence."""
 
-    row: str
+    rule: str
     state: State
     why: str
 
@@ -225,7 +225,7 @@ class Plan:
     """When the window opens that a held Set Shards waits for."""
     is_settled: bool = False
     """The client has the wanted shards, and nothing is under way."""
-    is_speakable: bool = True
+    is_reportable: bool = True
     """Enough was seen to report; a process that has just begun to lead has not asked the client yet."""
     holds: frozenset[str] = frozenset()
     """Facts whose age the next look wants to know."""

@@ -31,22 +31,22 @@ AGAIN_AFTER: Final = timedelta(seconds=60)
 """Least time between two replacements for this reason: a Secret over which two writers fight must not keep a workload down."""
 
 
-def keys_taken(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
+def keys_used(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
     """Return which keys of which Secrets the pods of a workload take, by workload and name of the Secret.
 
     The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
     """
     server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(desired): ("tls.crt", "tls.key")}
-    taken = {manifests.webapp_deployment(desired.key.name): server}
+    used = {manifests.webapp_deployment(desired.key.name): server}
     if desired.database is not None:
         secrets: dict[str, tuple[str, ...]] = {desired.database.secret_name: tuple(DATABASE_KEYS)}
         if desired.database.tls_secret_name is not None:
             secrets[desired.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
-        taken[Ref("StatefulSet", manifests.simulator_name(desired.key.name))] = secrets
-    return taken
+        used[Ref("StatefulSet", manifests.simulator_name(desired.key.name))] = secrets
+    return used
 
 
-def taken_by_pods(live: Obj) -> str | None:
+def used_by_pods(live: Obj) -> str | None:
     """Return the checksum of what a workload's pods have taken; None if it is not known."""
     notes: Mapping[str, str] = live["metadata"].get("annotations") or {}
     return notes.get(CHECKSUM_ANNOTATION)
@@ -54,7 +54,7 @@ def taken_by_pods(live: Obj) -> str | None:
 
 def is_stale(live: Obj | None, checksum: str | None) -> bool:
     """Return whether the Secrets are known to differ from what the workload's pods have taken."""
-    known = taken_by_pods(live) if live is not None else None
+    known = used_by_pods(live) if live is not None else None
     return None not in {known, checksum} and known != checksum
 
 

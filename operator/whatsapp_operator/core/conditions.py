@@ -12,7 +12,7 @@ from .facts import Facts
 from .snapshot import Route
 
 EXPIRES_SOON = timedelta(days=30)
-SILENT_AFTER = timedelta(seconds=10)
+UNRESPONSIVE_AFTER = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -146,7 +146,9 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         "WebappNotResponding",
         "Unknown",
-        lambda f: f.snapshot.client.silent_since is not None and f.snapshot.now - f.snapshot.client.silent_since >= SILENT_AFTER,
+        lambda f: (
+            f.snapshot.client.unresponsive_since is not None and f.snapshot.now - f.snapshot.client.unresponsive_since >= UNRESPONSIVE_AFTER
+        ),
         lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
     ),
     ConditionRule("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_text(f)}."),
@@ -239,7 +241,7 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     ready = _speak("Ready", READY, f)
     if ready is not None and ready.reason == "Bootstrapping" and plan.decision.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
-        ready = replace(ready, reason=plan.decision.row, message=plan.decision.why)
+        ready = replace(ready, reason=plan.decision.rule, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
     if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
         # In the same words: two sentences under one reason would be two Events.

@@ -67,7 +67,7 @@ def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
     While it does not run with the client's number of shards it cannot hold any.
     """
     report = pod.report
-    if report is None or pod.silent_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
+    if report is None or pod.unresponsive_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
         return False
     return route.shard < report.shards and (report.fenced or (report.shard, report.epoch) != (route.shard, route.epoch))
 

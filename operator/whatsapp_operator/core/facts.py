@@ -16,7 +16,7 @@ from .names import Obj, Ref
 from .snapshot import Coreapp, Route
 from .upkeep import covers, differences, is_settled
 
-REFUSED_AGAIN = timedelta(seconds=5)
+RETRY_REJECTED_AFTER = timedelta(seconds=5)
 """Time between two tries of what the API server refused: somebody may have made room in a quota. An edit of the spec is tried at once."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
@@ -157,7 +157,7 @@ class Facts(Holders):
     def is_there(self, obj: Obj) -> bool:
         """Return whether an object of this kind and name exists, ours or not."""
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        return ref in self.snapshot.objects or ref in self.snapshot.taken
+        return ref in self.snapshot.objects or ref in self.snapshot.name_conflicts
 
     @cached_property
     def must_wait_for_names(self) -> bool:
@@ -165,7 +165,7 @@ class Facts(Holders):
 
         Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
         """
-        uncertain = {ref.kind for ref in self.snapshot.taken} | self.snapshot.unread.keys()
+        uncertain = {ref.kind for ref in self.snapshot.name_conflicts} | self.snapshot.unread.keys()
         return self.settled_shards is None and not uncertain.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
@@ -205,4 +205,4 @@ class Facts(Holders):
     def may_write_objects(self) -> bool:
         """Whether objects may be made or mended now: what the API server refused is not tried again at every look."""
         at = self.snapshot.rejected_at
-        return at is None or self.snapshot.now - at >= REFUSED_AGAIN
+        return at is None or self.snapshot.now - at >= RETRY_REJECTED_AFTER

@@ -15,19 +15,19 @@ from .snapshot import Coreapp, Evidence, Route
 
 def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None) -> Iterator[Handover]:
     """Pair routes with standbys, lowest shard first; each pod is taken once."""
-    taken: set[str] = set()
+    used: set[str] = set()
     for route, evidence, planned in moves:
-        choices = [pod for pod in f.standbys(route, taken) if only is None or pod.uid == only.uid]
+        choices = [pod for pod in f.standbys(route, used) if only is None or pod.uid == only.uid]
         if evidence is Evidence.POD_DRAINING and planned:
-            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in taken]
+            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in used]
         if evidence is Evidence.CONSOLIDATED:
             # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
-            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.desired_replicas)
+            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in used and pod.ordinal < f.desired_replicas)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if evidence is Evidence.ROLLED_OUT:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid in f.updated_by_uid]
         if choices:
-            taken.add(choices[0].uid)
+            used.add(choices[0].uid)
             yield Handover(
                 route=route,
                 to=choices[0],
@@ -50,7 +50,7 @@ def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
     """Return since when the old holder fails, if its evidence has a beginning that this process saw."""
     if old is None:
         return None
-    return {Evidence.PROBE_TIMEOUT: old.silent_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
+    return {Evidence.PROBE_TIMEOUT: old.unresponsive_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
 
 
 def drain_switchovers(f: Facts) -> tuple[Handover, ...]:
@@ -86,8 +86,8 @@ def rejection(f: Facts, request: Switchover) -> str | None:
 def switch_over(f: Facts) -> Iterator[Action]:
     """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
     left: list[str] = []
-    refused = [f.desired.switchover_problem] if f.desired.switchover_problem else []
-    taken: set[str] = set()
+    rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
+    used: set[str] = set()
     for request in f.desired.switchovers:
         route = next((route for route in f.routes if route.shard == request.shard), None)
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None) if request.to else None
@@ -95,18 +95,18 @@ def switch_over(f: Facts) -> Iterator[Action]:
             # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:
-            refused.append(f"Shard {request.shard} was not moved: {why}")
+            rejected.append(f"Shard {request.shard} was not moved: {why}")
         elif route is not None and pod is None:
-            choices = f.standbys(route, taken)
-            taken.update(one.uid for one in choices[:1])
+            choices = f.standbys(route, used)
+            used.update(one.uid for one in choices[:1])
             left.append(f"{request.shard}={choices[0].name}" if choices else str(request.shard))
         elif route is not None and pod is not None and pod.uid != route.holder_uid:
             left.append(f"{request.shard}={pod.name}")
-            if pod.uid not in taken:
-                taken.add(pod.uid)
+            if pod.uid not in used:
+                used.add(pod.uid)
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
-    if refused:
+    if rejected:
         # One Event for them all: an annotation costs as many writes however long it is.
-        yield EmitEvent(reason="SwitchoverRejected", message=" ".join(refused), warning=True)
+        yield EmitEvent(reason="SwitchoverRejected", message=" ".join(rejected), warning=True)
     if ",".join(left) != f.desired.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

@@ -39,8 +39,10 @@ def is_node_alive(f: Restart, pod: Coreapp) -> bool:
     node = node_of(f, pod)
     if node is None or node.renewed_at is None:
         # Without the right to read nodes there is no second witness; long silence must do.
-        return f.snapshot.nodes is None and pod.silent_since is not None and f.snapshot.now - pod.silent_since >= LEASE_STALE
-    return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
+        return f.snapshot.nodes is None and pod.unresponsive_since is not None and f.snapshot.now - pod.unresponsive_since >= LEASE_STALE
+    return (
+        pod.unresponsive_since is not None and not node.presumed and node.renewed_at > pod.unresponsive_since and not is_node_lost(f, pod)
+    )
 
 
 def is_leaving(f: Restart, pod: Coreapp) -> bool:
@@ -58,10 +60,10 @@ def is_unconfirmed(pod: Coreapp) -> bool:
     return pod.never_responded and pod.ready
 
 
-def is_silent(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
+def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
     """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
     span = f.desired.unhealthy_after if span is None else span
-    return pod.silent_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.silent_since >= span
+    return pod.unresponsive_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.unresponsive_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:
@@ -69,7 +71,7 @@ def is_unready(pod: Coreapp) -> bool:
 
     A Coreapp that answers our HTTP probe serves, whatever a kubelet thinks that cannot reach the API server.
     """
-    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.silent_since is not None)
+    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.unresponsive_since is not None)
 
 
 def unready_fact(pod: Coreapp) -> str:
@@ -83,7 +85,7 @@ def is_hung(f: Health, pod: Coreapp) -> bool:
 
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
-    (Evidence.PROBE_TIMEOUT, is_silent),
+    (Evidence.PROBE_TIMEOUT, is_unresponsive),
     (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
 )
 """What a single Coreapp shows that runs and yet may not serve."""
@@ -94,7 +96,7 @@ class Health(Restart):
 
     def is_responding(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""
-        return pod.report is not None and pod.silent_since is None and not pod.deleting
+        return pod.report is not None and pod.unresponsive_since is None and not pod.deleting
 
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:

@@ -50,7 +50,7 @@ class Holders(Claims):
         """Routes whose holder must be replaced, lowest shard first."""
         return tuple((route, why) for route in self.routes if (why := self.failure(route)) is not None)
 
-    def standbys(self, route: Route | None = None, taken: Collection[str] = ()) -> list[Coreapp]:
+    def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
         Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
@@ -59,19 +59,19 @@ class Holders(Claims):
         failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
-        fit = [
+        candidates = [
             pod
             for pod in self.ready
             if pod.uid not in self.holder_uids
-            and pod.uid not in taken
+            and pod.uid not in used
             and self.claim(pod) in {"none", "dead"}
             and not (self.is_explained_by_restart(pod) and pod.report is None)
             and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
         ]
         return sorted(
-            fit,
+            candidates,
             key=lambda pod: (
-                pod.report is None or pod.silent_since is not None,
+                pod.report is None or pod.unresponsive_since is not None,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,

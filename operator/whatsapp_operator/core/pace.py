@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
 from .actions import State
-from .facts import REFUSED_AGAIN, Facts
+from .facts import RETRY_REJECTED_AFTER, Facts
 from .self_check import LEASE_STALE
 from .snapshot import Answer, Route
 
@@ -26,7 +26,7 @@ FIRST_RETRY, LAST_RETRY = timedelta(milliseconds=100), timedelta(seconds=5)
 """Pauses after the first observation or action in a row that failed, and after very many."""
 LAST_URGENT_RETRY = timedelta(seconds=1)
 """The longest pause after an observation that failed while a failover may depend on it."""
-TELL_AGAIN = timedelta(milliseconds=500)
+REASSIGN_AFTER = timedelta(milliseconds=500)
 """Pause, at most, after a Coreapp did not take the role that it was assigned: messages wait for that."""
 FIRST_EVENT_RETRY, LAST_EVENT_RETRY = timedelta(seconds=1), timedelta(minutes=5)
 """The same for Events: nothing depends on them, so the API server is asked less and less."""
@@ -123,13 +123,13 @@ def cadence(rule: str) -> Cadence:
 def standing(f: Facts, rule: str) -> str:
     """Return the name of the fact that a rule wins and that nothing moves on; its age is asked for."""
     operation = f"{f.operation.id}/{f.operation.answer}" if f.operation is not None else ""
-    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.silent_since is None)
+    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.unresponsive_since is None)
     return f"Stands/{rule}/{operation}/{'/'.join(map(str, numbers))}"
 
 
 def is_quiet(f: Facts) -> bool:
     """Return whether nothing is under way that could move on without an event."""
-    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.silent_since is None)
+    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.unresponsive_since is None)
 
 
 def pause(f: Facts, rule: str) -> timedelta:
@@ -138,7 +138,7 @@ def pause(f: Facts, rule: str) -> timedelta:
     if is_quiet(f):
         return rest
     row = cadence(rule)
-    first = row.first if f.snapshot.client.silent_since is None else max(row.first, SECOND)
+    first = row.first if f.snapshot.client.unresponsive_since is None else max(row.first, SECOND)
     stood = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
     return min(max(first, stood / 4), row.longest, rest)
 
@@ -160,7 +160,7 @@ def asks(f: Facts, rule: str, state: State) -> bool:
         return True
     if is_quiet(f):
         span = tuning.ask_steady
-    elif f.operation is not None and client.silent_since is None:
+    elif f.operation is not None and client.unresponsive_since is None:
         # What brought about this observation may be the call taking effect: to be known before anybody is taken for failed (laws#9).
         span = tuning.ask_busy
     else:
@@ -255,7 +255,7 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
         # Until then it is said.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
     if not f.may_write_objects and f.snapshot.rejected_at is not None:
-        yield REFUSED_AGAIN - (now - f.snapshot.rejected_at)
+        yield RETRY_REJECTED_AFTER - (now - f.snapshot.rejected_at)
 
 
 def _silences_due(f: Facts) -> Iterator[timedelta]:
@@ -266,9 +266,9 @@ def _silences_due(f: Facts) -> Iterator[timedelta]:
     """
     now, ages = f.snapshot.now, []
     for pod in f.snapshot.coreapps:
-        if pod.silent_since is None:
+        if pod.unresponsive_since is None:
             continue
-        age = now - pod.silent_since
+        age = now - pod.unresponsive_since
         ages.append(age)
         spans = (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after, LEASE_STALE, f.desired.restart_timeout)
         yield from (span - age for span in spans)

@@ -262,7 +262,7 @@ def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], rep
     """
     said: list[EmitEvent] = []
     if any(isinstance(action, Scale) for action in plan.actions):
-        said.append(EmitEvent(reason=plan.decision.row, message=plan.decision.why))
+        said.append(EmitEvent(reason=plan.decision.rule, message=plan.decision.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
             said.append(_replacing(snapshot, action.ref.name))

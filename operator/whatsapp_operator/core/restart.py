@@ -26,7 +26,7 @@ class Restart(Counts):
         client = self.snapshot.client
         if "Secret" in self.snapshot.unread:
             return True
-        known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
+        known = client.asked_at is not None or client.unresponsive_since is not None or client.login is Login.REJECTED
         return known or not self.webapp_ready or self.settled_shards is None
 
     @property

@@ -44,7 +44,7 @@ def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
     return tuple(pod for pod in late if pod.uid not in f.holder_uids or not f.standbys())
 
 
-def all_are_well(f: Facts) -> bool:
+def all_are_healthy(f: Facts) -> bool:
     """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
     served = not f.failed and not f.unassigned and all(map(f.is_served, f.routes))
     return served and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
@@ -52,7 +52,7 @@ def all_are_well(f: Facts) -> bool:
 
 def steps(f: Facts) -> tuple[Action, ...]:
     """Return the next step, or none while the last one is still on its way. Pure."""
-    if _is_held(f) or not f.outdated or not all_are_well(f):
+    if _is_held(f) or not f.outdated or not all_are_healthy(f):
         return ()
     spare = next((pod for pod in f.outdated if pod.uid not in f.holder_uids), None)
     if spare is None:

@@ -172,7 +172,7 @@ def _others_objects(f: Facts) -> list[Ref]:
     """Return what has a name that this cluster needs and belongs to somebody else."""
     needed = max(f.shards or 0, f.desired.shards)
     routes = (Ref("Service", route.name) for route in f.snapshot.routes if route.foreign and route.shard < needed)
-    return [*dict.fromkeys((*f.snapshot.taken, *routes))]
+    return [*dict.fromkeys((*f.snapshot.name_conflicts, *routes))]
 
 
 def _holds_back(f: Facts) -> bool:
@@ -235,7 +235,7 @@ RULES: tuple[Rule, ...] = (
         name="LoginRejected",
         state=State.STUCK,
         when=lambda f: (
-            f.snapshot.client.login is Login.REFUSED
+            f.snapshot.client.login is Login.REJECTED
             # A Secret that is missing is the better reason: the password may be in it.
             and f.snapshot.missing is None
             and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
@@ -245,11 +245,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ObjectsRejected",
         state=State.STUCK,
-        when=lambda f: f.snapshot.refused is not None and bool(f.absent),
+        when=lambda f: f.snapshot.rejection is not None and bool(f.absent),
         then=_create_absent,
         why=lambda f: (
             "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
-            f"{f.snapshot.refused}"
+            f"{f.snapshot.rejection}"
         ),
     ),
     Rule(
@@ -460,10 +460,10 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ChangeRejected",
         state=State.STUCK,
-        when=lambda f: f.snapshot.refused is not None and bool(f.changed),
+        when=lambda f: f.snapshot.rejection is not None and bool(f.changed),
         why=lambda f: (
             "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.snapshot.refused}"
+            f"{f.snapshot.rejection}"
         ),
     ),
     Rule(
@@ -560,7 +560,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
     moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
     return Plan(
-        decision=Decision(row=winner.name, state=winner.state, why=winner.why(f)),
+        decision=Decision(rule=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),
         stuck=stuck,
         is_held_up=bool(in_motion) and not moving,
@@ -571,7 +571,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         is_settled=f.is_settled,
         # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
         # objects are still being read.
-        is_speakable=f.has_asked
+        is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
         holds=frozenset(pace.held(f, winner.name)),
@@ -589,4 +589,4 @@ def _matching(f: Facts) -> Iterator[Rule]:
 
 def _first(f: Facts, matches: list[Rule], *states: State) -> Decision | None:
     row = next((row for row in matches if row.state in states), None)
-    return Decision(row=row.name, state=row.state, why=row.why(f)) if row else None
+    return Decision(rule=row.name, state=row.state, why=row.why(f)) if row else None

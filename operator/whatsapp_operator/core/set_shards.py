@@ -75,7 +75,7 @@ def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: 
         return record
     deadline = snapshot.now + desired.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
     # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
-    answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
+    answer = Answer.BUSY if call.answer is Answer.REJECTED else call.answer
     # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
     asked = call.retry_after if answer is Answer.BUSY else None
     retry_after = timedelta(seconds=ceil((snapshot.now - operation.started_at + asked).total_seconds())) if asked else None

@@ -73,7 +73,7 @@ class Coreapp:
     broken_at: datetime | None = None
     never_responded: bool = False
     """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
-    silent_since: datetime | None = None
+    unresponsive_since: datetime | None = None
     """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
     process's clock. None: it answered the last one."""
 
@@ -127,11 +127,11 @@ class Silence:
 
     targets: int = 0
     """Coreapps that have answered this process, or have left a probe unanswered."""
-    silent: int = 0
+    unresponsive: int = 0
     """Those among them that have left their last probe unanswered."""
-    unasked: int = 0
+    not_asked: int = 0
     """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
-    unheard: int = 0
+    never_responded: int = 0
     """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
     """The nodes of the silent ones."""
@@ -165,7 +165,7 @@ class Answer(StrEnum):
     NONE = "None"
     ACCEPTED = "Accepted"
     BUSY = "Busy"
-    REFUSED = "Refused"
+    REJECTED = "Rejected"
     UNKNOWN = "Unknown"
 
 
@@ -257,7 +257,7 @@ class Login(StrEnum):
 
     UNTRIED = "Untried"
     DONE = "Done"
-    REFUSED = "Refused"
+    REJECTED = "Rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -269,7 +269,7 @@ class Client:
     """When the question was sent whose answer is ``shards``; by this process."""
     asking: bool = False
     login: Login = Login.UNTRIED
-    silent_since: datetime | None = None
+    unresponsive_since: datetime | None = None
     problem: str = ""
     login_message: str = ""
     """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
@@ -363,14 +363,14 @@ class Snapshot:
     status: Obj = field(default_factory=dict)
     objects: Mapping[Ref, Obj] = field(default_factory=dict)
     """Live objects that this cluster owns, for upkeep."""
-    taken: tuple[Ref, ...] = ()
+    name_conflicts: tuple[Ref, ...] = ()
     """Objects of somebody else under names that this cluster needs."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
 
     What is not known of them is not "not there".
     """
-    refused: str | None = None
+    rejection: str | None = None
     """What the API server said when it refused one of our objects for what this very spec makes of it."""
     rejected_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)

@@ -91,7 +91,7 @@ def _unsettled(one: Situation) -> Operation | None:
     noted, client, call = one.snapshot.record.operation, one.snapshot.client, _call(one)
     if noted is None or (call is not None and call.not_sent):
         return None
-    if _answer(one) in {Answer.REFUSED, Answer.BUSY, Answer.ACCEPTED}:
+    if _answer(one) in {Answer.REJECTED, Answer.BUSY, Answer.ACCEPTED}:
         return None
     if client.asked_at is not None and client.shards is not None:
         if client.asked_at > noted.started_at and client.shards == noted.to:
@@ -340,7 +340,7 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
 def _in_restart_window(one: Situation) -> bool:
     """Whether the restart of a Set Shards that was, or may have been, accepted may still go on."""
     noted, call = one.snapshot.record.operation, _call(one)
-    if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REFUSED}:
+    if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REJECTED}:
         return False
     if _answer(one) is Answer.ACCEPTED and noted.answer is Answer.NONE:
         return True  # just now, so the window begins now
@@ -399,7 +399,7 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Situation) -> bool:
         and _epoch(other) is None
         and other.report
         and other.report.shards == shards
-        and other.silent_since is None
+        and other.unresponsive_since is None
         and not ((one.snapshot.nodes or {}).get(other.node or "") or Node(name="")).out_of_service
     ]
     pods = {other.uid: other for other in one.snapshot.coreapps}

@@ -42,8 +42,8 @@ TROUBLES: list[dict[str, Any]] = [
     {"deleting": True},
     {"terminated": True, "ready": False},
     {"broken_at": NOW},
-    {"silent_since": NOW - seconds(20)},
-    {"silent_since": NOW - seconds(1)},
+    {"unresponsive_since": NOW - seconds(20)},
+    {"unresponsive_since": NOW - seconds(1)},
     {"ready": False, "lost_readiness": True, "report": None},
     {"phase": "Failed", "ready": False},
     {"phase": "Pending", "ready": False, "report": None},
@@ -53,7 +53,7 @@ TROUBLES: list[dict[str, Any]] = [
     {"report": Report(shard=1, epoch="50-stale", shards=2)},
 ]
 """What may be wrong with one pod."""
-EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", "broken_at", "silent_since"}]
+EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", "broken_at", "unresponsive_since"}]
 """What a restart explains."""
 
 
@@ -157,12 +157,12 @@ def situations(draw: st.DrawFn) -> Situation:
         )
     call = None
     if draw(st.integers(0, 3)) == 0:
-        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REFUSED, Answer.UNKNOWN]))
+        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REJECTED, Answer.UNKNOWN]))
         call = Call(
             id=draw(st.sampled_from(["noted", "earlier"])),
             answer=answer,
             not_sent=answer is None and draw(st.booleans()),
-            rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REFUSED else None,
+            rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REJECTED else None,
             retry_after=draw(st.sampled_from([None, seconds(0), seconds(3600)])) if answer is Answer.BUSY else None,
             secret_version=draw(st.sampled_from([None, "70"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
@@ -208,7 +208,7 @@ def situations(draw: st.DrawFn) -> Situation:
             nonce=NONCE,
             leader_epoch=5,
             objects=objects,
-            refused=draw(st.sampled_from([None, None, None, "quota"])),
+            rejection=draw(st.sampled_from([None, None, None, "quota"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
             statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),
@@ -230,7 +230,7 @@ def situations(draw: st.DrawFn) -> Situation:
                 asked_at=None if reported is None else NOW - seconds(draw(AGO)),
                 asking=draw(st.booleans()),
                 login=draw(st.sampled_from(Login)),
-                silent_since=draw(st.sampled_from([None, NOW])),
+                unresponsive_since=draw(st.sampled_from([None, NOW])),
                 call=call,
             ),
             account=secret,

@@ -119,7 +119,7 @@ class Situation:
         return rules.facts(self.desired, self.snapshot)
 
     def row(self) -> str:
-        return self.plan().decision.row
+        return self.plan().decision.rule
 
     def report(self) -> dict[str, Any]:
         return report.report(self.facts(), self.plan())

@@ -34,7 +34,7 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
     "Banned": lambda one: one.seeing(banned_at=NOW),
     "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
-    "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REFUSED),
+    "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REJECTED),
     "NameConflict": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),
     "ReadFailed": lambda one: one.seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "SecretMissing": lambda one: one.seeing(missing="Secret nowhere is not there", since={"SecretMissing": NOW - seconds(3600)}),
@@ -158,7 +158,7 @@ def is_carried_out(one: Situation) -> bool:
 @many
 @given(one=any_looks())
 def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Situation) -> None:  # noqa: N802
-    if one.plan().is_speakable and verdict(resource(one)) is Verdict.CURRENT:
+    if one.plan().is_reportable and verdict(resource(one)) is Verdict.CURRENT:
         assert is_carried_out(one)
 
 
@@ -179,7 +179,7 @@ def test_an_edit_is_not_Current_at_the_look_that_carries_it_out(name: str) -> No
     before = situation().settled()
     after = before.wanting(generation=4, **EDITS[name]).seeing(objects=before.snapshot.objects)
 
-    assert not after.plan().is_speakable or verdict(resource(after)) is Verdict.IN_PROGRESS
+    assert not after.plan().is_reportable or verdict(resource(after)) is Verdict.IN_PROGRESS
 
 
 def test_a_resource_is_not_Current_before_the_first_look() -> None:  # noqa: N802
@@ -195,7 +195,7 @@ def named(secret: str) -> Situation:
     """A new cluster that names a Secret that is not there yet."""
     if secret == "account":
         return situation().with_account(secret=AccountSecret(missing="Secret acme-account"))
-    return situation().seeing(missing=f"Secret {secret} is not there, and spec.{secret} names it")
+    return situation().seeing(missing=f"Secret {secret}, which spec.{secret} names, does not exist")
 
 
 @pytest.mark.parametrize("secret", ["account", "database", "tls"])
@@ -226,4 +226,4 @@ def test_nobody_logs_in_to_a_new_cluster_without_the_password() -> None:
 
     assert not [action for action in one.plan().actions if isinstance(action, GetShards)]
     assert [action for action in one.seeing(missing=None).plan().actions if isinstance(action, GetShards)]
-    assert said(one.client(login=Login.REFUSED), "Stalled")[0] == "False"
+    assert said(one.client(login=Login.REJECTED), "Stalled")[0] == "False"

@@ -86,7 +86,7 @@ def test_law_holds_where_each_row_wins(check: Check, name: str) -> None:
 def test_law_11_a_converged_cluster_is_left_alone(shards: int, spares: int) -> None:
     plan = situation().settled(shards=shards, spares=spares).plan()
 
-    assert (plan.decision.row, plan.actions) == ("UpToDate", ())
+    assert (plan.decision.rule, plan.actions) == ("UpToDate", ())
 
 
 def test_law_11_only_a_question_is_asked_now_and_then() -> None:

@@ -41,7 +41,7 @@ def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None
     one = (
         growing()
         .with_account()
-        .calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
+        .calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
     )
     plan = one.plan()
 
@@ -54,7 +54,7 @@ def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None
 
 
 def test_a_refusal_for_something_else_does_not_mean_logged_off() -> None:
-    plan = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.OTHER, fingerprint=FINGERPRINT).plan()
+    plan = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.OTHER, fingerprint=FINGERPRINT).plan()
 
     assert (plan.record.rejected_fingerprint, plan.record.logged_off_at) == (FINGERPRINT, None)
 

@@ -105,7 +105,7 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
 
 
 def test_judging_changes_nothing_that_was_observed() -> None:
-    one = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED)
+    one = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED)
 
     assert one.facts().snapshot is one.snapshot
     assert (one.snapshot.record.banned_at, one.plan().record.banned_at) == (None, NOW)

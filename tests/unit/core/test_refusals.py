@@ -25,7 +25,7 @@ def calls(plan: Plan) -> list[SetShards]:
 def refused(one: Situation, rejection: Rejection, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Situation:
     """The look after the one in which a refusal was heard: another process reads what stands in the status."""
     responses = one.calling(
-        4, Answer.REFUSED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
+        4, Answer.REJECTED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
     )
     assert calls(responses.plan()) == []
     kept = record.read(responses.report(), uid="cluster-uid")

@@ -59,7 +59,7 @@ def test_Deleting_makes_nothing_whatever_else_holds() -> None:
     )
     plan = one.without_route(1).reporting(4).plan()
 
-    assert (plan.decision.row, plan.actions) == ("Deleting", ())
+    assert (plan.decision.rule, plan.actions) == ("Deleting", ())
     assert "example.com/backup" in plan.decision.why
     assert plan.wake_after == one.desired.tuning.rest
 
@@ -286,7 +286,7 @@ def test_LoginRefused_names_the_Secret() -> None:
 
 def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
     """laws#12: the password is changed, the token runs out, the user asks for four shards; the reason must be named."""
-    one = growing().client(login=Login.REFUSED, asked_at=NOW - seconds(600))
+    one = growing().client(login=Login.REJECTED, asked_at=NOW - seconds(600))
 
     assert one.plan().stuck is not None
 
@@ -382,7 +382,7 @@ def test_AnswerUnknown_only_asks() -> None:
 def test_AnswerUnknown_is_what_a_call_of_a_leader_that_is_gone_comes_to() -> None:
     plan = growing().noted(4).plan()
 
-    assert plan.decision.row == "AnswerUnknown"
+    assert plan.decision.rule == "AnswerUnknown"
     assert plan.record.operation is not None
     assert plan.record.operation.answer is Answer.UNKNOWN
 
@@ -482,7 +482,7 @@ def test_AssigningShards_makes_the_Services_of_new_shards_first() -> None:
 def test_AssigningShards_then_gives_them_holders() -> None:
     plan = back().with_route(2).with_route(3).plan()
 
-    assert plan.decision.row == "AssigningShards"
+    assert plan.decision.rule == "AssigningShards"
     assert [(move.route.shard, move.to.ordinal, move.planned) for move in of(plan, Handover)] == [(2, 2, True), (3, 3, True)]
 
 
@@ -610,7 +610,7 @@ OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS if one.name != "Awai
 def test_objection_stops_Set_Shards_and_a_person_is_asked(name: str) -> None:
     plan = WITNESSES[name].plan()
 
-    assert (plan.decision.row, plan.decision.state) == (name, State.STUCK)
+    assert (plan.decision.rule, plan.decision.state) == (name, State.STUCK)
     assert of(plan, SetShards) == []
 
 
@@ -619,7 +619,7 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
     plan = WITNESSES[name].wanting(shards=2).replicas(3).plan()
 
     said = plan.stuck.row if plan.stuck else None
-    assert (said, plan.decision.row) == (
+    assert (said, plan.decision.rule) == (
         (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
     )
 
@@ -628,15 +628,15 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
 def test_objection_never_delays_a_failover(name: str) -> None:
     plan = WITNESSES[name].holder_deleted(0).plan()
 
-    assert plan.decision.row == "FailingOver"
+    assert plan.decision.rule == "FailingOver"
     assert plan.stuck is not None
     assert plan.stuck.row == name
 
 
 def test_Banned_is_kept() -> None:
-    plan = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED).plan()
+    plan = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED).plan()
 
-    assert (plan.decision.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
+    assert (plan.decision.rule, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
@@ -697,10 +697,10 @@ def test_CertificateExpired_keeps_a_margin() -> None:
 
 
 def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
-    assert (plan.decision.row, plan.record.rejected_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
+    assert (plan.decision.rule, plan.record.rejected_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
     refused = plan.record.rejected_fingerprint
     later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(rejected_fingerprint=refused)
     assert later.row() == "SettingShards"
@@ -708,13 +708,13 @@ def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> 
 
 def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
     """A 4xx that names no certificate (PIN, bad request): without a mark the call would be repeated at every look."""
-    plan = growing().calling(4, Answer.REFUSED, detail="(#100) invalid pin").plan()
+    plan = growing().calling(4, Answer.REJECTED, detail="(#100) invalid pin").plan()
 
     assert of(plan, SetShards) == []
 
 
 def test_a_refusal_without_a_certificate_does_not_forget_the_refused_one() -> None:
-    plan = growing().seeing(rejected_fingerprint=FINGERPRINT).calling(4, Answer.REFUSED).plan()
+    plan = growing().seeing(rejected_fingerprint=FINGERPRINT).calling(4, Answer.REJECTED).plan()
 
     assert plan.record.rejected_fingerprint == FINGERPRINT
 
@@ -780,7 +780,7 @@ def test_SettingShards_calls_again_when_the_note_was_not_followed_by_a_call() ->
 def test_SettingShards_is_accepted() -> None:
     plan = growing().calling(4, Answer.ACCEPTED).plan()
 
-    assert plan.decision.row == "Verifying"
+    assert plan.decision.rule == "Verifying"
     assert plan.record.operation is not None
     assert (plan.record.operation.answer, plan.record.operation.deadline) == (Answer.ACCEPTED, NOW + seconds(180))
 
@@ -1002,7 +1002,7 @@ def test_a_moving_cluster_is_asked_four_times_a_second(age: float, asked: bool) 
 
 
 def test_a_silent_client_is_asked_once_a_second() -> None:
-    one = growing().client(silent_since=NOW, asked_at=NOW - seconds(0.9))
+    one = growing().client(unresponsive_since=NOW, asked_at=NOW - seconds(0.9))
 
     assert of(one.plan(), GetShards) == []
     assert of(one.client(asked_at=NOW - seconds(1)).plan(), GetShards) == [GetShards()]

@@ -57,7 +57,7 @@ def test_a_pause_has_its_time_and_holds_up_nothing_else() -> None:
     one = scaled(5, last=insistent(3, at=12.5))
     plan = one.plan()
     assert scales(one) == []
-    assert plan.decision.row == "ReplicasOverruled"
+    assert plan.decision.rule == "ReplicasOverruled"
     assert plan.wake_after is not None
     assert plan.wake_after <= seconds(17.5)
     assert scales(one.later(17.5)) == [3]

@@ -134,7 +134,7 @@ EVERYTHING: dict[str, Situation] = {
     **WITNESSES,
     "restarting": restarting(),
     "unserved": situation().settled(spares=0).holder_deleted(0),
-    "silent": situation().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
+    "silent": situation().settled().client(unresponsive_since=NOW - seconds(11), problem="connection refused"),
     "logged off": situation().settled().with_account().seeing(rejected_fingerprint=FINGERPRINT, logged_off_at=NOW),
     "expires soon": situation().settled().with_account(expires_at=NOW + timedelta(days=29)),
     "fit": situation().settled().with_account(),
@@ -465,7 +465,7 @@ def test_shards_are_absent_while_unknown() -> None:
 
 
 def test_a_refused_fingerprint_is_kept() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
 
     assert one.report()["certificate"]["refusedFingerprint"] == FINGERPRINT
     assert one.report()["certificate"]["expiresAt"].endswith("Z")

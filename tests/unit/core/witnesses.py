@@ -37,7 +37,7 @@ def back() -> Situation:
 def out_of_reach(span: float) -> Situation:
     """Shard 0 was handed over from pod 0, whose node has been lost for so many seconds; another pod stands in."""
     one = situation().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
-    one = one.with_pod(0, silent_since=NOW - timedelta(seconds=span), deleting=span > 300)
+    one = one.with_pod(0, unresponsive_since=NOW - timedelta(seconds=span), deleting=span > 300)
     return one.seeing(since={"NodesUnreachable/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
 
 
@@ -92,11 +92,11 @@ WITNESSES: Mapping[str, Situation] = {
     "SwitchoverRequested": situation().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
     "NameConflict": situation().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
     "Draining": situation().settled().with_nodes().with_node(0, leaving="cordoned"),
-    "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
+    "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REJECTED),
     "ObjectsRejected": situation().seeing(refused="exceeded quota: compute"),
     "Bootstrapping": situation(),
     "ScalingUp": situation().settled().wanting(shards=4),
-    "LoggingIn": situation().settled().client(shards=None, asked_at=None, silent_since=NOW),
+    "LoggingIn": situation().settled().client(shards=None, asked_at=None, unresponsive_since=NOW),
     "AnswerUnknown": growing().noted(4, Answer.UNKNOWN),
     "ServerBusy": growing().noted(4, Answer.BUSY),
     "Verifying": growing().noted(4, Answer.ACCEPTED),

@@ -83,7 +83,7 @@ def _everywhere(labels: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def _container(container: Mapping[str, Any], added: PodSettings) -> dict[str, Any]:
     env: list[Obj] = [*container.get("env", ())]
-    taken = {one["name"] for one in env}
+    given = {one["name"] for one in env}
     return {
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -92,7 +92,7 @@ def _container(container: Mapping[str, Any], added: PodSettings) -> dict[str, An
         },
         **container,
         # Ours stand first, so that the user's may refer to them, and cannot be set anew.
-        "env": [*env, *(one for one in added.env if one["name"] not in taken)],
+        "env": [*env, *(one for one in added.env if one["name"] not in given)],
         "resources": _resources(added),
     }
 
