@@ -1,4 +1,4 @@
-"""One component as a process of its own: ``python -m wabiz_sim coreapp|webapp|upstream``, settings from the environment."""
+"""One component as a separate process: ``python -m wabiz_sim coreapp|webapp|upstream``, settings from the environment."""
 
 import argparse
 import asyncio
@@ -27,7 +27,7 @@ def build(component: str, settings: Settings) -> Process:
 
 
 async def run(process: Process) -> None:
-    """Run until SIGTERM or SIGINT, then stop in good order; a second signal kills."""
+    """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
     loop = asyncio.get_running_loop()
     told = asyncio.Event()
     killing: list[asyncio.Task[None]] = []
@@ -42,7 +42,7 @@ async def run(process: Process) -> None:
     waiting = asyncio.ensure_future(told.wait())
     starting = asyncio.ensure_future(process.start())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # it may wait for a database that never comes
+    if not starting.done():  # it may wait for a database that never answers
         starting.cancel()
         await asyncio.wait({starting})
         return
@@ -82,13 +82,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings.from_env(os.environ)
         asyncio.run(run(build(component, settings)))
     except SettingsError as error:
-        sys.exit(_say(component, error, 2))
+        sys.exit(_print_error(component, error, 2))
     except OSError as error:
-        sys.exit(_say(component, error, 1))
+        sys.exit(_print_error(component, error, 1))
 
 
-def _say(component: str, error: Exception, code: int) -> int:
-    print(f"wabiz_sim {component}: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever starts it
+def _print_error(component: str, error: Exception, code: int) -> int:
+    print(f"wabiz_sim {component}: {error}", file=sys.stderr)  # noqa: T201 - the sentence for the user
     return code
 
 

@@ -1,4 +1,4 @@
-"""The routes behind the Webapps: each answers one call of the REST API, or goes wrong as a fault says."""
+"""The routes behind the Webapps: each answers one call of the REST API, or fails as an injected fault says."""
 
 import asyncio
 import base64
@@ -14,7 +14,7 @@ from .body import BadBody, json_of
 from .certificate import fingerprint
 from .envelope import ACCESS_DENIED, Answer, failure, success
 from .exchange import Exchange
-from .faults import REFUSALS, Fault, Faults
+from .faults import REJECTIONS, Fault, Faults
 from .members import Members
 from .preferences import Preferences
 from .resolve import join_host_port
@@ -56,7 +56,7 @@ class Api:
         self._faults = faults
         self._spawn = spawn
         self.expire_timestamp = _FAR_FUTURE
-        """When this build expires, as ``GET /v1/support`` says it."""
+        """When this build expires, as ``GET /v1/support`` returns it."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -160,7 +160,7 @@ class Api:
         if fault is None or fault.fault == "overtaken":
             answer = await self._account.set_shards(body)
             return answer, _render(answer)
-        if fault.fault in REFUSALS:
+        if fault.fault in REJECTIONS:
             if fault.fault == "wrong_certificate":
                 await self._account.log_off()
             elif fault.fault == "banned":

@@ -27,23 +27,23 @@ from .users import Users
 
 _UPKEEP_SECONDS = 2.0
 _START_SECONDS = 60.0
-"""So long a database that is not there yet is waited for."""
+"""Seconds to wait for a database that is not available yet."""
 
 
 _LOADS = 3
-"""So often it is read at the start before the process gives up."""
+"""Attempts to read it at the start before the process gives up."""
 
 
 class _Part(Protocol):
     async def load(self) -> None:
-        """Read from the store what is kept in memory."""
+        """Read from the store what is cached in memory."""
 
 
 class Upstream(Process):
-    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; it goes on after a restart where it was.
+    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; after a restart it continues with it.
 
-    When a change of the database failed, what is kept in memory is in doubt. Then it does what a restarted process would: every connection
-    is closed, and nothing but 503 is answered until all was read anew.
+    When a change of the database failed, the cached state is uncertain. Then it does the same as a restarted process: it closes every
+    connection, and answers only 503 until everything was read again.
     """
 
     def __init__(self, settings: Settings) -> None:
@@ -111,7 +111,7 @@ class Upstream(Process):
 
     async def _postgres(self, database: Database) -> Store:
         try:
-            from .postgres import PostgresStore  # noqa: PLC0415 - what has no server need not have its library
+            from .postgres import PostgresStore  # noqa: PLC0415 - without a server its library is not needed
         except ImportError as error:
             msg = f"WA_DB_HOSTNAME names a server, and a library for it is missing ({error}): pip install 'whatsapp-operator[simulator]'"
             raise SettingsError(msg) from None
@@ -131,10 +131,10 @@ class Upstream(Process):
 
     @web.middleware
     async def _unless_uncertain(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer 503 when the database fails, and while what is in memory is in doubt; ``/`` only says that the process lives."""
+        """Answer 503 when the database fails, and while the cached state is uncertain; ``/`` only shows that the process lives."""
         try:
             if self._uncertain.is_set() and request.path != "/":
-                msg = "what the database holds is being read anew"
+                msg = "the database is being read again"
                 raise StoreError(msg)
             return await handler(request)
         except StoreError as error:
@@ -145,12 +145,12 @@ class Upstream(Process):
     async def _restart_when_uncertain(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> None:
         while True:
             await self._uncertain.wait()
-            self.log.warning("%s starts over: the database did not confirm a change", self.settings.pod_name)
+            self.log.warning("%s reads its state again: the database did not confirm a change", self.settings.pod_name)
             await _close_all(members, exchange)
             backoff = Backoff()
             while not await self._read_anew(parts, members, exchange):
                 await backoff.pause()
-            self.log.info("%s has read everything anew", self.settings.pod_name)
+            self.log.info("%s has read its state again", self.settings.pod_name)
 
     async def _read_anew(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
         changes = self._uncertain_changes
@@ -158,14 +158,14 @@ class Upstream(Process):
             await _load(parts)
         except StoreError:
             return False
-        await _close_all(members, exchange)  # who was just coming in was told of things as they were before
+        await _close_all(members, exchange)  # members that were just connecting got the former state
         if changes != self._uncertain_changes:
             return False
         self._uncertain.clear()
         return True
 
     def _spawn_storing(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run background work that may find no database: that is no reason to die."""
+        """Run background work; a missing database does not end the process."""
         return self.spawn(_unless_unavailable(work))
 
     def _hello(self, account: Account, preferences: Preferences) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class Upstream(Process):
         }
 
     async def _restart_all(self, account: Account, members: Members, exchange: Exchange) -> None:
-        """Tell everybody, in the background: the answer to Set Shards does not wait for the restarts."""
+        """Announce the restart in the background: the answer to Set Shards does not wait for the restarts."""
         self.spawn(members.tell("webapp", {"type": "shards", "shards": account.shards}))
         for member in members.of("coreapp"):
             fault = self.faults.take("restart", member.pod)

@@ -38,7 +38,7 @@ def self_check(silence: Silence, nodes: Mapping[str, Node] | None, now: datetime
         return f"the operator itself was {silence.lag.total_seconds():.1f} s late"
     asked = silence.targets - silence.not_asked
     if 2 * silence.unresponsive > asked and len(alive := _alive(silence, nodes, now)) >= DOUBTED_NODES:
-        return f"{silence.unresponsive} of {asked} Coreapps on {len(alive)} nodes that are alive are unresponsive at the same time"
+        return f"{silence.unresponsive} of {asked} Coreapps on {len(alive)} live nodes are unresponsive at the same time"
     if 2 * silence.never_responded > silence.unresponsive:
         count = f"{silence.never_responded} of {silence.unresponsive}"
         return f"{count} unresponsive Coreapps never answered this operator, but their kubelets report them ready"

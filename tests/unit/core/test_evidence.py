@@ -223,7 +223,9 @@ def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> N
     silence = Silence(targets=8, unresponsive=4, nodes=frozenset("abc"))
 
     assert self_check(silence, nodes("abc"), NOW) is None
-    assert self_check(replace(silence, not_asked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
+    assert (
+        self_check(replace(silence, not_asked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 live nodes are unresponsive at the same time"
+    )
 
 
 class Counted(Mapping[str, Node]):
