@@ -29,17 +29,17 @@ def build(component: str, settings: Settings) -> Process:
 async def run(process: Process) -> None:
     """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    stopping = asyncio.Event()
     killing: list[asyncio.Task[None]] = []
 
     def on_signal() -> None:
-        if told.is_set():
+        if stopping.is_set():
             killing.append(asyncio.ensure_future(process.kill()))
-        told.set()
+        stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    waiting = asyncio.ensure_future(told.wait())
+    waiting = asyncio.ensure_future(stopping.wait())
     starting = asyncio.ensure_future(process.start())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
     if not starting.done():  # it may wait for a database that never answers
@@ -53,7 +53,7 @@ async def run(process: Process) -> None:
         raise
     stopped = asyncio.ensure_future(process.wait_stopped())
     await asyncio.wait({stopped, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if told.is_set():
+    if stopping.is_set():
         await process.stop(_GRACE_SECONDS)
     waiting.cancel()
     await stopped

@@ -67,9 +67,9 @@ class Account:
             return problem
         if time.monotonic() < self._restarting_until:
             return failure(403, ACCESS_DENIED, "server temporarily unavailable: the Coreapps restart, retry")
-        refusal = await self._judge_certificate(body.get("cert"))
-        if refusal is not None:
-            return refusal
+        rejection = await self._judge_certificate(body.get("cert"))
+        if rejection is not None:
+            return rejection
         await self.reshard(body["shards"])
         return success(status=201)
 

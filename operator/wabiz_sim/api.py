@@ -21,10 +21,10 @@ from .resolve import join_host_port
 from .store import Store
 from .users import Users
 
-FAULT_HEADER = "X-Stand-In-Fault"
+FAULT_HEADER = "X-Simulator-Fault"
 """Tells the Webapp what to do with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
-SECONDS_HEADER = "X-Stand-In-Seconds"
-TRUSTED_HEADER = "X-Stand-In-Trusted"
+SECONDS_HEADER = "X-Simulator-Seconds"
+TRUSTED_HEADER = "X-Simulator-Trusted"
 """Set by a Webapp that has checked the API key itself."""
 
 _FAR_FUTURE = "2099-12-31T00:00:00+00:00"
@@ -135,8 +135,8 @@ class Api:
         return web.json_response({"seconds": left}) if left > 0 else _render(_unauthorized())
 
     async def _set_shards(self, request: web.Request) -> web.Response:
-        if (refusal := await self._stranger(request)) is not None:
-            return _render(refusal)
+        if (rejection := await self._reject_unauthenticated(request)) is not None:
+            return _render(rejection)
         body = await _body(request)
         fault = self._faults.take("set_shards")
         call: dict[str, Any] = {
@@ -178,14 +178,14 @@ class Api:
         await asyncio.sleep(seconds)
         await self._account.set_shards(body)
 
-    async def _stranger(self, request: web.Request) -> Answer | None:
+    async def _reject_unauthenticated(self, request: web.Request) -> Answer | None:
         if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(_bearer(request)) > 0:
             return None
         return _unauthorized()
 
     async def _guarded(self, request: web.Request, call: str, work: Work) -> web.Response:
-        if (refusal := await self._stranger(request)) is not None:
-            return _render(refusal)
+        if (rejection := await self._reject_unauthenticated(request)) is not None:
+            return _render(rejection)
         return await self._answer(call, work)
 
     async def _answer(self, call: str, work: Work) -> web.Response:

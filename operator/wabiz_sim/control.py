@@ -5,7 +5,7 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     GET    counters                         what was counted, who is connected, the log of Set Shards calls, banned, logged_off
     GET    members                          who is registered
     GET    messages?after=0&limit=1000      accepted messages {seq, id, shard, to, at, by: uid}
-    GET    frames?after=0&limit=1000        the log of the gateways: all message frames, connections, refusals of the fence
+    GET    frames?after=0&limit=1000        the log of the gateways: all message frames, connections, rejections by the fence
     GET    connections                      all that were let through {shard, epoch, uid, connection, opened_at, closed_at, why, frames}
     GET    audit                            what that log comes to: its sums, also per shard, and which connections overlapped
     GET    waiting                          ids of the inbound messages that no webhook took yet
@@ -13,7 +13,7 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     GET    faults                           all faults with left and fired
     POST   faults {call, fault, ...}        one more fault, see the module of faults
     DELETE faults                           none any more
-    POST   shards {n}                       somebody else sets the shards; everything restarts
+    POST   shards {n}                       another party sets the shards; everything restarts
     POST   inbound {from, body, id?}        a WhatsApp user writes
     POST   certificate {fingerprint|null}   the only right certificate, by its SHA-256 or the beginning of it
     POST   pin {pin|null}                   two-step verification on or off

@@ -37,7 +37,7 @@ class Coreapp(Process):
         self.shards: int | None = None
         """The number of shards at its start; None until the upstream has sent it."""
         self._note: RoleNote | None = None
-        self._told: Role | None = None
+        self._assigned: Role | None = None
         self._holders: dict[int, Holder] = {}
         self._gateway: Gateway | None = None
         self._webhook = Webhook(self)
@@ -52,12 +52,12 @@ class Coreapp(Process):
 
     def report(self) -> dict[str, Any]:
         """Return the answer to a probe: the last role assignment, and the state of its connection."""
-        told = self._told
+        assigned = self._assigned
         return {
             "uid": self.settings.pod_uid,
             "pod": self.settings.pod_name,
-            "shard": told.shard if told else None,
-            "epoch": str(told.epoch) if told else None,
+            "shard": assigned.shard if assigned else None,
+            "epoch": str(assigned.epoch) if assigned else None,
             "shards": self.shards,
             "gateway_status": str(self._gateway.status if self._gateway else GatewayStatus.DISCONNECTED),
             "fenced": self._gateway is not None and self._gateway.fenced,
@@ -70,20 +70,20 @@ class Coreapp(Process):
         """Read the note, listen, register."""
         self._note = RoleNote(self.settings.state_folder(), self.settings.pod_uid)
         await self._begin()
-        self.spawn(self._restart_when_told())
+        self.spawn(self._restart_after_set_shards())
 
     async def announce_shutdown(self) -> None:
         """Close the WhatsApp connection with a close frame."""
         if self._gateway is not None:
             await self._gateway.retire()
 
-    async def disturb(self, wish: Mapping[str, Any]) -> None:
-        """Inject faults, or end them; ``wish`` has fields of ``Disturbance`` by name. ValueError if it is not valid.
+    async def disturb(self, changes: Mapping[str, Any]) -> None:
+        """Inject faults, or end them; ``changes`` has fields of ``Disturbance`` by name. ValueError if it is not valid.
 
         OSError if closed ports must be opened again and are in use.
         """
         before = self._disturbance.ports
-        self._disturbance.read(wish)
+        self._disturbance.read(changes)
         if self._disturbance.linger is not None:
             self.linger_seconds = self._disturbance.linger
         ports = self._disturbance.ports
@@ -106,7 +106,7 @@ class Coreapp(Process):
         """Start as a fresh process does: listen on all ports, then register. The noted role waits for the upstream's number of shards."""
         note = self._known()
         self.shards = None
-        self._told = None
+        self._assigned = None
         self._holders = {}
         host = self.settings.listen
         ports = {
@@ -127,7 +127,7 @@ class Coreapp(Process):
         self._link_task = self.spawn(self._link.run())
         self.log.info("%s listens on %s%s", self.settings.pod_name, host, f", has the role {note.role}" if note.role else "")
 
-    async def _restart_when_told(self) -> None:
+    async def _restart_after_set_shards(self) -> None:
         """Restart inside the process after each Set Shards: close everything, wait for the downtime, start again."""
         while True:
             seconds = await self._restart_seconds.get()
@@ -199,24 +199,24 @@ class Coreapp(Process):
         return self._note
 
     def _serve(self, role: Role) -> None:
-        same = self._told is not None and (self._told.shard, self._told.epoch) == (role.shard, role.epoch)
+        same = self._assigned is not None and (self._assigned.shard, self._assigned.epoch) == (role.shard, role.epoch)
         if same and self._gateway is not None and not self._gateway.fenced:
             return
         self._known().known[role.shard] = role.epoch
         if self._known().role != role or not same:
             self._known().note(role)
         self._leave_gateway()
-        self._told = role
+        self._assigned = role
         self._holders.pop(role.shard, None)
         self._gateway = Gateway(self, role, self._webhook, self._changed.ring)
         self._changed.ring()
         self.log.info("%s serves shard %d under epoch %s", self.settings.pod_name, role.shard, role.epoch)
 
     def _stand_by(self) -> None:
-        if self._told is None:
+        if self._assigned is None:
             return
         self._known().note(None)
-        self._told = None
+        self._assigned = None
         self._leave_gateway()
         self._changed.ring()
         self.log.info("%s stands by", self.settings.pod_name)
@@ -233,8 +233,8 @@ class Coreapp(Process):
             order = _Order.read(await request.json())
         except (ValueError, TypeError, KeyError) as error:
             return web.json_response({"error": f"not a role order: {error}"}, status=400)
-        if (refusal := self._refusal(order)) is not None:
-            return web.json_response({"error": refusal}, status=409)
+        if (rejection := self._rejection(order)) is not None:
+            return web.json_response({"error": rejection}, status=409)
         try:
             self._obey(order)
         except OSError as error:
@@ -242,7 +242,7 @@ class Coreapp(Process):
             return web.json_response({"error": f"the role could not be noted durably: {error.strerror}"}, status=500)
         return web.json_response(self.report())
 
-    def _refusal(self, order: "_Order") -> str | None:
+    def _rejection(self, order: "_Order") -> str | None:
         if order.uid != self.settings.pod_uid:
             return f"this is pod {self.settings.pod_uid}, not {order.uid}"
         if order.shards != self.shards:
@@ -261,7 +261,7 @@ class Coreapp(Process):
         else:
             self._known().known[order.shard] = order.epoch
             self._holders[order.shard] = Holder(join_host_port(order.holder, MESSAGING_PORT), order.epoch)
-            if self._told is not None and self._told.shard == order.shard:
+            if self._assigned is not None and self._assigned.shard == order.shard:
                 self._stand_by()
             self._changed.ring()
 
@@ -304,16 +304,16 @@ class Coreapp(Process):
         """Return the answer to a message that does not belong here, None if it does."""
         if self.shards is not None and shard_of(to, self.shards) != shard:
             return _misdirected(f"with {self.shards} shards this recipient is not in shard {shard}", shard, None)
-        told = self._told
-        if told is not None and told.shard == shard:
+        assigned = self._assigned
+        if assigned is not None and assigned.shard == shard:
             if self._gateway is not None and self._gateway.fenced:
                 return _misdirected(f"shard {shard} was taken over by a Coreapp with a higher epoch", shard, None)
             return None
         holder = self._holders.get(shard)
         if holder is not None:
             return _misdirected(f"shard {shard} is served by {holder.address}", shard, holder)
-        if told is not None:
-            return _misdirected(f"this Coreapp serves shard {told.shard}, not {shard}", shard, None)
+        if assigned is not None:
+            return _misdirected(f"this Coreapp serves shard {assigned.shard}, not {shard}", shard, None)
         return None
 
 

@@ -17,7 +17,7 @@ _RETRY_SECONDS = 2.0
 """Seconds after the first attempt within which another may begin; the id makes a repeated message the same message."""
 _TRY_SECONDS = 2.5
 """Seconds. A Coreapp holds a message for 2 s; one that does not answer for longer hangs."""
-_LOOK_SECONDS = 0.15
+_CHECK_SECONDS = 0.15
 """Seconds between two checks whether the shard has moved to another address, while an attempt is pending."""
 _AGAIN_SECONDS = 0.45
 """Seconds between two attempts over fresh connections, while one through a Service's own address is pending. The target of the Service is
@@ -110,7 +110,7 @@ class Delivery:
         try:
             while True:
                 done, attempts = await asyncio.wait(
-                    attempts, timeout=_LOOK_SECONDS if service else None, return_when=asyncio.FIRST_COMPLETED
+                    attempts, timeout=_CHECK_SECONDS if service else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 if (answer := _best(done, last=not attempts)) is not None:
                     return answer

@@ -13,7 +13,7 @@ from aiohttp.typedefs import Handler
 PORTS = ("open", "closed", "half-open", "parted")
 NEAR = "127.0.0.77"
 """Callers with this address are on the Coreapp's side of a network partition."""
-_GONE_LOOK_SECONDS = 0.5
+_CLOSED_CHECK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
@@ -34,14 +34,14 @@ class Disturbance:
     effects: Counter[str] = field(default_factory=Counter)
     """Effects so far: ``probes lost``, ``probes late``."""
 
-    def read(self, wish: Mapping[str, Any]) -> None:
-        """Apply the fields in ``wish``. ValueError with a sentence, and no change, if it is not valid."""
-        unknown = sorted(set(wish) - {"swallow", "late", "linger", "ports"})
+    def read(self, changes: Mapping[str, Any]) -> None:
+        """Apply the fields in ``changes``. ValueError with a sentence, and no change, if it is not valid."""
+        unknown = sorted(set(changes) - {"swallow", "late", "linger", "ports"})
         if unknown:
             msg = f"a disturbance has swallow, late, linger and ports, not {', '.join(unknown)}"
             raise ValueError(msg)
-        swallow, late, linger = (_seconds(wish, name, old) for name, old in _numbers(self))
-        ports = wish.get("ports", self.ports)
+        swallow, late, linger = (_seconds(changes, name, old) for name, old in _numbers(self))
+        ports = changes.get("ports", self.ports)
         if ports not in PORTS:
             msg = f"ports must be one of {', '.join(PORTS)}, not {ports!r}"
             raise ValueError(msg)
@@ -56,7 +56,7 @@ class Disturbance:
         if random.random() < self.swallow:  # noqa: S311 - chance, not secrecy
             self.effects["probes lost"] += 1
             while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp tells no handler
-                await asyncio.sleep(_GONE_LOOK_SECONDS)
+                await asyncio.sleep(_CLOSED_CHECK_SECONDS)
             raise ConnectionResetError
         if self.late > 0:
             self.effects["probes late"] += 1
@@ -68,8 +68,8 @@ def _numbers(have: Disturbance) -> tuple[tuple[str, float | None], ...]:
     return ("swallow", have.swallow), ("late", have.late), ("linger", have.linger)
 
 
-def _seconds(wish: Mapping[str, Any], name: str, old: float | None) -> float | None:
-    value = wish.get(name, old)
+def _seconds(changes: Mapping[str, Any], name: str, old: float | None) -> float | None:
+    value = changes.get(name, old)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
         return value
     msg = f"{name} must be a number of at least 0, not {value!r}"

@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from .epoch import Epoch
 from .faults import Faults
-from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED, UNABLE
+from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
 from .sharding import shard_of
 from .store import Inbound, Store, StoreError
@@ -28,7 +28,7 @@ _WHY = {
     REPLACED: "replaced",
     RESHARDED: "resharded",
     LOGGED_OFF: "logged off",
-    UNABLE: "database in doubt",
+    UNABLE: "database uncertain",
     1001: "servers end",
     1006: "cut",
 }
@@ -155,9 +155,9 @@ class Exchange:
             await asyncio.sleep(fault.seconds)
         # One at a time for each shard: no other connection may come between the fence and the replacement of the older one.
         async with self._locks[shard]:
-            refusal = await self._refusal(shard, shards, epoch, uid)
-            if refusal is not None:
-                return refusal
+            rejection = await self._rejection(shard, shards, epoch, uid)
+            if rejection is not None:
+                return rejection
             socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
             await socket.prepare(request)
             if self._left:
@@ -180,7 +180,7 @@ class Exchange:
             self._spawn(self._write())
         return socket
 
-    async def _refusal(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
+    async def _rejection(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
         if (barred := self._standing.barred) is not None:
             return _refused(barred, {"error": barred})
         if shards != self._standing.shards or not 0 <= shard < shards:
@@ -350,4 +350,4 @@ class Exchange:
 
 
 def _refused(reason: str, body: dict[str, Any]) -> web.Response:
-    return web.json_response(body, status=409, headers={REFUSAL_HEADER: reason})
+    return web.json_response(body, status=409, headers={REJECTION_HEADER: reason})

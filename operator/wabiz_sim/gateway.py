@@ -25,7 +25,7 @@ LOGGED_OFF = 4003
 """Close code: the client was logged off or the account banned."""
 UNABLE = 1011
 """Close code: the servers failed; they may have accepted unacknowledged messages or not (RFC 6455, 7.4.1)."""
-REFUSAL_HEADER = "X-Stand-In-Refusal"
+REJECTION_HEADER = "X-Simulator-Rejection"
 """The reason for a rejected connection: fenced, shards, logged_off, banned."""
 
 
@@ -97,8 +97,8 @@ class Gateway:
             while not self.fenced:
                 try:
                     await self._connect(backoff)
-                except aiohttp.WSServerHandshakeError as refusal:
-                    self._refused(refusal)
+                except aiohttp.WSServerHandshakeError as error:
+                    self._handle_rejection(error)
                 except UNREACHABLE:
                     self._become(GatewayStatus.CONNECTING)
                 if not self.fenced:
@@ -129,8 +129,8 @@ class Gateway:
         else:
             self._become(GatewayStatus.DISCONNECTED if socket.close_code == LOGGED_OFF else GatewayStatus.CONNECTING)
 
-    def _refused(self, refusal: aiohttp.WSServerHandshakeError) -> None:
-        reason = refusal.headers.get(REFUSAL_HEADER, "") if refusal.headers else ""
+    def _handle_rejection(self, error: aiohttp.WSServerHandshakeError) -> None:
+        reason = error.headers.get(REJECTION_HEADER, "") if error.headers else ""
         if reason == "fenced":
             self._fence()
         else:

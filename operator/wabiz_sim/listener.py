@@ -136,7 +136,7 @@ class Listener:
         """Become half open until ``unclog``: nothing is answered on open connections, and new ones are not completed.
 
         With ``near``: like a network partition: callers at that IP address are on this side and are answered. New connections of all
-        others are completed, because the kernel cannot tell them apart, but not answered.
+        others are completed, because the kernel cannot distinguish them, but not answered.
         """
         if self._socket is None or not self._speaks.is_set():
             return

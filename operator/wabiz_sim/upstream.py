@@ -148,11 +148,11 @@ class Upstream(Process):
             self.log.warning("%s reads its state again: the database did not confirm a change", self.settings.pod_name)
             await _close_all(members, exchange)
             backoff = Backoff()
-            while not await self._read_anew(parts, members, exchange):
+            while not await self._read_again(parts, members, exchange):
                 await backoff.pause()
             self.log.info("%s has read its state again", self.settings.pod_name)
 
-    async def _read_anew(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
+    async def _read_again(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
         changes = self._uncertain_changes
         try:
             await _load(parts)

@@ -1,4 +1,4 @@
-"""A changed Secret reaches the pods that take something from it: a checksum in their template has them replaced. Pure.
+"""A changed Secret reaches the pods that use it: a checksum in their template replaces them. Pure.
 
 The workload itself carries the checksum of what its pods have taken (annotation of the object, which replaces nothing). Only when the
 Secrets no longer have that checksum is it written into the pod template, too. So neither a new cluster nor an upgrade from a release
@@ -6,7 +6,7 @@ without checksums replaces a pod, and what cannot be read, is missing or wrong c
 
 The annotation can be read by people who may not read Secrets, and passwords may be weak. So the checksum is keyed with the uids of the
 Secrets: random numbers that only those see who may read the Secrets. A resourceVersion instead would replace pods for each label that
-somebody puts on a Secret.
+that is added to a Secret.
 """
 
 from __future__ import annotations

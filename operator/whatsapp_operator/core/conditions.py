@@ -112,7 +112,7 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         "Bootstrapping",
         "False",
-        # Whatever is served already: not before all shards are there that were asked for.
+        # Not before all desired shards exist, even if some are served already.
         lambda f: f.settled_shards is None,
         lambda _: "The client is being set up for the first time.",
     ),

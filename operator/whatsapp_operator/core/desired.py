@@ -1,4 +1,4 @@
-"""What a user wants: the spec of a WhatsAppCluster as frozen values."""
+"""The desired state: the spec of a WhatsAppCluster as frozen values."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 """What Set Shards accepts (client#set-shards)."""
 
 
-# --- what is wanted --------------------------------------------------------------------------------------------------
+# --- the spec --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,7 +101,7 @@ class Tuning:
     busy_backoff: timedelta = timedelta(seconds=2)
     """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
     busy_reported_after: int = 5
-    """Busy answers in a row after which a person is told, while it goes on."""
+    """Consecutive busy answers after which a Warning is emitted; the attempts go on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=5)
@@ -114,7 +114,7 @@ class Tuning:
     ask_steady: timedelta = timedelta(seconds=30)
     """How often the number of shards is asked for when all is quiet (drift)."""
     rest: timedelta = timedelta(seconds=30)
-    """Longest pause between two looks."""
+    """Longest pause between two observations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -129,7 +129,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """A WhatsAppCluster as its user wants it."""
+    """The desired state of a WhatsAppCluster."""
 
     key: Key
     uid: str
@@ -148,7 +148,7 @@ class Desired:
     pull_secrets: tuple[str, ...] = ()
     coreapp_pod: PodSettings = PodSettings()
     webapps: int | None = None
-    """None: somebody else, such as an autoscaler, decides; the operator leaves the number as it is."""
+    """None: an autoscaler or a person decides; the operator leaves the number unchanged."""
     webapp_pod: PodSettings = PodSettings()
     webapp_service: WebappService = WebappService()
     admin_secret: str | None = None
@@ -161,10 +161,10 @@ class Desired:
     reshard_now: int | None = None
     """The number of shards that may be set outside of the windows."""
     invalid: str | None = None
-    """Which fields say something that cannot be obeyed and is left out, and what to write instead; None: none does."""
+    """Fields with values that are invalid and ignored, and what to write instead; None: there are none."""
     switchovers: tuple[Switchover, ...] = ()
     switchover_text: str = ""
-    """The annotation as it stands."""
+    """The text of the annotation."""
     switchover_problem: str | None = None
     probe: Probe = Probe()
     unhealthy_after: timedelta = timedelta(seconds=3)

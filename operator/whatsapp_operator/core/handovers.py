@@ -1,4 +1,4 @@
-"""Who takes which shard: routes paired with standbys, and what an annotation asks for."""
+"""Which standby gets which shard: pairs of routes and standbys, and the requests of an annotation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def failovers(f: Facts) -> tuple[Handover, ...]:
 
 
 def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
-    """Return since when the old holder fails, if its evidence has a beginning that this process saw."""
+    """Return since when the old holder has failed, if this process observed the beginning."""
     if old is None:
         return None
     return {Evidence.PROBE_TIMEOUT: old.unresponsive_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
@@ -64,12 +64,12 @@ def assignments(f: Facts) -> tuple[Handover, ...]:
 
 
 def consolidations(f: Facts) -> tuple[Handover, ...]:
-    """Return a switchover for each shard whose holder sits on an ordinal that is to go."""
+    """Return a switchover for each shard whose holder has an ordinal that will be removed."""
     return tuple(paired(f, ((route, Evidence.CONSOLIDATED, True) for route in f.too_high)))
 
 
 def rejection(f: Facts, request: Switchover) -> str | None:
-    """Return why a switchover that an annotation asks for cannot be, or None. Pure."""
+    """Return why a requested switchover is not possible, or None. Pure."""
     route = next((route for route in f.routes if route.shard == request.shard), None)
     if route is None:
         return f"There is no shard {request.shard}; shards go from 0 to {(f.shards or 1) - 1}."
@@ -84,7 +84,7 @@ def rejection(f: Facts, request: Switchover) -> str | None:
 
 
 def switch_over(f: Facts) -> Iterator[Action]:
-    """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
+    """Carry out the annotation so that a crash repeats nothing: first name the pod, then move, then remove the request."""
     left: list[str] = []
     rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
     used: set[str] = set()
@@ -92,7 +92,7 @@ def switch_over(f: Facts) -> Iterator[Action]:
         route = next((route for route in f.routes if route.shard == request.shard), None)
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None) if request.to else None
         if pod is not None and f.claim(pod) == "pending":
-            # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
+            # Another attempt prepared this pod and has not committed: the request stays until that label is gone.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:
             rejected.append(f"Shard {request.shard} was not moved: {why}")

@@ -1,4 +1,4 @@
-"""What is remembered in status: read from it and written into it here, and nowhere else. What was written is read back."""
+"""The remembered part of status. Only this module reads and writes it. What was written is read back exactly."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
 def read(status: Obj, *, uid: str) -> Record:
     """Return the record that stands in the status of the cluster with this uid.
 
-    A status that was restored from a backup is that of another resource, and says so by its uid. What it says of a call under way and of
-    the number of shards is not believed. What it says of the account (a ban, refusals, a closed registration, that it is logged off)
-    and of the build is, for that is true of whatever cluster has them. A status without a uid is of a release that wrote none, and is ours.
+    A status that was restored from a backup belongs to another resource, as its uid shows. Its call in progress and number of shards are
+    ignored. Facts about the account (a ban, rejections, a closed registration, logged off) and the build are used, because they hold for
+    every cluster with them. A status without a uid is of a release that wrote none, and is used completely.
     """
     noted: Obj = status.get("certificate") or {}
     operation = _operation(status.get("operation"))
@@ -42,7 +42,7 @@ def read(status: Obj, *, uid: str) -> Record:
 
 
 def put(status: Obj, record: Record) -> dict[str, Any]:
-    """Return a status with this record in the place of the one that it had."""
+    """Return a status whose record is replaced by this one."""
     others = {key: value for key, value in status.items() if key not in {*FIELDS, "certificate"}}
     shown = {key: value for key, value in (status.get("certificate") or {}).items() if key not in CERTIFICATE_FIELDS}
     noted = {
@@ -64,7 +64,7 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
 
 
 def not_kept(operation: Operation, stored: Obj) -> tuple[str, ...]:
-    """Return the fields of an intent that the ``stored`` status lacks: the API server leaves out what its CRD does not name."""
+    """Return the fields of an intent that the ``stored`` status lacks: the API server drops fields that its CRD does not name."""
     kept: Obj = stored.get("operation") or {}
     return tuple(key for key, value in _entry(operation).items() if kept.get(key) != value)
 

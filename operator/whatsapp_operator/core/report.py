@@ -1,4 +1,4 @@
-"""What was seen and done, as status and Events. Every time in it is absolute."""
+"""What was observed and done, as status and Events. All times in it are absolute."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ HANDOVERS_KEPT = 10
 
 
 def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int, now: datetime) -> list[dict[str, Any]]:
-    """Return conditions as they stand in the status; a transition time stays while its ``status`` does."""
+    """Return conditions as in the status; a transition time stays while its ``status`` does."""
     earlier = {one.get("type"): one for one in before.get("conditions") or ()}
     return [
         {
@@ -57,7 +57,7 @@ def _shard_map(f: Facts) -> list[dict[str, Any]]:
 
 
 def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, Any]:
-    """Return an entry of the incident record with how long it took, as far as that is known now."""
+    """Return an entry of the incident record with its durations, as far as they are known now."""
     if times is None:
         return dict(entry)
     return {
@@ -111,7 +111,7 @@ def _certificate(f: Facts) -> dict[str, Any]:
 
 
 def report(f: Facts, plan: Plan) -> dict[str, Any]:
-    """Return the whole status as it should stand after this look. Pure; equal looks give equal status."""
+    """Return the whole status after this observation. Pure; equal observations give equal status."""
     spoken = conditions(f, plan)
     loud = loudest(spoken)
     standby = len(f.standbys())
@@ -148,9 +148,9 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
 
 
 def failed_observation(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
-    """Return the status of a cluster that could not be looked at. Pure.
+    """Return the status of a cluster that could not be observed. Pure.
 
-    Stalled says why, Ready is not known, nothing counts as going on, and all else stays as it was.
+    Stalled says why, Ready is Unknown, nothing counts as in progress, and everything else stays unchanged.
     """
     spoken = {
         "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
@@ -163,7 +163,7 @@ def failed_observation(status: Obj, *, generation: int, now: datetime, reason: s
 
 
 def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
-    """Return the merge patch that leads from one status to another, or None if there is nothing to write (laws#11)."""
+    """Return the merge patch from one status to another, or None if there is nothing to write (laws#11)."""
     body: dict[str, Any] = {}
     for key in {*before, *after}:
         if before.get(key) != after.get(key):
@@ -179,7 +179,7 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
 EMITTED_AGAIN = timedelta(seconds=10)
 """Least time between two Events of one reason whose sentence changed: some sentences count Coreapps that come back one by one."""
 NO_EVENT = frozenset({"UpToDate", "SparesReady", "NoSparesRequested", "Simulated", "Valid"})
-"""Reasons that say that nothing is wrong or under way, beside Serving."""
+"""Reasons by which nothing is wrong or in progress, in addition to Serving."""
 WARNINGS = frozenset(
     {
         "FailingOver",
@@ -208,11 +208,11 @@ class Emitted:
 
 
 def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: datetime) -> tuple[EmitEvent, ...]:
-    """Return what a report says anew, each reason once: a condition's new reason, or a new sentence under the same reason. Pure.
+    """Return the Events of a report, each reason once: for a condition's new reason, or a new sentence with the same reason. Pure.
 
-    ``emitted``: by reason, what this process emitted last; a reason that it lacks was emitted by whoever wrote ``before``. A new sentence
-    waits until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition says it any more. One of a cluster
-    that serves does not wait: either it is said with the change, or not at all, so that a cluster at rest is silent.
+    ``emitted``: by reason, the last Event of this process; a missing reason was emitted by the writer of ``before``. A new sentence waits
+    until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition has it any more. For a cluster that serves
+    it does not wait: it is emitted with the change or not at all, so that a cluster at rest has no Events.
     """
     earlier = {one["type"]: one["reason"] for one in before.get("conditions") or ()}
     spoken = {(one["reason"], one["message"]) for one in before.get("conditions") or ()}
@@ -256,7 +256,7 @@ def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
 
 
 def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], reported_after: int) -> tuple[EmitEvent, ...]:
-    """Return what is said of a plan: steps that may be over before the next report. Pure.
+    """Return the Events of a plan: of steps that may be over before the next report. Pure.
 
     ``done``: the actions that were carried out; ``reported_after``: attempts at Set Shards after which a busy server is a warning.
     """

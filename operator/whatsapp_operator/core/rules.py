@@ -1,11 +1,11 @@
-"""THE table. Whatever changes what the cluster does is decided in this file, in the order in which it is written.
+"""The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
-``plan`` walks ``RULES`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
-that a resize that waits never delays a failover. The first matching row that is ``Stuck`` and the first that is still moving are kept
-beside it: each condition answers its own question, whichever row won. While a person must act, nothing counts as moving but the few rows
-that wait for no person and end within seconds: tools that wait would otherwise wait for what cannot come.
+``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done. Failover comes before order, so
+that a resize that waits never delays a failover. The first matching rule that is ``Stuck`` and the first that is still moving are kept
+too: each condition answers its own question, no matter which rule won. While a person must act, only the few rules that wait for no person
+and end within seconds count as moving: otherwise tools would wait for progress that cannot come.
 
-A row's name is the condition's reason, the event's reason, the metric's label and the test's name: grep one word, find everything.
+A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
 """
 
 from __future__ import annotations
@@ -169,7 +169,7 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
 
 
 def _others_objects(f: Facts) -> list[Ref]:
-    """Return what has a name that this cluster needs and belongs to somebody else."""
+    """Return foreign objects with names that this cluster needs."""
     needed = max(f.shards or 0, f.desired.shards)
     routes = (Ref("Service", route.name) for route in f.snapshot.routes if route.foreign and route.shard < needed)
     return [*dict.fromkeys((*f.snapshot.name_conflicts, *routes))]
@@ -276,7 +276,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: bool(_others_objects(f)),
         why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} is not owned by this cluster and is "
             "left alone. Delete or rename it, or give the cluster another name."
         ),
     ),
@@ -284,7 +284,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="AssigningShards",
         state=State.WORKING,
-        # Whatever is under way: GET says that these shards exist.
+        # No matter what is in progress: GET reports that these shards exist.
         when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
         then=lambda f: (
             *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service()),
@@ -297,7 +297,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="ConsolidatingShards",
         state=State.WORKING,
-        # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
+        # Before the high holders get a role after the restart: they restart anyway, so the move costs no further downtime.
         when=lambda f: f.is_verified and not f.desired.paused and bool(handovers.consolidations(f)),
         then=handovers.consolidations,
         why=lambda f: (
@@ -375,7 +375,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.desired.repairs_drift,
         why=lambda f: (
-            f"Somebody else changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
+            f"Another party changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
             "that, or spec.reshard.drift to Repair to have it undone."
         ),
     ),
@@ -428,7 +428,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.desired.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
-            + (", because somebody else changed the shards" if f.has_drifted else "")
+            + (", because another party changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
         ),
     ),
@@ -536,12 +536,12 @@ RULES: tuple[Rule, ...] = (
 
 
 def facts(desired: Desired, snapshot: Snapshot) -> Facts:
-    """Return what follows from a look, with the record as it was judged by the newest answer."""
+    """Return the facts about an observation, with the record after the newest answer."""
     return Facts(desired, snapshot, set_shards.judge(desired, snapshot))
 
 
 def plan(desired: Desired, snapshot: Snapshot) -> Plan:
-    """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
+    """Return what to do after one observation. Pure and total: no input raises, equal input gives equal output."""
     f = facts(desired, snapshot)
     matches = [*_matching(f)]
     winner = matches[0]
@@ -569,7 +569,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         record=f.record,
         next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == "WindowClosed" else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
+        # Not "nothing to do" of a change that is only being written, or that its controller has not observed yet; nor anything while
         # objects are still being read.
         is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()

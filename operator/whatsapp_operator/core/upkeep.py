@@ -1,4 +1,4 @@
-"""Is a live object as it should be, and if not, what is put in its place? Pure; knows nothing of what the objects are for."""
+"""Whether a live object is as desired, and what replaces it otherwise. Pure; independent of the purpose of objects."""
 
 from __future__ import annotations
 
@@ -15,9 +15,9 @@ from .names import Obj
 from .snapshot import Attempt
 
 WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
-"""Fingerprint of what was wanted when the object was last written: by it is seen what is wanted no longer."""
+"""Checksum of the desired object at its last write: it shows which fields are no longer desired."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
-"""Names of the annotations that the user asked for when the object, or its pod template, was last written; others are somebody else's."""
+"""Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
 
 def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
@@ -87,9 +87,9 @@ def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
 # --- what the API server makes of a write ----------------------------------------------------------------------------
 
 TRIES: Final = 3
-"""So often a field is put right that is made otherwise after each write: that may be a person, or another controller that insists."""
+"""Times that a field is restored which changes again after each write: a person or another controller may insist."""
 INSISTENT_FOR: Final = timedelta(hours=1)
-"""A field that was put right longer ago than this is counted anew."""
+"""If the last restore of a field is longer ago, the count starts again."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,7 +158,7 @@ def attempted(earlier: Mapping[str, Attempt], *, before: Obj | None, desired: Ob
 def is_settled(found: Difference, attempt: Attempt | None, now: datetime) -> bool:
     """Return whether writing a field again would be of no use: neither what is desired nor what came of it has moved since.
 
-    A field that somebody makes otherwise after each write is left to them after a few times.
+    A field that another writer changes after each write is left unchanged after a few times.
     """
     if attempt is None or attempt.desired != found.desired:
         return False

@@ -35,7 +35,7 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
     "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
     "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REJECTED),
-    "NameConflict": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "NameConflict": lambda one: one.seeing(name_conflicts=(Ref("Service", "acme-webapp"),)),
     "ReadFailed": lambda one: one.seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "SecretMissing": lambda one: one.seeing(missing="Secret nowhere is not there", since={"SecretMissing": NOW - seconds(3600)}),
 }

@@ -149,7 +149,7 @@ def said(before: Situation, after: Situation, emitted: dict[str, Emitted] | None
 
 
 def refused(what: str) -> Situation:
-    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(refused=what)
+    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(rejection=what)
 
 
 def test_a_new_sentence_under_the_same_reason_is_told() -> None:

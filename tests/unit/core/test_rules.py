@@ -249,7 +249,7 @@ def test_NameTaken_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
-    assert "Service acme-webapp belongs to somebody else" in plan.decision.why
+    assert "Service acme-webapp is not owned by this cluster" in plan.decision.why
 
 
 def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
@@ -261,7 +261,7 @@ FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simula
 
 @pytest.mark.parametrize("ref", FORMER)
 def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
-    one = situation().seeing(taken=(ref,))
+    one = situation().seeing(name_conflicts=(ref,))
     made = {action.obj["kind"] for action in of(one.plan(), Create)}
 
     assert "Service" in made
@@ -274,7 +274,7 @@ def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_s
 def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
     one = situation().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
 
-    assert only(one.seeing(statefulset=None, taken=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
+    assert only(one.seeing(statefulset=None, name_conflicts=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
 
 
 def test_LoginRefused_names_the_Secret() -> None:
@@ -299,7 +299,7 @@ def test_PodsRefused_says_what_the_API_server_said_and_goes_on_trying() -> None:
 
 
 def test_PodsRefused_ends_when_everything_is_there() -> None:
-    assert situation().settled().seeing(refused="exceeded quota").row() == "UpToDate"
+    assert situation().settled().seeing(rejection="exceeded quota").row() == "UpToDate"
 
 
 def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:

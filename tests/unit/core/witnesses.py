@@ -58,7 +58,7 @@ def secret_missing(span: float) -> Situation:
 def refused_change() -> Situation:
     """The API server does not take what another type makes of the Webapps' Service."""
     wanted = situation().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
-    return wanted.seeing(objects=situation().settled().snapshot.objects, refused="Service is invalid")
+    return wanted.seeing(objects=situation().settled().snapshot.objects, rejection="Service is invalid")
 
 
 def changed_by_admission() -> Situation:
@@ -90,10 +90,10 @@ WITNESSES: Mapping[str, Situation] = {
     "Deleting": situation().settled().wanting(deleting=True),
     "FailingOver": situation().settled().holder_deleted(0),
     "SwitchoverRequested": situation().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
-    "NameConflict": situation().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "NameConflict": situation().settled().seeing(name_conflicts=(Ref("Service", "acme-webapp"),)),
     "Draining": situation().settled().with_nodes().with_node(0, leaving="cordoned"),
     "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REJECTED),
-    "ObjectsRejected": situation().seeing(refused="exceeded quota: compute"),
+    "ObjectsRejected": situation().seeing(rejection="exceeded quota: compute"),
     "Bootstrapping": situation(),
     "ScalingUp": situation().settled().wanting(shards=4),
     "LoggingIn": situation().settled().client(shards=None, asked_at=None, unresponsive_since=NOW),

@@ -19,7 +19,7 @@ async def _refused(world: World, epoch: str, uid: str = "u") -> bool:
         await _dial(world, epoch, uid)
     assert refusal.value.status == 409
     assert refusal.value.headers is not None
-    return refusal.value.headers["X-Stand-In-Refusal"] == "fenced"
+    return refusal.value.headers["X-Simulator-Rejection"] == "fenced"
 
 
 async def test_a_higher_epoch_replaces_a_lower_one(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_another_number_of_shards_is_refused(world: World) -> None:
         await _dial(world, "1-a", shards=2)
 
     assert refusal.value.headers is not None
-    assert refusal.value.headers["X-Stand-In-Refusal"] == "shards"
+    assert refusal.value.headers["X-Simulator-Rejection"] == "shards"
 
 
 async def test_a_refused_gateway_is_dialled_again(world: World) -> None:

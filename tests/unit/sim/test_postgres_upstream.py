@@ -241,7 +241,7 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
         with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
             await world.session.ws_connect(f"http://{world.address(250)}:8080/ws/gateway", params=query)
         assert refusal.value.headers is not None
-        assert refusal.value.headers["X-Stand-In-Refusal"] == "fenced"
+        assert refusal.value.headers["X-Simulator-Rejection"] == "fenced"
     finally:
         for process in (first, second):
             if process is not None and process.returncode is None:

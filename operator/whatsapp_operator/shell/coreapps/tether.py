@@ -384,7 +384,7 @@ class Tether:
         if wire is not None:
             # A process that hangs accepts connections. One that leaves a probe unanswered and refuses connections is gone.
             self._drop_wire()
-        # A refusal is an answer of its kernel: evidence that the process ended, and the end of a silence.
+        # A refused connection is an answer of its kernel: evidence that the process ended, and the end of a silence.
         self._end_silence()
         self._refusals += 1
         if self._refusals >= self._refusals_needed:

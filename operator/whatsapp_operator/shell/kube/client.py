@@ -1,7 +1,7 @@
 """Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
 
-Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An answer of the API server is told apart
-from no answer::
+Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error of the API server is not the same
+as no answer::
 
     KubeError                 verb, object, answer of the server; never a secret
      ├─ NotFound              404 for an object that had to exist (a read of a missing object returns None instead)

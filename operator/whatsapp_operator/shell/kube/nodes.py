@@ -3,7 +3,7 @@
 Two watches: of nodes, and of the Leases in the namespace kube-node-lease. Kopf could not restrict the second: it would watch the Leases of
 all namespaces. Clocks of nodes may be an hour apart, so their times are never read: what counts is when *this process* observed a Lease
 change. Time in which this process was cut off (no connection, a dead one, a paused process) proves nothing about nodes: after it every
-Lease counts as renewed now. Otherwise the first node with a new event would make all others look lost.
+Lease counts as renewed now. Otherwise the first node with a new event would make all others seem lost.
 """
 
 from __future__ import annotations
@@ -248,8 +248,8 @@ class Nodes:
             return self._patience.last_retry
         if not self._logged_denial:
             log.warning(
-                "Nodes may not be read, so a lost node cannot be told from an unresponsive Coreapp. To change that, grant list and watch "
-                "of nodes, and of leases in namespace %s. (%s)",
+                "Nodes may not be read, so a lost node cannot be distinguished from a Coreapp that hangs. To change that, grant list and "
+                "watch of nodes, and of leases in namespace %s. (%s)",
                 LEASE_NAMESPACE,
                 error,
             )

@@ -169,7 +169,7 @@ class Reconciler:
             for key in tuple(self._clusters):
                 self._drop(key)
 
-    def _begin_anew(self, cluster: Cluster, uid: str) -> None:
+    def _reset(self, cluster: Cluster, uid: str) -> None:
         """Drop everything that is remembered about the former cluster of this name (laws#14)."""
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
@@ -318,7 +318,7 @@ class Reconciler:
             if cluster.uid != observation.desired.uid:
                 if cluster.uid is not None:
                     # It was deleted and created again between two observations. This one used the memory of the former cluster.
-                    self._begin_anew(cluster, observation.desired.uid)
+                    self._reset(cluster, observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
             plan = rules.plan(observation.desired, observation.snapshot)
