@@ -182,12 +182,12 @@ def _own_namespace() -> str:
 def listed() -> str:
     """Return every variable with its meaning and default, as ``--help`` shows them."""
     defaults = {one.name: one.default for one in fields(Settings)}
-    rows = [("POD_NAME", "name of the pod, the first half of the identity in the Lease (default: this machine's name)")]
+    lines = [("POD_NAME", "name of the pod, the first half of the identity in the Lease (default: this machine's name)")]
     for setting, variable in _variables(Settings):
-        rows.append((variable.name, _with_default(variable.meaning, defaults[setting])))
+        lines.append((variable.name, _with_default(variable.meaning, defaults[setting])))
     for setting, variable in _TUNING.items():
-        rows.append((variable.name, _with_default(variable.meaning, getattr(Tuning(), setting))))
-    return "\n".join(f"  {name}\n      {text}" for name, text in rows)
+        lines.append((variable.name, _with_default(variable.meaning, getattr(Tuning(), setting))))
+    return "\n".join(f"  {name}\n      {text}" for name, text in lines)
 
 
 def _with_default(meaning: str, default: Any) -> str:

@@ -95,7 +95,7 @@ async def measure(port: int, *, targets: int, holders: int, seconds: float, kind
     while time.monotonic() - since < seconds:
         await asyncio.sleep(1.0)
         silence = tethers.silence()
-        worst, silent = max(worst, silence.lag), max(silent, silence.silent)
+        worst, silent = max(worst, silence.lag), max(silent, silence.unresponsive)
     span, cpu = time.monotonic() - since, time.process_time() - cpu
     figures = {
         "targets": targets,

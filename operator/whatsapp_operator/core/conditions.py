@@ -27,7 +27,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ConditionRule:
-    """One row of a condition's own table: the first whose ``when`` holds speaks."""
+    """One entry of a condition's table: the first whose ``when`` holds applies."""
 
     reason: str
     status: str
@@ -236,7 +236,7 @@ def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition |
 
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
-    """Return every condition of this release, each by its own table, whichever row won. Pure."""
+    """Return every condition of this release, each by its own table, independent of the rule that won. Pure."""
     moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
     if ready is not None and ready.reason == "Bootstrapping" and plan.decision.state is not State.READY:
@@ -246,24 +246,24 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
         # In the same words: two sentences under one reason would be two Events.
         redundant = replace(redundant, reason=ready.reason, message=ready.message)
-    fit = _speak("CertificateValid", CERTIFICATE_VALID, f)
-    if fit is None and (one := objections.objection_to_account(f)) is not None:
+    valid = _speak("CertificateValid", CERTIFICATE_VALID, f)
+    if valid is None and (one := objections.objection_to_account(f)) is not None:
         known = "False" if one.state is State.STUCK else "Unknown"
-        fit = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
+        valid = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
     spoken = (
         ready,
-        Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
+        Condition(type="Reconciling", status="True", reason=moving.rule, message=moving.why)
         if moving
-        else Condition(type="Reconciling", status="False", reason=stuck.row, message=stuck.why)
+        else Condition(type="Reconciling", status="False", reason=stuck.rule, message=stuck.why)
         if stuck and plan.is_held_up
         else Condition(type="Reconciling", status="False", reason="UpToDate", message="Nothing to do."),
-        Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
+        Condition(type="Stalled", status="True", reason=stuck.rule, message=stuck.why)
         if stuck
-        else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
-        if idle and idle.row == "ChangedByAdmission"
+        else Condition(type="Stalled", status="False", reason=idle.rule, message=idle.why)
+        if idle and idle.rule == "ChangedByAdmission"
         else Condition(type="Stalled", status="False", reason="UpToDate", message="Nothing waits for a person."),
         redundant,
-        fit,
+        valid,
     )
     return tuple(condition for condition in spoken if condition is not None)
 

@@ -137,10 +137,10 @@ def pause(f: Facts, rule: str) -> timedelta:
     rest = f.desired.tuning.rest
     if is_quiet(f):
         return rest
-    row = cadence(rule)
-    first = row.first if f.snapshot.client.unresponsive_since is None else max(row.first, SECOND)
-    stood = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
-    return min(max(first, stood / 4), row.longest, rest)
+    entry = cadence(rule)
+    first = entry.first if f.snapshot.client.unresponsive_since is None else max(entry.first, SECOND)
+    age = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
+    return min(max(first, age / 4), entry.longest, rest)
 
 
 def observe_after(f: Facts, rule: str) -> timedelta:

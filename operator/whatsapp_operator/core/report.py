@@ -158,8 +158,14 @@ def failed_observation(status: Obj, *, generation: int, now: datetime, reason: s
         "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
     }
     kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
-    said = condition_list(spoken.values(), status, generation=generation, now=now)
-    return {**status, "observedGeneration": generation, "reason": reason, "message": message[:MESSAGE_LIMIT], "conditions": [*said, *kept]}
+    listed = condition_list(spoken.values(), status, generation=generation, now=now)
+    return {
+        **status,
+        "observedGeneration": generation,
+        "reason": reason,
+        "message": message[:MESSAGE_LIMIT],
+        "conditions": [*listed, *kept],
+    }
 
 
 def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
@@ -219,22 +225,22 @@ def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: date
     urgent = {
         one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateValid", "False")}
     }
-    said: dict[str, EmitEvent] = {}
+    found: dict[str, EmitEvent] = {}
     for one in after["conditions"]:
         reason, message = one["reason"], one["message"]
-        if reason in said or reason in NO_EVENT:
+        if reason in found or reason in NO_EVENT:
             continue
         is_new = earlier.get(one["type"]) != reason and reason not in earlier.values()
         last = emitted.get(reason)
         differs = (reason, message) not in spoken if last is None else message != last.message and now - last.at >= EMITTED_AGAIN
         waits = (reason, message) in spoken and (one["type"], one["status"]) == ("Ready", "True")
         if is_new or (differs and not waits):
-            said[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
+            found[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
         message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
-        said["SetShardsDone"] = EmitEvent(reason="SetShardsDone", message=message)
-    return tuple(said.values())
+        found["SetShardsDone"] = EmitEvent(reason="SetShardsDone", message=message)
+    return tuple(found.values())
 
 
 def set_shards_sent(operation: Operation) -> EmitEvent:
@@ -260,20 +266,20 @@ def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], rep
 
     ``done``: the actions that were carried out; ``reported_after``: attempts at Set Shards after which a busy server is a warning.
     """
-    said: list[EmitEvent] = []
+    found: list[EmitEvent] = []
     if any(isinstance(action, Scale) for action in plan.actions):
-        said.append(EmitEvent(reason=plan.decision.rule, message=plan.decision.why))
+        found.append(EmitEvent(reason=plan.decision.rule, message=plan.decision.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
-            said.append(_replacing(snapshot, action.ref.name))
+            found.append(_replacing(snapshot, action.ref.name))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
-            said.append(EmitEvent(reason="FailingOver", message=message, warning=True))
+            found.append(EmitEvent(reason="FailingOver", message=message, warning=True))
     call, noted = snapshot.client.call, snapshot.record.operation
     if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
         often = noted.attempts >= reported_after
         advice = " It is tried again. If it goes on, ask Meta's support." if often else ""
         message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
-        said.append(EmitEvent(reason="ServerBusy", message=message, warning=often))
-    return tuple(said)
+        found.append(EmitEvent(reason="ServerBusy", message=message, warning=often))
+    return tuple(found)

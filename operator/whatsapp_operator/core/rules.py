@@ -38,7 +38,7 @@ class Rule:
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
     is_last: bool = False
-    """Where it holds, no row below it is asked."""
+    """Where it holds, no later rule is checked."""
     despite_stall: bool = False
     """It goes on, and ends within seconds, although something else waits for a person."""
 
@@ -456,7 +456,7 @@ RULES: tuple[Rule, ...] = (
             + (" while they are replaced." if f.snapshot.webapps_change else ".")
         ),
     ),
-    # What follows is said whichever row wins, and stands in the way of none.
+    # The following rules are reported, no matter which rule wins, and block none.
     Rule(
         name="ChangeRejected",
         state=State.STUCK,
@@ -557,8 +557,8 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
-    in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
-    moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
+    in_motion = [rule for rule in matches if rule.state in {State.WORKING, State.WAITING}]
+    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall]
     return Plan(
         decision=Decision(rule=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),
@@ -580,13 +580,13 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 
 
 def _matching(f: Facts) -> Iterator[Rule]:
-    for row in RULES:
-        if row.when(f):
-            yield row
-            if row.is_last:
+    for rule in RULES:
+        if rule.when(f):
+            yield rule
+            if rule.is_last:
                 return
 
 
 def _first(f: Facts, matches: list[Rule], *states: State) -> Decision | None:
-    row = next((row for row in matches if row.state in states), None)
-    return Decision(rule=row.name, state=row.state, why=row.why(f)) if row else None
+    rule = next((rule for rule in matches if rule.state in states), None)
+    return Decision(rule=rule.name, state=rule.state, why=rule.why(f)) if rule else None

@@ -618,7 +618,7 @@ def test_objection_stops_Set_Shards_and_a_person_is_asked(name: str) -> None:
 def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None:
     plan = WITNESSES[name].wanting(shards=2).replicas(3).plan()
 
-    said = plan.stuck.row if plan.stuck else None
+    said = plan.stuck.rule if plan.stuck else None
     assert (said, plan.decision.rule) == (
         (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
     )
@@ -630,7 +630,7 @@ def test_objection_never_delays_a_failover(name: str) -> None:
 
     assert plan.decision.rule == "FailingOver"
     assert plan.stuck is not None
-    assert plan.stuck.row == name
+    assert plan.stuck.rule == name
 
 
 def test_Banned_is_kept() -> None:
@@ -644,7 +644,7 @@ def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
     stuck = situation().settled().seeing(banned_at=NOW).plan().stuck
 
     assert stuck is not None
-    assert stuck.row == "Banned"
+    assert stuck.rule == "Banned"
 
 
 def test_SecretMissing_is_said_also_without_a_change_of_shards() -> None:

@@ -172,7 +172,7 @@ async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_ane
 
     async def fail(name: str, shard: int) -> None:
         store.count = count  # type: ignore[method-assign]
-        server._doubt()
+        server._note_uncertain()
         raise StoreError(name)
 
     store.count = fail  # type: ignore[method-assign]
