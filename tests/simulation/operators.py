@@ -1,4 +1,4 @@
-"""One operator process: the real loop, observer, hands, tethers, desks and election, on simulated doors. It can be killed at any await."""
+"""One operator process: the real loop, observer, executor, tethers, sessions and election, on simulated clients. Killable at any await."""
 
 from __future__ import annotations
 
@@ -76,7 +76,7 @@ class SimTethers(Tethers):
     def silence(self) -> Silence:
         silence = super().silence()
         if self._is_observation and PROCESS.get() is self._operator.process:
-            # A look asks whom to hold, then how silent they are, in one breath.
+            # An observation sets the targets, then reads their silence, without a pause.
             self._is_observation = False
             self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
         return silence
@@ -108,8 +108,8 @@ class SimTethers(Tethers):
         return took
 
 
-class SimDesk(ApiSession):
-    """A real desk; only what goes over the wire is simulated."""
+class SimSession(ApiSession):
+    """A real session; only what goes over the wire is simulated."""
 
     around: Surroundings
     operator: Operator
@@ -242,8 +242,8 @@ def _refuse(responses: asyncio.Future[dict[str, Any]] | None, error: ApiError) -
         responses.set_exception(error)
 
 
-class SimDesks(ApiSessions):
-    """Real desks with simulated wires."""
+class SimSessions(ApiSessions):
+    """Real sessions with simulated wires."""
 
     def __init__(self, around: Surroundings, operator: Operator) -> None:
         super().__init__(clock=operator.clock, wake=operator.wake, call_timeout=around.tuning.call_timeout / timedelta(seconds=1))
@@ -252,14 +252,14 @@ class SimDesks(ApiSessions):
 
     def _session(self, key: Key) -> ApiSession:
         if key not in self._sessions:
-            session = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+            session = SimSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
             session.around, session.operator = self._around, self._operator
             self._sessions[key] = session
         return self._sessions[key]
 
 
 class Operator:
-    """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, whatever the Lease says."""
+    """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, with any Lease."""
 
     def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0) -> None:
         self.name = name
@@ -293,16 +293,16 @@ class Operator:
             step_down=lambda: self.election.step_down(2.0),
             clock=self.clock,
         )
-        self._sessions = SimDesks(around, self)
+        self._sessions = SimSessions(around, self)
         self._reconciler: Reconciler | None = None
 
     def _build(self, kube: SimKube) -> Reconciler:
         around = self._around
-        doors: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
+        parts: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
-            executor=Executor(**doors, identity=self.name),
+            observer=Observer(**parts, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
+            executor=Executor(**parts, identity=self.name),
             clock=self.clock,
             forget=self._forget,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
@@ -342,7 +342,7 @@ class Operator:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def campaign(self) -> None:
-        """Run as the real process does: whenever the Lease is ours, lead."""
+        """Run as the real process does: lead while this process holds the Lease."""
         self._reconciler = self._build(self.kube.fenced(self.election))
         self._begin(self.election.run(self._lead))
         self._keep_up()
@@ -354,7 +354,7 @@ class Operator:
         self._keep_up()
 
     def _keep_up(self) -> None:
-        """Begin what runs beside, whoever leads: watches, and the doubt about ourselves."""
+        """Begin what runs independently of the leadership: watches and the self-check."""
         self._begin(self.nodes.run())
         self._begin(self._beat())
         for kind in (WAC, POD, SERVICE, STATEFULSET):

@@ -235,7 +235,7 @@ def hand_over(world: World, shard: int) -> Callable[[], bool]:
 
 
 OPTIONAL = (SECRET, NETWORKPOLICY, PDB, DEPLOYMENT, PVC)
-"""Kinds without which a cluster can be looked at."""
+"""Kinds without which a cluster can be observed."""
 STORED = {"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}}
 ASKS: dict[str, Callable[[World], None]] = {
     "nothing": lambda _: None,

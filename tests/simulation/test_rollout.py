@@ -108,7 +108,7 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
 
 
 def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() -> None:
-    """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait for ever."""
+    """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait forever."""
 
     async def story(world: World) -> None:
         world.create(
