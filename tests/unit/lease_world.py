@@ -1,7 +1,7 @@
 """A Lease in memory whose calls can hang, fail, get lost and come late, and processes that campaign for it in virtual time.
 
 Each candidate is a process of its own: it can be stopped (SIGSTOP) and go on later with all that came due meanwhile, and a killed one is
-stopped for ever. At every instant at most one may lead.
+stopped forever. At every instant at most one may lead.
 """
 
 from __future__ import annotations

@@ -155,7 +155,7 @@ async def test_a_campaign_suspended_while_it_won_does_not_begin_to_work() -> Non
             await asyncio.sleep(0.001)
         a.skew += 10  # the machine slept while the answer was on its way
         await asyncio.sleep(1)
-        assert a.works == [Leadership(1, "a")]  # asked anew: by now it could have been another's
+        assert a.works == [Leadership(1, "a")]  # asked again: by now it could have been another's
 
 
 async def test_a_machine_that_was_suspended_leads_no_longer_though_no_timer_ran() -> None:

@@ -98,7 +98,7 @@ def test_the_loop() -> None:
     assert value(metrics, "multiconnect_nodes_known") == -1
 
 
-def test_a_look_that_fails_is_timed_too() -> None:
+def test_an_observation_that_fails_is_timed_too() -> None:
     metrics = Metrics()
     with pytest.raises(ZeroDivisionError), metrics.time_observation(time.monotonic):
         _ = 1 / 0

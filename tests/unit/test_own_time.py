@@ -66,7 +66,7 @@ def test_our_own_intent_keeps_its_times() -> None:
     assert own_time(Stopped(NOW + timedelta(seconds=9)), NOTED, memory) == NOTED
 
 
-def test_the_next_intent_counts_anew() -> None:
+def test_the_next_intent_counts_again() -> None:
     clock, memory = Stopped(NOW), Memory(intent=("2-earlier", NOW - timedelta(hours=2)))
     found = own_time(clock, NOTED, memory)
 

@@ -357,7 +357,7 @@ async def test_a_hung_coreapp_does_not_collect_connections() -> None:
         await until(lambda: open_files() <= before)
 
 
-async def test_after_the_end_it_may_begin_anew() -> None:
+async def test_after_the_end_it_may_begin_again() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.report_of("a"))

@@ -1,4 +1,4 @@
-"""The loop's order and rests, with a look that does nothing: who is looked at first, and what happens while nothing does."""
+"""The loop's order and rests, with an observation that does nothing: who is observed first, and what happens while nothing does."""
 
 import asyncio
 from datetime import UTC, datetime, timedelta
@@ -19,7 +19,7 @@ ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
 
 
 class Doors:
-    """Stands in for every door of a reconciler; the clusters are gone as soon as they are looked at."""
+    """Stands in for every door of a reconciler; the clusters are gone as soon as they are observed."""
 
     def __init__(self, names: list[str]) -> None:
         self.names = names
@@ -61,7 +61,7 @@ async def lead_until_looked(loop: Reconciler, doors: Doors, count: int) -> None:
     await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_a_new_leader_looks_first_where_something_pressed_while_nobody_led() -> None:
+async def test_a_new_leader_observes_first_where_something_pressed_while_nobody_led() -> None:
     doors = Doors([f"c{number:02}" for number in range(40)])
     loop = reconciler(doors)
     loop.wake(Key("default", "c37"), is_urgent=True)
@@ -80,7 +80,7 @@ async def test_what_pressed_long_ago_does_not_come_first() -> None:
     assert doors.looked[0] == "c00"
 
 
-async def test_of_very_many_clusters_a_quiet_one_is_asked_without_a_look(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_of_very_many_clusters_a_quiet_one_is_asked_without_an_observation(monkeypatch: pytest.MonkeyPatch) -> None:
     doors = Doors([])
     loop = reconciler(doors)
     cluster = Cluster(Key("default", "c0"), quiet=ACCESS)

@@ -51,14 +51,14 @@ class Cluster:
         door: Any = self.doors
         self._executor = Executor(kube=door, clients=door, coreapps=door, clock=door, identity="me")
         one = situation()
-        self._look = Observation(
+        self._observation = Observation(
             one.desired, one.snapshot, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2")
         )
 
     async def round(self, *actions: Action, **answers: KubeError) -> str | None:
         """What is said of rejections after a round in which objects were answered so."""
         self.doors.answers = answers
-        await self._executor.perform(self._look, actions, self.memory)
+        await self._executor.perform(self._observation, actions, self.memory)
         return self.memory.rejection.text if self.memory.rejection else None
 
 

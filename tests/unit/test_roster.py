@@ -75,7 +75,7 @@ def service(shard: int, holder: str | None, *, name: str = "acme") -> dict[str, 
     }
 
 
-def test_a_standby_operator_probes_what_a_look_would() -> None:
+def test_a_standby_operator_probes_what_an_observation_would() -> None:
     pod_index, prober = a_roster()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
@@ -166,7 +166,7 @@ def test_who_leads_holds_by_itself_and_goes_on_warm_afterwards() -> None:
     said = prober.said
     pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False)
     pod_index.note_service(service(0, "p1"), gone=False)
-    assert prober.said == said, "the looks say it"
+    assert prober.said == said, "the observations say it"
     prober.hold(KEY, {})
     pod_index.release(KEY)  # as each loop does at the end of our leadership
     pod_index.stand_by()
@@ -188,7 +188,7 @@ def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bo
     pod_index, prober = a_roster()
     pod_index.lead()
     pod_index.note_pod(pod(0), gone=False)
-    assert prober.said == 0, "events from before the cluster's own do not disturb the looks"
+    assert prober.said == 0, "events from before the cluster's own do not disturb the observations"
     pod_index.note_cluster(cluster(), gone=False)
     target = Target(ip="10.0.0.1", node="n0", holds=False, probe=Probe(), unhealthy_after=3.0)
     prober.hold(KEY, {"p0": target})
@@ -197,7 +197,7 @@ def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bo
         pod_index.note_cluster(cluster(), gone=True)
     else:
         pod_index.note_cluster(cluster(), gone=True)
-        prober.hold(KEY, {"p0": target})  # a look that was under way
+        prober.hold(KEY, {"p0": target})  # an observation that was under way
         pod_index.release(KEY)
     assert prober.held == {}
     pod_index.note_pod(pod(0), gone=True)

@@ -237,7 +237,7 @@ def assert_unsent(talk: Talk, call: Call) -> None:
     seen = talk.session.client
     assert call.not_sent
     assert (call.answer, call.rejection) == (None, None)
-    assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for anew"
+    assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for again"
     assert seen.unresponsive_since == talk.clock.now()
     assert seen.problem in call.detail
     assert talk.client.posts == []
@@ -355,7 +355,7 @@ async def test_a_call_without_an_answer_is_unknown(talk: Talk) -> None:
     call = await talk.call()
     over.set()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: ReadTimeout")
-    assert talk.session.client.asked_at is not None, "nothing is known anew"
+    assert talk.session.client.asked_at is not None, "nothing is known again"
     assert talk.session.may_ask()
 
 

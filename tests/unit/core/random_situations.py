@@ -59,7 +59,7 @@ EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", 
 
 @st.composite
 def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp]:
-    """Pods of which each label is on one pod only: law 1 is what the look begins with."""
+    """Pods of which each label is on one pod only: law 1 is what the observation begins with."""
     pods: list[Coreapp] = []
     free = [(other.shard, other.epoch or "") for other in routes if other.epoch] + [
         (shard, f"{n}-loose") for shard in range(5) for n in (5, 100 + shard, 400)
@@ -126,7 +126,7 @@ def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Any look that a cluster of up to four shards could come to, and many that it should not."""
+    """Any observation that a cluster of up to four shards could come to, and many that it should not."""
     wanted, reported = draw(COUNTS), draw(MAYBE_COUNT)
     settled = draw(MAYBE_COUNT)
     shards = reported or settled or wanted
@@ -310,7 +310,7 @@ def _restarting(draw: st.DrawFn) -> Situation:
 
 
 def _recreating(draw: st.DrawFn) -> Situation:
-    """Somebody deleted the StatefulSet, and changed the wish, while a Set Shards may still take effect."""
+    """A person deleted the StatefulSet, and changed the request, while a Set Shards may still take effect."""
     to, wanted = draw(st.sampled_from([(4, 2), (4, 1), (2, 1), (2, 4)]))
     one = situation().settled(shards=draw(st.sampled_from([1, 2]))).noted(to, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN])))
     return one.wanting(shards=wanted).without_object("StatefulSet", "acme-coreapp")
@@ -377,7 +377,7 @@ WRONG: tuple[Change, ...] = (_one_pod, _one_pod, _gone_pod, _client, _account, _
 
 
 @st.composite
-def near_looks(draw: st.DrawFn) -> Situation:
+def near_observations(draw: st.DrawFn) -> Situation:
     """A state that a law has something to say of, with nothing or one more thing wrong."""
     one = draw(st.sampled_from(BASES))(draw)
     for change in draw(st.lists(st.sampled_from(WRONG), max_size=1)):
@@ -385,6 +385,6 @@ def near_looks(draw: st.DrawFn) -> Situation:
     return one
 
 
-def any_looks() -> st.SearchStrategy[Situation]:
+def any_observations() -> st.SearchStrategy[Situation]:
     """Wild ones and near ones."""
-    return st.one_of(situations(), near_looks(), near_looks(), near_looks())
+    return st.one_of(situations(), near_observations(), near_observations(), near_observations())

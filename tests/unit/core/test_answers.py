@@ -20,7 +20,7 @@ from .test_laws import many
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 
-# Under whatever status: what the call was refused for.
+# Under any status: what the call was refused for.
 REFUSED: list[tuple[Rejection, int | None, str]] = [
     (Rejection.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
     (Rejection.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
@@ -53,7 +53,7 @@ REFUSED: list[tuple[Rejection, int | None, str]] = [
     (Rejection.REGISTRATION_CLOSED, 1005, "The On-Premises API has been sunset"),
 ]
 
-# Under whatever status: nothing was done, and it may be tried again.
+# Under any status: nothing was done, and it may be tried again.
 BUSY: list[tuple[int | None, str]] = [
     (1011, "Service not ready"),
     (1015, "Too many requests"),

@@ -1,4 +1,4 @@
-"""The table of evidence, cell by cell; doubt about ourselves; hung pods; lost nodes; drained ones."""
+"""The table of evidence, cell by cell; the self-check; hung pods; lost nodes; drained ones."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ def test_node_gone_when_the_object_is_deleted_or_declared_dead() -> None:
     assert failure(situation().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
 
 
-def test_nodes_of_which_nobody_told_us_are_not_gone() -> None:
+def test_nodes_of_which_nobody_reported_are_not_gone() -> None:
     assert failure(situation().settled()) is None
     assert failure(situation().settled().with_nodes().with_holder(0, node="new")) is None
 
@@ -159,14 +159,14 @@ def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None
     assert failure(again(60)) is Evidence.HOLDER_DISAGREES
 
 
-def test_in_doubt_and_without_a_standby_a_holder_may_disagree() -> None:
+def test_with_a_failed_self_check_and_without_a_standby_a_holder_may_disagree() -> None:
     one = disagreeing(OTHER_ROLES["no shard"], 60)
 
     assert moved(one.seeing(silence=LATE)) == []
     assert moved(one.without_pod(2)) == []
     assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), AssignRole)] == [
         ("acme-coreapp-0", 0, "10-first")
-    ], "it is told on"
+    ], "it is assigned all the same"
 
 
 def test_a_restart_excuses_disagreement() -> None:
@@ -182,7 +182,7 @@ def nodes(names: Iterable[str], age: float = 1) -> dict[str, Node]:
     return {name: Node(name=name, ready=True, renewed_at=NOW - seconds(age)) for name in names}
 
 
-def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
+def test_the_self_check_fails_when_the_loop_was_late() -> None:
     assert self_check(Silence(lag=seconds(0.9)), None, NOW) is None
     assert self_check(Silence(lag=seconds(1)), None, NOW) == "the operator itself was 1.0 s late"
 
@@ -196,7 +196,7 @@ def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
         (9, 5, "abc", 20, False),  # nodes that do not renew their Leases are lost, not we
     ],
 )
-def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
+def test_the_self_check_fails_when_most_are_silent_on_living_nodes(
     targets: int, silent_ones: int, names: str, age: float, doubted: bool
 ) -> None:
     known = {**nodes(names, age), **nodes("z")}
@@ -229,7 +229,7 @@ def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> N
 
 
 class Counted(Mapping[str, Node]):
-    """Nodes that count how often one of them is looked at."""
+    """Nodes that count how often one of them is observed."""
 
     def __init__(self, count: int) -> None:
         self._nodes = nodes(f"node-{number}" for number in range(count))
@@ -248,7 +248,7 @@ class Counted(Mapping[str, Node]):
         return len(self._nodes)
 
 
-def touched_by_doubt(count: int) -> int:
+def touched_by_self_check(count: int) -> int:
     many = Counted(count)
     assert self_check(Silence(targets=count, unresponsive=count, nodes=frozenset(many)), many, NOW) is not None
     return many.touched
@@ -263,9 +263,9 @@ def touched_by_plan(count: int, silent_ones: int) -> int:
     return many.touched
 
 
-def test_doubt_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
-    assert touched_by_doubt(400) <= 5 * 400
-    assert touched_by_doubt(800) <= 2.1 * touched_by_doubt(400)
+def test_the_self_check_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
+    assert touched_by_self_check(400) <= 5 * 400
+    assert touched_by_self_check(800) <= 2.1 * touched_by_self_check(400)
 
 
 def test_a_plan_walks_over_the_nodes_a_few_times_however_many_pods_are_silent() -> None:
@@ -285,7 +285,7 @@ def test_a_cluster_of_one_shard_and_one_spare_is_not_disarmed() -> None:
     assert failure(one) is Evidence.PROBE_TIMEOUT
 
 
-def test_in_doubt_only_certain_evidence_counts() -> None:
+def test_with_a_failed_self_check_only_certain_evidence_counts() -> None:
     one = silent(60).seeing(silence=LATE)
 
     assert one.row() == "UpToDate"
@@ -295,7 +295,7 @@ def test_in_doubt_only_certain_evidence_counts() -> None:
     assert one.holder_deleted(1).row() == "FailingOver"
 
 
-def test_doubt_is_not_said_of_what_it_does_not_hold_back() -> None:
+def test_a_failed_self_check_is_not_said_of_what_it_does_not_hold_back() -> None:
     assert situation().settled().seeing(silence=LATE).condition("Ready")["reason"] == "Serving"
 
 

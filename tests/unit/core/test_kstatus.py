@@ -15,7 +15,7 @@ from whatsapp_operator.core.desired import PodSettings
 from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.snapshot import AccountSecret, Login, Workload
 
-from .random_situations import any_looks
+from .random_situations import any_observations
 from .situations import NOW, Situation, seconds, situation
 from .test_laws import many
 from .test_status import STALLED
@@ -23,9 +23,9 @@ from .witnesses import WITNESSES, growing
 
 Obj = dict[str, Any]
 
-BESIDE_A_STALL: Mapping[str, str] = {
+DESPITE_A_STALL: Mapping[str, str] = {
     "FailingOver": "A failover waits for no person, and ends within seconds.",
-    "SwitchoverRequested": "Somebody asked for it, and it ends within seconds.",
+    "SwitchoverRequested": "A person asked for it, and it ends within seconds.",
     "Draining": "It saves a failover, and ends within seconds.",
 }
 """What Reconciling may say while Stalled is True, and why."""
@@ -43,7 +43,7 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
 
 
 def resource(one: Situation) -> Obj:
-    """The cluster as the API server has it after this look."""
+    """The cluster as the API server has it after this observation."""
     meta = {"generation": one.desired.generation, **({"deletionTimestamp": "2027-01-04T12:00:00Z"} if one.desired.deleting else {})}
     return {"metadata": meta, "status": one.report()}
 
@@ -104,7 +104,7 @@ def assert_reconciling_speaks_of_what_goes_on(one: Situation) -> None:
     obj = resource(one)
     (moves, reason), (stalls, why) = text(obj)["Reconciling"], text(obj)["Stalled"]
     if stalls == "True" and moves == "True":
-        assert reason in BESIDE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
+        assert reason in DESPITE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
     elif stalls == "True":
         assert (reason in {"UpToDate", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.desired.deleting else Verdict.FAILED)
 
@@ -116,8 +116,8 @@ def test_whatever_needs_a_person_is_Failed_in_every_state(stall: str) -> None:  
 
 
 @many
-@given(one=any_looks())
-def test_Reconciling_speaks_of_what_goes_on_in_any_look(one: Situation) -> None:  # noqa: N802
+@given(one=any_observations())
+def test_Reconciling_speaks_of_what_goes_on_in_any_observation(one: Situation) -> None:  # noqa: N802
     assert_reconciling_speaks_of_what_goes_on(one)
 
 
@@ -127,7 +127,7 @@ def test_a_failover_during_a_stall_is_said() -> None:
     assert (said(one, "Reconciling"), said(one, "Stalled")) == (("True", "FailingOver"), ("True", "CertificateExpired"))
 
 
-def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
+def test_an_observation_that_failed_is_Failed() -> None:  # noqa: N802
     """Also when something was under way before it."""
     before = growing().report()
     after = report.failed_observation(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
@@ -140,7 +140,7 @@ def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
 
 
 def is_carried_out(one: Situation) -> bool:
-    """Whether the cluster is as its spec says, told apart from the operator's own rules."""
+    """Whether the cluster is as its spec says, distinguished from the operator's own rules."""
     desired, snapshot = one.desired, one.snapshot
     ready = [pod for pod in snapshot.coreapps if pod.ready and pod.phase == "Running" and not (pod.deleting or pod.terminated)]
     return (
@@ -156,7 +156,7 @@ def is_carried_out(one: Situation) -> bool:
 
 
 @many
-@given(one=any_looks())
+@given(one=any_observations())
 def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Situation) -> None:  # noqa: N802
     if one.plan().is_reportable and verdict(resource(one)) is Verdict.CURRENT:
         assert is_carried_out(one)
@@ -175,14 +175,14 @@ EDITS: Mapping[str, Obj] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_is_not_Current_at_the_look_that_carries_it_out(name: str) -> None:  # noqa: N802
+def test_an_edit_is_not_Current_at_the_observation_that_carries_it_out(name: str) -> None:  # noqa: N802
     before = situation().settled()
     after = before.wanting(generation=4, **EDITS[name]).seeing(objects=before.snapshot.objects)
 
     assert not after.plan().is_reportable or verdict(resource(after)) is Verdict.IN_PROGRESS
 
 
-def test_a_resource_is_not_Current_before_the_first_look() -> None:  # noqa: N802
+def test_a_resource_is_not_Current_before_the_first_observation() -> None:  # noqa: N802
     defaults = {"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NotReconciled"}]}
 
     assert verdict({"metadata": {"generation": 1}, "status": defaults}) is Verdict.IN_PROGRESS
@@ -221,7 +221,7 @@ def test_a_Secret_that_does_not_come_needs_a_person_within_ten_seconds(secret: s
 
 
 def test_nobody_logs_in_to_a_new_cluster_without_the_password() -> None:
-    """It would be refused, and that is no matter for a person while the Secret is only late."""
+    """It would be rejected, and that is no matter for a person while the Secret is only late."""
     one = named("client.adminSecretRef").seeing(webapp=Workload(uid="d", resource_version="8", replicas=1, ready=1))
 
     assert not [action for action in one.plan().actions if isinstance(action, GetShards)]

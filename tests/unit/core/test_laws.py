@@ -22,7 +22,7 @@ from whatsapp_operator.core.snapshot import Answer
 from . import laws
 from .laws import CHECKS, Check, LawBroken
 from .mutants import MUTANTS, Mutant, patched
-from .random_situations import any_looks
+from .random_situations import any_observations
 from .situations import NOW, Situation, situation
 from .witnesses import WITNESSES
 
@@ -45,7 +45,7 @@ many = settings(
 def for_each_snapshot(judge: Callable[[Situation], None], round_: int) -> None:
     """Call ``judge`` with random snapshots; what it raises names the seed."""
     try:
-        seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_looks())(judge)))()
+        seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_observations())(judge)))()
     except BaseException as error:
         error.add_note(f"the same snapshots again: LAW_SEED={SEED}")
         raise

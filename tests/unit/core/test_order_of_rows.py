@@ -90,7 +90,7 @@ def test_the_last_row_always_holds() -> None:
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_every_row_wins_in_some_look(name: str) -> None:
+def test_every_row_wins_in_some_observation(name: str) -> None:
     assert WITNESSES[name].row() == name
 
 
@@ -107,7 +107,7 @@ def test_a_row_that_is_removed_changes_a_plan(name: str, monkeypatch: pytest.Mon
 
 
 def matching(one: Situation) -> list[str]:
-    """The rows that hold in a look, from the top."""
+    """The rows that hold in an observation, from the top."""
     return [row.name for row in rules.RULES if row.when(one.facts())]
 
 

@@ -43,7 +43,7 @@ def observed(one: Situation, *, start: float, minutes: float = 1.0, answers: boo
         rule = plan.decision.rule
         asked = any(isinstance(action, GetShards) for action in plan.actions)
         if asked and answers and one.snapshot.client.unresponsive_since is None:
-            # The answer comes a moment later, and is looked at.
+            # The answer comes a moment later, and is observed.
             one, passed = one.client(asked_at=now), passed + 0.01
             count += passed >= start
         assert plan.wake_after is not None

@@ -32,9 +32,9 @@ def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
 @pytest.mark.parametrize(
     "changes",
     [{"unresponsive_since": NOW - seconds(60)}, {"broken_at": NOW - seconds(60)}],
-    ids=["silent", "refused"],
+    ids=["silent", "rejected"],
 )
-def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> None:
+def test_nor_on_few_nodes_where_the_self_check_passes(changes: dict[str, Any]) -> None:
     one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, **changes)
 
     assert failure(one) is None
@@ -69,7 +69,7 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
         (6, 0, 0, False),
     ],
 )
-def test_we_doubt_ourselves_when_most_of_the_silent_never_answered_us(
+def test_the_self_check_fails_when_most_of_the_silent_never_answered(
     targets: int, silent: int, never_responded: int, doubted: bool
 ) -> None:
     silence = Silence(targets=targets, unresponsive=silent, never_responded=never_responded, nodes=frozenset("ab"))

@@ -108,7 +108,7 @@ def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:
 
 
 @pytest.mark.parametrize("witness", ["ChangeRejected", "ObjectsRejected"])
-def test_what_the_api_server_refuses_is_not_tried_at_every_look(witness: str) -> None:
+def test_what_the_api_server_refuses_is_not_tried_at_every_observation(witness: str) -> None:
     one = WITNESSES[witness]
     writes = (Create, GenerateSecret, Replace)
 
@@ -132,7 +132,7 @@ def test_how_far_it_is_is_said() -> None:
     assert waiting.condition("Redundant")["status"] == "True"
 
 
-def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
+def test_the_end_of_a_coreapp_is_emitted_with_its_true_reason() -> None:
     one = rolling_out()
     (told,) = plan_events(one.snapshot, one.plan(), done=of(one.plan(), Delete), reported_after=5)
     assert (told.reason, told.warning) == ("DeletingOutdatedPod", False)

@@ -221,14 +221,14 @@ def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
 
 
 def test_SwitchoverRefused_is_said_of_every_wish_that_is_dropped() -> None:
-    """laws#12: two wishes, one spare; the second is either kept or refused with its reason, never dropped in silence."""
+    """laws#12: two requests, one spare; the second is either kept or rejected with its reason, never dropped in silence."""
     plan = situation().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
 
     assert only(plan, Annotate).value == "0=acme-coreapp-2,1", "both are kept until shard 0 has moved"
 
 
 def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() -> None:
-    """The named pod carries the label of the attempt that crashed: it must be touched and tried again, not refused."""
+    """The named pod carries the label of the attempt that crashed: it must be touched and tried again, not rejected."""
     one = switching(Switchover(shard=0, to="acme-coreapp-3"), text="0=acme-coreapp-3").with_pod(3, labels=labels_for(0, "100-dead"))
 
     plan = one.plan()
@@ -436,7 +436,7 @@ def test_ServerBusy_forgets_a_call_that_nobody_wants_any_more() -> None:
 
 
 def test_ServerBusy_ends_when_GET_reports_the_number_all_the_same() -> None:
-    """A late success after a 403, or somebody else: the intent must not stay for ever (and with it the budget 0, no shrink, no rest)."""
+    """A late success after a 403, or another party: the intent must not stay forever (and with it the budget 0, no shrink, no rest)."""
     one = situation().settled(shards=4).noted(4, Answer.BUSY, origin=2).later(120)
 
     assert one.plan().record.operation is None
@@ -450,7 +450,7 @@ def test_ServerBusy_still_makes_a_deleted_shard_Service_again() -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer.BUSY, Answer.UNKNOWN])
-def test_a_holder_that_forgot_its_role_is_told_again_whatever_becomes_of_the_call(answer: Answer) -> None:
+def test_a_holder_that_forgot_its_role_is_assigned_again_no_matter_what_becomes_of_the_call(answer: Answer) -> None:
     """Telling is by level. An unknown call lasts up to 14 minutes, busy ones for hours."""
     one = growing().noted(4, answer).with_holder(0, report=Report(shards=2))
 
@@ -465,7 +465,7 @@ def test_Verifying_asks_until_GET_reports_the_number() -> None:
 
 
 def test_Verifying_does_not_last_for_ever() -> None:
-    """201, but GET differs for good (somebody changed it back, the simulator lost its emptyDir): law 4 settles it at settle_by."""
+    """201, but GET differs for good (a person changed it back, the simulator lost its emptyDir): law 4 settles it at settle_by."""
     assert growing().noted(4, Answer.ACCEPTED).later(3600).row() != "Verifying"
 
 
@@ -516,7 +516,7 @@ def shrinking() -> Situation:
     return one.restarted(2).with_pod(3, report=None, ready=False)
 
 
-def test_PackingLow_leaves_no_shard_untold_because_another_pod_does_not_come_back() -> None:
+def test_ConsolidatingShards_leaves_no_shard_unassigned_because_another_pod_does_not_come_back() -> None:
     """Until it is moved, the high holder serves: at the latest after the deadline of the restart."""
     one = shrinking().with_pod(0, ready=False).with_pod(2, ready=False).later(600)
 
@@ -585,7 +585,7 @@ def test_ScalingDown_waits(one: Situation) -> None:
 
 
 def test_ScalingDown_waits_while_a_call_is_in_flight_whose_note_was_wiped() -> None:
-    """Somebody edited status: the running call can still bring the shards back."""
+    """A person edited status: the running call can still bring the shards back."""
     assert of(WITNESSES["ScalingDown"].client(call=Call(id="4-x")).plan(), Scale) == []
 
 
@@ -596,7 +596,7 @@ def test_DriftFound_waits_for_a_person() -> None:
     assert of(plan, SetShards) == []
 
 
-def test_DriftFound_is_no_wish_of_the_user() -> None:
+def test_ShardsDrifted_is_no_request_of_the_user() -> None:
     assert situation().settled().wanting(shards=1).row() != "ShardsDrifted"
     assert situation().settled().reporting(1).wanting(shards=1).row() == "ScalingDown"
 
@@ -640,7 +640,7 @@ def test_Banned_is_kept() -> None:
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
-    """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the wish back."""
+    """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the request back."""
     stuck = situation().settled().seeing(banned_at=NOW).plan().stuck
 
     assert stuck is not None
@@ -707,7 +707,7 @@ def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> 
 
 
 def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
-    """A 4xx that names no certificate (PIN, bad request): without a mark the call would be repeated at every look."""
+    """A 4xx that names no certificate (PIN, bad request): without a mark the call would be repeated at every observation."""
     plan = growing().calling(4, Answer.REJECTED, detail="(#100) invalid pin").plan()
 
     assert of(plan, SetShards) == []
@@ -737,7 +737,7 @@ def test_WithoutSpares_Set_Shards_goes_on_after_restart_timeout_if_there_are_eno
 
 
 def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
-    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is refused (laws#4)."""
+    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is rejected (laws#4)."""
     plan = WITNESSES["SettingShards"].seeing(anchored_for=2).plan()
 
     assert (only(plan, BumpVersion).shards, only(plan, BumpVersion).resource_version) == (4, "9")
@@ -805,7 +805,7 @@ def test_RestartOverdue_lets_the_user_go_back() -> None:
 
 
 def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
-    """laws#9: at the deadline normal rules return. A pod that never comes back must not block every drain for ever."""
+    """laws#9: at the deadline normal rules return. A pod that never comes back must not block every drain forever."""
     one = WITNESSES["RestartOverdue"].later(3600)
 
     budget = next(obj for obj in one.facts().objects if obj["kind"] == "PodDisruptionBudget")
@@ -835,16 +835,16 @@ def test_Settled_does_nothing() -> None:
     assert plan.wake_after == seconds(30)
 
 
-# --- beside the row that won: tell
+# --- in addition to the rule that won: tell
 
 
-def test_a_holder_that_reports_nothing_is_told_its_shard() -> None:
+def test_a_holder_that_reports_nothing_is_assigned_its_shard() -> None:
     tell = only(situation().settled().with_holder(0, report=Report(shards=2)).plan(), AssignRole)
 
     assert (tell.coreapp.ordinal, tell.shard, tell.epoch, tell.shards, tell.holder) == (0, 0, epoch_of(0), 2, None)
 
 
-def test_a_former_holder_is_told_who_serves_now() -> None:
+def test_a_former_holder_learns_who_serves_now() -> None:
     one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2))
 
     tell = only(one.plan(), AssignRole)
@@ -854,7 +854,7 @@ def test_a_former_holder_is_told_who_serves_now() -> None:
     assert tell.holder.ordinal == 2
 
 
-def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() -> None:
+def test_a_former_holder_is_never_assigned_to_serve_because_its_successor_is_gone() -> None:
     """Tell without holder means: serve. Only the pod that the Service names may hear that."""
     one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2)).without_pod(2)
 
@@ -870,7 +870,7 @@ def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder
     assert [tell.shard for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
 
 
-def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
+def test_a_standby_of_a_shard_without_holder_is_assigned_to_stop() -> None:
     one = situation().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
     told = [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0]
@@ -880,13 +880,13 @@ def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
 @pytest.mark.parametrize(
     "changes", [{"report": None}, {"report": Report()}, {"deleting": True}, {"ip": None}, {"report": Report(shards=4)}]
 )
-def test_a_pod_is_not_told_anything(changes: dict[str, object]) -> None:
+def test_a_pod_gets_no_assignment(changes: dict[str, object]) -> None:
     one = situation().settled().with_holder(0, **changes)
 
     assert [tell for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0] == []
 
 
-# --- beside the row that won: tidy
+# --- in addition to the rule that won: tidy
 
 
 def test_a_dead_label_is_stripped() -> None:
@@ -938,7 +938,7 @@ def test_a_standby_with_a_senseless_shard_label_is_freed() -> None:
 
 
 def test_a_holder_is_not_labelled_again_while_another_pod_carries_its_epoch() -> None:
-    """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier look."""
+    """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier observation."""
     one = situation().settled().with_holder(0, labels={}).with_pod(2, labels=labels_for(0, epoch_of(0)))
 
     assert of(one.plan(), Relabel) == []

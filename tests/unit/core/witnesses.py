@@ -1,4 +1,4 @@
-"""For each row of the table a look in which it wins."""
+"""For each row of the table an observation in which it wins."""
 
 from __future__ import annotations
 
@@ -112,7 +112,7 @@ WITNESSES: Mapping[str, Situation] = {
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
     "AwaitingSecret": secret_missing(4),
     "SecretMissing": secret_missing(5),
-    "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
+    "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it again."),
     "PinMalformed": growing().with_account(pin_is_valid=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),

@@ -63,7 +63,7 @@ async def test_the_same_number_with_another_random_part_or_uid_is_refused(world:
     await (await _dial(world, "5-a", "u")).close()
 
     assert await _refused(world, "5-b", "u")
-    assert await _refused(world, "5-a", "somebody else")
+    assert await _refused(world, "5-a", "another party")
 
 
 async def test_the_same_epoch_of_the_same_uid_may_come_back(world: World) -> None:
@@ -163,7 +163,7 @@ async def test_a_refused_gateway_is_dialled_again(world: World) -> None:
     assert (await world.control("faults"))["faults"][0]["fired"] == 3
 
 
-async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_anew(world: World) -> None:
+async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_again(world: World) -> None:
     server = await world.upstream()
     held = await _dial(world, "5-a")
     store = server._store

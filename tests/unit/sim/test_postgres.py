@@ -112,7 +112,7 @@ async def test_prefixes_keep_accounts_apart(opened: Open, database: Database) ->
     assert await one.missing(["m"]) == []
 
 
-async def test_a_database_that_somebody_else_made_will_do(opened: Open, database: Database, postgres: PostgresServer) -> None:
+async def test_a_database_that_another_party_made_will_do(opened: Open, database: Database, postgres: PostgresServer) -> None:
     plain = replace(database, username=PLAIN)
     with postgres.admin() as admin:
         admin.execute(f'CREATE DATABASE "{plain.name}"')  # type: ignore[call-overload, arg-type, unused-ignore]
@@ -142,7 +142,7 @@ async def test_an_emptied_database_is_not_taken_for_a_new_account(opened: Open, 
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-async def test_a_restart_that_nobody_asked_during_is_not_even_a_doubt(
+async def test_a_restart_that_nobody_asked_during_is_not_even_uncertain(
     opened: Open, postgres: PostgresServer, doubts: list[str], how: signal.Signals
 ) -> None:
     store = await opened()
@@ -174,7 +174,7 @@ async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
     assert await store.missing(["m0", "m1"]) == ["m1"]
 
 
-async def test_a_change_whose_answer_was_lost_is_in_doubt_and_a_retry_settles_it(
+async def test_a_change_whose_answer_was_lost_is_uncertain_and_a_retry_settles_it(
     opened: Open, database: Database, proxy: Proxy, doubts: list[str]
 ) -> None:
     store = await opened(replace(database, port=proxy.port))
