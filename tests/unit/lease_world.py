@@ -119,7 +119,7 @@ class Process:
                 self.world.writes.append((now(), self.identity, term.epoch))
                 assert [p.identity for p in self.world.processes if p.election.leading] == [self.identity]
 
-    # its door
+    # its client
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         found: Obj | None = await self.call(lambda: deepcopy(self.server.lease))
@@ -220,7 +220,7 @@ class World:
                 assert term != process.works[-1]
 
     async def leader(self, within: float = 10.0) -> Process:
-        """Wait until somebody works as the leader."""
+        """Wait until one works as the leader."""
         async with asyncio.timeout(within):
             while not (leading := [p for p in self.processes if p.election.leading and p.working]):
                 await asyncio.sleep(0.004)

@@ -27,8 +27,8 @@ pytestmark = pytest.mark.looptime
 
 def typed(kube: LightKube) -> None:
     """Let mypy say that the parts fit."""
-    door: Kube = kube
-    leases: Leases = door
+    fake: Kube = kube
+    leases: Leases = fake
     watch: Watch = kube.watch
     fence: Fence = Election(leases, namespace="n", name="n", identity="i", watch=watch)
     kube.fenced(fence)
@@ -399,10 +399,10 @@ async def test_work_that_returns_hands_over() -> None:
         a = world.process("a")
         self_check = asyncio.Event()
 
-        async def until_in_doubt(_: Leadership) -> None:
+        async def until_uncertain(_: Leadership) -> None:
             await self_check.wait()
 
-        a.work = until_in_doubt
+        a.work = until_uncertain
         await world.leader()
         b = world.process("b")
         await asyncio.sleep(5)

@@ -105,7 +105,7 @@ def test_an_observation_that_fails_is_timed_too() -> None:
     assert value(metrics, "multiconnect_observation_seconds_count") == 1
 
 
-def test_writes_are_read_from_the_doors_own_counter() -> None:
+def test_writes_are_read_from_the_clients_own_counter() -> None:
     metrics = Metrics()
     writes: Counter[tuple[str, str]] = Counter()
     metrics.count_writes(writes)

@@ -374,7 +374,7 @@ async def test_a_node_that_comes_back_is_not_gone_and_a_gone_one_is_forgotten_at
         assert {name: node.gone for name, node in found.items()} == {"n0": True}
 
 
-async def test_an_old_version_is_listed_anew_at_once() -> None:
+async def test_an_old_version_is_listed_again_at_once() -> None:
     server = Server()
     server.put(NODE, a_node("n0"))
     async with watching(server) as (_, changed):

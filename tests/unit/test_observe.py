@@ -40,8 +40,8 @@ class SlowKube(FakeKube):
 
 
 def observer(kube: FakeKube) -> Observer:
-    doors: Any = NothingHeard()
-    return Observer(kube=cast("Any", kube), clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    fakes: Any = NothingHeard()
+    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:

@@ -1,4 +1,4 @@
-"""The times of a noted intent count on our own clock: whoever noted it may have had another one, an hour apart."""
+"""The times of a noted intent count on the clock of this process: the one of the process that noted it may be an hour apart."""
 
 from __future__ import annotations
 

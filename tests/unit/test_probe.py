@@ -385,7 +385,7 @@ async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pyt
             assert watch.tethers.broken_at(uid) is None
 
 
-# --- our own lateness -------------------------------------------------------------------------------------------------
+# --- lag of this process -------------------------------------------------------------------------------------------------
 
 
 async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> None:

@@ -298,9 +298,9 @@ async def look_at(secrets: Mapping[str, Obj]) -> Observation:
     objects = world()
     objects[WAC][0] |= {"spec": {**SPEC}, "status": {"settledShards": 2}}
     objects[SECRET] = [*secrets.values()]
-    doors = cast("Any", NothingHeard())
+    fakes = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
-    observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    observer = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
     found = await observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found

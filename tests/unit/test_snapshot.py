@@ -322,9 +322,9 @@ class Clock:
 
 def observation(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
     """What the Observer makes of a cluster that it looks at for the first time."""
-    doors = cast("Any", NothingHeard())
+    fakes = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
-    observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    observer = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
     found = asyncio.run(observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1))
     return (found.desired, found.snapshot) if found is not None else None
 

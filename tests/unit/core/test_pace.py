@@ -13,7 +13,7 @@ from whatsapp_operator.core.snapshot import Answer
 from whatsapp_operator.core.windows import Window
 
 from .situations import NOW, Situation, seconds, situation
-from .test_order_of_rows import ORDER
+from .test_order_of_rules import ORDER
 from .witnesses import WITNESSES, growing, out_of_reach, restarting
 
 BUSY = {"Verifying", "Restarting", "AnswerUnknown"}

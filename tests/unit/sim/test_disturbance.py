@@ -190,8 +190,8 @@ async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
         ({"poison": 1}, "not poison"),
     ],
 )
-async def test_a_disturbance_that_is_not_understood_changes_nothing(world: World, wish: dict[str, Any], complaint: str) -> None:
+async def test_a_disturbance_that_is_not_understood_changes_nothing(world: World, changes: dict[str, Any], complaint: str) -> None:
     _, (core,), _ = await world.cluster(1)
     with pytest.raises(ValueError, match=complaint):
-        await core.disturb(wish)
+        await core.disturb(changes)
     assert (await probed(world))["pod"] == "coreapp-0"

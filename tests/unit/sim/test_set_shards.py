@@ -280,7 +280,7 @@ async def test_an_answer_may_be_slow(world: World) -> None:
     assert time.monotonic() - started >= 0.3
 
 
-async def test_somebody_else_may_change_the_shards(world: World) -> None:
+async def test_another_party_may_change_the_shards(world: World) -> None:
     _, cores, _ = await world.cluster(1)
 
     await world.control("shards", {"n": 4})

@@ -1,4 +1,4 @@
-"""Who stands where, from events in any order, while we lead and while we do not."""
+"""The index of pods from events in any order, with and without the leadership."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wanted(obj: Obj) -> Desired:
     return desired_of(obj, image="sim:1", tuning=Tuning())
 
 
-def a_roster() -> tuple[PodIndex, Prober]:
+def a_pod_index() -> tuple[PodIndex, Prober]:
     prober = Prober()
     return PodIndex(prober, read=wanted), prober
 
@@ -76,7 +76,7 @@ def service(shard: int, holder: str | None, *, name: str = "acme") -> dict[str, 
 
 
 def test_a_standby_operator_probes_what_an_observation_would() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False)
@@ -98,14 +98,14 @@ def test_the_order_of_first_events_does_not_matter() -> None:
         lambda pod_index: pod_index.note_service(service(0, "p1"), gone=False),
     ]
     for order in itertools.permutations(events):
-        pod_index, prober = a_roster()
+        pod_index, prober = a_pod_index()
         for event in order:
             event(pod_index)
         assert (prober.ips(), prober.holders()) == ({"p0": "10.0.0.1", "p1": "10.0.0.2"}, {"p1"})
 
 
 def test_an_event_that_changes_nothing_is_not_passed_on() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     said = prober.said
@@ -143,7 +143,7 @@ def test_a_spec_that_cannot_be_read_is_probed_by_the_defaults() -> None:
 
 @pytest.mark.parametrize("late", [False, True], ids=["old first", "new first"])
 def test_a_pod_and_its_successor_of_the_same_name(late: bool) -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     successor = pod(0, uid="p0b", ip="10.0.0.9", created="2030-01-01T00:01:00Z")
@@ -159,7 +159,7 @@ def test_a_pod_and_its_successor_of_the_same_name(late: bool) -> None:
 
 
 def test_who_leads_holds_by_itself_and_goes_on_warm_afterwards() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     pod_index.lead()
@@ -175,7 +175,7 @@ def test_who_leads_holds_by_itself_and_goes_on_warm_afterwards() -> None:
 
 
 def test_leadership_that_ends_drops_no_probe_even_for_a_moment() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     pod_index.lead()
@@ -185,7 +185,7 @@ def test_leadership_that_ends_drops_no_probe_even_for_a_moment() -> None:
 
 @pytest.mark.parametrize("loop_ends_first", [True, False])
 def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bool) -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.lead()
     pod_index.note_pod(pod(0), gone=False)
     assert prober.said == 0, "events from before the cluster's own do not disturb the observations"
@@ -206,7 +206,7 @@ def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bo
 
 
 def test_a_cluster_made_again_under_the_same_name_is_not_ended_by_the_end_of_the_first() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     pod_index.note_cluster(cluster(uid="c2", created="2030-01-01T00:05:00Z"), gone=False)
@@ -215,7 +215,7 @@ def test_a_cluster_made_again_under_the_same_name_is_not_ended_by_the_end_of_the
 
 
 def test_one_that_is_closed_touches_nothing_any_more() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.note_cluster(cluster(), gone=False)
     pod_index.note_pod(pod(0), gone=False)
     said = prober.said
@@ -227,7 +227,7 @@ def test_one_that_is_closed_touches_nothing_any_more() -> None:
 
 
 def test_whose_coreapps_are_on_a_node() -> None:
-    pod_index, _ = a_roster()
+    pod_index, _ = a_pod_index()
     for name in ("b", "a"):
         pod_index.note_cluster(cluster(name), gone=False)
         pod_index.note_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
@@ -240,7 +240,7 @@ def test_whose_coreapps_are_on_a_node() -> None:
 
 
 def test_what_no_event_told_is_swept_out_at_the_second_time() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     for name in ("acme", "ghost"):
         pod_index.note_cluster(cluster(name), gone=False)
         pod_index.note_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
@@ -255,7 +255,7 @@ def test_what_no_event_told_is_swept_out_at_the_second_time() -> None:
 
 def test_nothing_grows_whatever_comes() -> None:
     random.seed(1)
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     alive: dict[str, list[dict[str, Any]]] = {}
     for number in range(3000):
         name = f"c{number % 7}"

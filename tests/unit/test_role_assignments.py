@@ -1,4 +1,4 @@
-"""What Coreapps are told, over real connections: those that never answer keep nobody else waiting."""
+"""Role assignments of Coreapps, over real connections: those that never answer keep nobody else waiting."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whatever ends an observation is told in the resource, with the generation that it is told of; afterwards the loop goes on."""
+"""Every error that ends an observation is reported in the resource, with the generation that it is about; afterwards the loop goes on."""
 
 from __future__ import annotations
 
@@ -101,8 +101,8 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
     """Lead until the status tells of the failure by ``reason``, heal the world, and lead until the status says that all is well."""
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.condition("Stalled") == ("True", reason))
@@ -157,8 +157,8 @@ async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
     world = World()
     world.status = status
     world.fails = raising(RuntimeError("oops"))
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     await until(lambda: world.observations >= 3)
     work.cancel()
@@ -168,8 +168,8 @@ async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
 async def test_a_loop_whose_awaited_call_is_cancelled_begins_again() -> None:
     world = World()
     world.fails = raising(asyncio.CancelledError())
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.observations >= 3)
