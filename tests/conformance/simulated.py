@@ -9,7 +9,7 @@ from random import Random
 
 from tests.simulation.apiserver import ApiServer, Rejected
 from tests.simulation.client import Account
-from tests.simulation.door import SimKube
+from tests.simulation.kube import SimKube
 from tests.simulation.machines import Cluster
 from tests.simulation.virtual import VirtualLoop
 from tests.simulation.weather import Weather

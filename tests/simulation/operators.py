@@ -34,8 +34,8 @@ from whatsapp_operator.shell.whatsapp.session import Access, ApiError, ApiSessio
 
 from .apiserver import ApiServer
 from .client import Account, Fate
-from .door import SimKube
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
+from .kube import SimKube
 from .laws import Call, Laws
 from .machines import Cluster
 from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside

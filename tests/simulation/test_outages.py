@@ -14,7 +14,7 @@ from whatsapp_operator.shell.kube.kinds import SECRET
 
 from . import virtual
 from .apiserver import ApiServer
-from .door import SimKube
+from .kube import SimKube
 from .weather import Weather
 from .world import NAME, NAMESPACE, World, simulate
 

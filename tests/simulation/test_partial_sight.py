@@ -30,7 +30,7 @@ from whatsapp_operator.shell.kube.kinds import (
 
 from . import kinds, machines
 from .apiserver import Change
-from .door import READ_LIMIT, Objects, SimKube
+from .kube import READ_LIMIT, Objects, SimKube
 from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
