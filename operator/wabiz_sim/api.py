@@ -22,7 +22,7 @@ from .store import Store
 from .users import Users
 
 FAULT_HEADER = "X-Simulator-Fault"
-"""Tells the Webapp what to do with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
+"""What the Webapp does with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
 SECONDS_HEADER = "X-Simulator-Seconds"
 TRUSTED_HEADER = "X-Simulator-Trusted"
 """Set by a Webapp that has checked the API key itself."""
@@ -33,7 +33,7 @@ Work = Callable[[], Awaitable[Answer]]
 
 
 class Api:
-    """All of ``/internal``. Only Webapps come here; they pass on status and body unchanged."""
+    """All of ``/internal``. Only Webapps call it; they pass on status and body unchanged."""
 
     def __init__(
         self,

@@ -45,7 +45,7 @@ PROSE = {
     r"doubts?|doubted|doubtful|guess|guesses|guessed": "self-check, uncertain, estimate",
     r"stand-ins?": "simulator",
     r"customers?|storms?": "user, load generator, load",
-    r"refus(e[sd]?|als?|ing)": "rejected; only TCP connections are refused",
+    r"refusals?|refus(e|es|ed|ing)": "rejected; only TCP connections are refused",
     r"(?-i:[Ww]e|us|[Oo]ur|[Oo]urs|ourselves)": "name the process, the operator or the test",
     r"hopeless|made good|evasions?|presses": "unrecoverable, compensated, switchover, urgent",
     r"(?-i:Should (it|a|an|the|they|this|its))": "if",
