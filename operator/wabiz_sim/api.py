@@ -198,13 +198,13 @@ class Api:
 
 async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
     """Return the response that carries the fault to the Webapp, and what would have been answered."""
-    refused = _failure(fault)
-    answer = await work() if fault.applies or fault.fault == "slow" else refused
+    failed = _failure(fault)
+    answer = await work() if fault.applies or fault.fault == "slow" else failed
     if fault.fault == "slow":
         return _render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
     if fault.fault == "error":
-        return _render(refused), refused
-    return _render(refused, {FAULT_HEADER: fault.fault}), refused
+        return _render(failed), failed
+    return _render(failed, {FAULT_HEADER: fault.fault}), failed
 
 
 def _failure(fault: Fault) -> Answer:

@@ -182,15 +182,15 @@ class Exchange:
 
     async def _rejection(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
         if (barred := self._standing.barred) is not None:
-            return _refused(barred, {"error": barred})
+            return _reject(barred, {"error": barred})
         if shards != self._standing.shards or not 0 <= shard < shards:
-            return _refused("shards", {"error": "shards", "shards": self._standing.shards})
+            return _reject("shards", {"error": "shards", "shards": self._standing.shards})
         highest = await self._store.admit(shard, epoch, uid)
         if highest is not None:
             self._note(Kind.FENCED, shard=shard, epoch=epoch.text, uid=uid, note=highest.text)
             await self._write()
             await self._count("fenced", shard)
-            return _refused("fenced", {"error": "fenced", "highest": str(highest)})
+            return _reject("fenced", {"error": "fenced", "highest": str(highest)})
         return None
 
     def _activate(self, connection: Connection) -> None:
@@ -349,5 +349,5 @@ class Exchange:
         await self._store.count(name, shard)
 
 
-def _refused(reason: str, body: dict[str, Any]) -> web.Response:
+def _reject(reason: str, body: dict[str, Any]) -> web.Response:
     return web.json_response(body, status=409, headers={REJECTION_HEADER: reason})

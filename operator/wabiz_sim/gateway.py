@@ -50,7 +50,7 @@ class Gateway:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._pending: dict[str, asyncio.Future[bool]] = {}
         self._inbound: dict[str, asyncio.Task[None]] = {}
-        self._taken: deque[str] = deque(maxlen=1024)
+        self._accepted: deque[str] = deque(maxlen=1024)
         self._retired = False
         self._task = process.spawn(self._run())
 
@@ -167,9 +167,9 @@ class Gateway:
 
     async def _deliver(self, frame: Frame) -> None:
         try:
-            if frame["id"] not in self._taken:  # otherwise only its acknowledgement was lost: do not call the webhook again
+            if frame["id"] not in self._accepted:  # otherwise only its acknowledgement was lost: do not call the webhook again
                 await self._webhook.deliver(frame)
-                self._taken.append(frame["id"])
+                self._accepted.append(frame["id"])
             if self._socket is not None:
                 with suppress(ConnectionError, aiohttp.ClientError):
                     await self._socket.send_json({"type": "inbound_ack", "id": frame["id"]})

@@ -188,7 +188,7 @@ class Audit:
             if (span := spans.get(entry.connection)) is not None:
                 span.end(place, entry.at, entry.note)
         elif entry.kind == Kind.TAKEN:
-            self._taken(entry, place)
+            self._accepted(entry, place)
         elif entry.kind == Kind.STARTED:
             for span in self.spans:
                 span.end(place, entry.at, entry.kind)
@@ -201,7 +201,7 @@ class Audit:
         self._of_shard[span.shard][span.connection] = span
         self.spans.append(span)
 
-    def _taken(self, entry: Entry, place: int) -> None:
+    def _accepted(self, entry: Entry, place: int) -> None:
         if entry.message in self.taken:
             self._doubled.add(entry.message)
         self.taken.add(entry.message)

@@ -88,7 +88,7 @@ class Webapp(Process):
             await text_of(request)
             return await handler(request)
         except (BadBody, web.HTTPException) as error:
-            return _render(_refused(request, error))
+            return _render(_rejection_of(request, error))
         except UNREACHABLE as error:
             self.log.info("%s: the upstream does not answer (%s)", self.settings.pod_name, type(error).__name__)
             if (request.method, request.path) == ("POST", "/v1/account/shards") and not isinstance(error, _NEVER_SENT):
@@ -146,7 +146,7 @@ class Webapp(Process):
         return web.Response(status=status, body=body, headers=passed_on, content_type="application/json")
 
 
-def _refused(request: web.Request, error: BadBody | web.HTTPException) -> Answer:
+def _rejection_of(request: web.Request, error: BadBody | web.HTTPException) -> Answer:
     """Return the answer to a request that is the sender's fault."""
     if isinstance(error, BadBody):
         return failure(400, PARAMETER_INVALID, str(error))

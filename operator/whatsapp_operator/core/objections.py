@@ -92,7 +92,7 @@ def _would_send(f: Facts) -> str | None:
     return f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None
 
 
-def _refused_certificate(f: Facts) -> str:
+def _rejected_certificate(f: Facts) -> str:
     """Return what was rejected, and why."""
     because = f" ({f.record.rejected_because})" if f.record.rejected_because else ""
     if f.record.rejected_fingerprint == NO_CERTIFICATE:
@@ -208,7 +208,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name="CertificateRejected",
         when=lambda f: f.record.rejected_fingerprint is not None and f.record.rejected_fingerprint == _would_send(f),
-        why=lambda f: f"{_refused_certificate(f)} Put the right one into {_where(f)}.",
+        why=lambda f: f"{_rejected_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )
 

@@ -48,14 +48,14 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
     noted = {
         "refusedFingerprint": record.rejected_fingerprint,
         "refusedBecause": record.rejected_because,
-        "loggedOffAt": _spelt(record.logged_off_at),
+        "loggedOffAt": _format_time(record.logged_off_at),
         "refusedPinVersion": record.rejected_pin_version,
     }
     written = {
         "uid": record.uid,
         "operation": _entry(record.operation) if record.operation else None,
         "settledShards": record.settled_shards,
-        "bannedAt": _spelt(record.banned_at),
+        "bannedAt": _format_time(record.banned_at),
         "expiredBuild": record.expired_build,
         "registrationClosedFor": record.registration_closed_for,
         "certificate": {**shown, **without_none(noted)} or None,
@@ -104,9 +104,9 @@ def _entry(operation: Operation) -> dict[str, Any]:
             "leaderEpoch": operation.leader_epoch,
             "attempts": operation.attempts,
             "answer": str(operation.answer),
-            "startedAt": _spelt(operation.started_at),
-            "deadline": _spelt(operation.deadline),
-            "settleBy": _spelt(operation.settle_by),
+            "startedAt": _format_time(operation.started_at),
+            "deadline": _format_time(operation.deadline),
+            "settleBy": _format_time(operation.settle_by),
             "fingerprint": operation.fingerprint,
             "retryAfterSeconds": int(operation.retry_after.total_seconds()) if operation.retry_after is not None else None,
             "uid": operation.uid,
@@ -114,7 +114,7 @@ def _entry(operation: Operation) -> dict[str, Any]:
     )
 
 
-def _spelt(at: datetime | None) -> str | None:
+def _format_time(at: datetime | None) -> str | None:
     """Spell a time to the millisecond: laws 4 and 6 compare them."""
     return timestamp(at, milliseconds=True) if at is not None else None
 

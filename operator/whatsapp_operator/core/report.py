@@ -16,7 +16,7 @@ from .record import without_none
 from .snapshot import Answer, HandoverTimes, Operation, Snapshot
 
 MESSAGE_LIMIT = 1024
-HANDOVERS_KEPT = 10
+MAX_HANDOVERS = 10
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------------
@@ -94,7 +94,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
         fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch or ""))))
     # By the exact time: entries tell whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
-    return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
+    return [*(entry for _, _, entry in newest_first), *kept][:MAX_HANDOVERS]
 
 
 def _certificate(f: Facts) -> dict[str, Any]:

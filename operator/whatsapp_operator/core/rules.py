@@ -168,7 +168,7 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
 
-def _others_objects(f: Facts) -> list[Ref]:
+def _foreign_objects(f: Facts) -> list[Ref]:
     """Return foreign objects with names that this cluster needs."""
     needed = max(f.shards or 0, f.desired.shards)
     routes = (Ref("Service", route.name) for route in f.snapshot.routes if route.foreign and route.shard < needed)
@@ -274,9 +274,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name="NameConflict",
         state=State.STUCK,
-        when=lambda f: bool(_others_objects(f)),
+        when=lambda f: bool(_foreign_objects(f)),
         why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} is not owned by this cluster and is "
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _foreign_objects(f))} is not owned by this cluster and is "
             "left alone. Delete or rename it, or give the cluster another name."
         ),
     ),

@@ -69,7 +69,7 @@ def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: 
     record = snapshot.record
     if call.not_sent:
         return replace(record, operation=None)
-    if call.rejection is not None and (noted := _refused(desired, snapshot, call)):
+    if call.rejection is not None and (noted := _rejected(desired, snapshot, call)):
         return replace(record, operation=None, **noted)
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
@@ -82,7 +82,7 @@ def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: 
     return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
 
 
-def _refused(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any]:
+def _rejected(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any]:
     """Return what is remembered of a rejection, so that the same is not sent again; empty if nothing is known to be wrong."""
     version = call.secret_version or objections.account_version(desired, None)
     match call.rejection:

@@ -14,7 +14,7 @@ from typing import Any, Final
 from .names import Obj
 from .snapshot import Attempt
 
-WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
+DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
 """Checksum of the desired object at its last write: it shows which fields are no longer desired."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
 """Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
@@ -28,7 +28,7 @@ def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[
     wanted = {key: value for key, value in obj["spec"].items() if key != "replicas"}
     digest = hashlib.sha256(json.dumps([wanted, notes], sort_keys=True, default=dict).encode()).hexdigest()[:16]
     names = sorted({*(notes or {}), *_notes(wanted.get("template"))})
-    marks = {WANTED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(names)} if names else {})
+    marks = {DESIRED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(names)} if names else {})
     return {**obj, "metadata": {**obj["metadata"], "annotations": {**(notes or {}), **marks}}}
 
 

@@ -62,6 +62,6 @@ class SystemClock:
 LETTERS = string.ascii_lowercase + string.digits
 
 
-def draw_nonce() -> str:
+def random_nonce() -> str:
     """Return five random letters and digits: the random part of epochs and operation ids."""
     return "".join(secrets.choice(LETTERS) for _ in range(5))

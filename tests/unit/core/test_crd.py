@@ -221,7 +221,7 @@ def test_defaults_are_those_of_the_model() -> None:
 
 def test_limits_are_those_that_status_keeps() -> None:
     assert STATUS["properties"]["message"]["maxLength"] == report.MESSAGE_LIMIT
-    assert STATUS["properties"]["recentHandovers"]["maxItems"] == report.HANDOVERS_KEPT
+    assert STATUS["properties"]["recentHandovers"]["maxItems"] == report.MAX_HANDOVERS
 
 
 @pytest.mark.parametrize("field", ["cert", "certificate", "pin"])

@@ -138,8 +138,8 @@ class Tether:
         "_asked_at",
         "_attempt",
         "_changed",
-        "_dialled",
-        "_dialled_at",
+        "_connect_started",
+        "_connect_started_at",
         "_due",
         "_is_expected",
         "_last_body",
@@ -177,8 +177,8 @@ class Tether:
         self._side_connections: list[Wire] = []
         """Fresh connections without an answer yet, oldest first."""
         self._attempt: asyncio.Task[None] | None = None
-        self._dialled_at: datetime | None = None
-        self._dialled = -math.inf
+        self._connect_started_at: datetime | None = None
+        self._connect_started = -math.inf
         self._asked_at: datetime | None = None
         """When the first of the unanswered probes was sent."""
         self._responded_at: datetime | None = None
@@ -196,7 +196,7 @@ class Tether:
     def start(self) -> None:
         """Connect and begin to probe."""
         self._schedule.away.add(self)
-        self._dial()
+        self._start_connect()
 
     def retarget(self, target: Target) -> None:
         """Use another period, path or node from now on; the connection stays. The address must be the same."""
@@ -273,7 +273,7 @@ class Tether:
     def _round(self) -> None:
         """Send a probe over the open connection or a fresh one."""
         if self._wire is None:
-            return self._dial()
+            return self._start_connect()
         is_late = self._due is not None and asyncio.get_running_loop().time() - self._due.when() > TOLERANCE
         self._plan_round()
         if is_late:
@@ -284,12 +284,12 @@ class Tether:
             return None
         self._rounds -= 1
         if self._rounds <= 0 or self._wire.is_asked or self._wire.announced_end or self.target.probe.kind == "TCP":
-            return self._dial()
+            return self._start_connect()
         return self._ask(self._wire)
 
-    def _since_dialled(self) -> float:
+    def _since_connect_started(self) -> float:
         """Return the seconds since the last connection attempt began."""
-        return self._schedule.clock.monotonic() - self._dialled
+        return self._schedule.clock.monotonic() - self._connect_started
 
     def _ask(self, wire: Wire) -> None:
         self._begin(self._schedule.clock.now())
@@ -309,7 +309,7 @@ class Tether:
 
     # --- connections --------------------------------------------------------------------------------------------------
 
-    def _dial(self) -> None:
+    def _start_connect(self) -> None:
         """Make a connection, in addition to the open one if there is one."""
         if self._wire is None:
             _cancel(self._due)
@@ -317,8 +317,8 @@ class Tether:
             return
         if len(self._side_connections) >= self._schedule.pace.most_side_connections:
             self._close(self._side_connections.pop(0))
-        self._dialled_at, self._dialled = self._schedule.clock.now(), self._schedule.clock.monotonic()
-        self._begin(self._dialled_at)
+        self._connect_started_at, self._connect_started = self._schedule.clock.now(), self._schedule.clock.monotonic()
+        self._begin(self._connect_started_at)
         self._attempt = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -449,11 +449,11 @@ class Tether:
             self._schedule.away.add(self)
         else:
             self._drop_wire()
-        if (since := self._since_dialled()) < self._schedule.pace.retry:
+        if (since := self._since_connect_started()) < self._schedule.pace.retry:
             # It lasted no longer than a pause between two attempts. Without a pause this would be a busy loop.
             self._call_round(self._schedule.pace.retry - since)
         else:
-            self._dial()
+            self._start_connect()
 
     def answered(self, wire: Wire, body: bytes) -> None:
         """Handle an answer. A fresh connection with an answer becomes the tether."""
@@ -475,9 +475,9 @@ class Tether:
         self._end_silence()
         starts = report is not None and report.shards is None
         self.take(report)
-        if self._attempt is not None and self._dialled_at is not None:
+        if self._attempt is not None and self._connect_started_at is not None:
             # The fresh connection in progress has not answered yet.
-            self._begin(self._dialled_at)
+            self._begin(self._connect_started_at)
         elif starts:
             self._plan_round()
 

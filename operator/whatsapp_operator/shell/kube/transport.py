@@ -25,17 +25,17 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
     call was ever answered on it: then it has no idle connections.
     """
 
-    def __init__(self, dial: Callable[[], httpx2.AsyncBaseTransport]) -> None:
-        self._dial = dial
-        self._pool = dial()
-        self._under_way: Counter[httpx2.AsyncBaseTransport] = Counter()
+    def __init__(self, make_pool: Callable[[], httpx2.AsyncBaseTransport]) -> None:
+        self._make_pool = make_pool
+        self._pool = make_pool()
+        self._in_progress: Counter[httpx2.AsyncBaseTransport] = Counter()
         self._answers = 0
         """Calls that were answered on the newest pool."""
 
     async def handle_async_request(self, request: httpx2.Request) -> httpx2.Response:
         """Send a request over the newest pool (called by the client library)."""
         pool, answers = self._pool, self._answers
-        self._under_way[pool] += 1
+        self._in_progress[pool] += 1
         close_if_cancelled(request)
         try:
             response = await pool.handle_async_request(request)
@@ -58,12 +58,12 @@ class ReconnectingTransport(httpx2.AsyncBaseTransport):
 
     def _replace_pool(self, pool: httpx2.AsyncBaseTransport) -> None:
         if pool is self._pool:  # otherwise another call that failed at the same time has done it
-            self._pool, self._answers = self._dial(), 0
+            self._pool, self._answers = self._make_pool(), 0
 
     async def _ended(self, pool: httpx2.AsyncBaseTransport) -> None:
-        self._under_way[pool] -= 1
-        if not self._under_way[pool]:
-            del self._under_way[pool]
+        self._in_progress[pool] -= 1
+        if not self._in_progress[pool]:
+            del self._in_progress[pool]
             if pool is not self._pool:
                 await pool.aclose()
 
@@ -132,10 +132,10 @@ def close_if_cancelled(request: httpx2.Request) -> None:
     The library (httpcore2 2.16.2, `start_tls` of its anyio backend) closes it only after an Exception, which a cancellation is not: the
     socket would stay open until the garbage collector finds it. The library's documented `trace` extension gives access to the connection.
     """
-    request.extensions = {**request.extensions, "trace": Dial()}
+    request.extensions = {**request.extensions, "trace": HandshakeGuard()}
 
 
-class Dial:
+class HandshakeGuard:
     """Follows the opening of one connection. A `trace` for httpx2, and for httpx, which has the same defect (httpcore 1.0.9)."""
 
     def __init__(self) -> None:

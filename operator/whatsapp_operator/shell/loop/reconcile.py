@@ -12,7 +12,7 @@ from typing import Any
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.clock import Clock, draw_nonce
+from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected
@@ -93,7 +93,7 @@ class Reconciler:
         executor: Executor,
         clock: Clock,
         forget: Callable[[Key], None],
-        nonce: Callable[[], str] = draw_nonce,
+        nonce: Callable[[], str] = random_nonce,
         namespaces: Iterable[str] = (),
         metrics: Metrics | None = None,
     ) -> None:
@@ -365,7 +365,7 @@ class Reconciler:
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
         reported = {entry.get("epoch") for entry in observation.snapshot.status.get("recentHandovers") or ()}
         unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
-        memory.committed = dict(unreported[-report.HANDOVERS_KEPT :])
+        memory.committed = dict(unreported[-report.MAX_HANDOVERS :])
         epochs = {route.epoch for route in observation.snapshot.routes} | memory.committed.keys()
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at

@@ -19,7 +19,7 @@ class PriorityLimiter:
     def __init__(self, *, at_a_time: int = AT_A_TIME, background: int = BACKGROUND) -> None:
         """Prepare; ``background`` must not exceed ``at_a_time``."""
         self._most = {True: at_a_time, False: background}
-        self._under_way = {True: 0, False: 0}
+        self._running = {True: 0, False: 0}
         self._waiting: dict[bool, deque[asyncio.Future[None]]] = {True: deque(), False: deque()}
 
     @asynccontextmanager
@@ -35,22 +35,22 @@ class PriorityLimiter:
                     self._end(is_urgent)
                 raise
         else:
-            self._under_way[is_urgent] += 1
+            self._running[is_urgent] += 1
         try:
             yield
         finally:
             self._end(is_urgent)
 
     def _is_free(self, is_urgent: bool) -> bool:
-        total = self._under_way[True] + self._under_way[False]
-        return total < self._most[True] and (is_urgent or self._under_way[False] < self._most[False])
+        total = self._running[True] + self._running[False]
+        return total < self._most[True] and (is_urgent or self._running[False] < self._most[False])
 
     def _end(self, is_urgent: bool) -> None:
-        self._under_way[is_urgent] -= 1
+        self._running[is_urgent] -= 1
         for kind in (True, False):
             waiting = self._waiting[kind]
             while waiting and self._is_free(kind):
                 future = waiting.popleft()
                 if not future.done():
-                    self._under_way[kind] += 1
+                    self._running[kind] += 1
                     future.set_result(None)

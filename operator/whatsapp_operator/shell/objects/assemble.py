@@ -225,7 +225,7 @@ def sort_out(desired: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays:
     pods = [obj for obj in (*fast, *strays) if obj["kind"] == "Pod"]
     plain = [obj for obj in (*slow, *fast, *strays) if obj["kind"] != "Pod"]
     foreign = {ref_of(obj) for obj in plain if not manifests.is_owned(obj, desired.uid)}
-    foreign |= {ref_of(pod) for pod in pods if _is_in_the_way(pod, desired.key.name, sets)}
+    foreign |= {ref_of(pod) for pod in pods if _is_in_conflict(pod, desired.key.name, sets)}
     unlabelled = [obj for obj in strays if obj["kind"] == "Pod"]
     return Named(
         objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], desired.uid),
@@ -234,7 +234,7 @@ def sort_out(desired: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays:
     )
 
 
-def _is_in_the_way(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
+def _is_in_conflict(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
     """Return whether a foreign pod stays. A pod of a former StatefulSet of the same name is removed with it."""
     owner = manifests.controller_of(pod)
     is_former = owner is not None and owner["name"] in sets

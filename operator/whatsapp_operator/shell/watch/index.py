@@ -54,25 +54,25 @@ class _ByName(Generic[T]):
     """Objects by name. Events of an object and of its successor with the same name may come in any order: the newer one is kept."""
 
     def __init__(self) -> None:
-        self._kept: dict[str, tuple[str, str, T]] = {}
+        self._stored: dict[str, tuple[str, str, T]] = {}
 
     def take(self, obj: Obj, value: T | None) -> None:
         """Store this object's value; None: the object is gone or no longer relevant."""
         meta = obj["metadata"]
         name, created, uid = meta["name"], meta.get("creationTimestamp") or "", meta["uid"]
-        kept = self._kept.get(name)
+        kept = self._stored.get(name)
         if value is None:
             if kept is not None and kept[1] == uid:
-                del self._kept[name]
+                del self._stored[name]
         elif kept is None or kept[1] == uid or kept[0] <= created:
-            self._kept[name] = (created, uid, value)
+            self._stored[name] = (created, uid, value)
 
     def by_uid(self) -> dict[str, T]:
         """Return the values by uid."""
-        return {uid: value for _, uid, value in self._kept.values()}
+        return {uid: value for _, uid, value in self._stored.values()}
 
     def __len__(self) -> int:
-        return len(self._kept)
+        return len(self._stored)
 
 
 @dataclass(slots=True)

@@ -25,7 +25,7 @@ from whatsapp_operator.core import answers
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
-from whatsapp_operator.shell.kube.transport import Dial
+from whatsapp_operator.shell.kube.transport import HandshakeGuard
 
 log = logging.getLogger(__name__)
 
@@ -361,10 +361,10 @@ class ApiSession:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
 
-        dial = Dial()
+        guard = HandshakeGuard()
 
         async def check_time(event: str, info: Mapping[str, Any]) -> None:
-            await dial(event, info)
+            await guard(event, info)
             if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
                 raise TooLate
 
