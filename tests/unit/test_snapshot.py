@@ -303,7 +303,7 @@ class NothingHeard:
     def silence(self) -> Silence:
         return Silence()
 
-    def seen(self, _: Key) -> Client:
+    def state_of(self, _: Key) -> Client:
         return Client()
 
 

@@ -181,7 +181,7 @@ async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "complaint"),
+    ("changes", "complaint"),
     [
         ({"swallow": 1.5}, "share from 0 to 1"),
         ({"late": -1}, "late must be a number"),

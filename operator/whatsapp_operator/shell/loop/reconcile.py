@@ -522,7 +522,7 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
 def named(cause: BaseException) -> tuple[str, str]:
     """Return the reason for a failed observation, and the sentence for the user: what is wrong, and what to do."""
     if isinstance(cause, KubeError):
-        return "ReadFailed", f"The operator cannot read this cluster. Restore its rights, or correct what is named: {cause}"
+        return "ReadFailed", f"The operator cannot read this cluster. Give it its rights, or correct what is named: {cause}"
     if isinstance(cause, StatusError):
         return "StatusRejected", f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}"
     if isinstance(cause, SpecError):
