@@ -1,4 +1,4 @@
-"""One component as a process of its own: ``python -m wabiz_sim coreapp|webapp|upstream``, settings from the environment."""
+"""One component as a separate process: ``python -m wabiz_sim coreapp|webapp|upstream``, settings from the environment."""
 
 import argparse
 import asyncio
@@ -27,22 +27,22 @@ def build(component: str, settings: Settings) -> Process:
 
 
 async def run(process: Process) -> None:
-    """Run until SIGTERM or SIGINT, then stop in good order; a second signal kills."""
+    """Run until SIGTERM or SIGINT, then stop gracefully; a second signal kills."""
     loop = asyncio.get_running_loop()
-    told = asyncio.Event()
+    stopping = asyncio.Event()
     killing: list[asyncio.Task[None]] = []
 
     def on_signal() -> None:
-        if told.is_set():
+        if stopping.is_set():
             killing.append(asyncio.ensure_future(process.kill()))
-        told.set()
+        stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, on_signal)
-    waiting = asyncio.ensure_future(told.wait())
+    waiting = asyncio.ensure_future(stopping.wait())
     starting = asyncio.ensure_future(process.start())
     await asyncio.wait({starting, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if not starting.done():  # it may wait for a database that never comes
+    if not starting.done():  # it may wait for a database that never answers
         starting.cancel()
         await asyncio.wait({starting})
         return
@@ -53,7 +53,7 @@ async def run(process: Process) -> None:
         raise
     stopped = asyncio.ensure_future(process.wait_stopped())
     await asyncio.wait({stopped, waiting}, return_when=asyncio.FIRST_COMPLETED)
-    if told.is_set():
+    if stopping.is_set():
         await process.stop(_GRACE_SECONDS)
     waiting.cancel()
     await stopped
@@ -82,13 +82,13 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings.from_env(os.environ)
         asyncio.run(run(build(component, settings)))
     except SettingsError as error:
-        sys.exit(_say(component, error, 2))
+        sys.exit(_print_error(component, error, 2))
     except OSError as error:
-        sys.exit(_say(component, error, 1))
+        sys.exit(_print_error(component, error, 1))
 
 
-def _say(component: str, error: Exception, code: int) -> int:
-    print(f"wabiz_sim {component}: {error}", file=sys.stderr)  # noqa: T201 - the one sentence for whoever starts it
+def _print_error(component: str, error: Exception, code: int) -> int:
+    print(f"wabiz_sim {component}: {error}", file=sys.stderr)  # noqa: T201 - the sentence for the user
     return code
 
 

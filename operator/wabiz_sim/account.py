@@ -1,4 +1,4 @@
-"""The WhatsApp account: how many shards it has, and everything that Set Shards may answer."""
+"""The WhatsApp account: its number of shards, and all answers of Set Shards."""
 
 import asyncio
 import time
@@ -13,11 +13,11 @@ from .sharding import ALLOWED_SHARDS
 from .store import Store
 
 WITHOUT_CERTIFICATE_SECONDS = 7 * 86400.0
-"""So long after registration Set Shards may come without a certificate (multiconnect page, "cert")."""
+"""Seconds after registration in which Set Shards needs no certificate (multiconnect page, "cert")."""
 
 
 class Account:
-    """State and judgement. ``restart`` is awaited for each effective Set Shards, ``cut`` when the client loses its connection for good."""
+    """State and checks. ``restart`` is awaited for each effective Set Shards, ``cut`` when the client loses its connection for good."""
 
     def __init__(
         self, store: Store, settings: Settings, *, restart: Callable[[], Awaitable[None]], cut: Callable[[], Awaitable[None]]
@@ -34,7 +34,7 @@ class Account:
         self.logged_off = False
         self.registered_at = 0.0
         self.right_certificate: str | None = None
-        """Fingerprint of the only right certificate, or the beginning of it; None when any will do."""
+        """Fingerprint of the only valid certificate, or its beginning; None: any is valid."""
         self.pin: str | None = None
 
     async def load(self) -> None:
@@ -58,7 +58,7 @@ class Account:
         return "logged_off" if self.logged_off else None
 
     async def set_shards(self, body: Any) -> Answer:
-        """Answer ``POST /v1/account/shards`` and do what it says."""
+        """Handle ``POST /v1/account/shards``."""
         if self.banned:
             return _locked()
         if not isinstance(body, dict):
@@ -67,24 +67,24 @@ class Account:
             return problem
         if time.monotonic() < self._restarting_until:
             return failure(403, ACCESS_DENIED, "server temporarily unavailable: the Coreapps restart, retry")
-        refusal = await self._judge_certificate(body.get("cert"))
-        if refusal is not None:
-            return refusal
+        rejection = await self._judge_certificate(body.get("cert"))
+        if rejection is not None:
+            return rejection
         await self.reshard(body["shards"])
         return success(status=201)
 
     async def reshard(self, shards: int) -> None:
-        """Set the number of shards and restart all Coreapps, also when the number is what it was: nobody documents that it does not."""
+        """Set the number of shards and restart all Coreapps, also for the same number: the documents name no exception."""
         self._restarting_until = time.monotonic() + self._settings.restart_seconds
         async with self._resharding:
             restarts = self.restarts + 1
-            # Durable first: nobody is told of a number that could be lost.
+            # Durable first: a number that could be lost must not be announced.
             await self._store.put_facts({"shards": shards, "restarts": restarts, "logged_off": False})
             self.shards, self.restarts, self.logged_off = shards, restarts, False
             await self._restart()
 
     async def require_certificate(self, beginning: str | None) -> None:
-        """From now on only a certificate whose fingerprint begins so is right; None: any."""
+        """Accept only certificates whose fingerprint begins so; None: any."""
         self.right_certificate = beginning
         await self._store.put_facts({"right_certificate": beginning})
 

@@ -1,4 +1,4 @@
-"""The routes behind the Webapps: each answers one call of the REST API, or goes wrong as a fault says."""
+"""The routes behind the Webapps: each answers one call of the REST API, or fails as an injected fault says."""
 
 import asyncio
 import base64
@@ -14,17 +14,17 @@ from .body import BadBody, json_of
 from .certificate import fingerprint
 from .envelope import ACCESS_DENIED, Answer, failure, success
 from .exchange import Exchange
-from .faults import REFUSALS, Fault, Faults
+from .faults import REJECTIONS, Fault, Faults
 from .members import Members
 from .preferences import Preferences
 from .resolve import join_host_port
 from .store import Store
 from .users import Users
 
-FAULT_HEADER = "X-Stand-In-Fault"
-"""Tells the Webapp what to do with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
-SECONDS_HEADER = "X-Stand-In-Seconds"
-TRUSTED_HEADER = "X-Stand-In-Trusted"
+FAULT_HEADER = "X-Simulator-Fault"
+"""What the Webapp does with this answer: ``timeout``, ``reset`` or ``garbage``; ``slow`` comes with the seconds."""
+SECONDS_HEADER = "X-Simulator-Seconds"
+TRUSTED_HEADER = "X-Simulator-Trusted"
 """Set by a Webapp that has checked the API key itself."""
 
 _FAR_FUTURE = "2099-12-31T00:00:00+00:00"
@@ -33,7 +33,7 @@ Work = Callable[[], Awaitable[Answer]]
 
 
 class Api:
-    """All of ``/internal``. Only Webapps come here; they pass on status and body unchanged."""
+    """All of ``/internal``. Only Webapps call it; they pass on status and body unchanged."""
 
     def __init__(
         self,
@@ -56,7 +56,7 @@ class Api:
         self._faults = faults
         self._spawn = spawn
         self.expire_timestamp = _FAR_FUTURE
-        """When this build expires, as ``GET /v1/support`` says it."""
+        """When this build expires, as ``GET /v1/support`` returns it."""
 
     def routes(self) -> list[web.RouteDef]:
         """Return the routes."""
@@ -135,8 +135,8 @@ class Api:
         return web.json_response({"seconds": left}) if left > 0 else _render(_unauthorized())
 
     async def _set_shards(self, request: web.Request) -> web.Response:
-        if (refusal := await self._stranger(request)) is not None:
-            return _render(refusal)
+        if (rejection := await self._reject_unauthenticated(request)) is not None:
+            return _render(rejection)
         body = await _body(request)
         fault = self._faults.take("set_shards")
         call: dict[str, Any] = {
@@ -160,7 +160,7 @@ class Api:
         if fault is None or fault.fault == "overtaken":
             answer = await self._account.set_shards(body)
             return answer, _render(answer)
-        if fault.fault in REFUSALS:
+        if fault.fault in REJECTIONS:
             if fault.fault == "wrong_certificate":
                 await self._account.log_off()
             elif fault.fault == "banned":
@@ -178,14 +178,14 @@ class Api:
         await asyncio.sleep(seconds)
         await self._account.set_shards(body)
 
-    async def _stranger(self, request: web.Request) -> Answer | None:
+    async def _reject_unauthenticated(self, request: web.Request) -> Answer | None:
         if request.headers.get(TRUSTED_HEADER) or await self._users.seconds_left(_bearer(request)) > 0:
             return None
         return _unauthorized()
 
     async def _guarded(self, request: web.Request, call: str, work: Work) -> web.Response:
-        if (refusal := await self._stranger(request)) is not None:
-            return _render(refusal)
+        if (rejection := await self._reject_unauthenticated(request)) is not None:
+            return _render(rejection)
         return await self._answer(call, work)
 
     async def _answer(self, call: str, work: Work) -> web.Response:
@@ -198,13 +198,13 @@ class Api:
 
 async def _go_wrong(fault: Fault, work: Work) -> tuple[web.Response, Answer]:
     """Return the response that carries the fault to the Webapp, and what would have been answered."""
-    refused = _failure(fault)
-    answer = await work() if fault.applies or fault.fault == "slow" else refused
+    failed = _failure(fault)
+    answer = await work() if fault.applies or fault.fault == "slow" else failed
     if fault.fault == "slow":
         return _render(answer, {FAULT_HEADER: "slow", SECONDS_HEADER: str(fault.seconds)}), answer
     if fault.fault == "error":
-        return _render(refused), refused
-    return _render(refused, {FAULT_HEADER: fault.fault}), refused
+        return _render(failed), failed
+    return _render(failed, {FAULT_HEADER: fault.fault}), failed
 
 
 def _failure(fault: Fault) -> Answer:

@@ -1,12 +1,12 @@
-"""Wakes everybody who waits for "something changed, look again"."""
+"""A notification that something changed."""
 
 import asyncio
 
 
 class Bell:
-    """A condition without a lock: ``ring`` wakes all that wait now, later waiters wait for the next ring.
+    """A condition without a lock: ``ring`` wakes all current waiters; later ones wait for the next ring.
 
-    Whoever checks its condition and then waits without an await in between misses no ring.
+    A waiter that checks its condition and then waits, without an await in between, misses no ring.
     """
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Bodies of requests, read so that no sender can make them an error of ours."""
+"""Bodies of requests, parsed so that no body causes an internal error."""
 
 import json
 from typing import Any

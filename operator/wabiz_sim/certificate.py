@@ -1,7 +1,7 @@
 """The simulator's own certificates: the public protobuf shape of a verified-name certificate, plus an expiry.
 
 Shape: ``VerifiedNameCertificate{1 details, 2 signature, 3 serverSignature}``, ``Details{1 serial, 2 issuer, 4 verifiedName, 10 issueTime}``
-(tulir/whatsmeow, waVnameCert). The real one shows no expiry; field 15 of Details is the simulator's and nobody else's. Pure.
+(tulir/whatsmeow, waVnameCert). The real one shows no expiry; field 15 of Details exists only in the simulator. Pure.
 """
 
 import base64
@@ -17,7 +17,7 @@ _SERIAL, _ISSUER, _VERIFIED_NAME, _ISSUE_TIME, _EXPIRES_AT = 1, 2, 4, 10, 15
 
 @dataclass(frozen=True, slots=True)
 class Certificate:
-    """What can be read of a certificate; None where it does not say."""
+    """The readable fields of a certificate; None: not present."""
 
     serial: int | None = None
     issuer: str | None = None
@@ -64,7 +64,7 @@ def read(certificate: str) -> Certificate:
 
 
 def decode(certificate: str) -> bytes:
-    """Return the bytes behind the base64 text; blanks and line breaks are forgiven.
+    """Return the bytes of the base64 text; spaces and line breaks are ignored.
 
     Raises ValueError when it is not base64 or empty.
     """
@@ -79,7 +79,7 @@ def decode(certificate: str) -> bytes:
 
 
 def fingerprint(certificate: str) -> str:
-    """Return the SHA-256 of the bytes behind the base64 text, in hex.
+    """Return the SHA-256 of the bytes of the base64 text, in hex.
 
     Raises ValueError when it is not base64 or empty.
     """

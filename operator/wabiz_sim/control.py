@@ -5,15 +5,15 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     GET    counters                         what was counted, who is connected, the log of Set Shards calls, banned, logged_off
     GET    members                          who is registered
     GET    messages?after=0&limit=1000      accepted messages {seq, id, shard, to, at, by: uid}
-    GET    frames?after=0&limit=1000        the log of the gateways: all message frames, connections, refusals of the fence
-    GET    connections                      all that were let through {shard, epoch, uid, connection, opened_at, closed_at, why, frames}
-    GET    audit                            what that log comes to: its sums, also per shard, and which connections overlapped
-    GET    waiting                          ids of the inbound messages that no webhook took yet
+    GET    frames?after=0&limit=1000        the log of the gateways: all message frames, connections, rejections by the fence
+    GET    connections                      all accepted ones {shard, epoch, uid, connection, opened_at, closed_at, why, frames}
+    GET    audit                            the audit of that log: its sums, also by shard, and which connections overlapped
+    GET    waiting                          ids of the inbound messages that no webhook has accepted yet
     POST   missing {ids}                    those of the ids that were never accepted: what was lost
     GET    faults                           all faults with left and fired
     POST   faults {call, fault, ...}        one more fault, see the module of faults
-    DELETE faults                           none any more
-    POST   shards {n}                       somebody else sets the shards; everything restarts
+    DELETE faults                           remove all faults
+    POST   shards {n}                       another party sets the shards; everything restarts
     POST   inbound {from, body, id?}        a WhatsApp user writes
     POST   certificate {fingerprint|null}   the only right certificate, by its SHA-256 or the beginning of it
     POST   pin {pin|null}                   two-step verification on or off
@@ -21,7 +21,7 @@ All under ``/control``, JSON in and out; a bad body is answered by 400 and ``{"e
     POST   tokens {seconds?, expire?}       how long new tokens are good; expire makes all void now
     POST   registered {at}                  when the number was registered (until the next start)
     POST   support {expire_timestamp}       when the build expires (until the next start)
-    POST   reset-fence {}                   forget all epochs, as after a restore of etcd
+    POST   reset-fence {}                   drop all epochs, as after a restore of etcd
 """
 
 import secrets
@@ -251,7 +251,7 @@ def _bad(error: str) -> web.Response:
 
 
 def _checked(handle: Callable[[dict[str, Any]], Awaitable[web.Response]]) -> Handler:
-    """Read the body as a JSON object; what is wrong with it is answered by one sentence and 400."""
+    """Read the body as a JSON object; a wrong one is answered by one sentence and 400."""
 
     async def handler(request: web.Request) -> web.Response:
         try:

@@ -1,4 +1,4 @@
-"""Coreapp: serves one shard, or stands by, warm and without a connection. It decides nothing: it does what it was last told."""
+"""Coreapp: serves one shard, or is a warm standby without a connection. It decides nothing: it follows its last role assignment."""
 
 import asyncio
 import json
@@ -23,21 +23,21 @@ from .version import CLIENT_VERSION
 from .webhook import Webhook
 
 _HOLD_SECONDS = 2.0
-"""So long a message waits for a Coreapp that is routed to but not yet told, or told but not yet connected."""
+"""Seconds for which a message waits for a Coreapp that is routed to but not yet assigned, or assigned but not yet connected."""
 _BIND_SECONDS = 5.0
 
 
 class Coreapp(Process):
-    """One Coreapp. See ``Process`` for its life; ``report`` says what it does."""
+    """One Coreapp. See ``Process`` for its life cycle; ``report`` returns its state."""
 
     linger_seconds = 3.0
 
     def __init__(self, settings: Settings, *, resolve: Resolve = by_dns) -> None:
         super().__init__(settings, resolve=resolve)
         self.shards: int | None = None
-        """The number of shards it started into, None until the upstream said it."""
+        """The number of shards at its start; None until the upstream has sent it."""
         self._note: RoleNote | None = None
-        self._told: Role | None = None
+        self._assigned: Role | None = None
         self._holders: dict[int, Holder] = {}
         self._gateway: Gateway | None = None
         self._webhook = Webhook(self)
@@ -47,43 +47,43 @@ class Coreapp(Process):
         self._restart_seconds: asyncio.Queue[float] = asyncio.Queue()
         self._disturbance = Disturbance()
         self.effects = self._disturbance.effects
-        """What faults did to those who called it, by name."""
+        """Effects of faults on callers, counted by name."""
         self._retirements: set[asyncio.Task[None]] = set()
 
     def report(self) -> dict[str, Any]:
-        """Return what the probe answers: what it was last told, and how its connection is."""
-        told = self._told
+        """Return the answer to a probe: the last role assignment, and the state of its connection."""
+        assigned = self._assigned
         return {
             "uid": self.settings.pod_uid,
             "pod": self.settings.pod_name,
-            "shard": told.shard if told else None,
-            "epoch": str(told.epoch) if told else None,
+            "shard": assigned.shard if assigned else None,
+            "epoch": str(assigned.epoch) if assigned else None,
             "shards": self.shards,
             "gateway_status": str(self._gateway.status if self._gateway else GatewayStatus.DISCONNECTED),
             "fenced": self._gateway is not None and self._gateway.fenced,
             "version": CLIENT_VERSION,
         }
 
-    # life
+    # life cycle
 
     async def come_up(self) -> None:
         """Read the note, listen, register."""
         self._note = RoleNote(self.settings.state_folder(), self.settings.pod_uid)
         await self._begin()
-        self.spawn(self._restart_when_told())
+        self.spawn(self._restart_after_set_shards())
 
-    async def say_goodbye(self) -> None:
+    async def announce_shutdown(self) -> None:
         """Close the WhatsApp connection with a close frame."""
         if self._gateway is not None:
             await self._gateway.retire()
 
-    async def disturb(self, wish: Mapping[str, Any]) -> None:
-        """Have something go wrong, or right again; ``wish`` is what ``Disturbance`` has, by name. ValueError if it is not understood.
+    async def disturb(self, changes: Mapping[str, Any]) -> None:
+        """Inject faults, or end them; ``changes`` has fields of ``Disturbance`` by name. ValueError if it is not valid.
 
-        OSError when closed ports are to be opened again and somebody has taken them.
+        OSError if closed ports must be opened again and are in use.
         """
         before = self._disturbance.ports
-        self._disturbance.read(wish)
+        self._disturbance.read(changes)
         if self._disturbance.linger is not None:
             self.linger_seconds = self._disturbance.linger
         ports = self._disturbance.ports
@@ -103,10 +103,10 @@ class Coreapp(Process):
                 await listener.open()
 
     async def _begin(self) -> None:
-        """Do what a fresh process does: listen on all ports, then register. The noted role waits for the upstream's number of shards."""
+        """Start as a fresh process does: listen on all ports, then register. The noted role waits for the upstream's number of shards."""
         note = self._known()
         self.shards = None
-        self._told = None
+        self._assigned = None
         self._holders = {}
         host = self.settings.listen
         ports = {
@@ -125,10 +125,10 @@ class Coreapp(Process):
         query = {"uid": self.settings.pod_uid, "pod": self.settings.pod_name, "ip": self.settings.pod_ip}
         self._link = Link(self, query, self._on_frame)
         self._link_task = self.spawn(self._link.run())
-        self.log.info("%s listens on %s%s", self.settings.pod_name, host, f", was told {note.role}" if note.role else "")
+        self.log.info("%s listens on %s%s", self.settings.pod_name, host, f", has the role {note.role}" if note.role else "")
 
-    async def _restart_when_told(self) -> None:
-        """Restart inside the process whenever Set Shards says so: everything closed, the downtime, everything as new."""
+    async def _restart_after_set_shards(self) -> None:
+        """Restart inside the process after each Set Shards: close everything, wait for the downtime, start again."""
         while True:
             seconds = await self._restart_seconds.get()
             self.log.info("%s restarts for Set Shards, back in %.1f s", self.settings.pod_name, seconds)
@@ -148,7 +148,7 @@ class Coreapp(Process):
             await self._begin_again()
 
     async def _begin_again(self) -> None:
-        """Bind the same address once more; somebody may still hold it for a moment."""
+        """Bind the same address again; it may still be in use for a moment."""
         deadline = asyncio.get_running_loop().time() + _BIND_SECONDS
         while True:
             try:
@@ -163,15 +163,15 @@ class Coreapp(Process):
             else:
                 return
 
-    # what the upstream says
+    # frames of the upstream
 
     def _on_frame(self, frame: Frame) -> None:
         if frame["type"] == "hello":
             self._webhook.configure(frame["settings"])
             try:
                 self._hello(frame["shards"], frame["seconds"])
-            except OSError as error:  # a full or lost disk: as standby it does no harm, and the operator tells it again
-                self.log.error("%s cannot write its note (%s) and stands by", self.settings.pod_name, error.strerror)
+            except OSError as error:  # a full or lost disk: as standby it does no harm, and the operator assigns the role again
+                self.log.error("%s cannot write its note (%s) and is a standby", self.settings.pod_name, error.strerror)
         elif frame["type"] == "settings":
             self._webhook.configure(frame["settings"])
         elif frame["type"] == "restart":
@@ -179,7 +179,7 @@ class Coreapp(Process):
 
     def _hello(self, shards: int, seconds: float) -> None:
         if self.shards is not None and self.shards != shards:
-            self._restart_seconds.put_nowait(seconds)  # the call was missed while not registered
+            self._restart_seconds.put_nowait(seconds)  # the call came while it was not registered
             return
         if self.shards is None:
             self.shards = shards
@@ -190,7 +190,7 @@ class Coreapp(Process):
                 self._known().note(None)
         self._changed.ring()
 
-    # what the operator says
+    # role assignments of the operator
 
     def _known(self) -> RoleNote:
         if self._note is None:
@@ -199,24 +199,24 @@ class Coreapp(Process):
         return self._note
 
     def _serve(self, role: Role) -> None:
-        same = self._told is not None and (self._told.shard, self._told.epoch) == (role.shard, role.epoch)
+        same = self._assigned is not None and (self._assigned.shard, self._assigned.epoch) == (role.shard, role.epoch)
         if same and self._gateway is not None and not self._gateway.fenced:
             return
         self._known().known[role.shard] = role.epoch
         if self._known().role != role or not same:
             self._known().note(role)
         self._leave_gateway()
-        self._told = role
+        self._assigned = role
         self._holders.pop(role.shard, None)
         self._gateway = Gateway(self, role, self._webhook, self._changed.ring)
         self._changed.ring()
         self.log.info("%s serves shard %d under epoch %s", self.settings.pod_name, role.shard, role.epoch)
 
     def _stand_by(self) -> None:
-        if self._told is None:
+        if self._assigned is None:
             return
         self._known().note(None)
-        self._told = None
+        self._assigned = None
         self._leave_gateway()
         self._changed.ring()
         self.log.info("%s stands by", self.settings.pod_name)
@@ -233,16 +233,16 @@ class Coreapp(Process):
             order = _Order.read(await request.json())
         except (ValueError, TypeError, KeyError) as error:
             return web.json_response({"error": f"not a role order: {error}"}, status=400)
-        if (refusal := self._refusal(order)) is not None:
-            return web.json_response({"error": refusal}, status=409)
+        if (rejection := self._rejection(order)) is not None:
+            return web.json_response({"error": rejection}, status=409)
         try:
             self._obey(order)
         except OSError as error:
-            # Not told means not told: nothing was changed, and the operator tells it again.
+            # The assignment failed and nothing was changed: the operator assigns the role again.
             return web.json_response({"error": f"the role could not be noted durably: {error.strerror}"}, status=500)
         return web.json_response(self.report())
 
-    def _refusal(self, order: "_Order") -> str | None:
+    def _rejection(self, order: "_Order") -> str | None:
         if order.uid != self.settings.pod_uid:
             return f"this is pod {self.settings.pod_uid}, not {order.uid}"
         if order.shards != self.shards:
@@ -261,11 +261,11 @@ class Coreapp(Process):
         else:
             self._known().known[order.shard] = order.epoch
             self._holders[order.shard] = Holder(join_host_port(order.holder, MESSAGING_PORT), order.epoch)
-            if self._told is not None and self._told.shard == order.shard:
+            if self._assigned is not None and self._assigned.shard == order.shard:
                 self._stand_by()
             self._changed.ring()
 
-    # what the Webapp asks
+    # requests of the Webapp
 
     async def _health(self, _request: web.Request) -> web.Response:
         return web.json_response(self.report())
@@ -290,7 +290,7 @@ class Coreapp(Process):
                 return redirect
             left = deadline - asyncio.get_running_loop().time()
             if left <= 0:
-                return web.json_response({"error": f"shard {shard} is not served here, and nobody said by whom"}, status=503)
+                return web.json_response({"error": f"shard {shard} is not served here, and its holder is unknown"}, status=503)
             gateway = self._gateway
             if gateway is None or gateway.status is not GatewayStatus.CONNECTED:
                 await self._changed.wait(left)
@@ -301,24 +301,24 @@ class Coreapp(Process):
             await asyncio.sleep(0)
 
     def _redirect(self, shard: int, to: str) -> web.Response | None:
-        """Return the answer to a message that does not belong here, None when it may."""
+        """Return the answer to a message that does not belong here, None if it does."""
         if self.shards is not None and shard_of(to, self.shards) != shard:
             return _misdirected(f"with {self.shards} shards this recipient is not in shard {shard}", shard, None)
-        told = self._told
-        if told is not None and told.shard == shard:
+        assigned = self._assigned
+        if assigned is not None and assigned.shard == shard:
             if self._gateway is not None and self._gateway.fenced:
-                return _misdirected(f"shard {shard} was taken over by somebody with a higher epoch", shard, None)
+                return _misdirected(f"shard {shard} was taken over by a Coreapp with a higher epoch", shard, None)
             return None
         holder = self._holders.get(shard)
         if holder is not None:
             return _misdirected(f"shard {shard} is served by {holder.address}", shard, holder)
-        if told is not None:
-            return _misdirected(f"this Coreapp serves shard {told.shard}, not {shard}", shard, None)
+        if assigned is not None:
+            return _misdirected(f"this Coreapp serves shard {assigned.shard}, not {shard}", shard, None)
         return None
 
 
 class _Order:
-    """What ``POST /role`` says."""
+    """The body of ``POST /role``."""
 
     __slots__ = ("epoch", "holder", "shard", "shards", "uid")
 
@@ -331,7 +331,7 @@ class _Order:
 
     @classmethod
     def read(cls, body: Any) -> "_Order":
-        """Raises ValueError, TypeError or KeyError when ``body`` is no order."""
+        """Raises ValueError, TypeError or KeyError if ``body`` is not valid."""
         uid, shards, shard, epoch = body["uid"], body["shards"], body.get("shard"), body.get("epoch")
         if not isinstance(uid, str) or not isinstance(shards, int):
             msg = "uid must be text and shards a number"

@@ -1,4 +1,4 @@
-"""Which database server the client's own variables name. Pure."""
+"""The database server that the client's own variables name. Pure."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ _LONGEST_NAME = 63
 
 @dataclass(frozen=True, slots=True)
 class Database:
-    """A database on a PostgreSQL server. With ``tls_dir`` connections are encrypted and the server's name is checked, without not."""
+    """A database on a PostgreSQL server. With ``tls_dir`` connections are encrypted and the server's name is checked."""
 
     hostname: str
     port: int
@@ -43,7 +43,7 @@ class Database:
         ``WA_DB_CONNECTION_IDLE_TIMEOUT`` (milliseconds) are checked only: the one is for the vendor's Webapps, the other for MySQL, and
         the simulator keeps one connection. ``WABIZ_DB_TLS_DIR`` is a folder with ca.crt and, for a client certificate, tls.crt and tls.key.
 
-        Raises ValueError with a sentence that names the variable; not its value, for all of them may come from a Secret.
+        Raises ValueError with a sentence that names the variable, but not its value: all of them may come from a Secret.
         """
         given = {name: env.get(name, "") for name in (*_NEEDED, *_OPTIONAL)}
         folder = env.get("WABIZ_DB_TLS_DIR", "")
@@ -70,7 +70,7 @@ class Database:
         return database
 
     def parameters(self) -> dict[str, str]:
-        """Return the connection parameters of libpq, all that the environment or a file could otherwise change.
+        """Return the connection parameters of libpq, including all that the environment or a file could otherwise change.
 
         Raises ValueError with a sentence when the folder of certificates lacks one.
         """

@@ -1,8 +1,8 @@
-"""The upstream's one session at PostgreSQL: claimed from whoever had it, kept up, every wait on it bounded.
+"""The upstream's one session at PostgreSQL: taken over from an earlier upstream, reconnected after a loss, every wait on it bounded.
 
-One session does everything, one thing at a time and in the order in which it was asked for, as with a file. It holds an advisory lock of
-its database while it lives, so what it had begun is over, one way or the other, before another session sees the data; and the database
-notes whose session it was last, so that an upstream that was replaced and does not know it cannot come back.
+One session does everything, one call at a time and in the order of the calls, as with a file. It holds an advisory lock of its database, so
+its transactions have ended before another session reads the data. The database stores the owner of the last session, so a replaced upstream
+that does not know of it cannot come back.
 """
 
 import asyncio
@@ -30,7 +30,7 @@ Session = AsyncConnection[Row]
 T = TypeVar("T")
 
 _AWAY_SECONDS = 1.5
-"""A call waits so long for a lost session to come back: less than a Webapp's sender waits."""
+"""Seconds for which a call waits for a lost session: less than a Webapp's sender waits."""
 _CALL_SECONDS = 5.0
 """Longest time of one call; the server gives up a little earlier, so that its answer is known."""
 _SERVER_SECONDS = 4.0
@@ -54,55 +54,55 @@ _NOTE_OWNER: LiteralString = "INSERT INTO owner VALUES (true, %s) ON CONFLICT (o
 
 
 class _SupersededError(Exception):
-    """The database is another upstream's by now, or not what it was."""
+    """The database belongs to another upstream now, or was replaced."""
 
 
 class DatabaseSession:
-    """``on_doubt`` is called whenever a change failed: whether the database has it is known only by reading."""
+    """``on_uncertain`` is called when a change failed: only a read shows whether it was made."""
 
-    def __init__(self, database: Database, schema: LiteralString, on_doubt: Callable[[], None]) -> None:
-        """``schema`` holds statements that make what is not there; they may be repeated."""
+    def __init__(self, database: Database, schema: LiteralString, on_uncertain: Callable[[], None]) -> None:
+        """``schema`` holds statements that create missing tables; they may be repeated."""
         self._database = database
         self._schema = schema
-        self._on_doubt = on_doubt
+        self._on_uncertain = on_uncertain
         self._parameters: dict[str, str] = {}
         self._owner = uuid.uuid4().hex
         self._session: Session | None = None
-        self._there = asyncio.Event()
+        self._available = asyncio.Event()
         self._lost = asyncio.Event()
-        self._turn = asyncio.Lock()
-        self._doubts = 0
-        self._over = ""
-        """Why it will never come back; empty while it may."""
-        self._at_work: set[asyncio.Task[Any]] = set()
-        self._keeper: asyncio.Task[None] | None = None
+        self._lock = asyncio.Lock()
+        self._failed_changes = 0
+        self._final_error = ""
+        """Why the session ended for good; empty while it may be reconnected."""
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._reconnecting: asyncio.Task[None] | None = None
 
     async def open(self, patience: float) -> None:
-        """Connect, make the database and what is in it if it is not there, and take it over.
+        """Connect, create the database and its tables if they are missing, and take it over.
 
         Tries for ``patience`` seconds; each new reason for failing is logged at once. Raises OSError when the time is over, ValueError when
         the folder of certificates lacks one.
         """
         self._parameters = self._database.parameters()
         clock = asyncio.get_running_loop().time
-        deadline, backoff, said = clock() + patience, Backoff(), ""
+        deadline, backoff, logged = clock() + patience, Backoff(), ""
         while True:
             try:
-                self._found(await self._connected(first=True))
+                self._use(await self._connected(first=True))
                 break
             except _SupersededError as error:
-                msg = f"{self._database.place}: {error}; one upstream at a time can have it"
+                msg = f"{self._database.place}: {error}; only one upstream at a time can use it"
                 raise OSError(msg) from None
             except (psycopg.Error, OSError, TimeoutError) as error:
                 reason = f"{self._database.place} cannot be used: {_sentence(error)}"
-                if reason != said:
-                    log.warning("%s; trying on for %.0f s", reason, deadline - clock())
-                said = reason
+                if reason != logged:
+                    log.warning("%s; retrying for %.0f s", reason, deadline - clock())
+                logged = reason
             if clock() >= deadline:
-                msg = f"{said}; look at the server, at WA_DB_* in the Secret and at the certificates"
+                msg = f"{logged}; check the server, WA_DB_* in the Secret and the certificates"
                 raise OSError(msg)
             await backoff.pause()
-        self._keeper = asyncio.create_task(self._keep())
+        self._reconnecting = asyncio.create_task(self._reconnect())
 
     async def read(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run ``work`` when its turn comes.
@@ -114,22 +114,22 @@ class DatabaseSession:
     async def change(self, work: Callable[[Session], Awaitable[T]]) -> T:
         """Run ``work``, whose one statement changes something; else as ``read``.
 
-        After a StoreError nobody knows whether it was done. Whatever was waiting for its turn then fails with it: it was begun on the
-        grounds of what is in doubt now.
+        After a StoreError it is unknown whether it was done. All calls that wait for their turn fail with it: they depend on values that
+        are uncertain now.
         """
         return await self._begin(work, changes=True)
 
     async def close(self) -> None:
-        """Let go now; what is under way fails. May be called again."""
-        self._over = "the upstream ends"
-        if self._keeper is not None:
-            self._keeper.cancel()
-            await asyncio.wait({self._keeper})
+        """Close now; calls in progress fail. May be called again."""
+        self._final_error = "the upstream ends"
+        if self._reconnecting is not None:
+            self._reconnecting.cancel()
+            await asyncio.wait({self._reconnecting})
         if self._session is not None:
             _cut(self._session)
-        self._there.set()  # whoever waits need not wait on
-        if self._at_work:
-            await asyncio.wait(set(self._at_work), timeout=2 * _CUT_SECONDS)
+        self._available.set()  # wake the waiting calls
+        if self._tasks:
+            await asyncio.wait(set(self._tasks), timeout=2 * _CUT_SECONDS)
         if self._session is not None:
             await self._session.close()
             self._session = None
@@ -138,20 +138,20 @@ class DatabaseSession:
 
     async def _begin(self, work: Callable[[Session], Awaitable[T]], *, changes: bool) -> T:
         deadline = asyncio.get_running_loop().time() + _AWAY_SECONDS
-        # A task of its own: whoever asked may be cancelled, a statement that was sent may not.
-        task = asyncio.create_task(self._perform(work, self._doubts, deadline, changes=changes))
-        self._at_work.add(task)
+        # A separate task: the caller may be cancelled, but not a statement that was sent.
+        task = asyncio.create_task(self._perform(work, self._failed_changes, deadline, changes=changes))
+        self._tasks.add(task)
         task.add_done_callback(self._ended)
         return await asyncio.shield(task)
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
-        self._at_work.discard(task)
+        self._tasks.discard(task)
         if not task.cancelled():
-            task.exception()  # seen, also when whoever asked is gone
+            task.exception()  # retrieved, even if the caller is gone
 
-    async def _perform(self, work: Callable[[Session], Awaitable[T]], doubts: int, deadline: float, *, changes: bool) -> T:
-        async with self._turn:
-            if doubts != self._doubts:
+    async def _perform(self, work: Callable[[Session], Awaitable[T]], failed_changes: int, deadline: float, *, changes: bool) -> T:
+        async with self._lock:
+            if failed_changes != self._failed_changes:
                 msg = f"{self._database.place} failed just before"
                 raise StoreError(msg)
             try:
@@ -159,19 +159,19 @@ class DatabaseSession:
                 return await self._answer(session, work(session))
             except StoreError:
                 if changes:
-                    self._doubts += 1
-                    self._on_doubt()
+                    self._failed_changes += 1
+                    self._on_uncertain()
                 raise
 
     async def _session_by(self, deadline: float) -> Session:
-        if self._session is not None and _has_news(self._session):  # it was not asked anything: this is its end
+        if self._session is not None and _has_ended(self._session):  # a message without a request means that the server ends the session
             self._lose(self._session, "the server closed the session")
-        if self._session is None and not self._over:
+        if self._session is None and not self._final_error:
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(deadline):
-                    await self._there.wait()
-        if self._over or self._session is None:
-            msg = self._over or f"{self._database.place} does not answer"
+                    await self._available.wait()
+        if self._final_error or self._session is None:
+            msg = self._final_error or f"{self._database.place} does not answer"
             raise StoreError(msg)
         return self._session
 
@@ -188,22 +188,22 @@ class DatabaseSession:
 
     # the session
 
-    def _found(self, session: Session) -> None:
+    def _use(self, session: Session) -> None:
         self._session = session
         self._lost.clear()
-        self._there.set()
+        self._available.set()
 
     def _lose(self, session: Session, reason: str) -> None:
         session.pgconn.finish()
         self._session = None
-        self._there.clear()
+        self._available.clear()
         self._lost.set()
-        if not self._over:
+        if not self._final_error:
             log.warning("%s was lost: %s", self._database.place, reason)
 
-    async def _keep(self) -> None:
-        """Connect again whenever the session was lost, until cancelled or replaced by another upstream."""
-        backoff, said = Backoff(), ""
+    async def _reconnect(self) -> None:
+        """Reconnect after each loss of the session, until cancelled or replaced by another upstream."""
+        backoff, logged = Backoff(), ""
         while True:
             await self._lost.wait()
             try:
@@ -212,26 +212,26 @@ class DatabaseSession:
                 self._give_up(str(error))
                 return
             except (psycopg.Error, OSError, TimeoutError) as error:
-                if _sentence(error) != said:
-                    said = _sentence(error)
-                    log.warning("%s cannot be used: %s", self._database.place, said)
+                if _sentence(error) != logged:
+                    logged = _sentence(error)
+                    log.warning("%s cannot be used: %s", self._database.place, logged)
                 await backoff.pause()
             else:
-                said = ""
+                logged = ""
                 backoff.reset()
                 log.info("%s is back", self._database.place)
-                self._found(session)
+                self._use(session)
 
     def _give_up(self, reason: str) -> None:
-        log.error("%s: %s; this upstream serves no more: delete its pod to start anew on what is there", self._database.place, reason)
-        self._over = reason
-        self._there.set()
-        self._doubts += 1
-        self._on_doubt()
+        log.error("%s: %s; this upstream stops serving: delete its pod to start again with the existing data", self._database.place, reason)
+        self._final_error = reason
+        self._available.set()
+        self._failed_changes += 1
+        self._on_uncertain()
 
     async def _connected(self, *, first: bool) -> Session:
         """Return a session that holds the lock."""
-        session = await self._dial_or_create() if first else await self._dial(self._database.name)
+        session = await self._connect_or_create() if first else await self._connect(self._database.name)
         try:
             await _bounded(session, self._claim(session, first=first), 2 * _CLAIM_SECONDS)
         except BaseException:
@@ -239,25 +239,25 @@ class DatabaseSession:
             raise
         return session
 
-    async def _dial(self, name: str) -> Session:
+    async def _connect(self, name: str) -> Session:
         # twice: the name of a host may mean two addresses
         async with asyncio.timeout(2 * _CONNECT_SECONDS):
             conninfo = make_conninfo("", dbname=name, connect_timeout=int(_CONNECT_SECONDS), **self._parameters)
             return await AsyncConnection.connect(conninfo, autocommit=True)
 
-    async def _dial_or_create(self) -> Session:
+    async def _connect_or_create(self) -> Session:
         try:
-            return await self._dial(self._database.name)
+            return await self._connect(self._database.name)
         except psycopg.OperationalError:
-            # A refused connection says why in words only, in the server's language: the list of databases says it for sure.
-            if not await self._made_sure():
+            # The error of a failed connection is a text in the server's language. Only the list of databases shows whether it is missing.
+            if not await self._ensure_database():
                 raise
-        return await self._dial(self._database.name)
+        return await self._connect(self._database.name)
 
-    async def _made_sure(self) -> bool:
-        """Make the database if it is not there; False when nobody lets us look."""
+    async def _ensure_database(self) -> bool:
+        """Create the database if it is missing; False if the list of databases cannot be read."""
         try:
-            session = await self._dial("postgres")
+            session = await self._connect("postgres")
         except (psycopg.Error, OSError, TimeoutError):
             return False
         try:
@@ -276,9 +276,9 @@ class DatabaseSession:
         await self._check_owner(session)
 
     async def _note_owner(self, session: Session) -> None:
-        """Make what is missing and note whose the database is, before the session of an earlier upstream ends: it must not come back."""
+        """Create what is missing and store the new owner, before the session of an earlier upstream ends: it must not come back."""
         async with session.transaction():
-            await session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK + 1,))  # two that make the same table hinder each other
+            await session.execute("SELECT pg_advisory_xact_lock(%s)", (_LOCK + 1,))  # two that create the same table would conflict
             if (await _value(session, "SELECT to_regnamespace('wabiz')")) is None:
                 await session.execute("CREATE SCHEMA wabiz")
             await session.execute(_OWNER)
@@ -286,7 +286,7 @@ class DatabaseSession:
             await session.execute(_NOTE_OWNER, (self._owner,))
 
     async def _take_lock(self, session: Session) -> None:
-        """Take the lock; an earlier upstream that holds it is ended: the newest is the one that is wanted."""
+        """Acquire the lock; end the session of an earlier upstream that holds it, because the newest upstream is the valid one."""
         for _ in range(int(_CLAIM_SECONDS / _LOCK_PAUSE)):
             if await _value(session, "SELECT pg_try_advisory_lock(%s)", _LOCK):
                 return
@@ -308,10 +308,10 @@ class DatabaseSession:
 async def _create(session: Session, name: str) -> None:
     if (await _value(session, "SELECT 1 FROM pg_database WHERE datname = %s", name)) is not None:
         return
-    # Two may be at it at once, and whoever is later hears so by one of two errors, depending on how much later it is.
+    # Two upstreams may do it at the same time. The later one gets one of two errors, depending on the delay.
     with suppress(psycopg.errors.DuplicateDatabase, psycopg.errors.UniqueViolation):
         await session.execute(sql.SQL("CREATE DATABASE {} ENCODING 'UTF8' TEMPLATE template0").format(sql.Identifier(name)))
-        log.info("made the database %s", name)
+        log.info("created the database %s", name)
 
 
 async def _value(session: Session, query: LiteralString, *values: object) -> Any:
@@ -320,7 +320,7 @@ async def _value(session: Session, query: LiteralString, *values: object) -> Any
 
 
 async def _bounded(session: Session, work: Awaitable[T], seconds: float) -> T:
-    """Await ``work`` for ``seconds`` at most. Cancelling would ask the server, which may hang: the connection is cut instead."""
+    """Await ``work`` for at most ``seconds``. The connection is cut: a cancellation needs an answer of the server, which may hang."""
     task = asyncio.ensure_future(_awaited(work))
     try:
         done, _ = await asyncio.wait({task}, timeout=seconds)
@@ -340,8 +340,8 @@ async def _awaited(work: Awaitable[T]) -> T:
     return await work
 
 
-def _has_news(session: Session) -> bool:
-    """True when the server has something to say unasked: that it goes, nearly always."""
+def _has_ended(session: Session) -> bool:
+    """Return whether the server sent something without a request: almost always that it ends the session."""
     if session.closed:
         return True
     poll = select.poll()
@@ -350,13 +350,13 @@ def _has_news(session: Session) -> bool:
 
 
 def _cut(session: Session) -> None:
-    """End the connection at this side: whoever waits for an answer on it wakes up. The file descriptor stays as long as it is waited on."""
+    """End the connection at this side, which wakes all calls that wait on it. The file descriptor stays while they use it."""
     if not session.closed:
         with suppress(OSError), socket.socket(fileno=os.dup(session.fileno())) as connection:
             connection.shutdown(socket.SHUT_RDWR)
 
 
 def _sentence(error: BaseException) -> str:
-    """Return the first line of what PostgreSQL said."""
+    """Return the first line of PostgreSQL's error."""
     lines = str(error).strip().splitlines()
     return lines[0].strip() if lines else type(error).__name__

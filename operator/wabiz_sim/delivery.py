@@ -1,4 +1,4 @@
-"""One message on its way from a Webapp to the Coreapp of its shard: routed by the shard's Service, following redirects."""
+"""Delivery of one message from a Webapp to the Coreapp of its shard: routed by the shard's Service, following redirects."""
 
 import asyncio
 from dataclasses import dataclass
@@ -14,14 +14,14 @@ from .settings import MESSAGING_PORT
 from .sharding import shard_of
 
 _RETRY_SECONDS = 2.0
-"""So long after the first try another one may begin; the id makes a repeated message the same message."""
+"""Seconds after the first attempt within which another may begin; the id makes a repeated message the same message."""
 _TRY_SECONDS = 2.5
-"""A Coreapp holds a message for 2 s; one that is silent for longer hangs."""
-_LOOK_SECONDS = 0.15
-"""While a try is pending, so often it is looked whether the shard has moved to another address."""
+"""Seconds. A Coreapp holds a message for 2 s; one that does not answer for longer hangs."""
+_CHECK_SECONDS = 0.15
+"""Seconds between two checks whether the shard has moved to another address, while an attempt is pending."""
 _AGAIN_SECONDS = 0.45
-"""While a try through a Service's own address is pending, so often another one begins over a fresh connection: where the Service leads by
-now cannot be seen, and a connection that stands leads where it led when it was made: to a Coreapp that hangs, to a node that is lost."""
+"""Seconds between two attempts over fresh connections, while one through a Service's own address is pending. The target of the Service is
+not visible, and an open connection keeps its old target: a Coreapp that hangs, or a lost node."""
 _MOST_REDIRECTS = 2
 
 _MOST_MOVES = 3
@@ -30,12 +30,12 @@ Address = tuple[str, int]
 
 
 class _Moved(Exception):  # noqa: N818  says what happened
-    """The shard's Service came to lead elsewhere while a try was under way."""
+    """The target of the shard's Service changed during an attempt."""
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of the customer; ``id`` is the same in every retry."""
+    """One message of a sender; ``id`` is the same in every retry."""
 
     id: str
     to: str
@@ -43,15 +43,15 @@ class Message:
 
 
 class Delivery:
-    """Sends messages; knows the number of shards as the upstream last said it."""
+    """Sends messages; knows the last number of shards from the upstream."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self.shards: int | None = None
-        """None until the upstream said it."""
+        """None until the upstream has sent it."""
 
     async def deliver(self, message: Message) -> Answer:
-        """Return 201 once the WhatsApp servers took the message, else 503 after about 2 s, 5 s when a Coreapp hangs."""
+        """Return 201 once the WhatsApp servers accepted the message, else 503 after about 2 s, or 5 s if a Coreapp hangs."""
         clock = asyncio.get_running_loop().time
         last_start = clock() + _RETRY_SECONDS
         pause = 0.02
@@ -60,7 +60,7 @@ class Delivery:
             try:
                 answer = await self._once(message)
             except _Moved as moved:
-                # Somebody else serves the shard by now: no failure of the message, and nothing to wait for.
+                # Another Coreapp serves the shard now: no failure of the message, and no reason to wait.
                 moves += 1
                 if moves <= _MOST_MOVES:
                     continue
@@ -99,9 +99,9 @@ class Delivery:
         return failure(503, NOT_READY, f"shard {shard} is between Coreapps or not connected now, retry")
 
     async def _try(self, address: Address, service: str | None, shard: int, message: Message) -> tuple[int, dict[str, Any]]:
-        """Post to one address; given up early when ``service`` has come to mean another address, because the old one may hang.
+        """Post to one address; abort when ``service`` resolves to another address, because the old one may hang.
 
-        Where the address is that of the Service itself, more tries over fresh connections stand by; the id makes them one message.
+        If the address is that of the Service itself, more attempts over fresh connections follow; the id makes them one message.
         """
         clock = asyncio.get_running_loop().time
         is_hidden = service is not None and address[0] == service
@@ -110,7 +110,7 @@ class Delivery:
         try:
             while True:
                 done, attempts = await asyncio.wait(
-                    attempts, timeout=_LOOK_SECONDS if service else None, return_when=asyncio.FIRST_COMPLETED
+                    attempts, timeout=_CHECK_SECONDS if service else None, return_when=asyncio.FIRST_COMPLETED
                 )
                 if (answer := _best(done, last=not attempts)) is not None:
                     return answer
@@ -128,7 +128,7 @@ class Delivery:
         try:
             return await self._process.resolve(service, MESSAGING_PORT) != address
         except LookupError:
-            return False  # nobody else to turn to yet
+            return False  # no other address yet
 
     async def _post(self, address: Address, shard: int, message: Message, *, fresh: bool = False) -> tuple[int, dict[str, Any]]:
         url = f"http://{join_host_port(*address)}/messages"
@@ -141,7 +141,7 @@ class Delivery:
 
 
 def _best(done: set[asyncio.Task[tuple[int, dict[str, Any]]]], *, last: bool) -> tuple[int, dict[str, Any]] | None:
-    """Return what the first attempt that succeeded says; a failure only if it is the last one: raised, if it was no answer."""
+    """Return the answer of the first attempt that succeeds. If all fail, return the last answer, or raise its error if it had none."""
     for attempt in done:
         if attempt.exception() is None and (last or attempt.result()[0] != 503):
             return attempt.result()

@@ -1,4 +1,4 @@
-"""What is wrong with a Coreapp as others see it: probes that are swallowed or answered late, ports that are closed or half open."""
+"""Injected faults of a Coreapp: probes that are not answered or answered late, ports that are closed or half open."""
 
 import asyncio
 import random
@@ -12,36 +12,36 @@ from aiohttp.typedefs import Handler
 
 PORTS = ("open", "closed", "half-open", "parted")
 NEAR = "127.0.0.77"
-"""Who calls from this address is on the Coreapp's side when the network has parted."""
-_GONE_LOOK_SECONDS = 0.5
+"""Callers with this address are on the Coreapp's side of a network partition."""
+_CLOSED_CHECK_SECONDS = 0.5
 
 
 @dataclass(slots=True)
 class Disturbance:
-    """What is wrong now; nothing unless somebody asks for it. A restarted container is well again."""
+    """The current faults; none by default. A restarted container has none."""
 
     swallow: float = 0.0
     """Share (0 to 1) of the probes that are never answered, while their connection stays open."""
     late: float = 0.0
     """Seconds by which every answer to a probe comes late."""
     linger: float | None = None
-    """Seconds that it goes on after SIGTERM, if its grace lasts; None: as the vendor's does."""
+    """Seconds for which it goes on after SIGTERM, within its grace period; None: as the vendor's client does."""
     ports: str = "open"
-    """``closed``: nobody listens, connections are reset, the process lives. ``half-open``: connections stay and nothing is answered on
-    them, new ones are not completed (no SYN is answered). ``parted``: callers are not answered, but for those at NEAR; the Coreapp itself
-    reaches whom it calls."""
+    """``closed``: the ports are closed, connections are reset, the process lives. ``half-open``: connections stay open and nothing is
+    answered on them, new ones are not completed (no SYN is answered). ``parted``: callers are not answered, except those at NEAR; the
+    Coreapp itself can connect to all others."""
 
     effects: Counter[str] = field(default_factory=Counter)
-    """What it did so far: ``probes lost``, ``probes late``."""
+    """Effects so far: ``probes lost``, ``probes late``."""
 
-    def read(self, wish: Mapping[str, Any]) -> None:
-        """Take over what ``wish`` names. ValueError with a sentence, and nothing is changed, when it is not understood."""
-        unknown = sorted(set(wish) - {"swallow", "late", "linger", "ports"})
+    def read(self, changes: Mapping[str, Any]) -> None:
+        """Apply the fields in ``changes``. ValueError with a sentence, and no change, if it is not valid."""
+        unknown = sorted(set(changes) - {"swallow", "late", "linger", "ports"})
         if unknown:
             msg = f"a disturbance has swallow, late, linger and ports, not {', '.join(unknown)}"
             raise ValueError(msg)
-        swallow, late, linger = (_seconds(wish, name, old) for name, old in _numbers(self))
-        ports = wish.get("ports", self.ports)
+        swallow, late, linger = (_seconds(changes, name, old) for name, old in _numbers(self))
+        ports = changes.get("ports", self.ports)
         if ports not in PORTS:
             msg = f"ports must be one of {', '.join(PORTS)}, not {ports!r}"
             raise ValueError(msg)
@@ -52,11 +52,11 @@ class Disturbance:
 
     @web.middleware
     async def meet(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Meet one probe: answer it, later, or never."""
+        """Handle one probe: answer it now, later, or never."""
         if random.random() < self.swallow:  # noqa: S311 - chance, not secrecy
             self.effects["probes lost"] += 1
             while request.transport is not None and not request.transport.is_closing():  # noqa: ASYNC110 - aiohttp tells no handler
-                await asyncio.sleep(_GONE_LOOK_SECONDS)
+                await asyncio.sleep(_CLOSED_CHECK_SECONDS)
             raise ConnectionResetError
         if self.late > 0:
             self.effects["probes late"] += 1
@@ -68,8 +68,8 @@ def _numbers(have: Disturbance) -> tuple[tuple[str, float | None], ...]:
     return ("swallow", have.swallow), ("late", have.late), ("linger", have.linger)
 
 
-def _seconds(wish: Mapping[str, Any], name: str, old: float | None) -> float | None:
-    value = wish.get(name, old)
+def _seconds(changes: Mapping[str, Any], name: str, old: float | None) -> float | None:
+    value = changes.get(name, old)
     if value is None or (isinstance(value, int | float) and not isinstance(value, bool) and value >= 0):
         return value
     msg = f"{name} must be a number of at least 0, not {value!r}"

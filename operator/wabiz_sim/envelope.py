@@ -48,7 +48,7 @@ META = {"api_status": "stable", "version": CLIENT_VERSION}
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """One answer of the REST API, before it is put on a wire."""
+    """One answer of the REST API, before it is sent."""
 
     status: int
     body: dict[str, Any]
@@ -60,7 +60,7 @@ class Answer:
 
 
 def success(body: dict[str, Any] | None = None, status: int = 200) -> Answer:
-    """Return a success with ``body`` beside the meta object."""
+    """Return a success with ``body`` next to the meta object."""
     return Answer(status, {**(body or {}), "meta": META})
 
 

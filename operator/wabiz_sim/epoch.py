@@ -14,7 +14,7 @@ class Epoch:
     def parse(cls, text: object) -> "Epoch":
         """Read ``12-ab3d9``.
 
-        Raises ValueError when it is no text, or there is no whole number before the first hyphen or nothing behind it.
+        Raises ValueError if it is not text, has no whole number before the first hyphen, or nothing after it.
         """
         if isinstance(text, str):
             number, _, random = text.partition("-")

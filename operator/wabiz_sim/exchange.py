@@ -1,4 +1,4 @@
-"""The WhatsApp servers: one connection per shard, the fence, messages out and in. Everything that counts is counted here."""
+"""The WhatsApp servers: one connection for each shard, the fence, messages in both directions, and all counters."""
 
 import asyncio
 import json
@@ -14,7 +14,7 @@ from aiohttp import WSMsgType, web
 
 from .epoch import Epoch
 from .faults import Faults
-from .gateway import LOGGED_OFF, REFUSAL_HEADER, REPLACED, RESHARDED, UNABLE
+from .gateway import LOGGED_OFF, REJECTION_HEADER, REPLACED, RESHARDED, UNABLE
 from .gatewaylog import Audit, Entry, Kind
 from .sharding import shard_of
 from .store import Inbound, Store, StoreError
@@ -22,21 +22,21 @@ from .store import Inbound, Store, StoreError
 _HEARTBEAT_SECONDS = 5.0
 _PER_SHARD = ("sent", "accepted", "duplicates", "inbound_sent", "inbound_acked", "fenced", "replaced", "misrouted", "stale")
 _WINDOW = 64
-"""So many inbound messages may be under way to one Coreapp."""
+"""Inbound messages that may be in progress to one Coreapp."""
 _PAGE = 5000
 _WHY = {
     REPLACED: "replaced",
     RESHARDED: "resharded",
     LOGGED_OFF: "logged off",
-    UNABLE: "database in doubt",
+    UNABLE: "database uncertain",
     1001: "servers end",
     1006: "cut",
 }
-"""What the log says of why a connection was closed, by the close code."""
+"""Why a connection was closed, for the log, by the close code."""
 
 
 class Standing(Protocol):
-    """What the exchange must know of the account."""
+    """What the exchange needs to know about the account."""
 
     @property
     def shards(self) -> int:
@@ -44,7 +44,7 @@ class Standing(Protocol):
 
     @property
     def barred(self) -> str | None:
-        """Why nobody may connect (``banned``, ``logged_off``), None when they may."""
+        """Why no Coreapp may connect (``banned``, ``logged_off``); None: they may."""
 
 
 @dataclass(eq=False, slots=True)
@@ -72,7 +72,7 @@ class Exchange:
         spawn: Callable[[Coroutine[object, object, None]], asyncio.Task[None]],
     ) -> None:
         self.database = ""
-        """Tells a database from the one that was there before it: what an emptied one is asked for was never told to it."""
+        """Identifies the database: one that was emptied gets a new id."""
         self._store = store
         self._standing = standing
         self._faults = faults
@@ -90,7 +90,7 @@ class Exchange:
         self._auditing = asyncio.Lock()
 
     async def load(self) -> None:
-        """Read the sums of earlier lives and the inbound messages that nobody took; what was read or counted before is forgotten."""
+        """Read the sums of earlier processes and the inbound messages that no webhook accepted; earlier values in memory are dropped."""
         for key in [key for key in self._counts if key[0] != "inbound_sent"]:
             del self._counts[key]
         for name, shard, value in await self._store.counts():
@@ -128,7 +128,7 @@ class Exchange:
         }
 
     async def close_all(self, code: int) -> None:
-        """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off, 1011 when the database is in doubt."""
+        """Close every connection: 4002 for Set Shards, 4003 for a client that is logged off, 1011 if the database is uncertain."""
         connections = [connection for live in self._live.values() for connection in live]
         for connection in connections:
             self._remove(connection, code)
@@ -136,7 +136,7 @@ class Exchange:
         await asyncio.gather(*(connection.socket.close(code=code) for connection in connections), return_exceptions=True)
 
     async def leave(self) -> None:
-        """The servers end: close every connection, and each that comes until nobody listens any more."""
+        """Shut down: close every connection, and each new one until the port is closed."""
         self._left = True
         await self.close_all(1001)
 
@@ -151,20 +151,20 @@ class Exchange:
             return web.json_response({"error": f"shard, epoch, uid and shards are needed: {error}"}, status=400)
         if (fault := self._faults.take("gateway")) is not None:
             if fault.fault == "error":
-                return web.json_response({"error": "as asked for by a fault"}, status=503)
+                return web.json_response({"error": "injected fault"}, status=503)
             await asyncio.sleep(fault.seconds)
-        # One at a time per shard: between the fence and the replacement of the older connection no other may come in.
+        # One at a time for each shard: no other connection may come between the fence and the replacement of the older one.
         async with self._locks[shard]:
-            refusal = await self._refusal(shard, shards, epoch, uid)
-            if refusal is not None:
-                return refusal
+            rejection = await self._rejection(shard, shards, epoch, uid)
+            if rejection is not None:
+                return rejection
             socket = web.WebSocketResponse(autoping=False, heartbeat=_HEARTBEAT_SECONDS, timeout=0.5, compress=False)
             await socket.prepare(request)
             if self._left:
                 await socket.close(code=1001)
                 return socket
             connection = Connection(shard=shard, epoch=epoch, uid=uid, socket=socket)
-            if self._standing.barred is not None or self._standing.shards != shards:  # changed while the handshake went out
+            if self._standing.barred is not None or self._standing.shards != shards:  # it changed during the handshake
                 await socket.close(code=RESHARDED if self._standing.barred is None else LOGGED_OFF)
                 return socket
             self._activate(connection)
@@ -172,7 +172,7 @@ class Exchange:
             await self._write()
             await self._pump(connection)
             await self._listen(connection)
-        except StoreError:  # what was not acknowledged is sent again
+        except StoreError:  # unacknowledged messages are sent again
             self._remove(connection, UNABLE)
             await socket.close(code=UNABLE)
         finally:
@@ -180,17 +180,17 @@ class Exchange:
             self._spawn(self._write())
         return socket
 
-    async def _refusal(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
+    async def _rejection(self, shard: int, shards: int, epoch: Epoch, uid: str) -> web.Response | None:
         if (barred := self._standing.barred) is not None:
-            return _refused(barred, {"error": barred})
+            return _reject(barred, {"error": barred})
         if shards != self._standing.shards or not 0 <= shard < shards:
-            return _refused("shards", {"error": "shards", "shards": self._standing.shards})
+            return _reject("shards", {"error": "shards", "shards": self._standing.shards})
         highest = await self._store.admit(shard, epoch, uid)
         if highest is not None:
             self._note(Kind.FENCED, shard=shard, epoch=epoch.text, uid=uid, note=highest.text)
             await self._write()
             await self._count("fenced", shard)
-            return _refused("fenced", {"error": "fenced", "highest": str(highest)})
+            return _reject("fenced", {"error": "fenced", "highest": str(highest)})
         return None
 
     def _activate(self, connection: Connection) -> None:
@@ -205,7 +205,7 @@ class Exchange:
         connection.queue.extend(mine)
 
     def _remove(self, connection: Connection, code: int | None) -> None:
-        """No frame of it is taken from here on; ``code`` is the one that it was closed by, None when it was cut."""
+        """Accept no frame of it from here on; ``code`` is its close code, None if it was cut."""
         if connection in self._live[connection.shard]:
             self._note_of(connection, Kind.CLOSED, note=_WHY.get(code or 1006, "ended by the Coreapp"))
         self._live[connection.shard].discard(connection)
@@ -232,10 +232,10 @@ class Exchange:
                 return
 
     async def _handle(self, connection: Connection, frame: dict[str, Any]) -> None:
-        if frame["type"] == "inbound_ack":  # also from a connection that was just replaced: the webhook did take it
+        if frame["type"] == "inbound_ack":  # also from a connection that was just replaced: the webhook has accepted it
             await self._acknowledged(connection, frame["id"])
         elif frame["type"] == "send":
-            await self._write()  # the log is in order, and nothing may be waited for between the check and the taking
+            await self._write()  # the log is in order, and nothing may be awaited between the check and the acceptance
             if not self._may_send(connection):
                 self._note_of(connection, Kind.STALE, message=frame["id"], note=frame["to"])
                 await self._count("stale", connection.shard)
@@ -278,7 +278,7 @@ class Exchange:
     # inbound
 
     async def inbound(self, message: Inbound) -> bool:
-        """A WhatsApp user writes: kept durably, sent to the shard's holder now or to the next one; False when the id is known."""
+        """Handle a message of a WhatsApp user: store it, send it to the current or next holder of the shard; False: the id is known."""
         if not await self._store.add_inbound(message):
             return False
         self._waiting[message.id] = message
@@ -309,7 +309,7 @@ class Exchange:
     # the log
 
     def _note(self, kind: Kind, **fields: Any) -> None:
-        """Append to the log, in the order in which things happen: at once, also where the database cannot be waited for."""
+        """Append to the log in order, at once, also where the database cannot be awaited."""
         self._unwritten.append(Entry(kind=kind, at=time.time(), **fields))
 
     def _entry_of(self, connection: Connection, kind: Kind, message: str = "", note: str = "") -> Entry:
@@ -325,21 +325,21 @@ class Exchange:
             await self._store.log(entries)
 
     async def logged(self, after: int, limit: int) -> list[Entry]:
-        """Return up to ``limit`` entries of the log behind sequence number ``after``, all that happened until now included."""
+        """Return up to ``limit`` entries of the log after sequence number ``after``, including all events until now."""
         await self._write()
         return await self._store.logged(after, limit)
 
     async def audit(self) -> Audit:
-        """Return what the whole log comes to, that of earlier lives included."""
+        """Return the audit of the whole log, including earlier processes."""
         async with self._auditing:
             while page := await self.logged(self._audited, _PAGE):
                 self._audit.read(page)
                 self._audited = page[-1].seq
-                await asyncio.sleep(0)  # a long log is read in one go with a file: others have their turn
+                await asyncio.sleep(0)  # a file returns a long log without a pause: let other tasks run
         return self._audit
 
     async def reset_fence(self) -> None:
-        """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
+        """Drop all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
         await self._store.reset_fence()
         self._note(Kind.RESET)
         await self._write()
@@ -349,5 +349,5 @@ class Exchange:
         await self._store.count(name, shard)
 
 
-def _refused(reason: str, body: dict[str, Any]) -> web.Response:
-    return web.json_response(body, status=409, headers={REFUSAL_HEADER: reason})
+def _reject(reason: str, body: dict[str, Any]) -> web.Response:
+    return web.json_response(body, status=409, headers={REJECTION_HEADER: reason})

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose: a bounded list of faults, each for one kind of call and a number of times."""
+"""Injected faults: a bounded list, each for one kind of call and a number of times."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -8,7 +8,7 @@ from .envelope import ACCESS_DENIED, ACCOUNT_LOCKED, INTERNAL_ERROR
 API_CALLS = ("login", "get_shards", "set_shards", "health", "settings", "support")
 _API_FAULTS = ("error", "timeout", "reset", "garbage", "slow")
 
-REFUSALS: dict[str, tuple[int, int, str]] = {
+REJECTIONS: dict[str, tuple[int, int, str]] = {
     "busy": (403, ACCESS_DENIED, "server temporarily unavailable, retry"),
     "wrong_certificate": (400, ACCESS_DENIED, "client setup is logged off: wrong certificate, call again with the right one"),
     "wrong_pin": (400, ACCESS_DENIED, "two-step verification: pin is wrong"),
@@ -16,26 +16,26 @@ REFUSALS: dict[str, tuple[int, int, str]] = {
     "expired_build": (400, ACCESS_DENIED, "App Expired"),
     "registration_closed": (400, ACCESS_DENIED, "registration blocked"),
 }
-"""What Set Shards may be refused for: the status, code and details that it comes with unless the fault names others."""
+"""Rejections of Set Shards: their status, code and details, unless the fault names others."""
 
 ALLOWED: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(API_CALLS, _API_FAULTS),
-    "set_shards": (*_API_FAULTS, *REFUSALS, "late", "overtaken"),
+    "set_shards": (*_API_FAULTS, *REJECTIONS, "late", "overtaken"),
     "messages": ("timeout", "slow", "reset"),
     "gateway": ("error", "slow"),
     "restart": ("slow",),
 }
-"""Which faults each call knows.
+"""The faults of each call.
 
 API calls: ``error`` answers ``status`` (500) with ``code`` (1014); ``timeout`` never answers; ``reset`` cuts the connection; ``garbage``
-answers ``status`` (200) with something that is no JSON; each of these does what was asked all the same when ``applies``. ``slow`` answers
-rightly after ``seconds``. Set Shards also: all ``REFUSALS``, with any ``status``, ``code`` and ``details``, and with ``retry_after`` as the
-header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late`` answers
-``status`` (500) at once and applies after ``seconds``, ``overtaken`` comes just after somebody else's call for the number that
-there is, so into that one's restart.
+answers ``status`` (200) with a body that is not JSON; with ``applies`` each of these executes the call all the same. ``slow`` answers
+correctly after ``seconds``. Set Shards also: all ``REJECTIONS``, with any ``status``, ``code`` and ``details``, and with ``retry_after``
+as the header Retry-After (``wrong_certificate`` logs the client off, ``banned`` bans the account; the others change nothing); ``late``
+answers ``status`` (500) at once and applies after ``seconds``; ``overtaken`` comes just after another call for the current number, and so
+during the restart of that call.
 messages (a frame at the WhatsApp servers): ``timeout`` does not acknowledge, ``slow`` does after ``seconds``, ``reset`` cuts the gateway;
-the first and the last take the message when ``applies``. gateway: a connection is refused with 503, or accepted after ``seconds``.
-restart: the Coreapp ``pod`` (any when unset) takes ``seconds`` longer.
+with ``applies`` the first and the last accept the message. gateway: a connection is rejected with 503, or accepted after ``seconds``.
+restart: the Coreapp ``pod`` (any if unset) takes ``seconds`` longer.
 """
 
 _MOST = 1000
@@ -43,7 +43,7 @@ _MOST = 1000
 
 @dataclass(slots=True)
 class Fault:
-    """One fault; ``left`` is how often it still happens."""
+    """One fault; ``left``: how often it still happens."""
 
     call: str
     fault: str
@@ -52,7 +52,7 @@ class Fault:
     seconds: float = 1.0
     status: int = 500
     code: int = INTERNAL_ERROR
-    details: str = "as asked for by a fault"
+    details: str = "injected fault"
     retry_after: str = ""
     pod: str = ""
     fired: int = field(default=0)
@@ -84,7 +84,7 @@ class Fault:
         if not isinstance(seconds, int | float) or not 0 <= seconds <= 600:
             msg = "seconds must be from 0 to 600"
             raise ValueError(msg)
-        usual = REFUSALS.get(fault, (200 if fault == "garbage" else 500, INTERNAL_ERROR, "as asked for by a fault"))
+        usual = REJECTIONS.get(fault, (200 if fault == "garbage" else 500, INTERNAL_ERROR, "injected fault"))
         status = body.get("status", usual[0])
         if not isinstance(status, int) or not 200 <= status <= 599:
             msg = "status must be an HTTP status from 200 to 599"
@@ -128,13 +128,13 @@ def _text(body: dict[str, Any], name: str, usual: str) -> str:
 
 
 class Faults:
-    """All faults in the order in which they were asked for; the first that fits a call happens."""
+    """All faults in the order of their requests; the first that matches a call happens."""
 
     def __init__(self) -> None:
         self._faults: list[Fault] = []
 
     def add(self, fault: Fault) -> None:
-        """Ask for a fault.
+        """Add a fault.
 
         Raises ValueError when there are too many already.
         """
@@ -153,9 +153,9 @@ class Faults:
         return None
 
     def clear(self) -> None:
-        """Forget all."""
+        """Remove all faults."""
         self._faults.clear()
 
     def shown(self) -> list[dict[str, Any]]:
-        """Return all, also those that are over."""
+        """Return all faults, including those that are over."""
         return [fault.shown() for fault in self._faults]

@@ -1,4 +1,4 @@
-"""A Coreapp's one connection to the WhatsApp servers: dialled until it stands, kept up until it is fenced or retired."""
+"""A Coreapp's one connection to the WhatsApp servers: retried until it is open, reconnected until it is fenced or retired."""
 
 import asyncio
 import logging
@@ -18,15 +18,15 @@ from .webhook import Webhook
 log = logging.getLogger(__name__)
 
 REPLACED = 4001
-"""Close code: a connection with a higher epoch took this shard over."""
+"""Close code: a connection with a higher epoch replaced this one."""
 RESHARDED = 4002
 """Close code: the number of shards was set; all Coreapps restart."""
 LOGGED_OFF = 4003
 """Close code: the client was logged off or the account banned."""
 UNABLE = 1011
-"""Close code: the servers failed; what they did not acknowledge they may have taken or not (RFC 6455, 7.4.1)."""
-REFUSAL_HEADER = "X-Stand-In-Refusal"
-"""Says why a connection was refused: fenced, shards, logged_off, banned."""
+"""Close code: the servers failed; they may have accepted unacknowledged messages or not (RFC 6455, 7.4.1)."""
+REJECTION_HEADER = "X-Simulator-Rejection"
+"""The reason for a rejected connection: fenced, shards, logged_off, banned."""
 
 
 class GatewayStatus(StrEnum):
@@ -38,7 +38,7 @@ class GatewayStatus(StrEnum):
 
 
 class Gateway:
-    """The connection of one role. ``on_change`` is called whenever ``status`` or ``fenced`` became another."""
+    """The connection of one role. ``on_change`` is called when ``status`` or ``fenced`` changed."""
 
     def __init__(self, process: Process, role: Role, webhook: Webhook, on_change: Callable[[], None]) -> None:
         self.role = role
@@ -50,12 +50,12 @@ class Gateway:
         self._socket: aiohttp.ClientWebSocketResponse | None = None
         self._pending: dict[str, asyncio.Future[bool]] = {}
         self._inbound: dict[str, asyncio.Task[None]] = {}
-        self._taken: deque[str] = deque(maxlen=1024)
+        self._accepted: deque[str] = deque(maxlen=1024)
         self._retired = False
         self._task = process.spawn(self._run())
 
     async def send(self, message_id: str, to: str, body: str, timeout: float) -> bool:
-        """Send a message; True when the upstream took it durably, False when the connection was lost first.
+        """Send a message. True: the upstream stored it durably, False: the connection was lost before.
 
         Raises TimeoutError when there was no answer within ``timeout`` seconds. Sending the same id again is safe.
         """
@@ -77,7 +77,7 @@ class Gateway:
             raise
 
     async def retire(self, grace: float = 1.0) -> None:
-        """Send nothing new, let what is under way finish for ``grace`` seconds at most, then close."""
+        """Send nothing new, let messages in progress finish for at most ``grace`` seconds, then close."""
         self._retired = True
         self._become(GatewayStatus.DISCONNECTED)
         under_way: set[asyncio.Future[Any]] = {*self._pending.values(), *self._inbound.values()}
@@ -97,8 +97,8 @@ class Gateway:
             while not self.fenced:
                 try:
                     await self._connect(backoff)
-                except aiohttp.WSServerHandshakeError as refusal:
-                    self._refused(refusal)
+                except aiohttp.WSServerHandshakeError as error:
+                    self._handle_rejection(error)
                 except UNREACHABLE:
                     self._become(GatewayStatus.CONNECTING)
                 if not self.fenced:
@@ -122,15 +122,15 @@ class Gateway:
                 self._handle(frame)
         finally:
             self._lost()
-            self._become(GatewayStatus.CONNECTING)  # before the close, which may wait, so that nobody tries to send meanwhile
+            self._become(GatewayStatus.CONNECTING)  # before the close, which may wait, so that no message is sent meanwhile
             await socket.close()
         if socket.close_code == REPLACED:
             self._fence()
         else:
             self._become(GatewayStatus.DISCONNECTED if socket.close_code == LOGGED_OFF else GatewayStatus.CONNECTING)
 
-    def _refused(self, refusal: aiohttp.WSServerHandshakeError) -> None:
-        reason = refusal.headers.get(REFUSAL_HEADER, "") if refusal.headers else ""
+    def _handle_rejection(self, error: aiohttp.WSServerHandshakeError) -> None:
+        reason = error.headers.get(REJECTION_HEADER, "") if error.headers else ""
         if reason == "fenced":
             self._fence()
         else:
@@ -167,9 +167,9 @@ class Gateway:
 
     async def _deliver(self, frame: Frame) -> None:
         try:
-            if frame["id"] not in self._taken:  # else only its acknowledgement was lost: the webhook is not troubled twice
+            if frame["id"] not in self._accepted:  # otherwise only its acknowledgement was lost: do not call the webhook again
                 await self._webhook.deliver(frame)
-                self._taken.append(frame["id"])
+                self._accepted.append(frame["id"])
             if self._socket is not None:
                 with suppress(ConnectionError, aiohttp.ClientError):
                     await self._socket.send_json({"type": "inbound_ack", "id": frame["id"]})

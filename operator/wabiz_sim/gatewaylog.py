@@ -1,8 +1,8 @@
-"""What happened at the gateways of the WhatsApp servers, in order, and what follows from it. Pure: rows in, figures out.
+"""The log of the gateways of the WhatsApp servers, and its audit. Pure: entries in, figures out.
 
-The log has one entry for every connection let through, ended or refused by the fence, and for every message frame that a Coreapp sent,
-whatever was done with it. Nothing in it is unique, so that what must never happen can be written down. The audit reads the log alone: it
-shares nothing with the code that decides what is let through and taken.
+The log has one entry for every connection that was accepted, ended or rejected by the fence, and for every message frame of a Coreapp,
+accepted or not. No field of it must be unique, so that it can also contain what must never happen. The audit reads only the log: it shares
+nothing with the code that decides which connections and messages are accepted.
 """
 
 from collections import Counter, defaultdict
@@ -14,26 +14,26 @@ from typing import Any
 
 
 class Kind(StrEnum):
-    """What an entry says happened."""
+    """The kinds of entries."""
 
     OPENED = "opened"
-    """A connection was let through."""
+    """A connection was accepted."""
     CLOSED = "closed"
-    """From here on no frame of the connection is to be taken; the note says why."""
+    """From here on no frame of the connection may be accepted; the note says why."""
     FENCED = "fenced"
-    """The fence refused a connection; the note is the highest epoch."""
+    """The fence rejected a connection; the note is the highest epoch."""
     TAKEN = "taken"
-    """A message was taken."""
+    """A message was accepted."""
     REPEATED = "repeated"
-    """A message was dropped, because its id had been taken before; it was acknowledged again."""
+    """A message was dropped, because its id had been accepted before; it was acknowledged again."""
     STALE = "stale"
     """A message was dropped, because its connection had been closed."""
     DROPPED = "dropped"
-    """A message was dropped on purpose, by a fault that a test asked for."""
+    """A message was dropped by an injected fault."""
     STARTED = "started"
-    """The servers started, or read everything anew: no connection is left."""
+    """The servers started, or read everything again: no connection is left."""
     RESET = "reset"
-    """The fence was emptied: epochs begin anew."""
+    """The fence was emptied: epochs start again."""
 
 
 FRAMES = (Kind.TAKEN, Kind.REPEATED, Kind.STALE, Kind.DROPPED)
@@ -71,43 +71,43 @@ class Entry:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Totals:
-    """What the log came to. Every figure only grows as the log does, so a difference of two says what happened between them."""
+    """The figures of the log. They never decrease, so the difference of two shows what happened between them."""
 
     delivered: int = 0
-    """Different ids taken."""
+    """Different ids that were accepted."""
     repeated: int = 0
-    """Frames rightly dropped, because their id had been taken."""
+    """Frames correctly dropped, because their id had been accepted."""
     doubled: int = 0
-    """Different ids taken more than once."""
+    """Different ids that were accepted more than once."""
     stale: int = 0
-    """Frames refused, because their connection had been replaced or closed."""
+    """Frames rejected, because their connection had been replaced or closed."""
     dropped: int = 0
-    """Frames dropped by a fault that a test asked for."""
+    """Frames dropped by an injected fault."""
     fenced: int = 0
-    """Connections refused by the fence."""
+    """Connections rejected by the fence."""
     replaced: int = 0
-    """Connections ended, because one with a higher epoch (or the same Coreapp again) came."""
+    """Connections ended, because one with a higher epoch (or of the same Coreapp) came."""
     below_epoch: int = 0
-    """Frames taken from a connection with a lower epoch than the highest that had been let through for its shard."""
+    """Frames accepted from a connection with a lower epoch than the highest accepted one of its shard."""
     overlaps: int = 0
-    """Pairs of connections of one shard from both of which frames were accepted over the same time."""
+    """Pairs of connections of one shard whose frames were accepted during the same time."""
     longest_overlap: float = 0.0
     """The longest of these times, seconds."""
 
     @property
     def two_holders(self) -> int:
-        """How often two Coreapps could be served as holders of one shard; must be 0."""
+        """How often two Coreapps could serve one shard at the same time; must be 0."""
         return self.below_epoch + self.overlaps
 
     def since(self, earlier: "Totals") -> "Totals":
-        """Return what was added since an earlier look at the same log; the longest overlap is 0 when none was added."""
+        """Return what was added since an earlier audit of the same log; the longest overlap is 0 if none was added."""
         added = {name: value - getattr(earlier, name) for name, value in asdict(self).items()}
         return Totals(**{**added, "longest_overlap": self.longest_overlap if added["overlaps"] or added["longest_overlap"] else 0.0})
 
 
 @dataclass(eq=False, slots=True)
 class Span:
-    """From when until when frames of one connection were accepted: the place in the log and the time of both ends."""
+    """The span in which frames of one connection were accepted: place in the log and time of both ends."""
 
     connection: str
     shard: int
@@ -119,15 +119,15 @@ class Span:
     closed_at: float | None = None
     why: str = ""
     frames: int = 0
-    """Messages taken from it."""
+    """Messages accepted from it."""
 
     def end(self, place: int, at: float, why: str) -> None:
-        """Note its end, unless that was known."""
+        """Note its end, unless it is known."""
         if self.closed is None:
             self.closed, self.closed_at, self.why = place, at, why
 
     def overlaps(self, other: "Span") -> bool:
-        """Whether both were accepted from at one place of the log."""
+        """Whether frames of both were accepted at one place of the log."""
         ends = [span.closed for span in (self, other) if span.closed is not None]
         return not ends or max(self.opened, other.opened) < min(ends)
 
@@ -139,16 +139,16 @@ class Span:
 
 @dataclass(eq=False, slots=True)
 class Audit:
-    """Reads the log entry by entry, in order, and counts what may not be in it."""
+    """Reads the log entry by entry, in order, and counts violations."""
 
     taken: set[str] = field(default_factory=set)
-    """The ids of all messages taken."""
+    """The ids of all accepted messages."""
     shards: defaultdict[int, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     """Per shard: how many entries of each kind, and ``replaced`` and ``below_epoch``."""
     spans: list[Span] = field(default_factory=list)
-    """All connections that were let through."""
+    """All accepted connections."""
     overlaps: list[tuple[Span, Span]] = field(default_factory=list)
-    """Pairs of connections of one shard that were accepted from over the same time."""
+    """Pairs of connections of one shard whose frames were accepted during the same time."""
     _doubled: set[str] = field(default_factory=set)
     _highest: dict[int, int] = field(default_factory=dict)
     _of_shard: defaultdict[int, dict[str, Span]] = field(default_factory=lambda: defaultdict(dict))
@@ -156,7 +156,7 @@ class Audit:
     _last: float = 0.0
 
     def read(self, entries: Iterable[Entry]) -> None:
-        """Go on with the next entries of the log."""
+        """Read the next entries of the log."""
         for entry in entries:
             self._read(entry, next(self._places))
 
@@ -188,7 +188,7 @@ class Audit:
             if (span := spans.get(entry.connection)) is not None:
                 span.end(place, entry.at, entry.note)
         elif entry.kind == Kind.TAKEN:
-            self._taken(entry, place)
+            self._accepted(entry, place)
         elif entry.kind == Kind.STARTED:
             for span in self.spans:
                 span.end(place, entry.at, entry.kind)
@@ -201,7 +201,7 @@ class Audit:
         self._of_shard[span.shard][span.connection] = span
         self.spans.append(span)
 
-    def _taken(self, entry: Entry, place: int) -> None:
+    def _accepted(self, entry: Entry, place: int) -> None:
         if entry.message in self.taken:
             self._doubled.add(entry.message)
         self.taken.add(entry.message)
@@ -210,7 +210,7 @@ class Audit:
         if span is None:
             return
         span.frames += 1
-        if span.closed is not None:  # it was accepted from all the same: this is its end
+        if span.closed is not None:  # its frame was accepted all the same: move its end here
             span.closed, span.closed_at = place, entry.at
             known = {frozenset((id(one), id(other))) for one, other in self.overlaps}
             others = (other for other in self._of_shard[entry.shard].values() if other is not span)
@@ -218,7 +218,7 @@ class Audit:
 
 
 def _number(epoch: str) -> int:
-    """The part of an epoch that grows: what is before its first hyphen."""
+    """Return the number of an epoch: the part before its first hyphen."""
     return int(epoch.split("-", 1)[0])
 
 

@@ -1,4 +1,4 @@
-"""A component's connections to the upstream: how one is dialled, and the registration that is kept up for ever."""
+"""A component's connections to the upstream: how to open one, and the registration, which is renewed after each loss."""
 
 import asyncio
 import json
@@ -16,15 +16,15 @@ Frame = dict[str, Any]
 """One JSON object on a websocket; its ``type`` says what it is."""
 
 UNREACHABLE = (aiohttp.ClientError, OSError, TimeoutError, LookupError)
-"""What dialling or asking another component raises when there is no answer to be had."""
+"""Errors of a connection or call to another component without an answer."""
 
 _DIAL_SECONDS = 2.0
 _SILENCE_SECONDS = 15.0
-"""The upstream pings every 5 s; so long without a frame means that it hangs or is gone."""
+"""Seconds. The upstream pings every 5 s; without a frame for so long it hangs or is gone."""
 
 
 class Backoff:
-    """Growing pauses between attempts, seconds, with jitter so that many do not come back in step."""
+    """Growing pauses between attempts, in seconds, with jitter so that many do not retry at the same time."""
 
     def __init__(self, first: float = 0.03, most: float = 0.5) -> None:
         self._first = first
@@ -32,7 +32,7 @@ class Backoff:
         self._next = first
 
     def reset(self) -> None:
-        """Begin with the shortest pause again."""
+        """Start with the shortest pause again."""
         self._next = self._first
 
     async def pause(self) -> None:
@@ -53,7 +53,7 @@ async def upstream_url(process: Process, path: str) -> str:
 async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp.ClientWebSocketResponse:
     """Open a websocket to the upstream.
 
-    Raises WSServerHandshakeError when it refuses, another of UNREACHABLE when it cannot be reached within 2 s.
+    Raises WSServerHandshakeError if it rejects, another of UNREACHABLE if it cannot be reached within 2 s.
     """
     async with asyncio.timeout(_DIAL_SECONDS):
         url = await upstream_url(process, path)
@@ -61,7 +61,7 @@ async def dial(process: Process, path: str, query: Mapping[str, str]) -> aiohttp
 
 
 async def frames(socket: aiohttp.ClientWebSocketResponse, gate: asyncio.Event) -> AsyncIterator[Frame]:
-    """Yield frames until the connection ends or was silent for too long; answers pings unless hung."""
+    """Yield frames until the connection ends or has had no frame for too long; answers pings unless hung."""
     while True:
         try:
             message = await socket.receive(_SILENCE_SECONDS)
@@ -89,7 +89,7 @@ class Link:
         """True while registered."""
 
     async def run(self) -> None:
-        """Register, and again whenever the connection is lost, until cancelled."""
+        """Register, and again after each loss of the connection, until cancelled."""
         backoff = Backoff()
         while True:
             try:

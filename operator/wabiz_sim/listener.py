@@ -1,4 +1,4 @@
-"""One listening port that can be slammed shut, frozen, and opened again."""
+"""One listening port that can be closed at once, frozen, and opened again."""
 
 import asyncio
 import functools
@@ -16,9 +16,9 @@ log = logging.getLogger(__name__)
 
 _BACKLOG = 1024
 _NEVER = 10 * 365 * 86400.0
-"""Keep-alive of an idle connection, seconds: such a connection is the operator's tether, so only a death may end it."""
+"""Keep-alive of an idle connection in seconds: it may be the operator's tether, so only the end of the process may close it."""
 _MAPPED = "::ffff:"
-"""How the address of an IPv4 caller begins where a port takes both families."""
+"""Prefix of the address of an IPv4 caller on a port of both families."""
 
 
 def _listening(host: str, port: int) -> socket.socket:
@@ -44,7 +44,7 @@ class Listener:
         ssl_context: ssl.SSLContext | None = None,
         effects: Counter[str] | None = None,
     ) -> None:
-        """Prepare; ``effects`` counts what a frozen or slammed port did: ``requests held``, ``connections reset``."""
+        """Prepare; ``effects`` counts the effects of a frozen or closed port: ``requests held``, ``connections reset``."""
         self.host = host
         self.port = port
         self._routes = list(routes)
@@ -63,13 +63,13 @@ class Listener:
 
     @property
     def listening(self) -> bool:
-        """True while connections are taken."""
+        """True while connections are accepted."""
         return self._socket is not None
 
     async def open(self) -> None:
         """Listen.
 
-        Raises OSError when the address is taken or not this machine's.
+        Raises OSError if the address is in use or not of this machine.
         """
         app = web.Application(middlewares=[self._pass_gate, *self._middlewares])
         app.add_routes(self._routes)
@@ -80,7 +80,7 @@ class Listener:
         self._accept_on(self._socket)
 
     def _accept_on(self, listening: socket.socket) -> None:
-        # Not asyncio's own server: it forgets a connection that was accepted just before it is closed, and the other end hangs on that.
+        # Not asyncio's own server: it loses a connection that was accepted just before it is closed, and then the other end hangs.
         if self._socket is listening:
             asyncio.get_running_loop().add_reader(listening, self._accept, listening)
 
@@ -91,7 +91,7 @@ class Listener:
                 connection, _peer = listening.accept()
             except (BlockingIOError, InterruptedError, ConnectionAbortedError):
                 return
-            except OSError as error:  # no more file descriptors, most likely: it must not spin
+            except OSError as error:  # probably no more file descriptors: avoid a busy loop
                 log.warning("%s:%d cannot accept connections for a second: %s", self.host, self.port, error.strerror)
                 loop.remove_reader(listening)
                 loop.call_later(1.0, self._accept_on, listening)
@@ -110,7 +110,7 @@ class Listener:
 
     def _arrived(self, connection: socket.socket, task: asyncio.Task[None]) -> None:
         self._arriving.discard(task)
-        if task.cancelled() or task.exception() is not None:  # slammed shut, or whoever called has gone again or speaks no TLS
+        if task.cancelled() or task.exception() is not None:  # closed at once, or the caller has disconnected or does not use TLS
             connection.close()
 
     @web.middleware
@@ -133,10 +133,10 @@ class Listener:
             await self._speaks.wait()
 
     def clog(self, *, near: str = "") -> None:
-        """Become half open: nothing is answered any more on open connections, and new ones are not completed, until ``unclog``.
+        """Become half open until ``unclog``: nothing is answered on open connections, and new ones are not completed.
 
-        With ``near``: as a network that has parted: callers at that IP address are on this side and are answered. New connections of all
-        others are completed, for the kernel cannot tell them apart, and are silent.
+        With ``near``: like a network partition: callers at that IP address are on this side and are answered. New connections of all
+        others are completed, because the kernel cannot distinguish them, but not answered.
         """
         if self._socket is None or not self._speaks.is_set():
             return
@@ -145,7 +145,7 @@ class Listener:
         if near:
             return
         asyncio.get_running_loop().remove_reader(self._socket)
-        # With nobody to accept and a queue of no length the kernel answers no SYN any more, as soon as its one place is taken (listen(2)).
+        # Without an accept and with a queue of length 0, the kernel answers no SYN once its one place is used (listen(2)).
         self._socket.listen(0)
         for _ in range(2):
             filler = socket.socket(self._socket.family)
@@ -154,7 +154,7 @@ class Listener:
             self._fillers.append(filler)
 
     def unclog(self) -> None:
-        """End ``clog``: what was asked meanwhile is answered now."""
+        """End ``clog``: requests that came meanwhile are answered now."""
         accepts, self._near = bool(self._near), ""
         self._drop_fillers()
         if self._socket is not None and not accepts:
@@ -168,7 +168,7 @@ class Listener:
             filler.close()
 
     def abort(self) -> None:
-        """Free the port and cut all connections now, without a goodbye; whoever is at work is cancelled."""
+        """Free the port and cut all connections now, without close frames; handlers are cancelled."""
         self._stop_listening()
         for arriving in self._arriving:
             arriving.cancel()
@@ -181,7 +181,7 @@ class Listener:
             task.cancel()
 
     async def close(self, grace: float) -> None:
-        """Stop listening, let those at work finish for ``grace`` seconds at most, then cut. Also tidies up after ``abort``."""
+        """Stop listening, let handlers finish for at most ``grace`` seconds, then cut. Also cleans up after ``abort``."""
         self._stop_listening()
         if grace <= 0:
             self.abort()
@@ -197,7 +197,7 @@ class Listener:
             try:
                 await runner.cleanup()
             except asyncio.CancelledError:
-                self._runner = runner  # the grace was over: what is left is cut by the next call
+                self._runner = runner  # the grace period is over: the next call cuts the rest
                 raise
 
     def _stop_listening(self) -> None:

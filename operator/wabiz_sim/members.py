@@ -1,4 +1,4 @@
-"""Who is registered at the upstream: every Coreapp and Webapp keeps one websocket open."""
+"""The components that are registered at the upstream: every Coreapp and Webapp keeps one websocket open."""
 
 import asyncio
 from collections.abc import Callable
@@ -24,7 +24,7 @@ class Member:
     forgot: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def send(self, frame: dict[str, Any]) -> None:
-        """Send a frame; one that cannot be sent within a second is the reader's loss: it hears all again when it registers again."""
+        """Send a frame. It is dropped if it cannot be sent within a second: the member gets the state again when it registers again."""
         with suppress(ConnectionError, RuntimeError, TimeoutError):
             async with asyncio.timeout(_SEND_SECONDS):
                 await self.socket.send_json(frame)
@@ -49,7 +49,7 @@ class Members:
         await asyncio.gather(*(member.send(frame) for member in self.of(role)))
 
     async def forget_tokens(self) -> None:
-        """Make all Webapps forget which tokens they have seen to be good; waits a second at most for those that do not answer."""
+        """Make all Webapps drop their cached tokens; waits at most a second for those that do not answer."""
         webapps = self.of("webapp")
         for webapp in webapps:
             webapp.forgot.clear()
@@ -63,7 +63,7 @@ class Members:
         await asyncio.gather(*(member.socket.close(code=code) for member in list(self._members.values())), return_exceptions=True)
 
     async def leave(self) -> None:
-        """The servers end: close all connections, and each that comes until nobody listens any more."""
+        """Shut down: close all connections, and each new one until the port is closed."""
         self._left = True
         await self.close(1001)
 

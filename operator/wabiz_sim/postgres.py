@@ -1,4 +1,4 @@
-"""The upstream's database on a PostgreSQL server: the same promises as the file's, each call one round trip where it can be."""
+"""The upstream's database on a PostgreSQL server: the same guarantees as the file's, with one round trip for most calls."""
 
 import json
 import time
@@ -12,7 +12,7 @@ from .epoch import Epoch
 from .gatewaylog import Entry, Kind
 from .store import Inbound, StoreError, entry_of
 
-# JSON is kept as text: jsonb would refuse what JSON allows. An epoch's number has no upper bound.
+# JSON is stored as text: jsonb would reject some valid JSON. An epoch's number has no upper bound.
 _SCHEMA: LiteralString = """
 CREATE TABLE IF NOT EXISTS fact (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE IF NOT EXISTS fence (shard INTEGER PRIMARY KEY, n NUMERIC NOT NULL, epoch TEXT NOT NULL, uid TEXT NOT NULL);
@@ -44,14 +44,14 @@ _ACCEPT: LiteralString = """
 
 
 class PostgresStore:
-    """A database of its own on a server, made at the first start. Sequence numbers grow, but may leave some out."""
+    """A separate database on a server, created at the first start. Sequence numbers grow, but may have gaps."""
 
-    def __init__(self, database: Database, on_doubt: Callable[[], None]) -> None:
-        """``on_doubt`` is called whenever a change failed and may have been done all the same: what is kept in memory must be read anew."""
-        self._session = DatabaseSession(database, _SCHEMA, on_doubt)
+    def __init__(self, database: Database, on_uncertain: Callable[[], None]) -> None:
+        """``on_uncertain`` is called when a change failed and may have been made all the same: cached values must be read again."""
+        self._session = DatabaseSession(database, _SCHEMA, on_uncertain)
 
     async def open(self, patience: float) -> None:
-        """Connect within ``patience`` seconds, make what is missing, end the session of an upstream that had it before.
+        """Connect within ``patience`` seconds, create what is missing, and end the session of an earlier upstream.
 
         Raises OSError when it cannot be done, ValueError when the folder of certificates lacks one.
         """
@@ -78,7 +78,7 @@ class PostgresStore:
         """See Store."""
 
         async def work(session: Session) -> Row | None:
-            # One statement decides, so that it is also right with other writers; the row moves to a higher n only, or stays what it was.
+            # One statement decides, so it is correct with other writers too: the row only changes to a higher n.
             await session.execute(
                 "INSERT INTO fence VALUES (%s, %s, %s, %s) ON CONFLICT (shard) DO UPDATE "
                 "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",
@@ -193,7 +193,7 @@ class PostgresStore:
             await self._change("DELETE FROM token WHERE digest = %s", digest)
 
     async def upkeep(self) -> None:
-        """See Store: notices that the session is lost, or another upstream's, also when nobody asks for anything."""
+        """See Store: notices that the session is lost or belongs to another upstream, also without other calls."""
         with suppress(StoreError):
             await self._rows("SELECT 1")
 
@@ -208,7 +208,7 @@ class PostgresStore:
         return await self._session.read(work)
 
     async def _change(self, query: LiteralString, *values: object) -> int:
-        """Return how many rows it was."""
+        """Return the number of rows."""
 
         async def work(session: Session) -> int:
             return (await session.execute(query, values)).rowcount

@@ -19,7 +19,7 @@ _DEFAULTS: dict[str, Any] = {
     "verbose_logging": False,
     "log_level": "info",
 }
-"""Meta's sample (reference/settings/app). The simulator obeys ``webhooks.url`` and the two backoff values; the rest it only keeps."""
+"""Meta's sample (reference/settings/app). The simulator uses ``webhooks.url`` and the two backoff values; it only stores the rest."""
 
 
 class Preferences:
@@ -30,7 +30,7 @@ class Preferences:
         self.application: dict[str, Any] = _DEFAULTS
 
     async def load(self) -> None:
-        """Read what was set."""
+        """Read the stored settings."""
         self.application = _merged(_DEFAULTS, (await self._store.facts()).get("application", {}))
 
     def shown(self) -> Answer:

@@ -1,4 +1,4 @@
-"""The life of a component as if it were a container's process: start, stop, kill, hang, resume."""
+"""The life cycle of a component, like that of a container's process: start, stop, kill, hang, resume."""
 
 import abc
 import asyncio
@@ -18,16 +18,16 @@ _NEW, _RUNNING, _STOPPING, _STOPPED = "new", "running", "stopping", "stopped"
 
 
 class Process(abc.ABC):
-    """A component. Lives once: a restarted container is a new object with the same settings."""
+    """A component. It can be started once: a restarted container is a new object with the same settings."""
 
     linger_seconds = 0.0
-    """How long it goes on serving after SIGTERM, because routes lag."""
+    """Seconds for which it goes on serving after SIGTERM, because routes are updated late."""
 
     def __init__(self, settings: Settings, *, resolve: Resolve = by_dns) -> None:
         self.settings = settings
         self.resolve = resolve
         self.gate = asyncio.Event()
-        """Closed while hung: nothing is answered, sent or decided then."""
+        """Closed while the component hangs: then nothing is answered, sent or decided."""
         self.gate.set()
         self.listeners: list[Listener] = []
         self.log = logging.LoggerAdapter(logging.getLogger(type(self).__module__), {"pod": settings.pod_name})
@@ -44,15 +44,15 @@ class Process(abc.ABC):
     async def come_up(self) -> None:
         """Read durable state, listen, start background work."""
 
-    async def say_goodbye(self) -> None:  # noqa: B027 - most have nobody to take leave of
-        """Leave in good order (close frames); called once on SIGTERM after the linger time."""
+    async def announce_shutdown(self) -> None:  # noqa: B027 - most have no connections to close
+        """Send close frames; called once on SIGTERM after the linger time."""
 
     async def let_go(self) -> None:  # noqa: B027 - most hold nothing else
-        """Release what is left when listeners, tasks and connections are gone."""
+        """Release the rest after listeners, tasks and connections are closed."""
 
     @property
     def ready(self) -> bool:
-        """True while it listens, is not hung and was not told to stop."""
+        """True while it listens, does not hang and is not stopping."""
         return self._state == _RUNNING and self.gate.is_set() and any(listener.listening for listener in self.listeners)
 
     @property
@@ -62,7 +62,7 @@ class Process(abc.ABC):
 
     @property
     def session(self) -> aiohttp.ClientSession:
-        """The HTTP client for everything this component calls; connections are kept, names are resolved anew for each."""
+        """The HTTP client for everything this component calls; connections are kept, names are resolved again for each."""
         if self._session is None:
             connector = aiohttp.TCPConnector(limit=0, use_dns_cache=False, keepalive_timeout=60)
             self._session = aiohttp.ClientSession(connector=connector)
@@ -93,7 +93,7 @@ class Process(abc.ABC):
             raise
 
     async def stop(self, grace: float) -> None:
-        """Do what SIGTERM does: serve on for the linger time, then leave; after ``grace`` seconds in all it is killed."""
+        """Do what SIGTERM does: go on serving for the linger time, then stop; after ``grace`` seconds in all it is killed."""
         if self._state != _RUNNING:
             await self.kill()
             return
@@ -104,7 +104,7 @@ class Process(abc.ABC):
                 await self.gate.wait()
                 if await self._killed_within(min(grace, self.linger_seconds)):
                     return
-                await self.say_goodbye()
+                await self.announce_shutdown()
                 left = max(0.0, deadline - asyncio.get_running_loop().time())
                 await asyncio.gather(*(listener.close(left) for listener in self.listeners))
         except TimeoutError:
@@ -112,18 +112,18 @@ class Process(abc.ABC):
         await self.kill()
 
     async def kill(self) -> None:
-        """Die: every listener and connection is closed at once with no goodbye. Returns when all is gone; may be called again."""
+        """Kill it: every listener and connection is closed at once, without close frames. May be called again."""
         if self._burial is None:
             self._state = _STOPPED
             for listener in self.listeners:
                 listener.abort()
             self._burial = asyncio.create_task(self._bury())
-        await asyncio.shield(self._burial)  # whoever waits for it may give up; it is finished all the same
+        await asyncio.shield(self._burial)  # the caller may be cancelled; it is finished all the same
 
     async def _bury(self) -> None:
         sessions = [session for session in (self._session, self._fresh_session) if session is not None]
         closing = [asyncio.ensure_future(session.connector.close()) for session in sessions if session.connector is not None]
-        await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can still say goodbye on them
+        await asyncio.sleep(0)  # the connections are cut first, so that no cancelled task can send a close frame on them
         for task in self._tasks:
             task.cancel()
         try:
@@ -140,7 +140,7 @@ class Process(abc.ABC):
                 self._stopped.set()
 
     def hang(self) -> None:
-        """Stop answering as a frozen process does: connections stay open, new ones are still taken by the kernel."""
+        """Stop answering like a frozen process: connections stay open, and the kernel accepts new ones."""
         self.gate.clear()
 
     def resume(self) -> None:
@@ -150,14 +150,14 @@ class Process(abc.ABC):
     async def wait_stopped(self) -> None:
         """Wait until it has stopped.
 
-        Raises what it died of when it was not told to stop.
+        Raises the error by which it ended, unless it was stopped.
         """
         await self._stopped.wait()
         if self._failure is not None:
             raise self._failure
 
     def spawn(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run background work that ends with the component; if it fails, the component dies of it."""
+        """Run a background task that ends with the component; if it fails, the component ends with its error."""
         task = asyncio.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._reap)

@@ -8,7 +8,7 @@ Resolve = Callable[[str, int], Awaitable[tuple[str, int]]]
 
 
 async def by_dns(name: str, port: int) -> tuple[str, int]:
-    """Leave the name as it is: inside a container DNS resolves it, anew for each connection."""
+    """Return the name unchanged: inside a container DNS resolves it for each connection."""
     return name, port
 
 

@@ -1,4 +1,4 @@
-"""What a Coreapp was last told, and its durable note of it: it survives the container, not the pod."""
+"""The last role assignment of a Coreapp, stored durably: it survives the container, not the pod."""
 
 import json
 import logging
@@ -14,7 +14,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class Role:
-    """Serve ``shard`` under ``epoch``; the client had ``shards`` shards when that was said."""
+    """Serve ``shard`` with ``epoch``; the client had ``shards`` shards when it was assigned."""
 
     shard: int
     epoch: Epoch
@@ -23,17 +23,17 @@ class Role:
 
 @dataclass(frozen=True, slots=True)
 class Holder:
-    """Who else serves a shard, and since which epoch."""
+    """Another Coreapp that serves a shard, and its epoch."""
 
     address: str
     epoch: Epoch
 
 
 class RoleNote:
-    """The file with the role, and with the highest epoch that was ever told per shard.
+    """The file with the role and the highest known epoch of each shard.
 
-    It is replaced in one step and belongs to one pod uid. It is not forced to disk: what a power cut takes away is a role that the operator
-    tells again, and the fence is the upstream's.
+    It is replaced atomically and belongs to one pod uid. It is not forced to disk: after a power cut the operator assigns the role again,
+    and the upstream has the fence.
     """
 
     def __init__(self, folder: Path, uid: str) -> None:
@@ -44,7 +44,7 @@ class RoleNote:
         self._load()
 
     def note(self, role: Role | None) -> None:
-        """Keep ``role`` (None: standby) and what is in ``known`` now.
+        """Store ``role`` (None: standby) and ``known``.
 
         Raises OSError when the folder cannot be written.
         """
@@ -67,5 +67,5 @@ class RoleNote:
         except FileNotFoundError:
             return
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            log.warning("%s is unreadable (%s): starting as standby; the operator tells the role again", self._path, type(error).__name__)
+            log.warning("%s is unreadable (%s): starting as standby; the operator assigns the role again", self._path, type(error).__name__)
             self.role, self.known = None, {}

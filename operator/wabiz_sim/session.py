@@ -1,4 +1,4 @@
-"""Which bearer tokens this Webapp has seen to be good, so that a message need not ask the database each time."""
+"""Cache of valid bearer tokens, so that not every message needs a query of the database."""
 
 import hashlib
 import time
@@ -13,18 +13,18 @@ _ASK_SECONDS = 5.0
 
 
 class Sessions:
-    """Good tokens by digest. Emptied when the upstream says that some became void, and when the link to it is back after a loss."""
+    """Valid tokens by digest. Emptied when the upstream reports void tokens, and after the link to it was lost."""
 
     def __init__(self, process: Process) -> None:
         self._process = process
         self._good_until: dict[str, float] = {}
 
     def forget(self) -> None:
-        """Ask anew for every token."""
+        """Drop all tokens."""
         self._good_until.clear()
 
     async def good(self, token: str) -> bool:
-        """Return whether the token is good.
+        """Return whether the token is valid.
 
         Raises one of UNREACHABLE when the upstream must be asked and does not answer.
         """
@@ -39,7 +39,7 @@ class Sessions:
         async with self._process.session.get(url, headers=headers, timeout=timeout) as response:
             if response.status == 401:
                 return False
-            response.raise_for_status()  # a database that is away knows no token: that is no refusal
+            response.raise_for_status()  # an unavailable database knows no token: that is no rejection
             seconds = float((await response.json())["seconds"])
         if len(self._good_until) >= _MOST:
             self._good_until.clear()

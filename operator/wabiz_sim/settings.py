@@ -1,4 +1,4 @@
-"""What a component reads from its environment, once, when it starts. Frozen."""
+"""The settings of a component: read once from its environment at the start. Frozen."""
 
 import ipaddress
 import socket
@@ -35,7 +35,7 @@ VARIABLES = (
 
 
 class SettingsError(ValueError):
-    """A variable is missing or means nothing; the message names it and says what to do."""
+    """A variable is missing or invalid; the message names it and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +102,7 @@ class Settings:
         )
 
     def state_folder(self) -> Path:
-        """Return the folder for durable state, made if it is not there.
+        """Return the folder for durable state; it is created if missing.
 
         Raises SettingsError when none is set or it cannot be made.
         """

@@ -1,4 +1,4 @@
-"""The upstream's database: what must outlive its process. What it must do, and SQLite doing it."""
+"""The upstream's database, for state that must outlive its process: the interface, and its SQLite implementation."""
 
 import asyncio
 import json
@@ -16,7 +16,7 @@ from .gatewaylog import Entry, Kind
 
 @dataclass(frozen=True, slots=True)
 class Inbound:
-    """A message from a WhatsApp user that no webhook took yet."""
+    """A message of a WhatsApp user that no webhook has accepted yet."""
 
     id: str
     sender: str
@@ -24,7 +24,7 @@ class Inbound:
 
 
 def storable(text: str) -> bool:
-    """Return whether every database can hold the text: PostgreSQL knows no NUL, and half a surrogate pair has no encoding."""
+    """Return whether every database can hold the text: PostgreSQL has no NUL, and half a surrogate pair has no encoding."""
     try:
         return b"\0" not in text.encode()
     except UnicodeEncodeError:
@@ -32,11 +32,11 @@ def storable(text: str) -> bool:
 
 
 class StoreError(Exception):
-    """The database does not answer, or did not within its time: after a change nobody knows whether it has it."""
+    """The database does not answer in time. After a change it is unknown whether it was made."""
 
 
 class Store(Protocol):
-    """Each method is one transaction; what it returns from is durable.
+    """Each method is one transaction; its effect is durable when it returns.
 
     Calls take effect in the order in which they were made. Each may raise StoreError, and ValueError for a text that the database cannot
     hold.
@@ -56,37 +56,37 @@ class Store(Protocol):
         """The fence: note ``epoch`` of ``shard`` for ``uid`` and return None, or return the highest epoch that forbids it."""
 
     async def reset_fence(self) -> None:
-        """Forget all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
+        """Drop all epochs: after a restore of etcd the resource versions go back, and with them the epochs."""
 
     async def accept(self, frame: Entry) -> bool:
-        """Take the frame's message and log it as taken; False when its id was taken before: then it is logged as repeated."""
+        """Accept the frame's message and log it; False: its id was accepted before, and it is logged as repeated."""
 
     async def log(self, entries: Sequence[Entry]) -> None:
         """Append to the log of the gateways."""
 
     async def logged(self, after: int, limit: int) -> list[Entry]:
-        """Return up to ``limit`` entries of that log behind sequence number ``after``, oldest first."""
+        """Return up to ``limit`` entries of that log after sequence number ``after``, oldest first."""
 
     async def accepted(self) -> dict[int, int]:
-        """Return how many messages were taken, per shard."""
+        """Return the number of accepted messages by shard."""
 
     async def missing(self, ids: list[str]) -> list[str]:
-        """Return those of ``ids`` that were never taken."""
+        """Return those of ``ids`` that were never accepted."""
 
     async def messages(self, after: int, limit: int) -> list[dict[str, Any]]:
-        """Return up to ``limit`` taken messages behind sequence number ``after``, oldest first."""
+        """Return up to ``limit`` accepted messages after sequence number ``after``, oldest first."""
 
     async def add_inbound(self, inbound: Inbound) -> bool:
-        """Keep a message for the webhook; False when its id is known."""
+        """Store a message for the webhook; False: its id is known."""
 
     async def acknowledge(self, inbound_id: str, shard: int) -> bool:
-        """The webhook took it; False when that was known."""
+        """Note that the webhook accepted it; False: that was known."""
 
     async def waiting(self) -> list[Inbound]:
-        """Return all that no webhook took, oldest first."""
+        """Return all messages that no webhook accepted, oldest first."""
 
     async def acknowledged(self) -> dict[int, int]:
-        """Return how many inbound messages webhooks took, per shard that delivered them."""
+        """Return the number of inbound messages that webhooks accepted, by the shard that delivered them."""
 
     async def count(self, name: str, shard: int) -> None:
         """Add one to a durable counter."""
@@ -101,23 +101,23 @@ class Store(Protocol):
         """Return the log of Set Shards calls, oldest first."""
 
     async def put_token(self, digest: str, expires_at: float) -> None:
-        """Keep a token's digest until ``expires_at`` (seconds since 1970)."""
+        """Store a token's digest until ``expires_at`` (seconds since 1970)."""
 
     async def token_expiry(self, digest: str) -> float | None:
         """Return when a token expires, None when it is unknown."""
 
     async def drop_tokens(self, digest: str | None) -> None:
-        """Forget one token, or all."""
+        """Delete one token, or all."""
 
     async def upkeep(self) -> None:
-        """Whatever the database needs now and then; raises nothing."""
+        """Do periodic maintenance of the database; raises nothing."""
 
     async def close(self) -> None:
-        """Let go. May be called again."""
+        """Close it. May be called again."""
 
 
 def entry_of(row: tuple[Any, ...]) -> Entry:
-    """Return the entry of a row of the log: seq, at, kind, shard, epoch, uid, connection, message, note."""
+    """Return the entry of a row of the log table: seq, at, kind, shard, epoch, uid, connection, message, note."""
     seq, at, kind, shard, epoch, uid, connection, message, note = row
     return Entry(seq=seq, at=at, kind=kind, shard=shard, epoch=epoch, uid=uid, connection=connection, message=message, note=note)
 
@@ -150,9 +150,9 @@ class SqliteStore:
     """
 
     def __init__(self, path: Path) -> None:
-        """Open or make the file.
+        """Open or create the file.
 
-        Raises OSError when it cannot be opened or is no database.
+        Raises OSError if it cannot be opened or is not a database.
         """
         self._path = path
         try:
@@ -179,7 +179,7 @@ class SqliteStore:
 
     async def admit(self, shard: int, epoch: Epoch, uid: str) -> Epoch | None:
         """See Store."""
-        # One statement, so that it is also right with other writers: the row moves to a higher n only, or stays what it was.
+        # One statement, so it is correct with other writers too: the row only changes to a higher n.
         self._db.execute(
             "INSERT INTO fence VALUES (?, ?, ?, ?) ON CONFLICT (shard) DO UPDATE "
             "SET n = excluded.n, epoch = excluded.epoch, uid = excluded.uid WHERE excluded.n > fence.n",

@@ -1,4 +1,4 @@
-"""The Webapp's TLS: the mounted certificate, or a self-signed one as the vendor's client makes."""
+"""The Webapp's TLS: the mounted certificate, or a self-signed one, as in the vendor's client."""
 
 import ipaddress
 import ssl

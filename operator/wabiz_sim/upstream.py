@@ -27,30 +27,30 @@ from .users import Users
 
 _UPKEEP_SECONDS = 2.0
 _START_SECONDS = 60.0
-"""So long a database that is not there yet is waited for."""
+"""Seconds to wait for a database that is not available yet."""
 
 
 _LOADS = 3
-"""So often it is read at the start before the process gives up."""
+"""Attempts to read it at the start before the process gives up."""
 
 
 class _Part(Protocol):
     async def load(self) -> None:
-        """Read from the store what is kept in memory."""
+        """Read from the store what is cached in memory."""
 
 
 class Upstream(Process):
-    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; it goes on after a restart where it was.
+    """One upstream, with its state in ``WABIZ_STATE_DIR`` or a PostgreSQL database; after a restart it continues with it.
 
-    When a change of the database failed, what is kept in memory is in doubt. Then it does what a restarted process would: every connection
-    is closed, and nothing but 503 is answered until all was read anew.
+    When a change of the database failed, the cached state is uncertain. Then it does the same as a restarted process: it closes every
+    connection, and answers only 503 until everything was read again.
     """
 
     def __init__(self, settings: Settings) -> None:
         super().__init__(settings)
         self.faults = Faults()
-        self._doubts = 0
-        self._doubtful = asyncio.Event()
+        self._uncertain_changes = 0
+        self._uncertain = asyncio.Event()
         self._store: Store | None = None
         self._members: Members | None = None
         self._exchange: Exchange | None = None
@@ -93,13 +93,13 @@ class Upstream(Process):
             *api.routes(),
             *control.routes(),
         ]
-        self.listeners = [Listener(self.settings.listen, UPSTREAM_PORT, routes, gate=self.gate, middlewares=[self._unless_in_doubt])]
+        self.listeners = [Listener(self.settings.listen, UPSTREAM_PORT, routes, gate=self.gate, middlewares=[self._unless_uncertain])]
         await self.listeners[0].open()
         self.spawn(self._upkeep(store))
-        self.spawn(self._start_over_in_doubt(parts, members, exchange))
+        self.spawn(self._restart_when_uncertain(parts, members, exchange))
         self.log.info("%s has %d shards (%s)", self.settings.pod_name, account.shards, store.engine)
 
-    async def say_goodbye(self) -> None:
+    async def announce_shutdown(self) -> None:
         """Close all websockets with a close frame."""
         if self._exchange is not None and self._members is not None:
             await asyncio.gather(self._exchange.leave(), self._members.leave())
@@ -111,12 +111,12 @@ class Upstream(Process):
 
     async def _postgres(self, database: Database) -> Store:
         try:
-            from .postgres import PostgresStore  # noqa: PLC0415 - what has no server need not have its library
+            from .postgres import PostgresStore  # noqa: PLC0415 - without a server its library is not needed
         except ImportError as error:
             msg = f"WA_DB_HOSTNAME names a server, and a library for it is missing ({error}): pip install 'whatsapp-operator[simulator]'"
             raise SettingsError(msg) from None
 
-        store = self._store = PostgresStore(database, self._doubt)
+        store = self._store = PostgresStore(database, self._note_uncertain)
         try:
             await store.open(_START_SECONDS)
         except ValueError as error:
@@ -125,16 +125,16 @@ class Upstream(Process):
 
     # when the database fails
 
-    def _doubt(self) -> None:
-        self._doubts += 1
-        self._doubtful.set()
+    def _note_uncertain(self) -> None:
+        self._uncertain_changes += 1
+        self._uncertain.set()
 
     @web.middleware
-    async def _unless_in_doubt(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer 503 when the database fails, and while what is in memory is in doubt; ``/`` only says that the process lives."""
+    async def _unless_uncertain(self, request: web.Request, handler: Handler) -> web.StreamResponse:
+        """Answer 503 when the database fails, and while the cached state is uncertain; ``/`` only shows that the process lives."""
         try:
-            if self._doubtful.is_set() and request.path != "/":
-                msg = "what the database holds is being read anew"
+            if self._uncertain.is_set() and request.path != "/":
+                msg = "the database is being read again"
                 raise StoreError(msg)
             return await handler(request)
         except StoreError as error:
@@ -142,30 +142,30 @@ class Upstream(Process):
             answer = failure(503, DATABASE_ERROR, "the database does not answer, retry")
             return web.json_response(answer.body, status=answer.status)
 
-    async def _start_over_in_doubt(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> None:
+    async def _restart_when_uncertain(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> None:
         while True:
-            await self._doubtful.wait()
-            self.log.warning("%s starts over: the database did not confirm a change", self.settings.pod_name)
+            await self._uncertain.wait()
+            self.log.warning("%s reads its state again: the database did not confirm a change", self.settings.pod_name)
             await _close_all(members, exchange)
             backoff = Backoff()
-            while not await self._read_anew(parts, members, exchange):
+            while not await self._read_again(parts, members, exchange):
                 await backoff.pause()
-            self.log.info("%s has read everything anew", self.settings.pod_name)
+            self.log.info("%s has read its state again", self.settings.pod_name)
 
-    async def _read_anew(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
-        doubts = self._doubts
+    async def _read_again(self, parts: Sequence[_Part], members: Members, exchange: Exchange) -> bool:
+        changes = self._uncertain_changes
         try:
             await _load(parts)
         except StoreError:
             return False
-        await _close_all(members, exchange)  # who was just coming in was told of things as they were before
-        if doubts != self._doubts:
+        await _close_all(members, exchange)  # members that were just connecting got the former state
+        if changes != self._uncertain_changes:
             return False
-        self._doubtful.clear()
+        self._uncertain.clear()
         return True
 
     def _spawn_storing(self, work: Coroutine[object, object, None]) -> asyncio.Task[None]:
-        """Run background work that may find no database: that is no reason to die."""
+        """Run background work; a missing database does not end the process."""
         return self.spawn(_unless_unavailable(work))
 
     def _hello(self, account: Account, preferences: Preferences) -> dict[str, Any]:
@@ -177,12 +177,12 @@ class Upstream(Process):
         }
 
     async def _restart_all(self, account: Account, members: Members, exchange: Exchange) -> None:
-        """Tell everybody, in the background: the answer to Set Shards does not wait for the restarts."""
+        """Announce the restart in the background: the answer to Set Shards does not wait for the restarts."""
         self.spawn(members.tell("webapp", {"type": "shards", "shards": account.shards}))
         for member in members.of("coreapp"):
             fault = self.faults.take("restart", member.pod)
             seconds = self.settings.restart_seconds + (fault.seconds if fault else 0.0)
-            self.spawn(_tell_restart(member, account.shards, seconds))
+            self.spawn(_announce_restart(member, account.shards, seconds))
         self.spawn(exchange.close_all(RESHARDED))
 
     async def _upkeep(self, store: Store) -> None:
@@ -215,7 +215,7 @@ async def _unless_unavailable(work: Coroutine[object, object, None]) -> None:
         await work
 
 
-async def _tell_restart(member: Member, shards: int, seconds: float) -> None:
+async def _announce_restart(member: Member, shards: int, seconds: float) -> None:
     await member.send({"type": "restart", "shards": shards, "seconds": seconds})
 
 

@@ -18,10 +18,10 @@ TOKEN_SECONDS = 7 * 86400.0
 
 
 class Users:
-    """Login, logout and the question whether a token is good."""
+    """Login, logout and validation of tokens."""
 
     def __init__(self, store: Store, revoked: Callable[[], Awaitable[None]]) -> None:
-        """``revoked`` is awaited whenever tokens became void before their time."""
+        """``revoked`` is awaited when tokens became void before their expiry."""
         self._store = store
         self._revoked = revoked
         self._password: dict[str, str] | None = None
@@ -61,7 +61,7 @@ class Users:
         return success()
 
     async def seconds_left(self, token: str) -> float:
-        """Return how long the token is still good, 0 when it is not."""
+        """Return for how many seconds the token is still valid; 0: it is not."""
         expires_at = await self._store.token_expiry(_digest(token))
         return 0.0 if expires_at is None else max(0.0, expires_at - time.time())
 

@@ -1,4 +1,4 @@
-"""Webapp: the HTTPS REST API. It keeps no state: messages go to the Coreapp of their shard, everything else to the upstream."""
+"""Webapp: the HTTPS REST API, without state: messages go to the Coreapp of their shard, everything else to the upstream."""
 
 import asyncio
 import hmac
@@ -36,13 +36,13 @@ MESSAGE_ID_HEADER = "X-Message-Id"
 
 _RELAY_SECONDS = 10.0
 _NEVER_SENT = (aiohttp.ClientConnectorError, aiohttp.ConnectionTimeoutError, LookupError)
-"""What asking the upstream raises when surely nothing of the question has left."""
+"""Errors of a call to the upstream before anything of the request was sent."""
 _NEVER_ANSWERED_SECONDS = 120.0
 _LONGEST_ID = 128
 
 
 class Webapp(Process):
-    """One Webapp. See ``Process`` for its life."""
+    """One Webapp. See ``Process`` for its life cycle."""
 
     linger_seconds = 1.5
 
@@ -75,25 +75,25 @@ class Webapp(Process):
     def _on_frame(self, frame: Frame) -> Frame | None:
         if frame["type"] in {"hello", "shards"}:
             self._delivery.shards = frame["shards"]
-        if frame["type"] in {"hello", "forget_tokens"}:  # after a lost link tokens may have become void unheard
+        if frame["type"] in {"hello", "forget_tokens"}:  # while the link was lost, tokens may have become void
             self._sessions.forget()
             return {"type": "forgot"}
         return None
 
     @web.middleware
     async def _in_envelope(self, request: web.Request, handler: Handler) -> web.StreamResponse:
-        """Answer in the documented envelope, whatever goes wrong."""
+        """Answer in the documented envelope, also after an error."""
         try:
-            # Read here: what is wrong with the sender's body must not look like a fault of the upstream.
+            # Read here: a wrong body of the sender must not look like a fault of the upstream.
             await text_of(request)
             return await handler(request)
         except (BadBody, web.HTTPException) as error:
-            return _render(_refused(request, error))
+            return _render(_rejection_of(request, error))
         except UNREACHABLE as error:
             self.log.info("%s: the upstream does not answer (%s)", self.settings.pod_name, type(error).__name__)
             if (request.method, request.path) == ("POST", "/v1/account/shards") and not isinstance(error, _NEVER_SENT):
-                # Not 503, which says that nothing was done.
-                return _render(failure(500, INTERNAL_ERROR, "the database does not answer; what it did is not known"))
+                # Not 503, which means that nothing was done.
+                return _render(failure(500, INTERNAL_ERROR, "the database does not answer; it is unknown whether the call had an effect"))
             return _render(failure(503, NOT_READY, "the database does not answer, retry"))
         except Exception:
             self.log.exception("%s: %s %s failed", self.settings.pod_name, request.method, request.path)
@@ -138,7 +138,7 @@ class Webapp(Process):
             return web.Response(status=status)
         if fault == "timeout":
             await asyncio.sleep(_NEVER_ANSWERED_SECONDS)
-            return _render(failure(504, INTERNAL_ERROR, "as asked for by a fault"))
+            return _render(failure(504, INTERNAL_ERROR, "injected fault"))
         if fault == "garbage":
             return web.Response(status=status, text="<html>It works!", content_type="text/html")
         if fault == "slow":
@@ -146,7 +146,7 @@ class Webapp(Process):
         return web.Response(status=status, body=body, headers=passed_on, content_type="application/json")
 
 
-def _refused(request: web.Request, error: BadBody | web.HTTPException) -> Answer:
+def _rejection_of(request: web.Request, error: BadBody | web.HTTPException) -> Answer:
     """Return the answer to a request that is the sender's fault."""
     if isinstance(error, BadBody):
         return failure(400, PARAMETER_INVALID, str(error))

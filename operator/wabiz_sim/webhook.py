@@ -1,4 +1,4 @@
-"""Inbound messages on their way to the customer's webhook."""
+"""Delivery of inbound messages to the user's webhook."""
 
 import asyncio
 import time
@@ -26,14 +26,14 @@ class Webhook:
         self.most_backoff_seconds = 900.0
 
     def configure(self, settings: Mapping[str, Any]) -> None:
-        """Take new application settings; whoever waits for a retry tries at once."""
+        """Apply new application settings; pending retries are tried at once."""
         self.url = settings.get("webhooks", {}).get("url", "")
         self.backoff_seconds = settings.get("callback_backoff_delay_ms", 3000) / 1000
         self.most_backoff_seconds = settings.get("max_callback_backoff_delay_ms", 900_000) / 1000
         self._changed.ring()
 
     async def deliver(self, inbound: Frame) -> None:
-        """Return when the webhook took the message ``{"id", "from", "body"}``; ends by cancellation only."""
+        """Return when the webhook accepted the message ``{"id", "from", "body"}``; retries until cancelled."""
         attempts = 0
         while True:
             async with self._places:

@@ -41,27 +41,27 @@ from whatsapp_operator.shell.whatsapp.session import ApiSessions
 log = logging.getLogger("whatsapp_operator")
 
 ABSTAIN = 2.0
-"""Seconds for which another candidate may take the leadership that we give up in doubt; whoever is ready takes it in a tenth of one."""
+"""Seconds for which this process does not campaign after a failed self-check. A ready candidate takes over in a tenth of a second."""
 
 CUT_OFF_PATIENCE = 4.0
-"""Seconds, beyond the gap that any watch may have, for which a leader may be without one of its watches."""
+"""Seconds, in addition to the gap that any watch may have, for which a leader may be without one of its watches."""
 NODES_STALLED_AFTER = 300.0
 """Seconds; longer than the pause of the watches of nodes after a 403."""
 END_WITHIN = 1.0
-"""Seconds that all but the leader's work has for its end."""
+"""Seconds that everything but the leader's work has to end."""
 EXIT_AFTER = 1.0
-"""Seconds beyond the Lease's time that an end may take; then the process is ended from outside the event loop."""
+"""Seconds after the Lease's duration at which a shutdown that hangs is forced from outside the event loop."""
 
 GARBAGE = (20_000, 20, 50)
-"""Thresholds of the three generations. With five thousand tethers a search through all objects takes up to a second, in which nothing is
-heard; by default one comes every few seconds, for every look makes and drops thousands of objects."""
+"""Thresholds of the three generations. With five thousand tethers a full collection takes up to a second, in which no event is handled.
+By default one runs every few seconds, because each observation makes and drops thousands of objects."""
 
 
 class Operator:
     """The whole shell, built once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build everything; nothing is sent yet. KubeError if the way to the API server cannot be read."""
+        """Build everything; nothing is sent yet. KubeError if the kubeconfig or service account cannot be read."""
         self._settings = settings
         clock = SystemClock()
         kube = LightKube.from_kubeconfig(settings.kubeconfig)
@@ -87,7 +87,7 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
-        self._lag_monitor = LoopLagMonitor(clock, beaten=self._beat)
+        self._lag_monitor = LoopLagMonitor(clock, on_beat=self._on_beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
         self._self_check = SelfCheck(
@@ -115,7 +115,7 @@ class Operator:
                 clients=self._sessions,
                 coreapps=self._tethers,
                 nodes=self._nodes.snapshot,
-                # With rights in some namespaces only, as the chart can give them, nobody expects nodes to be read.
+                # With rights in some namespaces only, as the chart can give them, nodes cannot be read, and that is no fault.
                 nodes_unread=self._nodes.unread if not settings.watch_namespaces else dict,
                 clock=clock,
                 image=settings.image,
@@ -137,7 +137,7 @@ class Operator:
         for key in self._pod_index.clusters_on(node):
             self._wake(key)
 
-    def _beat(self, late: float) -> None:
+    def _on_beat(self, late: float) -> None:
         self._metrics.observe_lag(late)
         self._metrics.observe_nodes(self._nodes.snapshot())
         self._metrics.observe_silence(self._tethers.silence())
@@ -146,11 +146,11 @@ class Operator:
         self._cut_off.check()
 
     def _forget(self, key: Key) -> None:
-        self._pod_index.let_go(key)
+        self._pod_index.release(key)
         self._sessions.forget(key)
 
     async def _lead(self, leadership: Leadership) -> None:
-        """Be the leader until cancelled; when this returns nothing of ours writes any more."""
+        """Lead until cancelled. After it returns, this process writes nothing more."""
         log.info("leading, epoch %s", leadership.epoch)
         self._metrics.lead(True)
         self._pod_index.lead()
@@ -163,20 +163,20 @@ class Operator:
             log.info("no longer leading")
 
     async def _watch(self, deliver: Deliver) -> None:
-        """Run Kopf in the event loop that runs now, which is one of its own."""
+        """Run Kopf in the current event loop, which is its own."""
         settings = self._settings
         login = handlers.Login(lambda: handlers.connection(settings.kubeconfig), health=self._health, names=self._watched)
         await handlers.watch(
             deliver,
             wake=self._wake,
-            witness=self._pod_index,
+            sink=self._pod_index,
             login=login,
             namespaces=settings.watch_namespaces,
             identity=settings.identity,
         )
 
     async def _dead_for(self) -> float:
-        """Return for how many seconds the worst of Kopf's watches has not been connected. One of a kind that is not served is not dead."""
+        """Return for how many seconds the worst of Kopf's watches has not been connected. A kind that is not served does not count."""
         cut_off = self._health.seconds_cut_off()
         for name in self._watched.values():
             if name.startswith(WAC.plural) and (cut_off[name] > GAP / 2 or self._crd_was_missing):
@@ -196,10 +196,10 @@ class Operator:
         return False
 
     async def run(self, *, ending: Callable[[], object] = lambda: None) -> None:
-        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease, end. SettingError if METRICS_PORT is taken.
+        """Watch and campaign until SIGTERM or SIGINT, then stop the work, release the Lease and return.
 
-        ``ending`` is called when the end begins. WorkDidNotStop: the process must be ended at once, without waiting for any task.
-        RuntimeError: a part that runs for ever has ended.
+        ``ending`` is called when the shutdown begins. SettingError: METRICS_PORT is in use. WorkDidNotStop: end the process at once and
+        wait for no task. RuntimeError: a part that runs until cancelled has ended.
         """
         with ExitStack() as stack:
             if port := self._settings.metrics_port:
@@ -217,9 +217,9 @@ class Operator:
             loop.add_signal_handler(number, stop.set)
         campaign = asyncio.create_task(self._election.run(self._lead), name="campaign")
         upkeep = [
-            asyncio.create_task(self._lag_monitor.run(), name="heartbeat"),
+            asyncio.create_task(self._lag_monitor.run(), name="loop-lag"),
             asyncio.create_task(self._nodes.run(), name="nodes"),
-            asyncio.create_task(self._pod_index.run(self._kube, self._settings.watch_namespaces), name="roster"),
+            asyncio.create_task(self._pod_index.run(self._kube, self._settings.watch_namespaces), name="pod-index"),
             asyncio.create_task(self._supervisor.run(), name="watches"),
         ]
         stopping = asyncio.create_task(stop.wait(), name="stop")
@@ -227,19 +227,19 @@ class Operator:
             done, _ = await asyncio.wait([campaign, stopping, *upkeep], return_when=asyncio.FIRST_COMPLETED)
         finally:
             ending()
-            # The Lease first: our successor waits for nothing else.
+            # The Lease first: the successor waits for nothing else.
             campaign.cancel()
             with suppress(asyncio.CancelledError):
                 await campaign
             self._pod_index.close()
             await self._end([stopping, *upkeep])
-        # None of them ends by itself: a process that goes on without one of them would look sound and not be.
+        # None of them ends by itself. A process that goes on without one of them would seem healthy and not be.
         for task in done & {*upkeep}:
             msg = f"the task {task.get_name()} ended, so the process does"
             raise RuntimeError(msg) from task.exception()
 
     async def _end(self, tasks: Iterable[asyncio.Task[Any]]) -> None:
-        """End these, and let go of all connections; whatever takes longer than ``END_WITHIN`` is left to the end of the process."""
+        """End these tasks and close all connections. What takes longer than ``END_WITHIN`` is left to the end of the process."""
         for task in tasks:
             task.cancel()
         closing = asyncio.create_task(self._tethers.close(), name="tethers")
@@ -261,7 +261,7 @@ async def _main(settings: Settings) -> None:
     try:
         await operator.run(ending=partial(faulthandler.dump_traceback_later, settings.lease_seconds + EXIT_AFTER, exit=True))
     except WorkDidNotStop as error:
-        # Nothing of ours may write after the lease: a task that will not end is ended with the process. The event loop would wait for it.
+        # No write may follow the end of the Lease. A task that does not end is ended with the process; the event loop would wait for it.
         log.critical("%s", error)
         os._exit(1)
 
@@ -280,7 +280,7 @@ def _parser() -> argparse.ArgumentParser:
 def main(argv: Sequence[str] | None = None) -> None:
     """Run the operator; ``argv`` is the command line without the program's name (default: this process's).
 
-    An argument that means nothing ends it with status 2, and so does a setting or kubeconfig that cannot be used, with one sentence.
+    An unknown argument exits with status 2. So does a setting or kubeconfig that cannot be used, with one sentence on stderr.
     """
     parser = _parser()
     parser.parse_args(argv)
@@ -288,7 +288,7 @@ def main(argv: Sequence[str] | None = None) -> None:
         settings = Settings.from_env()
         logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
         handlers.quieten()
-        # What was imported stays for ever: it need not be searched.
+        # Imported modules stay: the garbage collector need not search them.
         gc.collect()
         gc.freeze()
         gc.set_threshold(*GARBAGE)

@@ -1,4 +1,4 @@
-"""The only reader of the environment. What it reads is frozen; whoever needs a setting is handed it."""
+"""The only reader of the environment. Settings are frozen and passed to the parts that need them."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
 class SettingError(Exception):
-    """A setting cannot be used; the message says which, what is wrong and what to do."""
+    """A setting cannot be used; the message names it, what is wrong and what to do."""
 
 
 class Variable(NamedTuple):
@@ -83,10 +83,10 @@ def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Settings:
-    """Everything that the surroundings say about this process. Each setting names its variable and means what ``--help`` says of it."""
+    """Everything that the environment says about this process. Each setting names its variable and its meaning in ``--help``."""
 
     identity: str
-    """Unique per process: two processes of one pod must not pass for one leader."""
+    """Unique for each process: two processes of one pod must not count as one leader."""
     namespace: str = field(
         metadata={
             "variable": Variable(
@@ -97,13 +97,13 @@ class Settings:
         }
     )
     watch_namespaces: tuple[str, ...] = _setting(
-        "WATCH_NAMESPACES", (), _namespaces, "namespaces to look after, separated by commas (default: all)"
+        "WATCH_NAMESPACES", (), _namespaces, "namespaces to manage, separated by commas (default: all)"
     )
     kubeconfig: Path | None = _setting(  # noqa: RUF009  # it returns a field
         "KUBECONFIG", None, Path, "file that says how to reach the API server (default: the service account of the pod)"
     )
     lease_name: str = _setting("LEASE_NAME", "whatsapp-operator", str, "name of the Lease; its holder alone acts")
-    lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time after which a leader that is not heard of is replaced")
+    lease_seconds: float = _setting("LEASE_SECONDS", 4.0, _number(4.0), "time after which a leader that does not renew is replaced")
     renew_deadline_seconds: float = _setting(
         "LEASE_RENEW_DEADLINE_SECONDS", 3.0, _number(3.0), "time after which a leader that cannot renew its Lease stops acting"
     )
@@ -116,7 +116,7 @@ class Settings:
 
     @classmethod
     def from_env(cls, env: Mapping[str, str] | None = None) -> Self:
-        """Read the environment once; SettingError names the variable that is wrong. An empty variable is one that is not set."""
+        """Read the environment once; SettingError names the variable that is wrong. An empty variable counts as not set."""
         env = os.environ if env is None else env
         given = {setting: _read(env, variable) for setting, variable in _variables(cls) if env.get(variable.name)}
         host = env.get("POD_NAME") or socket.gethostname()
@@ -132,7 +132,7 @@ class Settings:
             )
             raise SettingError(msg)
         if settings.lease_seconds < 3:
-            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; with less than 3 no write (2 s) would ever fit into what is left of it."
+            msg = f"LEASE_SECONDS is {settings.lease_seconds:g}; set at least 3, because a write may take 2 s of it."
             raise SettingError(msg)
         return settings
 
@@ -151,9 +151,9 @@ _TUNING = dict(
         _tuned("SETTLE_GRACE_SECONDS", "settle_grace", "time after the restart in which an unanswered Set Shards may still take effect"),
         _tuned("SET_SHARDS_TIMEOUT_SECONDS", "call_timeout", "time-out of the call Set Shards"),
         _tuned("BUSY_BACKOFF_SECONDS", "busy_backoff", "first pause after a server that is busy; doubles up to a minute"),
-        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_reported_after", "attempts after which a person is told of a busy server"),
-        _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "time before its expiry from which on a certificate is not sent"),
-        _tuned("REST_SECONDS", "rest", "longest time between two looks at a cluster"),
+        _tuned("BUSY_TOLD_AFTER_ATTEMPTS", "busy_reported_after", "attempts after which a Warning reports a busy server"),
+        _tuned("CERTIFICATE_MARGIN_SECONDS", "certificate_margin", "time before its expiry from which a certificate is not sent"),
+        _tuned("REST_SECONDS", "rest", "longest time between two observations of a cluster"),
     )
 )
 
@@ -174,20 +174,20 @@ def _own_namespace() -> str:
     try:
         return SERVICE_ACCOUNT_NAMESPACE.read_text(encoding="utf-8").strip()
     except OSError:
-        # Any guess makes a second leader beside the one of an installation elsewhere.
+        # With a default, this process could become a second leader next to the one of an installation in another namespace.
         msg = "POD_NAMESPACE is not set and this is no pod; set it to the namespace of the operator, such as whatsapp-operator-system."
         raise SettingError(msg) from None
 
 
 def listed() -> str:
-    """Return every variable with its meaning and default, one a line, as ``--help`` shows them."""
+    """Return every variable with its meaning and default, as ``--help`` shows them."""
     defaults = {one.name: one.default for one in fields(Settings)}
-    rows = [("POD_NAME", "name of the pod, the first half of the identity in the Lease (default: this machine's name)")]
+    lines = [("POD_NAME", "name of the pod, the first half of the identity in the Lease (default: this machine's name)")]
     for setting, variable in _variables(Settings):
-        rows.append((variable.name, _with_default(variable.meaning, defaults[setting])))
+        lines.append((variable.name, _with_default(variable.meaning, defaults[setting])))
     for setting, variable in _TUNING.items():
-        rows.append((variable.name, _with_default(variable.meaning, getattr(Tuning(), setting))))
-    return "\n".join(f"  {name}\n      {text}" for name, text in rows)
+        lines.append((variable.name, _with_default(variable.meaning, getattr(Tuning(), setting))))
+    return "\n".join(f"  {name}\n      {text}" for name, text in lines)
 
 
 def _with_default(meaning: str, default: Any) -> str:

@@ -9,7 +9,7 @@ from random import Random
 
 from simulation.apiserver import ApiServer, Rejected
 from simulation.client import Account
-from simulation.door import SimKube
+from simulation.kube import SimKube
 from simulation.machines import Cluster
 from simulation.virtual import VirtualLoop
 from simulation.weather import Weather

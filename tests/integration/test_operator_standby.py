@@ -50,11 +50,11 @@ async def test_a_standby_is_warm_before_it_leads_and_after(theatre: Theatre, sta
         await stage.at_rest()
         evidence = 'evidence="PodDeleted"'
         await _until(lambda: _value(port, f'multiconnect_handovers_total{{{evidence},kind="Failover"}}') == 1, "the handover is counted")
-        for phase in ("decide", "prepare", "commit", "tell", "serve"):
+        for phase in ("decide", "prepare", "commit", "assign", "serve"):
             assert _value(port, f'multiconnect_handover_seconds_count{{{evidence},phase="{phase}"}}') == 1, phase
         of = f'name="acme",namespace="{stage.namespace}"'
         assert _value(port, f'multiconnect_shards{{{of},state="Served"}}') == 2
-        assert _value(port, "multiconnect_look_seconds_count") > 0
+        assert _value(port, "multiconnect_observation_seconds_count") > 0
         assert _value(port, 'multiconnect_writes_total{kind="Service",verb="patch"}') >= 1
         survivors = {pod["status"]["podIP"] for pod in stage.pods("coreapp")} & addresses
         assert {ip: inode for ip, inode in _sockets(process).items() if ip in survivors}.items() <= kept.items(), (

@@ -129,7 +129,7 @@ async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> No
         return found.get("reason", ""), found.get("message", "")
 
     await cluster.until(lambda seen: stalled(seen)[0] == "SecretMissing", "it is said")
-    assert stalled(None)[1] == "Secret nowhere is not there, and spec.database.secretRef names it. Create it."
+    assert stalled(None)[1] == "Secret nowhere, which spec.database.secretRef names, does not exist. Create it."
     await cluster.kubectl("delete", "whatsappcluster", "other", "--wait=false")
 
 

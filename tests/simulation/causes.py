@@ -82,7 +82,7 @@ class Causes:
         before, after = (set(_shards_asked_for(one)) for one in (change.before, change.after))
         if not self._is_operator(change.actor):
             self._asked.update(dict.fromkeys(after, self._now()))
-        # What is asked for still, or was until now: an operator may write the wish anew, but not make one.
+        # What is asked for still, or was until now: an operator may write the wish again, but not make one.
         for shard in self._asked.keys() & before:
             self._asked[shard] = self._now()
 
@@ -104,7 +104,7 @@ class Causes:
         return found
 
     def labels_were_taken(self, uid: str) -> bool:
-        """Whether somebody wrote our labels on a pod of late."""
+        """Whether somebody wrote the operator's labels on a pod of late."""
         return self._is_recent(self._labels.get(uid))
 
     def was_asked_for(self, shard: int) -> bool:

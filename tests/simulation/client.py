@@ -1,4 +1,4 @@
-"""The simulated client: Coreapps that do what they are told, the account behind them, and the WhatsApp servers with their fence."""
+"""The simulated client: Coreapps that follow their role assignments, the account behind them, and the WhatsApp servers with their fence."""
 
 from __future__ import annotations
 
@@ -92,8 +92,8 @@ class Account:
         return True
 
     def _tell(self) -> None:
-        for told in self.on_connection:
-            told()
+        for callback in self.on_connection:
+            callback()
 
     def refuses(self, shard: int, epoch: str, uid: str) -> bool:
         """Return whether a higher epoch than this one was accepted, or another of the same number."""
@@ -121,8 +121,8 @@ class Account:
         self.restarting_until = self.now() + self.restart_seconds
         self.connections.clear()
         self._tell()
-        for told in self.on_set:
-            told(before, shards)
+        for callback in self.on_set:
+            callback(before, shards)
         for coreapp in list(self.members.values()):
             coreapp.restart(self.restart_seconds * (0.8 + 0.4 * self.rng.random()))
 
@@ -253,7 +253,7 @@ class Coreapp:
         self.restarting = False
         """Away because of Set Shards, and only of that."""
         self.shards: int | None = None
-        self.told: tuple[int, str] | None = None
+        self.assigned: tuple[int, str] | None = None
         self.lines: dict[Line, None] = {}
         self.orphans: dict[Line, None] = {}
         """Connections whose end could not be said."""
@@ -269,23 +269,23 @@ class Coreapp:
 
     def report(self) -> dict[str, Any]:
         """Return the probe's answer."""
-        mine = self.told is not None and self.account.connections.get(self.told[0]) == Connection(self.uid, self.told[1])
+        mine = self.assigned is not None and self.account.connections.get(self.assigned[0]) == Connection(self.uid, self.assigned[1])
         return {
             "uid": self.uid,
             "pod": self.pod,
-            "shard": self.told[0] if self.told else None,
-            "epoch": self.told[1] if self.told else None,
+            "shard": self.assigned[0] if self.assigned else None,
+            "epoch": self.assigned[1] if self.assigned else None,
             "shards": self.shards,
             "gateway_status": "connected" if mine else "disconnected",
-            "fenced": self.told is not None and not mine and self.account.refuses(*self.told, self.uid),
+            "fenced": self.assigned is not None and not mine and self.account.refuses(*self.assigned, self.uid),
             "version": "v2.53.4",
         }
 
     def start(self) -> None:
-        """The process comes up: it listens, then registers, then knows its number of shards and resumes what it was told."""
+        """The process comes up: it listens, then registers, then knows its number of shards and resumes its last assignment."""
         self._life += 1
         self.listening, self.restarting = True, False
-        self.shards, self.told = None, None
+        self.shards, self.assigned = None, None
         life = self._life
         self.changed()
         for line in tuple(self.orphans):
@@ -307,7 +307,7 @@ class Coreapp:
         """The process ends: all connections are closed, nothing is said."""
         self._life += 1
         self.listening = self.restarting = False
-        self.shards, self.told = None, None
+        self.shards, self.assigned = None, None
         self.account.members.pop(self.uid, None)
         self.account.disconnect(self.uid)
         self.is_hung, self.slow = False, 0.0
@@ -376,22 +376,22 @@ class Coreapp:
         if order.get("holder") is None:
             self.memory.role = (shard, epoch, shards)
             self._serve(shard, epoch)
-        elif self.told is not None and self.told[0] == shard:
+        elif self.assigned is not None and self.assigned[0] == shard:
             self._stand_by()
         return True
 
     def _serve(self, shard: int, epoch: str) -> None:
-        if self.told == (shard, epoch):
+        if self.assigned == (shard, epoch):
             return
         self.account.disconnect(self.uid)
-        self.told = (shard, epoch)
+        self.assigned = (shard, epoch)
         life = self._life
         asyncio.get_running_loop().call_later(0.005 + self.account.rng.random() * 0.03, self._connect, life)
 
     def _connect(self, life: int) -> None:
-        if life != self._life or self.told is None or self._is_put_off(lambda: self._connect(life)):
+        if life != self._life or self.assigned is None or self._is_put_off(lambda: self._connect(life)):
             return
-        shard, epoch = self.told
+        shard, epoch = self.assigned
         if self.account.connections.get(shard) == Connection(self.uid, epoch):
             return
         if self.account.connect(shard, epoch, self.uid, self.shards or 0):
@@ -401,5 +401,5 @@ class Coreapp:
 
     def _stand_by(self) -> None:
         self.memory.role = None
-        self.told = None
+        self.assigned = None
         self.account.disconnect(self.uid)

@@ -53,7 +53,7 @@ class Crashes(logging.Handler):
     def make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
     ) -> asyncio.Task[T]:
-        """Make a task that is looked at when it ends: a mistake counts, even if somebody gathers and forgets it."""
+        """Make a task that is observed when it ends: a mistake counts, even if somebody gathers and forgets it."""
         task = asyncio.Task(coroutine, loop=loop, **options)
         task.add_done_callback(self._ended)
         return task

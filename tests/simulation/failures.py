@@ -1,4 +1,4 @@
-"""The laws of failures: nobody is failed over, or ended, for a silence that was not there, was not long enough, or was our own.
+"""The laws of failures: no Coreapp is failed over or ended for a silence that did not exist, was too short, or was caused by the operator.
 
 Judged by what was on the wires between each operator process and each Coreapp, and by what the world did to them.
 """
@@ -185,7 +185,7 @@ class FailureLaws:
     # --- the laws -----------------------------------------------------------------------------------------------------------
 
     def judge_move(self, change: Change, move: Move) -> set[str]:
-        """Judge a move of a shard off its holder when it is committed: the world must have caused it, whatever the operator says.
+        """Judge a move of a shard off its holder when it is committed: the world must have caused it, no matter what the operator says.
 
         Returns its true causes.
         """
@@ -202,9 +202,9 @@ class FailureLaws:
         elif not causes & CLAIMS.get(move.claim, frozenset()) and not self.lenient():
             self.broken("of claims", f"{what}; true is {sorted(causes)}")
         if observation is not None and observation.self_check is not None:
-            self.applied["of doubt"] += 1
+            self.applied["of self-check"] += 1
             if (causes <= PROBABLE or CLAIMS.get(move.claim, frozenset()) <= PROBABLE) and not self.lenient():
-                self.broken("of doubt", f"{what} although {observation.self_check}")
+                self.broken("of self-check", f"{what} although {observation.self_check}")
         return causes
 
     def _causes(self, observation: Observed | None, move: Move) -> set[str]:
@@ -255,7 +255,7 @@ class FailureLaws:
         unready = observation.at - self._unready_since[uid] if uid in self._unready_since else 0.0
         silence = max(observation.silent.get(uid, 0.0), unready)
         if observation.self_check is not None:
-            self.broken("of doubt", f"{change.actor} ends {name} although {observation.self_check}")
+            self.broken("of self-check", f"{change.actor} ends {name} although {observation.self_check}")
         if silence < least - SLACK:
             held = "still holds a shard and " if is_holder else ""
             self.broken("of hung pods", f"{change.actor} ends {name}, which {held}was silent for {silence:.2f} s only")

@@ -1,4 +1,4 @@
-"""The law of bounded harm: whatever the evidence, an operator ends only so many Coreapps at a time, and none that it merely cannot reach.
+"""The law of bounded harm: with any evidence, an operator ends only so many Coreapps at a time, and none that it merely cannot reach.
 
 Counts by itself what is deleted and what is back; what a process heard of a pod is taken from the wires.
 """

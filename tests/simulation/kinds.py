@@ -46,7 +46,7 @@ OUT_OF_SERVICE = "node.kubernetes.io/out-of-service"
 
 
 def own(kind: Named) -> Kind:
-    """Return the simulation's constant for a kind that somebody else names."""
+    """Return the simulation's constant for a kind that another party names."""
     return _BY_NAME[kind.kind]
 
 

@@ -27,8 +27,8 @@ from .virtual import START
 CLUSTER, ROLE, SHARD, EPOCH, HOLDER, EVIDENCE = (
     f"multiconnect.dev/{word}" for word in ("cluster", "role", "shard", "epoch", "holder", "evidence")
 )
-LOOK = 6.0
-"""Seconds for which what an operator looked at may still lead to a write: it may have been true at any time since."""
+OBSERVED_FOR = 6.0
+"""Seconds for which what an operator observed may still lead to a write: it may have been true at any time since."""
 
 
 SHORTEST_SECRET = 8
@@ -47,7 +47,7 @@ class LawBroken(AssertionError):  # noqa: N818  says what happened
     def __init__(self, law: str, text: str) -> None:
         super().__init__(text)
         self.law = law
-        """The law's number or name: ``2``, ``of doubt``."""
+        """The law's number or name: ``2``, ``of self-check``."""
 
 
 @dataclass(slots=True)
@@ -121,7 +121,7 @@ class Laws:
         self._was_unknown = False
         self._refused: set[str] = set()
         self._final: dict[str, str | None] = {}
-        """What was refused for good, and what it depends on: no call may follow before that has changed (law 8)."""
+        """What was rejected for good, and what it depends on: no call may follow before that has changed (law 8)."""
         self._restart_began = float("-inf")
         self._enough_since: float | None = None
         self.causes = Causes(self.server, self.cluster, self.now, self.is_operator)
@@ -264,7 +264,7 @@ class Laws:
             self.breaks(14, f"{change.actor} deletes {change.kind.kind} {change.name[1]} without the version that was judged")
 
     def _check_pod(self, change: Change) -> None:
-        """Law 2: an epoch is on one pod, for ever."""
+        """Law 2: an epoch is on one pod, forever."""
         if change.after is None:
             return
         meta = change.after["metadata"]
@@ -338,7 +338,7 @@ class Laws:
             self._law_9(change.actor, move, causes)
 
     def _behind(self, service: Obj) -> str:
-        """Return `<name>/<uid>` of the pod to which a Service leads, whatever it says; empty if it leads to none."""
+        """Return `<name>/<uid>` of the pod to which a Service leads, no matter what it says; empty if it leads to none."""
         there = (pod["metadata"] for pod in self.pods() if matches(service["spec"]["selector"], pod["metadata"].get("labels")))
         return next((f"{meta['name']}/{meta['uid']}" for meta in there), "")
 
@@ -353,7 +353,7 @@ class Laws:
         sent = next((call for call in reversed(self._calls) if call.took_effect), None)
         if sent is None or self.now() > sent.at + (self.settles_after - NOTED_WITHIN - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
-        if any(call.actor != actor and self.now() - call.at < LOOK for call in self._calls):
+        if any(call.actor != actor and self.now() - call.at < OBSERVED_FOR for call in self._calls):
             return  # another leader called while this one looked; only one leader at a time can know of all restarts
         if not (causes <= EXPLAINED_BY_A_RESTART or CLAIMS.get(move.claim, frozenset()) <= EXPLAINED_BY_A_RESTART):
             return
@@ -367,13 +367,13 @@ class Laws:
         workload = self.server.get(STATEFULSET, (self.namespace, f"{self.name}-coreapp"))
         ready = sum(is_ready(pod) for pod in self.pods())
         self._ready.append((self.now(), ready, int(workload["spec"].get("replicas", 1)) if workload else 0))
-        _forget(self._ready, self.now() - LOOK)
+        _forget(self._ready, self.now() - OBSERVED_FOR)
         enough = ready >= self.account.shards
         self._enough_since = (self._enough_since if self._enough_since is not None else self.now()) if enough else None
 
     def _wanted(self) -> list[tuple[int, int]]:
-        """Return every (D, X) that an operator may go by: the present one and those that it may have looked at just before."""
-        return [(shards, spares) for until, shards, spares in self._specs if until >= self.now() - LOOK]
+        """Return every (D, X) that an operator may go by: the present one and those that it may have observed just before."""
+        return [(shards, spares) for until, shards, spares in self._specs if until >= self.now() - OBSERVED_FOR]
 
     def _check_replicas(self, change: Change, before: Obj, after: Obj) -> None:
         old, new = int(before["spec"].get("replicas", 1)), int(after["spec"].get("replicas", 1))
@@ -477,7 +477,7 @@ class Laws:
         noted = [at for at, target, _ in self._noted.values() if target == to and self.now() - at <= 2.0]
         if not noted:
             self.breaks(5, f"{actor} sends Set Shards({to}), which was not noted within the last 2 s")
-        _forget(self._ready, self.now() - LOOK)
+        _forget(self._ready, self.now() - OBSERVED_FOR)
         if not any(ready >= to and replicas >= to for _, ready, replicas in self._ready) and not self.lenient:
             self.breaks(5, f"Set Shards({to}) with {list(self._ready)[-1:]} Coreapps ready")
         if self.account.shards == to:
@@ -507,7 +507,7 @@ class Laws:
         for what, key in self._final.items():
             self.applied["8"] += 1
             if key is None or key == self._depends_on(what):
-                self.breaks(8, f"Set Shards is sent again although the {what} was refused for good")
+                self.breaks(8, f"Set Shards is sent again although the {what} was rejected for good")
         secret = self.server.get(SECRET, (self.namespace, "account"))
         sent = body.get("cert")
         if sent is None:
@@ -523,7 +523,7 @@ class Laws:
             self.breaks(8, "a certificate is sent that is not base64")
         if _text(data.get("certificate")) == sent:
             at = datetime.fromisoformat(expires) if expires else None
-            if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=LOOK):
+            if at is None or at - (START + timedelta(seconds=self.now())) < self.margin - timedelta(seconds=OBSERVED_FOR):
                 self.breaks(8, f"a certificate is sent that expires at {expires or 'an unknown time'}")
 
     @never_swallowed

@@ -23,7 +23,7 @@ from .weather import Weather
 EVERY = 2.0
 EXCUSED_FOR = 30.0
 """Seconds for which the restart of Set Shards may excuse a holder that is away: the restart timeout and what is waited for it then."""
-LIMITS = {"3": 6.0, "10": 6.0, "12": 30.0, "16": 10.0, "of progress": 30.0, "of telling": 20.0, "of tidying": 30.0}
+LIMITS = {"3": 6.0, "10": 6.0, "12": 30.0, "16": 10.0, "of progress": 30.0, "of assignment": 20.0, "of tidying": 30.0}
 """Seconds for which what a law forbids may last."""
 REASON = re.compile(r"[A-Z][A-Za-z0-9]*\Z")
 """Law 12: one CamelCase word."""
@@ -125,7 +125,7 @@ class Liveness:
         yield from self._not_static(routes)
         if self._is_calm():
             yield from self._unserved(routes)
-            yield from self._untold(routes)
+            yield from self._unassigned(routes)
             if (intent := self._around.laws.unsent()) is not None:
                 yield "16", intent, f"status tells of intent {intent}, which nobody sent"
             if not wac["spec"].get("paused") and int(wac["spec"]["shards"]) == self._around.account.shards:
@@ -202,18 +202,18 @@ class Liveness:
         coreapp = machine.coreapp if machine is not None else None
         return bool(machine and machine.is_sound and coreapp and not coreapp.slow and coreapp.shards == self._around.account.shards)
 
-    def _untold(self, routes: list[Route]) -> Iterator[tuple[str, str, str]]:
-        """The law of telling: who is named serves, and who is not does not believe so."""
+    def _unassigned(self, routes: list[Route]) -> Iterator[tuple[str, str, str]]:
+        """The law of assignment: who is named serves, and who is not does not believe so."""
         account, holders = self._around.account, {route.uid for route in routes}
         for route in routes:
             is_named = route.is_there and route.epoch is not None and route.shard < account.shards and self._is_able(route.machine)
             if is_named and account.connections.get(route.shard) != Connection(route.uid, route.epoch or ""):
-                yield "of telling", f"shard {route.shard}", f"{route.uid} is not told that it holds shard {route.shard}"
+                yield "of assignment", f"shard {route.shard}", f"{route.uid} has no assignment of shard {route.shard}"
         for pod in self._around.laws.pods():
             machine = self._around.cluster.machines.get(pod["metadata"]["uid"])
-            believes = machine and machine.uid not in holders and machine.coreapp and machine.coreapp.told
+            believes = machine and machine.uid not in holders and machine.coreapp and machine.coreapp.assigned
             if believes and machine and self._is_able(machine) and "deletionTimestamp" not in pod["metadata"]:
-                yield "of telling", machine.uid, f"{machine.uid} is not told that it holds shard {believes[0]} no more"
+                yield "of assignment", machine.uid, f"{machine.uid} has not been assigned to hold shard {believes[0]} no more"
 
     def _untidy(self, routes: list[Route]) -> Iterator[tuple[str, str, str]]:
         """The law of tidying: no Service of a shard that is no more, no label of a holder on a pod that is none."""

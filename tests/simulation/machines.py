@@ -306,7 +306,7 @@ class Cluster:
             elif machine.running:
                 if machine.coreapp is not None:
                     machine.coreapp.is_in_reach_again()
-                self._later(0.0, 1.0, self.look_at, machine)
+                self._later(0.0, 1.0, self.check, machine)
             else:
                 self._later(0.5, 5.0, self._run, machine)
 
@@ -360,7 +360,7 @@ class Cluster:
             machine.coreapp.start()
         status = {"phase": "Running", "podIP": machine.ip, "containerStatuses": [_container(machine, running=True)]}
         self._report(machine, status, ready=False)
-        self._later(0.05, 1.0, self.look_at, machine)
+        self._later(0.05, 1.0, self.check, machine)
 
     def crash(self, machine: Machine) -> None:
         """The container ends; its kubelet notices and starts it again."""
@@ -373,24 +373,24 @@ class Cluster:
         self._later(0.3, 5.0, self._run, machine)
 
     def hang(self, machine: Machine, seconds: float | None = None) -> None:
-        """Stop what runs in the container, for some time or for ever; its kubelet finds after two probes that it does not answer."""
+        """Stop what runs in the container, for some time or forever; its kubelet finds after two probes that it does not answer."""
         coreapp = machine.coreapp
         if coreapp is None or not coreapp.listening:
             return
         coreapp.hang()
-        self._later(3.0, 5.0, self.look_at, machine)
+        self._later(3.0, 5.0, self.check, machine)
         if seconds is not None:
             asyncio.get_running_loop().call_later(seconds, self._resume, machine, coreapp)
 
     def _resume(self, machine: Machine, coreapp: Coreapp) -> None:
         coreapp.resume()
-        self._later(0.0, 1.0, self.look_at, machine)
+        self._later(0.0, 1.0, self.check, machine)
 
     def _crashed(self, machine: Machine) -> None:
         if not machine.running:
             self._report(machine, {"containerStatuses": [_container(machine, running=False)]}, ready=False)
 
-    def look_at(self, machine: Machine) -> None:
+    def check(self, machine: Machine) -> None:
         """Probe readiness, as a kubelet does each second."""
         if machine.uid not in self.machines:
             return
@@ -404,7 +404,7 @@ class Cluster:
         """A kubelet finds out at its next probe that somebody listens, and after two that nobody does."""
         machine.troubled_at = asyncio.get_running_loop().time()
         up = machine.coreapp is not None and machine.coreapp.listening
-        self._later(*((0.0, 1.0) if up else (1.0, 2.0)), self.look_at, machine)
+        self._later(*((0.0, 1.0) if up else (1.0, 2.0)), self.check, machine)
 
     def _report(self, machine: Machine, status: dict[str, Any], *, ready: bool) -> None:
         pod = self._pod(machine.name, machine.uid)

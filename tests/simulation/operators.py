@@ -1,4 +1,4 @@
-"""One operator process: the real loop, observer, hands, tethers, desks and election, on simulated doors. It can be killed at any await."""
+"""One operator process: the real loop, observer, executor, tethers, sessions and election, on simulated clients. Killable at any await."""
 
 from __future__ import annotations
 
@@ -34,8 +34,8 @@ from whatsapp_operator.shell.whatsapp.session import Access, ApiError, ApiSessio
 
 from .apiserver import ApiServer
 from .client import Account, Fate
-from .door import SimKube
 from .kinds import POD, SERVICE, STATEFULSET, WAC, Kind, Obj
+from .kube import SimKube
 from .laws import Call, Laws
 from .machines import Cluster
 from .virtual import PROCESS, MachineClocks, Process, VirtualLoop, outside
@@ -76,12 +76,12 @@ class SimTethers(Tethers):
     def silence(self) -> Silence:
         silence = super().silence()
         if self._is_observation and PROCESS.get() is self._operator.process:
-            # A look asks whom to hold, then how silent they are, in one breath.
+            # An observation sets the targets, then reads their silence, without a pause.
             self._is_observation = False
             self._around.laws.failures.looked(self._operator.process, knows_nodes=self._operator.nodes.snapshot() is not None)
         return silence
 
-    async def tell(self, message: AssignRole) -> bool:
+    async def assign(self, message: AssignRole) -> bool:
         """Post a role order; it may be lost on its way there or back."""
         around, pod, holder = self._around, message.coreapp, message.holder
         lost = around.rng.random() < around.tell_lost
@@ -104,12 +104,12 @@ class SimTethers(Tethers):
             await asyncio.sleep(1.0)
             return False
         if took:
-            self.responses(pod.uid, json.dumps(coreapp.report()).encode())
+            self.take_report(pod.uid, json.dumps(coreapp.report()).encode())
         return took
 
 
-class SimDesk(ApiSession):
-    """A real desk; only what goes over the wire is simulated."""
+class SimSession(ApiSession):
+    """A real session; only what goes over the wire is simulated."""
 
     around: Surroundings
     operator: Operator
@@ -213,10 +213,12 @@ class SimDesk(ApiSession):
         if account.now() < account.restarting_until:
             _refuse(responses, ApiError(f"{what}: HTTP 403", status=403))
         elif account.is_banned:
-            _refuse(responses, ApiError(f"{what}: HTTP 400", status=400, said=(ApiFault(1031, "account is banned"),)))
+            _refuse(responses, ApiError(f"{what}: HTTP 400", status=400, faults=(ApiFault(1031, "account is banned"),)))
         elif account.right_certificate is not None and body.get("cert") != account.right_certificate:
             account.log_off()
-            _refuse(responses, ApiError(f"{what}: HTTP 400, error 1005", status=400, said=(ApiFault(1005, "client setup is logged off"),)))
+            _refuse(
+                responses, ApiError(f"{what}: HTTP 400, error 1005", status=400, faults=(ApiFault(1005, "client setup is logged off"),))
+            )
         else:
             call.took_effect = True
             account.set_shards(int(body["shards"]))
@@ -227,7 +229,7 @@ class SimDesk(ApiSession):
 def _error(what: str, fate: Fate) -> ApiError:
     """Return what the operator's HTTP client makes of an answer that refuses the call."""
     after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
-    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, said=(ApiFault(fate.code, fate.text),), retry_after=after)
+    return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, faults=(ApiFault(fate.code, fate.text),), retry_after=after)
 
 
 def _answer(responses: asyncio.Future[dict[str, Any]]) -> None:
@@ -240,8 +242,8 @@ def _refuse(responses: asyncio.Future[dict[str, Any]] | None, error: ApiError) -
         responses.set_exception(error)
 
 
-class SimDesks(ApiSessions):
-    """Real desks with simulated wires."""
+class SimSessions(ApiSessions):
+    """Real sessions with simulated wires."""
 
     def __init__(self, around: Surroundings, operator: Operator) -> None:
         super().__init__(clock=operator.clock, wake=operator.wake, call_timeout=around.tuning.call_timeout / timedelta(seconds=1))
@@ -250,14 +252,14 @@ class SimDesks(ApiSessions):
 
     def _session(self, key: Key) -> ApiSession:
         if key not in self._sessions:
-            session = SimDesk(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+            session = SimSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
             session.around, session.operator = self._around, self._operator
             self._sessions[key] = session
         return self._sessions[key]
 
 
 class Operator:
-    """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, whatever the Lease says."""
+    """One process. `campaign` seeks the Lease as the real one does; `lead` makes it believe that it leads, with any Lease."""
 
     def __init__(self, around: Surroundings, name: str, *, kube: SimKube | None = None, ahead: float = 0.0) -> None:
         self.name = name
@@ -291,16 +293,16 @@ class Operator:
             step_down=lambda: self.election.step_down(2.0),
             clock=self.clock,
         )
-        self._sessions = SimDesks(around, self)
+        self._sessions = SimSessions(around, self)
         self._reconciler: Reconciler | None = None
 
     def _build(self, kube: SimKube) -> Reconciler:
         around = self._around
-        doors: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
+        parts: Any = {"kube": kube, "clients": self._sessions, "coreapps": self._tethers, "clock": self.clock}
         return Reconciler(
             kube=kube,
-            observer=Observer(**doors, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
-            executor=Executor(**doors, identity=self.name),
+            observer=Observer(**parts, image="sim:1", tuning=around.tuning, nodes=self.nodes.snapshot, nodes_unread=self.nodes.unread),
+            executor=Executor(**parts, identity=self.name),
             clock=self.clock,
             forget=self._forget,
             nonce=lambda: "".join(self._rng.choice("abcdefghijklmnopqrstuvwxyz0123456789") for _ in range(5)),
@@ -312,7 +314,7 @@ class Operator:
             self._reconciler.wake(key)
 
     def _forget(self, key: Key) -> None:
-        self._pod_index.let_go(key)
+        self._pod_index.release(key)
         self._sessions.forget(key)
 
     def _node_changed(self, node: str) -> None:
@@ -332,7 +334,7 @@ class Operator:
         meta = obj["metadata"]
         name = meta["name"] if kind is WAC else cluster_of(obj)
         if name and not self.dead:
-            saw = {WAC: self._pod_index.saw_cluster, POD: self._pod_index.saw_pod, SERVICE: self._pod_index.saw_service}.get(kind)
+            saw = {WAC: self._pod_index.note_cluster, POD: self._pod_index.note_pod, SERVICE: self._pod_index.note_service}.get(kind)
             if saw is not None:
                 saw(obj, gone=gone)
             self.wake(Key(meta["namespace"], name))
@@ -340,7 +342,7 @@ class Operator:
     # --- life ---------------------------------------------------------------------------------------------------------
 
     def campaign(self) -> None:
-        """Run as the real process does: whenever the Lease is ours, lead."""
+        """Run as the real process does: lead while this process holds the Lease."""
         self._reconciler = self._build(self.kube.fenced(self.election))
         self._begin(self.election.run(self._lead))
         self._keep_up()
@@ -352,7 +354,7 @@ class Operator:
         self._keep_up()
 
     def _keep_up(self) -> None:
-        """Begin what runs beside, whoever leads: watches, and the doubt about ourselves."""
+        """Begin what runs independently of the leadership: watches and the self-check."""
         self._begin(self.nodes.run())
         self._begin(self._beat())
         for kind in (WAC, POD, SERVICE, STATEFULSET):

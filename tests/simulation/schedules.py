@@ -61,7 +61,7 @@ def two_at_once(world: World, rng: Random) -> bool:
 
 
 def hang_a_coreapp(world: World, rng: Random) -> bool:
-    """Stop a Coreapp for a while, or for ever."""
+    """Stop a Coreapp for a while, or forever."""
     machines = [machine for machine in world.coreapps() if machine.is_sound and is_ready(world.server.get(POD, machine.name) or {})]
     if machines:
         world.cluster.hang(rng.choice(machines), rng.choice((0.5, 2.0, 4.0, 8.0, 20.0, None)))
@@ -158,7 +158,7 @@ def delete_a_service(world: World, rng: Random) -> bool:
 
 
 def take_labels_away(world: World, rng: Random) -> bool:
-    """Remove a label of ours from a pod."""
+    """Remove a label of the operator from a pod."""
     pods = [pod for pod in world.laws.pods() if ROLE in pod["metadata"]["labels"]]
     if not pods:
         return False
@@ -192,7 +192,7 @@ def expire_tokens(world: World, _rng: Random) -> bool:
     return there
 
 
-def wish_a_switchover(world: World, rng: Random) -> bool:
+def request_a_switchover(world: World, rng: Random) -> bool:
     """Ask for a planned handover."""
     shard = rng.randrange(world.account.shards)
     pods = [pod["metadata"]["name"] for pod in world.laws.pods()]
@@ -225,7 +225,7 @@ def bad_weather(world: World, rng: Random) -> bool:
 
 
 def squat_on_a_name(world: World, rng: Random) -> bool:
-    """Somebody else makes a Service under a name that a shard needs, with or without our labels."""
+    """Another party makes a Service under a name that a shard needs, with or without the operator's labels."""
     name = f"{NAME}-shard-{rng.randrange(4)}"
     is_free = world.server.get(SERVICE, (NAMESPACE, name)) is None
     if is_free:
@@ -253,7 +253,7 @@ ACCIDENTS: tuple[tuple[Accident, int], ...] = (
     (scale_by_hand, 1),
     (odd_answers, 4),
     (expire_tokens, 1),
-    (wish_a_switchover, 2),
+    (request_a_switchover, 2),
     (bad_weather, 4),
     (squat_on_a_name, 1),
 )
@@ -286,7 +286,7 @@ class Electorate:
 
 
 class Usurpers:
-    """Operators that believe to lead whatever the Lease says: often two at once, one of them deposed without knowing."""
+    """Operators that believe to lead no matter what the Lease says: often two at once, one of them deposed without knowing."""
 
     def __init__(self, world: World, rng: Random) -> None:
         self._world, self._rng = world, rng
@@ -327,16 +327,16 @@ async def endure(world: World, *, overlapping: bool = False, stale: bool = False
         world.weather.stale, world.weather.stale_by = 0.3, 1.5
         world.laws.lenient = True
     end = world.loop.time() + seconds
-    deeds, odds = zip(*ACCIDENTS, strict=True)
+    accidents, odds = zip(*ACCIDENTS, strict=True)
     while world.loop.time() < end:
         await world.pause(rng.choice((0.0, 0.05, 0.5, 2.0, 8.0)) * rng.random())
         if rng.random() < 0.12:
             await crew.upset()
             world.laws.did["operator killed or added"] += 1
             continue
-        deed = rng.choices(deeds, odds)[0]
-        world.laws.emit(f"accident: {deed.__name__}")
-        world.laws.did[deed.__name__] += deed(world, rng)
+        accident = rng.choices(accidents, odds)[0]
+        world.laws.emit(f"accident: {accident.__name__}")
+        world.laws.did[accident.__name__] += accident(world, rng)
         stale_by = world.weather.stale_by
         if stale:
             world.weather.stale, world.weather.stale_by = 0.3, stale_by

@@ -9,7 +9,7 @@ from contextvars import Context
 from .apiserver import ApiServer, Change, matches
 from .kinds import Named, Obj, own
 
-Told = tuple[str, Obj]
+WatchEvent = tuple[str, Obj]
 
 
 class Stream:
@@ -36,7 +36,7 @@ class Stream:
         """A label that an object must have, whatever its value; None: none."""
         self._lag = lag
         self._is_broken = is_broken
-        self._events: asyncio.Queue[Told | None] = asyncio.Queue()
+        self._events: asyncio.Queue[WatchEvent | None] = asyncio.Queue()
         self._is_cut = False
         self._due = 0.0
 
@@ -56,7 +56,7 @@ class Stream:
         if self._hear in self._server.watchers:
             self._server.watchers.remove(self._hear)
 
-    async def next(self) -> Told | None:
+    async def next(self) -> WatchEvent | None:
         """Return the next event; None once the connection is cut."""
         return await self._events.get()
 
@@ -78,13 +78,13 @@ class Stream:
             last = change.before or {}
             self._send(("DELETED", {**last, "metadata": {**last["metadata"], "resourceVersion": str(change.revision)}}))
 
-    def _send(self, event: Told) -> None:
+    def _send(self, event: WatchEvent) -> None:
         loop = asyncio.get_running_loop()
         self._due = max(self._due, loop.time() + self._lag())
         # On the wire nothing stands still, whatever becomes of the process that listens.
         loop.call_at(self._due, self._arrive, event, context=Context())
 
-    def _arrive(self, event: Told) -> None:
+    def _arrive(self, event: WatchEvent) -> None:
         if not self._is_cut and self._is_broken():
             self._is_cut = True
             self.close()

@@ -106,7 +106,7 @@ async def stays_silent(world: World, seconds: float = 60.0) -> None:
     assert (sent, world.laws.events - events) == ({}, 0)
 
 
-def assert_told(world: World, named: tuple[str, ...]) -> None:
+def assert_reported(world: World, named: tuple[str, ...]) -> None:
     status, reason, message = condition(world, "Stalled")
     assert (status, reason) == ("False", "ChangedByAdmission" if named else "UpToDate")
     assert [part for part in named if part not in message] == [], message
@@ -148,7 +148,7 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
             world.server.merge("user", NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"), {"metadata": {"annotations": {"a": "b"}}})
             await comes_to_rest(world)
         await stays_silent(world)
-        assert_told(world, named)
+        assert_reported(world, named)
 
     simulate(story)
 
@@ -183,7 +183,7 @@ def test_what_is_asked_is_done_whatever_admission_makes_of_it(kind: str, asked: 
         assert stored == ({"StatefulSet": 1} if rolls else {})
         assert not (before & after) if rolls else before & after, "pods are replaced when that is asked, and only then"
         await stays_silent(world)
-        assert_told(world, named)
+        assert_reported(world, named)
 
     simulate(story)
 
@@ -209,7 +209,7 @@ def test_another_leader_writes_each_object_once_more_at_most(kind: str) -> None:
         assert all(times <= most[kind] for (verb, kind), times in sent.items() if verb == "replace"), sent
         assert {pod["metadata"]["uid"] for pod in world.laws.pods()} == pods, "and no pod is replaced"
         await stays_silent(world)
-        assert_told(world, named)
+        assert_reported(world, named)
 
     simulate(story)
 
@@ -310,7 +310,7 @@ def test_somebody_who_writes_after_each_of_our_writes_is_given_way_to(pause: flo
         assert workload is not None
         assert {pod["metadata"]["labels"][REVISION] for pod in world.laws.pods()} == {revision_of(workload)}
         await stays_silent(world)
-        assert_told(world, ("StatefulSet acme-coreapp", "containers[coreapp].image"))
+        assert_reported(world, ("StatefulSet acme-coreapp", "containers[coreapp].image"))
         world.edit(shards=4)
         await comes_to_rest(world, within=600)
         await stays_silent(world)

@@ -1,4 +1,4 @@
-"""What an answer of Set Shards means: its words and codes decide, under whatever HTTP status they come.
+"""What an answer of Set Shards means: its words and codes decide, under any HTTP status they come.
 
 What is expected stands here as it is in the vendor's documents. Every case runs the whole loop: what is sent again, when, and what is said.
 """
@@ -93,7 +93,7 @@ async def settled(world: World) -> None:
 
 
 async def stalls(world: World, reason: str, advice: str, answers: Iterable[Fate]) -> None:
-    """One call and no other, whoever leads; and a person reads what to do."""
+    """One call and no other, no matter which one leads; and a person reads what to do."""
     world.account.fates.extend(answers)
     before = calls(world)
     world.edit(shards=3 - world.account.shards)

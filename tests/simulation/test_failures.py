@@ -113,7 +113,7 @@ def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
         await world.until(lambda: all(world.holder(shard) not in here for shard in (0, 1)), within=4.1, what="handed over")
         await world.pause(30)
         assert is_there(world, old)
-        await world.until(lambda: replicas(world) == 4 + len(here), within=60, what="made good")
+        await world.until(lambda: replicas(world) == 4 + len(here), within=60, what="compensated")
         assert 60 <= world.loop.time() - before <= 80
         assert is_there(world, old), "Terminating, and nothing waits for it"
         await world.pause(30)
@@ -134,9 +134,9 @@ def test_an_old_holder_that_is_back_is_told_to_stand_by() -> None:
         assert old.coreapp is not None
         world.cluster.park.lose(old.node.name, power=False)
         await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
-        assert old.coreapp.told is not None, "it believes to serve"
+        assert old.coreapp.assigned is not None, "it believes to serve"
         world.cluster.park.restore(old.node.name)
-        await world.until(lambda: old.coreapp is not None and old.coreapp.told is None, within=10, what="told")
+        await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="told")
         assert is_there(world, old)
         # Status may still tell of the time before.
         await world.pause(5.0)

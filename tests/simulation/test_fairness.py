@@ -1,6 +1,6 @@
-"""One cluster that misbehaves beside many that do not: the failovers of those wait no longer. Time is virtual, so the spans are exact.
+"""One cluster that misbehaves next to many that do not: the failovers of those wait no longer. Time is virtual, so the spans are exact.
 
-The real loop, planner and hands; the API server is a number of connections on which every call takes its time.
+The real loop, planner and executor; the API server is a number of connections on which every call takes its time.
 """
 
 from __future__ import annotations
@@ -172,7 +172,7 @@ class Api:
 
     # --- Coreapps and the client
 
-    async def tell(self, _message: object) -> bool:
+    async def assign(self, _message: object) -> bool:
         return True
 
     def report_of(self, _uid: str) -> None:
@@ -182,7 +182,7 @@ class Api:
         """Nobody answers."""
 
 
-class NotingHands(Executor):
+class NotingExecutor(Executor):
     """The real ones; a handover of a tenant ends its failure."""
 
     api: Api
@@ -207,7 +207,7 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
         if refuses_events:
             api.refuses_events_of = {key.namespace for key in bad}
         door: Any = api
-        executor = NotingHands(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
+        executor = NotingExecutor(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
         executor.api = api
         reconciler = Reconciler(kube=door, observer=door, executor=executor, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce")
         work = asyncio.create_task(reconciler.run(cast("Leadership", SimpleNamespace(epoch=1))))
@@ -219,7 +219,7 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
                 await asyncio.sleep(pause)
 
         await asyncio.sleep(5.0)
-        assert api.tokens_at == set(api.tenants), "all have been looked at for the first time"
+        assert api.tokens_at == set(api.tenants), "all have been observed for the first time"
         noise = asyncio.create_task(disturb(wakes)) if wakes is not None else None
         for key in bad:
             reconciler.wake(key)

@@ -94,7 +94,7 @@ def test_nothing_grows_and_nothing_is_made_meanwhile(seed: int) -> None:
         assert conditions(world)["Reconciling"] == ("True", "Deleting")
         before = world.operators[0].kube.reads.total()
         await world.pause(60)
-        assert world.operators[0].kube.reads.total() - before < 60, "it is looked at now and then only"
+        assert world.operators[0].kube.reads.total() - before < 60, "it is observed now and then only"
 
     simulate(story, seed)
 

@@ -47,7 +47,7 @@ def active(world: World, shard: int) -> list[str]:
 
 
 def foreign(kind: Kind, name: str, **spec: Any) -> Obj:
-    """Somebody else's object with our cluster's label."""
+    """A foreign object with our cluster's label."""
     return {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -272,7 +272,7 @@ def test_pods_that_lost_the_labels_of_their_sets_come_back_to_them(label: str) -
         simulate(story, seed)
 
 
-# --- strangers with our labels
+# --- strangers with the operator's labels
 
 
 STRANGERS = {

@@ -228,7 +228,7 @@ def no_word_of(name: str) -> Break:
 def the_status_decides(patch: pytest.MonkeyPatch) -> None:
     """Nobody reads what the client says."""
     real = answers.meaning
-    patch.setattr(answers, "meaning", lambda status, said=(): real(status))
+    patch.setattr(answers, "meaning", lambda status, faults=(): real(status))
 
 
 def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
@@ -253,7 +253,7 @@ def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
     async def deaf(*_: Any) -> bool:
         return True
 
-    patch.setattr(SimTethers, "tell", deaf)
+    patch.setattr(SimTethers, "assign", deaf)
 
 
 def what_is_not_ours_is_ours(patch: pytest.MonkeyPatch) -> None:
@@ -304,7 +304,7 @@ def every_node_lives(patch: pytest.MonkeyPatch) -> None:
 def one_lost_probe_will_do(patch: pytest.MonkeyPatch) -> None:
     hasty = evidence.Proof(
         evidence=Evidence.PROBE_TIMEOUT,
-        holds=lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and pod.silent_since is not None,
+        holds=lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and pod.unresponsive_since is not None,
     )
     patch.setattr(evidence, "EVIDENCE", (*evidence.EVIDENCE, hasty))
 
@@ -324,7 +324,7 @@ def wait_for_the_old_holder(patch: pytest.MonkeyPatch) -> None:
 
     async def polite(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
         for one in handovers:
-            while one.old is not None and not await self._coreapps.tell(AssignRole(coreapp=one.old, shards=one.shards)):
+            while one.old is not None and not await self._coreapps.assign(AssignRole(coreapp=one.old, shards=one.shards)):
                 await asyncio.sleep(0.2)
         await real(self, observation, handovers, memory, outcome)
 
@@ -473,14 +473,14 @@ MUTANTS = (
     Mutant("the status decides", the_status_decides, "8", refusals),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, "9", resizes),
     Mutant("a report on every look", a_report_on_every_look, "11", resizes),
-    Mutant("tell once only", tell_once_only, "of telling", elected),
-    Mutant("tell nobody", never_told_to_stop_or_start, "of telling", resizes),
+    Mutant("tell once only", tell_once_only, "of assignment", elected),
+    Mutant("tell nobody", never_told_to_stop_or_start, "of assignment", resizes),
     Mutant("the PIN in an event", the_pin_in_an_event, "13", certificates),
     Mutant("what is not ours is ours", what_is_not_ours_is_ours, "14", a_foreign_service),
     Mutant("deletes without the version", deletes_without_the_version, "14", resizes),
     Mutant("surplus Services stay", surplus_services_stay, "of tidying", resizes),
     Mutant("dead labels stay", dead_labels_stay, "of tidying", resizes),
-    Mutant("never in doubt", never_in_doubt, "of doubt", deafness),
+    Mutant("never in doubt", never_in_doubt, "of self-check", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected),
     # A move that was asked for at the same time is told with the hasty evidence.
     Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"})),

@@ -10,7 +10,7 @@ import pytest
 from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import LEASE, NODE, WAC, Kind, Obj
 
-from .door import SimKube
+from .kube import SimKube
 from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 

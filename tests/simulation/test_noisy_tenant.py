@@ -13,7 +13,7 @@ from whatsapp_operator.shell.kube.client import Fence
 from whatsapp_operator.shell.kube.errors import KubeError, Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import EVENT, POD, WAC, Kind, Obj, kind_of
 
-from .door import SimKube
+from .kube import SimKube
 from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 

@@ -14,7 +14,7 @@ from whatsapp_operator.shell.kube.kinds import SECRET
 
 from . import virtual
 from .apiserver import ApiServer
-from .door import SimKube
+from .kube import SimKube
 from .weather import Weather
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -90,22 +90,24 @@ def test_a_watch_from_before_what_the_server_remembers_is_told_so() -> None:
 def test_after_a_410_everything_is_listed_and_nobody_tells_what_was_deleted() -> None:
     async def main(loop: virtual.VirtualLoop) -> None:
         server, client, weather = a_client(loop)
-        told: list[tuple[str, bool]] = []
+        assigned: list[tuple[str, bool]] = []
         for name in ("a", "b"):
             server.create("user", secret(name))
-        follow = loop.create_task(client.follow(SECRET, lambda obj, gone: told.append((obj["metadata"]["name"], gone)), lag=lambda: 0.0))
+        follow = loop.create_task(
+            client.follow(SECRET, lambda obj, gone: assigned.append((obj["metadata"]["name"], gone)), lag=lambda: 0.0)
+        )
         await asyncio.sleep(1.0)
-        assert told == [("a", False), ("b", False)]
+        assert assigned == [("a", False), ("b", False)]
         weather.down = True
         server.delete("user", SECRET, (NAMESPACE, "a"))
         await asyncio.sleep(1.0)
         server.forget(SECRET)
         weather.clear()
         await asyncio.sleep(20.0)
-        assert told == [("a", False), ("b", False), ("b", False)]
+        assert assigned == [("a", False), ("b", False), ("b", False)]
         server.delete("user", SECRET, (NAMESPACE, "b"))
         await asyncio.sleep(1.0)
-        assert told[3:] == [("b", True)]
+        assert assigned[3:] == [("b", True)]
         follow.cancel()
 
     virtual.run(main)

@@ -30,7 +30,7 @@ from whatsapp_operator.shell.kube.kinds import (
 
 from . import kinds, machines
 from .apiserver import Change
-from .door import READ_LIMIT, Objects, SimKube
+from .kube import READ_LIMIT, Objects, SimKube
 from .operators import Operator
 from .world import NAME, NAMESPACE, World, simulate
 
@@ -235,7 +235,7 @@ def hand_over(world: World, shard: int) -> Callable[[], bool]:
 
 
 OPTIONAL = (SECRET, NETWORKPOLICY, PDB, DEPLOYMENT, PVC)
-"""Kinds without which a cluster can be looked at."""
+"""Kinds without which a cluster can be observed."""
 STORED = {"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}}
 ASKS: dict[str, Callable[[World], None]] = {
     "nothing": lambda _: None,

@@ -144,7 +144,7 @@ def _items(request: pytest.FixtureRequest) -> list[pytest.Function]:
 
 
 def test_a_law_that_never_applied_is_named() -> None:
-    assert idle(frozenset({"1", "of doubt"}), Counter({"1": 3})) == ["of doubt"]
+    assert idle(frozenset({"1", "of self-check"}), Counter({"1": 3})) == ["of self-check"]
 
 
 def test_a_seed_that_judged_nothing_fails(tmp_path: Path) -> None:

@@ -122,7 +122,7 @@ def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> N
 
 
 def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
-    """Nothing is sent to a banned account, whatever else was wrong meanwhile, and whoever leads."""
+    """Nothing is sent to a banned account, whatever else was wrong meanwhile, and no matter which one leads."""
 
     async def story(world: World) -> None:
         operator = await settled(world, 2)
@@ -210,10 +210,10 @@ def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> No
 def test_an_event_whose_sentence_changed_is_told_anew() -> None:
     async def story(world: World) -> None:
         await settled(world, 2)
-        told: list[str] = []
+        assigned: list[str] = []
         world.server.checks.append(
             lambda change: (
-                told.append(change.after["message"])
+                assigned.append(change.after["message"])
                 if change.kind is EVENT and change.after is not None and change.after["reason"] == "NameConflict"
                 else None
             )
@@ -227,11 +227,11 @@ def test_an_event_whose_sentence_changed_is_told_anew() -> None:
 
         squat(3)
         world.edit(shards=4)
-        await world.until(lambda: len(told) == 1, within=30, what="the first name is told")
+        await world.until(lambda: len(assigned) == 1, within=30, what="the first name is told")
         squat(2)
-        await world.until(lambda: len(told) == 2, within=60, what="the second name is told")
+        await world.until(lambda: len(assigned) == 2, within=60, what="the second name is told")
         await world.pause(120)
-        assert len(told) == 2
-        assert f"{NAME}-shard-2" in told[1]
+        assert len(assigned) == 2
+        assert f"{NAME}-shard-2" in assigned[1]
 
     simulate(story)

@@ -108,7 +108,7 @@ def test_an_image_that_cannot_be_pulled_touches_nothing_and_the_right_one_goes_o
 
 
 def test_the_first_image_that_cannot_be_pulled_is_replaced_by_the_right_one() -> None:
-    """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait for ever."""
+    """The StatefulSet ends nothing by itself (OnDelete): pods that never came up would wait forever."""
 
     async def story(world: World) -> None:
         world.create(
@@ -188,7 +188,7 @@ def test_a_holder_that_fails_meanwhile_is_replaced_at_once() -> None:
 
 def never_wait(patch: pytest.MonkeyPatch) -> None:
     """It does not wait until all are ready and served."""
-    patch.setattr(rollout, "all_are_well", lambda _: True)
+    patch.setattr(rollout, "all_are_healthy", lambda _: True)
 
 
 def no_further_coreapp(patch: pytest.MonkeyPatch) -> None:

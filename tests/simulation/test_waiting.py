@@ -1,4 +1,4 @@
-"""Tools that wait for a cluster: they are told of a failure when a person must act, and never too early or for ever of success."""
+"""Tools that wait for a cluster: they are told of a failure when a person must act, and never too early or forever of success."""
 
 from __future__ import annotations
 

@@ -118,7 +118,7 @@ async def certificates(world: World) -> None:
 
 
 async def refusals(world: World) -> None:
-    """What is refused for good, under a status that says that the client is only busy; each is put right after a while."""
+    """What is rejected for good, under a status that says that the client is only busy; each is put right after a while."""
     for answer in (
         Fate(status=403, applied=None, code=1005, text="Access denied: App Expired", final="build"),
         Fate(status=403, applied=None, code=1005, text="Access denied: registration blocked", final="registration"),
@@ -162,7 +162,7 @@ async def unheard_answers(world: World) -> None:
 
 
 async def a_foreign_service(world: World) -> None:
-    """Somebody else's Service has our labels and a name that a shard needs."""
+    """A foreign Service has the operator's labels and a name that a shard needs."""
     labels = {CLUSTER: "acme", SHARD: "0"}
     meta = {"namespace": "default", "name": "acme-shard-0", "labels": labels}
     world.server.create("squatter", {"apiVersion": "v1", "kind": "Service", "metadata": meta, "spec": {"selector": {"app": "other"}}})
@@ -174,7 +174,7 @@ async def a_foreign_service(world: World) -> None:
 
 
 async def a_foreign_service_in_the_way_of_growth(world: World) -> None:
-    """A cluster that is settled is to grow, and somebody else has the name that the new shard needs."""
+    """A cluster that is settled is to grow, and another party has the name that the new shard needs."""
     world.create(shards=1)
     world.operator().lead(1)
     await world.until_done()

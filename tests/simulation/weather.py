@@ -17,7 +17,7 @@ class Weather:
     late: float = 0.0
     """Unavailable after the time limit, executed after that."""
     touched: float = 0.0
-    """Somebody else touches the object first, so that its resourceVersion moves on."""
+    """Another party touches the object first, so that its resourceVersion moves on."""
     slow: float = 0.0
     """Takes up to a second more."""
     stale: float = 0.0

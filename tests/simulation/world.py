@@ -169,7 +169,7 @@ class World:
         return [*self.undone_in_truth(wac), *self._undone_status(wac)]
 
     def undone_in_truth(self, wac: Obj) -> Iterator[str]:
-        """Yield what is missing, whatever the status says."""
+        """Yield what is missing, no matter what the status says."""
         yield from self._undone_objects(wac)
         yield from self._undone_routes(int(wac["spec"]["shards"]))
 

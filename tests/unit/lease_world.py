@@ -1,7 +1,7 @@
 """A Lease in memory whose calls can hang, fail, get lost and come late, and processes that campaign for it in virtual time.
 
 Each candidate is a process of its own: it can be stopped (SIGSTOP) and go on later with all that came due meanwhile, and a killed one is
-stopped for ever. At every instant at most one may lead.
+stopped forever. At every instant at most one may lead.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Process:
                 self.world.writes.append((now(), self.identity, term.epoch))
                 assert [p.identity for p in self.world.processes if p.election.leading] == [self.identity]
 
-    # its door
+    # its client
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         found: Obj | None = await self.call(lambda: deepcopy(self.server.lease))
@@ -220,7 +220,7 @@ class World:
                 assert term != process.works[-1]
 
     async def leader(self, within: float = 10.0) -> Process:
-        """Wait until somebody works as the leader."""
+        """Wait until one works as the leader."""
         async with asyncio.timeout(within):
             while not (leading := [p for p in self.processes if p.election.leading and p.working]):
                 await asyncio.sleep(0.004)

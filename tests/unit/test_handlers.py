@@ -1,4 +1,4 @@
-"""Kopf's door: what it is told to watch, and what presses."""
+"""Kopf's handlers: what they watch, and what is urgent."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ PART: Obj = {
 }
 
 
-class Ears:
+class Listener:
     """Hears which loops are woken, and is the witness."""
 
     def __init__(self) -> None:
@@ -23,16 +23,16 @@ class Ears:
     def wake(self, key: Key, *, is_urgent: bool = True) -> None:
         self.woken.append((key, is_urgent))
 
-    def saw_cluster(self, obj: Obj, *, gone: bool) -> None: ...
+    def note_cluster(self, obj: Obj, *, gone: bool) -> None: ...
 
-    def saw_pod(self, obj: Obj, *, gone: bool) -> None: ...
+    def note_pod(self, obj: Obj, *, gone: bool) -> None: ...
 
-    def saw_service(self, obj: Obj, *, gone: bool) -> None: ...
+    def note_service(self, obj: Obj, *, gone: bool) -> None: ...
 
 
 @pytest.mark.parametrize(("kind", "is_urgent"), [(None, False), ("ADDED", True), ("MODIFIED", True), ("DELETED", True)])
-async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str | None, is_urgent: bool) -> None:
-    listener = Ears()
+async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: bool) -> None:
+    listener = Listener()
 
     async def login() -> kopf.AiohttpSession:
         raise AssertionError
@@ -46,8 +46,8 @@ async def test_what_a_list_tells_presses_less_than_what_just_happened(kind: str 
 
 
 @pytest.mark.parametrize("cluster", ["Foo_Bar", "", "acme"])
-async def test_somebody_elses_object_wakes_nobody(cluster: str) -> None:
-    listener = Ears()
+async def test_a_foreign_object_wakes_no_loop(cluster: str) -> None:
+    listener = Listener()
 
     async def login() -> kopf.AiohttpSession:
         raise AssertionError

@@ -168,7 +168,7 @@ def test_what_is_too_much_is_refused_by_name(text: str, says: str) -> None:
     assert says in problem
 
 
-def test_what_is_said_twice_is_one_wish() -> None:
+def test_what_is_said_twice_is_one_request() -> None:
     requests, problem = switchovers_of("0=acme-coreapp-2, 1 ,0=acme-coreapp-2,")
     assert ([request.shard for request in requests], problem) == ([0, 1], None)
 

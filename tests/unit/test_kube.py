@@ -1,4 +1,4 @@
-"""The door to Kubernetes, against a small HTTP server: what is sent, what each answer becomes, and how little a dead line costs."""
+"""The Kubernetes client, against a small HTTP server: what is sent, what each answer becomes, and how little a dead connection costs."""
 
 from __future__ import annotations
 
@@ -100,23 +100,23 @@ async def a_server() -> AsyncIterator[Server]:
 
 
 @asynccontextmanager
-async def a_door(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
+async def a_client(**more: Any) -> AsyncIterator[tuple[Server, LightKube]]:
     async with a_server() as server:
-        kube = door_to(server.url, **more)
+        kube = client_to(server.url, **more)
         try:
             yield server, kube
         finally:
             await kube.close()
 
 
-def door_to(url: str, **more: Any) -> LightKube:
+def client_to(url: str, **more: Any) -> LightKube:
     config = KubeConfig.from_one(cluster=Cluster(server=url), user=User(token=TOKEN)).get()
     assert config
     return LightKube(config, **more)
 
 
 async def test_reads_ask_for_plain_objects() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         assert await kube.get(POD, "ns", "a") == {"kind": "Pod", "metadata": {"name": "a"}}
         assert type(await kube.get(NODE, None, "n")) is dict
         server.says({"kind": "PodList", "metadata": {"resourceVersion": "5"}, "items": [{"metadata": {"name": "a"}}]})
@@ -137,7 +137,7 @@ async def test_reads_ask_for_plain_objects() -> None:
 
 
 async def test_events_are_asked_for_by_the_object_that_they_are_about() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         items = [{"metadata": {"name": f"e{number}"}, "reason": "FailedCreate"} for number in range(MOST_EVENTS + 5)]
         server.says({"kind": "EventList", "metadata": {"resourceVersion": "5"}, "items": items})
         found = await kube.list_events("ns", "u-1")
@@ -164,7 +164,7 @@ OTHERS: dict[str, Any] = {"f:spec": {"f:template": {}}}
     ],
 )
 async def test_of_a_statefulset_is_kept_who_scaled_it_last(managed: object, kept: str | None) -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         meta = {"name": "a", "managedFields": managed}
         server.says({"kind": "StatefulSet", "metadata": meta})
         found = await kube.get(STATEFULSET, "ns", "a")
@@ -175,7 +175,7 @@ async def test_of_a_statefulset_is_kept_who_scaled_it_last(managed: object, kept
 
 
 async def test_writes_say_who_writes_and_on_what_condition() -> None:
-    async with a_door(field_manager="me") as (server, kube):
+    async with a_client(field_manager="me") as (server, kube):
         await kube.create(A_POD)
         await kube.replace(A_POD)
         await kube.patch_json(POD, "ns", "a", [{"op": "test", "path": "/x", "value": 1}])
@@ -238,7 +238,7 @@ def test_kinds_are_found_by_what_objects_say(kind: kinds.Kind) -> None:
 
 
 def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
-    with pytest.raises(ValueError, match=r"apiVersion 'v2', kind 'Pod' is not among the kinds of this door; add it to KINDS\."):
+    with pytest.raises(ValueError, match=r"apiVersion 'v2', kind 'Pod' is not known here; add it to KINDS\."):
         kind_of({"apiVersion": "v2", "kind": "Pod"})
 
 
@@ -265,7 +265,7 @@ def test_an_unknown_kind_is_a_mistake_of_ours() -> None:
     ],
 )
 async def test_each_refusal_has_its_error(code: int, reason: str, error: type[KubeError]) -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.refuses(code, reason, "because  of\nthis", name="a")
         with pytest.raises(error) as caught:
             await kube.create(A_POD)
@@ -275,7 +275,7 @@ async def test_each_refusal_has_its_error(code: int, reason: str, error: type[Ku
 
 
 async def test_a_throttled_call_is_sent_again_and_a_refusal_that_lasts_is_told_as_one() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         left = [429, 429, 200]
 
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -293,7 +293,7 @@ async def test_a_throttled_call_is_sent_again_and_a_refusal_that_lasts_is_told_a
 
 
 async def test_a_missing_object_is_none_but_a_missing_kind_is_not() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.refuses(404, "NotFound", 'pods "a" not found', name="a", kind="pods")
         assert await kube.get(POD, "ns", "a") is None
         assert await kube.delete(POD, "ns", "a", uid="u") is False
@@ -312,7 +312,7 @@ async def test_a_missing_object_is_none_but_a_missing_kind_is_not() -> None:
 
 
 async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.refuses(422, "Invalid", "the server rejected our request due to an error in our request")
         with pytest.raises(TestFailed, match=r"patch Pod ns/a: 422 Invalid: a test or a path of the patch does not match"):
             await kube.patch_json(POD, "ns", "a", [])
@@ -340,7 +340,7 @@ async def test_only_a_bare_422_to_a_json_patch_is_a_failed_test() -> None:
     ],
 )
 async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str, Any]) -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.sends(**response)
         with pytest.raises(Unavailable, match=r"get Pod ns/a: "):
             await kube.get(POD, "ns", "a")
@@ -352,7 +352,7 @@ async def test_an_answer_that_is_not_kubernetes_says_nothing(response: dict[str,
 
 
 async def test_a_damaged_item_of_a_list_takes_no_other_with_it() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.says(
             {"kind": "PodList", "metadata": {"resourceVersion": "9"}, "items": [{"metadata": None}, {}, {"metadata": {"name": "a"}}]}
         )
@@ -361,7 +361,7 @@ async def test_a_damaged_item_of_a_list_takes_no_other_with_it() -> None:
 
 
 async def test_a_refusal_with_odd_details_is_a_refusal() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.says({"reason": 7, "details": [7], "message": {}}, status=404)
         with pytest.raises(NotFound, match="get Pod ns/a: 404: nothing"):
             await kube.get(POD, "ns", "a")
@@ -369,7 +369,7 @@ async def test_a_refusal_with_odd_details_is_a_refusal() -> None:
 
 async def test_no_error_shows_a_secret() -> None:
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "s", "namespace": "ns"}, "stringData": {"p": PASSWORD}}
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.refuses(422, "Invalid", f"data[p]: Invalid value: {PASSWORD}", name="s", causes=[{"message": PASSWORD}])
         with pytest.raises(Rejected) as caught:
             await kube.create(secret)
@@ -387,20 +387,20 @@ async def test_no_error_shows_a_secret() -> None:
 
 @pytest.mark.parametrize("name", ["", "..", "a/b", "a?x", "a#b", "A", "a%2f", "-a", "a\n"])
 async def test_a_name_cannot_become_another_address(name: str) -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         for call in (
             kube.get(POD, "ns", name),
             kube.delete(POD, "ns", name, uid="u"),
             kube.patch_merge(POD, "ns", name, {}),
             kube.get(POD, f"ns{name}/.." if name else "..", "a"),
         ):
-            with pytest.raises(Rejected, match="nothing can have such a name"):
+            with pytest.raises(Rejected, match="no object can have such a name"):
                 await call
         assert server.asked == []
 
 
 async def test_mistakes_of_ours_are_not_sent() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         with pytest.raises(ValueError, match="Pod is namespaced: name the namespace"):
             await kube.get(POD, None, "a")
         with pytest.raises(ValueError, match=r"replace Pod ns/a needs metadata.resourceVersion"):
@@ -420,9 +420,9 @@ class Left:
 
 
 async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> None:
-    async with a_door() as (server, open_door):
+    async with a_client() as (server, unfenced):
         lease = Left(2.0)
-        kube = open_door.fenced(lease)
+        kube = unfenced.fenced(lease)
         writes: list[Callable[[Kube], Awaitable[object]]] = [
             lambda kube: kube.create(A_POD),
             lambda kube: kube.replace(A_POD),
@@ -433,19 +433,19 @@ async def test_no_write_starts_without_more_lease_left_than_its_timeout() -> Non
             lambda kube: kube.delete(POD, "ns", "a", uid="u"),
         ]
         for write in writes:
-            with pytest.raises(LeaseTooShort, match=r"not sent, 2\.0 s of our lease are left and the call may take 2 s\."):
+            with pytest.raises(LeaseTooShort, match=r"not sent, 2\.0 s of the Lease are left and the call may take 2 s\."):
                 await write(kube)
         assert server.asked == []
         assert not kube.writes
 
         await kube.get(POD, "ns", "a")  # reads may
         for write in writes:
-            await write(open_door)  # the door of the election itself
+            await write(unfenced)  # the client of the election itself
         lease.seconds = 2.1
         for write in writes:
             await write(kube)
         assert len(server.asked) == 1 + 2 * len(writes)
-        assert kube.writes is open_door.writes
+        assert kube.writes is unfenced.writes
         lease.seconds = -5
         with pytest.raises(LeaseTooShort, match=r"0\.0 s"):
             await kube.create(A_POD)
@@ -459,7 +459,7 @@ def now() -> float:
 
 
 async def test_calls_are_bounded_and_a_dead_line_costs_one_of_them() -> None:
-    async with a_door(limits=CallLimits(read=2.0, write=1.0)) as (server, kube):
+    async with a_client(limits=CallLimits(read=2.0, write=1.0)) as (server, kube):
         await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(20)))
         old = set(server.peers)
         assert len(old) > 5
@@ -477,7 +477,7 @@ async def test_calls_are_bounded_and_a_dead_line_costs_one_of_them() -> None:
 
 
 async def test_calls_under_way_outlive_the_lines_given_up() -> None:
-    async with a_door(limits=CallLimits(read=5, write=0.2)) as (server, kube):
+    async with a_client(limits=CallLimits(read=5, write=0.2)) as (server, kube):
         server.answer = server.hang
         under_way = asyncio.create_task(kube.get(POD, "ns", "a"))
         while not server.asked:
@@ -504,7 +504,7 @@ def pools_opened(kube: LightKube) -> list[object]:
 @pytest.mark.parametrize("fails", ["403", "500", "garbage", "timeout", "cancelled"])
 async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str) -> None:
     # Long enough for others to be answered meanwhile, on a busy machine too.
-    async with a_door(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
+    async with a_client(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
         opened, answers = pools_opened(kube), 0
 
         async def answer(request: web.Request) -> web.StreamResponse:
@@ -545,7 +545,7 @@ async def test_reads_that_fail_leave_the_connections_of_others_alone(fails: str)
 
 
 async def test_an_outage_gives_the_connections_up_once() -> None:
-    async with a_door(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
+    async with a_client(limits=CallLimits(read=1.0, write=1.0)) as (server, kube):
         opened = pools_opened(kube)
         await asyncio.gather(*(kube.get(POD, "ns", "a") for _ in range(5)))
         server.answer = server.hang
@@ -559,7 +559,7 @@ async def test_an_outage_gives_the_connections_up_once() -> None:
 
 
 async def test_lines_are_kept() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         for _ in range(5):
             await kube.get(POD, "ns", "a")
         await kube.create(A_POD)
@@ -573,7 +573,7 @@ async def test_a_server_that_is_not_there_is_told_without_detours(monkeypatch: p
         url = server.url
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
     monkeypatch.setenv("ALL_PROXY", "http://proxy.invalid:1")
-    kube = door_to(url)
+    kube = client_to(url)
     with pytest.raises(Unavailable, match=r"get Pod ns/a: the API server cannot be reached \(ConnectError: "):
         await kube.get(POD, "ns", "a")
     await kube.close()
@@ -585,7 +585,7 @@ async def test_a_server_that_hangs_up_in_the_middle_is_unavailable() -> None:
         request.transport.abort()
         return web.Response()
 
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.answer = hang_up
         with pytest.raises(Unavailable, match="cannot be reached"):
             await kube.create(A_POD)
@@ -610,7 +610,7 @@ def stream(*events: Any, then: Callable[[], Awaitable[object]] | None = None) ->
 
 
 async def test_a_watch_yields_until_the_server_ends_it() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         lease: Obj = {"metadata": {"name": "op", "resourceVersion": "9"}}
         server.answer = stream({"type": "ADDED", "object": lease}, {"type": "DELETED", "object": lease})
         seen = [event async for event in kube.watch(LEASE, "ns", name="op", labels={"a": "b"}, resource_version="8", server_timeout=20)]
@@ -624,7 +624,7 @@ async def test_a_watch_yields_until_the_server_ends_it() -> None:
 
 
 async def test_a_watch_tells_why_it_cannot_go_on() -> None:
-    async with a_door(limits=CallLimits(read=0.3)) as (server, kube):
+    async with a_client(limits=CallLimits(read=0.3)) as (server, kube):
 
         async def watch() -> None:
             async for _ in kube.watch(LEASE, "ns", name="op", server_timeout=0):
@@ -647,7 +647,7 @@ async def test_a_watch_tells_why_it_cannot_go_on() -> None:
 
 
 async def test_a_watch_that_is_left_frees_its_line() -> None:
-    async with a_door() as (server, kube):
+    async with a_client() as (server, kube):
         server.answer = stream({"type": "ADDED", "object": {"metadata": {}}}, then=server.hanging.wait)
         async with aclosing(kube.watch(LEASE, "ns")) as events:
             async for _ in events:

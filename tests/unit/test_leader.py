@@ -27,8 +27,8 @@ pytestmark = pytest.mark.looptime(noop_cycles=0)
 
 def typed(kube: LightKube) -> None:
     """Let mypy say that the parts fit."""
-    door: Kube = kube
-    leases: Leases = door
+    fake: Kube = kube
+    leases: Leases = fake
     watch: Watch = kube.watch
     fence: Fence = Election(leases, namespace="n", name="n", identity="i", watch=watch)
     kube.fenced(fence)
@@ -155,7 +155,7 @@ async def test_a_campaign_suspended_while_it_won_does_not_begin_to_work() -> Non
             await asyncio.sleep(0.001)
         a.skew += 10  # the machine slept while the answer was on its way
         await asyncio.sleep(1)
-        assert a.works == [Leadership(1, "a")]  # asked anew: by now it could have been another's
+        assert a.works == [Leadership(1, "a")]  # asked again: by now it could have been another's
 
 
 async def test_a_machine_that_was_suspended_leads_no_longer_though_no_timer_ran() -> None:
@@ -399,10 +399,10 @@ async def test_work_that_returns_hands_over() -> None:
         a = world.process("a")
         self_check = asyncio.Event()
 
-        async def until_in_doubt(_: Leadership) -> None:
+        async def until_uncertain(_: Leadership) -> None:
             await self_check.wait()
 
-        a.work = until_in_doubt
+        a.work = until_uncertain
         await world.leader()
         b = world.process("b")
         await asyncio.sleep(5)
@@ -432,7 +432,7 @@ async def test_troubles_are_told_once_and_not_each_second(caplog: pytest.LogCapt
         a = world.process("a")
         a.down = True
         await asyncio.sleep(60)
-        assert caplog.text.count("Could not seek the lease: connection refused") == 1
+        assert caplog.text.count("Could not acquire the Lease: connection refused") == 1
         assert caplog.text.count("cannot be watched") == 1
 
 
@@ -464,7 +464,7 @@ async def test_never_two_leaders_whatever_happens(seed: int) -> None:
                 case "freeze":
                     process.stop() if process.awake.is_set() else process.go_on()
                 case "delete":
-                    if all(p.election._seen is not None for p in world.processes):  # else it is the case that is not covered
+                    if all(p.election._last_record is not None for p in world.processes):  # else it is the case that is not covered
                         world.server.delete()
                 case "heal":
                     for each in world.processes:

@@ -1,4 +1,4 @@
-"""Giving the leadership up in good order, in virtual time."""
+"""Giving the leadership up gracefully, in virtual time."""
 
 from __future__ import annotations
 
@@ -57,12 +57,12 @@ async def test_the_work_itself_may_ask_for_it() -> None:
     async with a_world() as world:
         a = world.process("a")
 
-        async def doubts(_: Leadership) -> None:
+        async def uncertain(_: Leadership) -> None:
             await asyncio.sleep(3)
             a.election.step_down()
             await asyncio.Event().wait()
 
-        a.work = doubts
+        a.work = uncertain
         await world.leader()
         b = world.process("b")
         await asyncio.sleep(3.2)
@@ -100,7 +100,7 @@ async def test_it_holds_for_one_term_only() -> None:
 
         a.work = ends
         await asyncio.sleep(0.5)
-        assert a.election.leading, "an old wish does not end a new term"
+        assert a.election.leading, "an old request does not end a new term"
         a.election.step_down(0.0)
         began = now()
         while len(a.works) < 3:

@@ -54,7 +54,7 @@ def test_phases_of_handovers() -> None:
     assert value(metrics, "multiconnect_handover_seconds_bucket", **labels, le="0.025") == 1
     assert value(metrics, "multiconnect_handover_seconds_sum", phase="detect", evidence="ConnectionLost") == 0, "a clock that was set back"
     assert 'multiconnect_handover_seconds_bucket{evidence="ConnectionLost",le="0.005",phase="commit"} 0.0' in text(metrics)
-    assert [phase.value for phase in Phase] == ["detect", "decide", "prepare", "commit", "tell", "serve"]
+    assert [phase.value for phase in Phase] == ["detect", "decide", "prepare", "commit", "assign", "serve"]
 
 
 def test_handovers_by_kind() -> None:
@@ -75,19 +75,19 @@ def test_the_loop() -> None:
     metrics.count_call("Busy")
     metrics.lead(True)
     metrics.count_clusters(3)
-    metrics.observe_silence(Silence(targets=9, silent=2))
+    metrics.observe_silence(Silence(targets=9, unresponsive=2))
     metrics.observe_lag(0.125)
     metrics.observe_nodes({"a": object()})
     said = text(metrics)
     for line in (
-        "multiconnect_look_seconds_sum 0.25",
-        "multiconnect_look_seconds_count 1.0",
+        "multiconnect_observation_seconds_sum 0.25",
+        "multiconnect_observation_seconds_count 1.0",
         'multiconnect_reconcile_errors_total{error="TimeoutError"} 1.0',
         'multiconnect_set_shards_attempts_total{answer="Busy"} 1.0',
         "multiconnect_leading 1.0",
         "multiconnect_clusters 3.0",
         "multiconnect_probe_targets 9.0",
-        "multiconnect_probe_silent 2.0",
+        "multiconnect_probe_unresponsive 2.0",
         "multiconnect_loop_lag_seconds 0.125",
         "multiconnect_nodes_known 1.0",
     ):
@@ -98,14 +98,14 @@ def test_the_loop() -> None:
     assert value(metrics, "multiconnect_nodes_known") == -1
 
 
-def test_a_look_that_fails_is_timed_too() -> None:
+def test_an_observation_that_fails_is_timed_too() -> None:
     metrics = Metrics()
     with pytest.raises(ZeroDivisionError), metrics.time_observation(time.monotonic):
         _ = 1 / 0
-    assert value(metrics, "multiconnect_look_seconds_count") == 1
+    assert value(metrics, "multiconnect_observation_seconds_count") == 1
 
 
-def test_writes_are_read_from_the_doors_own_counter() -> None:
+def test_writes_are_read_from_the_clients_own_counter() -> None:
     metrics = Metrics()
     writes: Counter[tuple[str, str]] = Counter()
     metrics.count_writes(writes)
@@ -173,7 +173,7 @@ class Clock(SystemClock):
 
 def test_what_is_served_where() -> None:
     metrics, clock = Metrics(), Clock()
-    lag_monitor = LoopLagMonitor(clock, beaten=metrics.observe_lag)
+    lag_monitor = LoopLagMonitor(clock, on_beat=metrics.observe_lag)
     with served(application(metrics.registry, lag_monitor), host="127.0.0.1", port=0) as port:
         status, body = get(port, "/metrics")
         assert (status, "multiconnect_leading 0.0" in body) == (200, True)
@@ -181,7 +181,7 @@ def test_what_is_served_where() -> None:
         clock.at += 9.9
         assert get(port, "/healthz")[0] == 200
         clock.at += 0.2
-        assert get(port, "/healthz") == (503, "the event loop has not turned for 10 s\n")
+        assert get(port, "/healthz") == (503, "the event loop has not run for 10 s\n")
         assert get(port, "/")[0] == 404
         with pytest.raises(ValueError, match=rf"metrics cannot be served on 127\.0\.0\.1, port {port}: .*METRICS_HOST and METRICS_PORT"):
             served(application(metrics.registry, lag_monitor), host="127.0.0.1", port=port).__enter__()
@@ -190,7 +190,7 @@ def test_what_is_served_where() -> None:
 
 def test_health_says_why_only_a_new_process_helps() -> None:
     why: list[str | None] = [None]
-    lag_monitor = LoopLagMonitor(Clock(), beaten=lambda _: None)
+    lag_monitor = LoopLagMonitor(Clock(), on_beat=lambda _: None)
     with served(application(Metrics().registry, lag_monitor, stalled=lambda: why[0]), host="127.0.0.1", port=0) as port:
         assert get(port, "/healthz") == (200, "ok\n")
         why[0] = "nothing has watched pods for 61 s"
@@ -206,7 +206,7 @@ def test_watches_that_are_cut_off() -> None:
 
 async def test_health_is_told_while_the_event_loop_stands_still() -> None:
     lags: list[float] = []
-    lag_monitor = LoopLagMonitor(SystemClock(), beaten=lags.append, dead_after=0.5)
+    lag_monitor = LoopLagMonitor(SystemClock(), on_beat=lags.append, dead_after=0.5)
     beating = asyncio.create_task(lag_monitor.run())
     with served(application(Metrics().registry, lag_monitor), host="127.0.0.1", port=0) as port:
         await asyncio.sleep(0.3)

@@ -265,7 +265,7 @@ async def test_what_decisions_go_by_wakes() -> None:
 
 
 @pytest.mark.parametrize("outage", [0.5, 10.4, 60])
-async def test_an_outage_of_the_api_server_makes_no_node_look_lost(outage: float) -> None:
+async def test_an_outage_of_the_api_server_makes_no_node_seem_lost(outage: float) -> None:
     server = Server()
     names = [f"n{number}" for number in range(4)]
     for name in names:
@@ -292,7 +292,7 @@ async def test_an_outage_of_the_api_server_makes_no_node_look_lost(outage: float
         assert ages(nodes)["n2"] > 16, "and a lost one is still told from the others"
 
 
-async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_look_lost() -> None:
+async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_seem_lost() -> None:
     server = Server()
     names = [f"n{number}" for number in range(3)]
     for name in names:
@@ -309,7 +309,7 @@ async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_
         assert ages(nodes)["n0"] > 9, "while one is heard we are not deaf"
 
 
-async def test_a_watch_that_is_silently_dead_is_opened_anew() -> None:
+async def test_a_watch_that_is_silently_dead_is_opened_again() -> None:
     server = Server()
     for name in ("n0", "n1"):
         server.put(NODE, a_node(name))
@@ -374,7 +374,7 @@ async def test_a_node_that_comes_back_is_not_gone_and_a_gone_one_is_forgotten_at
         assert {name: node.gone for name, node in found.items()} == {"n0": True}
 
 
-async def test_an_old_version_is_listed_anew_at_once() -> None:
+async def test_an_old_version_is_listed_again_at_once() -> None:
     server = Server()
     server.put(NODE, a_node("n0"))
     async with watching(server) as (_, changed):

@@ -40,8 +40,8 @@ class SlowKube(FakeKube):
 
 
 def observer(kube: FakeKube) -> Observer:
-    doors: Any = NothingHeard()
-    return Observer(kube=cast("Any", kube), clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    fakes: Any = NothingHeard()
+    return Observer(kube=cast("Any", kube), clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
 
 
 async def observe(eyes: Observer, memory: Memory, key: Key = KEY) -> Observation:
@@ -58,7 +58,12 @@ async def test_what_is_still_being_read_is_not_known_and_not_waited_for() -> Non
     assert memory.reading is not None
     assert set(first.snapshot.unread) == {"Secret", "Deployment", "PodDisruptionBudget", "NetworkPolicy", "PersistentVolumeClaim"}
     assert first.snapshot.failed_reads == {}
-    assert (len(first.snapshot.routes), len(first.snapshot.coreapps), first.snapshot.missing, first.snapshot.taken) == (2, 3, None, ())
+    assert (len(first.snapshot.routes), len(first.snapshot.coreapps), first.snapshot.missing, first.snapshot.name_conflicts) == (
+        2,
+        3,
+        None,
+        (),
+    )
 
     kube.answers.set()
     await asyncio.wait({memory.reading})

@@ -17,7 +17,7 @@ from .fake_apiserver import an_apiserver
 
 LEASE_SECONDS = 3.0
 SLACK = 5.0
-"""Seconds for a busy machine; each of the refusals below lasts for ever."""
+"""Seconds for a busy machine; each of the refusals below lasts forever."""
 
 REFUSE = """
 import asyncio, sys, threading, time, kopf

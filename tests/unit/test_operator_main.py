@@ -12,7 +12,7 @@ from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.watch import handlers
 from whatsapp_operator.shell.watch.health import WatchHealth
 
-from .test_handlers import Ears
+from .test_handlers import Listener
 
 
 class ReachedError(Exception):
@@ -32,7 +32,7 @@ async def test_it_starts_under_a_user_number_that_has_no_name(monkeypatch: pytes
 
     monkeypatch.setattr(getpass, "getuser", nameless)
     monkeypatch.setattr(kopf, "spawn_tasks", spawned)
-    listener = Ears()
+    listener = Listener()
     login = handlers.Login(lambda: kopf.ConnectionInfo(server="http://127.0.0.1:9"), health=WatchHealth(SystemClock()), names={})
     with pytest.raises(ReachedError, match="operator-0"):
-        await handlers.watch(lambda call: call(), wake=listener.wake, witness=listener, login=login, namespaces=(), identity="operator-0")
+        await handlers.watch(lambda call: call(), wake=listener.wake, sink=listener, login=login, namespaces=(), identity="operator-0")

@@ -1,4 +1,4 @@
-"""The times of a noted intent count on our own clock: whoever noted it may have had another one, an hour apart."""
+"""The times of a noted intent count on the clock of this process: the one of the process that noted it may be an hour apart."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def test_our_own_intent_keeps_its_times() -> None:
     assert own_time(Stopped(NOW + timedelta(seconds=9)), NOTED, memory) == NOTED
 
 
-def test_the_next_intent_counts_anew() -> None:
+def test_the_next_intent_counts_again() -> None:
     clock, memory = Stopped(NOW), Memory(intent=("2-earlier", NOW - timedelta(hours=2)))
     found = own_time(clock, NOTED, memory)
 

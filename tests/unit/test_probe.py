@@ -33,9 +33,9 @@ async def test_an_answering_coreapp_is_known_by_its_report_and_wakes_once() -> N
         assert watch.woken == 1
         assert peer.made == 1
         assert {path for _, _, path in peer.asked} == {"/health?deep=1"}
-        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
         silence = watch.tethers.silence()
-        assert (silence.targets, silence.silent, silence.nodes) == (1, 0, frozenset())
+        assert (silence.targets, silence.unresponsive, silence.nodes) == (1, 0, frozenset())
 
 
 async def test_a_killed_coreapp_is_broken_at_once() -> None:
@@ -94,7 +94,7 @@ async def test_a_fresh_tether_takes_two_refusals_and_a_return_is_seen() -> None:
     async with watching(peer.port) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.silent_since("a") is None
+        assert watch.tethers.unresponsive_since("a") is None
         since = watch.tethers.broken_at("a")
         await peer.listen()
         await until(lambda: watch.tethers.report_of("a"))
@@ -110,28 +110,28 @@ async def test_a_hung_coreapp_is_silent_since_half_a_round_before_the_probe_and_
         peer.hangs = True
         before = datetime.now(UTC)
         woken = watch.woken
-        await until(lambda: watch.tethers.silent_since("a"))
+        await until(lambda: watch.tethers.unresponsive_since("a"))
 
-        since = watch.tethers.silent_since("a")
+        since = watch.tethers.unresponsive_since("a")
         assert since is not None
         assert datetime.now(UTC) - since >= timedelta(seconds=QUICK.deadline)
         assert since - before > timedelta(seconds=-0.05), "no more than half of a period of 0.1 s before the probe"
         assert since - before < timedelta(seconds=0.15) + watch.late
         assert watch.woken == woken
         silence = watch.tethers.silence()
-        assert (silence.targets, silence.silent, silence.nodes) == (1, 1, frozenset({"node-a"}))
+        assert (silence.targets, silence.unresponsive, silence.nodes) == (1, 1, frozenset({"node-a"}))
         assert watch.tethers.report_of("a") is not None
 
         await until(lambda: watch.woken > woken)
         assert datetime.now(UTC) - since >= timedelta(seconds=0.6)
-        assert watch.tethers.silent_since("a") == since
+        assert watch.tethers.unresponsive_since("a") == since
         assert watch.tethers.report_of("a") is None
         assert watch.tethers.broken_at("a") is None
 
         woken, peer.hangs = watch.woken, False
-        await until(lambda: watch.tethers.silent_since("a") is None)
+        await until(lambda: watch.tethers.unresponsive_since("a") is None)
         assert watch.woken > woken
-        assert watch.tethers.silence().silent == 0
+        assert watch.tethers.silence().unresponsive == 0
         await until(lambda: watch.tethers.report_of("a"))
 
 
@@ -156,11 +156,11 @@ async def test_a_stopped_process_is_silent_and_answers_when_it_goes_on() -> None
             watch.hold("a")
             await until(lambda: watch.tethers.report_of("a"))
             process.send_signal(signal.SIGSTOP)
-            await until(lambda: watch.tethers.silent_since("a"))
+            await until(lambda: watch.tethers.unresponsive_since("a"))
             await until(lambda: watch.tethers.report_of("a") is None)
             assert watch.tethers.broken_at("a") is None
             process.send_signal(signal.SIGCONT)
-            await until(lambda: watch.tethers.silent_since("a") is None and watch.tethers.report_of("a"))
+            await until(lambda: watch.tethers.unresponsive_since("a") is None and watch.tethers.report_of("a"))
     finally:
         process.kill()
         process.wait(10)
@@ -173,12 +173,12 @@ async def test_a_slow_coreapp_is_never_silent_for_long(fresh_every: int) -> None
     async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=fresh_every)) as watch:
         watch.hold("a")
         peer.delay = 0.3
-        await until(lambda: watch.tethers.silent_since("a"))
+        await until(lambda: watch.tethers.unresponsive_since("a"))
         woken = watch.woken
         longest = timedelta()
         deadline = time.monotonic() + 1.5
         while time.monotonic() < deadline:
-            since = watch.tethers.silent_since("a")
+            since = watch.tethers.unresponsive_since("a")
             longest = max(longest, datetime.now(UTC) - since) if since else longest
             await asyncio.sleep(0.005)
 
@@ -193,7 +193,7 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
         watch.hold("a")
         await until(lambda: len(peer.asked) >= 4)
 
-        assert watch.tethers.silent_since("a") is None
+        assert watch.tethers.unresponsive_since("a") is None
         assert peer.made == 1
         assert watch.woken == 1
 
@@ -201,15 +201,15 @@ async def test_slow_answers_within_the_deadline_are_no_silence() -> None:
 async def test_a_black_hole_is_silent_and_counts_although_it_never_answered() -> None:
     async with a_full_queue() as port, watching(port) as watch:
         watch.hold("a")
-        await until(lambda: watch.tethers.silent_since("a"))
+        await until(lambda: watch.tethers.unresponsive_since("a"))
 
         await until(lambda: watch.woken)
         assert watch.tethers.broken_at("a") is None
         assert watch.tethers.never_responded("a")
         silence = watch.tethers.silence()
-        assert (silence.targets, silence.silent, silence.unheard) == (1, 1, 0), "its kubelet does not call it ready"
+        assert (silence.targets, silence.unresponsive, silence.never_responded) == (1, 1, 0), "its kubelet does not call it ready"
         watch.hold("a", ready=True)
-        assert watch.tethers.silence().unheard == 1
+        assert watch.tethers.silence().never_responded == 1
 
 
 async def test_each_kth_probe_goes_over_a_fresh_connection_which_is_no_drop() -> None:
@@ -228,14 +228,14 @@ async def test_fresh_connections_that_hang_count_although_the_open_one_answers()
     async with a_peer() as peer, watching(peer.port, replace(QUICK, fresh_every=4)) as watch:
         watch.hold("a", period=0.05)
         peer.ignores_newer_than = 1
-        await until(lambda: watch.tethers.silent_since("a"))
-        since = watch.tethers.silent_since("a")
+        await until(lambda: watch.tethers.unresponsive_since("a"))
+        since = watch.tethers.unresponsive_since("a")
         await until(lambda: watch.tethers.report_of("a") is None)
 
-        assert watch.tethers.silent_since("a") == since
+        assert watch.tethers.unresponsive_since("a") == since
         assert 1 in peer.open
         peer.ignores_newer_than = None
-        await until(lambda: watch.tethers.silent_since("a") is None)
+        await until(lambda: watch.tethers.unresponsive_since("a") is None)
 
 
 async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_and_no_end() -> None:
@@ -248,12 +248,12 @@ async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_an
         asked = len(peer.asked)
         await until(lambda: len(peer.asked) > asked + 5)
 
-        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
         assert watch.woken == 1
         # And when it hangs beside, nobody is there any more.
         peer.hangs = True
         await until(lambda: watch.tethers.broken_at("a"))
-        assert watch.tethers.silent_since("a") is None
+        assert watch.tethers.unresponsive_since("a") is None
 
 
 async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broken_when_it_goes() -> None:
@@ -277,7 +277,7 @@ async def test_tcp_probes_count_a_connection_as_an_answer_and_like_to_be_told_mo
         await until(lambda: peer.made >= 4)
 
         await until(lambda: watch.tethers.report_of("a"))
-        assert watch.tethers.broken_at("a") is watch.tethers.silent_since("a") is None
+        assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
         assert watch.tethers.silence().targets == 1
         await until(lambda: len(peer.open) <= 2)
         peer.die()
@@ -290,7 +290,7 @@ async def test_tcp_probes_see_no_silence_in_a_process_that_accepts_and_hangs() -
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 8)
 
-        assert (watch.tethers.silent_since("a"), watch.tethers.report_of("a")) == (None, None)
+        assert (watch.tethers.unresponsive_since("a"), watch.tethers.report_of("a")) == (None, None)
         assert watch.tethers.silence().targets == 1
 
 
@@ -357,7 +357,7 @@ async def test_a_hung_coreapp_does_not_collect_connections() -> None:
         await until(lambda: open_files() <= before)
 
 
-async def test_after_the_end_it_may_begin_anew() -> None:
+async def test_after_the_end_it_may_begin_again() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a")
         await until(lambda: watch.tethers.report_of("a"))
@@ -381,11 +381,11 @@ async def test_want_of_files_of_our_own_is_no_silence_of_others(monkeypatch: pyt
         await until(lambda: len(peer.asked) > asked + 10)
 
         for uid in ("a", "b"):
-            assert watch.tethers.silent_since(uid) is None
+            assert watch.tethers.unresponsive_since(uid) is None
             assert watch.tethers.broken_at(uid) is None
 
 
-# --- our own lateness -------------------------------------------------------------------------------------------------
+# --- lag of this process -------------------------------------------------------------------------------------------------
 
 
 async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> None:
@@ -401,13 +401,13 @@ async def test_a_loop_that_stood_still_finds_nobody_silent_but_itself_late() -> 
         woken, stood = watch.woken, time.monotonic()
         time.sleep(3.0)  # noqa: ASYNC251  that is what is tested
         silence = watch.tethers.silence()
-        assert silence.silent == 0
+        assert silence.unresponsive == 0
         assert timedelta(seconds=2.8) < silence.lag < timedelta(seconds=time.monotonic() - stood + 0.5)
         seen: set[int] = set()
         asked = len(peer.asked)
 
         def each_was_asked_twice() -> bool:
-            seen.add(watch.tethers.silence().silent)
+            seen.add(watch.tethers.silence().unresponsive)
             return len(peer.asked) - asked >= 40
 
         await until(each_was_asked_twice)
@@ -430,7 +430,7 @@ async def test_a_deadline_before_the_heartbeat_that_is_late_is_not_believed_eith
         time.sleep(1.0)  # noqa: ASYNC251  that is what is tested
         went_on = time.monotonic()
         while time.monotonic() - went_on < QUICK.deadline / 2:
-            assert watch.tethers._tethers["a"].silent_since is None
+            assert watch.tethers._tethers["a"].unresponsive_since is None
             await asyncio.sleep(0.002)
         assert timedelta(seconds=0.8) < watch.tethers.silence().lag < timedelta(seconds=time.monotonic() - stood + 0.5)
 
@@ -457,13 +457,13 @@ async def test_the_time_for_which_we_stood_still_does_not_make_a_silence_longer(
         watch.hold("a", unhealthy_after=2.0)
         await until(lambda: watch.tethers.report_of("a"))
         peer.hangs = True
-        await until(lambda: watch.tethers.silent_since("a"))
-        woken, since = watch.woken, watch.tethers.silent_since("a")
+        await until(lambda: watch.tethers.unresponsive_since("a"))
+        woken, since = watch.woken, watch.tethers.unresponsive_since("a")
         assert since is not None
         before = datetime.now(UTC) - since
         time.sleep(2.5)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
-        since = watch.tethers.silent_since("a")
+        since = watch.tethers.unresponsive_since("a")
         assert since is not None
         assert datetime.now(UTC) - since < before + timedelta(seconds=0.4)
         await asyncio.sleep(0.1)

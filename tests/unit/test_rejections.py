@@ -26,7 +26,7 @@ def an_object(name: str) -> dict[str, Any]:
     return {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": name, "namespace": "default"}}
 
 
-class Doors:
+class Fakes:
     """Answers writes as told, by the name of the object; what is not told of is accepted."""
 
     def __init__(self) -> None:
@@ -47,19 +47,19 @@ class Cluster:
     """One cluster's writes, round by round."""
 
     def __init__(self) -> None:
-        self.doors, self.memory = Doors(), Memory()
-        door: Any = self.doors
-        self._executor = Executor(kube=door, clients=door, coreapps=door, clock=door, identity="me")
+        self.fakes, self.memory = Fakes(), Memory()
+        fake: Any = self.fakes
+        self._executor = Executor(kube=fake, clients=fake, coreapps=fake, clock=fake, identity="me")
         one = situation()
-        self._look = Observation(
+        self._observation = Observation(
             one.desired, one.snapshot, Access(addresses=(), server_name=""), Credentials(country_code="1", phone_number="2")
         )
 
     async def round(self, *actions: Action, **answers: KubeError) -> str | None:
         """What is said of rejections after a round in which objects were answered so."""
-        self.doors.answers = answers
-        await self._executor.perform(self._look, actions, self.memory)
-        return self.memory.refused.text if self.memory.refused else None
+        self.fakes.answers = answers
+        await self._executor.perform(self._observation, actions, self.memory)
+        return self.memory.rejection.text if self.memory.rejection else None
 
 
 A, B = Create(obj=an_object("a")), Create(obj=an_object("b"))

@@ -159,7 +159,7 @@ def test_a_line_break_that_reaches_the_pods_is_said(key: str, ending: bytes) -> 
     """As ``kubectl create secret --from-file`` makes them of files that an editor or ``echo`` wrote."""
     found = findings({("db", key): good()["db"][key] + ending})
     assert found.malformed == (
-        f"Key {key} of Secret db, which spec.database.secretRef names, ends with a line break, and the pods would get that, too. "
+        f"Key {key} of Secret db, which spec.database.secretRef names, ends with a line break, and the pods would get that too. "
         "Make it with --from-literal, or with printf instead of echo."
     )
     assert found.no_access is None, "the client can be asked all the same"
@@ -211,8 +211,8 @@ def test_a_wrong_form_is_said_with_secret_and_key(name: str, key: str, value: by
 
 
 def test_a_client_certificate_needs_its_key() -> None:
-    assert "needs key tls.key, too" in findings({("db-tls", "tls.key"): None}).malformed
-    assert "needs key tls.crt, too" in findings({("db-tls", "tls.crt"): None}).malformed
+    assert "needs key tls.key too" in findings({("db-tls", "tls.key"): None}).malformed
+    assert "needs key tls.crt too" in findings({("db-tls", "tls.crt"): None}).malformed
     assert findings({("db-tls", "tls.crt"): None, ("db-tls", "tls.key"): None}).malformed is None
 
 
@@ -298,9 +298,9 @@ async def look_at(secrets: Mapping[str, Obj]) -> Observation:
     objects = world()
     objects[WAC][0] |= {"spec": {**SPEC}, "status": {"settledShards": 2}}
     objects[SECRET] = [*secrets.values()]
-    doors = cast("Any", NothingHeard())
+    fakes = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
-    observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    observer = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
     found = await observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1)
     assert found is not None
     return found

@@ -295,7 +295,7 @@ class NothingHeard:
 
     def broken_at(self, _: str) -> None: ...
 
-    def silent_since(self, _: str) -> None: ...
+    def unresponsive_since(self, _: str) -> None: ...
 
     def never_responded(self, _: str) -> bool:
         return True
@@ -303,7 +303,7 @@ class NothingHeard:
     def silence(self) -> Silence:
         return Silence()
 
-    def seen(self, _: Key) -> Client:
+    def state_of(self, _: Key) -> Client:
         return Client()
 
 
@@ -322,9 +322,9 @@ class Clock:
 
 def observation(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
     """What the Observer makes of a cluster that it looks at for the first time."""
-    doors = cast("Any", NothingHeard())
+    fakes = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
-    observer = Observer(kube=kube, clients=doors, coreapps=doors, clock=Clock(), image="sim:1", tuning=Tuning())
+    observer = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())
     found = asyncio.run(observer.observe(KEY, Memory(), nonce="n0nce", leader_epoch=1))
     return (found.desired, found.snapshot) if found is not None else None
 

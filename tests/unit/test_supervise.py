@@ -1,4 +1,4 @@
-"""Kopf is begun anew whenever it ends or a watch stays dead, and left behind when it does not end."""
+"""Kopf is begun again whenever it ends or a watch stays dead, and left behind when it does not end."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ async def test_however_it_ends_it_is_begun_anew_ever_later(error: BaseException 
     assert pauses[2] >= 0.8
 
 
-async def test_a_watch_that_stays_dead_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_watch_that_stays_dead_is_begun_again(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(supervise, "RENEW_AFTER", 0.6)
     begun: list[float] = []
     since = time.monotonic()

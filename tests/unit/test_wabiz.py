@@ -237,8 +237,8 @@ def assert_unsent(talk: Talk, call: Call) -> None:
     seen = talk.session.client
     assert call.not_sent
     assert (call.answer, call.rejection) == (None, None)
-    assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for anew"
-    assert seen.silent_since == talk.clock.now()
+    assert (seen.shards, seen.asked_at) == (1, None), "known, and to be asked for again"
+    assert seen.unresponsive_since == talk.clock.now()
     assert seen.problem in call.detail
     assert talk.client.posts == []
     assert not talk.session.may_ask()
@@ -251,7 +251,7 @@ async def test_a_refused_connection_sends_nothing(talk: Talk) -> None:
     assert_unsent(talk, await talk.call(addresses=(await refused_port(),)))
     await talk.ask()
     assert talk.session.client.asked_at == talk.clock.now()
-    assert (talk.session.client.silent_since, talk.session.client.problem) == (None, "")
+    assert (talk.session.client.unresponsive_since, talk.session.client.problem) == (None, "")
 
 
 async def test_no_ready_webapp_sends_nothing(talk: Talk) -> None:
@@ -307,13 +307,13 @@ async def test_a_refused_login_sends_nothing(talk: Talk) -> None:
     talk.clock.pass_by(days=6)
     talk.client.passwords.clear()
     assert_unsent(talk, await talk.call())
-    assert talk.login() is Login.REFUSED
+    assert talk.login() is Login.REJECTED
 
 
 async def test_a_late_call_is_not_sent(talk: Talk) -> None:
     await talk.ask()
     call = await talk.call(noted_before=SEND_WITHIN + 0.1)
-    assert call.detail == "POST /v1/account/shards: not within 2 s of its note"
+    assert call.detail == "POST /v1/account/shards: not sent within 2 s of its note"
     assert_unsent(talk, call)
     assert (await talk.call(noted_before=SEND_WITHIN - 0.1)).answer is Answer.ACCEPTED
 
@@ -355,7 +355,7 @@ async def test_a_call_without_an_answer_is_unknown(talk: Talk) -> None:
     call = await talk.call()
     over.set()
     assert (call.answer, call.not_sent, call.detail) == (Answer.UNKNOWN, False, "POST /v1/account/shards: ReadTimeout")
-    assert talk.session.client.asked_at is not None, "nothing is known anew"
+    assert talk.session.client.asked_at is not None, "nothing is known again"
     assert talk.session.may_ask()
 
 
@@ -393,8 +393,8 @@ async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable
 async def test_a_refusal_is_told_by_its_words(talk: Talk, status: int) -> None:
     talk.client.answers(lambda: rejection(status, "client setup is logged off"))
     call = await talk.call()
-    assert (call.answer, call.rejection, call.not_sent) == (Answer.REFUSED, Rejection.CERTIFICATE, False)
-    assert (await talk.call()).answer is Answer.REFUSED
+    assert (call.answer, call.rejection, call.not_sent) == (Answer.REJECTED, Rejection.CERTIFICATE, False)
+    assert (await talk.call()).answer is Answer.REJECTED
     assert len(talk.client.logins) == 1, "the token is not at fault"
 
 
@@ -407,7 +407,7 @@ async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
     ]
     talk.client.answers(lambda: web.json_response({"errors": errors}, status=429))
     call = await talk.call()
-    assert (call.answer, call.rejection) == (Answer.REFUSED, Rejection.BANNED)
+    assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.BANNED)
     assert call.detail == "POST /v1/account/shards: HTTP 429, error 1015: Too many requests; Account locked: ***"
 
 
@@ -447,7 +447,7 @@ async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(talk: Talk) ->
 async def test_the_detail_says_what_the_client_said(talk: Talk) -> None:
     talk.client.answers(lambda: rejection(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
     call = await talk.call()
-    assert (call.answer, call.rejection) == (Answer.REFUSED, Rejection.OTHER)
+    assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.OTHER)
     expected = "POST /v1/account/shards: HTTP 400, error 1009: Parameter is not valid: shards: must be one of 1, 2"
     assert call.detail == expected
     assert (call.fingerprint, call.secret_version) == ("f" * 64, "12")
@@ -542,7 +542,7 @@ async def test_a_question_and_a_call_log_in_once(talk: Talk) -> None:
 async def test_a_refused_login_is_tried_again_late_or_with_another_password(talk: Talk) -> None:
     talk.client.passwords = {"other"}
     await talk.ask()
-    assert talk.login() is Login.REFUSED
+    assert talk.login() is Login.REJECTED
     assert talk.client.logins == [PASSWORD, INITIAL]
     talk.clock.pass_by(seconds=LOGIN_PAUSE - 0.1)
     await talk.ask()
@@ -630,13 +630,13 @@ async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
         desks.set_shards(KEY, replace(access, addresses=()), CREDENTIALS, operation(), clock.monotonic())
         await asyncio.wait_for(woken.wait(), 5)
         desks.ask(KEY, access)
-        assert not desks.seen(KEY).asking
+        assert not desks.state_of(KEY).asking
         clock.pass_by(seconds=UNSENT_PAUSE)
         woken.clear()
         desks.ask(KEY, access)
-        assert desks.seen(KEY).asking
+        assert desks.state_of(KEY).asking
         await asyncio.wait_for(woken.wait(), 5)
-        assert desks.seen(KEY).shards == 1
+        assert desks.state_of(KEY).shards == 1
         await desks.close()
 
 

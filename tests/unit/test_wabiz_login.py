@@ -70,7 +70,7 @@ def advice(talk: Talk) -> str:
 async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_told_in_its_words(pair: Path) -> None:
     async with talking(Picky(), pair) as talk:
         await talk.ask()
-        assert talk.login() is Login.REFUSED
+        assert talk.login() is Login.REJECTED
         assert advice(talk) == (
             "The Webapp accepts key password of Secret acme-admin neither as it is nor as the new password that the first login must set "
             f"(POST /v1/users/login: HTTP 400, error 1009: Parameter not valid: {RULES}). "

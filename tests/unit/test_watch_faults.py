@@ -208,7 +208,7 @@ async def test_a_missing_crd_is_no_reason_to_give_the_lease_up(tmp_path: Path, c
             await asyncio.sleep(0.1)
             worst = max(worst, operator._health.seconds_cut_off()["whatsappclusters"])
         assert worst < GAP
-        assert "In doubt about ourselves" not in caplog.text, "there is nothing to watch"
+        assert "The self-check fails" not in caplog.text, "there is nothing to watch"
         server.bring_crd()
         await until(lambda: bool(server.streams[CLUSTERS]) and not operator._crd_was_missing, running)
 
@@ -265,5 +265,5 @@ async def test_a_lease_that_makes_no_sense_ends_nobody(tmp_path: Path) -> None:
 async def test_a_part_that_ends_by_itself_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
         monkeypatch.setattr(operator._metrics, "observe_lag", None)  # a fault of our own in the heartbeat
-        with pytest.raises(RuntimeError, match="the task heartbeat ended"):
+        with pytest.raises(RuntimeError, match="the task loop-lag ended"):
             await asyncio.wait_for(running, SOON)

@@ -17,7 +17,7 @@ def ask(address, path):
         return answer.read().decode()
 
 
-def look():
+def check():
     """Return why the operators are not well, or None."""
     addresses = sorted({str(found[4][0]) for found in socket.getaddrinfo(host, int(port), proto=socket.IPPROTO_TCP)})
     for address in addresses:
@@ -29,7 +29,7 @@ def look():
 deadline = time.monotonic() + SECONDS
 while True:
     try:
-        trouble = look()
+        trouble = check()
     except OSError as error:  # no name, no route, no answer, a 503
         trouble = f"{host}:{port} does not answer: {error}"
     if trouble is None:

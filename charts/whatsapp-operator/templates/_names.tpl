@@ -42,16 +42,16 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
-{{/* With scope Namespace: the namespaces that are looked after, separated by commas. */}}
+{{/* With scope Namespace: the namespaces that are managed, separated by commas. */}}
 {{- define "whatsapp-operator.namespaces" -}}
 {{- if eq .Values.scope "Namespace" -}}
 {{- join "," (default (list .Release.Namespace) .Values.watchNamespaces) -}}
 {{- else if .Values.watchNamespaces -}}
-{{- fail "watchNamespaces is given, but scope is Cluster, which looks after all namespaces: set scope to Namespace or leave watchNamespaces empty" -}}
+{{- fail "watchNamespaces is given, but scope is Cluster, which manages all namespaces: set scope to Namespace or leave watchNamespaces empty" -}}
 {{- end -}}
 {{- end -}}
 
-{{/* The rules of every namespace that is looked after; in a Role only those above the one mark in the file. */}}
+{{/* The rules of every namespace that is managed; in a Role only those above the one mark in the file. */}}
 {{- define "whatsapp-operator.rules" -}}
 {{- $rules := .Files.Get "files/cluster-rules.yaml" -}}
 {{- if eq .Values.scope "Namespace" -}}
@@ -72,7 +72,7 @@ yes
 {{- end -}}
 {{- end -}}
 
-{{/* Nothing, or the refusal of times that the operator itself would refuse when it starts. */}}
+{{/* Nothing, or the rejection of times that the operator itself would reject when it starts. */}}
 {{- define "whatsapp-operator.checkLease" -}}
 {{- with .Values.lease -}}
 {{- if not (and (lt (float64 .retrySeconds) (float64 .renewDeadlineSeconds)) (lt (float64 .renewDeadlineSeconds) (float64 .seconds))) -}}

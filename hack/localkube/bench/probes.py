@@ -94,7 +94,7 @@ async def _measure(port: int, *, targets: int, holders: int, seconds: float, kin
         "memory per target, KiB": (_memory() - before) / targets,
         "peak memory, MiB": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024,
         "worst lag of the loop, ms": max(one.lag for one in silences[1:]).total_seconds() * 1000,
-        "silent at most": max(one.silent for one in silences[1:]),
+        "silent at most": max(one.unresponsive for one in silences[1:]),
         "wakes": len(wakes),
         "cpu, s": cpu,
     }

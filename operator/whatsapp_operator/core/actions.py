@@ -1,4 +1,4 @@
-"""What may be done, and what one observation leads to."""
+"""The actions, and the plan that one observation leads to."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .names import Epoch, Obj, Ref
 from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Operation, Record, Route
 
-# --- what is to be done ----------------------------------------------------------------------------------------------
+# --- actions ---------------------------------------------------------------------------------------------------------
 
 
 class State(StrEnum):
-    """What a row means to the user."""
+    """What a rule means to the user."""
 
     READY = "Ready"
     WORKING = "Working"
@@ -26,14 +26,14 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Create:
-    """Create this object; if the name is taken, say so."""
+    """Create this object; a name conflict is reported."""
 
     obj: Obj
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GenerateSecret:
-    """Create a Secret whose content the shell draws: ``admin`` (a password) or ``tls`` (a self-signed certificate)."""
+    """Create a Secret with content that the shell generates: ``admin`` (a password) or ``tls`` (a self-signed certificate)."""
 
     obj: Obj
     recipe: str
@@ -42,18 +42,18 @@ class GenerateSecret:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Replace:
-    """Put this object in the place of the one that was judged, by its resourceVersion."""
+    """Replace the observed object by this one, by its resourceVersion."""
 
     obj: Obj
     desired: Obj
-    """What of it is the operator's, as it should be."""
+    """The operator's part of it, as desired."""
     live: Obj
-    """The object that was judged."""
+    """The observed object."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Delete:
-    """Delete exactly the object that was judged."""
+    """Delete exactly the observed object."""
 
     ref: Ref
     uid: str
@@ -61,13 +61,13 @@ class Delete:
 
     @classmethod
     def of(cls, pod: Coreapp) -> Self:
-        """Return the end of just this pod, as it was looked at."""
+        """Return the deletion of exactly this pod, as observed."""
         return cls(ref=Ref("Pod", pod.name), uid=pod.uid, resource_version=pod.resource_version)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Scale:
-    """Set the replicas of the Coreapps' StatefulSet, by the resourceVersion that was judged (laws#4)."""
+    """Set the replicas of the Coreapps' StatefulSet, by the observed resourceVersion (laws#4)."""
 
     ref: Ref
     uid: str
@@ -77,7 +77,7 @@ class Scale:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class BumpVersion:
-    """Move the StatefulSet's resourceVersion before an intent is noted: a lowering that is still on its way is void then (laws#4)."""
+    """Bump the StatefulSet's resourceVersion before an intent is noted: a late write that lowers it then has no effect (laws#4)."""
 
     ref: Ref
     resource_version: str
@@ -87,7 +87,7 @@ class BumpVersion:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Handover:
-    """Move a shard: prepare the pod's labels, then commit the Service, then tell both sides (docs/architecture.md)."""
+    """Move a shard: prepare the pod's labels, commit the Service, assign both roles (docs/architecture.md)."""
 
     route: Route
     to: Coreapp
@@ -97,13 +97,13 @@ class Handover:
     shards: int | None
     old: Coreapp | None = None
     failed_at: datetime | None = None
-    """Since when the old holder fails, where known."""
+    """Since when the old holder has failed, if known."""
     detected_at: datetime
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Touch:
-    """Move a Service's resourceVersion, so that an uncommitted label of somebody else is dead for ever (laws#2)."""
+    """Bump a Service's resourceVersion, so that an uncommitted label of another leader can never be committed (laws#2)."""
 
     route: Route
     nonce: str
@@ -111,14 +111,14 @@ class Touch:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ClearLabels:
-    """Take dead shard and epoch labels off a pod, testing that they are still those that were judged."""
+    """Remove dead shard and epoch labels from a pod; tests that they are unchanged since the observation."""
 
     coreapp: Coreapp
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Relabel:
-    """Give a holder whose labels somebody removed the committed ones again."""
+    """Restore the committed labels of a holder."""
 
     coreapp: Coreapp
     route: Route
@@ -126,7 +126,7 @@ class Relabel:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Label:
-    """Give an object of ours the labels again that it lost, by the resourceVersion that was judged."""
+    """Restore lost labels of an own object, by the observed resourceVersion."""
 
     ref: Ref
     resource_version: str
@@ -135,7 +135,7 @@ class Label:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AssignRole:
-    """Tell a Coreapp its role. With ``holder`` somebody else serves that shard."""
+    """Assign a role to a Coreapp. With ``holder``, another Coreapp serves that shard."""
 
     coreapp: Coreapp
     shards: int
@@ -149,7 +149,7 @@ class GetShards:
     """Log in if needed and ask for the number of shards; the answer arrives later and wakes the loop."""
 
     quiet: bool = False
-    """Nothing waits for the answer: one that says what is known wakes nobody."""
+    """Nothing waits for the answer: one without a change wakes no loop."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -161,7 +161,7 @@ class SetShards:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Annotate:
-    """Write an annotation of the WhatsAppCluster anew; None takes it off."""
+    """Set an annotation of the WhatsAppCluster; None removes it."""
 
     name: str
     value: str | None
@@ -198,36 +198,36 @@ Action = (
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Decision:
-    """A row that matched: its name, what it means to the user, and the sentence."""
+    """A rule that matched: its name, its meaning for the user, and the sentence."""
 
-    row: Reason
+    rule: Reason
     state: State
     why: str
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
-    """What one look led to."""
+    """What one observation leads to."""
 
     decision: Decision
-    """The row that won; it decided what is done."""
+    """The rule that won; it decided what is done."""
     moving: Decision | None = None
-    """The first row that matched and means that the operator still moves, whatever waits for a person; for condition Reconciling."""
+    """The first matching rule of work in progress, even if another waits for a person; for condition Reconciling."""
     stuck: Decision | None = None
-    """The first row that matched and means that a person must act; for condition Stalled."""
+    """The first matching rule by which a person must act; for condition Stalled."""
     is_held_up: bool = False
     """There is something left to do, and nothing moves on until a person has acted."""
     ready: Decision | None = None
-    """The first row that matched and means that nothing waits; what Stalled says where no person must act."""
+    """The first matching rule by which nothing waits; for condition Stalled if no person must act."""
     actions: tuple[Action, ...] = ()
     record: Record = field(default_factory=Record)
-    """What is to be remembered from here on, as it was judged. A call that is only planned is not in it: its intent is noted with it."""
+    """The record after this observation. It has no planned call yet: the intent is noted together with it."""
     next_window_at: datetime | None = None
-    """When the window opens that a held Set Shards waits for."""
+    """When the window opens for which Set Shards waits."""
     is_settled: bool = False
-    """The client has the wanted shards, and nothing is under way."""
-    is_speakable: bool = True
-    """Enough was seen to report; a process that has just begun to lead has not asked the client yet."""
+    """The client has the desired shards, and nothing is in progress."""
+    is_reportable: bool = True
+    """Enough is known for a report; a new leader has not asked the client yet."""
     holds: frozenset[str] = frozenset()
-    """Facts whose age the next look wants to know."""
+    """Facts whose age the next observation needs."""
     wake_after: timedelta | None = None

@@ -141,10 +141,10 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
     """
     for pod in f.snapshot.coreapps:
         # One that was never ready may still start; but not if it listens and says nothing for as long as a restart may take.
-        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_silent(f, pod, f.desired.restart_timeout)
+        is_starting = not (pod.ready or pod.lost_readiness) and not health.is_unresponsive(f, pod, f.desired.restart_timeout)
         if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
-        since = pod.silent_since or f.snapshot.since.get(health.unready_fact(pod), f.snapshot.now)
+        since = pod.unresponsive_since or f.snapshot.since.get(health.unready_fact(pod), f.snapshot.now)
         long = f.snapshot.now - since >= 2 * f.desired.unhealthy_after
         if pod.uid not in f.holder_uids or (long and not f.desired.manual):
             yield pod

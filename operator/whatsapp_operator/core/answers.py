@@ -1,7 +1,7 @@
-"""What a failed call of Set Shards means: a table. Words and codes decide, under whatever HTTP status; the status decides last.
+"""What a failed call of Set Shards means: a table. Texts and codes decide first, under any HTTP status; the status decides last.
 
 No document gives the HTTP status of a wrong certificate, and error 1005 stands for bad credentials, for a certificate error and for an
-expired build alike. So the client's words are read first. An answer may hold several errors: each is judged alone, and the gravest counts.
+expired build alike. So the client's texts are read first. An answer may have several errors: each is judged alone, the most serious counts.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ class ApiFault:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Meaning:
-    """What is known after an answer: what became of the call, and what it was refused for, if it was."""
+    """The meaning of an answer: the result of the call, and why it was rejected, if it was."""
 
     name: str
     answer: Answer
@@ -53,8 +53,8 @@ class Meaning:
 
 
 @dataclass(frozen=True, slots=True)
-class _Row:
-    """One row of the table: what an error means, if ``when(code, words, status)`` holds. Words are in lower case, with single spaces."""
+class _Pattern:
+    """One entry of the table: the meaning of an error if ``when(code, text, status)`` holds. Texts are lower-case, with single spaces."""
 
     meaning: Meaning
     when: Callable[[int | None, str, int], bool]
@@ -95,69 +95,69 @@ _says_busy = _says(
     r"\btoo many requests\b|\brate limit\b|\boverloaded\b|\bnot ready\b|\bnot primary\b|\btemporarily unavailable\b|\btry again later\b"
 )
 
-BANNED = Meaning(name="Banned", answer=Answer.REFUSED, rejection=Rejection.BANNED)
-CLOSED = Meaning(name="RegistrationClosed", answer=Answer.REFUSED, rejection=Rejection.REGISTRATION_CLOSED)
-CERTIFICATE = Meaning(name="Certificate", answer=Answer.REFUSED, rejection=Rejection.CERTIFICATE)
-PARAMETER = Meaning(name="CertificateParameter", answer=Answer.REFUSED, rejection=Rejection.CERTIFICATE_PARAMETER)
-PIN = Meaning(name="Pin", answer=Answer.REFUSED, rejection=Rejection.PIN)
-EXPIRED = Meaning(name="ClientExpired", answer=Answer.REFUSED, rejection=Rejection.CLIENT_EXPIRED)
+BANNED = Meaning(name="Banned", answer=Answer.REJECTED, rejection=Rejection.BANNED)
+CLOSED = Meaning(name="RegistrationClosed", answer=Answer.REJECTED, rejection=Rejection.REGISTRATION_CLOSED)
+CERTIFICATE = Meaning(name="Certificate", answer=Answer.REJECTED, rejection=Rejection.CERTIFICATE)
+PARAMETER = Meaning(name="CertificateParameter", answer=Answer.REJECTED, rejection=Rejection.CERTIFICATE_PARAMETER)
+PIN = Meaning(name="Pin", answer=Answer.REJECTED, rejection=Rejection.PIN)
+EXPIRED = Meaning(name="ClientExpired", answer=Answer.REJECTED, rejection=Rejection.CLIENT_EXPIRED)
 UNKNOWN = Meaning(name="Unknown", answer=Answer.UNKNOWN)
 BUSY = Meaning(name="Busy", answer=Answer.BUSY)
 STALE_TOKEN = Meaning(name="StaleToken", answer=Answer.NONE)
-"""The token was refused, so the call was not looked at."""
-OTHER = Meaning(name="Other", answer=Answer.REFUSED, rejection=Rejection.OTHER)
+"""The token was rejected, so the call had no effect."""
+OTHER = Meaning(name="Other", answer=Answer.REJECTED, rejection=Rejection.OTHER)
 
-TABLE: tuple[_Row, ...] = (
-    # A code that says "try again" is exact; the words beside it may speak of anything.
-    _Row(BUSY, lambda code, text, status: code in BUSY_CODES or _says_temporary_ban(text)),
-    # A code that says that something broke inside: its words are of the inside, too, but for what the account's state explains.
-    _Row(UNKNOWN, lambda code, text, status: code in FAULT_CODES and _says_transport(text)),
-    # Words and codes of a refusal, under every status.
-    _Row(BANNED, lambda code, text, status: code == LOCKED_CODE or _names_ban(_ADVICE.sub("", text))),
-    _Row(CLOSED, lambda code, text, status: _says_closed(text)),
-    _Row(EXPIRED, lambda code, text, status: _says_expired(text)),
-    _Row(CERTIFICATE, lambda code, text, status: _says_logged_off(text) and not _says_login(text)),
-    _Row(PIN, lambda code, text, status: _says_pin(text)),
-    _Row(PARAMETER, lambda code, text, status: code in PARAMETER_CODES and _says_certificate(text)),
-    _Row(
+TABLE: tuple[_Pattern, ...] = (
+    # A code that means "try again" is exact; its text may be about anything.
+    _Pattern(BUSY, lambda code, text, status: code in BUSY_CODES or _says_temporary_ban(text)),
+    # An internal fault: its text is about the internals too, unless the account's state explains it.
+    _Pattern(UNKNOWN, lambda code, text, status: code in FAULT_CODES and _says_transport(text)),
+    # Texts and codes of a rejection, under every status.
+    _Pattern(BANNED, lambda code, text, status: code == LOCKED_CODE or _names_ban(_ADVICE.sub("", text))),
+    _Pattern(CLOSED, lambda code, text, status: _says_closed(text)),
+    _Pattern(EXPIRED, lambda code, text, status: _says_expired(text)),
+    _Pattern(CERTIFICATE, lambda code, text, status: _says_logged_off(text) and not _says_login(text)),
+    _Pattern(PIN, lambda code, text, status: _says_pin(text)),
+    _Pattern(PARAMETER, lambda code, text, status: code in PARAMETER_CODES and _says_certificate(text)),
+    _Pattern(
         CERTIFICATE,
         lambda code, text, status: code in CERTIFICATE_CODES or (_says_certificate_wrong(text) and not _says_transport(text)),
     ),
     # A client that is busy, and speaks of the certificate only in passing.
-    _Row(BUSY, lambda code, text, status: _says_busy(text) or status in BUSY_STATUSES),
-    _Row(CERTIFICATE, lambda code, text, status: _says_certificate(text) and not _says_transport(text)),
-    _Row(STALE_TOKEN, lambda code, text, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(text))),
-    _Row(OTHER, lambda code, text, status: code in PARAMETER_CODES),
-    # The status, where nothing that is known was said.
-    _Row(BUSY, lambda code, text, status: status == 403 or status in NOT_THERE_STATUSES),
-    _Row(STALE_TOKEN, lambda code, text, status: status == 401),
-    _Row(UNKNOWN, lambda code, text, status: code in FAULT_CODES or not 400 <= status < 500 or status == 408),
-    _Row(OTHER, lambda code, text, status: True),
+    _Pattern(BUSY, lambda code, text, status: _says_busy(text) or status in BUSY_STATUSES),
+    _Pattern(CERTIFICATE, lambda code, text, status: _says_certificate(text) and not _says_transport(text)),
+    _Pattern(STALE_TOKEN, lambda code, text, status: code == PASSWORD_CODE or (400 <= status < 500 and _says_login(text))),
+    _Pattern(OTHER, lambda code, text, status: code in PARAMETER_CODES),
+    # The status, if text and code are unknown.
+    _Pattern(BUSY, lambda code, text, status: status == 403 or status in NOT_THERE_STATUSES),
+    _Pattern(STALE_TOKEN, lambda code, text, status: status == 401),
+    _Pattern(UNKNOWN, lambda code, text, status: code in FAULT_CODES or not 400 <= status < 500 or status == 408),
+    _Pattern(OTHER, lambda code, text, status: True),
 )
-"""In this order; the first that holds says what one error means."""
+"""In order; the first entry that holds is the meaning of one error."""
 
 GRAVITY: tuple[Meaning, ...] = (BANNED, CLOSED, CERTIFICATE, PARAMETER, PIN, EXPIRED, UNKNOWN, BUSY, STALE_TOKEN, OTHER)
 """Of several errors in one answer the first of these counts."""
 
 
-def meaning(status: int | None, said: tuple[ApiFault, ...] = ()) -> Meaning:
-    """Return what a call came to that was not a success. Pure and total.
+def meaning(status: int | None, faults: tuple[ApiFault, ...] = ()) -> Meaning:
+    """Return the meaning of a failed call. Pure and total.
 
-    ``status``: of the answer; None if there was none. ``said``: the errors in it; none if it cannot be read.
+    ``status``: of the answer; None if there was none. ``faults``: the errors in it; empty if it cannot be read.
     """
     if status is None:
         return UNKNOWN
-    found = {_meaning(one, status) for one in said[:MOST_ERRORS] or (ApiFault(),)}
+    found = {_meaning(one, status) for one in faults[:MOST_ERRORS] or (ApiFault(),)}
     return next(one for one in GRAVITY if one in found)
 
 
-def _meaning(said: ApiFault, status: int) -> Meaning:
-    text = " ".join(re.sub(r"[_\-\s]+", " ", said.text[:MOST_TEXT].lower()).split())
-    return next(row.meaning for row in TABLE if row.when(said.code, text, status))
+def _meaning(faults: ApiFault, status: int) -> Meaning:
+    text = " ".join(re.sub(r"[_\-\s]+", " ", faults.text[:MOST_TEXT].lower()).split())
+    return next(pattern.meaning for pattern in TABLE if pattern.when(faults.code, text, status))
 
 
 def pause(retry_after: str | None, *, now: datetime) -> timedelta | None:
-    """Return for how long a client asks not to be called, at most ``LONGEST_PAUSE``; None if it does not, or unreadably.
+    """Return for how long a client asks not to be called, at most ``LONGEST_PAUSE``; None if it does not, or if it cannot be read.
 
     ``retry_after``: the header of that name, in seconds or as an HTTP date. ``now``: the time on the clock that the date is of.
     """

@@ -1,4 +1,4 @@
-"""What a snapshot says by plain counting and looking up: the numbers R, S, D and X of the laws, and which route names which pod."""
+"""Facts by counting and lookup: the numbers R, S, D and X of the laws, and which route names which pod."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from .snapshot import Coreapp, Operation, Record, Route, Snapshot
 
 @dataclass(frozen=True)
 class Counts:
-    """One snapshot together with what is wanted, and the record as it was judged by the newest answer.
+    """One snapshot with the desired state, and the record after the newest answer.
 
     The lowest of the layers `Counts`, `Restart`, `Health`, `Claims`, `Holders`, `Facts`: each one adds what follows from those below it.
     """
@@ -35,7 +35,7 @@ class Counts:
 
     @property
     def wall(self) -> datetime:
-        """The wall time of the look: for what people read, and for what has a date of its own."""
+        """The wall time of the observation: for what people read, and for dates from outside."""
         return self.snapshot.wall or self.snapshot.now
 
     @cached_property
@@ -60,11 +60,11 @@ class Counts:
 
     @property
     def min_replicas(self) -> int:
-        """What R may not fall below whatever the user wishes: every shard that exists or may come to exist (laws#4)."""
+        """The minimum of R for any spec: every shard that exists or may come to exist (laws#4)."""
         return max(self.shards or self.settled_shards or 0, self.operation.to if self.operation else 0)
 
     def has_held_for(self, fact: str, span: timedelta) -> bool:
-        """Return whether a fact that the last plans named has held for so long."""
+        """Return whether a fact of the last plans has held for so long."""
         since = self.snapshot.since.get(fact)
         return since is not None and self.snapshot.now - since >= span
 
@@ -75,7 +75,7 @@ class Counts:
 
     @cached_property
     def routes(self) -> tuple[Route, ...]:
-        """The routes that count: ours, and of a shard that exists as far as is known."""
+        """The routes that count: the cluster's own, of shards that exist as far as is known."""
         return tuple(route for route in self.snapshot.routes if not route.foreign and (self.shards is None or route.shard < self.shards))
 
     def holder(self, route: Route) -> Coreapp | None:
@@ -84,7 +84,7 @@ class Counts:
 
     @cached_property
     def holder_uids(self) -> frozenset[str]:
-        """Uids of the pods that some route of ours names, also a route that is about to go."""
+        """Uids of the pods that any own route names, also a route that will be removed."""
         return frozenset(route.holder_uid for route in self.snapshot.routes if route.holder_uid and not route.foreign)
 
     @cached_property

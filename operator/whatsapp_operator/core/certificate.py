@@ -1,4 +1,4 @@
-"""What a verified-name certificate says of itself, as far as it can be read. Its content never leaves this module: only facts about it do.
+"""Reads the fields of a verified-name certificate, as far as possible. Its content never leaves this module: only facts about it do.
 
 The publicly known shape (client#certificate) is protobuf: details (1), signature (2), server signature (3); the details hold
 serial (1), issuer (2), verified name (4) and issue time (10). It states no expiry. That Business Manager's text is of this shape is
@@ -18,7 +18,7 @@ VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
 DETAILS, SERIAL, ISSUER, VERIFIED_NAME, ISSUE_TIME = 1, 1, 2, 4, 10
 
 NO_CERTIFICATE = "0" * 64
-"""Stands for the fingerprint where Set Shards was refused because it came without a certificate."""
+"""Used as fingerprint where Set Shards was rejected because it came without a certificate."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""A changed Secret reaches the pods that take something from it: a checksum in their template has them replaced. Pure.
+"""A changed Secret reaches the pods that use it: a checksum in their template replaces them. Pure.
 
 The workload itself carries the checksum of what its pods have taken (annotation of the object, which replaces nothing). Only when the
 Secrets no longer have that checksum is it written into the pod template, too. So neither a new cluster nor an upgrade from a release
@@ -6,7 +6,7 @@ without checksums replaces a pod, and what cannot be read, is missing or wrong c
 
 The annotation can be read by people who may not read Secrets, and passwords may be weak. So the checksum is keyed with the uids of the
 Secrets: random numbers that only those see who may read the Secrets. A resourceVersion instead would replace pods for each label that
-somebody puts on a Secret.
+that is added to a Secret.
 """
 
 from __future__ import annotations
@@ -31,22 +31,22 @@ AGAIN_AFTER: Final = timedelta(seconds=60)
 """Least time between two replacements for this reason: a Secret over which two writers fight must not keep a workload down."""
 
 
-def keys_taken(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
+def keys_used(desired: Desired) -> dict[Ref, dict[str, tuple[str, ...]]]:
     """Return which keys of which Secrets the pods of a workload take, by workload and name of the Secret.
 
     The Webapps do not read ``ca.crt``: it tells the operator whom to trust. Coreapps take nothing from these Secrets.
     """
     server: dict[str, tuple[str, ...]] = {manifests.tls_secret_name(desired): ("tls.crt", "tls.key")}
-    taken = {manifests.webapp_deployment(desired.key.name): server}
+    used = {manifests.webapp_deployment(desired.key.name): server}
     if desired.database is not None:
         secrets: dict[str, tuple[str, ...]] = {desired.database.secret_name: tuple(DATABASE_KEYS)}
         if desired.database.tls_secret_name is not None:
             secrets[desired.database.tls_secret_name] = ("ca.crt", "tls.crt", "tls.key")
-        taken[Ref("StatefulSet", manifests.simulator_name(desired.key.name))] = secrets
-    return taken
+        used[Ref("StatefulSet", manifests.simulator_name(desired.key.name))] = secrets
+    return used
 
 
-def taken_by_pods(live: Obj) -> str | None:
+def used_by_pods(live: Obj) -> str | None:
     """Return the checksum of what a workload's pods have taken; None if it is not known."""
     notes: Mapping[str, str] = live["metadata"].get("annotations") or {}
     return notes.get(CHECKSUM_ANNOTATION)
@@ -54,7 +54,7 @@ def taken_by_pods(live: Obj) -> str | None:
 
 def is_stale(live: Obj | None, checksum: str | None) -> bool:
     """Return whether the Secrets are known to differ from what the workload's pods have taken."""
-    known = taken_by_pods(live) if live is not None else None
+    known = used_by_pods(live) if live is not None else None
     return None not in {known, checksum} and known != checksum
 
 

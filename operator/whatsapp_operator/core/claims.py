@@ -1,4 +1,4 @@
-"""What the labels on a pod are worth: whether a Service names them, may still come to name them, or has moved past them."""
+"""Whether the labels of a pod are valid: a Service names them, may still come to name them, or has moved past them."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ class Claims(Health):
     """Adds what pods claim to hold, judged by the Services."""
 
     def claim(self, pod: Coreapp) -> str:
-        """Return what the labels on a pod are worth (laws#2).
+        """Return the state of the labels of a pod (laws#2).
 
         ``none``: it has no epoch. ``committed``: its Service names it. ``damaged``: the same, but its other labels do not say so.
-        ``dead``: its Service has moved past it. ``pending``: somebody may still commit it. ``orphan``: its Service is
-        not there.
+        ``dead``: its Service has moved past it. ``pending``: it may still be committed. ``orphan``: its Service does
+        not exist.
         """
         epoch = Epoch.parse(pod.epoch_label)
         if epoch is None:

@@ -13,7 +13,7 @@ from .reasons import Reason
 from .snapshot import Route
 
 EXPIRES_SOON = timedelta(days=30)
-SILENT_AFTER = timedelta(seconds=10)
+UNRESPONSIVE_AFTER = timedelta(seconds=10)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -28,7 +28,7 @@ class Condition:
 
 @dataclass(frozen=True, slots=True)
 class ConditionRule:
-    """One row of a condition's own table: the first whose ``when`` holds speaks."""
+    """One entry of a condition's table: the first whose ``when`` holds applies."""
 
     reason: Reason
     status: str
@@ -113,7 +113,7 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.BOOTSTRAPPING,
         "False",
-        # Whatever is served already: not before all shards are there that were asked for.
+        # Not before all desired shards exist, even if some are served already.
         lambda f: f.settled_shards is None,
         lambda _: "The client is being set up for the first time.",
     ),
@@ -147,7 +147,9 @@ READY: tuple[ConditionRule, ...] = (
     ConditionRule(
         Reason.WEBAPP_NOT_RESPONDING,
         "Unknown",
-        lambda f: f.snapshot.client.silent_since is not None and f.snapshot.now - f.snapshot.client.silent_since >= SILENT_AFTER,
+        lambda f: (
+            f.snapshot.client.unresponsive_since is not None and f.snapshot.now - f.snapshot.client.unresponsive_since >= UNRESPONSIVE_AFTER
+        ),
         lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
     ),
     ConditionRule(
@@ -239,34 +241,34 @@ def _speak(kind: str, table: tuple[ConditionRule, ...], f: Facts) -> Condition |
 
 
 def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
-    """Return every condition of this release, each by its own table, whichever row won. Pure."""
+    """Return every condition of this release, each by its own table, independent of the rule that won. Pure."""
     moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
     if ready is not None and ready.reason == Reason.BOOTSTRAPPING and plan.decision.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
-        ready = replace(ready, reason=plan.decision.row, message=plan.decision.why)
+        ready = replace(ready, reason=plan.decision.rule, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
     if ready is not None and redundant is not None and redundant.reason == Reason.BOOTSTRAPPING:
         # In the same words: two sentences under one reason would be two Events.
         redundant = replace(redundant, reason=ready.reason, message=ready.message)
-    fit = _speak("CertificateValid", CERTIFICATE_VALID, f)
-    if fit is None and (one := objections.objection_to_account(f)) is not None:
+    valid = _speak("CertificateValid", CERTIFICATE_VALID, f)
+    if valid is None and (one := objections.objection_to_account(f)) is not None:
         known = "False" if one.state is State.STUCK else "Unknown"
-        fit = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
+        valid = Condition(type="CertificateValid", status=known, reason=one.name, message=one.why(f))
     spoken = (
         ready,
-        Condition(type="Reconciling", status="True", reason=moving.row, message=moving.why)
+        Condition(type="Reconciling", status="True", reason=moving.rule, message=moving.why)
         if moving
-        else Condition(type="Reconciling", status="False", reason=stuck.row, message=stuck.why)
+        else Condition(type="Reconciling", status="False", reason=stuck.rule, message=stuck.why)
         if stuck and plan.is_held_up
         else Condition(type="Reconciling", status="False", reason=Reason.UP_TO_DATE, message="Nothing to do."),
-        Condition(type="Stalled", status="True", reason=stuck.row, message=stuck.why)
+        Condition(type="Stalled", status="True", reason=stuck.rule, message=stuck.why)
         if stuck
-        else Condition(type="Stalled", status="False", reason=idle.row, message=idle.why)
-        if idle and idle.row == Reason.CHANGED_BY_ADMISSION
+        else Condition(type="Stalled", status="False", reason=idle.rule, message=idle.why)
+        if idle and idle.rule == Reason.CHANGED_BY_ADMISSION
         else Condition(type="Stalled", status="False", reason=Reason.UP_TO_DATE, message="Nothing waits for a person."),
         redundant,
-        fit,
+        valid,
     )
     return tuple(condition for condition in spoken if condition is not None)
 

@@ -1,4 +1,4 @@
-"""What a user wants: the spec of a WhatsAppCluster as frozen values, each with its place in the CRD. The shell reads them by it."""
+"""The desired state: the spec of a WhatsAppCluster as frozen values, each with its place in the CRD. The shell reads them by it."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 SECOND = timedelta(seconds=1)
 
 
-# --- what is wanted --------------------------------------------------------------------------------------------------
+# --- the spec --------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,7 +104,7 @@ class Tuning:
     busy_backoff: timedelta = timedelta(seconds=2)
     """First pause after a busy answer of Set Shards; doubles up to a minute, give or take a fifth."""
     busy_reported_after: int = 5
-    """Busy answers in a row after which a person is told, while it goes on."""
+    """Consecutive busy answers after which a Warning is emitted; the attempts go on."""
     certificate_margin: timedelta = timedelta(hours=24)
     """How long before its stated expiry a certificate is no longer sent."""
     ask_fresh: timedelta = timedelta(seconds=5)
@@ -117,7 +117,7 @@ class Tuning:
     ask_steady: timedelta = timedelta(seconds=30)
     """How often the number of shards is asked for when all is quiet (drift)."""
     rest: timedelta = timedelta(seconds=30)
-    """Longest pause between two looks."""
+    """Longest pause between two observations."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -132,7 +132,7 @@ class Probe:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desired:
-    """A WhatsAppCluster as its user wants it."""
+    """The desired state of a WhatsAppCluster."""
 
     key: Key
     uid: str
@@ -153,7 +153,7 @@ class Desired:
     pull_secrets: Annotated[tuple[str, ...], At("client.imagePullSecrets[].name")] = ()
     coreapp_pod: Annotated[PodSettings, At("coreapp.pod")] = PodSettings()
     webapps: Annotated[int | None, At("webapp.replicas", most=1000)] = None
-    """None: somebody else, such as an autoscaler, decides; the operator leaves the number as it is."""
+    """None: an autoscaler or a person decides; the operator leaves the number unchanged."""
     webapp_pod: Annotated[PodSettings, At("webapp.pod")] = PodSettings()
     webapp_service: Annotated[WebappService, At("webapp.service")] = WebappService()
     admin_secret: Annotated[str | None, At("client.adminSecretRef.name", required=True)] = None
@@ -166,10 +166,10 @@ class Desired:
     reshard_now: int | None = None
     """The number of shards that may be set outside of the windows."""
     invalid: str | None = None
-    """Which fields say something that cannot be obeyed and is left out, and what to write instead; None: none does."""
+    """Fields with values that are invalid and ignored, and what to write instead; None: there are none."""
     switchovers: tuple[Switchover, ...] = ()
     switchover_text: str = ""
-    """The annotation as it stands."""
+    """The text of the annotation."""
     switchover_problem: str | None = None
     probe: Annotated[Probe, At("failover.probe")] = Probe()
     unhealthy_after: Annotated[timedelta, At("failover.unhealthyAfterSeconds", least=1, unit=SECOND)] = timedelta(seconds=3)

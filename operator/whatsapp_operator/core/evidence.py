@@ -1,6 +1,6 @@
-"""What proves that a holder failed: the table (docs/failover.md, "Evidence"), and when we must doubt ourselves.
+"""The table of evidence that a holder failed (docs/failover.md, "Evidence"), and what counts while the self-check fails.
 
-Everything else about a failure is decided elsewhere; whether there is one is decided here alone.
+Only this module decides whether a holder failed. What follows from it is decided elsewhere.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ class Certainty(StrEnum):
     """How far a piece of evidence goes."""
 
     CERTAIN = "Certain"
-    """Acted upon at once, whatever we think of ourselves."""
+    """It counts at once, even while the self-check fails."""
     PROBABLE = "Probable"
-    """It may be us: held while we doubt ourselves."""
+    """This process may be the cause: it does not count while the self-check fails."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """One row of the table: the word for it, how far it goes, and when it holds for the holder of a route."""
+    """One entry of the table: its name, how certain it is, and when it holds for the holder of a route."""
 
     evidence: Evidence
     certainty: Certainty = Certainty.CERTAIN
@@ -60,17 +60,17 @@ def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
 
 
 def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
-    """A restart explains that a Coreapp exits, refuses or is silent (laws#9)."""
+    """A restart explains that a Coreapp exits, refuses connections or does not answer (laws#9)."""
     return lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and holds(f, pod)
 
 
 def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
-    """Whether a holder answers and says that it does not hold its shard: it has another role, or the servers refuse its epoch.
+    """Whether a holder answers that it does not hold its shard: it has another role, or the servers reject its epoch.
 
     While it does not run with the client's number of shards it cannot hold any.
     """
     report = pod.report
-    if report is None or pod.silent_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
+    if report is None or pod.unresponsive_since is not None or report.shards is None or report.shards != (f.shards or report.shards):
         return False
     return route.shard < report.shards and (report.fenced or (report.shard, report.epoch) != (route.shard, route.epoch))
 
@@ -117,7 +117,7 @@ EVIDENCE: tuple[Proof, ...] = (
 
 
 def failure(f: Claims, route: Route) -> Evidence | None:
-    """Return why the holder of a route must be replaced, or None. What is only probable is held while we doubt ourselves."""
+    """Return why the holder of a route must be replaced, or None. Probable evidence does not count while the self-check fails."""
     if route.holder_uid is None:
         return None
     pod = f.holder(route)
@@ -126,7 +126,7 @@ def failure(f: Claims, route: Route) -> Evidence | None:
 
 
 def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:
-    """Yield the routes whose holder would be replaced if we did not doubt ourselves."""
+    """Yield the routes whose holder would be replaced if the self-check did not fail."""
     for route in f.routes if f.self_check is not None else ():
         pod = f.holder(route)
         proof = next((proof for proof in EVIDENCE if proof.holds(f, route, pod)), None) if route.holder_uid else None

@@ -1,6 +1,6 @@
-"""What is to exist: how many Coreapps, of which template, and the objects; the top of the layers that follow from one snapshot.
+"""What should exist: the number of Coreapps, their template, and the objects; the top layer of facts about one snapshot.
 
-Predicates and picks that rules and status share. Nothing here decides what is done.
+Predicates and selections that rules and status share. Nothing here decides what is done.
 """
 
 from __future__ import annotations
@@ -16,14 +16,14 @@ from .names import Obj, Ref
 from .snapshot import Coreapp, Route
 from .upkeep import covers, differences, is_settled
 
-REFUSED_AGAIN = timedelta(seconds=5)
-"""Time between two tries of what the API server refused: somebody may have made room in a quota. An edit of the spec is tried at once."""
+RETRY_REJECTED_AFTER = timedelta(seconds=5)
+"""Pause before a rejected object is tried again: a quota may have room by then. After an edit of the spec it is tried at once."""
 SURGE = 1
 """Coreapps beyond those wanted while a new pod template is rolled out, so that no spare is missed meanwhile."""
 
 
 class Facts(Holders):
-    """All that follows from one snapshot."""
+    """All facts about one snapshot."""
 
     @property
     def desired_replicas(self) -> int:
@@ -37,7 +37,7 @@ class Facts(Holders):
 
     @property
     def _surge(self) -> int:
-        """How many Coreapps a roll-out has beside those wanted."""
+        """How many extra Coreapps a roll-out has."""
         if self.is_template_settling:
             # Whether pods are outdated is not known now; what a roll-out added stays until it is.
             return min(SURGE, max(0, self.replicas - self.baseline_replicas - len(self.compensated)))
@@ -45,7 +45,7 @@ class Facts(Holders):
 
     @property
     def is_template_settling(self) -> bool:
-        """Whether the StatefulSet's template is about to change, or its controller has not looked at the newest one."""
+        """Whether the StatefulSet's template is about to change, or its controller has not observed the newest one."""
         workload, ref = self.snapshot.statefulset, manifests.coreapp_statefulset(self.desired.key.name)
         return workload is not None and (
             workload.revision is None or any(Ref(obj["kind"], obj["metadata"]["name"]) == ref for obj in self.changed)
@@ -53,7 +53,7 @@ class Facts(Holders):
 
     @cached_property
     def outdated(self) -> tuple[Coreapp, ...]:
-        """Pods of another template than new ones get, lowest ordinal first; those out of reach, which nobody can end, left out."""
+        """Pods with another template than new ones get, lowest ordinal first; without unreachable pods, which cannot be ended."""
         workload = self.snapshot.statefulset
         if workload is None or self.is_template_settling:
             return ()
@@ -73,33 +73,33 @@ class Facts(Holders):
 
     @cached_property
     def compensated(self) -> tuple[Coreapp, ...]:
-        """Pods out of reach for so long that another stands in for each; no more of them than there are spares."""
+        """Pods that have been unreachable so long that each gets a replacement; at most as many as there are spares."""
         held = [pod for pod in self.out_of_reach if self.has_held_for(f"NodesUnreachable/{pod.uid}", health.OUT_OF_REACH)]
-        # A leader that has just begun does not know for how long; but what stands in already is not taken away meanwhile.
+        # A new leader does not know for how long; but existing replacements are not removed meanwhile.
         already = max(0, self.replicas - self.baseline_replicas - (SURGE if self.outdated else 0) - len(held))
         unheld = [pod for pod in self.out_of_reach if pod not in held][:already]
         return tuple([*held, *unheld][: max(1, self.desired.spares)])
 
     @cached_property
     def ending(self) -> frozenset[str]:
-        """Names of pods that are on their way out, or that this process ended and that are not back yet.
+        """Names of pods that are terminating, or that this process ended and that are not back yet.
 
-        Whoever deleted it, a pod that is Terminating counts: a new leader does not know which ones the former leader ended. Not counted is
-        what nobody can end, on lost nodes.
+        Every pod that is Terminating counts: a new leader does not know which ones the former leader ended. Pods on lost nodes do not
+        count: they cannot be ended.
         """
         away = {pod.uid for pod in self.out_of_reach}
         return self.snapshot.ended | {pod.name for pod in self.snapshot.coreapps if pod.deleting and pod.uid not in away}
 
     @cached_property
     def too_high(self) -> tuple[Route, ...]:
-        """Routes whose holder has an ordinal that goes when the StatefulSet shrinks to what is wanted."""
+        """Routes whose holder has an ordinal that is removed when the StatefulSet shrinks to the desired size."""
         if self.replicas <= self.desired_replicas or self.shards is None or self.shards > self.desired.shards:
             return ()
         return tuple(route for route in self.routes if (pod := self.holder(route)) is not None and pod.ordinal >= self.desired_replicas)
 
     @property
     def is_unsettled(self) -> bool:
-        """Whether something is under way that the next answer of the client moves on."""
+        """Whether something is in progress that waits for the next answer of the client."""
         return (
             not self.is_settled
             or self.replicas != self.spec_replicas
@@ -110,7 +110,7 @@ class Facts(Holders):
 
     @cached_property
     def objects(self) -> tuple[Obj, ...]:
-        """The objects that are kept in shape, as they should be."""
+        """The objects that are maintained, as desired."""
         replicas, is_first_boot = self._webapp_replicas
         objects = manifests.upkeep(self.desired, webapp_replicas=replicas, resharding=self.restart_is_expected, is_first_boot=is_first_boot)
         return tuple(map(self._stamped, objects))
@@ -119,8 +119,8 @@ class Facts(Holders):
     def _webapp_replicas(self) -> tuple[int | None, bool]:
         """How many Webapps to write, None to leave the number as it is; and whether it is noted that the first one starts alone.
 
-        Several Webapps race on CREATE DATABASE at the very first start. Where the spec gives no number, the note on the Deployment tells
-        the number that we began with from one that an autoscaler or a person chose.
+        Several Webapps race on CREATE DATABASE at the very first start. If the spec has no number, the note on the Deployment distinguishes
+        the initial number from one that an autoscaler or a person chose.
         """
         started = self.settled_shards is not None or self.shards is not None
         if self.desired.webapps is not None:
@@ -155,9 +155,9 @@ class Facts(Holders):
         return tuple((ref, checksum) for ref, checksum in found if checksums.is_stale(self.snapshot.objects.get(ref), checksum))
 
     def is_there(self, obj: Obj) -> bool:
-        """Return whether an object of this kind and name exists, ours or not."""
+        """Return whether an object of this kind and name exists, own or foreign."""
         ref = Ref(obj["kind"], obj["metadata"]["name"])
-        return ref in self.snapshot.objects or ref in self.snapshot.taken
+        return ref in self.snapshot.objects or ref in self.snapshot.name_conflicts
 
     @cached_property
     def must_wait_for_names(self) -> bool:
@@ -165,7 +165,7 @@ class Facts(Holders):
 
         Kubernetes takes such objects away one by one: a pod that is made before they are gone keeps a password that is no longer true.
         """
-        uncertain = {ref.kind for ref in self.snapshot.taken} | self.snapshot.unread.keys()
+        uncertain = {ref.kind for ref in self.snapshot.name_conflicts} | self.snapshot.unread.keys()
         return self.settled_shards is None and not uncertain.isdisjoint({"Secret", "PersistentVolumeClaim"})
 
     @cached_property
@@ -194,7 +194,7 @@ class Facts(Holders):
 
     @cached_property
     def altered(self) -> tuple[tuple[Ref, tuple[str, ...]], ...]:
-        """Objects whose fields the API server, or somebody after it, made otherwise than they were written; and those fields."""
+        """Objects with fields that differ from what was written, because admission or another writer changed them; and those fields."""
         settled = (
             (Ref(obj["kind"], obj["metadata"]["name"]), tuple(path for path, is_left in fields.items() if is_left))
             for obj, fields in self._differing
@@ -203,6 +203,6 @@ class Facts(Holders):
 
     @property
     def may_write_objects(self) -> bool:
-        """Whether objects may be made or mended now: what the API server refused is not tried again at every look."""
+        """Whether objects may be created or changed now: rejected objects are not tried again at every observation."""
         at = self.snapshot.rejected_at
-        return at is None or self.snapshot.now - at >= REFUSED_AGAIN
+        return at is None or self.snapshot.now - at >= RETRY_REJECTED_AFTER

@@ -1,4 +1,4 @@
-"""Who takes which shard: routes paired with standbys, and what an annotation asks for."""
+"""Which standby gets which shard: pairs of routes and standbys, and the requests of an annotation."""
 
 from __future__ import annotations
 
@@ -16,19 +16,19 @@ from .snapshot import Coreapp, Evidence, Route
 
 def paired(f: Facts, moves: Iterable[tuple[Route, Evidence, bool]], *, only: Coreapp | None = None) -> Iterator[Handover]:
     """Pair routes with standbys, lowest shard first; each pod is taken once."""
-    taken: set[str] = set()
+    used: set[str] = set()
     for route, evidence, planned in moves:
-        choices = [pod for pod in f.standbys(route, taken) if only is None or pod.uid == only.uid]
+        choices = [pod for pod in f.standbys(route, used) if only is None or pod.uid == only.uid]
         if evidence is Evidence.POD_DRAINING and planned:
-            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in taken]
+            choices = [pod for pod in f.standbys_that_stay(route) if pod.uid not in used]
         if evidence is Evidence.CONSOLIDATED:
             # Not onto a node that is being drained: the shard would be moved off it at once, and back, without an end.
-            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in taken and pod.ordinal < f.desired_replicas)
+            low = (pod for pod in f.standbys_that_stay(route) if pod.uid not in used and pod.ordinal < f.desired_replicas)
             choices = sorted(low, key=lambda pod: (pod.report is None, pod.ordinal))
         if evidence is Evidence.ROLLED_OUT:
             choices = [pod for pod in f.standbys_that_stay(route) if pod.uid in f.updated_by_uid]
         if choices:
-            taken.add(choices[0].uid)
+            used.add(choices[0].uid)
             yield Handover(
                 route=route,
                 to=choices[0],
@@ -48,10 +48,10 @@ def failovers(f: Facts) -> tuple[Handover, ...]:
 
 
 def _failed_at(old: Coreapp | None, evidence: Evidence) -> datetime | None:
-    """Return since when the old holder fails, if its evidence has a beginning that this process saw."""
+    """Return since when the old holder has failed, if this process observed the beginning."""
     if old is None:
         return None
-    return {Evidence.PROBE_TIMEOUT: old.silent_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
+    return {Evidence.PROBE_TIMEOUT: old.unresponsive_since, Evidence.CONNECTION_LOST: old.broken_at}.get(evidence)
 
 
 def drain_switchovers(f: Facts) -> tuple[Handover, ...]:
@@ -65,12 +65,12 @@ def assignments(f: Facts) -> tuple[Handover, ...]:
 
 
 def consolidations(f: Facts) -> tuple[Handover, ...]:
-    """Return a switchover for each shard whose holder sits on an ordinal that is to go."""
+    """Return a switchover for each shard whose holder has an ordinal that will be removed."""
     return tuple(paired(f, ((route, Evidence.CONSOLIDATED, True) for route in f.too_high)))
 
 
 def rejection(f: Facts, request: Switchover) -> str | None:
-    """Return why a switchover that an annotation asks for cannot be, or None. Pure."""
+    """Return why a requested switchover is not possible, or None. Pure."""
     route = next((route for route in f.routes if route.shard == request.shard), None)
     if route is None:
         return f"There is no shard {request.shard}; shards go from 0 to {(f.shards or 1) - 1}."
@@ -85,29 +85,29 @@ def rejection(f: Facts, request: Switchover) -> str | None:
 
 
 def switch_over(f: Facts) -> Iterator[Action]:
-    """Obey the annotation so that a crash repeats nothing: first name the pod, then move, then take the wish off."""
+    """Carry out the annotation so that a crash repeats nothing: first name the pod, then move, then remove the request."""
     left: list[str] = []
-    refused = [f.desired.switchover_problem] if f.desired.switchover_problem else []
-    taken: set[str] = set()
+    rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
+    used: set[str] = set()
     for request in f.desired.switchovers:
         route = next((route for route in f.routes if route.shard == request.shard), None)
         pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None) if request.to else None
         if pod is not None and f.claim(pod) == "pending":
-            # Prepared by somebody whose commit has not come: the wish stands until that label is out of the way.
+            # Another attempt prepared this pod and has not committed: the request stays until that label is gone.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:
-            refused.append(f"Shard {request.shard} was not moved: {why}")
+            rejected.append(f"Shard {request.shard} was not moved: {why}")
         elif route is not None and pod is None:
-            choices = f.standbys(route, taken)
-            taken.update(one.uid for one in choices[:1])
+            choices = f.standbys(route, used)
+            used.update(one.uid for one in choices[:1])
             left.append(f"{request.shard}={choices[0].name}" if choices else str(request.shard))
         elif route is not None and pod is not None and pod.uid != route.holder_uid:
             left.append(f"{request.shard}={pod.name}")
-            if pod.uid not in taken:
-                taken.add(pod.uid)
+            if pod.uid not in used:
+                used.add(pod.uid)
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
-    if refused:
+    if rejected:
         # One Event for them all: an annotation costs as many writes however long it is.
-        yield EmitEvent(reason=Reason.SWITCHOVER_REJECTED, message=" ".join(refused), warning=True)
+        yield EmitEvent(reason=Reason.SWITCHOVER_REJECTED, message=" ".join(rejected), warning=True)
     if ",".join(left) != f.desired.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

@@ -1,4 +1,4 @@
-"""Which Coreapps could serve, and what is held against those that may not: their own answers, their kubelets and their nodes."""
+"""Which Coreapps could serve, and why the others cannot: by their own answers, their kubelets and their nodes."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from .self_check import LEASE_STALE, is_lease_stale
 from .snapshot import Coreapp, Evidence, Node
 
 OUT_OF_REACH = timedelta(seconds=60)
-"""A pod that was out of reach on a lost node for so long is made good by one more replica."""
+"""A pod that was unreachable on a lost node for so long is compensated by one more replica."""
 
 
 def node_of(f: Restart, pod: Coreapp) -> Node | None:
-    """Return what is known of a pod's node; None if nothing is."""
+    """Return a pod's node, if it is known."""
     return (f.snapshot.nodes or {}).get(pod.node or "")
 
 
 def is_node_gone(f: Restart, pod: Coreapp) -> bool:
-    """Whether the node object was deleted, or declared dead by taint out-of-service. A node that we have not heard of may be a new one."""
+    """Whether the node object was deleted, or declared dead by the taint out-of-service. An unknown node may be a new one."""
     node = node_of(f, pod)
     return node is not None and (node.gone or node.out_of_service)
 
 
 def is_node_lost(f: Restart, pod: Coreapp) -> bool:
-    """Whether a pod's node is out of reach as its second witness says: gone, not renewing its Lease, or given up. Used of silent pods."""
+    """Whether the node of an unresponsive pod is unreachable: gone, not renewing its Lease, or out of service."""
     node = node_of(f, pod)
     if f.snapshot.nodes is None or pod.node is None or node is None:
         return f.snapshot.nodes is not None and pod.node is not None
@@ -35,12 +35,14 @@ def is_node_lost(f: Restart, pod: Coreapp) -> bool:
 
 
 def is_node_alive(f: Restart, pod: Coreapp) -> bool:
-    """Whether a silent pod's node is known to live: it renewed its Lease after the pod's silence began."""
+    """Whether the node of an unresponsive pod is known to be alive: it renewed its Lease after the silence began."""
     node = node_of(f, pod)
     if node is None or node.renewed_at is None:
-        # Without the right to read nodes there is no second witness; long silence must do.
-        return f.snapshot.nodes is None and pod.silent_since is not None and f.snapshot.now - pod.silent_since >= LEASE_STALE
-    return pod.silent_since is not None and not node.presumed and node.renewed_at > pod.silent_since and not is_node_lost(f, pod)
+        # Without the right to read nodes there is no Lease to compare with; a long silence must be enough.
+        return f.snapshot.nodes is None and pod.unresponsive_since is not None and f.snapshot.now - pod.unresponsive_since >= LEASE_STALE
+    return (
+        pod.unresponsive_since is not None and not node.presumed and node.renewed_at > pod.unresponsive_since and not is_node_lost(f, pod)
+    )
 
 
 def is_leaving(f: Restart, pod: Coreapp) -> bool:
@@ -50,26 +52,26 @@ def is_leaving(f: Restart, pod: Coreapp) -> bool:
 
 
 def is_unconfirmed(pod: Coreapp) -> bool:
-    """Whether what our own connections say against a pod proves nothing: they never reached it, and its kubelet calls it ready.
+    """Whether a silence of a pod proves nothing: this process never reached it, and its kubelet calls it ready.
 
-    The kubelet asks the same port. So it is our own way to the pod that is more likely broken (a NetworkPolicy, a route), as for a leader
-    that starts where it reaches no Coreapp.
+    The kubelet probes the same port. So the network between this process and the pod is more likely broken (a NetworkPolicy, a route), for
+    example for a leader that starts where it reaches no Coreapp.
     """
     return pod.never_responded and pod.ready
 
 
-def is_silent(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
+def is_unresponsive(f: Restart, pod: Coreapp, span: timedelta | None = None) -> bool:
     """Whether a Coreapp left its probes unanswered for so long; by default, for as long as the spec allows."""
     span = f.desired.unhealthy_after if span is None else span
-    return pod.silent_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.silent_since >= span
+    return pod.unresponsive_since is not None and not is_unconfirmed(pod) and f.snapshot.now - pod.unresponsive_since >= span
 
 
 def is_unready(pod: Coreapp) -> bool:
-    """Whether the kubelet says that a running Coreapp is not ready any more, and its own answer does not say otherwise.
+    """Whether the kubelet reports a running Coreapp as no longer ready, and its own answer does not contradict.
 
-    A Coreapp that answers our HTTP probe serves, whatever a kubelet thinks that cannot reach the API server.
+    A Coreapp that answers the HTTP probe serves, even if its kubelet cannot reach the API server.
     """
-    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.silent_since is not None)
+    return pod.lost_readiness and not pod.terminated and (pod.report is None or pod.unresponsive_since is not None)
 
 
 def unready_fact(pod: Coreapp) -> str:
@@ -78,12 +80,12 @@ def unready_fact(pod: Coreapp) -> str:
 
 
 def is_hung(f: Health, pod: Coreapp) -> bool:
-    """Whether there is probable evidence against a running Coreapp, and nothing that excuses it or makes us doubt ourselves."""
+    """Whether there is probable evidence against a running Coreapp that no restart explains, while the self-check is passed."""
     return not f.is_explained_by_restart(pod) and f.self_check is None and any(holds(f, pod) for _, holds in PROBABLE)
 
 
 PROBABLE: tuple[tuple[Evidence, Callable[[Restart, Coreapp], bool]], ...] = (
-    (Evidence.PROBE_TIMEOUT, is_silent),
+    (Evidence.PROBE_TIMEOUT, is_unresponsive),
     (Evidence.NOT_READY, lambda f, pod: is_unready(pod) and f.has_held_for(unready_fact(pod), f.desired.unhealthy_after)),
 )
 """What a single Coreapp shows that runs and yet may not serve."""
@@ -94,7 +96,7 @@ class Health(Restart):
 
     def is_responding(self, pod: Coreapp) -> bool:
         """Return whether a Coreapp answers its probes."""
-        return pod.report is not None and pod.silent_since is None and not pod.deleting
+        return pod.report is not None and pod.unresponsive_since is None and not pod.deleting
 
     @cached_property
     def ready(self) -> tuple[Coreapp, ...]:
@@ -102,17 +104,17 @@ class Health(Restart):
         return tuple(pod for pod in self.snapshot.coreapps if self.is_healthy(pod))
 
     def is_healthy(self, pod: Coreapp) -> bool:
-        """Return whether a Coreapp could serve now: fit as far as it tells itself, on a node that is there, and not hung."""
+        """Return whether a Coreapp could serve now: healthy by its own report, on an existing node, and not hung."""
         return pod.is_ready and not is_node_gone(self, pod) and not is_hung(self, pod)
 
     @cached_property
     def self_check(self) -> str | None:
-        """Why silence may be ours and not that of the Coreapps; None: we trust ourselves."""
+        """Why this process may be the cause of a silence; None: the self-check is passed."""
         return self_check.self_check(self.snapshot.silence, self.snapshot.nodes, self.snapshot.now)
 
     @cached_property
     def out_of_reach(self) -> tuple[Coreapp, ...]:
-        """Pods on lost nodes that do not answer: a StatefulSet does not replace them, be they Terminating for ever."""
+        """Pods on lost nodes that do not answer: a StatefulSet does not replace them, even if they stay Terminating."""
         return tuple(pod for pod in self.snapshot.coreapps if is_node_lost(self, pod) and not self.is_responding(pod))
 
     @property

@@ -1,4 +1,4 @@
-"""Who serves which shard: holders that do, holders that failed, and the standbys that could take over."""
+"""Which Coreapp serves which shard: holders that serve, holders that failed, and standbys that could take over."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ class Holders(Claims):
     """Adds the holders of the shards, judged by the table of evidence."""
 
     def _gateways(self) -> set[str]:
-        """Return what the holders say of their connections to WhatsApp, as far as they say that they hold their shard."""
+        """Return the gateway states that the holders report, of those that report their shard."""
         reports = [pod.report for route in self.routes if (pod := self.holder(route)) is not None]
         return {report.gateway for report in reports if report is not None and report.shard is not None}
 
     @property
     def is_connected(self) -> bool:
-        """Whether every shard has a holder that says that it is connected to WhatsApp."""
+        """Whether every shard has a holder that reports a connection to WhatsApp."""
         return self._gateways() == {"connected"} and all(self.is_served(route) for route in self.routes)
 
     @property
     def is_cut_off(self) -> bool:
-        """Whether no holder has a connection to WhatsApp, nor is getting one."""
+        """Whether no holder has a connection to WhatsApp or is about to get one."""
         return self._gateways() == {"disconnected"}
 
     def is_served(self, route: Route) -> bool:
-        """Return whether the holder that the route names could serve, and does not say that it serves something else.
+        """Return whether the holder that the route names could serve, and does not report another role.
 
-        A holder that was not asked yet, because the operator has just come up, counts as serving: unknown is no failure.
+        A holder that was not probed yet, because the operator has just started, counts as serving: unknown is no failure.
         """
         pod = self.holder(route)
         return (
@@ -50,28 +50,28 @@ class Holders(Claims):
         """Routes whose holder must be replaced, lowest shard first."""
         return tuple((route, why) for route in self.routes if (why := self.failure(route)) is not None)
 
-    def standbys(self, route: Route | None = None, taken: Collection[str] = ()) -> list[Coreapp]:
+    def standbys(self, route: Route | None = None, used: Collection[str] = ()) -> list[Coreapp]:
         """Return the pods that could take a shard, best first.
 
         Ready, not leaving, answering, on another node than the failed holder and if possible in another zone, up to date, lowest ordinal
-        A pod whose label may still be committed by somebody is left out until its Service was touched.
+        A pod whose label may still be committed is left out until its Service was touched.
         """
         failed = self.by_uid.get(route.holder_uid) if route and route.holder_uid else None
         zone = self.zone(failed) if failed is not None else None
         revision = self.snapshot.statefulset.revision if self.snapshot.statefulset else None
-        fit = [
+        candidates = [
             pod
             for pod in self.ready
             if pod.uid not in self.holder_uids
-            and pod.uid not in taken
+            and pod.uid not in used
             and self.claim(pod) in {"none", "dead"}
             and not (self.is_explained_by_restart(pod) and pod.report is None)
             and (pod.report is None or self.shards is None or pod.report.shards in {None, self.shards})
         ]
         return sorted(
-            fit,
+            candidates,
             key=lambda pod: (
-                pod.report is None or pod.silent_since is not None,
+                pod.report is None or pod.unresponsive_since is not None,
                 health.is_leaving(self, pod) or health.is_node_lost(self, pod),
                 pod.ordinal >= self.spec_replicas,
                 failed is not None and pod.node == failed.node,

@@ -1,4 +1,4 @@
-"""Pods that are missing: since when that is looked into, and when a person is told. Pure."""
+"""Pods that are missing: when the cause is read, and when it is reported. Pure."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from .facts import Facts
 from .snapshot import Coreapp
 
 MISSING, REJECTED, BLOCKED = "PodsMissing", "PodsRejected", "DeletionBlocked"
-"""Names of the facts whose age is asked for; the last with the pod's uid."""
+"""Names of the facts whose age is needed; the last one has the pod's uid."""
 ASKED_AFTER: Final = timedelta(seconds=2)
 """Pods are missing for so long before their controller's Events are read: most are created within a moment."""
 REPORTED_AFTER: Final = timedelta(seconds=3)
 """A rejection is known, or a pod is held, for so long before a person must act: a quota may be free again at once."""
 SPANS: Final = {MISSING: (ASKED_AFTER,), REJECTED: (REPORTED_AFTER,), BLOCKED: (REPORTED_AFTER,)}
 SHOWN = 3
-"""So many pods, and finalizers of each, are named."""
+"""Pods, and finalizers of each, that are named."""
 
 
 def are_missing(f: Facts) -> bool:
-    """Return whether one of the cluster's workloads has fewer pods than it is to have, as its controller says."""
+    """Return whether one of the cluster's workloads has fewer pods than desired, by its controller's status."""
     workloads = [obj for ref, obj in f.snapshot.objects.items() if ref.kind in {"StatefulSet", "Deployment"}]
     seen = ((one["spec"].get("replicas", 1), status) for one in workloads if "observedGeneration" in (status := one.get("status") or {}))
     return any(int(status.get("replicas", 0)) < int(wanted) for wanted, status in seen)
@@ -43,7 +43,7 @@ def facts(f: Facts) -> Iterator[str]:
 
 
 def are_rejected(f: Facts) -> bool:
-    """Return whether pods are rejected, and not just for a moment."""
+    """Return whether pods are rejected for longer than a moment."""
     return f.snapshot.rejected_pods is not None and f.has_held_for(REJECTED, REPORTED_AFTER)
 
 
@@ -53,5 +53,5 @@ def held(f: Facts) -> tuple[Coreapp, ...]:
 
 
 def describe_held(f: Facts) -> str:
-    """Say which pods are held, where, and by what."""
+    """Return which pods are held, where, and by what."""
     return "; ".join(f"{pod.name} on node {pod.node or '(none)'}, by finalizer {', '.join(pod.held_by[:SHOWN])}" for pod in held(f)[:SHOWN])

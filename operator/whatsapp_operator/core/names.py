@@ -1,4 +1,4 @@
-"""What names things: clusters, objects, epochs."""
+"""Keys of clusters, references to objects, epochs."""
 
 from __future__ import annotations
 

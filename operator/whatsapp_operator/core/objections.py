@@ -15,7 +15,7 @@ from .reasons import Reason
 from .snapshot import AccountSecret
 
 SECRET_AWAITED = timedelta(seconds=5)
-"""How long a Secret may be named before it exists: who applies both together needs no person."""
+"""How long the spec may name a Secret before it exists: both may be applied together."""
 REGISTRATION_GRACE = timedelta(days=7)
 """How long after registration Set Shards may go without a certificate (client#set-shards)."""
 
@@ -28,7 +28,7 @@ class Objection:
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     is_of_account: bool = True
-    """Whether it speaks against the certificate or the PIN, rather than against the client that would be called."""
+    """Whether it is about the certificate or the PIN, and not about the client."""
     state: State = State.STUCK
     """Whether a person must act, or it may pass by itself."""
 
@@ -40,7 +40,7 @@ def _secret(f: Facts) -> str:
 def _missing_secret(f: Facts) -> str | None:
     account = f.snapshot.account
     if account is not None and account.missing is not None:
-        return f"{account.missing} is not there, and spec.account.secretRef names it"
+        return f"{account.missing}, which spec.account.secretRef names, does not exist"
     return f.snapshot.missing
 
 
@@ -93,8 +93,8 @@ def _would_send(f: Facts) -> str | None:
     return f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None
 
 
-def _refused_certificate(f: Facts) -> str:
-    """Name what was refused, and why."""
+def _rejected_certificate(f: Facts) -> str:
+    """Return what was rejected, and why."""
     because = f" ({f.record.rejected_because})" if f.record.rejected_because else ""
     if f.record.rejected_fingerprint == NO_CERTIFICATE:
         return f"WhatsApp rejected Set Shards without a certificate{because}; it is not sent without one again."
@@ -209,7 +209,7 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.CERTIFICATE_REJECTED,
         when=lambda f: f.record.rejected_fingerprint is not None and f.record.rejected_fingerprint == _would_send(f),
-        why=lambda f: f"{_refused_certificate(f)} Put the right one into {_where(f)}.",
+        why=lambda f: f"{_rejected_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )
 
@@ -221,13 +221,13 @@ ALWAYS_REPORTED = frozenset({Reason.BANNED, Reason.CLIENT_EXPIRED, Reason.AWAITI
 def objection(f: Facts) -> Objection | None:
     """Return why no Set Shards may be sent with the account and the client as they are, or None. Pure; the first that holds.
 
-    Of a Secret that could not be read nothing is said.
+    A Secret that could not be read is no objection.
     """
     return next(_holding(f), None)
 
 
 def objection_to_account(f: Facts) -> Objection | None:
-    """Return the same, but only what speaks against the account's certificate or PIN."""
+    """Return the same, but only objections to the account's certificate or PIN."""
     return next((one for one in _holding(f) if one.is_of_account), None)
 
 
@@ -236,5 +236,5 @@ def _holding(f: Facts) -> Iterator[Objection]:
 
 
 def is_unread(f: Facts) -> bool:
-    """Whether the spec names a Secret of the account that this look has not read."""
+    """Whether the spec names a Secret of the account that this observation has not read."""
     return bool(_secret(f)) and f.snapshot.account is None

@@ -1,9 +1,9 @@
-"""When to observe a cluster again, and when to ask its client again: the one place that says so. Pure; the shell obeys.
+"""When to observe a cluster again, and when to ask its client again. Nothing else decides this. Pure.
 
-Three things bring about an observation: an event, a known time at which something that was seen decides something, and a pause. The pause
-is for what has no event. It grows with the time that the present condition has stood, so that what has just changed is looked at often
-and what waits for a person costs next to nothing: whatever moves on without an event is noticed after a quarter more of the time that it
-took anyway, and within ``Tuning.rest``.
+There are three causes of an observation: an event, a known time at which an observed fact becomes decisive, and a pause. The pause is for
+changes without an event. It grows with the age of the current condition. So a recent change is observed often, and a cluster that waits for
+a person costs almost nothing. A change without an event is noticed after at most a quarter more than the time that it took, and within
+``Tuning.rest``.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from datetime import timedelta
 
 from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
 from .actions import State
-from .facts import REFUSED_AGAIN, Facts
+from .facts import RETRY_REJECTED_AFTER, Facts
 from .reasons import Reason
 from .self_check import LEASE_STALE
 from .snapshot import Answer, Route
@@ -27,10 +27,10 @@ FIRST_RETRY, LAST_RETRY = timedelta(milliseconds=100), timedelta(seconds=5)
 """Pauses after the first observation or action in a row that failed, and after very many."""
 LAST_URGENT_RETRY = timedelta(seconds=1)
 """The longest pause after an observation that failed while a failover may depend on it."""
-TELL_AGAIN = timedelta(milliseconds=500)
-"""Pause, at most, after a Coreapp did not take the role that it was assigned: messages wait for that."""
+REASSIGN_AFTER = timedelta(milliseconds=500)
+"""Longest pause after a Coreapp did not accept its role: messages wait for that."""
 FIRST_EVENT_RETRY, LAST_EVENT_RETRY = timedelta(seconds=1), timedelta(minutes=5)
-"""The same for Events: nothing depends on them, so the API server is asked less and less."""
+"""The same for Events: nothing depends on them, so the pauses grow longer."""
 
 
 def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta = LAST_RETRY) -> timedelta:
@@ -41,13 +41,13 @@ def retry_after(failures: int, first: timedelta = FIRST_RETRY, last: timedelta =
 # --- busy clusters ------------------------------------------------------------------------------------------------------
 
 OBSERVATION_BURST, OBSERVATIONS_PER_SECOND = 30.0, 10.0
-"""Observations of one cluster in a row, and for as long as its events go on: a resource that is written all the time is its own affair."""
+"""Observations of one cluster in a row, and each second while its events go on: one busy resource must not delay others."""
 MOST_CONFLICTS = 3
-"""Observations in a row that were no longer true when they were acted on, before that counts as a failure and is retried after a pause."""
+"""Consecutive observations that were outdated when they were acted on; then it counts as a failure, with a pause."""
 
 
 def tokens(left: float, passed: float) -> float:
-    """Return how many observations a cluster may have now that had so many left some seconds ago."""
+    """Return how many observations a cluster may have now; ``left``: how many it had some seconds ago."""
     return min(OBSERVATION_BURST, left + passed * OBSERVATIONS_PER_SECOND)
 
 
@@ -60,21 +60,21 @@ ASK_AGAIN = timedelta(seconds=30)
 
 
 def quiet_rest(clusters: int) -> timedelta:
-    """Return how long a cluster to which nothing happens rests at least, beside so many clusters in all."""
+    """Return the minimum rest of a quiet cluster among so many clusters in all."""
     return timedelta(seconds=clusters / QUIET_OBSERVATIONS)
 
 
 # --- objects that no failover depends on --------------------------------------------------------------------------------
 
 SLOW_FOR, SLOW_FOR_A_WHILE = timedelta(seconds=5), timedelta(milliseconds=500)
-"""For how long such objects are not read again, unless we wrote one; the second while what was read is about to change."""
+"""For how long such objects are not read again, unless this process wrote one; the second while they are about to change."""
 
 # --- the pause of each rule ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Cadence:
-    """How often a cluster is observed, and its client asked, while one of these rules wins and nothing has an event."""
+    """How often a cluster is observed, and its client asked, while one of these rules wins and no event comes."""
 
     rules: frozenset[str]
     first: timedelta
@@ -123,35 +123,35 @@ CADENCES: tuple[Cadence, ...] = (
         why="It waits for pods, Services or the StatefulSet, which have events. What has none is noticed by the growing pause.",
     ),
 )
-"""The first row that names the rule speaks; the last one, which names none, for all others."""
+"""The first entry that names the rule applies; the last one, without names, applies to all others."""
 
 
 def cadence(rule: str) -> Cadence:
-    """Return the row of a rule."""
+    """Return the entry of a rule."""
     return next((one for one in CADENCES if rule in one.rules), CADENCES[-1])
 
 
 def standing(f: Facts, rule: str) -> str:
-    """Return the name of the fact that a rule wins and that nothing moves on; its age is asked for."""
+    """Return the name of the fact that a rule wins without progress; its age is needed."""
     operation = f"{f.operation.id}/{f.operation.answer}" if f.operation is not None else ""
-    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.silent_since is None)
+    numbers = (f.shards, f.replicas, len(f.ready), len(f.missing), len(f.updated_by_uid), f.snapshot.client.unresponsive_since is None)
     return f"Stands/{rule}/{operation}/{'/'.join(map(str, numbers))}"
 
 
 def is_quiet(f: Facts) -> bool:
-    """Return whether nothing is under way that could move on without an event."""
-    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.silent_since is None)
+    """Return whether nothing is in progress that could change without an event."""
+    return f.desired.deleting or (not f.is_unsettled and f.snapshot.client.unresponsive_since is None)
 
 
 def pause(f: Facts, rule: str) -> timedelta:
-    """Return the longest time until the next observation, whatever is known of coming times: a quarter of what has passed already."""
+    """Return the longest time until the next observation without known moments: a quarter of the time that has passed."""
     rest = f.desired.tuning.rest
     if is_quiet(f):
         return rest
-    row = cadence(rule)
-    first = row.first if f.snapshot.client.silent_since is None else max(row.first, SECOND)
-    stood = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
-    return min(max(first, stood / 4), row.longest, rest)
+    entry = cadence(rule)
+    first = entry.first if f.snapshot.client.unresponsive_since is None else max(entry.first, SECOND)
+    age = f.snapshot.now - f.snapshot.since.get(standing(f, rule), f.snapshot.now)
+    return min(max(first, age / 4), entry.longest, rest)
 
 
 def observe_after(f: Facts, rule: str) -> timedelta:
@@ -165,14 +165,14 @@ def asks(f: Facts, rule: str, state: State) -> bool:
     if client.asking or not f.webapp_ready or "Secret" in f.snapshot.unread:
         return False
     if f.snapshot.missing is not None and f.settled_shards is None and f.shards is None:
-        # A login without the password would be refused, and is tried again only after a while.
+        # A login without the password would be rejected, and is tried again only after a while.
         return False
     if client.asked_at is None:
         return True
     if is_quiet(f):
         span = tuning.ask_steady
-    elif f.operation is not None and client.silent_since is None:
-        # What brought about this observation may be the call taking effect: to be known before anybody is taken for failed (laws#9).
+    elif f.operation is not None and client.unresponsive_since is None:
+        # This observation may be caused by the effect of the call: that must be known before a Coreapp counts as failed (laws#9).
         span = tuning.ask_busy
     else:
         # While something is done, an event may be all that was missing for the next step: then the number has to be a fresh one.
@@ -210,7 +210,7 @@ def _deciding(f: Facts) -> Iterator[str]:
 
 
 def _disputed(f: Facts) -> Iterator[Route]:
-    """Yield the routes whose holder says that it does not hold the shard."""
+    """Yield the routes whose holder reports that it does not hold the shard."""
     for route in f.routes:
         pod = f.holder(route)
         if pod is not None and not f.is_explained_by_restart(pod) and evidence.disagrees(f, route, pod):
@@ -218,12 +218,12 @@ def _disputed(f: Facts) -> Iterator[Route]:
 
 
 def due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until each time that is known to decide something."""
+    """Yield the time until each known decisive moment."""
     yield from (left for left in (*_facts_due(f), *_times_due(f), *_silences_due(f)) if left > timedelta(0))
 
 
 def _facts_due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until a fact is old enough."""
+    """Yield the time until a fact is old enough."""
     tuning = f.desired.tuning
     spans = {
         "NotReady": (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after),
@@ -245,11 +245,11 @@ def _facts_due(f: Facts) -> Iterator[timedelta]:
 
 
 def _times_due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until a time that stands in the resource, in a Secret or in the calendar."""
+    """Yield the time until a moment that the resource, a Secret or the calendar names."""
     now, operation = f.snapshot.now, f.operation
     if operation is not None:
         if operation.answer is Answer.ACCEPTED or not all(map(f.is_responding, f.snapshot.coreapps)):
-            # It ends a restart, and what excuses a Coreapp that is away.
+            # It ends a restart, which explains that a Coreapp is away.
             yield operation.deadline - now
         yield operation.settle_by - now
         if operation.answer is Answer.BUSY:
@@ -266,20 +266,20 @@ def _times_due(f: Facts) -> Iterator[timedelta]:
         # Until then it is said.
         yield f.snapshot.overruled.at + scaling.REMEMBERED - now
     if not f.may_write_objects and f.snapshot.rejected_at is not None:
-        yield REFUSED_AGAIN - (now - f.snapshot.rejected_at)
+        yield RETRY_REJECTED_AFTER - (now - f.snapshot.rejected_at)
 
 
 def _silences_due(f: Facts) -> Iterator[timedelta]:
-    """Yield how long it is until a silence is long enough, or its second witness may have changed its mind.
+    """Yield the time until a silence is long enough, or until the state of the node may have changed.
 
-    The prober wakes us when a holder is silent for long enough. What else follows from it has no event: the end of a hung pod, and our
-    doubt, which answers to other clusters may end.
+    The prober wakes the loop when a holder has been unresponsive long enough. Other consequences have no event: the deletion of a hung pod,
+    and the end of a failed self-check, which answers to other clusters may bring.
     """
     now, ages = f.snapshot.now, []
     for pod in f.snapshot.coreapps:
-        if pod.silent_since is None:
+        if pod.unresponsive_since is None:
             continue
-        age = now - pod.silent_since
+        age = now - pod.unresponsive_since
         ages.append(age)
         spans = (f.desired.unhealthy_after, 2 * f.desired.unhealthy_after, LEASE_STALE, f.desired.restart_timeout)
         yield from (span - age for span in spans)

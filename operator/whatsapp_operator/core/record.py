@@ -1,4 +1,4 @@
-"""What is remembered in status: read from it and written into it here, and nowhere else. What was written is read back."""
+"""The remembered part of status. Only this module reads and writes it. What was written is read back exactly."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ EARLY, LATE = datetime(1970, 1, 1, tzinfo=UTC), datetime(2070, 1, 1, tzinfo=UTC)
 def read(status: Obj, *, uid: str) -> Record:
     """Return the record that stands in the status of the cluster with this uid.
 
-    A status that was restored from a backup is that of another resource, and says so by its uid. What it says of a call under way and of
-    the number of shards is not believed. What it says of the account (a ban, refusals, a closed registration, that it is logged off)
-    and of the build is, for that is true of whatever cluster has them. A status without a uid is of a release that wrote none, and is ours.
+    A status that was restored from a backup belongs to another resource, as its uid shows. Its call in progress and number of shards are
+    ignored. Facts about the account (a ban, rejections, a closed registration, logged off) and the build are used, because they hold for
+    every cluster with them. A status without a uid is of a release that wrote none, and is used completely.
     """
     noted: Obj = status.get("certificate") or {}
     operation = _operation(status.get("operation"))
@@ -42,20 +42,20 @@ def read(status: Obj, *, uid: str) -> Record:
 
 
 def put(status: Obj, record: Record) -> dict[str, Any]:
-    """Return a status with this record in the place of the one that it had."""
+    """Return a status whose record is replaced by this one."""
     others = {key: value for key, value in status.items() if key not in {*FIELDS, "certificate"}}
     shown = {key: value for key, value in (status.get("certificate") or {}).items() if key not in CERTIFICATE_FIELDS}
     noted = {
         "refusedFingerprint": record.rejected_fingerprint,
         "refusedBecause": record.rejected_because,
-        "loggedOffAt": _spelt(record.logged_off_at),
+        "loggedOffAt": _format_time(record.logged_off_at),
         "refusedPinVersion": record.rejected_pin_version,
     }
     written = {
         "uid": record.uid,
         "operation": _entry(record.operation) if record.operation else None,
         "settledShards": record.settled_shards,
-        "bannedAt": _spelt(record.banned_at),
+        "bannedAt": _format_time(record.banned_at),
         "expiredBuild": record.expired_build,
         "registrationClosedFor": record.registration_closed_for,
         "certificate": {**shown, **without_none(noted)} or None,
@@ -64,7 +64,7 @@ def put(status: Obj, record: Record) -> dict[str, Any]:
 
 
 def not_kept(operation: Operation, stored: Obj) -> tuple[str, ...]:
-    """Return the fields of an intent that the ``stored`` status lacks: the API server leaves out what its CRD does not name."""
+    """Return the fields of an intent that the ``stored`` status lacks: the API server drops fields that its CRD does not name."""
     kept: Obj = stored.get("operation") or {}
     return tuple(key for key, value in _entry(operation).items() if kept.get(key) != value)
 
@@ -104,9 +104,9 @@ def _entry(operation: Operation) -> dict[str, Any]:
             "leaderEpoch": operation.leader_epoch,
             "attempts": operation.attempts,
             "answer": str(operation.answer),
-            "startedAt": _spelt(operation.started_at),
-            "deadline": _spelt(operation.deadline),
-            "settleBy": _spelt(operation.settle_by),
+            "startedAt": _format_time(operation.started_at),
+            "deadline": _format_time(operation.deadline),
+            "settleBy": _format_time(operation.settle_by),
             "fingerprint": operation.fingerprint,
             "retryAfterSeconds": int(operation.retry_after.total_seconds()) if operation.retry_after is not None else None,
             "uid": operation.uid,
@@ -114,7 +114,7 @@ def _entry(operation: Operation) -> dict[str, Any]:
     )
 
 
-def _spelt(at: datetime | None) -> str | None:
+def _format_time(at: datetime | None) -> str | None:
     """Spell a time to the millisecond: laws 4 and 6 compare them."""
     return timestamp(at, milliseconds=True) if at is not None else None
 

@@ -1,4 +1,4 @@
-"""What was seen and done, as status and Events. Every time in it is absolute."""
+"""What was observed and done, as status and Events. All times in it are absolute."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from .record import without_none
 from .snapshot import Answer, HandoverTimes, Operation, Snapshot
 
 MESSAGE_LIMIT = 1024
-HANDOVERS_KEPT = 10
+MAX_HANDOVERS = 10
 
 
 # --- the whole ------------------------------------------------------------------------------------------------------------
 
 
 def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int, now: datetime) -> list[dict[str, Any]]:
-    """Return conditions as they stand in the status; a transition time stays while its ``status`` does."""
+    """Return conditions as in the status; a transition time stays while its ``status`` does."""
     earlier = {one.get("type"): one for one in before.get("conditions") or ()}
     return [
         {
@@ -58,7 +58,7 @@ def _shard_map(f: Facts) -> list[dict[str, Any]]:
 
 
 def _timed(entry: Mapping[str, Any], times: HandoverTimes | None) -> dict[str, Any]:
-    """Return an entry of the incident record with how long it took, as far as that is known now."""
+    """Return an entry of the incident record with its durations, as far as they are known now."""
     if times is None:
         return dict(entry)
     return {
@@ -95,7 +95,7 @@ def _handovers(f: Facts) -> list[dict[str, Any]]:
         fresh.append((route.committed_at, route.shard, _timed(without_none(entry), f.snapshot.handover_times.get(route.epoch or ""))))
     # By the exact time: entries tell whole seconds, in which a shard may move twice.
     newest_first = sorted(fresh, key=lambda one: one[:2], reverse=True)
-    return [*(entry for _, _, entry in newest_first), *kept][:HANDOVERS_KEPT]
+    return [*(entry for _, _, entry in newest_first), *kept][:MAX_HANDOVERS]
 
 
 def _certificate(f: Facts) -> dict[str, Any]:
@@ -112,7 +112,7 @@ def _certificate(f: Facts) -> dict[str, Any]:
 
 
 def report(f: Facts, plan: Plan) -> dict[str, Any]:
-    """Return the whole status as it should stand after this look. Pure; equal looks give equal status."""
+    """Return the whole status after this observation. Pure; equal observations give equal status."""
     spoken = conditions(f, plan)
     loud = loudest(spoken)
     standby = len(f.standbys())
@@ -149,9 +149,9 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
 
 
 def failed_observation(status: Obj, *, generation: int, now: datetime, reason: Reason, message: str) -> dict[str, Any]:
-    """Return the status of a cluster that could not be looked at. Pure.
+    """Return the status of a cluster that could not be observed. Pure.
 
-    Stalled says why, Ready is not known, nothing counts as going on, and all else stays as it was.
+    Stalled says why, Ready is Unknown, nothing counts as in progress, and everything else stays unchanged.
     """
     spoken = {
         "Ready": Condition(type="Ready", status="Unknown", reason=reason, message=message),
@@ -159,18 +159,18 @@ def failed_observation(status: Obj, *, generation: int, now: datetime, reason: R
         "Stalled": Condition(type="Stalled", status="True", reason=reason, message=message),
     }
     kept = [one for one in status.get("conditions") or () if one.get("type") not in spoken]
-    said = condition_list(spoken.values(), status, generation=generation, now=now)
+    listed = condition_list(spoken.values(), status, generation=generation, now=now)
     return {
         **status,
         "observedGeneration": generation,
         "reason": str(reason),
         "message": message[:MESSAGE_LIMIT],
-        "conditions": [*said, *kept],
+        "conditions": [*listed, *kept],
     }
 
 
 def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
-    """Return the merge patch that leads from one status to another, or None if there is nothing to write (laws#11)."""
+    """Return the merge patch from one status to another, or None if there is nothing to write (laws#11)."""
     body: dict[str, Any] = {}
     for key in {*before, *after}:
         if before.get(key) != after.get(key):
@@ -186,9 +186,9 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
 EMITTED_AGAIN = timedelta(seconds=10)
 """Least time between two Events of one reason whose sentence changed: some sentences count Coreapps that come back one by one."""
 FAILED_OBSERVATION = frozenset({Reason.INTERNAL_ERROR, Reason.READ_FAILED, Reason.SPEC_INVALID, Reason.STATUS_REJECTED})
-"""Reasons of an observation that ended in an error."""
+"""Reasons of a failed observation."""
 NO_EVENT = frozenset({Reason.UP_TO_DATE, Reason.SPARES_READY, Reason.NO_SPARES_REQUESTED, Reason.SIMULATED, Reason.VALID})
-"""Reasons that say that nothing is wrong or under way, beside Serving."""
+"""Reasons by which nothing is wrong or in progress, in addition to Serving."""
 WARNINGS = frozenset(
     {
         Reason.FAILING_OVER,
@@ -217,33 +217,33 @@ class Emitted:
 
 
 def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: datetime) -> tuple[EmitEvent, ...]:
-    """Return what a report says anew, each reason once: a condition's new reason, or a new sentence under the same reason. Pure.
+    """Return the Events of a report, each reason once: for a condition's new reason, or a new sentence with the same reason. Pure.
 
-    ``emitted``: by reason, what this process emitted last; a reason that it lacks was emitted by whoever wrote ``before``. A new sentence
-    waits until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition says it any more. One of a cluster
-    that serves does not wait: either it is said with the change, or not at all, so that a cluster at rest is silent.
+    ``emitted``: by reason, the last Event of this process; a missing reason was emitted by the writer of ``before``. A new sentence waits
+    until the last Event of its reason is ``EMITTED_AGAIN`` old, and is dropped if no condition has it any more. For a cluster that serves
+    it does not wait: it is emitted with the change or not at all, so that a cluster at rest has no Events.
     """
     earlier = {one["type"]: one["reason"] for one in before.get("conditions") or ()}
     spoken = {(one["reason"], one["message"]) for one in before.get("conditions") or ()}
     urgent = {
         one["reason"] for one in after["conditions"] if (one["type"], one["status"]) in {("Stalled", "True"), ("CertificateValid", "False")}
     }
-    said: dict[str, EmitEvent] = {}
+    found: dict[str, EmitEvent] = {}
     for one in after["conditions"]:
         reason, message = one["reason"], one["message"]
-        if reason in said or reason in NO_EVENT:
+        if reason in found or reason in NO_EVENT:
             continue
         is_new = earlier.get(one["type"]) != reason and reason not in earlier.values()
         last = emitted.get(reason)
         differs = (reason, message) not in spoken if last is None else message != last.message and now - last.at >= EMITTED_AGAIN
         waits = (reason, message) in spoken and (one["type"], one["status"]) == ("Ready", "True")
         if is_new or (differs and not waits):
-            said[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
+            found[reason] = EmitEvent(reason=reason, message=message, warning=reason in WARNINGS | urgent)
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
         message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
-        said[Reason.SET_SHARDS_DONE] = EmitEvent(reason=Reason.SET_SHARDS_DONE, message=message)
-    return tuple(said.values())
+        found[Reason.SET_SHARDS_DONE] = EmitEvent(reason=Reason.SET_SHARDS_DONE, message=message)
+    return tuple(found.values())
 
 
 def set_shards_sent(operation: Operation) -> EmitEvent:
@@ -265,24 +265,24 @@ def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
 
 
 def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], reported_after: int) -> tuple[EmitEvent, ...]:
-    """Return what is said of a plan: steps that may be over before the next report. Pure.
+    """Return the Events of a plan: of steps that may be over before the next report. Pure.
 
     ``done``: the actions that were carried out; ``reported_after``: attempts at Set Shards after which a busy server is a warning.
     """
-    said: list[EmitEvent] = []
+    found: list[EmitEvent] = []
     if any(isinstance(action, Scale) for action in plan.actions):
-        said.append(EmitEvent(reason=plan.decision.row, message=plan.decision.why))
+        found.append(EmitEvent(reason=plan.decision.rule, message=plan.decision.why))
     for action in plan.actions:
         if isinstance(action, Delete) and action.ref.kind == "Pod" and action in done:
-            said.append(_replacing(snapshot, action.ref.name))
+            found.append(_replacing(snapshot, action.ref.name))
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
-            said.append(EmitEvent(reason=Reason.FAILING_OVER, message=message, warning=True))
+            found.append(EmitEvent(reason=Reason.FAILING_OVER, message=message, warning=True))
     call, noted = snapshot.client.call, snapshot.record.operation
     if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
         often = noted.attempts >= reported_after
         advice = " It is tried again. If it goes on, ask Meta's support." if often else ""
         message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
-        said.append(EmitEvent(reason=Reason.SERVER_BUSY, message=message, warning=often))
-    return tuple(said)
+        found.append(EmitEvent(reason=Reason.SERVER_BUSY, message=message, warning=often))
+    return tuple(found)

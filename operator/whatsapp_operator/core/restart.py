@@ -1,4 +1,4 @@
-"""What follows for Set Shards: what the client answered, whether a call is due or waits, and what a restart explains."""
+"""Facts about Set Shards: the client's answers, whether a call is due or waits, and what a restart explains."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .snapshot import Answer, Coreapp, Login
 
 
 class Restart(Counts):
-    """Adds the client's number of shards over time: asked for, settled, being changed, and the restart that a change brings."""
+    """Adds the client's number of shards over time: reported, settled, being changed, and the restart after a change."""
 
     @property
     def shards_are_fresh(self) -> bool:
@@ -22,36 +22,36 @@ class Restart(Counts):
 
     @property
     def has_asked(self) -> bool:
-        """Whether this process knows something of the client, even if only that it is silent; or cannot ask it."""
+        """Whether this process knows something about the client, even if only that it does not answer; or cannot ask it."""
         client = self.snapshot.client
         if "Secret" in self.snapshot.unread:
             return True
-        known = client.asked_at is not None or client.silent_since is not None or client.login is Login.REFUSED
+        known = client.asked_at is not None or client.unresponsive_since is not None or client.login is Login.REJECTED
         return known or not self.webapp_ready or self.settled_shards is None
 
     @property
     def is_logged_off(self) -> bool:
-        """Whether a refused certificate logged the client off; only a Set Shards that is accepted logs it on again."""
+        """Whether a rejected certificate logged the client off; only an accepted Set Shards logs it on again."""
         return self.record.logged_off_at is not None
 
     @property
     def is_banned(self) -> bool:
-        """Whether the client said that the account is banned; nothing takes that back."""
+        """Whether the client reported that the account is banned; that is final."""
         return self.record.banned_at is not None
 
     @property
     def is_settled(self) -> bool:
-        """Whether the shards are those wanted, the client is not logged off, and no call is under way."""
+        """Whether the shards are as desired, the client is not logged off, and no call is in progress."""
         return self.operation is None and self.shards == self.desired.shards and not self.is_logged_off
 
     @property
     def resize_is_due(self) -> bool:
-        """Whether the client reports another number than is wanted, or is logged off."""
+        """Whether the client reports another number than desired, or is logged off."""
         return self.shards is not None and (self.shards != self.desired.shards or self.is_logged_off)
 
     @property
     def resize_is_wanted(self) -> bool:
-        """Whether Set Shards is to be called: the client reports another number or is logged off, and nothing is under way."""
+        """Whether Set Shards is needed: the client reports another number or is logged off, and nothing is in progress."""
         return self.resize_is_due and (self.operation is None or self.may_try_again)
 
     @property
@@ -81,13 +81,13 @@ class Restart(Counts):
         if operation is None:
             return timedelta(0)
         pause = min(self.desired.tuning.busy_backoff * (1 << max(0, min(operation.attempts - 1, 10))), timedelta(minutes=1))
-        # Chance comes from the attempt's id, so that the same look gives the same answer.
+        # The random part comes from the attempt's id, so that the same observation gives the same result.
         pause *= 0.8 + 0.4 * (crc32(operation.id.encode()) % 1000) / 1000
         return max(pause, operation.retry_after or timedelta(0))
 
     @property
     def has_drifted(self) -> bool:
-        """Whether somebody else changed the number of shards: it differs from what was settled, which is what is wanted."""
+        """Whether another party changed the number of shards: it differs from the settled number, which is the desired one."""
         settled = self.settled_shards
         return self.resize_is_wanted and settled is not None and settled == self.desired.shards != self.shards
 
@@ -122,7 +122,7 @@ class Restart(Counts):
 
     @property
     def is_verified(self) -> bool:
-        """Whether the number that GET reports is the last word: no call under way, one that was turned away, or one that GET confirms."""
+        """Whether the number that GET reports is final: no call in progress, a rejected one, or one that GET confirms."""
         operation = self.operation
         if operation is None or operation.answer is Answer.BUSY:
             return True
@@ -144,5 +144,5 @@ class Restart(Counts):
 
     @cached_property
     def missing(self) -> tuple[Coreapp, ...]:
-        """Coreapps that were started, are to stay, and have not come back with the number of shards."""
+        """Coreapps that were started, should stay, and are not back with the number of shards."""
         return tuple(pod for pod in self.snapshot.coreapps if pod.phase == "Running" and not pod.deleting and not self.has_restarted(pod))

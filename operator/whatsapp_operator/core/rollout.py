@@ -1,4 +1,4 @@
-"""A new pod template reaches the Coreapps: one more Coreapp first, then standbys, then each shard onto an updated standby.
+"""Rolls a new pod template out to the Coreapps: one more Coreapp first, then standbys, then each shard to an updated standby.
 
 The StatefulSet replaces nothing by itself (OnDelete). One Coreapp more than wanted is added first, so that there are never fewer spares
 than promised; it is also the first to run the new template: one that does not come up ends the roll-out before anything is touched.
@@ -20,7 +20,7 @@ ROUTES_SETTLE: Final = timedelta(seconds=3)
 
 
 def fact(f: Facts, pod: Coreapp) -> str:
-    """Return the name of the fact that a pod is outdated, in the part that it has; its age is asked for."""
+    """Return the name of the fact that a pod is outdated, by its role; its age is needed."""
     return f"Outdated/{pod.uid}/{'holder' if pod.uid in f.holder_uids else 'spare'}"
 
 
@@ -29,14 +29,14 @@ def _is_due(f: Facts, pod: Coreapp) -> bool:
 
 
 def _is_held(f: Facts) -> bool:
-    """Whether nothing may be rolled out now: by the user's wish, or while a Set Shards is under way."""
+    """Whether nothing may be rolled out now: because the user paused it, or while a Set Shards is in progress."""
     return f.desired.paused or f.desired.deleting or f.operation is not None or f.restart_is_expected
 
 
 def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
     """Return outdated Coreapps that are not ready: they serve nothing, and only end so that the new template gets its turn.
 
-    One that still names a shard is ended too if no standby can take it; whatever the first template lacked, nothing else mends it.
+    One that still names a shard is ended too if no standby can take it: nothing else can repair a faulty first template.
     """
     if _is_held(f):
         return ()
@@ -44,7 +44,7 @@ def unrecoverable(f: Facts) -> tuple[Coreapp, ...]:
     return tuple(pod for pod in late if pod.uid not in f.holder_uids or not f.standbys())
 
 
-def all_are_well(f: Facts) -> bool:
+def all_are_healthy(f: Facts) -> bool:
     """Return whether every Coreapp is ready, the added one too, and every shard is served: only then the next step is taken."""
     served = not f.failed and not f.unassigned and all(map(f.is_served, f.routes))
     return served and not f.missing and len(f.ready) >= f.replicas >= f.desired_replicas
@@ -52,7 +52,7 @@ def all_are_well(f: Facts) -> bool:
 
 def steps(f: Facts) -> tuple[Action, ...]:
     """Return the next step, or none while the last one is still on its way. Pure."""
-    if _is_held(f) or not f.outdated or not all_are_well(f):
+    if _is_held(f) or not f.outdated or not all_are_healthy(f):
         return ()
     spare = next((pod for pod in f.outdated if pod.uid not in f.holder_uids), None)
     if spare is None:
@@ -69,6 +69,6 @@ def next_switchover(f: Facts) -> tuple[Handover, ...]:
 
 
 def why(f: Facts, awaited: str) -> str:
-    """Say how far it is; ``awaited`` names the Coreapps that are not ready."""
-    told = f"{len(f.updated_by_uid)} of {f.replicas} Coreapps have the new pod template"
-    return f"{told}; {awaited}." if len(f.ready) < f.replicas else f"{told}; standbys first, then one shard at a time."
+    """Return a sentence about the progress; ``awaited`` names the Coreapps that are not ready."""
+    progress = f"{len(f.updated_by_uid)} of {f.replicas} Coreapps have the new pod template"
+    return f"{progress}; {awaited}." if len(f.ready) < f.replicas else f"{progress}; standbys first, then one shard at a time."

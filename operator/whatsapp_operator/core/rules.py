@@ -1,11 +1,11 @@
-"""THE table. Whatever changes what the cluster does is decided in this file, in the order in which it is written.
+"""The main table. Every decision that changes what the cluster does is in this file, in order of priority.
 
-``plan`` walks ``RULES`` from the top. The first row whose ``when`` holds wins and says what is done; failover stands above order, so
-that a resize that waits never delays a failover. The first matching row that is ``Stuck`` and the first that is still moving are kept
-beside it: each condition answers its own question, whichever row won. While a person must act, nothing counts as moving but the few rows
-that wait for no person and end within seconds: tools that wait would otherwise wait for what cannot come.
+``plan`` checks ``RULES`` from the top. The first rule whose ``when`` holds wins and decides what is done. Failover comes before order, so
+that a resize that waits never delays a failover. The first matching rule that is ``Stuck`` and the first that is still moving are kept
+too: each condition answers its own question, no matter which rule won. While a person must act, only the few rules that wait for no person
+and end within seconds count as moving: otherwise tools would wait for progress that cannot come.
 
-A row's name is the condition's reason, the event's reason, the metric's label and the test's name: grep one word, find everything.
+A rule's name is the condition's reason, the Event's reason, the metric's label and the test's name: search for one word to find everything.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Rule:
     why: Callable[[Facts], str]
     then: Callable[[Facts], Iterable[Action]] = _nothing
     is_last: bool = False
-    """Where it holds, no row below it is asked."""
+    """Where it holds, no later rule is checked."""
     despite_stall: bool = False
     """It goes on, and ends within seconds, although something else waits for a person."""
 
@@ -169,11 +169,11 @@ def _answer_is(f: Facts, *answers: Answer) -> bool:
     return f.operation is not None and f.operation.answer in answers
 
 
-def _others_objects(f: Facts) -> list[Ref]:
-    """Return what has a name that this cluster needs and belongs to somebody else."""
+def _foreign_objects(f: Facts) -> list[Ref]:
+    """Return foreign objects with names that this cluster needs."""
     needed = max(f.shards or 0, f.desired.shards)
     routes = (Ref("Service", route.name) for route in f.snapshot.routes if route.foreign and route.shard < needed)
-    return [*dict.fromkeys((*f.snapshot.taken, *routes))]
+    return [*dict.fromkeys((*f.snapshot.name_conflicts, *routes))]
 
 
 def _holds_back(f: Facts) -> bool:
@@ -236,7 +236,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.LOGIN_REJECTED,
         state=State.STUCK,
         when=lambda f: (
-            f.snapshot.client.login is Login.REFUSED
+            f.snapshot.client.login is Login.REJECTED
             # A Secret that is missing is the better reason: the password may be in it.
             and f.snapshot.missing is None
             and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
@@ -246,11 +246,11 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.OBJECTS_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.refused is not None and bool(f.absent),
+        when=lambda f: f.snapshot.rejection is not None and bool(f.absent),
         then=_create_absent,
         why=lambda f: (
             "The API server rejects an object of this cluster; it is tried again. Make room in the quota, or correct what is named: "
-            f"{f.snapshot.refused}"
+            f"{f.snapshot.rejection}"
         ),
     ),
     Rule(
@@ -275,9 +275,9 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.NAME_CONFLICT,
         state=State.STUCK,
-        when=lambda f: bool(_others_objects(f)),
+        when=lambda f: bool(_foreign_objects(f)),
         why=lambda f: (
-            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _others_objects(f))} belongs to somebody else and is "
+            f"{', '.join(f'{ref.kind} {ref.name}' for ref in _foreign_objects(f))} is not owned by this cluster and is "
             "left alone. Delete or rename it, or give the cluster another name."
         ),
     ),
@@ -285,7 +285,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
-        # Whatever is under way: GET says that these shards exist.
+        # No matter what is in progress: GET reports that these shards exist.
         when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
         then=lambda f: (
             *(Create(obj=manifests.shard_service(f.desired, shard)) for shard in f.shards_without_service()),
@@ -298,7 +298,7 @@ RULES: tuple[Rule, ...] = (
     Rule(
         name=Reason.CONSOLIDATING_SHARDS,
         state=State.WORKING,
-        # Before the high holders are told after the restart: they restart anyway, so the move costs no further downtime.
+        # Before the high holders get a role after the restart: they restart anyway, so the move costs no further downtime.
         when=lambda f: f.is_verified and not f.desired.paused and bool(handovers.consolidations(f)),
         then=handovers.consolidations,
         why=lambda f: (
@@ -376,7 +376,7 @@ RULES: tuple[Rule, ...] = (
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.desired.repairs_drift,
         why=lambda f: (
-            f"Somebody else changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
+            f"Another party changed the shards from {f.settled_shards} to {f.shards}. Set spec.shards to {f.shards} to keep "
             "that, or spec.reshard.drift to Repair to have it undone."
         ),
     ),
@@ -429,7 +429,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: (
             f"Set Shards {f.shards} -> {f.operation.to if f.operation else f.desired.shards}: all Coreapps will restart"
             + (", which logs the client on again" if f.is_logged_off else "")
-            + (", because somebody else changed the shards" if f.has_drifted else "")
+            + (", because another party changed the shards" if f.has_drifted else "")
             + (", with enough Coreapps for the shards but without the spares." if len(f.ready) < f.spec_replicas else ".")
         ),
     ),
@@ -457,14 +457,14 @@ RULES: tuple[Rule, ...] = (
             + (" while they are replaced." if f.snapshot.webapps_change else ".")
         ),
     ),
-    # What follows is said whichever row wins, and stands in the way of none.
+    # The following rules are reported, no matter which rule wins, and block none.
     Rule(
         name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
-        when=lambda f: f.snapshot.refused is not None and bool(f.changed),
+        when=lambda f: f.snapshot.rejection is not None and bool(f.changed),
         why=lambda f: (
             "The API server rejects a change of this cluster's objects, which run on as they were. Correct in the spec what is named: "
-            f"{f.snapshot.refused}"
+            f"{f.snapshot.rejection}"
         ),
     ),
     Rule(
@@ -537,12 +537,12 @@ RULES: tuple[Rule, ...] = (
 
 
 def facts(desired: Desired, snapshot: Snapshot) -> Facts:
-    """Return what follows from a look, with the record as it was judged by the newest answer."""
+    """Return the facts about an observation, with the record after the newest answer."""
     return Facts(desired, snapshot, set_shards.judge(desired, snapshot))
 
 
 def plan(desired: Desired, snapshot: Snapshot) -> Plan:
-    """Return what to do after one look. Pure and total: no input raises, equal input gives equal output."""
+    """Return what to do after one observation. Pure and total: no input raises, equal input gives equal output."""
     f = facts(desired, snapshot)
     matches = [*_matching(f)]
     winner = matches[0]
@@ -551,10 +551,10 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
-    in_motion = [row for row in matches if row.state in {State.WORKING, State.WAITING}]
-    moving = in_motion if stuck is None else [row for row in in_motion if row.despite_stall]
+    in_motion = [rule for rule in matches if rule.state in {State.WORKING, State.WAITING}]
+    moving = in_motion if stuck is None else [rule for rule in in_motion if rule.despite_stall]
     return Plan(
-        decision=Decision(row=winner.name, state=winner.state, why=winner.why(f)),
+        decision=Decision(rule=winner.name, state=winner.state, why=winner.why(f)),
         moving=_first(f, moving, *State),
         stuck=stuck,
         is_held_up=bool(in_motion) and not moving,
@@ -563,9 +563,9 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         record=f.record,
         next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == Reason.WINDOW_CLOSED else None,
         is_settled=f.is_settled,
-        # Not "nothing to do" of a change that is only being written, or that its controller has not looked at yet; nor anything while
+        # Not "nothing to do" of a change that is only being written, or that its controller has not observed yet; nor anything while
         # objects are still being read.
-        is_speakable=f.has_asked
+        is_reportable=f.has_asked
         and f.snapshot.failed_reads.keys() == f.snapshot.unread.keys()
         and not (winner.state is State.READY and (f.is_template_settling or bool(f.changed))),
         holds=frozenset(pace.held(f, winner.name)),
@@ -574,13 +574,13 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
 
 
 def _matching(f: Facts) -> Iterator[Rule]:
-    for row in RULES:
-        if row.when(f):
-            yield row
-            if row.is_last:
+    for rule in RULES:
+        if rule.when(f):
+            yield rule
+            if rule.is_last:
                 return
 
 
 def _first(f: Facts, matches: list[Rule], *states: State) -> Decision | None:
-    row = next((row for row in matches if row.state in states), None)
-    return Decision(row=row.name, state=row.state, why=row.why(f)) if row else None
+    rule = next((rule for rule in matches if rule.state in states), None)
+    return Decision(rule=rule.name, state=rule.state, why=rule.why(f)) if rule else None

@@ -1,4 +1,4 @@
-"""Whose number of Coreapps counts: the one that follows from the spec. What somebody else writes is overruled, and said. Pure."""
+"""Replicas that others wrote: the number from the spec counts, another number is overruled and reported. Pure."""
 
 from __future__ import annotations
 
@@ -10,23 +10,23 @@ from .facts import Facts
 from .snapshot import Overruled
 
 REMEMBERED: Final = timedelta(minutes=15)
-"""For how long it is remembered that somebody was overruled. An autoscaler looks every 15 s, and this process pauses for less than that."""
+"""For how long an overruled number is remembered. An autoscaler acts every 15 s, and this process pauses for less than that."""
 TRIES: Final = 3
-"""So often in a row a higher number is set back at once; then with pauses, for another program insists."""
+"""Consecutive times that a higher number is set back at once; then with pauses, because another program insists."""
 FIRST_PAUSE, LONGEST_PAUSE = timedelta(seconds=30), timedelta(minutes=5)
-"""The pause doubles from the first to the second. Coreapps beyond those wanted do no harm meanwhile."""
+"""The pause doubles from the first to the second. Extra Coreapps do no harm meanwhile."""
 INSISTS: Final = 2
-"""Overruled so often in a row, it is no slip of a person, and somebody must end it."""
+"""After so many consecutive times it is no mistake of a person, and must be ended by one."""
 
 
 def noted(last: Overruled | None, *, by: str, replicas: int, now: datetime) -> Overruled:
-    """Return what is remembered after ``by``, who wrote ``replicas``, was overruled; ``last``: what was before."""
+    """Return what is remembered after ``by``, the writer of ``replicas``, was overruled; ``last``: the memory before."""
     is_again = last is not None and last.by == by and now - last.at < REMEMBERED
     return Overruled(by=by, replicas=replicas, times=last.times + 1 if last is not None and is_again else 1, at=now)
 
 
 def lowers_after(f: Facts) -> datetime | None:
-    """Return when a number that somebody else raised may be set back; None: at any time.
+    """Return when a number that another party raised may be set back; None: at any time.
 
     Only lowering waits. A number that is too low is raised at once, however often that is, for it ends Coreapps that hold shards.
     """
@@ -37,18 +37,18 @@ def lowers_after(f: Facts) -> datetime | None:
 
 
 def may_lower(f: Facts) -> bool:
-    """Return whether the number of Coreapps may be lowered now, as far as others who write it go."""
+    """Return whether the number of Coreapps may be lowered now, with regard to other writers."""
     at = lowers_after(f)
     return at is None or f.snapshot.now >= at
 
 
 def is_insisted_on(f: Facts) -> bool:
-    """Return whether somebody goes on scaling the Coreapps although that is undone each time."""
+    """Return whether another party goes on scaling the Coreapps although that is undone each time."""
     return f.snapshot.overruled is not None and f.snapshot.overruled.times >= INSISTS
 
 
 def tell(f: Facts) -> str:
-    """Say who is overruled, why, and what to do."""
+    """Return a sentence about who is overruled, why, and what to do."""
     last = f.snapshot.overruled
     if last is None:
         return ""
@@ -60,7 +60,7 @@ def tell(f: Facts) -> str:
 
 
 def whose(f: Facts) -> str:
-    """Return whose number is being overruled and why, to be put behind a sentence; nothing where it was ours."""
+    """Return whose number is being overruled and why, as an addition to a sentence; empty if it is the operator's own."""
     workload = f.snapshot.statefulset
     if workload is None or workload.scaled_by is None:
         return ""

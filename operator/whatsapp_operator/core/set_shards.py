@@ -16,7 +16,7 @@ from .snapshot import Answer, Call, Operation, Record, Rejection, Snapshot
 
 
 def may_call(f: Facts) -> bool:
-    """laws#5, whole: read here once more although rows above have spoken of each part."""
+    """Check laws#5 completely, although earlier rules have checked each part."""
     return (
         f.resize_is_wanted
         and f.desired.shards in SHARD_COUNTS
@@ -47,7 +47,7 @@ def call_for(f: Facts) -> tuple[Action, ...]:
 
 
 def next_operation(f: Facts) -> Operation:
-    """Return the intent of the next Set Shards call. Pure: id and times come from the look."""
+    """Return the intent of the next Set Shards call. Pure: id and times come from the observation."""
     earlier = f.operation if f.operation is not None and f.operation.to == f.desired.shards else None
     tuning = f.desired.tuning
     return Operation(
@@ -65,25 +65,25 @@ def next_operation(f: Facts) -> Operation:
 
 
 def _answered(desired: Desired, snapshot: Snapshot, operation: Operation, call: Call) -> Record:
-    """Return the record with what this process's own call came to."""
+    """Return the record with the result of this process's own call."""
     record = snapshot.record
     if call.not_sent:
         return replace(record, operation=None)
-    if call.rejection is not None and (noted := _refused(desired, snapshot, call)):
+    if call.rejection is not None and (noted := _rejected(desired, snapshot, call)):
         return replace(record, operation=None, **noted)
     if call.answer is None or operation.answer is not Answer.NONE:
         return record
     deadline = snapshot.now + desired.restart_timeout if call.answer is Answer.ACCEPTED else operation.deadline
-    # What was refused for an unknown reason, and without a certificate, is retried like a busy server: there is nothing to wait for.
-    answer = Answer.BUSY if call.answer is Answer.REFUSED else call.answer
+    # A call that was rejected for an unknown reason, without a certificate, is retried as if busy: no edit can be waited for.
+    answer = Answer.BUSY if call.answer is Answer.REJECTED else call.answer
     # The intent's other times count from its note; so does this one, in whole seconds, as it is kept.
     asked = call.retry_after if answer is Answer.BUSY else None
     retry_after = timedelta(seconds=ceil((snapshot.now - operation.started_at + asked).total_seconds())) if asked else None
     return replace(record, operation=replace(operation, answer=answer, deadline=deadline, retry_after=retry_after))
 
 
-def _refused(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any]:
-    """Return what is to be remembered of a refusal, so that what was refused is not sent again; empty if nothing is known to be wrong."""
+def _rejected(desired: Desired, snapshot: Snapshot, call: Call) -> dict[str, Any]:
+    """Return what is remembered of a rejection, so that the same is not sent again; empty if nothing is known to be wrong."""
     version = call.secret_version or objections.account_version(desired, None)
     match call.rejection:
         case Rejection.BANNED:
@@ -114,7 +114,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     if shards == operation.to and (not operation.logs_on or f.has_held_for("Connected", desired.tuning.connection)):
         deadline = operation.deadline
         if operation.answer is Answer.UNKNOWN:
-            # Nobody knows when the call took effect: it may have been just now, so the restart has its whole time before it.
+            # It is unknown when the call took effect. It may have been just now, so the restart gets its full time.
             deadline = max(deadline, snapshot.now + desired.restart_timeout)
         return replace(record, operation=replace(operation, answer=Answer.ACCEPTED, deadline=deadline))
     if asked <= operation.settle_by or operation.answer is Answer.BUSY or (operation.logs_on and operation.answer is Answer.ACCEPTED):
@@ -122,7 +122,7 @@ def _settled_by_get(f: Facts, operation: Operation) -> Record:
     record = replace(record, operation=None)
     if operation.fingerprint is None or not f.has_held_for("CutOff", desired.tuning.connection):
         return record
-    # The process that made the call died before it could note the refusal; the refused certificate must not be sent again (laws#8).
+    # The process that made the call died before it could note the rejection; the rejected certificate must not be sent again (laws#8).
     because = "no answer is known, but since then no Coreapp has a connection"
     logged_off_at = record.logged_off_at or f.wall
     return replace(record, rejected_fingerprint=operation.fingerprint, rejected_because=because, logged_off_at=logged_off_at)
@@ -145,7 +145,7 @@ def _heard(desired: Desired, snapshot: Snapshot) -> Record:
 
 
 def judge(desired: Desired, snapshot: Snapshot) -> Record:
-    """Return what is to be remembered after this look: the record as it was read, with all that the look adds to it. Pure."""
+    """Return the record after this observation: as it was read, with everything that the observation adds. Pure."""
     record = _heard(desired, snapshot)
     f = Facts(desired, snapshot, record)
     operation = record.operation
@@ -159,7 +159,7 @@ def judge(desired: Desired, snapshot: Snapshot) -> Record:
             # The very first number is settled below, once the cluster is set up as well.
             record = replace(record, operation=None, settled_shards=None if f.settled_shards is None else operation.to)
         elif f.restart_is_overdue:
-            # The number is the last word although somebody is missing; else the next wish would be taken for drift.
+            # The number is final although Coreapps are missing; otherwise the next change of the spec would count as drift.
             record = replace(record, settled_shards=operation.to)
     f = Facts(desired, snapshot, record)
     is_reached = f.is_settled and not f.missing and f.shards_are_fresh and (f.settled_shards is not None or _is_set_up(f))
@@ -167,6 +167,6 @@ def judge(desired: Desired, snapshot: Snapshot) -> Record:
 
 
 def _is_set_up(f: Facts) -> bool:
-    """Whether a new cluster serves all its shards, with its spares if they come in time: until then nothing that is missing was lost."""
+    """Whether a new cluster serves all its shards, with its spares if they come in time. Until then nothing missing counts as lost."""
     is_served = len(f.routes) == f.shards and all(map(f.is_served, f.routes))
     return is_served and (len(f.ready) >= f.spec_replicas or f.has_held_for("LacksCoreapps", f.desired.restart_timeout))

@@ -1,4 +1,4 @@
-"""What was read in one observation, as frozen values."""
+"""Everything that one observation read, as frozen values."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from .certificate import CertificateFacts
 from .names import Obj, Ref
 from .reasons import Reason
 
-# --- what is seen ----------------------------------------------------------------------------------------------------
+# --- observed parts ----------------------------------------------------------------------------------------------------
 
 
 class Evidence(StrEnum):
-    """Why a holder is replaced; the word in ``status.recentHandovers`` and in the metrics (docs/failover.md, "Evidence")."""
+    """Why a holder is replaced; the value in ``status.recentHandovers`` and in the metrics (docs/failover.md, "Evidence")."""
 
     POD_DELETED = "PodDeleted"
     POD_DRAINING = "PodDraining"
@@ -36,20 +36,20 @@ class Evidence(StrEnum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Report:
-    """What a Coreapp says of itself on its healthcheck port."""
+    """The answer of a Coreapp on its healthcheck port."""
 
     shard: int | None = None
     epoch: str | None = None
     shards: int | None = None
     gateway: str = "disconnected"
     fenced: bool = False
-    """The servers refuse its epoch for good: they have seen a higher one."""
+    """The servers reject its epoch for good: they have accepted a higher one."""
     version: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Coreapp:
-    """One pod of the StatefulSet, and what its Coreapp said last."""
+    """One pod of the StatefulSet, and the last report of its Coreapp."""
 
     name: str
     uid: str
@@ -73,14 +73,14 @@ class Coreapp:
     report: Report | None = None
     broken_at: datetime | None = None
     never_responded: bool = False
-    """This process probes it and never had an answer from it. What its own connections say against such a pod may be their own fault."""
-    silent_since: datetime | None = None
+    """This process probes it and never got an answer. The network of this process may be the cause."""
+    unresponsive_since: datetime | None = None
     """Since when it probably does not answer: half-way between its last answer and the first probe that it left unanswered, by this
     process's clock. None: it answered the last one."""
 
     @property
     def is_ready(self) -> bool:
-        """Whether it could serve now, as far as one pod tells."""
+        """Whether it could serve now, as far as the pod alone shows."""
         return (
             self.ready
             and not self.deleting
@@ -104,7 +104,7 @@ class Coreapp:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Node:
-    """A node, and what its Lease in kube-node-lease tells of it: the second witness of a Coreapp's silence."""
+    """A node and its Lease in kube-node-lease: a second source about a Coreapp that does not answer."""
 
     name: str
     zone: str | None = None
@@ -113,31 +113,31 @@ class Node:
     leaving: str | None = None
     """Why its pods are soon to go: ``cordoned``, or the key of a taint that autoscalers and spot handlers set; None: it stays."""
     gone: bool = False
-    """Its object was there and was deleted."""
+    """Its object was known and was deleted."""
     out_of_service: bool = False
-    """Somebody declared it dead by taint node.kubernetes.io/out-of-service."""
+    """It was declared dead by the taint node.kubernetes.io/out-of-service."""
     renewed_at: datetime | None = None
-    """When this process last saw its Lease renewed, by this process's clock; None: it has no Lease."""
+    """When this process last observed a renewal of its Lease, by its own clock; None: it has no Lease."""
     presumed: bool = False
-    """That was no renewal: this process began to listen then, and the node has its time to show that it lives."""
+    """That was no renewal: this process began to watch then, and the node gets time to show that it is alive."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Silence:
-    """How much of what this process watches is silent now, over all clusters; and whether this process itself is late."""
+    """How many targets of this process are unresponsive now, over all clusters; and the lag of this process."""
 
     targets: int = 0
     """Coreapps that have answered this process, or have left a probe unanswered."""
-    silent: int = 0
-    """Those among them that have left their last probe unanswered."""
-    unasked: int = 0
-    """Those that answered their last probe and were not asked since the others fell silent: they speak for nobody."""
-    unheard: int = 0
-    """Those among the silent that never answered this process although their kubelets, which ask the same port, call them ready."""
+    unresponsive: int = 0
+    """Those whose last probe is unanswered."""
+    not_asked: int = 0
+    """Those that answered their last probe and were not probed since the others stopped answering: they prove nothing."""
+    never_responded: int = 0
+    """Unresponsive ones that never answered this process although their kubelets, which probe the same port, call them ready."""
     nodes: frozenset[str] = frozenset()
-    """The nodes of the silent ones."""
+    """The nodes of the unresponsive ones."""
     ready_nodes: frozenset[str] = frozenset()
-    """The nodes of those among the silent whose kubelets call them ready: witnesses, where nothing is known of nodes."""
+    """The nodes of unresponsive ones whose kubelets call them ready; used if nodes are not known."""
     lag: timedelta = timedelta(0)
     """How late the event loop of this process was, at worst, within the last seconds."""
 
@@ -166,7 +166,7 @@ class Answer(StrEnum):
     NONE = "None"
     ACCEPTED = "Accepted"
     BUSY = "Busy"
-    REFUSED = "Refused"
+    REJECTED = "Rejected"
     UNKNOWN = "Unknown"
 
 
@@ -198,7 +198,7 @@ class Operation:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Record:
-    """What is remembered in status, because nothing that can be observed says it."""
+    """The part of status that is remembered, because it cannot be observed."""
 
     uid: str | None = None
     """Of the WhatsAppCluster that it is of."""
@@ -207,13 +207,13 @@ class Record:
     settled_shards: int | None = None
     """The number of shards that was last verified as reached; None: none was yet."""
     rejected_fingerprint: str | None = None
-    """Of the certificate that the client refused."""
+    """Of the certificate that the client rejected."""
     rejected_because: str | None = None
-    """What the client said when it refused that certificate."""
+    """The client's error text for that rejection."""
     logged_off_at: datetime | None = None
-    """When a refusal logged the client off; None: no refusal did since a Set Shards was last accepted."""
+    """When a rejection logged the client off; None: none did since a Set Shards was last accepted."""
     rejected_pin_version: str | None = None
-    """Version of the account (``objections.account_version``) whose PIN was refused."""
+    """Version of the account (``objections.account_version``) whose PIN was rejected."""
     banned_at: datetime | None = None
     """When the client said that the account is banned; None: it never did."""
     expired_build: str | None = None
@@ -223,7 +223,7 @@ class Record:
 
 
 class Rejection(StrEnum):
-    """What a refused Set Shards call was refused for."""
+    """Why a Set Shards call was rejected."""
 
     CERTIFICATE = "Certificate"
     """It is a wrong one, or missing; that logs the client off."""
@@ -243,7 +243,7 @@ class Call:
     id: str
     answer: Answer | None = None
     not_sent: bool = False
-    """It was noted, but not sent: too much time had passed (laws#5), or there was no way in."""
+    """It was noted but not sent: too late (laws#5), or no login or connection."""
     detail: str = ""
     rejection: Rejection | None = None
     retry_after: timedelta | None = None
@@ -258,19 +258,19 @@ class Login(StrEnum):
 
     UNTRIED = "Untried"
     DONE = "Done"
-    REFUSED = "Refused"
+    REJECTED = "Rejected"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Client:
-    """What the WhatsApp Business API answered. ``None`` means: not known, never: not there."""
+    """The answers of the WhatsApp Business API. ``None`` means: not known; it never means: does not exist."""
 
     shards: int | None = None
     asked_at: datetime | None = None
     """When the question was sent whose answer is ``shards``; by this process."""
     asking: bool = False
     login: Login = Login.UNTRIED
-    silent_since: datetime | None = None
+    unresponsive_since: datetime | None = None
     problem: str = ""
     login_message: str = ""
     """What the client said of the last login that it rejected, without secrets; empty: nothing, or the login was not sent."""
@@ -284,12 +284,12 @@ class Client:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class AccountSecret:
-    """What is to be known of the account's Secret without holding it."""
+    """Facts about the account's Secret, without its content."""
 
     missing: str | None = None
-    """What is not there: the Secret, named; None when it is."""
+    """The name of the missing Secret; None: it exists."""
     version: str | None = None
-    """Its resourceVersion: a refused PIN is not sent again before it changes."""
+    """Its resourceVersion: a rejected PIN is not sent again before it changes."""
     has_certificate: bool = False
     certificate: CertificateFacts | None = None
     """None if there is none, or it is no base64."""
@@ -306,17 +306,17 @@ class Workload:
     replicas: int
     ready: int = 0
     revision: str | None = None
-    """Of the template that new pods get; None while its controller has not looked at the newest one."""
+    """Of the template that new pods get; None while its controller has not observed the newest one."""
     scaled_by: str | None = None
-    """Who wrote ``replicas`` last, as the API server names the client, if that was not this operator; None: not known, or we did."""
+    """The field manager that last wrote ``replicas``, if it is not this operator; None: not known, or this operator."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Overruled:
-    """Somebody else scaled the Coreapps, and this process set the number back."""
+    """Another party scaled the Coreapps, and this process set the number back."""
 
     by: str
-    """Who scaled them last, as the API server names the client."""
+    """The field manager that last scaled them."""
     replicas: int
     """The number that was overruled."""
     times: int
@@ -350,47 +350,47 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Snapshot:
-    """One look: everything that was read, as one frozen value."""
+    """One observation: everything that was read, as one frozen value."""
 
     now: datetime
     """By a clock that never steps; every time of this process is compared with it."""
     wall: datetime | None = None
     """By the wall clock, which may step; None: the same. For what people read and what has a date of its own."""
     nonce: str
-    """Random letters, fresh for each look; the random part of epochs and operation ids."""
+    """Random letters, new for each observation; the random part of epochs and operation ids."""
     leader_epoch: int
     generation: int = 0
     resource_version: str = ""
     status: Obj = field(default_factory=dict)
     objects: Mapping[Ref, Obj] = field(default_factory=dict)
     """Live objects that this cluster owns, for upkeep."""
-    taken: tuple[Ref, ...] = ()
-    """Objects of somebody else under names that this cluster needs."""
+    name_conflicts: tuple[Ref, ...] = ()
+    """Foreign objects with names that this cluster needs."""
     unread: Mapping[str, str] = field(default_factory=dict)
     """Kinds of objects that could not be read, and why in the API server's words; empty: they are still being read.
 
     What is not known of them is not "not there".
     """
-    refused: str | None = None
-    """What the API server said when it refused one of our objects for what this very spec makes of it."""
+    rejection: str | None = None
+    """The API server's error when it rejected an own object of this generation of the spec."""
     rejected_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
-    """What became of the fields that this process wrote, by object and path."""
+    """What was stored of the fields that this process wrote, by object and path."""
     not_kept: tuple[str, ...] = ()
-    """Fields of an intent that the API server lately did not keep, because its CRD has no such fields."""
+    """Fields of an intent that the API server recently dropped, because its CRD does not have them."""
     image_problem: str | None = None
     """Which pod waits for which image, in the kubelet's words; None: none does for long."""
     rejected_pods: str | None = None
     """Which pod its controller cannot create, and why in the controller's words; None: none that is known."""
     overruled: Overruled | None = None
-    """The last time that this process overruled somebody who scaled the Coreapps, while that is not long ago."""
+    """The last overruled scaling of the Coreapps by another party, if it is recent."""
     mislabelled: tuple[Obj, ...] = ()
-    """Pods and shard Services of ours that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
+    """Own pods and shard Services that lack labels by which they are found and selected. Such a pod is a Coreapp only if it holds a
     shard."""
     statefulset: Workload | None = None
     webapp: Workload | None = None
     webapps_change: bool = False
-    """Webapps of a former template still run, or the Deployment's controller has not looked at the newest one."""
+    """Webapps of an older template still run, or the Deployment's controller has not observed the newest one."""
     coreapps: tuple[Coreapp, ...] = ()
     routes: tuple[Route, ...] = ()
     record: Record = Record()
@@ -406,14 +406,14 @@ class Snapshot:
     malformed: str | None = None
     """Which key of which Secret has a wrong form, and what to put there instead; None: none. Never a value."""
     account_is_new: bool = False
-    """The client was set up anew since it was last settled; what was settled before says nothing of it."""
+    """The client was set up again since it was last settled; the settled number does not apply to it."""
     nodes: Mapping[str, Node] | None = None
-    """By name, those lately deleted too; None: nothing is known of nodes, for want of the right to read them or of an answer yet."""
+    """By name, recently deleted ones too; None: nodes are not known, because of a missing right or because none was read yet."""
     silence: Silence = Silence()
     ended: frozenset[str] = frozenset()
     """Names of pods that this process deleted and whose successors are not ready yet."""
     committed: tuple[Route, ...] = ()
-    """Handovers that this process committed and that status does not tell of yet; their Services may have moved on meanwhile."""
+    """Handovers that this process committed and that status does not contain yet; their Services may have changed since."""
     handover_times: Mapping[str, HandoverTimes] = field(default_factory=dict)
     """By epoch, as far as this process did it."""
     since: Mapping[str, datetime] = field(default_factory=dict)

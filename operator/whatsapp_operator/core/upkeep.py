@@ -1,4 +1,4 @@
-"""Is a live object as it should be, and if not, what is put in its place? Pure; knows nothing of what the objects are for."""
+"""Whether a live object is as desired, and what replaces it otherwise. Pure; independent of the purpose of objects."""
 
 from __future__ import annotations
 
@@ -14,29 +14,29 @@ from typing import Any, Final
 from .names import Obj
 from .snapshot import Attempt
 
-WANTED_ANNOTATION: Final = "multiconnect.dev/wanted"
-"""Fingerprint of what was wanted when the object was last written: by it is seen what is wanted no longer."""
+DESIRED_ANNOTATION: Final = "multiconnect.dev/wanted"
+"""Checksum of the desired object at its last write: it shows which fields are no longer desired."""
 NOTES_ANNOTATION: Final = "multiconnect.dev/annotations"
-"""Names of the annotations that the user asked for when the object, or its pod template, was last written; others are somebody else's."""
+"""Names of the user's annotations at the last write of the object or its pod template; all others belong to other writers."""
 
 
 def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[str, Any]:
-    """Return a wanted object with the annotations ``notes`` of the user's and the marks by which a removal is noticed later.
+    """Return a desired object with the user's annotations ``notes`` and the marks by which a removal is noticed later.
 
     The number of replicas does not count: it is scaled on its own (laws#4).
     """
     wanted = {key: value for key, value in obj["spec"].items() if key != "replicas"}
     digest = hashlib.sha256(json.dumps([wanted, notes], sort_keys=True, default=dict).encode()).hexdigest()[:16]
     names = sorted({*(notes or {}), *_notes(wanted.get("template"))})
-    marks = {WANTED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(names)} if names else {})
+    marks = {DESIRED_ANNOTATION: digest} | ({NOTES_ANNOTATION: ",".join(names)} if names else {})
     return {**obj, "metadata": {**obj["metadata"], "annotations": {**(notes or {}), **marks}}}
 
 
 def mended(live: Obj, wanted: Obj) -> dict[str, Any]:
-    """Return what is put in the place of ``live``, by its resourceVersion: its spec as wanted, field by field of the first level.
+    """Return the object that replaces ``live``, by its resourceVersion: its spec as desired, field by field of the first level.
 
-    What the wanted object does not speak of stays: the number of Coreapps, an address that was given, labels and annotations of others,
-    also those of the pod template: a restart that kubectl noted there would else be rolled back with the next edit.
+    Fields that the desired object does not have stay: the number of Coreapps, an assigned address, labels and annotations of others, also
+    those of the pod template: otherwise a restart that kubectl noted there would be rolled back with the next edit.
     """
     meta, asked = live["metadata"], wanted["metadata"]
     noted: Mapping[str, str] = meta.get("annotations") or {}
@@ -66,14 +66,14 @@ def _notes(template: Obj | None) -> Mapping[str, str]:
 
 
 def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
-    """Return whether ``live`` has everything that ``wanted`` says; what the API server added does not count.
+    """Return whether ``live`` has every field of ``wanted``; fields that the API server added do not count.
 
     Under ``requests`` and ``limits`` amounts are compared by value: the API server stores 1024Mi as 1Gi.
     """
     if live == wanted:
         return True
     if live is None and isinstance(wanted, (bool, str, Mapping, list, tuple)) and not wanted:
-        # The API server leaves out what is empty or false.
+        # The API server drops empty and false values.
         return True
     if isinstance(wanted, Mapping):
         return isinstance(live, Mapping) and all(
@@ -84,24 +84,24 @@ def covers(live: Any, wanted: Any, *, amounts: bool = False) -> bool:
     return amounts and _amount(live) is not None and _amount(live) == _amount(wanted)
 
 
-# --- what the API server makes of a write ----------------------------------------------------------------------------
+# --- changes by the API server after a write ----------------------------------------------------------------------------
 
 TRIES: Final = 3
-"""So often a field is put right that is made otherwise after each write: that may be a person, or another controller that insists."""
+"""Times that a field is restored which changes again after each write: a person or another controller may insist."""
 INSISTENT_FOR: Final = timedelta(hours=1)
-"""A field that was put right longer ago than this is counted anew."""
+"""If the last restore of a field is longer ago, the count starts again."""
 
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """One field of a live object that is not as desired. None: it is not there, or not to be there."""
+    """One field of a live object that is not as desired. None: it does not exist, or should not."""
 
     desired: Any
     live: Any
 
 
 def differences(live: Any, desired: Any, path: str = "", *, amounts: bool = False) -> Iterator[tuple[str, Difference]]:
-    """Yield the fields in which ``live`` does not have what ``desired`` says, by path; none exactly if ``live`` covers ``desired``.
+    """Yield the fields in which ``live`` differs from ``desired``, by path; none exactly if ``live`` covers ``desired``.
 
     Lists whose entries have names, such as containers, are compared name by name: one that was added is ``containers[proxy]``.
     """
@@ -124,7 +124,7 @@ def differences(live: Any, desired: Any, path: str = "", *, amounts: bool = Fals
 
 
 def _named(value: Any) -> Mapping[str, Any] | None:
-    """Return the entries of a list by name; None if that is no list, or not all of them have names of their own."""
+    """Return the entries of a list by name; None if it is not a list, or if the names are not unique."""
     if not isinstance(value, (list, tuple)) or not all(isinstance(one, Mapping) and isinstance(one.get("name"), str) for one in value):
         return None
     found = {one["name"]: one for one in value}
@@ -132,9 +132,9 @@ def _named(value: Any) -> Mapping[str, Any] | None:
 
 
 def attempted(earlier: Mapping[str, Attempt], *, before: Obj | None, desired: Obj, stored: Obj, now: datetime) -> dict[str, Attempt]:
-    """Return what is known of an object's fields after a write, by path: what was ``earlier``, and what became of this write.
+    """Return what is known about an object's fields after a write, by path: the ``earlier`` knowledge and the result of this write.
 
-    ``before``: the object that was judged, None if it was made; ``desired``: as it should be; ``stored``: the API server's answer.
+    ``before``: the observed object, None if it was created; ``desired``: as it should be; ``stored``: the API server's answer.
     """
     was = dict(differences(before, desired)) if before is not None else {}
     now_is = dict(differences(stored, desired))
@@ -143,7 +143,7 @@ def attempted(earlier: Mapping[str, Attempt], *, before: Obj | None, desired: Ob
         last = kept.get(path)
         times = 1
         if last is not None and last.desired == one.desired and now - last.at < INSISTENT_FOR:
-            # Written along with another field, it was not put right.
+            # It was only written together with another field, so it does not count as restored.
             times = last.times + (path in was and was[path].live != last.stored)
         kept[path] = Attempt(
             desired=one.desired,
@@ -156,9 +156,9 @@ def attempted(earlier: Mapping[str, Attempt], *, before: Obj | None, desired: Ob
 
 
 def is_settled(found: Difference, attempt: Attempt | None, now: datetime) -> bool:
-    """Return whether writing a field again would be of no use: neither what is desired nor what came of it has moved since.
+    """Return whether writing a field again would be useless: neither the desired value nor the stored one has changed since.
 
-    A field that somebody makes otherwise after each write is left to them after a few times.
+    A field that another writer changes after each write is left unchanged after a few times.
     """
     if attempt is None or attempt.desired != found.desired:
         return False

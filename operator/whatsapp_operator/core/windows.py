@@ -1,4 +1,4 @@
-"""Maintenance windows: when Set Shards may begin. Pure: time comes in as an argument."""
+"""Maintenance windows: when Set Shards may begin. Pure: the time is an argument."""
 
 from __future__ import annotations
 
@@ -38,14 +38,14 @@ def _openings(window: Window, now: datetime, *, back: bool) -> CronSim:
 
 
 def problem(windows: Iterable[Window]) -> str | None:
-    """Return what is wrong with the first window that means nothing, for people; None if all mean something."""
+    """Return what is wrong with the first invalid window, for people; None if all are valid."""
     for window in windows:
         try:
             next(_openings(window, datetime(2026, 1, 1, tzinfo=UTC), back=False))
         except ValueError as error:
             return f"Window {window.name}: {error}."
         except StopIteration:
-            return f"Window {window.name}: schedule {window.schedule!r} never comes."
+            return f"Window {window.name}: schedule {window.schedule!r} never matches."
     return None
 
 
@@ -57,7 +57,7 @@ def is_open(windows: Iterable[Window], now: datetime) -> bool:
 
 def _covers(window: Window, now: datetime) -> bool:
     try:
-        # One second on, since the search leaves out the very instant that it starts from.
+        # One second later, because the search excludes its start.
         opened = next(_openings(window, now + timedelta(seconds=1), back=True))
     except (ValueError, StopIteration):
         return False

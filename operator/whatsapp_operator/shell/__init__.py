@@ -1,1 +1,1 @@
-"""The shell touches the world and decides nothing: Kubernetes, the WhatsApp Business API, probes, clocks."""
+"""The shell does all I/O and decides nothing: Kubernetes, the WhatsApp Business API, probes, clocks."""

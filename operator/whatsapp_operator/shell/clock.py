@@ -1,4 +1,4 @@
-"""Time and chance as values that are handed in, so that a simulation can hand in others."""
+"""Time and random values. They are passed in, so that a simulation can pass others."""
 
 from __future__ import annotations
 
@@ -11,18 +11,18 @@ from typing import Protocol
 
 
 class Clock(Protocol):
-    """What the shell may know of time."""
+    """The clocks of the shell."""
 
     def now(self) -> datetime:
-        """Return a time in UTC that never steps: for all that this process compares with times of its own."""
+        """Return a time in UTC that never steps. Use it for everything that is compared with times of this process."""
         ...
 
     def wall(self) -> datetime:
-        """Return the wall time, aware, in UTC: for what people read, and for what has a date of its own. It may step."""
+        """Return the wall time, aware, in UTC. Use it for what people read and for dates from outside. It may step."""
         ...
 
     def monotonic(self) -> float:
-        """Return seconds that never go back; for spans of this process only."""
+        """Return seconds that never go back; for spans within this process."""
         ...
 
 
@@ -35,13 +35,13 @@ def _boot_time() -> float:
 
 
 class SystemClock:
-    """The machine's clocks. `now` is the wall time at which this was made, and the seconds since then by a clock that nobody sets.
+    """The machine's clocks. `now` is the wall time at construction plus the seconds since then by a clock that is never set.
 
     So a wall clock that is set forward or back, by NTP or by hand, makes no span longer or shorter.
     """
 
     def __init__(self, *, wall: Callable[[], datetime] = _wall_time, seconds: Callable[[], float] = _boot_time) -> None:
-        """Take the wall time once. ``seconds`` never go back, and go on while the machine sleeps."""
+        """Read the wall time once. ``seconds`` must never go back, and must go on while the machine sleeps."""
         self._wall = wall
         self._seconds = seconds
         self._start = wall() - timedelta(seconds=seconds())
@@ -55,13 +55,13 @@ class SystemClock:
         return self._wall()
 
     def monotonic(self) -> float:
-        """Return seconds since some start, counted on while the machine sleeps."""
+        """Return seconds since an arbitrary start; they go on while the machine sleeps."""
         return self._seconds()
 
 
 LETTERS = string.ascii_lowercase + string.digits
 
 
-def draw_nonce() -> str:
-    """Return five random letters; the random part of epochs and operation ids."""
+def random_nonce() -> str:
+    """Return five random letters and digits: the random part of epochs and operation ids."""
     return "".join(secrets.choice(LETTERS) for _ in range(5))

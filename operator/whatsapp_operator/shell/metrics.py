@@ -1,6 +1,6 @@
-"""What Prometheus is told, and whether we live. Served by a thread of its own, which answers also when the event loop does not.
+"""Metrics for Prometheus, and the liveness probe. A separate thread serves them, so they answer also when the event loop does not run.
 
-Labels are bounded: words of the operator, or clusters, whose series end with them.
+Labels are bounded: fixed values of the operator, or clusters, whose series end with them.
 """
 
 from __future__ import annotations
@@ -32,36 +32,36 @@ if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
 
 BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0, 3.0, 4.0, 6.0, 8.0, 15.0, 30.0, 60.0)
-"""Seconds: from one API call to a restart of the Coreapps; 0.25, 4, 6 and 8 are near the goals of failovers."""
+"""Seconds, from one API call to a restart of the Coreapps; 0.25, 4, 6 and 8 are near the targets for failovers."""
 OBSERVATION_BUCKETS: Final = (0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 BEAT: Final = 0.25
 """Seconds between two heartbeats of the event loop."""
 DEAD_AFTER: Final = 10.0
-"""Seconds without a heartbeat after which /healthz says 503."""
+"""Seconds without a heartbeat after which /healthz returns 503."""
 
 
 class Phase(StrEnum):
-    """The parts of a handover, in their order."""
+    """The phases of a handover, in order."""
 
     DETECT = "detect"
-    """From the first sign of the failure until the look that found it."""
+    """From the first sign of the failure until the observation that found it."""
     DECIDE = "decide"
-    """From that look until the first write."""
+    """From that observation until the first write."""
     PREPARE = "prepare"
     """The labels of the new holder's pod."""
     COMMIT = "commit"
     """The Service: this is the handover."""
-    TELL = "tell"
-    """Until the new holder answered what it was told, or did not in time."""
+    ASSIGN = "assign"
+    """From commit until the new holder answered the assignment, or its time-out."""
     SERVE = "serve"
-    """From commit until the new holder had taken the shard."""
+    """From commit until the new holder had accepted the shard."""
 
 
 class Metrics:
-    """All series of this process. Small methods say what happened; nothing is read back."""
+    """All series of this process. Small methods report what happened; nothing is read back."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
-        """Make all series in ``registry``, or in one of their own."""
+        """Make all series in ``registry``, or in a new one."""
         self.registry = registry = registry or CollectorRegistry()
         of_cluster = ("namespace", "name")
 
@@ -80,27 +80,27 @@ class Metrics:
         )
         self._handovers = counter("handovers", "Committed handovers.", "kind", "evidence")
         self._observations = Histogram(
-            "multiconnect_look_seconds", "Duration of looks at a cluster.", registry=registry, buckets=OBSERVATION_BUCKETS
+            "multiconnect_observation_seconds", "Duration of observations of a cluster.", registry=registry, buckets=OBSERVATION_BUCKETS
         )
-        self._errors = counter("reconcile_errors", "Looks that ended in an error.", "error")
+        self._errors = counter("reconcile_errors", "Reconciliations that ended in an error.", "error")
         self._calls = counter("set_shards_attempts", "Set Shards calls by their answer.", "answer")
         self._leading = gauge("leading", "1 while this process leads.")
-        self._clusters = gauge("clusters", "WhatsAppClusters that this process looks after.")
+        self._clusters = gauge("clusters", "WhatsAppClusters that this process manages.")
         self._shards = gauge("shards", "Shards of a cluster that are served, or not.", *of_cluster, "state")
         self._standbys = gauge("standbys", "Coreapps of a cluster that could take over now.", *of_cluster)
-        self._tolerated = gauge("failures_tolerated", "Failures that a cluster can still take.", *of_cluster)
-        self._reason = gauge("reason", "1 for the reason that a cluster's status tells.", *of_cluster, "reason")
+        self._tolerated = gauge("failures_tolerated", "Failures that a cluster can still tolerate.", *of_cluster)
+        self._reason = gauge("reason", "1 for the reason in a cluster's status.", *of_cluster, "reason")
         self._targets = gauge("probe_targets", "Coreapps that are probed and have answered before.")
-        self._silent = gauge("probe_silent", "Those of them that left their last probe unanswered.")
+        self._unresponsive = gauge("probe_unresponsive", "Those of them whose last probe is unanswered.")
         self._lag = gauge("loop_lag_seconds", "How late the event loop was at its last heartbeat.")
-        self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nothing is known of nodes.")
-        self._watches = gauge("watch_cut_off_seconds", "For how long a watch has not been connected; 0: it is.", "watch")
+        self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nodes are not known.")
+        self._watches = gauge("watch_cut_off_seconds", "For how long a watch has not been connected; 0: it is connected.", "watch")
         self._reasons: dict[Key, str] = {}
 
     # --- handovers --------------------------------------------------------------------------------------------------------
 
     def observe_phase(self, phase: Phase, evidence: str, took: timedelta | float) -> None:
-        """Note how long one phase of a handover took (a float is seconds); never less than nothing, whatever clocks did."""
+        """Note how long one phase of a handover took (a float is seconds); a negative time, after a step of a clock, counts as 0."""
         seconds = took / timedelta(seconds=1) if isinstance(took, timedelta) else took
         self._phases.labels(phase.value, evidence).observe(max(0.0, seconds))
 
@@ -112,11 +112,11 @@ class Metrics:
     # --- the loop ---------------------------------------------------------------------------------------------------------
 
     def time_observation(self, clock: Callable[[], float]) -> Timed:
-        """Return what times a look, by a clock in seconds."""
+        """Return a context manager that measures an observation, by a clock in seconds."""
         return Timed(self._observations, clock)
 
     def count_error(self, error: BaseException) -> None:
-        """Note that a look ended in an error."""
+        """Note that a reconciliation ended in an error."""
         self._errors.labels(type(error).__name__).inc()
 
     def count_call(self, answer: str) -> None:
@@ -134,7 +134,7 @@ class Metrics:
     # --- clusters ---------------------------------------------------------------------------------------------------------
 
     def observe_status(self, key: Key, status: Obj) -> None:
-        """Note what a cluster's status, as it should stand, says."""
+        """Note the values of a cluster's status."""
         coreapp = status.get("coreapp") or {}
         served = int(coreapp.get("active", 0))
         for state, number in (("Served", served), ("Unserved", max(0, int(status.get("shards") or 0) - served))):
@@ -160,12 +160,12 @@ class Metrics:
         self._standbys.remove(*key)
         self._tolerated.remove(*key)
 
-    # --- what is watched --------------------------------------------------------------------------------------------------
+    # --- probes and watches --------------------------------------------------------------------------------------------------
 
     def observe_silence(self, silence: Silence) -> None:
-        """Note how many Coreapps are probed and silent."""
+        """Note how many Coreapps are probed, and how many of them are unresponsive."""
         self._targets.set(silence.targets)
-        self._silent.set(silence.silent)
+        self._unresponsive.set(silence.unresponsive)
 
     def observe_lag(self, seconds: float) -> None:
         """Note how late the event loop was."""
@@ -181,15 +181,15 @@ class Metrics:
             self._watches.labels(name).set(seconds)
 
     def count_writes(self, writes: Tally[tuple[str, str]]) -> None:
-        """Show, from now on, this counter of writes by (verb, kind)."""
+        """Export this counter of writes by (verb, kind) from now on."""
         self.registry.register(_Writes(writes))
 
 
 class Timed:
-    """Times what is inside of its block."""
+    """Measures its block."""
 
     def __init__(self, histogram: Histogram, clock: Callable[[], float]) -> None:
-        """``clock`` gives seconds that never go back."""
+        """``clock`` returns seconds that never go back."""
         self._histogram, self._clock, self._began = histogram, clock, 0.0
 
     def __enter__(self) -> None:
@@ -200,37 +200,37 @@ class Timed:
 
 
 class _Writes(Collector):
-    """The counter that the door to Kubernetes keeps."""
+    """The counter of the Kubernetes client."""
 
     def __init__(self, writes: Tally[tuple[str, str]]) -> None:
         self._writes = writes
 
     def collect(self) -> Iterable[Metric]:
-        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, refused ones too.", labels=("verb", "kind"))
+        family = CounterMetricFamily("multiconnect_writes", "Writes sent to the API server, rejected ones too.", labels=("verb", "kind"))
         for (verb, kind), number in sorted(dict(self._writes).items()):
             family.add_metric((verb, kind), number)
         yield family
 
 
-# --- whether we live -----------------------------------------------------------------------------------------------------
+# --- liveness -----------------------------------------------------------------------------------------------------
 
 
 class LoopLagMonitor:
-    """Beats as long as the event loop turns, and tells how late it was."""
+    """Beats while the event loop runs, and measures its lag."""
 
-    def __init__(self, clock: Clock, *, beaten: Callable[[float], None], dead_after: float = DEAD_AFTER) -> None:
+    def __init__(self, clock: Clock, *, on_beat: Callable[[float], None], dead_after: float = DEAD_AFTER) -> None:
         """``beaten`` is called at each beat with the seconds by which it was late."""
         self._clock = clock
-        self._beaten = beaten
+        self._on_beat = on_beat
         self._dead_after = dead_after
         self._at = clock.monotonic()
 
     def seconds_ago(self) -> float:
-        """Return how long ago the last beat was; any thread may ask."""
+        """Return how long ago the last beat was, in seconds; may be called from any thread."""
         return self._clock.monotonic() - self._at
 
     def is_alive(self) -> bool:
-        """Return whether the event loop turned lately; any thread may ask."""
+        """Return whether the event loop ran recently; may be called from any thread."""
         return self.seconds_ago() < self._dead_after
 
     async def run(self) -> None:
@@ -238,14 +238,14 @@ class LoopLagMonitor:
         while True:
             self._at = before = self._clock.monotonic()
             await asyncio.sleep(BEAT)
-            self._beaten(max(0.0, self._clock.monotonic() - before - BEAT))
+            self._on_beat(max(0.0, self._clock.monotonic() - before - BEAT))
 
 
 # --- the server ----------------------------------------------------------------------------------------------------------
 
 
 class _Quiet(WSGIRequestHandler):
-    timeout = 10.0  # a client that says nothing must not keep a thread
+    timeout = 10.0  # a client that sends nothing must not occupy a thread
 
     def log_message(self, format: str, *args: object) -> None:  # noqa: A002  the library calls it so
         """Log nothing."""
@@ -253,19 +253,19 @@ class _Quiet(WSGIRequestHandler):
 
 class _Server(ThreadingWSGIServer):
     def server_bind(self) -> None:
-        """Bind without asking DNS for our name, as the library would; that can take seconds."""
+        """Bind without a DNS query for the own name, which the library would make and which can take seconds."""
         TCPServer.server_bind(self)
         self.server_name, self.server_port = str(self.server_address[0]), int(self.server_address[1])
         self.setup_environ()
 
     def handle_error(self, request: object, client_address: object) -> None:
-        """Say nothing of clients that go away."""
+        """Log nothing about clients that disconnect."""
 
 
 def application(
     registry: CollectorRegistry, lag_monitor: LoopLagMonitor, *, stalled: Callable[[], str | None] = lambda: None
 ) -> WSGIApplication:
-    """Return the answers: /metrics, and /healthz with 200 while the event loop turns and ``stalled`` returns None, else 503.
+    """Return the application: /metrics, and /healthz with 200 while the event loop runs and ``stalled`` returns None, else 503.
 
     ``stalled`` is called in the thread of the server and returns why only a new process helps.
     """
@@ -276,7 +276,7 @@ def application(
         if path == "/metrics":
             return metrics(environ, start)
         if path == "/healthz":
-            why = stalled() if lag_monitor.is_alive() else f"the event loop has not turned for {lag_monitor.seconds_ago():.0f} s"
+            why = stalled() if lag_monitor.is_alive() else f"the event loop has not run for {lag_monitor.seconds_ago():.0f} s"
             status, text = ("200 OK", "ok") if why is None else ("503 Service Unavailable", why)
         else:
             status, text = "404 Not Found", "there are /metrics and /healthz"
@@ -288,12 +288,12 @@ def application(
 
 @contextmanager
 def served(app: WSGIApplication, *, host: str, port: int) -> Iterator[int]:
-    """Serve in a thread of its own until the block ends; yields the port (0 takes a free one). ValueError if it cannot be had.
+    """Serve in a separate thread until the block ends; yields the port (0: any free one). ValueError if it cannot be opened.
 
     The host ``::`` is every address of both families, or of IPv4 where the kernel has no IPv6.
     """
     if host == "::" and not socket.has_dualstack_ipv6():
-        host = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet ask from elsewhere
+        host = "0.0.0.0"  # noqa: S104  Prometheus and the kubelet connect from other machines
 
     class Server(_Server):
         address_family = socket.AF_INET6 if ":" in host else socket.AF_INET

@@ -1,4 +1,4 @@
-"""The laws as checks of one plan. Each is told apart from the code that obeys it: it reads the snapshot itself.
+"""The laws as checks of one plan. Each is separate from the code that obeys it: it reads the snapshot itself.
 
 A check takes ``plan`` as an argument, so that a broken one can be passed: it must be caught. It returns whether the law had anything to
 judge in this snapshot. From the core come the plain types of snapshots and actions, and nothing that decides; `test_oracle` sees to that.
@@ -91,7 +91,7 @@ def _unsettled(one: Situation) -> Operation | None:
     noted, client, call = one.snapshot.record.operation, one.snapshot.client, _call(one)
     if noted is None or (call is not None and call.not_sent):
         return None
-    if _answer(one) in {Answer.REFUSED, Answer.BUSY, Answer.ACCEPTED}:
+    if _answer(one) in {Answer.REJECTED, Answer.BUSY, Answer.ACCEPTED}:
         return None
     if client.asked_at is not None and client.shards is not None:
         if client.asked_at > noted.started_at and client.shards == noted.to:
@@ -206,15 +206,17 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Situation) -> bool:
 
 
 @_law
-def only_the_named_pod_is_told_to_serve(plan: PlanOf, one: Situation) -> bool:
+def only_the_named_pod_is_assigned_to_serve(plan: PlanOf, one: Situation) -> bool:
     """Told a shard without a holder means: serve it."""
     services = {other.shard: other for other in one.snapshot.routes}
     orders = [tell for tell in _of(_actions(plan, one), AssignRole) if tell.shard is not None and tell.holder is None]
     for order in orders:
         named: Route | None = services.get(order.shard)
-        _must(named is not None, "a shard without a Service is told")
+        _must(named is not None, "a shard without a Service is assigned")
         if named is not None:
-            _must((named.holder_uid, named.epoch) == (order.coreapp.uid, order.epoch), "another pod than the named one is told to serve")
+            _must(
+                (named.holder_uid, named.epoch) == (order.coreapp.uid, order.epoch), "another pod than the named one is assigned to serve"
+            )
             _must(not named.foreign, "a Service of another owner decides who serves")
     return bool(orders)
 
@@ -233,7 +235,7 @@ def law_4_enough_replicas(plan: PlanOf, one: Situation) -> bool:
         _must(workload is not None, "a StatefulSet is scaled that is not there")
         if workload is not None:
             _must(scale.replicas >= _bound(one) or scale.replicas > workload.replicas, f"{workload.replicas} -> {scale.replicas}")
-            _must((scale.uid, scale.resource_version) == (workload.uid, workload.resource_version), "not the one that was looked at")
+            _must((scale.uid, scale.resource_version) == (workload.uid, workload.resource_version), "not the one that was observed")
             _must(scale.replicas != workload.replicas, "a write that changes nothing")
     for obj in made:
         _must(obj["spec"]["replicas"] >= _bound(one), f"made with {obj['spec']['replicas']} replicas, {_bound(one)} are needed")
@@ -254,7 +256,7 @@ def law_5_set_shards_only_if(plan: PlanOf, one: Situation) -> bool:
         _must(to == one.desired.shards and to in SHARD_COUNTS, f"{to} shards")
         _must(one.snapshot.anchored_for == to, "a lowering may still be on its way")
         _must(_is_fresh(one) and one.snapshot.client.shards is not None, "GET is not fresh")
-        # The exception: only an accepted Set Shards logs a client on that a refused certificate logged off.
+        # The exception: only an accepted Set Shards logs a client on that a rejected certificate logged off.
         _must(one.snapshot.client.shards != to or one.snapshot.record.logged_off_at is not None, "GET does not differ")
         _must(sum(map(_is_ready, one.snapshot.coreapps)) >= to, "too few Coreapps are ready")
         _must(workload is not None and workload.replicas >= to, "too few replicas")
@@ -307,9 +309,9 @@ def law_7_shrink_last(plan: PlanOf, one: Situation) -> bool:
 
 @_law
 def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
-    """Never an expired, malformed or refused certificate; never none later than 7 days after registration; never anything once banned.
+    """Never an expired, malformed or rejected certificate; never none later than 7 days after registration; never anything once banned.
 
-    Nor what was refused for good: a PIN, an expired build, a closed registration.
+    Nor what was rejected for good: a PIN, an expired build, a closed registration.
 
     It judges calls of clusters with an account, and those that are banned.
     """
@@ -319,7 +321,7 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
     version = (secret.version if secret else None) or f"generation-{one.desired.generation}"
     _must(not (calls and record.banned_at), "the account is banned")
     _must(not (calls and record.registration_closed_for == version), "registration is closed")
-    _must(not (calls and record.rejected_pin_version == version), "the PIN was refused")
+    _must(not (calls and record.rejected_pin_version == version), "the PIN was rejected")
     images = f"{one.desired.images.webapp} {one.desired.images.coreapp}" if one.desired.images else one.desired.image
     _must(not (calls and record.expired_build == f"{one.snapshot.client.version or '?'} {images}"), "the build has expired")
     if account is None or not calls:
@@ -328,10 +330,11 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
         _must(secret.certificate is not None, "the certificate is malformed")
         _must(secret.expires_at is not None and secret.expires_at > one.snapshot.now, "the certificate has expired, or may have")
         _must(
-            secret.certificate and secret.certificate.fingerprint != one.snapshot.record.rejected_fingerprint, "the certificate was refused"
+            secret.certificate and secret.certificate.fingerprint != one.snapshot.record.rejected_fingerprint,
+            "the certificate was rejected",
         )
     else:
-        _must(record.rejected_fingerprint != "0" * 64, "it was refused without a certificate")
+        _must(record.rejected_fingerprint != "0" * 64, "it was rejected without a certificate")
         _must(account.registered_at is not None, "there is no certificate")
         _must(account.registered_at and one.snapshot.now - account.registered_at <= timedelta(days=7), "registered more than 7 days ago")
     return True
@@ -340,7 +343,7 @@ def law_8_fit_certificate(plan: PlanOf, one: Situation) -> bool:
 def _in_restart_window(one: Situation) -> bool:
     """Whether the restart of a Set Shards that was, or may have been, accepted may still go on."""
     noted, call = one.snapshot.record.operation, _call(one)
-    if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REFUSED}:
+    if noted is None or (call is not None and call.not_sent) or _answer(one) in {Answer.BUSY, Answer.REJECTED}:
         return False
     if _answer(one) is Answer.ACCEPTED and noted.answer is Answer.NONE:
         return True  # just now, so the window begins now
@@ -399,7 +402,7 @@ def law_9_what_is_certain_is_not_excused(plan: PlanOf, one: Situation) -> bool:
         and _epoch(other) is None
         and other.report
         and other.report.shards == shards
-        and other.silent_since is None
+        and other.unresponsive_since is None
         and not ((one.snapshot.nodes or {}).get(other.node or "") or Node(name="")).out_of_service
     ]
     pods = {other.uid: other for other in one.snapshot.coreapps}
@@ -433,7 +436,7 @@ CHECKS: tuple[Check, ...] = (
     plan_is_total,
     law_1_one_holder,
     law_2_prepare_then_commit,
-    only_the_named_pod_is_told_to_serve,
+    only_the_named_pod_is_assigned_to_serve,
     law_4_enough_replicas,
     law_5_set_shards_only_if,
     law_6_unknown_is_a_value,

@@ -105,7 +105,7 @@ def remembering(**changes: Any) -> PlanOf:
 
 
 def calling_for(to: int) -> PlanOf:
-    """The planner that calls Set Shards whatever it sees."""
+    """The planner that calls Set Shards with any observation."""
     noted = Operation(id="mutant", to=to, leader_epoch=5, started_at=NOW, settle_by=NOW + seconds(840), deadline=NOW + seconds(180))
     return adding(SetShards(operation=noted))
 
@@ -251,9 +251,9 @@ ORDER_OF_HOLDERS = [
         SETTLED,
     ),
     Mutant(
-        "everybody is told to serve",
-        laws.only_the_named_pod_is_told_to_serve,
-        "another pod than the named one is told to serve",
+        "everybody is assigned to serve",
+        laws.only_the_named_pod_is_assigned_to_serve,
+        "another pod than the named one is assigned to serve",
         patched(
             (always, "tells", lambda f, _, __: (AssignRole(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.snapshot.coreapps))
         ),
@@ -261,15 +261,15 @@ ORDER_OF_HOLDERS = [
     ),
     Mutant(
         "another owner's Service is believed",
-        laws.only_the_named_pod_is_told_to_serve,
+        laws.only_the_named_pod_is_assigned_to_serve,
         "a Service of another owner decides who serves",
         adding(AssignRole(coreapp=P0, shards=2, shard=0, epoch="10-first")),
         SETTLED.with_route(0, foreign=True),
     ),
     Mutant(
         "a shard is made up",
-        laws.only_the_named_pod_is_told_to_serve,
-        "a shard without a Service is told",
+        laws.only_the_named_pod_is_assigned_to_serve,
+        "a shard without a Service is assigned",
         adding(AssignRole(coreapp=P2, shards=2, shard=5, epoch="10-first")),
         SETTLED,
     ),
@@ -293,7 +293,7 @@ NUMBERS = [
     Mutant(
         "another version is scaled",
         laws.law_4_enough_replicas,
-        "not the one that was looked at",
+        "not the one that was observed",
         altering(Scale, resource_version="8"),
         WITNESSES["ScalingUp"],
     ),
@@ -406,8 +406,8 @@ CERTIFICATES = [
         "CertificateMalformed": "the certificate is malformed",
         "CertificateExpiryUnknown": "the certificate has expired, or may have",
         "CertificateExpired": "the certificate has expired, or may have",
-        "CertificateRejected": "the certificate was refused",
-        "PinRejected": "the PIN was refused",
+        "CertificateRejected": "the certificate was rejected",
+        "PinRejected": "the PIN was rejected",
         "ClientExpired": "the build has expired",
         "RegistrationClosed": "registration is closed",
     }.items()
@@ -415,7 +415,7 @@ CERTIFICATES = [
     Mutant(
         "without a certificate again",
         laws.law_8_fit_certificate,
-        "it was refused without a certificate",
+        "it was rejected without a certificate",
         without_objection("CertificateRejected"),
         growing().with_account(secret=AccountSecret(), registered_at=NOW - seconds(86400)).seeing(rejected_fingerprint="0" * 64),
     )

@@ -42,8 +42,8 @@ TROUBLES: list[dict[str, Any]] = [
     {"deleting": True},
     {"terminated": True, "ready": False},
     {"broken_at": NOW},
-    {"silent_since": NOW - seconds(20)},
-    {"silent_since": NOW - seconds(1)},
+    {"unresponsive_since": NOW - seconds(20)},
+    {"unresponsive_since": NOW - seconds(1)},
     {"ready": False, "lost_readiness": True, "report": None},
     {"phase": "Failed", "ready": False},
     {"phase": "Pending", "ready": False, "report": None},
@@ -53,13 +53,13 @@ TROUBLES: list[dict[str, Any]] = [
     {"report": Report(shard=1, epoch="50-stale", shards=2)},
 ]
 """What may be wrong with one pod."""
-EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", "broken_at", "silent_since"}]
+EXPLAINED = [changes for changes in TROUBLES if changes.keys() & {"terminated", "broken_at", "unresponsive_since"}]
 """What a restart explains."""
 
 
 @st.composite
 def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp]:
-    """Pods of which each label is on one pod only: law 1 is what the look begins with."""
+    """Pods of which each label is on one pod only: law 1 is what the observation begins with."""
     pods: list[Coreapp] = []
     free = [(other.shard, other.epoch or "") for other in routes if other.epoch] + [
         (shard, f"{n}-loose") for shard in range(5) for n in (5, 100 + shard, 400)
@@ -126,7 +126,7 @@ def _nodes(draw: st.DrawFn) -> dict[str, Node] | None:
 
 @st.composite
 def situations(draw: st.DrawFn) -> Situation:
-    """Any look that a cluster of up to four shards could come to, and many that it should not."""
+    """Any observation that a cluster of up to four shards could come to, and many that it should not."""
     wanted, reported = draw(COUNTS), draw(MAYBE_COUNT)
     settled = draw(MAYBE_COUNT)
     shards = reported or settled or wanted
@@ -157,12 +157,12 @@ def situations(draw: st.DrawFn) -> Situation:
         )
     call = None
     if draw(st.integers(0, 3)) == 0:
-        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REFUSED, Answer.UNKNOWN]))
+        answer = draw(st.none() | st.sampled_from([Answer.ACCEPTED, Answer.BUSY, Answer.REJECTED, Answer.UNKNOWN]))
         call = Call(
             id=draw(st.sampled_from(["noted", "earlier"])),
             answer=answer,
             not_sent=answer is None and draw(st.booleans()),
-            rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REFUSED else None,
+            rejection=draw(st.sampled_from(Rejection)) if answer is Answer.REJECTED else None,
             retry_after=draw(st.sampled_from([None, seconds(0), seconds(3600)])) if answer is Answer.BUSY else None,
             secret_version=draw(st.sampled_from([None, "70"])),
             fingerprint=draw(st.sampled_from([None, FINGERPRINT])),
@@ -209,7 +209,7 @@ def situations(draw: st.DrawFn) -> Situation:
             nonce=NONCE,
             leader_epoch=5,
             objects=objects,
-            refused=draw(st.sampled_from([None, None, None, "quota"])),
+            rejection=draw(st.sampled_from([None, None, None, "quota"])),
             rejected_pods=draw(st.sampled_from([None, None, None, "quota"])),
             overruled=draw(st.sampled_from([None, None, *(Overruled(by="hpa", replicas=7, times=times, at=NOW) for times in (1, 9))])),
             statefulset=draw(st.sampled_from([None, *_scaled_by(replicas, "hpa"), *_scaled_by(replicas, None) * 8])),
@@ -231,7 +231,7 @@ def situations(draw: st.DrawFn) -> Situation:
                 asked_at=None if reported is None else NOW - seconds(draw(AGO)),
                 asking=draw(st.booleans()),
                 login=draw(st.sampled_from(Login)),
-                silent_since=draw(st.sampled_from([None, NOW])),
+                unresponsive_since=draw(st.sampled_from([None, NOW])),
                 call=call,
             ),
             account=secret,
@@ -311,7 +311,7 @@ def _restarting(draw: st.DrawFn) -> Situation:
 
 
 def _recreating(draw: st.DrawFn) -> Situation:
-    """Somebody deleted the StatefulSet, and changed the wish, while a Set Shards may still take effect."""
+    """A person deleted the StatefulSet, and changed the request, while a Set Shards may still take effect."""
     to, wanted = draw(st.sampled_from([(4, 2), (4, 1), (2, 1), (2, 4)]))
     one = situation().settled(shards=draw(st.sampled_from([1, 2]))).noted(to, draw(st.sampled_from([Answer.NONE, Answer.UNKNOWN])))
     return one.wanting(shards=wanted).without_object("StatefulSet", "acme-coreapp")
@@ -378,7 +378,7 @@ WRONG: tuple[Change, ...] = (_one_pod, _one_pod, _gone_pod, _client, _account, _
 
 
 @st.composite
-def near_looks(draw: st.DrawFn) -> Situation:
+def near_observations(draw: st.DrawFn) -> Situation:
     """A state that a law has something to say of, with nothing or one more thing wrong."""
     one = draw(st.sampled_from(BASES))(draw)
     for change in draw(st.lists(st.sampled_from(WRONG), max_size=1)):
@@ -386,6 +386,6 @@ def near_looks(draw: st.DrawFn) -> Situation:
     return one
 
 
-def any_looks() -> st.SearchStrategy[Situation]:
+def any_observations() -> st.SearchStrategy[Situation]:
     """Wild ones and near ones."""
-    return st.one_of(situations(), near_looks(), near_looks(), near_looks())
+    return st.one_of(situations(), near_observations(), near_observations(), near_observations())

@@ -105,7 +105,7 @@ def kept_objects(desired: Desired, *, operation: Operation | None, webapps: int 
 
 @dataclass(frozen=True)
 class Situation:
-    """One look beside what is wanted."""
+    """One observation next to the desired state."""
 
     desired: Desired
     snapshot: Snapshot
@@ -119,7 +119,7 @@ class Situation:
         return rules.facts(self.desired, self.snapshot)
 
     def row(self) -> str:
-        return self.plan().decision.row
+        return self.plan().decision.rule
 
     def report(self) -> dict[str, Any]:
         return report.report(self.facts(), self.plan())
@@ -151,12 +151,12 @@ class Situation:
     # --- small steps ---
 
     def wanting(self, **changes: Any) -> Situation:
-        """Change the wish; objects are kept in shape for it, and the StatefulSet is anchored for it."""
+        """Change the spec; objects are kept in shape for it, and the StatefulSet is anchored for it."""
         desired = replace(self.desired, **changes)
         return replace(self, desired=desired).seeing(anchored_for=desired.shards).kept()
 
     def seeing(self, **changes: Any) -> Situation:
-        """Change the look, or its record."""
+        """Change the observation, or its record."""
         remembered = {name: changes.pop(name) for name in RECORD & changes.keys()}
         return replace(self, snapshot=replace(self.snapshot, **{"record": replace(self.snapshot.record, **remembered), **changes}))
 
@@ -312,7 +312,7 @@ class Situation:
     # --- status ---
 
     def reported(self) -> Situation:
-        """The status of this look was written."""
+        """The status of this observation was written."""
         return self.seeing(status=self.report())
 
 

@@ -20,7 +20,7 @@ from .test_laws import many
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 
-# Under whatever status: what the call was refused for.
+# Under any status: what the call was refused for.
 REFUSED: list[tuple[Rejection, int | None, str]] = [
     (Rejection.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
     (Rejection.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
@@ -53,7 +53,7 @@ REFUSED: list[tuple[Rejection, int | None, str]] = [
     (Rejection.REGISTRATION_CLOSED, 1005, "The On-Premises API has been sunset"),
 ]
 
-# Under whatever status: nothing was done, and it may be tried again.
+# Under any status: nothing was done, and it may be tried again.
 BUSY: list[tuple[int | None, str]] = [
     (1011, "Service not ready"),
     (1015, "Too many requests"),
@@ -69,14 +69,14 @@ BUSY: list[tuple[int | None, str]] = [
 
 # Where the words and the code say nothing, the status does.
 BY_STATUS: dict[int, tuple[Answer, Rejection | None]] = {
-    400: (Answer.REFUSED, Rejection.OTHER),
+    400: (Answer.REJECTED, Rejection.OTHER),
     401: (Answer.NONE, None),
-    402: (Answer.REFUSED, Rejection.OTHER),
+    402: (Answer.REJECTED, Rejection.OTHER),
     403: (Answer.BUSY, None),
     404: (Answer.BUSY, None),
     405: (Answer.BUSY, None),
     408: (Answer.UNKNOWN, None),
-    422: (Answer.REFUSED, Rejection.OTHER),
+    422: (Answer.REJECTED, Rejection.OTHER),
     429: (Answer.BUSY, None),
     500: (Answer.UNKNOWN, None),
     502: (Answer.UNKNOWN, None),
@@ -94,7 +94,7 @@ def judged(status: int | None, *said: tuple[int | None, str]) -> tuple[Answer, R
 @pytest.mark.parametrize(("rejection", "code", "text"), REFUSED)
 @pytest.mark.parametrize("status", STATUSES)
 def test_a_refusal_is_one_under_every_status(status: int, rejection: Rejection, code: int | None, text: str) -> None:
-    assert judged(status, (code, text)) == (Answer.REFUSED, rejection)
+    assert judged(status, (code, text)) == (Answer.REJECTED, rejection)
 
 
 @pytest.mark.parametrize(("code", "text"), BUSY)
@@ -123,7 +123,7 @@ def test_a_login_that_is_not_valid_is_no_refusal_of_the_call(status: int, text: 
 
 @pytest.mark.parametrize("status", [400, 403, 500])
 def test_a_bad_parameter_is_refused_for_good(status: int) -> None:
-    assert judged(status, (1009, "shards must be one of 1, 2, 4, 8, 16, 32")) == (Answer.REFUSED, Rejection.OTHER)
+    assert judged(status, (1009, "shards must be one of 1, 2, 4, 8, 16, 32")) == (Answer.REJECTED, Rejection.OTHER)
 
 
 @pytest.mark.parametrize(
@@ -166,7 +166,7 @@ def test_every_answer_has_a_meaning_and_no_order_of_errors_changes_it(status: in
     found = meaning(status, tuple(said))
 
     assert meaning(status, tuple(reversed(said))) == found
-    assert (found.rejection is not None) == (found.answer is Answer.REFUSED)
+    assert (found.rejection is not None) == (found.answer is Answer.REJECTED)
     assert found.answer is not Answer.ACCEPTED
 
 

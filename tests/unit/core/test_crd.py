@@ -75,12 +75,12 @@ READ = CertificateFacts(fingerprint=FINGERPRINT, serial="42", issuer="ent:wa", v
 REPORTS: list[Situation] = [
     *EVERYTHING.values(),
     handed_over().seeing(handover_times={"100-moved": HandoverTimes(detect=3000, commit=38, serve=55)}),
-    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
+    growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400"),
     growing().with_account().noted(4, fingerprint=FINGERPRINT),
     growing().with_account(certificate=READ),
     growing().calling(4, Answer.BUSY, retry_after=timedelta(hours=1)),
-    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CLIENT_EXPIRED),
-    growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.REGISTRATION_CLOSED, secret_version="70"),
+    growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CLIENT_EXPIRED),
+    growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.REGISTRATION_CLOSED, secret_version="70"),
 ]
 
 
@@ -214,7 +214,7 @@ def test_a_reference_that_is_null_is_none() -> None:
 
 def test_limits_are_those_that_status_keeps() -> None:
     assert STATUS["properties"]["message"]["maxLength"] == report.MESSAGE_LIMIT
-    assert STATUS["properties"]["recentHandovers"]["maxItems"] == report.HANDOVERS_KEPT
+    assert STATUS["properties"]["recentHandovers"]["maxItems"] == report.MAX_HANDOVERS
 
 
 @pytest.mark.parametrize("field", ["cert", "certificate", "pin"])

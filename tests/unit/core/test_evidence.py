@@ -1,4 +1,4 @@
-"""The table of evidence, cell by cell; doubt about ourselves; hung pods; lost nodes; drained ones."""
+"""The table of evidence, cell by cell; the self-check; hung pods; lost nodes; drained ones."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def moved(one: Situation) -> list[tuple[int, str, Evidence, bool]]:
 
 def silent(span: float, **changes: Any) -> Situation:
     """The holder of shard 0 has not answered for so many seconds; its node lives."""
-    return situation().settled().with_nodes().with_holder(0, silent_since=NOW - seconds(span), **changes)
+    return situation().settled().with_nodes().with_holder(0, unresponsive_since=NOW - seconds(span), **changes)
 
 
 # --- which evidence, how certain
@@ -55,7 +55,7 @@ def test_node_gone_when_the_object_is_deleted_or_declared_dead() -> None:
     assert failure(situation().settled().with_nodes().with_node(0, out_of_service=True)) is Evidence.NODE_GONE
 
 
-def test_nodes_of_which_nobody_told_us_are_not_gone() -> None:
+def test_nodes_of_which_nobody_reported_are_not_gone() -> None:
     assert failure(situation().settled()) is None
     assert failure(situation().settled().with_nodes().with_holder(0, node="new")) is None
 
@@ -98,7 +98,7 @@ def test_a_coreapp_that_was_never_ready_is_starting() -> None:
     assert failure(unready(60, lost_readiness=False)) is None
 
 
-@pytest.mark.parametrize("changes", [{"silent_since": NOW - seconds(60)}, {"ready": False, "lost_readiness": True}])
+@pytest.mark.parametrize("changes", [{"unresponsive_since": NOW - seconds(60)}, {"ready": False, "lost_readiness": True}])
 def test_a_restart_excuses_silence(changes: dict[str, Any]) -> None:
     one = restarting().with_nodes().with_holder(0, **changes).seeing(since={"NotReady/uid-0": NOW - seconds(60)})
 
@@ -140,7 +140,7 @@ def test_holder_disagrees_after_five_seconds(report: Report) -> None:
         {"report": Report(shards=4)},  # it runs with another number of shards
         {"report": Report()},  # it has just started
         {"report": None},
-        {"report": Report(shards=2), "silent_since": NOW - seconds(2)},  # what it said last may be over
+        {"report": Report(shards=2), "unresponsive_since": NOW - seconds(2)},  # what it said last may be over
     ],
 )
 def test_what_is_no_disagreement(changes: dict[str, Any]) -> None:
@@ -159,14 +159,14 @@ def test_a_new_epoch_that_did_not_help_is_not_tried_again_for_a_minute() -> None
     assert failure(again(60)) is Evidence.HOLDER_DISAGREES
 
 
-def test_in_doubt_and_without_a_standby_a_holder_may_disagree() -> None:
+def test_with_a_failed_self_check_and_without_a_standby_a_holder_may_disagree() -> None:
     one = disagreeing(OTHER_ROLES["no shard"], 60)
 
     assert moved(one.seeing(silence=LATE)) == []
     assert moved(one.without_pod(2)) == []
     assert [(tell.coreapp.name, tell.shard, tell.epoch) for tell in of(one.without_pod(2).plan(), AssignRole)] == [
         ("acme-coreapp-0", 0, "10-first")
-    ], "it is told on"
+    ], "it is assigned all the same"
 
 
 def test_a_restart_excuses_disagreement() -> None:
@@ -182,7 +182,7 @@ def nodes(names: Iterable[str], age: float = 1) -> dict[str, Node]:
     return {name: Node(name=name, ready=True, renewed_at=NOW - seconds(age)) for name in names}
 
 
-def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
+def test_the_self_check_fails_when_the_loop_was_late() -> None:
     assert self_check(Silence(lag=seconds(0.9)), None, NOW) is None
     assert self_check(Silence(lag=seconds(1)), None, NOW) == "the operator itself was 1.0 s late"
 
@@ -196,12 +196,12 @@ def test_we_doubt_ourselves_when_our_loop_was_late() -> None:
         (9, 5, "abc", 20, False),  # nodes that do not renew their Leases are lost, not we
     ],
 )
-def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
+def test_the_self_check_fails_when_most_are_silent_on_living_nodes(
     targets: int, silent_ones: int, names: str, age: float, doubted: bool
 ) -> None:
     known = {**nodes(names, age), **nodes("z")}
 
-    assert (self_check(Silence(targets=targets, silent=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+    assert (self_check(Silence(targets=targets, unresponsive=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
 
 
 @pytest.mark.parametrize(
@@ -214,20 +214,22 @@ def test_we_doubt_ourselves_when_most_are_silent_on_living_nodes(
     ],
 )
 def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, doubted: bool) -> None:
-    silence = Silence(targets=9, silent=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
+    silence = Silence(targets=9, unresponsive=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
 
     assert (self_check(silence, None, NOW) is not None) == doubted
 
 
 def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> None:
-    silence = Silence(targets=8, silent=4, nodes=frozenset("abc"))
+    silence = Silence(targets=8, unresponsive=4, nodes=frozenset("abc"))
 
     assert self_check(silence, nodes("abc"), NOW) is None
-    assert self_check(replace(silence, unasked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 nodes that are alive are silent at once"
+    assert (
+        self_check(replace(silence, not_asked=1), nodes("abc"), NOW) == "4 of 7 Coreapps on 3 live nodes are unresponsive at the same time"
+    )
 
 
 class Counted(Mapping[str, Node]):
-    """Nodes that count how often one of them is looked at."""
+    """Nodes that count how often one of them is observed."""
 
     def __init__(self, count: int) -> None:
         self._nodes = nodes(f"node-{number}" for number in range(count))
@@ -246,9 +248,9 @@ class Counted(Mapping[str, Node]):
         return len(self._nodes)
 
 
-def touched_by_doubt(count: int) -> int:
+def touched_by_self_check(count: int) -> int:
     many = Counted(count)
-    assert self_check(Silence(targets=count, silent=count, nodes=frozenset(many)), many, NOW) is not None
+    assert self_check(Silence(targets=count, unresponsive=count, nodes=frozenset(many)), many, NOW) is not None
     return many.touched
 
 
@@ -256,14 +258,14 @@ def touched_by_plan(count: int, silent_ones: int) -> int:
     many = Counted(count)
     one = situation().settled(shards=16, spares=silent_ones).seeing(nodes=many)
     for ordinal in range(silent_ones):
-        one = one.with_pod(ordinal, silent_since=NOW - seconds(60), report=None)
+        one = one.with_pod(ordinal, unresponsive_since=NOW - seconds(60), report=None)
     assert moved(one)
     return many.touched
 
 
-def test_doubt_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
-    assert touched_by_doubt(400) <= 5 * 400
-    assert touched_by_doubt(800) <= 2.1 * touched_by_doubt(400)
+def test_the_self_check_costs_a_walk_over_the_nodes_and_not_one_for_each_of_them() -> None:
+    assert touched_by_self_check(400) <= 5 * 400
+    assert touched_by_self_check(800) <= 2.1 * touched_by_self_check(400)
 
 
 def test_a_plan_walks_over_the_nodes_a_few_times_however_many_pods_are_silent() -> None:
@@ -277,13 +279,13 @@ def test_a_watch_that_tells_nothing_any_more_makes_no_node_lost() -> None:
 
 
 def test_a_cluster_of_one_shard_and_one_spare_is_not_disarmed() -> None:
-    one = situation().settled(shards=1).with_nodes().with_holder(0, silent_since=NOW - seconds(3))
-    one = one.seeing(silence=Silence(targets=2, silent=2, nodes=frozenset({"node-0", "node-1"})))
+    one = situation().settled(shards=1).with_nodes().with_holder(0, unresponsive_since=NOW - seconds(3))
+    one = one.seeing(silence=Silence(targets=2, unresponsive=2, nodes=frozenset({"node-0", "node-1"})))
 
     assert failure(one) is Evidence.PROBE_TIMEOUT
 
 
-def test_in_doubt_only_certain_evidence_counts() -> None:
+def test_with_a_failed_self_check_only_certain_evidence_counts() -> None:
     one = silent(60).seeing(silence=LATE)
 
     assert one.row() == "UpToDate"
@@ -293,7 +295,7 @@ def test_in_doubt_only_certain_evidence_counts() -> None:
     assert one.holder_deleted(1).row() == "FailingOver"
 
 
-def test_doubt_is_not_said_of_what_it_does_not_hold_back() -> None:
+def test_a_failed_self_check_is_not_said_of_what_it_does_not_hold_back() -> None:
     assert situation().settled().seeing(silence=LATE).condition("Ready")["reason"] == "Serving"
 
 
@@ -314,7 +316,7 @@ def test_the_lowest_shards_are_served_first_and_the_rest_is_said() -> None:
 
 def hung(span: float = 6, node_renewed: float = 1) -> Situation:
     """Pod 0 does not answer; its shard was handed over to pod 2."""
-    one = situation().settled().with_nodes().held_by(0, 2).with_pod(0, silent_since=NOW - seconds(span))
+    one = situation().settled().with_nodes().held_by(0, 2).with_pod(0, unresponsive_since=NOW - seconds(span))
     return one.with_node(0, renewed_at=NOW - seconds(node_renewed))
 
 
@@ -346,9 +348,9 @@ def test_without_the_right_to_read_nodes_long_silence_must_do() -> None:
 def test_without_a_standby_the_holder_is_deleted_after_twice_the_time() -> None:
     one = situation().settled(spares=0).with_nodes()
 
-    assert of(one.with_holder(0, silent_since=NOW - seconds(5.9)).plan(), Delete) == []
-    assert len(of(one.with_holder(0, silent_since=NOW - seconds(6)).plan(), Delete)) == 1
-    assert of(one.wanting(manual=True).with_holder(0, silent_since=NOW - seconds(6)).plan(), Delete) == []
+    assert of(one.with_holder(0, unresponsive_since=NOW - seconds(5.9)).plan(), Delete) == []
+    assert len(of(one.with_holder(0, unresponsive_since=NOW - seconds(6)).plan(), Delete)) == 1
+    assert of(one.wanting(manual=True).with_holder(0, unresponsive_since=NOW - seconds(6)).plan(), Delete) == []
 
 
 def test_a_coreapp_that_starts_slowly_is_not_deleted() -> None:
@@ -411,7 +413,7 @@ def test_it_may_be_terminating_for_ever() -> None:
 def test_no_more_than_there_are_spares() -> None:
     one = situation().settled(shards=4, spares=1).with_nodes()
     for ordinal in (0, 1, 2):
-        one = one.with_node(ordinal, ready=None).with_pod(ordinal, silent_since=NOW - seconds(90), report=None)
+        one = one.with_node(ordinal, ready=None).with_pod(ordinal, unresponsive_since=NOW - seconds(90), report=None)
     one = one.seeing(since={f"NodesUnreachable/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
 
     assert one.facts().desired_replicas == 6
@@ -451,4 +453,4 @@ def test_while_a_call_is_unsettled_nothing_is_lowered() -> None:
 
 def test_a_pod_that_hangs_does_not_count_as_ready() -> None:
     assert [one.name for one in silent(3).facts().ready] == ["acme-coreapp-1", "acme-coreapp-2"]
-    assert pod(0, silent_since=NOW).is_ready, "a single lost probe is nothing"
+    assert pod(0, unresponsive_since=NOW).is_ready, "a single lost probe is nothing"

@@ -259,4 +259,4 @@ def test_a_foreign_service_of_a_shard_that_nobody_needs_is_no_matter() -> None:
     assert one.row() == "UpToDate"
     stuck = one.wanting(shards=8).plan().stuck
     assert stuck is not None
-    assert (stuck.row, "Service acme-shard-5" in stuck.why) == ("NameConflict", True)
+    assert (stuck.rule, "Service acme-shard-5" in stuck.why) == ("NameConflict", True)

@@ -16,7 +16,7 @@ from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import AccountSecret, Login, Workload
 
-from .random_situations import any_looks
+from .random_situations import any_observations
 from .situations import NOW, Situation, seconds, situation
 from .test_laws import many
 from .test_status import STALLED
@@ -24,9 +24,9 @@ from .witnesses import WITNESSES, growing
 
 Obj = dict[str, Any]
 
-BESIDE_A_STALL: Mapping[str, str] = {
+DESPITE_A_STALL: Mapping[str, str] = {
     "FailingOver": "A failover waits for no person, and ends within seconds.",
-    "SwitchoverRequested": "Somebody asked for it, and it ends within seconds.",
+    "SwitchoverRequested": "A person asked for it, and it ends within seconds.",
     "Draining": "It saves a failover, and ends within seconds.",
 }
 """What Reconciling may say while Stalled is True, and why."""
@@ -35,8 +35,8 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
     "Banned": lambda one: one.seeing(banned_at=NOW),
     "FieldInvalid": lambda one: one.wanting(invalid="Annotation multiconnect.dev/reshard-now says 'four'. Write one such as 4."),
     "ImageUnavailable": lambda one: one.seeing(image_problem="acme-webapp-x: ImagePullBackOff"),
-    "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REFUSED),
-    "NameConflict": lambda one: one.seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "LoginRejected": lambda one: one.client(shards=None, asked_at=None, login=Login.REJECTED),
+    "NameConflict": lambda one: one.seeing(name_conflicts=(Ref("Service", "acme-webapp"),)),
     "ReadFailed": lambda one: one.seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "SecretMissing": lambda one: one.seeing(missing="Secret nowhere is not there", since={"SecretMissing": NOW - seconds(3600)}),
 }
@@ -44,7 +44,7 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
 
 
 def resource(one: Situation) -> Obj:
-    """The cluster as the API server has it after this look."""
+    """The cluster as the API server has it after this observation."""
     meta = {"generation": one.desired.generation, **({"deletionTimestamp": "2027-01-04T12:00:00Z"} if one.desired.deleting else {})}
     return {"metadata": meta, "status": one.report()}
 
@@ -105,7 +105,7 @@ def assert_reconciling_speaks_of_what_goes_on(one: Situation) -> None:
     obj = resource(one)
     (moves, reason), (stalls, why) = text(obj)["Reconciling"], text(obj)["Stalled"]
     if stalls == "True" and moves == "True":
-        assert reason in BESIDE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
+        assert reason in DESPITE_A_STALL, f"Reconciling says {reason} although Stalled says {why}"
     elif stalls == "True":
         assert (reason in {"UpToDate", why}, verdict(obj)) == (True, Verdict.TERMINATING if one.desired.deleting else Verdict.FAILED)
 
@@ -117,8 +117,8 @@ def test_whatever_needs_a_person_is_Failed_in_every_state(stall: str) -> None:  
 
 
 @many
-@given(one=any_looks())
-def test_Reconciling_speaks_of_what_goes_on_in_any_look(one: Situation) -> None:  # noqa: N802
+@given(one=any_observations())
+def test_Reconciling_speaks_of_what_goes_on_in_any_observation(one: Situation) -> None:  # noqa: N802
     assert_reconciling_speaks_of_what_goes_on(one)
 
 
@@ -128,7 +128,7 @@ def test_a_failover_during_a_stall_is_said() -> None:
     assert (said(one, "Reconciling"), said(one, "Stalled")) == (("True", "FailingOver"), ("True", "CertificateExpired"))
 
 
-def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
+def test_an_observation_that_failed_is_Failed() -> None:  # noqa: N802
     """Also when something was under way before it."""
     before = growing().report()
     after = report.failed_observation(before, generation=4, now=NOW, reason=Reason.SPEC_INVALID, message="The spec cannot be read.")
@@ -141,7 +141,7 @@ def test_a_look_that_failed_is_Failed() -> None:  # noqa: N802
 
 
 def is_carried_out(one: Situation) -> bool:
-    """Whether the cluster is as its spec says, told apart from the operator's own rules."""
+    """Whether the cluster is as its spec says, distinguished from the operator's own rules."""
     desired, snapshot = one.desired, one.snapshot
     ready = [pod for pod in snapshot.coreapps if pod.ready and pod.phase == "Running" and not (pod.deleting or pod.terminated)]
     return (
@@ -157,9 +157,9 @@ def is_carried_out(one: Situation) -> bool:
 
 
 @many
-@given(one=any_looks())
+@given(one=any_observations())
 def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Situation) -> None:  # noqa: N802
-    if one.plan().is_speakable and verdict(resource(one)) is Verdict.CURRENT:
+    if one.plan().is_reportable and verdict(resource(one)) is Verdict.CURRENT:
         assert is_carried_out(one)
 
 
@@ -176,14 +176,14 @@ EDITS: Mapping[str, Obj] = {
 
 
 @pytest.mark.parametrize("name", EDITS)
-def test_an_edit_is_not_Current_at_the_look_that_carries_it_out(name: str) -> None:  # noqa: N802
+def test_an_edit_is_not_Current_at_the_observation_that_carries_it_out(name: str) -> None:  # noqa: N802
     before = situation().settled()
     after = before.wanting(generation=4, **EDITS[name]).seeing(objects=before.snapshot.objects)
 
-    assert not after.plan().is_speakable or verdict(resource(after)) is Verdict.IN_PROGRESS
+    assert not after.plan().is_reportable or verdict(resource(after)) is Verdict.IN_PROGRESS
 
 
-def test_a_resource_is_not_Current_before_the_first_look() -> None:  # noqa: N802
+def test_a_resource_is_not_Current_before_the_first_observation() -> None:  # noqa: N802
     defaults = {"observedGeneration": -1, "conditions": [{"type": "Ready", "status": "Unknown", "reason": "NotReconciled"}]}
 
     assert verdict({"metadata": {"generation": 1}, "status": defaults}) is Verdict.IN_PROGRESS
@@ -196,7 +196,7 @@ def named(secret: str) -> Situation:
     """A new cluster that names a Secret that is not there yet."""
     if secret == "account":
         return situation().with_account(secret=AccountSecret(missing="Secret acme-account"))
-    return situation().seeing(missing=f"Secret {secret} is not there, and spec.{secret} names it")
+    return situation().seeing(missing=f"Secret {secret}, which spec.{secret} names, does not exist")
 
 
 @pytest.mark.parametrize("secret", ["account", "database", "tls"])
@@ -222,9 +222,9 @@ def test_a_Secret_that_does_not_come_needs_a_person_within_ten_seconds(secret: s
 
 
 def test_nobody_logs_in_to_a_new_cluster_without_the_password() -> None:
-    """It would be refused, and that is no matter for a person while the Secret is only late."""
+    """It would be rejected, and that is no matter for a person while the Secret is only late."""
     one = named("client.adminSecretRef").seeing(webapp=Workload(uid="d", resource_version="8", replicas=1, ready=1))
 
     assert not [action for action in one.plan().actions if isinstance(action, GetShards)]
     assert [action for action in one.seeing(missing=None).plan().actions if isinstance(action, GetShards)]
-    assert said(one.client(login=Login.REFUSED), "Stalled")[0] == "False"
+    assert said(one.client(login=Login.REJECTED), "Stalled")[0] == "False"

@@ -22,7 +22,7 @@ from whatsapp_operator.core.snapshot import Answer
 from . import laws
 from .laws import CHECKS, Check, LawBroken
 from .mutants import MUTANTS, Mutant, patched
-from .random_situations import any_looks
+from .random_situations import any_observations
 from .situations import NOW, Situation, situation
 from .witnesses import WITNESSES
 
@@ -45,7 +45,7 @@ many = settings(
 def for_each_snapshot(judge: Callable[[Situation], None], round_: int) -> None:
     """Call ``judge`` with random snapshots; what it raises names the seed."""
     try:
-        seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_looks())(judge)))()
+        seed(SEED + round_)(settings(many, max_examples=SNAPSHOTS)(given(one=any_observations())(judge)))()
     except BaseException as error:
         error.add_note(f"the same snapshots again: LAW_SEED={SEED}")
         raise
@@ -87,7 +87,7 @@ def test_law_holds_where_each_row_wins(check: Check, name: str) -> None:
 def test_law_11_a_converged_cluster_is_left_alone(shards: int, spares: int) -> None:
     plan = situation().settled(shards=shards, spares=spares).plan()
 
-    assert (plan.decision.row, plan.actions) == ("UpToDate", ())
+    assert (plan.decision.rule, plan.actions) == ("UpToDate", ())
 
 
 def test_law_11_only_a_question_is_asked_now_and_then() -> None:

@@ -1,4 +1,4 @@
-"""A refused certificate logs the client off: it is said, remembered, and ended by an accepted Set Shards, be it for the same number."""
+"""A rejected certificate logs the client off: it is said, remembered, and ended by an accepted Set Shards, also for the same number."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def gateways(one: Situation, status: str) -> Situation:
 
 
 def logged_off(**account: Any) -> Situation:
-    """Two shards, as wanted, but a refused certificate logged the client off a minute ago."""
+    """Two shards, as wanted, but a rejected certificate logged the client off a minute ago."""
     one = situation().settled().with_account(**account).wanting(spares=1)
     return gateways(one, "disconnected").seeing(rejected_fingerprint=FINGERPRINT, logged_off_at=NOW - seconds(60))
 
@@ -41,7 +41,7 @@ def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None
     one = (
         growing()
         .with_account()
-        .calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
+        .calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT, detail="HTTP 400: why")
     )
     plan = one.plan()
 
@@ -54,7 +54,7 @@ def test_a_refused_certificate_is_noted_with_its_reason_and_its_moment() -> None
 
 
 def test_a_refusal_for_something_else_does_not_mean_logged_off() -> None:
-    plan = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.OTHER, fingerprint=FINGERPRINT).plan()
+    plan = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.OTHER, fingerprint=FINGERPRINT).plan()
 
     assert (plan.record.rejected_fingerprint, plan.record.logged_off_at) == (FINGERPRINT, None)
 
@@ -105,7 +105,7 @@ def test_an_unknown_answer_is_not_settled_by_the_number() -> None:
     assert "CutOff" in one.plan().holds
     connected = gateways(one, "connected")
     assert "Connected" in connected.plan().holds
-    assert connected.plan().record.logged_off_at is not None, "it may be what was said before the refusal"
+    assert connected.plan().record.logged_off_at is not None, "it may be what was said before the rejection"
     assert connected.seeing(since={"Connected": HELD}).plan().record.logged_off_at is None
 
 
@@ -122,7 +122,7 @@ def test_a_connection_that_lasts_ends_it() -> None:
     assert gateways(logged_off(), "connected").seeing(since={"Connected": HELD + seconds(1)}).plan().record.logged_off_at is not None
 
 
-@pytest.mark.parametrize(("cut_off", "refused"), [(True, FINGERPRINT), (False, None)])
+@pytest.mark.parametrize(("cut_off", "rejected"), [(True, FINGERPRINT), (False, None)])
 def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, refused: str | None) -> None:
     one = gateways(growing().with_account(), "disconnected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
     one = one.seeing(since={"CutOff": HELD} if cut_off else {})

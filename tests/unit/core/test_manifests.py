@@ -145,7 +145,7 @@ def test_covers(live: Any, wanted: Any, covered: bool) -> None:
 
 @pytest.mark.parametrize(("asked", "stored"), [("1024Mi", "1Gi"), ("0.5Gi", "512Mi"), ("1000Mi", "1000Mi"), ("1e9", "1e9")])
 def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> None:
-    """The API server stores the canonical spelling: a difference in spelling alone would be an apply at every look (law 11)."""
+    """The API server stores the canonical spelling: a difference in spelling alone would be an apply at every observation (law 11)."""
     one = situation().wanting(storage=asked)
     wanted = next(obj for obj in manifests.simulator(one.desired) if obj["kind"] == "PersistentVolumeClaim")
     live = next(obj for obj in manifests.simulator(situation().wanting(storage=stored).desired) if obj["kind"] == "PersistentVolumeClaim")
@@ -154,7 +154,7 @@ def test_an_amount_is_the_same_however_it_is_spelt(asked: str, stored: str) -> N
 
 
 @pytest.mark.parametrize("wanted", manifests.upkeep(WANT, webapp_replicas=2, resharding=False), ids=lambda obj: f"{obj['kind']}")
-def test_what_the_api_server_adds_is_no_change_and_what_somebody_takes_away_is_one(wanted: dict[str, Any]) -> None:
+def test_what_the_api_server_adds_is_no_change_and_what_another_party_takes_away_is_one(wanted: dict[str, Any]) -> None:
     meta = {**wanted["metadata"], "uid": "u", "resourceVersion": "7", "managedFields": []}
     live = {**wanted, "metadata": meta, "spec": {**wanted["spec"], "defaulted": 1}, "status": {"seen": 1}}
 
@@ -255,7 +255,7 @@ def test_times_are_spelt_in_UTC() -> None:
 
 @pytest.mark.parametrize("holder", ["no such/ pod/../x", "/uid-0", "UPPER/uid-0", "a" * 64 + "/uid-0", ""])
 def test_a_damaged_holder_annotation_names_nobody(holder: str) -> None:
-    """A name that no pod can have must not be asked for: the refusal would end the look at every shard."""
+    """A name that no pod can have must not be asked for: the rejection would end the observation at every shard."""
     service = manifests.shard_service(situation().desired, 1)
     meta = {**service["metadata"], "uid": "u", "resourceVersion": "12", "annotations": {manifests.HOLDER_ANNOTATION: holder}}
     spec = {**service["spec"], "selector": {**service["spec"]["selector"], manifests.EPOCH_LABEL: "9-abcde"}}

@@ -112,7 +112,7 @@ def test_a_definite_answer_counts_whatever_was_noted_before() -> None:
     one = growing().noted(4, Answer.UNKNOWN)
     assert laws.law_6_unknown_is_a_value(rules.plan, one)
 
-    refused = one.client(call=Call(id="4-noted", answer=Answer.REFUSED))
+    refused = one.client(call=Call(id="4-noted", answer=Answer.REJECTED))
     assert not laws.law_6_unknown_is_a_value(rules.plan, refused)
 
 

@@ -13,7 +13,7 @@ from whatsapp_operator.core.snapshot import Answer
 from whatsapp_operator.core.windows import Window
 
 from .situations import NOW, Situation, seconds, situation
-from .test_order_of_rows import ORDER
+from .test_order_of_rules import ORDER
 from .witnesses import WITNESSES, growing, out_of_reach, restarting
 
 BUSY = {"Verifying", "Restarting", "AnswerUnknown"}
@@ -26,7 +26,7 @@ def observed(one: Situation, *, start: float, minutes: float = 1.0, answers: boo
     ``answers``: the client answers each question at once, which brings about an observation.
     """
     passed, count, end = 0.0, 0, start + 60 * minutes
-    first, silences = one.snapshot.now, {pod.uid: pod.silent_since for pod in one.snapshot.coreapps}
+    first, silences = one.snapshot.now, {pod.uid: pod.unresponsive_since for pod in one.snapshot.coreapps}
     rule = one.row()
     # Nodes that are alive renew their Leases all the time.
     fresh = [name for name, node in (one.snapshot.nodes or {}).items() if node.renewed_at == one.snapshot.now - seconds(1)]
@@ -40,16 +40,16 @@ def observed(one: Situation, *, start: float, minutes: float = 1.0, answers: boo
         since = {fact: one.snapshot.since.get(fact, now) for fact in plan.holds}
         one = one.seeing(since=since, record=plan.record)
         count += passed >= start
-        rule = plan.decision.row
+        rule = plan.decision.rule
         asked = any(isinstance(action, GetShards) for action in plan.actions)
-        if asked and answers and one.snapshot.client.silent_since is None:
-            # The answer comes a moment later, and is looked at.
+        if asked and answers and one.snapshot.client.unresponsive_since is None:
+            # The answer comes a moment later, and is observed.
             one, passed = one.client(asked_at=now), passed + 0.01
             count += passed >= start
         assert plan.wake_after is not None
         assert plan.wake_after > timedelta(0)
         passed += plan.wake_after.total_seconds()
-    assert {pod.uid: pod.silent_since for pod in one.snapshot.coreapps} == silences
+    assert {pod.uid: pod.unresponsive_since for pod in one.snapshot.coreapps} == silences
     return count, rule
 
 
@@ -71,7 +71,7 @@ def test_one_dead_node_costs_nearly_nothing() -> None:
 
 
 def test_a_silent_client_is_asked_less_and_less_and_never_more_than_a_quarter_late() -> None:
-    one = situation().settled().client(silent_since=NOW)
+    one = situation().settled().client(unresponsive_since=NOW)
     count, _ = observed(one, start=60.0)
     assert count in range(2, 8)
     now = NOW + seconds(40)
@@ -103,7 +103,7 @@ KNOWN_TIMES: list[tuple[str, Situation, float]] = [
     ("the restart is overdue", restarting().seeing(now=NOW + seconds(178.5)), 0.5),
     ("the intent is settled", growing().noted(4, Answer.UNKNOWN).seeing(now=NOW + seconds(837.5)), 1.5),
     ("the certificate is too old", growing().with_account(expires_at=NOW + timedelta(hours=24, seconds=7)).wanting(paused=True), 7.0),
-    ("a silent pod is ended", situation().settled().with_pod(2, silent_since=NOW - seconds(5.5)), 0.5),
+    ("a silent pod is ended", situation().settled().with_pod(2, unresponsive_since=NOW - seconds(5.5)), 0.5),
 ]
 
 
@@ -121,7 +121,7 @@ def test_a_step_that_an_event_allows_is_not_held_up_by_an_old_answer() -> None:
     one = situation().settled().with_pods([3]).client(asked_at=NOW - seconds(20))
     since = {fact: NOW - seconds(600) for fact in one.plan().holds}
     plan = one.seeing(since=since).plan()
-    assert plan.decision.row == "ScalingDown"
+    assert plan.decision.rule == "ScalingDown"
     assert [action for action in plan.actions if isinstance(action, GetShards)] == [GetShards()]
 
 

@@ -18,9 +18,9 @@ from .witnesses import restarting
 def cut_off(span: float = 60, shards: int = 4, spares: int = 2) -> Situation:
     """A leader that started where it reaches no Coreapp, so long ago; all pods are ready to their kubelets."""
     one = situation().settled(shards=shards, spares=spares).with_nodes()
-    one = one.all_pods(report=None, never_responded=True, silent_since=NOW - seconds(span))
+    one = one.all_pods(report=None, never_responded=True, unresponsive_since=NOW - seconds(span))
     count = shards + spares
-    return one.seeing(silence=Silence(targets=count, silent=count, unheard=count, nodes=frozenset(one.snapshot.nodes or {})))
+    return one.seeing(silence=Silence(targets=count, unresponsive=count, never_responded=count, nodes=frozenset(one.snapshot.nodes or {})))
 
 
 def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
@@ -31,10 +31,10 @@ def test_a_leader_that_never_reached_anybody_ends_and_moves_nothing() -> None:
 
 @pytest.mark.parametrize(
     "changes",
-    [{"silent_since": NOW - seconds(60)}, {"broken_at": NOW - seconds(60)}],
-    ids=["silent", "refused"],
+    [{"unresponsive_since": NOW - seconds(60)}, {"broken_at": NOW - seconds(60)}],
+    ids=["silent", "rejected"],
 )
-def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> None:
+def test_nor_on_few_nodes_where_the_self_check_passes(changes: dict[str, Any]) -> None:
     one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, **changes)
 
     assert failure(one) is None
@@ -45,7 +45,7 @@ def test_nor_on_few_nodes_where_there_is_no_doubt(changes: dict[str, Any]) -> No
 
 def test_what_the_kubelet_says_too_is_evidence() -> None:
     one = situation().settled().with_nodes().with_holder(0, report=None, never_responded=True, ready=False, lost_readiness=True)
-    one = one.with_holder(0, silent_since=NOW - seconds(3))
+    one = one.with_holder(0, unresponsive_since=NOW - seconds(3))
 
     assert failure(one) is Evidence.PROBE_TIMEOUT
     assert failure(one.with_holder(0, terminated=True)) is Evidence.CONTAINER_TERMINATED
@@ -60,7 +60,7 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "silent", "unheard", "doubted"),
+    ("targets", "silent", "never_responded", "doubted"),
     [
         (6, 6, 6, True),  # on two nodes only
         (6, 2, 2, True),
@@ -69,8 +69,10 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
         (6, 0, 0, False),
     ],
 )
-def test_we_doubt_ourselves_when_most_of_the_silent_never_answered_us(targets: int, silent: int, unheard: int, doubted: bool) -> None:
-    silence = Silence(targets=targets, silent=silent, unheard=unheard, nodes=frozenset("ab"))
+def test_the_self_check_fails_when_most_of_the_silent_never_answered(
+    targets: int, silent: int, never_responded: int, doubted: bool
+) -> None:
+    silence = Silence(targets=targets, unresponsive=silent, never_responded=never_responded, nodes=frozenset("ab"))
 
     assert (self_check(silence, nodes("ab"), NOW) is not None) == doubted
 
@@ -80,7 +82,7 @@ def hung(*ordinals: int, shards: int = 4, spares: int = 2, extra: int = 4) -> Si
     one = situation().settled(shards=shards, spares=spares).with_nodes()
     one = one.with_pods(range(shards + spares, shards + spares + extra)).with_nodes()
     for ordinal in ordinals:
-        one = one.with_pod(ordinal, silent_since=NOW - seconds(20), report=None)
+        one = one.with_pod(ordinal, unresponsive_since=NOW - seconds(20), report=None)
     return one
 
 
@@ -114,5 +116,5 @@ def test_a_successor_that_hangs_too_is_ended_again() -> None:
 def test_a_pod_that_was_never_ready_is_ended_when_it_said_nothing_for_as_long_as_a_restart_may_take() -> None:
     one = situation().settled().with_nodes().with_pod(2, ready=False, report=None, never_responded=True)
 
-    assert ended(one.with_pod(2, silent_since=NOW - seconds(179))) == []
-    assert ended(one.with_pod(2, silent_since=NOW - seconds(180))) == ["acme-coreapp-2"]
+    assert ended(one.with_pod(2, unresponsive_since=NOW - seconds(179))) == []
+    assert ended(one.with_pod(2, unresponsive_since=NOW - seconds(180))) == ["acme-coreapp-2"]

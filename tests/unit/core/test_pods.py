@@ -39,7 +39,7 @@ def test_labels_and_annotations_are_added_and_ours_stay() -> None:
     ],
 )
 def test_requests_are_ours_where_the_user_says_nothing(resources: dict[str, Any], expected: dict[str, Any]) -> None:
-    """Never a request above the user's limit: the API server would refuse the pod."""
+    """Never a request above the user's limit: the API server would reject the pod."""
     assert coreapp(PodSettings(resources=resources))["spec"]["containers"][0]["resources"] == expected
 
 
@@ -132,7 +132,7 @@ def test_annotations_of_others_on_a_template_stay_and_those_of_the_user_go() -> 
     assert again["spec"]["template"]["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "now"}
 
 
-def test_annotations_of_the_service_go_with_the_wish_and_those_of_others_stay() -> None:
+def test_annotations_of_the_service_go_with_the_spec_and_those_of_others_stay() -> None:
     live = stored(manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer", annotations={"lb": "internal"}))))
     live["metadata"]["annotations"]["cloud/ip"] = "given"
     wanted = manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer")))

@@ -14,7 +14,7 @@ from whatsapp_operator.core import record, report, rules
 from whatsapp_operator.core.report import EMITTED_AGAIN, Emitted
 from whatsapp_operator.core.snapshot import Answer, Operation, Record, Rejection
 
-from .random_situations import any_looks
+from .random_situations import any_observations
 from .situations import FINGERPRINT, NOW, Situation, seconds, situation
 from .test_laws import many
 from .witnesses import growing
@@ -76,8 +76,8 @@ def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Recor
 
 
 @many
-@given(one=any_looks())
-def test_what_is_reported_of_any_look_is_what_is_read_back(one: Situation) -> None:
+@given(one=any_observations())
+def test_what_is_reported_of_any_observation_is_what_is_read_back(one: Situation) -> None:
     made = rules.plan(one.desired, one.snapshot)
 
     assert record.read(report.report(rules.facts(one.desired, one.snapshot), made), uid=one.desired.uid) == made.record
@@ -105,7 +105,7 @@ def test_every_field_of_the_record_is_written_and_none_of_it_is_shown_elsewhere(
 
 
 def test_judging_changes_nothing_that_was_observed() -> None:
-    one = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED)
+    one = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED)
 
     assert one.facts().snapshot is one.snapshot
     assert (one.snapshot.record.banned_at, one.plan().record.banned_at) == (None, NOW)
@@ -125,7 +125,7 @@ def test_the_intent_and_the_number_of_another_resource_are_not_ours(says: str) -
 
 
 def test_what_another_resource_learned_of_the_account_holds() -> None:
-    """A ban and a refused certificate are the account's, whichever resource has it; sending anew would do harm."""
+    """A ban and a rejected certificate are the account's, whichever resource has it; sending again would do harm."""
     kept = Record(uid="another", rejected_fingerprint=FINGERPRINT, rejected_because="why", logged_off_at=NOW, banned_at=NOW)
 
     assert record.read(record.put({}, kept), uid=UID) == replace(kept, uid=UID)
@@ -149,17 +149,17 @@ def said(before: Situation, after: Situation, emitted: dict[str, Emitted] | None
 
 
 def refused(what: str) -> Situation:
-    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(refused=what)
+    return situation().settled().without_object("PodDisruptionBudget", "acme-coreapp").seeing(rejection=what)
 
 
-def test_a_new_sentence_under_the_same_reason_is_told() -> None:
+def test_a_new_sentence_under_the_same_reason_is_emitted() -> None:
     assert said(refused("quota"), refused("quota")) == {}
     assert list(said(refused("quota"), refused("a webhook"))) == ["ObjectsRejected"]
     assert "a webhook" in said(refused("quota"), refused("a webhook"))["ObjectsRejected"]
 
 
-def test_a_sentence_that_changes_all_the_time_is_told_now_and_then() -> None:
-    """A report every second for five minutes, each with another sentence: no storm of Events, and the last sentence is told."""
+def test_a_sentence_that_changes_all_the_time_is_emitted_now_and_then() -> None:
+    """A report every second for five minutes, each with another sentence: no flood of Events, and the last sentence is told."""
     emitted: dict[str, Emitted] = {}
     told: list[str] = []
     before = refused("0")

@@ -32,7 +32,7 @@ def test_one_coreapp_more_than_wanted_comes_first() -> None:
 def test_then_an_outdated_standby_ends_by_its_uid_and_version() -> None:
     plan = rolling_out().plan()
 
-    assert plan.decision.row == "RollingOut"
+    assert plan.decision.rule == "RollingOut"
     assert of(plan, Delete) == [Delete(ref=Ref("Pod", "acme-coreapp-2"), uid="uid-2", resource_version="502")]
     assert of(plan, Handover) == []
 
@@ -79,7 +79,7 @@ def test_a_step_waits(row: str, due: Situation, held: Situation) -> None:
 def test_a_failure_comes_first() -> None:
     plan = rolling_out().holder_deleted(0).plan()
 
-    assert plan.decision.row == "FailingOver"
+    assert plan.decision.rule == "FailingOver"
     assert of(plan, Delete) == []
 
 
@@ -90,7 +90,7 @@ def test_it_is_not_known_what_is_outdated_before_the_controller_has_looked() -> 
 
     plan = unseen.plan()
     assert (of(plan, Delete), of(plan, Scale)) == ([], []), "and the added one stays"
-    assert not situation().settled().seeing(statefulset=unseen.snapshot.statefulset).replicas(3).plan().is_speakable
+    assert not situation().settled().seeing(statefulset=unseen.snapshot.statefulset).replicas(3).plan().is_reportable
 
 
 def test_outdated_pods_that_never_came_up_make_way_for_the_new_template() -> None:
@@ -108,7 +108,7 @@ def test_a_change_of_shards_is_not_held_up_by_waiting() -> None:
 
 
 @pytest.mark.parametrize("witness", ["ChangeRejected", "ObjectsRejected"])
-def test_what_the_api_server_refuses_is_not_tried_at_every_look(witness: str) -> None:
+def test_what_the_api_server_refuses_is_not_tried_at_every_observation(witness: str) -> None:
     one = WITNESSES[witness]
     writes = (Create, GenerateSecret, Replace)
 
@@ -132,13 +132,13 @@ def test_how_far_it_is_is_said() -> None:
     assert waiting.condition("Redundant")["status"] == "True"
 
 
-def test_the_end_of_a_coreapp_is_told_with_its_true_reason() -> None:
+def test_the_end_of_a_coreapp_is_emitted_with_its_true_reason() -> None:
     one = rolling_out()
     (told,) = plan_events(one.snapshot, one.plan(), done=of(one.plan(), Delete), reported_after=5)
     assert (told.reason, told.warning) == ("DeletingOutdatedPod", False)
     assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
 
-    hung = situation().settled().with_nodes().with_pod(2, silent_since=NOW - seconds(20), report=None)
+    hung = situation().settled().with_nodes().with_pod(2, unresponsive_since=NOW - seconds(20), report=None)
     (told,) = plan_events(hung.snapshot, hung.plan(), done=of(hung.plan(), Delete), reported_after=5)
     assert (told.reason, told.warning) == ("DeletingUnresponsivePod", True)
     assert "does not answer" in told.message

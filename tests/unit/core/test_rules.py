@@ -59,7 +59,7 @@ def test_Deleting_makes_nothing_whatever_else_holds() -> None:
     )
     plan = one.without_route(1).reporting(4).plan()
 
-    assert (plan.decision.row, plan.actions) == ("Deleting", ())
+    assert (plan.decision.rule, plan.actions) == ("Deleting", ())
     assert "example.com/backup" in plan.decision.why
     assert plan.wake_after == one.desired.tuning.rest
 
@@ -221,14 +221,14 @@ def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
 
 
 def test_SwitchoverRefused_is_said_of_every_wish_that_is_dropped() -> None:
-    """laws#12: two wishes, one spare; the second is either kept or refused with its reason, never dropped in silence."""
+    """laws#12: two requests, one spare; the second is either kept or rejected with its reason, never dropped in silence."""
     plan = situation().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
 
     assert only(plan, Annotate).value == "0=acme-coreapp-2,1", "both are kept until shard 0 has moved"
 
 
 def test_SwitchoverRequested_goes_on_after_a_crash_between_prepare_and_commit() -> None:
-    """The named pod carries the label of the attempt that crashed: it must be touched and tried again, not refused."""
+    """The named pod carries the label of the attempt that crashed: it must be touched and tried again, not rejected."""
     one = switching(Switchover(shard=0, to="acme-coreapp-3"), text="0=acme-coreapp-3").with_pod(3, labels=labels_for(0, "100-dead"))
 
     plan = one.plan()
@@ -249,7 +249,7 @@ def test_NameTaken_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
-    assert "Service acme-webapp belongs to somebody else" in plan.decision.why
+    assert "Service acme-webapp is not owned by this cluster" in plan.decision.why
 
 
 def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
@@ -261,7 +261,7 @@ FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simula
 
 @pytest.mark.parametrize("ref", FORMER)
 def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
-    one = situation().seeing(taken=(ref,))
+    one = situation().seeing(name_conflicts=(ref,))
     made = {action.obj["kind"] for action in of(one.plan(), Create)}
 
     assert "Service" in made
@@ -274,7 +274,7 @@ def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_s
 def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
     one = situation().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
 
-    assert only(one.seeing(statefulset=None, taken=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
+    assert only(one.seeing(statefulset=None, name_conflicts=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
 
 
 def test_LoginRefused_names_the_Secret() -> None:
@@ -286,7 +286,7 @@ def test_LoginRefused_names_the_Secret() -> None:
 
 def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
     """laws#12: the password is changed, the token runs out, the user asks for four shards; the reason must be named."""
-    one = growing().client(login=Login.REFUSED, asked_at=NOW - seconds(600))
+    one = growing().client(login=Login.REJECTED, asked_at=NOW - seconds(600))
 
     assert one.plan().stuck is not None
 
@@ -299,7 +299,7 @@ def test_PodsRefused_says_what_the_API_server_said_and_goes_on_trying() -> None:
 
 
 def test_PodsRefused_ends_when_everything_is_there() -> None:
-    assert situation().settled().seeing(refused="exceeded quota").row() == "UpToDate"
+    assert situation().settled().seeing(rejection="exceeded quota").row() == "UpToDate"
 
 
 def test_Bootstrapping_makes_every_object_and_draws_the_Secrets() -> None:
@@ -382,7 +382,7 @@ def test_AnswerUnknown_only_asks() -> None:
 def test_AnswerUnknown_is_what_a_call_of_a_leader_that_is_gone_comes_to() -> None:
     plan = growing().noted(4).plan()
 
-    assert plan.decision.row == "AnswerUnknown"
+    assert plan.decision.rule == "AnswerUnknown"
     assert plan.record.operation is not None
     assert plan.record.operation.answer is Answer.UNKNOWN
 
@@ -436,7 +436,7 @@ def test_ServerBusy_forgets_a_call_that_nobody_wants_any_more() -> None:
 
 
 def test_ServerBusy_ends_when_GET_reports_the_number_all_the_same() -> None:
-    """A late success after a 403, or somebody else: the intent must not stay for ever (and with it the budget 0, no shrink, no rest)."""
+    """A late success after a 403, or another party: the intent must not stay forever (and with it the budget 0, no shrink, no rest)."""
     one = situation().settled(shards=4).noted(4, Answer.BUSY, origin=2).later(120)
 
     assert one.plan().record.operation is None
@@ -450,7 +450,7 @@ def test_ServerBusy_still_makes_a_deleted_shard_Service_again() -> None:
 
 
 @pytest.mark.parametrize("answer", [Answer.BUSY, Answer.UNKNOWN])
-def test_a_holder_that_forgot_its_role_is_told_again_whatever_becomes_of_the_call(answer: Answer) -> None:
+def test_a_holder_that_forgot_its_role_is_assigned_again_no_matter_what_becomes_of_the_call(answer: Answer) -> None:
     """Telling is by level. An unknown call lasts up to 14 minutes, busy ones for hours."""
     one = growing().noted(4, answer).with_holder(0, report=Report(shards=2))
 
@@ -465,7 +465,7 @@ def test_Verifying_asks_until_GET_reports_the_number() -> None:
 
 
 def test_Verifying_does_not_last_for_ever() -> None:
-    """201, but GET differs for good (somebody changed it back, the simulator lost its emptyDir): law 4 settles it at settle_by."""
+    """201, but GET differs for good (a person changed it back, the simulator lost its emptyDir): law 4 settles it at settle_by."""
     assert growing().noted(4, Answer.ACCEPTED).later(3600).row() != "Verifying"
 
 
@@ -482,7 +482,7 @@ def test_AssigningShards_makes_the_Services_of_new_shards_first() -> None:
 def test_AssigningShards_then_gives_them_holders() -> None:
     plan = back().with_route(2).with_route(3).plan()
 
-    assert plan.decision.row == "AssigningShards"
+    assert plan.decision.rule == "AssigningShards"
     assert [(move.route.shard, move.to.ordinal, move.planned) for move in of(plan, Handover)] == [(2, 2, True), (3, 3, True)]
 
 
@@ -516,7 +516,7 @@ def shrinking() -> Situation:
     return one.restarted(2).with_pod(3, report=None, ready=False)
 
 
-def test_PackingLow_leaves_no_shard_untold_because_another_pod_does_not_come_back() -> None:
+def test_ConsolidatingShards_leaves_no_shard_unassigned_because_another_pod_does_not_come_back() -> None:
     """Until it is moved, the high holder serves: at the latest after the deadline of the restart."""
     one = shrinking().with_pod(0, ready=False).with_pod(2, ready=False).later(600)
 
@@ -585,7 +585,7 @@ def test_ScalingDown_waits(one: Situation) -> None:
 
 
 def test_ScalingDown_waits_while_a_call_is_in_flight_whose_note_was_wiped() -> None:
-    """Somebody edited status: the running call can still bring the shards back."""
+    """A person edited status: the running call can still bring the shards back."""
     assert of(WITNESSES["ScalingDown"].client(call=Call(id="4-x")).plan(), Scale) == []
 
 
@@ -596,7 +596,7 @@ def test_DriftFound_waits_for_a_person() -> None:
     assert of(plan, SetShards) == []
 
 
-def test_DriftFound_is_no_wish_of_the_user() -> None:
+def test_ShardsDrifted_is_no_request_of_the_user() -> None:
     assert situation().settled().wanting(shards=1).row() != "ShardsDrifted"
     assert situation().settled().reporting(1).wanting(shards=1).row() == "ScalingDown"
 
@@ -610,7 +610,7 @@ OBJECTION_ROWS = [one.name for one in objections.OBJECTIONS if one.name != "Awai
 def test_objection_stops_Set_Shards_and_a_person_is_asked(name: str) -> None:
     plan = WITNESSES[name].plan()
 
-    assert (plan.decision.row, plan.decision.state) == (name, State.STUCK)
+    assert (plan.decision.rule, plan.decision.state) == (name, State.STUCK)
     assert of(plan, SetShards) == []
 
 
@@ -618,8 +618,8 @@ def test_objection_stops_Set_Shards_and_a_person_is_asked(name: str) -> None:
 def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None:
     plan = WITNESSES[name].wanting(shards=2).replicas(3).plan()
 
-    said = plan.stuck.row if plan.stuck else None
-    assert (said, plan.decision.row) == (
+    said = plan.stuck.rule if plan.stuck else None
+    assert (said, plan.decision.rule) == (
         (name, name) if name in {"SecretMissing", "SecretMalformed", "Banned", "ClientExpired"} else (None, "UpToDate")
     )
 
@@ -628,23 +628,23 @@ def test_objection_is_no_matter_while_no_Set_Shards_is_wanted(name: str) -> None
 def test_objection_never_delays_a_failover(name: str) -> None:
     plan = WITNESSES[name].holder_deleted(0).plan()
 
-    assert plan.decision.row == "FailingOver"
+    assert plan.decision.rule == "FailingOver"
     assert plan.stuck is not None
-    assert plan.stuck.row == name
+    assert plan.stuck.rule == name
 
 
 def test_Banned_is_kept() -> None:
-    plan = growing().calling(4, Answer.REFUSED, rejection=Rejection.BANNED).plan()
+    plan = growing().calling(4, Answer.REJECTED, rejection=Rejection.BANNED).plan()
 
-    assert (plan.decision.row, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
+    assert (plan.decision.rule, plan.record.banned_at, plan.record.operation) == ("Banned", NOW, None)
 
 
 def test_Banned_is_said_whether_or_not_a_change_of_shards_is_wanted() -> None:
-    """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the wish back."""
+    """The condition is where the ban is remembered: without the word it is forgotten as soon as the user takes the request back."""
     stuck = situation().settled().seeing(banned_at=NOW).plan().stuck
 
     assert stuck is not None
-    assert stuck.row == "Banned"
+    assert stuck.rule == "Banned"
 
 
 def test_SecretMissing_is_said_also_without_a_change_of_shards() -> None:
@@ -697,24 +697,24 @@ def test_CertificateExpired_keeps_a_margin() -> None:
 
 
 def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
-    assert (plan.decision.row, plan.record.rejected_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
+    assert (plan.decision.rule, plan.record.rejected_fingerprint, plan.record.operation) == ("CertificateRejected", FINGERPRINT, None)
     refused = plan.record.rejected_fingerprint
     later = growing().with_account(certificate=CertificateFacts(fingerprint="cd" * 32)).seeing(rejected_fingerprint=refused)
     assert later.row() == "SettingShards"
 
 
 def test_a_refusal_without_a_certificate_is_not_asked_again_at_once() -> None:
-    """A 4xx that names no certificate (PIN, bad request): without a mark the call would be repeated at every look."""
-    plan = growing().calling(4, Answer.REFUSED, detail="(#100) invalid pin").plan()
+    """A 4xx that names no certificate (PIN, bad request): without a mark the call would be repeated at every observation."""
+    plan = growing().calling(4, Answer.REJECTED, detail="(#100) invalid pin").plan()
 
     assert of(plan, SetShards) == []
 
 
 def test_a_refusal_without_a_certificate_does_not_forget_the_refused_one() -> None:
-    plan = growing().seeing(rejected_fingerprint=FINGERPRINT).calling(4, Answer.REFUSED).plan()
+    plan = growing().seeing(rejected_fingerprint=FINGERPRINT).calling(4, Answer.REJECTED).plan()
 
     assert plan.record.rejected_fingerprint == FINGERPRINT
 
@@ -737,7 +737,7 @@ def test_WithoutSpares_Set_Shards_goes_on_after_restart_timeout_if_there_are_eno
 
 
 def test_SettingShards_first_voids_a_lowering_that_may_still_land() -> None:
-    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is refused (laws#4)."""
+    """The StatefulSet's version is moved before the intent is noted: what goes by the old one is rejected (laws#4)."""
     plan = WITNESSES["SettingShards"].seeing(anchored_for=2).plan()
 
     assert (only(plan, BumpVersion).shards, only(plan, BumpVersion).resource_version) == (4, "9")
@@ -780,7 +780,7 @@ def test_SettingShards_calls_again_when_the_note_was_not_followed_by_a_call() ->
 def test_SettingShards_is_accepted() -> None:
     plan = growing().calling(4, Answer.ACCEPTED).plan()
 
-    assert plan.decision.row == "Verifying"
+    assert plan.decision.rule == "Verifying"
     assert plan.record.operation is not None
     assert (plan.record.operation.answer, plan.record.operation.deadline) == (Answer.ACCEPTED, NOW + seconds(180))
 
@@ -805,7 +805,7 @@ def test_RestartOverdue_lets_the_user_go_back() -> None:
 
 
 def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
-    """laws#9: at the deadline normal rules return. A pod that never comes back must not block every drain for ever."""
+    """laws#9: at the deadline normal rules return. A pod that never comes back must not block every drain forever."""
     one = WITNESSES["RestartOverdue"].later(3600)
 
     budget = next(obj for obj in one.facts().objects if obj["kind"] == "PodDisruptionBudget")
@@ -835,16 +835,16 @@ def test_Settled_does_nothing() -> None:
     assert plan.wake_after == seconds(30)
 
 
-# --- beside the row that won: tell
+# --- in addition to the rule that won: tell
 
 
-def test_a_holder_that_reports_nothing_is_told_its_shard() -> None:
+def test_a_holder_that_reports_nothing_is_assigned_its_shard() -> None:
     tell = only(situation().settled().with_holder(0, report=Report(shards=2)).plan(), AssignRole)
 
     assert (tell.coreapp.ordinal, tell.shard, tell.epoch, tell.shards, tell.holder) == (0, 0, epoch_of(0), 2, None)
 
 
-def test_a_former_holder_is_told_who_serves_now() -> None:
+def test_a_former_holder_learns_who_serves_now() -> None:
     one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2))
 
     tell = only(one.plan(), AssignRole)
@@ -854,7 +854,7 @@ def test_a_former_holder_is_told_who_serves_now() -> None:
     assert tell.holder.ordinal == 2
 
 
-def test_a_former_holder_is_never_told_to_serve_because_its_successor_is_gone() -> None:
+def test_a_former_holder_is_never_assigned_to_serve_because_its_successor_is_gone() -> None:
     """Tell without holder means: serve. Only the pod that the Service names may hear that."""
     one = situation().settled().held_by(0, 2).with_pod(0, report=Report(shard=0, epoch=epoch_of(0), shards=2)).without_pod(2)
 
@@ -870,7 +870,7 @@ def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder
     assert [tell.shard for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
 
 
-def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
+def test_a_standby_of_a_shard_without_holder_is_assigned_to_stop() -> None:
     one = situation().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
     told = [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0]
@@ -880,13 +880,13 @@ def test_a_standby_of_a_shard_without_holder_is_told_to_stop() -> None:
 @pytest.mark.parametrize(
     "changes", [{"report": None}, {"report": Report()}, {"deleting": True}, {"ip": None}, {"report": Report(shards=4)}]
 )
-def test_a_pod_is_not_told_anything(changes: dict[str, object]) -> None:
+def test_a_pod_gets_no_assignment(changes: dict[str, object]) -> None:
     one = situation().settled().with_holder(0, **changes)
 
     assert [tell for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0] == []
 
 
-# --- beside the row that won: tidy
+# --- in addition to the rule that won: tidy
 
 
 def test_a_dead_label_is_stripped() -> None:
@@ -938,7 +938,7 @@ def test_a_standby_with_a_senseless_shard_label_is_freed() -> None:
 
 
 def test_a_holder_is_not_labelled_again_while_another_pod_carries_its_epoch() -> None:
-    """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier look."""
+    """laws#2: an epoch is on one pod. The other pod is stripped first, in an earlier observation."""
     one = situation().settled().with_holder(0, labels={}).with_pod(2, labels=labels_for(0, epoch_of(0)))
 
     assert of(one.plan(), Relabel) == []
@@ -1002,7 +1002,7 @@ def test_a_moving_cluster_is_asked_four_times_a_second(age: float, asked: bool) 
 
 
 def test_a_silent_client_is_asked_once_a_second() -> None:
-    one = growing().client(silent_since=NOW, asked_at=NOW - seconds(0.9))
+    one = growing().client(unresponsive_since=NOW, asked_at=NOW - seconds(0.9))
 
     assert of(one.plan(), GetShards) == []
     assert of(one.client(asked_at=NOW - seconds(1)).plan(), GetShards) == [GetShards()]

@@ -1,4 +1,4 @@
-"""Somebody else scales the Coreapps: the spec's number is restored, with pauses where that does no harm, and it is said."""
+"""Another party scales the Coreapps: the spec's number is restored, with pauses where that does no harm, and it is said."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ HALF_AN_HOUR = 1800.0
 
 
 def scaled(number: int, *, by: str = HPA, last: Overruled | None = None) -> Situation:
-    """A settled cluster of 2 + 1 Coreapps whose StatefulSet somebody scaled, with the pods that came of it."""
+    """A settled cluster of 2 + 1 Coreapps whose StatefulSet a person scaled, with the pods that came of it."""
     one = situation().settled()
     pods = one.with_pods(range(3, number)) if number > 3 else one
     assert pods.snapshot.statefulset is not None
@@ -33,7 +33,7 @@ def insistent(times: int, at: float = 0.0) -> Overruled:
     return Overruled(by=HPA, replicas=5, times=times, at=NOW - seconds(at))
 
 
-def test_a_number_of_somebody_else_is_set_back_and_it_is_said_whose_and_why() -> None:
+def test_a_number_of_another_party_is_set_back_and_it_is_said_whose_and_why() -> None:
     one = scaled(5)
     assert scales(one) == [3]
     why = one.plan().decision.why
@@ -57,7 +57,7 @@ def test_a_pause_has_its_time_and_holds_up_nothing_else() -> None:
     one = scaled(5, last=insistent(3, at=12.5))
     plan = one.plan()
     assert scales(one) == []
-    assert plan.decision.row == "ReplicasOverruled"
+    assert plan.decision.rule == "ReplicasOverruled"
     assert plan.wake_after is not None
     assert plan.wake_after <= seconds(17.5)
     assert scales(one.later(17.5)) == [3]
@@ -80,7 +80,7 @@ def test_who_insists_is_named_with_what_to_do_until_it_has_ended() -> None:
 
 @pytest.mark.parametrize("period", [0.1, 15.0])
 def test_a_fight_costs_few_writes(period: float) -> None:
-    """Somebody writes 5 again some seconds after each time that 3 was written; looked at every ten seconds for half an hour."""
+    """A person writes 5 again some seconds after each time that 3 was written; observed every ten seconds for half an hour."""
     now, last, writes = 0.0, None, 0
     while now < HALF_AN_HOUR:
         if scales(scaled(5, last=last).later(now)):

@@ -51,7 +51,7 @@ STALLED = {
     "ReadFailed",  # some kind of object cannot be read
     "PodsRejected",  # Kubernetes cannot create pods, in its controller's words
     "DeletionBlocked",  # finalizers keep pods that have ended
-    "ReplicasOverruled",  # somebody scales the Coreapps again and again
+    "ReplicasOverruled",  # a person scales the Coreapps again and again
     "ChangeRejected",  # the API server does not take an edit's objects, which run on as they were
 }
 # "The Certificate words of Stalled", read as: every reason not to send one.
@@ -98,7 +98,7 @@ WORDS: dict[tuple[str, str], set[str]] = {
         "ReplacingPods",
         "Paused",
         "Draining",  # shards leave a node before it is drained
-        "NodesUnreachable",  # pods on lost nodes were made good by others
+        "NodesUnreachable",  # pods on lost nodes were compensated by others
         "Deleting",  # something holds the deletion up
         "SwitchoverRequested",  # the annotation is being obeyed
         "AwaitingSecret",  # it is named a moment before it exists
@@ -135,7 +135,7 @@ EVERYTHING: dict[str, Situation] = {
     **WITNESSES,
     "restarting": restarting(),
     "unserved": situation().settled(spares=0).holder_deleted(0),
-    "silent": situation().settled().client(silent_since=NOW - seconds(11), problem="connection refused"),
+    "silent": situation().settled().client(unresponsive_since=NOW - seconds(11), problem="connection refused"),
     "logged off": situation().settled().with_account().seeing(rejected_fingerprint=FINGERPRINT, logged_off_at=NOW),
     "expires soon": situation().settled().with_account(expires_at=NOW + timedelta(days=29)),
     "fit": situation().settled().with_account(),
@@ -164,7 +164,7 @@ def test_conditions_speak_the_words_of_the_api(name: str) -> None:
 
 @many
 @given(one=situations())
-def test_conditions_speak_the_words_of_the_api_in_any_look(one: Situation) -> None:
+def test_conditions_speak_the_words_of_the_api_in_any_observation(one: Situation) -> None:
     assert_words_of_the_api(one)
 
 
@@ -193,7 +193,7 @@ def test_every_condition_of_the_release_is_there_each_time(name: str) -> None:
         ("restarting", "Redundant", ("False", "Restarting")),
         ("Bootstrapping", "Ready", ("False", "Bootstrapping")),
         ("silent", "Ready", ("Unknown", "WebappNotResponding")),
-        ("CertificateRejected", "Ready", ("True", "Serving")),  # refused, but nothing says that the client was logged off
+        ("CertificateRejected", "Ready", ("True", "Serving")),  # rejected, but nothing says that the client was logged off
         ("logged off", "Ready", ("False", "CertificateRejected")),
         ("logged off", "Stalled", ("True", "CertificateRejected")),
         ("CertificateRejected", "Stalled", ("True", "CertificateRejected")),
@@ -276,12 +276,12 @@ def test_reason_and_message_repeat_one_of_the_conditions(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", EVERYTHING)
-def test_an_equal_look_later_has_nothing_to_write(name: str) -> None:
-    """The same look again, written meanwhile, and a little later: no patch (law 11)."""
+def test_an_equal_observation_later_has_nothing_to_write(name: str) -> None:
+    """The same observation again, written meanwhile, and a little later: no patch (law 11)."""
     one = EVERYTHING[name].reported()
 
     assert report.patch(one.snapshot.status, one.report()) is None
-    if one.plan().record.operation == one.snapshot.record.operation:  # else a call is made now, and the next look knows of it
+    if one.plan().record.operation == one.snapshot.record.operation:  # else a call is made now, and the next observation knows of it
         assert report.patch(one.snapshot.status, one.seeing(now=one.snapshot.now + seconds(0.3)).report()) is None
 
 
@@ -468,7 +468,7 @@ def test_shards_are_absent_while_unknown() -> None:
 
 
 def test_a_refused_fingerprint_is_kept() -> None:
-    one = growing().with_account().calling(4, Answer.REFUSED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
+    one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
 
     assert one.report()["certificate"]["refusedFingerprint"] == FINGERPRINT
     assert one.report()["certificate"]["expiresAt"].endswith("Z")
@@ -506,7 +506,7 @@ def test_SetShardsSent_names_both_counts_and_the_attempt() -> None:
     assert (said.reason, said.message) == ("SetShardsSent", "2 -> 4 (id 4-n0nce, attempt 4): all Coreapps will restart.")
 
 
-def test_a_failover_is_told_before_it_is_done() -> None:
+def test_a_failover_is_emitted_before_it_is_done() -> None:
     one = situation().settled().with_holder(0, terminated=True)
 
     (said,) = report.plan_events(one.snapshot, one.plan(), done=(), reported_after=5)

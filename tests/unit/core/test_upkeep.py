@@ -44,7 +44,7 @@ def found(live: Any, desired: Any) -> dict[str, tuple[Any, Any]]:
             {"c[app].image": ("a", "mirror/a"), "c[mesh]": (None, {"name": "mesh"})},
         ),
         ({"c": [{"name": "a"}]}, {"c": [{"name": "a"}, {"name": "b"}]}, {"c[b]": ({"name": "b"}, None)}),
-        # In another order, or not told apart by name: the list as a whole.
+        # In another order, or not distinguished by name: the list as a whole.
         ({"c": [{"name": "b"}, {"name": "a"}]}, {"c": [{"name": "a"}, {"name": "b"}]}, {"c": ...}),
         ({"c": [{"name": "a"}, {"name": "a"}]}, {"c": [{"name": "a"}]}, {"c": ...}),
         ({"c": [{"port": 1}, {"port": 2}]}, {"c": [{"port": 1}]}, {"c": ...}),
@@ -101,7 +101,7 @@ MIRRORED = written("mirror/x", "mirror/x")
         (MIRRORED, "mirror/x", "y", False),
         (written("y", "x"), "y", "x", False),
     ],
-    ids=["never written", "as it came back", "it moved", "what is desired moved", "somebody changed what was taken"],
+    ids=["never written", "as it came back", "it moved", "what is desired moved", "a person changed what was taken"],
 )
 def test_a_field_is_written_again_when_one_of_both_moves(attempts: dict[str, Attempt], live: str, desired: str, settled: bool) -> None:
     assert is_settled(Difference(desired, live), attempts.get("image"), NOW) is settled
@@ -186,7 +186,7 @@ def test_ChangedByAdmission_names_no_value_and_is_bounded() -> None:
     assert len(message) <= 1024
 
 
-def test_a_field_beside_admission_is_put_right_with_the_whole_object() -> None:
+def test_a_field_next_to_admission_is_put_right_with_the_whole_object() -> None:
     one = changed_by_admission()
     ref = manifests.coreapp_statefulset("acme")
     live = one.snapshot.objects[ref]

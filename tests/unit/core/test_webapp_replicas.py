@@ -23,7 +23,7 @@ def of_webapps(actions: tuple[Action, ...]) -> list[Obj]:
 
 
 def stored(one: Situation, obj: Obj, **spec: Any) -> Situation:
-    """The Deployment as the API server holds it after that write, and after somebody else wrote these parts of its spec."""
+    """The Deployment as the API server holds it after that write, and after another party wrote these parts of its spec."""
     meta = {**obj["metadata"], "uid": "deployment", "resourceVersion": "9"}
     live = {**obj, "metadata": meta, "spec": {"replicas": 1, **obj["spec"], **spec}}
     return one.seeing(
@@ -40,7 +40,7 @@ def begun() -> tuple[Situation, Obj]:
 
 
 def settled(obj: Obj, **spec: Any) -> Situation:
-    """The same once its shards are settled, with the Deployment as it was made and as somebody changed it."""
+    """The same once its shards are settled, with the Deployment as it was made and as a person changed it."""
     one = situation().settled().seeing()
     return stored(Situation(begun()[0].desired, one.snapshot), obj, **spec)
 
@@ -57,7 +57,7 @@ def test_the_first_webapp_starts_alone_and_a_second_follows_once() -> None:
 
 
 @pytest.mark.parametrize("number", [0, 1, 3, 32])
-def test_a_number_that_somebody_chose_is_never_touched(number: int) -> None:
+def test_a_number_that_a_person_chose_is_never_touched(number: int) -> None:
     _, made = begun()
     (second,) = of_webapps(settled(made).plan().actions)
     one = stored(settled(made), second, replicas=number)

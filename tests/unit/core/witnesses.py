@@ -1,4 +1,4 @@
-"""For each row of the table a look in which it wins."""
+"""For each row of the table an observation in which it wins."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def back() -> Situation:
 def out_of_reach(span: float) -> Situation:
     """Shard 0 was handed over from pod 0, whose node has been lost for so many seconds; another pod stands in."""
     one = situation().settled().with_nodes().held_by(0, 2).with_node(0, ready=None, renewed_at=NOW - timedelta(seconds=span))
-    one = one.with_pod(0, silent_since=NOW - timedelta(seconds=span), deleting=span > 300)
+    one = one.with_pod(0, unresponsive_since=NOW - timedelta(seconds=span), deleting=span > 300)
     return one.seeing(since={"NodesUnreachable/uid-0": NOW - timedelta(seconds=span)}).with_pods([3])
 
 
@@ -58,7 +58,7 @@ def secret_missing(span: float) -> Situation:
 def refused_change() -> Situation:
     """The API server does not take what another type makes of the Webapps' Service."""
     wanted = situation().settled().wanting(webapp_service=WebappService(type="LoadBalancer"))
-    return wanted.seeing(objects=situation().settled().snapshot.objects, refused="Service is invalid")
+    return wanted.seeing(objects=situation().settled().snapshot.objects, rejection="Service is invalid")
 
 
 def changed_by_admission() -> Situation:
@@ -90,13 +90,13 @@ WITNESSES: Mapping[str, Situation] = {
     "Deleting": situation().settled().wanting(deleting=True),
     "FailingOver": situation().settled().holder_deleted(0),
     "SwitchoverRequested": situation().settled().wanting(switchovers=(Switchover(shard=0),), switchover_text="0"),
-    "NameConflict": situation().settled().seeing(taken=(Ref("Service", "acme-webapp"),)),
+    "NameConflict": situation().settled().seeing(name_conflicts=(Ref("Service", "acme-webapp"),)),
     "Draining": situation().settled().with_nodes().with_node(0, leaving="cordoned"),
-    "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REFUSED),
-    "ObjectsRejected": situation().seeing(refused="exceeded quota: compute"),
+    "LoginRejected": situation().settled().client(shards=None, asked_at=None, login=Login.REJECTED),
+    "ObjectsRejected": situation().seeing(rejection="exceeded quota: compute"),
     "Bootstrapping": situation(),
     "ScalingUp": situation().settled().wanting(shards=4),
-    "LoggingIn": situation().settled().client(shards=None, asked_at=None, silent_since=NOW),
+    "LoggingIn": situation().settled().client(shards=None, asked_at=None, unresponsive_since=NOW),
     "AnswerUnknown": growing().noted(4, Answer.UNKNOWN),
     "ServerBusy": growing().noted(4, Answer.BUSY),
     "Verifying": growing().noted(4, Answer.ACCEPTED),
@@ -112,7 +112,7 @@ WITNESSES: Mapping[str, Situation] = {
     "ClientExpired": growing().with_account().seeing(expired_build="v2.53.4 whatsapp-operator/wabiz-sim:dev"),
     "AwaitingSecret": secret_missing(4),
     "SecretMissing": secret_missing(5),
-    "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it anew."),
+    "SecretMalformed": growing().seeing(malformed="Key WA_DB_PASSWORD of Secret db ends with a line break. Make it again."),
     "PinMalformed": growing().with_account(pin_is_valid=False),
     "RegistrationTooOld": growing().with_account(secret=AccountSecret(), registered_at=NOW - timedelta(days=8)),
     "CertificateMissing": growing().with_account(secret=AccountSecret()),

@@ -50,7 +50,7 @@ def prefix() -> str:
 async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str) -> AsyncIterator[OpenStore]:
     """Opens the same database at each call."""
     opened: list[Store] = []
-    doubts: list[bool] = []
+    uncertain: list[bool] = []
 
     async def sqlite() -> Store:
         opened.append(SqliteStore(tmp_path / "db.sqlite"))
@@ -60,7 +60,7 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str
         server: PostgresServer = request.getfixturevalue("postgres")
         database = Database.from_env(server.environment(prefix=prefix))
         assert database is not None
-        store = PostgresStore(database, lambda: doubts.append(True))
+        store = PostgresStore(database, lambda: uncertain.append(True))
         opened.append(store)
         await store.open(10)
         return store
@@ -68,4 +68,4 @@ async def open_store(request: pytest.FixtureRequest, tmp_path: Path, prefix: str
     yield in_postgres if request.param == "postgres" else sqlite
     for store in opened:
         await store.close()
-    assert not doubts
+    assert not uncertain

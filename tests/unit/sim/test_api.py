@@ -43,7 +43,7 @@ async def test_wrong_credentials_are_refused(world: World) -> None:
 
 
 @pytest.mark.parametrize("path", ["/v1/account/shards", "/v1/health", "/v1/settings/application", "/v1/support"])
-async def test_without_a_good_token_nothing_is_told(world: World, path: str) -> None:
+async def test_without_a_good_token_nothing_is_disclosed(world: World, path: str) -> None:
     await world.upstream()
     await world.webapp()
 

@@ -1,4 +1,4 @@
-"""A Coreapp does what it was last told, over restarts of its container and of the upstream."""
+"""A Coreapp follows its last role assignment, over restarts of its container and of the upstream."""
 
 import asyncio
 import json
@@ -26,7 +26,7 @@ async def test_it_starts_as_standby(world: World) -> None:
     }
 
 
-async def test_told_it_serves_and_answers_with_its_report(world: World) -> None:
+async def test_assigned_it_serves_and_answers_with_its_report(world: World) -> None:
     _, cores, _ = await world.cluster(1)
 
     status, answer = await world.tell(0, 0, "7-abc")
@@ -37,7 +37,7 @@ async def test_told_it_serves_and_answers_with_its_report(world: World) -> None:
     assert (await world.control("counters"))["connections"] == {"0": {"uid": "uid-coreapp-0", "epoch": "7-abc"}}
 
 
-async def test_told_the_same_again_it_keeps_its_connection(world: World) -> None:
+async def test_assigned_the_same_again_it_keeps_its_connection(world: World) -> None:
     await world.cluster(1)
     await world.serve(0, 0, "1-a")
     for _ in range(3):
@@ -51,7 +51,7 @@ async def test_it_refuses_orders_that_are_not_for_it_or_too_old(world: World) ->
     await world.cluster(1)
     await world.tell(0, 0, "5-a")
 
-    assert (await world.tell(0, 0, "6-b", uid="somebody else"))[0] == 409
+    assert (await world.tell(0, 0, "6-b", uid="another party"))[0] == 409
     assert (await world.tell(0, 0, "6-b", shards=2))[0] == 409
     status, answer = await world.tell(0, 0, "4-z")
     assert status == 409
@@ -72,7 +72,7 @@ async def test_an_unreadable_order_changes_nothing(world: World, bad: dict[str, 
     assert (await world.report(0))["shard"] is None
 
 
-async def test_told_of_another_holder_it_stands_by(world: World) -> None:
+async def test_assigned_with_another_holder_it_stands_by(world: World) -> None:
     await world.cluster(2)
     await world.serve(0, 0, "1-a")
 
@@ -83,7 +83,7 @@ async def test_told_of_another_holder_it_stands_by(world: World) -> None:
     assert (await world.tell(0, 0, "1-a"))[0] == 409  # a late order of the old epoch
 
 
-async def test_told_to_stand_by_it_closes_its_connection(world: World) -> None:
+async def test_assigned_to_stand_by_it_closes_its_connection(world: World) -> None:
     await world.cluster(1)
     await world.serve(0, 0, "1-a")
 

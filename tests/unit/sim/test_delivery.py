@@ -151,7 +151,7 @@ async def test_a_message_stuck_behind_a_services_own_address_goes_where_that_lea
     async with proxy:
         await world.tell(0, 0, "1-a")
         await world.until_connected(0)
-        assert (await world.send(recipient(0, 1), "before"))[0] == 201  # its connection stands, and leads to the first one for ever
+        assert (await world.send(recipient(0, 1), "before"))[0] == 201  # its connection stands, and leads to the first one forever
         cores[0].hang()
         sending = asyncio.create_task(world.send(recipient(0, 1), "stuck"))
         await asyncio.wait({sending}, timeout=0.2)

@@ -132,7 +132,7 @@ async def test_half_open_ports_keep_what_is_open_in_silence_and_complete_nothing
     assert (await probed(world))["pod"] == "coreapp-0"
 
 
-async def test_a_parted_holder_serves_its_own_side_until_the_fence_refuses_it_and_stands_by_when_it_is_told(world: World) -> None:
+async def test_a_parted_holder_serves_its_own_side_until_the_fence_refuses_it_and_stands_by_when_it_is_assigned(world: World) -> None:
     _, (old, _), _ = await world.cluster(2)
     await world.serve(0, 0, "1-a")
     await old.disturb({"ports": "parted"})
@@ -181,7 +181,7 @@ async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
 
 
 @pytest.mark.parametrize(
-    ("wish", "complaint"),
+    ("changes", "complaint"),
     [
         ({"swallow": 1.5}, "share from 0 to 1"),
         ({"late": -1}, "late must be a number"),
@@ -190,8 +190,8 @@ async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
         ({"poison": 1}, "not poison"),
     ],
 )
-async def test_a_wish_that_is_not_understood_changes_nothing(world: World, wish: dict[str, Any], complaint: str) -> None:
+async def test_a_disturbance_that_is_not_understood_changes_nothing(world: World, changes: dict[str, Any], complaint: str) -> None:
     _, (core,), _ = await world.cluster(1)
     with pytest.raises(ValueError, match=complaint):
-        await core.disturb(wish)
+        await core.disturb(changes)
     assert (await probed(world))["pod"] == "coreapp-0"

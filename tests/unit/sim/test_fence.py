@@ -19,7 +19,7 @@ async def _refused(world: World, epoch: str, uid: str = "u") -> bool:
         await _dial(world, epoch, uid)
     assert refusal.value.status == 409
     assert refusal.value.headers is not None
-    return refusal.value.headers["X-Stand-In-Refusal"] == "fenced"
+    return refusal.value.headers["X-Simulator-Rejection"] == "fenced"
 
 
 async def test_a_higher_epoch_replaces_a_lower_one(world: World) -> None:
@@ -63,7 +63,7 @@ async def test_the_same_number_with_another_random_part_or_uid_is_refused(world:
     await (await _dial(world, "5-a", "u")).close()
 
     assert await _refused(world, "5-b", "u")
-    assert await _refused(world, "5-a", "somebody else")
+    assert await _refused(world, "5-a", "another party")
 
 
 async def test_the_same_epoch_of_the_same_uid_may_come_back(world: World) -> None:
@@ -150,7 +150,7 @@ async def test_another_number_of_shards_is_refused(world: World) -> None:
         await _dial(world, "1-a", shards=2)
 
     assert refusal.value.headers is not None
-    assert refusal.value.headers["X-Stand-In-Refusal"] == "shards"
+    assert refusal.value.headers["X-Simulator-Rejection"] == "shards"
 
 
 async def test_a_refused_gateway_is_dialled_again(world: World) -> None:
@@ -163,7 +163,7 @@ async def test_a_refused_gateway_is_dialled_again(world: World) -> None:
     assert (await world.control("faults"))["faults"][0]["fired"] == 3
 
 
-async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_anew(world: World) -> None:
+async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_again(world: World) -> None:
     server = await world.upstream()
     held = await _dial(world, "5-a")
     store = server._store
@@ -172,7 +172,7 @@ async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_ane
 
     async def fail(name: str, shard: int) -> None:
         store.count = count  # type: ignore[method-assign]
-        server._doubt()
+        server._note_uncertain()
         raise StoreError(name)
 
     store.count = fail  # type: ignore[method-assign]

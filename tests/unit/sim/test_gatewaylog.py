@@ -308,7 +308,7 @@ def test_the_highest_epoch_is_of_what_was_let_through_until_then() -> None:
     early = _totals(("opened", 1, "a", ""), ("taken", 2, "a", "m"), ("closed", 3, "a", ""), ("opened", 4, "b", ""))
     assert early.below_epoch == 0
     reset = _totals(("opened", 4, "b", ""), ("closed", 5, "b", ""), ("reset", 6, "", ""), ("opened", 7, "a", ""), ("taken", 8, "a", "m"))
-    assert reset.below_epoch == 0, "after a restore of etcd epochs begin anew"
+    assert reset.below_epoch == 0, "after a restore of etcd epochs begin again"
 
 
 def test_a_restart_ends_all_connections() -> None:
@@ -317,7 +317,7 @@ def test_a_restart_ends_all_connections() -> None:
     assert found.overlaps == 0
 
 
-def test_what_was_added_since_an_earlier_look() -> None:
+def test_what_was_added_since_an_earlier_observation() -> None:
     audit = Audit()
     audit.read(_log(("opened", 1, "a", ""), ("opened", 2, "b", ""), ("closed", 5, "a", ""), ("taken", 6, "b", "m")))
     mark = audit.totals()

@@ -32,16 +32,16 @@ def database(postgres: PostgresServer, prefix: str) -> Database:
 
 
 @pytest.fixture
-def doubts() -> list[str]:
+def uncertain() -> list[str]:
     return []
 
 
 @pytest.fixture
-async def opened(database: Database, doubts: list[str]) -> AsyncIterator[Open]:
+async def opened(database: Database, uncertain: list[str]) -> AsyncIterator[Open]:
     stores: list[PostgresStore] = []
 
     async def open_one(where: Database = database, patience: float = 10.0) -> PostgresStore:
-        store = PostgresStore(where, lambda: doubts.append("doubt"))
+        store = PostgresStore(where, lambda: uncertain.append("doubt"))
         stores.append(store)
         await store.open(patience)
         return store
@@ -87,7 +87,7 @@ async def test_of_two_that_make_the_database_at_once_one_has_it_and_the_other_sa
     assert "another upstream took it over" in said[0]
 
 
-async def test_the_older_upstream_never_comes_back(opened: Open, doubts: list[str]) -> None:
+async def test_the_older_upstream_never_comes_back(opened: Open, uncertain: list[str]) -> None:
     older = await opened()
     await older.put_facts({"by": "older"})
 
@@ -95,7 +95,7 @@ async def test_the_older_upstream_never_comes_back(opened: Open, doubts: list[st
 
     assert await newer.facts() == {"by": "older"}
     await older.upkeep()  # notices it without being asked
-    assert doubts
+    assert uncertain
     for _ in range(2):
         started = time.monotonic()
         assert "another upstream took it over" in await _refused(older)
@@ -112,7 +112,7 @@ async def test_prefixes_keep_accounts_apart(opened: Open, database: Database) ->
     assert await one.missing(["m"]) == []
 
 
-async def test_a_database_that_somebody_else_made_will_do(opened: Open, database: Database, postgres: PostgresServer) -> None:
+async def test_a_database_that_another_party_made_will_do(opened: Open, database: Database, postgres: PostgresServer) -> None:
     plain = replace(database, username=PLAIN)
     with postgres.admin() as admin:
         admin.execute(f'CREATE DATABASE "{plain.name}"')  # type: ignore[call-overload, arg-type, unused-ignore]
@@ -142,8 +142,8 @@ async def test_an_emptied_database_is_not_taken_for_a_new_account(opened: Open, 
 
 
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
-async def test_a_restart_that_nobody_asked_during_is_not_even_a_doubt(
-    opened: Open, postgres: PostgresServer, doubts: list[str], how: signal.Signals
+async def test_a_restart_that_nobody_asked_during_is_not_even_uncertain(
+    opened: Open, postgres: PostgresServer, uncertain: list[str], how: signal.Signals
 ) -> None:
     store = await opened()
     assert await store.accept(frame("m"))
@@ -153,11 +153,11 @@ async def test_a_restart_that_nobody_asked_during_is_not_even_a_doubt(
 
     assert not await store.accept(frame("m"))
     assert await store.admit(0, Epoch.parse("6-a"), "u") == Epoch.parse("7-a")
-    assert not doubts
+    assert not uncertain
 
 
 async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
-    opened: Open, postgres: PostgresServer, doubts: list[str]
+    opened: Open, postgres: PostgresServer, uncertain: list[str]
 ) -> None:
     store = await opened()
     await asyncio.to_thread(postgres.stop)
@@ -166,7 +166,7 @@ async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
         outcomes = await asyncio.gather(*(store.accept(frame(f"m{number}")) for number in range(20)), return_exceptions=True)
         assert time.monotonic() - started < 3
         assert {type(outcome) for outcome in outcomes} == {StoreError}
-        assert doubts
+        assert uncertain
     finally:
         await asyncio.to_thread(postgres.start)
 
@@ -174,8 +174,8 @@ async def test_while_it_is_away_every_call_fails_soon_and_afterwards_it_works(
     assert await store.missing(["m0", "m1"]) == ["m1"]
 
 
-async def test_a_change_whose_answer_was_lost_is_in_doubt_and_a_retry_settles_it(
-    opened: Open, database: Database, proxy: Proxy, doubts: list[str]
+async def test_a_change_whose_answer_was_lost_is_uncertain_and_a_retry_settles_it(
+    opened: Open, database: Database, proxy: Proxy, uncertain: list[str]
 ) -> None:
     store = await opened(replace(database, port=proxy.port))
     proxy.muted = True
@@ -187,13 +187,13 @@ async def test_a_change_whose_answer_was_lost_is_in_doubt_and_a_retry_settles_it
     for task in (change, behind):
         with pytest.raises(StoreError):
             await task
-    assert doubts
+    assert uncertain
     assert not await store.accept(frame("m"))  # it was taken, and is not taken twice
     assert await store.accepted() == {0: 1}
     assert await store.facts() == {}
 
 
-async def test_a_frozen_server_is_not_waited_for_for_ever(opened: Open, postgres: PostgresServer, doubts: list[str]) -> None:
+async def test_a_frozen_server_is_not_waited_for_for_ever(opened: Open, postgres: PostgresServer, uncertain: list[str]) -> None:
     store = await opened()
     postgres.freeze()
     try:
@@ -201,7 +201,7 @@ async def test_a_frozen_server_is_not_waited_for_for_ever(opened: Open, postgres
         with pytest.raises(StoreError):
             await store.accept(frame("m"))
         assert 4 < time.monotonic() - started < 7
-        assert doubts
+        assert uncertain
         started = time.monotonic()
         await _refused(store)
         assert time.monotonic() - started < 2

@@ -167,7 +167,7 @@ async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_tol
     server._store.put_facts = mute_and_put  # type: ignore[union-attr, method-assign]
     losing = asyncio.create_task(answer_is_lost())
     status, _ = await world.set_shards(4)
-    assert await losing == 2, "nobody is told of a number that may be lost"
+    assert await losing == 2, "a number that may be lost is not announced"
     assert status == 503
 
     for core in cores:
@@ -241,7 +241,7 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
         with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
             await world.session.ws_connect(f"http://{world.address(250)}:8080/ws/gateway", params=query)
         assert refusal.value.headers is not None
-        assert refusal.value.headers["X-Stand-In-Refusal"] == "fenced"
+        assert refusal.value.headers["X-Simulator-Rejection"] == "fenced"
     finally:
         for process in (first, second):
             if process is not None and process.returncode is None:

@@ -110,14 +110,14 @@ async def test_busy_is_403_as_often_as_asked_for(world: World) -> None:
     assert [(fault["fault"], fault["left"], fault["fired"]) for fault in faults] == [("busy", 0, 2)]
 
 
-REFUSALS = ("busy", "wrong_certificate", "wrong_pin", "banned", "expired_build", "registration_closed")
+REJECTIONS = ("busy", "wrong_certificate", "wrong_pin", "banned", "expired_build", "registration_closed")
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
 async def test_every_refusal_comes_under_any_status(world: World, status: int) -> None:
     await world.cluster(1)
     told = {}
-    for fault in REFUSALS:
+    for fault in REJECTIONS:
         await world.control("faults", {"call": "set_shards", "fault": fault, "status": status})
         found, answer = await world.set_shards(2, cert=GOOD)
         assert found == status
@@ -280,7 +280,7 @@ async def test_an_answer_may_be_slow(world: World) -> None:
     assert time.monotonic() - started >= 0.3
 
 
-async def test_somebody_else_may_change_the_shards(world: World) -> None:
+async def test_another_party_may_change_the_shards(world: World) -> None:
     _, cores, _ = await world.cluster(1)
 
     await world.control("shards", {"n": 4})

@@ -1,4 +1,4 @@
-"""The upstream's database keeps what it promised, be it a file or a server."""
+"""The upstream's database keeps what it promised, with a file or a server."""
 
 from pathlib import Path
 

@@ -1,4 +1,4 @@
-"""Desired state as Kubernetes objects; all names, labels and ports."""
+"""The desired state as Kubernetes objects; all names, labels and ports."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Names, labels, ports and owners of a cluster's objects, and how times are spelled."""
+"""Names, labels, ports and owners of a cluster's objects, and the format of times."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ RESHARD_NOW_ANNOTATION: Final = "multiconnect.dev/reshard-now"
 PAUSED_ANNOTATION: Final = "multiconnect.dev/paused"
 
 NO_EPOCH: Final = "none"
-"""Selector value that no pod ever carries: a route that leads nowhere."""
+"""Selector value that no pod has: a route without a target."""
 
 MESSAGING_PORT: Final = 6250
 CONTACTS_PORT: Final = 6251
@@ -57,15 +57,15 @@ LATEST: Final = datetime(3000, 1, 1, tzinfo=UTC)
 """Times that others write count only from the first to the second."""
 
 FIRST_WEBAPPS: Final = 2
-"""So many Webapps a cluster begins with whose spec does not say how many; from then on an autoscaler, or a person, decides."""
+"""Initial number of Webapps if the spec has none; later an autoscaler or a person decides."""
 
 HUNG: Final[Mapping[str, Any]] = {"periodSeconds": 10, "timeoutSeconds": 5, "failureThreshold": 6}
-"""After a minute without any answer a container is started anew. What is asked must not depend on the database or on other pods, or a
+"""After a minute without an answer a container is restarted. The probed path must not depend on the database or on other pods: otherwise a
 fault of one of those would end all containers at once."""
 
 
 # --- names -----------------------------------------------------------------------------------------------------------
-# Every name is the cluster's and a suffix. For one kind no suffix ends in another one, so that no two clusters want the same name.
+# Every name is the cluster's and a suffix. No suffix of a kind ends in another one of that kind, so names of two clusters never collide.
 
 CLUSTER_NAME = re.compile(r"[a-z]([-a-z0-9]{0,38}[a-z0-9])?")
 """What a cluster can be named, as the CRD says."""
@@ -181,7 +181,7 @@ def owned_object(desired: Desired, api_version: str, kind: str, name: str, compo
 
 
 def is_owned(obj: Obj, uid: str) -> bool:
-    """Return whether the cluster with this uid owns the object. With a name that we give, that makes it ours; labels do not matter."""
+    """Return whether the cluster with this uid owns the object. Name and owner make it the cluster's own; labels do not matter."""
     return any(owner.get("uid") == uid for owner in obj["metadata"].get("ownerReferences") or ())
 
 
@@ -191,10 +191,9 @@ def controller_of(obj: Obj) -> Obj | None:
 
 
 def cluster_of(obj: Obj) -> str | None:
-    """Return the name of the cluster that an event about a pod, Service or StatefulSet concerns; None: it is somebody else's object.
+    """Return the name of the cluster to which a pod, Service or StatefulSet of an event belongs; None: it is a foreign object.
 
-    The label only says which cluster that may be: name and owner must be such as we give. Whether the owner is the one that exists now is
-    seen when the cluster is observed.
+    The label alone is not enough: name and owner must match too. The observation checks whether the owner is the current cluster.
     """
     meta: Obj = obj.get("metadata") or {}
     cluster, owner = str((meta.get("labels") or {}).get(CLUSTER_LABEL, "")), controller_of({"metadata": meta})
@@ -206,7 +205,7 @@ def cluster_of(obj: Obj) -> str | None:
 
 
 def _suffix(name: str, cluster: str) -> str | None:
-    """Return what follows a cluster's name in a name that we give; None for any other name."""
+    """Return the suffix after the cluster's name in the name of an own object; None for any other name."""
     prefix, suffix = f"{cluster}-", name[len(cluster) + 1 :]
     return suffix if name.startswith(prefix) and SUFFIX.fullmatch(suffix) else None
 
@@ -228,7 +227,7 @@ def is_pod_of(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
 
 
 def upstream_env(desired: Desired) -> dict[str, Any]:
-    """Return what tells a simulator's container where its upstream is."""
+    """Return the environment by which a container of the simulator finds its upstream."""
     return {"name": "WABIZ_UPSTREAM", "value": f"{simulator_name(desired.key.name)}:{SIMULATOR_PORT}"}
 
 

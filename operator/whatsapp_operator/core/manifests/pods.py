@@ -9,7 +9,7 @@ from whatsapp_operator.core.desired import Desired, PodSettings
 from whatsapp_operator.core.names import Obj
 
 REQUESTS: Final[Mapping[str, str]] = {"cpu": "50m", "memory": "64Mi"}
-"""What a container of the simulator asks for unless its user says otherwise; one was seen with 47 MiB resident."""
+"""Default resources of a container of the simulator; one was observed with 47 MiB resident."""
 
 
 def template(
@@ -83,7 +83,7 @@ def _everywhere(labels: Mapping[str, str]) -> list[dict[str, Any]]:
 
 def _container(container: Mapping[str, Any], added: PodSettings) -> dict[str, Any]:
     env: list[Obj] = [*container.get("env", ())]
-    taken = {one["name"] for one in env}
+    given = {one["name"] for one in env}
     return {
         "securityContext": {
             "allowPrivilegeEscalation": False,
@@ -91,14 +91,14 @@ def _container(container: Mapping[str, Any], added: PodSettings) -> dict[str, An
             "capabilities": {"drop": ["ALL"]},
         },
         **container,
-        # Ours stand first, so that the user's may refer to them, and cannot be set anew.
-        "env": [*env, *(one for one in added.env if one["name"] not in taken)],
+        # The operator's come first, so that the user's may refer to them and cannot override them.
+        "env": [*env, *(one for one in added.env if one["name"] not in given)],
         "resources": _resources(added),
     }
 
 
 def _resources(added: PodSettings) -> dict[str, Any]:
-    """Return what the container asks for: the user's amounts, and ours for what is neither requested nor limited by the user."""
+    """Return the resources of the container: the user's amounts, and defaults for what the user neither requests nor limits."""
     asked: Mapping[str, Any] = added.resources.get("requests") or {}
     limits: Mapping[str, Any] = added.resources.get("limits") or {}
     requests = {key: amount for key, amount in REQUESTS.items() if key not in limits} | dict(asked)
@@ -113,7 +113,7 @@ def _field(path: str) -> dict[str, Any]:
 
 
 def own_env(desired: Desired) -> list[dict[str, Any]]:
-    """Return what a container is told of its own pod."""
+    """Return the environment that describes the container's own pod."""
     return [
         {"name": "POD_NAME", "valueFrom": _field("metadata.name")},
         {"name": "POD_UID", "valueFrom": _field("metadata.uid")},

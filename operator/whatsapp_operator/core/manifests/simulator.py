@@ -1,4 +1,4 @@
-"""Desired state as Kubernetes objects: the simulator's side of the WhatsApp servers."""
+"""The desired state as Kubernetes objects: the simulator's side of the WhatsApp servers."""
 
 from __future__ import annotations
 
@@ -66,7 +66,7 @@ def _simulator_set(desired: Desired, name: str) -> dict[str, Any]:
         env += pods.database_env(desired.database.secret_name)
         if desired.database.tls_secret_name is not None:
             env.append({"name": "WABIZ_DB_TLS_DIR", "value": DATABASE_TLS_FOLDER})
-            # Readable by the group alone: PostgreSQL's library refuses a client key that others may read.
+            # Readable by the group only: PostgreSQL's library rejects a client key that others may read.
             volumes.append({"name": "database-tls", "secret": {"secretName": desired.database.tls_secret_name, "defaultMode": 0o440}})
             mounts.append({"name": "database-tls", "mountPath": DATABASE_TLS_FOLDER, "readOnly": True})
     # Its restart interrupts every shard, and takes the state with it where that lies in the pod: then it is its user's choice when.

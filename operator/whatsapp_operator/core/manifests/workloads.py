@@ -1,4 +1,4 @@
-"""Desired state as Kubernetes objects: Coreapps, Webapps, their Services, budgets and policies."""
+"""The desired state as Kubernetes objects: Coreapps, Webapps, their Services, budgets and policies."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ from .simulator import simulator
 
 
 def lost_labels(desired: Desired, obj: Obj) -> dict[str, str]:
-    """Return the labels that a shard's Service, or a pod of a StatefulSet of ours, lacks, as they should be; nothing for other objects.
+    """Return the labels that a shard's Service, or a pod of an own StatefulSet, lacks; nothing for other objects.
 
     Of a pod those by which its StatefulSet and the Services select it; what else is on it comes from the template.
     """
@@ -59,12 +59,12 @@ def lost_labels(desired: Desired, obj: Obj) -> dict[str, str]:
 
 
 def admin_secret(desired: Desired) -> dict[str, Any]:
-    """Return the administrator's Secret without its password, which the shell draws."""
+    """Return the administrator's Secret without its password, which the shell generates."""
     return owned_object(desired, "v1", "Secret", admin_secret_name(desired), "webapp", type="Opaque")
 
 
 def tls_secret(desired: Desired) -> dict[str, Any]:
-    """Return the Webapps' TLS Secret without its content, which the shell draws."""
+    """Return the Webapps' TLS Secret without its content, which the shell generates."""
     return owned_object(desired, "v1", "Secret", tls_secret_name(desired), "webapp", type="kubernetes.io/tls")
 
 
@@ -161,8 +161,8 @@ def webapp_service(desired: Desired) -> dict[str, Any]:
 def webapp_disruption_budget(desired: Desired) -> dict[str, Any]:
     """Return the budget over all Webapps: one at a time.
 
-    Not by a minimum: with one Webapp that would block every drain for ever, and the number may be an autoscaler's. A Webapp that is not
-    ready serves nobody, so it may always go; else one that never becomes ready would block a drain, too.
+    It has no minimum: with one Webapp that would block every drain, and the number may be an autoscaler's. A Webapp that is not ready
+    serves nothing, so it may always be evicted; otherwise one that never becomes ready would block a drain too.
     """
     name = webapp_name(desired.key.name)
     return owned_object(
@@ -254,7 +254,7 @@ def upkeep(desired: Desired, *, webapp_replicas: int | None, resharding: bool, i
 
 
 def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
-    """Return a new shard's Service: it leads nowhere until a handover commits (laws#2)."""
+    """Return a new shard's Service: it selects nothing until a handover commits (laws#2)."""
     service = service_of(
         desired,
         shard_name(desired.key.name, shard),
@@ -269,7 +269,7 @@ def shard_service(desired: Desired, shard: int) -> dict[str, Any]:
 
 
 def _coreapp_readiness(desired: Desired) -> dict[str, Any]:
-    """Return how kubelets ask a Coreapp: as the operator does, so that they are a second witness of a process that hangs.
+    """Return the kubelets' probe of a Coreapp: the same as the operator's, so that they are a second source about a process that hangs.
 
     A TCP probe cannot see that, for the kernel answers it.
     """

@@ -1,1 +1,1 @@
-"""Everything that speaks with Coreapps, and how far that can be trusted."""
+"""Connections to Coreapps, and whether this process can trust its own observations."""

@@ -1,4 +1,4 @@
-"""Our own lateness: a heartbeat tells how long the event loop did not run, before anything that expired meanwhile is believed."""
+"""Lag of the event loop. A heartbeat measures how long the loop did not run, before any deadline that expired meanwhile is judged."""
 
 from __future__ import annotations
 
@@ -13,14 +13,14 @@ BEAT = 0.1
 REMEMBERED = 50
 """Heartbeats whose lateness is remembered: about 5 s."""
 TOLERANCE = 0.25
-"""Seconds of lateness from which on a deadline that expired says nothing of the other side; listing 2,500 objects costs 0.16 s."""
+"""Seconds of lag from which an expired deadline says nothing about the other side. Listing 2,500 objects takes 0.16 s."""
 
 
 class LoopLag:
-    """Beats while it runs. Time is `Clock.monotonic`, which goes on while a process is stopped and while the machine sleeps."""
+    """Measures the lag with a timer. Time is `Clock.monotonic`, which goes on while a process is stopped and while the machine sleeps."""
 
     def __init__(self, *, clock: Clock, late: Callable[[float], None]) -> None:
-        """Prepare; ``late`` is called with the seconds of each lateness beyond the tolerance, before any deadline is judged."""
+        """Prepare. ``late`` is called with the seconds of each lag beyond the tolerance, before any deadline is judged."""
         self._clock = clock
         self._late = late
         self._due = 0.0
@@ -28,23 +28,23 @@ class LoopLag:
         self._timer: asyncio.TimerHandle | None = None
 
     def start(self) -> None:
-        """Begin to beat; does nothing if it does."""
+        """Start the timer; does nothing if it runs already."""
         if self._timer is None:
             self._beats.clear()
             self._arm()
 
     def stop(self) -> None:
-        """End; afterwards ``start`` may begin anew."""
+        """Stop the timer; ``start`` may start it again."""
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
     def lag(self) -> float:
-        """Return the worst lateness of the last seconds, in seconds; the present one counts before its heartbeat could run."""
+        """Return the worst lag of the last seconds, in seconds. A heartbeat that is overdue now counts too."""
         return max(self._lateness(), *self._beats, 0.0)
 
     def was_late(self) -> bool:
-        """Return whether the heartbeat that is due is late beyond the tolerance; if so, that is dealt with first."""
+        """Return whether the next heartbeat is overdue beyond the tolerance; if so, ``late`` is called first."""
         if self._timer is None or self._lateness() < TOLERANCE:
             return False
         self._timer.cancel()

@@ -1,4 +1,4 @@
-"""The door to the Coreapps: a tether to each one, what it reports over it, and what it is told."""
+"""Client of the Coreapps: a tether to each one, the reports that come over it, and role assignments."""
 
 from __future__ import annotations
 
@@ -25,39 +25,39 @@ from .wire import read_report
 
 log = logging.getLogger(__name__)
 
-FAREWELLS = 100
-"""Connections at a time to Coreapps that are to serve no more."""
+MAX_STOP_CONNECTIONS = 100
+"""Connections at a time to Coreapps that are asked to stop serving."""
 
 
 class Coreapps(Protocol):
     """What the loop needs of the Coreapps."""
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
-        """Keep a tether to just these pods of a cluster, by uid; a pod that only changed its role keeps its connection."""
+        """Keep a tether to exactly these pods of a cluster, by uid. A pod whose role changed keeps its connection."""
         ...
 
     def report_of(self, uid: str) -> Report | None:
-        """Return what a pod said last, or None if it has not spoken since it was last away."""
+        """Return the last report of a pod, or None if it has not answered since its connection was last lost."""
         ...
 
     def broken_at(self, uid: str) -> datetime | None:
         """Return since when a pod refuses connections, or None."""
         ...
 
-    def silent_since(self, uid: str) -> datetime | None:
-        """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
+    def unresponsive_since(self, uid: str) -> datetime | None:
+        """Return when the first probe was sent that is unanswered beyond its deadline, or None."""
         ...
 
     def never_responded(self, uid: str) -> bool:
-        """Return whether a pod has not answered this process since it is watched."""
+        """Return whether a pod has never answered this process."""
         ...
 
     def silence(self) -> Silence:
-        """Return how much of all that this process watches is silent now, and how late this process itself is."""
+        """Return how many targets of this process are unresponsive now, and the lag of this process."""
         ...
 
-    async def tell(self, message: AssignRole) -> bool:
-        """Tell a Coreapp its role; return whether it took it. Bounded in time, never raises for the network."""
+    async def assign(self, message: AssignRole) -> bool:
+        """Assign a role to a Coreapp; return whether it accepted. Bounded in time; network errors return False."""
         ...
 
 
@@ -73,20 +73,20 @@ class Tethers:
         port: int = HEALTHCHECK_PORT,
         control_port: int = CONTROL_PORT,
     ) -> None:
-        """Prepare; ``wake`` is called with a cluster whenever something about one of its Coreapps changed."""
+        """Prepare. ``wake`` is called with a cluster when the state of one of its Coreapps changed."""
         self._wake = wake
         self._control_port = control_port
         self._pace = pace or Pace()
-        self._lag = LoopLag(clock=clock, late=self._make_up_for)
+        self._lag = LoopLag(clock=clock, late=self._compensate)
         self._schedule = ProbeSchedule(clock=clock, pace=self._pace, lag=self._lag, port=port)
         self._held: dict[Key, dict[str, Tether]] = {}
         self._tethers: dict[str, Tether] = {}
         self._ending: set[asyncio.Task[None]] = set()
         self._sessions: dict[bool, aiohttp.ClientSession] = {}
-        """By whether it is for Coreapps that are to serve."""
+        """HTTP clients: True for Coreapps that are to serve, False for the others."""
 
     def hold(self, key: Key, targets: Mapping[str, Target]) -> None:
-        """Keep a tether to just these pods of a cluster, by uid; a pod that only changed its role keeps its connection."""
+        """Keep a tether to exactly these pods of a cluster, by uid. A pod whose role changed keeps its connection."""
         held = self._held.setdefault(key, {})
         for uid, tether in tuple(held.items()):
             if uid not in targets or targets[uid].ip != tether.target.ip:
@@ -97,7 +97,7 @@ class Tethers:
                 held[uid] = self._tethers[uid] = tether = Tether(uid, target, schedule=self._schedule, changed=partial(self._wake, key))
                 tether.start()
             elif held[uid].target != target:
-                held[uid].aim(target)
+                held[uid].retarget(target)
         if not held:
             del self._held[key]
 
@@ -108,80 +108,80 @@ class Tethers:
             self._ending.add(task)
             task.add_done_callback(self._ending.discard)
 
-    def _make_up_for(self, late: float) -> None:
-        log.warning("The event loop was %.1f s late; no deadline that passed meanwhile counts.", late)
+    def _compensate(self, late: float) -> None:
+        log.warning("The event loop was %.1f s late. Deadlines that expired meanwhile are ignored.", late)
         for tether in tuple(self._tethers.values()):
-            tether.make_up_for(late)
+            tether.compensate(late)
 
     def report_of(self, uid: str) -> Report | None:
-        """Return what a pod said last, or None if it has not spoken since it was last away."""
+        """Return the last report of a pod, or None if it has not answered since its connection was last lost."""
         return self._tethers[uid].report if uid in self._tethers else None
 
     def broken_at(self, uid: str) -> datetime | None:
         """Return since when a pod refuses connections, or None."""
         return self._tethers[uid].broken_at if uid in self._tethers else None
 
-    def silent_since(self, uid: str) -> datetime | None:
-        """Return when the first probe was sent that a pod has left unanswered beyond its deadline, or None."""
-        return self._tethers[uid].silent_since if uid in self._tethers else None
+    def unresponsive_since(self, uid: str) -> datetime | None:
+        """Return when the first probe was sent that is unanswered beyond its deadline, or None."""
+        return self._tethers[uid].unresponsive_since if uid in self._tethers else None
 
     def never_responded(self, uid: str) -> bool:
-        """Return whether a pod has not answered this process since it is watched."""
+        """Return whether a pod has never answered this process."""
         return uid not in self._tethers or self._tethers[uid] not in self._schedule.known
 
     def silence(self) -> Silence:
-        """Return how much of all that this process watches is silent now, and how late this process itself is."""
-        # What expired while we did not run is put right before anything is said of it.
+        """Return how many targets of this process are unresponsive now, and the lag of this process."""
+        # Deadlines that expired while this process did not run are corrected first.
         self._lag.was_late()
-        silent = self._schedule.silent
+        unresponsive = self._schedule.unresponsive
         return Silence(
-            # One that was begun with just now says nothing yet: it must not outvote the silent ones.
-            targets=len(silent | self._schedule.known),
-            silent=len(silent),
-            unasked=self._schedule.unasked(),
-            unheard=sum(tether.target.ready for tether in silent - self._schedule.known),
-            nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None),
-            ready_nodes=frozenset(tether.target.node for tether in silent if tether.target.node is not None and tether.target.ready),
+            # A target that has neither answered nor missed a deadline yet must not outvote the unresponsive ones.
+            targets=len(unresponsive | self._schedule.known),
+            unresponsive=len(unresponsive),
+            not_asked=self._schedule.not_asked(),
+            never_responded=sum(tether.target.ready for tether in unresponsive - self._schedule.known),
+            nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None),
+            ready_nodes=frozenset(tether.target.node for tether in unresponsive if tether.target.node is not None and tether.target.ready),
             lag=timedelta(seconds=self._lag.lag()),
         )
 
-    def responses(self, uid: str, body: bytes) -> None:
-        """Note what a Coreapp said elsewhere than over its tether."""
+    def take_report(self, uid: str, body: bytes) -> None:
+        """Take a report that came in another way than over the tether."""
         report = read_report(body)
         if report is not None and uid in self._tethers:
             self._tethers[uid].take(report)
 
-    async def tell(self, message: AssignRole) -> bool:
-        """Tell a Coreapp its role; return whether it took it. Bounded in time, never raises for the network."""
+    async def assign(self, message: AssignRole) -> bool:
+        """Assign a role to a Coreapp; return whether it accepted. Bounded in time; network errors return False."""
         pod, holder = message.coreapp, message.holder
         body: dict[str, Any] = {"uid": pod.uid, "shard": message.shard, "epoch": message.epoch, "shards": message.shards}
         if holder is not None:
             body["holder"] = {"pod": holder.name, "ip": holder.ip}
         with suppress(aiohttp.ClientError, TimeoutError, OSError):
-            timeout = aiohttp.ClientTimeout(total=self._pace.tell_timeout)
+            timeout = aiohttp.ClientTimeout(total=self._pace.assign_timeout)
             async with self._session(serves=message.shard is not None and holder is None).post(
                 f"http://{host_port(str(pod.ip), self._control_port)}/role", json=body, timeout=timeout
             ) as answer:
-                said = await answer.read()
+                content = await answer.read()
                 if answer.status == 200:
-                    self.responses(pod.uid, said)
+                    self.take_report(pod.uid, content)
                     return True
-                log.info("%s did not take shard %s under epoch %s: HTTP %s", pod.name, message.shard, message.epoch, answer.status)
+                log.info("%s did not accept shard %s with epoch %s: HTTP %s", pod.name, message.shard, message.epoch, answer.status)
         return False
 
     def _session(self, *, serves: bool) -> aiohttp.ClientSession:
-        """Return the client for Coreapps that are to serve, or for the others.
+        """Return the HTTP client for Coreapps that are to serve, or for the others.
 
-        Those that are to stop may well be dead, and then each keeps a connection until its time is over. So they have connections of their
-        own, and those that are to serve have as many as they need: a lost zone must not wait for its dead holders.
+        Coreapps that are to stop may be dead, and then each occupies a connection until its time-out. So they have a pool of their own, and
+        the pool of those that are to serve is unlimited: the failover of a lost zone must not wait for its dead holders.
         """
         if serves not in self._sessions:
-            connector = aiohttp.TCPConnector(limit=0 if serves else FAREWELLS)
+            connector = aiohttp.TCPConnector(limit=0 if serves else MAX_STOP_CONNECTIONS)
             self._sessions[serves] = aiohttp.ClientSession(connector=connector, trust_env=False)
         return self._sessions[serves]
 
     async def close(self) -> None:
-        """Let go of everything; afterwards ``hold`` may begin anew."""
+        """Close all connections; ``hold`` may open new ones afterwards."""
         for key in tuple(self._held):
             self.hold(key, {})
         self._lag.stop()

@@ -1,4 +1,4 @@
-"""What comes of a long doubt about ourselves: another candidate may see what we do not, so it gets the leadership."""
+"""Gives up the leadership when the self-check keeps failing: another candidate may have a better view."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from whatsapp_operator.shell.clock import Clock
 log = logging.getLogger(__name__)
 
 PATIENCE: Final = 10.0
-"""Seconds of doubt after which leadership is given up."""
+"""Seconds of failed self-checks after which the leadership is given up."""
 LONGEST_PATIENCE: Final = 60.0
-"""Seconds after which that is done again, at the latest, while the doubt lasts: a candidate may have come meanwhile that sees more."""
+"""Longest pause, in seconds, before it is given up again while the self-check fails: a better candidate may have started meanwhile."""
 
 
 class SelfCheck:
-    """Gives leadership up when a doubt lasts, and again after pauses that double; whoever leads alone is the leader again soon after."""
+    """Gives up the leadership when the self-check keeps failing, again after pauses that double. A sole candidate leads again soon."""
 
     def __init__(
         self,
@@ -28,9 +28,9 @@ class SelfCheck:
         patience: float = PATIENCE,
         meaning: str = "only certain evidence counts",
     ) -> None:
-        """Prepare. ``self_check`` tells why we doubt ourselves now, or None; ``step_down`` returns False if we do not lead.
+        """Prepare. ``self_check`` returns why it fails now, or None. ``step_down`` returns False if this process does not lead.
 
-        ``patience``: seconds of doubt after which leadership is given up; ``meaning``: what the doubt means until then.
+        ``patience``: seconds of failure after which the leadership is given up. ``meaning``: the consequence until then, for the log.
         """
         self._patience = patience
         self._meaning = meaning
@@ -42,7 +42,7 @@ class SelfCheck:
         self._pause = patience
 
     def check(self) -> None:
-        """Look at ourselves; to be called again and again, a few times in each ten seconds at least."""
+        """Run the self-check. Call it at least a few times in ten seconds."""
         why = self._self_check()
         now = self._clock.monotonic()
         if why is None:
@@ -51,8 +51,8 @@ class SelfCheck:
         if self._since is None:
             self._since, self._pause = now, self._patience
             self._next_at = now + self._pause
-            log.warning("In doubt about ourselves, %s: %s.", self._meaning, why)
+            log.warning("The self-check fails, %s: %s.", self._meaning, why)
         if now >= self._next_at and self._step_down():
             self._pause = min(self._pause * 2, LONGEST_PATIENCE)
             self._next_at = now + self._pause
-            log.warning("In doubt for %.0f s (%s): another candidate may lead.", now - self._since, why)
+            log.warning("The self-check has failed for %.0f s (%s): another candidate may lead.", now - self._since, why)

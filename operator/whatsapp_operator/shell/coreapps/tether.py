@@ -1,8 +1,8 @@
-"""One Coreapp under watch: an open connection that says when it ends, and a probe each period that says whether somebody answers.
+"""Watches one Coreapp: an open connection whose end is noticed at once, and a probe each period that shows whether the process answers.
 
-"Broken": the connection got FIN or RST and one reconnect was refused. "Silent": a probe was not answered within its deadline; it is so
-since the first of the unanswered ones was sent. Both are evidence and no more. There is no task for each tether, only
-timers: five thousand of them share a process.
+"Broken": the connection got FIN or RST and one reconnect was refused. "Unresponsive": a probe was not answered within its deadline; the
+time counts from when the first of the unanswered probes was sent. Both are evidence and no more. A tether has timers and no task of its
+own, because one process has up to five thousand tethers.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ from .wire import Wire, question, read_report
 log = logging.getLogger(__name__)
 
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
-"""Errors of a connect that speak of this process or its machine: no evidence about the other side."""
+"""Errors of a connect that are caused by this process or its machine: no evidence about the other side."""
 
-LEAST_SILENT = 3
-"""Fewer silent ones are no sign that we are cut off."""
+MIN_UNRESPONSIVE = 3
+"""Fewer unresponsive targets are no sign that this process is cut off."""
 
 LONG_AGO = 1.0
-"""Seconds for which we stood still after which what was seen before no longer proves that a Coreapp is away: a restart may be over."""
+"""Seconds of a pause of this process after which an earlier refused connection proves nothing any more: a restart may be over."""
 
-COMPLAIN_EVERY = 10.0
-"""Seconds between two complaints about that."""
+LOG_EVERY = 10.0
+"""Seconds between two log lines about errors of this process."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,10 +48,10 @@ class Target:
     ip: str
     node: str | None
     holds: bool
-    """It is named as the holder of a shard: probed each period; others less often."""
+    """A Service names it as holder: it is probed each period, others less often."""
     probe: Probe
     unhealthy_after: float
-    """Seconds of silence after which the cluster's loop is to be woken."""
+    """Seconds without an answer after which the cluster's loop is woken."""
     ready: bool = False
     """Its kubelet calls the pod ready."""
 
@@ -61,70 +61,71 @@ class Pace:
     """Times of tethers, in seconds."""
 
     deadline: float = 1.0
-    """A probe that is not answered in this time makes its target silent."""
+    """A target that does not answer a probe in this time is unresponsive."""
     connect_timeout: float = 0.5
-    """Short, and then again: a lost SYN is repeated by the kernel after 1 s only, and five of them in 3 s outlive 30 % loss more often."""
+    """Short, then tried again: the kernel repeats a lost SYN only after 1 s, and five attempts in 3 s survive 30 % loss more often."""
     retry: float = 0.1
-    """Pause before the next connect, and before a Coreapp that has just started is asked again."""
+    """Pause before the next connect, and before a Coreapp that has just started is probed again."""
     retry_cost: float = 0.001
-    """Seconds that the pause before the next connect is at least, for each target that has no connection: a lost zone costs no core."""
+    """Minimum pause before the next connect, for each target without a connection: so a lost zone does not use up a core."""
     standby_period: float = 5.0
-    """The least period of targets that hold nothing."""
+    """Minimum period of targets that hold no shard."""
     insist: float = 0.25
-    """Between two fresh connections while a target is silent and its silence does not count yet: a few lost packets are no failure."""
+    """Between two fresh connections while a target is unresponsive and that does not count yet: a few lost packets are no failure."""
     most_side_connections: int = 6
-    """So many fresh connections may wait for their answers side by side; a slow process answers one of them."""
+    """Fresh connections that may wait for an answer at the same time; a slow process answers one of them."""
     fresh_every: int = 30
-    """Each so many probes one goes over a fresh connection: a full accept queue hides behind an open one."""
-    tell_timeout: float = 1.0
+    """One probe in so many uses a fresh connection: an open one does not show a full accept queue."""
+    assign_timeout: float = 1.0
 
 
 @dataclass(slots=True)
 class ProbeSchedule:
-    """What the tethers of one process share."""
+    """State that the tethers of one process share."""
 
     clock: Clock
     pace: Pace
     lag: LoopLag
     port: int
     known: set[Tether] = field(default_factory=set)
-    """Have answered before."""
-    silent: set[Tether] = field(default_factory=set)
-    """Have left their last probe unanswered."""
+    """Tethers that were answered before."""
+    unresponsive: set[Tether] = field(default_factory=set)
+    """Tethers whose last probe is unanswered."""
     away: set[Tether] = field(default_factory=set)
-    """Have no connection now."""
-    hurried_at: float = -math.inf
-    """When standbys were asked out of turn last, by the monotonic clock."""
-    complained_at: float = -math.inf
-    """When it was last said that this process itself cannot make connections; by the monotonic clock."""
+    """Tethers without a connection now."""
+    sped_up_at: float = -math.inf
+    """When standbys were last probed early, by the monotonic clock."""
+    logged_at: float = -math.inf
+    """When it was last logged that this process cannot make connections, by the monotonic clock."""
 
     @property
     def is_fast(self) -> bool:
-        """Whether so many are silent at once that it may be our own fault: then all are asked as often as holders are."""
-        return len(self.silent) >= LEAST_SILENT and 4 * len(self.silent) > len(self.known)
+        """Whether so many are unresponsive at once that this process may be the cause. Then all are probed as often as holders."""
+        return len(self.unresponsive) >= MIN_UNRESPONSIVE and 4 * len(self.unresponsive) > len(self.known)
 
     def speed_up(self) -> None:
-        """Ask the standbys soon, if need be: only who was asked after a silence began can tell that it is not ours."""
+        """Probe the standbys soon if needed: only a probe after the silence began can show that this process is not the cause."""
         now = self.clock.monotonic()
-        if self.is_fast and now - self.hurried_at >= self.pace.standby_period:
-            self.hurried_at = now
-            for tether in self.known - self.silent:
+        if self.is_fast and now - self.sped_up_at >= self.pace.standby_period:
+            self.sped_up_at = now
+            for tether in self.known - self.unresponsive:
                 tether.speed_up()
 
-    def unasked(self) -> int:
-        """Return how many answered their last question, but were not asked since half of the silent ones fell silent."""
-        began = sorted(at for tether in self.silent if (at := tether.asked_at) is not None)
-        if len(began) < LEAST_SILENT:
+    def not_asked(self) -> int:
+        """Return how many answered their last probe, but were not probed since half of the unresponsive ones stopped answering."""
+        began = sorted(at for tether in self.unresponsive if (at := tether.asked_at) is not None)
+        if len(began) < MIN_UNRESPONSIVE:
             return 0
         since = began[(len(began) - 1) // 2]
-        responses = (tether for tether in self.known - self.silent if tether.responded_at is not None and tether.responded_at > since)
-        # As many that were heard settle the question, and the rest need not be looked through.
-        is_settled = sum(1 for _ in itertools.islice(responses, len(self.silent))) == len(self.silent)
-        return 0 if is_settled else sum(tether.responded_at is None or tether.responded_at <= since for tether in self.known - self.silent)
+        others = self.known - self.unresponsive
+        responses = (tether for tether in others if tether.responded_at is not None and tether.responded_at > since)
+        # As many answers as there are unresponsive targets decide it; the rest need not be searched.
+        is_settled = sum(1 for _ in itertools.islice(responses, len(self.unresponsive))) == len(self.unresponsive)
+        return 0 if is_settled else sum(tether.responded_at is None or tether.responded_at <= since for tether in others)
 
 
 def phase_of(uid: str) -> float:
-    """Return at which part of each period a pod is probed, from 0 to 1: even over many pods, the same in every process."""
+    """Return the part of each period at which a pod is probed, from 0 to 1: even over many pods, the same in every process."""
     return crc32(uid.encode()) / 2**32
 
 
@@ -137,8 +138,8 @@ class Tether:
         "_asked_at",
         "_attempt",
         "_changed",
-        "_dialled",
-        "_dialled_at",
+        "_connect_started",
+        "_connect_started_at",
         "_due",
         "_is_expected",
         "_last_body",
@@ -154,18 +155,18 @@ class Tether:
         "broken_at",
         "report",
         "side_refused_at",
-        "silent_since",
         "target",
+        "unresponsive_since",
     )
 
     def __init__(self, uid: str, target: Target, *, schedule: ProbeSchedule, changed: Callable[[], None]) -> None:
-        """Prepare; ``changed`` is called when ``report`` or ``broken_at`` did, and when a silence has lasted or ends."""
+        """Prepare. ``changed`` is called when ``report`` or ``broken_at`` changed, and when a silence counts or ends."""
         self.target = target
         self.report: Report | None = None
         self.broken_at: datetime | None = None
-        self.silent_since: datetime | None = None
+        self.unresponsive_since: datetime | None = None
         self.side_refused_at: datetime | None = None
-        """Since when fresh connections are refused while the open one still answers: it is about to go, or no longer takes work."""
+        """Since when fresh connections are refused while the open one still answers: the process is about to end, or accepts no work."""
         self._schedule = schedule
         self._changed = changed
         self._phase = phase_of(uid)
@@ -174,45 +175,45 @@ class Tether:
         self._last_body: bytes | None = None
         self._wire: Wire | None = None
         self._side_connections: list[Wire] = []
-        """Fresh connections that were not answered yet, oldest first."""
+        """Fresh connections without an answer yet, oldest first."""
         self._attempt: asyncio.Task[None] | None = None
-        self._dialled_at: datetime | None = None
-        self._dialled = -math.inf
+        self._connect_started_at: datetime | None = None
+        self._connect_started = -math.inf
         self._asked_at: datetime | None = None
         """When the first of the unanswered probes was sent."""
         self._responded_at: datetime | None = None
         """When the last answer came."""
         self._due: asyncio.TimerHandle | None = None
         self._alarm: asyncio.TimerHandle | None = None
-        # A fresh tether has seen no connection drop: it takes two refusals then, where a dropped one takes one.
+        # A dropped connection and one refusal are evidence. A new tether has seen no drop, so it needs two refusals.
         self._refusals_needed = 2
         self._refusals = 0
         self._is_expected = False
         """The connection ended as its last answer had announced."""
 
-    # --- life ---------------------------------------------------------------------------------------------------------
+    # --- start and stop ---------------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Connect and begin to ask."""
+        """Connect and begin to probe."""
         self._schedule.away.add(self)
-        self._dial()
+        self._start_connect()
 
-    def aim(self, target: Target) -> None:
-        """Go by another pace, path or node from now on; the connection stays as it is. The address must be the same."""
+    def retarget(self, target: Target) -> None:
+        """Use another period, path or node from now on; the connection stays. The address must be the same."""
         before, self.target = self.target, target
         if before.probe != target.probe:
             self._question = None
         if self._wire is not None and self._attempt is None and (before.probe, before.holds) != (target.probe, target.holds):
             self._plan_round()
-        if self.silent_since is not None and before.unhealthy_after != target.unhealthy_after:
+        if self.unresponsive_since is not None and before.unhealthy_after != target.unhealthy_after:
             self._watch_silence()
 
     def stop(self) -> asyncio.Task[None] | None:
-        """Let go of everything; return the task that still has to end, if any."""
+        """Close all connections; return the task that still has to end, if any."""
         schedule = self._schedule
-        for tethers in (schedule.known, schedule.silent, schedule.away):
+        for tethers in (schedule.known, schedule.unresponsive, schedule.away):
             tethers.discard(self)
-        self._changed = _nobody
+        self._changed = _ignore
         _cancel(self._due)
         _cancel(self._alarm)
         self._close_side_connections()
@@ -223,7 +224,7 @@ class Tether:
         return attempt
 
     def take(self, report: Report | None, broken_at: datetime | None = None) -> None:
-        """Note what is known now and say so if it differs."""
+        """Store what is known now; call ``changed`` if it differs."""
         if broken_at != self.broken_at or report != self.report:
             self.report, self.broken_at = report, broken_at
             self._changed()
@@ -234,19 +235,19 @@ class Tether:
         """Return the seconds between two probes."""
         period, pace = self.target.probe.period.total_seconds(), self._schedule.pace
         period = period if self.target.holds or self._schedule.is_fast else max(period, pace.standby_period)
-        if self.silent_since is None:
+        if self.unresponsive_since is None:
             return period
         return min(period, pace.deadline if self._has_lasted() else pace.insist)
 
     def _plan_round(self) -> None:
         """Set the next probe to the next moment that has this pod's phase."""
-        if self.silent_since is not None:
+        if self.unresponsive_since is not None:
             return self._call_round(self._period())
         if self.report is not None and self.report.shards is None:
-            # It has just started and is about to learn how many shards there are; until then it serves nobody.
+            # It has just started and does not know the number of shards yet; until then it serves nothing.
             return self._call_round(self._schedule.pace.retry)
         period, now = self._period(), asyncio.get_running_loop().time()
-        # A timer may ring a moment early: then this moment is over all the same.
+        # A timer may fire a little early: this moment counts as passed all the same.
         passed = math.floor(now / period - self._phase + 1e-6) + 1
         return self._call_round((passed + self._phase) * period - now)
 
@@ -261,7 +262,7 @@ class Tether:
         return self._responded_at
 
     def speed_up(self) -> None:
-        """Ask sooner than a standby is asked by itself."""
+        """Probe a standby earlier than its own period."""
         if not self.target.holds and self._wire is not None and self._attempt is None:
             self._plan_round()
 
@@ -270,25 +271,25 @@ class Tether:
         self._due = asyncio.get_running_loop().call_later(delay, self._round)
 
     def _round(self) -> None:
-        """Ask, over the open connection or a fresh one."""
+        """Send a probe over the open connection or a fresh one."""
         if self._wire is None:
-            return self._dial()
+            return self._start_connect()
         is_late = self._due is not None and asyncio.get_running_loop().time() - self._due.when() > TOLERANCE
         self._plan_round()
         if is_late:
-            # We stood still, as all others' rounds did: they are not made up for all at once, which would make us late again.
+            # This process stood still, and so all rounds are late. To catch up on all of them at once would make it late again.
             return None
-        if self._attempt is not None or (self._asked_at is not None and self.silent_since is None):
-            # The last probe still has time.
+        if self._attempt is not None or (self._asked_at is not None and self.unresponsive_since is None):
+            # The last probe is still within its deadline.
             return None
         self._rounds -= 1
         if self._rounds <= 0 or self._wire.is_asked or self._wire.announced_end or self.target.probe.kind == "TCP":
-            return self._dial()
+            return self._start_connect()
         return self._ask(self._wire)
 
-    def _since_dialled(self) -> float:
-        """Return the seconds since the last connection was begun."""
-        return self._schedule.clock.monotonic() - self._dialled
+    def _since_connect_started(self) -> float:
+        """Return the seconds since the last connection attempt began."""
+        return self._schedule.clock.monotonic() - self._connect_started
 
     def _ask(self, wire: Wire) -> None:
         self._begin(self._schedule.clock.now())
@@ -300,24 +301,24 @@ class Tether:
         wire.ask(self._question)
 
     def _begin(self, asked_at: datetime) -> None:
-        """A probe that was sent at that time is unanswered; if an older one is too, that one counts."""
+        """Note a probe that was sent at that time. If an older one is unanswered too, that one counts."""
         if self._asked_at is None:
             self._asked_at = asked_at
             passed = (self._schedule.clock.now() - asked_at).total_seconds()
-            self._set_alarm(min(self._schedule.pace.deadline - passed, self._schedule.pace.deadline), self._overdue)
+            self._set_alarm(min(self._schedule.pace.deadline - passed, self._schedule.pace.deadline), self._on_deadline)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
-    def _dial(self) -> None:
-        """Make a connection, beside the open one if there is one."""
+    def _start_connect(self) -> None:
+        """Make a connection, in addition to the open one if there is one."""
         if self._wire is None:
             _cancel(self._due)
         if self._attempt is not None:
             return
         if len(self._side_connections) >= self._schedule.pace.most_side_connections:
             self._close(self._side_connections.pop(0))
-        self._dialled_at, self._dialled = self._schedule.clock.now(), self._schedule.clock.monotonic()
-        self._begin(self._dialled_at)
+        self._connect_started_at, self._connect_started = self._schedule.clock.now(), self._schedule.clock.monotonic()
+        self._begin(self._connect_started_at)
         self._attempt = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -331,7 +332,7 @@ class Tether:
         except (OSError, TimeoutError) as error:
             own_fault = isinstance(error, OSError) and error.errno in OWN_FAULTS
             if own_fault:
-                self._complain(error)
+                self._log_own_fault(error)
         self._attempt = None
         if wire is not None:
             self._connected(wire)
@@ -344,18 +345,18 @@ class Tether:
     def _connected(self, wire: Wire) -> None:
         self._refusals, self.side_refused_at = 0, None
         if wire.is_lost:
-            # Made and ended in one breath.
+            # It ended as soon as it was made.
             self._wire = self._wire or wire
             self.lost(wire)
         elif self.target.probe.kind == "TCP":
             self._adopt(wire)
-            self._hear(self.report)
-            # An answer is welcome, for it says who serves what; that there is none proves nothing.
+            self._on_answer(self.report)
+            # An answer tells what the Coreapp serves. A missing answer proves nothing.
             self._put_question(wire)
         elif self._wire is None:
             self._adopt(wire)
-            if self._is_expected and self.silent_since is None:
-                # Nothing happened that would have to be asked about before its time.
+            if self._is_expected and self.unresponsive_since is None:
+                # The end was announced, so nothing needs to be probed before its time.
                 self._end_silence()
             else:
                 self._ask(wire)
@@ -364,7 +365,7 @@ class Tether:
             self._ask(wire)
 
     def _adopt(self, wire: Wire) -> None:
-        """Make this connection the tether; the one before is closed here, which is no drop."""
+        """Make this connection the tether. The one before is closed here, which does not count as a drop."""
         before, self._wire, self._rounds = self._wire, wire, self._schedule.pace.fresh_every
         self._side_connections = [other for other in self._side_connections if other is not wire]
         self._close_side_connections()
@@ -378,12 +379,12 @@ class Tether:
         if wire is not None and not wire.is_asked:
             if self.side_refused_at is None:
                 self.side_refused_at = self._schedule.clock.now()
-                log.warning("%s: refuses fresh connections, while the open one is still there", self.target.ip)
+                log.warning("%s refuses fresh connections, while the open one still exists", self.target.ip)
             return self._ask(wire)
         if wire is not None:
-            # What leaves a question unanswered and refuses connections is no process that hangs: nobody is there any more.
-            self._let_go()
-        # That is an answer of its kernel: evidence of an end, and the end of a silence.
+            # A process that hangs accepts connections. One that leaves a probe unanswered and refuses connections is gone.
+            self._drop_wire()
+        # A refused connection is an answer of its kernel: evidence that the process ended, and the end of a silence.
         self._end_silence()
         self._refusals += 1
         if self._refusals >= self._refusals_needed:
@@ -391,9 +392,9 @@ class Tether:
         return self._call_round(self._retry())
 
     def _unreachable(self, *, own_fault: bool) -> None:
-        """No answer is no evidence of an end: a lost packet, a slow process."""
-        if own_fault and self.silent_since is None:
-            # It was not asked.
+        """Handle a connect without an answer. It is no evidence of an end: a packet may be lost, or the process slow."""
+        if own_fault and self.unresponsive_since is None:
+            # No probe was sent.
             self._end_silence()
         if self._wire is None:
             self.take(None, self.broken_at)
@@ -401,22 +402,22 @@ class Tether:
             self._rounds = 1
             return self._ask(self._wire)
         else:
-            # Only a fresh connection can answer what a fresh connection asked.
+            # Only a fresh connection can answer the probe of a fresh connection.
             self._rounds = 0
         return self._call_round(self._retry())
 
-    def _complain(self, error: Exception) -> None:
+    def _log_own_fault(self, error: Exception) -> None:
         now = self._schedule.clock.monotonic()
-        if now - self._schedule.complained_at > COMPLAIN_EVERY:
-            self._schedule.complained_at = now
-            log.error("Coreapps are not probed, for want of what this process needs for a connection (%s). Raise its limits.", error)
+        if now - self._schedule.logged_at > LOG_EVERY:
+            self._schedule.logged_at = now
+            log.error("Coreapps are not probed: this process lacks resources for a connection (%s). Raise its limits.", error)
 
     def _retry(self) -> float:
         pace = self._schedule.pace
         return max(pace.retry, min(pace.standby_period, len(self._schedule.away) * pace.retry_cost))
 
-    def _let_go(self) -> None:
-        """The open connection is no more."""
+    def _drop_wire(self) -> None:
+        """Handle the loss of the open connection."""
         self._close(self._wire)
         self._close_side_connections()
         self._wire = None
@@ -433,29 +434,29 @@ class Tether:
         if wire is not None:
             wire.close()
 
-    # --- what is heard ------------------------------------------------------------------------------------------------
+    # --- answers ------------------------------------------------------------------------------------------------
 
     def lost(self, wire: Wire) -> None:
-        """Hear that a connection ended. The open one: try again at once, for that answer is the evidence."""
+        """Handle the end of a connection. After the open one, reconnect at once: the answer to that is the evidence."""
         if wire in self._side_connections:
             self._side_connections.remove(wire)
         if wire is not self._wire:
             return
         self._is_expected = wire.announced_end
         if self._is_expected:
-            # A server that ends each connection after its answer did so as announced: what it said still holds.
+            # The server announced that it ends each connection after its answer: the last report still holds.
             self._wire, self._refusals_needed = None, 1
             self._schedule.away.add(self)
         else:
-            self._let_go()
-        if (since := self._since_dialled()) < self._schedule.pace.retry:
-            # It lasted no longer than a pause between two attempts: not in circles without one.
+            self._drop_wire()
+        if (since := self._since_connect_started()) < self._schedule.pace.retry:
+            # It lasted no longer than a pause between two attempts. Without a pause this would be a busy loop.
             self._call_round(self._schedule.pace.retry - since)
         else:
-            self._dial()
+            self._start_connect()
 
     def answered(self, wire: Wire, body: bytes) -> None:
-        """Hear an answer; that of a fresh connection makes it the tether."""
+        """Handle an answer. A fresh connection with an answer becomes the tether."""
         if wire in self._side_connections:
             self._adopt(wire)
         elif wire is self._wire:
@@ -463,95 +464,95 @@ class Tether:
         else:
             return None
         if body == self._last_body and self.report is not None and self.broken_at is None:
-            return self._hear(self.report)
+            return self._on_answer(self.report)
         self._last_body = body
-        return self._hear(read_report(body) or self.report)
+        return self._on_answer(read_report(body) or self.report)
 
-    def _hear(self, report: Report | None) -> None:
-        """Note an answer, with what it says if it says anything."""
+    def _on_answer(self, report: Report | None) -> None:
+        """Note an answer, with the report in it if there is one."""
         self._schedule.known.add(self)
         self._responded_at = self._schedule.clock.now()
         self._end_silence()
         starts = report is not None and report.shards is None
         self.take(report)
-        if self._attempt is not None and self._dialled_at is not None:
-            # The fresh connection that is under way has not answered yet.
-            self._begin(self._dialled_at)
+        if self._attempt is not None and self._connect_started_at is not None:
+            # The fresh connection in progress has not answered yet.
+            self._begin(self._connect_started_at)
         elif starts:
             self._plan_round()
 
     def _end_silence(self) -> None:
-        """Nothing is unanswered any more."""
+        """Note that no probe is unanswered any more."""
         self._asked_at = None
         _cancel(self._alarm)
         self._alarm = None
-        if self.silent_since is not None:
-            self.silent_since = None
-            self._schedule.silent.discard(self)
+        if self.unresponsive_since is not None:
+            self.unresponsive_since = None
+            self._schedule.unresponsive.discard(self)
             if self._wire is not None:
                 self._plan_round()
             self._changed()
 
     # --- silence --------------------------------------------------------------------------------------------------------
 
-    def _set_alarm(self, delay: float, ring: Callable[[], None]) -> None:
+    def _set_alarm(self, delay: float, callback: Callable[[], None]) -> None:
         _cancel(self._alarm)
-        self._alarm = asyncio.get_running_loop().call_later(max(0.0, delay), ring)
+        self._alarm = asyncio.get_running_loop().call_later(max(0.0, delay), callback)
 
-    def _overdue(self) -> None:
-        """The deadline of a probe is over."""
+    def _on_deadline(self) -> None:
+        """Handle a probe whose deadline has expired."""
         if self._schedule.lag.was_late() or self._asked_at is None:
-            # While we did not run nobody could have been heard; the probe has its time once more by now.
+            # While this process did not run, it could not read an answer. The probe has got its full time again.
             return
-        self.silent_since = self._asked_at - self._half_of_a_round(self._asked_at)
-        self._schedule.silent.add(self)
+        self.unresponsive_since = self._asked_at - self._half_of_a_round(self._asked_at)
+        self._schedule.unresponsive.add(self)
         self._schedule.speed_up()
         self._watch_silence()
         if self._wire is not None and self._attempt is None:
-            # At once over another connection, which tells a lost packet or a dead path from a process that hangs.
+            # Probe at once over another connection: that tells a lost packet or a dead path from a process that hangs.
             self._round()
 
     def _half_of_a_round(self, asked_at: datetime) -> timedelta:
-        """Return by how much a silence probably began before the probe that showed it: somewhere between that and the answer before."""
+        """Return how long before its first probe a silence probably began: half of the time since the last answer."""
         if self._responded_at is None:
             return timedelta(0)
         return min(max(asked_at - self._responded_at, timedelta(0)), self.target.probe.period) / 2
 
     def _left(self) -> float:
-        """Return the seconds until a silence has lasted as long as the spec allows."""
-        since = self.silent_since or self._schedule.clock.now()
+        """Return the seconds until a silence is as long as the spec allows."""
+        since = self.unresponsive_since or self._schedule.clock.now()
         return self.target.unhealthy_after - (self._schedule.clock.now() - since).total_seconds()
 
     def _has_lasted(self) -> bool:
         return self._left() <= 0
 
     def _watch_silence(self) -> None:
-        if self.silent_since is None:
+        if self.unresponsive_since is None:
             return
         left = self._left()
         if left > 0:
-            self._set_alarm(min(left, self.target.unhealthy_after), self._lasting)
+            self._set_alarm(min(left, self.target.unhealthy_after), self._on_lasting_silence)
         else:
-            # What it said last has been true for too long.
+            # The last report is too old to be trusted.
             self._last_body = None
             self.take(None, self.broken_at)
             self._changed()
 
-    def _lasting(self) -> None:
+    def _on_lasting_silence(self) -> None:
         if not self._schedule.lag.was_late():
             self._watch_silence()
 
-    def make_up_for(self, late: float) -> None:
-        """Our own process did not run for so many seconds: they do not count, and an unanswered probe has all its time again.
+    def compensate(self, late: float) -> None:
+        """Correct for ``late`` seconds in which this process did not run: they do not count, and an open probe gets its full time again.
 
-        What was refused before so long a pause may be back since: it counts once it is refused again.
+        A Coreapp that refused connections before a long pause may be back: it counts only when it refuses again.
         """
         if late >= LONG_AGO and self.broken_at is not None:
             self._refusals, self._refusals_needed = 0, 1
             self.take(None)
-        if self.silent_since is not None:
-            self.silent_since += timedelta(seconds=late)
-            self._asked_at = self.silent_since
+        if self.unresponsive_since is not None:
+            self.unresponsive_since += timedelta(seconds=late)
+            self._asked_at = self.unresponsive_since
             self._watch_silence()
         elif self._asked_at is not None:
             self._asked_at = self._responded_at = None
@@ -563,5 +564,5 @@ def _cancel(timer: asyncio.TimerHandle | None) -> None:
         timer.cancel()
 
 
-def _nobody() -> None:
-    """Stand in for one who no longer wants to hear."""
+def _ignore() -> None:
+    """Do nothing; the callback of a stopped tether."""

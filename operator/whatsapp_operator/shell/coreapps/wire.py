@@ -1,4 +1,4 @@
-"""One connection to a healthcheck port: questions and answers over it, and the moment at which it is lost."""
+"""One connection to a healthcheck port: requests, answers, and the moment when it is lost."""
 
 from __future__ import annotations
 
@@ -13,23 +13,23 @@ from whatsapp_operator.core.snapshot import Report
 from whatsapp_operator.shell.addresses import bracketed
 
 MOST_BYTES = 65_536
-"""Of an answer's body; what is beyond is not kept."""
+"""Of an answer's body; the rest is dropped."""
 
 
 class Listener(Protocol):
-    """Who hears what happens on a wire."""
+    """Receives the events of a wire."""
 
     def answered(self, wire: Wire, body: bytes) -> None:
-        """Hear the answer to the question that was asked last."""
+        """Handle the answer to the last request."""
         ...
 
     def lost(self, wire: Wire) -> None:
-        """Hear that the other side ended the connection; not called for a wire that was closed here."""
+        """Handle the end of the connection by the other side; not called for a wire that was closed here."""
         ...
 
 
 class Wire(asyncio.Protocol):
-    """One connection. One question at a time."""
+    """One connection, with one request at a time."""
 
     __slots__ = ("_body", "_http", "_listener", "_transport", "is_asked", "is_lost")
 
@@ -40,7 +40,7 @@ class Wire(asyncio.Protocol):
         self._http: h11.Connection | None = None
         self._body = b""
         self.is_asked = False
-        """A question is unanswered."""
+        """A request is unanswered."""
         self.is_lost = False
 
     @property
@@ -53,7 +53,7 @@ class Wire(asyncio.Protocol):
         self._transport = transport if isinstance(transport, asyncio.Transport) else None
 
     def ask(self, request: h11.Request) -> None:
-        """Send a question; its answer, or the loss of the wire, is heard later."""
+        """Send a request. Its answer, or the loss of the wire, goes to the listener."""
         if self._transport is None or self.announced_end:
             return
         if self._http is None:
@@ -64,9 +64,9 @@ class Wire(asyncio.Protocol):
         self._transport.write((self._http.send(request) or b"") + (self._http.send(h11.EndOfMessage()) or b""))
 
     def data_received(self, data: bytes) -> None:
-        """Read on; called by asyncio."""
+        """Parse received bytes; called by asyncio."""
         if self._http is None:
-            # Nobody asked: what speaks first is no healthcheck.
+            # No request was sent: a server that speaks first is no healthcheck.
             return
         try:
             self._http.receive_data(data)
@@ -83,43 +83,43 @@ class Wire(asyncio.Protocol):
                 self._transport.abort()
 
     def eof_received(self) -> bool:
-        """Take the end of an answer that has no other; called by asyncio, which then closes."""
+        """Handle an answer that ends with the connection; called by asyncio, which then closes it."""
         if self.is_asked:
             self.data_received(b"")
         return False
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """Pass on that the connection ended; called by asyncio."""
+        """Report the end of the connection to the listener; called by asyncio."""
         self.is_lost, self._transport = True, None
         listener, self._listener = self._listener, None
         if listener is not None:
             listener.lost(self)
 
     def close(self) -> None:
-        """Let go; nothing is heard of it any more."""
+        """Close the connection; the listener gets no more events."""
         self._listener = None
         if self._transport is not None:
             self._transport.abort()
 
 
 def question(ip: str, path: str) -> h11.Request:
-    """Return the question to a healthcheck at this address, IPv4 or IPv6; what may not stand in a path is quoted."""
+    """Return the request to the healthcheck at this address, IPv4 or IPv6. Characters that a path must not contain are quoted."""
     target = quote(path if path.startswith("/") else f"/{path}", safe="/?&=%:@!$'()*+,;~")
     return h11.Request(method="GET", target=target, headers=[("Host", bracketed(ip))])
 
 
 def read_report(body: bytes) -> Report | None:
-    """Return what a Coreapp's answer says; None if it is no such answer."""
+    """Return the report in a Coreapp's answer, or None if it is not one."""
     try:
-        said: dict[str, Any] = json.loads(body)
-        shard, shards = said.get("shard"), said.get("shards")
+        content: dict[str, Any] = json.loads(body)
+        shard, shards = content.get("shard"), content.get("shards")
         return Report(
             shard=int(shard) if shard is not None else None,
-            epoch=said.get("epoch"),
+            epoch=content.get("epoch"),
             shards=int(shards) if shards is not None else None,
-            gateway=str(said.get("gateway_status", "disconnected")),
-            fenced=said.get("fenced") is True,
-            version=said.get("version"),
+            gateway=str(content.get("gateway_status", "disconnected")),
+            fenced=content.get("fenced") is True,
+            version=content.get("version"),
         )
     except (ValueError, TypeError, AttributeError):
         return None

@@ -1,1 +1,1 @@
-"""Everything that knows the API server."""
+"""Everything that talks to the API server."""

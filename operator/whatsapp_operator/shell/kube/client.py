@@ -1,19 +1,19 @@
-"""The narrow door to Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
+"""Client for Kubernetes: plain dicts in, plain dicts or one clear error out. Nothing here decides or retries.
 
-Every call is bounded in time, every write first asks the fence how much of our lease is left, and what the API server said
-is told apart from what could not be heard::
+Every call is bounded in time. Every write first asks the fence how much of the Lease is left. An error of the API server is not the same
+as no answer::
 
-    KubeError                 what happened, to what, what the server said; never a secret
-     ├─ NotFound              404 for something that had to be there (a read of a missing object is None instead)
+    KubeError                 verb, object, answer of the server; never a secret
+     ├─ NotFound              404 for an object that had to exist (a read of a missing object returns None instead)
      ├─ AlreadyExists         409 to a create
-     ├─ Conflict              409: resourceVersion or uid are no longer those of our look; nothing was written
+     ├─ Conflict              409: resourceVersion or uid have changed since the object was read; nothing was written
      ├─ TestFailed            422 to a JSON patch: its `test` (or its path) did not match; nothing was written
-     ├─ Refused               any other 4xx: forbidden, invalid, over quota; nothing was written
-     ├─ Expired               410: the resourceVersion of a watch is too old, look again
-     ├─ Unavailable           no answer, or one that says nothing (429, 5xx, garbage): a write may or may not have happened
-     └─ LeaseTooShort         a write was not sent, because our lease could end before its answer
+     ├─ Rejected              any other 4xx: forbidden, invalid, over quota; nothing was written
+     ├─ Expired               410: the resourceVersion of a watch is too old, list again
+     ├─ Unavailable           no answer, or an unusable one (429, 5xx, garbage): a write may or may not have happened
+     └─ LeaseTooShort         a write was not sent, because the Lease could end before its answer
 
-The client library logs one INFO line for each request (logger `httpx2`): the program that configures logging is to raise it to WARNING.
+The client library logs one INFO line for each request (logger `httpx2`). The program that configures logging should raise it to WARNING.
 """
 
 from __future__ import annotations
@@ -59,10 +59,10 @@ from .kinds import EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
 
 
 class Fence(Protocol):
-    """Who may write, and for how long."""
+    """Says whether this process may write, and for how long."""
 
     def seconds_left(self) -> float:
-        """Return for how many seconds from now nobody else can be the leader; 0 or less: we are not the leader."""
+        """Return for how many seconds from now no other process can be the leader; 0 or less: this process is not the leader."""
         ...
 
 
@@ -78,11 +78,11 @@ class Kube(Protocol):
     """Reads and writes of plain dicts. Errors are KubeErrors; `Unavailable` and `Rejected` can come from every method."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
-        """Return the object, or None if the API server said that it is not there."""
+        """Return the object, or None if the API server answered that it does not exist."""
         ...
 
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
-        """Return the Events about one object, in the server's order and no more than `MOST_EVENTS`."""
+        """Return the Events about one object, in the server's order and at most `MOST_EVENTS`."""
         ...
 
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:
@@ -110,7 +110,7 @@ class Kube(Protocol):
         ...
 
     async def replace(self, obj: Obj) -> Obj:
-        """Put the object in place of the one of that resourceVersion and return it as stored; Conflict, NotFound."""
+        """Replace the object of that resourceVersion and return it as stored; Conflict, NotFound."""
         ...
 
     async def delete(
@@ -123,22 +123,22 @@ class Kube(Protocol):
         resource_version: str | None = None,
         grace_seconds: int | None = None,
     ) -> bool:
-        """Delete just that uid (as it was at `resource_version`); True if the server took it, False if it was gone already; Conflict."""
+        """Delete the object with that uid (and `resource_version`). True: accepted, False: it was gone already; Conflict."""
         ...
 
 
-# ------------------------------------------------------------------------------------------------------------- the door
+# ----------------------------------------------------------------------------------------------------------- the client
 
 
 MOST_EVENTS = 200
-"""Events about one object that are read; controllers put together what repeats itself."""
-KEPT = 30
-"""Connections that are kept although nobody uses them: a failover uses no more."""
+"""Events about one object that are read; controllers combine repeated ones."""
+MAX_IDLE_CONNECTIONS = 30
+"""Idle connections that are kept: a failover uses no more."""
 
 
 @dataclass(frozen=True, slots=True)
 class CallLimits:
-    """How long one call may take, seconds."""
+    """How long one call may take, in seconds."""
 
     read: float = 5.0
     write: float = 2.0
@@ -147,7 +147,7 @@ class CallLimits:
 class LightKube:
     """Kube over lightkube's AsyncClient.
 
-    Connections go straight to the API server: proxy variables of the environment are not looked at.
+    Connections go straight to the API server: proxy variables of the environment are ignored.
     """
 
     def __init__(
@@ -163,30 +163,30 @@ class LightKube:
         self._limits = limits or CallLimits()
         self._field_manager = field_manager
         self.writes: Counter[tuple[str, str]] = Counter()
-        """Writes sent so far by (verb, kind), refused ones too; shared with all `fenced` views. Metrics read it."""
+        """Writes sent so far by (verb, kind), rejected ones too; shared with all `fenced` views. Metrics read it."""
         tls, failed = None, ""
         try:
             tls = verify_cluster(config.cluster, config.user or User(), config.abs_file, trust_env=False)
         except (OSError, ValueError, ConfigError) as e:  # ssl.SSLError is an OSError
             failed = type(e).__name__
-        if tls is None:  # raised out here, because the library's frames keep a key in a temporary file for as long as its error lives
+        if tls is None:  # raised here, because the library's frames keep a key in a temporary file while its exception exists
             msg = f"read the TLS files for {config.cluster.server}: {failed}; check what the kubeconfig names."
             raise Rejected(msg)
-        lines = ReconnectingTransport(
+        transport = ReconnectingTransport(
             lambda: httpx2.AsyncHTTPTransport(
                 verify=tls,
                 trust_env=False,
-                # The library looks at each kept connection twice for each call; a hundred of them cost more than all else.
-                limits=httpx2.Limits(max_connections=100, max_keepalive_connections=KEPT, keepalive_expiry=None),
+                # The library checks each idle connection twice for each call; a hundred of them cost more than everything else.
+                limits=httpx2.Limits(max_connections=100, max_keepalive_connections=MAX_IDLE_CONNECTIONS, keepalive_expiry=None),
                 socket_options=socket_options(),
             )
         )
-        self._api: Any = AsyncClient(  # Any: its types know no classes made at run time
+        self._api: Any = AsyncClient(  # Any: its types do not cover classes that are made at run time
             config._replace(user=config.user or User()),
             timeout=httpx2.Timeout(self._limits.read),
             field_manager=field_manager,
             trust_env=False,
-            transport=RetryThrottled(lines),
+            transport=RetryThrottled(transport),
         )
 
     @classmethod
@@ -198,10 +198,10 @@ class LightKube:
         limits: CallLimits | None = None,
         field_manager: str = FIELD_MANAGER,
     ) -> Self:
-        """Use the current context of a kubeconfig file, or (None) the service account of the pod that we run in.
+        """Use the current context of a kubeconfig file, or (None) the service account of this pod.
 
         In a pod the server is KUBERNETES_SERVICE_HOST and _PORT, so no DNS is needed; a rotated token is read again.
-        Raises Refused if there is no usable configuration.
+        Raises Rejected if there is no usable configuration.
         """
         try:
             config = (KubeConfig.from_service_account() if path is None else KubeConfig.from_file(path)).get()
@@ -211,8 +211,8 @@ class LightKube:
             raise Rejected(msg) from None
         except (ConfigError, OSError, ValueError, TypeError, AttributeError, yaml.YAMLError) as e:  # an odd file breaks the parser anywhere
             where = "the service account of this pod" if path is None else f"kubeconfig {path}"
-            said = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
-            msg = f"read how to reach the API server from {where}: {said}; outside of a cluster name a kubeconfig."
+            text = str(e) if isinstance(e, ConfigError | OSError) else type(e).__name__
+            msg = f"read how to reach the API server from {where}: {text}; outside of a cluster name a kubeconfig."
             raise Rejected(msg) from None
         if config is None:
             msg = f"kubeconfig {path} has no current context."
@@ -220,9 +220,9 @@ class LightKube:
         return cls(config, fence=fence, limits=limits, field_manager=field_manager)
 
     def fenced(self, fence: Fence) -> LightKube:
-        """Return a view whose writes ask `fence` first; connections and counters are shared. The election itself uses the unfenced door."""
+        """Return a view whose writes ask `fence` first. Connections and counters are shared. The election uses the unfenced client."""
         view = copy(self)
-        view._fence = fence  # noqa: SLF001  a copy of our own
+        view._fence = fence  # noqa: SLF001  the copy is of this class
         return view
 
     async def close(self) -> None:
@@ -237,7 +237,7 @@ class LightKube:
         within = _within(kind, namespace)
         try:
             async with _explained(call, self._limits.read):
-                return _lean(dict(await self._api.get(_resource(kind), name, **within)))
+                return _slim(dict(await self._api.get(_resource(kind), name, **within)))
         except NotFound as e:
             if e.reason == OBJECT_MISSING:
                 return None
@@ -267,9 +267,9 @@ class LightKube:
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
         async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
-            # An item that is damaged is passed on: whoever reads it leaves it out, and not all others.
+            # A damaged item is passed on: the reader leaves out this one item and keeps the others.
             items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
-        return [_lean(item) if isinstance(item.get("metadata"), dict) else item for item in items]
+        return [_slim(item) if isinstance(item.get("metadata"), dict) else item for item in items]
 
     async def watch(
         self,
@@ -283,10 +283,10 @@ class LightKube:
     ) -> AsyncGenerator[tuple[str, Obj]]:
         """Yield (ADDED | MODIFIED | DELETED, object) until the server ends the stream, after `server_timeout` seconds or earlier.
 
-        One stream, so bring the loop around it (and `contextlib.aclosing`). Without `resource_version` the objects that are there come
-        first, as ADDED. Expired, Refused, Unavailable; the latter also if the server does not end the stream in time (a black hole).
+        It is one stream: the caller adds the loop (and `contextlib.aclosing`). Without `resource_version` the existing objects come first,
+        as ADDED. Expired, Rejected, Unavailable; the latter also if the server does not end the stream in time (a dead connection).
         """
-        inner = self._api._client  # noqa: SLF001  lightkube's own watch never ends and hides refused reconnects; a test guards this path
+        inner = self._api._client  # noqa: SLF001  lightkube's own watch never ends and hides rejected reconnects; a test guards this path
         params = {
             "timeoutSeconds": server_timeout,
             "resourceVersion": resource_version,
@@ -303,13 +303,13 @@ class LightKube:
         try:
             async with _explained(call, self._limits.read):
                 if response.is_error:
-                    await response.aread()  # the reason is in the body
+                    await response.aread()  # the body has the reason
                 inner.raise_for_status(response)
             lines = response.aiter_lines()
             while True:
                 async with _explained(call, ends - asyncio.get_running_loop().time()):
                     line = await anext(lines, None)
-                    event = _heard(call, msgspec.json.decode(line)) if line else None
+                    event = _event_of(call, msgspec.json.decode(line)) if line else None
                 if line is None:
                     return
                 if event:
@@ -323,16 +323,16 @@ class LightKube:
         """See Kube."""
         call = _Call.of("create", obj)
         async with self._write(call):
-            return _lean(dict(await self._api.create(_resource(call.kind)(obj))))
+            return _slim(dict(await self._api.create(_resource(call.kind)(obj))))
 
     async def replace(self, obj: Obj) -> Obj:
-        """See Kube. ValueError without `metadata.resourceVersion`, because then the server would replace whatever is there."""
+        """See Kube. ValueError without `metadata.resourceVersion`, because then the server would replace any version."""
         call = _Call.of("replace", obj)
         if not obj["metadata"].get("resourceVersion"):
             msg = f"{call} needs metadata.resourceVersion."
             raise ValueError(msg)
         async with self._write(call):
-            return _lean(dict(await self._api.replace(_resource(call.kind)(obj))))
+            return _slim(dict(await self._api.replace(_resource(call.kind)(obj))))
 
     async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """See Kube."""
@@ -354,7 +354,7 @@ class LightKube:
         within = _within(call.kind, call.namespace)
         resource = getattr(_resource(call.kind), part) if part else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
-            return _lean(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
+            return _slim(dict(await self._api.patch(resource, call.name, body, patch_type=how, **within)))
 
     async def delete(
         self,
@@ -388,21 +388,21 @@ class LightKube:
     async def _write(self, call: _Call, *, json_patch: bool = False) -> AsyncIterator[None]:
         left = self._fence.seconds_left()
         if left <= self._limits.write:
-            msg = f"{call}: not sent, {max(left, 0):.1f} s of our lease are left and the call may take {self._limits.write:g} s."
+            msg = f"{call}: not sent, {max(left, 0):.1f} s of the Lease are left and the call may take {self._limits.write:g} s."
             raise LeaseTooShort(msg)
         self.writes[call.verb, call.kind.kind] += 1
         async with _explained(call, self._limits.write, json_patch=json_patch):
             yield
 
 
-# -------------------------------------------------------------------------------------------------- what the server said
+# ------------------------------------------------------------------------------------------------ answers of the server
 
 OBJECT_MISSING = "NotFound"
-"""`reason` of a NotFound that speaks of the object itself; it is empty where the namespace or the whole kind is missing."""
+"""`reason` of a NotFound of the object itself; it is empty where the namespace or the whole kind is missing."""
 
 
 NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""What every object and namespace of these kinds is named like (an RFC 1123 subdomain)."""
+"""Names of objects and namespaces of these kinds (an RFC 1123 subdomain)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -417,10 +417,10 @@ class _Call:
         return cls(verb, kind_of(obj), obj["metadata"].get("namespace"), obj["metadata"]["name"])
 
     def __post_init__(self) -> None:
-        """Refuse names that would make another address of it: an empty one would delete a whole collection."""
+        """Reject names that would change the path of the request: an empty one would delete a whole collection."""
         unnamed = self.verb in {"list", "watch"} and not self.name
         if not (unnamed or NAME.fullmatch(self.name)) or not (self.namespace is None or NAME.fullmatch(self.namespace)):
-            msg = f"{self}: not sent, nothing can have such a name."
+            msg = f"{self}: not sent, no object can have such a name."
             raise Rejected(msg)
 
     def __str__(self) -> str:
@@ -430,7 +430,7 @@ class _Call:
 
 @asynccontextmanager
 async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -> AsyncIterator[None]:
-    """Bound what is inside by `seconds`, and turn whatever goes wrong into one KubeError without secrets."""
+    """Bound the block by `seconds`, and turn every failure into one KubeError without secrets."""
     try:
         async with asyncio.timeout(seconds):
             yield
@@ -438,10 +438,10 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
         msg = f"{call}: the API server did not answer within {seconds:g} s."
         raise Unavailable(msg) from None
     except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
-        raise _refusal(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
+        raise _error_of(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
     except httpx2.HTTPError as e:
-        said = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
-        msg = f"{call}: the API server cannot be reached ({said})."
+        text = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
+        msg = f"{call}: the API server cannot be reached ({text})."
         raise Unavailable(msg) from None
     except ConfigError:
         msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
@@ -451,13 +451,13 @@ async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -
         KeyError,
         TypeError,
         AttributeError,
-    ) as e:  # msgspec's too; the library parses answers without looking at their type
+    ) as e:  # msgspec's too; the library parses answers without checking their type
         msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
         raise Unavailable(msg) from None
 
 
 def _status(response: httpx2.Response) -> Mapping[str, Any]:
-    """Return the Status in a refusal, or what there is to say if there is none."""
+    """Return the Status in an error answer, or a replacement if there is none."""
     with suppress(ValueError):
         status = msgspec.json.decode(response.content)
         if isinstance(status, dict):
@@ -466,18 +466,18 @@ def _status(response: httpx2.Response) -> Mapping[str, Any]:
     return {"message": "an answer that is not Kubernetes'"}
 
 
-def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: bool = False) -> KubeError:
-    """Return the error that a Status of the server amounts to."""
+def _error_of(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: bool = False) -> KubeError:
+    """Return the error that a Status of the server means."""
     reason = status.get("reason") or ""
     details = status.get("details") or {}
-    said = " ".join(str(status.get("message") or "nothing").split())
+    text = " ".join(str(status.get("message") or "nothing").split())
     if call.kind is SECRET and call.verb not in {"get", "list", "watch"}:
-        said = "(not repeated here, it could quote a secret)"
+        text = "(not repeated here, it could quote a secret)"
     error: type[KubeError]
     if code == 404:
         error = NotFound
         if not details.get("name"):  # "404 page not found"
-            said += f"; are {call.kind.plural} of {call.kind.api_version} installed?"
+            text += f"; are {call.kind.plural} of {call.kind.api_version} installed?"
         reason = OBJECT_MISSING if reason == "NotFound" and details.get("name") == call.name else ""
     elif code == 409:
         error = AlreadyExists if reason == "AlreadyExists" else Conflict
@@ -485,16 +485,16 @@ def _refusal(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: b
         error = Expired
     elif code == 422 and json_patch and not details.get("causes"):
         error = TestFailed
-        said = "a test or a path of the patch does not match the object as it is now"
+        text = "a test or a path of the patch does not match the object as it is now"
     elif code == 429 or not 400 <= code < 500:
         error = Unavailable
     else:
         error = Rejected
-    return error(f"{call}: {code} {reason}".rstrip() + f": {said[:300]}", code=code, reason=reason)
+    return error(f"{call}: {code} {reason}".rstrip() + f": {text[:300]}", code=code, reason=reason)
 
 
-def _lean(obj: Obj) -> Obj:
-    """Leave out who manages which field: half of an object's size. Of a StatefulSet is kept who wrote the number of its pods last."""
+def _slim(obj: Obj) -> Obj:
+    """Drop managedFields, half of an object's size. A StatefulSet keeps the manager that wrote its replicas last."""
     managers = obj["metadata"].pop("managedFields", None)
     if obj.get("kind") == STATEFULSET.kind and isinstance(managers, list):
         scaled = [one for one in managers if isinstance(one, dict) and _owns_replicas(one.get("fieldsV1"))]
@@ -509,10 +509,10 @@ def _owns_replicas(fields: Any) -> bool:
     return isinstance(spec, dict) and "f:replicas" in spec
 
 
-def _heard(call: _Call, event: Obj) -> tuple[str, Obj]:
+def _event_of(call: _Call, event: Obj) -> tuple[str, Obj]:
     what, obj = event["type"], event["object"]
     if what == "ERROR":
-        raise _refusal(call, int(obj.get("code") or 500), obj)
+        raise _error_of(call, int(obj.get("code") or 500), obj)
     return what, obj
 
 
@@ -520,7 +520,7 @@ def _heard(call: _Call, event: Obj) -> tuple[str, Obj]:
 
 
 def _within(kind: Kind, namespace: str | None) -> dict[str, str]:
-    """Return the namespace argument of a call; the library would guess one if it is missing, so that is a ValueError."""
+    """Return the namespace argument of a call. A missing one is a ValueError, because the library would use its default."""
     if not kind.namespaced:
         return {}
     if not namespace:
@@ -531,7 +531,7 @@ def _within(kind: Kind, namespace: str | None) -> dict[str, str]:
 
 @cache
 def _resource(kind: Kind) -> Any:
-    """Return lightkube's class for plain dicts of this kind. Not from its registry: that has typed models for the kinds it knows."""
+    """Return a lightkube class for plain dicts of this kind. Its own registry has typed models for the kinds that it knows."""
     group, _, version = kind.api_version.rpartition("/")
     main, status = (GenericNamespacedResource, GenericNamespacedStatus) if kind.namespaced else (GenericGlobalResource, GenericGlobalStatus)
     place = ResourceDef(group, version, kind.kind)

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 
 class KubeError(Exception):
-    """A call did not do what was asked; the message says verb, object and answer, `code` and `reason` are the server's, if it spoke."""
+    """A call failed. The message names verb, object and answer; `code` and `reason` are the server's, if it answered."""
 
     def __init__(self, message: str, *, code: int | None = None, reason: str = "") -> None:
         super().__init__(message)
@@ -20,25 +20,25 @@ class KubeError(Exception):
 
 
 class NotFound(KubeError):  # noqa: N818  the answers are named as Kubernetes names them
-    """The object (or its kind) is not there."""
+    """The object (or its kind) does not exist."""
 
 
 class AlreadyExists(KubeError):  # noqa: N818
-    """An object of that name is there already."""
+    """An object of that name exists already."""
 
 
 class Conflict(KubeError):  # noqa: N818
-    """The object is not the one that was looked at (resourceVersion or uid differ); nothing was written."""
+    """The object has changed since it was read (resourceVersion or uid differ); nothing was written."""
 
 
 class TestFailed(KubeError):  # noqa: N818
     """A `test` of the JSON patch, or one of its paths, did not match; nothing was written."""
 
-    __test__ = False  # not a test case, whatever its name
+    __test__ = False  # not a test case, in spite of its name
 
 
 class Rejected(KubeError):  # noqa: N818
-    """The server understood and said no (forbidden, invalid, over quota); nothing was written."""
+    """The server rejected the call (forbidden, invalid, over quota); nothing was written."""
 
 
 class Expired(KubeError):  # noqa: N818
@@ -46,8 +46,8 @@ class Expired(KubeError):  # noqa: N818
 
 
 class Unavailable(KubeError):  # noqa: N818
-    """No answer that means anything came in time; whether a write happened is unknown."""
+    """No usable answer came in time; it is unknown whether a write happened."""
 
 
 class LeaseTooShort(KubeError):  # noqa: N818
-    """The write was not sent: too little of our lease is left for it."""
+    """The write was not sent: too little of the Lease is left for it."""

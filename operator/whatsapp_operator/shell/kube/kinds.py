@@ -18,7 +18,7 @@ Obj = dict[str, Any]
 
 @dataclass(frozen=True, slots=True)
 class Kind:
-    """A kind of object: where the API server keeps it."""
+    """A kind of object, and its path in the API server."""
 
     api_version: str
     kind: str
@@ -43,9 +43,9 @@ KINDS = (POD, SERVICE, SECRET, PVC, EVENT, NODE, STATEFULSET, DEPLOYMENT, PDB, N
 
 
 def kind_of(obj: Mapping[str, Any]) -> Kind:
-    """Return the Kind that an object names by `apiVersion` and `kind`; ValueError if this door does not serve it."""
+    """Return the Kind that an object names by `apiVersion` and `kind`; ValueError if it is not in KINDS."""
     for kind in KINDS:
         if (obj.get("apiVersion"), obj.get("kind")) == (kind.api_version, kind.kind):
             return kind
-    msg = f"apiVersion {obj.get('apiVersion')!r}, kind {obj.get('kind')!r} is not among the kinds of this door; add it to KINDS."
+    msg = f"apiVersion {obj.get('apiVersion')!r}, kind {obj.get('kind')!r} is not known here; add it to KINDS."
     raise ValueError(msg)

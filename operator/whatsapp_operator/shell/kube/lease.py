@@ -1,13 +1,13 @@
-"""The Lease: who of us may act. One elector, whose only ground is compare-and-swap and its own clock.
+"""Leader election by a Lease. It relies on compare-and-swap and the clock of this process only.
 
-Safe because of four things. A record is taken only by its resourceVersion, and only when it was *seen unchanged* for its whole duration
-on our own clock (no timestamp of another machine is ever read). The holder counts its time from *before* the renewal was sent, so it stops
-before any other can have waited long enough. Work is stopped and awaited before the record is released. And whatever is in doubt (a call
-that timed out, a deleted record, an event that contradicts us) is looked at again instead of believed.
+It is safe for four reasons. A candidate acquires a record only by its resourceVersion, and only after it *observed the record unchanged*
+for its whole duration on its own clock (no timestamp of another machine is ever read). The holder counts its time from *before* the
+renewal was sent, so it stops before any candidate can have waited long enough. Work is stopped and awaited before the record is released.
+And everything uncertain (a call that timed out, a deleted record, a contradicting event) is read again.
 
-What is not covered: somebody deletes the Lease, and a process starts and looks before the holder has put it back, which it does as soon as
-its watch or its next renewal tells (processes that saw the record wait for its duration). And a clock that stands still while others go on
-(a virtual machine restored from a snapshot): only the compare-and-swap of each write helps there.
+Not covered: the Lease is deleted, and a process starts and reads before the holder has created it again, which the holder does at the next
+event of its watch or its next renewal (processes that know the record wait for its duration). And a clock that stands still while others go
+on (a virtual machine restored from a snapshot): only the compare-and-swap of each write helps there.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ logger = logging.getLogger(__name__)
 
 
 def boottime() -> float:
-    """Return seconds of a clock that never jumps and goes on while the machine is suspended (where the system has one)."""
+    """Return seconds of a clock that never jumps and, where the system has one, goes on while the machine is suspended."""
     return time.clock_gettime(getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC))
 
 
@@ -42,10 +42,10 @@ def utc_now() -> datetime:
 
 @dataclass(frozen=True, slots=True)
 class Timings:
-    """How long things may take, seconds. A holder that hangs or dies is replaced `duration` after its last renewal.
+    """Times in seconds. A holder that hangs or dies is replaced `duration` after its last renewal.
 
-    An outage of the API server that is over a tenth of `retry` before the `renew_deadline` of the last renewal goes unnoticed, so one of
-    1.9 s always does. All candidates wait for the duration that stands in the record.
+    An outage of the API server costs no leadership if it ends a tenth of `retry` before the `renew_deadline` of the last renewal; one of
+    1.9 s never does. All candidates wait for the duration in the record.
     """
 
     duration: float = 4.0
@@ -53,7 +53,7 @@ class Timings:
     retry: float = 1.0
 
     def __post_init__(self) -> None:
-        """Refuse what cannot work, with ValueError."""
+        """Raise ValueError for times that cannot work."""
         if not (self.duration > self.renew_deadline > self.retry > 0 and self.duration == int(self.duration)):
             msg = (
                 f"lease timings {self.duration:g}/{self.renew_deadline:g}/{self.retry:g} s: they must fall from duration over renew "
@@ -63,27 +63,27 @@ class Timings:
 
     @property
     def call(self) -> float:
-        """Return the bound of one attempt, so that at least two attempts fit before the deadline."""
+        """Return the time-out of one attempt, so that at least two attempts are possible before the deadline."""
         return max(self.retry, (self.renew_deadline - self.retry) / 2)
 
 
 @dataclass(frozen=True, slots=True)
 class Leadership:
-    """One term of one process. `epoch` is compared for equality only."""
+    """One term of leadership of one process. `epoch` is compared for equality only."""
 
     epoch: int
     identity: str
 
 
-class WorkDidNotStop(RuntimeError):  # noqa: N818  says what happened
-    """The cancelled work was still running when the lease had run out: only ending the process makes sure that it stops."""
+class WorkDidNotStop(RuntimeError):  # noqa: N818  the name says what happened
+    """The cancelled work was still running when the Lease had expired: only the end of the process stops it for sure."""
 
 
 class Leases(Protocol):
-    """The part of the door to Kubernetes that an election needs; unfenced, because the fence asks the election."""
+    """The part of the Kubernetes client that an election needs; unfenced, because the fence asks the election."""
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
-        """Return the object, or None if it is not there."""
+        """Return the object, or None if it does not exist."""
         ...
 
     async def create(self, obj: Obj) -> Obj:
@@ -91,12 +91,12 @@ class Leases(Protocol):
         ...
 
     async def replace(self, obj: Obj) -> Obj:
-        """Put by resourceVersion; Conflict, NotFound."""
+        """Replace by resourceVersion; Conflict, NotFound."""
         ...
 
 
 class Watch(Protocol):
-    """A stream of (ADDED | MODIFIED | DELETED, object) that begins with what is there."""
+    """A stream of (ADDED | MODIFIED | DELETED, object) that begins with the existing objects."""
 
     def __call__(self, kind: Kind, namespace: str | None, *, name: str | None, server_timeout: int) -> AsyncGenerator[tuple[str, Obj]]:
         """Open the stream."""
@@ -121,7 +121,7 @@ class Election:
         """Prepare; nothing is sent before `run`.
 
         `identity` must be unique for each process (a pod's name is not: its container restarts). `watch` None: the record is polled each
-        `retry` instead, and a released lease is taken that much later. `clock` gives seconds that never go back.
+        `retry` instead, and a released Lease is acquired that much later. `clock` returns seconds that never go back.
         """
         if not identity:
             msg = "an election needs an identity that is unique for this process."
@@ -135,18 +135,19 @@ class Election:
         self._clock = clock
         self._wall = wall
 
-        self._term: Leadership | None = None  # what we claim
-        self._renewed_at = 0.0  # our clock before the last renewal that succeeded was sent
-        self._mine: Obj | None = None  # the record as we last wrote it; None: look first
-        self._maybe_ours = False  # a write of ours may have put our name there
+        # All times are of `clock`.
+        self._term: Leadership | None = None  # the term that this process claims
+        self._renewed_at = 0.0  # before the last successful renewal was sent
+        self._own_record: Obj | None = None  # the record as last written by this process; None: read it first
+        self._may_hold = False  # a write of this process may have set its identity
 
-        self._seen: Obj | None = None  # the record as last seen; None: it was not there
-        self._changed_at: float | None = None  # our clock when we last saw it change; None: never looked
-        self._vacant_from = float("-inf")  # our clock until when a holder whose record is gone may go on
-        self._last_epoch = -1  # the highest seen
-        self._asked_at = float("-inf")  # our clock at the last read or event
-        self._news = asyncio.Event()
-        self._complaint = ""
+        self._last_record: Obj | None = None  # the record as last read; None: it did not exist
+        self._changed_at: float | None = None  # when it was last observed to change; None: never read
+        self._vacant_from = float("-inf")  # until when the holder of a deleted record may go on
+        self._last_epoch = -1  # the highest epoch that was read
+        self._asked_at = float("-inf")  # the last read or event
+        self._changed = asyncio.Event()
+        self._last_error = ""
         self._resign = asyncio.Event()
         self._abstention = 0.0  # how long not to campaign after the term that ends
 
@@ -154,25 +155,25 @@ class Election:
 
     @property
     def leading(self) -> bool:
-        """Whether we are the leader at this very instant."""
+        """Whether this process is the leader now."""
         return self.seconds_left() > 0
 
     @property
     def epoch(self) -> int | None:
-        """The epoch that we lead in, or None."""
+        """The epoch in which this process leads, or None."""
         return self._term.epoch if self._term and self.leading else None
 
     def seconds_left(self) -> float:
-        """Return how long nobody else can be the leader; 0 or less: we are not. True after a pause of the process too."""
+        """Return for how many seconds no other process can be the leader; 0 or less: not the leader. Also right after a pause."""
         if self._term is None:
             return 0.0
         return self._renewed_at + self._timings.duration - self._clock()
 
     def step_down(self, abstain: float = 10.0) -> bool:
-        """Give the leadership up in good order: the work is stopped and awaited, then the lease released. False: we do not lead.
+        """Give up the leadership: the work is stopped and awaited, then the Lease is released. False: this process does not lead.
 
-        Returns at once, so the work itself may call it. For `abstain` seconds after the release we do not campaign; another candidate
-        takes the lease at once, and if there is none we are the leader again after that time.
+        Returns at once, so the work itself may call it. For `abstain` seconds after the release this process does not campaign. Another
+        candidate acquires the Lease at once; if there is none, this process leads again after that time.
         """
         if not 0 <= abstain < float("inf"):
             msg = f"cannot abstain for {abstain} s: give a number of seconds of at least 0."
@@ -186,21 +187,21 @@ class Election:
     # ---------------------------------------------------------------------------------------------------------------- run
 
     async def run(self, work: Callable[[Leadership], Awaitable[None]]) -> None:
-        """Campaign for ever; whenever we lead, run `work`, which is cancelled and awaited when the lease is lost.
+        """Campaign until cancelled. While this process leads, run `work`, which is cancelled and awaited when the Lease is lost.
 
-        Work that returns resigns, work that raises is logged; either way the lease is released and sought again a `retry` later. When this
-        is cancelled the work is stopped, then the lease is released. Raises WorkDidNotStop; nothing else.
+        When the work returns or raises, which is logged, the Lease is released and the campaign goes on a `retry` later. When this is
+        cancelled, the work is stopped, then the Lease is released. Raises WorkDidNotStop and nothing else.
         """
         listening = asyncio.create_task(self._listen(self._watch), name="lease-watch") if self._watch else None
         try:
             while True:
                 await self._lead(await self._campaign(), work)
-                await asyncio.sleep(max(self._timings.retry, self._abstention))  # whoever is better off may go first
+                await asyncio.sleep(max(self._timings.retry, self._abstention))  # another candidate may go first
         finally:
-            await _to_the_end(self._leave(listening))
+            await _uninterrupted(self._leave(listening))
 
     async def _leave(self, listening: asyncio.Task[None] | None) -> None:
-        await self._release()  # a cancelled campaign may have won without knowing
+        await self._release()  # a cancelled campaign may have acquired the Lease without an answer
         if listening:
             listening.cancel()
             await asyncio.wait({listening}, timeout=self._timings.call)
@@ -210,18 +211,18 @@ class Election:
         self._resign.clear()
         self._abstention = 0.0
         working = asyncio.create_task(_perform(work, term), name="leader-work")
-        keeping = asyncio.create_task(self._keep(term), name="lease-keep")
+        keeping = asyncio.create_task(self._renew_until_lost(term), name="lease-keep")
         resigning = asyncio.create_task(self._resign.wait(), name="leader-resigns")
         try:
             await asyncio.wait({working, keeping, resigning}, return_when=asyncio.FIRST_COMPLETED)
         finally:
             resigned = self._term is not None
-            self._term = None  # before anything else can run: from here on the fence lets no write pass
+            self._term = None  # before anything else can run: from here on the fence stops every write
             resigning.cancel()
-            await _to_the_end(self._stop(working, keeping))
+            await _uninterrupted(self._stop(working, keeping))
             if resigned:
-                logger.info("Epoch %d ends, the work has stopped: releasing the lease.", term.epoch)
-            await _to_the_end(self._release())
+                logger.info("Epoch %d ends, the work has stopped: releasing the Lease.", term.epoch)
+            await _uninterrupted(self._release())
 
     async def _stop(self, working: asyncio.Task[None], keeping: asyncio.Task[None]) -> None:
         ended_by_itself = working.done()
@@ -229,7 +230,7 @@ class Election:
             task.cancel()
         _, running = await asyncio.wait({working, keeping}, timeout=self._timings.duration)
         if running:
-            self._maybe_ours = False  # so that nobody releases it while the work goes on; it has run out by now
+            self._may_hold = False  # so that it is not released while the work goes on; it has expired by now
             msg = f"the work of {self._identity} did not stop within {self._timings.duration:g} s of being cancelled; end this process."
             raise WorkDidNotStop(msg)
         for task in (working, keeping):
@@ -243,184 +244,184 @@ class Election:
 
     async def _campaign(self) -> Leadership:
         while True:
-            self._news.clear()
+            self._changed.clear()
             wake = self._clock() + self._timings.retry
             try:
                 async with asyncio.timeout(self._timings.call):
                     term = await self._attempt()
-                self._complaint = ""
+                self._last_error = ""
                 if term is not None:
                     return term
                 wake = min(self._vacant_at(), self._asked_at + self._patience())
-            except Exception as e:  # whatever the server answers, it must not end the campaign
-                self._complain("seek", e)
+            except Exception as e:  # no answer of the server may end the campaign
+                self._log_failure("acquire", e)
             await self._pause(wake)
 
     async def _attempt(self) -> Leadership | None:
-        """Take the lease if it is free; None if it is not."""
+        """Acquire the Lease if it is free; None if it is not."""
         if self._changed_at is None or self._clock() >= self._asked_at + self._patience():
-            await self._look()
+            await self._read()
         while self._clock() >= self._vacant_at():
-            found = self._seen
+            found = self._last_record
             epoch = max(_epoch(found), self._last_epoch) + 1
             record = self._record(found, holder=self._identity, epoch=epoch, new_term=True)
-            self._maybe_ours = True
+            self._may_hold = True
             sent = self._clock()
             try:
                 stored = await (self._kube.create(record) if found is None else self._kube.replace(record))
             except (AlreadyExists, Conflict, NotFound) as e:
-                self._not_about_us(found, e)
-                await self._look()
+                self._raise_if_unusable(found, e)
+                await self._read()
                 continue
             self._note_record(stored)
-            if self._clock() >= sent + self._timings.renew_deadline:  # we were suspended meanwhile, and it may be another's by now
+            if self._clock() >= sent + self._timings.renew_deadline:  # this process was suspended, and another may hold the Lease by now
                 continue
-            self._mine, self._renewed_at = stored, sent
+            self._own_record, self._renewed_at = stored, sent
             self._term = Leadership(epoch, self._identity)
             return self._term
         return None
 
     def _vacant_at(self) -> float:
-        """Return when, on our clock, the record as we see it is free to be taken."""
-        if self._seen is None or self._changed_at is None:
+        """Return when the last known record may be acquired."""
+        if self._last_record is None or self._changed_at is None:
             return self._vacant_from
-        if _holder(self._seen) in {"", self._identity}:
+        if _holder(self._last_record) in {"", self._identity}:
             return float("-inf")
-        return self._changed_at + _duration(self._seen, self._timings.duration)
+        return self._changed_at + _duration(self._last_record, self._timings.duration)
 
     def _patience(self) -> float:
-        """Return after how long without any news we ask; a holder renews each `retry`, so a watch that works is never silent for two."""
+        """Return the seconds without an event after which to read. A holder renews each `retry`, so a working watch has one in two."""
         return self._timings.retry * (2 if self._watch else 1)
 
     # ---------------------------------------------------------------------------------------------------------------- keep
 
-    async def _keep(self, term: Leadership) -> None:
-        """Renew until the lease is lost, then claim it no longer."""
+    async def _renew_until_lost(self, term: Leadership) -> None:
+        """Renew until the Lease is lost, then give up the claim."""
         lost = ""
         wake = self._renewed_at + self._timings.retry
         while not lost:
             await self._pause(wake)
-            self._news.clear()
+            self._changed.clear()
             left = self._renewed_at + self._timings.renew_deadline - self._clock()
             if left <= 0:
-                lost = f"not renewed within {self._timings.renew_deadline:g} s{': ' if self._complaint else ''}{self._complaint}"
+                lost = f"not renewed within {self._timings.renew_deadline:g} s{': ' if self._last_error else ''}{self._last_error}"
                 break
             try:
                 async with asyncio.timeout(min(self._timings.call, left)):
                     lost = await self._renew(term)
-                self._complaint = ""
+                self._last_error = ""
                 wake = self._renewed_at + self._timings.retry
-            except Exception as e:  # whatever the server answers: what cannot be renewed runs out
-                self._complain("renew", e)
+            except Exception as e:  # no matter what the server answers: a Lease that cannot be renewed expires
+                self._log_failure("renew", e)
                 wake = min(self._clock() + self._timings.retry / 10, self._renewed_at + self._timings.renew_deadline)
         self._term = None
-        logger.warning("Lost the lease in epoch %d: %s.", term.epoch, lost)
+        logger.warning("Lost the Lease in epoch %d: %s.", term.epoch, lost)
 
     async def _renew(self, term: Leadership) -> str:
-        """Renew once; return why the lease is lost, or nothing."""
+        """Renew once; return why the Lease is lost, or an empty string."""
         while True:
-            found = self._mine or await self._look()
+            found = self._own_record or await self._read()
             if found is not None and (_holder(found), _epoch(found)) != (term.identity, term.epoch):
                 return f"{_holder(found) or 'nobody'} holds it in epoch {_epoch(found)}"
             record = self._record(found, holder=term.identity, epoch=term.epoch, new_term=found is None)
             sent = self._clock()
             try:
-                self._mine = await (self._kube.create(record) if found is None else self._kube.replace(record))
+                self._own_record = await (self._kube.create(record) if found is None else self._kube.replace(record))
             except (AlreadyExists, Conflict, NotFound) as e:
-                self._not_about_us(found, e)
-                self._mine = None
+                self._raise_if_unusable(found, e)
+                self._own_record = None
                 continue
-            self._note_record(self._mine)
+            self._note_record(self._own_record)
             self._renewed_at = sent
             return ""
 
     async def _release(self) -> None:
-        """Take our name off the record, if it is there, so that others need not wait."""
+        """Remove this process's identity from the record, so that others need not wait."""
         try:
             async with asyncio.timeout(self._timings.call):
-                while self._maybe_ours:
-                    found = self._mine or await self._look()
-                    self._mine = None
+                while self._may_hold:
+                    found = self._own_record or await self._read()
+                    self._own_record = None
                     if found is not None and _holder(found) == self._identity:
                         with suppress(Conflict, NotFound):
                             self._note_record(await self._kube.replace(self._record(found, holder="", epoch=_epoch(found), new_term=False)))
-                            self._maybe_ours = False
+                            self._may_hold = False
                     else:
-                        self._maybe_ours = False
+                        self._may_hold = False
         except Exception as e:
-            logger.warning("The lease is not released (%s): others wait until it runs out.", str(e) or type(e).__name__)
+            logger.warning("The Lease is not released (%s): others wait until it expires.", str(e) or type(e).__name__)
 
-    # ---------------------------------------------------------------------------------------------------------------- see
+    # --------------------------------------------------------------------------------------------------------------- read
 
-    async def _look(self) -> Obj | None:
+    async def _read(self) -> Obj | None:
         found = await self._kube.get(LEASE, self._namespace, self._name)
         self._note_record(found)
         return found
 
     def _note_record(self, found: Obj | None) -> None:
         now = self._clock()
-        if found is None and self._seen is not None:
+        if found is None and self._last_record is not None:
             self._vacant_from = now + _duration(
-                self._seen, self._timings.duration
+                self._last_record, self._timings.duration
             )  # its holder may have renewed just before it was deleted
-        if self._changed_at is None or _version(found) != _version(self._seen):  # not by the times in it: they could stand still or repeat
+        if self._changed_at is None or _version(found) != _version(self._last_record):  # not by the times in it: they could be equal
             self._changed_at = now
-        self._seen = found
+        self._last_record = found
         self._asked_at = now
         self._last_epoch = max(self._last_epoch, _epoch(found))
 
     async def _listen(self, watch: Watch) -> None:
-        """Keep a watch open for ever. It only makes us look sooner: nothing is believed that compare-and-swap does not confirm."""
+        """Keep a watch open. Its events only make this process read sooner; compare-and-swap confirms everything."""
         trouble = ""
         while True:
             opened = self._clock()
             try:
                 async with aclosing(watch(LEASE, self._namespace, name=self._name, server_timeout=60)) as events:
                     while True:
-                        async with asyncio.timeout(self._timings.duration):  # longer silence: no holder, or a dead line
+                        async with asyncio.timeout(self._timings.duration):  # longer silence: no holder, or a dead connection
                             what, found = await anext(events)
                         trouble = ""
-                        self._hear(None if what == "DELETED" else found)
+                        self._on_event(None if what == "DELETED" else found)
             except (TimeoutError, StopAsyncIteration):
                 pass
             except Exception as e:
                 if str(e) != trouble:
-                    logger.warning("The lease cannot be watched, so it is polled: %s", e, exc_info=None if isinstance(e, KubeError) else e)
+                    logger.warning("The Lease cannot be watched, so it is polled: %s", e, exc_info=None if isinstance(e, KubeError) else e)
                 trouble = str(e)
             if self._clock() < opened + self._timings.retry:
                 await asyncio.sleep(self._timings.retry)
 
-    def _hear(self, found: Obj | None) -> None:
+    def _on_event(self, found: Obj | None) -> None:
         self._note_record(found)
         term = self._term
         if term is None or found is None or (_holder(found), _epoch(found)) != (term.identity, term.epoch):
-            self._news.set()
+            self._changed.set()
 
     async def _pause(self, until: float) -> None:
-        """Wait for news, at most until that time on our clock."""
+        """Wait for a change, at most until that time."""
         with suppress(TimeoutError):
-            async with asyncio.timeout(max(0.001, until - self._clock())):  # never a busy loop, however the two clocks differ
-                await self._news.wait()
+            async with asyncio.timeout(max(0.001, until - self._clock())):  # never a busy loop, even if the two clocks differ
+                await self._changed.wait()
 
-    def _complain(self, doing: str, error: Exception) -> None:
-        said = str(error) or f"no answer within {self._timings.call:g} s"
-        logger.log(logging.DEBUG if self._complaint else logging.WARNING, "Could not %s the lease: %s", doing, said)
-        self._complaint = said
+    def _log_failure(self, doing: str, error: Exception) -> None:
+        text = str(error) or f"no answer within {self._timings.call:g} s"
+        logger.log(logging.DEBUG if self._last_error else logging.WARNING, "Could not %s the Lease: %s", doing, text)
+        self._last_error = text
 
-    def _not_about_us(self, found: Obj | None, error: KubeError) -> None:
-        """Raise what looking again would not cure: to create where the namespace is missing."""
+    def _raise_if_unusable(self, found: Obj | None, error: KubeError) -> None:
+        """Raise an error that another read does not resolve: the namespace of a Lease to create is missing."""
         if found is None and isinstance(error, NotFound):
             raise error
 
     # -------------------------------------------------------------------------------------------------------------- record
 
     def _record(self, found: Obj | None, *, holder: str, epoch: int, new_term: bool) -> Obj:
-        """Return the Lease to write over `found`; whatever others keep in it stays."""
+        """Return the Lease to write over `found`; fields of others stay."""
         record: Obj = deepcopy(found) if found is not None else {"metadata": {"namespace": self._namespace, "name": self._name}}
         record |= {"apiVersion": LEASE.api_version, "kind": LEASE.kind}
         spec = record.setdefault("spec", {})
         now = self._wall()
-        if _stamp(now) == spec.get("renewTime"):  # the server drops a write that changes nothing, and then nobody would see us alive
+        if _stamp(now) == spec.get("renewTime"):  # the server drops a write that changes nothing, and then no candidate would see a renewal
             now += timedelta(microseconds=1)
         spec |= {
             "holderIdentity": holder,
@@ -450,12 +451,12 @@ def _epoch(record: Obj | None) -> int:
 
 
 def _version(record: Obj | None) -> str:
-    """Return what compare-and-swap compares: so a record that is taken is the very one that was seen unchanged."""
+    """Return what compare-and-swap compares: so the record that is acquired is the one that was observed unchanged."""
     return str(record["metadata"].get("resourceVersion")) if record else ""
 
 
 def _duration(record: Obj, otherwise: float) -> float:
-    """Return how long the holder of a record may go on without renewing; it may have been set up with other timings than we."""
+    """Return how long the holder of a record may go on without renewing; its timings may differ from those of this process."""
     return float(_spec(record).get("leaseDurationSeconds") or otherwise)
 
 
@@ -470,8 +471,8 @@ async def _perform(work: Callable[[Leadership], Awaitable[None]], term: Leadersh
     await work(term)
 
 
-async def _to_the_end(ending: Coroutine[Any, Any, None]) -> None:
-    """Await it even if we are cancelled meanwhile; then pass the cancellation on."""
+async def _uninterrupted(ending: Coroutine[Any, Any, None]) -> None:
+    """Await it to its end even if this task is cancelled meanwhile; then raise the cancellation."""
     task = asyncio.create_task(ending)
     cancelled: asyncio.CancelledError | None = None
     while not task.done():

@@ -1,9 +1,9 @@
-"""The second witness: what the API server knows of nodes. Tells; decides nothing.
+"""What the API server knows of nodes. Decides nothing.
 
-Two own watches, of nodes and of the Leases in the one namespace kube-node-lease. Kopf could restrict neither: it would watch the Leases of
-all namespaces. Clocks of nodes may be an hour apart, so no time of theirs is read: what counts is when *we* saw a Lease change. And time in
-which we were deaf (no connection, a silent one, a paused process) teaches nothing of anybody: after it every Lease counts as renewed just
-now: otherwise the first node that is heard again would make all others look lost.
+Two watches: of nodes, and of the Leases in the namespace kube-node-lease. Kopf could not restrict the second: it would watch the Leases of
+all namespaces. Clocks of nodes may be an hour apart, so their times are never read: what counts is when *this process* observed a Lease
+change. Time in which this process was cut off (no connection, a dead one, a paused process) proves nothing about nodes: after it every
+Lease counts as renewed now. Otherwise the first node with a new event would make all others seem lost.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ log = logging.getLogger(__name__)
 
 LEASE_NAMESPACE: Final = "kube-node-lease"
 OUT_OF_SERVICE: Final = "node.kubernetes.io/out-of-service"
-"""Set by a person or a remedy when the machine is known to be off (kubernetes.io/docs/reference/labels-annotations-taints)."""
+"""Set by a person or a controller when the machine is known to be off (kubernetes.io/docs/reference/labels-annotations-taints)."""
 GONE_FOR: Final = 3600.0
 """Seconds for which a deleted node is remembered; its pods are long deleted then."""
 ZONES: Final = ("topology.kubernetes.io/zone", "failure-domain.beta.kubernetes.io/zone")
@@ -42,14 +42,14 @@ LEAVING_TAINTS: Final[Mapping[str, str]] = MappingProxyType(
         "node.cloudprovider.kubernetes.io/shutdown": "kubernetes.io/docs/reference/labels-annotations-taints: the machine is shut down",
     }
 )
-"""Taints that say that a node's pods are soon to go, with the source of each; a key that ends in / stands for all that begin so.
+"""Taints of nodes whose pods will be removed soon, with the source of each. A key that ends in / stands for all with this prefix.
 
-Not among them, because the node may well stay: DeletionCandidateOfClusterAutoscaler (a soft hint), kubernetes.azure.com/scalesetpriority
-and the like (what a node was bought as), node.kubernetes.io/unreachable and not-ready (`ready` says so)."""
+Not included, because the node may stay: DeletionCandidateOfClusterAutoscaler (a soft hint), kubernetes.azure.com/scalesetpriority and
+similar (how a node was bought), node.kubernetes.io/unreachable and not-ready (`ready` covers them)."""
 
 
 class NodeReads(Protocol):
-    """The part of the door to Kubernetes that is needed; reads only."""
+    """The part of the Kubernetes client that is needed; reads only."""
 
     async def list_to_watch(self, kind: Kind, namespace: str | None) -> tuple[list[Obj], str]:
         """Return all objects, and the resourceVersion from which a watch misses nothing."""
@@ -58,42 +58,42 @@ class NodeReads(Protocol):
     def watch(
         self, kind: Kind, namespace: str | None, *, resource_version: str | None, server_timeout: int
     ) -> AsyncGenerator[tuple[str, Obj]]:
-        """Yield (ADDED | MODIFIED | DELETED, object); Expired, Refused, Unavailable."""
+        """Yield (ADDED | MODIFIED | DELETED, object); Expired, Rejected, Unavailable."""
         ...
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Patience:
-    """How long what may take, in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes."""
+    """Times in seconds. A kubelet renews its Lease each 10 s, and reports its Node each 300 s or when it changes."""
 
     lease_stream: int = 60
     lease_silence: float = 25.0
-    """Longer than any renewal takes: the connection is dead."""
+    """After so long without a renewal the connection is dead."""
     node_stream: int = 25
-    """Short, because nodes may be silent for long: a dead connection shows when the server does not end the stream in time."""
-    deaf_after: float = 12.0
-    """A silence of all Leases after which we rather were deaf: even a single live node renews more often."""
+    """Short, because nodes may have no events for long: a dead connection shows when the server does not end the stream in time."""
+    cut_off_after: float = 12.0
+    """Without any renewal for so long, this process was probably cut off: even a single live node renews more often."""
     first_retry: float = 0.5
     last_retry: float = 5.0
     kept: float = 60.0
-    """What is known is kept for so long after the first 403: a single one may be a passing fault of the authorizer."""
+    """What is known is kept for so long after the first 403: a single one may be a short fault of the authorizer."""
     denied: float = 30.0
-    """Pause after a 403 from then on: the right is missing, and somebody may grant it at any time."""
+    """Pause after a 403 from then on: the right is missing, and may be granted at any time."""
     reported_after: float = 5.0
-    """Failures are told of after so long: one that is over at once is not worth it."""
+    """Failures are reported after so long: a shorter one is not worth a report."""
 
 
 # --- reading one object ---------------------------------------------------------------------------------------------------
 
 
 def node_of(obj: Obj) -> Node:
-    """Return what a Node object tells; its Lease is told apart."""
+    """Return what a Node object says. Its Lease is read separately."""
     meta, spec, status = obj["metadata"], obj.get("spec") or {}, obj.get("status") or {}
     taints = [one for one in spec.get("taints") or () if one.get("effect") != "PreferNoSchedule"]
     keys = [str(one.get("key")) for one in taints]
     labels = meta.get("labels") or {}
     ready = next((one.get("status") for one in status.get("conditions") or () if one.get("type") == "Ready"), None)
-    leaving = next((key for key in keys if _says_leaving(key)), None)
+    leaving = next((key for key in keys if _announces_removal(key)), None)
     return Node(
         name=meta["name"],
         zone=next((labels[label] for label in ZONES if labels.get(label)), None),
@@ -103,18 +103,18 @@ def node_of(obj: Obj) -> Node:
     )
 
 
-def _says_leaving(key: str) -> bool:
+def _announces_removal(key: str) -> bool:
     return any(key.startswith(known) if known.endswith("/") else key == known for known in LEAVING_TAINTS)
 
 
 def _judged(node: Node | None) -> tuple[bool | None, str | None, bool]:
-    """Return what decisions go by; a node that was not known before counts as a sound one."""
+    """Return the part of a node that decisions use; an unknown node counts as a healthy one."""
     return (node.ready, node.leaving, node.out_of_service) if node is not None and not node.gone else (True, None, False)
 
 
 @dataclass(slots=True)
 class _Feed:
-    """One watch: what of, and where it stands."""
+    """One watch: its objects and its state."""
 
     kind: Kind
     namespace: str | None
@@ -123,39 +123,39 @@ class _Feed:
     take_all: Callable[[list[Obj]], None]
     take: Callable[[str, Obj], None]
     version: str | None = None
-    """From where the next stream goes on; None: list first."""
+    """The resourceVersion from which the next stream continues; None: list first."""
     is_known: bool = False
     trouble: str = field(default="")
     failing_since: float | None = None
-    """Since when nothing was heard but failures, by the monotonic clock."""
+    """Since when every attempt failed, by the monotonic clock."""
 
 
 class Nodes:
     """Keeps what is known of each node."""
 
     def __init__(self, kube: NodeReads, *, clock: Clock, changed: Callable[[str], None], patience: Patience | None = None) -> None:
-        """Prepare; `run` reads. `changed` is called with a node's name when something decisions go by did; never for a renewal."""
+        """Prepare; `run` reads. `changed` is called with a node's name when a part changed that decisions use; never for a renewal."""
         self._kube = kube
         self._clock = clock
         self._changed = changed
         self._patience = patience = patience or Patience()
         self._nodes: dict[str, Node] = {}
         self._gone: dict[str, float] = {}
-        """When a node was seen to be deleted, on our monotonic clock."""
+        """When the deletion of a node was observed, by the monotonic clock."""
         self._renewals: dict[str, tuple[str, datetime, bool]] = {}
-        """By node: the renewTime as it is spelt, for comparison with itself only, when we saw it change, and whether that is presumed."""
+        """By node: the text of renewTime, compared with itself only; when it was observed to change; and whether that is presumed."""
         self._responded_at = clock.monotonic()
-        """When a Lease was last heard of."""
-        self._was_deaf = True
+        """When the last event of a Lease came."""
+        self._was_cut_off = True
         self._snapshot: Mapping[str, Node] | None = None
-        self._denial = ""
-        """What the 403 said that was logged last; empty: none since all could be read."""
+        self._logged_denial = ""
+        """The 403 that was logged last; empty: none since all could be read."""
         nodes = _Feed(NODE, None, patience.node_stream, float(patience.node_stream * 2), self._take_nodes, self._take_node)
         leases = _Feed(LEASE, LEASE_NAMESPACE, patience.lease_stream, patience.lease_silence, self._take_leases, self._take_lease)
         self._feeds = (nodes, leases)
 
     def snapshot(self) -> Mapping[str, Node] | None:
-        """Return all nodes by name as last heard of; None while nothing is known: not read yet, or not allowed to."""
+        """Return all nodes by name as last observed; None while nothing is known: not read yet, or not allowed."""
         if not all(feed.is_known for feed in self._feeds):
             return None
         if self._snapshot is None:
@@ -163,17 +163,17 @@ class Nodes:
         return self._snapshot
 
     def unread(self) -> Mapping[str, str]:
-        """Return the kinds that cannot be read for a while now, and why."""
+        """Return the kinds that have not been readable for a while, and why."""
         now = self._clock.monotonic()
         return {
             feed.kind.kind: feed.trouble
             for feed in self._feeds
-            # With a version it was listed again, and its stream may be silent for long.
+            # With a version it was listed again, and its stream may have no events for long.
             if feed.version is None and feed.failing_since is not None and now - feed.failing_since >= self._patience.reported_after
         }
 
     async def run(self) -> None:
-        """Watch for ever; ends by cancellation only."""
+        """Watch until cancelled."""
         async with asyncio.TaskGroup() as group:
             for feed in self._feeds:
                 group.create_task(self._follow(feed), name=f"watch of {feed.kind.plural}")
@@ -189,7 +189,7 @@ class Nodes:
                 wait = 0.0
             except Expired:
                 feed.version, wait = None, 0.0
-            except TimeoutError:  # silent: a new connection at once
+            except TimeoutError:  # no event: open a new connection at once
                 self._lose(feed, "")
                 wait = 0.0
             except Exception as error:
@@ -198,12 +198,12 @@ class Nodes:
             else:
                 pause = self._patience.first_retry
                 self._recover(feed)
-            if self._clock.monotonic() < opened + 1:  # never a busy loop, whatever the server answers
+            if self._clock.monotonic() < opened + 1:  # never a busy loop, for any answer of the server
                 wait = max(wait, self._patience.first_retry)
             await asyncio.sleep(wait)
 
     async def _listen(self, feed: _Feed) -> None:
-        """List if need be, then follow one stream to its end."""
+        """List if needed, then follow one stream to its end."""
         if feed.version is None:
             found, feed.version = await self._kube.list_to_watch(feed.kind, feed.namespace)
             feed.take_all(found)
@@ -221,39 +221,39 @@ class Nodes:
                 feed.version = obj["metadata"]["resourceVersion"]
 
     def _lose(self, feed: _Feed, trouble: str) -> None:
-        """Note that a watch broke: what happens until the next list is not heard."""
+        """Note that a watch broke: events until the next list are missed."""
         feed.version = None
-        self._was_deaf |= feed.kind is LEASE
+        self._was_cut_off |= feed.kind is LEASE
         if trouble and trouble != feed.trouble:
-            log.info("Nodes are not heard of for a while: %s", trouble)
+            log.info("A watch of nodes broke: %s", trouble)
         feed.trouble = trouble
 
     def _recover(self, feed: _Feed) -> None:
         """Note that a watch works."""
         feed.failing_since, feed.trouble = None, ""
         if all(one.failing_since is None for one in self._feeds):
-            self._denial = ""
+            self._logged_denial = ""
 
     def _fail(self, feed: _Feed, error: Exception) -> float:
         """Note why a watch broke; return the longest pause before the next attempt, in seconds.
 
-        After 403s for a while nothing is known any more: it may long be otherwise.
+        After 403s for a while nothing counts as known any more: it may be out of date.
         """
         now = self._clock.monotonic()
         feed.failing_since = now if feed.failing_since is None else feed.failing_since
         if not isinstance(error, KubeError):
-            log.error("The watch of %s ended in an error of the operator itself", feed.kind.plural, exc_info=error)
+            log.error("The watch of %s failed by an internal error of the operator", feed.kind.plural, exc_info=error)
         if not (isinstance(error, Rejected) and error.code == 403):
             self._lose(feed, str(error))
             return self._patience.last_retry
-        if not self._denial:
+        if not self._logged_denial:
             log.warning(
-                "Nodes may not be read, so the silence of a Coreapp has no second witness; to change that, grant list and watch of "
-                "nodes, and of leases in namespace %s. (%s)",
+                "Nodes may not be read, so a lost node cannot be distinguished from a Coreapp that hangs. To change that, grant list and "
+                "watch of nodes, and of leases in namespace %s. (%s)",
                 LEASE_NAMESPACE,
                 error,
             )
-        self._denial = feed.trouble = str(error)
+        self._logged_denial = feed.trouble = str(error)
         self._lose(feed, feed.trouble)
         if now - feed.failing_since < self._patience.kept:
             return self._patience.last_retry
@@ -284,7 +284,7 @@ class Nodes:
             self._changed(name)
 
     def _drop(self, name: str) -> None:
-        """Remember a node as gone: one that was never heard of may be a new one, and its pods are no less alive."""
+        """Remember that a known node is gone. An unknown one may be new, and its pods may be alive."""
         node = self._nodes.get(name)
         if node is None or node.gone:
             return
@@ -303,32 +303,32 @@ class Nodes:
             self._forget_lease(name)
         for obj in there.values():
             self._note(obj, presumed=True)
-        self._hear(deaf=self._was_deaf)
-        self._was_deaf = False
+        self._note_contact(was_cut_off=self._was_cut_off)
+        self._was_cut_off = False
 
     def _take_lease(self, what: str, obj: Obj) -> None:
-        self._hear(deaf=False)
+        self._note_contact(was_cut_off=False)
         if what == "DELETED":
             self._forget_lease(obj["metadata"]["name"])
         else:
             self._note(obj, presumed=False)
 
-    def _hear(self, *, deaf: bool) -> None:
+    def _note_contact(self, *, was_cut_off: bool) -> None:
         now = self._clock.monotonic()
-        if deaf or now - self._responded_at > self._patience.deaf_after:
-            for name, (spelt, *_) in tuple(self._renewals.items()):
-                self._renew(name, spelt, presumed=True)
+        if was_cut_off or now - self._responded_at > self._patience.cut_off_after:
+            for name, (renew_time, *_) in tuple(self._renewals.items()):
+                self._renew(name, renew_time, presumed=True)
         self._responded_at = now
 
     def _note(self, obj: Obj, *, presumed: bool) -> None:
-        name, spelt = obj["metadata"]["name"], str((obj.get("spec") or {}).get("renewTime"))
-        if name not in self._renewals or self._renewals[name][0] != spelt:
-            self._renew(name, spelt, presumed=presumed)
+        name, renew_time = obj["metadata"]["name"], str((obj.get("spec") or {}).get("renewTime"))
+        if name not in self._renewals or self._renewals[name][0] != renew_time:
+            self._renew(name, renew_time, presumed=presumed)
 
-    def _renew(self, name: str, spelt: str, *, presumed: bool) -> None:
-        """Count a Lease as renewed now; `presumed`: when that was, if at all, we do not know."""
+    def _renew(self, name: str, renew_time: str, *, presumed: bool) -> None:
+        """Count a Lease as renewed now; `presumed`: it is not known when it was renewed, or whether it was."""
         now = self._clock.now()
-        self._renewals[name] = (spelt, now, presumed)
+        self._renewals[name] = (renew_time, now, presumed)
         if name in self._nodes:
             self._nodes[name] = replace(self._nodes[name], renewed_at=now, presumed=presumed)
             self._snapshot = None

@@ -1,4 +1,4 @@
-"""Every write: one small function for each action. Obeys the plan and decides nothing; a shard stops at its first failure, others go on."""
+"""Every write: one small function for each action. It decides nothing. A shard stops at its first failure, the others go on."""
 
 from __future__ import annotations
 
@@ -55,38 +55,38 @@ from .observe import Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
 
-MOVED_ON = (AlreadyExists, Conflict, NotFound, TestFailed)
-"""Answers that say that the cluster is no longer as it was looked at: nothing is wrong, the next look judges anew."""
-NEVER_TAKEN = frozenset({400, 413, 422})
-"""Answers to an Event that say that this very one is wrong: it is dropped."""
+OUTDATED = (AlreadyExists, Conflict, NotFound, TestFailed)
+"""Answers that mean that the cluster changed since the observation. Nothing is wrong; the next observation decides."""
+NEVER_ACCEPTED = frozenset({400, 413, 422})
+"""Answers that reject this Event for good: it is dropped."""
 MOST_ACTIONS = 128
-"""Actions after one look, handovers apart; a cluster of 32 shards needs half of that."""
+"""Actions after one observation, without handovers; a cluster of 32 shards needs half of that."""
 AT_A_TIME = 16
-"""Writes of one cluster under way, handovers apart: the door has a hundred connections for all of them."""
+"""Concurrent writes of one cluster, without handovers: the client has a hundred connections for all clusters."""
 CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
 @dataclass(slots=True)
 class Outcome:
-    """What a round of acts came to."""
+    """The result of a round of actions."""
 
     wrote: bool = False
-    """Something changed, so that the next look is due at once."""
-    moved_on: bool = False
-    """The cluster is no longer as it was looked at."""
+    """Something changed, so the next observation is due at once."""
+    is_outdated: bool = False
+    """The cluster changed since the observation."""
     done: list[Action] = field(default_factory=list)
-    """Acts that were carried out, handovers apart."""
+    """Actions that succeeded, without handovers."""
     failed: list[str] = field(default_factory=list)
-    """One sentence for each act that could not be done."""
+    """One sentence for each action that failed."""
 
 
 class Executor:
-    """Does what plans say."""
+    """Executes plans."""
 
     def __init__(
         self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str, metrics: Metrics | None = None
     ) -> None:
-        """Prepare; ``kube`` is fenced by our lease. ``identity`` signs Events."""
+        """Prepare; ``kube`` is fenced by the Lease. ``identity`` is the reporting instance of Events."""
         self._metrics = metrics or Metrics()
         self._kube = kube
         self._clients = clients
@@ -95,46 +95,46 @@ class Executor:
         self._identity = identity
 
     async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
-        """Do all actions of a plan but Set Shards, which follows its note, and Events; handovers first, and all of them together.
+        """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
 
-        However much a plan asks for, only so much is done after one look, and so many writes are under way: other clusters write, too.
+        The number of actions after one observation and of concurrent writes is limited, because other clusters write too.
         """
         outcome = Outcome()
         todo = [action for action in actions if not isinstance(action, SetShards | EmitEvent)]
         handovers = [action for action in todo if isinstance(action, Handover)]
         await self._hand_over(observation, handovers, memory, outcome)
-        if handovers and (outcome.failed or outcome.moved_on):
-            # The wish stands until it came true.
+        if handovers and (outcome.failed or outcome.is_outdated):
+            # The request stays until it is fulfilled.
             todo = [action for action in todo if not isinstance(action, Annotate)]
         memory.unassigned = False
         rest = [action for action in todo if not isinstance(action, Handover)]
         if len(rest) > MOST_ACTIONS:
-            rest, outcome.moved_on = rest[:MOST_ACTIONS], True
+            rest, outcome.is_outdated = rest[:MOST_ACTIONS], True
         room = asyncio.Semaphore(AT_A_TIME)
         errors = await asyncio.gather(*(self._tried(observation, action, memory, outcome, room) for action in rest))
         tried = [error for action, error in zip(rest, errors, strict=True) if isinstance(action, Create | GenerateSecret | Replace)]
-        refused = next((error for error in tried if isinstance(error, Rejected)), None)
-        if refused is not None:
-            memory.refused = Rejection(str(refused), self._clock.now(), observation.desired.generation)
+        rejected = next((error for error in tried if isinstance(error, Rejected)), None)
+        if rejected is not None:
+            memory.rejection = Rejection(str(rejected), self._clock.now(), observation.desired.generation)
         elif tried and not any(tried):
-            # What was rejected before was tried again with the others, and was accepted. No answer is neither.
-            memory.refused = None
+            # An object that was rejected before is among the tried ones, and was accepted. No answer is neither.
+            memory.rejection = None
         return outcome
 
     async def _tried(
         self, observation: Observation, action: Action, memory: Memory, outcome: Outcome, room: asyncio.Semaphore
     ) -> KubeError | None:
-        """Do one action; return the error that it ended in."""
+        """Execute one action; return its error, if any."""
         try:
             if isinstance(action, AssignRole | GetShards):
-                # These go to the cluster's own pods, which may be dead; nobody is to wait for them.
+                # These go to the cluster's own pods, which may be dead; other actions must not wait for them.
                 done = await self._do(observation, action, memory)
             else:
                 async with room:
                     done = await self._do(observation, action, memory)
-        except MOVED_ON as answer:
+        except OUTDATED as answer:
             log.debug("%s: %s", observation.desired.key, answer)
-            outcome.moved_on = True
+            outcome.is_outdated = True
             memory.slow = None
             return answer
         except KubeError as error:
@@ -145,19 +145,19 @@ class Executor:
         return None
 
     async def _do(self, observation: Observation, action: Action, memory: Memory) -> bool:
-        """Do one action; return whether something changed that the next look would see."""
+        """Execute one action; return whether something changed that the next observation would see."""
         if isinstance(action, Create | GenerateSecret | Replace | Delete | Label):
-            # What was read of slow objects is no longer so.
+            # The slow objects that were read are out of date.
             memory.slow = None
         match action:
             case AssignRole():
-                memory.unassigned |= not await self._coreapps.tell(action)
+                memory.unassigned |= not await self._coreapps.assign(action)
                 return False
             case GetShards(quiet=quiet):
                 self._clients.ask(observation.desired.key, observation.access, quiet=quiet)
                 return False
             case Create() | GenerateSecret() | Replace() | Delete() | Scale():
-                # Sent, it may still land when it is long given up.
+                # A write that was sent may still take effect after its time-out.
                 memory.anchored_for = None if isinstance(action, Scale) else memory.anchored_for
                 return await self._write_object(observation, action, memory)
             case Label(ref=ref, resource_version=version):
@@ -165,7 +165,7 @@ class Executor:
                 stored = await self._kube.patch_merge(kind, observation.desired.key.namespace, ref.name, manifests.labels_patch(action))
                 return bool(stored["metadata"]["resourceVersion"] != version)
             case BumpVersion(ref=ref, shards=shards):
-                # By the status, which no admission of StatefulSets sees: what rewrites images at each write would make a new template.
+                # By the status, which admission of StatefulSets does not see: an image mutator would make a new template.
                 await self._kube.patch_status(
                     kinds.STATEFULSET, observation.desired.key.namespace, ref.name, manifests.anchor_patch(action)
                 )
@@ -191,12 +191,12 @@ class Executor:
             case Delete(ref=ref, uid=uid, resource_version=version):
                 kind = next(kind for kind in kinds.KINDS if kind.kind == ref.kind)
                 if kind is kinds.POD:
-                    # Before the call: should its answer be lost, the pod may be gone all the same.
+                    # Before the call: if its answer is lost, the pod may be gone all the same.
                     memory.ended[ref.name] = uid
                 await self._kube.delete(kind, namespace, ref.name, uid=uid, resource_version=version)
             case Scale(ref=ref, resource_version=version, replicas=replicas):
                 body = {"metadata": {"resourceVersion": version}, "spec": {"replicas": replicas}}
-                # The number alone, for the same reason.
+                # By the scale subresource, for the same reason.
                 await self._kube.patch_scale(kinds.STATEFULSET, namespace, ref.name, body)
                 judged = observation.snapshot.statefulset
                 if judged is not None and judged.scaled_by is not None:
@@ -206,7 +206,7 @@ class Executor:
         return True
 
     def _learn(self, memory: Memory, desired: Obj, live: Obj | None, stored: Obj) -> None:
-        """Remember what the API server made of a write: what admission changes or drops would else be written again and again."""
+        """Remember what the API server stored: fields that admission changes or drops would otherwise be written again and again."""
         ref = Ref(desired["kind"], desired["metadata"]["name"])
         learnt = attempted(memory.written.get(ref, {}), before=live, desired=desired, stored=stored, now=self._clock.now())
         if learnt:
@@ -231,10 +231,10 @@ class Executor:
                 msg = f"no function for {type(action).__name__}"
                 raise AssertionError(msg)
 
-    # --- the handover: prepare, commit, tell (docs/architecture.md); tidying is the next look's ---------------------------
+    # --- the handover: prepare, commit, assign (docs/architecture.md); the next observation tidies up ----------------------
 
     async def _hand_over(self, observation: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
-        """Prepare all, commit those that are prepared, tell those that are committed. Nothing here waits for an old holder."""
+        """Prepare all, commit those that are prepared, assign those that are committed. Nothing here waits for an old holder."""
         prepared = await self._each(handovers, lambda one: self._prepare(observation, one), outcome)
         committed = await self._each(prepared, lambda one: self._commit(observation, one, memory), outcome)
         outcome.wrote |= bool(prepared)
@@ -247,8 +247,8 @@ class Executor:
         for one, result in zip(handovers, results, strict=True):
             if result is None:
                 done.append(one)
-            elif isinstance(result, MOVED_ON):
-                outcome.moved_on = True
+            elif isinstance(result, OUTDATED):
+                outcome.is_outdated = True
             elif isinstance(result, KubeError):
                 outcome.failed.append(str(result))
             else:
@@ -258,7 +258,7 @@ class Executor:
     async def _prepare(self, observation: Observation, one: Handover) -> None:
         began = self._clock.monotonic()
         self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - observation.snapshot.now)
-        if one.old is not None and (first := one.old.silent_since or one.old.broken_at) is not None:
+        if one.old is not None and (first := one.old.unresponsive_since or one.old.broken_at) is not None:
             self._metrics.observe_phase(Phase.DETECT, one.evidence, one.detected_at - first)
         patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
         await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
@@ -272,13 +272,13 @@ class Executor:
             memory.committed[str(one.epoch)] = route
         self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
         self._metrics.count_handover(one)
-        took = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
+        milliseconds = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
         detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
-        memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=took)
+        memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=milliseconds)
 
     async def _assign_both(self, one: Handover, memory: Memory) -> None:
         committed_at = self._clock.monotonic()
-        # A leader that has just begun looked before its tethers stood: by now they may know what the look did not.
+        # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
         report = self._coreapps.report_of(one.to.uid) or one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
         if shards is None:
@@ -287,16 +287,16 @@ class Executor:
         messages = [AssignRole(coreapp=one.to, shards=shards, shard=route.shard, epoch=epoch)]
         if one.old is not None and one.old.ip is not None:
             messages.append(AssignRole(coreapp=one.old, shards=shards, shard=route.shard, epoch=epoch, holder=one.to))
-        # Only the new holder is waited for: the old one may be dead, and then takes its time to say nothing.
-        first, *others = [asyncio.create_task(self._coreapps.tell(message)) for message in messages]
+        # Only the new holder is awaited: the old one may be dead, and then costs a full time-out.
+        first, *others = [asyncio.create_task(self._coreapps.assign(message)) for message in messages]
         for task in others:
-            task.add_done_callback(_listened)
-        taken = await first
-        self._metrics.observe_phase(Phase.TELL, one.evidence, self._clock.monotonic() - committed_at)
-        if taken:
+            task.add_done_callback(_retrieve_error)
+        accepted = await first
+        self._metrics.observe_phase(Phase.ASSIGN, one.evidence, self._clock.monotonic() - committed_at)
+        if accepted:
             self._metrics.observe_phase(Phase.SERVE, one.evidence, self._clock.monotonic() - committed_at)
-            took = round((self._clock.monotonic() - committed_at) * 1000)
-            memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=took)
+            milliseconds = round((self._clock.monotonic() - committed_at) * 1000)
+            memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=milliseconds)
 
     # --- events -----------------------------------------------------------------------------------------------------
 
@@ -328,34 +328,34 @@ class Executor:
         )
 
     async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
-        """Write an Event; one that cannot be written is no reason to stop. Return whether that is done with: written, or never taken."""
+        """Write an Event; a failure stops nothing. Return whether it needs no further attempt: written, or rejected for good."""
         try:
             await self.emit(observation, event)
         except KubeError as error:
             log.warning("%s: %s", observation.desired.key, error)
-            return isinstance(error, Rejected) and error.code in NEVER_TAKEN
+            return isinstance(error, Rejected) and error.code in NEVER_ACCEPTED
         return True
 
     async def emit_all(self, observation: Observation, events: Iterable[EmitEvent]) -> list[EmitEvent]:
-        """Write the Events of a report; return those that need not be tried again."""
-        told = list(events)
-        written = await asyncio.gather(*(self._try_emit(observation, event) for event in told))
-        return [event for event, done in zip(told, written, strict=True) if done]
+        """Write Events; return those that need no further attempt."""
+        attempted_events = list(events)
+        written = await asyncio.gather(*(self._try_emit(observation, event) for event in attempted_events))
+        return [event for event, done in zip(attempted_events, written, strict=True) if done]
 
-    # --- the questions ---------------------------------------------------------------------------------------------
+    # --- GET shards ---------------------------------------------------------------------------------------------
 
     def ask_again(self, key: Key, access: Access) -> None:
-        """Ask for the number of shards without a look: what was seen still holds, as far as events tell."""
+        """Ask for the number of shards without an observation: no event has come since the last one."""
         self._clients.ask(key, access, quiet=True)
 
     # --- the call ---------------------------------------------------------------------------------------------------
 
     def set_shards(self, observation: Observation, action: SetShards, noted_at: float) -> None:
-        """Begin the call whose intent stands in status since ``noted_at``."""
+        """Start the call whose intent is in status since ``noted_at``."""
         self._clients.set_shards(observation.desired.key, observation.access, observation.credentials, action.operation, noted_at)
 
 
-def _listened(task: asyncio.Task[bool]) -> None:
+def _retrieve_error(task: asyncio.Task[bool]) -> None:
     if not task.cancelled():
         task.exception()
 
@@ -364,30 +364,34 @@ def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
     """Return the Event of a committed handover."""
     old = one.route.holder
     steps = (("detect", times.detect), ("commit", times.commit), ("serve", times.serve)) if times else ()
-    took = ", ".join(f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None)
+    durations = ", ".join(
+        f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None
+    )
     if old is None:
         return EmitEvent(reason=Reason.HANDED_OVER, message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
-    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (f": {took}." if took else ".")
+    message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (
+        f": {durations}." if durations else "."
+    )
     return EmitEvent(reason=Reason.HANDED_OVER, message=message)
 
 
-# --- Secrets that are drawn once -------------------------------------------------------------------------------------
+# --- Secrets that are generated once -------------------------------------------------------------------------------------
 
 
 def filled_secret(action: GenerateSecret, now: datetime) -> dict[str, Any]:
-    """Return the Secret with drawn content: a password, or a self-signed certificate for ``action.host_names``."""
+    """Return the Secret with random content: a password, or a self-signed certificate for ``action.host_names``."""
     data = _certificate(action.host_names, now) if action.recipe == "tls" else _password()
     return {**action.obj, "data": {key: base64.b64encode(value).decode() for key, value in data.items()}}
 
 
 def _password() -> dict[str, bytes]:
-    """8 to 64 characters with a digit, an upper, a lower and a special one (client#login)."""
+    """Return credentials; the password fits the client's rules (client#login): a digit, an upper, a lower and a special character."""
     drawn = "".join(secrets.choice(string.ascii_letters + string.digits) for _ in range(32))
     return {"username": b"admin", "password": f"{drawn}aA1!".encode(), "initialPassword": b"secret"}
 
 
 def _subject(host: str) -> x509.GeneralName:
-    """Return a name as a certificate lists it: clients look for an address among addresses only."""
+    """Return a name as a certificate lists it: clients search for an address among addresses only."""
     try:
         return x509.IPAddress(ipaddress.ip_address(host))
     except ValueError:

@@ -1,4 +1,4 @@
-"""Every read: one look at a cluster becomes one frozen value. What could not be read raises; it never reads as "is not there"."""
+"""Every read: one observation of a cluster becomes one frozen value. A failed read raises; it never counts as "does not exist"."""
 
 from __future__ import annotations
 
@@ -30,21 +30,21 @@ from whatsapp_operator.shell.whatsapp.session import Access, Clients, Credential
 T = TypeVar("T")
 
 PATIENCE = 0.25
-"""Seconds that an observation waits for these objects when all else is read: a failover must not wait for what it does not need."""
+"""Seconds that an observation waits for slow objects when everything else is read: a failover must not wait for them."""
 CALL_PATIENCE = 1.0
-"""The same where Set Shards is about to be sent: it needs what is in the Secrets now, and not sooner or later."""
+"""The same when Set Shards is about to be sent: it needs the current content of the Secrets."""
 NOT_KEPT_AGAIN = timedelta(seconds=30)
-"""For how long an intent that was not kept whole is not noted again: so soon is a CRD seen that was applied since."""
+"""Pause before an intent is noted again that was not stored completely: a newer CRD takes effect within this time."""
 UNSENT_KEPT = 20
-"""Intents that were not sent and are remembered: a write that was given up may still land within seconds."""
+"""Intents without a call that are remembered: a write may still take effect seconds after its time-out."""
 
 
-# --- the look -------------------------------------------------------------------------------------------------------------
+# --- the observation -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True)
 class Observation:
-    """One look: what is wanted, what is seen, and what acts need beside it. Its repr shows nothing secret."""
+    """One observation: the desired state, the snapshot, and what actions need in addition. Its repr shows nothing secret."""
 
     desired: Desired
     snapshot: Snapshot
@@ -54,7 +54,7 @@ class Observation:
 
 @dataclass(frozen=True, slots=True)
 class Rejection:
-    """What the API server said when it last refused an object of ours, when, and for which generation of the spec."""
+    """The answer of the API server when it last rejected an object, the time, and the generation of the spec."""
 
     text: str
     at: datetime
@@ -63,7 +63,7 @@ class Rejection:
 
 @dataclass(frozen=True, slots=True)
 class NotKept:
-    """Fields of an intent that the API server did not keep, and when."""
+    """Fields of an intent that the API server did not store, and when."""
 
     fields: tuple[str, ...]
     at: datetime
@@ -71,39 +71,39 @@ class NotKept:
 
 @dataclass(slots=True)
 class Memory:
-    """What one cluster's loop remembers between looks: only what would be seen again if it were lost."""
+    """What one cluster's loop remembers between observations. If it is lost, the next observations restore it."""
 
     slow: Slow | None = None
     reading: asyncio.Task[Slow] | None = None
-    """Reads what will be ``slow`` next; an observation does not wait for it to end."""
+    """Reads the next ``slow``; an observation does not wait for its end."""
     routes: dict[str, Route] = field(default_factory=dict)
     """Routes of the last snapshot, by the name of their Service."""
     since: dict[str, datetime] = field(default_factory=dict)
     handover_times: dict[str, HandoverTimes] = field(default_factory=dict)
     committed: dict[str, Route] = field(default_factory=dict)
-    """By epoch: handovers of this process that no report tells of yet."""
+    """By epoch: handovers of this process that no status contains yet."""
     settled_at: datetime | None = None
-    """When the client was last seen to have the wanted shards, by this process."""
-    refused: Rejection | None = None
+    """When this process last observed the client with the desired shards."""
+    rejection: Rejection | None = None
     written: dict[Ref, dict[str, Attempt]] = field(default_factory=dict)
-    """What became of the fields of objects that this process wrote, by path: what admission made of them is not written again."""
+    """What was stored of the fields that this process wrote, by path: values that admission changed are not written again."""
     not_kept: NotKept | None = None
     is_call_due: bool = False
-    """Set Shards waits for nothing but an observation that has read the Secrets itself."""
+    """Set Shards only waits for an observation that has read the Secrets itself."""
     overruled: Overruled | None = None
     anchored_for: int | None = None
-    """The shards for which the StatefulSet's resourceVersion was moved, since it was last scaled or an intent noted."""
+    """The shards for which the StatefulSet's resourceVersion was bumped, since it was last scaled or an intent noted."""
     intent: tuple[str, datetime] | None = None
-    """The noted intent that was seen last: its id, and since when by this process's own clock."""
+    """The last observed intent: its id, and when this process first observed it."""
     unsent: deque[str] = field(default_factory=lambda: deque(maxlen=UNSENT_KEPT))
-    """Ids of intents that this process tried to note, that may stand in status, and that no call followed."""
+    """Ids of intents that this process tried to note, that may be in status, and that had no call."""
     unassigned: bool = False
-    """A Coreapp did not take what it was told; it is told again soon."""
+    """A Coreapp did not accept its role; it is assigned again soon."""
     ended: dict[str, str] = field(default_factory=dict)
     """Pods that this process deleted and that are not back yet: uid by name."""
 
     def close(self) -> None:
-        """Stop what is being read: nobody will use it."""
+        """Cancel the read in progress."""
         if self.reading is not None:
             self.reading.cancel()
             self.reading = None
@@ -124,7 +124,7 @@ class Observer:
         nodes: Callable[[], Mapping[str, Node] | None] = lambda: None,
         nodes_unread: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
-        """Prepare; nothing is read yet. ``nodes`` returns what is known of nodes; ``nodes_unread`` why nothing new is, by kind."""
+        """Prepare; nothing is read yet. ``nodes`` returns the known nodes; ``nodes_unread`` why they cannot be read, by kind."""
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
@@ -135,10 +135,10 @@ class Observer:
         self._tuning = tuning
 
     async def observe(self, key: Key, memory: Memory, *, nonce: str, leader_epoch: int) -> Observation | None:
-        """Return one look at a cluster, or None if the API server says that it is not there.
+        """Return one observation of a cluster, or None if the API server answers that it does not exist.
 
-        Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be. What else
-        could not be read is in ``unread``: a failover does not depend on it.
+        Raises KubeError if the cluster, its pods, Services or StatefulSets could not be read, SpecError if its spec cannot be read. All
+        other failed reads are in ``unread``: a failover does not depend on them.
         """
         found = await self._gather(key, memory)
         if found is None:
@@ -152,9 +152,9 @@ class Observer:
         if unlisted or slow.pods:
             gathered = replace(gathered, pods=(*gathered.pods, *unlisted))
             parts = assemble.parts_of(desired, gathered, memory.routes, strays=slow.pods)
-        self._coreapps.hold(key, targets_of(desired, parts.mine, parts.routes))
+        self._coreapps.hold(key, targets_of(desired, parts.coreapp_pods, parts.routes))
         memory.routes = {route.name: route for route in parts.routes}
-        memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.mine)
+        memory.ended = assemble.still_ended(memory.ended, parts.coreapps, parts.coreapp_pods)
         snapshot = assemble.snapshot_of(
             desired, gathered.cluster, parts, slow, self._known(desired, gathered, parts, memory, nonce=nonce, leader_epoch=leader_epoch)
         )
@@ -163,17 +163,17 @@ class Observer:
         return Observation(desired, snapshot, access, assemble.credentials_of(desired, snapshot.account, secret))
 
     async def _gather(self, key: Key, memory: Memory) -> tuple[Desired, Gathered] | None:
-        """Read what a failover depends on, and begin to read the rest; None if the cluster is not there."""
+        """Read what a failover depends on, and start to read the rest; None if the cluster does not exist."""
         labels = manifests.cluster_labels(key.name)
         fast: asyncio.Future[list[Obj] | None] = asyncio.get_running_loop().create_future()
         names = manifests.coreapp_name(key.name), manifests.simulator_name(key.name)
-        # Side by side: each list may wait a tenth of a second for the API server's cache to be up to date.
+        # Concurrently: each list may wait a tenth of a second for the API server's cache to be up to date.
         cluster_task = asyncio.ensure_future(self._read_cluster(key, memory, fast))
         pods_task = asyncio.ensure_future(self._kube.list(kinds.POD, key.namespace, labels))
         services_task = asyncio.ensure_future(self._kube.list(kinds.SERVICE, key.namespace, labels))
         sets_task = asyncio.gather(*(self._kube.get(kinds.STATEFULSET, key.namespace, name) for name in names))
         try:
-            # All of them to their end: a call that is cancelled costs its connection.
+            # Await all of them: a cancelled call costs its connection.
             await asyncio.gather(cluster_task, pods_task, services_task, sets_task, return_exceptions=True)
             found, pods = cluster_task.result(), pods_task.result()
             services: list[Obj] = [*services_task.result()]
@@ -191,7 +191,7 @@ class Observer:
         return desired, Gathered(cluster=cluster, services=tuple(services), pods=tuple(pods), statefulsets=tuple(statefulsets))
 
     async def _read_cluster(self, key: Key, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> tuple[Desired, Obj] | None:
-        """Read the cluster itself, and begin to read what no failover depends on, beside the others, which take longer."""
+        """Read the cluster itself. Also start to read what no failover depends on, while the other reads go on."""
         cluster = await self._kube.get(kinds.WAC, key.namespace, key.name)
         if cluster is None:
             return None
@@ -202,45 +202,45 @@ class Observer:
         return desired, cluster
 
     def _must_be_whole(self, parts: Parts, memory: Memory) -> None:
-        """Raise Unavailable if something is damaged without which pods or shards would seem to be gone."""
+        """Raise Unavailable if a damaged object would make pods or shards seem to be gone."""
         damage = parts.problems.get("StatefulSet") if parts.coreapps is None else None
         damage = damage or (parts.problems.get("Service") if not memory.routes else None)
         if damage is not None:
             raise Unavailable(damage)
 
     def _may_have_failed(self, parts: Parts) -> bool:
-        """Return whether a holder is not listed, leaves, is not ready or does not answer: then nothing else is waited for."""
+        """Return whether a holder is not listed, terminating, not ready or unresponsive: then the observation waits for nothing else."""
         sound = {pod["metadata"]["uid"] for pod in parts.listed if is_ready(pod)}
         known = self._coreapps
         holders = [route.holder_uid for route in parts.routes if route.holder_uid]
-        return any(uid not in sound or known.broken_at(uid) is not None or known.silent_since(uid) is not None for uid in holders)
+        return any(uid not in sound or known.broken_at(uid) is not None or known.unresponsive_since(uid) is not None for uid in holders)
 
     def _known(self, desired: Desired, gathered: Gathered, parts: Parts, memory: Memory, *, nonce: str, leader_epoch: int) -> Known:
-        """Return what this process knows besides what it read just now."""
+        """Return what this process knows in addition to what it has just read."""
         now, coreapps = self._clock.now(), self._coreapps
         noted = self._own_times(record.read(gathered.cluster.get("status") or {}, uid=desired.uid), memory)
-        rejection = memory.refused if memory.refused is not None and memory.refused.generation == desired.generation else None
+        rejection = memory.rejection if memory.rejection is not None and memory.rejection.generation == desired.generation else None
         lost = memory.not_kept if memory.not_kept is not None and now - memory.not_kept.at < NOT_KEPT_AGAIN else None
         return Known(
             now=now,
             wall=self._clock.wall(),
             nonce=nonce,
             leader_epoch=leader_epoch,
-            client=_told_of_unsent(self._clients.seen(desired.key), noted, memory),
+            client=_with_unsent_call(self._clients.state_of(desired.key), noted, memory),
             record=noted,
             responses={
                 uid: ProbeResult(
                     report=coreapps.report_of(uid),
                     broken_at=coreapps.broken_at(uid),
-                    silent_since=coreapps.silent_since(uid),
+                    unresponsive_since=coreapps.unresponsive_since(uid),
                     never_responded=coreapps.never_responded(uid),
                 )
-                for uid in (pod["metadata"]["uid"] for pod in parts.mine)
+                for uid in (pod["metadata"]["uid"] for pod in parts.coreapp_pods)
             },
             silence=coreapps.silence(),
             nodes=self._nodes(),
             nodes_unread=self._nodes_unread(),
-            refused=rejection.text if rejection else None,
+            rejection=rejection.text if rejection else None,
             rejected_at=rejection.at if rejection else None,
             written=dict(memory.written),
             not_kept=lost.fields if lost else (),
@@ -254,10 +254,10 @@ class Observer:
         )
 
     def _own_times(self, noted: Record, memory: Memory) -> Record:
-        """Return the record with the times of its intent on our own clock.
+        """Return the record with the times of its intent on the clock of this process.
 
-        Whoever noted it may have had a clock an hour apart: then ``settle_by`` would seem long past, and a second call be made too early
-        (laws#4 to laws#6). So its spans count from when this process first saw it, which is never earlier than the note.
+        The clock of the process that noted it may be an hour apart. Then ``settle_by`` would seem long past, and a second call would come
+        too early (laws#4 to laws#6). So its spans count from when this process first observed it, which is never earlier than the note.
         """
         operation = noted.operation
         if operation is None:
@@ -277,43 +277,44 @@ class Observer:
         return replace(noted, operation=shifted)
 
     async def _unlisted_services(self, cluster: Obj, services: Iterable[Obj]) -> list[Obj]:
-        """Return the Services of a cluster that are there under the names that we give, and lack our label. A failover may need them."""
+        """Return the Services of a cluster that exist under their expected names and lack the label. A failover may need them."""
         meta = cluster["metadata"]
         key, settled = Key(meta["namespace"], meta["name"]), record.read(cluster.get("status") or {}, uid=meta["uid"]).settled_shards
-        names = manifests.service_names(key.name, max(self._clients.seen(key).shards or 0, settled or 0))
+        names = manifests.service_names(key.name, max(self._clients.state_of(key).shards or 0, settled or 0))
         listed = {service["metadata"]["name"] for service in assemble.sound(services, "Service", {})}
         found = await asyncio.gather(*(self._kube.get(kinds.SERVICE, key.namespace, name) for name in names if name not in listed))
         return [service for service in found if service is not None]
 
     async def _unlisted_holders(self, key: Key, routes: Iterable[Route], pods: Iterable[Obj]) -> list[Obj]:
-        """Return holders that a Service names and the list of pods lacks although they are there.
+        """Return holders that a Service names and that exist, although the list of pods lacks them.
 
-        The list may be older than the Service by a moment, and a holder that it lacks counts as deleted: so that is asked for by name.
+        The list may be a little older than the Service, and a missing holder counts as deleted: so it is read by name.
         """
         listed = {pod["metadata"]["uid"] for pod in pods}
         missing = [route for route in routes if route.holder and route.holder_uid not in listed]
         found = await asyncio.gather(*(self._kube.get(kinds.POD, key.namespace, route.holder or "") for route in missing))
         for pod in found:
             if pod is not None and (damage := damage_of(bare(pod), kinds.POD.kind)):
-                # It may be the holder: could not be read is not "is gone".
+                # It may be the holder: "could not be read" is not "is gone".
                 raise Unavailable(damage)
         return [pod for pod, route in zip(found, missing, strict=True) if pod is not None and pod["metadata"]["uid"] == route.holder_uid]
 
     def _begin_slow(self, desired: Desired, memory: Memory, fast: asyncio.Future[list[Obj] | None]) -> None:
-        """Begin to read what no failover depends on, unless that is under way or was done a moment ago."""
+        """Start to read what no failover depends on, unless that is in progress or was done a moment ago."""
         if memory.slow is not None and not memory.slow.names >= _secret_names(desired):
-            # The spec names another Secret than the last look: not read is not missing.
+            # The spec names a Secret that the last observation did not read: not read is not missing.
             memory.slow = None
         if memory.reading is not None:
             return
         since = memory.since.get(missing.MISSING)
-        asks_why = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
+        reads_events = since is not None and self._clock.now() - since >= missing.ASKED_AFTER
         is_due = memory.slow is None or self._clock.monotonic() - memory.slow.read_at >= slow_for(memory.slow)
-        if is_due or (asks_why and memory.slow is not None and not memory.slow.asked_why):
-            memory.reading = asyncio.create_task(self._read_slow(desired, fast, asks_why=asks_why), name=f"slow objects of {desired.key}")
+        if is_due or (reads_events and memory.slow is not None and not memory.slow.events_were_read):
+            read = self._read_slow(desired, fast, reads_events=reads_events)
+            memory.reading = asyncio.create_task(read, name=f"slow objects of {desired.key}")
 
     async def _slow(self, desired: Desired, memory: Memory, *, patience: float) -> Slow:
-        """Return what was read just now, or else a moment ago, and remember it. What is still being read is not known."""
+        """Return what was read just now, or a moment ago, and remember it. Objects that are still being read are unknown."""
         names, slow = _secret_names(desired), (*_kinds(desired), kinds.SECRET)
         if memory.reading is not None:
             await asyncio.wait({memory.reading}, timeout=patience)
@@ -328,10 +329,10 @@ class Observer:
         memory.slow.again = True
         return memory.slow
 
-    async def _read_slow(self, desired: Desired, fast: asyncio.Future[list[Obj] | None], *, asks_why: bool) -> Slow:
-        """Read what no failover depends on; ``fast``: what else was read, as soon as it is, or None if it could not be.
+    async def _read_slow(self, desired: Desired, fast: asyncio.Future[list[Obj] | None], *, reads_events: bool) -> Slow:
+        """Read what no failover depends on. ``fast``: the other objects once they are read, or None if that failed.
 
-        ``asks_why``: also why pods are missing.
+        ``reads_events``: also read why pods are missing.
         """
         now, names, slow = self._clock.monotonic(), sorted(_secret_names(desired)), _kinds(desired)
         namespace, labels = desired.key.namespace, manifests.cluster_labels(desired.key.name)
@@ -348,9 +349,9 @@ class Observer:
         generated = {secret["metadata"]["name"] for secret in manifests.secrets(desired)}
         read += [assemble.without_content(obj) for name, obj in secrets.items() if name in generated and obj is not None]
         known = await fast
-        # Nothing is asked for by name of kinds that could not be read.
+        # Objects of kinds that could not be listed are not read by name.
         skipped = {} if known is not None else dict.fromkeys((kinds.SERVICE.kind, kinds.STATEFULSET.kind, kinds.POD.kind), "")
-        rejected = await self._rejected(desired, known or [], unread) if asks_why else None
+        rejected = await self._rejected(desired, known or [], unread) if reads_events else None
         strays = await self._named(desired, assemble.unfound(desired, [*read, *(known or [])]), ChainMap(unread, skipped))
         named = assemble.sort_out(desired, read, known or [], strays)
         return Slow(
@@ -359,14 +360,14 @@ class Observer:
             names=frozenset(names),
             secrets=secrets,
             unread=unread,
-            taken=named.taken,
+            name_conflicts=named.name_conflicts,
             pods=named.pods,
-            asked_why=asks_why,
+            events_were_read=reads_events,
             rejected_pods=rejected,
         )
 
     async def _rejected(self, desired: Desired, known: Iterable[Obj], unread: MutableMapping[str, str]) -> str | None:
-        """Return why a pod of a StatefulSet cannot be created, as the Events of its controller say; they are all that tells of it."""
+        """Return why a pod of a StatefulSet cannot be created. Only the Events of its controller say it."""
         known = [*known]
         pods = [obj for obj in known if obj["kind"] == kinds.POD.kind]
         for ref, obj in assemble.by_ref(known, desired.uid).items():
@@ -378,12 +379,12 @@ class Observer:
         return None
 
     async def _named(self, desired: Desired, refs: Iterable[Ref], unread: MutableMapping[str, str]) -> list[Obj]:
-        """Return those of these objects that are there, whatever their labels say; note which kinds cannot be read.
+        """Return those of these objects that exist, with any labels; note which kinds cannot be read.
 
-        A Secret is left out: it was asked for by its name, and is not there.
+        Secrets are left out: they are always read by name.
         """
-        wanted = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
-        gets = (_attempt(partial(self._kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in wanted)
+        requested = [(kind, ref) for ref in refs for kind in kinds.KINDS if kind.kind == ref.kind and ref.kind not in {*unread, "Secret"}]
+        gets = (_attempt(partial(self._kube.get, kind, desired.key.namespace, ref.name), kind, unread) for kind, ref in requested)
         found = [obj for one in await asyncio.gather(*gets) for obj in one if obj is not None]
         return [obj for obj in found if assemble.sound([obj], str(obj.get("kind")), unread)]
 
@@ -396,17 +397,17 @@ def _secret_names(desired: Desired) -> frozenset[str]:
 
 
 def slow_for(slow: Slow) -> float:
-    """Return the seconds for which what was read of slow objects is good enough."""
+    """Return the seconds for which slow objects that were read may be used."""
     return (pace.SLOW_FOR_A_WHILE if slow.passes else pace.SLOW_FOR).total_seconds()
 
 
 def _kinds(desired: Desired) -> tuple[Kind, ...]:
-    """Return the kinds, but Secrets, that no failover depends on."""
+    """Return the kinds that no failover depends on, without Secrets."""
     return (kinds.DEPLOYMENT, kinds.PDB, kinds.NETWORKPOLICY, *([kinds.PVC] if desired.storage else []))
 
 
 async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: MutableMapping[str, str]) -> tuple[T] | tuple[()]:
-    """Return what was read, in a tuple; an empty one when it could not be, which is noted in ``unread``."""
+    """Return the result in a tuple; an empty one if the read failed, which is noted in ``unread``."""
     try:
         return (await read(),)
     except KubeError as error:
@@ -414,8 +415,8 @@ async def _attempt(read: Callable[[], Awaitable[T]], kind: Kind, unread: Mutable
         return ()
 
 
-def _told_of_unsent(client: Client, noted: Record, memory: Memory) -> Client:
-    """Return what is known of the client; also that the noted intent has no call, if this process did no more than note it."""
+def _with_unsent_call(client: Client, noted: Record, memory: Memory) -> Client:
+    """Return the state of the client. If this process noted the intent and sent no call, the state says so."""
     if noted.operation is None or noted.operation.id not in memory.unsent:
         return client
     return replace(client, call=Call(id=noted.operation.id, not_sent=True))

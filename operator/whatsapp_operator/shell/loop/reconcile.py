@@ -1,4 +1,4 @@
-"""The loop: look, plan, note, act, report, rest. One writer per cluster, and only while this process leads."""
+"""The loop: observe, plan, note, act, report, rest. One writer for each cluster, and only while this process leads."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.reasons import Reason
-from whatsapp_operator.shell.clock import Clock, draw_nonce
+from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected
@@ -30,19 +30,19 @@ from .schedule import PriorityLimiter
 log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 12
-"""Rounds of look, plan, act before a report is due in any case."""
+"""Rounds of observe, plan and act after which a report is due in any case."""
 MOST_PENDING = 20
-"""Events that could not be written and are kept for the next look; a cluster that says more than that has other worries."""
+"""Events that could not be written and are kept for the next observation; older ones are dropped."""
 MOST_STATUS_WRITES = 5
-"""How often a status is written at most after one look, while others write the resource meanwhile."""
+"""Attempts to write a status after one observation, while others write the resource."""
 REPORTED_AFTER = 5.0
-"""Seconds after which looks that fail because of the API server are told in the status: a single answer that is lost is not worth it."""
+"""Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
 MISSED_FOR = 60.0
-"""Seconds for which it is remembered what pressed while another process led."""
+"""Seconds for which urgent events are remembered while another process leads."""
 
 
 class StatusError(Exception):
-    """The API server rejects the status of a cluster; the message is what it says."""
+    """The API server rejects the status of a cluster; the message is its answer."""
 
 
 @dataclass(slots=True)
@@ -51,34 +51,34 @@ class Cluster:
 
     key: Key
     uid: str | None = None
-    """Of the resource that was looked at last; None: of none yet."""
+    """Of the last observed resource; None: none yet."""
     woken: asyncio.Event = field(default_factory=asyncio.Event)
     is_urgent: bool = False
-    """It was woken by something that a failover may depend on."""
+    """It was woken by an event that a failover may depend on."""
     memory: Memory = field(default_factory=Memory)
     quiet: Access | None = field(default=None, repr=False)
-    """How to ask the client again while nothing happens; None: something is under way."""
+    """Access for asking the client again while the cluster is quiet; None: it is not quiet."""
     task: asyncio.Task[None] | None = None
-    told: set[tuple[str, str]] = field(default_factory=set)
+    emitted_texts: set[tuple[str, str]] = field(default_factory=set)
     emitted: dict[str, report.Emitted] = field(default_factory=dict)
-    """By reason: the last Event of a condition."""
+    """By reason: the last Event of a current condition."""
     pending: list[EmitEvent] = field(default_factory=list)
     """Events that could not be written, oldest first."""
-    said: tuple[EmitEvent, ...] = ()
-    """Events that the last plan asked for itself: they are written once for as long as plans go on asking for them."""
+    requested_events: tuple[EmitEvent, ...] = ()
+    """Events that the last plan requested: they are written once while plans go on requesting them."""
     unwritten: int = 0
-    """How often in a row Events could not be written."""
+    """Consecutive failures to write Events."""
     emit_at: float = 0.0
     """When Events are written again, by the monotonic clock."""
     tokens: float = pace.OBSERVATION_BURST
     tokens_at: float = float("-inf")
-    """When it was last known how many looks were left, by the monotonic clock."""
+    """When ``tokens`` was computed, by the monotonic clock."""
     failures: int = 0
-    """How many looks in a row failed, or led to something that could not be done."""
+    """Consecutive observations that failed, or whose actions failed."""
     failing_since: float | None = None
-    """Since when every look failed, by the monotonic clock."""
+    """Since when every observation failed, by the monotonic clock."""
     reported: tuple[Obj, Obj] | None = None
-    """The status that was written last, and as it was stored."""
+    """The last status that was written, and what was stored."""
     counted: str = ""
     """The id of the Set Shards call whose answer was counted last."""
 
@@ -94,11 +94,11 @@ class Reconciler:
         executor: Executor,
         clock: Clock,
         forget: Callable[[Key], None],
-        nonce: Callable[[], str] = draw_nonce,
+        nonce: Callable[[], str] = random_nonce,
         namespaces: Iterable[str] = (),
         metrics: Metrics | None = None,
     ) -> None:
-        """Prepare; ``run`` starts. ``forget`` lets go of all that doors hold of a cluster."""
+        """Prepare; ``run`` starts. ``forget`` drops what other parts of the shell hold for a cluster."""
         self._metrics = metrics or Metrics()
         self._kube = kube
         self._observer = observer
@@ -110,13 +110,13 @@ class Reconciler:
         self._clusters: dict[Key, Cluster] = {}
         self._limiter = PriorityLimiter()
         self._missed: dict[Key, float] = {}
-        """What pressed while we did not lead, and when, by the monotonic clock; the last comes last."""
+        """Clusters with urgent events while this process did not lead, and when, by the monotonic clock; newest last."""
         self._leadership: Leadership | None = None
 
     def wake(self, key: Key, *, is_urgent: bool = True) -> None:
-        """Say that something about a cluster changed; ``is_urgent``: a failover may depend on it, so it is looked at before others.
+        """Report a change of a cluster. ``is_urgent``: a failover may depend on it, so this cluster is observed before others.
 
-        While this process does not lead, that is only remembered for a while.
+        While this process does not lead, urgent changes are only remembered for a while.
         """
         leadership = self._leadership
         if self._namespaces and key.namespace not in self._namespaces:
@@ -135,25 +135,25 @@ class Reconciler:
         cluster.woken.set()
 
     def _begin(self, cluster: Cluster, leadership: Leadership) -> None:
-        """Begin the loop of a cluster. It ends with the cluster or our leadership; should it end otherwise, it begins anew."""
+        """Start the loop of a cluster. It ends with the cluster or the leadership; if it ends otherwise, it is restarted."""
 
         def ended(task: asyncio.Task[None]) -> None:
-            # Something that it awaited was cancelled, and not the loop.
+            # A task that the loop awaited was cancelled, and not the loop itself.
             if task.cancelled():
                 asyncio.get_running_loop().call_later(pace.FIRST_RETRY.total_seconds(), again)
 
         def again() -> None:
             if self._leadership is leadership and self._clusters.get(cluster.key) is cluster:
-                log.error("%s: the loop was cancelled by itself, and begins anew", cluster.key)
+                log.error("%s: the loop was cancelled unexpectedly, and is restarted", cluster.key)
                 self._begin(cluster, leadership)
 
-        cluster.task = asyncio.create_task(self._keep(cluster, leadership), name=f"loop of {cluster.key}")
+        cluster.task = asyncio.create_task(self._run_loop(cluster, leadership), name=f"loop of {cluster.key}")
         cluster.task.add_done_callback(ended)
 
     async def run(self, leadership: Leadership) -> None:
-        """Lead: look after every cluster until cancelled; afterwards no loop of ours runs any more."""
+        """Lead: reconcile every cluster until cancelled. When this returns, no loop of this process runs any more."""
         self._leadership = leadership
-        # Many clusters take a while to be looked at for the first time: those first whose holders may have failed since nobody led.
+        # The first observation of many clusters takes a while. Clusters whose holders may have failed without a leader come first.
         missed, self._missed = self._missed, {}
         for key, at in reversed(missed.items()):
             if self._clock.monotonic() - at < MISSED_FOR:
@@ -170,16 +170,16 @@ class Reconciler:
             for key in tuple(self._clusters):
                 self._drop(key)
 
-    def _begin_anew(self, cluster: Cluster, uid: str) -> None:
-        """Forget all that is remembered of the former cluster of this name (laws#14)."""
+    def _reset(self, cluster: Cluster, uid: str) -> None:
+        """Drop everything that is remembered about the former cluster of this name (laws#14)."""
         self._forget(cluster.key)
         self._metrics.forget(cluster.key)
         cluster.memory.close()
         cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
-        cluster.told.clear()
+        cluster.emitted_texts.clear()
         cluster.emitted.clear()
         cluster.pending.clear()
-        cluster.said, cluster.unwritten, cluster.emit_at, cluster.failures = (), 0, 0.0, 0
+        cluster.requested_events, cluster.unwritten, cluster.emit_at, cluster.failures = (), 0, 0.0, 0
 
     def _drop(self, key: Key) -> None:
         cluster = self._clusters.pop(key, None)
@@ -190,7 +190,7 @@ class Reconciler:
         self._metrics.count_clusters(len(self._clusters))
 
     async def _find_all(self) -> None:
-        """Wake every cluster that there is; from then on events do."""
+        """Wake every existing cluster; from then on events do."""
         failures = 0
         while True:
             try:
@@ -205,26 +205,26 @@ class Reconciler:
             else:
                 return
 
-    async def _keep(self, cluster: Cluster, leadership: Leadership) -> None:
-        """Run one cluster's loop until the cluster is gone."""
+    async def _run_loop(self, cluster: Cluster, leadership: Leadership) -> None:
+        """Run the loop of one cluster until the cluster is gone."""
         while True:
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
                 cluster.failing_since = None
             except Exception as error:
-                # The loop ends with the cluster or our leadership, never by an error.
+                # The loop ends with the cluster or the leadership, never by an error.
                 if self._leadership is not leadership:
-                    # A TaskGroup whose read failed in the very moment of our end raises that error instead of the cancellation.
+                    # If a read fails just when the leadership ends, a TaskGroup raises its error instead of the cancellation.
                     raise asyncio.CancelledError from None
-                cause = _complain(cluster.key, error)
+                cause = _log_failure(cluster.key, error)
                 self._metrics.count_error(cause)
                 if cluster.failing_since is None:
                     cluster.failing_since = self._clock.monotonic()
                 is_there = True
                 if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= REPORTED_AFTER:
-                    is_there = await self._report_failed(cluster.key, cause)
-                # Whatever was quiet: it is not known to be so any more.
+                    is_there = await self._report_failure(cluster.key, cause)
+                # The cluster is not known to be quiet any more.
                 cluster.quiet = None
                 cluster.failures += 1
                 rest = (
@@ -234,16 +234,16 @@ class Reconciler:
                 )
             if rest is None:
                 if cluster.woken.is_set():
-                    # It may have been made again since this look began; whoever woke us wakes nobody a second time.
+                    # It may have been created again since this observation began, and there is no second event for that.
                     continue
                 self._drop(cluster.key)
                 return
             await self._rest(cluster, rest.total_seconds())
 
-    async def _report_failed(self, key: Key, cause: BaseException) -> bool:
-        """Write into the status that a look failed, and why; never what an error of our own says, which may hold anything.
+    async def _report_failure(self, key: Key, cause: BaseException) -> bool:
+        """Write into the status that an observation failed, and why. The text of an internal error is left out: it may contain anything.
 
-        Return False if the API server says that there is no such cluster.
+        Return False if the API server answers that the cluster does not exist.
         """
         reason, message = named(cause)
         try:
@@ -257,31 +257,31 @@ class Reconciler:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
                 await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
         except KubeError as error:
-            log.debug("%s: that a look failed could not be written: %s", key, error)
+            log.debug("%s: a failed observation could not be reported: %s", key, error)
         except Exception:
-            # A status that cannot even be read ends no loop: failovers do not depend on it.
-            log.exception("%s: that a look failed could not be written", key)
+            # A status that cannot be read must not end the loop: failovers do not depend on it.
+            log.exception("%s: a failed observation could not be reported", key)
         return True
 
     async def _stored(self, key: Key) -> Obj | None:
-        """Return a cluster as it is stored, also when it cannot be read: an empty patch writes nothing, and is answered with the object."""
+        """Return a cluster as stored, also when reads fail: an empty patch writes nothing, and its answer is the object."""
         try:
             return await self._kube.get(kinds.WAC, key.namespace, key.name)
         except KubeError:
             return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, {})
 
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
-        """Wait for so long or until the cluster is woken. What is too old to be used again is not kept meanwhile.
+        """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile.
 
-        Of very many clusters each quiet one rests longer; then its client is asked without a look, so that drift is noticed as soon.
+        With very many clusters a quiet one rests longer. Then its client is asked without an observation, so that drift is noticed as soon.
         """
         more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
-        kept_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
-        if seconds > kept_for:
-            if await _woken_within(cluster, kept_for):
+        usable_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
+        if seconds > usable_for:
+            if await _woken_within(cluster, usable_for):
                 return
             cluster.memory.slow = None
-            seconds -= kept_for
+            seconds -= usable_for
         if await _woken_within(cluster, seconds) or cluster.quiet is None:
             return
         while more > 0:
@@ -291,9 +291,9 @@ class Reconciler:
             more -= ask_again
 
     async def _tick(self, cluster: Cluster, leadership: Leadership) -> timedelta | None:
-        """Look, plan, note and act until nothing more follows, then report; return how long to rest, None if the cluster is gone.
+        """Observe, plan, note and act until nothing more follows, then report. Return how long to rest; None if the cluster is gone.
 
-        What woke the loop is spent only when a look came of it.
+        If the observation fails, the loop stays urgent.
         """
         is_urgent, cluster.is_urgent = cluster.is_urgent, False
         try:
@@ -308,7 +308,7 @@ class Reconciler:
             await self._allowance(cluster)
             is_urgent, cluster.is_urgent = is_urgent or cluster.is_urgent, False
             async with self._limiter.turn(is_urgent=is_urgent):
-                # What woke us while we waited for our turn is seen now.
+                # This observation covers what happened while the loop waited for its turn.
                 cluster.woken.clear()
                 with self._metrics.time_observation(self._clock.monotonic):
                     observation = await self._observer.observe(
@@ -318,14 +318,14 @@ class Reconciler:
                 return None
             if cluster.uid != observation.desired.uid:
                 if cluster.uid is not None:
-                    # It was deleted and made again between two looks: what is remembered is another's, and this look used it.
-                    self._begin_anew(cluster, observation.desired.uid)
+                    # It was deleted and created again between two observations. This one used the memory of the former cluster.
+                    self._reset(cluster, observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
             plan = rules.plan(observation.desired, observation.snapshot)
             outcome = await self._act(cluster, observation, plan)
-            moving = (outcome.wrote or outcome.moved_on) and not outcome.failed
-            conflicts = conflicts + 1 if outcome.moved_on and not outcome.wrote else 0
+            moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
+            conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
             if moving and rounds_left and conflicts < pace.MOST_CONFLICTS:
                 continue
             quiet = (
@@ -337,12 +337,12 @@ class Reconciler:
             cluster.quiet = observation.access if quiet and not moving and not outcome.failed and not cluster.memory.unassigned else None
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            reported = not plan.is_speakable or await self._report(cluster, observation, plan)
+            reported = not plan.is_reportable or await self._report(cluster, observation, plan)
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
     async def _allowance(self, cluster: Cluster) -> None:
-        """Wait until the cluster may be looked at once more: however often it is woken, others have their turns."""
+        """Wait until the cluster may be observed again: one that is woken all the time must not delay others."""
         now = self._clock.monotonic()
         cluster.tokens = pace.tokens(cluster.tokens, now - cluster.tokens_at) - 1
         cluster.tokens_at = now
@@ -350,13 +350,13 @@ class Reconciler:
             await asyncio.sleep(-cluster.tokens / pace.OBSERVATIONS_PER_SECOND)
 
     def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
-        """Return how long to rest after a look; ``failed``: something of it is to be tried again."""
+        """Return how long to rest after an observation; ``failed``: a part of it must be tried again."""
         rest = plan.wake_after or pace.LAST_RETRY
         cluster.failures = cluster.failures + 1 if failed else 0
         if failed:
             rest = min(rest, pace.retry_after(cluster.failures))
         if cluster.memory.unassigned:
-            rest = min(rest, pace.TELL_AGAIN)
+            rest = min(rest, pace.REASSIGN_AFTER)
         if cluster.pending:
             rest = min(rest, timedelta(seconds=max(0.0, cluster.emit_at - self._clock.monotonic())))
         return rest
@@ -366,7 +366,7 @@ class Reconciler:
         memory.since = {fact: memory.since.get(fact, now) for fact in plan.holds}
         reported = {entry.get("epoch") for entry in observation.snapshot.status.get("recentHandovers") or ()}
         unreported = [(epoch, route) for epoch, route in memory.committed.items() if epoch not in reported]
-        memory.committed = dict(unreported[-report.HANDOVERS_KEPT :])
+        memory.committed = dict(unreported[-report.MAX_HANDOVERS :])
         epochs = {route.epoch for route in observation.snapshot.routes} | memory.committed.keys()
         memory.handover_times = {epoch: times for epoch, times in memory.handover_times.items() if epoch in epochs}
         memory.settled_at = now if plan.is_settled else memory.settled_at
@@ -376,43 +376,43 @@ class Reconciler:
             self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
 
     async def _act(self, cluster: Cluster, observation: Observation, plan: Plan) -> Outcome:
-        """Do what the plan says; a call to Set Shards last, and only after its intent was noted."""
+        """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
         self._remember(cluster, observation, plan)
-        asked_for = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
-        fresh, cluster.said = [event for event in asked_for if event not in cluster.said], asked_for
-        # Before the annotation goes that they answer; but no handover waits for Events.
+        requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
+        fresh, cluster.requested_events = [event for event in requested if event not in cluster.requested_events], requested
+        # Events come before the annotation that they answer is removed. But no handover waits for Events.
         is_urgent = any(isinstance(action, Handover) for action in plan.actions)
         if fresh and not is_urgent:
-            await self._tell(cluster, observation, fresh)
+            await self._emit(cluster, observation, fresh)
         outcome = await self._executor.perform(observation, plan.actions, cluster.memory)
         for sentence in outcome.failed:
             log.warning("%s: %s", observation.desired.key, sentence)
         call = next((action for action in plan.actions if isinstance(action, SetShards)), None)
-        if call is not None and not (outcome.wrote or outcome.failed or outcome.moved_on):
+        if call is not None and not (outcome.wrote or outcome.failed or outcome.is_outdated):
             noted_at, slow = self._clock.monotonic(), cluster.memory.slow
             if slow is None or slow.again:
-                # The Secrets may have been put right since: a certificate is judged and sent as this very look read it (laws#8).
-                cluster.memory.slow, cluster.memory.is_call_due, outcome.moved_on = None, True, True
+                # The Secrets may have changed: the certificate that is checked and sent must be read by this observation (laws#8).
+                cluster.memory.slow, cluster.memory.is_call_due, outcome.is_outdated = None, True, True
             elif await self._note(cluster, observation, plan, call):
                 cluster.memory.anchored_for = None
                 cluster.memory.unsent.remove(call.operation.id)
                 cluster.memory.intent = call.operation.id, call.operation.started_at
                 self._executor.set_shards(observation, call, noted_at)
-                await self._tell(cluster, observation, [report.set_shards_sent(call.operation)])
+                await self._emit(cluster, observation, [report.set_shards_sent(call.operation)])
                 outcome.wrote = True
             else:
-                outcome.moved_on = True
-        said = report.plan_events(
+                outcome.is_outdated = True
+        events = report.plan_events(
             observation.snapshot, plan, done=outcome.done, reported_after=observation.desired.tuning.busy_reported_after
         )
-        await self._tell(cluster, observation, [*(fresh if is_urgent else ()), *self._not_yet_emitted(cluster, said)])
+        await self._emit(cluster, observation, [*(fresh if is_urgent else ()), *self._not_yet_emitted(cluster, events)])
         return outcome
 
     async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
-        """Note the intent of a call, and that it stands there whole; return False if it may not be made now."""
-        # Should the answer be lost, the intent may stand there all the same.
+        """Note the intent of a call and check that it is stored completely; return False if the call may not be made now."""
+        # If the answer is lost, the intent may be in status all the same.
         cluster.memory.unsent.append(call.operation.id)
-        # With all else that is remembered: the new intent takes the place of the one that says so.
+        # With the rest of the record: the new intent replaces the former one, from which the rest follows.
         body = report.patch(
             observation.snapshot.status, record.put(observation.snapshot.status, replace(plan.record, operation=call.operation))
         )
@@ -423,19 +423,19 @@ class Reconciler:
         lost = record.not_kept(call.operation, stored.get("status") or {})
         if lost:
             cluster.memory.not_kept = NotKept(lost, self._clock.now())
-            # What is left of it would be taken by the next leader for a call that was made.
+            # The next leader would take the incomplete intent for a call that was made.
             undone = report.patch(stored.get("status") or {}, observation.snapshot.status)
             if undone is not None:
                 await self._write_status(observation, undone, version=stored["metadata"]["resourceVersion"])
         return not lost
 
     async def _report(self, cluster: Cluster, observation: Observation, plan: Plan) -> bool:
-        """Write the status if it differs; return False if the cluster has changed since the look."""
+        """Write the status if it differs; return False if the cluster has changed since the observation."""
         f = rules.facts(observation.desired, observation.snapshot)
         after = report.report(f, plan)
         self._metrics.observe_status(cluster.key, after)
         body = report.patch(observation.snapshot.status, after)
-        # What is missing although it was written and nothing moved since, the installed CRD does not keep.
+        # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
         if body is not None and cluster.reported != (after, observation.snapshot.status):
             try:
                 stored = await self._write_status(observation, body)
@@ -444,23 +444,22 @@ class Reconciler:
             if stored is None:
                 return False
             cluster.reported = after, stored.get("status") or {}
-        # What no condition says any more is over: should it come again, it is told again.
+        # A reason that no condition has any more is over: if it comes again, its Event is emitted again.
         current = {one["reason"] for one in after["conditions"]}
-        cluster.told = {(reason, text) for reason, text in cluster.told if reason in current}
+        cluster.emitted_texts = {(reason, text) for reason, text in cluster.emitted_texts if reason in current}
         cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
         changed = report.events(observation.snapshot.status, after, cluster.emitted, now=observation.snapshot.now)
         cluster.emitted |= {
             event.reason: report.Emitted(event.message, observation.snapshot.now) for event in changed if event.reason in current
         }
         if events := self._not_yet_emitted(cluster, changed):
-            await self._tell(cluster, observation, events)
+            await self._emit(cluster, observation, events)
         return True
 
     async def _write_status(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
-        """Write the status as it was at the look, or at ``version``; return the cluster as stored, None if it has changed since.
+        """Write the status at the observed resourceVersion, or at ``version``; return the stored cluster, None if it has changed.
 
-        A resource that others write all the time, labels and foreign annotations mostly, is written again at once: what they write is no
-        part of any plan.
+        If others only wrote parts that no plan uses, mostly labels and annotations, the write is repeated at once.
         """
         key, at = observation.desired.key, version or observation.snapshot.resource_version
         for tries_left in reversed(range(MOST_STATUS_WRITES)):
@@ -469,45 +468,46 @@ class Reconciler:
                 return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
             except (Conflict, NotFound) as answer:
                 log.debug("%s: %s", key, answer)
-                newer = await self._moved_alone(observation) if isinstance(answer, Conflict) and version is None and tries_left else None
+                may_retry = isinstance(answer, Conflict) and version is None and tries_left > 0
+                newer = await self._version_if_unchanged(observation) if may_retry else None
                 if newer is None:
                     return None
                 at = newer
         return None
 
-    async def _moved_alone(self, observation: Observation) -> str | None:
-        """Return the newest resourceVersion of a cluster if nothing else of it moved that the plan was made of; None if something did."""
+    async def _version_if_unchanged(self, observation: Observation) -> str | None:
+        """Return the newest resourceVersion of a cluster if everything that the plan used is unchanged; else None."""
         obj = await self._kube.get(kinds.WAC, observation.desired.key.namespace, observation.desired.key.name)
         if obj is None or (obj.get("status") or {}) != observation.snapshot.status:
             return None
         same = desired_of(obj, image=observation.desired.image, tuning=observation.desired.tuning) == observation.desired
         return str(obj["metadata"]["resourceVersion"]) if same else None
 
-    async def _tell(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
-        """Write Events, first those that are owed; what brought them about is over by the next look, so they are kept until then.
+    async def _emit(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
+        """Write Events, pending ones first. Events that cannot be written are kept, because the next plan does not request them again.
 
-        While they cannot be written, one is tried now and then, and only the newest are kept.
+        While writing fails, one is tried at a time, with pauses, and only the newest are kept.
         """
-        telling, cluster.pending = [*cluster.pending, *events], []
-        while telling and self._clock.monotonic() >= cluster.emit_at:
-            trying = telling[:1] if cluster.unwritten else telling
+        waiting, cluster.pending = [*cluster.pending, *events], []
+        while waiting and self._clock.monotonic() >= cluster.emit_at:
+            trying = waiting[:1] if cluster.unwritten else waiting
             done = await self._executor.emit_all(observation, trying)
-            telling = [event for event in telling if event not in done]
+            waiting = [event for event in waiting if event not in done]
             if len(done) < len(trying):
                 cluster.unwritten += 1
                 pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
                 cluster.emit_at = self._clock.monotonic() + pause.total_seconds()
             else:
                 cluster.unwritten = 0
-        cluster.pending = telling[-MOST_PENDING:]
+        cluster.pending = waiting[-MOST_PENDING:]
 
     def _not_yet_emitted(self, cluster: Cluster, events: Iterable[EmitEvent]) -> list[EmitEvent]:
-        """Leave out what was said with just these words while a condition went on saying it."""
+        """Return the events without those that were emitted with the same message while their condition lasted."""
         fresh: list[EmitEvent] = []
         for event in events:
-            if (event.reason, event.message) not in cluster.told:
-                cluster.told = {(reason, text) for reason, text in cluster.told if reason != event.reason}
-                cluster.told.add((event.reason, event.message))
+            if (event.reason, event.message) not in cluster.emitted_texts:
+                cluster.emitted_texts = {(reason, text) for reason, text in cluster.emitted_texts if reason != event.reason}
+                cluster.emitted_texts.add((event.reason, event.message))
                 fresh.append(event)
         return fresh
 
@@ -521,9 +521,9 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
 
 
 def named(cause: BaseException) -> tuple[Reason, str]:
-    """Return the reason for which a look failed, and the sentence for the user: what is wrong, and what to do."""
+    """Return the reason for a failed observation, and the sentence for the user: what is wrong, and what to do."""
     if isinstance(cause, KubeError):
-        return Reason.READ_FAILED, f"The operator cannot look at this cluster. Give it its rights back, or correct what is named: {cause}"
+        return Reason.READ_FAILED, f"The operator cannot read this cluster. Give it its rights, or correct what is named: {cause}"
     if isinstance(cause, StatusError):
         return (
             Reason.STATUS_REJECTED,
@@ -534,12 +534,12 @@ def named(cause: BaseException) -> tuple[Reason, str]:
     return Reason.INTERNAL_ERROR, f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
 
 
-def _complain(key: Key, error: BaseException) -> BaseException:
-    """Log what ended a look: in one sentence what the cluster or the API server did, whole what is our own fault. Return just that."""
+def _log_failure(key: Key, error: BaseException) -> BaseException:
+    """Log the error of an observation, and return its cause: one sentence for an external error, the traceback for an internal one."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
     if isinstance(error, (KubeError, SpecError, StatusError)):
         log.warning("%s: %s", key, error)
     else:
-        log.error("%s: this look ended in an error of the operator itself", key, exc_info=error)
+        log.error("%s: the observation failed by an internal error of the operator", key, exc_info=error)
     return error

@@ -1,1 +1,1 @@
-"""What was read from the API server, as values of the core. Pure."""
+"""Objects of the API server as values of the core. Pure."""

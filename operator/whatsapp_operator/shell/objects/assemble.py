@@ -1,7 +1,7 @@
-"""What was gathered about a cluster becomes one frozen value. Pure, and total: whatever was read, this raises nothing.
+"""Makes one frozen value of everything that was read about a cluster. Pure and total: no input raises an error.
 
-A damaged object is left out and named in ``unread``. Of pods and Services, without which a shard's holder would seem gone, more is kept: a
-pod whose status cannot be read is there, and a Service that cannot be read is what it was.
+A damaged object is left out and named in ``unread``. Pods and Services are treated with more care, because without them a holder would seem
+gone: a pod with a damaged status exists, and a damaged Service keeps its last known value.
 """
 
 from __future__ import annotations
@@ -39,52 +39,52 @@ from .shapes import bare, damage_of
 VENDOR_INITIAL_PASSWORD = "secret"  # noqa: S105  the vendor documents it
 
 
-# --- what was gathered ----------------------------------------------------------------------------------------------------
+# --- gathered objects ----------------------------------------------------------------------------------------------------
 
 
 @dataclass(slots=True)
 class Slow:
-    """What the last look read of objects that no failover depends on."""
+    """The last read of objects that no failover depends on."""
 
     read_at: float
     objects: dict[Ref, Obj]
     names: frozenset[str]
-    """Of the Secrets that were asked for."""
+    """Of the Secrets that were requested."""
     secrets: Mapping[str, Obj | None] = field(repr=False)
-    """Those that the API server answered for, by name; None: it is not there."""
+    """Those with an answer of the API server, by name; None: it does not exist."""
     unread: Mapping[str, str]
-    """Kinds that could not be read, all of them or some objects, and why."""
-    taken: tuple[Ref, ...] = ()
-    """Names that we need and that somebody else's objects have."""
+    """Kinds that could not be read completely, and why."""
+    name_conflicts: tuple[Ref, ...] = ()
+    """Needed names that foreign objects have."""
     pods: tuple[Obj, ...] = ()
-    """Pods of ours that lack labels and so are not listed."""
-    asked_why: bool = False
-    """The Events of StatefulSets that lack pods were read, too."""
+    """Pods of the cluster that lack labels and so are not listed."""
+    events_were_read: bool = False
+    """The Events of StatefulSets with missing pods were read too."""
     rejected_pods: str | None = None
-    """What they say of a pod that cannot be created."""
+    """Why a pod cannot be created, from these Events."""
     again: bool = False
-    """A look went by it that did not read it itself."""
+    """A later observation has used this value without reading it again."""
     _findings: tuple[Desired, Findings] | None = field(default=None, repr=False)
 
     def findings(self, desired: Desired) -> Findings:
-        """Return what its Secrets come to, judged once as long as the same is desired: reading certificates and keys takes its time."""
+        """Return the findings for its Secrets, cached for the same desired state: parsing certificates and keys takes time."""
         if self._findings is None or self._findings[0] != desired:
             self._findings = desired, findings_of(desired, self.secrets)
         return self._findings[1]
 
     @property
     def passes(self) -> bool:
-        """Whether it may soon be otherwise.
+        """Whether it may change soon.
 
-        A name that is taken is often that of a cluster just deleted, a Secret often comes just after the cluster, and controllers look
-        soon.
+        A name conflict is often with a cluster that was just deleted, a Secret is often created just after the cluster, and controllers
+        soon observe a new spec.
         """
-        return bool(self.taken) or None in self.secrets.values() or any(map(is_unobserved, self.objects.values()))
+        return bool(self.name_conflicts) or None in self.secrets.values() or any(map(is_unobserved, self.objects.values()))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Gathered:
-    """What the API server said of one cluster, as it said it."""
+    """The objects of one cluster as the API server returned them."""
 
     cluster: Obj
     services: tuple[Obj, ...]
@@ -94,7 +94,7 @@ class Gathered:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Parts:
-    """What was gathered, without what is damaged."""
+    """The gathered objects, without damaged ones."""
 
     routes: tuple[Route, ...]
     """By shard."""
@@ -102,7 +102,7 @@ class Parts:
     """All pods that were found, by the cluster's label or by name."""
     pods: tuple[Obj, ...]
     """Of these, the cluster's own."""
-    mine: tuple[Obj, ...]
+    coreapp_pods: tuple[Obj, ...]
     """Of these, the Coreapps."""
     mislabelled: tuple[Obj, ...]
     """Pods of StatefulSets and shard Services of the cluster that lack labels."""
@@ -127,9 +127,9 @@ def sound(objects: Iterable[Obj], kind: str, problems: MutableMapping[str, str])
 
 
 def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], strays: Iterable[Obj] = ()) -> Parts:
-    """Sort what was gathered. ``last``: the routes of the snapshot before, by the name of their Service.
+    """Sort the gathered objects. ``last``: the routes of the previous snapshot, by the name of their Service.
 
-    ``strays``: pods without our label, read a moment ago. They may be gone: such a pod is only labelled, and never counts as there.
+    ``strays``: pods without the label, read a moment ago. They may be gone: such a pod is only labelled, and never counts as existing.
     """
     problems: dict[str, str] = {}
     services = sound(gathered.services, "Service", problems)
@@ -138,7 +138,7 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
     objects = by_ref([*services, *statefulsets], desired.uid)
     coreapps = objects.get(manifests.coreapp_statefulset(desired.key.name))
     read = {route.name: route for service in services if (route := manifests.route_of(service, desired.key.name, desired.uid)) is not None}
-    # Which of them is damaged may be unreadable, too: so none that was known is given up.
+    # The name of a damaged Service may be unreadable too: so all known routes are kept.
     routes = {**last, **read} if "Service" in problems else read
     # By name and owner, not by label: a cluster that was deleted under the same name may still have pods.
     sets = own_sets(statefulsets, desired.uid)
@@ -148,7 +148,7 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
         routes=tuple(sorted(routes.values(), key=lambda route: route.shard)),
         listed=tuple(pods),
         pods=tuple(own),
-        mine=tuple(_coreapps_among(desired, own, mislabelled, routes.values())),
+        coreapp_pods=tuple(_coreapps_among(desired, own, mislabelled, routes.values())),
         mislabelled=tuple(mislabelled),
         coreapps=coreapps,
         objects=objects,
@@ -157,7 +157,7 @@ def parts_of(desired: Desired, gathered: Gathered, last: Mapping[str, Route], st
 
 
 def _pods(pods: Iterable[Obj], problems: MutableMapping[str, str]) -> list[Obj]:
-    """Return the pods, without spec and status where these are damaged: such a pod is there, and nothing else is known of it."""
+    """Return the pods; damaged ones without spec and status: such a pod exists, and nothing else is known about it."""
     kept: list[Obj] = []
     for pod in pods:
         kept += sound([pod], "Pod", problems) or sound([bare(pod)], "Pod", problems)
@@ -174,7 +174,7 @@ def _lacks_labels(desired: Desired, obj: Obj) -> bool:
 
 
 def _coreapps_among(desired: Desired, pods: Iterable[Obj], mislabelled: Iterable[Obj], routes: Iterable[Route]) -> list[Obj]:
-    """Return the pods that are Coreapps. One that no Service could select is none until it is labelled, unless it holds a shard."""
+    """Return the pods that are Coreapps. A pod that no Service could select counts only after it is labelled, unless it holds a shard."""
     lost = {pod["metadata"]["uid"] for pod in mislabelled} - {route.holder_uid for route in routes}
     name = manifests.coreapp_name(desired.key.name)
     return [pod for pod in pods if pod["metadata"]["name"].rpartition("-")[0] == name and pod["metadata"]["uid"] not in lost]
@@ -186,17 +186,17 @@ def others(pods: Iterable[Obj], known: Iterable[Obj]) -> list[Obj]:
     return [pod for pod in pods if pod["metadata"]["name"] not in names]
 
 
-# --- names: of ours without our label, of others that are in the way --------------------------------------------------------
+# --- names: own objects without the label, foreign objects in conflict --------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Named:
-    """What was found, sorted by the names that a cluster needs."""
+    """The objects that were found, sorted by the names that a cluster needs."""
 
     objects: Mapping[Ref, Obj]
-    """Those that no failover depends on and that the cluster owns."""
-    taken: tuple[Ref, ...]
-    """Names that somebody else's objects have."""
+    """The cluster's own objects that no failover depends on."""
+    name_conflicts: tuple[Ref, ...]
+    """Names that foreign objects have."""
     pods: tuple[Obj, ...]
     """Pods of the cluster that lack labels and so were not listed."""
 
@@ -212,30 +212,30 @@ def needed_names(desired: Desired, objects: Iterable[Obj]) -> list[Ref]:
 
 
 def unfound(desired: Desired, found: Iterable[Obj]) -> list[Ref]:
-    """Return the names that a cluster needs and that nothing that was found has."""
+    """Return the names that a cluster needs and that none of the found objects has."""
     found = [*found]
     there = {*map(ref_of, found)}
     return [ref for ref in needed_names(desired, found) if ref not in there]
 
 
 def sort_out(desired: Desired, slow: Iterable[Obj], fast: Iterable[Obj], strays: Iterable[Obj]) -> Named:
-    """Sort what was found by label (``slow`` and ``fast``, the latter with pods) and what was found by name alone (``strays``)."""
+    """Sort objects that were found by label (``slow`` and ``fast``, the latter with pods) and by name only (``strays``)."""
     fast, strays = [*fast], [*strays]
     sets = own_sets(fast, desired.uid)
     pods = [obj for obj in (*fast, *strays) if obj["kind"] == "Pod"]
     plain = [obj for obj in (*slow, *fast, *strays) if obj["kind"] != "Pod"]
     foreign = {ref_of(obj) for obj in plain if not manifests.is_owned(obj, desired.uid)}
-    foreign |= {ref_of(pod) for pod in pods if _is_in_the_way(pod, desired.key.name, sets)}
+    foreign |= {ref_of(pod) for pod in pods if _is_in_conflict(pod, desired.key.name, sets)}
     unlabelled = [obj for obj in strays if obj["kind"] == "Pod"]
     return Named(
         objects=by_ref([*slow, *(obj for obj in strays if obj["kind"] != "Pod")], desired.uid),
-        taken=tuple(ref for ref in needed_names(desired, fast) if ref in foreign),
+        name_conflicts=tuple(ref for ref in needed_names(desired, fast) if ref in foreign),
         pods=tuple(pod for pod in unlabelled if manifests.is_pod_of(pod, desired.key.name, sets) and _lacks_labels(desired, pod)),
     )
 
 
-def _is_in_the_way(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
-    """Return whether a pod is somebody else's and stays. One of a former StatefulSet of the same name goes with that."""
+def _is_in_conflict(pod: Obj, cluster: str, sets: Mapping[str, str]) -> bool:
+    """Return whether a foreign pod stays. A pod of a former StatefulSet of the same name is removed with it."""
     owner = manifests.controller_of(pod)
     is_former = owner is not None and owner["name"] in sets
     is_leaving = pod["metadata"].get("deletionTimestamp") is not None
@@ -257,17 +257,17 @@ def by_ref(objects: Iterable[Obj], uid: str) -> dict[Ref, Obj]:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ProbeResult:
-    """What this process's own connection to a pod tells."""
+    """What this process knows from its own connection to a pod."""
 
     report: Report | None = None
     broken_at: datetime | None = None
-    silent_since: datetime | None = None
+    unresponsive_since: datetime | None = None
     never_responded: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Known:
-    """What goes into a snapshot and was not gathered: time, chance, and what this process knows of its own."""
+    """The parts of a snapshot that are not gathered: time, random values, and what this process itself knows."""
 
     now: datetime
     wall: datetime | None = None
@@ -275,14 +275,14 @@ class Known:
     leader_epoch: int
     client: Client
     record: Record
-    """What is remembered in status, the times of its intent on our own clock."""
+    """The record in status, with the times of its intent on the clock of this process."""
     responses: Mapping[str, ProbeResult] = field(default_factory=dict)
     """By uid of the pod."""
     silence: Silence = field(default_factory=Silence)
     nodes: Mapping[str, Node] | None = None
     nodes_unread: Mapping[str, str] = field(default_factory=dict)
-    """Why nothing new is known of nodes, by kind."""
-    refused: str | None = None
+    """Why nodes cannot be read, by kind."""
+    rejection: str | None = None
     rejected_at: datetime | None = None
     written: Mapping[Ref, Mapping[str, Attempt]] = field(default_factory=dict)
     not_kept: tuple[str, ...] = ()
@@ -296,7 +296,7 @@ class Known:
 
 
 def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known: Known) -> Snapshot:
-    """Return the snapshot: what was gathered about ``cluster``, and what is known besides."""
+    """Return the snapshot of ``cluster``: the gathered objects, and what is known in addition."""
     objects = {**slow.objects, **parts.objects}
     status: Obj = cluster.get("status") or {}
     account = desired.account.secret_name if desired.account else None
@@ -310,9 +310,9 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
         resource_version=cluster["metadata"]["resourceVersion"],
         status=status,
         objects=objects,
-        taken=slow.taken,
+        name_conflicts=slow.name_conflicts,
         unread={**slow.unread, **parts.problems, **known.nodes_unread},
-        refused=known.refused,
+        rejection=known.rejection,
         rejected_at=known.rejected_at,
         written=known.written,
         not_kept=known.not_kept,
@@ -343,7 +343,7 @@ def snapshot_of(desired: Desired, cluster: Obj, parts: Parts, slow: Slow, known:
 
 
 def _webapp_replicas(desired: Desired, deployment: Obj | None, status: Obj) -> int:
-    """Return how many Webapps there should be: as the spec says, else as the Deployment does, or did when it was read last."""
+    """Return the desired number of Webapps: from the spec, else from the Deployment, else from its last read."""
     if desired.webapps is not None:
         return desired.webapps
     if deployment is not None:
@@ -353,15 +353,17 @@ def _webapp_replicas(desired: Desired, deployment: Obj | None, status: Obj) -> i
 
 def _coreapps(parts: Parts, known: Known) -> tuple[Coreapp, ...]:
     found: list[Coreapp] = []
-    for pod in parts.mine:
+    for pod in parts.coreapp_pods:
         responses = known.responses.get(pod["metadata"]["uid"], ProbeResult())
-        coreapp = coreapp_of(pod, responses.report, responses.broken_at, responses.silent_since, never_responded=responses.never_responded)
+        coreapp = coreapp_of(
+            pod, responses.report, responses.broken_at, responses.unresponsive_since, never_responded=responses.never_responded
+        )
         found += [coreapp] if coreapp is not None else []
     return tuple(sorted(found, key=lambda pod: pod.ordinal))
 
 
 def webapps_of(parts: Parts) -> tuple[Obj, ...]:
-    """Return the pods of Webapps that can be asked."""
+    """Return the pods of Webapps that can be called."""
     return tuple(pod for pod in parts.pods if component_of(pod) == "webapp" and is_ready(pod) and pod["status"].get("podIP"))
 
 
@@ -376,9 +378,9 @@ def without_content(secret: Obj) -> Obj:
 
 
 def still_ended(ended: Mapping[str, str], statefulset: Obj | None, pods: Iterable[Obj]) -> dict[str, str]:
-    """Return, of the pods that this process deleted (uid by name), those that are not back.
+    """Return, of the pods that this process deleted (uid by name), those that are not back yet.
 
-    One is back when its successor is ready. One that is still there and not Terminating was not deleted after all, and one with an ordinal
+    A pod is back when its successor is ready. One that still exists and is not Terminating was not deleted after all. One with an ordinal
     beyond the replicas does not come back.
     """
     replicas = ((statefulset or {}).get("spec") or {}).get("replicas") or 0
@@ -403,20 +405,20 @@ def _workload(obj: Obj | None) -> Workload | None:
         resource_version=obj["metadata"]["resourceVersion"],
         replicas=int(obj["spec"].get("replicas", 1)),
         ready=int(status.get("readyReplicas", 0)),
-        # Before the controller has looked, it speaks of the template before.
+        # Until the controller has observed the new spec, the status describes the former template.
         revision=status.get("updateRevision") if status.get("observedGeneration") == obj["metadata"].get("generation") else None,
         scaled_by=_scaled_by(obj),
     )
 
 
 def _scaled_by(statefulset: Obj) -> str | None:
-    """Return who wrote the number of pods last, if that was not this operator and is known."""
+    """Return the manager that last wrote the replicas, if it is known and not this operator."""
     managers = statefulset["metadata"].get("managedFields") or ()
     return next((str(one["manager"]) for one in managers if one.get("manager") not in {None, "", manifests.FIELD_MANAGER}), None)
 
 
 def access_of(desired: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
-    """Return how to reach the client: at these Webapps, with the passwords that were read."""
+    """Return the access to the client: these Webapps, and the passwords that were read."""
     admin = slow.secrets.get(manifests.admin_secret_name(desired))
     tls = slow.secrets.get(manifests.tls_secret_name(desired))
     return Access(
@@ -434,9 +436,9 @@ def access_of(desired: Desired, webapps: Iterable[Obj], slow: Slow) -> Access:
 
 
 def credentials_of(desired: Desired, account: AccountSecret | None, secret: Obj | None) -> Credentials:
-    """Return what Set Shards is sent with; ``secret`` is the account's."""
+    """Return the credentials for Set Shards; ``secret`` is the account's."""
     if desired.account is None:
-        # The simulator's made-up account.
+        # A fictitious account for the simulator.
         return Credentials(country_code="1", phone_number="6315550000")
     text = decoded(secret, "certificate")
     return Credentials(

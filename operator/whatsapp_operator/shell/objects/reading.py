@@ -1,4 +1,4 @@
-"""Kubernetes objects read as our nouns: spec, pods, status, Secrets. Pure; nothing here asks anybody."""
+"""Converts Kubernetes objects into values of the core: spec, pods, status, Secrets. Pure."""
 
 from __future__ import annotations
 
@@ -30,11 +30,11 @@ LONGEST_SWITCHOVERS = MOST_SWITCHOVERS * len(f"31={'x' * 253},")
 
 
 class SpecError(Exception):
-    """A WhatsAppCluster that the schema let through cannot be read; the message names the field."""
+    """A WhatsAppCluster that the schema accepted cannot be read; the message names the field."""
 
 
 def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
-    """Return what a WhatsAppCluster wants; SpecError names the field that cannot be read."""
+    """Return the desired state of a WhatsAppCluster; SpecError names the field that cannot be read."""
     meta = obj["metadata"]
     key = Key(meta["namespace"], meta["name"])
     notes: Mapping[str, str] = meta.get("annotations") or {}
@@ -70,25 +70,25 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
 
 
 def switchovers_of(text: str) -> tuple[tuple[Switchover, ...], str | None]:
-    """Read the annotation ``multiconnect.dev/switchover``; return the wishes and, if none of it is obeyed, why. Pure; never raises."""
+    """Read the annotation ``multiconnect.dev/switchover``; return the requests, and the problem if none is valid. Pure; never raises."""
     name = manifests.SWITCHOVER_ANNOTATION
     if len(text) > LONGEST_SWITCHOVERS:
-        return (), f"Annotation {name} has {len(text)} characters; at most {LONGEST_SWITCHOVERS} are read. Nothing of it was done."
+        return (), f"Annotation {name} has {len(text)} characters; at most {LONGEST_SWITCHOVERS} are read. Nothing was moved."
     requests: dict[int, Switchover] = {}
     for part in filter(None, (part.strip() for part in text.split(","))):
         match = re.fullmatch(r"([0-9]{1,2})(?:=([a-z0-9][a-z0-9-]{0,252}))?", part)
         if match is None:
-            return (), f"Annotation {name} says {part[:MAX_ANNOTATION_TEXT]!r}; write a shard such as 0, or 0=<pod>."
+            return (), f"Annotation {name} contains {part[:MAX_ANNOTATION_TEXT]!r}; write a shard such as 0, or 0=<pod>."
         request = Switchover(shard=int(match[1]), to=match[2])
         if requests.setdefault(request.shard, request) != request:
-            return (), f"Annotation {name} names two pods for shard {request.shard}. Nothing of it was done."
+            return (), f"Annotation {name} names two pods for shard {request.shard}. Nothing was moved."
     if len(requests) > MOST_SWITCHOVERS:
-        return (), f"Annotation {name} names {len(requests)} shards; at most {MOST_SWITCHOVERS} are read. Nothing of it was done."
+        return (), f"Annotation {name} names {len(requests)} shards; at most {MOST_SWITCHOVERS} are read. Nothing was moved."
     return tuple(requests.values()), None
 
 
 def reshard_now_of(text: str) -> tuple[int | None, str | None]:
-    """Read the annotation ``multiconnect.dev/reshard-now``; return the number, and what is wrong if it is none. Pure; never raises."""
+    """Read the annotation ``multiconnect.dev/reshard-now``; return the number, and the problem if it is not one. Pure; never raises."""
     text = text.strip()
     if re.fullmatch(r"[0-9]{0,2}", text):
         return int(text) if text else None, None
@@ -96,16 +96,16 @@ def reshard_now_of(text: str) -> tuple[int | None, str | None]:
     shown = f"{text[:MAX_ANNOTATION_TEXT]!r}" + (f" and {more} more characters" if more > 0 else "")
     return (
         None,
-        f"Annotation {manifests.RESHARD_NOW_ANNOTATION} says {shown}, which is no number of shards; it is ignored. Write one such as 4.",
+        f"Annotation {manifests.RESHARD_NOW_ANNOTATION} is {shown}, which is not a number of shards; it is ignored. Write one such as 4.",
     )
 
 
 def registered_at_of(at: datetime | None) -> tuple[datetime | None, str | None]:
-    """Return a time of registration that can be reckoned with, and what is wrong if there is none. Pure; never raises."""
+    """Return a time of registration that can be calculated with, and the problem if there is none. Pure; never raises."""
     sane = manifests.sane(at) if at is not None else None
     if at is None or sane is not None:
         return sane, None
-    return None, f"spec.account.registeredAt says {at.isoformat()}, which is no usable time; it is ignored. Write the right one."
+    return None, f"spec.account.registeredAt is {at.isoformat()}, which is not a usable time; it is ignored. Write the right one."
 
 
 # --- pods -------------------------------------------------------------------------------------------------------------
@@ -116,14 +116,14 @@ def _condition(conditions: Iterable[Obj] | None, kind: str) -> Obj:
 
 
 def _is_terminated(status: Obj, container: str) -> bool:
-    """Whether the container has ended and does not run now: terminated, or waiting to be started again."""
+    """Whether the container has ended and does not run now: terminated, or waiting for its restart."""
     state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
     now = state.get("state") or {}
     return "terminated" in now or ("waiting" in now and "terminated" in (state.get("lastState") or {}))
 
 
 def _lost_readiness(status: Obj, container: str) -> bool:
-    """Whether the container was ready since it was started, and is not now; both times are of the kubelet's clock."""
+    """Whether the container was ready since its start, and is not ready now. Both times are of the kubelet's clock."""
     state: Obj = next((one for one in status.get("containerStatuses") or () if one.get("name") == container), {})
     started = manifests.moment(str(((state.get("state") or {}).get("running") or {}).get("startedAt", "")))
     ready = _condition(status.get("conditions"), "Ready")
@@ -132,7 +132,7 @@ def _lost_readiness(status: Obj, container: str) -> bool:
 
 
 def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
-    """Yield why containers that do not run wait, in the kubelet's words: the one word, and the sentence."""
+    """Yield why containers wait: the kubelet's reason and its message."""
     for one in status.get("containerStatuses") or ():
         waiting = (one.get("state") or {}).get("waiting") or {}
         if waiting.get("reason"):
@@ -141,13 +141,13 @@ def _waiting(status: Obj) -> Iterator[tuple[str, str]]:
 
 def _waiting_because(status: Obj) -> str | None:
     """Return why a scheduled pod does not run, unless it is just being started."""
-    found = ((word, sentence) for word, sentence in _waiting(status) if word not in {"ContainerCreating", "PodInitializing"})
-    word, sentence = next(found, ("", ""))
-    return f"{word}: {sentence}" if sentence else word or None
+    found = ((reason, message) for reason, message in _waiting(status) if reason not in {"ContainerCreating", "PodInitializing"})
+    reason, message = next(found, ("", ""))
+    return f"{reason}: {message}" if message else reason or None
 
 
 NO_IMAGE = frozenset({"ImagePullBackOff", "InvalidImageName", "ErrImageNeverPull"})
-"""The kubelet's words for an image that it does not get; the first error alone may be a hiccup of the registry."""
+"""The kubelet's reasons for an image that it cannot pull. ErrImagePull is not among them: it may be a short fault of the registry."""
 
 
 def image_problem_of(pods: Iterable[Obj]) -> str | None:
@@ -155,16 +155,21 @@ def image_problem_of(pods: Iterable[Obj]) -> str | None:
     for pod in pods:
         if has_ended(pod):
             continue
-        for word, sentence in _waiting(pod.get("status") or {}):
-            if word in NO_IMAGE:
-                return f"{pod['metadata']['name']}: {word}" + (f": {sentence}" if sentence else "")
+        for reason, message in _waiting(pod.get("status") or {}):
+            if reason in NO_IMAGE:
+                return f"{pod['metadata']['name']}: {reason}" + (f": {message}" if message else "")
     return None
 
 
 def coreapp_of(
-    pod: Obj, report: Report | None, broken_at: datetime | None, silent_since: datetime | None = None, *, never_responded: bool = False
+    pod: Obj,
+    report: Report | None,
+    broken_at: datetime | None,
+    unresponsive_since: datetime | None = None,
+    *,
+    never_responded: bool = False,
 ) -> Coreapp | None:
-    """Return the Coreapp that a pod is, or None if its name has no ordinal."""
+    """Return a pod as a Coreapp, or None if its name has no ordinal."""
     meta, status, spec = pod["metadata"], pod.get("status") or {}, pod.get("spec") or {}
     ordinal = meta["name"].rpartition("-")[2]
     if not re.fullmatch("[0-9]{1,9}", ordinal):
@@ -190,15 +195,15 @@ def coreapp_of(
         labels=labels,
         report=report,
         broken_at=broken_at,
-        silent_since=silent_since,
+        unresponsive_since=unresponsive_since,
         never_responded=never_responded,
     )
 
 
 def held_by(pod: Obj) -> tuple[str, ...]:
-    """Return the finalizers that alone keep a pod which was deleted.
+    """Return the finalizers of a deleted pod that waits for nothing else.
 
-    A kubelet that has ended all of it asks for the rest of the deletion with no time left; only finalizers can be waited for then.
+    A kubelet that has ended all containers sets the grace period to 0; from then on only finalizers keep the pod.
     """
     meta = pod["metadata"]
     is_over = meta.get("deletionTimestamp") is not None and meta.get("deletionGracePeriodSeconds") == 0
@@ -206,7 +211,7 @@ def held_by(pod: Obj) -> tuple[str, ...]:
 
 
 def targets_of(desired: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -> dict[str, Target]:
-    """Return by uid which pods are to be watched, and how: those that have an address."""
+    """Return the pods to watch by uid: those that have an address."""
     holders = {route.holder_uid for route in routes}
     return {
         uid: Target(
@@ -223,31 +228,31 @@ def targets_of(desired: Desired, pods: Iterable[Obj], routes: Iterable[Route]) -
 
 
 def has_ended(pod: Obj) -> bool:
-    """Return whether a pod has ended for good: nothing of it runs, or ever will."""
+    """Return whether a pod has ended: none of its containers runs or will run again."""
     return (pod.get("status") or {}).get("phase") in {"Failed", "Succeeded"}
 
 
 def is_ready(pod: Obj) -> bool:
-    """Return whether a pod is ready and stays."""
+    """Return whether a pod is ready and not terminating."""
     ready = _condition((pod.get("status") or {}).get("conditions"), "Ready").get("status") == "True"
     return ready and pod["metadata"].get("deletionTimestamp") is None
 
 
 def component_of(obj: Obj) -> str:
-    """Return which part of a cluster an object is; empty if its label does not say."""
+    """Return the component of an object; empty if it has no such label."""
     return str((obj["metadata"].get("labels") or {}).get(manifests.COMPONENT_LABEL, ""))
 
 
 def is_unobserved(obj: Obj) -> bool:
-    """Return whether the controller of a workload has not looked at its newest spec yet; False of what has no such status."""
-    seen = (obj.get("status") or {}).get("observedGeneration")
-    return seen is not None and int(obj["metadata"].get("generation", 0)) > int(seen)
+    """Return whether the controller of a workload has not observed its newest spec yet; False for kinds without such a status."""
+    observed = (obj.get("status") or {}).get("observedGeneration")
+    return observed is not None and int(obj["metadata"].get("generation", 0)) > int(observed)
 
 
 def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
-    """Return whether Webapps of a former template run among ``pods``, or the Deployment's controller has not looked at the newest one.
+    """Return whether Webapps of an older template run among ``pods``, or the Deployment's controller has not observed the newest one.
 
-    A pod that has ended, as after an eviction, is replaced at once and may lie there for days: it does not count.
+    A pod that has ended, for example after an eviction, is replaced at once and may exist for days: it does not count.
     """
     webapps = (pod for pod in pods if component_of(pod) == "webapp" and not has_ended(pod))
     stay = (pod["metadata"] for pod in webapps if pod["metadata"].get("deletionTimestamp") is None)
@@ -259,7 +264,7 @@ def webapps_change(deployment: Obj | None, pods: Iterable[Obj]) -> bool:
 
 
 def account_secret_of(name: str, secret: Obj | None) -> AccountSecret:
-    """Return what is to be known of the account's Secret; never its content."""
+    """Return what the core needs to know about the account's Secret; never its content."""
     if secret is None:
         return AccountSecret(missing=f"Secret {name}")
     text, pin = decoded(secret, "certificate"), decoded(secret, "pin")

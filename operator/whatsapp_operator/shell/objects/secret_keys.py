@@ -1,8 +1,8 @@
-"""The keys of Secrets: which are needed, what each must look like, and what is said of one that does not. Pure; no value is ever said.
+"""The keys of Secrets: which are needed, their formats, and the messages about wrong ones. Pure; no message contains a value.
 
-What only the operator reads is stripped of blanks and line breaks at both ends, in ``decoded`` and nowhere else: files end with a line
-break, and none of these values can. What pods get, they get as it stands in the Secret, for kubelets strip nothing; so there a line
-break is a fault, which the client would answer with a crash at its next start.
+Values that only the operator reads are stripped of spaces and line breaks at both ends, in ``decoded`` and nowhere else: files end with a
+line break, and none of these values can. Pods get values unchanged, because kubelets strip nothing. There a line break is a fault: the
+client would crash at its next start.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
 from whatsapp_operator.core.names import Obj, Ref
 
 Fault = str
-"""What is wrong with a value and what to do, to follow "Key x of Secret y": "is ... . Put ... there."."""
+"""What is wrong with a value and what to do, as a continuation of "Key x of Secret y": "is ... . Put ... there."."""
 
 
 def decoded(secret: Obj | None, key: str) -> str | None:
-    """Return a key of a Secret as text without blanks and line breaks at its ends; None if it is not there, empty if it is no text."""
+    """Return a key of a Secret as text without spaces and line breaks at its ends; None if it is missing, empty if it is not text."""
     raw = raw_value(secret, key)
     if raw is None:
         return None
@@ -40,7 +40,7 @@ def decoded(secret: Obj | None, key: str) -> str | None:
 
 
 def raw_value(secret: Obj | None, key: str) -> bytes | None:
-    """Return a key of a Secret as pods get it; None if it is not there, empty if it is not base64."""
+    """Return a key of a Secret as pods get it; None if it is missing, empty if it is not base64."""
     text = ((secret or {}).get("data") or {}).get(key)
     if text is None:
         return None
@@ -50,11 +50,11 @@ def raw_value(secret: Obj | None, key: str) -> bytes | None:
         return b""
 
 
-# --- what a value must look like --------------------------------------------------------------------------------------------
+# --- formats of values --------------------------------------------------------------------------------------------
 
 
 def _text(raw: bytes) -> Fault | None:
-    """Only the operator reads it: text, whatever is at its ends."""
+    """Check text that only the operator reads; its ends are stripped."""
     try:
         raw.decode()
     except UnicodeDecodeError:
@@ -63,23 +63,23 @@ def _text(raw: bytes) -> Fault | None:
 
 
 def _any(_: bytes) -> None:
-    """Judged elsewhere."""
+    """Accept everything; the core checks it."""
 
 
 def _line(raw: bytes) -> Fault | None:
-    """Pods get it as it is: one line of text, without a line break at its end."""
+    """Check text that pods get unchanged: one line, without a line break at its end."""
     if (fault := _text(raw)) is not None:
         return fault
     text = raw.decode()
     if text.rstrip("\r\n") != text:
-        return "ends with a line break, and the pods would get that, too. Make it with --from-literal, or with printf instead of echo."
+        return "ends with a line break, and the pods would get that too. Make it with --from-literal, or with printf instead of echo."
     if any(ord(char) < 32 or ord(char) == 127 for char in text):
         return "has a line break or another control character in it. Write it in one line of text."
     return None
 
 
 def _one_of(pattern: str, what: str) -> Callable[[bytes], Fault | None]:
-    """Return the check of a line that the client reads as one of few words or as a number."""
+    """Return the check of a line that must match a pattern; ``what`` names the valid values."""
 
     def check(raw: bytes) -> Fault | None:
         fault = _line(raw)
@@ -92,7 +92,7 @@ PORT = r"0*([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2
 
 
 def _certificates(raw: bytes) -> Fault | None:
-    """One certificate in PEM, or a chain of them; a text around them does no harm."""
+    """Check one PEM certificate or a chain; text around them is allowed."""
     if (why := _no_certificate(raw)) is not None:
         return f"is no PEM certificate{why}"
     return None
@@ -112,7 +112,7 @@ def _no_certificate(raw: bytes) -> str | None:
 
 
 def _authority(raw: bytes) -> Fault | None:
-    """Certificates in ASCII, as TLS libraries read them; empty where the system knows the authority."""
+    """Check certificates in ASCII, as TLS libraries read them; empty if the system trusts the authority."""
     if not raw.strip():
         return None
     if (fault := _certificates(raw)) is not None:
@@ -122,12 +122,12 @@ def _authority(raw: bytes) -> Fault | None:
 
 def _private_key(raw: bytes) -> Fault | None:
     try:
-        # Not checked for being a good key: that takes long, and TLS libraries do it.
+        # The strength of the key is not checked: that takes long, and TLS libraries do it.
         serialization.load_pem_private_key(raw, None, unsafe_skip_rsa_key_validation=True)
     except TypeError:
         return "is encrypted with a passphrase. Put the private key there without one."
     except UnsupportedAlgorithm:
-        # A kind of key that this library does not know may be one that the client knows.
+        # The client may support a kind of key that this library does not.
         return None
     except ValueError:
         return "is no PEM private key. Put the whole key there, from -----BEGIN to the line that ends it."
@@ -139,7 +139,7 @@ def _private_key(raw: bytes) -> Fault | None:
 
 @dataclass(frozen=True, slots=True)
 class Form:
-    """What one key of a Secret must look like."""
+    """The format of one key of a Secret."""
 
     key: str
     check: Callable[[bytes], Fault | None]
@@ -147,11 +147,11 @@ class Form:
 
 
 ADMIN = (Form("username", _text, False), Form("password", _text), Form("initialPassword", _text, False))
-"""The operator logs in with them. The client's pods never see them."""
+"""The operator logs in with them. The client's pods do not get them."""
 ACCOUNT = (Form("certificate", _any, False), Form("pin", _any, False), Form("expiresAt", _any, False))
-"""The operator sends them with Set Shards. Whatever is wrong with one, the reasons not to send a certificate say it."""
+"""The operator sends them with Set Shards. The core checks them: see the reasons not to send a certificate."""
 SERVER = (Form("tls.crt", _certificates), Form("tls.key", _private_key), Form("ca.crt", _authority, False))
-"""The Webapps read the first two as files, in which line breaks belong; the operator reads the last."""
+"""The Webapps read the first two as files, which have line breaks; the operator reads the last."""
 CLIENT = (Form("ca.crt", _certificates), Form("tls.crt", _certificates, False), Form("tls.key", _private_key, False))
 """The client shows the last two to its database."""
 DATABASE_FORMS: Mapping[str, Callable[[bytes], Fault | None]] = {
@@ -161,12 +161,12 @@ DATABASE_FORMS: Mapping[str, Callable[[bytes], Fault | None]] = {
     "WA_DB_CONNECTION_IDLE_TIMEOUT": _one_of("[0-9]*", "a whole number of milliseconds"),
 }
 DATABASE = tuple(Form(key, DATABASE_FORMS.get(key, _line), is_needed) for key, is_needed in DATABASE_KEYS.items())
-"""Environment of the client's containers, by ``secretKeyRef``: they get the very bytes."""
+"""Environment of the client's containers, by ``secretKeyRef``: they get the bytes unchanged."""
 
 
 @dataclass(frozen=True, slots=True)
 class Named:
-    """A Secret that a cluster needs, with the field that names it; None: it is generated."""
+    """A Secret that a cluster needs, with the field that names it; None: the operator generates it."""
 
     name: str
     field: str | None
@@ -174,7 +174,7 @@ class Named:
 
 
 def named(desired: Desired) -> Iterator[Named]:
-    """Yield all Secrets that a cluster needs, in the order in which they are spoken of."""
+    """Yield all Secrets that a cluster needs, in the order of their messages."""
     yield Named(manifests.admin_secret_name(desired), "spec.client.adminSecretRef" if desired.admin_secret else None, ADMIN)
     forms = SERVER if desired.tls.verifies else SERVER[:2]
     yield Named(manifests.tls_secret_name(desired), "spec.webapp.tls.secretRef" if desired.tls.secret_name else None, forms)
@@ -192,7 +192,7 @@ def _missing(desired: Desired, secrets: Mapping[str, Obj | None]) -> str | None:
             continue
         secret = secrets[one.name]
         if secret is None:
-            return f"Secret {one.name} is not there, and {one.field} names it"
+            return f"Secret {one.name}, which {one.field} names, does not exist"
         lacking = [form.key for form in one.forms if form.is_needed and not (raw_value(secret, form.key) or b"").strip()]
         if lacking:
             return f"Secret {one.name}, which {one.field} names, has no key {' nor '.join(lacking)}"
@@ -214,13 +214,13 @@ def _fault(one: Named, secret: Obj) -> str | None:
     where = f"of Secret {one.name}" + (f", which {one.field} names," if one.field else "")
     for form in one.forms:
         raw = raw_value(secret, form.key)
-        # What is empty is missing, and said so.
+        # An empty value counts as missing, which is reported elsewhere.
         if raw and (fault := form.check(raw)) is not None:
             return f"Key {form.key} {where} {fault}"
     certificate, key = raw_value(secret, "tls.crt"), raw_value(secret, "tls.key")
     if one.forms is CLIENT and bool(certificate) != bool(key):
         has, lacks = ("tls.crt", "tls.key") if certificate else ("tls.key", "tls.crt")
-        return f"Key {has} {where} needs key {lacks}, too. Put both there, or none if the database asks for no client certificate."
+        return f"Key {has} {where} needs key {lacks} too. Put both there, or none if the database asks for no client certificate."
     has_pair = any(form.key == "tls.key" for form in one.forms)
     if has_pair and certificate and key and not _are_a_pair(certificate, key):
         return f"Keys tls.crt and tls.key {where} do not belong together. Put the certificate of this private key first into tls.crt."
@@ -228,7 +228,7 @@ def _fault(one: Named, secret: Obj) -> str | None:
 
 
 def _are_a_pair(certificate: bytes, key: bytes) -> bool:
-    """Return whether they belong together, as far as this library knows their kind."""
+    """Return whether they belong together; True if this library does not support their kind."""
     try:
         private = serialization.load_pem_private_key(key, None, unsafe_skip_rsa_key_validation=True)
         return x509.load_pem_x509_certificate(certificate).public_key() == private.public_key()
@@ -236,27 +236,27 @@ def _are_a_pair(certificate: bytes, key: bytes) -> bool:
         return True
 
 
-# --- what follows -------------------------------------------------------------------------------------------------------------
+# --- findings -------------------------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Findings:
-    """What the Secrets of a cluster come to. Its repr shows nothing secret."""
+    """What the Secrets of a cluster mean for it. Its repr shows nothing secret."""
 
     missing: str | None = None
-    """What a Secret that the user brings, the account's apart, lacks."""
+    """What is missing in a Secret of the user, without the account's."""
     malformed: str | None = None
-    """Which key of which Secret does not look as it must, and what to do; the first there is."""
+    """The first key with a wrong format, and what to do."""
     no_access: str | None = None
-    """Why the client cannot be reached with the Secrets as they are; nothing is to be sent then."""
+    """Why the client cannot be reached with these Secrets; nothing should be sent then."""
     checksums: Mapping[Ref, str] = field(default_factory=dict)
-    """By workload: of what its pods take from Secrets; none where that is not known, or would do them harm."""
+    """By workload: the checksum of the keys that its pods use; none if it is unknown, or if the values would harm the pods."""
     hidden: tuple[str, ...] = field(default=(), repr=False)
-    """What nobody may read in words of the client, who knows more of these values than it should say: its database's, too."""
+    """Values that must be masked in texts of the client, which knows many of them: those of its database too."""
 
 
 def findings_of(desired: Desired, secrets: Mapping[str, Obj | None]) -> Findings:
-    """Return what the Secrets that were read come to, by name; one that is not in ``secrets`` was not, and is no fault."""
+    """Return the findings for the Secrets that were read, by name. A Secret that is not in ``secrets`` was not read, and is no fault."""
     faults = _faults(desired, secrets)
     return Findings(
         missing=_missing(desired, secrets),
@@ -270,12 +270,12 @@ def findings_of(desired: Desired, secrets: Mapping[str, Obj | None]) -> Findings
 def _checksums(desired: Desired, secrets: Mapping[str, Obj | None], faults: Mapping[str, str]) -> dict[Ref, str]:
     needed = {one.name: [form.key for form in one.forms if form.is_needed] for one in named(desired)}
     found: dict[Ref, str] = {}
-    for ref, taken in checksums.keys_taken(desired).items():
-        read = {name: secret for name in taken if (secret := secrets.get(name)) is not None and name not in faults}
+    for ref, used in checksums.keys_used(desired).items():
+        read = {name: secret for name in used if (secret := secrets.get(name)) is not None and name not in faults}
         is_whole = all(raw_value(secret, key) for name, secret in read.items() for key in needed[name])
-        if read.keys() == taken.keys() and is_whole:
+        if read.keys() == used.keys() and is_whole:
             digest = hashlib.sha256()
-            for name, keys in taken.items():
+            for name, keys in used.items():
                 digest.update(_checksum(read[name], keys))
             found[ref] = digest.hexdigest()[:32]
     return found
@@ -291,9 +291,9 @@ def _checksum(secret: Obj, keys: tuple[str, ...]) -> bytes:
 
 
 SHORTEST_HIDDEN = 4
-"""Bytes of the shortest value that is hidden where it stands in others' words: a shorter one says little, and would hide half of them."""
+"""Characters of the shortest value that is masked: a shorter one tells little, and would mask half of the text."""
 NAMES_OF_NO_SECRET = frozenset({"admin", "PGSQL"})
-"""Documented values, which every manual shows."""
+"""Documented values, which are not secret."""
 
 
 def _values_to_hide(desired: Desired, secrets: Mapping[str, Obj | None]) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
-"""What an object must look like to be read: the parts that are used, with their types. Pure.
+"""Schemas of the objects that are read: the parts that are used, with their types. Pure.
 
-The API server stores nothing else. But an answer may come from a proxy, or be of an older release; what is not of its shape is left out
-instead of ending the observation of a whole cluster.
+The API server stores only valid objects. But an answer may come from a proxy, or from an older release. An object that does not match its
+schema is left out, so that it does not end the observation of the whole cluster.
 """
 
 from __future__ import annotations
@@ -164,10 +164,10 @@ SHAPES: dict[str, type[_Shape]] = {
 
 
 def damage_of(obj: object, kind: str) -> str | None:
-    """Return in one sentence what is wrong with an object of this kind, or None if it can be read."""
+    """Return one sentence about what is wrong with an object of this kind, or None if it can be read."""
     try:
         msgspec.convert(obj, SHAPES.get(kind, _Object))
-    except (msgspec.ValidationError, ValueError) as error:  # the latter of text that is no Unicode
+    except (msgspec.ValidationError, ValueError) as error:  # ValueError: text that is not Unicode
         return _damaged(obj, kind, str(error))
     if _part(obj, "kind") != kind:
         return _damaged(obj, kind, "its kind is another")
@@ -184,12 +184,12 @@ def _part(obj: object, key: str) -> object:
 
 
 def bare(obj: object) -> Obj:
-    """Return an object without all but its kind and metadata."""
+    """Return only the kind and metadata of an object."""
     return {"kind": _part(obj, "kind"), "metadata": _part(obj, "metadata")}
 
 
 def key_of(obj: object) -> Key | None:
-    """Return which cluster an object is; None if it is damaged so that it does not say."""
+    """Return the key of a WhatsAppCluster; None if its metadata is damaged."""
     meta = _part(obj, "metadata")
     namespace, name = _part(meta, "namespace"), _part(meta, "name")
     return Key(namespace, name) if isinstance(namespace, str) and isinstance(name, str) else None

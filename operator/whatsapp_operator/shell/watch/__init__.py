@@ -1,1 +1,1 @@
-"""Kopf's side: events wake the loop."""
+"""Kopf's part: events wake the loop."""

@@ -1,4 +1,4 @@
-"""Kopf's door: events are noted and wake a loop, nothing else. No handler here reads, decides or writes."""
+"""Kopf's handlers: events are noted and wake a loop, nothing else. No handler here reads, decides or writes."""
 
 from __future__ import annotations
 
@@ -30,18 +30,18 @@ CHUNK = 100
 KINDS = (WAC, POD, SERVICE, STATEFULSET)
 """What is watched."""
 END_WITHIN = 0.6
-"""Seconds that Kopf's tasks have for their end."""
+"""Seconds that Kopf's tasks have to end."""
 UNAUTHORIZED_PAUSES = (0.1, 0.2, 0.4, *[0.5] * 9)
-"""Seconds between attempts with a request that is answered by 401, before Kopf is given a new session."""
+"""Seconds between attempts of a request that is answered by 401, before Kopf gets a new session."""
 HELPERS = ("cleaner of ", "spawner of ")
-"""How Kopf names the tasks by which its schedulers begin and end others."""
+"""Prefixes of the names of Kopf's tasks that start and end others."""
 STREAM_SECONDS = 30
-"""Length of one stream: a connection that is dead without a word shows when the server does not end it in time."""
+"""Length of one stream: a dead connection shows when the server does not end it in time."""
 SERVICE_ACCOUNT = Path("/var/run/secrets/kubernetes.io/serviceaccount")
 
 
 class _Endless:
-    """Back-offs without an end: when Kopf runs out of them the process ends (Kopf keeps no more of them than it is given)."""
+    """Endless back-offs: Kopf ends the process when it runs out of them."""
 
     def __iter__(self) -> Iterator[float]:
         pause = 0.1
@@ -51,7 +51,7 @@ class _Endless:
 
 
 class _NoEssence(kopf.AnnotationsDiffBaseStorage):
-    """Compares nothing: no handler of ours asks what changed, and Kopf would copy every object of every event for it."""
+    """Compares nothing: no handler here uses the difference, and Kopf would copy the object of every event for it."""
 
     def build(self, **_: Any) -> kopf.BodyEssence:
         """Return an empty essence."""
@@ -59,9 +59,9 @@ class _NoEssence(kopf.AnnotationsDiffBaseStorage):
 
 
 def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
-    """Return Kopf's settings: it watches and does nothing else. ``namespaces``: those that are looked after; none means all."""
+    """Return Kopf's settings: it watches and does nothing else. ``namespaces``: those that are managed; none means all."""
     chosen = kopf.OperatorSettings()
-    # With Roles alone neither CRDs nor namespaces may be listed, and with endless back-offs Kopf would ask for ever and watch nothing.
+    # With Roles alone neither CRDs nor namespaces may be listed. With endless back-offs Kopf would retry that and watch nothing.
     chosen.scanning.disabled = bool(tuple(namespaces))
     chosen.posting.enabled = False
     chosen.peering.standalone = True
@@ -71,7 +71,7 @@ def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
     chosen.watching.server_timeout = STREAM_SECONDS
     chosen.watching.client_timeout = STREAM_SECONDS + 5
     chosen.watching.reconnect_backoff = 0.1
-    # Ten thousand pods in one answer cost more memory than all else; other people's pods are not even asked for.
+    # Ten thousand pods in one answer need more memory than everything else. Pods without the label are not requested at all.
     chosen.watching.chunk_size = CHUNK
     for group, resource in (("", "pods"), ("", "services"), ("apps", "statefulsets")):
         chosen.watching.label_selectors[group, "v1", resource] = CLUSTER_LABEL
@@ -80,13 +80,13 @@ def settings(namespaces: Iterable[str] = ()) -> kopf.OperatorSettings:
     chosen.persistence.finalizer = "multiconnect.dev/unused"
     chosen.persistence.progress_storage = kopf.AnnotationsProgressStorage(prefix="kopf.multiconnect.dev")
     chosen.persistence.diffbase_storage = _NoEssence(prefix="kopf.multiconnect.dev")
-    # Kopf would otherwise end the whole process by SIGKILL some time after its stop.
+    # Otherwise Kopf would end the whole process by SIGKILL some time after it stopped.
     chosen.process.ultimate_exiting_timeout = None
     return chosen
 
 
 def connection(kubeconfig: Path | None) -> kopf.ConnectionInfo:
-    """Return how Kopf reaches the API server: by the kubeconfig, or by the pod's service account."""
+    """Return Kopf's connection to the API server: by the kubeconfig, or by the pod's service account."""
     if kubeconfig is None:
         host, port = os.environ["KUBERNETES_SERVICE_HOST"], os.environ.get("KUBERNETES_SERVICE_PORT", "443")
         return kopf.ConnectionInfo(
@@ -131,10 +131,10 @@ def _path(kind: Kind, namespace: str | None) -> str:
 
 
 class Login:
-    """Gives Kopf sessions whose watches are noted. Each session is another one, because Kopf ends when it is given a refused one again."""
+    """Gives Kopf sessions whose watches are tracked. Each session is a new one: Kopf ends when it gets a rejected one again."""
 
     def __init__(self, connection: Callable[[], kopf.ConnectionInfo], *, health: WatchHealth, names: Mapping[str, str]) -> None:
-        """``connection`` reads how the API server is reached, anew each time; ``names``: see ``watched``."""
+        """``connection`` reads the connection data again at each call; ``names``: see ``watched``."""
         self._connection = connection
         self._health = health
         self._names = names
@@ -143,14 +143,14 @@ class Login:
         self.sessions: list[aiohttp.ClientSession] = []
 
     async def session(self) -> kopf.AiohttpSession:
-        """Return a new session; one that is asked for again and again is given ever later, up to every 2 s. kopf.TemporaryError."""
+        """Return a new session. Repeated calls wait longer and longer, up to 2 s. kopf.TemporaryError: no credentials."""
         now = asyncio.get_running_loop().time
         self._pause = min(max(self._pause * 2, 0.1), 2.0) if now() < self._last + 5 else 0.0
         await asyncio.sleep(self._pause)
         self._last = now()
         try:
             info = self._connection()
-            connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context(), socket_factory=_kept_alive)
+            connector = aiohttp.TCPConnector(limit=0, ssl=info.as_ssl_context(), socket_factory=_keepalive_socket)
         except Exception as error:  # its text could quote the kubeconfig
             msg = f"The credentials of the kubeconfig or service account cannot be read ({type(error).__name__})."
             raise kopf.TemporaryError(msg, delay=1.0) from None
@@ -164,11 +164,11 @@ class Login:
             await session.close()
 
     async def _send(self, request: aiohttp.ClientRequest, handler: aiohttp.ClientHandlerType) -> aiohttp.ClientResponse:
-        """Send a request of Kopf's, and note what it says of a watch.
+        """Send a request of Kopf, and note what it says about a watch.
 
-        A 401 is tried again here with credentials that are read anew: Kopf would close all other streams for it.
+        After a 401 it is sent again with credentials that are read again: Kopf would close all other streams for it.
         """
-        # The server may stand behind a path of its own.
+        # The URL of the server may have a path.
         name = next((name for path, name in self._names.items() if request.url.path.endswith(path)), "")
         self._health.tended(name)
         response = await handler(request)
@@ -177,7 +177,7 @@ class Login:
                 break
             response.release()
             await asyncio.sleep(pause)
-            with suppress(Exception):  # what cannot be read now may be read the next time
+            with suppress(Exception):  # what cannot be read now may be readable the next time
                 request.headers.update(self._connection().as_http_headers())
             response = await handler(request)
         self._health.tended(name)
@@ -186,8 +186,8 @@ class Login:
         return response
 
 
-def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
-    """Return a socket that finds out within about ten seconds that the other side is gone, although nothing is sent."""
+def _keepalive_socket(address: tuple[Any, ...]) -> socket.socket:
+    """Return a socket that detects within about ten seconds that the other side is gone, even if nothing is sent."""
     made = socket.socket(*address[:3])
     made.setblocking(False)
     made.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
@@ -197,24 +197,24 @@ def _kept_alive(address: tuple[Any, ...]) -> socket.socket:
     return made
 
 
-class Witness(Protocol):
-    """Who keeps what events tell; ``gone``: the object was deleted."""
+class EventSink(Protocol):
+    """Stores the objects of events; ``gone``: the object was deleted."""
 
-    def saw_cluster(self, obj: Obj, *, gone: bool) -> None:
-        """Take in an event about a WhatsAppCluster."""
+    def note_cluster(self, obj: Obj, *, gone: bool) -> None:
+        """Handle an event of a WhatsAppCluster."""
         ...
 
-    def saw_pod(self, obj: Obj, *, gone: bool) -> None:
-        """Take in an event about a pod."""
+    def note_pod(self, obj: Obj, *, gone: bool) -> None:
+        """Handle an event of a pod."""
         ...
 
-    def saw_service(self, obj: Obj, *, gone: bool) -> None:
-        """Take in an event about a Service."""
+    def note_service(self, obj: Obj, *, gone: bool) -> None:
+        """Handle an event of a Service."""
         ...
 
 
 class Wake(Protocol):
-    """Who wakes the loop of a cluster."""
+    """Wakes the loop of a cluster."""
 
     def __call__(self, key: Key, *, is_urgent: bool = True) -> None:
         """Wake it; ``is_urgent``: a failover may depend on it."""
@@ -224,34 +224,34 @@ class Wake(Protocol):
 def registry(
     wake: Wake,
     login: Callable[[], Coroutine[None, None, kopf.AiohttpSession]],
-    witness: Witness,
+    sink: EventSink,
     *,
     deliver: Callable[[Callable[[], None]], None],
 ) -> kopf.OperatorRegistry:
-    """Return handlers that show an event's object to ``witness`` and then call ``wake`` with the cluster that it is about.
+    """Return handlers that pass an event's object to ``sink`` and then call ``wake`` with its cluster.
 
-    Both are called by ``deliver``, in the event loop that they belong to.
+    Both are called by ``deliver``, in the event loop to which they belong.
     """
     found = kopf.OperatorRegistry()
 
-    def tell(saw: Callable[..., None] | None, key: Key, event: kopf.RawEvent) -> None:
-        if saw is not None:
-            _show(saw, event)
-        # Without a type it comes from a list: of what was there when the watch began.
+    def notify(note: Callable[..., None] | None, key: Key, event: kopf.RawEvent) -> None:
+        if note is not None:
+            _note(note, event)
+        # An event without a type comes from the list at the start of a watch.
         wake(key, is_urgent=event["type"] is not None)
 
     async def on_cluster(namespace: str | None, name: str | None, event: kopf.RawEvent, **_: Any) -> None:
         if namespace and name:
-            deliver(partial(tell, witness.saw_cluster, Key(namespace, name), event))
+            deliver(partial(notify, sink.note_cluster, Key(namespace, name), event))
 
-    def on_part(saw: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
-        async def told(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
-            # Somebody else's object may carry our label, and any name in it.
+    def on_part(note: Callable[..., None] | None) -> Callable[..., Coroutine[None, None, None]]:
+        async def on_event(namespace: str | None, event: kopf.RawEvent, **_: Any) -> None:
+            # A foreign object may carry this label, with any cluster name.
             cluster = cluster_of(event["object"])
             if namespace and cluster:
-                deliver(partial(tell, saw, Key(namespace, cluster), event))
+                deliver(partial(notify, note, Key(namespace, cluster), event))
 
-        return told
+        return on_event
 
     async def on_login(**_: Any) -> kopf.AiohttpSession:
         return await login()
@@ -259,16 +259,16 @@ def registry(
     kopf.on.login(registry=found)(on_login)
     group, _, version = API_VERSION.partition("/")
     kopf.on.event(group, version, WAC.plural, registry=found)(on_cluster)
-    parts = ((("", "v1", "pods"), witness.saw_pod), (("", "v1", "services"), witness.saw_service), (("apps", "v1", "statefulsets"), None))
-    for part, saw in parts:
-        kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part(saw))
+    parts = ((("", "v1", "pods"), sink.note_pod), (("", "v1", "services"), sink.note_service), (("apps", "v1", "statefulsets"), None))
+    for part, note in parts:
+        kopf.on.event(*part, labels={CLUSTER_LABEL: kopf.PRESENT}, registry=found)(on_part(note))
     return found
 
 
-def _show(saw: Callable[..., None], event: kopf.RawEvent) -> None:
-    """Show an object to the witness. One that it cannot take in must not keep the loop from being woken: the look says what is wrong."""
+def _note(note: Callable[..., None], event: kopf.RawEvent) -> None:
+    """Pass an object to the sink. If it fails, the loop is woken all the same: the observation reports what is wrong."""
     try:
-        saw(event["object"], gone=event["type"] == "DELETED")
+        note(event["object"], gone=event["type"] == "DELETED")
     except Exception:
         log.exception("An event could not be noted")
 
@@ -277,24 +277,24 @@ async def watch(
     deliver: Callable[[Callable[[], None]], None],
     *,
     wake: Wake,
-    witness: Witness,
+    sink: EventSink,
     login: Login,
     namespaces: Iterable[str],
     identity: str,
 ) -> None:
-    """Run Kopf until it is cancelled, or one of its tasks ends; then the error of that task is raised. Needs an event loop of its own.
+    """Run Kopf until it is cancelled or one of its tasks ends; then raise the error of that task. Needs its own event loop.
 
     ``deliver``: see ``registry``; ``namespaces``: see ``settings``. At the end every task of the event loop is cancelled.
     """
     chosen = tuple(namespaces)
     try:
         tasks = await kopf.spawn_tasks(
-            registry=registry(wake, login.session, witness, deliver=deliver),
+            registry=registry(wake, login.session, sink, deliver=deliver),
             settings=settings(chosen),
             clusterwide=not chosen,
             namespaces=chosen,
             standalone=True,
-            # Kopf would look up the user's name, and a container's number has none.
+            # By default Kopf looks up the user's name, and a container's user id has none.
             identity=cast(Any, identity),
         )
         ended, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -308,8 +308,8 @@ async def watch(
 async def _end_all() -> None:
     """End all tasks of the event loop but this one.
 
-    Not by Kopf's own end: that gives tasks 5 s, and then it may wait for ever, because its schedulers end their tasks by helpers, and it
-    cancels the helpers too. Here they are left to the schedulers. Some tasks take no notice of the first cancellation.
+    Kopf's own shutdown is not used: it gives tasks 5 s, and then may hang, because its schedulers end their tasks by helper tasks, and it
+    cancels the helpers too. Here the helpers are left to the schedulers. Some tasks ignore the first cancellation.
     """
     with suppress(TimeoutError):
         async with asyncio.timeout(END_WITHIN):
@@ -324,5 +324,5 @@ def quieten() -> None:
     """Raise the level of loggers that write a line for each event or request."""
     for name in ("kopf.objects", "kopf._core", "httpx", "httpx2", "httpcore", "httpcore2"):
         logging.getLogger(name).setLevel(logging.WARNING)
-    # It warns at each begin that it takes no signals; they are ours.
+    # It warns at each start that it handles no signals; the operator handles them itself.
     logging.getLogger("kopf._core.reactor.running").setLevel(logging.ERROR)

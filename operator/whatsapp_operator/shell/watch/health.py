@@ -1,8 +1,8 @@
-"""When each watch of the API server was last connected, and whether somebody still tends it. Reads and writes nothing itself.
+"""When each watch of the API server was last connected, and whether this process still tries. Does no I/O itself.
 
-A watch that the API server refuses is cut off: another candidate may see more, so leadership goes to it. A watch that nothing has tried to
-open for long is stalled: the fault is ours, and only a new process mends it. A refusal alone is no reason to end the process, because the
-next one would be refused too.
+A watch that the API server rejects is cut off: another candidate may be able to watch, so the leadership goes to it. A watch that nothing
+has tried to open for long is stalled: this process is faulty, and only a new one helps. A rejection alone is no reason to end the process,
+because the next one would be rejected too.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.kube.kinds import Kind, Obj
 
 STALLED_AFTER: Final = 60.0
-"""Seconds without any attempt after which a watch counts as stalled; longer than any stream and any pause between two attempts."""
+"""Seconds without an attempt after which a watch counts as stalled; longer than any stream and any pause between two attempts."""
 GAP: Final = 3.0
 """Seconds that may pass between two streams of a healthy watch, and before its first."""
 
@@ -28,7 +28,7 @@ class _Watch:
     connected_at: float
     tended_at: float
     is_open: Callable[[], bool] | None = None
-    """Asks the newest stream whether it is still open."""
+    """Returns whether the newest stream is still open."""
 
     def refresh(self, now: float) -> None:
         if self.is_open is not None and self.is_open():
@@ -36,32 +36,32 @@ class _Watch:
 
 
 class WatchHealth:
-    """What is known of the watches of this process, by name. Any thread may tell and ask."""
+    """The state of the watches of this process, by name. All methods may be called from any thread."""
 
     def __init__(self, clock: Clock) -> None:
-        """Prepare; a watch counts from when it is expected."""
+        """Prepare. The time of a watch counts from ``expect``."""
         self._clock = clock
         self._watches: dict[str, _Watch] = {}
 
     def expect(self, name: str, *, essential: bool, stalled_after: float = STALLED_AFTER) -> None:
-        """Say that there is to be such a watch. ``essential``: a leader without it is not to lead; ``stalled_after`` is in seconds."""
+        """Add a watch. ``essential``: a process without it should not lead. ``stalled_after`` is in seconds."""
         now = self._clock.monotonic()
         self._watches[name] = _Watch(essential, stalled_after, connected_at=now, tended_at=now)
 
-    # --- what is told -----------------------------------------------------------------------------------------------------
+    # --- input -----------------------------------------------------------------------------------------------------
 
     def tended(self, name: str) -> None:
-        """Take in that an attempt was made to open a watch, or that an answer came, whatever it says."""
+        """Note an attempt to open a watch, or any answer to it."""
         if (watch := self._watches.get(name)) is not None:
             watch.tended_at = self._clock.monotonic()
 
     def connected(self, name: str, is_open: Callable[[], bool] | None = None) -> None:
-        """Take in that a watch is connected now; with ``is_open`` it stays so for as long as that returns True."""
+        """Note that a watch is connected now; with ``is_open`` it stays connected while that returns True."""
         if (watch := self._watches.get(name)) is not None:
             watch.connected_at = watch.tended_at = self._clock.monotonic()
             watch.is_open = is_open or watch.is_open
 
-    # --- what is asked ----------------------------------------------------------------------------------------------------
+    # --- output ----------------------------------------------------------------------------------------------------
 
     def seconds_cut_off(self) -> dict[str, float]:
         """Return for each watch how long it has not been connected; 0 while its stream is open."""
@@ -76,7 +76,7 @@ class WatchHealth:
         return f"not connected to {', '.join(silent)}" if silent else None
 
     def stalled(self) -> str | None:
-        """Return why only a new process helps, or None: nobody tries to open a watch any more."""
+        """Return why only a new process helps, or None: nothing tries to open a watch any more."""
         self.seconds_cut_off()
         now = self._clock.monotonic()
         for name, watch in tuple(self._watches.items()):
@@ -115,7 +115,7 @@ class TendedReads:
         return found
 
     async def watch(self, kind: Kind, namespace: str | None, **options: Any) -> AsyncGenerator[tuple[str, Obj]]:
-        """Yield what the client's watch yields. An event and an end in good order show that the watch is connected."""
+        """Yield what the client's watch yields. An event, or an end without an error, shows that the watch is connected."""
         name = name_of(kind, namespace)
         self._health.tended(name)
         async with aclosing(self._kube.watch(kind, namespace, **options)) as events:
@@ -126,5 +126,5 @@ class TendedReads:
 
 
 def name_of(kind: Kind, namespace: str | None) -> str:
-    """Return what a watch is called: the plural of its kind, and the namespace if it is of one only."""
+    """Return the name of a watch: the plural of its kind, and the namespace if it covers only one."""
     return f"{kind.plural} in {namespace}" if namespace else kind.plural

@@ -1,1 +1,1 @@
-"""Everything that speaks with the WhatsApp Business API."""
+"""The client of the WhatsApp Business API."""

@@ -1,7 +1,7 @@
-"""The door to the WhatsApp Business API: login, GET shards, Set Shards. Nothing here retries, nothing here decides.
+"""Client of the WhatsApp Business API: login, GET shards, Set Shards. Nothing here retries, nothing here decides.
 
-Questions run beside the loop, one at a time for each cluster; what came of them is read with ``seen``. No content of a Secret is in
-any message, log line or value that leaves this module.
+Calls run concurrently with the loop, one at a time for each cluster; ``state_of`` returns their results. No content of a Secret is in any
+message, log line or value that leaves this module.
 """
 
 from __future__ import annotations
@@ -25,25 +25,25 @@ from whatsapp_operator.core import answers
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, Call, Client, Login, Operation
 from whatsapp_operator.shell.clock import Clock
-from whatsapp_operator.shell.kube.transport import Dial
+from whatsapp_operator.shell.kube.transport import HandshakeGuard
 
 log = logging.getLogger(__name__)
 
 SEND_WITHIN = 2.0
-"""Seconds from the note of the intent to its sending, or it is not sent at all (laws#5)."""
+"""Seconds from the note of the intent within which the call is sent, or not at all (laws#5)."""
 UNSENT_PAUSE = 1.0
-"""Seconds from a call that was not sent to the question that must come before the next one, so that no two intents are noted in a row."""
+"""Seconds from a call that was not sent to the GET that must precede the next one, so that intents are not noted in a row."""
 LOGIN_PAUSE = 10.0
-"""Seconds before a login that was refused is tried again with the same passwords."""
+"""Seconds before a rejected login is tried again with the same passwords."""
 MOST_LOGINS, LOGIN_SPAN = 10, 60.0
-"""So many logins with the same passwords in so many seconds, should tokens be refused as soon as they are given."""
+"""Logins with the same passwords in so many seconds, if new tokens are rejected at once."""
 TOKEN_RENEWAL = timedelta(days=6)
 """Age at which a token is renewed; the client's last 7 days (client#login)."""
 LONGEST_TEXT = 200
-"""Characters of the client's own words that are shown."""
+"""Characters of the client's error texts that are shown."""
 STARS = "***"
 NEVER_SENT = (httpx.ConnectError, httpx.ConnectTimeout, httpx.PoolTimeout, httpx.InvalidURL)
-"""Errors after which nothing of the request has left: there was no connection, or none with TLS."""
+"""Errors before anything of the request was sent: there was no connection, or none with TLS."""
 
 Passwords = tuple[str, str, str]
 """Username, password and initial password: what a login was tried with."""
@@ -51,7 +51,7 @@ Passwords = tuple[str, str, str]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Access:
-    """How to reach and enter the API of one cluster. Its repr shows nothing secret."""
+    """Addresses and credentials of the API of one cluster. Its repr shows nothing secret."""
 
     addresses: tuple[str, ...]
     """Ready Webapps, ``ip:port``."""
@@ -67,14 +67,14 @@ class Access:
     tls_secret: str = ""
     """Name of the Secret with the Webapps' certificate."""
     problem: str | None = None
-    """What is wrong with a Secret by which they are reached; nothing is sent then."""
+    """What is wrong with a Secret that is needed to reach them; nothing is sent then."""
     hidden: tuple[str, ...] = field(default=(), repr=False)
-    """Values of Secrets that the client may know, and that are not shown where it repeats them."""
+    """Values of Secrets that the client may know, and that are masked in its texts."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Credentials:
-    """What Set Shards sends beside the number. Its repr shows nothing secret."""
+    """What Set Shards sends in addition to the number. Its repr shows nothing secret."""
 
     country_code: str = ""
     phone_number: str = ""
@@ -87,19 +87,19 @@ class Credentials:
 class Clients(Protocol):
     """What the loop needs of the API."""
 
-    def seen(self, key: Key) -> Client:
-        """Return what is known of the client of a cluster."""
+    def state_of(self, key: Key) -> Client:
+        """Return what is known about the client of a cluster."""
         ...
 
     def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
-        """Begin to ask for the number of shards, unless a question is under way or comes too early.
+        """Start a GET of the number of shards, unless one is in progress or it is too early.
 
-        ``quiet``: an answer that says what is known wakes nobody.
+        ``quiet``: an answer without a change wakes no loop.
         """
         ...
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
-        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        """Start the call whose intent was noted at the monotonic time ``noted_at``."""
         ...
 
     def forget(self, key: Key) -> None:
@@ -108,41 +108,41 @@ class Clients(Protocol):
 
 
 class ApiError(Exception):
-    """The API answered with an error or not at all; the message names the call and the status, nothing else."""
+    """The API answered with an error or not at all. The message names the call and the status, nothing else."""
 
     def __init__(
         self,
         message: str,
         *,
         status: int | None = None,
-        said: tuple[answers.ApiFault, ...] = (),
+        faults: tuple[answers.ApiFault, ...] = (),
         retry_after: timedelta | None = None,
         sent: bool = True,
     ) -> None:
-        """``said``: the errors in the answer, without secrets. ``sent`` is False only if surely nothing of the request has left."""
+        """``faults``: the errors in the answer, without secrets. ``sent`` is False only if certainly nothing of the request was sent."""
         super().__init__(message)
         self.status = status
-        self.said = said
+        self.faults = faults
         self.retry_after = retry_after
         self.sent = sent
 
     @property
     def code(self) -> int | None:
         """The first error's code."""
-        return self.said[0].code if self.said else None
+        return self.faults[0].code if self.faults else None
 
     @property
     def details(self) -> str:
-        """The client's own words."""
-        return "; ".join(one.text for one in self.said if one.text)
+        """The texts of the errors."""
+        return "; ".join(one.text for one in self.faults if one.text)
 
 
-class TooLate(Exception):  # noqa: N818 - it is no fault, it is what laws#5 asks for
-    """The connection was there only when the call was not to be sent any more."""
+class TooLate(Exception):  # noqa: N818 - it is no fault: laws#5 requires it
+    """The connection was ready only when the call could no longer be sent."""
 
 
 class ApiSession:
-    """The conversation with the client of one cluster."""
+    """All calls to the client of one cluster."""
 
     def __init__(self, key: Key, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float, ask_timeout: float = 5.0) -> None:
         """Prepare; nothing is sent yet. Time-outs in seconds."""
@@ -154,29 +154,29 @@ class ApiSession:
         self._ask_timeout = ask_timeout
         self._http: tuple[tuple[str | None, bool], httpx.AsyncClient] | None = None
         self._token: tuple[str, datetime] | None = None
-        self._entering = asyncio.Lock()
-        self._refused: tuple[Passwords, float] | None = None
+        self._login_lock = asyncio.Lock()
+        self._rejected_login: tuple[Passwords, float] | None = None
         self._logins: tuple[Passwords | None, deque[float]] = (None, deque(maxlen=MOST_LOGINS))
         self._unsent_at = float("-inf")
-        self._has_refused_token = False
+        self._has_rejected_token = False
         self._turn = 0
         self._tasks: set[asyncio.Task[None]] = set()
 
     def begin(self, work: Coroutine[Any, Any, None]) -> None:
-        """Run one question beside the loop; it ends by itself or with ``close``."""
+        """Run a call in the background; it ends by itself or with ``close``."""
         task = asyncio.create_task(work, name=f"client of {self._key}")
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
 
     async def close(self) -> None:
-        """Cancel what runs and await it."""
+        """Cancel all calls and await them."""
         tasks = tuple(self._tasks)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
-        await self._hang_up()
+        await self._disconnect()
 
-    async def _hang_up(self) -> None:
+    async def _disconnect(self) -> None:
         http, self._http = self._http, None
         if http is not None:
             await http[1].aclose()
@@ -185,24 +185,24 @@ class ApiSession:
         before = self.client
         self.client = replace(before, **changes)
         if quiet:
-            # That it was asked again is news only for one who waits for it.
+            # A new time of asking alone is no change.
             before = replace(before, asked_at=self.client.asked_at)
-        # An answer is waited for; one more failure moves nothing, whatever it says, else a client that is down is asked without a pause.
+        # A further failure wakes no loop, with any text: otherwise a client that is down would be asked without a pause.
         if replace(before, asking=False, problem="") != replace(self.client, asking=False, problem=""):
             self._wake(self._key)
 
     def _failed(self, problem: str) -> dict[str, Any]:
-        """Return what is known of the client after it could not be asked or told something."""
-        return {"silent_since": self.client.silent_since or self._clock.now(), "problem": problem}
+        """Return the changes of the client's state after a call failed."""
+        return {"unresponsive_since": self.client.unresponsive_since or self._clock.now(), "problem": problem}
 
     def may_ask(self) -> bool:
-        """Return whether a question may begin: none is under way, and a call that was not sent is some time ago."""
+        """Return whether a GET may start: none is in progress, and a call that was not sent is some time ago."""
         return not self.client.asking and self._clock.monotonic() - self._unsent_at >= UNSENT_PAUSE
 
     async def ask(self, access: Access, *, quiet: bool = False) -> None:
-        """Log in if needed and ask for the number of shards; whatever comes of it is in ``client``.
+        """Log in if needed and ask for the number of shards; the result is in ``client``.
 
-        ``quiet``: the next question comes after a while only, so no connection is kept for it.
+        ``quiet``: the next GET comes only after a while, so no connection is kept for it.
         """
         asked_at, unsent_at = self._clock.now(), self._unsent_at
         try:
@@ -215,56 +215,56 @@ class ApiSession:
             self._note(asking=False, **self._failed("GET shards: unreadable answer"))
         else:
             known = version if isinstance(version, str) else None
-            # What was asked before a call that was not sent is no reason to make the next one.
+            # An answer from before a call that was not sent is no reason for the next one.
             if self._unsent_at == unsent_at:
-                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, silent_since=None, problem="", version=known)
+                self._note(quiet=quiet, asking=False, shards=shards, asked_at=asked_at, unresponsive_since=None, problem="", version=known)
         finally:
             self.client = replace(self.client, asking=False)
             if quiet and len(self._tasks) <= 1:
-                await self._hang_up()
+                await self._disconnect()
 
     async def set_shards(self, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
-        """Make the call once; whatever comes of it is in ``client.call``.
+        """Make the call once; the result is in ``client.call``.
 
-        A call that was not sent leaves the number of shards to be asked for anew, which comes first and not at once.
+        After a call that was not sent, the number of shards must be asked for again, with a pause, before the next call.
         """
         call = Call(id=operation.id, fingerprint=credentials.fingerprint, secret_version=credentials.secret_version)
         try:
             await self._log_in_first(access)
             token = self._token
-            body = _spelled(credentials, operation.to)
+            body = _body_of(credentials, operation.to)
             send_by = noted_at + SEND_WITHIN
             await self._send(access, "POST", "/v1/account/shards", body=body, timeout=self._call_timeout, send_by=send_by)
         except ApiError as error:
-            call = replace(call, detail=_told(error))
+            call = replace(call, detail=_describe(error))
             log.warning("Set Shards(%s) of %s: %s", operation.to, self._key, call.detail)
-            meaning = answers.meaning(error.status, error.said)
+            meaning = answers.meaning(error.status, error.faults)
             is_stale = error.sent and meaning is answers.STALE_TOKEN
             if is_stale:
                 self._drop(token)
-            if not error.sent or (is_stale and not self._has_refused_token):
-                # The call was not looked at: log in anew if need be, and note a new intent.
+            if not error.sent or (is_stale and not self._has_rejected_token):
+                # The call had no effect: log in again if needed, and note a new intent.
                 self._unsent_at = self._clock.monotonic()
                 self._note(call=replace(call, not_sent=True), asked_at=None, **self._failed(str(error)))
             else:
-                # A token that was refused just after a login is not stale: then the client waits like a busy one.
+                # A token that is rejected right after a login is not stale: then the client is treated as busy.
                 answer = Answer.BUSY if is_stale else meaning.answer
                 self._note(call=replace(call, answer=answer, rejection=meaning.rejection, retry_after=error.retry_after))
             if error.sent:
-                self._has_refused_token = is_stale
+                self._has_rejected_token = is_stale
         else:
-            self._has_refused_token = False
+            self._has_rejected_token = False
             self._note(call=replace(call, answer=Answer.ACCEPTED))
 
     async def _log_in_first(self, access: Access) -> None:
-        """Make sure of a token; a login that fails means that the call itself was not sent."""
+        """Get a token if needed; if the login fails, the call itself was not sent."""
         try:
             await self._log_in(access)
         except ApiError as error:
-            raise ApiError(str(error), said=error.said, sent=False) from None
+            raise ApiError(str(error), faults=error.faults, sent=False) from None
 
     async def _request(self, access: Access, method: str, path: str, *, timeout: float) -> dict[str, Any]:
-        """Send one request with a token; a refused token is renewed once."""
+        """Send one request with a token; a rejected token is renewed once."""
         await self._log_in(access)
         token = self._token
         try:
@@ -277,13 +277,13 @@ class ApiSession:
         return await self._send(access, method, path, timeout=timeout)
 
     def _drop(self, token: tuple[str, datetime] | None) -> None:
-        """Forget a token that was refused, unless another has come in its place."""
+        """Drop a rejected token, unless it was replaced meanwhile."""
         if self._token is token:
             self._token = None
 
     async def _log_in(self, access: Access) -> None:
-        # A question and the call may want in at the same time: one token is enough.
-        async with self._entering:
+        # A GET and the call may log in at the same time: one token is enough.
+        async with self._login_lock:
             if self._token is None or self._clock.now() >= self._token[1]:
                 await self._renew_token(access)
 
@@ -291,13 +291,13 @@ class ApiSession:
         entry = (access.username, access.password)
         tried = (*entry, access.initial_password)
         now = self._clock.monotonic()
-        if self._refused is not None and self._refused[0] == tried and now - self._refused[1] < LOGIN_PAUSE:
-            msg = "the login was refused"
+        if self._rejected_login is not None and self._rejected_login[0] == tried and now - self._rejected_login[1] < LOGIN_PAUSE:
+            msg = "the login was rejected"
             raise ApiError(msg, status=401, sent=False)
         if self._logins[0] != tried:
             self._logins = (tried, deque(maxlen=MOST_LOGINS))
         if len(self._logins[1]) == MOST_LOGINS and now - self._logins[1][0] < LOGIN_SPAN:
-            msg = f"every token was refused; no more than {MOST_LOGINS} logins in {LOGIN_SPAN:g} s"
+            msg = f"every token was rejected; no more than {MOST_LOGINS} logins in {LOGIN_SPAN:g} s"
             raise ApiError(msg, sent=False)
         try:
             answer = await self._send(access, "POST", "/v1/users/login", basic=entry, body={}, timeout=self._ask_timeout)
@@ -314,13 +314,13 @@ class ApiSession:
         self.client = replace(self.client, login=Login.DONE, login_message="", is_new_password_rejected=False)
 
     async def _change_password(self, access: Access, tried: Passwords, first: ApiError) -> dict[str, Any]:
-        """Log in for the first time, which must change the password; ``first``: what came of the login with the password itself.
+        """Log in for the first time, which must change the password. ``first``: the error of the login with the password itself.
 
         A password that breaks the client's documented rules is not sent: it cannot be the new one.
         """
         entry = (access.username, access.initial_password)
         if not is_strong(access.password):
-            self._reject(tried, _told(first), is_new_password_rejected=True)
+            self._reject(tried, _describe(first), is_new_password_rejected=True)
             msg = "the password breaks the client's rules for a new one, so the first login was not sent"
             raise ApiError(msg, status=400, sent=False)
         try:
@@ -328,17 +328,17 @@ class ApiSession:
                 access, "POST", "/v1/users/login", basic=entry, body={"new_password": access.password}, timeout=self._ask_timeout
             )
         except ApiError as error:
-            # 400: the new password is not one that the client takes.
+            # 400: the client does not accept the new password.
             if error.status in {400, 401, 403}:
-                self._reject(tried, _told(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
+                self._reject(tried, _describe(error if error.status == 400 else first), is_new_password_rejected=error.status == 400)
             raise
         self.client = replace(self.client, first_login_at=self._clock.now())
         return answer
 
     def _reject(self, tried: Passwords, text: str, *, is_new_password_rejected: bool) -> None:
-        """Note that the client takes none of these passwords, and what it said."""
-        self._refused = (tried, self._clock.monotonic())
-        self.client = replace(self.client, login=Login.REFUSED, login_message=text, is_new_password_rejected=is_new_password_rejected)
+        """Note that the client accepts none of these passwords, and its error text."""
+        self._rejected_login = (tried, self._clock.monotonic())
+        self.client = replace(self.client, login=Login.REJECTED, login_message=text, is_new_password_rejected=is_new_password_rejected)
 
     async def _send(
         self,
@@ -353,18 +353,18 @@ class ApiSession:
     ) -> dict[str, Any]:
         """Send one request to one Webapp; ApiError for everything that is not a readable 2xx answer.
 
-        Nothing leaves after the monotonic time ``send_by``, however long the connection took.
+        Nothing is sent after the monotonic time ``send_by``, no matter how long the connection took.
         """
         if access.problem is not None:
-            raise ApiError(access.problem.rstrip("."), sent=False)  # it goes on in a sentence
+            raise ApiError(access.problem.rstrip("."), sent=False)  # it becomes a part of a sentence
         if not access.addresses:
             msg = "no Webapp is ready"
             raise ApiError(msg, sent=False)
 
-        dial = Dial()
+        guard = HandshakeGuard()
 
         async def check_time(event: str, info: Mapping[str, Any]) -> None:
-            await dial(event, info)
+            await guard(event, info)
             if event == "http11.send_request_headers.started" and send_by is not None and self._clock.monotonic() > send_by:
                 raise TooLate
 
@@ -384,22 +384,22 @@ class ApiSession:
                 extensions={"sni_hostname": access.server_name, "trace": check_time},
             )
         except TooLate:
-            msg = f"{what}: not within {SEND_WITHIN:g} s of its note"
+            msg = f"{what}: not sent within {SEND_WITHIN:g} s of its note"
             raise ApiError(msg, sent=False) from None
         except (httpx.HTTPError, httpx.InvalidURL, OSError, ValueError) as error:
-            # Not chained: httpx's error holds the request, and that the token. OSError: TLS that breaks while the answer is read.
-            self._turn += 1  # another Webapp may answer the next question
-            msg = f"{what}: {_distrust(error, access) or type(error).__name__}"
+            # Not chained: httpx's error holds the request, which holds the token. OSError: TLS that breaks while the answer is read.
+            self._turn += 1  # the next call goes to another Webapp
+            msg = f"{what}: {_tls_problem(error, access) or type(error).__name__}"
             raise ApiError(msg, sent=not isinstance(error, NEVER_SENT)) from None
         if not answer.is_success:
             secrets = (*_secrets(access, body or {}), self._token[0] if self._token else "")
-            said = tuple(replace(one, text=masked(one.text, secrets)) for one in _errors(answer))
-            code = said[0].code if said else None
+            faults = tuple(replace(one, text=masked(one.text, secrets)) for one in _errors(answer))
+            code = faults[0].code if faults else None
             msg = f"{what}: HTTP {answer.status_code}" + (f", error {code}" if code else "")
-            # A date is of the client's own clock, which its answer tells.
+            # A date in Retry-After is of the client's clock, which is in its header Date.
             now = answers.moment(answer.headers.get("Date")) or self._clock.wall()
             retry_after = answers.pause(answer.headers.get("Retry-After"), now=now)
-            raise ApiError(msg, status=answer.status_code, said=said, retry_after=retry_after)
+            raise ApiError(msg, status=answer.status_code, faults=faults, retry_after=retry_after)
         try:
             read = answer.json() if answer.content else {}
         except (json.JSONDecodeError, UnicodeDecodeError):
@@ -412,11 +412,11 @@ class ApiSession:
     async def _connection(self, access: Access) -> httpx.AsyncClient:
         trusted = (access.authority, access.verifies)
         if self._http is not None and self._http[0] != trusted:
-            await self._hang_up()
+            await self._disconnect()
         if self._http is None:
             try:
                 trust = ssl.create_default_context(cadata=access.authority)
-            except (ssl.SSLError, ValueError, TypeError):  # the last of what is not ASCII
+            except (ssl.SSLError, ValueError, TypeError):  # TypeError: not ASCII
                 msg = f"key ca.crt of Secret {access.tls_secret} is no PEM certificate"
                 raise ApiError(msg, sent=False) from None
             if not access.verifies:
@@ -426,7 +426,7 @@ class ApiSession:
         return self._http[1]
 
 
-def _spelled(credentials: Credentials, shards: int) -> dict[str, Any]:
+def _body_of(credentials: Credentials, shards: int) -> dict[str, Any]:
     """Return the body of Set Shards (client#set-shards)."""
     body: dict[str, Any] = {"cc": credentials.country_code, "phone_number": credentials.phone_number, "shards": shards}
     if credentials.pin is not None:
@@ -437,7 +437,7 @@ def _spelled(credentials: Credentials, shards: int) -> dict[str, Any]:
 
 
 def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
-    """Yield what may not be shown although a client might repeat it, as it is sent."""
+    """Yield the secrets of a request, as they are sent: the client may repeat them."""
     for password in (access.password, access.initial_password):
         yield password
         yield base64.b64encode(f"{access.username}:{password}".encode()).decode()
@@ -446,7 +446,7 @@ def _secrets(access: Access, body: dict[str, Any]) -> Iterator[str]:
 
 
 def masked(text: str, secrets: Iterable[str]) -> str:
-    """Return words of the client's on one line, with stars for each secret in them and for each long piece of one. Pure."""
+    """Return a text of the client on one line, with stars for each secret in it and for each long piece of one. Pure."""
     hidden = {form for one in secrets if one for form in (one, " ".join(one.split()), json.dumps(one)[1:-1])}
 
     def starred(text: str) -> str:
@@ -454,31 +454,31 @@ def masked(text: str, secrets: Iterable[str]) -> str:
             text = text.replace(secret, STARS)
         return re.sub(r"[\w+/=-]{12,}", lambda piece: STARS if any(piece[0] in secret for secret in hidden) else piece[0], text)
 
-    # What breaks lines goes out between the two: a secret may be repeated with it or without.
+    # Line breaks are removed between the two: a secret may be repeated with them or without.
     return starred(" ".join("".join(char if char.isprintable() else " " for char in starred(text)).split()))
 
 
 def is_strong(password: str) -> bool:
-    """Return whether the client takes a password as a new one: 8 to 64 characters, among them a digit, both cases and a special one."""
+    """Return whether the client accepts a new password: 8 to 64 characters, with a digit, both cases and a special character."""
     kinds = (str.isdigit, str.isupper, str.islower, lambda char: not char.isalnum())
     return 8 <= len(password) <= 64 and all(any(map(kind, password)) for kind in kinds)
 
 
-def _told(error: ApiError) -> str:
-    """Return what an answer said, for people."""
+def _describe(error: ApiError) -> str:
+    """Return an error as a sentence for people."""
     text = error.details[:LONGEST_TEXT].rstrip(". ")
     return f"{error}: {text}" if text else str(error)
 
 
-def _distrust(error: Exception, access: Access) -> str | None:
-    """Return what a person can do about a certificate of the Webapps' that is not trusted; None if it is something else."""
+def _tls_problem(error: Exception, access: Access) -> str | None:
+    """Return what to do about an untrusted certificate of the Webapps; None if the error is another one."""
     why = re.search(r"certificate verify failed: (.*?)\.? \(_ssl", str(error))
     where = f"keys tls.crt and ca.crt of Secret {access.tls_secret}, and spec.webapp.tls"
     return f"its TLS certificate is not trusted: {why[1]}; see {where}" if why else None
 
 
 def _errors(answer: httpx.Response) -> Iterator[answers.ApiFault]:
-    """Yield the errors of the documented envelope, as far as it is one."""
+    """Yield the errors of the documented envelope, as far as it is valid."""
     try:
         found = answer.json()["errors"]
     except (ValueError, KeyError, TypeError, RecursionError):
@@ -490,16 +490,16 @@ def _errors(answer: httpx.Response) -> Iterator[answers.ApiFault]:
 
 
 def _code(value: object) -> int | None:
-    """Return an error's code; None if it is none."""
+    """Return an error's code; None if it is not valid."""
     text = str(value)
     return int(text) if re.fullmatch(r"[1-9][0-9]{0,8}", text) else None
 
 
 class ApiSessions:
-    """The conversations of all clusters that this process leads."""
+    """The sessions of all clusters that this process leads."""
 
     def __init__(self, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float = 60.0) -> None:
-        """Prepare; ``wake`` is called with a cluster whenever an answer arrived."""
+        """Prepare; ``wake`` is called with a cluster when an answer arrived."""
         self._clock = clock
         self._wake = wake
         self._call_timeout = call_timeout
@@ -511,19 +511,19 @@ class ApiSessions:
             self._sessions[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
         return self._sessions[key]
 
-    def seen(self, key: Key) -> Client:
-        """Return what is known of the client of a cluster."""
+    def state_of(self, key: Key) -> Client:
+        """Return what is known about the client of a cluster."""
         return self._sessions[key].client if key in self._sessions else Client()
 
     def ask(self, key: Key, access: Access, *, quiet: bool = False) -> None:
-        """Begin to ask for the number of shards, unless a question is under way or comes too early."""
+        """Start a GET of the number of shards, unless one is in progress or it is too early."""
         session = self._session(key)
         if session.may_ask():
             session.client = replace(session.client, asking=True)
             session.begin(session.ask(access, quiet=quiet))
 
     def set_shards(self, key: Key, access: Access, credentials: Credentials, operation: Operation, noted_at: float) -> None:
-        """Begin the call whose intent was noted at the monotonic time ``noted_at``."""
+        """Start the call whose intent was noted at the monotonic time ``noted_at``."""
         session = self._session(key)
         session.client = replace(session.client, call=Call(id=operation.id))
         session.begin(session.set_shards(access, credentials, operation, noted_at))

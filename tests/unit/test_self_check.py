@@ -1,4 +1,4 @@
-"""Leadership is given up after ten seconds of doubt, and again after pauses that double."""
+"""Leadership is given up after ten seconds of failed self-checks, and again after pauses that double."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Who stands where, from events in any order, while we lead and while we do not."""
+"""The index of pods from events in any order, with and without the leadership."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def wanted(obj: Obj) -> Desired:
     return desired_of(obj, image="sim:1", tuning=Tuning())
 
 
-def a_roster() -> tuple[PodIndex, Prober]:
+def a_pod_index() -> tuple[PodIndex, Prober]:
     prober = Prober()
     return PodIndex(prober, read=wanted), prober
 
@@ -75,15 +75,15 @@ def service(shard: int, holder: str | None, *, name: str = "acme") -> dict[str, 
     }
 
 
-def test_a_standby_operator_probes_what_a_look_would() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
-    pod_index.saw_pod(pod(1, ip="10.0.0.2"), gone=False)
-    pod_index.saw_pod(pod(2, ip=None), gone=False)
-    pod_index.saw_pod(pod(0, uid="w0", component="webapp"), gone=False)
-    pod_index.saw_service(service(0, "p1"), gone=False)
-    pod_index.saw_service(service(1, None), gone=False)
+def test_a_standby_operator_probes_what_an_observation_would() -> None:
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
+    pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False)
+    pod_index.note_pod(pod(2, ip=None), gone=False)
+    pod_index.note_pod(pod(0, uid="w0", component="webapp"), gone=False)
+    pod_index.note_service(service(0, "p1"), gone=False)
+    pod_index.note_service(service(1, None), gone=False)
     assert prober.ips() == {"p0": "10.0.0.1", "p1": "10.0.0.2"}
     assert prober.holders() == {"p1"}
     target = prober.held[KEY]["p1"]
@@ -92,26 +92,26 @@ def test_a_standby_operator_probes_what_a_look_would() -> None:
 
 def test_the_order_of_first_events_does_not_matter() -> None:
     events: list[Callable[[PodIndex], None]] = [
-        lambda pod_index: pod_index.saw_cluster(cluster(), gone=False),
-        lambda pod_index: pod_index.saw_pod(pod(0), gone=False),
-        lambda pod_index: pod_index.saw_pod(pod(1, ip="10.0.0.2"), gone=False),
-        lambda pod_index: pod_index.saw_service(service(0, "p1"), gone=False),
+        lambda pod_index: pod_index.note_cluster(cluster(), gone=False),
+        lambda pod_index: pod_index.note_pod(pod(0), gone=False),
+        lambda pod_index: pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False),
+        lambda pod_index: pod_index.note_service(service(0, "p1"), gone=False),
     ]
     for order in itertools.permutations(events):
-        pod_index, prober = a_roster()
+        pod_index, prober = a_pod_index()
         for event in order:
             event(pod_index)
         assert (prober.ips(), prober.holders()) == ({"p0": "10.0.0.1", "p1": "10.0.0.2"}, {"p1"})
 
 
 def test_an_event_that_changes_nothing_is_not_passed_on() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     said = prober.said
     for _ in range(5):
-        pod_index.saw_cluster(cluster(), gone=False)
-        pod_index.saw_pod(pod(0), gone=False)
+        pod_index.note_cluster(cluster(), gone=False)
+        pod_index.note_pod(pod(0), gone=False)
     assert prober.said == said
 
 
@@ -126,8 +126,8 @@ def test_the_spec_says_how_to_probe() -> None:
         )
 
     pod_index = PodIndex(prober, read=read)
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     assert (prober.held[KEY]["p0"].probe, prober.held[KEY]["p0"].unhealthy_after) == (probe, 7.5)
 
 
@@ -138,115 +138,115 @@ def test_a_spec_that_cannot_be_read_is_probed_by_the_defaults() -> None:
         raise SpecError("no")
 
     pod_index = PodIndex(prober, read=read)
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     assert prober.held[KEY]["p0"].unhealthy_after == 3.0
 
 
 @pytest.mark.parametrize("late", [False, True], ids=["old first", "new first"])
 def test_a_pod_and_its_successor_of_the_same_name(late: bool) -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     successor = pod(0, uid="p0b", ip="10.0.0.9", created="2030-01-01T00:01:00Z")
     if late:
-        pod_index.saw_pod(successor, gone=False)
-        pod_index.saw_pod(pod(0), gone=False)
-        pod_index.saw_pod(pod(0), gone=True)
+        pod_index.note_pod(successor, gone=False)
+        pod_index.note_pod(pod(0), gone=False)
+        pod_index.note_pod(pod(0), gone=True)
     else:
-        pod_index.saw_pod(pod(0), gone=True)
+        pod_index.note_pod(pod(0), gone=True)
         assert prober.ips() == {}
-        pod_index.saw_pod(successor, gone=False)
+        pod_index.note_pod(successor, gone=False)
     assert prober.ips() == {"p0b": "10.0.0.9"}
 
 
 def test_who_leads_holds_by_itself_and_goes_on_warm_afterwards() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     pod_index.lead()
     said = prober.said
-    pod_index.saw_pod(pod(1, ip="10.0.0.2"), gone=False)
-    pod_index.saw_service(service(0, "p1"), gone=False)
-    assert prober.said == said, "the looks say it"
+    pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False)
+    pod_index.note_service(service(0, "p1"), gone=False)
+    assert prober.said == said, "the observations say it"
     prober.hold(KEY, {})
-    pod_index.let_go(KEY)  # as each loop does at the end of our leadership
+    pod_index.release(KEY)  # as each loop does at the end of our leadership
     pod_index.stand_by()
     assert prober.ips() == {"p0": "10.0.0.1", "p1": "10.0.0.2"}
     assert prober.holders() == {"p1"}
 
 
 def test_leadership_that_ends_drops_no_probe_even_for_a_moment() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     pod_index.lead()
-    pod_index.let_go(KEY)
+    pod_index.release(KEY)
     assert prober.ips() == {"p0": "10.0.0.1"}
 
 
 @pytest.mark.parametrize("loop_ends_first", [True, False])
 def test_a_cluster_that_goes_while_we_lead_is_probed_no_more(loop_ends_first: bool) -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     pod_index.lead()
-    pod_index.saw_pod(pod(0), gone=False)
-    assert prober.said == 0, "events from before the cluster's own do not disturb the looks"
-    pod_index.saw_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
+    assert prober.said == 0, "events from before the cluster's own do not disturb the observations"
+    pod_index.note_cluster(cluster(), gone=False)
     target = Target(ip="10.0.0.1", node="n0", holds=False, probe=Probe(), unhealthy_after=3.0)
     prober.hold(KEY, {"p0": target})
     if loop_ends_first:
-        pod_index.let_go(KEY)
-        pod_index.saw_cluster(cluster(), gone=True)
+        pod_index.release(KEY)
+        pod_index.note_cluster(cluster(), gone=True)
     else:
-        pod_index.saw_cluster(cluster(), gone=True)
-        prober.hold(KEY, {"p0": target})  # a look that was under way
-        pod_index.let_go(KEY)
+        pod_index.note_cluster(cluster(), gone=True)
+        prober.hold(KEY, {"p0": target})  # an observation that was under way
+        pod_index.release(KEY)
     assert prober.held == {}
-    pod_index.saw_pod(pod(0), gone=True)
+    pod_index.note_pod(pod(0), gone=True)
     assert len(pod_index) == 0
     assert pod_index.clusters_on("n0") == ()
 
 
 def test_a_cluster_made_again_under_the_same_name_is_not_ended_by_the_end_of_the_first() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
-    pod_index.saw_cluster(cluster(uid="c2", created="2030-01-01T00:05:00Z"), gone=False)
-    pod_index.saw_cluster(cluster(), gone=True)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
+    pod_index.note_cluster(cluster(uid="c2", created="2030-01-01T00:05:00Z"), gone=False)
+    pod_index.note_cluster(cluster(), gone=True)
     assert prober.ips() == {"p0": "10.0.0.1"}
 
 
 def test_one_that_is_closed_touches_nothing_any_more() -> None:
-    pod_index, prober = a_roster()
-    pod_index.saw_cluster(cluster(), gone=False)
-    pod_index.saw_pod(pod(0), gone=False)
+    pod_index, prober = a_pod_index()
+    pod_index.note_cluster(cluster(), gone=False)
+    pod_index.note_pod(pod(0), gone=False)
     said = prober.said
     pod_index.close()
-    pod_index.saw_pod(pod(1, ip="10.0.0.2"), gone=False)
+    pod_index.note_pod(pod(1, ip="10.0.0.2"), gone=False)
     pod_index.stand_by()
-    pod_index.saw_cluster(cluster(), gone=True)
+    pod_index.note_cluster(cluster(), gone=True)
     assert prober.said == said
 
 
 def test_whose_coreapps_are_on_a_node() -> None:
-    pod_index, _ = a_roster()
+    pod_index, _ = a_pod_index()
     for name in ("b", "a"):
-        pod_index.saw_cluster(cluster(name), gone=False)
-        pod_index.saw_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
-        pod_index.saw_pod(pod(1, name=name, uid=f"{name}1", node="n1" if name == "a" else None), gone=False)
+        pod_index.note_cluster(cluster(name), gone=False)
+        pod_index.note_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
+        pod_index.note_pod(pod(1, name=name, uid=f"{name}1", node="n1" if name == "a" else None), gone=False)
     assert pod_index.clusters_on("n0") == (Key("ns", "a"), Key("ns", "b"))
     assert pod_index.clusters_on("n1") == (Key("ns", "a"),)
-    pod_index.saw_pod(pod(0, name="a", uid="a0"), gone=True)
+    pod_index.note_pod(pod(0, name="a", uid="a0"), gone=True)
     assert pod_index.clusters_on("n0") == (Key("ns", "b"),)
     assert pod_index.clusters_on("nowhere") == ()
 
 
 def test_what_no_event_told_is_swept_out_at_the_second_time() -> None:
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     for name in ("acme", "ghost"):
-        pod_index.saw_cluster(cluster(name), gone=False)
-        pod_index.saw_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
-        pod_index.saw_service(service(0, f"{name}0", name=name), gone=False)
+        pod_index.note_cluster(cluster(name), gone=False)
+        pod_index.note_pod(pod(0, name=name, uid=f"{name}0"), gone=False)
+        pod_index.note_service(service(0, f"{name}0", name=name), gone=False)
     pod_index.sweep([KEY])
     assert Key("ns", "ghost") in prober.held, "it may be younger than the list"
     pod_index.sweep([KEY])
@@ -257,26 +257,26 @@ def test_what_no_event_told_is_swept_out_at_the_second_time() -> None:
 
 def test_nothing_grows_whatever_comes() -> None:
     random.seed(1)
-    pod_index, prober = a_roster()
+    pod_index, prober = a_pod_index()
     alive: dict[str, list[dict[str, Any]]] = {}
     for number in range(3000):
         name = f"c{number % 7}"
         if name in alive and random.random() < 0.6:
             for obj in alive.pop(name):
-                saw = {"c": pod_index.saw_cluster, "p": pod_index.saw_pod, "s": pod_index.saw_service}[obj["metadata"]["uid"][0]]
+                saw = {"c": pod_index.note_cluster, "p": pod_index.note_pod, "s": pod_index.note_service}[obj["metadata"]["uid"][0]]
                 saw(obj, gone=True)
         elif name not in alive:
             created = f"2030-01-01T{number // 3600:02}:{number // 60 % 60:02}:{number % 60:02}Z"
             alive[name] = [cluster(name, uid=f"c{number}", created=created), pod(0, name=name, uid=f"p{number}", created=created)]
             alive[name].append(service(0, f"p{number}", name=name))
-            for obj, saw in zip(alive[name], (pod_index.saw_cluster, pod_index.saw_pod, pod_index.saw_service), strict=True):
+            for obj, saw in zip(alive[name], (pod_index.note_cluster, pod_index.note_pod, pod_index.note_service), strict=True):
                 saw(obj, gone=False)
         (pod_index.lead if random.random() < 0.5 else pod_index.stand_by)()
     pod_index.stand_by()
     assert len(pod_index) == len(alive) == len(prober.held)
     for name in tuple(alive):
         for obj in alive.pop(name):
-            saw = {"c": pod_index.saw_cluster, "p": pod_index.saw_pod, "s": pod_index.saw_service}[obj["metadata"]["uid"][0]]
+            saw = {"c": pod_index.note_cluster, "p": pod_index.note_pod, "s": pod_index.note_service}[obj["metadata"]["uid"][0]]
             saw(obj, gone=True)
     assert len(pod_index) == 0
     assert prober.held == {}

@@ -19,10 +19,10 @@ class Crowd:
 
     async def come(self, name: str, *, is_urgent: bool) -> None:
         self.ends[name] = asyncio.Event()
-        self.tasks[name] = asyncio.create_task(self._look(name, is_urgent))
+        self.tasks[name] = asyncio.create_task(self._observe(name, is_urgent))
         await asyncio.sleep(0)
 
-    async def _look(self, name: str, is_urgent: bool) -> None:
+    async def _observe(self, name: str, is_urgent: bool) -> None:
         async with self.turns.turn(is_urgent=is_urgent):
             self.begun.append(name)
             await self.ends[name].wait()

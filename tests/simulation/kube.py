@@ -28,7 +28,7 @@ READ_LIMIT, WRITE_LIMIT = 5.0, 2.0
 
 
 class SimKube:
-    """The door of one process. `kill` ends it: what is under way lands or not, as chance has it."""
+    """The Kubernetes client of one process. `kill` ends it: what is under way lands or not, as chance has it."""
 
     def __init__(self, server: ApiServer, *, actor: str, rng: Random, weather: Weather, fence: Fence | None = None) -> None:
         self._server = server
@@ -216,7 +216,7 @@ class SimKube:
         return self._dead[0] or weather.down or (weather.dropped > 0 and self._rng.random() < weather.dropped / 4)
 
     def _resume(self, kind: Named, version: str | None) -> None:
-        """Let a watch go on; after an outage the server may have been started anew, and know nothing of what was."""
+        """Let a watch go on; after an outage the server may have been started again, and know nothing of what was."""
         if kind.kind in self._cut:
             self._cut.discard(kind.kind)
             if self._rng.random() < 0.3:
@@ -225,9 +225,9 @@ class SimKube:
             self._server.since(kind, int(version))
 
     async def follow(self, kind: Named, tell: Callable[[Obj, bool], None], *, lag: Callable[[], float], label: str | None = None) -> None:
-        """Tell of all objects of a kind that have a label, and whether each is gone, for ever; as Kopf watches.
+        """Tell of all objects of a kind that have a label, and whether each is gone, forever; as Kopf watches.
 
-        Streams go on where the last one ended. After a 410 everything is listed anew; nobody tells what was deleted meanwhile.
+        Streams go on where the last one ended. After a 410 everything is listed again; nobody tells what was deleted meanwhile.
         """
         version: str | None = None
         while True:

@@ -1,4 +1,4 @@
-"""The upstream ends when it is told to, also when others come straight back."""
+"""The upstream ends when it is stopped, also when others come straight back."""
 
 import asyncio
 
@@ -13,7 +13,7 @@ PATHS = {"node": "ws/node?pod=p&ip=1&uid=u", "gateway": "ws/gateway?shard=0&shar
 
 
 @pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
-async def test_one_that_comes_back_during_the_goodbye_does_not_hold_up_the_end(
+async def test_one_that_comes_back_during_the_shutdown_does_not_hold_up_the_end(
     world: World, path: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     server = await world.upstream()
@@ -34,7 +34,7 @@ async def test_one_that_comes_back_during_the_goodbye_does_not_hold_up_the_end(
 
     async def slow(members: Members, code: int) -> None:
         await close(members, code)
-        await asyncio.wait_for(opened.get(), 10)  # somebody else takes that long to answer
+        await asyncio.wait_for(opened.get(), 10)  # another party takes that long to answer
 
     monkeypatch.setattr(Members, "close", slow)
     comer = asyncio.create_task(come_back())

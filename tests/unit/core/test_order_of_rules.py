@@ -90,7 +90,7 @@ def test_the_last_row_always_holds() -> None:
 
 
 @pytest.mark.parametrize("name", ORDER)
-def test_every_row_wins_in_some_look(name: str) -> None:
+def test_every_row_wins_in_some_observation(name: str) -> None:
     assert WITNESSES[name].row() == name
 
 
@@ -107,7 +107,7 @@ def test_a_row_that_is_removed_changes_a_plan(name: str, monkeypatch: pytest.Mon
 
 
 def matching(one: Situation) -> list[str]:
-    """The rows that hold in a look, from the top."""
+    """The rows that hold in an observation, from the top."""
     return [row.name for row in rules.RULES if row.when(one.facts())]
 
 
@@ -115,14 +115,14 @@ CONTESTS: list[tuple[str, str, Situation]] = [
     ("FailingOver", "Deleting", situation().settled().holder_deleted(0).wanting(deleting=True)),
     ("Deleting", "ScalingUp", situation().settled().wanting(deleting=True, shards=4)),
     ("FailingOver", "SwitchoverRequested", situation().settled(spares=2).holder_deleted(0).wanting(switchovers=(Switchover(shard=1),))),
-    ("FailingOver", "NameConflict", situation().settled().holder_deleted(0).seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("FailingOver", "NameConflict", situation().settled().holder_deleted(0).seeing(name_conflicts=(Ref("Service", "acme-webapp"),))),
     ("FailingOver", "Bootstrapping", situation().settled().holder_deleted(0).without_object("Service", "acme-webapp")),
     ("FailingOver", "ScalingUp", situation().settled().holder_deleted(0).wanting(shards=4)),
     ("FailingOver", "AnswerUnknown", growing().noted(4, Answer.UNKNOWN).later(200).holder_deleted(0)),
     ("FailingOver", "CertificateRejected", growing().with_account().seeing(rejected_fingerprint=FINGERPRINT).holder_deleted(0)),
     ("FailingOver", "SettingShards", growing().holder_deleted(0)),
     ("SwitchoverRequested", "ScalingUp", WITNESSES["SwitchoverRequested"].wanting(shards=4)),
-    ("Bootstrapping", "NameConflict", situation().seeing(taken=(Ref("Service", "acme-webapp"),))),
+    ("Bootstrapping", "NameConflict", situation().seeing(name_conflicts=(Ref("Service", "acme-webapp"),))),
     ("LoginRejected", "LoggingIn", WITNESSES["LoginRejected"]),
     ("ObjectsRejected", "Bootstrapping", WITNESSES["ObjectsRejected"]),
     ("Bootstrapping", "ScalingUp", situation().settled().without_object("Service", "acme-webapp").replicas(1)),

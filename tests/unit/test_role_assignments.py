@@ -1,4 +1,4 @@
-"""What Coreapps are told, over real connections: those that never answer keep nobody else waiting."""
+"""Role assignments of Coreapps, over real connections: those that never answer keep nobody else waiting."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ async def test_old_holders_that_never_answer_delay_no_new_one() -> None:
     mute, new = Mute(), coreapp(999, NEW)
     async with well(take) as port:
         server = await asyncio.start_server(mute.take, OLD, port)
-        tethers = Tethers(clock=SystemClock(), wake=lambda _: None, pace=Pace(tell_timeout=10.0), port=port, control_port=port)
+        tethers = Tethers(clock=SystemClock(), wake=lambda _: None, pace=Pace(assign_timeout=10.0), port=port, control_port=port)
         tells = [AssignRole(coreapp=coreapp(number, OLD), shards=2, shard=1, epoch="2-abcde", holder=new) for number in range(150)]
-        pending = [asyncio.create_task(tethers.tell(message)) for message in tells]
+        pending = [asyncio.create_task(tethers.assign(message)) for message in tells]
         try:
             await until(lambda: mute.orders >= 100)
-            assert await tethers.tell(AssignRole(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
+            assert await tethers.assign(AssignRole(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
             assert told == [0]
             assert not any(task.done() for task in pending), "nobody waited for them"
         finally:

@@ -1,4 +1,4 @@
-"""What is remembered of a refusal, what is said of it, and what a person has to change before the call is made again."""
+"""What is remembered of a rejection, what is said of it, and what a person has to change before the call is made again."""
 
 from __future__ import annotations
 
@@ -23,9 +23,9 @@ def calls(plan: Plan) -> list[SetShards]:
 
 
 def refused(one: Situation, rejection: Rejection, *, secret_version: str | None = "70", fingerprint: str | None = FINGERPRINT) -> Situation:
-    """The look after the one in which a refusal was heard: another process reads what stands in the status."""
+    """The observation after the one in which a rejection was heard: another process reads what stands in the status."""
     responses = one.calling(
-        4, Answer.REFUSED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
+        4, Answer.REJECTED, rejection=rejection, secret_version=secret_version, fingerprint=fingerprint, detail="HTTP 403: why"
     )
     assert calls(responses.plan()) == []
     kept = record.read(responses.report(), uid="cluster-uid")
@@ -53,7 +53,7 @@ def test_an_expired_build_is_called_again_when_it_is_another(change: Callable[[S
     assert len(calls(change(one).plan())) == 1
 
 
-def test_an_expired_build_is_told_of_although_no_number_is_to_be_changed() -> None:
+def test_an_expired_build_is_reported_although_no_number_is_to_be_changed() -> None:
     one = refused(growing().with_account(), Rejection.CLIENT_EXPIRED).wanting(shards=2)
 
     assert one.condition("Stalled")["reason"] == "ClientExpired"
@@ -133,7 +133,7 @@ def test_an_edit_of_the_number_does_not_shorten_the_pause_but_taking_it_back_end
 
     assert one.wanting(shards=8).with_pods([5, 6, 7, 8]).later(60).row() == "ServerBusy"
     assert one.wanting(shards=2).plan().record.operation is None
-    assert kept(busy(None)).wanting(shards=8).plan().record.operation is None, "without such a wish the next call is another one"
+    assert kept(busy(None)).wanting(shards=8).plan().record.operation is None, "without such a request the next call is another one"
 
 
 def test_the_message_says_until_when() -> None:

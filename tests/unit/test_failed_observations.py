@@ -1,4 +1,4 @@
-"""Whatever ends an observation is told in the resource, with the generation that it is told of; afterwards the loop goes on."""
+"""Every error that ends an observation is reported in the resource, with the generation that it is about; afterwards the loop goes on."""
 
 from __future__ import annotations
 
@@ -28,13 +28,13 @@ GENERATION = 7
 
 
 class World:
-    """Stands in for all that a reconciler works with; ``fails`` is called at each look and may raise."""
+    """Stands in for all that a reconciler works with; ``fails`` is called at each observation and may raise."""
 
     def __init__(self) -> None:
         self.status: Obj = {}
         self.fails: Callable[[], None] = lambda: None
         self.refuses: Callable[[Obj], None] = lambda _: None
-        self.looks = 0
+        self.observations = 0
         self.time = 1000.0
 
     def monotonic(self) -> float:
@@ -64,7 +64,7 @@ class World:
         return self.stored()
 
     async def observe(self, *_: object, **__: object) -> Observation:
-        self.looks += 1
+        self.observations += 1
         self.fails()
         seen = situation().settled()
         snapshot = replace(seen.snapshot, status=self.status, generation=GENERATION, now=self.now())
@@ -101,8 +101,8 @@ async def until(holds: Callable[[], bool]) -> None:
 
 async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
     """Lead until the status tells of the failure by ``reason``, heal the world, and lead until the status says that all is well."""
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
         await until(lambda: world.condition("Stalled") == ("True", reason))
@@ -126,7 +126,7 @@ async def run(world: World, reason: str, heal: Callable[[], None]) -> None:
     ],
     ids=lambda one: type(one).__name__,
 )
-async def test_a_look_that_fails_is_told(error: BaseException, reason: str) -> None:
+async def test_an_observation_that_fails_is_emitted(error: BaseException, reason: str) -> None:
     world = World()
     world.fails = raising(error)
 
@@ -134,13 +134,13 @@ async def test_a_look_that_fails_is_told(error: BaseException, reason: str) -> N
 
 
 @pytest.mark.parametrize("part", ["plan", "facts"])
-async def test_an_error_in_plan_or_report_is_told(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_an_error_in_plan_or_report_is_emitted(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rules, part, raising(RuntimeError("oops")))
 
     await run(World(), "InternalError", heal=monkeypatch.undo)
 
 
-async def test_a_status_that_the_api_server_rejects_is_told() -> None:
+async def test_a_status_that_the_api_server_rejects_is_emitted() -> None:
     world = World()
 
     def refuses(change: Obj) -> None:
@@ -157,22 +157,22 @@ async def test_a_status_that_cannot_be_read_ends_no_loop(status: Obj) -> None:
     world = World()
     world.status = status
     world.fails = raising(RuntimeError("oops"))
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
-    await until(lambda: world.looks >= 3)
+    await until(lambda: world.observations >= 3)
     work.cancel()
     await asyncio.gather(work, return_exceptions=True)
 
 
-async def test_a_loop_whose_awaited_call_is_cancelled_begins_anew() -> None:
+async def test_a_loop_whose_awaited_call_is_cancelled_begins_again() -> None:
     world = World()
     world.fails = raising(asyncio.CancelledError())
-    door: Any = world
-    loop = Reconciler(kube=door, observer=door, executor=door, clock=door, forget=lambda _: None)
+    fake: Any = world
+    loop = Reconciler(kube=fake, observer=fake, executor=fake, clock=fake, forget=lambda _: None)
     work = asyncio.create_task(loop.run(LEADS))
     try:
-        await until(lambda: world.looks >= 3)
+        await until(lambda: world.observations >= 3)
         world.fails = lambda: None
         await until(lambda: world.condition("Ready")[0] == "True")
     finally:
