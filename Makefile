@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures kind kind-down e2e lock clean
+.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -47,6 +47,10 @@ check: lint types contracts texts ## Everything that runs no test
 
 charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
 	@$(RUN)/python hack/charts
+
+reference: setup ## Write what is derived in docs and in the CRD, then what the charts have of it
+	@$(RUN)/python -m localkube.reference
+	@$(RUN)/python hack/charts --write-only
 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels

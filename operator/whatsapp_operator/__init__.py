@@ -4,6 +4,8 @@ A map of the modules (a test checks it against the tree):
 
 - ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
+- ``core.reasons``: every reason that users see: its meaning, and what to do.
+- ``core.places``: where a field is in the CRD.
 - ``core.names``: keys of clusters, references to objects, epochs.
 - ``core.desired``: the desired state.
 - ``core.snapshot``: everything that one observation read.
@@ -25,7 +27,7 @@ A map of the modules (a test checks it against the tree):
 - ``core.certificate``: reads the fields of a certificate.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: the main table: which rule wins, what it does and why.
-- ``core.always``: what is done in addition to the winning rule: assign roles, restore objects, tidy up.
+- ``core.always``: the table of what is done in addition to the winning rule.
 - ``core.pace``: when to observe again, and when to retry.
 - ``core.conditions``: the conditions, a table for each.
 - ``core.report``: status and Events.
@@ -57,6 +59,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.
 - ``shell.objects.assemble``: makes one frozen value of all objects that were read; damaged ones are left out.
+- ``shell.objects.fields``: reads frozen values from objects, each field from its place.
 - ``shell.objects.reading``: converts objects into values of the core.
 - ``shell.objects.rejections``: why pods are missing, as reported by their controllers.
 - ``shell.objects.secret_keys``: the table of the keys of Secrets, with their formats.

@@ -104,8 +104,11 @@ class Operator:
         )
         self._sessions = ApiSessions(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
         self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
-        fenced = kube.fenced(self._election)
-        self._reconciler = Reconciler(
+        self._reconciler = self._build_reconciler(kube.fenced(self._election), clock)
+
+    def _build_reconciler(self, fenced: LightKube, clock: SystemClock) -> Reconciler:
+        settings = self._settings
+        return Reconciler(
             kube=fenced,
             observer=Observer(
                 kube=fenced,

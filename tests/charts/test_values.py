@@ -66,6 +66,21 @@ def refusal(charts: Charts, chart: str, values: Obj) -> str | None:
     return None
 
 
+def test_a_default_that_the_chart_gives_is_that_of_the_resource() -> None:
+    """A value that is empty is left out of the resource; any other one says what the CRD says."""
+    crd = yaml.safe_load((ROOT / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
+    spec = crd["spec"]["versions"][0]["schema"]["openAPIV3Schema"]["properties"]["spec"]
+    checked = set[str]()
+    for path, value in paths(defaults(CLUSTER)):
+        field: Obj = spec
+        for name in ("client", *path) if path[0] == "simulator" else path:
+            field = field.get("properties", {}).get(name, {})
+        if field and not isinstance(value, Mapping) and value not in (None, "", []):
+            assert value == field.get("default"), path
+            checked.add(path[-1])
+    assert {"restartSeconds", "mode", "unhealthyAfterSeconds", "periodSeconds", "verification", "drift"} <= checked
+
+
 @pytest.mark.parametrize("chart", [OPERATOR, CLUSTER])
 def test_null_for_any_value_is_refused_in_words_or_means_that_it_is_not_given(charts: Charts, chart: str) -> None:
     told: dict[str, str] = {}

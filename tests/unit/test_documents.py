@@ -73,6 +73,15 @@ def test_each_link_leads_somewhere(page: Path) -> None:
             assert anchor in anchors(path.read_text(encoding="utf-8")), f"{page}: {link}"
 
 
+ADDITIONS = ("a rule", "something that is done whichever rule wins", "a condition", "a reason", "evidence", "a field", "a fault")
+
+
+@pytest.mark.parametrize("what", ADDITIONS)
+def test_it_is_said_where_to_add(what: str) -> None:
+    section = texts()[Path("docs/architecture.md")].split("## Where to add things")[1].split("\n## ")[0]
+    assert re.search(rf"^\| {what}\b[^|]*\|[^|]*`[\w./-]+/[\w./-]*`", section, re.MULTILINE)
+
+
 def test_what_is_to_be_changed_for_an_addition_is_there() -> None:
     section = texts()[Path("docs/architecture.md")].split("## Where to add things")[1].split("\n## ")[0]
     named = re.findall(r"`([\w./-]+/[\w./-]*)`", section)

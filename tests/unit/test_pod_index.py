@@ -121,7 +121,9 @@ def test_the_spec_says_how_to_probe() -> None:
     probe = Probe(kind="TCP", period=timedelta(seconds=2))
 
     def read(_: Obj) -> Desired:
-        return Desired(key=desired.key, uid="c1", generation=1, shards=2, probe=probe, unhealthy_after=timedelta(seconds=7.5))
+        return Desired(
+            key=desired.key, uid="c1", generation=1, client="Simulator", shards=2, probe=probe, unhealthy_after=timedelta(seconds=7.5)
+        )
 
     pod_index = PodIndex(prober, read=read)
     pod_index.note_cluster(cluster(), gone=False)

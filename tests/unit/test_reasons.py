@@ -11,6 +11,7 @@ import pytest
 
 from whatsapp_operator.core import conditions, objections, report, rules
 from whatsapp_operator.core.actions import State
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.kube.errors import Unavailable
 from whatsapp_operator.shell.loop.reconcile import StatusError, named
 from whatsapp_operator.shell.objects.reading import SpecError, reshard_now_of
@@ -47,10 +48,10 @@ def events() -> set[str]:
     trees = (ast.parse(path.read_text(encoding="utf-8")) for path in (ROOT / "operator" / "whatsapp_operator").rglob("*.py"))
     calls = (node for tree in trees for node in ast.walk(tree) if isinstance(node, ast.Call) and isinstance(node.func, ast.Name))
     says = (word.value for call in calls if call.func.id == "EmitEvent" for word in call.keywords if word.arg == "reason")  # type: ignore[attr-defined]
-    return {str(word.value) for word in says if isinstance(word, ast.Constant)}
+    return {str(Reason[word.attr]) for word in says if isinstance(word, ast.Attribute) and ast.unparse(word.value) == "Reason"}
 
 
-REASONS = {
+REASONS: dict[str, set[str]] = {
     "Stalled": STUCK | FAILED | {"ChangedByAdmission", "UpToDate"},
     "Reconciling": {row.name for row in rules.RULES if row.state in {State.WORKING, State.WAITING}} | {"UpToDate"},
     "Ready": {word.reason for word in conditions.READY} | FAILED | {"NotReconciled"},
@@ -68,7 +69,23 @@ def test_every_reason_is_in_the_documents_once_and_nothing_else_is(title: str) -
 
 @pytest.mark.parametrize("title", REASONS)
 def test_every_reason_says_what_it_means_and_what_to_do(title: str) -> None:
-    assert {len([cell.strip("| ") for cell in cells if cell.strip("| ")]) for _, cells in rows(title)} == {2}
+    expected = 2 if title == "Events" else 3  # a condition's status stands first
+    assert {len([cell.strip("| ") for cell in cells if cell.strip("| ")]) for _, cells in rows(title)} == {expected}
+
+
+def test_every_reason_is_used_and_what_is_used_is_a_reason() -> None:
+    assert set().union(*REASONS.values()) == {str(reason) for reason in Reason}
+
+
+def test_no_reason_is_written_as_text_where_one_is_due() -> None:
+    """Neither a keyword that takes a reason nor the first value of a condition's rule is a plain string."""
+    loose = re.compile(r"""\b(?:(?:reason|row)=|(?:Rule|Objection)\(\s*name=|ConditionRule\(\s*)["']""")
+    sources = (ROOT / "operator" / "whatsapp_operator").rglob("*.py")
+    assert [str(path) for path in sources if loose.search(path.read_text(encoding="utf-8"))] == []
+
+
+def test_the_reasons_of_an_observation_that_failed_are_all_known() -> None:
+    assert report.FAILED_OBSERVATION == FAILED
 
 
 def test_every_warning_is_a_reason_that_is_documented() -> None:

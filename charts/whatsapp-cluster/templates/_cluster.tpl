@@ -36,3 +36,40 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- $shards -}}
 {{- end -}}
+
+{{- /*
+The spec: every value but the chart's own goes into it under its own name, so that a new field of the CRD needs no line here. Values that are
+empty are left out, so that the CRD's default holds; numbers, false, and what the user adds to pods stay as they are.
+*/}}
+{{- define "whatsapp-cluster.spec" -}}
+{{- $preset := include "whatsapp-cluster.preset" . | fromYaml }}
+{{- $own := list "name" "preset" "annotations" "labels" "simulator" "test" "global" "shards" "spares" }}
+{{- $spec := deepCopy .Values }}
+{{- range $own }}
+{{- $_ := unset $spec . }}
+{{- end }}
+{{- $_ := set $spec "shards" (include "whatsapp-cluster.shards" . | int) }}
+{{- $_ = set $spec "spares" (kindIs "invalid" .Values.spares | ternary $preset.spares .Values.spares | int) }}
+{{- $_ = set $spec.client "type" "Simulator" }}
+{{- $_ = set $spec.client "simulator" (omit (deepCopy .Values.simulator) "enabled") }}
+{{- $_ = unset $spec.webapp "autoscaled" }}
+{{- if not .Values.webapp.autoscaled }}
+{{- $_ = set $spec.webapp "replicas" (kindIs "invalid" .Values.webapp.replicas | ternary $preset.webapps .Values.webapp.replicas | int) }}
+{{- else if not (kindIs "invalid" .Values.webapp.replicas) }}
+{{- fail "webapp.replicas is given, and webapp.autoscaled leaves the number to an autoscaler: give one of them" }}
+{{- end }}
+{{- include "whatsapp-cluster.leaveOutEmpty" $spec }}
+{{- toYaml $spec }}
+{{- end }}
+
+{{- define "whatsapp-cluster.leaveOutEmpty" -}}
+{{- $object := . }}
+{{- range $name, $value := . }}
+{{- if and (kindIs "map" $value) (not (has $name (list "pod" "annotations"))) }}
+{{- include "whatsapp-cluster.leaveOutEmpty" $value }}
+{{- end }}
+{{- if or (kindIs "invalid" $value) (and (has (kindOf $value) (list "string" "slice" "map")) (empty $value)) }}
+{{- $_ := unset $object $name }}
+{{- end }}
+{{- end }}
+{{- end }}

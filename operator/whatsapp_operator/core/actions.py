@@ -9,6 +9,7 @@ from enum import StrEnum
 from typing import Self
 
 from .names import Epoch, Obj, Ref
+from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Operation, Record, Route
 
 # --- actions ---------------------------------------------------------------------------------------------------------
@@ -199,7 +200,7 @@ Action = (
 class Decision:
     """A rule that matched: its name, its meaning for the user, and the sentence."""
 
-    rule: str
+    rule: Reason
     state: State
     why: str
 

@@ -1,27 +1,97 @@
-"""What is done beside the winning row, on every look: tell Coreapps, mend objects, tidy up after handovers."""
+"""What is done in each observation, no matter which rule wins: the table of its own rules, in the order in which they act."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Self
 
 from . import health, manifests, rollout
-from .actions import Action, AssignRole, ClearLabels, Delete, Label, Relabel, Replace, Touch
+from .actions import Action, AssignRole, ClearLabels, Delete, Handover, Label, Relabel, Replace, Touch
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
 from .upkeep import mended
 
 
-def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
-    """Yield what Coreapps must be told: wherever what one reports differs from the Services (docs/architecture.md, "Handover").
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Busy:
+    """What the rule that won hands over now, so that nothing else writes it: uids of pods and of shard Services, and numbers of shards."""
 
-    ``busy`` pods and ``moving`` shards are told by the handover that is under way.
+    pods: frozenset[str]
+    routes: frozenset[str]
+    shards: frozenset[int]
+
+    @classmethod
+    def of(cls, actions: Iterable[Action]) -> Self:
+        """Return what these actions hand over."""
+        moves = [action for action in actions if isinstance(action, Handover)]
+        return cls(
+            pods=frozenset(move.to.uid for move in moves),
+            routes=frozenset(move.route.uid for move in moves),
+            shards=frozenset(move.route.shard for move in moves),
+        )
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AlwaysRule:
+    """One rule: what it is about, what it does and why, and its actions."""
+
+    name: str
+    why: str
+    then: Callable[[Facts, Busy], Iterable[Action]]
+
+
+ALWAYS: tuple[AlwaysRule, ...] = (
+    AlwaysRule(
+        name="PodsUnresponsive",
+        why="Deletes Coreapps that do not answer or cannot become ready, so that they come back as spares; never more than spares.",
+        then=lambda f, _: replacing(f),
+    ),
+    AlwaysRule(
+        name="ObjectsChanged",
+        why="Brings objects back to their desired content. While the cluster is paused, only the budget for disruptions.",
+        then=lambda f, _: mending(f),
+    ),
+    AlwaysRule(
+        name="LabelsLost",
+        why="Restores lost labels of pods and shard Services: without them there is no traffic.",
+        then=lambda f, busy: labelling(f, busy.pods | busy.routes),
+    ),
+    AlwaysRule(
+        name="NamesOutgrown",
+        why="Deletes objects under names of earlier releases, once those that replace them exist.",
+        then=lambda f, _: outgrowing(f),
+    ),
+    AlwaysRule(
+        name="HandoversUnfinished",
+        why="Clears labels and Services that handovers left behind, so that a prepared epoch is committed or dead.",
+        then=lambda f, busy: tidying(f, busy.pods),
+    ),
+    AlwaysRule(
+        name="RolesDiffer",
+        why="Assigns a Coreapp its role wherever what it reports differs from the Services.",
+        then=lambda f, busy: role_assignments(f, busy.pods, busy.shards),
+    ),
+)
+
+
+def actions(f: Facts, busy: Busy) -> Iterator[Action]:
+    """Yield what every one of these rules does, in their order."""
+    for rule in ALWAYS:
+        yield from rule.then(f, busy)
+
+
+def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
+    """Yield role assignments for Coreapps whose report differs from the Services (docs/architecture.md, "Handover").
+
+    ``busy`` pods and ``moving`` shards get their roles by the handover in progress.
     """
     by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
     by_shard = {route.shard: route for route in f.snapshot.routes if not route.foreign}
     for pod in f.snapshot.coreapps:
         report = pod.report
-        # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
+        # A Coreapp is only assigned with its own number of shards; one with another number is restarting or about to.
         if (
             pod.uid in busy
             or report is None
@@ -51,7 +121,7 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[As
 def replacing(f: Facts) -> Iterator[Delete]:
     """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
 
-    Bounded harm: whatever the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
+    Bounded harm: with any evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
     the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
@@ -66,7 +136,7 @@ def replacing(f: Facts) -> Iterator[Delete]:
 def _hung(f: Facts) -> Iterator[Coreapp]:
     """Yield Coreapps that run, hold no shard and do not answer.
 
-    One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
+    One that still holds its shard, because there is no standby, is ended after twice the time: its restarted pod takes the shard back. On a
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
     for pod in f.snapshot.coreapps:
@@ -90,7 +160,7 @@ def mending(f: Facts) -> Iterator[Replace]:
 
 
 def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
-    """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
+    """Yield writes that restore lost labels of pods and shard Services; ``busy`` objects are written by the rule that won.
 
     Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
     being deleted: the garbage collector goes by owners.
@@ -140,5 +210,5 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 
 
 def is_surplus(f: Facts, route: Route) -> bool:
-    """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
+    """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back."""
     return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards

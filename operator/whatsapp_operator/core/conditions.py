@@ -9,6 +9,7 @@ from datetime import timedelta
 from . import evidence, manifests, objections
 from .actions import Plan, State
 from .facts import Facts
+from .reasons import Reason
 from .snapshot import Route
 
 EXPIRES_SOON = timedelta(days=30)
@@ -21,7 +22,7 @@ class Condition:
 
     type: str
     status: str
-    reason: str
+    reason: Reason
     message: str
 
 
@@ -29,7 +30,7 @@ class Condition:
 class ConditionRule:
     """One entry of a condition's table: the first whose ``when`` holds applies."""
 
-    reason: str
+    reason: Reason
     status: str
     when: Callable[[Facts], bool]
     message: Callable[[Facts], str]
@@ -96,62 +97,64 @@ def _deadline(f: Facts) -> str:
 
 
 READY: tuple[ConditionRule, ...] = (
-    ConditionRule("Banned", "False", lambda f: f.is_banned, lambda _: "The client says that the account is banned."),
+    ConditionRule(Reason.BANNED, "False", lambda f: f.is_banned, lambda _: "The client says that the account is banned."),
     ConditionRule(
-        "CertificateRejected",
+        Reason.CERTIFICATE_REJECTED,
         "False",
         lambda f: f.is_logged_off,
         lambda f: (
             one.why(f)
-            if (one := objections.objection_to_account(f)) is not None and one.name == "CertificateRejected"
+            if (one := objections.objection_to_account(f)) is not None and one.name == Reason.CERTIFICATE_REJECTED
             else "The client is logged off since a wrong certificate was rejected; Set Shards with the right one logs it on again."
         ),
     ),
-    ConditionRule("RestartOverdue", "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
-    ConditionRule("Restarting", "False", _is_restarting, _deadline),
+    ConditionRule(Reason.RESTART_OVERDUE, "False", lambda f: f.restart_is_overdue and not _all_served(f), _deadline),
+    ConditionRule(Reason.RESTARTING, "False", _is_restarting, _deadline),
     ConditionRule(
-        "Bootstrapping",
+        Reason.BOOTSTRAPPING,
         "False",
         # Not before all desired shards exist, even if some are served already.
         lambda f: f.settled_shards is None,
         lambda _: "The client is being set up for the first time.",
     ),
     ConditionRule(
-        "SelfCheckFailed",
+        Reason.SELF_CHECK_FAILED,
         "Unknown",
         lambda f: any(evidence.held_back(f)),
         lambda f: f"{_describe_held_back(f)}; but {f.self_check}: the operator acts on certain evidence only until that is over.",
     ),
     ConditionRule(
-        "Unserved",
+        Reason.UNSERVED,
         "False",
         lambda f: bool(_in_state(f, "Unserved")),
         lambda f: f"No Coreapp can take {_name_shards(f, _in_state(f, 'Unserved'))}.",
     ),
     ConditionRule(
-        "FailingOver",
+        Reason.FAILING_OVER,
         "False",
         lambda f: not _all_served(f),
         lambda f: f"Being taken over: {_name_shards(f, _in_state(f, 'Moving')) or 'shards that have no Service yet'}.",
     ),
     ConditionRule(
-        "WebappUnavailable", "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."
+        Reason.WEBAPP_UNAVAILABLE, "False", lambda f: not f.webapp_ready, lambda _: "No Webapp is ready; messages cannot be handed in."
     ),
     ConditionRule(
-        "Disconnected",
+        Reason.DISCONNECTED,
         "False",
         lambda f: f.has_held_for("CutOff", f.desired.tuning.connection),
         lambda _: "No Coreapp has a connection to WhatsApp: all report gateway_status disconnected. Is the client logged off or banned?",
     ),
     ConditionRule(
-        "WebappNotResponding",
+        Reason.WEBAPP_NOT_RESPONDING,
         "Unknown",
         lambda f: (
             f.snapshot.client.unresponsive_since is not None and f.snapshot.now - f.snapshot.client.unresponsive_since >= UNRESPONSIVE_AFTER
         ),
         lambda f: f"The Webapp does not answer: {f.snapshot.client.problem}",
     ),
-    ConditionRule("Serving", "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_text(f)}."),
+    ConditionRule(
+        Reason.SERVING, "True", lambda _: True, lambda f: f"All {f.shards or f.settled_shards} shards are served{_spare_text(f)}."
+    ),
 )
 
 
@@ -164,28 +167,30 @@ def _spare_text(f: Facts) -> str:
 
 REDUNDANT: tuple[ConditionRule, ...] = (
     ConditionRule(
-        "NoSparesRequested",
+        Reason.NO_SPARES_REQUESTED,
         "True",
         lambda f: f.desired.spares == 0,
         lambda _: "spec.spares is 0: a failed Coreapp is out until it is back.",
     ),
-    ConditionRule("Restarting", "False", _is_restarting, _deadline),
+    ConditionRule(Reason.RESTARTING, "False", _is_restarting, _deadline),
     # No spare was lost: the first ones are only being made.
-    ConditionRule("Bootstrapping", "False", lambda f: f.settled_shards is None, lambda _: "The client is being set up for the first time."),
     ConditionRule(
-        "NoSpareLeft",
+        Reason.BOOTSTRAPPING, "False", lambda f: f.settled_shards is None, lambda _: "The client is being set up for the first time."
+    ),
+    ConditionRule(
+        Reason.NO_SPARE_LEFT,
         "False",
         lambda f: failures_tolerated(f) == 0,
         lambda f: f"0 of {f.desired.spares} wanted spares are ready; the next failure leaves a shard unserved.",
     ),
     ConditionRule(
-        "SpareLost",
+        Reason.SPARE_LOST,
         "False",
         lambda f: failures_tolerated(f) < f.desired.spares,
         lambda f: f"{failures_tolerated(f)} of {f.desired.spares} wanted spares are ready.",
     ),
     ConditionRule(
-        "SparesReady", "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.desired.spares} wanted spares are ready."
+        Reason.SPARES_READY, "True", lambda _: True, lambda f: f"{failures_tolerated(f)} of {f.desired.spares} wanted spares are ready."
     ),
 )
 
@@ -197,22 +202,22 @@ def _soon(f: Facts) -> bool:
 
 CERTIFICATE_VALID: tuple[ConditionRule, ...] = (
     ConditionRule(
-        "ReadFailed",
+        Reason.READ_FAILED,
         "Unknown",
         lambda f: objections.is_unread(f) and not f.is_banned,
         lambda f: f"The Secret of the account could not be read: {f.snapshot.unread.get('Secret', 'not yet')}",
     ),
     ConditionRule(
-        "Simulated", "True", lambda f: f.desired.account is None, lambda _: "The simulator's made-up account needs no certificate."
+        Reason.SIMULATED, "True", lambda f: f.desired.account is None, lambda _: "The simulator's made-up account needs no certificate."
     ),
     ConditionRule(
-        "CertificateExpiresSoon",
+        Reason.CERTIFICATE_EXPIRES_SOON,
         "True",
         lambda f: objections.objection_to_account(f) is None and _soon(f),
         lambda f: f"The certificate expires at {expiry_of(f)}; put a new one into the Secret before.",
     ),
     ConditionRule(
-        "Valid",
+        Reason.VALID,
         "True",
         lambda f: objections.objection_to_account(f) is None,
         lambda f: (
@@ -239,11 +244,11 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
     """Return every condition of this release, each by its own table, independent of the rule that won. Pure."""
     moving, stuck, idle = plan.moving, plan.stuck, plan.ready
     ready = _speak("Ready", READY, f)
-    if ready is not None and ready.reason == "Bootstrapping" and plan.decision.state is not State.READY:
+    if ready is not None and ready.reason == Reason.BOOTSTRAPPING and plan.decision.state is not State.READY:
         # The first number of shards is on its way: the rule that decides what is done is the step that it waits for.
         ready = replace(ready, reason=plan.decision.rule, message=plan.decision.why)
     redundant = _speak("Redundant", REDUNDANT, f)
-    if ready is not None and redundant is not None and redundant.reason == "Bootstrapping":
+    if ready is not None and redundant is not None and redundant.reason == Reason.BOOTSTRAPPING:
         # In the same words: two sentences under one reason would be two Events.
         redundant = replace(redundant, reason=ready.reason, message=ready.message)
     valid = _speak("CertificateValid", CERTIFICATE_VALID, f)
@@ -256,12 +261,12 @@ def conditions(f: Facts, plan: Plan) -> tuple[Condition, ...]:
         if moving
         else Condition(type="Reconciling", status="False", reason=stuck.rule, message=stuck.why)
         if stuck and plan.is_held_up
-        else Condition(type="Reconciling", status="False", reason="UpToDate", message="Nothing to do."),
+        else Condition(type="Reconciling", status="False", reason=Reason.UP_TO_DATE, message="Nothing to do."),
         Condition(type="Stalled", status="True", reason=stuck.rule, message=stuck.why)
         if stuck
         else Condition(type="Stalled", status="False", reason=idle.rule, message=idle.why)
-        if idle and idle.rule == "ChangedByAdmission"
-        else Condition(type="Stalled", status="False", reason="UpToDate", message="Nothing waits for a person."),
+        if idle and idle.rule == Reason.CHANGED_BY_ADMISSION
+        else Condition(type="Stalled", status="False", reason=Reason.UP_TO_DATE, message="Nothing waits for a person."),
         redundant,
         valid,
     )
@@ -275,7 +280,7 @@ def loudest(spoken: Iterable[Condition]) -> Condition:
     order = (
         (stuck.status == "True", stuck),
         (ready.status != "True", ready),
-        (redundant.status == "False" and redundant.reason == "NoSpareLeft", redundant),
+        (redundant.status == "False" and redundant.reason == Reason.NO_SPARE_LEFT, redundant),
         (moving.status == "True", moving),
         *((one.status == "False", one) for one in by_type.values() if one not in {ready, moving, stuck}),
     )

@@ -1,16 +1,19 @@
-"""The desired state: the spec of a WhatsAppCluster as frozen values."""
+"""The desired state: the spec of a WhatsAppCluster as frozen values, each with its place in the CRD. The shell reads them by it."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from typing import Annotated
 
 from .names import Key, Obj
+from .places import At
 from .windows import Window
 
 SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 """What Set Shards accepts (client#set-shards)."""
+SECOND = timedelta(seconds=1)
 
 
 # --- the spec --------------------------------------------------------------------------------------------------------
@@ -20,36 +23,36 @@ SHARD_COUNTS = (1, 2, 4, 8, 16, 32)
 class Account:
     """The WhatsApp account of a cluster, without anything secret."""
 
-    country_code: str
-    phone_number: str
-    secret_name: str | None = None
-    registered_at: datetime | None = None
+    country_code: Annotated[str, At("countryCode")]
+    phone_number: Annotated[str, At("phoneNumber")]
+    secret_name: Annotated[str | None, At("secretRef.name", required=True)] = None
+    registered_at: Annotated[datetime | None, At("registeredAt")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Tls:
     """The certificate that the Webapps show, and whether the operator checks it."""
 
-    secret_name: str | None = None
+    secret_name: Annotated[str | None, At("secretRef.name", required=True)] = None
     """None: a self-signed one is generated."""
-    server_name: str | None = None
-    verifies: bool = True
+    server_name: Annotated[str | None, At("serverName")] = None
+    verifies: Annotated[bool, At("verification", equals="Full")] = True
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Images:
     """The client's container images."""
 
-    coreapp: str
-    webapp: str
+    coreapp: Annotated[str, At("coreapp")]
+    webapp: Annotated[str, At("webapp")]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Database:
     """The client's database, by the Secrets that lead to it."""
 
-    secret_name: str
-    tls_secret_name: str | None = None
+    secret_name: Annotated[str, At("secretRef.name")]
+    tls_secret_name: Annotated[str | None, At("tlsSecretRef.name", required=True)] = None
     """None: connections are not encrypted."""
 
 
@@ -57,25 +60,25 @@ class Database:
 class PodSettings:
     """What a user adds to the pods of one kind, as a pod spells it (``spec.coreapp.pod``, ``spec.webapp.pod``)."""
 
-    labels: Mapping[str, str] = field(default_factory=dict)
-    annotations: Mapping[str, str] = field(default_factory=dict)
-    resources: Obj = field(default_factory=dict)
-    env: tuple[Obj, ...] = ()
-    node_selector: Mapping[str, str] = field(default_factory=dict)
-    tolerations: tuple[Obj, ...] = ()
-    affinity: Obj | None = None
+    labels: Annotated[Mapping[str, str], At("labels")] = field(default_factory=dict)
+    annotations: Annotated[Mapping[str, str], At("annotations")] = field(default_factory=dict)
+    resources: Annotated[Mapping[str, Obj], At("resources")] = field(default_factory=dict)
+    env: Annotated[tuple[Obj, ...], At("env")] = ()
+    node_selector: Annotated[Mapping[str, str], At("nodeSelector")] = field(default_factory=dict)
+    tolerations: Annotated[tuple[Obj, ...], At("tolerations")] = ()
+    affinity: Annotated[Obj | None, At("affinity")] = None
     """None: pods of one kind prefer different nodes."""
-    spread: tuple[Obj, ...] | None = None
+    spread: Annotated[tuple[Obj, ...] | None, At("topologySpreadConstraints")] = None
     """None: pods of one kind are spread over zones and nodes where possible."""
-    priority_class: str | None = None
+    priority_class: Annotated[str | None, At("priorityClassName")] = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WebappService:
     """How the Webapps are reached."""
 
-    type: str = "ClusterIP"
-    annotations: Mapping[str, str] = field(default_factory=dict)
+    type: Annotated[str, At("type")] = "ClusterIP"
+    annotations: Annotated[Mapping[str, str], At("annotations")] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -121,10 +124,10 @@ class Tuning:
 class Probe:
     """How Coreapps are asked on their healthcheck port (``spec.failover.probe``)."""
 
-    kind: str = "HTTP"
+    kind: Annotated[str, At("type")] = "HTTP"
     """``HTTP``, or ``TCP``: a connection that can be made counts as an answer."""
-    path: str = "/"
-    period: timedelta = timedelta(seconds=1)
+    path: Annotated[str, At("path")] = "/"
+    period: Annotated[timedelta, At("periodSeconds", least=1, unit=SECOND)] = timedelta(seconds=1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -134,30 +137,32 @@ class Desired:
     key: Key
     uid: str
     generation: int
-    shards: int
-    spares: int = 1
-    paused: bool = False
-    manual: bool = False
-    restart_seconds: int = 45
-    storage: str | None = None
-    account: Account | None = None
-    database: Database | None = None
+    shards: Annotated[int, At("shards", least=1, most=32)]
+    client: Annotated[str, At("client.type")]
+    """Which client runs: ``Simulator``."""
+    spares: Annotated[int, At("spares", most=1000)] = 1
+    paused: Annotated[bool, At("paused")] = False
+    manual: Annotated[bool, At("failover.mode", equals="Manual")] = False
+    restart_seconds: Annotated[int, At("client.simulator.restartSeconds")] = 45
+    storage: Annotated[str | None, At("client.simulator.storage.size", required=True)] = None
+    account: Annotated[Account | None, At("account")] = None
+    database: Annotated[Database | None, At("database")] = None
     """None: the simulator keeps its state itself."""
-    images: Images | None = None
+    images: Annotated[Images | None, At("client.images")] = None
     """None: those of this operator's release."""
-    pull_secrets: tuple[str, ...] = ()
-    coreapp_pod: PodSettings = PodSettings()
-    webapps: int | None = None
+    pull_secrets: Annotated[tuple[str, ...], At("client.imagePullSecrets[].name")] = ()
+    coreapp_pod: Annotated[PodSettings, At("coreapp.pod")] = PodSettings()
+    webapps: Annotated[int | None, At("webapp.replicas", most=1000)] = None
     """None: an autoscaler or a person decides; the operator leaves the number unchanged."""
-    webapp_pod: PodSettings = PodSettings()
-    webapp_service: WebappService = WebappService()
-    admin_secret: str | None = None
+    webapp_pod: Annotated[PodSettings, At("webapp.pod")] = PodSettings()
+    webapp_service: Annotated[WebappService, At("webapp.service")] = WebappService()
+    admin_secret: Annotated[str | None, At("client.adminSecretRef.name", required=True)] = None
     """The user's Secret of the administrator; None: one is generated."""
-    tls: Tls = Tls()
-    windows: tuple[Window, ...] = ()
-    restart_timeout: timedelta = timedelta(seconds=180)
+    tls: Annotated[Tls, At("webapp.tls")] = Tls()
+    windows: Annotated[tuple[Window, ...], At("reshard.windows")] = ()
+    restart_timeout: Annotated[timedelta, At("reshard.restartTimeoutSeconds", unit=SECOND)] = timedelta(seconds=180)
     """How long the Coreapps may take to come back after Set Shards."""
-    repairs_drift: bool = False
+    repairs_drift: Annotated[bool, At("reshard.drift", equals="Repair")] = False
     reshard_now: int | None = None
     """The number of shards that may be set outside of the windows."""
     invalid: str | None = None
@@ -166,8 +171,8 @@ class Desired:
     switchover_text: str = ""
     """The text of the annotation."""
     switchover_problem: str | None = None
-    probe: Probe = Probe()
-    unhealthy_after: timedelta = timedelta(seconds=3)
+    probe: Annotated[Probe, At("failover.probe")] = Probe()
+    unhealthy_after: Annotated[timedelta, At("failover.unhealthyAfterSeconds", least=1, unit=SECOND)] = timedelta(seconds=3)
     """How long a running Coreapp may not answer before its shard is moved."""
     deleting: bool = False
     finalizers: tuple[str, ...] = ()

@@ -11,6 +11,7 @@ from datetime import timedelta
 from enum import StrEnum
 
 from .claims import Claims
+from .desired import Desired
 from .health import PROBABLE, is_node_gone, is_unconfirmed
 from .snapshot import Coreapp, Evidence, Route
 
@@ -35,6 +36,8 @@ class Proof:
 
     evidence: Evidence
     certainty: Certainty = Certainty.CERTAIN
+    after: Callable[[Desired], timedelta] = lambda _: timedelta(0)
+    """How long it must be seen before it counts."""
     holds: Callable[[Claims, Route, Coreapp | None], bool]
 
 
@@ -95,12 +98,20 @@ EVIDENCE: tuple[Proof, ...] = (
     Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod is not None and pod.phase in {"Failed", "Succeeded"}),
     # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
     Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
-    Proof(evidence=Evidence.RESTART_OVERDUE, holds=_is_overdue),
+    Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
     Proof(evidence=Evidence.CONTAINER_TERMINATED, holds=_without_excuse(lambda _, pod: pod.terminated)),
     Proof(evidence=Evidence.CONNECTION_LOST, holds=_without_excuse(lambda _, pod: pod.broken_at is not None and not is_unconfirmed(pod))),
-    *(Proof(evidence=evidence, certainty=Certainty.PROBABLE, holds=_without_excuse(holds)) for evidence, holds in PROBABLE),
+    *(
+        Proof(
+            evidence=evidence,
+            certainty=Certainty.PROBABLE,
+            after=lambda desired: desired.unhealthy_after,
+            holds=_without_excuse(holds),
+        )
+        for evidence, holds in PROBABLE
+    ),
     # It is healthy otherwise, so it is replaced and not ended.
-    Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, holds=_has_disagreed),
+    Proof(evidence=Evidence.HOLDER_DISAGREES, certainty=Certainty.PROBABLE, after=lambda _: DISAGREES, holds=_has_disagreed),
 )
 """What proves that a holder failed, in the order in which it is named."""
 

@@ -10,6 +10,7 @@ from .actions import Action, Annotate, EmitEvent, Handover
 from .desired import Switchover
 from .facts import Facts
 from .names import Epoch
+from .reasons import Reason
 from .snapshot import Coreapp, Evidence, Route
 
 
@@ -107,6 +108,6 @@ def switch_over(f: Facts) -> Iterator[Action]:
                 yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
     if rejected:
         # One Event for them all: an annotation costs as many writes however long it is.
-        yield EmitEvent(reason="SwitchoverRejected", message=" ".join(rejected), warning=True)
+        yield EmitEvent(reason=Reason.SWITCHOVER_REJECTED, message=" ".join(rejected), warning=True)
     if ",".join(left) != f.desired.switchover_text:
         yield Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=",".join(left) or None)

@@ -11,6 +11,7 @@ from .actions import State
 from .certificate import NO_CERTIFICATE
 from .desired import Desired
 from .facts import Facts
+from .reasons import Reason
 from .snapshot import AccountSecret
 
 SECRET_AWAITED = timedelta(seconds=5)
@@ -23,7 +24,7 @@ REGISTRATION_GRACE = timedelta(days=7)
 class Objection:
     """A reason not to send a certificate (laws#8), and the sentence for the user."""
 
-    name: str
+    name: Reason
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
     is_of_account: bool = True
@@ -107,12 +108,12 @@ def _where(f: Facts) -> str:
 
 OBJECTIONS: tuple[Objection, ...] = (
     Objection(
-        name="Banned",
+        name=Reason.BANNED,
         when=lambda f: f.is_banned,
         why=lambda _: "The client says that the account is banned; nothing is sent any more. Ask Meta's support, then make a new cluster.",
     ),
     Objection(
-        name="RegistrationClosed",
+        name=Reason.REGISTRATION_CLOSED,
         is_of_account=False,
         when=lambda f: f.record.registration_closed_for == account_version(f.desired, f.snapshot.account),
         why=lambda f: (
@@ -123,7 +124,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="ClientExpired",
+        name=Reason.CLIENT_EXPIRED,
         is_of_account=False,
         when=_has_expired,
         why=lambda f: (
@@ -132,28 +133,28 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="AwaitingSecret",
+        name=Reason.AWAITING_SECRET,
         state=State.WAITING,
         when=lambda f: is_secret_missing(f) and not f.has_held_for("SecretMissing", SECRET_AWAITED),
         why=lambda f: f"{_missing_secret(f)}. The operator waits a moment for it.",
     ),
     Objection(
-        name="SecretMissing",
+        name=Reason.SECRET_MISSING,
         when=is_secret_missing,
         why=lambda f: f"{_missing_secret(f)}. Create it.",
     ),
     Objection(
-        name="SecretMalformed",
+        name=Reason.SECRET_MALFORMED,
         when=lambda f: f.snapshot.malformed is not None,
         why=lambda f: f.snapshot.malformed or "",
     ),
     Objection(
-        name="PinMalformed",
+        name=Reason.PIN_MALFORMED,
         when=lambda f: f.snapshot.account is not None and not f.snapshot.account.pin_is_valid,
         why=lambda f: f"Key pin of Secret {_secret(f)} is not six digits. Put the PIN of the two-step verification there, or remove it.",
     ),
     Objection(
-        name="PinRejected",
+        name=Reason.PIN_REJECTED,
         when=lambda f: f.record.rejected_pin_version == account_version(f.desired, f.snapshot.account),
         why=lambda f: (
             "WhatsApp rejected the PIN of the two-step verification, or asks for one; Set Shards is not tried again. "
@@ -161,7 +162,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="RegistrationTooOld",
+        name=Reason.REGISTRATION_TOO_OLD,
         when=lambda f: (
             f.desired.account is not None
             and not _has_certificate(f)
@@ -174,17 +175,17 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="CertificateMissing",
+        name=Reason.CERTIFICATE_MISSING,
         when=lambda f: f.desired.account is not None and not _has_certificate(f) and f.desired.account.registered_at is None,
         why=lambda f: f"Secret {_secret(f)} has no key certificate. Copy the certificate from Business Manager into it.",
     ),
     Objection(
-        name="CertificateMalformed",
+        name=Reason.CERTIFICATE_MALFORMED,
         when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.certificate is None,
         why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy it again from Business Manager, whole.",
     ),
     Objection(
-        name="CertificateExpiryUnknown",
+        name=Reason.CERTIFICATE_EXPIRY_UNKNOWN,
         when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
@@ -193,7 +194,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="CertificateExpired",
+        name=Reason.CERTIFICATE_EXPIRED,
         when=lambda f: (
             f.snapshot.account is not None
             and _has_certificate(f)
@@ -206,14 +207,14 @@ OBJECTIONS: tuple[Objection, ...] = (
         ),
     ),
     Objection(
-        name="CertificateRejected",
+        name=Reason.CERTIFICATE_REJECTED,
         when=lambda f: f.record.rejected_fingerprint is not None and f.record.rejected_fingerprint == _would_send(f),
         why=lambda f: f"{_rejected_certificate(f)} Put the right one into {_where(f)}.",
     ),
 )
 
 
-ALWAYS_REPORTED = frozenset({"Banned", "ClientExpired", "AwaitingSecret", "SecretMissing", "SecretMalformed"})
+ALWAYS_REPORTED = frozenset({Reason.BANNED, Reason.CLIENT_EXPIRED, Reason.AWAITING_SECRET, Reason.SECRET_MISSING, Reason.SECRET_MALFORMED})
 """Objections that matter although no change of shards waits for it."""
 
 
@@ -231,7 +232,7 @@ def objection_to_account(f: Facts) -> Objection | None:
 
 
 def _holding(f: Facts) -> Iterator[Objection]:
-    return (one for one in OBJECTIONS if one.when(f) and (one.name == "Banned" or not is_unread(f)))
+    return (one for one in OBJECTIONS if one.when(f) and (one.name == Reason.BANNED or not is_unread(f)))
 
 
 def is_unread(f: Facts) -> bool:

@@ -15,6 +15,7 @@ from datetime import timedelta
 from . import checksums, evidence, health, missing, objections, rollout, scaling, windows
 from .actions import State
 from .facts import RETRY_REJECTED_AFTER, Facts
+from .reasons import Reason
 from .self_check import LEASE_STALE
 from .snapshot import Answer, Route
 
@@ -86,20 +87,30 @@ REST = timedelta.max
 
 CADENCES: tuple[Cadence, ...] = (
     Cadence(
-        rules=frozenset({"Verifying", "Restarting"}),
+        rules=frozenset({Reason.VERIFYING, Reason.RESTARTING}),
         first=timedelta(milliseconds=250),
         longest=2 * SECOND,
         why="Only an answer of the client moves it on, and messages wait meanwhile. It ends with the deadline.",
     ),
     Cadence(
-        rules=frozenset({"AnswerUnknown"}),
+        rules=frozenset({Reason.ANSWER_UNKNOWN}),
         first=timedelta(milliseconds=250),
         longest=5 * SECOND,
         why="Only an answer of the client moves it on. It ends with the intent's settleBy.",
     ),
     Cadence(
-        rules=frozenset({"Paused", "WindowClosed", "WindowInvalid", "ShardsDrifted", "NameConflict", "CrdOutdated", "LoginRejected"})
-        | frozenset({"PodsRejected", "DeletionBlocked", "ReplicasOverruled"})
+        rules=frozenset(
+            {
+                Reason.PAUSED,
+                Reason.WINDOW_CLOSED,
+                Reason.WINDOW_INVALID,
+                Reason.SHARDS_DRIFTED,
+                Reason.NAME_CONFLICT,
+                Reason.CRD_OUTDATED,
+                Reason.LOGIN_REJECTED,
+            }
+        )
+        | frozenset({Reason.PODS_REJECTED, Reason.DELETION_BLOCKED, Reason.REPLICAS_OVERRULED})
         | frozenset(one.name for one in objections.OBJECTIONS),
         first=SECOND,
         longest=REST,

@@ -12,6 +12,7 @@ from .actions import Action, Delete, EmitEvent, Handover, Plan, Scale
 from .conditions import Condition, conditions, expiry_of, failures_tolerated, loudest, shard_state
 from .facts import Facts
 from .names import Obj
+from .reasons import Reason
 from .record import without_none
 from .snapshot import Answer, HandoverTimes, Operation, Snapshot
 
@@ -29,7 +30,7 @@ def condition_list(spoken: Iterable[Condition], before: Obj, *, generation: int,
         {
             "type": one.type,
             "status": one.status,
-            "reason": one.reason,
+            "reason": str(one.reason),
             "message": one.message[:MESSAGE_LIMIT],
             "observedGeneration": generation,
             "lastTransitionTime": earlier[one.type]["lastTransitionTime"]
@@ -121,7 +122,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     status: dict[str, Any] = {
         "observedGeneration": f.desired.generation,
         "conditions": condition_list(spoken, f.snapshot.status, generation=f.desired.generation, now=f.wall),
-        "reason": loud.reason,
+        "reason": str(loud.reason),
         "message": loud.message[:MESSAGE_LIMIT],
         "url": f"https://{manifests.webapp_host(f.desired.key)}:443",
         "shards": f.shards,
@@ -147,7 +148,7 @@ def report(f: Facts, plan: Plan) -> dict[str, Any]:
     return record.put(without_none(status), plan.record)
 
 
-def failed_observation(status: Obj, *, generation: int, now: datetime, reason: str, message: str) -> dict[str, Any]:
+def failed_observation(status: Obj, *, generation: int, now: datetime, reason: Reason, message: str) -> dict[str, Any]:
     """Return the status of a cluster that could not be observed. Pure.
 
     Stalled says why, Ready is Unknown, nothing counts as in progress, and everything else stays unchanged.
@@ -162,7 +163,7 @@ def failed_observation(status: Obj, *, generation: int, now: datetime, reason: s
     return {
         **status,
         "observedGeneration": generation,
-        "reason": reason,
+        "reason": str(reason),
         "message": message[:MESSAGE_LIMIT],
         "conditions": [*listed, *kept],
     }
@@ -184,22 +185,24 @@ def patch(before: Obj, after: Obj) -> dict[str, Any] | None:
 
 EMITTED_AGAIN = timedelta(seconds=10)
 """Least time between two Events of one reason whose sentence changed: some sentences count Coreapps that come back one by one."""
-NO_EVENT = frozenset({"UpToDate", "SparesReady", "NoSparesRequested", "Simulated", "Valid"})
+FAILED_OBSERVATION = frozenset({Reason.INTERNAL_ERROR, Reason.READ_FAILED, Reason.SPEC_INVALID, Reason.STATUS_REJECTED})
+"""Reasons of an observation that ended in an error."""
+NO_EVENT = frozenset({Reason.UP_TO_DATE, Reason.SPARES_READY, Reason.NO_SPARES_REQUESTED, Reason.SIMULATED, Reason.VALID})
 """Reasons by which nothing is wrong or in progress, in addition to Serving."""
 WARNINGS = frozenset(
     {
-        "FailingOver",
-        "Unserved",
-        "NoSpareLeft",
-        "SpareLost",
-        "RestartOverdue",
-        "WebappUnavailable",
-        "WebappNotResponding",
-        "Disconnected",
-        "SelfCheckFailed",
-        "NodesUnreachable",
-        "AnswerUnknown",
-        "ChangedByAdmission",
+        Reason.FAILING_OVER,
+        Reason.UNSERVED,
+        Reason.NO_SPARE_LEFT,
+        Reason.SPARE_LOST,
+        Reason.RESTART_OVERDUE,
+        Reason.WEBAPP_UNAVAILABLE,
+        Reason.WEBAPP_NOT_RESPONDING,
+        Reason.DISCONNECTED,
+        Reason.SELF_CHECK_FAILED,
+        Reason.NODES_UNREACHABLE,
+        Reason.ANSWER_UNKNOWN,
+        Reason.CHANGED_BY_ADMISSION,
     }
 )
 """Reasons whose event is a warning although no person must act."""
@@ -239,7 +242,7 @@ def events(before: Obj, after: Obj, emitted: Mapping[str, Emitted], *, now: date
     done = before.get("operation")
     if done and not after.get("operation") and after.get("shards") == done.get("to"):
         message = f"{done.get('from', '?')} -> {done['to']} (id {done['id']}): all Coreapps are back."
-        found["SetShardsDone"] = EmitEvent(reason="SetShardsDone", message=message)
+        found[Reason.SET_SHARDS_DONE] = EmitEvent(reason=Reason.SET_SHARDS_DONE, message=message)
     return tuple(found.values())
 
 
@@ -247,7 +250,7 @@ def set_shards_sent(operation: Operation) -> EmitEvent:
     """Return the Event of a call that was noted and is being made."""
     attempt = f", attempt {operation.attempts}" if operation.attempts > 1 else ""
     message = f"{operation.origin or '?'} -> {operation.to} (id {operation.id}{attempt}): all Coreapps will restart."
-    return EmitEvent(reason="SetShardsSent", message=message)
+    return EmitEvent(reason=Reason.SET_SHARDS_SENT, message=message)
 
 
 def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
@@ -256,9 +259,9 @@ def _replacing(snapshot: Snapshot, name: str) -> EmitEvent:
     is_outdated = any(pod.name == name and pod.revision not in {None, newest} for pod in snapshot.coreapps)
     if is_outdated:
         message = f"{name} has a former pod template: it is deleted, so that it comes back with the new one."
-        return EmitEvent(reason="DeletingOutdatedPod", message=message)
+        return EmitEvent(reason=Reason.DELETING_OUTDATED_POD, message=message)
     message = f"{name} runs and does not answer: it is deleted, so that it comes back as a spare."
-    return EmitEvent(reason="DeletingUnresponsivePod", message=message, warning=True)
+    return EmitEvent(reason=Reason.DELETING_UNRESPONSIVE_POD, message=message, warning=True)
 
 
 def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], reported_after: int) -> tuple[EmitEvent, ...]:
@@ -275,11 +278,11 @@ def plan_events(snapshot: Snapshot, plan: Plan, *, done: Collection[Action], rep
         if isinstance(action, Handover) and not action.planned:
             where = f" ({action.old.node})" if action.old and action.old.node else ""
             message = f"Shard {action.route.shard}: {action.route.holder}{where} failed ({action.evidence})."
-            found.append(EmitEvent(reason="FailingOver", message=message, warning=True))
+            found.append(EmitEvent(reason=Reason.FAILING_OVER, message=message, warning=True))
     call, noted = snapshot.client.call, snapshot.record.operation
     if call is not None and noted is not None and call.id == noted.id and call.answer is Answer.BUSY:
         often = noted.attempts >= reported_after
         advice = " It is tried again. If it goes on, ask Meta's support." if often else ""
         message = f"Set Shards, attempt {noted.attempts}: {call.detail}.{advice}"
-        found.append(EmitEvent(reason="ServerBusy", message=message, warning=often))
+        found.append(EmitEvent(reason=Reason.SERVER_BUSY, message=message, warning=often))
     return tuple(found)

@@ -14,10 +14,11 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, set_shards, windows
-from .actions import Action, Create, Decision, GenerateSecret, GetShards, Handover, Plan, Scale, State
+from .actions import Action, Create, Decision, GenerateSecret, GetShards, Plan, Scale, State
 from .desired import Desired
 from .facts import Facts
 from .names import Ref
+from .reasons import Reason
 from .snapshot import Answer, Coreapp, Login, Snapshot
 
 WITNESSES = frozenset({"Node", "Lease"})
@@ -32,7 +33,7 @@ def _nothing(_: Facts) -> tuple[Action, ...]:
 class Rule:
     """One rule: when it holds, what is then done, and the sentence for the user."""
 
-    name: str
+    name: Reason
     state: State
     when: Callable[[Facts], bool]
     why: Callable[[Facts], str]
@@ -182,7 +183,7 @@ def _holds_back(f: Facts) -> bool:
 RULES: tuple[Rule, ...] = (
     # --- failover: above all order
     Rule(
-        name="FailingOver",
+        name=Reason.FAILING_OVER,
         state=State.WORKING,
         despite_stall=True,
         when=lambda f: not f.desired.manual and bool(handovers.failovers(f)),
@@ -196,7 +197,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="SwitchoverRequested",
+        name=Reason.SWITCHOVER_REQUESTED,
         state=State.WORKING,
         despite_stall=True,
         when=lambda f: bool(f.desired.switchovers or f.desired.switchover_problem) and f.shards is not None and f.operation is None,
@@ -208,7 +209,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="Draining",
+        name=Reason.DRAINING,
         state=State.WORKING,
         despite_stall=True,
         # Held by no pause: it saves a failover.
@@ -221,7 +222,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- guard: what follows would make objects that the garbage collector is to take away
     Rule(
-        name="Deleting",
+        name=Reason.DELETING,
         state=State.WORKING,
         when=lambda f: f.desired.deleting,
         why=lambda f: (
@@ -232,7 +233,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- order: what must exist
     Rule(
-        name="LoginRejected",
+        name=Reason.LOGIN_REJECTED,
         state=State.STUCK,
         when=lambda f: (
             f.snapshot.client.login is Login.REJECTED
@@ -243,7 +244,7 @@ RULES: tuple[Rule, ...] = (
         why=_login_advice,
     ),
     Rule(
-        name="ObjectsRejected",
+        name=Reason.OBJECTS_REJECTED,
         state=State.STUCK,
         when=lambda f: f.snapshot.rejection is not None and bool(f.absent),
         then=_create_absent,
@@ -253,7 +254,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="Bootstrapping",
+        name=Reason.BOOTSTRAPPING,
         state=State.WORKING,
         when=lambda f: bool(f.absent) or (f.shards is None and f.settled_shards is None and not f.must_wait_for_names),
         then=_create_absent,
@@ -264,7 +265,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="ScalingUp",
+        name=Reason.SCALING_UP,
         state=State.WORKING,
         # First of all numbers: should there be more shards than pods, raising R comes before everything (laws#4).
         when=lambda f: f.snapshot.statefulset is not None and f.replicas < _raised(f),
@@ -272,7 +273,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: f"Coreapps {f.replicas} -> {_raised(f)}{scaling.whose(f)}.",
     ),
     Rule(
-        name="NameConflict",
+        name=Reason.NAME_CONFLICT,
         state=State.STUCK,
         when=lambda f: bool(_foreign_objects(f)),
         why=lambda f: (
@@ -282,7 +283,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- order: every shard has a holder, on pods that stay
     Rule(
-        name="AssigningShards",
+        name=Reason.ASSIGNING_SHARDS,
         state=State.WORKING,
         # No matter what is in progress: GET reports that these shards exist.
         when=lambda f: bool([*f.shards_without_service()]) or bool(handovers.assignments(f)),
@@ -295,7 +296,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="ConsolidatingShards",
+        name=Reason.CONSOLIDATING_SHARDS,
         state=State.WORKING,
         # Before the high holders get a role after the restart: they restart anyway, so the move costs no further downtime.
         when=lambda f: f.is_verified and not f.desired.paused and bool(handovers.consolidations(f)),
@@ -307,13 +308,13 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- order: a call under way
     Rule(
-        name="LoggingIn",
+        name=Reason.LOGGING_IN,
         state=State.WORKING,
         when=lambda f: f.shards is None and f.has_asked,
         why=lambda f: f"Asking the Webapp for the number of shards{': ' + f.snapshot.client.problem if f.snapshot.client.problem else ''}.",
     ),
     Rule(
-        name="AnswerUnknown",
+        name=Reason.ANSWER_UNKNOWN,
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.UNKNOWN),
         why=lambda f: (
@@ -322,7 +323,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="ServerBusy",
+        name=Reason.SERVER_BUSY,
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
         why=lambda f: (
@@ -331,13 +332,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="Verifying",
+        name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
         why=lambda f: f"Set Shards {_span(f)} was accepted; the client still reports {f.shards}.",
     ),
     Rule(
-        name="Restarting",
+        name=Reason.RESTARTING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and not f.restart_is_overdue and bool(f.missing),
         why=lambda f: (
@@ -347,13 +348,13 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- order: a change of shards
     Rule(
-        name="Paused",
+        name=Reason.PAUSED,
         state=State.WAITING,
         when=_holds_back,
         why=lambda f: f"Changes are held while spec.paused or annotation {manifests.PAUSED_ANNOTATION} is true.",
     ),
     Rule(
-        name="ScalingDown",
+        name=Reason.SCALING_DOWN,
         state=State.WORKING,
         when=lambda f: f.is_settled and f.replicas > f.desired_replicas and scaling.may_lower(f),
         then=lambda f: _scale(f, f.desired_replicas) if _may_shrink(f) else (),
@@ -363,7 +364,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="RollingOut",
+        name=Reason.ROLLING_OUT,
         state=State.WORKING,
         # A step goes before a change of shards; waiting for one holds no such change up.
         when=lambda f: bool(f.outdated) and f.operation is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
@@ -371,7 +372,7 @@ RULES: tuple[Rule, ...] = (
         why=lambda f: rollout.why(f, _awaited(f)),
     ),
     Rule(
-        name="ShardsDrifted",
+        name=Reason.SHARDS_DRIFTED,
         state=State.STUCK,
         when=lambda f: f.has_drifted and not f.desired.repairs_drift,
         why=lambda f: (
@@ -389,19 +390,19 @@ RULES: tuple[Rule, ...] = (
         for one in objections.OBJECTIONS
     ),
     Rule(
-        name="AwaitingCoreapps",
+        name=Reason.AWAITING_COREAPPS,
         state=State.WAITING,
         when=_lacks_coreapps,
         why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {_awaited(f)}.",
     ),
     Rule(
-        name="WindowInvalid",
+        name=Reason.WINDOW_INVALID,
         state=State.STUCK,
         when=lambda f: windows.problem(f.desired.windows) is not None and not set_shards.is_calling(f),
         why=lambda f: f"{windows.problem(f.desired.windows)} Set Shards waits for a window. Correct spec.reshard.windows.",
     ),
     Rule(
-        name="WindowClosed",
+        name=Reason.WINDOW_CLOSED,
         state=State.WAITING,
         when=lambda f: f.resize_is_wanted and f.window_is_shut and not set_shards.is_calling(f),
         why=lambda f: (
@@ -410,7 +411,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="CrdOutdated",
+        name=Reason.CRD_OUTDATED,
         state=State.STUCK,
         # An intent that is kept in part is none (laws#6); failovers note none and go on.
         when=lambda f: bool(f.snapshot.not_kept) and (set_shards.is_calling(f) or f.resize_is_wanted),
@@ -421,7 +422,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="SettingShards",
+        name=Reason.SETTING_SHARDS,
         state=State.WORKING,
         when=lambda f: set_shards.is_calling(f) or f.resize_is_wanted,
         then=lambda f: set_shards.call_for(f) if set_shards.may_call(f) else (),
@@ -434,19 +435,19 @@ RULES: tuple[Rule, ...] = (
     ),
     # --- upkeep
     Rule(
-        name="RestartOverdue",
+        name=Reason.RESTART_OVERDUE,
         state=State.WORKING,
         when=lambda f: f.restart_is_overdue,
         why=lambda f: f"The restart after Set Shards {_span(f)} is overdue; not back: {_names(f.missing)}.",
     ),
     Rule(
-        name="NodesUnreachable",
+        name=Reason.NODES_UNREACHABLE,
         state=State.WAITING,
         when=lambda f: bool(f.compensated),
         why=lambda f: f"Not reachable on lost nodes: {_places(f.compensated)}; as many more Coreapps replace them.",
     ),
     Rule(
-        name="ReplacingPods",
+        name=Reason.REPLACING_PODS,
         state=State.WORKING,
         when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.snapshot.webapps_change,
         why=lambda f: (
@@ -458,7 +459,7 @@ RULES: tuple[Rule, ...] = (
     ),
     # The following rules are reported, no matter which rule wins, and block none.
     Rule(
-        name="ChangeRejected",
+        name=Reason.CHANGE_REJECTED,
         state=State.STUCK,
         when=lambda f: f.snapshot.rejection is not None and bool(f.changed),
         why=lambda f: (
@@ -467,13 +468,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="FieldInvalid",
+        name=Reason.FIELD_INVALID,
         state=State.STUCK,
         when=lambda f: f.desired.invalid is not None,
         why=lambda f: f.desired.invalid or "",
     ),
     Rule(
-        name="ReadFailed",
+        name=Reason.READ_FAILED,
         state=State.STUCK,
         # Only what needs these objects waits; failovers do not.
         when=lambda f: bool(f.snapshot.failed_reads),
@@ -487,13 +488,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="ImageUnavailable",
+        name=Reason.IMAGE_UNAVAILABLE,
         state=State.STUCK,
         when=lambda f: f.snapshot.image_problem is not None,
         why=lambda f: f"An image cannot be pulled: {f.snapshot.image_problem}. Put the right name or the pull secret into spec.client.",
     ),
     Rule(
-        name="PodsRejected",
+        name=Reason.PODS_REJECTED,
         state=State.STUCK,
         when=missing.are_rejected,
         why=lambda f: (
@@ -502,7 +503,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="DeletionBlocked",
+        name=Reason.DELETION_BLOCKED,
         state=State.STUCK,
         when=lambda f: bool(missing.held(f)),
         why=lambda f: (
@@ -511,13 +512,13 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="ReplicasOverruled",
+        name=Reason.REPLICAS_OVERRULED,
         state=State.STUCK,
         when=scaling.is_insisted_on,
         why=scaling.tell,
     ),
     Rule(
-        name="ChangedByAdmission",
+        name=Reason.CHANGED_BY_ADMISSION,
         # No harm by itself: a mesh adds containers, a mirror rewrites images. So it is said, and holds up neither Ready nor Reconciling.
         state=State.READY,
         when=lambda f: bool(f.altered),
@@ -527,7 +528,7 @@ RULES: tuple[Rule, ...] = (
         ),
     ),
     Rule(
-        name="UpToDate",
+        name=Reason.UP_TO_DATE,
         state=State.READY,
         when=lambda _: True,
         why=lambda _: "Nothing to do.",
@@ -546,14 +547,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     matches = [*_matching(f)]
     winner = matches[0]
     actions = list(winner.then(f))
-    moves = [action for action in actions if isinstance(action, Handover)]
-    busy = frozenset(action.to.uid for action in moves)
-    actions += always.replacing(f)
-    actions += always.mending(f)
-    actions += always.labelling(f, busy | {action.route.uid for action in moves})
-    actions += always.outgrowing(f)
-    actions += always.tidying(f, busy)
-    actions += always.tells(f, busy, frozenset(action.route.shard for action in moves))
+    actions += always.actions(f, always.Busy.of(actions))
     if pace.asks(f, winner.name, winner.state):
         actions.append(GetShards(quiet=winner.state is State.READY and not f.is_unsettled))
     stuck = _first(f, matches, State.STUCK)
@@ -567,7 +561,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
-        next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == "WindowClosed" else None,
+        next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == Reason.WINDOW_CLOSED else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a change that is only being written, or that its controller has not observed yet; nor anything while
         # objects are still being read.

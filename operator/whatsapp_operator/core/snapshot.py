@@ -10,6 +10,7 @@ from typing import Any
 
 from .certificate import CertificateFacts
 from .names import Obj, Ref
+from .reasons import Reason
 
 # --- observed parts ----------------------------------------------------------------------------------------------------
 
@@ -28,7 +29,7 @@ class Evidence(StrEnum):
     LABEL_CONFLICT = "LabelConflict"
     REQUESTED = "Requested"
     CONSOLIDATED = "Consolidated"
-    RESTART_OVERDUE = "RestartOverdue"
+    RESTART_OVERDUE = Reason.RESTART_OVERDUE.value
     ROLLED_OUT = "RolledOut"
     HOLDER_DISAGREES = "HolderDisagrees"
 

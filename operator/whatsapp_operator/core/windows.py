@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Annotated
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from cronsim import CronSim, CronSimError
+
+from .places import At
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Window:
     """A window that opens again and again, as in a CronJob."""
 
-    name: str
-    schedule: str
-    duration: timedelta
-    time_zone: str = "Etc/UTC"
+    name: Annotated[str, At("name")]
+    schedule: Annotated[str, At("schedule")]
+    duration: Annotated[timedelta, At("durationMinutes", unit=timedelta(minutes=1))]
+    time_zone: Annotated[str, At("timeZone")] = "Etc/UTC"
 
 
 def _openings(window: Window, now: datetime, *, back: bool) -> CronSim:

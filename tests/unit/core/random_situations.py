@@ -183,6 +183,7 @@ def situations(draw: st.DrawFn) -> Situation:
             expires_at=draw(st.sampled_from([None, NOW - seconds(1), NOW + timedelta(days=99), NOW + timedelta(days=99)])),
         )
     desired = Desired(
+        client="Simulator",
         key=situation().desired.key,
         uid="cluster-uid",
         generation=3,

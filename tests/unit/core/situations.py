@@ -318,7 +318,7 @@ class Situation:
 
 def situation() -> Situation:
     """A cluster of two shards and one spare that was just applied: nothing exists yet."""
-    desired = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, shards=2, spares=1, webapps=2)
+    desired = Desired(key=Key("default", "acme"), uid="cluster-uid", generation=3, client="Simulator", shards=2, spares=1, webapps=2)
     return Situation(
         desired, Snapshot(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=desired.uid))
     )

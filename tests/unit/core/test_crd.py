@@ -5,18 +5,20 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator
-from dataclasses import fields
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 import yaml
 
 from whatsapp_operator.core import conditions, report, rules
 from whatsapp_operator.core.certificate import CertificateFacts
 from whatsapp_operator.core.desired import SHARD_COUNTS, Desired
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Answer, HandoverTimes, Rejection
+from whatsapp_operator.shell.objects.fields import places, read
 
 from .situations import FINGERPRINT, NOW, Situation
 from .test_status import EVERYTHING, WORDS, handed_over
@@ -28,77 +30,20 @@ SCHEMA: dict[str, Any] = VERSION["schema"]["openAPIV3Schema"]
 SPEC: dict[str, Any] = SCHEMA["properties"]["spec"]
 STATUS: dict[str, Any] = SCHEMA["properties"]["status"]
 
-POD_FIELDS = (
-    "labels",
-    "annotations",
-    "resources.requests",
-    "resources.limits",
-    *(f"env[].{part}" for part in ("name", "value")),
-    *(f"env[].valueFrom.{kind}KeyRef.{part}" for kind in ("secret", "configMap") for part in ("name", "key")),
-    "nodeSelector",
-    *(f"tolerations[].{part}" for part in ("key", "operator", "value", "effect", "tolerationSeconds")),
-    "affinity",
-    "topologySpreadConstraints[]",
-    "priorityClassName",
-)
-
 AS_IN_A_POD = (".affinity", ".topologySpreadConstraints[]")
 """What goes into a pod as it is; that each of its fields is one of a pod is compared with the API server's own types."""
 
-# Each field of spec, and where the core has it.
-SPEC_FIELDS = {
-    **{f"{kind}.pod.{part}": f"{kind}_pod" for kind in ("coreapp", "webapp") for part in POD_FIELDS},
-    "webapp.service.type": "webapp_service",
-    "webapp.service.annotations": "webapp_service",
-    "client.images.coreapp": "images",
-    "client.images.webapp": "images",
-    "client.imagePullSecrets[].name": "pull_secrets",
-    "database.secretRef.name": "database",
-    "database.tlsSecretRef.name": "database",
-    "client.adminSecretRef.name": "admin_secret",
-    "reshard.drift": "repairs_drift",
-    "reshard.restartTimeoutSeconds": "restart_timeout",
-    "reshard.windows[].durationMinutes": "windows",
-    "reshard.windows[].name": "windows",
-    "reshard.windows[].schedule": "windows",
-    "reshard.windows[].timeZone": "windows",
-    "webapp.tls.secretRef.name": "tls",
-    "webapp.tls.serverName": "tls",
-    "webapp.tls.verification": "tls",
-    "shards": "shards",
-    "spares": "spares",
-    "paused": "paused",
-    "client.type": "",
-    "client.simulator.restartSeconds": "restart_seconds",
-    "client.simulator.storage.size": "storage",
-    "account.countryCode": "account",
-    "account.phoneNumber": "account",
-    "account.secretRef.name": "account",
-    "account.cert": "",
-    "account.certificate": "",
-    "account.pin": "",
-    "account.registeredAt": "account",
-    "webapp.replicas": "webapps",
-    "failover.mode": "manual",
-    "failover.unhealthyAfterSeconds": "unhealthy_after",
-    "failover.probe.type": "probe",
-    "failover.probe.path": "probe",
-    "failover.probe.periodSeconds": "probe",
+KEPT_WHOLE = {
+    "resources.requests": "resources",
+    "resources.limits": "resources",
+    **{f"env[].{part}": "env" for part in ("name", "value")},
+    **{f"env[].valueFrom.{kind}KeyRef.{part}": "env" for kind in ("secret", "configMap") for part in ("name", "key")},
+    **{f"tolerations[].{part}": "tolerations" for part in ("key", "operator", "value", "effect", "tolerationSeconds")},
+    "topologySpreadConstraints[]": "topologySpreadConstraints",
 }
-NOT_OF_SPEC = {
-    "key",
-    "uid",
-    "generation",
-    "invalid",
-    "switchovers",
-    "switchover_text",
-    "switchover_problem",
-    "deleting",
-    "finalizers",
-    "image",
-    "tuning",
-    "reshard_now",
-}
+"""Parts of a pod that go into pods as they are: each field of the CRD, and the place where the core has it."""
+INLINE_SECRETS = {f"account.{name}" for name in ("cert", "certificate", "pin")}
+"""Fields that the CRD has so that it can reject them."""
 
 
 def leaves(schema: dict[str, Any], path: str = "") -> Iterator[str]:
@@ -140,8 +85,14 @@ REPORTS: list[Situation] = [
 
 
 def test_spec_has_the_fields_that_the_core_reads() -> None:
-    assert sorted(leaves(SPEC)) == sorted(SPEC_FIELDS)
-    assert {field.name for field in fields(Desired)} == set(SPEC_FIELDS.values()) - {""} | NOT_OF_SPEC
+    whole = {f"{kind}.pod.{field}": f"{kind}.pod.{place}" for kind in ("coreapp", "webapp") for field, place in KEPT_WHOLE.items()}
+    in_crd = set(leaves(SPEC))
+    assert whole.keys() <= in_crd
+    assert {whole.get(leaf, leaf) for leaf in in_crd - INLINE_SECRETS} == set(places(Desired))
+
+
+def test_no_field_is_read_twice() -> None:
+    assert len([*places(Desired)]) == len({*places(Desired)})
 
 
 def test_status_has_the_fields_that_the_core_writes() -> None:
@@ -208,15 +159,57 @@ def test_answers_are_those_of_the_model() -> None:
     assert STATUS["properties"]["operation"]["properties"]["answer"]["enum"] == [str(answer) for answer in Answer]
 
 
-def test_defaults_are_those_of_the_model() -> None:
-    desired = {field.name: field.default for field in fields(Desired)}
-    spec = SPEC["properties"]
+def defaulted(schema: dict[str, Any], value: Any) -> Any:
+    """What the API server makes of a value: the CRD's defaults filled in."""
+    for name, field in schema.get("properties", {}).items():
+        if name in value or "default" in field:
+            value = {**value, name: defaulted(field, value.get(name, field.get("default")))}
+    return value
 
-    assert spec["spares"]["default"] == desired["spares"]
-    assert spec["paused"]["default"] == desired["paused"]
+
+def test_defaults_are_those_of_the_model() -> None:
+    """What the operator reads of a spec is the same with the CRD's defaults and with its own."""
+    key = {"key": Key("default", "acme"), "uid": "u", "generation": 1}
+    least = {"shards": 2, "client": {"type": "Simulator", "simulator": {}}, "failover": {"probe": {}}, "webapp": {"tls": {}, "service": {}}}
+    given = defaulted(SPEC, least)
+
+    assert given["failover"]["probe"]["periodSeconds"] == 1
+    assert read(Desired, given, **key) == read(Desired, least, **key)
     # No default: that it was left out must be seen.
-    assert spec["webapp"]["properties"]["replicas"].get("default") == desired["webapps"]
-    assert spec["client"]["properties"]["simulator"]["properties"]["restartSeconds"]["default"] == desired["restart_seconds"]
+    assert "default" not in SPEC["properties"]["webapp"]["properties"]["replicas"]
+    assert read(Desired, least, **key).webapps is None
+
+
+LEAST: dict[str, Any] = {"shards": 2, "client": {"type": "Simulator"}}
+
+
+def client(**parts: Any) -> dict[str, Any]:
+    return {**LEAST, "client": {"type": "Simulator", **parts}}
+
+
+@pytest.mark.parametrize(
+    ("spec", "said"),
+    [
+        ({"client": {"type": "Simulator"}}, "Object missing required field `shards`"),
+        ({"shards": 2}, "Object missing required field `client`"),
+        ({**LEAST, "shards": 33}, r"Expected `int` <= 32 - at `\$\.shards`"),
+        ({**LEAST, "failover": None}, r"Expected `object`, got `null` - at `\$\.failover`"),
+        (client(adminSecretRef={}), r"missing required field `name` - at `\$\.client\.adminSecretRef`"),
+        (client(imagePullSecrets=[{}]), r"`name` - at `\$\.client\.imagePullSecrets\[0\]`"),
+        ({**LEAST, "reshard": {"windows": [{"name": "n"}]}}, r"`schedule` - at `\$\.reshard\.windows\[0\]`"),
+        ({**LEAST, "failover": {"probe": {"periodSeconds": 0}}}, r">= 1 - at `\$\.failover\.probe\.periodSeconds`"),
+    ],
+)
+def test_what_cannot_be_read_is_named(spec: dict[str, Any], said: str) -> None:
+    with pytest.raises(msgspec.ValidationError, match=said):
+        read(Desired, spec, key=Key("default", "acme"), uid="u", generation=1)
+
+
+def test_a_reference_that_is_null_is_none() -> None:
+    spec = {**client(adminSecretRef=None), "account": None}
+    desired = read(Desired, spec, key=Key("default", "acme"), uid="u", generation=1)
+
+    assert (desired.admin_secret, desired.account) == (None, None)
 
 
 def test_limits_are_those_that_status_keeps() -> None:

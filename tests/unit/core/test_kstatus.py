@@ -13,6 +13,7 @@ from whatsapp_operator.core import report
 from whatsapp_operator.core.actions import GetShards
 from whatsapp_operator.core.desired import PodSettings
 from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import AccountSecret, Login, Workload
 
 from .random_situations import any_observations
@@ -130,7 +131,7 @@ def test_a_failover_during_a_stall_is_said() -> None:
 def test_an_observation_that_failed_is_Failed() -> None:  # noqa: N802
     """Also when something was under way before it."""
     before = growing().report()
-    after = report.failed_observation(before, generation=4, now=NOW, reason="SpecInvalid", message="The spec cannot be read.")
+    after = report.failed_observation(before, generation=4, now=NOW, reason=Reason.SPEC_INVALID, message="The spec cannot be read.")
 
     assert verdict({"metadata": {"generation": 4}, "status": after}) is Verdict.FAILED
     assert {one["type"]: one["status"] for one in after["conditions"]}["Reconciling"] == "False"

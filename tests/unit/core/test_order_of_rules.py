@@ -158,7 +158,7 @@ def test_of_two_rows_that_hold_the_higher_wins(higher: str, lower: str, one: Sit
     assert lower in matching(one)
 
     rows = [row for row in rules.RULES if row.name != higher]
-    place = [row.name for row in rows].index(lower) + 1
+    place = [str(row.name) for row in rows].index(lower) + 1
     moved = next(row for row in rules.RULES if row.name == higher)
     monkeypatch.setattr(rules, "RULES", (*rows[:place], moved, *rows[place:]))
 

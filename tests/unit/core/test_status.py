@@ -15,6 +15,7 @@ from hypothesis import given
 from whatsapp_operator.core import conditions, report
 from whatsapp_operator.core.actions import SetShards
 from whatsapp_operator.core.conditions import Condition
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Answer, Call, Evidence, HandoverTimes, Rejection, Report
 
 from .random_situations import situations
@@ -235,7 +236,7 @@ def test_a_failover_does_not_clear_Stalled() -> None:
 
 def spoken(**statuses: str) -> list[Condition]:
     quiet = {"Ready": "True", "Reconciling": "False", "Stalled": "False", "Redundant": "True", "CertificateValid": "True"}
-    return [Condition(type=kind, status=state, reason=kind + "Word", message="") for kind, state in {**quiet, **statuses}.items()]
+    return [Condition(type=kind, status=state, reason=Reason.UP_TO_DATE, message="") for kind, state in {**quiet, **statuses}.items()]
 
 
 @pytest.mark.parametrize(
@@ -259,7 +260,8 @@ def test_NoSpareLeft_is_louder_than_Reconciling() -> None:
     some = [one for one in spoken(Reconciling="True") if one.type != "Redundant"]
 
     assert (
-        conditions.loudest([*some, Condition(type="Redundant", status="False", reason="NoSpareLeft", message="")]).reason == "NoSpareLeft"
+        conditions.loudest([*some, Condition(type="Redundant", status="False", reason=Reason.NO_SPARE_LEFT, message="")]).reason
+        == "NoSpareLeft"
     )
 
 

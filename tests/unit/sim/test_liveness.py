@@ -15,7 +15,7 @@ from whatsapp_operator.core.names import Key
 
 from .world import World
 
-WANT = Desired(key=Key("default", "acme"), uid="u", generation=1, shards=1)
+WANT = Desired(key=Key("default", "acme"), uid="u", generation=1, client="Simulator", shards=1)
 DATABASE_START = 60.0
 """Seconds for which the upstream waits for its database before it ends itself."""
 

@@ -40,6 +40,7 @@ from whatsapp_operator.core.actions import (
     Touch,
 )
 from whatsapp_operator.core.names import Key, Obj, Ref
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import HandoverTimes
 from whatsapp_operator.core.upkeep import attempted
 from whatsapp_operator.shell.clock import Clock
@@ -315,7 +316,7 @@ class Executor:
                     "uid": observation.desired.uid,
                 },
                 "type": "Warning" if event.warning else "Normal",
-                "reason": event.reason,
+                "reason": str(event.reason),
                 "message": event.message[:1024],
                 "source": {"component": "whatsapp-operator"},
                 "reportingComponent": "multiconnect.dev/whatsapp-operator",
@@ -367,11 +368,11 @@ def handed_over(one: Handover, times: HandoverTimes | None) -> EmitEvent:
         f"{step} {span / 1000:.1f} s" if span >= 1000 else f"{step} {span} ms" for step, span in steps if span is not None
     )
     if old is None:
-        return EmitEvent(reason="HandedOver", message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
+        return EmitEvent(reason=Reason.HANDED_OVER, message=f"Shard {one.route.shard} -> {one.to.name}, epoch {one.epoch}: first holder.")
     message = f"Shard {one.route.shard}: {old} -> {one.to.name}, epoch {one.epoch} ({one.evidence})" + (
         f": {durations}." if durations else "."
     )
-    return EmitEvent(reason="HandedOver", message=message)
+    return EmitEvent(reason=Reason.HANDED_OVER, message=message)
 
 
 # --- Secrets that are generated once -------------------------------------------------------------------------------------

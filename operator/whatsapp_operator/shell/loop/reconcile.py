@@ -12,6 +12,7 @@ from typing import Any
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.names import Key, Obj
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
@@ -519,15 +520,18 @@ async def _woken_within(cluster: Cluster, seconds: float) -> bool:
         return False
 
 
-def named(cause: BaseException) -> tuple[str, str]:
+def named(cause: BaseException) -> tuple[Reason, str]:
     """Return the reason for a failed observation, and the sentence for the user: what is wrong, and what to do."""
     if isinstance(cause, KubeError):
-        return "ReadFailed", f"The operator cannot read this cluster. Give it its rights, or correct what is named: {cause}"
+        return Reason.READ_FAILED, f"The operator cannot read this cluster. Give it its rights, or correct what is named: {cause}"
     if isinstance(cause, StatusError):
-        return "StatusRejected", f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}"
+        return (
+            Reason.STATUS_REJECTED,
+            f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}",
+        )
     if isinstance(cause, SpecError):
-        return "SpecInvalid", f"The operator does not understand the spec. Correct it, or apply the CRD of this release: {cause}"
-    return "InternalError", f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
+        return Reason.SPEC_INVALID, f"The operator does not understand the spec. Correct it, or apply the CRD of this release: {cause}"
+    return Reason.INTERNAL_ERROR, f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
 
 
 def _log_failure(key: Key, error: BaseException) -> BaseException:

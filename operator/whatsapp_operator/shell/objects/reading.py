@@ -4,19 +4,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterable, Iterator, Mapping
-from datetime import datetime, timedelta
-from typing import Annotated, Any
+from dataclasses import replace
+from datetime import datetime
 
 import msgspec
-from msgspec import Meta
 
 from whatsapp_operator.core import certificate, manifests
-from whatsapp_operator.core.desired import Account, Database, Desired, Images, PodSettings, Probe, Switchover, Tls, Tuning, WebappService
+from whatsapp_operator.core.desired import Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
-from whatsapp_operator.core.windows import Window
 from whatsapp_operator.shell.coreapps.tether import Target
 
+from .fields import read
 from .secret_keys import decoded
 
 MAX_KUBELET_TEXT = 300
@@ -26,138 +25,8 @@ MAX_ANNOTATION_TEXT = 60
 MOST_SWITCHOVERS = 32
 """Entries of one switchover annotation; there are no more shards."""
 LONGEST_SWITCHOVERS = MOST_SWITCHOVERS * len(f"31={'x' * 253},")
-DAY = 86_400
-"""An upper bound for spans of the spec, in their unit. The CRD allows much less; an older one may not."""
 
 # --- the spec ---------------------------------------------------------------------------------------------------------
-
-
-class _Struct(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    pass
-
-
-class _SecretRef(_Struct, frozen=True, kw_only=True):
-    name: str
-
-
-class _Account(_Struct, frozen=True, kw_only=True):
-    country_code: str
-    phone_number: str
-    secret_ref: _SecretRef | None = None
-    registered_at: datetime | None = None
-
-
-class _Storage(_Struct, frozen=True, kw_only=True):
-    size: str
-
-
-class _Simulator(_Struct, frozen=True, kw_only=True):
-    restart_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 45
-    storage: _Storage | None = None
-
-
-class _Images(_Struct, frozen=True, kw_only=True):
-    coreapp: str
-    webapp: str
-
-
-class _Client(_Struct, frozen=True, kw_only=True):
-    type: str
-    images: _Images | None = None
-    image_pull_secrets: tuple[_SecretRef, ...] = ()
-    admin_secret_ref: _SecretRef | None = None
-    simulator: _Simulator = _Simulator()
-
-
-class _Database(_Struct, frozen=True, kw_only=True):
-    secret_ref: _SecretRef
-    tls_secret_ref: _SecretRef | None = None
-
-
-class _Pod(_Struct, frozen=True, kw_only=True):
-    labels: dict[str, str] = {}
-    annotations: dict[str, str] = {}
-    resources: dict[str, dict[str, Any]] = {}
-    env: tuple[dict[str, Any], ...] = ()
-    node_selector: dict[str, str] = {}
-    tolerations: tuple[dict[str, Any], ...] = ()
-    affinity: dict[str, Any] | None = None
-    topology_spread_constraints: tuple[dict[str, Any], ...] | None = None
-    priority_class_name: str | None = None
-
-    def settings(self) -> PodSettings:
-        """Return them as a value of the core."""
-        return PodSettings(
-            labels=self.labels,
-            annotations=self.annotations,
-            resources=self.resources,
-            env=self.env,
-            node_selector=self.node_selector,
-            tolerations=self.tolerations,
-            affinity=self.affinity,
-            spread=self.topology_spread_constraints,
-            priority_class=self.priority_class_name,
-        )
-
-
-class _Coreapp(_Struct, frozen=True, kw_only=True):
-    pod: _Pod = _Pod()
-
-
-class _Service(_Struct, frozen=True, kw_only=True):
-    type: str = "ClusterIP"
-    annotations: dict[str, str] = {}
-
-
-class _Tls(_Struct, frozen=True, kw_only=True):
-    secret_ref: _SecretRef | None = None
-    server_name: str | None = None
-    verification: str = "Full"
-
-
-class _Webapp(_Struct, frozen=True, kw_only=True):
-    replicas: Annotated[int, Meta(ge=0, le=1000)] | None = None
-    tls: _Tls = _Tls()
-    pod: _Pod = _Pod()
-    service: _Service = _Service()
-
-
-class _Window(_Struct, frozen=True, kw_only=True):
-    name: str
-    schedule: str
-    duration_minutes: Annotated[int, Meta(ge=0, le=DAY)]
-    time_zone: str = "Etc/UTC"
-
-
-class _Reshard(_Struct, frozen=True, kw_only=True):
-    windows: tuple[_Window, ...] = ()
-    restart_timeout_seconds: Annotated[int, Meta(ge=0, le=DAY)] = 180
-    drift: str = "Report"
-
-
-class _Probe(_Struct, frozen=True, kw_only=True):
-    type: str = "HTTP"
-    path: str = "/"
-    period_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 1
-
-
-class _Failover(_Struct, frozen=True, kw_only=True):
-    mode: str = "Automatic"
-    unhealthy_after_seconds: Annotated[int, Meta(ge=1, le=DAY)] = 3
-    probe: _Probe = _Probe()
-
-
-class _Spec(_Struct, frozen=True, kw_only=True):
-    shards: Annotated[int, Meta(ge=1, le=32)]
-    client: _Client
-    spares: Annotated[int, Meta(ge=0, le=1000)] = 1
-    paused: bool = False
-    account: _Account | None = None
-    database: _Database | None = None
-    coreapp: _Coreapp = _Coreapp()
-    webapp: _Webapp = _Webapp()
-    failover: _Failover = _Failover()
-    reshard: _Reshard = _Reshard()
 
 
 class SpecError(Exception):
@@ -168,72 +37,35 @@ def desired_of(obj: Obj, *, image: str, tuning: Tuning) -> Desired:
     """Return the desired state of a WhatsAppCluster; SpecError names the field that cannot be read."""
     meta = obj["metadata"]
     key = Key(meta["namespace"], meta["name"])
-    try:
-        spec = msgspec.convert(obj.get("spec") or {}, _Spec)
-    except msgspec.ValidationError as error:
-        msg = f"WhatsAppCluster {key}: spec: {error}. Is the CRD of this release installed?"
-        raise SpecError(msg) from None
     notes: Mapping[str, str] = meta.get("annotations") or {}
     text = notes.get(manifests.SWITCHOVER_ANNOTATION, "")
     switchovers, problem = switchovers_of(text)
     reshard_now, bad_number = reshard_now_of(notes.get(manifests.RESHARD_NOW_ANNOTATION, ""))
-    account = spec.account
-    registered_at, bad_time = registered_at_of(account.registered_at if account else None)
-    return Desired(
-        key=key,
-        uid=meta["uid"],
-        generation=int(meta.get("generation", 0)),
-        shards=spec.shards,
-        spares=spec.spares,
-        paused=spec.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
-        manual=spec.failover.mode == "Manual",
-        restart_seconds=spec.client.simulator.restart_seconds,
-        storage=spec.client.simulator.storage.size if spec.client.simulator.storage else None,
-        account=Account(
-            country_code=account.country_code,
-            phone_number=account.phone_number,
-            secret_name=account.secret_ref.name if account.secret_ref else None,
-            registered_at=registered_at,
+    try:
+        desired = read(
+            Desired,
+            obj.get("spec") or {},
+            key=key,
+            uid=meta["uid"],
+            generation=int(meta.get("generation", 0)),
+            reshard_now=reshard_now,
+            switchovers=switchovers,
+            switchover_text=text,
+            switchover_problem=problem,
+            deleting=meta.get("deletionTimestamp") is not None,
+            finalizers=tuple(map(str, meta.get("finalizers") or ())),
+            image=image,
+            tuning=tuning,
         )
-        if account
-        else None,
-        database=Database(
-            secret_name=spec.database.secret_ref.name,
-            tls_secret_name=spec.database.tls_secret_ref.name if spec.database.tls_secret_ref else None,
-        )
-        if spec.database
-        else None,
-        images=Images(coreapp=spec.client.images.coreapp, webapp=spec.client.images.webapp) if spec.client.images else None,
-        pull_secrets=tuple(one.name for one in spec.client.image_pull_secrets),
-        coreapp_pod=spec.coreapp.pod.settings(),
-        webapps=spec.webapp.replicas,
-        webapp_pod=spec.webapp.pod.settings(),
-        webapp_service=WebappService(type=spec.webapp.service.type, annotations=spec.webapp.service.annotations),
-        admin_secret=spec.client.admin_secret_ref.name if spec.client.admin_secret_ref else None,
-        tls=Tls(
-            secret_name=spec.webapp.tls.secret_ref.name if spec.webapp.tls.secret_ref else None,
-            server_name=spec.webapp.tls.server_name,
-            verifies=spec.webapp.tls.verification == "Full",
-        ),
-        windows=tuple(
-            Window(name=one.name, schedule=one.schedule, duration=timedelta(minutes=one.duration_minutes), time_zone=one.time_zone)
-            for one in spec.reshard.windows
-        ),
-        restart_timeout=timedelta(seconds=spec.reshard.restart_timeout_seconds),
-        repairs_drift=spec.reshard.drift == "Repair",
-        reshard_now=reshard_now,
+    except msgspec.ValidationError as error:
+        msg = f"WhatsAppCluster {key}: spec: {error}. Is the CRD of this release installed?"
+        raise SpecError(msg) from None
+    registered_at, bad_time = registered_at_of(desired.account.registered_at if desired.account else None)
+    return replace(
+        desired,
+        paused=desired.paused or notes.get(manifests.PAUSED_ANNOTATION) == "true",
+        account=replace(desired.account, registered_at=registered_at) if desired.account else None,
         invalid=" ".join(filter(None, (bad_number, bad_time))) or None,
-        switchovers=switchovers,
-        switchover_text=text,
-        switchover_problem=problem,
-        probe=Probe(
-            kind=spec.failover.probe.type, path=spec.failover.probe.path, period=timedelta(seconds=spec.failover.probe.period_seconds)
-        ),
-        unhealthy_after=timedelta(seconds=spec.failover.unhealthy_after_seconds),
-        deleting=meta.get("deletionTimestamp") is not None,
-        finalizers=tuple(map(str, meta.get("finalizers") or ())),
-        image=image,
-        tuning=tuning,
     )
 
 

@@ -1,0 +1,84 @@
+"""Every reason that users meet: its text from the docstrings of ``core.reasons``, its condition and status from the tables that use it."""
+
+from __future__ import annotations
+
+import ast
+import inspect
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+import whatsapp_operator
+from whatsapp_operator.core import conditions, objections, report, rules
+from whatsapp_operator.core.actions import State
+from whatsapp_operator.core.reasons import Reason
+
+CRD_INDENT, CRD_WIDTH = 22, 140
+UNDER_WAY = (State.WORKING, State.WAITING)
+
+Statuses = dict[Reason, str]
+
+
+def texts() -> dict[Reason, tuple[str, str]]:
+    """Return the meaning of each reason, and what to do: the two paragraphs of its docstring. A reason without both is left out."""
+    (found,) = (one for one in ast.parse(inspect.getsource(inspect.getmodule(Reason) or Reason)).body if isinstance(one, ast.ClassDef))
+    docstrings = {
+        member.targets[0].id: inspect.cleandoc(text.value.value)
+        for member, text in zip(found.body, found.body[1:], strict=False)
+        if isinstance(member, ast.Assign) and isinstance(member.targets[0], ast.Name)
+        if isinstance(text, ast.Expr) and isinstance(text.value, ast.Constant) and isinstance(text.value.value, str)
+    }
+    parts = {Reason[name]: [" ".join(part.split()) for part in text.split("\n\n")] for name, text in docstrings.items()}
+    return {reason: (part[0], part[1]) for reason, part in parts.items() if len(part) == 2}
+
+
+def by_condition() -> dict[str, Statuses]:
+    """Return the reasons of each condition with the status that they go with, and those of Events alone."""
+    failed = report.FAILED_OBSERVATION
+    of_account = [one for one in objections.OBJECTIONS if one.is_of_account]
+    return {
+        "Stalled": dict.fromkeys([*_rules(State.STUCK), *failed], "True") | dict.fromkeys(_rules(State.READY), "False"),
+        "Reconciling": dict.fromkeys(_rules(*UNDER_WAY), "True") | {Reason.UP_TO_DATE: "False"},
+        "Ready": _table(conditions.READY) | dict.fromkeys([*failed, Reason.NOT_RECONCILED], "Unknown"),
+        "Redundant": _table(conditions.REDUNDANT),
+        "CertificateValid": _table(conditions.CERTIFICATE_VALID)
+        | {one.name: "False" if one.state is State.STUCK else "Unknown" for one in of_account},
+        "Events": dict.fromkeys(events(), ""),
+    }
+
+
+def _rules(*states: State) -> list[Reason]:
+    return [rule.name for rule in rules.RULES if rule.state in states]
+
+
+def _table(table: tuple[conditions.ConditionRule, ...]) -> Statuses:
+    return {rule.reason: rule.status for rule in table}
+
+
+def events() -> Iterator[Reason]:
+    """Yield the reasons of Events that are written for what was done, beside those of conditions, as they stand in the source."""
+    for path in Path(whatsapp_operator.__file__).parent.rglob("*.py"):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "EmitEvent":
+                given = [word.value for word in call.keywords if word.arg == "reason"]
+                yield from (Reason[one.attr] for one in given if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "Reason")
+
+
+def tables() -> dict[str, str]:
+    """Return for each condition its reasons as a Markdown table."""
+    return {title: _markdown(statuses, has_status=title != "Events") for title, statuses in by_condition().items()}
+
+
+def _markdown(statuses: Statuses, *, has_status: bool) -> str:
+    said = texts()
+    heads = ["reason", *(["status"] * has_status), "what it means", "do"]
+    rows = [[f"`{one}`", *([f"`{status}`"] * has_status), *said.get(one, ())] for one, status in sorted(statuses.items())]
+    return "\n" + "".join(f"| {' | '.join(row)} |\n" for row in (heads, ["---"] * len(heads), *rows)) + "\n"
+
+
+def crd_description() -> str:
+    """Return the description of a condition's reason in the CRD: all reasons, by condition."""
+    lists = ". ".join(f"{title}: {', '.join(sorted(found))}" for title, found in by_condition().items() if title != "Events")
+    text = f"One word that names the rule that speaks. {lists}."
+    folded = textwrap.wrap(text, CRD_WIDTH - CRD_INDENT - 2)
+    return f"{' ' * CRD_INDENT}description: >-\n" + "".join(f"{' ' * (CRD_INDENT + 2)}{line}\n" for line in folded)
