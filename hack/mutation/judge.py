@@ -11,6 +11,7 @@ import os
 import resource
 import signal
 import sys
+import warnings
 from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -132,7 +133,7 @@ class Judge:
             digest = common + self._digest([file])
             if digest not in stored:
                 print(f"  learning what {file.name} reaches", flush=True)
-                stored[digest] = {item.nodeid: self._reached(item) for item in items}
+                stored[digest] = self._reached(items)
                 self._keep(path, stored)
             kept[digest] = stored[digest]
             for item in items:
@@ -149,21 +150,30 @@ class Judge:
     def _digest(paths: list[Path]) -> str:
         return hashlib.sha256(b"".join(path.read_bytes() for path in sorted(paths))).hexdigest()[:16]
 
-    def _reached(self, item: pytest.Item) -> tuple[float, dict[str, list[int]]]:
+    @staticmethod
+    def _reached(items: list[pytest.Item]) -> dict[str, list[Any]]:
+        """Return what each test cost, and the lines that it ran, by module."""
         measure = coverage.Coverage(data_file=None, include=["*/whatsapp_operator/core/*"], config_file=False, messages=False)
+        found: dict[str, list[Any]] = {}
         measure.start()
-        began = process_time()
-        try:
+        for item in items:
+            measure.switch_context(item.nodeid)
+            began = process_time()
             failed = _fails(item)
-        finally:
-            cost = process_time() - began
-            measure.stop()
-        if failed:
-            pytest.exit(f"{item.nodeid} fails without any change", returncode=2)
-        data = measure.get_data()
-        core = f"{os.sep}core{os.sep}"
-        names = {file: file.rpartition(core)[2].removesuffix(".py").replace(os.sep, ".") for file in data.measured_files()}
-        return round(cost, 4), {name: sorted(data.lines(file) or []) for file, name in names.items()}
+            found[item.nodeid] = [round(process_time() - began, 4), defaultdict(list)]
+            if failed:
+                measure.stop()
+                pytest.exit(f"{item.nodeid} fails without any change", returncode=2)
+        measure.stop()
+        with warnings.catch_warnings(action="ignore"):
+            data = measure.get_data()
+        for file in data.measured_files():
+            module = file.rpartition(f"{os.sep}core{os.sep}")[2].removesuffix(".py").replace(os.sep, ".")
+            for line, tests in data.contexts_by_lineno(file).items():
+                for test in tests:
+                    if test in found:
+                        found[test][1][module].append(line)
+        return found
 
     # --- one mutant ---
 
