@@ -38,7 +38,7 @@ def explained(text: str) -> set[tuple[str, str, str, str, str]]:
             if entry is None:
                 msg = f"{EXPLAINED.name}: not an explanation: {line}"
                 raise ValueError(msg)
-            found.add((module, *entry.group("function", "line", "before", "after")))
+            found.add((module, entry["function"], entry["line"], entry["before"], entry["after"]))
     return found
 
 

@@ -64,7 +64,8 @@ class Reach:
         return self._affordable(sorted(found, key=lambda test: (self.cost[test], test)), seconds)
 
     def _affordable(self, tests: list[str], seconds: float) -> list[str]:
-        total, taken = 0.0, []
+        total = 0.0
+        taken: list[str] = []
         for test in tests:
             total += self.cost[test]
             if taken and total > seconds:
@@ -94,7 +95,7 @@ class Judge:
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
         """Random tests try few examples, else they cost more than all others together."""
         for item in items:
-            test = getattr(item, "obj", None)
+            test: Any = getattr(item, "obj", None)
             if is_hypothesis_test(test):
                 own = test._hypothesis_internal_use_settings  # noqa: SLF001  there is no other way
                 test._hypothesis_internal_use_settings = settings(own, max_examples=min(own.max_examples, EXAMPLES))  # noqa: SLF001

@@ -72,7 +72,8 @@ def test_each_part_of_a_condition_a_table_and_a_number_is_changed_and_texts_and_
 
 def verdicts(module: ModuleType) -> tuple[object, ...]:
     """What the module does, through functions that were bound before it was changed."""
-    box, first, second, said = module.Box(), *module.TABLE, module.said
+    box, said = module.Box(), module.said
+    first, second = module.TABLE
     return module.LIMIT, box.is_big, first(1), first(2), second(7), said(0), said(1), said(2)
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from datetime import timedelta
+from typing import Any
 
 import pytest
 
@@ -202,7 +203,7 @@ VERSIONED = {"secret_version": "70", "fingerprint": FINGERPRINT}
         (Rejection.OTHER, {"rejected_fingerprint": FINGERPRINT, "rejected_because": "why"}),
     ],
 )
-def test_each_refusal_is_remembered_by_what_must_change_before_the_next_call(rejection: Rejection, remembered: dict[str, object]) -> None:
+def test_each_refusal_is_remembered_by_what_must_change_before_the_next_call(rejection: Rejection, remembered: dict[str, Any]) -> None:
     one = growing().with_account().calling(4, Answer.REFUSED, rejection=rejection, detail="why", **VERSIONED)
 
     assert judged(one) == replace(one.snapshot.record, operation=None, **remembered)
