@@ -13,13 +13,14 @@ from pathlib import Path
 
 import pytest
 
-from .changes import Mutant
+from .changes import Key, Mutant
 from .judge import Judge, changed, sources
 
 ROOT = Path(__file__).resolve().parents[2]
 EXPLAINED = ROOT / "tests" / "unit" / "core" / "survivors.md"
 ENTRY = re.compile(r"^- `(?P<function>[^`]+)`, `(?P<line>[^`]+)`: `(?P<before>[^`]+)` -> `(?P<after>[^`]+)`\. \S.+$")
 VERDICTS = ("killed", "timeout", "survived", "unreached", "invalid")
+SURVIVED = {"survived", "unreached"}
 TOO_SLOW = (
     "test_laws.py::test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant",
     "test_pace.py::test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom",
@@ -27,7 +28,7 @@ TOO_SLOW = (
 """They alone take longer than all others."""
 
 
-def explained(text: str) -> set[tuple[str, str, str, str, str]]:
+def explained(text: str) -> set[Key]:
     """Return the keys of the survivors that the page explains: a heading names the module, an entry the rest. ValueError on any other."""
     module, found = "", set()
     for line in text.splitlines():
@@ -64,39 +65,38 @@ def main(given: list[str]) -> int:
         name: found if asked.sample is None or asked.sample >= len(found) else pick.sample(found, asked.sample)
         for name, found in every.items()
     }
-    judge = Judge(ROOT, chosen, trees, asked.seconds, asked.jobs)
-    options = [
-        "-q",
-        "--no-header",
-        "-p",
-        "no:cacheprovider",
-        "-W",
-        "ignore::pytest.PytestAssertRewriteWarning",
-        f"--hypothesis-seed={asked.seed}",
-    ]
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    judge = Judge(ROOT, chosen, trees, asked.seconds, asked.jobs, lambda found: _show(_unexplained(judge, found, known)))
+    # Hypothesis is imported here, before pytest can rewrite it.
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options.append(f"--hypothesis-seed={asked.seed}")
     left_out = [f"--deselect=tests/unit/core/{test}" for test in TOO_SLOW]
     ended = pytest.main([*options, *left_out, "tests/unit/core"], plugins=[judge])
     if len(judge.verdicts) < sum(map(len, chosen.values())):
         return int(ended) or 2
-    return _told(every, judge.verdicts)
-
-
-def _told(every: dict[str, list[Mutant]], verdicts: dict[Mutant, str]) -> int:
-    known = explained(EXPLAINED.read_text(encoding="utf-8"))
-    print(f"\n{'module':<28}{'mutants':>8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS) + f"{'explained':>10}")
-    for name, mutants in every.items():
-        found = {mutant: verdict for mutant, verdict in verdicts.items() if mutant.module == name}
-        counts = Counter(found.values())
-        excused = sum(verdict in {"survived", "unreached"} and mutant.key in known for mutant, verdict in found.items())
-        print(f"{name:<28}{len(mutants):>8}" + "".join(f"{counts[verdict]:>10}" for verdict in VERDICTS) + f"{excused:>10}")
-    left = [mutant for mutant, verdict in verdicts.items() if verdict in {"survived", "unreached"} and mutant.key not in known]
-    for mutant in left:
-        print(f"\n{mutant.module}.py:{mutant.span[0]}: no test tells")
-        print(f"- `{mutant.function}`, `{mutant.line}`: `{mutant.before}` -> `{mutant.after}`.")
+    _print_table(judge, every, known)
     stale = [key for key in sorted(known) if key[0] in every and key not in {mutant.key for mutant in every[key[0]]}]
     for key in stale:
-        print(f"\n{EXPLAINED.name} explains what is not there: {key}")
-    return 1 if left or stale else 0
+        print(f"{EXPLAINED.name} explains what is not there: {key}")
+    return 1 if stale or _unexplained(judge, [*judge.verdicts], known) else 0
+
+
+def _unexplained(judge: Judge, found: list[Mutant], known: set[Key]) -> list[Mutant]:
+    return [mutant for mutant in found if judge.verdicts[mutant] in SURVIVED and mutant.key not in known]
+
+
+def _show(survivors: list[Mutant]) -> None:
+    for mutant in survivors:
+        print(f"  {mutant.module}.py:{mutant.span[0]}: no test tells\n- {mutant}", flush=True)
+
+
+def _print_table(judge: Judge, every: dict[str, list[Mutant]], known: set[Key]) -> None:
+    print(f"\n{'module':<28}{'mutants':>8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS) + f"{'explained':>10}")
+    for name, mutants in every.items():
+        found = {mutant: verdict for mutant, verdict in judge.verdicts.items() if mutant.module == name}
+        counts = Counter(found.values())
+        excused = sum(verdict in SURVIVED and mutant.key in known for mutant, verdict in found.items())
+        print(f"{name:<28}{len(mutants):>8}" + "".join(f"{counts[verdict]:>10}" for verdict in VERDICTS) + f"{excused:>10}")
 
 
 if __name__ == "__main__":

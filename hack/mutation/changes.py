@@ -33,6 +33,8 @@ CALLED = {"min": "max", "max": "min", "any": "all", "all": "any", "sorted": "lis
 
 
 NOTHING = "(nothing)"
+Key = tuple[str, str, str, str, str]
+"""What names a mutant: module, function, text of the line, and what is changed, before and after."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -54,9 +56,12 @@ class Mutant:
     """Parent, field, index and what comes there; None: nothing does."""
 
     @property
-    def key(self) -> tuple[str, str, str, str, str]:
+    def key(self) -> Key:
         """What names it in the file of explanations."""
         return self.module, self.function, self.line, self.before, self.after
+
+    def __str__(self) -> str:
+        return f"`{self.function}`, `{self.line}`: `{self.before}` -> `{self.after}`."
 
     def apply(self) -> None:
         """Change the tree that the mutant was found in, for good."""
@@ -86,7 +91,7 @@ Change = tuple[ast.AST, ast.AST, ast.AST | None]
 def mutants(module: str, source: str, tree: ast.Module) -> list[Mutant]:
     """Return every change of a module, in the order of its text. Annotations, texts for people and bodies of classes are left alone."""
     lines = source.splitlines()
-    found: dict[tuple[str, ...], Mutant] = {}
+    found: dict[Key, Mutant] = {}
     for place, node, parent, name, index in _walk(tree, _Place()):
         for new, before, after in _changes(node, place):
             first = getattr(before, "lineno", place.statement.lineno)

@@ -13,7 +13,7 @@ import signal
 import sys
 import warnings
 from collections import Counter, defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from time import process_time
@@ -83,6 +83,8 @@ class Judge:
     trees: dict[str, tuple[str, ast.Module]]
     seconds: float
     jobs: int
+    told: Callable[[list[Mutant]], None]
+    """Called with the mutants of each module once they are judged."""
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     running: dict[int, Mutant] = field(default_factory=dict)
 
@@ -115,6 +117,7 @@ class Judge:
             while self.running:
                 self._reap()
             print(f"  {module}: {dict(Counter(self.verdicts[mutant] for mutant in found))}", flush=True)
+            self.told(found)
         return True
 
     # --- what reaches what ---

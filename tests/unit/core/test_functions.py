@@ -11,6 +11,7 @@ import pytest
 from whatsapp_operator.core import answers, checksums, conditions, manifests, pace, report, rules, scaling, upkeep
 from whatsapp_operator.core.actions import BumpVersion, ClearLabels, Delete, EmitEvent
 from whatsapp_operator.core.desired import Database, Probe, Tls
+from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
 from whatsapp_operator.core.names import Epoch, Key, Ref
 from whatsapp_operator.core.snapshot import Answer, Call, Operation, Silence
 
@@ -141,7 +142,7 @@ def test_kubelets_ask_a_Coreapp_as_the_operator_does(probe: Probe, how: dict[str
 def test_which_keys_of_which_Secrets_pods_take() -> None:  # noqa: N802
     desired = SETTLED.desired
     webapps, simulator = Ref("Deployment", "acme-webapp"), Ref("StatefulSet", "acme-simulator")
-    keys = tuple(checksums.DATABASE_KEYS)
+    keys = tuple(DATABASE_KEYS)
 
     assert checksums.keys_taken(desired) == {webapps: {"acme-webapp-tls": ("tls.crt", "tls.key")}}
     own = replace(desired, tls=Tls(secret_name="mine"), database=Database(secret_name="db"))
