@@ -51,7 +51,7 @@ class Reach:
                 self.reach[module, number].add(test)
 
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
-        """Return the tests that reach a mutant, cheapest first, for so many seconds; one outside of functions: all of its module."""
+        """Return the tests that reach a mutant, cheapest first, for so many seconds; one outside of functions: all of its module and those named for it."""
         first, last = mutant.span
         found: set[str] = set()
         if mutant.is_in_function:
@@ -60,7 +60,8 @@ class Reach:
                 found.update(self.reach.get((mutant.module, mutant.statement.lineno), ()))
         else:
             found.update(*(tests for (module, _), tests in self.reach.items() if module == mutant.module))
-            found = found or {*self.cost}
+            named = f"/test_{mutant.module.rpartition('.')[2]}.py::"
+            found = {*found, *(test for test in self.cost if named in test)} or {*self.cost}
         return self._affordable(sorted(found, key=lambda test: (self.cost[test], test)), seconds)
 
     def _affordable(self, tests: list[str], seconds: float) -> list[str]:
