@@ -51,7 +51,10 @@ class Reach:
                 self.reach[module, number].add(test)
 
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
-        """Return the tests that reach a mutant, cheapest first, for so many seconds; one outside of functions: all of its module and those named for it."""
+        """Return the tests that reach a mutant, cheapest first, for so many seconds.
+
+        One outside of functions is reached by all tests of its module, and by those in the file that is named for it.
+        """
         first, last = mutant.span
         found: set[str] = set()
         if mutant.is_in_function:
