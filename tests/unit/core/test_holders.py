@@ -331,6 +331,7 @@ def test_without_a_holder_or_a_zone_or_a_revision_nothing_of_that_counts() -> No
     assert standbys(THREE.with_pod(2, revision="rev-0"), None) == [3, 4, 2]
     unknown = THREE.with_pod(2, revision="rev-0").seeing(statefulset=Workload(uid="sts", resource_version="9", replicas=5))
     assert standbys(unknown) == [2, 3, 4]
+    assert standbys(unknown.with_pod(3, revision=None)) == [2, 3, 4]
 
 
 def test_who_was_taken_already_is_not_taken_again() -> None:
@@ -359,6 +360,14 @@ def test_no_shard_is_drained_while_it_fails_or_nobody_elsewhere_can_take_it() ->
     assert one.with_holder(0, deleting=True).facts().draining == ()
     away = one.with_node(2, leaving="cordoned").with_node(3, ready=None).with_node(4, leaving="cordoned")
     assert away.facts().draining == ()
+
+
+def test_no_shard_is_drained_while_all_restart_although_a_standby_is_back() -> None:
+    one = restarting().restarted(4, [4]).with_nodes().with_node(0, leaving="cordoned")
+
+    assert standbys(one) == [4]
+    assert one.facts().draining == ()
+    assert [leaving.shard for leaving in one.later(179).facts().draining] == [0], "the restart is over"
 
 
 # --- pairs
