@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation charts-test integration test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
+.PHONY: help setup binaries control-plane lint types contracts texts check charts wheels unit simulation coverage mutants charts-test integration test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -60,6 +60,13 @@ unit: setup ## Unit tests alone
 
 simulation: setup ## Simulation tests alone
 	$(RUN)/pytest tests/simulation
+
+coverage: setup ## Branches of the core that its unit tests take, then of the shell by unit and simulation tests, module by module
+	$(RUN)/pytest -q tests/unit/core --cov=whatsapp_operator.core --cov-branch --cov-report=term-missing
+	$(RUN)/pytest -q tests/unit tests/simulation --cov=whatsapp_operator.shell --cov-branch --cov-report=term
+
+mutants: setup ## Change the core in one place at a time: a unit test must fail (MODULE=set_shards SAMPLE=50 SEED=0)
+	@nice $(RUN)/python -m mutation $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 charts-test: binaries ## Tests of the charts and of the Dockerfile alone, without a cluster
 	$(RUN)/pytest tests/charts tests/images
