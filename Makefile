@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation charts-test tooling-test integration \
+.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
   test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
@@ -74,6 +74,13 @@ unit: setup ## Unit tests alone
 
 simulation: setup ## Simulation tests alone
 	$(PYTEST) auto tests/simulation
+
+coverage: setup ## Branches of the core that its unit tests take, then of the shell by unit and simulation tests, module by module
+	$(RUN)/pytest -q tests/unit/core --cov=whatsapp_operator.core --cov-branch --cov-report=term-missing
+	$(RUN)/pytest -q tests/unit tests/simulation --cov=whatsapp_operator.shell --cov-branch --cov-report=term
+
+mutants: setup ## Change the core in one place at a time: a unit test must fail (MODULE=set_shards SAMPLE=50 SEED=0)
+	@nice $(RUN)/python -m mutation $(MODULE) $(if $(SAMPLE),--sample $(SAMPLE)) $(if $(SEED),--seed $(SEED))
 
 charts-test: binaries ## Tests of the charts and of the Dockerfile alone, without a cluster
 	$(PYTEST) auto tests/charts tests/images

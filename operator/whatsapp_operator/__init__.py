@@ -4,7 +4,7 @@ A map of the modules (a test checks it against the tree):
 
 - ``__main__``: parses the arguments, reads the settings, builds the shell, campaigns for leadership, runs Kopf.
 - ``settings``: the only reader of the environment.
-- ``core.reasons``: every reason that users see: what it means, what to do.
+- ``core.reasons``: every reason that users see: its meaning, and what to do.
 - ``core.places``: where a field is in the CRD.
 - ``core.names``: keys of clusters, references to objects, epochs.
 - ``core.desired``: the desired state.

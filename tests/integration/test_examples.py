@@ -43,7 +43,7 @@ def taken(plane: ControlPlane, path: Path) -> dict[str, Any]:
 
 
 @pytest.fixture(scope="module")
-def desired(plane: ControlPlane) -> dict[str, Desired]:
+def a_desired(plane: ControlPlane) -> dict[str, Desired]:
     return {name: desired_of(taken(plane, path), image="i", tuning=Tuning()) for name, path in EXAMPLES.items()}
 
 

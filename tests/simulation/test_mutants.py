@@ -246,7 +246,7 @@ def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
 
 
 def tell_once_only(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(always, "tells", lambda *_: iter(()))
+    patch.setattr(always, "role_assignments", lambda *_: iter(()))
 
 
 def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:

@@ -1,4 +1,4 @@
-"""What is done in each observation, whichever rule wins: the table of its own rules, in the order in which they act."""
+"""What is done in each observation, no matter which rule wins: the table of its own rules, in the order in which they act."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     ),
     AlwaysRule(
         name="LabelsLost",
-        why="Gives pods and shard Services the labels again that somebody took off: without them there is no traffic.",
+        why="Restores lost labels of pods and shard Services: without them there is no traffic.",
         then=lambda f, busy: labelling(f, busy.pods | busy.routes),
     ),
     AlwaysRule(
@@ -71,7 +71,7 @@ ALWAYS: tuple[AlwaysRule, ...] = (
     AlwaysRule(
         name="RolesDiffer",
         why="Assigns a Coreapp its role wherever what it reports differs from the Services.",
-        then=lambda f, busy: tells(f, busy.pods, busy.shards),
+        then=lambda f, busy: role_assignments(f, busy.pods, busy.shards),
     ),
 )
 
@@ -82,16 +82,16 @@ def actions(f: Facts, busy: Busy) -> Iterator[Action]:
         yield from rule.then(f, busy)
 
 
-def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
-    """Yield what Coreapps must be told: wherever what one reports differs from the Services (docs/architecture.md, "Handover").
+def role_assignments(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[AssignRole]:
+    """Yield role assignments for Coreapps whose report differs from the Services (docs/architecture.md, "Handover").
 
-    ``busy`` pods and ``moving`` shards are told by the handover that is under way.
+    ``busy`` pods and ``moving`` shards get their roles by the handover in progress.
     """
     by_holder = {route.holder_uid: route for route in f.routes if route.holder_uid and route.shard not in moving}
     by_shard = {route.shard: route for route in f.snapshot.routes if not route.foreign}
     for pod in f.snapshot.coreapps:
         report = pod.report
-        # A Coreapp is told only the number of shards that it has itself; another one is either restarting or about to.
+        # A Coreapp is only assigned with its own number of shards; one with another number is restarting or about to.
         if (
             pod.uid in busy
             or report is None
@@ -121,7 +121,7 @@ def tells(f: Facts, busy: frozenset[str], moving: frozenset[int]) -> Iterator[As
 def replacing(f: Facts) -> Iterator[Delete]:
     """Yield the end of Coreapps that do not answer or cannot become ready, so that they come back as spares.
 
-    Bounded harm: whatever the evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
+    Bounded harm: with any evidence, no more pods are ended at a time than there are spares (at least one). The next one follows when
     the successor of the last one is ready. A successor that fails in its turn may be ended again: that makes no further pod go.
     """
     ends = {pod.uid: pod for pod in (*_hung(f), *rollout.unrecoverable(f))}
@@ -136,7 +136,7 @@ def replacing(f: Facts) -> Iterator[Delete]:
 def _hung(f: Facts) -> Iterator[Coreapp]:
     """Yield Coreapps that run, hold no shard and do not answer.
 
-    One that still holds its shard, for want of a standby, is ended after twice the time: its restarted pod takes the shard back. On a
+    One that still holds its shard, because there is no standby, is ended after twice the time: its restarted pod takes the shard back. On a
     lost node a pod is left alone, for nobody there could end it; and what is out of reach is reported.
     """
     for pod in f.snapshot.coreapps:
@@ -160,7 +160,7 @@ def mending(f: Facts) -> Iterator[Replace]:
 
 
 def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:
-    """Yield what gives pods and shard Services the labels again that somebody took off; ``busy`` objects are written by the rule that won.
+    """Yield writes that restore lost labels of pods and shard Services; ``busy`` objects are written by the rule that won.
 
     Also when paused: without them a holder gets no traffic, and a StatefulSet can neither keep nor replace its pod. Not when the cluster is
     being deleted: the garbage collector goes by owners.
@@ -210,5 +210,5 @@ def _is_elsewhere(f: Facts, route: Route) -> bool:
 
 
 def is_surplus(f: Facts, route: Route) -> bool:
-    """Whether the client no longer has this shard, by a fresh look and with no call under way that could bring it back."""
+    """Whether the client no longer has this shard, by a fresh observation and with no call in progress that could bring it back."""
     return f.is_verified and f.shards_are_fresh and f.shards is not None and route.shard >= f.shards

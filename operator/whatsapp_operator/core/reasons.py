@@ -112,7 +112,7 @@ class Reason(StrEnum):
     If it happens again, read its log.
     """
     DELETION_BLOCKED = "DeletionBlocked"
-    """A deleted pod stays because of somebody's finalizer, so its place is taken and no new pod can come.
+    """A deleted pod stays because of a foreign finalizer, so its place is occupied and no new pod can come.
 
     Ask the owner of the finalizer to remove it, or remove it by `kubectl edit pod`.
     """
@@ -162,7 +162,7 @@ class Reason(StrEnum):
     Put the administrator's password into the Secret of `spec.client.adminSecretRef`, or `<name>-admin`.
     """
     NAME_CONFLICT = "NameConflict"
-    """An object with a name that the cluster needs belongs to somebody else. It is never written or deleted.
+    """An object with a name that the cluster needs is not owned by the cluster. It is never written or deleted.
 
     Delete or rename that object, or give the cluster another name.
     """
@@ -172,7 +172,7 @@ class Reason(StrEnum):
     Repair the node, or delete it.
     """
     NOT_RECONCILED = "NotReconciled"
-    """No operator has looked at this resource yet.
+    """No operator has observed this resource yet.
 
     See whether an operator runs that watches this namespace.
     """
@@ -232,7 +232,7 @@ class Reason(StrEnum):
     If it lasts, make room for the pods that the message names.
     """
     REPLICAS_OVERRULED = "ReplicasOverruled"
-    """Somebody else, mostly a HorizontalPodAutoscaler, sets the number of Coreapps. It follows from shards and spares, so it is set back.
+    """Another party, mostly a HorizontalPodAutoscaler, sets the number of Coreapps. It follows from shards and spares, so it is set back.
 
     Delete that autoscaler; set `spec.shards` and `spec.spares` instead.
     """
@@ -262,7 +262,7 @@ class Reason(StrEnum):
     Wait.
     """
     SECRET_MALFORMED = "SecretMalformed"  # noqa: S105  a reason, not a password
-    """A key of a Secret does not look as it must: a line break at its end, DER instead of PEM, a key that does not fit its certificate.
+    """A key of a Secret has a wrong format: a line break at its end, DER instead of PEM, a key that does not fit its certificate.
 
     Put there what the message says.
     """
@@ -272,9 +272,9 @@ class Reason(StrEnum):
     Create it.
     """
     SELF_CHECK_FAILED = "SelfCheckFailed"
-    """Most Coreapps are silent at once, so the operator does not trust what it sees.
+    """Most Coreapps are unresponsive at the same time, so the operator does not trust its own observations.
 
-    Look at its node and network.
+    Check its node and network.
     """
     SERVER_BUSY = "ServerBusy"
     """The WhatsApp servers turned Set Shards away, and it is tried again.
@@ -302,7 +302,7 @@ class Reason(StrEnum):
     Nothing.
     """
     SHARDS_DRIFTED = "ShardsDrifted"
-    """The client has another number of shards than was set, so somebody else changed it.
+    """The client has another number of shards than was set, so another party changed it.
 
     Set `spec.shards` to that number, or `spec.reshard.drift` to `Repair`.
     """
@@ -364,12 +364,12 @@ class Reason(StrEnum):
     WEBAPP_NOT_RESPONDING = "WebappNotResponding"
     """No Webapp answers the operator. Messages may pass all the same.
 
-    Look at the Webapps' log, and at the network between them and the operator.
+    Check the Webapps' log, and at the network between them and the operator.
     """
     WEBAPP_UNAVAILABLE = "WebappUnavailable"
     """No Webapp is ready, so messages cannot be handed in.
 
-    Look at the Webapps' pods.
+    Check the Webapps' pods.
     """
     WINDOW_CLOSED = "WindowClosed"
     """Set Shards waits for a window, which opens at `status.nextWindowAt`.

@@ -255,7 +255,11 @@ ORDER_OF_HOLDERS = [
         laws.only_the_named_pod_is_assigned_to_serve,
         "another pod than the named one is assigned to serve",
         patched(
-            (always, "tells", lambda f, _, __: (AssignRole(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.snapshot.coreapps))
+            (
+                always,
+                "role_assignments",
+                lambda f, _, __: (AssignRole(coreapp=one, shards=2, shard=0, epoch="9-x") for one in f.snapshot.coreapps),
+            )
         ),
         SETTLED.held_by(0, 2).with_pod(0, report=Report(shard=0, epoch="10-first", shards=2)),
     ),

@@ -175,6 +175,114 @@ def test_a_long_answer_is_judged_quickly_by_its_beginning() -> None:
         assert judged(403, *[(None, filler * 10**5)] * 50)
 
 
+# --- where one row ends and the next begins
+
+
+@pytest.mark.parametrize("status", [200, 302, 399, 500, 599])
+def test_a_status_that_is_no_client_error_tells_nothing(status: int) -> None:
+    assert judged(status) == (Answer.UNKNOWN, None)
+    assert judged(status, (1005, "invalid credentials")) == (Answer.UNKNOWN, None), "such words are of a login only with a client error"
+
+
+@pytest.mark.parametrize(
+    ("status", "answer", "rejection"),
+    [
+        (400, Answer.REJECTED, Rejection.OTHER),
+        (499, Answer.REJECTED, Rejection.OTHER),
+        (408, Answer.UNKNOWN, None),
+        (407, Answer.REJECTED, Rejection.OTHER),
+    ],
+)
+def test_a_client_error_is_a_refusal_but_for_a_time_out(status: int, answer: Answer, rejection: Rejection | None) -> None:
+    assert judged(status) == (answer, rejection)
+
+
+@pytest.mark.parametrize("status", [400, 499])
+def test_words_of_a_login_count_from_the_first_client_error_to_the_last(status: int) -> None:
+    assert judged(status, (1005, "invalid credentials")) == (Answer.NONE, None)
+
+
+@pytest.mark.parametrize("code", [1007, 1010, 1012, 1019, 1024, 1025, 1030, 1032, 428, 431, 434])
+def test_a_code_beside_those_that_are_known_means_nothing_but_that_a_password_is_to_be_changed(code: int) -> None:
+    assert judged(400, (code, "")) == ((Answer.NONE, None) if code == 1024 else (Answer.REJECTED, Rejection.OTHER))
+    assert judged(500, (code, "")) == ((Answer.NONE, None) if code == 1024 else (Answer.UNKNOWN, None))
+
+
+@pytest.mark.parametrize("code", [429, 1011, 1015, 1016, 1017, 1018])
+def test_each_code_that_says_try_again_is_enough(code: int) -> None:
+    assert judged(400, (code, "")) == (Answer.BUSY, None)
+    assert judged(400, (code, "VName Certificate Error")) == (Answer.BUSY, None), "the words beside it may speak of anything"
+
+
+@pytest.mark.parametrize("code", [1014, 1023])
+def test_a_code_that_says_that_something_broke_is_unknown_unless_its_words_explain_it(code: int) -> None:
+    assert judged(400, (code, "")) == (Answer.UNKNOWN, None)
+    assert judged(400, (code, "database: wrong certificate")) == (Answer.UNKNOWN, None)
+    assert judged(400, (code, "wrong certificate")) == (Answer.REJECTED, Rejection.CERTIFICATE)
+
+
+@pytest.mark.parametrize("code", [1008, 1009])
+def test_a_parameter_is_the_certificate_if_the_words_name_it(code: int) -> None:
+    assert judged(500, (code, "cert")) == (Answer.REJECTED, Rejection.CERTIFICATE_PARAMETER)
+    assert judged(500, (code, "pin")) == (Answer.REJECTED, Rejection.PIN)
+    assert judged(500, (code, "")) == (Answer.REJECTED, Rejection.OTHER)
+
+
+@pytest.mark.parametrize("code", [430, 432, 433])
+def test_each_code_of_a_certificate_is_enough(code: int) -> None:
+    assert judged(503, (code, "")) == (Answer.REJECTED, Rejection.CERTIFICATE)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("tls: bad certificate", (Answer.REJECTED, Rejection.OTHER)),
+        ("certificate of the database", (Answer.REJECTED, Rejection.OTHER)),
+        ("the certificate", (Answer.REJECTED, Rejection.CERTIFICATE)),
+        ("try again later with the certificate", (Answer.BUSY, None)),
+        ("logged off", (Answer.REJECTED, Rejection.CERTIFICATE)),
+        ("logged off: the session is over", (Answer.NONE, None)),
+    ],
+)
+def test_whose_certificate_is_spoken_of(text: str, expected: tuple[Answer, Rejection | None]) -> None:
+    assert judged(400, (None, text)) == expected
+
+
+def test_words_may_be_joined_by_anything_and_in_any_case() -> None:
+    assert judged(400, (None, "  TWO-STEP\n\tverification ")) == (Answer.REJECTED, Rejection.PIN)
+    assert judged(400, (None, "app__expired")) == (Answer.REJECTED, Rejection.CLIENT_EXPIRED)
+
+
+def test_twenty_errors_are_judged_and_two_thousand_letters_of_each() -> None:
+    other, ban = (None, "x"), (1031, "")
+    assert judged(400, *[other] * 19, ban)[1] is Rejection.BANNED
+    assert judged(400, *[other] * 20, ban)[1] is Rejection.OTHER
+    assert judged(400, (None, "x" * 1996 + " pin"))[1] is Rejection.PIN
+    assert judged(400, (None, "x" * 1997 + " pin"))[1] is Rejection.OTHER
+
+
+GRAVE_FIRST: list[tuple[tuple[int | None, str], tuple[Answer, Rejection | None]]] = [
+    ((1031, ""), (Answer.REJECTED, Rejection.BANNED)),
+    ((None, "registration is closed"), (Answer.REJECTED, Rejection.REGISTRATION_CLOSED)),
+    ((433, ""), (Answer.REJECTED, Rejection.CERTIFICATE)),
+    ((1009, "cert"), (Answer.REJECTED, Rejection.CERTIFICATE_PARAMETER)),
+    ((None, "wrong pin"), (Answer.REJECTED, Rejection.PIN)),
+    ((None, "app expired"), (Answer.REJECTED, Rejection.CLIENT_EXPIRED)),
+    ((1014, ""), (Answer.UNKNOWN, None)),
+    ((1015, ""), (Answer.BUSY, None)),
+    ((1024, ""), (Answer.NONE, None)),
+    ((1009, ""), (Answer.REJECTED, Rejection.OTHER)),
+]
+
+
+@pytest.mark.parametrize("first", range(len(GRAVE_FIRST)))
+def test_of_two_errors_the_graver_one_counts(first: int) -> None:
+    error, expected = GRAVE_FIRST[first]
+    assert judged(400, error) == expected
+    for milder, _ in GRAVE_FIRST[first + 1 :]:
+        assert judged(400, milder, error) == judged(400, error, milder) == expected
+
+
 # --- Retry-After
 
 
@@ -190,6 +298,10 @@ def test_a_long_answer_is_judged_quickly_by_its_beginning() -> None:
         (" 120 ", 120),
         ("86400", 3600),
         ("9" * 90, 3600),
+        ("9" * 100, 3600),
+        ("9" * 101, None),
+        ("3600", 3600),
+        ("3601", 3600),
         (format_datetime(NOW + timedelta(seconds=90), usegmt=True), 90),
         (format_datetime(NOW - timedelta(seconds=90), usegmt=True), 0),
         (format_datetime(NOW + timedelta(days=9), usegmt=True), 3600),

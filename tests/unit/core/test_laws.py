@@ -30,7 +30,10 @@ SNAPSHOTS = 2000
 LEAST = 30
 """In how many of the snapshots each law must have had something to judge; half of the fewest that were seen in 13 runs."""
 ROUNDS = 5
-"""How often as many snapshots are tried while one of the broken plans was not seen to be broken; the first is mostly enough."""
+"""How often as many snapshots are tried while one of the broken plans was not seen to be broken, or a law had too few to judge on average.
+
+The first is mostly enough. Hypothesis varies what it has drawn, so one round may have few snapshots of a kind.
+"""
 SEED = int(os.environ.get("LAW_SEED") or secrets.randbelow(2**32))
 """Another one in each run; a failure says how to have the same snapshots again."""
 many = settings(
@@ -68,11 +71,21 @@ def test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant() -> 
                 mutant.check(mutant.plan, one)
             except LawBroken:
                 del uncaught[mutant.name]
+            except Exception:
+                # A broken plan may raise in a snapshot that it was not broken for. That is no finding, and shows nothing of the law.
+                continue
 
-    for round_ in range(ROUNDS):
-        if uncaught:
-            for_each_snapshot(judge, round_)
-    assert {name: times for name, times in applied.items() if times < LEAST} == {}, f"too seldom (LAW_SEED={SEED}): {applied}"
+    rounds = 0
+
+    def seldom() -> dict[str, int]:
+        return {
+            check: applied[check] for check in [*(one.__name__ for one in CHECKS), "law_9 once accepted"] if applied[check] < LEAST * rounds
+        }
+
+    while rounds == 0 or (rounds < ROUNDS and (uncaught or seldom())):
+        for_each_snapshot(judge, rounds)
+        rounds += 1
+    assert seldom() == {}, f"too seldom in {rounds} rounds (LAW_SEED={SEED}): {applied}"
     assert list(uncaught) == [], f"broken plans that no snapshot shows (LAW_SEED={SEED})"
 
 

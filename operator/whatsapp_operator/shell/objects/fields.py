@@ -1,4 +1,4 @@
-"""Reads frozen values from objects, each field from the place in the CRD that its type names. Pure; nothing here asks anybody."""
+"""Reads frozen values from objects, each field from the place in the CRD that its type names. Pure."""
 
 from __future__ import annotations
 
@@ -123,7 +123,7 @@ def _plain(at: At, hint: Any) -> tuple[Any, Callable[[Any], Any]]:
     if at.equals is not None:
         return str, lambda text: text == at.equals
     if at.required:
-        # Where it stands there is no null, whatever holds where nothing stands.
+        # The field itself may not be null, even if its default is None.
         return next(one for one in (*get_args(hint), hint) if one is not NoneType), lambda value: value
     return {int: number, int | None: number | None}.get(hint, hint), lambda value: value
 

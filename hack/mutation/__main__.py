@@ -1,0 +1,103 @@
+"""`make mutants`: judges mutants of the core, and names the survivors that nobody has explained."""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import os
+import random
+import re
+import sys
+from collections import Counter
+from pathlib import Path
+
+import pytest
+
+from .changes import Key, Mutant
+from .judge import Judge, changed, sources
+
+ROOT = Path(__file__).resolve().parents[2]
+EXPLAINED = ROOT / "tests" / "unit" / "core" / "survivors.md"
+ENTRY = re.compile(r"^- `(?P<function>[^`]+)`, `(?P<line>[^`]+)`: `(?P<before>[^`]+)` -> `(?P<after>[^`]+)`\. \S.+$")
+VERDICTS = ("killed", "timeout", "survived", "unreached", "invalid")
+SURVIVED = {"survived", "unreached"}
+TOO_SLOW = (
+    "test_laws.py::test_every_law_holds_in_any_snapshot_and_would_have_caught_each_mutant",
+    "test_pace.py::test_a_rule_that_goes_on_winning_has_its_cluster_observed_seldom",
+)
+"""They alone take longer than all others."""
+
+
+def explained(text: str) -> set[Key]:
+    """Return the keys of the survivors that the page explains: a heading names the module, an entry the rest. ValueError on any other."""
+    module, found = "", set()
+    for line in text.splitlines():
+        if line.startswith("## "):
+            module = line.removeprefix("## ")
+        elif line.startswith("- "):
+            entry = ENTRY.match(line)
+            if entry is None:
+                msg = f"{EXPLAINED.name}: not an explanation: {line}"
+                raise ValueError(msg)
+            found.add((module, entry["function"], entry["line"], entry["before"], entry["after"]))
+    return found
+
+
+def _arguments(given: list[str]) -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="make mutants", description=__doc__)
+    parser.add_argument("modules", nargs="*", help="modules of the core, such as set_shards; all if none is named")
+    parser.add_argument("--sample", type=int, help="so many mutants of each module, chosen by --seed")
+    parser.add_argument("--seed", type=int, default=0, help="of the sample and of random tests")
+    parser.add_argument("--seconds", type=float, default=10, help="of tests for each mutant, cheapest first")
+    parser.add_argument("--jobs", type=int, default=os.cpu_count() or 1)
+    return parser.parse_args(given)
+
+
+def main(given: list[str]) -> int:
+    """Return 0 if every survivor is explained, and every explanation is of a mutant that there is."""
+    asked = _arguments(given)
+    trees = {name: (source, ast.parse(source)) for name, source in sources(ROOT, asked.modules)}
+    if unknown := {*asked.modules} - trees.keys():
+        sys.exit(f"no module of the core: {', '.join(sorted(unknown))}")
+    every = changed(trees)
+    pick = random.Random(asked.seed)  # noqa: S311
+    chosen = {
+        name: found if asked.sample is None or asked.sample >= len(found) else pick.sample(found, asked.sample)
+        for name, found in every.items()
+    }
+    known = explained(EXPLAINED.read_text(encoding="utf-8"))
+    judge = Judge(ROOT, chosen, trees, asked.seconds, asked.jobs, lambda found: _show(_unexplained(judge, found, known)))
+    # Hypothesis is imported here, before pytest can rewrite it.
+    options = ["-q", "--no-header", "-p", "no:cacheprovider", "-W", "ignore::pytest.PytestAssertRewriteWarning"]
+    options.append(f"--hypothesis-seed={asked.seed}")
+    left_out = [f"--deselect=tests/unit/core/{test}" for test in TOO_SLOW]
+    ended = pytest.main([*options, *left_out, "tests/unit/core"], plugins=[judge])
+    if len(judge.verdicts) < sum(map(len, chosen.values())):
+        return int(ended) or 2
+    _print_table(judge, every, known)
+    stale = [key for key in sorted(known) if key[0] in every and key not in {mutant.key for mutant in every[key[0]]}]
+    for key in stale:
+        print(f"{EXPLAINED.name} explains what is not there: {key}")
+    return 1 if stale or _unexplained(judge, [*judge.verdicts], known) else 0
+
+
+def _unexplained(judge: Judge, found: list[Mutant], known: set[Key]) -> list[Mutant]:
+    return [mutant for mutant in found if judge.verdicts[mutant] in SURVIVED and mutant.key not in known]
+
+
+def _show(survivors: list[Mutant]) -> None:
+    for mutant in survivors:
+        print(f"  {mutant.module}.py:{mutant.span[0]}: no test tells\n- {mutant}", flush=True)
+
+
+def _print_table(judge: Judge, every: dict[str, list[Mutant]], known: set[Key]) -> None:
+    print(f"\n{'module':<28}{'mutants':>8}" + "".join(f"{verdict:>10}" for verdict in VERDICTS) + f"{'explained':>10}")
+    for name, mutants in every.items():
+        found = {mutant: verdict for mutant, verdict in judge.verdicts.items() if mutant.module == name}
+        counts = Counter(found.values())
+        excused = sum(verdict in SURVIVED and mutant.key in known for mutant, verdict in found.items())
+        print(f"{name:<28}{len(mutants):>8}" + "".join(f"{counts[verdict]:>10}" for verdict in VERDICTS) + f"{excused:>10}")
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,132 @@
+"""The driver of `make mutants`: what it changes, how the change takes effect, and which survivors it takes for explained."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from types import ModuleType
+
+import pytest
+
+from mutation.__main__ import EXPLAINED, explained
+from mutation.changes import Mutant, mutants
+from mutation.judge import Reach
+from mutation.swap import functions, put_functions, put_statement
+
+SOURCE = '''
+LIMIT = 3
+KINDS = ("a", "b")
+
+class Box:
+    size: int = 4
+
+    @property
+    def is_big(self) -> bool:
+        """Whether it is."""
+        return self.size >= LIMIT and not self.size == 9
+
+TABLE = (lambda number: number in {1, 2}, lambda number: min(number, 5) + 1)
+
+def said(number: int) -> str:
+    if number > 1:
+        return f"{number} boxes"
+    return "one" if number else "none"
+'''
+
+
+@pytest.fixture
+def module() -> Iterator[ModuleType]:
+    """The source as an imported module."""
+    made = ModuleType("boxes")
+    made.__file__ = "boxes.py"
+    exec(compile(SOURCE, "boxes.py", "exec"), vars(made))
+    sys.modules["boxes"] = made
+    yield made
+    del sys.modules["boxes"]
+
+
+def found() -> tuple[ast.Module, list[Mutant]]:
+    tree = ast.parse(SOURCE)
+    return tree, mutants("boxes", SOURCE, tree)
+
+
+def test_each_part_of_a_condition_a_table_and_a_number_is_changed_and_texts_and_fields_are_not() -> None:
+    changes = {(one.function, one.before, one.after) for one in found()[1]}
+
+    assert changes >= {
+        ("LIMIT", "3", "4"),
+        ("KINDS", "'b'", "(nothing)"),
+        ("Box.is_big", "self.size >= LIMIT", "(nothing)"),
+        ("Box.is_big", "self.size >= LIMIT", "self.size > LIMIT"),
+        ("Box.is_big", "not self.size == 9", "self.size == 9"),
+        ("Box.is_big", "9", "10"),
+        ("TABLE", "1", "(nothing)"),
+        ("TABLE", "min(number, 5)", "max(number, 5)"),
+        ("said", "number > 1", "False"),
+        ("said", "number > 1", "number >= 1"),
+        ("said", "'one' if number else 'none'", "'none'"),
+    }
+    assert not any("boxes" in before or before == "4" for _, before, _ in changes)
+
+
+def verdicts(module: ModuleType) -> tuple[object, ...]:
+    """What the module does, through functions that were bound before it was changed."""
+    box, said = module.Box(), module.said
+    first, second = module.TABLE
+    return module.LIMIT, box.is_big, first(1), first(2), second(7), said(0), said(1), said(2)
+
+
+@pytest.mark.parametrize("index", range(len(found()[1])))
+def test_every_change_takes_effect_or_is_one_that_nothing_here_shows(module: ModuleType, index: int) -> None:
+    tree, every = found()
+    mutant = every[index]
+    table, said, before = module.TABLE, module.said, verdicts(module)
+    known = functions("boxes")
+    mutant.apply()
+    if mutant.is_in_function:
+        assert put_functions(compile(SOURCE, "boxes.py", "exec"), compile(ast.fix_missing_locations(tree), "boxes.py", "exec"), known) >= 1
+        assert (module.TABLE, module.said) == (table, said), "what was bound elsewhere stays bound, and has changed"
+    else:
+        assert put_statement(module, ast.fix_missing_locations(mutant.statement)) == 1
+    try:
+        after = verdicts(module)
+    except (TypeError, ValueError):
+        return
+    hidden = {"KINDS", "Box.is_big"}  # no box here is of the size that shows it
+    assert after != before or mutant.function in hidden
+
+
+def test_what_outside_modules_imported_is_rebound(module: ModuleType) -> None:
+    other = ModuleType("shelf")
+    vars(other)["LIMIT"] = limit = module.LIMIT
+    sys.modules["shelf"] = other
+    try:
+        put_statement(module, ast.parse("LIMIT = 12345").body[0])
+    finally:
+        del sys.modules["shelf"]
+    assert (limit, vars(other)["LIMIT"]) == (3, 12345)
+
+
+def test_the_cheapest_tests_that_reach_a_line_come_first_within_the_budget() -> None:
+    mutant = next(one for one in found()[1] if one.function == "said")
+    tests = Reach()
+    for name, cost in [("slow", 5.0), ("quick", 0.1), ("middling", 1.0)]:
+        tests.add(name, cost, {"boxes": [mutant.span[0]]})
+    tests.add("elsewhere", 0.01, {"boxes": [1]})
+
+    assert tests.of(mutant, 10) == ["quick", "middling", "slow"]
+    assert tests.of(mutant, 2) == ["quick", "middling"]
+    assert tests.of(mutant, 0.01) == ["quick"], "one at least"
+
+
+def test_an_explanation_names_a_change_and_says_why() -> None:
+    assert explained("# Survivors\n\nText.\n\n## rules\n\n- `_span`, `a < b`: `<` -> `<=`. They are never equal.\n") == {
+        ("rules", "_span", "a < b", "<", "<=")
+    }
+    with pytest.raises(ValueError, match="not an explanation"):
+        explained("## rules\n\n- `_span` is fine.\n")
+
+
+def test_the_page_of_explanations_can_be_read() -> None:
+    explained(EXPLAINED.read_text(encoding="utf-8"))
