@@ -491,13 +491,13 @@ async def test_calls_under_way_outlive_the_lines_given_up() -> None:
 def pools_opened(kube: LightKube) -> list[object]:
     """Return the list of the connection pools that are opened from now on."""
     lines, opened = kube._api._client._client._transport._inner, list[object]()
-    dial = lines._dial
+    dial = lines._make_pool
 
     def counting() -> Any:
         opened.append(dial())
         return opened[-1]
 
-    lines._dial = counting
+    lines._make_pool = counting
     return opened
 
 

@@ -123,14 +123,14 @@ def test_a_connection_that_lasts_ends_it() -> None:
 
 
 @pytest.mark.parametrize(("cut_off", "rejected"), [(True, FINGERPRINT), (False, None)])
-def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, refused: str | None) -> None:
+def test_a_refusal_that_nobody_could_note_is_concluded_when_the_call_is_settled(cut_off: bool, rejected: str | None) -> None:
     one = gateways(growing().with_account(), "disconnected").noted(4, Answer.UNKNOWN, fingerprint=FINGERPRINT)
     one = one.seeing(since={"CutOff": HELD} if cut_off else {})
     assert one.plan().record.rejected_fingerprint is None, "not before it is settled (laws#4)"
     assert one.snapshot.record.operation is not None
     plan = one.later((one.snapshot.record.operation.settle_by - NOW).total_seconds() + 1).plan()
 
-    assert plan.record.rejected_fingerprint == refused
+    assert plan.record.rejected_fingerprint == rejected
     assert (plan.record.logged_off_at is not None) == cut_off
     assert len(calls(plan)) == (0 if cut_off else 1)
 
