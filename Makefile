@@ -60,8 +60,7 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 PYTEST = $(RUN)/pytest --dist loadgroup --no-loadscope-reorder --durations 10 -n
 # One for each of the three groups, which mostly wait, and one for each of two processors.
 WORKERS ?= 5
-TOOLING := $(or $(wildcard hack/tests),$(wildcard $(patsubst %,tests/unit/test_%*.py,bench binaries chaos demo e2e_ figures hollow kind_ ledger \
-  localkube_ observer pages picture provenance wire)))
+TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop
 	@$(MAKE) --no-print-directory --jobs 4 lint types contracts quick-tests
@@ -92,7 +91,7 @@ integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
 test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
-	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(wildcard hack/tests)
+	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(TOOLING)
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

@@ -11,13 +11,13 @@ from pathlib import Path
 ROOT = Path(__file__).resolve().parent.parent
 PYTHON = ROOT / ".venv" / "bin" / "python"
 COMMANDS = {
-    "bench": "localkube.bench.failovers",  # failover times on a real API server
-    "bench --scale": "localkube.scale.command",  # what one operator costs with very many clusters
-    "chaos": "localkube.chaos.command",  # every fault many times
+    "bench": "localkube.scenarios.bench.failovers",  # failover times on a real API server
+    "bench --scale": "localkube.scenarios.scale.command",  # what one operator costs with very many clusters
+    "chaos": "localkube.scenarios.chaos",  # every fault many times
     "charts": "localkube.charts",  # the Helm charts: derived, linted, rendered
     "cluster": "localkube.plane.command",  # a local control plane with hollow nodes
-    "demo": "localkube.demo.command",  # a cluster that runs, fails over and resizes before your eyes
-    "e2e": "localkube.e2e.command",  # the user's own path on a kind cluster, and everything that breaks there
+    "demo": "localkube.scenarios.demo.command",  # a cluster that runs, fails over and resizes before your eyes
+    "e2e": "localkube.scenarios.e2e",  # the user's own path on a kind cluster, and everything that breaks there
     "figures": "localkube.pages",  # what was measured, into docs/figures and into the text
     "kind-offline": "localkube.offline.command",  # a kind cluster, also where no container registry is reached
     "wheels": "localkube.wheels",  # the images' dependencies

@@ -8,10 +8,10 @@ from typing import Any
 
 from rich.console import Console
 
-from localkube.demo import print as demo
-from localkube.demo.print import ledger_of
 from localkube.figures import BASELINE_S, P95_FROM, clock
 from localkube.provenance import is_crowded
+from localkube.scenarios.demo import print as demo
+from localkube.scenarios.demo.print import ledger_of
 
 Obj = dict[str, Any]
 Row = Mapping[str, Any]

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from localkube.blocks import BLOCKS
-from localkube.demo import picture
-from localkube.demo.stage import write_json
 from localkube.errors import LocalKubeError
+from localkube.scenarios.demo import picture
+from localkube.scenarios.harness import write_json
 
 Obj = dict[str, Any]
 

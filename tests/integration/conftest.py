@@ -12,7 +12,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries, provide
 from localkube.progress import to_stderr
 
-from .stage import Stage, Theatre, a_stage
+from .environment import Environment, Harness, an_environment
 
 
 @pytest.fixture(scope="session")
@@ -32,22 +32,22 @@ def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
 
 
 @pytest.fixture(scope="session")
-def theatre(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Theatre]:
+def harness(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """What the operator's tests share: a control plane of their own with hollow nodes that run the simulator, and two operators."""
     folder = tmp_path_factory.mktemp("operator")
     plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True)
-    theatre = Theatre(plane, folder)
+    harness = Harness(plane, folder)
     try:
-        theatre.start()
-        yield theatre
+        harness.start()
+        yield harness
     finally:
-        theatre.close()
+        harness.close()
         plane.stop()
 
 
 @pytest.fixture
-async def stage(theatre: Theatre) -> AsyncIterator[Stage]:
+async def environment(harness: Harness) -> AsyncIterator[Environment]:
     """A namespace of the theatre with both operators up, watched throughout, and checked for every law at the end."""
-    await asyncio.to_thread(theatre.ensure_replicas)
-    async with a_stage(theatre) as one:
+    await asyncio.to_thread(harness.ensure_replicas)
+    async with an_environment(harness) as one:
         yield one

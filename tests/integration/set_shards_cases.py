@@ -1,6 +1,6 @@
 """THE table of what may happen around Set Shards: who answers how, what is put right, what is seen, and how it ends.
 
-``act`` does what happens; how, is in ``set_shards_acts``. The fields are explained at ``Case``.
+``action`` does what happens; how, is in ``set_shards_actions``. The fields are explained at ``Case``.
 """
 
 from __future__ import annotations
@@ -9,12 +9,12 @@ from datetime import UTC, datetime, timedelta
 
 from wabiz_sim.certificate import make
 
-from . import set_shards_acts as acts
+from . import set_shards_actions as actions
 from . import set_shards_crashes as crashes
 from . import set_shards_entries as entries
 from . import set_shards_windows as windows
-from .set_shards_acts import answered, spoiled, unanswered
-from .set_shards_stage import Case, Lane
+from .set_shards_actions import answered, spoiled, unanswered
+from .set_shards_environment import Case, Lane
 
 NUMBER = {"countryCode": "1", "phoneNumber": "6315550000"}
 
@@ -79,11 +79,11 @@ ONCE = ("A>B 201",)
 
 CASES = (
     # --- what the client answers
-    Case(name="accepted", lane="answers", act=answered(), calls=ONCE, restarts=1, events=(SENT, DONE)),
+    Case(name="accepted", lane="answers", action=answered(), calls=ONCE, restarts=1, events=(SENT, DONE)),
     Case(
         name="busy-once",
         lane="answers",
-        act=answered(fault="busy"),
+        action=answered(fault="busy"),
         calls=("A>B 403", "A>B 201"),
         restarts=1,
         events=(SENT, "ServerBusy", DONE),
@@ -91,7 +91,7 @@ CASES = (
     Case(
         name="busy-for-as-long-as-it-says",
         lane="answers",
-        act=acts.asked_for_a_pause,
+        action=actions.asked_for_a_pause,
         calls=("A>B 503", "A>B 201"),
         restarts=1,
         events=("ServerBusy", DONE),
@@ -99,7 +99,7 @@ CASES = (
     Case(
         name="busy-three-times",
         lane="answers",
-        act=answered(fault="busy", count=3),
+        action=answered(fault="busy", count=3),
         calls=("A>B 403", "A>B 403", "A>B 403", "A>B 201"),
         restarts=1,
         events=("ServerBusy", DONE),
@@ -107,7 +107,7 @@ CASES = (
     Case(
         name="busy-six-times-tells-a-person",
         lane="answers",
-        act=answered(fault="busy", count=6),
+        action=answered(fault="busy", count=6),
         calls=(*["A>B 403"] * 6, "A>B 201"),
         restarts=1,
         words=("Reconciling/ServerBusy", "Reconciling/UpToDate"),
@@ -116,35 +116,37 @@ CASES = (
     Case(
         name="busy-with-the-restart-of-another-call",
         lane="overtaken",
-        act=answered(fault="overtaken"),
+        action=answered(fault="overtaken"),
         calls=("A>B 403+", "A>B 201"),
         restarts=2,
         events=("ServerBusy", DONE),
     ),
-    Case(name="slow", lane="answers", act=answered(fault="slow", seconds=8), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)),
+    Case(
+        name="slow", lane="answers", action=answered(fault="slow", seconds=8), calls=ONCE, restarts=1, words=("Reconciling/SettingShards",)
+    ),
     Case(
         name="other-400-without-a-certificate",
         lane="answers",
-        act=answered(fault="error", status=400, code=1009),
+        action=answered(fault="error", status=400, code=1009),
         calls=("A>B 400", "A>B 201"),
         restarts=1,
     ),
-    Case(name="expired-token", lane="answers", act=acts.token_expired, calls=ONCE, restarts=1),
+    Case(name="expired-token", lane="answers", action=actions.token_expired, calls=ONCE, restarts=1),
     # --- no clear answer: only GET
     Case(
         name="error-applied",
         lane="unknown-a",
-        act=unanswered(fault="error", applies=True),
+        action=unanswered(fault="error", applies=True),
         calls=("A>B 500",),
         restarts=1,
     ),
-    Case(name="timeout-applied", lane="unknown-a", act=unanswered(fault="timeout", applies=True), calls=("A>B 500",), restarts=1),
-    Case(name="reset-applied", lane="unknown-a", act=unanswered(fault="reset", applies=True), calls=("A>B 500",), restarts=1),
-    Case(name="garbage-applied", lane="unknown-a", act=unanswered(fault="garbage", applies=True), calls=("A>B 200",), restarts=1),
+    Case(name="timeout-applied", lane="unknown-a", action=unanswered(fault="timeout", applies=True), calls=("A>B 500",), restarts=1),
+    Case(name="reset-applied", lane="unknown-a", action=unanswered(fault="reset", applies=True), calls=("A>B 500",), restarts=1),
+    Case(name="garbage-applied", lane="unknown-a", action=unanswered(fault="garbage", applies=True), calls=("A>B 200",), restarts=1),
     Case(
         name="late-success",
         lane="unknown-a",
-        act=unanswered(fault="late", seconds=3),
+        action=unanswered(fault="late", seconds=3),
         calls=("A>B 500",),
         restarts=1,
         words=("Reconciling/AnswerUnknown", "Reconciling/UpToDate"),
@@ -153,7 +155,7 @@ CASES = (
     Case(
         name="error-not-applied",
         lane="unknown-a",
-        act=unanswered(again=True, fault="error", status=502),
+        action=unanswered(again=True, fault="error", status=502),
         calls=("A>B 502", "A>B 201"),
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
@@ -162,7 +164,7 @@ CASES = (
     Case(
         name="timeout-not-applied",
         lane="unknown-b",
-        act=unanswered(again=True, fault="timeout"),
+        action=unanswered(again=True, fault="timeout"),
         calls=("A>B 500", "A>B 201"),
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
@@ -170,7 +172,7 @@ CASES = (
     Case(
         name="reset-not-applied",
         lane="unknown-b",
-        act=unanswered(again=True, fault="reset"),
+        action=unanswered(again=True, fault="reset"),
         calls=("A>B 500", "A>B 201"),
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
@@ -178,7 +180,7 @@ CASES = (
     Case(
         name="garbage-not-applied",
         lane="unknown-c",
-        act=unanswered(again=True, fault="garbage"),
+        action=unanswered(again=True, fault="garbage"),
         calls=("A>B 200", "A>B 201"),
         restarts=1,
         words=("Reconciling/AnswerUnknown",),
@@ -186,7 +188,7 @@ CASES = (
     Case(
         name="accepted-in-vain",
         lane="unknown-c",
-        act=acts.accepted_in_vain(fault="error", status=200),
+        action=actions.accepted_in_vain(fault="error", status=200),
         calls=("A>B 200", "A>B 201"),
         restarts=1,
         words=("Reconciling/Verifying", "Reconciling/UpToDate"),
@@ -194,24 +196,24 @@ CASES = (
     Case(
         name="late-success-after-it-was-settled",
         lane="very-late",
-        act=acts.applied_after_it_was_settled,
+        action=actions.applied_after_it_was_settled,
         calls=("A>B 500", "A>B 201"),
         restarts=2,
     ),
     Case(
         name="late-success-after-it-was-settled-and-taken-back",
         lane="very-late",
-        act=acts.applied_after_it_was_settled_and_taken_back,
+        action=actions.applied_after_it_was_settled_and_taken_back,
         calls=("A>B 500", "B>A 201"),
         restarts=2,
         end="A",
     ),
     # --- preflight: certificate and PIN
-    Case(name="certificate-shown-by-its-facts", lane="certificate", act=acts.shows_facts_only, end="A"),
+    Case(name="certificate-shown-by-its-facts", lane="certificate", action=actions.shows_facts_only, end="A"),
     Case(
         name="certificate-refused-then-put-right",
         lane="certificate",
-        act=acts.refused_then_put_right,
+        action=actions.refused_then_put_right,
         calls=("A>B 400", "A>B 201"),
         restarts=1,
         words=("Stalled/CertificateRejected", "Ready/Serving"),
@@ -220,7 +222,7 @@ CASES = (
     Case(
         name="other-400-with-a-certificate",
         lane="certificate",
-        act=acts.refused_for_something_else,
+        action=actions.refused_for_something_else,
         calls=("A>B 400", "A>B 201"),
         restarts=1,
         words=("Stalled/CertificateRejected",),
@@ -228,27 +230,31 @@ CASES = (
     Case(
         name="certificate-refused-then-taken-back",
         lane="logged-off",
-        act=acts.refused_then_taken_back,
+        action=actions.refused_then_taken_back,
         calls=("A>B 400", "A>A 201"),
         restarts=1,
         words=("Ready/CertificateRejected", "Ready/Serving"),
         end="A",
     ),
-    Case(name="account-secret-missing", lane="certificate", act=acts.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)),
-    Case(name="certificate-missing", lane="certificate", act=spoiled("CertificateMissing", certificate=None), calls=ONCE, restarts=1),
+    Case(
+        name="account-secret-missing", lane="certificate", action=actions.secret_missing, calls=ONCE, restarts=1, events=("!SecretMissing",)
+    ),
+    Case(name="certificate-missing", lane="certificate", action=spoiled("CertificateMissing", certificate=None), calls=ONCE, restarts=1),
     Case(
         name="certificate-not-base64",
         lane="certificate",
-        act=spoiled("CertificateMalformed", certificate="not base64 at all!"),
+        action=spoiled("CertificateMalformed", certificate="not base64 at all!"),
         calls=ONCE,
         restarts=1,
     ),
-    Case(name="no-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt=None), calls=ONCE, restarts=1),
-    Case(name="unreadable-expiry", lane="expiry", act=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1),
+    Case(name="no-expiry", lane="expiry", action=spoiled("CertificateExpiryUnknown", expiresAt=None), calls=ONCE, restarts=1),
+    Case(
+        name="unreadable-expiry", lane="expiry", action=spoiled("CertificateExpiryUnknown", expiresAt="next summer"), calls=ONCE, restarts=1
+    ),
     Case(
         name="expired-is-never-sent",
         lane="expiry",
-        act=spoiled("CertificateExpired", certificate=_certificate(-1), expiresAt=_in(-1)),
+        action=spoiled("CertificateExpired", certificate=_certificate(-1), expiresAt=_in(-1)),
         calls=ONCE,
         restarts=1,
         events=("!CertificateExpired",),
@@ -256,69 +262,80 @@ CASES = (
     Case(
         name="expires-within-a-day",
         lane="expiry",
-        act=spoiled("CertificateExpired", certificate=_certificate(0.9), expiresAt=_in(0.9)),
+        action=spoiled("CertificateExpired", certificate=_certificate(0.9), expiresAt=_in(0.9)),
         calls=ONCE,
         restarts=1,
     ),
-    Case(name="expires-in-two-days", lane="expiry", act=acts.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
-    Case(name="pin-wrong", lane="pin", act=acts.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRejected", DONE)),
-    Case(name="pin-missing", lane="pin", act=acts.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRejected",)),
+    Case(name="expires-in-two-days", lane="expiry", action=actions.expires_soon(_certificate(2), _in(2)), calls=ONCE, restarts=1),
+    Case(
+        name="pin-wrong", lane="pin", action=actions.pin("111222"), calls=("A>B 400", "A>B 201"), restarts=1, events=("!PinRejected", DONE)
+    ),
+    Case(
+        name="pin-missing", lane="pin", action=actions.pin(None), calls=("A>B 400", "A>B 201"), restarts=1, words=("Stalled/PinRejected",)
+    ),
     Case(
         name="registration-closed",
         lane="pin",
-        act=acts.registration_closed,
+        action=actions.registration_closed,
         calls=("A>B 500", "A>B 201"),
         restarts=1,
         events=("!RegistrationClosed", DONE),
     ),
-    Case(name="pin-malformed", lane="pin", act=acts.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
-    Case(name="registered-within-7-days", lane="young", act=acts.registered_lately, calls=ONCE, restarts=1),
+    Case(name="pin-malformed", lane="pin", action=actions.pin_malformed, calls=ONCE, restarts=1, events=("!PinMalformed",)),
+    Case(name="registered-within-7-days", lane="young", action=actions.registered_lately, calls=ONCE, restarts=1),
     Case(
         name="registered-before-that",
         lane="old",
-        act=acts.registered_long_ago,
+        action=actions.registered_long_ago,
         calls=ONCE,
         restarts=1,
         words=("Stalled/RegistrationTooOld",),
     ),
     # --- preflight: who is there
     Case(
-        name="too-few-coreapps", lane="scarce", start=1, act=acts.too_few_coreapps, calls=("A>4 201",), restarts=1, end="4", events=(DONE,)
+        name="too-few-coreapps",
+        lane="scarce",
+        start=1,
+        action=actions.too_few_coreapps,
+        calls=("A>4 201",),
+        restarts=1,
+        end="4",
+        events=(DONE,),
     ),
-    Case(name="without-spares", lane="scarce", start=1, act=acts.without_spares, calls=ONCE, restarts=1),
+    Case(name="without-spares", lane="scarce", start=1, action=actions.without_spares, calls=ONCE, restarts=1),
     Case(
         name="webapp-down",
         lane="down",
         start=1,
-        act=acts.webapp_down,
+        action=actions.webapp_down,
         calls=ONCE,
         restarts=1,
         words=("Ready/WebappUnavailable", "Ready/Serving"),
     ),
     # --- drift
-    Case(name="drift-adopted", lane="drift", act=acts.drift_adopted, restarts=1, events=("!ShardsDrifted",)),
-    Case(name="drift-reported-then-repaired", lane="drift", act=acts.drift_repaired_later, calls=("B>A 201",), restarts=2, end="A"),
-    Case(name="drift-repaired-down", lane="drift", start=1, act=acts.drifts(2), calls=("2>1 201",), restarts=2, end="1"),
-    Case(name="drift-beyond-the-pods", lane="drift", start=1, act=acts.drifts(8), calls=("8>1 201",), restarts=2, end="1"),
-    Case(name="drift-repaired-up", lane="drift", start=2, act=acts.drifts(1), calls=("1>2 201",), restarts=2, end="2"),
+    Case(name="drift-adopted", lane="drift", action=actions.drift_adopted, restarts=1, events=("!ShardsDrifted",)),
+    Case(name="drift-reported-then-repaired", lane="drift", action=actions.drift_repaired_later, calls=("B>A 201",), restarts=2, end="A"),
+    Case(name="drift-repaired-down", lane="drift", start=1, action=actions.drifts(2), calls=("2>1 201",), restarts=2, end="1"),
+    Case(name="drift-beyond-the-pods", lane="drift", start=1, action=actions.drifts(8), calls=("8>1 201",), restarts=2, end="1"),
+    Case(name="drift-repaired-up", lane="drift", start=2, action=actions.drifts(1), calls=("1>2 201",), restarts=2, end="2"),
     # --- windows
     Case(
         name="window-shut-then-reshard-now",
         lane="windows",
         start=1,
-        act=windows.shut,
+        action=windows.shut,
         calls=ONCE,
         restarts=1,
         words=("Reconciling/WindowClosed", "Reconciling/UpToDate"),
         events=("WindowClosed", SENT, DONE),
     ),
-    Case(name="window-shut-then-taken-back", lane="windows", start=1, act=windows.shut_taken_back, end="A"),
-    Case(name="window-opens", lane="windows", act=windows.opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
-    Case(name="window-open", lane="windows", act=windows.open_, calls=ONCE, restarts=1),
+    Case(name="window-shut-then-taken-back", lane="windows", start=1, action=windows.shut_taken_back, end="A"),
+    Case(name="window-opens", lane="windows", action=windows.opens, calls=ONCE, restarts=1, words=("Reconciling/WindowClosed",)),
+    Case(name="window-open", lane="windows", action=windows.open_, calls=ONCE, restarts=1),
     Case(
         name="window-with-invalid-cron",
         lane="windows",
-        act=windows.invalid("61 * * * *", schedule="61 * * * *"),
+        action=windows.invalid("61 * * * *", schedule="61 * * * *"),
         calls=ONCE,
         restarts=1,
         events=("!WindowInvalid",),
@@ -326,24 +343,29 @@ CASES = (
     Case(
         name="window-with-invalid-time-zone",
         lane="windows",
-        act=windows.invalid("Mars/Olympus", timeZone="Mars/Olympus"),
+        action=windows.invalid("Mars/Olympus", timeZone="Mars/Olympus"),
         calls=ONCE,
         restarts=1,
         events=("!WindowInvalid",),
     ),
     # --- another mind
-    Case(name="taken-back-before-ready", lane="mind", start=1, act=acts.taken_back_before_ready, end="A"),
-    Case(name="taken-back-while-busy", lane="mind", act=acts.taken_back_while_busy, calls=("A>B 403+",), end="A"),
-    Case(name="taken-back-in-flight", lane="mind", act=acts.taken_back_in_flight, calls=("A>B 201", "B>A 201"), restarts=2, end="A"),
+    Case(name="taken-back-before-ready", lane="mind", start=1, action=actions.taken_back_before_ready, end="A"),
+    Case(name="taken-back-while-busy", lane="mind", action=actions.taken_back_while_busy, calls=("A>B 403+",), end="A"),
+    Case(name="taken-back-in-flight", lane="mind", action=actions.taken_back_in_flight, calls=("A>B 201", "B>A 201"), restarts=2, end="A"),
     Case(
-        name="taken-back-in-the-restart", lane="mind", act=acts.taken_back_in_the_restart, calls=("A>B 201", "B>A 201"), restarts=2, end="A"
+        name="taken-back-in-the-restart",
+        lane="mind",
+        action=actions.taken_back_in_the_restart,
+        calls=("A>B 201", "B>A 201"),
+        restarts=2,
+        end="A",
     ),
-    Case(name="edited-often", lane="mind", start=1, act=acts.edited_often, calls=ONCE, restarts=1, end="2"),
-    Case(name="taken-back-while-unknown", lane="mind-unknown", act=acts.taken_back_while_unknown, calls=("A>B 500",), end="A"),
+    Case(name="edited-often", lane="mind", start=1, action=actions.edited_often, calls=ONCE, restarts=1, end="2"),
+    Case(name="taken-back-while-unknown", lane="mind-unknown", action=actions.taken_back_while_unknown, calls=("A>B 500",), end="A"),
     Case(
         name="taken-back-while-unknown-and-late",
         lane="mind-unknown",
-        act=acts.taken_back_while_unknown_and_late,
+        action=actions.taken_back_while_unknown_and_late,
         calls=("A>B 500", "B>A 201"),
         restarts=2,
         end="A",
@@ -352,7 +374,7 @@ CASES = (
     Case(
         name="pod-deleted-in-the-restart",
         lane="restart",
-        act=acts.deleted_in_the_restart,
+        action=actions.deleted_in_the_restart,
         calls=ONCE,
         restarts=1,
         words=("Reconciling/Restarting",),
@@ -361,35 +383,39 @@ CASES = (
     Case(
         name="a-coreapp-never-back",
         lane="restart",
-        act=acts.never_back,
+        action=actions.never_back,
         calls=ONCE,
         restarts=1,
         words=("Reconciling/Restarting", "Reconciling/RestartOverdue", "Reconciling/UpToDate"),
         events=("!RestartOverdue",),
     ),
-    Case(name="packed-low-before-pods-go", lane="pack", start=2, act=acts.packed_low, calls=ONCE, restarts=1, events=("ScalingDown",)),
+    Case(
+        name="packed-low-before-pods-go", lane="pack", start=2, action=actions.packed_low, calls=ONCE, restarts=1, events=("ScalingDown",)
+    ),
     # --- the way in
-    Case(name="own-admin-secret", lane="login", act=entries.own_password, calls=ONCE, restarts=1),
+    Case(name="own-admin-secret", lane="login", action=entries.own_password, calls=ONCE, restarts=1),
     Case(
         name="wrong-password",
         lane="login",
-        act=entries.wrong_password,
+        action=entries.wrong_password,
         calls=ONCE,
         restarts=1,
         words=("Stalled/LoginRejected", "Stalled/UpToDate"),
         events=("!LoginRejected",),
     ),
-    Case(name="admin-secret-missing", lane="login", act=entries.login_missing, calls=ONCE, restarts=1, words=("Stalled/SecretMissing",)),
-    Case(name="admin-secret-without-password", lane="login", act=entries.login_without_password, calls=ONCE, restarts=1),
-    Case(name="first-login-again", lane="login", act=entries.first_login_again, calls=ONCE, restarts=1),
-    Case(name="admin-secret-missing-at-first", lane="login-late", act=entries.login_missing_at_first, events=("!SecretMissing",), end="A"),
-    Case(name="weak-password-at-first", lane="login-weak", act=entries.weak_password_at_first, events=("!LoginRejected",), end="A"),
-    Case(name="wrong-authority-at-first", lane="tls-late", act=entries.wrong_authority_at_first, end="A"),
-    Case(name="own-authority", lane="tls", act=entries.own_authority, calls=ONCE, restarts=1),
+    Case(name="admin-secret-missing", lane="login", action=entries.login_missing, calls=ONCE, restarts=1, words=("Stalled/SecretMissing",)),
+    Case(name="admin-secret-without-password", lane="login", action=entries.login_without_password, calls=ONCE, restarts=1),
+    Case(name="first-login-again", lane="login", action=entries.first_login_again, calls=ONCE, restarts=1),
+    Case(
+        name="admin-secret-missing-at-first", lane="login-late", action=entries.login_missing_at_first, events=("!SecretMissing",), end="A"
+    ),
+    Case(name="weak-password-at-first", lane="login-weak", action=entries.weak_password_at_first, events=("!LoginRejected",), end="A"),
+    Case(name="wrong-authority-at-first", lane="tls-late", action=entries.wrong_authority_at_first, end="A"),
+    Case(name="own-authority", lane="tls", action=entries.own_authority, calls=ONCE, restarts=1),
     Case(
         name="wrong-authority",
         lane="tls",
-        act=entries.wrong_authority,
+        action=entries.wrong_authority,
         calls=ONCE,
         restarts=1,
         words=("Ready/WebappNotResponding", "Ready/Serving"),
@@ -398,7 +424,7 @@ CASES = (
     Case(
         name="not-verified",
         lane="tls",
-        act=entries.not_verified,
+        action=entries.not_verified,
         calls=ONCE,
         restarts=1,
         words=("Ready/WebappNotResponding", "Ready/Serving"),
@@ -406,23 +432,23 @@ CASES = (
     Case(
         name="wrong-server-name",
         lane="tls",
-        act=entries.wrong_name,
+        action=entries.wrong_name,
         calls=ONCE,
         restarts=1,
         words=("Ready/WebappNotResponding", "Ready/Serving"),
     ),
     # --- the leader is gone
-    Case(name="crash-before-the-intent", lane="crash-a", start=1, act=crashes.before_the_intent, calls=ONCE, restarts=1),
-    Case(name="crash-after-the-answer", lane="crash-a", act=crashes.after_the_answer, calls=ONCE, restarts=1),
-    Case(name="crash-before-verification", lane="crash-a", act=crashes.before_verification, calls=ONCE, restarts=1),
-    Case(name="crash-during-the-restart", lane="crash-a", act=crashes.during_the_restart, calls=ONCE, restarts=1),
-    Case(name="crash-after-the-intent", lane="crash-b", start=1, act=crashes.after_the_intent, calls=ONCE, restarts=1),
-    Case(name="crash-during-the-call", lane="crash-b", act=crashes.during_the_call, calls=ONCE, restarts=1, events=(DONE,)),
-    Case(name="crash-twice", lane="crash-b", act=crashes.twice, calls=ONCE, restarts=1),
+    Case(name="crash-before-the-intent", lane="crash-a", start=1, action=crashes.before_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-answer", lane="crash-a", action=crashes.after_the_answer, calls=ONCE, restarts=1),
+    Case(name="crash-before-verification", lane="crash-a", action=crashes.before_verification, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-restart", lane="crash-a", action=crashes.during_the_restart, calls=ONCE, restarts=1),
+    Case(name="crash-after-the-intent", lane="crash-b", start=1, action=crashes.after_the_intent, calls=ONCE, restarts=1),
+    Case(name="crash-during-the-call", lane="crash-b", action=crashes.during_the_call, calls=ONCE, restarts=1, events=(DONE,)),
+    Case(name="crash-twice", lane="crash-b", action=crashes.twice, calls=ONCE, restarts=1),
     Case(
         name="certificate-refused-over-a-restart",
         lane="crash-c",
-        act=acts.refused_over_a_restart,
+        action=actions.refused_over_a_restart,
         calls=("A>B 400", "A>B 201"),
         restarts=1,
         words=("Stalled/CertificateRejected", "Stalled/UpToDate"),
@@ -430,18 +456,20 @@ CASES = (
     Case(
         name="crash-between-a-refusal-and-its-note",
         lane="crash-c",
-        act=crashes.before_the_refusal_is_noted,
+        action=crashes.before_the_refusal_is_noted,
         calls=("A>B 400", "A>B 201"),
         restarts=1,
         words=("Reconciling/AnswerUnknown", "Stalled/CertificateRejected", "Stalled/UpToDate"),
         events=("!CertificateRejected", DONE),
     ),
-    Case(name="crash-during-a-call-in-vain", lane="crash-c", act=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1),
-    Case(name="lease-lost-in-the-call", lane="crash-d", act=crashes.lease_lost_in_the_call, calls=ONCE, restarts=1),
+    Case(
+        name="crash-during-a-call-in-vain", lane="crash-c", action=crashes.during_a_call_in_vain, calls=("A>B 500", "A>B 201"), restarts=1
+    ),
+    Case(name="lease-lost-in-the-call", lane="crash-d", action=crashes.lease_lost_in_the_call, calls=ONCE, restarts=1),
     Case(
         name="lease-lost-in-a-call-in-vain",
         lane="crash-d",
-        act=crashes.lease_lost_in_a_call_in_vain,
+        action=crashes.lease_lost_in_a_call_in_vain,
         calls=("A>B 500", "A>B 201"),
         restarts=1,
     ),

@@ -11,18 +11,18 @@ from datetime import UTC, datetime, timedelta
 
 from wabiz_sim.certificate import fingerprint
 
-from .set_shards_acts import seconds_between
-from .set_shards_stage import LONG, RESTART_TIMEOUT, SETTLES, SHUT, Scene
+from .set_shards_actions import seconds_between
+from .set_shards_environment import LONG, RESTART_TIMEOUT, SETTLES, SHUT, Trial
 
 
-async def before_the_intent(s: Scene) -> None:
+async def before_the_intent(s: Trial) -> None:
     """The pods are scaled, nothing is noted."""
     await s.resize(2)
     await s.until(lambda _: s.replicas() == 3, "three Coreapps wanted")
     await s.kill_leader()
 
 
-async def after_the_intent(s: Scene) -> None:
+async def after_the_intent(s: Trial) -> None:
     """The call is noted and was never made, which nobody can know: it is made when the note is settled, not before."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize(2)
@@ -54,7 +54,7 @@ def _spelled(at: datetime) -> str:
     return at.isoformat(timespec="milliseconds").replace("+00:00", "Z")
 
 
-async def during_the_call(s: Scene) -> None:
+async def during_the_call(s: Trial) -> None:
     """The call was taken, its answer is under way."""
     await s.go_wrong(fault="slow", seconds=1.5)
     await s.resize()
@@ -62,7 +62,7 @@ async def during_the_call(s: Scene) -> None:
     await s.kill_leader()
 
 
-async def during_a_call_in_vain(s: Scene) -> None:
+async def during_a_call_in_vain(s: Trial) -> None:
     """The call was heard and not taken."""
     await s.go_wrong(fault="timeout")
     await s.resize()
@@ -72,7 +72,7 @@ async def during_a_call_in_vain(s: Scene) -> None:
     assert seconds_between(first["at"], second["at"]) > SETTLES - 1
 
 
-async def before_the_refusal_is_noted(s: Scene) -> None:
+async def before_the_refusal_is_noted(s: Trial) -> None:
     """The certificate was refused, and whoever was told died before noting it: it is not sent once more all the same."""
     good, old = s.new_certificate(), fingerprint(s.right)
     await s.stand_in("certificate", fingerprint=fingerprint(good))
@@ -88,14 +88,14 @@ async def before_the_refusal_is_noted(s: Scene) -> None:
     await s.put_account()
 
 
-async def after_the_answer(s: Scene) -> None:
+async def after_the_answer(s: Trial) -> None:
     """The call was answered in this moment."""
     await s.resize()
     await s.until_made()
     await s.kill_leader()
 
 
-async def before_verification(s: Scene) -> None:
+async def before_verification(s: Trial) -> None:
     """The call was answered; GET, which verifies, does not answer, neither to this leader nor for a while to the next."""
     await s.go_wrong(fault="slow", seconds=3)  # time enough to have GET fail before the answer
     await s.resize()
@@ -109,18 +109,18 @@ async def before_verification(s: Scene) -> None:
     await s.fault()
 
 
-async def _more(s: Scene, before: int) -> bool:
+async def _more(s: Trial, before: int) -> bool:
     return await s.fired("get_shards") > before + 1
 
 
-async def _until(s: Scene, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
+async def _until(s: Trial, what: str, ask: Callable[[], Awaitable[bool]]) -> None:
     deadline = time.monotonic() + LONG
     while not await ask():
         assert time.monotonic() < deadline, f"{what}: {s.seen.summary()}"
         await asyncio.sleep(0.1)
 
 
-async def during_the_restart(s: Scene) -> None:
+async def during_the_restart(s: Trial) -> None:
     """The Coreapps are away."""
     await s.fault(call="restart", fault="slow", count=20, seconds=3)
     await s.resize()
@@ -128,7 +128,7 @@ async def during_the_restart(s: Scene) -> None:
     await s.kill_leader()
 
 
-async def twice(s: Scene) -> None:
+async def twice(s: Trial) -> None:
     """The leader dies in the call, and the next one when it has taken over."""
     await s.go_wrong(fault="slow", seconds=1.5)
     await s.fault(call="restart", fault="slow", count=20, seconds=6)
@@ -139,13 +139,13 @@ async def twice(s: Scene) -> None:
     await s.kill_leader()
 
 
-async def lease_lost_in_the_call(s: Scene) -> None:
+async def lease_lost_in_the_call(s: Trial) -> None:
     """The leader is frozen in the call; another takes over; the first wakes up and sends nothing more."""
     await s.go_wrong(fault="slow", seconds=1.5)
     await _outlived(s, at_rest=True)
 
 
-async def lease_lost_in_a_call_in_vain(s: Scene) -> None:
+async def lease_lost_in_a_call_in_vain(s: Trial) -> None:
     """The same, and the call was not taken: the new leader makes it, when it is settled, and nobody else."""
     await s.go_wrong(fault="timeout")
     await _outlived(s, at_rest=False)
@@ -153,7 +153,7 @@ async def lease_lost_in_a_call_in_vain(s: Scene) -> None:
     assert seconds_between(first["at"], second["at"]) > SETTLES - 1
 
 
-async def _outlived(s: Scene, *, at_rest: bool) -> None:
+async def _outlived(s: Trial, *, at_rest: bool) -> None:
     """Freeze the leader while its call is under way, and wake it up when another one leads (and is done)."""
     await s.resize()
     await s.until_made()

@@ -10,8 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-from .set_shards_stage import LONG, SHUT, Scene
-from .stage import condition_of
+from .environment import condition_of
+from .set_shards_environment import LONG, SHUT, Trial
 
 LOGIN, TLS = "acme-login", "acme-tls"
 PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"
@@ -20,19 +20,19 @@ PASSWORD, WRONG = "Right-one-7!xK", "Wrong-one-8?yL"
 # --- the administrator's password
 
 
-async def put_login(s: Scene) -> None:
+async def put_login(s: Trial) -> None:
     """The administrator's Secret, as the user brings it."""
     await s.put_secret(LOGIN, password=PASSWORD)
 
 
-async def own_password(s: Scene) -> None:
+async def own_password(s: Trial) -> None:
     """The first login has changed the initial password to the one that was given; nothing else was made up."""
     assert not (await s.books())["password_change_required"]
     assert "acme-admin" not in await s.kubectl("get", "secrets", "-o", "name")
     await s.resize()
 
 
-async def wrong_password(s: Scene) -> None:
+async def wrong_password(s: Trial) -> None:
     """The Secret's password becomes a wrong one, and the token ends: said, not sent, and right again with the right one."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize()
@@ -49,7 +49,7 @@ async def wrong_password(s: Scene) -> None:
     await put_login(s)
 
 
-async def login_missing(s: Scene) -> None:
+async def login_missing(s: Trial) -> None:
     """There is no Secret of the administrator, until there is."""
     await s.kubectl("delete", "secret", LOGIN)
     await s.resize()
@@ -60,7 +60,7 @@ async def login_missing(s: Scene) -> None:
     await put_login(s)
 
 
-async def login_without_password(s: Scene) -> None:
+async def login_without_password(s: Trial) -> None:
     """The Secret has no password."""
     await s.kubectl("delete", "secret", LOGIN)
     await s.put_secret(LOGIN, username="admin")
@@ -74,7 +74,7 @@ async def login_without_password(s: Scene) -> None:
     await put_login(s)
 
 
-async def login_missing_at_first(s: Scene) -> None:
+async def login_missing_at_first(s: Trial) -> None:
     """The Secret comes after the cluster."""
     await s.open()
     assert LOGIN in await s.word("Stalled", "SecretMissing")
@@ -83,7 +83,7 @@ async def login_missing_at_first(s: Scene) -> None:
     assert not (await s.books())["password_change_required"]
 
 
-async def weak_password_at_first(s: Scene) -> None:
+async def weak_password_at_first(s: Trial) -> None:
     """The client does not take the password that it is to have."""
     await s.put_secret(LOGIN, password="weak")
     await s.open()
@@ -93,7 +93,7 @@ async def weak_password_at_first(s: Scene) -> None:
     assert not (await s.books())["password_change_required"]
 
 
-async def first_login_again(s: Scene) -> None:
+async def first_login_again(s: Trial) -> None:
     """The client is back at its initial password, as after the loss of its database."""
     await s.stand_in("reset-password")
     await s.resize()
@@ -131,7 +131,7 @@ def _sign(
     return builder.sign(by, hashes.SHA256())
 
 
-async def put_tls(s: Scene, *, trusted: bool = True) -> None:
+async def put_tls(s: Trial, *, trusted: bool = True) -> None:
     """The Webapps' Secret: signed by an authority of the user's, whose certificate is in it, or another's if not ``trusted``."""
     if not s.authority:
         root, leaf = _key(), _key()
@@ -143,19 +143,19 @@ async def put_tls(s: Scene, *, trusted: bool = True) -> None:
     await s.put_secret(TLS, **{**s.authority, **other})
 
 
-async def own_authority(s: Scene) -> None:
+async def own_authority(s: Trial) -> None:
     """The Webapps show the user's certificate, and the operator checks it."""
     assert "acme-webapp-tls" not in await s.kubectl("get", "secrets", "-o", "name")
     await s.resize()
 
 
-async def wrong_authority(s: Scene) -> None:
+async def wrong_authority(s: Trial) -> None:
     """The authority in the Secret is not the one that signed: nothing is sent to whoever answers, and the message says why."""
     await _distrusted(s)
     await put_tls(s)
 
 
-async def wrong_authority_at_first(s: Scene) -> None:
+async def wrong_authority_at_first(s: Trial) -> None:
     """The same, from the beginning on: not even the first login is sent, and what the cluster waits for is said."""
     await put_tls(s, trusted=False)
     await s.open()
@@ -164,7 +164,7 @@ async def wrong_authority_at_first(s: Scene) -> None:
     await put_tls(s)
 
 
-async def not_verified(s: Scene) -> None:
+async def not_verified(s: Trial) -> None:
     """The same, but the user does not want it checked."""
     await _distrusted(s)
     await s.patch(webapp={"tls": {"verification": "None"}})
@@ -173,7 +173,7 @@ async def not_verified(s: Scene) -> None:
     await put_tls(s)
 
 
-async def _distrusted(s: Scene) -> None:
+async def _distrusted(s: Trial) -> None:
     await put_tls(s, trusted=False)
     # Only what happens to the cluster makes the operator read its Secrets before its rest is over.
     await s.resize()
@@ -182,7 +182,7 @@ async def _distrusted(s: Scene) -> None:
     assert await s.made() == []
 
 
-async def wrong_name(s: Scene) -> None:
+async def wrong_name(s: Trial) -> None:
     """The certificate is another host's."""
     await s.patch(webapp={"tls": {"serverName": "other.example"}})
     await s.resize()

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from .set_shards_acts import Act
-from .set_shards_stage import SHUT, Scene
+from .set_shards_actions import Action
+from .set_shards_environment import SHUT, Trial
 
 NOW = "multiconnect.dev/reshard-now"
 OPEN = {"name": "always", "schedule": "* * * * *", "durationMinutes": 5}
 
 
-async def shut(s: Scene) -> None:
+async def shut(s: Trial) -> None:
     """The call waits; pods and failovers do not; an annotation for another count means nothing, the one for this count lets it go."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize(2)
@@ -29,7 +29,7 @@ async def shut(s: Scene) -> None:
     await s.kubectl("annotate", "whatsappcluster", "acme", f"{NOW}-")
 
 
-async def shut_taken_back(s: Scene) -> None:
+async def shut_taken_back(s: Trial) -> None:
     """The wish is gone before its window comes."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize(2)
@@ -38,7 +38,7 @@ async def shut_taken_back(s: Scene) -> None:
     await s.resize(1)
 
 
-async def opens(s: Scene) -> None:
+async def opens(s: Trial) -> None:
     """A window that is open is added to the one that is shut."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize()
@@ -47,7 +47,7 @@ async def opens(s: Scene) -> None:
     await s.patch(reshard={"windows": [SHUT, OPEN]})
 
 
-async def open_(s: Scene) -> None:
+async def open_(s: Trial) -> None:
     """A window is open."""
     first = len(s.recorder.words)
     await s.patch(reshard={"windows": [SHUT, OPEN]})
@@ -56,14 +56,14 @@ async def open_(s: Scene) -> None:
     assert "Reconciling/WindowClosed" not in s.recorder.words[first:]
 
 
-def invalid(says: str, **wrong: str) -> Act:
+def invalid(says: str, **wrong: str) -> Action:
     """A window that means nothing."""
 
-    async def act(s: Scene) -> None:
+    async def action(s: Trial) -> None:
         await s.patch(reshard={"windows": [{**OPEN, **wrong}]})
         await s.resize()
         assert says in await s.word("Stalled", "WindowInvalid")
         assert await s.made() == []
         await s.patch(reshard={"windows": [OPEN]})
 
-    return act
+    return action

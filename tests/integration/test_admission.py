@@ -16,7 +16,7 @@ from aiohttp import web
 
 from localkube.plane import certificates
 
-from .stage import Obj, Stage
+from .environment import Environment, Obj
 
 pytestmark = pytest.mark.integration
 
@@ -50,7 +50,7 @@ class Webhook:
 
 
 @asynccontextmanager
-async def a_webhook(stage: Stage, folder: Path) -> AsyncIterator[Webhook]:
+async def a_webhook(environment: Environment, folder: Path) -> AsyncIterator[Webhook]:
     """A webhook that the API server asks before it stores a workload in the stage's namespace."""
     made = certificates.make(folder / "webhook", service_ip="127.0.0.1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -62,7 +62,7 @@ async def a_webhook(stage: Stage, folder: Path) -> AsyncIterator[Webhook]:
     site = web.TCPSite(runner, "127.0.0.1", 0, ssl_context=context)
     await site.start()
     port = runner.addresses[0][1]
-    name = f"{stage.namespace}.example.com"
+    name = f"{environment.namespace}.example.com"
     rule = {"apiGroups": ["apps"], "apiVersions": ["v1"], "operations": ["CREATE", "UPDATE"], "resources": ["statefulsets", "deployments"]}
     configuration = {
         "apiVersion": "admissionregistration.k8s.io/v1",
@@ -77,61 +77,61 @@ async def a_webhook(stage: Stage, folder: Path) -> AsyncIterator[Webhook]:
                     "url": f"https://127.0.0.1:{port}/",
                     "caBundle": base64.b64encode(made.authority.read_bytes()).decode(),
                 },
-                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": stage.namespace}},
+                "namespaceSelector": {"matchLabels": {"kubernetes.io/metadata.name": environment.namespace}},
                 "rules": [rule],
             }
         ],
     }
     try:
-        await stage.kubectl("create", "-f", "-", input=json.dumps(configuration))
-        await _until_asked(stage, webhook)
+        await environment.kubectl("create", "-f", "-", input=json.dumps(configuration))
+        await _until_asked(environment, webhook)
         yield webhook
     finally:
-        await stage.kubectl("delete", "mutatingwebhookconfiguration", name)
+        await environment.kubectl("delete", "mutatingwebhookconfiguration", name)
         await runner.cleanup()
 
 
-async def _until_asked(stage: Stage, webhook: Webhook) -> None:
+async def _until_asked(environment: Environment, webhook: Webhook) -> None:
     """The API server learns of a webhook a moment after it was made."""
     template = {"metadata": {"labels": {"a": "b"}}, "spec": {"containers": [{"name": "a", "image": "a"}]}}
     spec = {"serviceName": "try", "replicas": 0, "selector": {"matchLabels": {"a": "b"}}, "template": template}
     attempt = {"apiVersion": "apps/v1", "kind": "StatefulSet", "metadata": {"name": "try"}, "spec": spec}
     async with asyncio.timeout(60):
         while not webhook.asked:
-            await stage.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(attempt))
+            await environment.kubectl("create", "--dry-run=server", "-f", "-", input=json.dumps(attempt))
     webhook.asked.clear()
 
 
-def uids(stage: Stage) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in stage.pods("coreapp")}
+def uids(environment: Environment) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in environment.pods("coreapp")}
 
 
-async def test_a_webhook_that_changes_every_write_holds_up_nothing(stage: Stage, tmp_path: Path) -> None:
-    async with a_webhook(stage, tmp_path) as webhook:
-        await stage.created(shards=1, spares=1)
-        await stage.until(lambda _: stage.reason("Stalled") == "ChangedByAdmission", "it is said")
-        said = stage.seen.condition(stage.namespace, "acme", "Stalled")
+async def test_a_webhook_that_changes_every_write_holds_up_nothing(environment: Environment, tmp_path: Path) -> None:
+    async with a_webhook(environment, tmp_path) as webhook:
+        await environment.created(shards=1, spares=1)
+        await environment.until(lambda _: environment.reason("Stalled") == "ChangedByAdmission", "it is said")
+        said = environment.seen.condition(environment.namespace, "acme", "Stalled")
         assert said["status"] == "False"
         for field in ("StatefulSet acme-coreapp", "containers[proxy]", "containers[coreapp].image", "Deployment acme-webapp"):
             assert field in said["message"]
 
-        before = uids(stage)
-        await stage.patch(shards=2)
-        await stage.at_rest()
-        assert before <= uids(stage), "more pods are no new template, whatever the webhook makes of a write"
+        before = uids(environment)
+        await environment.patch(shards=2)
+        await environment.at_rest()
+        assert before <= uids(environment), "more pods are no new template, whatever the webhook makes of a write"
 
-        await stage.patch(coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
-        await stage.at_rest()
-        assert not uids(stage) & before
-        for pod in stage.pods("coreapp"):
+        await environment.patch(coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
+        await environment.at_rest()
+        assert not uids(environment) & before
+        for pod in environment.pods("coreapp"):
             assert pod["metadata"]["annotations"]["example.com/release"] == "b"
             assert [one["name"] for one in pod["spec"]["containers"]] == ["coreapp", "proxy"]
             assert all(one["image"].startswith(MIRROR) for one in pod["spec"]["containers"][:1])
         # At once after the other, so that the time between is spent at rest, too.
-        await stage.patch(shards=1)
-        await stage.at_rest()
+        await environment.patch(shards=1)
+        await environment.at_rest()
 
-    writes = stage.theatre.writes(since=stage.began, namespace=stage.namespace)
+    writes = environment.harness.writes(since=environment.began, namespace=environment.namespace)
     written = Counter(f"{one.verb} {one.resource} {one.name}" for one in writes)
     stored = Counter(f"{one.verb} {one.resource} {one.name}" for one in writes if one.code < 300)
     # Made, and written once for the roll-out, which may be in conflict once. The Webapps get the mark of their Secrets, and grow to two.

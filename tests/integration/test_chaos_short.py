@@ -14,11 +14,11 @@ from pathlib import Path
 
 import pytest
 
-from localkube.chaos.print import broken
-from localkube.chaos.table import SHORT, named
 from localkube.plane.operators import REPOSITORY
 from localkube.plane.processes import Spawner, stop
 from localkube.programs.binaries import Binaries
+from localkube.scenarios.faults.hollow import SHORT, named
+from localkube.scenarios.runner.report import broken
 
 pytestmark = pytest.mark.integration
 

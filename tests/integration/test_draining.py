@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from .stage import LONG, Stage, Theatre, a_stage, light_traffic, told_of
+from .environment import LONG, Environment, Harness, an_environment, light_traffic, reported_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -24,17 +24,17 @@ FLAG_LABELS = ("multiconnect.dev/shard", "multiconnect.dev/epoch")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
+async def cluster(harness: Harness) -> AsyncIterator[Environment]:
     """One cluster for all tests; each leaves it at rest and the nodes sound."""
-    await asyncio.to_thread(theatre.ensure_replicas)
-    async with a_stage(theatre) as stage:
-        await stage.created(shards=2, spares=1)
-        yield stage
-        await stage.at_rest()
+    await asyncio.to_thread(harness.ensure_replicas)
+    async with an_environment(harness) as environment:
+        await environment.created(shards=2, spares=1)
+        yield environment
+        await environment.at_rest()
 
 
 @pytest_asyncio.fixture(loop_scope="module")
-async def scene(cluster: Stage) -> Stage:
+async def case(cluster: Environment) -> Environment:
     """The cluster with each of its three Coreapps on a node of its own."""
     await cluster.at_rest()
     if len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) < 3:
@@ -49,108 +49,108 @@ async def scene(cluster: Stage) -> Stage:
     return cluster
 
 
-async def admin(stage: Stage, *args: str) -> None:
-    await asyncio.to_thread(stage.plane.kubectl, *args)
+async def admin(environment: Environment, *args: str) -> None:
+    await asyncio.to_thread(environment.plane.kubectl, *args)
 
 
-def node_of(stage: Stage, pod: str) -> str:
-    obj = stage.seen.find("Pod", stage.namespace, pod)
+def node_of(environment: Environment, pod: str) -> str:
+    obj = environment.seen.find("Pod", environment.namespace, pod)
     return str(obj["spec"]["nodeName"]) if obj else ""
 
 
-def holder_away_from_the_rest(stage: Stage) -> int:
+def holder_away_from_the_rest(environment: Environment) -> int:
     """A shard whose holder's node runs neither the simulator's servers nor every Webapp: what is lost with it can be measured."""
-    needed = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("simulator")}
-    webapps = {node_of(stage, pod["metadata"]["name"]) for pod in stage.pods("webapp")}
+    needed = {node_of(environment, pod["metadata"]["name"]) for pod in environment.pods("simulator")}
+    webapps = {node_of(environment, pod["metadata"]["name"]) for pod in environment.pods("webapp")}
     if len(webapps) == 1:
         needed |= webapps
-    return next(shard for shard in (0, 1) if node_of(stage, stage.holder(shard)) not in needed)
+    return next(shard for shard in (0, 1) if node_of(environment, environment.holder(shard)) not in needed)
 
 
 # --- planned: the shard moves while its holder still serves ---------------------------------------------------------------
 
 
 @pytest.mark.parametrize("how", ["cordon", "taint"])
-async def test_the_shards_of_a_node_that_is_drained_move_first(scene: Stage, how: str) -> None:
-    before, old = len(scene.seen.commits), scene.holder(0)
-    uid, node = scene.uid(old), node_of(scene, old)
+async def test_the_shards_of_a_node_that_is_drained_move_first(case: Environment, how: str) -> None:
+    before, old = len(case.seen.commits), case.holder(0)
+    uid, node = case.uid(old), node_of(case, old)
     notice = ("cordon", node) if how == "cordon" else ("taint", "node", node, f"{AUTOSCALER}=now:NoSchedule")
-    async with light_traffic(scene, rate=40) as traffic:
-        await admin(scene, *notice)
+    async with light_traffic(case, rate=40) as traffic:
+        await admin(case, *notice)
         try:
-            commit = await scene.commit(0, before)
-            assert node_of(scene, commit.holder) != node
-            entry = await told_of(scene, commit)
+            commit = await case.commit(0, before)
+            assert node_of(case, commit.holder) != node
+            entry = await reported_of(case, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Switchover", "PodDraining", old)
-            assert scene.uid(old) == uid, "the pod lives on as a standby"
+            assert case.uid(old) == uid, "the pod lives on as a standby"
             # Now the drain comes to it: nobody notices.
-            await admin(scene, "drain", node, f"--pod-selector={COREAPPS}", "--delete-emptydir-data")
-            await scene.until(lambda _: scene.uid(old) != uid, f"{old} is gone")
+            await admin(case, "drain", node, f"--pod-selector={COREAPPS}", "--delete-emptydir-data")
+            await case.until(lambda _: case.uid(old) != uid, f"{old} is gone")
         finally:
-            await admin(scene, "uncordon", node)  # a drain cordons too
+            await admin(case, "uncordon", node)  # a drain cordons too
             if how == "taint":
-                await admin(scene, "taint", "node", node, f"{AUTOSCALER}-")
-        await scene.at_rest()
+                await admin(case, "taint", "node", node, f"{AUTOSCALER}-")
+        await case.at_rest()
         assert not (await traffic.report()).refusals, "no message was refused"
-    assert len(scene.seen.commits) == before + 1
+    assert len(case.seen.commits) == before + 1
 
 
 # --- unplanned ------------------------------------------------------------------------------------------------------------
 
 
-async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is_back(scene: Stage) -> None:
-    shard = holder_away_from_the_rest(scene)
-    before, old = len(scene.seen.commits), scene.holder(shard)
-    uid, node = scene.uid(old), node_of(scene, old)
-    async with light_traffic(scene) as traffic, scene.control() as control:
+async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is_back(case: Environment) -> None:
+    shard = holder_away_from_the_rest(case)
+    before, old = len(case.seen.commits), case.holder(shard)
+    uid, node = case.uid(old), node_of(case, old)
+    async with light_traffic(case) as traffic, case.control() as control:
         await control.lose(node)
         try:
-            commit = await scene.commit(shard, before)
-            entry = await told_of(scene, commit)
+            commit = await case.commit(shard, before)
+            entry = await reported_of(case, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "ProbeTimeout", old)
             await traffic.next_delivery(shard, commit.monotonic)
-            await scene.until(lambda _: scene.reason("Redundant") == "NoSpareLeft", "NoSpareLeft")
+            await case.until(lambda _: case.reason("Redundant") == "NoSpareLeft", "NoSpareLeft")
             # Twice the time after which a hung pod on a living node is ended.
             await asyncio.sleep(6)  # what is waited for is that nothing happens
-            assert scene.uid(old) == uid
-            pod = scene.seen.find("Pod", scene.namespace, old) or {"metadata": {}}
+            assert case.uid(old) == uid
+            pod = case.seen.find("Pod", case.namespace, old) or {"metadata": {}}
             assert "deletionTimestamp" not in pod["metadata"], "the pod is left: nobody there could end it"
-            assert old in json.dumps(scene.status()["conditions"]), f"what is out of reach is told: {scene.status()['conditions']}"
+            assert old in json.dumps(case.status()["conditions"]), f"what is out of reach is told: {case.status()['conditions']}"
         finally:
             await control.back(node)
-        await scene.until(lambda _: scene.uid(old) == uid and not flags(scene, old), "the old holder's labels are stripped")
-        await stands_by(scene, old)
-        await scene.at_rest()
-    assert len(scene.seen.commits) == before + 1
-    assert scene.uid(old) == uid
+        await case.until(lambda _: case.uid(old) == uid and not flags(case, old), "the old holder's labels are stripped")
+        await stands_by(case, old)
+        await case.at_rest()
+    assert len(case.seen.commits) == before + 1
+    assert case.uid(old) == uid
 
 
 @pytest.mark.parametrize("how", ["deleted", "out of service"])
-async def test_a_node_that_is_gone_is_certain(scene: Stage, how: str) -> None:
-    shard = holder_away_from_the_rest(scene)
-    before, old = len(scene.seen.commits), scene.holder(shard)
-    node = node_of(scene, old)
-    async with light_traffic(scene), scene.control() as control:
+async def test_a_node_that_is_gone_is_certain(case: Environment, how: str) -> None:
+    shard = holder_away_from_the_rest(case)
+    before, old = len(case.seen.commits), case.holder(shard)
+    node = node_of(case, old)
+    async with light_traffic(case), case.control() as control:
         # Its machine is off, as whoever says so has made sure.
         await control.lose(node)
         if how == "deleted":
-            await admin(scene, "delete", "node", node)
+            await admin(case, "delete", "node", node)
         else:
-            await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoSchedule")
+            await admin(case, "taint", "node", node, f"{OUT_OF_SERVICE}=nodeshutdown:NoSchedule")
         try:
-            commit = await scene.commit(shard, before)
-            entry = await told_of(scene, commit)
+            commit = await case.commit(shard, before)
+            entry = await reported_of(case, commit)
             assert (entry["kind"], entry["evidence"], entry["from"]) == ("Failover", "NodeGone", old)
         finally:
             if how != "deleted":
-                await admin(scene, "taint", "node", node, f"{OUT_OF_SERVICE}-")
+                await admin(case, "taint", "node", node, f"{OUT_OF_SERVICE}-")
             await control.back(node, rebooted=True)
-        await scene.at_rest()
+        await case.at_rest()
 
 
-async def stands_by(stage: Stage, pod: str) -> None:
+async def stands_by(environment: Environment, pod: str) -> None:
     """Wait until a Coreapp itself says that it holds no shard."""
-    obj = stage.seen.find("Pod", stage.namespace, pod)
+    obj = environment.seen.find("Pod", environment.namespace, pod)
     url = f"http://{obj['status']['podIP'] if obj else ''}:{HEALTHCHECK_PORT}/"
     said: object = None
     deadline = time.monotonic() + LONG
@@ -165,6 +165,6 @@ async def stands_by(stage: Stage, pod: str) -> None:
     raise AssertionError(f"{pod} does not stand by: {said}")
 
 
-def flags(stage: Stage, pod: str) -> set[str]:
-    obj = stage.seen.find("Pod", stage.namespace, pod) or {"metadata": {}}
+def flags(environment: Environment, pod: str) -> set[str]:
+    obj = environment.seen.find("Pod", environment.namespace, pod) or {"metadata": {}}
     return set(FLAG_LABELS) & (obj["metadata"].get("labels") or {}).keys()

@@ -13,7 +13,7 @@ from outside.kstatus import Verdict, verdict
 from outside.observer import Observer
 from wabiz_sim.certificate import make
 
-from .stage import Obj, Stage
+from .environment import Environment, Obj
 
 pytestmark = pytest.mark.integration
 
@@ -34,28 +34,28 @@ STUCK: dict[str, tuple[Obj, Obj]] = {
 """Edits after which a person must act, and what takes them back."""
 
 
-def versions(stage: Stage) -> list[Obj]:
-    return stage.seen.versions("WhatsAppCluster", stage.namespace, "acme")
+def versions(environment: Environment) -> list[Obj]:
+    return environment.seen.versions("WhatsAppCluster", environment.namespace, "acme")
 
 
 def words(obj: Obj) -> dict[str, tuple[str, str]]:
     return {one["type"]: (one["status"], one["reason"]) for one in (obj.get("status") or {}).get("conditions") or ()}
 
 
-async def until(stage: Stage, expected: Verdict, reason: str = "", within: float = 90.0) -> Obj:
+async def until(environment: Environment, expected: Verdict, reason: str = "", within: float = 90.0) -> Obj:
     """The first version of the newest generation of which kstatus says this, as soon as there is one."""
 
     def found(_: Observer) -> Obj:
-        newest = [obj for obj in versions(stage) if obj["metadata"]["generation"] >= stage.newest.get("acme", 1)]
+        newest = [obj for obj in versions(environment) if obj["metadata"]["generation"] >= environment.newest.get("acme", 1)]
         fitting = (obj for obj in newest if verdict(obj) is expected and reason in {"", words(obj).get("Stalled", ("", ""))[1]})
         return next(fitting, {})
 
-    return await stage.until(found, f"{expected} {reason}", within)
+    return await environment.until(found, f"{expected} {reason}", within)
 
 
-def too_early(stage: Stage) -> Iterator[str]:
+def too_early(environment: Environment) -> Iterator[str]:
     """Every version that kstatus calls current although the client had another number of shards, or Coreapps were missing."""
-    for obj in versions(stage):
+    for obj in versions(environment):
         spec, status = obj["spec"], obj.get("status") or {}
         if verdict(obj) is Verdict.CURRENT:
             pods, ready = spec["shards"] + spec["spares"], status["coreapp"]["ready"]
@@ -63,68 +63,70 @@ def too_early(stage: Stage) -> Iterator[str]:
                 yield f"generation {obj['metadata']['generation']}: {status.get('shards')} shards, {ready} Coreapps"
 
 
-async def put_certificate(stage: Stage, expires_at: str) -> None:
+async def put_certificate(environment: Environment, expires_at: str) -> None:
     """Write the Secret of the account, with a certificate that is said to expire then."""
     certificate = make("Acme Inc", 4711, datetime(2026, 1, 1, tzinfo=UTC), datetime(2036, 1, 1, tzinfo=UTC))
     data = {"certificate": certificate, "expiresAt": expires_at}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "stringData": data}
-    await stage.kubectl("apply", "-f", "-", input=json.dumps(secret))
+    await environment.kubectl("apply", "-f", "-", input=json.dumps(secret))
 
 
-async def hold(stage: Stage, finalizers: list[str] | None) -> None:
+async def hold(environment: Environment, finalizers: list[str] | None) -> None:
     """Have the deletion of the cluster wait for these."""
-    await stage.kubectl("patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}}))
+    await environment.kubectl(
+        "patch", "whatsappcluster", "acme", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": finalizers}})
+    )
 
 
-async def test_kstatus_from_creation_to_deletion(stage: Stage) -> None:
+async def test_kstatus_from_creation_to_deletion(environment: Environment) -> None:
     """The Secret of the account comes just after the cluster, as when both are applied at once."""
-    await stage.create(shards=2, spares=1, account=ACCOUNT)
-    await put_certificate(stage, "2036-01-01T00:00:00Z")
-    await until(stage, Verdict.CURRENT)
-    assert (await stage.books())["set_shards_calls"][-1]["shards"] == 2
-    assert stage.replicas() == 3
-    assert Verdict.FAILED not in map(verdict, versions(stage)), "creation is no failure"
-    assert await stage.events("NoSpareLeft") == []
-    await stage.at_rest()
+    await environment.create(shards=2, spares=1, account=ACCOUNT)
+    await put_certificate(environment, "2036-01-01T00:00:00Z")
+    await until(environment, Verdict.CURRENT)
+    assert (await environment.books())["set_shards_calls"][-1]["shards"] == 2
+    assert environment.replicas() == 3
+    assert Verdict.FAILED not in map(verdict, versions(environment)), "creation is no failure"
+    assert await environment.events("NoSpareLeft") == []
+    await environment.at_rest()
 
-    before = len(stage.seen.commits)
-    await stage.delete_pod(stage.holder(0))
-    await stage.commit(0, before)
-    await stage.at_rest()
-    assert verdict(stage.cluster()) is Verdict.CURRENT
+    before = len(environment.seen.commits)
+    await environment.delete_pod(environment.holder(0))
+    await environment.commit(0, before)
+    await environment.at_rest()
+    assert verdict(environment.cluster()) is Verdict.CURRENT
 
-    await stage.patch(shards=4)
-    await until(stage, Verdict.CURRENT)
-    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (4, 5)
-    await stage.patch(shards=2)
-    await until(stage, Verdict.CURRENT)
-    assert ((await stage.books())["set_shards_calls"][-1]["shards"], stage.replicas()) == (2, 3)
+    await environment.patch(shards=4)
+    await until(environment, Verdict.CURRENT)
+    assert ((await environment.books())["set_shards_calls"][-1]["shards"], environment.replicas()) == (4, 5)
+    await environment.patch(shards=2)
+    await until(environment, Verdict.CURRENT)
+    assert ((await environment.books())["set_shards_calls"][-1]["shards"], environment.replicas()) == (2, 3)
 
     for reason, (wrong, right) in STUCK.items():
-        await stage.patch(**wrong)
-        told = await until(stage, Verdict.FAILED, reason, IN_TIME)
-        assert words(told)["Reconciling"][0] == "False", reason
-        await stage.patch(**right)
-        await until(stage, Verdict.CURRENT)
-        await stage.at_rest()
+        await environment.patch(**wrong)
+        assigned = await until(environment, Verdict.FAILED, reason, IN_TIME)
+        assert words(assigned)["Reconciling"][0] == "False", reason
+        await environment.patch(**right)
+        await until(environment, Verdict.CURRENT)
+        await environment.at_rest()
 
-    await put_certificate(stage, "2026-01-01T00:00:00Z")
-    await stage.word("CertificateValid", "CertificateExpired")
-    assert verdict(stage.cluster()) is Verdict.CURRENT, "nothing is to be sent"
-    await stage.patch(shards=4)
-    await until(stage, Verdict.FAILED, "CertificateExpired", IN_TIME)
+    await put_certificate(environment, "2026-01-01T00:00:00Z")
+    await environment.word("CertificateValid", "CertificateExpired")
+    assert verdict(environment.cluster()) is Verdict.CURRENT, "nothing is to be sent"
+    await environment.patch(shards=4)
+    await until(environment, Verdict.FAILED, "CertificateExpired", IN_TIME)
     # A failover goes on meanwhile, and what waits for a person is told again after it.
-    before = len(stage.seen.commits)
-    await stage.delete_pod(stage.holder(0))
-    await stage.commit(0, before)
-    await stage.until(lambda _: verdict(stage.cluster()) is Verdict.FAILED, "Failed again", IN_TIME)
-    await put_certificate(stage, "2036-01-01T00:00:00Z")
-    await until(stage, Verdict.CURRENT)
+    before = len(environment.seen.commits)
+    await environment.delete_pod(environment.holder(0))
+    await environment.commit(0, before)
+    await environment.until(lambda _: verdict(environment.cluster()) is Verdict.FAILED, "Failed again", IN_TIME)
+    await put_certificate(environment, "2036-01-01T00:00:00Z")
+    await until(environment, Verdict.CURRENT)
 
-    assert [*too_early(stage)] == []
-    await hold(stage, ["example.com/held"])
-    await stage.kubectl("delete", "whatsappcluster", "acme", "--wait=false")
-    await until(stage, Verdict.TERMINATING)
-    await hold(stage, None)
-    await stage.until(lambda _: not stage.cluster(), "the cluster is gone")
-    await asyncio.to_thread(stage.seen.verify)
+    assert [*too_early(environment)] == []
+    await hold(environment, ["example.com/held"])
+    await environment.kubectl("delete", "whatsappcluster", "acme", "--wait=false")
+    await until(environment, Verdict.TERMINATING)
+    await hold(environment, None)
+    await environment.until(lambda _: not environment.cluster(), "the cluster is gone")
+    await asyncio.to_thread(environment.seen.verify)

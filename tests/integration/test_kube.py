@@ -36,7 +36,7 @@ def namespace(control_plane: ControlPlane) -> str:
 
 
 @asynccontextmanager
-async def the_door(path: Path, limits: CallLimits | None = None) -> AsyncIterator[LightKube]:
+async def the_client(path: Path, limits: CallLimits | None = None) -> AsyncIterator[LightKube]:
     kube = LightKube.from_kubeconfig(path, limits=limits)
     try:
         async with asyncio.timeout(60):
@@ -55,7 +55,7 @@ def a_service(namespace: str, name: str = "shard-0", **labels: str) -> Obj:
 
 
 async def test_an_object_from_its_creation_to_its_end(control_plane: ControlPlane, namespace: str) -> None:
-    async with the_door(control_plane.admin_kubeconfig) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
         assert await kube.get(SERVICE, namespace, "shard-0") is None
         created = await kube.create(a_service(namespace, cluster="acme"))
         with pytest.raises(AlreadyExists, match=f"create Service {namespace}/shard-0: 409 AlreadyExists"):
@@ -95,7 +95,7 @@ async def test_an_object_from_its_creation_to_its_end(control_plane: ControlPlan
 
 
 async def test_a_json_patch_tests_before_it_writes(control_plane: ControlPlane, namespace: str) -> None:
-    async with the_door(control_plane.admin_kubeconfig) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
         created = await kube.create(a_service(namespace, epoch="1-a"))
         uid = {"op": "test", "path": "/metadata/uid", "value": created["metadata"]["uid"]}
         epoch = {"op": "test", "path": "/metadata/labels/epoch", "value": "1-a"}
@@ -120,7 +120,7 @@ async def test_status_is_patched_by_the_version_that_was_looked_at(control_plane
     control_plane.kubectl("apply", "--server-side", "-f", str(CRDS))
     await_crd(control_plane)
     patient = CallLimits(read=15, write=15)  # the API server holds the first calls for a new kind for some seconds
-    async with the_door(control_plane.admin_kubeconfig, patient) as kube:
+    async with the_client(control_plane.admin_kubeconfig, patient) as kube:
         spec = {"shards": 2, "spares": 1, "client": {"type": "Simulator"}}
         wac = {"apiVersion": WAC.api_version, "kind": WAC.kind, "metadata": {"name": "acme", "namespace": namespace}, "spec": spec}
         for _ in range(100):  # the API server serves a new kind a moment after it calls it established
@@ -140,7 +140,7 @@ async def test_status_is_patched_by_the_version_that_was_looked_at(control_plane
 
 async def test_what_is_not_served_or_not_there_is_not_taken_for_an_absent_object(control_plane: ControlPlane) -> None:
     unknown = Kind("nobody.dev/v1", "Nothing", "nothings")
-    async with the_door(control_plane.admin_kubeconfig) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
         for call in (kube.get(unknown, "default", "a"), kube.list(unknown, "default"), kube.delete(unknown, "default", "a", uid="u")):
             with pytest.raises(NotFound, match=r"are nothings of nobody.dev/v1 installed\?"):
                 await call
@@ -153,7 +153,7 @@ async def test_what_is_not_served_or_not_there_is_not_taken_for_an_absent_object
 async def test_what_is_forbidden_or_invalid_is_refused(control_plane: ControlPlane, namespace: str, tmp_path: Path) -> None:
     control_plane.kubectl("create", "serviceaccount", "nobody", "-n", namespace)
     path = control_plane.service_account_kubeconfig(namespace, "nobody", tmp_path / "kubeconfig")
-    async with the_door(path) as kube:
+    async with the_client(path) as kube:
         with pytest.raises(Rejected, match=r'403 Forbidden: .*cannot get resource "secrets"'):
             await kube.get(SECRET, namespace, "s")
         with pytest.raises(Rejected, match='cannot list resource "pods"'):
@@ -161,7 +161,7 @@ async def test_what_is_forbidden_or_invalid_is_refused(control_plane: ControlPla
         with pytest.raises(Rejected, match='cannot watch resource "leases"'):
             async for _ in kube.watch(LEASE, namespace, name="op"):
                 pass
-    async with the_door(control_plane.admin_kubeconfig) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
         with pytest.raises(Rejected, match="422 Invalid"):
             await kube.create(a_service(namespace) | {"spec": {"ports": []}})
         claim = {"metadata": {"name": "s", "namespace": namespace}, "apiVersion": "apps/v1", "kind": STATEFULSET.kind, "spec": {"x": "y"}}
@@ -174,7 +174,7 @@ async def test_what_is_forbidden_or_invalid_is_refused(control_plane: ControlPla
 
 
 async def test_a_watch_sees_one_lease_and_ends(control_plane: ControlPlane, namespace: str) -> None:
-    async with the_door(control_plane.admin_kubeconfig) as kube:
+    async with the_client(control_plane.admin_kubeconfig) as kube:
 
         def a_lease(name: str) -> Obj:
             return {"apiVersion": LEASE.api_version, "kind": "Lease", "metadata": {"name": name, "namespace": namespace}, "spec": {}}

@@ -173,7 +173,7 @@ class Candidate:
         return times[0]
 
 
-class Stage:
+class Environment:
     """A namespace with its Lease, and the candidates in it."""
 
     def __init__(self, control_plane: ControlPlane, namespace: str, folder: Path) -> None:
@@ -219,31 +219,31 @@ class Stage:
 
 
 @asynccontextmanager
-async def a_stage(control_plane: ControlPlane, folder: Path) -> AsyncIterator[Stage]:
+async def an_environment(control_plane: ControlPlane, folder: Path) -> AsyncIterator[Environment]:
     namespace = f"leader-{next(_numbers)}"
     control_plane.kubectl("create", "namespace", namespace)
     control_plane.kubectl("create", "-n", namespace, "-f", "-", input=json.dumps(LEDGER))
-    stage = Stage(control_plane, namespace, folder)
+    environment = Environment(control_plane, namespace, folder)
     try:
         async with asyncio.timeout(300):
-            yield stage
+            yield environment
     finally:
-        for candidate in stage.candidates:
+        for candidate in environment.candidates:
             with contextlib.suppress(ProcessLookupError):
                 candidate.process.kill()
             await candidate.process.wait()
             await candidate.reading
-        for wire in stage.wires:
+        for wire in environment.wires:
             await wire.close()
-    stage.judge()
+    environment.judge()
 
 
 def test_the_judge_sees_what_a_former_leader_wrote_late(tmp_path: Path) -> None:
     def judged(*writes: tuple[int, int]) -> None:
         said = [{"what": "wrote", "version": version, "epoch": epoch} for version, epoch in writes]
-        stage = Stage(cast(ControlPlane, None), "none", tmp_path)
-        stage.candidates = [cast(Candidate, SimpleNamespace(terms=[0, 1], said=said))]
-        stage.judge()
+        environment = Environment(cast(ControlPlane, None), "none", tmp_path)
+        environment.candidates = [cast(Candidate, SimpleNamespace(terms=[0, 1], said=said))]
+        environment.judge()
 
     judged((5, 0), (5, 0), (7, 1))
     with pytest.raises(AssertionError):
@@ -251,12 +251,12 @@ def test_the_judge_sees_what_a_former_leader_wrote_late(tmp_path: Path) -> None:
 
 
 async def test_a_graceful_handover_is_told_by_the_watch(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_stage(control_plane, tmp_path) as stage:
-        leader = await stage.candidate("c0")
+    async with an_environment(control_plane, tmp_path) as environment:
+        leader = await environment.candidate("c0")
         await leader.until("leads")
         took = []
         for number in range(1, 8):
-            follower = await stage.candidate(f"c{number}")
+            follower = await environment.candidate(f"c{number}")
             await asyncio.sleep(0.5)
             asked = leader.signal(signal.SIGTERM)
             took.append(await follower.until("leads") - asked)
@@ -264,17 +264,17 @@ async def test_a_graceful_handover_is_told_by_the_watch(control_plane: ControlPl
             leader = follower
         print("handovers, seconds:", [round(t, 3) for t in took])
         assert statistics.median(took) < 1  # a poll instead of the watch would take 2 s
-        assert stage.lease()["leaseTransitions"] == 7
-    for earlier, later in itertools.pairwise(stage.candidates):
+        assert environment.lease()["leaseTransitions"] == 7
+    for earlier, later in itertools.pairwise(environment.candidates):
         assert earlier.when("stopped")[0] <= later.when("leads")[0]
 
 
 async def test_a_killed_leader_is_replaced_when_its_lease_has_run_out(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_stage(control_plane, tmp_path) as stage:
-        leader = await stage.candidate("c0")
+    async with an_environment(control_plane, tmp_path) as environment:
+        leader = await environment.candidate("c0")
         await leader.until("leads")
         for number in (1, 2):
-            follower = await stage.candidate(f"c{number}")
+            follower = await environment.candidate(f"c{number}")
             await asyncio.sleep(1.5)
             killed = leader.signal(signal.SIGKILL)
             took = await follower.until("leads") - killed
@@ -284,10 +284,10 @@ async def test_a_killed_leader_is_replaced_when_its_lease_has_run_out(control_pl
 
 
 async def test_a_stopped_leader_writes_nothing_when_it_goes_on(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_stage(control_plane, tmp_path) as stage:
-        stopped = await stage.candidate("stopped")
+    async with an_environment(control_plane, tmp_path) as environment:
+        stopped = await environment.candidate("stopped")
         await stopped.until("wrote")
-        other = await stage.candidate("other")
+        other = await environment.candidate("other")
         await asyncio.sleep(1)
         stopped.signal(signal.SIGSTOP)
         began = await other.until("leads")
@@ -301,11 +301,11 @@ async def test_a_stopped_leader_writes_nothing_when_it_goes_on(control_plane: Co
 
 
 async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_stage(control_plane, tmp_path) as stage:
-        wire = stage.wire()
-        leader = await stage.candidate("cut", wire=wire)
+    async with an_environment(control_plane, tmp_path) as environment:
+        wire = environment.wire()
+        leader = await environment.candidate("cut", wire=wire)
         await leader.until("leads")
-        other = await stage.candidate("other")
+        other = await environment.candidate("other")
         await asyncio.sleep(1.2)
         wire.refuse()
         await asyncio.sleep(1.5)
@@ -330,14 +330,14 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(contro
 
 
 async def test_a_deleted_lease_is_put_back_by_its_leader(control_plane: ControlPlane, tmp_path: Path) -> None:
-    async with a_stage(control_plane, tmp_path) as stage:
-        leader = await stage.candidate("a")
+    async with an_environment(control_plane, tmp_path) as environment:
+        leader = await environment.candidate("a")
         await leader.until("leads")
-        other = await stage.candidate("b")
+        other = await environment.candidate("b")
         await asyncio.sleep(0.5)
         for _ in range(3):
-            control_plane.kubectl("delete", "lease", "op", "-n", stage.namespace)
+            control_plane.kubectl("delete", "lease", "op", "-n", environment.namespace)
             await asyncio.sleep(0.3)
-            assert stage.lease()["holderIdentity"] == "a"
+            assert environment.lease()["holderIdentity"] == "a"
         await asyncio.sleep(5)
         assert (leader.terms, other.terms) == ([0], [])

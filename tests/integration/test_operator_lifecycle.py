@@ -13,7 +13,7 @@ from datetime import UTC, datetime
 import pytest
 import pytest_asyncio
 
-from .stage import KINDS, LONG, Stage, Theatre, a_stage, now, told
+from .environment import KINDS, LONG, Environment, Harness, an_environment, assigned, now
 
 pytestmark = pytest.mark.integration
 
@@ -21,31 +21,31 @@ QUIET_SECONDS = 60.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def steady(theatre: Theatre) -> AsyncIterator[tuple[Stage, float, str]]:
+async def steady(harness: Harness) -> AsyncIterator[tuple[Environment, float, str]]:
     """A cluster that nobody touches while the other tests of this file play, since when it is at rest, and the same as a timestamp."""
-    theatre.ensure_replicas()
-    async with a_stage(theatre) as stage:
-        await stage.created()
+    harness.ensure_replicas()
+    async with an_environment(harness) as environment:
+        await environment.created()
         for reason in ("Serving", "SetShardsDone"):  # the story is told after the report
-            await stage.event(reason)
-        yield stage, time.monotonic(), now()
+            await environment.event(reason)
+        yield environment, time.monotonic(), now()
 
 
-async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: object) -> None:
-    before = await stage.everything()
-    await stage.create(shards=2, spares=1)
-    await stage.at_rest()
+async def test_a_cluster_of_nine_lines_becomes_ready(environment: Environment, steady: object) -> None:
+    before = await environment.everything()
+    await environment.create(shards=2, spares=1)
+    await environment.at_rest()
 
-    status = stage.status()
+    status = environment.status()
     assert status["display"] == {"shards": "2", "coreapps": "3/3", "webapps": "2/2"}
     assert (status["shards"], status["settledShards"], status["failuresTolerated"]) == (2, 2, 1)
     assert status["coreapp"] == {"desired": 3, "ready": 3, "active": 2, "standby": 1}
     assert [entry["state"] for entry in status["shardMap"]] == ["Serving", "Serving"]
     assert status["reason"] == "Serving"
-    holders = stage.seen.holders(stage.namespace, "acme")
+    holders = environment.seen.holders(environment.namespace, "acme")
     assert (sorted(holders), len(set(holders.values()))) == ([0, 1], 2)  # whichever Coreapps were ready first
 
-    made = await stage.everything() - before
+    made = await environment.everything() - before
     assert made >= {
         "whatsappcluster.multiconnect.dev/acme",
         "statefulset.apps/acme-coreapp",
@@ -59,55 +59,55 @@ async def test_a_cluster_of_nine_lines_becomes_ready(stage: Stage, steady: objec
         "networkpolicy.networking.k8s.io/acme-coreapp",
         "secret/acme-admin",
     }
-    columns = (await stage.kubectl("get", "wac", "acme", "--no-headers")).split()
+    columns = (await environment.kubectl("get", "wac", "acme", "--no-headers")).split()
     assert columns[:7] == ["acme", "True", "Serving", "2", "3/3", "2/2", "1"]
-    await stage.event("Serving", contains="All 2 shards are served")
-    calls = (await stage.books())["set_shards_calls"]
+    await environment.event("Serving", contains="All 2 shards are served")
+    calls = (await environment.books())["set_shards_calls"]
     assert [(call["from"], call["shards"], call["status"]) for call in calls] == [(1, 2, 201)]
 
 
-async def test_messages_go_out_and_come_in(stage: Stage, steady: object) -> None:
-    await stage.created(shards=2, spares=0)
-    async with stage.traffic(rate=100, count=100, inbound_rate=20) as traffic:
-        await stage.until(lambda _: len(traffic.messages) == 100, "100 messages")
+async def test_messages_go_out_and_come_in(environment: Environment, steady: object) -> None:
+    await environment.created(shards=2, spares=0)
+    async with environment.traffic(rate=100, count=100, inbound_rate=20) as traffic:
+        await environment.until(lambda _: len(traffic.messages) == 100, "100 messages")
         report = await traffic.finish()
     assert (report.ledger.sent, report.ledger.delivered, report.lost, report.doubled) == (100, 100, 0, 0)
     assert report.ledger.inbound_injected == report.ledger.inbound_arrived > 0
     assert all(report.delivered.values())
 
 
-async def test_the_number_of_webapps_follows(stage: Stage, steady: object) -> None:
-    await stage.created(shards=1, spares=0, webapp={"replicas": 1})
-    await stage.patch(webapp={"replicas": 3})
-    await stage.at_rest()
-    assert (len(stage.ready("webapp")), stage.status()["webapp"]) == (3, {"desired": 3, "ready": 3})
-    await stage.patch(webapp={"replicas": 2})
-    await stage.at_rest()
-    assert stage.status()["display"]["webapps"] == "2/2"
-    assert len((await stage.books())["set_shards_calls"]) == 0
+async def test_the_number_of_webapps_follows(environment: Environment, steady: object) -> None:
+    await environment.created(shards=1, spares=0, webapp={"replicas": 1})
+    await environment.patch(webapp={"replicas": 3})
+    await environment.at_rest()
+    assert (len(environment.ready("webapp")), environment.status()["webapp"]) == (3, {"desired": 3, "ready": 3})
+    await environment.patch(webapp={"replicas": 2})
+    await environment.at_rest()
+    assert environment.status()["display"]["webapps"] == "2/2"
+    assert len((await environment.books())["set_shards_calls"]) == 0
 
 
-async def test_a_change_of_the_webapps_is_told_until_the_last_is_new(stage: Stage, steady: object) -> None:
-    await stage.created(shards=1, spares=0)
-    before = {pod["metadata"]["uid"] for pod in stage.pods("webapp")}
-    moved = len(stage.seen.commits)
-    await stage.patch(webapp={"pod": {"annotations": {"example.com/note": "new"}}})
-    await stage.event("ReplacingPods", contains="Webapps are ready while they are replaced")
-    await stage.at_rest()
-    after = [pod["metadata"] for pod in stage.ready("webapp")]
+async def test_a_change_of_the_webapps_is_told_until_the_last_is_new(environment: Environment, steady: object) -> None:
+    await environment.created(shards=1, spares=0)
+    before = {pod["metadata"]["uid"] for pod in environment.pods("webapp")}
+    moved = len(environment.seen.commits)
+    await environment.patch(webapp={"pod": {"annotations": {"example.com/note": "new"}}})
+    await environment.event("ReplacingPods", contains="Webapps are ready while they are replaced")
+    await environment.at_rest()
+    after = [pod["metadata"] for pod in environment.ready("webapp")]
     assert len(after) == 2
     assert not before & {meta["uid"] for meta in after}
     assert {meta["annotations"]["example.com/note"] for meta in after} == {"new"}
-    assert len(stage.seen.commits) == moved, "a change of the Webapps moves no shard"
+    assert len(environment.seen.commits) == moved, "a change of the Webapps moves no shard"
 
 
-async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stage, steady: object) -> None:
+async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(environment: Environment, steady: object) -> None:
     account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
-    await stage.create(shards=2, spares=0, account=account)
-    await stage.word("Stalled", "SecretMissing")
-    assert "acme-account" in stage.status()["message"]
-    await stage.event("SecretMissing")
-    assert not (await stage.kubectl("get", "secret", "acme-account", "--ignore-not-found"))
+    await environment.create(shards=2, spares=0, account=account)
+    await environment.word("Stalled", "SecretMissing")
+    assert "acme-account" in environment.status()["message"]
+    await environment.event("SecretMissing")
+    assert not (await environment.kubectl("get", "secret", "acme-account", "--ignore-not-found"))
 
     from wabiz_sim.certificate import make
 
@@ -115,89 +115,91 @@ async def test_a_missing_secret_stalls_the_cluster_until_it_is_there(stage: Stag
     data = {"certificate": certificate, "expiresAt": "2036-01-01T00:00:00Z"}
     encoded = {key: base64.b64encode(value.encode()).decode() for key, value in data.items()}
     secret = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-account"}, "data": encoded}
-    await stage.kubectl("create", "-f", "-", input=json.dumps(secret))
-    await stage.at_rest()
-    assert stage.reason("Stalled") == "UpToDate"
-    assert (await stage.books())["set_shards_calls"][-1]["certificate"]
+    await environment.kubectl("create", "-f", "-", input=json.dumps(secret))
+    await environment.at_rest()
+    assert environment.reason("Stalled") == "UpToDate"
+    assert (await environment.books())["set_shards_calls"][-1]["certificate"]
 
 
-async def test_deletion_leaves_nothing_behind(stage: Stage, steady: object) -> None:
-    before = await stage.everything()
-    await stage.created(shards=2, spares=1)
-    await stage.kubectl("delete", "wac", "acme")
+async def test_deletion_leaves_nothing_behind(environment: Environment, steady: object) -> None:
+    before = await environment.everything()
+    await environment.created(shards=2, spares=1)
+    await environment.kubectl("delete", "wac", "acme")
     left: set[str] = set()
     async with asyncio.timeout(LONG):
-        while left := await stage.everything() - before:
+        while left := await environment.everything() - before:
             await asyncio.sleep(0.2)
     assert not left
-    async with stage.control() as control:
-        pods = [pod for pod in await control.pods(stage.namespace) if not pod["leaving"]]
+    async with environment.control() as control:
+        pods = [pod for pod in await control.pods(environment.namespace) if not pod["leaving"]]
     assert not pods, "hollow nodes still run pods that are gone"
 
 
-async def test_a_cluster_deleted_and_made_again_under_the_same_name(stage: Stage, steady: object) -> None:
-    await stage.created(shards=2, spares=1)
-    first = stage.cluster()["metadata"]["uid"]
-    epochs = {commit.shard: commit.n for commit in stage.seen.commits}
-    await stage.kubectl("delete", "wac", "acme")
-    await stage.create(shards=2, spares=1)
-    await stage.until(lambda _: stage.cluster().get("metadata", {}).get("uid") not in {None, first}, "the new cluster")
-    await stage.at_rest()
-    uid = stage.cluster()["metadata"]["uid"]
-    for service in stage.shard_services():
+async def test_a_cluster_deleted_and_made_again_under_the_same_name(environment: Environment, steady: object) -> None:
+    await environment.created(shards=2, spares=1)
+    first = environment.cluster()["metadata"]["uid"]
+    epochs = {commit.shard: commit.n for commit in environment.seen.commits}
+    await environment.kubectl("delete", "wac", "acme")
+    await environment.create(shards=2, spares=1)
+    await environment.until(lambda _: environment.cluster().get("metadata", {}).get("uid") not in {None, first}, "the new cluster")
+    await environment.at_rest()
+    uid = environment.cluster()["metadata"]["uid"]
+    for service in environment.shard_services():
         assert [owner["uid"] for owner in service["metadata"]["ownerReferences"]] == [uid]
-    again = {commit.shard: commit.n for commit in stage.seen.commits}
+    again = {commit.shard: commit.n for commit in environment.seen.commits}
     assert all(again[shard] > n for shard, n in epochs.items()), "epochs must grow over the deletion"
-    async with stage.traffic(rate=50, count=20) as traffic:
-        await stage.until(lambda _: len(traffic.messages) == 20, "20 messages")
+    async with environment.traffic(rate=50, count=20) as traffic:
+        await environment.until(lambda _: len(traffic.messages) == 20, "20 messages")
         assert (await traffic.finish()).lost == 0
 
 
-async def test_no_pod_starts_with_the_password_of_somebody_else(stage: Stage, steady: object) -> None:
+async def test_no_pod_starts_with_the_password_of_somebody_else(environment: Environment, steady: object) -> None:
     """As that of a cluster just deleted under the same name, which goes after what else it had: a pod would keep what is true no longer."""
     former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-admin"}, "stringData": {"password": "former"}}
-    await stage.kubectl("create", "-f", "-", input=json.dumps(former))
-    await stage.create(shards=1, spares=0, webapp={"replicas": 1})
-    await stage.until(lambda _: stage.reason("Stalled") == "NameConflict", "NameConflict")
-    assert not await stage.kubectl("get", "pods,statefulsets,deployments", "-o", "name")
-    await stage.kubectl("delete", "secret", "acme-admin")
-    await stage.at_rest()
-    async with stage.traffic(rate=50, count=20) as traffic:
-        await stage.until(lambda _: len(traffic.messages) == 20, "20 messages")
+    await environment.kubectl("create", "-f", "-", input=json.dumps(former))
+    await environment.create(shards=1, spares=0, webapp={"replicas": 1})
+    await environment.until(lambda _: environment.reason("Stalled") == "NameConflict", "NameConflict")
+    assert not await environment.kubectl("get", "pods,statefulsets,deployments", "-o", "name")
+    await environment.kubectl("delete", "secret", "acme-admin")
+    await environment.at_rest()
+    async with environment.traffic(rate=50, count=20) as traffic:
+        await environment.until(lambda _: len(traffic.messages) == 20, "20 messages")
         assert (await traffic.finish()).lost == 0
 
 
-async def test_two_clusters_of_one_name_in_two_namespaces_do_not_touch_each_other(theatre: Theatre, stage: Stage, steady: object) -> None:
-    async with a_stage(theatre) as other:
-        await asyncio.gather(stage.created(shards=1, spares=1), other.created(shards=2, spares=1))
+async def test_two_clusters_of_one_name_in_two_namespaces_do_not_touch_each_other(
+    harness: Harness, environment: Environment, steady: object
+) -> None:
+    async with an_environment(harness) as other:
+        await asyncio.gather(environment.created(shards=1, spares=1), other.created(shards=2, spares=1))
         commits, since = len(other.seen.commits), now()
-        await stage.delete_pod(stage.holder(0))
-        await stage.commit(0, 1)
-        await stage.at_rest()
-        await stage.patch(shards=2)
-        await stage.at_rest()
+        await environment.delete_pod(environment.holder(0))
+        await environment.commit(0, 1)
+        await environment.at_rest()
+        await environment.patch(shards=2)
+        await environment.at_rest()
         assert len(other.seen.commits) == commits
         assert other.is_at_rest()
-        assert not theatre.writes(since=since, namespace=other.namespace)
-        await stage.kubectl("delete", "wac", "acme")
-        await stage.until(lambda _: not stage.pods("coreapp"), "the pods are gone")
+        assert not harness.writes(since=since, namespace=other.namespace)
+        await environment.kubectl("delete", "wac", "acme")
+        await environment.until(lambda _: not environment.pods("coreapp"), "the pods are gone")
         assert other.is_at_rest()
-        assert not theatre.writes(since=since, namespace=other.namespace)
+        assert not harness.writes(since=since, namespace=other.namespace)
 
 
-async def test_a_steady_cluster_is_silent(theatre: Theatre, steady: tuple[Stage, float, str]) -> None:
+async def test_a_steady_cluster_is_silent(harness: Harness, steady: tuple[Environment, float, str]) -> None:
     """All the time that the tests above took, at least 60 s: no write of the operator there, none without a namespace either."""
-    stage, since, timestamp = steady
+    environment, since, timestamp = steady
     left = QUIET_SECONDS - (time.monotonic() - since)
-    version = stage.cluster()["metadata"]["resourceVersion"]
+    version = environment.cluster()["metadata"]["resourceVersion"]
     if left > 0:
         await asyncio.sleep(left)  # what is waited for is that nothing happens
-    writes = [write for write in theatre.writes(since=timestamp) if write.namespace in {stage.namespace, ""}]
-    assert not writes, told(writes)
-    events = [w for w in theatre.plane.writes() if (w.namespace, w.resource) == (stage.namespace, "events") and w.at >= timestamp]
-    assert not events, told(events)
-    assert stage.is_at_rest()
-    assert stage.cluster()["metadata"]["resourceVersion"] == version
+    writes = [write for write in harness.writes(since=timestamp) if write.namespace in {environment.namespace, ""}]
+    assert not writes, assigned(writes)
+    events = [w for w in harness.plane.writes() if (w.namespace, w.resource) == (environment.namespace, "events") and w.at >= timestamp]
+    assert not events, assigned(events)
+    assert environment.is_at_rest()
+    assert environment.cluster()["metadata"]["resourceVersion"] == version
 
 
 def test_the_list_of_kinds_is_what_the_operator_makes() -> None:

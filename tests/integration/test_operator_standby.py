@@ -17,22 +17,22 @@ import pytest
 from localkube.plane.operators import Operators
 from localkube.plane.processes import Process
 
-from .stage import LONG, Stage, Theatre
+from .environment import LONG, Environment, Harness
 
 pytestmark = pytest.mark.integration
 HEALTHCHECK_PORT = 6253
 T = TypeVar("T")
 
 
-async def test_a_standby_is_warm_before_it_leads_and_after(theatre: Theatre, stage: Stage, tmp_path: Path) -> None:
-    await stage.created(shards=2, spares=1)
+async def test_a_standby_is_warm_before_it_leads_and_after(harness: Harness, environment: Environment, tmp_path: Path) -> None:
+    await environment.created(shards=2, spares=1)
     port = _free_port()
     env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
-    extra = Operators(theatre.plane, tmp_path / "operators", env=env)
+    extra = Operators(harness.plane, tmp_path / "operators", env=env)
     try:
         (tmp_path / "operators").mkdir()
         process = extra.start("op-standby")
-        addresses = {pod["status"]["podIP"] for pod in stage.pods("coreapp")}
+        addresses = {pod["status"]["podIP"] for pod in environment.pods("coreapp")}
         assert len(addresses) == 3
         await _until(lambda: _tethered(process) >= addresses, "it is connected to every Coreapp")
         # Three nodes of hollow; another test may have left none.
@@ -42,27 +42,27 @@ async def test_a_standby_is_warm_before_it_leads_and_after(theatre: Theatre, sta
         assert _read(port, "/healthz") == "ok\n"
         kept = _sockets(process)
 
-        await asyncio.to_thread(theatre.end_replicas)
+        await asyncio.to_thread(harness.end_replicas)
         await _until(lambda: _value(port, "multiconnect_leading") == 1, "it leads")
-        before = len(stage.seen.commits)
-        await stage.delete_pod(stage.holder(0))
-        await stage.commit(0, before)
-        await stage.at_rest()
+        before = len(environment.seen.commits)
+        await environment.delete_pod(environment.holder(0))
+        await environment.commit(0, before)
+        await environment.at_rest()
         evidence = 'evidence="PodDeleted"'
         await _until(lambda: _value(port, f'multiconnect_handovers_total{{{evidence},kind="Failover"}}') == 1, "the handover is counted")
         for phase in ("decide", "prepare", "commit", "assign", "serve"):
             assert _value(port, f'multiconnect_handover_seconds_count{{{evidence},phase="{phase}"}}') == 1, phase
-        of = f'name="acme",namespace="{stage.namespace}"'
+        of = f'name="acme",namespace="{environment.namespace}"'
         assert _value(port, f'multiconnect_shards{{{of},state="Served"}}') == 2
         assert _value(port, "multiconnect_observation_seconds_count") > 0
         assert _value(port, 'multiconnect_writes_total{kind="Service",verb="patch"}') >= 1
-        survivors = {pod["status"]["podIP"] for pod in stage.pods("coreapp")} & addresses
+        survivors = {pod["status"]["podIP"] for pod in environment.pods("coreapp")} & addresses
         assert {ip: inode for ip, inode in _sockets(process).items() if ip in survivors}.items() <= kept.items(), (
             "what was warm before the takeover stays as it was"
         )
     finally:
         extra.close()
-        await asyncio.to_thread(theatre.ensure_replicas)
+        await asyncio.to_thread(harness.ensure_replicas)
     assert process.exit_text() == "exited with status 0"
     assert "Traceback" not in (tmp_path / "operators" / "op-standby.log").read_text(encoding="utf-8")
 

@@ -24,7 +24,7 @@ from localkube.plane.operators import NAMESPACE, NODE_LEASES, REPOSITORY, Operat
 from localkube.programs.binaries import Binaries, provide
 from localkube.programs.versions import chart_programs
 
-from .stage import LONG, SWITCHOVER, Stage, Theatre, a_stage
+from .environment import LONG, SWITCHOVER, Environment, Harness, an_environment
 
 pytestmark = pytest.mark.integration
 
@@ -112,7 +112,7 @@ def installation(folder: Path, release: str, namespace: str, **values: Any) -> I
 class House:
     """A theatre whose API server notes every request of an operator, reads too."""
 
-    theatre: Theatre
+    harness: Harness
     installation: Installation
     port: int
 
@@ -127,14 +127,14 @@ def house(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Itera
     plane = ControlPlane.start(folder / "plane", binaries=binaries, audit_log=True, apiserver_args=[f"--audit-policy-file={policy}"])
     chart = installation(folder, "whatsapp-operator", NAMESPACE)
     port = free_port()
-    theatre = Theatre(
+    harness = Harness(
         plane, folder, replicas=("op-a",), env={"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}, objects=chart.objects
     )
     try:
-        theatre.start()
-        yield House(theatre, chart, port)
+        harness.start()
+        yield House(harness, chart, port)
     finally:
-        theatre.close()
+        harness.close()
         plane.stop()
 
 
@@ -145,21 +145,21 @@ def free_port() -> int:
         return port
 
 
-async def small_life(stage: Stage) -> None:
+async def small_life(environment: Environment) -> None:
     """Create, grow, fail over, switch over, mend, shrink."""
     storage = {"type": "Simulator", "simulator": {"restartSeconds": 1, "storage": {"size": "1Gi"}}}
-    await stage.created(shards=1, spares=1, client=storage)
-    await stage.patch(shards=2, webapp={"replicas": 3})
-    await stage.at_rest()
+    await environment.created(shards=1, spares=1, client=storage)
+    await environment.patch(shards=2, webapp={"replicas": 3})
+    await environment.at_rest()
 
-    before = len(stage.seen.commits)
-    await stage.delete_pod(stage.holder(0))
-    await stage.commit(0, before)
-    await stage.at_rest()
-    before = len(stage.seen.commits)
-    await stage.annotate(SWITCHOVER, "0")
-    await stage.commit(0, before)
-    await stage.until(lambda _: SWITCHOVER not in stage.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
+    before = len(environment.seen.commits)
+    await environment.delete_pod(environment.holder(0))
+    await environment.commit(0, before)
+    await environment.at_rest()
+    before = len(environment.seen.commits)
+    await environment.annotate(SWITCHOVER, "0")
+    await environment.commit(0, before)
+    await environment.until(lambda _: SWITCHOVER not in environment.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
 
     # what somebody else bends is bent back
     bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
@@ -169,42 +169,42 @@ async def small_life(stage: Stage) -> None:
         ("pvc", "acme-simulator"),
         ("statefulset", "acme-coreapp"),
     ):
-        await stage.kubectl("patch", kind, name, "--type=merge", "-p", bent)
-    await stage.patch(shards=1, spares=2)
-    await stage.at_rest()
+        await environment.kubectl("patch", kind, name, "--type=merge", "-p", bent)
+    await environment.patch(shards=1, spares=2)
+    await environment.at_rest()
 
 
-async def hard_life(stage: Stage) -> None:
+async def hard_life(environment: Environment) -> None:
     """A holder is deleted by force, another is killed, another hangs, in a cluster of its own beside the other."""
-    await stage.created("hard", shards=1, spares=1)
-    for deed in (forced, Stage.kill, hung):
-        before, old = len(stage.seen.commits), stage.holder(0, "hard")
-        uid = stage.uid(old)
-        await deed(stage, old)
-        await stage.commit(0, before, "hard")
-        if deed is hung:
-            await stage.until(lambda _, old=old, uid=uid: stage.uid(old) != uid, "the pod that hung is another one")  # type: ignore[misc]
-        await stage.at_rest("hard")
+    await environment.created("hard", shards=1, spares=1)
+    for action in (forced, Environment.kill, hung):
+        before, old = len(environment.seen.commits), environment.holder(0, "hard")
+        uid = environment.uid(old)
+        await action(environment, old)
+        await environment.commit(0, before, "hard")
+        if action is hung:
+            await environment.until(lambda _, old=old, uid=uid: environment.uid(old) != uid, "the pod that hung is another one")  # type: ignore[misc]
+        await environment.at_rest("hard")
 
 
-async def forced(stage: Stage, pod: str) -> None:
-    await stage.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
+async def forced(environment: Environment, pod: str) -> None:
+    await environment.kubectl("delete", "pod", pod, "--grace-period=0", "--force", "--wait=false")
 
 
-async def hung(stage: Stage, pod: str) -> None:
-    async with stage.control() as control:
-        await control.hang(stage.namespace, pod)
+async def hung(environment: Environment, pod: str) -> None:
+    async with environment.control() as control:
+        await control.hang(environment.namespace, pod)
 
 
 async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House) -> None:
-    theatre, chart = house.theatre, house.installation
-    async with a_stage(theatre) as stage:
-        await asyncio.gather(small_life(stage), hard_life(stage))
-        await asyncio.to_thread(the_test_pods_would_pass, house, stage)
-        await stage.kubectl("delete", "whatsappclusters", "--all")
-        await stage.until(lambda _: not stage.cluster() and not stage.cluster("hard"), "the clusters are gone")
+    harness, chart = house.harness, house.installation
+    async with an_environment(harness) as environment:
+        await asyncio.gather(small_life(environment), hard_life(environment))
+        await asyncio.to_thread(the_test_pods_would_pass, house, environment)
+        await environment.kubectl("delete", "whatsappclusters", "--all")
+        await environment.until(lambda _: not environment.cluster() and not environment.cluster("hard"), "the clusters are gone")
 
-    requests = theatre.plane.writes()
+    requests = harness.plane.writes()
     assert not [one for one in requests if one.user == chart.user and one.code in {401, 403}]
     granted, used = chart.granted(), chart.used(requests, NAMESPACE, NODE_LEASES)
     assert not used - granted, "used, though not granted by the chart (but by something else, or it would have been refused)"
@@ -212,17 +212,17 @@ async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House)
     assert not idle - set(RARE), "granted, but never used"
 
 
-def the_test_pods_would_pass(house: House, stage: Stage) -> None:
+def the_test_pods_would_pass(house: House, environment: Environment) -> None:
     """What `helm test` runs in its pods, run here against the same operators and the same Webapps."""
     files = REPOSITORY / "charts"
     answers = run(files / OPERATOR / "files" / "answers.py", OPERATORS=f"127.0.0.1:{house.port}")
     assert (answers.returncode, answers.stdout) == (0, "all operators answer and one leads\n"), answers.stderr
 
-    secrets = {name: secret(stage, name) for name in ("acme-admin", "acme-webapp-tls")}
-    webapp = stage.ready("webapp")[0]["status"]["podIP"]
+    secrets = {name: secret(environment, name) for name in ("acme-admin", "acme-webapp-tls")}
+    webapp = environment.ready("webapp")[0]["status"]["podIP"]
     env = {
         "WEBAPP": f"{webapp}:8443",
-        "SERVER_NAME": f"acme-webapp.{stage.namespace}.svc",
+        "SERVER_NAME": f"acme-webapp.{environment.namespace}.svc",
         "VERIFICATION": "Full",
         "AUTHORITY": secrets["acme-webapp-tls"]["ca.crt"],
         "ADMIN_USERNAME": secrets["acme-admin"]["username"],
@@ -232,8 +232,8 @@ def the_test_pods_would_pass(house: House, stage: Stage) -> None:
     assert (message.returncode, message.stdout) == (0, f"{webapp} took a message\n"), message.stderr
 
 
-def secret(stage: Stage, name: str) -> dict[str, str]:
-    data = json.loads(stage.plane.kubectl("-n", stage.namespace, "get", "secret", name, "-o", "json"))["data"]
+def secret(environment: Environment, name: str) -> dict[str, str]:
+    data = json.loads(environment.plane.kubectl("-n", environment.namespace, "get", "secret", name, "-o", "json"))["data"]
     return {key: base64.b64decode(value).decode() for key, value in data.items()}
 
 
@@ -243,8 +243,8 @@ def run(script: Path, **env: str) -> subprocess.CompletedProcess[str]:
 
 def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Path) -> None:
     """Create, fail over and delete with Roles only, while nothing outside of its namespaces is touched."""
-    theatre, plane, watched = house.theatre, house.theatre.plane, "narrow"
-    theatre.end_replicas()
+    harness, plane, watched = house.harness, house.harness.plane, "narrow"
+    harness.end_replicas()
     plane.kubectl("create", "namespace", watched)
     chart = installation(tmp_path, "narrow-operator", "narrow-system", scope="Namespace", watchNamespaces=[watched])
     assert not [obj for obj in chart.objects if obj["kind"].startswith("Cluster")]

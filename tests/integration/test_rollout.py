@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import pytest_asyncio
 
-from .stage import Obj, Stage, Theatre, a_stage, is_ready, light_traffic
+from .environment import Environment, Harness, Obj, an_environment, is_ready, light_traffic
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -18,21 +18,21 @@ LONG = 90.0
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def cluster(theatre: Theatre) -> AsyncIterator[Stage]:
+async def cluster(harness: Harness) -> AsyncIterator[Environment]:
     """One cluster for all tests; each leaves it at rest."""
-    await asyncio.to_thread(theatre.ensure_replicas)
-    async with a_stage(theatre) as stage:
-        await stage.created(shards=2, spares=1)
-        yield stage
-        await stage.at_rest()
+    await asyncio.to_thread(harness.ensure_replicas)
+    async with an_environment(harness) as environment:
+        await environment.created(shards=2, spares=1)
+        yield environment
+        await environment.at_rest()
 
 
-def uids(stage: Stage) -> set[str]:
-    return {pod["metadata"]["uid"] for pod in stage.pods("coreapp")}
+def uids(environment: Environment) -> set[str]:
+    return {pod["metadata"]["uid"] for pod in environment.pods("coreapp")}
 
 
-def word(stage: Stage, kind: str) -> tuple[str, str, str]:
-    found: Obj = next((one for one in stage.status().get("conditions") or () if one["type"] == kind), {})
+def word(environment: Environment, kind: str) -> tuple[str, str, str]:
+    found: Obj = next((one for one in environment.status().get("conditions") or () if one["type"] == kind), {})
     return found.get("status", ""), found.get("reason", ""), found.get("message", "")
 
 
@@ -40,7 +40,7 @@ def annotated(release: str | None) -> dict[str, Any]:
     return {"pod": {"annotations": {"example.com/release": release}}}
 
 
-async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(cluster: Stage) -> None:
+async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(cluster: Environment) -> None:
     before, commits = uids(cluster), len(cluster.seen.commits)
     fewest = 3
     async with light_traffic(cluster, rate=40) as traffic:
@@ -64,7 +64,7 @@ async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(clu
     assert len(entries) in {2, 3}, "a switchover for each shard, and one home at most"
 
 
-async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Stage) -> None:
+async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Environment) -> None:
     before, commits = uids(cluster), len(cluster.seen.commits)
     async with light_traffic(cluster) as traffic:
         await cluster.kubectl("rollout", "restart", "statefulset", "acme-coreapp")
@@ -75,7 +75,7 @@ async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Stage
     assert {entry["kind"] for entry in entries} == {"Switchover"}
 
 
-async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched(cluster: Stage) -> None:
+async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched(cluster: Environment) -> None:
     """In the scheduler's words; a cluster autoscaler goes by the same."""
     before = uids(cluster)
     await cluster.patch(coreapp={"pod": {"resources": {"requests": {"cpu": "1000"}}}})
@@ -91,7 +91,7 @@ async def test_a_coreapp_that_finds_no_node_says_why_and_nothing_else_is_touched
     assert uids(cluster) == before, "turned back before anything was touched"
 
 
-async def test_a_change_that_the_api_server_refuses_is_said(cluster: Stage) -> None:
+async def test_a_change_that_the_api_server_refuses_is_said(cluster: Environment) -> None:
     before = uids(cluster)
     await cluster.patch(coreapp={"pod": {"resources": {"requests": {"memory": "2Gi"}, "limits": {"memory": "1Gi"}}}})
     try:
@@ -104,7 +104,7 @@ async def test_a_change_that_the_api_server_refuses_is_said(cluster: Stage) -> N
     assert uids(cluster) == before
 
 
-async def test_webapps_are_exposed_as_asked_and_it_can_be_taken_back(cluster: Stage) -> None:
+async def test_webapps_are_exposed_as_asked_and_it_can_be_taken_back(cluster: Environment) -> None:
     def service() -> Obj:
         return cluster.seen.find("Service", cluster.namespace, "acme-webapp") or {"spec": {}, "metadata": {}}
 
@@ -121,7 +121,7 @@ async def test_webapps_are_exposed_as_asked_and_it_can_be_taken_back(cluster: St
     await cluster.at_rest()
 
 
-async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> None:
+async def test_a_database_secret_that_is_not_there_is_said(cluster: Environment) -> None:
     await cluster.create("other", shards=1, spares=0, database={"secretRef": {"name": "nowhere"}})
 
     def stalled(_: object) -> tuple[str, str]:
@@ -133,7 +133,7 @@ async def test_a_database_secret_that_is_not_there_is_said(cluster: Stage) -> No
     await cluster.kubectl("delete", "whatsappcluster", "other", "--wait=false")
 
 
-async def test_a_deleted_tls_secret_is_made_again_and_reaches_the_webapps(cluster: Stage) -> None:
+async def test_a_deleted_tls_secret_is_made_again_and_reaches_the_webapps(cluster: Environment) -> None:
     """Until then they show a certificate that the operator does not trust any more."""
 
     def webapps() -> dict[str, Obj]:

@@ -10,7 +10,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
 
 from .set_shards_cases import CASES, LANES
-from .set_shards_stage import House, Performance
+from .set_shards_environment import House, Suite
 
 pytestmark = pytest.mark.integration
 ALL_SECONDS = 420.0
@@ -18,7 +18,7 @@ ALL_SECONDS = 420.0
 
 
 @pytest.fixture(scope="module")
-def performance(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Performance]:
+def suite(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """All selected cases, being played."""
     chosen = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
     cases = [case for case in CASES if case.name in chosen]
@@ -28,22 +28,22 @@ def performance(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_fac
     house = House(plane, folder, [lane for lane in LANES if lane.name in used])
     try:
         house.start()
-        performance = Performance(house, cases)
-        performance.start()
-        yield performance
-        performance.end()
+        suite = Suite(house, cases)
+        suite.start()
+        yield suite
+        suite.end()
     finally:
         house.close()
         plane.stop()
 
 
 @pytest.mark.parametrize("case", [case.name for case in CASES])
-def test_set_shards(performance: Performance, case: str) -> None:
-    print(f"{case} took {performance.outcomes[case].result(ALL_SECONDS):.1f} s")
+def test_set_shards(suite: Suite, case: str) -> None:
+    print(f"{case} took {suite.outcomes[case].result(ALL_SECONDS):.1f} s")
 
 
 @pytest.mark.parametrize("lane", [lane.name for lane in LANES])
-def test_no_law_was_broken_in(performance: Performance, lane: str) -> None:
-    if lane not in performance.checks:
+def test_no_law_was_broken_in(suite: Suite, lane: str) -> None:
+    if lane not in suite.checks:
         pytest.skip("no case of this lane was selected")
-    performance.checks[lane].result(ALL_SECONDS)
+    suite.checks[lane].result(ALL_SECONDS)

@@ -24,7 +24,7 @@ from localkube.plane.operators import Operators
 from localkube.plane.processes import stop
 from outside.wire import Wire
 
-from .stage import LONG, ROOT, Obj, Stage, Theatre, a_stage, light_traffic, now, told_of
+from .environment import LONG, ROOT, Environment, Harness, Obj, an_environment, light_traffic, now, reported_of
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -37,7 +37,7 @@ AHEAD = "an_hour_ahead"
 class Pair:
     """Two operators behind wires of their own, and a cluster of two shards and a spare."""
 
-    stage: Stage
+    environment: Environment
     operators: Operators
     folder: Path
     exits: AsyncExitStack
@@ -45,7 +45,7 @@ class Pair:
 
     async def start(self, name: str, *, module: str = "whatsapp_operator") -> str:
         """One more, once it watches."""
-        parts = urlsplit(self.stage.plane.server)
+        parts = urlsplit(self.environment.plane.server)
         wire = self.wires[name] = await self.exits.enter_async_context(Wire((parts.hostname or "", parts.port or 443)))
         url = f"https://{wire.address[0]}:{wire.address[1]}"
         await asyncio.to_thread(self.operators.start, name, server=url, module=module)
@@ -66,7 +66,7 @@ class Pair:
         token = next(iter(re.findall(r"token: (\S+)", (self.folder / f"{name}.kubeconfig").read_text(encoding="utf-8"))))
         payload = token.split(".")[1]
         mark = "JTI=" + json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))["jti"]
-        lines = (self.stage.plane.folder / "audit.log").read_text(encoding="utf-8").splitlines()
+        lines = (self.environment.plane.folder / "audit.log").read_text(encoding="utf-8").splitlines()
         events: list[Obj] = [json.loads(line) for line in lines if mark in line and line.endswith("}")]
         return [
             f"{event['verb']} {event['requestURI']} {event['responseStatus']['code']}"
@@ -76,11 +76,11 @@ class Pair:
 
     async def hand_over(self, shard: int = 0) -> None:
         """Delete a holder and wait for the commit, which is reported."""
-        stage = self.stage
-        before = len(stage.seen.commits)
-        await stage.delete_pod(stage.holder(shard))
-        commit = await stage.commit(shard, before)
-        assert (await told_of(stage, commit))["evidence"] == "PodDeleted"
+        environment = self.environment
+        before = len(environment.seen.commits)
+        await environment.delete_pod(environment.holder(shard))
+        commit = await environment.commit(shard, before)
+        assert (await reported_of(environment, commit))["evidence"] == "PodDeleted"
 
 
 async def soon(ask: Callable[[], str | bool | None], what: str, within: float = LONG) -> str:
@@ -92,77 +92,77 @@ async def soon(ask: Callable[[], str | bool | None], what: str, within: float = 
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
-async def pair(theatre: Theatre) -> AsyncIterator[Pair]:
+async def pair(harness: Harness) -> AsyncIterator[Pair]:
     """Two operators of ours instead of the theatre's; each test leaves two, and the cluster at rest."""
-    folder = theatre.folder / "operators"
+    folder = harness.folder / "operators"
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests/integration"))
-    operators = Operators(theatre.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})
-    await asyncio.to_thread(theatre.end_replicas)
+    operators = Operators(harness.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})
+    await asyncio.to_thread(harness.end_replicas)
     try:
-        async with AsyncExitStack() as exits, a_stage(theatre) as stage:
-            pair = Pair(stage, operators, folder, exits)
+        async with AsyncExitStack() as exits, an_environment(harness) as environment:
+            pair = Pair(environment, operators, folder, exits)
             exits.push_async_callback(asyncio.to_thread, operators.close)  # before the wires
             for name in ("op-1", "op-2"):
                 await pair.start(name)
-            await stage.created(shards=2, spares=1)
+            await environment.created(shards=2, spares=1)
             yield pair
     finally:
         await asyncio.to_thread(operators.close)
-        await asyncio.to_thread(theatre.ensure_replicas)
+        await asyncio.to_thread(harness.ensure_replicas)
 
 
 async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(pair: Pair) -> None:
-    stage, first = pair.stage, await pair.leader()
+    environment, first = pair.environment, await pair.leader()
     second = await pair.other(first)
-    async with light_traffic(stage):
+    async with light_traffic(environment):
         assert pair.landed(first, ""), "the audit log tells one operator's writes from the other's"
         pair.wires[first].cut()
         cut_at = now()
         await pair.hand_over()
         assert await pair.leader() == second
         await soon(lambda: "no longer leading" in pair.log(first), f"{first} knows that it leads no more")
-        await stage.at_rest()
+        await environment.at_rest()
         assert pair.wires[first].held > 0, "there was nothing to hold up"
         pair.wires[first].heal()
         # What was held up arrives now. When it has asked anew, it is a candidate again: it takes over when the other ends.
         await pair.hand_over(1)
-        await stage.at_rest()
+        await environment.at_rest()
         assert await pair.leader() == second
         assert pair.landed(first, cut_at) == []
         await asyncio.to_thread(stop, [pair.operators.running[second]])
         assert await pair.leader() == first
         await pair.hand_over()
         await pair.start("op-3")
-        await stage.at_rest()
+        await environment.at_rest()
 
 
 async def test_one_that_was_paused_for_longer_than_its_lease_writes_nothing_when_it_wakes(pair: Pair) -> None:
-    stage, first = pair.stage, await pair.leader()
-    second, before = await pair.other(first), len(stage.seen.commits)
+    environment, first = pair.environment, await pair.leader()
+    second, before = await pair.other(first), len(environment.seen.commits)
     process, terms = pair.operators.running[first], pair.log(first).count("no longer leading")
-    async with light_traffic(stage):
+    async with light_traffic(environment):
         process.signal(signal.SIGSTOP)
         stopped, stopped_at = time.monotonic(), now()
         try:
             await pair.hand_over()
             assert await pair.leader() == second
-            await stage.at_rest()
+            await environment.at_rest()
             await asyncio.sleep(max(0.0, stopped + PAUSE_SECONDS - time.monotonic()))  # the pause itself
         finally:
             process.signal(signal.SIGCONT)
         # At the very moment at which it wakes and may believe that it leads, there is something to do.
         await pair.hand_over(1)
         await soon(lambda: pair.log(first).count("no longer leading") > terms, f"{first} knows that it leads no more")
-        await stage.at_rest()
+        await environment.at_rest()
     assert pair.landed(first, stopped_at) == []
     assert await pair.leader() == second
     assert process.alive()
-    assert len(stage.seen.commits) == before + 2
+    assert len(environment.seen.commits) == before + 2
 
 
 async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
-    stage = pair.stage
-    async with light_traffic(stage):
+    environment = pair.environment
+    async with light_traffic(environment):
         for name in [*pair.operators.running]:
             await asyncio.to_thread(stop, [pair.operators.running[name]])
         await pair.start("op-now")
@@ -170,47 +170,47 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         await pair.start("op-ahead", module=AHEAD)
         await soon(lambda: "Leading as" in pair.log("op-now"), "it leads")
         # Its successor finds a call of the other's clock half done. (One that was noted and not made is settled by time alone.)
-        await stage.patch(shards=4)
-        await stage.said(lambda status: "operation" in status, "the noted call")
+        await environment.patch(shards=4)
+        await environment.said(lambda status: "operation" in status, "the noted call")
         deadline = time.monotonic() + LONG
-        while not any(call["shards"] == 4 for call in (await stage.books())["set_shards_calls"]):
+        while not any(call["shards"] == 4 for call in (await environment.books())["set_shards_calls"]):
             assert time.monotonic() < deadline, "the call was not made"
             await asyncio.sleep(0.02)
         pair.operators.running["op-now"].signal(signal.SIGKILL)
         assert await pair.leader() == "op-ahead"
-        await stage.at_rest()
-        calls = [call for call in (await stage.books())["set_shards_calls"] if call["restarted"]]
+        await environment.at_rest()
+        calls = [call for call in (await environment.books())["set_shards_calls"] if call["restarted"]]
         assert [call["shards"] for call in calls][-1:] == [4]
         assert len(calls) == 2, "one to 2 shards at first, one to 4: the call is not made twice"
         await pair.hand_over()
-        await stage.at_rest()
-        entry = stage.status()["recentHandovers"][0]
+        await environment.at_rest()
+        entry = environment.status()["recentHandovers"][0]
         assert read(entry["at"]) - datetime.now(UTC) > timedelta(minutes=59), "it does live an hour ahead"
         assert 0 <= entry["commitMilliseconds"] < 60_000, "no span is taken between two clocks"
-        before, old = len(stage.seen.commits), stage.holder(1)
-        async with stage.control() as control:
-            await control.hang(stage.namespace, old)
-            commit = await stage.commit(1, before)
+        before, old = len(environment.seen.commits), environment.holder(1)
+        async with environment.control() as control:
+            await control.hang(environment.namespace, old)
+            commit = await environment.commit(1, before)
             with suppress(HollowControlError):  # so that its end need not wait for its grace; it may be over by now
-                await control.resume(stage.namespace, old)
-        entry = await told_of(stage, commit)
+                await control.resume(environment.namespace, old)
+        entry = await reported_of(environment, commit)
         assert (entry["evidence"], 3000 <= entry["detectMilliseconds"] < 60_000) == ("ProbeTimeout", True), entry
-        await stage.at_rest()
+        await environment.at_rest()
         # And back: whoever comes now reads times that are still to come.
         await pair.start("op-again")
         await asyncio.to_thread(stop, [pair.operators.running["op-ahead"]])
         assert await pair.leader() == "op-again"
         await pair.hand_over()
-        await stage.at_rest()
-        await stage.patch(shards=2)
-        await stage.at_rest()
+        await environment.at_rest()
+        await environment.patch(shards=2)
+        await environment.at_rest()
         await pair.start("op-last")
 
 
 async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over_when_it_is_back(pair: Pair) -> None:
-    stage, before = pair.stage, len(pair.stage.seen.commits)
-    old, plane = stage.holder(0), stage.plane
-    async with light_traffic(stage) as traffic:
+    environment, before = pair.environment, len(pair.environment.seen.commits)
+    old, plane = environment.holder(0), environment.plane
+    async with light_traffic(environment) as traffic:
         await traffic.next_delivery(1, time.monotonic())  # by now it knows how many shards there are
         plane.pause_apiserver()
         try:
@@ -218,19 +218,19 @@ async def test_without_an_api_server_coreapps_go_on_and_what_died_is_handed_over
             while (began := time.monotonic()) < away + API_AWAY_SECONDS - 3:
                 for shard in (0, 1):
                     await traffic.next_delivery(shard, began)
-            async with stage.control() as control:
-                await control.disturb(stage.namespace, old, ports="closed")
+            async with environment.control() as control:
+                await control.disturb(environment.namespace, old, ports="closed")
             while (began := time.monotonic()) < away + API_AWAY_SECONDS:
                 await traffic.next_delivery(1, began)
         finally:
             plane.resume_apiserver()
-        commit = await stage.commit(0, before)
-        entry = await told_of(stage, commit)
+        commit = await environment.commit(0, before)
+        entry = await reported_of(environment, commit)
         assert (entry["evidence"], entry["from"]) == ("ConnectionLost", old)
         await traffic.next_delivery(0, commit.monotonic)
-        await stage.kill(old)  # its kubelet would restart it sooner or later
-        await stage.at_rest()
-    assert len(stage.seen.commits) == before + 1
+        await environment.kill(old)  # its kubelet would restart it sooner or later
+        await environment.at_rest()
+    assert len(environment.seen.commits) == before + 1
 
 
 def read(stamp: str) -> datetime:

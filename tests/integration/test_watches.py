@@ -18,7 +18,7 @@ from localkube.plane.kubeconfig import read
 from localkube.plane.operators import Operators
 from localkube.plane.processes import stop
 
-from .stage import ROOT, Theatre, a_stage, light_traffic
+from .environment import ROOT, Harness, an_environment, light_traffic
 
 pytestmark = pytest.mark.integration
 
@@ -78,19 +78,19 @@ class Proxy:
             return response
 
 
-async def test_a_second_of_401_while_watches_are_cut_ends_nobody_and_deafens_nobody(theatre: Theatre) -> None:
-    access = read(theatre.plane.admin_kubeconfig)
-    proxy = Proxy(theatre.plane.server, ssl.create_default_context(cadata=access.authority))
-    folder = theatre.folder / "operators"
+async def test_a_second_of_401_while_watches_are_cut_ends_nobody_and_deafens_nobody(harness: Harness) -> None:
+    access = read(harness.plane.admin_kubeconfig)
+    proxy = Proxy(harness.plane.server, ssl.create_default_context(cadata=access.authority))
+    folder = harness.folder / "operators"
     path = os.environ.get("OPERATOR_PATH") or str(ROOT / "operator")
-    operators = Operators(theatre.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})
-    await asyncio.to_thread(theatre.end_replicas)
+    operators = Operators(harness.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})
+    await asyncio.to_thread(harness.end_replicas)
     try:
-        async with proxy.running(), a_stage(theatre) as stage:
+        async with proxy.running(), an_environment(harness) as environment:
             try:
                 both = [await asyncio.to_thread(operators.start, name, server=proxy.url) for name in ("op-3", "op-4")]
-                await stage.created(shards=2, spares=1)
-                async with light_traffic(stage):
+                await environment.created(shards=2, spares=1)
+                async with light_traffic(environment):
                     proxy.refuses = True
                     proxy.cut()
                     await asyncio.sleep(1)  # the fault itself
@@ -98,19 +98,19 @@ async def test_a_second_of_401_while_watches_are_cut_ends_nobody_and_deafens_nob
                     assert proxy.refused >= 2, "there was nothing to refuse"
                     took = []
                     for number in range(3):
-                        before, old = len(stage.seen.commits), stage.holder(number % 2)
-                        await stage.delete_pod(old)
+                        before, old = len(environment.seen.commits), environment.holder(number % 2)
+                        await environment.delete_pod(old)
                         began = time.monotonic()
-                        await stage.commit(number % 2, before)
+                        await environment.commit(number % 2, before)
                         took.append(time.monotonic() - began)
-                        await stage.at_rest()
+                        await environment.at_rest()
                 assert [process.exit_text() for process in both if not process.alive()] == []
                 assert median(took) < 1.5, f"failovers took {took} s: nothing woke the leader"
 
-                await stage.created("other", shards=1, spares=0)
+                await environment.created("other", shards=1, spares=0)
                 await asyncio.to_thread(stop, both)
                 assert [process.exit_text() for process in both] == ["exited with status 0"] * 2
             finally:
                 await asyncio.to_thread(operators.close)
     finally:
-        await asyncio.to_thread(theatre.ensure_replicas)
+        await asyncio.to_thread(harness.ensure_replicas)

@@ -52,20 +52,20 @@ def application(hollow: Hollow) -> web.Application:
         ip, port = await hollow.resolve(query["namespace"], query["service"], int(query["port"]))
         return web.json_response({"ip": ip, "port": port})
 
-    async def act_on_pod(request: web.Request) -> web.Response:
+    async def strike_pod(request: web.Request) -> web.Response:
         body, where = await request.json(), request.match_info
         await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), body)
         return web.json_response({})
 
-    async def act_on_node(request: web.Request) -> web.Response:
+    async def strike_node(request: web.Request) -> web.Response:
         await on_node[request.match_info["verb"]](request.match_info["name"], await request.json())
         return web.json_response({})
 
     app = web.Application(middlewares=[_errors])
     app.router.add_get("/state", state)
     app.router.add_get("/resolve", resolve)
-    app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(on_pod)}}}", act_on_pod)
-    app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(on_node)}}}", act_on_node)
+    app.router.add_post(f"/pods/{{namespace}}/{{name}}/{{verb:{'|'.join(on_pod)}}}", strike_pod)
+    app.router.add_post(f"/nodes/{{name}}/{{verb:{'|'.join(on_node)}}}", strike_node)
     return app
 
 

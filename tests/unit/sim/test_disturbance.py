@@ -11,7 +11,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from localkube.chaos.partition import REFUSED, TAKEN, near_sender
+from localkube.scenarios.faults.partition import REFUSED, TAKEN, near_sender
 from outside.ledger import Sender, Senders
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind

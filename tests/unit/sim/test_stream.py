@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from localkube.chaos.traffic import Stream
 from localkube.plane import certificates
 from localkube.plane.kubeconfig import Access
+from localkube.scenarios.traffic import Stream
 from outside.traffic import Message
 from wabiz_sim.store import SqliteStore
 from wabiz_sim.upstream import Upstream

@@ -1,1 +1,0 @@
-"""Breaks everything, many times, under a stream of messages: ``command`` is ``hack/chaos``."""

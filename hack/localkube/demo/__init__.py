@@ -1,1 +1,0 @@
-"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``. Others use ``cluster``, ``stage`` and ``environment``, too."""

@@ -1,1 +1,0 @@
-"""Walks the user's own path on real nodes of kind and breaks everything there: ``command`` is ``hack/e2e``."""

@@ -1,0 +1,74 @@
+"""What every command that measures has in common: its provenance, its end by a signal, its exit status, its file of figures."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+
+from localkube.errors import LocalKubeError
+from localkube.hollow.kube import KubeError
+from localkube.provenance import Provenance, is_crowded
+from localkube.scenarios.cluster import sentence
+from localkube.scenarios.harness import end_by_any_signal, write_json
+
+Obj = dict[str, Any]
+
+WIDTH = 240  # columns of the output where it is no terminal
+
+
+class Command:
+    """One run of a command. Made when it begins, so that commit, date and load are those of the beginning."""
+
+    def __init__(self, program: str, argv: Sequence[str], *, root: Path) -> None:
+        """``program``: such as ``hack/chaos``; ``argv``: its arguments; ``root``: the repository."""
+        self.program = program
+        self.root = root
+        self.console = Console(width=None if sys.stdout.isatty() else WIDTH, highlight=False)
+        self.provenance = Provenance(root, program, argv)
+        self._begun = time.monotonic()
+
+    @property
+    def seconds(self) -> float:
+        """Since the beginning."""
+        return time.monotonic() - self._begun
+
+    def complain(self, text: str) -> None:
+        """One sentence on standard error."""
+        print(f"{self.program}: {text}", file=sys.stderr)
+
+    def run(self, work: Callable[[], int | None]) -> int:
+        """Do the work, which cleans up after itself; SIGTERM and SIGHUP end it as Ctrl-C does.
+
+        Returns what it returns (0 if None), 1 after one sentence on standard error, 130 after a signal.
+        """
+        end_by_any_signal()
+        status = 0
+        try:
+            status = work() or 0
+        except* (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired) as group:
+            first: BaseException = group
+            while isinstance(first, BaseExceptionGroup):
+                first = first.exceptions[0]
+            self.complain(sentence(first))
+            status = 1
+        except* KeyboardInterrupt:
+            self.complain("interrupted; all that was started has been ended")
+            status = 130
+        return status
+
+    def write(self, path: Path, figures: Mapping[str, Any], complaints: Sequence[str], status: int = 0) -> int:
+        """Write the figures with where they come from, and say the complaints. Returns ``status``, or 1 if that is 0 and there are some."""
+        run = self.provenance.of_run()
+        write_json(path, {"run": run, "complaints": list(complaints), **figures})
+        self.console.print(f"figures in {path}", soft_wrap=True)
+        if is_crowded(run):
+            self.console.print(f"The machine was crowded (load {max(run['load'].values()):.1f}): these are the times of such a machine.")
+        for text in complaints:
+            self.complain(text)
+        return status or bool(complaints)

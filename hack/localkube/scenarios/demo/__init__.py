@@ -1,0 +1,1 @@
+"""Shows a cluster that fails over and resizes: ``command`` is ``hack/demo``."""

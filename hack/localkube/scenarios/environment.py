@@ -1,0 +1,248 @@
+"""The environment that faults happen in, whatever runs beneath: clusters, a stream of messages to each, and an observer of them all."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from abc import ABC, abstractmethod
+from collections import Counter
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from localkube.errors import LocalKubeError
+from localkube.plane import kubeconfig
+from localkube.progress import Report
+from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Api, Holder, coreapps_of, is_settled
+from localkube.scenarios.traffic import Stream
+from outside.laws import Violation
+from outside.observer import Commit, Observer
+
+T = TypeVar("T")
+Obj = dict[str, Any]
+
+SHARDS, SPARES = 2, 1
+SETTLE_S = 120.0
+POLL_S = 0.01
+LEADER_S = 30.0
+MERGE = "merge-patch+json"
+
+
+class Environment(ABC):
+    """Observes clusters from outside and asks things of them. A backend starts and ends what runs beneath.
+
+    Use as an async context manager: from its beginning to its end messages flow.
+    """
+
+    def __init__(
+        self, kubeconfig_path: Path, clusters: tuple[str, ...], *, ask_client: bool, report: Report, stream: Mapping[str, Any]
+    ) -> None:
+        """``kubeconfig_path`` opens the API server as an administrator, ``clusters`` are the names of those that are broken.
+
+        ``ask_client``: pods can be reached from here, so the observer asks the simulators for their number of shards. ``stream``: more
+        options of each `Stream`.
+        """
+        self.kubeconfig = kubeconfig_path
+        self.clusters = clusters
+        self.streams: dict[str, Stream] = {}
+        self.reported: set[str] = set()  # broken laws that are in an outcome already
+        self.own_writes: set[str] = set()
+        """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
+        self.api = Api(kubeconfig.read(kubeconfig_path))
+        self._report = report
+        self._exits = AsyncExitStack()
+        self._ask_client = ask_client
+        self._stream_options = stream
+        self._observer = self._new_observer()
+
+    async def __aenter__(self) -> Self:
+        """Observe, start what runs beneath, and let messages flow. LocalKubeError when that does not come about."""
+        try:
+            await self._exits.enter_async_context(self.api)
+            # What it missed was asked of it before.
+            self._exits.push_async_callback(lambda: asyncio.to_thread(self._observer.__exit__, KeyboardInterrupt))
+            await asyncio.to_thread(self._observer.__enter__)
+            await self._start()
+            for cluster in self.clusters:
+                stream = Stream(self.kubeconfig, NAMESPACE, cluster, lambda: self.observer, **self._stream_options)
+                self.streams[cluster] = await self._exits.enter_async_context(stream)
+        except BaseException:
+            await self._exits.aclose()
+            raise
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        """Stop the messages, what was started, and the observing."""
+        await self._exits.aclose()
+
+    @abstractmethod
+    async def _start(self) -> None:
+        """Start what runs beneath; what ends it goes into ``_exits``. LocalKubeError."""
+
+    @abstractmethod
+    async def put_right(self) -> None:
+        """After a case that broke off: everything as it was before. Raises LocalKubeError or KubeError."""
+
+    @abstractmethod
+    async def is_operator(self, name: str) -> bool:
+        """Whether a replica of the operator of this name runs."""
+
+    def fault(self) -> str:
+        """One sentence on what of the environment itself has failed, empty if nothing has."""
+        return ""
+
+    def state(self) -> str:
+        """What a person should know when something does not come true."""
+        return self.fault()
+
+    async def ambiguous(self) -> int:
+        """How often a look-up of a shard's Service found several pods since the beginning; 0 where that is not counted."""
+        return 0
+
+    def busy_seconds(self) -> float:
+        """Processor time that simulated nodes have used so far, in seconds; 0 where nodes are real."""
+        return 0.0
+
+    async def effects(self) -> Counter[tuple[str, str]]:
+        """What was done to each pod since the beginning, by uid and name of the effect; nothing where that is not counted."""
+        return Counter()
+
+    @property
+    def observer(self) -> Observer:
+        """The one that observes now."""
+        return self._observer
+
+    def _new_observer(self) -> Observer:
+        return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
+
+    async def observe_anew(self) -> Observer:
+        """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
+        old, fresh = self._observer, self._new_observer()
+        await asyncio.to_thread(fresh.__enter__)
+        self._observer = fresh
+        await asyncio.to_thread(old.__exit__, KeyboardInterrupt)
+        return fresh
+
+    def broken_laws(self, seen: Iterable[Violation]) -> list[str]:
+        """Those of the broken laws that are in no outcome yet; they are from now on."""
+        own = tuple(self.own_writes)
+        fresh = [text for text in dict.fromkeys(map(str, seen)) if text not in self.reported and not text.endswith(own)]
+        self.reported.update(fresh)
+        return fresh
+
+    def holder(self, cluster: str, shard: int) -> Holder | None:
+        """The holder of a shard now; None if there is none."""
+        name = self.observer.holders(NAMESPACE, cluster).get(shard)
+        pod = self.observer.find("Pod", NAMESPACE, name) if name else None
+        return None if pod is None else Holder(shard, pod["metadata"]["name"], pod["metadata"]["uid"])
+
+    def holders(self, cluster: str) -> list[Holder]:
+        """All that serve a shard of a cluster now."""
+        return [found for shard in self.observer.holders(NAMESPACE, cluster) if (found := self.holder(cluster, shard)) is not None]
+
+    def commit(self, cluster: str, shard: int, *, not_to: str = "", after: float = 0.0) -> Commit | None:
+        """The first handover of a shard that was seen after a time (`time.monotonic()`), to a pod of another uid than ``not_to``."""
+        mine = (one for one in self.observer.commits if (one.cluster, one.shard) == (cluster, shard) and one.monotonic > after)
+        return next((one for one in mine if one.holder_uid != not_to), None)
+
+    def pod(self, name: str, uid: str) -> Obj | None:
+        """A pod of this name and uid; None if it is gone."""
+        pod = self.observer.find("Pod", NAMESPACE, name)
+        return pod if pod is not None and pod["metadata"]["uid"] == uid else None
+
+    def is_ended(self, holder: Holder) -> bool:
+        """Whether that very pod is gone, about to go, or over."""
+        pod = self.pod(holder.pod, holder.uid)
+        return pod is None or "deletionTimestamp" in pod["metadata"] or (pod.get("status") or {}).get("phase") == "Failed"
+
+    def coreapps(self, cluster: str) -> list[Obj]:
+        """The pods of the Coreapps."""
+        return coreapps_of(self.observer, NAMESPACE, cluster)
+
+    def pods(self, cluster: str, *components: str) -> list[Obj]:
+        """The pods of some components of a cluster."""
+        labels = [{"app.kubernetes.io/component": one, "multiconnect.dev/cluster": cluster} for one in components]
+        pods = self.observer.objects("Pod", NAMESPACE)
+        return [pod for pod in pods if any(one.items() <= pod["metadata"]["labels"].items() for one in labels)]
+
+    def lasting_coreapps(self) -> dict[str, str]:
+        """The Coreapps of all clusters that are not about to go: name by uid."""
+        pods = [pod["metadata"] for cluster in self.clusters for pod in self.coreapps(cluster)]
+        return {meta["uid"]: meta["name"] for meta in pods if "deletionTimestamp" not in meta}
+
+    def status(self, cluster: str) -> Obj:
+        """The status of a cluster; empty before the first."""
+        status: Obj = (self.observer.find("WhatsAppCluster", NAMESPACE, cluster) or {}).get("status") or {}
+        return status
+
+    async def until(self, ask: Callable[[], Awaitable[T | None]], timeout: float, what: str, *, pause: float = 0.1) -> T:
+        """The first answer of ``ask`` that is true, asked again after each ``pause``. LocalKubeError after ``timeout`` seconds."""
+        deadline = time.monotonic() + timeout
+        while not (found := await ask()):
+            if time.monotonic() > deadline:
+                msg = f"{what} did not come true within {timeout:g} s. {self.state()}"
+                raise LocalKubeError(msg)
+            await asyncio.sleep(pause)
+        return found
+
+    async def seen(self, observe: Callable[[], T | None], timeout: float, what: str) -> T:
+        """As `until`, for what the observer knows already."""
+
+        async def ask() -> T | None:
+            return observe()
+
+        return await self.until(ask, timeout, what, pause=POLL_S)
+
+    async def settle(self, clusters: Iterable[str], timeout: float = SETTLE_S) -> list[str]:
+        """Wait until all of these are as wanted, spares included; returns those that are not after ``timeout`` seconds."""
+        open_ = list(clusters)
+        deadline = time.monotonic() + timeout
+        while open_ and time.monotonic() < deadline:
+            open_ = [cluster for cluster in open_ if not is_settled(self.observer, NAMESPACE, cluster)]
+            if open_:
+                await asyncio.sleep(0.05)
+        return open_
+
+    async def leader(self) -> str:
+        """The name of the replica that holds the Lease and runs. LocalKubeError if none does within 30 s."""
+
+        async def ask() -> str:
+            lease = await self.api.get(f"{LEASES}/{LEASE}") or {}
+            name = str((lease.get("spec") or {}).get("holderIdentity") or "").rpartition("_")[0]
+            return name if name and await self.is_operator(name) else ""
+
+        return await self.until(ask, LEADER_S, "an operator that leads")
+
+    async def delete_pod(self, pod: str, *, namespace: str = NAMESPACE, grace: int | None = None) -> None:
+        """Delete a pod as ``kubectl delete pod`` does; with ``grace=0`` as with ``--force``."""
+        await self.api.delete(f"/api/v1/namespaces/{namespace}/pods/{pod}", grace=grace)
+
+    async def edit(self, cluster: str, patch: Obj) -> None:
+        """Change a WhatsAppCluster by a merge patch."""
+        await self.api.patch(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters/{cluster}", patch, kind=MERGE)
+
+    async def annotate(self, cluster: str, annotations: Obj) -> None:
+        """Set annotations of a WhatsAppCluster; None takes one away."""
+        await self.edit(cluster, {"metadata": {"annotations": annotations}})
+
+    async def switch_over(self, cluster: str, shard: int, to: str = "") -> None:
+        """Ask for a shard to move to a spare, or to this pod, by the annotation that users write."""
+        await self.annotate(cluster, {SWITCHOVER: f"{shard}={to}" if to else str(shard)})
+
+    async def set_shards(self, cluster: str, shards: int) -> None:
+        """Change ``spec.shards``."""
+        await self.edit(cluster, {"spec": {"shards": shards}})
+
+    async def resize(self, clusters: Iterable[str], shards: int, timeout: float = SETTLE_S) -> None:
+        """Change ``spec.shards`` and wait until all are as wanted. LocalKubeError after ``timeout`` seconds."""
+        names = list(clusters)
+        await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in names))
+        if late := await self.settle(names, timeout):
+            msg = f"{', '.join(late)} did not settle at {shards} shards within {timeout:g} s. {self.state()}"
+            raise LocalKubeError(msg)
+
+    async def schedulable(self, *, yes: bool, nodes: Iterable[str]) -> None:
+        """Uncordon nodes, or cordon them."""
+        for node in nodes:
+            await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": not yes or None}}, kind=MERGE)

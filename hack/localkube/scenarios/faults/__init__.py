@@ -1,0 +1,1 @@
+"""The tables of faults, and the actions of which they consist."""

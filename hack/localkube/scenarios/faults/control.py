@@ -1,0 +1,134 @@
+"""Faults of the API server, of the way to it, and of the operators: they meet all clusters at once."""
+
+from __future__ import annotations
+
+import asyncio
+import signal
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from functools import partial
+
+from localkube.hollow.kube import KubeError
+from localkube.scenarios.faults.actions import Hollow, close_ports, delete
+from localkube.scenarios.hollow.environment import is_paused
+from localkube.scenarios.hollow.servers import Rule, through
+
+STORM_S = 10.0
+CUT_S = 20.0
+PAUSE_S = 60.0
+UNANSWERED_S = 0.5  # an API server that has not answered for so long is away
+SIGNAL_S = 5.0  # within so long a signal has had its effect
+
+
+@asynccontextmanager
+async def counted(case: Hollow, what: str, count: Callable[[], int]) -> AsyncIterator[None]:
+    """Note in the scene by how much a count rises while the block lasts."""
+    before = count()
+    try:
+        yield
+    finally:
+        case.effects[what] += count() - before
+
+
+async def api_down(case: Hollow, seconds: float) -> None:
+    """The API server is stopped for so long; a second into it the ports of a holder of each cluster close."""
+    plane = case.environment.harness.plane
+    plane.pause_apiserver()
+    try:
+        begun = time.monotonic()
+        # On a busy machine a process goes on for a while until the signal meets it.
+        await case.environment.until(partial(_is_away, case), SIGNAL_S, "that the stopped API server answers no more")
+        case.effects["API calls unanswered"] += 1
+        await asyncio.sleep(begun + 1.0 - time.monotonic())
+        await close_ports(case)
+        await asyncio.sleep(begun + seconds - time.monotonic())
+    finally:
+        plane.resume_apiserver()
+    case.make_possible()
+
+
+async def _is_away(case: Hollow) -> bool:
+    """Whether the API server leaves a call unanswered, by a caller that no fault meets."""
+    try:
+        async with asyncio.timeout(UNANSWERED_S):
+            await case.environment.api.get("/version")
+    except (TimeoutError, KubeError):
+        return True
+    return False
+
+
+async def watches_die(case: Hollow) -> None:
+    """Every connection between operators and API server falls silent and never says so; then a holder of each cluster is deleted."""
+    wires = case.environment.wires
+    await case.exits.enter_async_context(counted(case, "pieces swallowed", lambda: sum(wire.swallowed for wire in wires.values())))
+    case.effects["watches cut"] += sum(wire.black_hole() for wire in wires.values())
+    await delete(case)
+
+
+async def storm(case: Hollow) -> None:
+    """For 10 s the operators' requests are all answered 429; a second into it the ports of a holder of each cluster close."""
+    proxy = case.environment.proxy
+    async with (
+        counted(case, "calls answered 429", lambda: proxy.answered[429]),
+        through(proxy, list(case.environment.wires.values()), Rule(429)),
+    ):
+        await asyncio.sleep(1.0)
+        await close_ports(case)
+        await asyncio.sleep(STORM_S - 1.0)
+    case.make_possible()
+
+
+async def kill_leader(case: Hollow, *, holders_too: bool = False) -> None:
+    """kill -9 for the leader, and perhaps a holder of each cluster is deleted in the same instant; then a new replica, as the Deployment
+    would start it. Without holders no other is struck, so nothing may be handed over, and measured is that messages go on."""
+    process = await case.environment.leading()
+
+    async def replace() -> None:
+        await case.environment.replace(process.name)
+        case.effects["operators ended"] += not process.alive()
+
+    case.exits.push_async_callback(replace)
+    process.signal(signal.SIGKILL)
+    if holders_too:
+        await delete(case)
+        return
+    for cluster in case.clusters:
+        case.strike(cluster, 0)
+    case.struck.clear()  # nothing was done to them
+
+
+async def pause_leader(case: Hollow) -> None:
+    """SIGSTOP for the leader; a holder of each cluster is deleted in the same instant.
+
+    SIGCONT comes 60 s after the stop: it believes for a moment that it still leads.
+    """
+    process = await case.environment.leading()
+
+    async def wake() -> None:
+        await asyncio.sleep(max(0.0, case.begun + PAUSE_S - time.monotonic()))
+        process.signal(signal.SIGCONT)
+
+    case.exits.push_async_callback(wake)
+    process.signal(signal.SIGSTOP)
+    await delete(case)
+    await case.environment.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {process.name}")
+    case.effects["operators stopped"] += 1
+
+
+async def cut_leader_off(case: Hollow) -> None:
+    """The network between the leader and the API server parts; a holder of each cluster is deleted in the same instant.
+
+    20 s after the cut the network is whole again, and what was under way arrives.
+    """
+    wire = case.environment.wires[await case.environment.leader()]
+
+    async def heal() -> None:
+        await asyncio.sleep(max(0.0, case.begun + CUT_S - time.monotonic()))
+        case.effects["pieces held"] += wire.held - before
+        wire.heal()
+
+    before = wire.held
+    case.exits.push_async_callback(heal)
+    wire.cut()
+    await delete(case)

@@ -1,0 +1,216 @@
+"""A control plane, hollow nodes and replicas of the operator in one folder, up and down as one: what demo, bench and chaos run on."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from localkube.errors import LocalKubeError
+from localkube.hollow.control import ADDRESS_FILE
+from localkube.plane import controlplane, processes
+from localkube.plane.controlplane import ControlPlane
+from localkube.plane.operators import REPOSITORY, Operators
+from localkube.plane.processes import Process, Spawner
+from localkube.programs.binaries import provide
+from localkube.progress import Report, quiet
+
+HOLLOW_S, OPERATOR_S = 30.0, 20.0
+LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
+RECORDS = ("operators.json", "hollow.json", "processes.json")  # of what runs in a folder; those that talk to the API server first
+
+
+class Harness:
+    """Processes in ``folder``, laid out as ``hack/cluster`` does, so that ``hack/cluster status --dir`` shows them too.
+
+    ``up`` starts all or nothing and ``down`` ends and removes all. Unless ``detached`` every process ends with this one, however it ends.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        *,
+        nodes: int = 3,
+        port: int | None = None,
+        detached: bool = False,
+        audit_log: bool = False,
+        operator_env: Mapping[str, str] | None = None,
+        report: Report = quiet,
+    ) -> None:
+        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given."""
+        self.folder = folder.absolute()
+        self._nodes, self._port = nodes, port
+        self._detached, self._audit_log = detached, audit_log
+        self._operator_env = dict(operator_env or {})
+        self._report = report
+        self._plane: ControlPlane | None = None
+        self._operators: Operators | None = None
+        self._spawner = Spawner(leashed=not detached)
+        self._replicas = 0
+
+    # ---- up and down
+
+    def up(self, *, replicas: int = 2) -> None:
+        """Start everything and wait until it is ready. LocalKubeError says what failed; nothing is left running then."""
+        if running := alive(self.folder):
+            names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
+            msg = f"one runs already in {self.folder}: {names}"
+            raise LocalKubeError(msg)
+        remove(self.folder)
+        try:
+            self._up(replicas)
+        except BaseException:
+            self.down()
+            raise
+
+    def _up(self, replicas: int) -> None:
+        binaries, report = provide(os.environ, report=self._report), self._report
+        self._plane = ControlPlane.start(
+            self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
+        )
+        begun = time.monotonic()
+        options = {"kubeconfig": self._plane.admin_kubeconfig, "nodes": self._nodes, "folder": self.folder / "hollow"}
+        log = self.folder / "logs" / "hollow.log"
+        hollow = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
+        processes.save(self.folder / "hollow.json", [hollow])
+        until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_S, "be ready")
+        self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
+        begun = time.monotonic()
+        self._install()
+        for process in [self.start_operator() for _ in range(replicas)]:
+            self.wait_for_operator(process)
+        self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
+
+    def down(self) -> None:
+        """End what runs, and only that; remove the folder."""
+        if self._operators is not None:
+            self._operators.close()
+        processes.stop(processes.load(self.folder / "hollow.json"))
+        if self._plane is not None:
+            self._plane.stop()
+        remove(self.folder)
+        self._spawner.close()
+
+    # ---- parts
+
+    @property
+    def plane(self) -> ControlPlane:
+        """The control plane."""
+        if self._plane is None:
+            msg = f"nothing runs in {self.folder} yet"
+            raise LocalKubeError(msg)
+        return self._plane
+
+    def fault(self) -> str | None:
+        """One sentence on a process that ended by itself, None if there is none."""
+        running = (*self.plane.processes, *processes.load(self.folder / "hollow.json"), *self.operators().values())
+        return next((_ended(process) for process in running if not process.alive()), None)
+
+    # ---- operators
+
+    def _install(self) -> Operators:
+        """The operator's rights and its CRD, once."""
+        if self._operators is None:
+            self._operators = Operators(self.plane, self.folder / "operators", env=self._operator_env, leashed=not self._detached)
+            self._operators.install()
+        return self._operators
+
+    def operators(self) -> dict[str, Process]:
+        """The replicas of the operator that were started and not ended since, by name."""
+        return dict(self._operators.running) if self._operators is not None else {}
+
+    def credential(self, name: str) -> str:
+        """What the audit log calls the credential of a replica of the operator that was started."""
+        return self._install().credential(name)
+
+    def start_operator(self, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
+        """Start one more replica under a new name; ``server``: the URL under which it is to reach the API server, if not its own.
+
+        ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
+        """
+        process = self._install().start(f"operator-{self._replicas}", server=server, module=module)
+        self._replicas += 1
+        self._note_operators()
+        return process
+
+    def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_S) -> None:
+        """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
+        log = process.log
+        until(
+            lambda: log.exists() and LOGGED_IN in log.read_text(encoding="utf-8", errors="replace"), process, timeout, "watch the cluster"
+        )
+
+    def forget_operator(self, name: str) -> None:
+        """Strike off a replica that was ended on purpose."""
+        if self._operators is not None:
+            self._operators.running.pop(name, None)
+            self._note_operators()
+
+    def _note_operators(self) -> None:
+        processes.save(self.folder / "operators.json", self.operators().values())
+
+
+def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
+    """Start a module of this repository as a process of its own, with these options of its command line."""
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
+    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
+    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
+
+
+def alive(folder: Path) -> list[Process]:
+    """The processes that still run in ``folder``."""
+    return [process for name in RECORDS for process in processes.load(folder / name) if process.alive()]
+
+
+def remove(folder: Path) -> list[Process]:
+    """End by id what runs in ``folder``, remove what a stage made there, and return what was ended."""
+    ended = alive(folder)
+    for name in ("operators", "hollow"):
+        processes.stop(processes.load(folder / f"{name}.json"))
+    if (folder / "processes.json").exists():
+        ControlPlane.attach(folder).stop()
+    for name in ("operators", "hollow"):
+        shutil.rmtree(folder / name, ignore_errors=True)
+        (folder / f"{name}.json").unlink(missing_ok=True)
+    if folder.exists():
+        controlplane.remove(folder)
+    return ended
+
+
+def end_by_any_signal() -> None:
+    """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
+
+    Also where SIGINT is ignored, as in a shell script's background.
+    """
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
+
+
+def write_json(path: Path, content: object) -> None:
+    """Write figures for other programs, in one step."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+    partial.replace(path)
+
+
+def until(done: Callable[[], bool], process: Process, timeout: float, what: str) -> None:
+    """Wait for a process; LocalKubeError with its last lines as soon as it ended, or after ``timeout`` seconds."""
+    deadline = time.monotonic() + timeout
+    while not done():
+        if not process.alive():
+            raise LocalKubeError(_ended(process))
+        if time.monotonic() > deadline:
+            msg = f"{process.name} did not {what} within {timeout:g} s; the end of {process.log}:\n{process.last_lines()}"
+            raise LocalKubeError(msg)
+        time.sleep(processes.POLL_SECONDS)
+
+
+def _ended(process: Process) -> str:
+    return f"{process.name} {process.exit_text()}; the end of {process.log}:\n{process.last_lines()}"

@@ -1,0 +1,166 @@
+"""The backend of hollow nodes: a control plane, simulated pods, two operators behind wires, many clusters."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import signal
+import time
+from collections import Counter
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from localkube.hollow.control import HollowControl
+from localkube.plane import kubeconfig
+from localkube.plane.certificates import Certificates
+from localkube.plane.processes import Process, load
+from localkube.progress import Report
+from localkube.scenarios.cluster import GROUP, NAMESPACE
+from localkube.scenarios.environment import SHARDS, SPARES, Environment
+from localkube.scenarios.harness import Harness
+from localkube.scenarios.hollow.servers import ApiProxy, Webhook, api_proxy, webhook_server
+from outside.wire import Wire
+
+Obj = dict[str, Any]
+
+RESTART_S = 1
+NODES = 6  # two in each of three zones
+INBOUND_RATE = 2.0  # messages a second that WhatsApp users write to each cluster
+END_S = 10.0  # within so long an operator ends that was asked to, or killed
+AT_A_TIME = 4  # clusters that are created at a time
+
+
+class HollowEnvironment(Environment):
+    """On a `Harness` that is up without operators; its end leaves that to its owner."""
+
+    def __init__(self, harness: Harness, *, clusters: int, report: Report) -> None:
+        """``clusters``: how many run side by side."""
+        names = tuple(f"c{number:02}" for number in range(clusters))
+        super().__init__(harness.plane.admin_kubeconfig, names, ask_client=True, report=report, stream={"inbound_rate": INBOUND_RATE})
+        self.harness = harness
+        self.wires: dict[str, Wire] = {}  # of each replica of the operator, by name: its only way to the API server
+        self.control = HollowControl.of(harness.folder / "hollow")
+        self.certificates = Certificates(harness.folder / "certificates")  # those of the API server
+        self.proxy = ApiProxy("")  # where operators are led whose calls are to be answered otherwise
+        self.webhook = Webhook()  # nothing leads to it but for a fault
+        self.copy: Obj = {}  # A Service as it was before
+        self._server = kubeconfig.read(harness.plane.admin_kubeconfig).server
+
+    async def _start(self) -> None:
+        await self._exits.enter_async_context(self.control)
+        self.proxy = await self._exits.enter_async_context(api_proxy(self._server, self.certificates))
+        self.webhook = await self._exits.enter_async_context(webhook_server(self.certificates))
+        for _ in range(2):
+            await self.start_operator()
+        begun, few = time.monotonic(), asyncio.Semaphore(AT_A_TIME)
+
+        async def create(name: str) -> None:
+            async with few:
+                await self.api.post(f"{GROUP}/namespaces/{NAMESPACE}/whatsappclusters", manifest(name))
+                await self.settle([name])
+
+        await asyncio.gather(*map(create, self.clusters))
+        self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
+
+    async def put_right(self) -> None:
+        """Nodes there, containers going on, two operators that run, two shards."""
+        for node in await self.nodes():
+            await self.control.back(node["name"])
+        await self.cordon(yes=False)
+        for name, process in self.harness.operators().items():
+            if not process.alive():
+                await self._forget(name)
+        while len(self.harness.operators()) < 2:
+            await self.start_operator()
+        await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
+        await self.settle(self.clusters)
+
+    def fault(self) -> str:
+        """One sentence on a process that ended by itself, empty if there is none."""
+        return self.harness.fault() or ""
+
+    async def ambiguous(self) -> int:
+        """How often the hollow nodes, asked for a shard's Service, found several pods."""
+        counts: dict[str, int] = (await self.control.state())["ambiguous"]
+        return sum(times for where, times in counts.items() if where.startswith(f"{NAMESPACE}/") and "-shard-" in where)
+
+    async def effects(self) -> Counter[tuple[str, str]]:
+        """What the hollow nodes counted."""
+        counted: dict[str, dict[str, int]] = (await self.control.state())["effects"]
+        return Counter({(uid, name): count for uid, counts in counted.items() for name, count in counts.items()})
+
+    def busy_seconds(self) -> float:
+        """Processor time that the hollow nodes have used so far, in seconds."""
+        return sum(map(processor_seconds, load(self.harness.folder / "hollow.json")))
+
+    async def is_operator(self, name: str) -> bool:
+        """Whether a replica of this name runs."""
+        process = self.harness.operators().get(name)
+        return process is not None and process.alive()
+
+    async def leading(self) -> Process:
+        """The process of the operator that leads. LocalKubeError if none does."""
+        name = await self.leader()
+        return self.harness.operators()[name]
+
+    async def nodes(self) -> list[Obj]:
+        """The hollow nodes: name, zone, lost."""
+        nodes: list[Obj] = (await self.control.state())["nodes"]
+        return nodes
+
+    async def cordon(self, *, yes: bool) -> None:
+        """Have all nodes take no more pods, or take them again."""
+        await self.schedulable(yes=not yes, nodes=[node["name"] for node in await self.nodes()])
+
+    async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
+        """Start one more replica behind a wire of its own and wait until it watches. Returns its name. ``module``: what Python runs."""
+        parts = urlsplit(self._server)
+        wire = await self._exits.enter_async_context(Wire((parts.hostname or "", parts.port or 443)))
+        url = f"https://{wire.address[0]}:{wire.address[1]}"
+        process = await asyncio.to_thread(lambda: self.harness.start_operator(server=url, module=module))
+        self.wires[process.name] = wire
+        await asyncio.to_thread(self.harness.wait_for_operator, process)
+        return process.name
+
+    async def end(self, name: str) -> None:
+        """Ask an operator to end, and wait until it has."""
+        self.harness.operators()[name].signal(signal.SIGTERM)
+        await self._forget(name)
+
+    async def replace(self, name: str) -> None:
+        """Start another operator for one that was killed, as its Deployment would."""
+        await self._forget(name)
+        await self.start_operator()
+
+    async def _forget(self, name: str) -> None:
+        process = self.harness.operators()[name]
+        await self.seen(lambda: not process.alive(), END_S, f"the end of {name}")
+        self.harness.forget_operator(name)
+        self.wires.pop(name, None)
+
+
+def manifest(name: str) -> Obj:
+    """A cluster of two shards and one spare whose restart takes a second."""
+    client = {"type": "Simulator", "simulator": {"restartSeconds": RESTART_S}}
+    spec = {"shards": SHARDS, "spares": SPARES, "client": client}
+    return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
+
+
+def processor_seconds(process: Process) -> float:
+    """User and system time of a process, all threads; 0 when it is gone (`proc(5)`, fields 14 and 15 of stat)."""
+    fields = _fields(process)
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+
+def is_paused(process: Process) -> bool:
+    """Whether a signal has stopped a process (`proc(5)`, field 3 of stat)."""
+    return _fields(process)[:1] == ["T"]
+
+
+def _fields(process: Process) -> list[str]:
+    """The fields of a process's stat from the third on; none when it is gone."""
+    with contextlib.suppress(OSError):
+        return Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
+    return []

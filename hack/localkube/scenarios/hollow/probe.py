@@ -1,0 +1,114 @@
+"""Messages dense enough to measure a failover as its sender feels it, at a rate that can be changed."""
+
+from __future__ import annotations
+
+import asyncio
+import itertools
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from functools import partial
+from pathlib import Path
+
+from localkube.scenarios.cluster import NAMESPACE
+from localkube.scenarios.traffic import Mark, Stream
+from outside.observer import Observer
+from outside.traffic import Message
+from wabiz_sim.sharding import shard_of
+
+RATE = 10.0
+IDLE_S = 0.05
+"""How soon another rate takes effect, from none."""
+BURST_PERIOD_S = 0.005
+MOST_WAITING = 64
+"""Messages that wait at a time, over all shards. More would only be load: the Webapps try each again every 20 to 200 ms."""
+
+
+class Probe(Stream):
+    """Sends to every shard in turn, from the beginning of its block to its end; each message has a recipient of its own."""
+
+    def __init__(
+        self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, rate: float = RATE, inbound_rate: float = 0.0
+    ) -> None:
+        """Prepare; ``rate``: messages a second over all shards, ``inbound_rate``: of those that WhatsApp users write."""
+        super().__init__(kubeconfig, NAMESPACE, cluster, observer, inbound_rate=inbound_rate)
+        self._rate, self._spread = rate, 0
+        self._earlier: dict[str, Message] = {}
+        self._recipients: set[str] = set()
+        self._per_shard: Counter[int] = Counter()
+
+    @contextmanager
+    def pace(self, rate: float, *, spread: int = 0) -> Iterator[None]:
+        """Send at another rate meanwhile, 0: not at all; as if there were ``spread`` shards, if given."""
+        before = self._rate, self._spread
+        self._rate, self._spread = rate, spread
+        try:
+            yield
+        finally:
+            self._rate, self._spread = before
+
+    @property
+    def sent(self) -> list[Message]:
+        """All messages so far."""
+        return list((self._earlier | self.messages).values())
+
+    def delivered(self) -> list[tuple[float, float]]:
+        """When each message that was taken was first sent, and when its sender was told so (`time.monotonic()`)."""
+        return [(one.sent_at, one.delivered_at) for one in self.sent if one.delivered_at is not None]
+
+    async def mark(self) -> Mark:
+        """As a stream's, with connections for all messages that a failover can hold up: handshakes would take the time that is measured."""
+        await asyncio.gather(*(self._try("GET", "/", {}, {}) for _ in range(MOST_WAITING // 2)))
+        self._earlier |= self.messages
+        found = await super().mark()
+        return replace(found, shards=max(found.shards, self._spread))
+
+    def taken(self) -> Counter[str]:
+        """How many messages the WhatsApp servers took for each recipient since the last mark, as far as their log was read."""
+        return Counter(entry.note for entry in self._taken)
+
+    def burst(self, shard: int, seconds: float) -> None:
+        """Send to a shard every 5 ms for so long, so that its next message is not waited for."""
+
+        async def send() -> None:
+            end = time.monotonic() + seconds
+            while time.monotonic() < end and not self._stopped.is_set():
+                self._send_to(shard)
+                await asyncio.sleep(BURST_PERIOD_S)
+
+        task = asyncio.create_task(send())
+        self._bursts.add(task)
+        task.add_done_callback(self._bursts.discard)
+
+    async def _send_all(self) -> None:
+        clock = asyncio.get_running_loop().time
+        due = clock()
+        for number in itertools.count():
+            due = max(due + (1 / self._rate if self._rate else IDLE_S), clock() - 1.0)  # after a jam a second is made up for at most
+            if await self._stopped_within(due - clock()):
+                return
+            if self._rate:
+                self._send_to(number % (self._spread or self.shards))
+
+    def _send_to(self, shard: int) -> None:
+        shards = self._spread or self.shards
+        if self._per_shard[shard] >= max(2, MOST_WAITING // shards):
+            return
+        self._per_shard[shard] += 1
+        task = asyncio.create_task(
+            self._send(Message(id=f"p-{secrets.token_hex(8)}", to=self._new(shard, shards), sent_at=time.monotonic()))
+        )
+        self._open.add(task)
+        task.add_done_callback(self._done)
+        task.add_done_callback(partial(self._no_longer, shard))
+
+    def _no_longer(self, shard: int, _: object) -> None:
+        self._per_shard[shard] -= 1
+
+    def _new(self, shard: int, shards: int) -> str:
+        fits = (to for to in iter(self._recipient, None) if to not in self._recipients and shard_of(to, shards) == shard)
+        self._recipients.add(to := next(fits))
+        return to

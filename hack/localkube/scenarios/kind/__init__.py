@@ -1,0 +1,1 @@
+"""The environment of real nodes on kind."""

@@ -1,0 +1,154 @@
+"""A fault as one row of a table, and one case of it: on which clusters, which holders were struck, and when."""
+
+from __future__ import annotations
+
+import time
+from collections import Counter
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from contextlib import AsyncExitStack
+from dataclasses import KW_ONLY, dataclass, field
+from enum import StrEnum
+from typing import Any, Generic, TypeVar
+
+from localkube.errors import LocalKubeError
+from localkube.hollow.pods import RESTART_S
+from localkube.scenarios.cluster import Holder
+from localkube.scenarios.environment import Environment
+
+G = TypeVar("G", bound=Environment)
+
+BURST_S = 1.5
+RESUMES_S = RESTART_S / 2
+"""What the old holder's pod sends later than this after its container's end is of its next life, which begins after RESTART_S at the
+earliest; what the servers log of it earlier was under way when the container ended."""
+
+
+@dataclass(slots=True)
+class Victim:
+    """A shard whose holder was struck, and the clock that its next message is measured by.
+
+    The clock starts just before the call that strikes, so that a time is an upper bound: the call may return late, but the fault cannot be
+    earlier. What is answered between the call and its return proves nothing, for the old holder may have answered it. So the clock never
+    ends with a message of the old holder, only with one of a holder whose commit was seen.
+    """
+
+    cluster: str
+    shard: int
+    holder: Holder
+    begun: float  # `time.monotonic()`
+    begun_wall: float  # `time.time()`
+    possible: float | None = None  # `time.monotonic()` from when on a handover can be made, where the fault itself forbids it for a while
+    returned: float | None = None  # `time.monotonic()` when the strike was over: what was killed is dead. None until then
+    returned_wall: float | None = None
+
+
+@dataclass
+class Case(Generic[G]):
+    """What an action is given and notes in."""
+
+    environment: G
+    clusters: tuple[str, ...]
+    victims: list[Victim] = field(default_factory=list)
+    struck: set[str] = field(default_factory=set)
+    """uids of all pods that something was done to: to move a shard off one of these is no wrong failover."""
+    asked: set[tuple[str, int]] = field(default_factory=set)
+    """Shards (cluster, number) that a switchover was asked for, beyond those of the victims."""
+    nodes: list[str] = field(default_factory=list)  # lost nodes, to be brought back
+    begun: float = field(default_factory=time.monotonic)
+    notes: list[str] = field(default_factory=list)  # what a reader of the figures should know
+    troubles: list[str] = field(default_factory=list)  # what it found out that must not be
+    measured: list[float] = field(default_factory=list)
+    """Seconds that the action measured itself, where it is not the next message that counts."""
+    details: dict[str, float] = field(default_factory=dict)  # more that it measured, for the file
+    effects: Counter[str] = field(default_factory=Counter)  # what the fault was seen to do, by name, counted where it took effect
+    exits: AsyncExitStack = field(default_factory=AsyncExitStack)
+    """What goes on from the strike to the undoing, and what undoes it: closed after the fault's own `undo`."""
+
+    def holder(self, cluster: str, shard: int) -> Holder:
+        """The holder of a shard now. LocalKubeError if there is none."""
+        found = self.environment.holder(cluster, shard)
+        if found is None:
+            msg = f"shard {shard} of {cluster} has no holder, so none can be struck"
+            raise LocalKubeError(msg)
+        return found
+
+    def strike(self, cluster: str, shard: int, holder: Holder | None = None) -> Holder:
+        """Note that the holder of a shard is struck just now, and begin to send often to that shard. LocalKubeError if there is none."""
+        holder = holder or self.holder(cluster, shard)
+        self.struck.add(holder.uid)
+        self.environment.streams[cluster].burst(shard, BURST_S)
+        self.victims.append(Victim(cluster, shard, holder, time.monotonic(), time.time()))
+        return holder
+
+    def make_possible(self) -> None:
+        """From now on a handover can be made; until now the fault itself forbade it. It is measured from here, too."""
+        for victim in self.victims:
+            victim.possible = time.monotonic()
+            self.environment.streams[victim.cluster].burst(victim.shard, BURST_S)
+
+    def is_over(self) -> None:
+        """Note that the strike has returned."""
+        for victim in self.victims:
+            if victim.returned is None:
+                victim.returned, victim.returned_wall = time.monotonic(), time.time()
+
+    def restart_clocks(self) -> None:
+        """What came until now says nothing about the fault, which begins only now: it is measured from here."""
+        for victim in self.victims:
+            victim.begun, victim.begun_wall = time.monotonic(), time.time()
+            victim.returned = victim.returned_wall = None
+            self.environment.streams[victim.cluster].burst(victim.shard, BURST_S)
+
+
+Action = Callable[[Case[G]], Awaitable[None]]
+
+
+async def nothing(_: Case[Any]) -> None:
+    """What needs no preparing or undoing."""
+
+
+class Series(StrEnum):
+    """How often a fault is played on kind: each series has a number of its own on the command line."""
+
+    FAULT = "fault"
+    NODE = "node"
+    RELEASE = "release"
+
+
+@dataclass(frozen=True)
+class Fault(Generic[G]):
+    """One row of a table of faults. Asked of all of them: nothing lost, nothing doubled, no law broken."""
+
+    name: str
+    what: str  # for a reader: what happens, and from when to when is measured
+    strike: Action[G]
+    _: KW_ONLY
+    prepare: Action[G] = nothing
+    undo: Action[G] = nothing  # what undoes it before `Case.exits` are closed
+    everybody: bool = False  # it meets all clusters at once, so it has a round of its own
+    failover: bool = True  # whether the shards that were struck must be handed over; else they must not
+    evidence: frozenset[str] = frozenset()  # words that may stand in ``status.recentHandovers`` for it
+    goal: float | None = None  # p95 in seconds that must not be exceeded; None: no promise is made
+    resumes: bool = False  # the old holder may be back before another took over, and then goes on
+    watch: float = 0.0  # so many seconds are observed when no shard may be handed over, or after the undoing
+    allowed: float = 30.0  # seconds within which the handover must have come
+    moves: frozenset[str] = frozenset()
+    """Planned moves that the scenario itself causes, off holders that were not struck: names of `judge.CAUSES`."""
+    effects: tuple[str, ...] = ()  # counts of which none may be zero: a fault that did nothing proves nothing
+    pods_stay: bool = False
+    """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
+    gap: bool = False  # measured is the longest time without a message of any shard, instead of the time to the next one
+    series: Series = Series.FAULT
+    silent: bool = False  # no message may be refused, not even one of the shard that moves
+    restarts: bool = False  # all shards are restarted by the client itself, so refusals on all of them are its own
+    after: str = ""  # played in turn with the fault of this name, for one undoes the other
+    at_once: bool = False  # the operator decides without waiting for a probe or a lease
+
+
+def chosen(faults: Sequence[Fault[G]], names: Collection[str]) -> tuple[Fault[G], ...]:
+    """The faults of these names, all if there are none, in the table's order. ValueError with a sentence when one is not in it."""
+    known = [fault.name for fault in faults]
+    if unknown := sorted(set(names) - set(known)):
+        msg = f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}"
+        raise ValueError(msg)
+    return tuple(fault for fault in faults if not names or fault.name in names)

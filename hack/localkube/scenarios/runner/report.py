@@ -1,0 +1,222 @@
+"""What a run came to, on either backend: the table, what makes it fail, the file. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+from rich import box
+from rich.table import Table
+
+from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
+from localkube.scenarios.runner.case import Fault
+from localkube.scenarios.runner.judge import UNREPORTED
+from localkube.scenarios.runner.player import Outcome
+
+Obj = dict[str, Any]
+Played = Sequence[tuple[Fault[Any], Outcome]]
+
+AT_ONCE, PROBES_S, SLACK_S, NO_GOAL_S = 10.0, 3.0, 4.0, 4.0
+LATER, KILLED_S = 2.0, 0.5
+FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violations", "unsettled", "troubles")
+"""Figures that must be zero or empty on any machine."""
+PHASES = ("decided", "committed")
+COLUMNS = (
+    *("fault", "n", "evidence", *(f"{name} p50/max" for name in PHASES), "p50", f"p95 (n >= {P95_FROM})", "max", "goal (p95, else max)"),
+    *(f"{BASELINE_S:g} s / that", "lost", "doubled", "refused struck/others", "wrong", "broken laws"),
+)
+
+
+def _broken(outcome: Outcome, fault: Fault[Any], n: int) -> list[str]:
+    """Everything that must not be on any machine, without the fault's name."""
+    what = f"not handed over within {fault.allowed:g} s" if fault.failover else f"without a message for {fault.allowed:g} s"
+    found = {
+        f"{len(outcome.missing)} of {outcome.n} shards {what}": outcome.missing,
+        f"measured {outcome.n} times only, not {n}": outcome.n < n,
+        **dict.fromkeys(_strange(fault, outcome.evidence, len(outcome.times)), True),
+        f"{len(outcome.wrong)} wrong failovers: {_few(outcome.wrong)}": outcome.wrong,
+        f"{outcome.lost} messages lost, {outcome.doubled} doubled": outcome.lost or outcome.doubled,
+        f"laws broken: {_few(outcome.violations)}": outcome.violations,
+        f"not as wanted again: {_few(outcome.unsettled)}": outcome.unsettled,
+    }
+    return [sentence for sentence, is_so in found.items() if is_so] + outcome.troubles
+
+
+def _strange(fault: Fault[Any], evidence: Mapping[str, int], n: int) -> list[str]:
+    """Evidence that was not to be seen, and that of some of ``n`` handovers that must come and was not."""
+    expected, said = ", ".join(sorted(fault.evidence)), []
+    if strange := sorted(set(evidence) - fault.evidence - {UNREPORTED}):
+        said.append(f"evidence {', '.join(strange)} is not what was to be seen ({expected})")
+    if fault.failover and (seen := sum(evidence.get(word, 0) for word in fault.evidence)) < n:
+        said.append(f"the evidence of {seen} of {n} handovers was seen ({expected})")
+    return said
+
+
+def missed(outcome: Outcome, fault: Fault[Any]) -> str:
+    """A sentence when the goal for times is missed, else empty."""
+    said = summary(outcome.times, len(outcome.missing)).complaint(fault.goal) if outcome.n else ""
+    return f"{fault.name}: {said}" if said else ""
+
+
+def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
+    """One sentence for everything that is not as it must be, a missed goal included."""
+    late = [text] if (text := missed(outcome, fault)) else []
+    return late + [f"{fault.name}: {text}" for text in _broken(outcome, fault, n)]
+
+
+def failures(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
+    """The same where times are the machine's: a missed goal is none of them, a time beyond the bound is, and so are refusals."""
+    said, (own, others) = _broken(outcome, fault, n), outcome.refused
+    if others and not fault.restarts:
+        said.append(f"{others} tries were refused on shards to which nothing was done")
+    if own and fault.silent:
+        said.append(f"{own} tries were refused, though this is planned")
+    if outcome.times and max(outcome.times) > limit(fault):
+        said.append(f"took {max(outcome.times):.1f} s; beyond {limit(fault):g} s it is broken, not slow")
+    return [f"{fault.name}: {text}" for text in said]
+
+
+def limit(fault: Fault[Any]) -> float:
+    """Seconds beyond which a time on kind is that of something broken.
+
+    What is decided at once takes milliseconds, in which a busy machine weighs much, so ten times the goal; without one it is held to that
+    of a killed container. What waits for probes and leases takes seconds, which a busy machine does not multiply: twice the goal.
+    """
+    if fault.at_once:
+        return AT_ONCE * (fault.goal or KILLED_S)
+    return fault.allowed if fault.goal is None else LATER * fault.goal
+
+
+def bound(fault: Fault[Any]) -> float:
+    """Seconds beyond which a time on hollow nodes is that of something broken, whatever the machine is busy with.
+
+    What is decided at once may take ten times its goal, which is less than the three seconds of the probes: so an operator that has fallen
+    back on them is found out. The others wait for probes and leases, which a busy machine does not multiply: twice the goal, and never
+    more than 4 s beyond it.
+    """
+    if fault.goal is None:
+        return fault.allowed if fault.failover else NO_GOAL_S
+    if AT_ONCE * fault.goal < PROBES_S:
+        return AT_ONCE * fault.goal
+    return fault.goal + min(fault.goal, SLACK_S)
+
+
+def broken(found: Mapping[str, Any], fault: Fault[Any]) -> list[str]:
+    """One sentence for everything in the figures of a fault that fails also where its goal is not asked for: on a machine that is busy."""
+    said = [f"{name}: {found[name]}" for name in FORBIDDEN if found[name]]
+    if found["n"] < 1:
+        said.append("nothing was measured")
+    if not found["sent"]:
+        said.append("no message was sent")
+    if UNREPORTED in found["evidence"]:
+        said.append(f"evidence {UNREPORTED} is not what was to be seen ({', '.join(sorted(fault.evidence))})")
+    said += _strange(fault, found["evidence"], found["n"])
+    if found.get("max") is not None and found["max"] > bound(fault):
+        said.append(f"took {found['max']:.3f} s; beyond {bound(fault):g} s it is broken, not slow")
+    return said
+
+
+def table(title: str, played: Played) -> Table:
+    """The figures as people read them."""
+    made = Table(box=box.SIMPLE_HEAD, title=title, title_justify="left")
+    for name in COLUMNS:
+        made.add_column(name, justify="left" if name in {"fault", "evidence"} else "right", no_wrap=name == "fault" or " p" in name)
+    for fault, outcome in played:
+        made.add_row(*_row(fault, outcome))
+    return made
+
+
+def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
+    found = row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault))
+    ranks = [clock(found[name]) if name in found else "-" for name in ("p50", "p95", "max")]
+    if outcome.missing:
+        ranks[2] = f">{fault.allowed:g} s ({len(outcome.missing)}x)"
+    words = ", ".join(f"{word} {count}" for word, count in outcome.evidence.most_common()) or "-"
+    phases = [f"{clock(summary(times).p50)} / {clock(max(times))}" if (times := spread(outcome.samples, key)) else "-" for key in PHASES]
+    refused = f"{outcome.refused[0]}/{outcome.refused[1]}"
+    numbers = [outcome.lost, outcome.doubled, refused, len(outcome.wrong), len(outcome.violations)]
+    return [fault.name, str(outcome.n), words, *phases, *ranks, _goal(fault, outcome), found.get("ratio", "-"), *map(str, numbers)]
+
+
+def _goal(fault: Fault[Any], outcome: Outcome) -> str:
+    if fault.goal is not None:
+        return f"{clock(fault.goal)} {'MISSED' if missed(outcome, fault) else 'met'}"
+    if fault.silent:
+        return f"0 refused {'MISSED' if outcome.refused[0] else 'met'}"
+    return "-" if fault.failover or fault.moves else "no move"
+
+
+def is_compared(fault: Fault[Any]) -> bool:
+    """Whether a fault's times are compared with the vendor's failover: not where they hold an outage that the fault itself makes."""
+    return fault.failover and fault.goal is not None
+
+
+def remarks(outcome: Outcome) -> list[str]:
+    """Sentences below the table: what a fault did, what the WhatsApp servers made of it, what was no failover, and what it noted."""
+    said = []
+    if outcome.effects:
+        said.append("it did: " + ", ".join(f"{count} {name}" for name, count in sorted(outcome.effects.items())))
+    if gateway := [f"{count:g} {name}" for name, count in outcome.upstream.items() if count and name != "delivered"]:
+        said.append("the WhatsApp servers logged: " + ", ".join(gateway))
+    if outcome.resumed:
+        said.append(f"{len(outcome.resumed)} holders were back before another took over, after {max(outcome.resumed):.2f} s at most")
+    said += dict.fromkeys(outcome.notes)
+    if times := spread(outcome.samples, "from_possible"):
+        found = summary(times)
+        said.append(f"from when a handover could be made p50 {clock(found.p50)}, max {clock(found.max)} (n = {found.n})")
+    return said
+
+
+def _few(sentences: Sequence[str]) -> str:
+    more = f" and {len(sentences) - 3} more" if len(sentences) > 3 else ""
+    return "; ".join(sentences[:3]) + more
+
+
+def spread(samples: Iterable[Mapping[str, Any]], key: str) -> list[float]:
+    """The values of a key of samples, where they were measured."""
+    return [float(sample[key]) for sample in samples if sample.get(key) is not None]
+
+
+def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
+    """The figures of one fault for a file; seconds."""
+    return {
+        "what": fault.what,
+        **row(outcome.times, len(outcome.missing), goal=fault.goal, baseline=is_compared(fault)),
+        **({"from_possible": row(since)} if (since := spread(outcome.samples, "from_possible")) else {}),
+        "failover": fault.failover,
+        "not_handed_over": outcome.missing,
+        "allowed": fault.allowed,
+        "resumed": [round(value, 4) for value in outcome.resumed],
+        "evidence": dict(outcome.evidence),
+        "effects": dict(outcome.effects),
+        "upstream": {name: round(value, 3) for name, value in outcome.upstream.items() if value},
+        "wrong_failovers": outcome.wrong,
+        "sent": outcome.sent,
+        "lost": outcome.lost,
+        "doubled": outcome.doubled,
+        "refused_struck": outcome.refused[0],
+        "refused_others": outcome.refused[1],
+        "refusals": dict(outcome.words),
+        **{name: getattr(outcome, name) for name in ("violations", "unsettled", "troubles", "notes")},
+        "took": round(outcome.took, 1),
+        "hollow_cpu": round(outcome.cpu, 2),
+        "late": round(outcome.late, 3),
+        "samples": outcome.samples,
+    }
+
+
+def report(played: Played, about: Mapping[str, Any]) -> Obj:
+    """The whole file of a run on hollow nodes."""
+    return {"baseline_s": BASELINE_S, **about, "faults": {fault.name: figures(outcome, fault) for fault, outcome in played}}
+
+
+def report_of_kind(played: Played, about: Mapping[str, Any], wanted: Mapping[str, int]) -> Obj:
+    """The whole file of a run on kind; ``wanted``: how often each fault was to be played."""
+    rows = {}
+    for fault, outcome in played:
+        found = figures(outcome, fault)
+        del found["hollow_cpu"]
+        found |= {key: row(times) for key in PHASES if (times := spread(outcome.samples, key))}
+        found |= {"silent": fault.silent, "bound": limit(fault), "failures": failures(outcome, fault, n=wanted[fault.name])}
+        rows[fault.name] = found
+    return {"baseline_s": BASELINE_S, **about, "acts": rows}

@@ -1,0 +1,82 @@
+"""One run of a table of faults on either backend: plays them, prints what came of it, writes the file, and gives the exit status."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Generic
+
+from localkube.progress import to_stderr
+from localkube.scenarios.command import Command
+from localkube.scenarios.runner.case import Fault, G
+from localkube.scenarios.runner.player import Outcome, Player
+from localkube.scenarios.runner.report import complaints, failures, missed, remarks, report, report_of_kind, table
+from outside.ledger import Ledger
+
+
+def rounds(faults: Sequence[Fault[G]]) -> list[list[Fault[G]]]:
+    """The faults in groups: those that are played in turn with each other together."""
+    groups: list[list[Fault[G]]] = []
+    for fault in faults:
+        if fault.after and groups and groups[-1][-1].name == fault.after:
+            groups[-1].append(fault)
+        else:
+            groups.append([fault])
+    return groups
+
+
+@dataclass
+class Session(Generic[G]):
+    """What was asked for, and what came of it so far, also when it is interrupted."""
+
+    faults: Sequence[Fault[G]]
+    times: Callable[[Fault[G]], int]  # how often a fault is to be measured
+    on_kind: bool = False  # a missed goal, which may be the machine's, does not make the run fail
+    played: list[tuple[Fault[G], Outcome]] = field(default_factory=list)
+    ledgers: dict[str, Ledger] = field(default_factory=dict)  # what became of every message, by cluster; empty while it is not over
+    about: dict[str, Any] = field(default_factory=dict)  # more for the file
+
+    async def play(self, environment: G) -> None:
+        """Play all faults, those that undo each other in turn, and say at once what makes the run fail."""
+        for group in rounds(self.faults):
+            player = Player(environment, n=self.times(group[0]), report=to_stderr)
+            outcomes = await player.play_in_turn(group) if len(group) > 1 else [await player.play(group[0])]
+            for fault, outcome in zip(group, outcomes, strict=True):
+                self.played.append((fault, outcome))
+                for text in self.complaints(fault, outcome):
+                    to_stderr(f"  {text}")
+        found = await asyncio.gather(*(stream.ledger() for stream in environment.streams.values()))
+        self.ledgers.update(zip(environment.streams, found, strict=True))
+
+    def complaints(self, fault: Fault[G], outcome: Outcome) -> list[str]:
+        """What makes the run fail."""
+        return (failures if self.on_kind else complaints)(outcome, fault, n=self.times(fault))
+
+    def finish(self, command: Command, path: Path, end: str, status: int) -> int:
+        """Print and write what was measured, if anything was; ``end`` is the last sentence below the table. Returns the exit status."""
+        if not self.played:
+            return status
+        say, took = command.console.print, command.seconds
+        say(table("End to end on kind" if self.on_kind else "Chaos", self.played))
+        for fault, outcome in self.played:
+            for note in remarks(outcome):
+                say(f"{fault.name}: {note}")
+        for cluster, ledger in self.ledgers.items():
+            say(f"ledger of {cluster}: {ledger}")
+        say(f"{len(self.played)} faults, {sum(outcome.sent for _, outcome in self.played)} messages, {took:.0f} s. {end}")
+        said = [text for played in self.played for text in self.complaints(*played)]
+        said += [f"ledger of {cluster}: {text}" for cluster, ledger in self.ledgers.items() for text in ledger.failures()]
+        if not self.ledgers:
+            said.append("there is no ledger: what became of the messages is not known")
+        about = {**self.about, "seconds": round(took, 1)}
+        ledgers = {cluster: ledger.as_json() for cluster, ledger in self.ledgers.items()}
+        if not self.on_kind:
+            return command.write(path, report(self.played, {**about, "ledgers": ledgers}), said, status)
+        late = [text for fault, outcome in self.played if (text := missed(outcome, fault))]
+        for text in late:
+            command.complain(f"MISSED: {text}")
+        about |= {"missed": late, "messages": next(iter(ledgers.values()), None)}
+        wanted = {fault.name: self.times(fault) for fault, _ in self.played}
+        return command.write(path, report_of_kind(self.played, about, wanted), said, status)

@@ -1,0 +1,165 @@
+"""Fills a control plane with clusters that are as wanted and whose pods are answered for by one process."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from datetime import UTC, datetime
+from typing import Any
+
+from localkube.hollow.addresses import Addresses
+from localkube.hollow.kube import Kube
+from localkube.hollow.nodes import HollowNode
+from localkube.plane import processes
+from localkube.plane.processes import Process, Spawner
+from localkube.progress import Report
+from localkube.scenarios.harness import start_module, until
+from localkube.scenarios.hollow.environment import processor_seconds
+from localkube.scenarios.hollow.single import SingleCluster
+from localkube.scenarios.scale import objects
+from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
+from whatsapp_operator.core import manifests
+
+Obj = dict[str, Any]
+
+AT_A_TIME = 12
+PODS_S, LISTEN_S, ACCOUNT_S = 600.0, 60.0, 30.0
+POLL_S = 3.0  # from one question whether the controllers are done to the next: each costs a list of all pods
+TAINT = {"key": "multiconnect.dev/scale-bench", "value": "pods-are-not-run", "effect": "NoSchedule"}
+MERGE = "merge-patch+json"
+
+
+class Crowd:
+    """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, on a stage that is up."""
+
+    def __init__(self, environment: SingleCluster, *, clusters: int, report: Report) -> None:
+        """Prepare; ``clusters``: how many."""
+        self._environment, self._kube, self._report = environment, environment.api, report
+        self._names = [f"s{number:04}" for number in range(clusters)]
+        self._addresses = Addresses(str(environment.harness.folder / "scale"))
+        self._spawner = Spawner(leashed=True)
+        self._answers: Process | None = None
+        self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
+
+    async def fill(self) -> None:
+        """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
+        begun = time.monotonic()
+        await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
+        await self._environment.until(self._may_create_pods, ACCOUNT_S, f"a ServiceAccount in namespace {NAMESPACE}", pause=POLL_S)
+        # A node without a heartbeat is given up after 40 s, and the pods on it with it.
+        alive = [asyncio.create_task(node.keep()) for node in await self._register_nodes()]
+        try:
+            stored = await self._each(self._create_parts)
+            self._report(f"{len(stored)} clusters: objects after {time.monotonic() - begun:.0f} s")
+            pods: dict[str, list[Obj]] = {}
+            await self._environment.until(lambda: self._find_pods(pods), PODS_S, "the creation of all pods", pause=POLL_S)
+            await self._each(lambda name: self._bring_up(stored[name], pods[name]))
+            self._report(f"{len(stored)} clusters: {sum(map(len, pods.values()))} pods after {time.monotonic() - begun:.0f} s")
+            await asyncio.to_thread(self._start_answers)
+        finally:
+            for task in alive:
+                task.cancel()
+            await asyncio.gather(*alive, return_exceptions=True)
+
+    def used(self) -> float:
+        """Processor time that the process which answers for all pods has used so far, in seconds."""
+        return processor_seconds(self._answers) if self._answers is not None else 0.0
+
+    def close(self) -> None:
+        """End the answers and let the addresses go; the objects end with their control plane."""
+        processes.stop([self._answers] if self._answers is not None else [])
+        self._spawner.close()
+        self._addresses.close()
+
+    # ------------------------------------------------------------ steps
+
+    async def _each(self, step: Callable[[str], Awaitable[Obj]]) -> dict[str, Obj]:
+        """Take a step for every cluster, a few at a time; what came of it, by name."""
+        few = asyncio.Semaphore(AT_A_TIME)
+
+        async def one(name: str) -> Obj:
+            async with few:
+                return await step(name)
+
+        return dict(zip(self._names, await asyncio.gather(*map(one, self._names)), strict=True))
+
+    async def _may_create_pods(self) -> bool:
+        return await self._kube.get(f"/api/v1/namespaces/{NAMESPACE}/serviceaccounts/default") is not None
+
+    async def _register_nodes(self) -> list[HollowNode]:
+        nodes = [
+            HollowNode(self._kube, f"scale-{number}", self._addresses.node(number), zone=f"zone-{number % 3}") for number in range(NODES)
+        ]
+        for node in nodes:
+            await node.register()
+            await self._kube.patch(f"/api/v1/nodes/{node.name}", {"spec": {"taints": [TAINT]}}, kind=MERGE)
+            self._plan["nodes"].append({"name": node.name, "address": node.address, "zone": node.zone})
+        return nodes
+
+    async def _create_parts(self, name: str) -> Obj:
+        """Create a cluster and all that the operator would make of it; the WhatsAppCluster as stored, and the Webapps' certificate."""
+        stored = await self._kube.post(COLLECTIONS["WhatsAppCluster"], objects.cluster(name))
+        desired, secrets, tls = objects.desired(stored), dict[str, Obj](), dict[str, str]()
+        for obj in objects.parts(desired):
+            made = await self._kube.post(COLLECTIONS[obj["kind"]], objects.stamped(desired, obj, secrets))
+            if obj["kind"] == "Secret":
+                secrets[obj["metadata"]["name"]] = made
+            if obj.get("type") == "kubernetes.io/tls":
+                tls = {key: base64.b64decode(value).decode() for key, value in obj["data"].items()}
+        return {"stored": stored, "webapps": {"certificate": tls["tls.crt"], "key": tls["tls.key"], "shards": SHARDS}}
+
+    async def _find_pods(self, pods: dict[str, list[Obj]]) -> bool:
+        """Whether the controllers have made all pods; they are put into ``pods``, by cluster."""
+        pods.clear()
+        async for pod in items(self._kube, COLLECTIONS["Pod"]):
+            pods.setdefault(pod["metadata"]["labels"][manifests.CLUSTER_LABEL], []).append(pod)
+        return sum(map(len, pods.values())) == len(self._names) * (COREAPPS + WEBAPPS + 1)
+
+    async def _bring_up(self, made: Obj, pods: list[Obj]) -> Obj:
+        """Be scheduler and kubelet of a cluster's pods, and what an operator did before ours began."""
+        desired, now = objects.desired(made["stored"]), datetime.now(UTC)
+        webapps: list[str] = []
+        for number, pod in enumerate(pods):
+            ip, labels, name = self._addresses.take(), pod["metadata"]["labels"], pod["metadata"]["name"]
+            component = labels[manifests.COMPONENT_LABEL]
+            ordinal = int(labels["apps.kubernetes.io/pod-index"]) if component == "coreapp" else number
+            path = f"{COLLECTIONS['Pod']}/{name}"
+            target = {"apiVersion": "v1", "kind": "Node", "name": f"scale-{ordinal % NODES}"}
+            binding = {"apiVersion": "v1", "kind": "Binding", "metadata": {"name": name, "namespace": NAMESPACE}, "target": target}
+            await self._kube.post(f"{path}/binding", binding)
+            await self._kube.patch(f"{path}/status", objects.running(pod, ip=ip, now=now))
+            if component == "webapp":
+                webapps.append(ip)
+            elif component == "coreapp":
+                self._plan["coreapps"][ip] = objects.report(pod, ordinal)
+                if ordinal < SHARDS:
+                    await self._kube.patch(path, {"metadata": {"labels": objects.holder_labels(ordinal)}}, kind=MERGE)
+                    await self._kube.post(COLLECTIONS["Service"], objects.shard_service(desired, ordinal, pod, now=now))
+        self._plan["webapps"].append({"addresses": webapps, **made["webapps"]})
+        status = {"status": {"settledShards": SHARDS}}
+        return await self._kube.patch(f"{COLLECTIONS['WhatsAppCluster']}/{desired.key.name}/status", status, kind=MERGE)
+
+    def _start_answers(self) -> None:
+        folder = self._environment.harness.folder / "scale"
+        folder.mkdir(exist_ok=True)
+        plan, ready = folder / "plan.json", folder / "ready"
+        plan.touch(mode=0o600)
+        plan.write_text(json.dumps(self._plan), encoding="utf-8")
+        options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
+        log = folder / "answers.log"
+        self._answers = start_module(self._spawner, "answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
+        until(ready.exists, self._answers, LISTEN_S, "be ready")
+
+
+async def items(kube: Kube, path: str, page: int = 500) -> AsyncIterator[Obj]:
+    """All objects of a collection, asked for page by page. KubeError."""
+    token = ""
+    while True:
+        answer = await kube.get(f"{path}?limit={page}&continue={token}") or {}
+        for item in answer.get("items") or ():
+            yield item
+        if not (token := (answer.get("metadata") or {}).get("continue") or ""):
+            return

@@ -1,0 +1,1 @@
+"""Tests of the tooling. `make tooling-test` runs them alone."""

@@ -1,0 +1,84 @@
+"""What is made from the operator's tables is fresh, and whole."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from localkube import reference
+from localkube.errors import LocalKubeError
+from localkube.reference import CRD, diagrams, reasons
+from localkube.reference.__main__ import main
+from whatsapp_operator.core import always, evidence, rules
+from whatsapp_operator.core.reasons import Reason
+
+ROOT = Path(__file__).resolve().parents[3]
+DERIVED = reference.derived(ROOT)
+
+
+@pytest.mark.parametrize("path", sorted(DERIVED), ids=lambda path: path.name)
+def test_what_is_derived_is_fresh(path: Path) -> None:
+    assert path.read_text(encoding="utf-8") == DERIVED[path], "run 'make reference'"
+
+
+def test_every_reason_has_a_meaning_and_says_what_to_do() -> None:
+    assert reasons.texts().keys() == set(Reason)
+    assert [text for texts in reasons.texts().values() for text in texts if not text.endswith(".") or "|" in text] == []
+
+
+def test_every_name_of_a_reason_is_its_word() -> None:
+    assert [one.name for one in Reason] == [re.sub(r"(?<!^)(?=[A-Z])", "_", str(one)).upper() for one in Reason]
+
+
+def test_every_rule_is_in_the_diagram_once_and_in_its_order() -> None:
+    boxes = re.findall(r' r\d+\["([^"]+)"\]', diagrams.rules())
+    assert [name for box in boxes for name in box.split("<br>")] == [str(rule.name) for rule in rules.RULES]
+
+
+def test_every_piece_of_evidence_is_in_the_diagram_once() -> None:
+    boxes = re.findall(r' --> \w+\["([^"]+)"\]', diagrams.evidence())
+    assert sorted(name for box in boxes for name in box.split("<br>")) == sorted(proof.evidence for proof in evidence.EVIDENCE)
+
+
+def test_every_rule_that_always_acts_is_in_the_table() -> None:
+    assert re.findall(r"^\| `(\w+)`", diagrams.always_rules(), re.MULTILINE) == [rule.name for rule in always.ALWAYS]
+
+
+def test_every_field_of_the_resource_is_on_its_page() -> None:
+    version = yaml.safe_load((ROOT / CRD).read_text(encoding="utf-8"))["spec"]["versions"][0]
+    page = DERIVED[ROOT / "docs" / "api.md"]
+    fields = version["schema"]["openAPIV3Schema"]["properties"]
+    assert {f"{part}.{name}" for part in ("spec", "status") for name in fields[part]["properties"]} <= set(re.findall(r"`([\w.]+)`", page))
+    assert "`spec.coreapp.pod.env[].valueFrom.secretKeyRef.key`" in page
+    assert "`spec.account.pin`" not in page, "the CRD refuses it in any case"
+
+
+def a_copy(root: Path) -> Path:
+    for path in DERIVED:
+        there = root / path.relative_to(ROOT)
+        there.parent.mkdir(parents=True, exist_ok=True)
+        there.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")
+    return root
+
+
+def test_what_is_stale_is_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    page = a_copy(tmp_path) / "docs" / "reasons.md"
+    page.write_text(page.read_text(encoding="utf-8").replace("| `Serving` |", "| `Servant` |"), encoding="utf-8")
+
+    assert main(tmp_path) == 0
+
+    assert capsys.readouterr().out == "wrote docs/reasons.md\n"
+    assert page.read_text(encoding="utf-8") == (ROOT / "docs" / "reasons.md").read_text(encoding="utf-8")
+
+
+def test_a_page_without_its_marks_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (a_copy(tmp_path) / "docs" / "reasons.md").write_text("# Reasons\n", encoding="utf-8")
+
+    with pytest.raises(LocalKubeError, match=r"reasons\.md lacks the marks .* 'begin Stalled"):
+        reference.derived(tmp_path)
+
+    assert main(tmp_path) == 1
+    assert "reasons.md" in capsys.readouterr().err
