@@ -56,10 +56,10 @@ reference: setup ## Write what is derived in docs and in the CRD, then what the 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels
 
-# Groups of tests that share an environment go to one worker each, the longest first; conftest.py says which.
+# Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadgroup --no-loadscope-reorder --durations 10 -n
-# One for each of the three groups, which mostly wait, and one for each of two processors.
-WORKERS ?= 5
+# One for the tests on real control planes, which often wait, and one for each of two processors.
+WORKERS ?= 3
 TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop

@@ -1,7 +1,8 @@
 """What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
 
-Tests that share a costly environment form a group, which one worker runs (``--dist=loadgroup``). Groups begin first, for they take longest
-and mostly wait; the other workers fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
+Tests on real control planes form one group, which one worker runs, in order (``--dist=loadgroup``): several operators and API servers at a
+time would be too much for two processors. It begins first, for it takes longest and often waits; the other workers fill the processors
+meanwhile (``--no-loadscope-reorder`` keeps this order).
 
 A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say
 which lanes were skipped. In CI (the variable CI is set) nothing is skipped: a skip is a failure, unless the variable of its lane is 1.
@@ -19,21 +20,6 @@ from typing import TypeVar
 
 import pytest
 
-GROUPS = {
-    "operators": (
-        *("test_admission", "test_autoscalers", "test_draining", "test_failover_evidence", "test_identity", "test_kstatus"),
-        *("test_missing_pods", "test_operator_failover", "test_operator_lifecycle", "test_operator_resize", "test_rollout"),
-    ),
-    "leadership": (
-        *("test_chaos_short", "test_rbac", "test_set_shards_table"),
-        *("test_operator_leader", "test_operator_standby", "test_two_operators", "test_watches"),
-    ),
-    "control plane": (
-        *("test_charts", "test_controlplane", "test_crd", "test_examples", "test_hollow", "test_kube", "test_leader", "test_nodes"),
-        *("test_observer", "test_conformance"),
-    ),
-}
-"""The modules whose tests share a control plane or operators, about as long each; the tests of a group run in one worker, in order."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
@@ -93,11 +79,10 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 
 def _group(item: pytest.Item) -> str:
-    if (folder := item.path.parent.name) in {"charts", "images"}:
-        return folder
-    if not item.get_closest_marker("integration"):
-        return ""
-    return next((group for group, modules in GROUPS.items() if item.path.stem in modules), item.path.stem)
+    """The group of a test; empty: any worker may run it."""
+    if item.get_closest_marker("integration"):
+        return "integration"
+    return "charts" if item.path.parent.name in {"charts", "images"} else ""
 
 
 def _place(item: pytest.Item) -> int:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -194,12 +193,6 @@ def test_several_workers_say_the_same_of_a_skipped_lane(tmp_path: Path, which: s
     status, lines = pytest_says(tmp_path, which, *WORKERS, CI="true")
     assert status != 0
     assert "in CI nothing is skipped" in "\n".join(lines)
-
-
-def test_every_group_is_of_modules_that_exist() -> None:
-    text = (ROOT / "conftest.py").read_text(encoding="utf-8")
-    listed = sorted(re.findall(r'"(test_\w+)"', text))
-    assert listed == sorted(["test_conformance", *(path.stem for path in (ROOT / "tests" / "integration").glob("test_*.py"))])
 
 
 def test_what_is_expected_to_fail_is_no_lane(tmp_path: Path) -> None:

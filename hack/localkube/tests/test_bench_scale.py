@@ -7,8 +7,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from localkube.scenarios.hollow import answers, objects
+from localkube.scenarios.hollow import answers
 from localkube.scenarios.scale import command as bench_scale
+from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.command import Found, worst_share
 from whatsapp_operator.core import checksums, manifests, upkeep
 from whatsapp_operator.core.names import Epoch

@@ -188,7 +188,7 @@ def case(environment: FakeStage) -> Case[Any]:
 
 
 @pytest.mark.parametrize(
-    ("stage", "lost", "struck"),
+    ("environment", "lost", "struck"),
     [
         (FakeStage(coreapps=["n1", "n2", "n3"]), {"n1"}, [0]),
         (FakeStage(coreapps=["n1", "n2", "n3"]), {"n3"}, []),

@@ -47,7 +47,7 @@ class World:
     begun: float = 0.0
 
     def __post_init__(self) -> None:
-        self.environment = SimpleNamespace(
+        self.harness = SimpleNamespace(
             credential={"op-0": OLD, "op-1": NEW}.__getitem__, plane=SimpleNamespace(writes=lambda: self.writes(self.begun))
         )
         self.api = SimpleNamespace(get=self._lease)
