@@ -57,7 +57,7 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 	@$(RUN)/python hack/wheels
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
-PYTEST = $(RUN)/pytest --dist loadgroup --no-loadscope-reorder --durations 10 -n
+PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
 # One for the tests on real control planes, which often wait, and one for each of two processors.
 WORKERS ?= 3
 TOOLING := hack/localkube/tests

@@ -1,6 +1,6 @@
 """What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
 
-Tests on real control planes form one group, which one worker runs, in order (``--dist=loadgroup``): several operators and API servers at a
+Tests on real control planes form one group, which one worker runs, in order: several operators and API servers at a
 time would be too much for two processors. It begins first, for it takes longest and often waits; the other workers fill the processors
 meanwhile (``--no-loadscope-reorder`` keeps this order).
 
@@ -16,10 +16,14 @@ import os
 import re
 from collections import Counter
 from collections.abc import Generator
+from pathlib import Path
 from typing import TypeVar
 
 import pytest
+from xdist.scheduler import LoadScopeScheduling
 
+GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts"}
+"""By folder: the group of its tests."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
@@ -31,12 +35,25 @@ def _no_stray_event_loop() -> None:
     asyncio.set_event_loop(None)
 
 
+class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdist has no types
+    """Gives all tests of a group to one worker, and every other test to the next worker that is free.
+
+    pytest-xdist's own ``loadgroup`` puts the group into a test's id, which pytest 9.2 no longer lets it change.
+    """
+
+    def _split_scope(self, nodeid: str) -> str:
+        return GROUPS.get(Path(nodeid.split("::", maxsplit=1)[0]).parent.name, nodeid)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: object) -> GroupScheduling:
+    """Let pytest-xdist schedule by groups."""
+    return GroupScheduling(config, log)
+
+
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Put the groups first, and what judges other tests last."""
-    for item in items:
-        if group := _group(item):
-            item.add_marker(pytest.mark.xdist_group(group))
     items.sort(key=_place)
 
 
@@ -80,18 +97,15 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 def _group(item: pytest.Item) -> str:
     """The group of a test; empty: any worker may run it."""
-    if item.get_closest_marker("integration"):
-        return "integration"
-    return "charts" if item.path.parent.name in {"charts", "images"} else ""
+    return GROUPS.get(item.path.parent.name, "")
 
 
 def _place(item: pytest.Item) -> int:
     """The place of a test among all: groups, then cases that take long, then the others, then what judges them."""
     if item.get_closest_marker("last"):
         return 3
-    if item.get_closest_marker("integration"):
-        return 0
-    return 1 if item.path.parent.name in {"charts", "images", "simulation"} else 2
+    folder = item.path.parent.name
+    return {"integration": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
 
 
 def _judged(report: R) -> R:

@@ -42,7 +42,7 @@ def taken(plane: ControlPlane, path: Path) -> dict[str, Any]:
     return made
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(name="desired", scope="module")
 def a_desired(plane: ControlPlane) -> dict[str, Desired]:
     return {name: desired_of(taken(plane, path), image="i", tuning=Tuning()) for name, path in EXAMPLES.items()}
 

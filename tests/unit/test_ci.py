@@ -134,7 +134,7 @@ def test_the_tests_know_that_they_run_in_ci(complete: Machine) -> None:
 
 # ------------------------------------------------------------ lanes of pytest
 
-WORKERS = ("-p", "xdist", "-n", "2", "--dist", "loadgroup", "--no-loadscope-reorder")
+WORKERS = ("-p", "xdist", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
 SKIPS = {
     "postgres": 'import pytest\ndef test_it(): pytest.skip("lane PostgreSQL: no initdb here: apt-get install postgresql")\n',
     "root": 'import pytest\n@pytest.mark.skipif(True, reason="lane root: run it as root")\ndef test_it(): pass\n',
