@@ -214,7 +214,7 @@ class Judge:
         before = compile(source, file, "exec", dont_inherit=True)
         mutant.apply()
         if not mutant.is_in_function:
-            return put_statement(module, ast.fix_missing_locations(mutant.statement))
+            return put_statement(module, mutant.statement, ast.fix_missing_locations(tree))
         return put_functions(before, compile(ast.fix_missing_locations(tree), file, "exec", dont_inherit=True), known)
 
     def _reap(self) -> None:
