@@ -51,11 +51,12 @@ class Reach:
                 self.reach[module, number].add(test)
 
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
-        """Return the tests that reach a mutant, cheapest first, for so many seconds.
+        """Return the tests that reach a mutant, those named for its module first, then the cheapest, for so many seconds.
 
         One outside of functions is reached by all tests of its module, and by those in the file that is named for it.
         """
         first, last = mutant.span
+        named = f"/test_{mutant.module.rpartition('.')[2]}.py::"
         found: set[str] = set()
         if mutant.is_in_function:
             found.update(*(self.reach.get((mutant.module, line), ()) for line in range(first, last + 1)))
@@ -63,9 +64,8 @@ class Reach:
                 found.update(self.reach.get((mutant.module, mutant.statement.lineno), ()))
         else:
             found.update(*(tests for (module, _), tests in self.reach.items() if module == mutant.module))
-            named = f"/test_{mutant.module.rpartition('.')[2]}.py::"
             found = {*found, *(test for test in self.cost if named in test)} or {*self.cost}
-        return self._affordable(sorted(found, key=lambda test: (self.cost[test], test)), seconds)
+        return self._affordable(sorted(found, key=lambda test: (named not in test, self.cost[test], test)), seconds)
 
     def _affordable(self, tests: list[str], seconds: float) -> list[str]:
         total = 0.0
@@ -214,7 +214,7 @@ class Judge:
         before = compile(source, file, "exec", dont_inherit=True)
         mutant.apply()
         if not mutant.is_in_function:
-            return put_statement(module, ast.fix_missing_locations(mutant.statement))
+            return put_statement(module, mutant.statement, ast.fix_missing_locations(tree))
         return put_functions(before, compile(ast.fix_missing_locations(tree), file, "exec", dont_inherit=True), known)
 
     def _reap(self) -> None:

@@ -8,6 +8,7 @@ import sys
 from collections import defaultdict
 from collections.abc import Iterator
 from types import CodeType, FunctionType, ModuleType
+from typing import Any
 
 Functions = dict[CodeType, list[FunctionType]]
 
@@ -33,11 +34,18 @@ def put_functions(before: CodeType, after: CodeType, known: Functions) -> int:
     return changed
 
 
-def put_statement(module: ModuleType, statement: ast.stmt) -> int:
-    """Run an assignment of a module again, and rebind its names wherever they were imported; return how many values are new."""
+def put_statement(module: ModuleType, statement: ast.stmt, tree: ast.Module) -> int:
+    """Run an assignment of a module again, and those below it that use what it assigns; return how many values are new.
+
+    Names are rebound wherever they were imported.
+    """
     before = {**vars(module)}
-    exec(compile(ast.Module([statement], []), str(module.__file__), "exec", dont_inherit=True), vars(module))  # noqa: S102
-    renewed = {name: value for name, value in vars(module).items() if name in before and before[name] is not value}
+    renewed: dict[str, Any] = {}
+    for one in tree.body[tree.body.index(statement) :]:
+        names = {node.id for node in ast.walk(one) if isinstance(node, ast.Name)}
+        if one is statement or (isinstance(one, ast.Assign | ast.AnnAssign) and not renewed.keys().isdisjoint(names)):
+            exec(compile(ast.Module([one], []), str(module.__file__), "exec", dont_inherit=True), vars(module))  # noqa: S102
+            renewed = {name: value for name, value in vars(module).items() if name in before and before[name] is not value}
     for other in [*sys.modules.values()]:
         for name, value in renewed.items():
             if vars(other).get(name) is before[name]:

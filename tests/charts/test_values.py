@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -79,6 +80,18 @@ def test_a_default_that_the_chart_gives_is_that_of_the_resource() -> None:
             assert value == field.get("default"), path
             checked.add(path[-1])
     assert {"restartSeconds", "mode", "unhealthyAfterSeconds", "periodSeconds", "verification", "drift"} <= checked
+
+
+def test_no_field_of_the_resource_is_written_again_in_a_template() -> None:
+    """But those for which the chart has values of its own: what the preset gives, and the client."""
+    spec = set(re.findall(r"`spec\.([\w.\[\]]+)`", (ROOT / "docs" / "api.md").read_text(encoding="utf-8")))
+    fields = {path.rpartition(".")[2] for path in spec} - {"spec", "name", "labels", "annotations", "pod", "image"}
+    folder = ROOT / "charts" / CLUSTER / "templates"
+    names = re.compile(r"""(?<=\.)\w+|(?<=")\w+(?=")|^ *\w+(?=:)""", re.MULTILINE)
+    texts = (path.read_text(encoding="utf-8") for path in folder.glob("*cluster*"))
+    written = {word.strip() for text in texts for word in names.findall(text)}
+    assert len(fields) > 50
+    assert fields & written <= {"shards", "spares", "client", "type", "simulator", "webapp", "replicas", "value", "values"}
 
 
 @pytest.mark.parametrize("chart", [OPERATOR, CLUSTER])

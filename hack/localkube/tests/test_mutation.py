@@ -88,7 +88,7 @@ def test_every_change_takes_effect_or_is_one_that_nothing_here_shows(module: Mod
         assert put_functions(compile(SOURCE, "boxes.py", "exec"), compile(ast.fix_missing_locations(tree), "boxes.py", "exec"), known) >= 1
         assert (module.TABLE, module.said) == (table, said), "what was bound elsewhere stays bound, and has changed"
     else:
-        assert put_statement(module, ast.fix_missing_locations(mutant.statement)) == 1
+        assert put_statement(module, mutant.statement, ast.fix_missing_locations(tree)) == 1
     try:
         after = verdicts(module)
     except (TypeError, ValueError):
@@ -102,10 +102,12 @@ def test_what_outside_modules_imported_is_rebound(module: ModuleType) -> None:
     vars(other)["LIMIT"] = limit = module.LIMIT
     sys.modules["shelf"] = other
     try:
-        put_statement(module, ast.parse("LIMIT = 12345").body[0])
+        tree = ast.parse("LIMIT = 12345\nKINDS = (LIMIT, 'a')\nTABLE = None")
+        assert put_statement(module, tree.body[0], tree) == 2
     finally:
         del sys.modules["shelf"]
     assert (limit, vars(other)["LIMIT"]) == (3, 12345)
+    assert (module.KINDS, module.TABLE is None) == ((12345, "a"), False), "what is built of it is built again, and nothing else"
 
 
 def test_the_cheapest_tests_that_reach_a_line_come_first_within_the_budget() -> None:

@@ -5,6 +5,7 @@ The expected side was written down from the vendor's documents, case by case; no
 
 from __future__ import annotations
 
+import time
 from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 
@@ -218,6 +219,8 @@ def test_each_code_that_says_try_again_is_enough(code: int) -> None:
 def test_a_code_that_says_that_something_broke_is_unknown_unless_its_words_explain_it(code: int) -> None:
     assert judged(400, (code, "")) == (Answer.UNKNOWN, None)
     assert judged(400, (code, "database: wrong certificate")) == (Answer.UNKNOWN, None)
+    assert judged(400, (code, "database: client version too old")) == (Answer.UNKNOWN, None)
+    assert judged(400, (code, "webhook: invalid pin")) == (Answer.UNKNOWN, None)
     assert judged(400, (code, "wrong certificate")) == (Answer.REJECTED, Rejection.CERTIFICATE)
 
 
@@ -312,6 +315,16 @@ def test_of_two_errors_the_graver_one_counts(first: int) -> None:
 )
 def test_the_pause_that_a_client_asks_for(header: str | None, expected: int | None) -> None:
     assert pause(header, now=NOW) == (None if expected is None else timedelta(seconds=expected))
+
+
+def test_a_date_without_a_zone_is_in_utc_wherever_the_operator_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    try:
+        assert pause("Mon, 04 Jan 2027 12:01:30", now=NOW) == timedelta(seconds=90)
+    finally:
+        monkeypatch.undo()
+        time.tzset()
 
 
 @many

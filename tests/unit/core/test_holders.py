@@ -102,7 +102,7 @@ def test_shards_without_a_Service_are_not_guessed_from_a_failed_read() -> None: 
 
     assert [*one.facts().shards_without_service()] == [1]
     assert [*one.seeing(unread={"Service": "HTTP 403"}).facts().shards_without_service()] == []
-    assert [*one.reporting(None).facts().shards_without_service()] == []
+    assert [*SETTLED.without_route(0).reporting(None).facts().shards_without_service()] == []
     assert [*one.with_route(1, foreign=True).facts().shards_without_service()] == []
 
 
@@ -146,6 +146,12 @@ def test_how_many_Webapps_there_should_be(webapps: int | None, workload: Workloa
     assert (facts.desired_webapps, facts.lacks_webapps) == (wanted, lacks)
     assert facts.webapps_ready == (workload.ready if workload else 0)
     assert facts.webapp_ready is (workload is not None)
+
+
+def test_one_Webapp_is_enough_to_ask_and_without_a_StatefulSet_there_are_no_replicas() -> None:  # noqa: N802
+    assert SETTLED.seeing(webapp=Workload(uid="d", resource_version="8", replicas=2, ready=1)).facts().webapp_ready
+    assert not SETTLED.seeing(webapp=Workload(uid="d", resource_version="8", replicas=2)).facts().webapp_ready
+    assert SETTLED.seeing(statefulset=None).facts().replicas == 0
 
 
 # --- evidence

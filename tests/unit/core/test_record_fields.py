@@ -81,7 +81,7 @@ def test_a_record_is_written_under_the_names_of_the_CRD() -> None:  # noqa: N802
     assert record.put({"message": "kept", "certificate": {"serial": "42"}}, full) == status
     assert record.read(status, uid=UID) == replace(full, operation=replace(OPERATION, retry_after=seconds(90)))
     assert record.put(status, Record(uid=UID)) == {"uid": UID, "certificate": {"serial": "42"}, "message": "kept"}
-    assert record.put({"certificate": {"refusedBecause": "why"}}, Record()) == {}
+    assert record.put({"uid": "another", "certificate": {"refusedBecause": "why"}}, Record()) == {}
 
 
 def test_an_empty_status_is_an_empty_record_of_ours() -> None:
