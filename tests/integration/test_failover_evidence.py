@@ -227,7 +227,7 @@ async def evict(environment: Environment, pod: str) -> None:
 async def outcomes(harness: Harness, request: pytest.FixtureRequest) -> AsyncIterator[dict[str, asyncio.Task[float]]]:
     """Each selected act, being played on a cluster of its own; the laws are checked at its end."""
     await asyncio.to_thread(harness.ensure_replicas)
-    chosen = {item.callspec.params.get("act") for item in request.session.items if hasattr(item, "callspec")}
+    chosen = {item.callspec.params.get("action") for item in request.session.items if hasattr(item, "callspec")}
     room = asyncio.Semaphore(AT_ONCE)
 
     async def play(sizes: tuple[int, int], action: Action) -> float:
@@ -245,6 +245,6 @@ async def outcomes(harness: Harness, request: pytest.FixtureRequest) -> AsyncIte
     await asyncio.gather(*tasks.values(), return_exceptions=True)
 
 
-@pytest.mark.parametrize("act", ACTIONS)
+@pytest.mark.parametrize("action", ACTIONS)
 async def test_evidence(outcomes: dict[str, asyncio.Task[float]], action: str) -> None:
     print(f"{action} took {await outcomes[action]:.1f} s")

@@ -28,7 +28,7 @@ def seeds(default: int) -> list[int]:
     return list(range(int(os.environ.get("SIMULATION_SEEDS", default))))
 
 
-NAMED = ("claims", "convergence", "doubt", "hung pods", "progress", "sound holders", "telling", "tidying")
+NAMED = ("claims", "convergence", "self-check", "hung pods", "progress", "sound holders", "assignment", "tidying")
 LAWS = frozenset([*map(str, range(1, 15)), *(f"of {name}" for name in NAMED)])
 ALWAYS = ("1", "2", "11", "of convergence")
 """Laws that every single seed judges."""
