@@ -47,7 +47,7 @@ def harness(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Ite
 
 @pytest.fixture
 async def environment(harness: Harness) -> AsyncIterator[Environment]:
-    """A namespace of the theatre with both operators up, watched throughout, and checked for every law at the end."""
+    """A namespace of the harness with both operators up, watched throughout, and checked for every law at the end."""
     await asyncio.to_thread(harness.ensure_replicas)
     async with an_environment(harness) as one:
         yield one

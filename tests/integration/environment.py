@@ -19,6 +19,7 @@ from types import MappingProxyType
 from typing import Any, TypeVar
 
 import aiohttp
+import pytest
 
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
@@ -127,7 +128,7 @@ class Harness:
 
 
 class Environment:
-    """One namespace of the theatre, watched by an independent observer from the first moment to the last."""
+    """One namespace of the harness, watched by an independent observer from the first moment to the last."""
 
     def __init__(self, harness: Harness, namespace: str, seen: Observer) -> None:
         self.harness, self.namespace, self.seen = harness, namespace, seen
@@ -423,6 +424,12 @@ def assert_each_happened(faults: Iterable[Obj]) -> None:
     """AssertionError if one of the simulator's faults has never happened."""
     never = [fault for fault in faults if not fault["fired"]]
     assert not never, f"never happened: {never}"
+
+
+def selected(request: pytest.FixtureRequest, parameter: str) -> set[str]:
+    """The values of a parameter in those tests of the fixture's own module that were selected."""
+    tests = (item for item in request.session.items if item.path == request.path and hasattr(item, "callspec"))
+    return {test.callspec.params[parameter] for test in tests if parameter in test.callspec.params}
 
 
 def condition_of(status: Obj, kind: str, reason: str) -> Obj:

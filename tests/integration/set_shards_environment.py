@@ -297,7 +297,7 @@ def _are_in_order(wanted: Iterable[str], seen: Sequence[str]) -> bool:
 
 
 class House(Harness):
-    """A theatre whose operators each look after lanes of their own, so that one that dies disturbs no other."""
+    """A harness whose operators each have lanes of their own, so that one that dies disturbs no other."""
 
     def __init__(self, plane: ControlPlane, folder: Path, lanes: Sequence[Lane]) -> None:
         self.lanes = {lane.name: lane for lane in lanes}
@@ -324,7 +324,7 @@ class House(Harness):
         super().close()
 
     def leader_soon(self, *, but: str | None = None, within: float = 15.0) -> str:
-        """As in a theatre, if there is an operator for all."""
+        """As in a harness, if there is an operator for all."""
         return super().leader_soon(but=but, within=within) if self.replicas else ""
 
 

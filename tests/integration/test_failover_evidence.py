@@ -12,7 +12,7 @@ import aiohttp
 import pytest
 import pytest_asyncio
 
-from .environment import Environment, Harness, an_environment, condition_of, light_traffic, reported_of
+from .environment import Environment, Harness, an_environment, condition_of, light_traffic, reported_of, selected
 
 pytestmark = [pytest.mark.integration, pytest.mark.asyncio(loop_scope="module")]
 
@@ -227,7 +227,7 @@ async def evict(environment: Environment, pod: str) -> None:
 async def outcomes(harness: Harness, request: pytest.FixtureRequest) -> AsyncIterator[dict[str, asyncio.Task[float]]]:
     """Each selected act, being played on a cluster of its own; the laws are checked at its end."""
     await asyncio.to_thread(harness.ensure_replicas)
-    chosen = {item.callspec.params.get("action") for item in request.session.items if hasattr(item, "callspec")}
+    chosen = selected(request, "action")
     room = asyncio.Semaphore(AT_ONCE)
 
     async def play(sizes: tuple[int, int], action: Action) -> float:

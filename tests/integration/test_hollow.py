@@ -10,7 +10,7 @@ import re
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -44,22 +44,26 @@ class FakeComponent:
         self.gate.set()
         self.server: asyncio.Server | None = None
         self.writers: list[asyncio.StreamWriter] = []
+        self.answers: list[asyncio.Task[None]] = []
 
     async def start(self) -> None:
-        self.server = await asyncio.start_server(self._answer, self.env["WABIZ_LISTEN"], 6253)
+        self.server = await asyncio.start_server(self._accepted, self.env["WABIZ_LISTEN"], 6253)
         self.ready = True
 
-    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    def _accepted(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Note the connection at once: a task for it might be cancelled before its first step, and would close nothing."""
         if self.stopped.is_set():  # it was accepted in the moment of the end
             writer.transport.abort()
             return
         self.writers.append(writer)
-        try:
+        self.answers.append(asyncio.create_task(self._answer(reader, writer)))
+
+    async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
             while await reader.readline():
                 await self.gate.wait()
                 writer.write(b"here\n")
-        finally:
-            writer.close()
+        writer.close()
 
     async def stop(self, grace: float) -> None:
         self.ready = False

@@ -110,7 +110,7 @@ def installation(folder: Path, release: str, namespace: str, **values: Any) -> I
 
 @dataclass(frozen=True)
 class House:
-    """A theatre whose API server notes every request of an operator, reads too."""
+    """A harness whose API server notes every request of an operator, reads too."""
 
     harness: Harness
     installation: Installation

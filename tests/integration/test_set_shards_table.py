@@ -9,6 +9,7 @@ import pytest
 from localkube.plane.controlplane import ControlPlane
 from localkube.programs.binaries import Binaries
 
+from .environment import selected
 from .set_shards_cases import CASES, LANES
 from .set_shards_environment import House, Suite
 
@@ -20,7 +21,7 @@ ALL_SECONDS = 420.0
 @pytest.fixture(scope="module")
 def suite(request: pytest.FixtureRequest, binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Suite]:
     """All selected cases, being played."""
-    chosen = {item.callspec.params.get("case") for item in request.session.items if hasattr(item, "callspec")}
+    chosen = selected(request, "case")
     cases = [case for case in CASES if case.name in chosen]
     used = {case.lane for case in cases}
     folder = tmp_path_factory.mktemp("set-shards")

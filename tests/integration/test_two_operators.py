@@ -93,7 +93,7 @@ async def soon(ask: Callable[[], str | bool | None], what: str, within: float = 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")
 async def pair(harness: Harness) -> AsyncIterator[Pair]:
-    """Two operators of ours instead of the theatre's; each test leaves two, and the cluster at rest."""
+    """Two operators of this module instead of those of the harness; each test leaves two, and the cluster at rest."""
     folder = harness.folder / "operators"
     path = os.pathsep.join(str(ROOT / part) for part in ("operator", "tests/integration"))
     operators = Operators(harness.plane, folder, env={"SETTLE_GRACE_SECONDS": "2", "PYTHONPATH": path})

@@ -11,7 +11,6 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from localkube.errors import LocalKubeError
 from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.processes import Process, Spawner
@@ -26,27 +25,19 @@ FAST_RENEW_SECONDS = 3.0
 
 
 def main(argv: Sequence[str], *, root: Path) -> int:
-    """Run one command; ``root`` is the repository. Returns the exit status: 0, or 1 after one sentence on standard error."""
+    """Run one command; ``root`` is the repository. Returns the exit status.
+
+    Raises what the command's caller turns into a sentence (``errors.guarded``): LocalKubeError, OSError.
+    """
     options = _parser(root).parse_args(argv)
-    try:
-        if options.command == "programs":
-            ours = pinned_programs()
-            provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs()))
-            return 0
-        folder: Path = options.dir.absolute()
-        if options.command == "up":
-            return _up(folder, options, root)
-        return _status(folder) if options.command == "status" else _down(folder)
-    except LocalKubeError as error:
-        print(f"hack/cluster: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"hack/cluster: the machine says no: {error.strerror or error}{where}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("hack/cluster: interrupted; what was started has been ended, what was built is kept", file=sys.stderr)
-        return 130
+    if options.command == "programs":
+        ours = pinned_programs()
+        provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs()))
+        return 0
+    folder: Path = options.dir.absolute()
+    if options.command == "up":
+        return _up(folder, options, root)
+    return _status(folder) if options.command == "status" else _down(folder)
 
 
 def _parser(root: Path) -> argparse.ArgumentParser:
