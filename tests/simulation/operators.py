@@ -21,8 +21,8 @@ from whatsapp_operator.core.names import Key
 from whatsapp_operator.core.snapshot import Silence
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
+from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.coreapps.self_check import SelfCheck
-from whatsapp_operator.shell.coreapps.tether import Target
 from whatsapp_operator.shell.kube.lease import Election, Leadership
 from whatsapp_operator.shell.kube.nodes import Nodes
 from whatsapp_operator.shell.loop.execute import Executor

@@ -15,7 +15,7 @@ from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.tether import Pace, Target
+from whatsapp_operator.shell.coreapps.schedule import Pace, Target
 
 HOST = "127.0.0.1"
 KEY = Key("test", "acme")

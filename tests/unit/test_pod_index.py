@@ -13,7 +13,7 @@ import pytest
 
 from whatsapp_operator.core.desired import Desired, Probe, Tuning
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of
 from whatsapp_operator.shell.watch.index import PodIndex
 

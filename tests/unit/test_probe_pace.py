@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.shell.coreapps.tether import phase_of
+from whatsapp_operator.shell.coreapps.schedule import phase_of
 
 from .probe_peers import REPORT, a_peer, until, watching
 

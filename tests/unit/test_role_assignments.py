@@ -13,7 +13,7 @@ from whatsapp_operator.core.actions import AssignRole
 from whatsapp_operator.core.snapshot import Coreapp
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.tether import Pace
+from whatsapp_operator.shell.coreapps.schedule import Pace
 
 from .probe_peers import until
 

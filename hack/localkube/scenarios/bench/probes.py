@@ -24,7 +24,7 @@ from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
-from whatsapp_operator.shell.coreapps.tether import Pace, Target, phase_of
+from whatsapp_operator.shell.coreapps.schedule import Pace, Target, phase_of
 
 HOST = "127.0.0.1"
 REPORT = {"uid": "u", "pod": "acme-coreapp-0", "shard": 0, "epoch": "1-abcde", "shards": 2, "gateway_status": "connected", "version": "v2"}

@@ -20,7 +20,8 @@ from whatsapp_operator.shell.addresses import host_port
 from whatsapp_operator.shell.clock import Clock
 
 from .loop_lag import LoopLag
-from .tether import Pace, ProbeSchedule, Target, Tether
+from .schedule import Pace, ProbeSchedule, Target
+from .tether import Tether
 from .wire import read_report
 
 log = logging.getLogger(__name__)

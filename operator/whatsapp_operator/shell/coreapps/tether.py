@@ -9,30 +9,24 @@ from __future__ import annotations
 
 import asyncio
 import errno
-import itertools
 import logging
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
-from zlib import crc32
+from datetime import datetime
 
 import h11
 
-from whatsapp_operator.core.desired import Probe
 from whatsapp_operator.core.snapshot import Report
-from whatsapp_operator.shell.clock import Clock
 
-from .loop_lag import TOLERANCE, LoopLag
+from .loop_lag import TOLERANCE
+from .schedule import ProbeSchedule, Target, phase_of
+from .silence import Silence
 from .wire import Wire, question, read_report
 
 log = logging.getLogger(__name__)
 
 OWN_FAULTS = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS, errno.EADDRNOTAVAIL})
 """Errors of a connect that are caused by this process or its machine: no evidence about the other side."""
-
-MIN_UNRESPONSIVE = 3
-"""Fewer unresponsive targets are no sign that this process is cut off."""
 
 LONG_AGO = 1.0
 """Seconds of a pause of this process after which an earlier refused connection proves nothing any more: a restart may be over."""
@@ -41,101 +35,11 @@ LOG_EVERY = 10.0
 """Seconds between two log lines about errors of this process."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Target:
-    """A pod to watch."""
-
-    ip: str
-    node: str | None
-    holds: bool
-    """A Service names it as holder: it is probed each period, others less often."""
-    probe: Probe
-    unhealthy_after: float
-    """Seconds without an answer after which the cluster's loop is woken."""
-    ready: bool = False
-    """Its kubelet calls the pod ready."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Pace:
-    """Times of tethers, in seconds."""
-
-    deadline: float = 1.0
-    """A target that does not answer a probe in this time is unresponsive."""
-    connect_timeout: float = 0.5
-    """Short, then tried again: the kernel repeats a lost SYN only after 1 s, and five attempts in 3 s survive 30 % loss more often."""
-    retry: float = 0.1
-    """Pause before the next connect, and before a Coreapp that has just started is probed again."""
-    retry_cost: float = 0.001
-    """Minimum pause before the next connect, for each target without a connection: so a lost zone does not use up a core."""
-    standby_period: float = 5.0
-    """Minimum period of targets that hold no shard."""
-    insist: float = 0.25
-    """Between two fresh connections while a target is unresponsive and that does not count yet: a few lost packets are no failure."""
-    most_side_connections: int = 6
-    """Fresh connections that may wait for an answer at the same time; a slow process answers one of them."""
-    fresh_every: int = 30
-    """One probe in so many uses a fresh connection: an open one does not show a full accept queue."""
-    assign_timeout: float = 1.0
-
-
-@dataclass(slots=True)
-class ProbeSchedule:
-    """State that the tethers of one process share."""
-
-    clock: Clock
-    pace: Pace
-    lag: LoopLag
-    port: int
-    known: set[Tether] = field(default_factory=set)
-    """Tethers that were answered before."""
-    unresponsive: set[Tether] = field(default_factory=set)
-    """Tethers whose last probe is unanswered."""
-    away: set[Tether] = field(default_factory=set)
-    """Tethers without a connection now."""
-    sped_up_at: float = -math.inf
-    """When standbys were last probed early, by the monotonic clock."""
-    logged_at: float = -math.inf
-    """When it was last logged that this process cannot make connections, by the monotonic clock."""
-
-    @property
-    def is_fast(self) -> bool:
-        """Whether so many are unresponsive at once that this process may be the cause. Then all are probed as often as holders."""
-        return len(self.unresponsive) >= MIN_UNRESPONSIVE and 4 * len(self.unresponsive) > len(self.known)
-
-    def speed_up(self) -> None:
-        """Probe the standbys soon if needed: only a probe after the silence began can show that this process is not the cause."""
-        now = self.clock.monotonic()
-        if self.is_fast and now - self.sped_up_at >= self.pace.standby_period:
-            self.sped_up_at = now
-            for tether in self.known - self.unresponsive:
-                tether.speed_up()
-
-    def not_asked(self) -> int:
-        """Return how many answered their last probe, but were not probed since half of the unresponsive ones stopped answering."""
-        began = sorted(at for tether in self.unresponsive if (at := tether.asked_at) is not None)
-        if len(began) < MIN_UNRESPONSIVE:
-            return 0
-        since = began[(len(began) - 1) // 2]
-        others = self.known - self.unresponsive
-        responses = (tether for tether in others if tether.responded_at is not None and tether.responded_at > since)
-        # As many answers as there are unresponsive targets decide it; the rest need not be searched.
-        is_settled = sum(1 for _ in itertools.islice(responses, len(self.unresponsive))) == len(self.unresponsive)
-        return 0 if is_settled else sum(tether.responded_at is None or tether.responded_at <= since for tether in others)
-
-
-def phase_of(uid: str) -> float:
-    """Return the part of each period at which a pod is probed, from 0 to 1: even over many pods, the same in every process."""
-    return crc32(uid.encode()) / 2**32
-
-
 class Tether:
     """Watches one pod from ``start`` to ``stop``."""
 
     __slots__ = (
         "__weakref__",
-        "_alarm",
-        "_asked_at",
         "_attempt",
         "_changed",
         "_connect_started",
@@ -147,16 +51,15 @@ class Tether:
         "_question",
         "_refusals",
         "_refusals_needed",
-        "_responded_at",
         "_rounds",
         "_schedule",
         "_side_connections",
+        "_silence",
         "_wire",
         "broken_at",
         "report",
         "side_refused_at",
         "target",
-        "unresponsive_since",
     )
 
     def __init__(self, uid: str, target: Target, *, schedule: ProbeSchedule, changed: Callable[[], None]) -> None:
@@ -164,10 +67,10 @@ class Tether:
         self.target = target
         self.report: Report | None = None
         self.broken_at: datetime | None = None
-        self.unresponsive_since: datetime | None = None
         self.side_refused_at: datetime | None = None
         """Since when fresh connections are refused while the open one still answers: the process is about to end, or accepts no work."""
         self._schedule = schedule
+        self._silence = Silence(self, schedule)
         self._changed = changed
         self._phase = phase_of(uid)
         self._rounds = 1 + int(phase_of(uid[::-1]) * schedule.pace.fresh_every)
@@ -179,12 +82,7 @@ class Tether:
         self._attempt: asyncio.Task[None] | None = None
         self._connect_started_at: datetime | None = None
         self._connect_started = -math.inf
-        self._asked_at: datetime | None = None
-        """When the first of the unanswered probes was sent."""
-        self._responded_at: datetime | None = None
-        """When the last answer came."""
         self._due: asyncio.TimerHandle | None = None
-        self._alarm: asyncio.TimerHandle | None = None
         # A dropped connection and one refusal are evidence. A new tether has seen no drop, so it needs two refusals.
         self._refusals_needed = 2
         self._refusals = 0
@@ -205,8 +103,8 @@ class Tether:
             self._question = None
         if self._wire is not None and self._attempt is None and (before.probe, before.holds) != (target.probe, target.holds):
             self._plan_round()
-        if self.unresponsive_since is not None and before.unhealthy_after != target.unhealthy_after:
-            self._watch_silence()
+        if before.unhealthy_after != target.unhealthy_after:
+            self._silence.watch()
 
     def stop(self) -> asyncio.Task[None] | None:
         """Close all connections; return the task that still has to end, if any."""
@@ -215,7 +113,7 @@ class Tether:
             tethers.discard(self)
         self._changed = _ignore
         _cancel(self._due)
-        _cancel(self._alarm)
+        self._silence.stop()
         self._close_side_connections()
         self._close(self._wire)
         attempt, self._attempt = self._attempt, None
@@ -237,7 +135,7 @@ class Tether:
         period = period if self.target.holds or self._schedule.is_fast else max(period, pace.standby_period)
         if self.unresponsive_since is None:
             return period
-        return min(period, pace.deadline if self._has_lasted() else pace.insist)
+        return min(period, pace.deadline if self._silence.has_lasted else pace.insist)
 
     def _plan_round(self) -> None:
         """Set the next probe to the next moment that has this pod's phase."""
@@ -250,16 +148,6 @@ class Tether:
         # A timer may fire a little early: this moment counts as passed all the same.
         passed = math.floor(now / period - self._phase + 1e-6) + 1
         return self._call_round((passed + self._phase) * period - now)
-
-    @property
-    def asked_at(self) -> datetime | None:
-        """When the first of the unanswered probes was sent."""
-        return self._asked_at
-
-    @property
-    def responded_at(self) -> datetime | None:
-        """When the last answer came."""
-        return self._responded_at
 
     def speed_up(self) -> None:
         """Probe a standby earlier than its own period."""
@@ -279,7 +167,7 @@ class Tether:
         if is_late:
             # This process stood still, and so all rounds are late. To catch up on all of them at once would make it late again.
             return None
-        if self._attempt is not None or (self._asked_at is not None and self.unresponsive_since is None):
+        if self._attempt is not None or self._silence.is_within_deadline:
             # The last probe is still within its deadline.
             return None
         self._rounds -= 1
@@ -292,20 +180,13 @@ class Tether:
         return self._schedule.clock.monotonic() - self._connect_started
 
     def _ask(self, wire: Wire) -> None:
-        self._begin(self._schedule.clock.now())
+        self._silence.begin(self._schedule.clock.now())
         self._put_question(wire)
 
     def _put_question(self, wire: Wire) -> None:
         if self._question is None:
             self._question = question(self.target.ip, self.target.probe.path)
         wire.ask(self._question)
-
-    def _begin(self, asked_at: datetime) -> None:
-        """Note a probe that was sent at that time. If an older one is unanswered too, that one counts."""
-        if self._asked_at is None:
-            self._asked_at = asked_at
-            passed = (self._schedule.clock.now() - asked_at).total_seconds()
-            self._set_alarm(min(self._schedule.pace.deadline - passed, self._schedule.pace.deadline), self._on_deadline)
 
     # --- connections --------------------------------------------------------------------------------------------------
 
@@ -318,7 +199,7 @@ class Tether:
         if len(self._side_connections) >= self._schedule.pace.most_side_connections:
             self._close(self._side_connections.pop(0))
         self._connect_started_at, self._connect_started = self._schedule.clock.now(), self._schedule.clock.monotonic()
-        self._begin(self._connect_started_at)
+        self._silence.begin(self._connect_started_at)
         self._attempt = asyncio.create_task(self._connect())
 
     async def _connect(self) -> None:
@@ -357,7 +238,7 @@ class Tether:
             self._adopt(wire)
             if self._is_expected and self.unresponsive_since is None:
                 # The end was announced, so nothing needs to be probed before its time.
-                self._end_silence()
+                self._silence.end()
             else:
                 self._ask(wire)
         else:
@@ -385,7 +266,7 @@ class Tether:
             # A process that hangs accepts connections. One that leaves a probe unanswered and refuses connections is gone.
             self._drop_wire()
         # A refused connection is an answer of its kernel: evidence that the process ended, and the end of a silence.
-        self._end_silence()
+        self._silence.end()
         self._refusals += 1
         if self._refusals >= self._refusals_needed:
             self.take(None, self.broken_at or self._schedule.clock.now())
@@ -395,7 +276,7 @@ class Tether:
         """Handle a connect without an answer. It is no evidence of an end: a packet may be lost, or the process slow."""
         if own_fault and self.unresponsive_since is None:
             # No probe was sent.
-            self._end_silence()
+            self._silence.end()
         if self._wire is None:
             self.take(None, self.broken_at)
         elif own_fault and not self._wire.is_asked:
@@ -471,76 +352,49 @@ class Tether:
     def _on_answer(self, report: Report | None) -> None:
         """Note an answer, with the report in it if there is one."""
         self._schedule.known.add(self)
-        self._responded_at = self._schedule.clock.now()
-        self._end_silence()
+        self._silence.responded_at = self._schedule.clock.now()
+        self._silence.end()
         starts = report is not None and report.shards is None
         self.take(report)
         if self._attempt is not None and self._connect_started_at is not None:
             # The fresh connection in progress has not answered yet.
-            self._begin(self._connect_started_at)
+            self._silence.begin(self._connect_started_at)
         elif starts:
             self._plan_round()
 
-    def _end_silence(self) -> None:
-        """Note that no probe is unanswered any more."""
-        self._asked_at = None
-        _cancel(self._alarm)
-        self._alarm = None
-        if self.unresponsive_since is not None:
-            self.unresponsive_since = None
-            self._schedule.unresponsive.discard(self)
-            if self._wire is not None:
-                self._plan_round()
-            self._changed()
-
     # --- silence --------------------------------------------------------------------------------------------------------
 
-    def _set_alarm(self, delay: float, callback: Callable[[], None]) -> None:
-        _cancel(self._alarm)
-        self._alarm = asyncio.get_running_loop().call_later(max(0.0, delay), callback)
+    @property
+    def asked_at(self) -> datetime | None:
+        """When the first of the unanswered probes was sent."""
+        return self._silence.asked_at
 
-    def _on_deadline(self) -> None:
-        """Handle a probe whose deadline has expired."""
-        if self._schedule.lag.was_late() or self._asked_at is None:
-            # While this process did not run, it could not read an answer. The probe has got its full time again.
-            return
-        self.unresponsive_since = self._asked_at - self._half_of_a_round(self._asked_at)
-        self._schedule.unresponsive.add(self)
-        self._schedule.speed_up()
-        self._watch_silence()
+    @property
+    def responded_at(self) -> datetime | None:
+        """When the last answer came."""
+        return self._silence.responded_at
+
+    @property
+    def unresponsive_since(self) -> datetime | None:
+        """Since when probes are unanswered; None: the last one was answered, or is within its deadline."""
+        return self._silence.since
+
+    def on_silence(self) -> None:
+        """Probe at once over another connection: that tells a lost packet or a dead path from a process that hangs."""
         if self._wire is not None and self._attempt is None:
-            # Probe at once over another connection: that tells a lost packet or a dead path from a process that hangs.
             self._round()
 
-    def _half_of_a_round(self, asked_at: datetime) -> timedelta:
-        """Return how long before its first probe a silence probably began: half of the time since the last answer."""
-        if self._responded_at is None:
-            return timedelta(0)
-        return min(max(asked_at - self._responded_at, timedelta(0)), self.target.probe.period) / 2
+    def on_lasting_silence(self) -> None:
+        """Forget the last report, which is too old to be trusted."""
+        self._last_body = None
+        self.take(None, self.broken_at)
+        self._changed()
 
-    def _left(self) -> float:
-        """Return the seconds until a silence is as long as the spec allows."""
-        since = self.unresponsive_since or self._schedule.clock.now()
-        return self.target.unhealthy_after - (self._schedule.clock.now() - since).total_seconds()
-
-    def _has_lasted(self) -> bool:
-        return self._left() <= 0
-
-    def _watch_silence(self) -> None:
-        if self.unresponsive_since is None:
-            return
-        left = self._left()
-        if left > 0:
-            self._set_alarm(min(left, self.target.unhealthy_after), self._on_lasting_silence)
-        else:
-            # The last report is too old to be trusted.
-            self._last_body = None
-            self.take(None, self.broken_at)
-            self._changed()
-
-    def _on_lasting_silence(self) -> None:
-        if not self._schedule.lag.was_late():
-            self._watch_silence()
+    def on_silence_end(self) -> None:
+        """Go back to the usual period."""
+        if self._wire is not None:
+            self._plan_round()
+        self._changed()
 
     def compensate(self, late: float) -> None:
         """Correct for ``late`` seconds in which this process did not run: they do not count, and an open probe gets its full time again.
@@ -550,13 +404,7 @@ class Tether:
         if late >= LONG_AGO and self.broken_at is not None:
             self._refusals, self._refusals_needed = 0, 1
             self.take(None)
-        if self.unresponsive_since is not None:
-            self.unresponsive_since += timedelta(seconds=late)
-            self._asked_at = self.unresponsive_since
-            self._watch_silence()
-        elif self._asked_at is not None:
-            self._asked_at = self._responded_at = None
-            self._begin(self._schedule.clock.now())
+        self._silence.compensate(late)
 
 
 def _cancel(timer: asyncio.TimerHandle | None) -> None:

@@ -13,7 +13,7 @@ from whatsapp_operator.core import certificate, manifests
 from whatsapp_operator.core.desired import Desired, Switchover, Tuning
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.snapshot import AccountSecret, Coreapp, Report, Route
-from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.coreapps.schedule import Target
 
 from .fields import read
 from .secret_keys import decoded

@@ -15,7 +15,7 @@ from typing import Final, Generic, Protocol, TypeVar
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Desired, Probe
 from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.shell.coreapps.tether import Target
+from whatsapp_operator.shell.coreapps.schedule import Target
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError
