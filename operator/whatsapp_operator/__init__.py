@@ -45,6 +45,8 @@ A map of the modules (a test checks it against the tree):
 - ``shell.coreapps.loop_lag``: the lag of the event loop.
 - ``shell.coreapps.probe``: client of the Coreapps: all tethers, their silence, role assignments.
 - ``shell.coreapps.self_check``: gives up the leadership when the self-check keeps failing.
+- ``shell.coreapps.schedule``: when each Coreapp is probed.
+- ``shell.coreapps.silence``: since when probes are unanswered, and when that counts.
 - ``shell.coreapps.tether``: watches one Coreapp: its connection and its probes.
 - ``shell.coreapps.wire``: one connection to a healthcheck port, its requests and answers.
 - ``shell.kube.client``: every call to the API server.
@@ -53,10 +55,13 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.lease``: leader election by a Lease.
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
-- ``shell.loop.execute``: every write.
+- ``shell.loop.cluster``: what the loop of one cluster remembers.
+- ``shell.loop.events``: which Events are still to be written.
+- ``shell.loop.execute``: every write but those of the status.
 - ``shell.loop.observe``: every read.
 - ``shell.loop.reconcile``: the loop: observe, plan, note, act, report, rest.
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
+- ``shell.loop.status``: every write of the status.
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.
 - ``shell.objects.assemble``: makes one frozen value of all objects that were read; damaged ones are left out.
 - ``shell.objects.fields``: reads frozen values from objects, each field from its place.

@@ -34,6 +34,7 @@ from whatsapp_operator.shell.kube.kinds import WAC
 from whatsapp_operator.shell.loop.execute import Executor
 from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.loop.reconcile import Reconciler
+from whatsapp_operator.shell.loop.status import StatusWriter
 from whatsapp_operator.shell.whatsapp import session
 
 from .client import Coreapp as ClientCoreapp
@@ -171,13 +172,13 @@ def no_note_before_the_call(patch: pytest.MonkeyPatch) -> None:
 
 
 def a_note_without_compare_and_swap(patch: pytest.MonkeyPatch) -> None:
-    async def loose(self: Reconciler, observation: Any, body: dict[str, Any], **_: object) -> Any:
+    async def loose(self: StatusWriter, observation: Any, body: dict[str, Any], **_: object) -> Any:
         try:
             return await self._kube.patch_status(WAC, observation.desired.key.namespace, observation.desired.key.name, {"status": body})
         except (Conflict, NotFound):
             return None
 
-    patch.setattr(Reconciler, "_write_status", loose)
+    patch.setattr(StatusWriter, "write", loose)
 
 
 def send_however_late(patch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from whatsapp_operator.core import conditions, objections, report, rules
 from whatsapp_operator.core.actions import State
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.kube.errors import Unavailable
-from whatsapp_operator.shell.loop.reconcile import StatusError, named
+from whatsapp_operator.shell.loop.status import StatusError, named
 from whatsapp_operator.shell.objects.reading import SpecError, reshard_now_of
 
 from .core.witnesses import WITNESSES

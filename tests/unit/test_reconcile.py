@@ -11,7 +11,8 @@ from whatsapp_operator.core import pace
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.loop import reconcile
-from whatsapp_operator.shell.loop.reconcile import Cluster, Reconciler
+from whatsapp_operator.shell.loop.cluster import Cluster
+from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.whatsapp.session import Access
 
 LEADS = cast("Leadership", SimpleNamespace(epoch=1))

@@ -5,82 +5,35 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from datetime import timedelta
-from typing import Any
 
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
-from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.core.reasons import Reason
+from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
-from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected
+from whatsapp_operator.shell.kube.errors import KubeError, Rejected
 from whatsapp_operator.shell.kube.lease import Leadership
 from whatsapp_operator.shell.metrics import Metrics
-from whatsapp_operator.shell.objects.reading import SpecError, desired_of
+from whatsapp_operator.shell.objects.reading import SpecError
 from whatsapp_operator.shell.objects.shapes import key_of
-from whatsapp_operator.shell.whatsapp.session import Access
 
+from .cluster import Cluster
 from .execute import Executor, Outcome
-from .observe import Memory, NotKept, Observation, Observer
+from .observe import NotKept, Observation, Observer
 from .schedule import PriorityLimiter
+from .status import StatusError, StatusWriter
 
 log = logging.getLogger(__name__)
 
 MOST_ROUNDS = 12
 """Rounds of observe, plan and act after which a report is due in any case."""
-MOST_PENDING = 20
-"""Events that could not be written and are kept for the next observation; older ones are dropped."""
-MOST_STATUS_WRITES = 5
-"""Attempts to write a status after one observation, while others write the resource."""
 REPORTED_AFTER = 5.0
 """Seconds after which failed observations are reported in the status if the API server causes them: one lost answer is not worth it."""
 MISSED_FOR = 60.0
 """Seconds for which urgent events are remembered while another process leads."""
-
-
-class StatusError(Exception):
-    """The API server rejects the status of a cluster; the message is its answer."""
-
-
-@dataclass(slots=True)
-class Cluster:
-    """One cluster's loop: its task, what wakes it, and what it remembers."""
-
-    key: Key
-    uid: str | None = None
-    """Of the last observed resource; None: none yet."""
-    woken: asyncio.Event = field(default_factory=asyncio.Event)
-    is_urgent: bool = False
-    """It was woken by an event that a failover may depend on."""
-    memory: Memory = field(default_factory=Memory)
-    quiet: Access | None = field(default=None, repr=False)
-    """Access for asking the client again while the cluster is quiet; None: it is not quiet."""
-    task: asyncio.Task[None] | None = None
-    emitted_texts: set[tuple[str, str]] = field(default_factory=set)
-    emitted: dict[str, report.Emitted] = field(default_factory=dict)
-    """By reason: the last Event of a current condition."""
-    pending: list[EmitEvent] = field(default_factory=list)
-    """Events that could not be written, oldest first."""
-    requested_events: tuple[EmitEvent, ...] = ()
-    """Events that the last plan requested: they are written once while plans go on requesting them."""
-    unwritten: int = 0
-    """Consecutive failures to write Events."""
-    emit_at: float = 0.0
-    """When Events are written again, by the monotonic clock."""
-    tokens: float = pace.OBSERVATION_BURST
-    tokens_at: float = float("-inf")
-    """When ``tokens`` was computed, by the monotonic clock."""
-    failures: int = 0
-    """Consecutive observations that failed, or whose actions failed."""
-    failing_since: float | None = None
-    """Since when every observation failed, by the monotonic clock."""
-    reported: tuple[Obj, Obj] | None = None
-    """The last status that was written, and what was stored."""
-    counted: str = ""
-    """The id of the Set Shards call whose answer was counted last."""
 
 
 class Reconciler:
@@ -101,6 +54,7 @@ class Reconciler:
         """Prepare; ``run`` starts. ``forget`` drops what other parts of the shell hold for a cluster."""
         self._metrics = metrics or Metrics()
         self._kube = kube
+        self._status = StatusWriter(kube, clock)
         self._observer = observer
         self._executor = executor
         self._clock = clock
@@ -170,17 +124,6 @@ class Reconciler:
             for key in tuple(self._clusters):
                 self._drop(key)
 
-    def _reset(self, cluster: Cluster, uid: str) -> None:
-        """Drop everything that is remembered about the former cluster of this name (laws#14)."""
-        self._forget(cluster.key)
-        self._metrics.forget(cluster.key)
-        cluster.memory.close()
-        cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
-        cluster.emitted_texts.clear()
-        cluster.emitted.clear()
-        cluster.pending.clear()
-        cluster.requested_events, cluster.unwritten, cluster.emit_at, cluster.failures = (), 0, 0.0, 0
-
     def _drop(self, key: Key) -> None:
         cluster = self._clusters.pop(key, None)
         if cluster is not None:
@@ -223,7 +166,7 @@ class Reconciler:
                     cluster.failing_since = self._clock.monotonic()
                 is_there = True
                 if not isinstance(cause, KubeError) or self._clock.monotonic() - cluster.failing_since >= REPORTED_AFTER:
-                    is_there = await self._report_failure(cluster.key, cause)
+                    is_there = await self._status.report_failure(cluster.key, cause)
                 # The cluster is not known to be quiet any more.
                 cluster.quiet = None
                 cluster.failures += 1
@@ -240,36 +183,6 @@ class Reconciler:
                 return
             await self._rest(cluster, rest.total_seconds())
 
-    async def _report_failure(self, key: Key, cause: BaseException) -> bool:
-        """Write into the status that an observation failed, and why. The text of an internal error is left out: it may contain anything.
-
-        Return False if the API server answers that the cluster does not exist.
-        """
-        reason, message = named(cause)
-        try:
-            obj = await self._stored(key)
-            if obj is None:
-                return False
-            before, meta = obj.get("status") or {}, obj["metadata"]
-            after = report.failed_observation(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
-            body = report.patch(before, after)
-            if body is not None:
-                patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
-                await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
-        except KubeError as error:
-            log.debug("%s: a failed observation could not be reported: %s", key, error)
-        except Exception:
-            # A status that cannot be read must not end the loop: failovers do not depend on it.
-            log.exception("%s: a failed observation could not be reported", key)
-        return True
-
-    async def _stored(self, key: Key) -> Obj | None:
-        """Return a cluster as stored, also when reads fail: an empty patch writes nothing, and its answer is the object."""
-        try:
-            return await self._kube.get(kinds.WAC, key.namespace, key.name)
-        except KubeError:
-            return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, {})
-
     async def _rest(self, cluster: Cluster, seconds: float) -> None:
         """Wait until the cluster is woken, at most for ``seconds``. Objects that are too old to be used again are dropped meanwhile.
 
@@ -278,15 +191,15 @@ class Reconciler:
         more = pace.quiet_rest(len(self._clusters)).total_seconds() - seconds
         usable_for, ask_again = pace.SLOW_FOR.total_seconds(), pace.ASK_AGAIN.total_seconds()
         if seconds > usable_for:
-            if await _woken_within(cluster, usable_for):
+            if await cluster.woken_within(usable_for):
                 return
             cluster.memory.slow = None
             seconds -= usable_for
-        if await _woken_within(cluster, seconds) or cluster.quiet is None:
+        if await cluster.woken_within(seconds) or cluster.quiet is None:
             return
         while more > 0:
             self._executor.ask_again(cluster.key, cluster.quiet)
-            if await _woken_within(cluster, min(more, ask_again)):
+            if await cluster.woken_within(min(more, ask_again)):
                 return
             more -= ask_again
 
@@ -305,7 +218,7 @@ class Reconciler:
     async def _rounds(self, cluster: Cluster, leadership: Leadership, *, is_urgent: bool) -> timedelta | None:
         conflicts = 0
         for rounds_left in reversed(range(MOST_ROUNDS)):
-            await self._allowance(cluster)
+            await cluster.allowance(self._clock.monotonic())
             is_urgent, cluster.is_urgent = is_urgent or cluster.is_urgent, False
             async with self._limiter.turn(is_urgent=is_urgent):
                 # This observation covers what happened while the loop waited for its turn.
@@ -319,7 +232,9 @@ class Reconciler:
             if cluster.uid != observation.desired.uid:
                 if cluster.uid is not None:
                     # It was deleted and created again between two observations. This one used the memory of the former cluster.
-                    self._reset(cluster, observation.desired.uid)
+                    self._forget(cluster.key)
+                    self._metrics.forget(cluster.key)
+                    cluster.reset(observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
             plan = rules.plan(observation.desired, observation.snapshot)
@@ -341,14 +256,6 @@ class Reconciler:
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
-    async def _allowance(self, cluster: Cluster) -> None:
-        """Wait until the cluster may be observed again: one that is woken all the time must not delay others."""
-        now = self._clock.monotonic()
-        cluster.tokens = pace.tokens(cluster.tokens, now - cluster.tokens_at) - 1
-        cluster.tokens_at = now
-        if cluster.tokens < 0:
-            await asyncio.sleep(-cluster.tokens / pace.OBSERVATIONS_PER_SECOND)
-
     def _rest_after(self, cluster: Cluster, plan: Plan, *, failed: bool) -> timedelta:
         """Return how long to rest after an observation; ``failed``: a part of it must be tried again."""
         rest = plan.wake_after or pace.LAST_RETRY
@@ -357,9 +264,8 @@ class Reconciler:
             rest = min(rest, pace.retry_after(cluster.failures))
         if cluster.memory.unassigned:
             rest = min(rest, pace.REASSIGN_AFTER)
-        if cluster.pending:
-            rest = min(rest, timedelta(seconds=max(0.0, cluster.emit_at - self._clock.monotonic())))
-        return rest
+        due = cluster.events.due_in(self._clock.monotonic())
+        return rest if due is None else min(rest, due)
 
     def _remember(self, cluster: Cluster, observation: Observation, plan: Plan) -> None:
         memory, now = cluster.memory, observation.snapshot.now
@@ -379,7 +285,7 @@ class Reconciler:
         """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
         self._remember(cluster, observation, plan)
         requested = tuple(action for action in plan.actions if isinstance(action, EmitEvent))
-        fresh, cluster.requested_events = [event for event in requested if event not in cluster.requested_events], requested
+        fresh = cluster.events.newly_requested(requested)
         # Events come before the annotation that they answer is removed. But no handover waits for Events.
         is_urgent = any(isinstance(action, Handover) for action in plan.actions)
         if fresh and not is_urgent:
@@ -405,7 +311,7 @@ class Reconciler:
         events = report.plan_events(
             observation.snapshot, plan, done=outcome.done, reported_after=observation.desired.tuning.busy_reported_after
         )
-        await self._emit(cluster, observation, [*(fresh if is_urgent else ()), *self._not_yet_emitted(cluster, events)])
+        await self._emit(cluster, observation, [*(fresh if is_urgent else ()), *cluster.events.not_yet_emitted(events)])
         return outcome
 
     async def _note(self, cluster: Cluster, observation: Observation, plan: Plan, call: SetShards) -> bool:
@@ -416,7 +322,7 @@ class Reconciler:
         body = report.patch(
             observation.snapshot.status, record.put(observation.snapshot.status, replace(plan.record, operation=call.operation))
         )
-        stored = await self._write_status(observation, body or {})
+        stored = await self._status.write(observation, body or {})
         if stored is None:
             cluster.memory.unsent.remove(call.operation.id)
             return False
@@ -426,7 +332,7 @@ class Reconciler:
             # The next leader would take the incomplete intent for a call that was made.
             undone = report.patch(stored.get("status") or {}, observation.snapshot.status)
             if undone is not None:
-                await self._write_status(observation, undone, version=stored["metadata"]["resourceVersion"])
+                await self._status.write(observation, undone, version=stored["metadata"]["resourceVersion"])
         return not lost
 
     async def _report(self, cluster: Cluster, observation: Observation, plan: Plan) -> bool:
@@ -438,100 +344,18 @@ class Reconciler:
         # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
         if body is not None and cluster.reported != (after, observation.snapshot.status):
             try:
-                stored = await self._write_status(observation, body)
+                stored = await self._status.write(observation, body)
             except Rejected as answer:
                 raise StatusError(str(answer)) from None
             if stored is None:
                 return False
             cluster.reported = after, stored.get("status") or {}
-        # A reason that no condition has any more is over: if it comes again, its Event is emitted again.
-        current = {one["reason"] for one in after["conditions"]}
-        cluster.emitted_texts = {(reason, text) for reason, text in cluster.emitted_texts if reason in current}
-        cluster.emitted = {reason: last for reason, last in cluster.emitted.items() if reason in current}
-        changed = report.events(observation.snapshot.status, after, cluster.emitted, now=observation.snapshot.now)
-        cluster.emitted |= {
-            event.reason: report.Emitted(event.message, observation.snapshot.now) for event in changed if event.reason in current
-        }
-        if events := self._not_yet_emitted(cluster, changed):
+        if events := cluster.events.of_conditions(observation.snapshot.status, after, observation.snapshot.now):
             await self._emit(cluster, observation, events)
         return True
 
-    async def _write_status(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
-        """Write the status at the observed resourceVersion, or at ``version``; return the stored cluster, None if it has changed.
-
-        If others only wrote parts that no plan uses, mostly labels and annotations, the write is repeated at once.
-        """
-        key, at = observation.desired.key, version or observation.snapshot.resource_version
-        for tries_left in reversed(range(MOST_STATUS_WRITES)):
-            patch = {"metadata": {"resourceVersion": at}, "status": body}
-            try:
-                return await self._kube.patch_status(kinds.WAC, key.namespace, key.name, patch)
-            except (Conflict, NotFound) as answer:
-                log.debug("%s: %s", key, answer)
-                may_retry = isinstance(answer, Conflict) and version is None and tries_left > 0
-                newer = await self._version_if_unchanged(observation) if may_retry else None
-                if newer is None:
-                    return None
-                at = newer
-        return None
-
-    async def _version_if_unchanged(self, observation: Observation) -> str | None:
-        """Return the newest resourceVersion of a cluster if everything that the plan used is unchanged; else None."""
-        obj = await self._kube.get(kinds.WAC, observation.desired.key.namespace, observation.desired.key.name)
-        if obj is None or (obj.get("status") or {}) != observation.snapshot.status:
-            return None
-        same = desired_of(obj, image=observation.desired.image, tuning=observation.desired.tuning) == observation.desired
-        return str(obj["metadata"]["resourceVersion"]) if same else None
-
     async def _emit(self, cluster: Cluster, observation: Observation, events: Iterable[EmitEvent]) -> None:
-        """Write Events, pending ones first. Events that cannot be written are kept, because the next plan does not request them again.
-
-        While writing fails, one is tried at a time, with pauses, and only the newest are kept.
-        """
-        waiting, cluster.pending = [*cluster.pending, *events], []
-        while waiting and self._clock.monotonic() >= cluster.emit_at:
-            trying = waiting[:1] if cluster.unwritten else waiting
-            done = await self._executor.emit_all(observation, trying)
-            waiting = [event for event in waiting if event not in done]
-            if len(done) < len(trying):
-                cluster.unwritten += 1
-                pause = pace.retry_after(cluster.unwritten, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
-                cluster.emit_at = self._clock.monotonic() + pause.total_seconds()
-            else:
-                cluster.unwritten = 0
-        cluster.pending = waiting[-MOST_PENDING:]
-
-    def _not_yet_emitted(self, cluster: Cluster, events: Iterable[EmitEvent]) -> list[EmitEvent]:
-        """Return the events without those that were emitted with the same message while their condition lasted."""
-        fresh: list[EmitEvent] = []
-        for event in events:
-            if (event.reason, event.message) not in cluster.emitted_texts:
-                cluster.emitted_texts = {(reason, text) for reason, text in cluster.emitted_texts if reason != event.reason}
-                cluster.emitted_texts.add((event.reason, event.message))
-                fresh.append(event)
-        return fresh
-
-
-async def _woken_within(cluster: Cluster, seconds: float) -> bool:
-    try:
-        async with asyncio.timeout(seconds):
-            return await cluster.woken.wait()
-    except TimeoutError:
-        return False
-
-
-def named(cause: BaseException) -> tuple[Reason, str]:
-    """Return the reason for a failed observation, and the sentence for the user: what is wrong, and what to do."""
-    if isinstance(cause, KubeError):
-        return Reason.READ_FAILED, f"The operator cannot read this cluster. Give it its rights, or correct what is named: {cause}"
-    if isinstance(cause, StatusError):
-        return (
-            Reason.STATUS_REJECTED,
-            f"The operator cannot report on this cluster. Apply the CRD of this release. The API server says: {cause}",
-        )
-    if isinstance(cause, SpecError):
-        return Reason.SPEC_INVALID, f"The operator does not understand the spec. Correct it, or apply the CRD of this release: {cause}"
-    return Reason.INTERNAL_ERROR, f"The operator failed on this cluster ({type(cause).__name__}); its log has the details. Report it."
+        await cluster.events.write(events, lambda some: self._executor.emit_all(observation, some), self._clock.monotonic)
 
 
 def _log_failure(key: Key, error: BaseException) -> BaseException:
