@@ -27,6 +27,7 @@ A map of the modules (a test checks it against the tree):
 - ``core.certificate``: reads the fields of a certificate.
 - ``core.windows``: when Set Shards may begin.
 - ``core.rules``: the main table: which rule wins, what it does and why.
+- ``core.sentences``: parts of the sentences of rules.
 - ``core.always``: the table of what is done in addition to the winning rule.
 - ``core.pace``: when to observe again, and when to retry.
 - ``core.conditions``: the conditions, a table for each.

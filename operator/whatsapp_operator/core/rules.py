@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
-from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, set_shards, windows
+from . import always, handovers, manifests, missing, objections, pace, rollout, scaling, sentences, set_shards, windows
 from .actions import Action, Create, Decision, GenerateSecret, GetShards, Plan, Scale, State
 from .desired import Desired
 from .facts import Facts
 from .names import Ref
 from .reasons import Reason
-from .snapshot import Answer, Coreapp, Login, Snapshot
+from .snapshot import Answer, Login, Snapshot
 
 WITNESSES = frozenset({"Node", "Lease"})
 """Kinds of objects that are read only to learn more of a Coreapp that does not answer."""
@@ -77,15 +77,6 @@ def _scale(f: Facts, replicas: int) -> tuple[Action, ...]:
     return (Scale(ref=ref, uid=workload.uid, resource_version=workload.resource_version, replicas=replicas),)
 
 
-def _awaited(f: Facts) -> str:
-    """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
-    ready = {pod.uid for pod in f.ready}
-    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
-    names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
-    because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
-    return f"waiting for {names}" + (f" ({because})" if because else "")
-
-
 def _lacks_coreapps(f: Facts) -> bool:
     if not f.resize_is_wanted or len(f.ready) >= f.spec_replicas:
         return False
@@ -105,64 +96,6 @@ def _may_shrink(f: Facts) -> bool:
         and not f.failed
         and not f.unassigned
     )
-
-
-def _opening(f: Facts) -> str:
-    at = windows.next_opening(f.desired.windows, f.wall)
-    return manifests.timestamp(at) if at else "no time that is known"
-
-
-def _span(f: Facts) -> str:
-    return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
-
-
-def _times(f: Facts) -> str:
-    attempts = f.operation.attempts if f.operation else 0
-    return "once" if attempts == 1 else f"{attempts} times"
-
-
-def _words(f: Facts) -> str:
-    """What the client said, if this process made the call; 403, temporarily unavailable, is what all but strange ones say."""
-    call = f.snapshot.client.call
-    return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
-
-
-def _login_advice(f: Facts) -> str:
-    secret, client = manifests.admin_secret_name(f.desired), f.snapshot.client
-    said = f" ({client.login_message})" if client.login_message else ""
-    if client.is_new_password_rejected:
-        return (
-            f"The Webapp accepts key password of Secret {secret} neither as it is nor as the new password that the first login must set"
-            f"{said}. A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character. "
-            "Put the right password there."
-        )
-    return f"The Webapp accepts neither key password nor key initialPassword of Secret {secret}{said}. Put the right password there."
-
-
-def _retry(f: Facts) -> str:
-    return manifests.timestamp(f.operation.started_at + f.backoff) if f.operation else ""
-
-
-def _names(pods: Iterable[Coreapp]) -> str:
-    return ", ".join(pod.name for pod in pods)
-
-
-def _places(pods: Iterable[Coreapp]) -> str:
-    return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)
-
-
-FIELDS_NAMED, FIELD_LIMIT = 6, 120
-"""So many fields that admission changed are named, each with so many letters at most."""
-
-
-def _altered(f: Facts) -> str:
-    """Name the fields that are not as they were written, object by object."""
-    named = [(ref, path[:FIELD_LIMIT]) for ref, paths in f.altered for path in paths]
-    shown: dict[Ref, list[str]] = {}
-    for ref, path in named[:FIELDS_NAMED]:
-        shown.setdefault(ref, []).append(path)
-    more = f"; and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
-    return "; ".join(f"{ref.kind} {ref.name}: {', '.join(paths)}" for ref, paths in shown.items()) + more
 
 
 def _answer_is(f: Facts, *answers: Answer) -> bool:
@@ -241,7 +174,7 @@ RULES: tuple[Rule, ...] = (
             and f.snapshot.missing is None
             and (f.shards is None or (f.resize_is_wanted and not f.shards_are_fresh))
         ),
-        why=_login_advice,
+        why=sentences.login_advice,
     ),
     Rule(
         name=Reason.OBJECTS_REJECTED,
@@ -318,7 +251,7 @@ RULES: tuple[Rule, ...] = (
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.UNKNOWN),
         why=lambda f: (
-            f"Set Shards {_span(f)} got no clear answer; only GET is sent until its outcome is known, at the latest at "
+            f"Set Shards {sentences.span(f)} got no clear answer; only GET is sent until its outcome is known, at the latest at "
             f"{manifests.timestamp(f.operation.settle_by) if f.operation else ''}."
         ),
     ),
@@ -327,22 +260,22 @@ RULES: tuple[Rule, ...] = (
         state=State.WAITING,
         when=lambda f: _answer_is(f, Answer.BUSY) and not f.may_try_again,
         why=lambda f: (
-            f"Set Shards {_span(f)} was turned away {_times(f)}{_words(f)}; it is tried again"
-            + (f", not before {_retry(f)} as the client asks." if f.must_hold_off else ".")
+            f"Set Shards {sentences.span(f)} was turned away {sentences.attempts(f)}{sentences.client_said(f)}; it is tried again"
+            + (f", not before {sentences.retry_at(f)} as the client asks." if f.must_hold_off else ".")
         ),
     ),
     Rule(
         name=Reason.VERIFYING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and f.operation is not None and f.shards != f.operation.to,
-        why=lambda f: f"Set Shards {_span(f)} was accepted; the client still reports {f.shards}.",
+        why=lambda f: f"Set Shards {sentences.span(f)} was accepted; the client still reports {f.shards}.",
     ),
     Rule(
         name=Reason.RESTARTING,
         state=State.WORKING,
         when=lambda f: _answer_is(f, Answer.ACCEPTED) and not f.restart_is_overdue and bool(f.missing),
         why=lambda f: (
-            f"Set Shards {_span(f)} was accepted; the Coreapps restart, deadline "
+            f"Set Shards {sentences.span(f)} was accepted; the Coreapps restart, deadline "
             f"{manifests.timestamp(f.operation.deadline) if f.operation else ''}."
         ),
     ),
@@ -360,7 +293,13 @@ RULES: tuple[Rule, ...] = (
         then=lambda f: _scale(f, f.desired_replicas) if _may_shrink(f) else (),
         why=lambda f: (
             f"Coreapps {f.replicas} -> {f.desired_replicas}{scaling.whose(f)}"
-            + (f", once {_names(f.missing)} are back." if f.missing else ", once every shard is served." if f.too_high or f.failed else ".")
+            + (
+                f", once {sentences.names_of(f.missing)} are back."
+                if f.missing
+                else ", once every shard is served."
+                if f.too_high or f.failed
+                else "."
+            )
         ),
     ),
     Rule(
@@ -369,7 +308,7 @@ RULES: tuple[Rule, ...] = (
         # A step goes before a change of shards; waiting for one holds no such change up.
         when=lambda f: bool(f.outdated) and f.operation is None and (bool(rollout.steps(f)) or not f.resize_is_wanted),
         then=rollout.steps,
-        why=lambda f: rollout.why(f, _awaited(f)),
+        why=lambda f: rollout.why(f, sentences.awaited(f)),
     ),
     Rule(
         name=Reason.SHARDS_DRIFTED,
@@ -393,7 +332,7 @@ RULES: tuple[Rule, ...] = (
         name=Reason.AWAITING_COREAPPS,
         state=State.WAITING,
         when=_lacks_coreapps,
-        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {_awaited(f)}.",
+        why=lambda f: f"{len(f.ready)} of {f.spec_replicas} Coreapps are ready for {f.desired.shards} shards: {sentences.awaited(f)}.",
     ),
     Rule(
         name=Reason.WINDOW_INVALID,
@@ -406,7 +345,7 @@ RULES: tuple[Rule, ...] = (
         state=State.WAITING,
         when=lambda f: f.resize_is_wanted and f.window_is_shut and not set_shards.is_calling(f),
         why=lambda f: (
-            f"Set Shards {f.shards} -> {f.desired.shards} waits for a window; the next one opens at {_opening(f)}. "
+            f"Set Shards {f.shards} -> {f.desired.shards} waits for a window; the next one opens at {sentences.opening(f)}. "
             f'Annotation {manifests.RESHARD_NOW_ANNOTATION}: "{f.desired.shards}" lets it go now.'
         ),
     ),
@@ -438,20 +377,20 @@ RULES: tuple[Rule, ...] = (
         name=Reason.RESTART_OVERDUE,
         state=State.WORKING,
         when=lambda f: f.restart_is_overdue,
-        why=lambda f: f"The restart after Set Shards {_span(f)} is overdue; not back: {_names(f.missing)}.",
+        why=lambda f: f"The restart after Set Shards {sentences.span(f)} is overdue; not back: {sentences.names_of(f.missing)}.",
     ),
     Rule(
         name=Reason.NODES_UNREACHABLE,
         state=State.WAITING,
         when=lambda f: bool(f.compensated),
-        why=lambda f: f"Not reachable on lost nodes: {_places(f.compensated)}; as many more Coreapps replace them.",
+        why=lambda f: f"Not reachable on lost nodes: {sentences.places_of(f.compensated)}; as many more Coreapps replace them.",
     ),
     Rule(
         name=Reason.REPLACING_PODS,
         state=State.WORKING,
         when=lambda f: len(f.ready_to_stay) < f.replicas or f.lacks_webapps or f.snapshot.webapps_change,
         why=lambda f: (
-            f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {_awaited(f)}."
+            f"{len(f.ready_to_stay)} of {f.replicas} Coreapps are ready: {sentences.awaited(f)}."
             if len(f.ready_to_stay) < f.replicas
             else f"{f.webapps_ready} of {f.desired_webapps} Webapps are ready"
             + (" while they are replaced." if f.snapshot.webapps_change else ".")
@@ -524,7 +463,7 @@ RULES: tuple[Rule, ...] = (
         when=lambda f: bool(f.altered),
         why=lambda f: (
             "Nothing waits for a person. But these fields are not as the operator wrote them: admission, or a client that writes after "
-            f"it, changed them. They are left so until one of the two sides changes: {_altered(f)}."
+            f"it, changed them. They are left so until one of the two sides changes: {sentences.altered(f)}."
         ),
     ),
     Rule(

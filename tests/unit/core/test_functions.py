@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from whatsapp_operator.core import answers, checksums, conditions, manifests, pace, report, rules, scaling, upkeep
+from whatsapp_operator.core import answers, checksums, conditions, manifests, pace, report, rules, scaling, sentences, upkeep
 from whatsapp_operator.core.actions import BumpVersion, ClearLabels, Delete, EmitEvent
 from whatsapp_operator.core.desired import Database, Probe, Tls
 from whatsapp_operator.core.manifests.pods import DATABASE_KEYS
@@ -205,8 +205,8 @@ def test_of_a_call_that_there_is_not_nothing_is_said() -> None:
 def test_a_new_password_that_the_client_does_not_take_is_told_of(said: str, shown: str) -> None:
     one = SETTLED.client(is_new_password_rejected=True, login_message=said)
 
-    assert f"the first login must {shown} A new one has 8 to 64 characters" in rules._login_advice(one.facts())
-    assert "initialPassword" in rules._login_advice(one.client(is_new_password_rejected=False).facts())
+    assert f"the first login must {shown} A new one has 8 to 64 characters" in sentences.login_advice(one.facts())
+    assert "initialPassword" in sentences.login_advice(one.client(is_new_password_rejected=False).facts())
 
 
 @pytest.mark.parametrize(

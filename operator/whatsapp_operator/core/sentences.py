@@ -1,0 +1,84 @@
+"""Parts of the sentences of rules: names, places, times, and what others said."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from . import manifests, windows
+from .facts import Facts
+from .names import Ref
+from .snapshot import Coreapp
+
+
+def awaited(f: Facts) -> str:
+    """Name the Coreapps that are not ready, with the scheduler's sentence if there is one."""
+    ready = {pod.uid for pod in f.ready}
+    late = [pod for pod in f.snapshot.coreapps if pod.uid not in ready]
+    names = ", ".join(pod.name for pod in late[:5]) or "pods that do not exist yet"
+    because = next((pod.pending_because for pod in late if pod.pending_because), f.snapshot.rejected_pods if not late else None)
+    return f"waiting for {names}" + (f" ({because})" if because else "")
+
+
+def opening(f: Facts) -> str:
+    """Say when the next window opens."""
+    at = windows.next_opening(f.desired.windows, f.wall)
+    return manifests.timestamp(at) if at else "no time that is known"
+
+
+def span(f: Facts) -> str:
+    """Say from how many shards to how many the call goes."""
+    return f"{f.operation.origin or '?'} -> {f.operation.to}" if f.operation else ""
+
+
+def attempts(f: Facts) -> str:
+    """Say how often the call was made."""
+    made = f.operation.attempts if f.operation else 0
+    return "once" if made == 1 else f"{made} times"
+
+
+def client_said(f: Facts) -> str:
+    """What the client said, if this process made the call; 403, temporarily unavailable, is what all but strange ones say."""
+    call = f.snapshot.client.call
+    return f" ({call.detail})" if call is not None and f.operation is not None and call.id == f.operation.id and call.detail else ""
+
+
+def login_advice(f: Facts) -> str:
+    """Say which key of which Secret the client does not accept, and what belongs there."""
+    secret, client = manifests.admin_secret_name(f.desired), f.snapshot.client
+    said = f" ({client.login_message})" if client.login_message else ""
+    if client.is_new_password_rejected:
+        return (
+            f"The Webapp accepts key password of Secret {secret} neither as it is nor as the new password that the first login must set"
+            f"{said}. A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character. "
+            "Put the right password there."
+        )
+    return f"The Webapp accepts neither key password nor key initialPassword of Secret {secret}{said}. Put the right password there."
+
+
+def retry_at(f: Facts) -> str:
+    """Say when the call is made again."""
+    return manifests.timestamp(f.operation.started_at + f.backoff) if f.operation else ""
+
+
+def names_of(pods: Iterable[Coreapp]) -> str:
+    """Name Coreapps."""
+    return ", ".join(pod.name for pod in pods)
+
+
+def places_of(pods: Iterable[Coreapp]) -> str:
+    """Name Coreapps and their nodes."""
+    return ", ".join(f"{pod.name} ({pod.node})" for pod in pods)
+
+
+FIELDS_NAMED, FIELD_LIMIT = 6, 120
+"""So many fields that admission changed are named, each with so many letters at most."""
+
+
+def altered(f: Facts) -> str:
+    """Name the fields that are not as they were written, object by object."""
+    named = [(ref, path[:FIELD_LIMIT]) for ref, paths in f.altered for path in paths]
+    shown: dict[Ref, list[str]] = {}
+    for ref, path in named[:FIELDS_NAMED]:
+        shown.setdefault(ref, []).append(path)
+    more = f"; and {len(named) - FIELDS_NAMED} more" if len(named) > FIELDS_NAMED else ""
+    return "; ".join(f"{ref.kind} {ref.name}: {', '.join(paths)}" for ref, paths in shown.items()) + more
