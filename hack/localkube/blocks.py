@@ -148,7 +148,7 @@ def resizes(cases: Mapping[str, Row]) -> str:
     if shrinks:
         text += (
             f" After the restart, while the surplus pods of a shrink went, {sum(one['messages'] for one in shrinks):,} messages: "
-            f"{sum(one['refused'] for one in shrinks)} refused, longest wait {clock(max(one['longest_wait'] for one in shrinks))}, "
+            f"{sum(one['rejected'] for one in shrinks)} rejected, longest wait {clock(max(one['longest_wait'] for one in shrinks))}, "
             f"extra outage {clock(max(one['outage'] for one in shrinks))} (the vendor notes {BASELINE_S:g} s)."
         )
     return text
@@ -188,13 +188,13 @@ def e2e_block(figures: Row) -> str:
             others.append([row["what"], *times])
             continue
         if row["silent"] and goal == "-":
-            goal = f"0 refused{', **missed**' if row['refused_struck'] else ''}"
+            goal = f"0 rejected{', **missed**' if row['rejected_struck'] else ''}"
         committed = f"{clock(row['committed']['p50'])} / {clock(row['committed']['max'])}" if "committed" in row else "-"
         faults.append([row["what"], counts(row["evidence"]), committed, *times, goal, f"{row['bound']:g} s", row.get("ratio", "-")])
     wrong, broken = harm(rows)
     text = (
         f"{len(rows)} faults and changes in {figures['seconds']:.0f} s, state in {figures.get('database')}: "
-        f"{sum(row['refused_struck'] + row['refused_others'] for row in rows.values())} tries refused, {wrong} failovers "
+        f"{sum(row['rejected_struck'] + row['rejected_others'] for row in rows.values())} tries rejected, {wrong} failovers "
         f"of healthy holders, {broken} broken laws. Time runs from the fault to the next message of its shard, through a living "
         f"Webapp. {FEW}"
     )

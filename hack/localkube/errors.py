@@ -19,7 +19,7 @@ def guarded(program: str, work: Callable[[], int]) -> int:
         return 1
     except OSError as error:
         where = f" ({error.filename})" if error.filename else ""
-        print(f"{program}: the machine refuses: {error.strerror or error}{where}", file=sys.stderr)
+        print(f"{program}: the system reports: {error.strerror or error}{where}", file=sys.stderr)
         return 1
     except KeyboardInterrupt:
         print(f"{program}: interrupted; what was built is kept, run it again to go on", file=sys.stderr)

@@ -114,5 +114,5 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     for name in options.names:
         print(publish(root, name))
     for page in () if options.check else write(root):
-        print(f"{page}: written anew")
+        print(f"{page}: rewritten")
     return 0

@@ -15,7 +15,7 @@ from localkube.run import output
 LOCKS = ("hack/lock/run.txt", "hack/lock/simulator.txt")
 """The operator's and the simulator's; what both need has one version in both."""
 MADE_FROM = "made-from.txt"
-"""The locks, one after the other, next to the wheels: by it an old folder is told from one of today's locks."""
+"""The locks, one after the other, next to the wheels: it distinguishes an old folder from one of today's locks."""
 SECONDS = 900.0
 
 
@@ -24,7 +24,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     parser = argparse.ArgumentParser(prog="hack/wheels", description="Fetch the images' dependencies into build/wheels, by hash.")
     parser.add_argument("--python", default="3.11", help="Python of the base image (default: 3.11)")
     parser.add_argument("--arch", default="x86_64", choices=("x86_64", "aarch64"), help="processor of the image (default: x86_64)")
-    parser.add_argument("--to", type=Path, default=root / "build" / "wheels", help="folder to make anew (default: build/wheels)")
+    parser.add_argument("--to", type=Path, default=root / "build" / "wheels", help="folder to make (default: build/wheels)")
     options = parser.parse_args(argv)
     fetch(root, options.to, python=options.python, arch=options.arch)
     return 0

@@ -87,13 +87,13 @@ class Judge:
     trees: dict[str, tuple[str, ast.Module]]
     seconds: float
     jobs: int
-    told: Callable[[list[Mutant]], None]
+    report: Callable[[list[Mutant]], None]
     """Called with the mutants of each module once they are judged."""
     verdicts: dict[Mutant, str] = field(default_factory=dict)
     running: dict[int, Mutant] = field(default_factory=dict)
 
     def pytest_configure(self) -> None:
-        """Random tests look no further once they failed."""
+        """Random tests search no further once they failed."""
         phases = [Phase.explicit, Phase.generate]
         settings.register_profile("mutants", database=None, deadline=None, phases=phases, suppress_health_check=[*HealthCheck])
         settings.load_profile("mutants")
@@ -121,7 +121,7 @@ class Judge:
             while self.running:
                 self._reap()
             print(f"  {module}: {dict(Counter(self.verdicts[mutant] for mutant in found))}", flush=True)
-            self.told(found)
+            self.report(found)
         return True
 
     # --- what reaches what ---

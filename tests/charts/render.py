@@ -52,14 +52,14 @@ class Charts:
     def cluster(self, *args: str, release: str = "acme", **values: Any) -> Rendered:
         return self._render(CLUSTER, release, "default", args, values)
 
-    def refusal(self, chart: str, *args: str, **values: Any) -> str:
-        """What Helm says when it refuses these values."""
+    def rejection(self, chart: str, *args: str, **values: Any) -> str:
+        """What Helm says when it rejects these values."""
         with pytest.raises(LocalKubeError) as caught:
             self._render(chart, "acme", "default", args, values)
         return str(caught.value)
 
     def notes(self, chart: str, folder: Path, *, release: str = "acme", **values: Any) -> str:
-        """The chart's NOTES. Helm tells them only with a cluster at hand, so a copy of the chart in ``folder`` has them in a manifest."""
+        """The chart's NOTES. Helm prints them only with a cluster at hand, so a copy of the chart in ``folder`` has them in a manifest."""
         copy = folder / chart
         shutil.copytree(ROOT / "charts" / chart, copy)
         text = (copy / "templates" / "NOTES.txt").read_text(encoding="utf-8")

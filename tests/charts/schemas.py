@@ -19,7 +19,7 @@ COMPLETE = "complete"
 def write(folder: Path, openapi: Mapping[str, Any], crd: Mapping[str, Any]) -> None:
     """Write a schema per kind of ``openapi`` (the API server's /openapi/v2) and of the CRD into ``folder``, named as kubeconform asks.
 
-    They reject unknown fields. ``folder`` is made anew, and is complete once it has the file ``complete``.
+    They reject unknown fields. ``folder`` is made again, and is complete once it has the file ``complete``.
     """
     shutil.rmtree(folder, ignore_errors=True)
     folder.mkdir(parents=True)

@@ -1,4 +1,4 @@
-"""What the chart of a cluster renders, and what it refuses."""
+"""What the chart of a cluster renders, and what it rejects."""
 
 from __future__ import annotations
 
@@ -124,7 +124,7 @@ def test_a_preset_is_what_the_vendors_template_has(charts: Charts, values: Obj, 
 def test_an_autoscaler_may_have_the_number_of_webapps(charts: Charts) -> None:
     spec = charts.cluster(preset="production", webapp={"autoscaled": True}).one("WhatsAppCluster")["spec"]
     assert "replicas" not in spec["webapp"]
-    assert "give one of them" in charts.refusal(CLUSTER, "--set", "webapp.autoscaled=true,webapp.replicas=3")
+    assert "give one of them" in charts.rejection(CLUSTER, "--set", "webapp.autoscaled=true,webapp.replicas=3")
 
 
 @pytest.mark.parametrize(
@@ -150,7 +150,7 @@ def test_an_autoscaler_may_have_the_number_of_webapps(charts: Charts) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: str) -> None:
-    assert said in charts.refusal(CLUSTER, "--set", setting)
+    assert said in charts.rejection(CLUSTER, "--set", setting)
 
 
 def test_a_release_whose_name_cannot_be_a_cluster_says_what_to_do(charts: Charts) -> None:

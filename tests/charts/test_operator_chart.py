@@ -1,4 +1,4 @@
-"""What the chart of the operator renders, and what it refuses."""
+"""What the chart of the operator renders, and what it rejects."""
 
 from __future__ import annotations
 
@@ -220,17 +220,17 @@ def test_monitors_are_rendered_as_their_mode_says(charts: Charts, value: str, ki
         spec = charts.operator("--set", enabled, *args).one(kind)["spec"]
         (endpoint,) = spec.get("endpoints") or spec["podMetricsEndpoints"]
         assert (endpoint["port"], endpoint["honorLabels"]) == ("metrics", True)
-    said = charts.refusal(OPERATOR, "--set", f"{enabled},{mode}=failIfMissing")
+    said = charts.rejection(OPERATOR, "--set", f"{enabled},{mode}=failIfMissing")
     assert f"there is no {kind}" in said
     assert "install the Prometheus Operator first" in said
 
 
 def test_both_monitors_are_one_too_many(charts: Charts) -> None:
-    said = charts.refusal(OPERATOR, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true")
+    said = charts.rejection(OPERATOR, "--set", "metrics.podMonitor.enabled=true,metrics.serviceMonitor.enabled=true")
     assert "choose one" in said
 
 
-# ---- refusals
+# ---- rejections
 
 
 @pytest.mark.parametrize(
@@ -253,7 +253,7 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
     ],
 )
 def test_a_wrong_value_is_refused_by_name(charts: Charts, setting: str, said: str) -> None:
-    assert said in charts.refusal(OPERATOR, "--set", setting)
+    assert said in charts.rejection(OPERATOR, "--set", setting)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_the_notes_have_a_cluster_ready_to_paste(charts: Charts, tmp_path: Path)
     assert "in place" in notes
 
 
-def test_the_notes_say_what_a_namespaced_operator_does_not_see(charts: Charts, tmp_path: Path) -> None:
+def test_the_notes_say_what_a_namespaced_operator_does_not_observe(charts: Charts, tmp_path: Path) -> None:
     notes = charts.notes(OPERATOR, tmp_path, scope="Namespace", watchNamespaces=["chat"])
     assert re.search(r"no node\s+evidence", notes)
     assert "kubectl apply -n chat -f -" in notes

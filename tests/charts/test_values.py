@@ -58,7 +58,7 @@ def numbers(value: Any, where: str = "") -> Iterator[str]:
         yield where
 
 
-def refusal(charts: Charts, chart: str, values: Obj) -> str | None:
+def rejection(charts: Charts, chart: str, values: Obj) -> str | None:
     """Return what Helm says against these values; None: it renders them."""
     try:
         (charts.operator if chart == OPERATOR else charts.cluster)(**values)
@@ -98,40 +98,40 @@ def test_no_field_of_the_resource_is_written_again_in_a_template() -> None:
 def test_null_for_any_value_is_refused_in_words_or_means_that_it_is_not_given(charts: Charts, chart: str) -> None:
     unnamed: dict[str, str] = {}
     for path, _ in paths(defaults(chart)):
-        said = refusal(charts, chart, at(path, None))
+        said = rejection(charts, chart, at(path, None))
         if said is not None and (path[-1] not in said or any(word in said for word in TEMPLATE_ERRORS)):
             unnamed[".".join(path)] = said[-300:]
     assert unnamed == {}
 
 
 @pytest.mark.parametrize(("chart", "every"), [(OPERATOR, FULL), (CLUSTER, EVERYTHING)], ids=[OPERATOR, CLUSTER])
-def test_text_that_looks_like_a_number_stays_text(charts: Charts, chart: str, every: Obj) -> None:
+def test_text_in_the_form_of_a_number_stays_text(charts: Charts, chart: str, every: Obj) -> None:
     texts = {path for values in (defaults(chart), every) for path, value in paths(values) if isinstance(value, str)}
     changed: dict[str, list[str]] = {}
     for path in sorted(texts):
         values = merged(every, at(path, NUMBER))
-        said = refusal(charts, chart, values)
+        said = rejection(charts, chart, values)
         if said is None:
             found = [*numbers((charts.operator if chart == OPERATOR else charts.cluster)(**values).objects)]
             changed |= {".".join(path): found} if found else {}
         elif path[-1] not in said:
-            changed[".".join(path)] = [f"refused without its name: {said[-200:]}"]
+            changed[".".join(path)] = [f"rejected without its name: {said[-200:]}"]
     assert changed == {}
 
 
 def test_a_renew_deadline_that_outlasts_the_lease_is_refused_at_install(charts: Charts) -> None:
     for lease in ({"seconds": 4, "renewDeadlineSeconds": 4}, {"seconds": 3}, {"renewDeadlineSeconds": 1, "retrySeconds": 1}):
-        said = refusal(charts, OPERATOR, {"lease": lease})
+        said = rejection(charts, OPERATOR, {"lease": lease})
         assert said is not None, lease
         assert "lease.renewDeadlineSeconds" in said
 
 
 @pytest.mark.parametrize("name", ["1operator", "1234567"])
 def test_a_name_that_a_service_cannot_have_is_refused(charts: Charts, name: str) -> None:
-    assert "fullnameOverride" in (refusal(charts, OPERATOR, {"fullnameOverride": name}) or "")
+    assert "fullnameOverride" in (rejection(charts, OPERATOR, {"fullnameOverride": name}) or "")
 
 
-def test_helm_test_may_ask_for_metrics_whoever_else_may(charts: Charts) -> None:
+def test_helm_test_may_ask_for_metrics_no_matter_who_else_may(charts: Charts) -> None:
     shown = charts.operator(networkPolicy={"metricsFrom": [{"namespaceSelector": {"matchLabels": {"name": "monitoring"}}}]})
     (ingress,) = shown.one("NetworkPolicy")["spec"]["ingress"]
     labels = shown.one("Pod")["metadata"]["labels"]

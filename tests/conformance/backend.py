@@ -10,7 +10,7 @@ Obj = dict[str, Any]
 
 
 class Failure(Exception):  # noqa: N818  it is an answer, not a fault of the test
-    """The server refused: the HTTP status code and the reason of the Status that it sent."""
+    """The server rejected a call: the HTTP status code and the reason of the Status that it sent."""
 
     def __init__(self, code: int, reason: str, message: str = "") -> None:
         super().__init__(f"{code} {reason}: {message}")

@@ -1,4 +1,4 @@
-"""Rows about single objects: what a write keeps, changes, ignores or refuses."""
+"""Rows about single objects: what a write keeps, changes, ignores or rejects."""
 
 from __future__ import annotations
 

@@ -23,12 +23,12 @@ def row(do: Row) -> Row:
 
 
 async def rejection(call: Awaitable[Any]) -> tuple[int, str]:
-    """Return the code and the reason with which a call was refused; AssertionError if it was not."""
+    """Return the code and the reason with which a call was rejected; AssertionError if it was not."""
     try:
         await call
     except Failure as failure:
         return failure.code, failure.reason
-    raise AssertionError("it was not refused")
+    raise AssertionError("it was not rejected")
 
 
 async def take(stream: AsyncGenerator[tuple[str, Obj]], count: int) -> list[tuple[str, Obj]]:
@@ -42,6 +42,6 @@ async def take(stream: AsyncGenerator[tuple[str, Obj]], count: int) -> list[tupl
     return events
 
 
-def told(events: list[tuple[str, Obj]]) -> list[tuple[str, str]]:
+def names_of(events: list[tuple[str, Obj]]) -> list[tuple[str, str]]:
     """Return the types and names of events."""
     return [(what, obj["metadata"]["name"]) for what, obj in events]

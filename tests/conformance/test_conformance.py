@@ -49,7 +49,7 @@ class StatusIsNotApart(ApiServer):
 
 WRONG: dict[type[ApiServer], set[str]] = {
     GenerationMovesWithTheStatus: {"generation_stays_when_the_status_of_a_cluster_is_written"},
-    ForgetsSilently: {"a_watch_from_a_version_that_is_too_old_is_told_so"},
+    ForgetsSilently: {"a_watch_from_a_version_that_is_too_old_gets_410"},
     StatusIsNotApart: {
         "merge_ignores_the_status_of_a_cluster",
         "json_patch_ignores_the_status_of_a_cluster",

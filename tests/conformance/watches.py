@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from .backend import Backend, cluster, made, pod, secret, version
-from .rows import rejection, row, take, told
+from .rows import names_of, rejection, row, take
 
 
 @row
 async def a_watch_without_a_version_begins_with_what_is_there(b: Backend) -> None:
     await b.create("secrets", secret("a"))
     await b.create("secrets", secret("b"))
-    assert sorted(told(await take(b.watch("secrets"), 2))) == [("ADDED", "a"), ("ADDED", "b")]
+    assert sorted(names_of(await take(b.watch("secrets"), 2))) == [("ADDED", "a"), ("ADDED", "b")]
 
 
 @row
@@ -21,7 +21,7 @@ async def a_watch_from_a_version_tells_only_what_came_after_it(b: Backend) -> No
     await b.merge("secrets", "a", {"metadata": {"labels": {"x": "1"}}})
     await b.delete("secrets", "b")
     events = await take(b.watch("secrets", version=at), 3)
-    assert told(events) == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
+    assert names_of(events) == [("ADDED", "b"), ("MODIFIED", "a"), ("DELETED", "b")]
 
 
 @row
@@ -86,7 +86,7 @@ async def a_watch_by_label_tells_of_arrivals_and_departures(b: Backend) -> None:
         await b.merge("secrets", "a", {"metadata": {"labels": {"x": value}, "annotations": {"y": value + "!"}}})
         await b.merge("secrets", "a", {"metadata": {"annotations": {"y": value}}})
     events = await take(b.watch("secrets", version=stored["metadata"]["resourceVersion"], labels={"x": "1"}), 5)
-    assert told(events) == [("ADDED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]
+    assert names_of(events) == [("ADDED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("MODIFIED", "a"), ("DELETED", "a")]
     assert events[-1][1]["metadata"]["labels"] == {"x": "1"}, "the last state that matched"
 
 
@@ -96,7 +96,7 @@ async def a_watch_by_name_tells_of_one_object(b: Backend) -> None:
     await b.create("leases", made("leases", "b", spec={}))
     await b.merge("leases", "a", {"spec": {"holderIdentity": "x"}})
     events = await take(b.watch("leases", version=stored["metadata"]["resourceVersion"], name="a"), 1)
-    assert told(events) == [("MODIFIED", "a")]
+    assert names_of(events) == [("MODIFIED", "a")]
 
 
 @row
@@ -105,7 +105,7 @@ async def a_watch_is_of_one_kind(b: Backend) -> None:
     await b.create("leases", made("leases", "l", spec={}))
     await b.create("secrets", secret("b"))
     events = await take(b.watch("secrets", version=stored["metadata"]["resourceVersion"]), 1)
-    assert told(events) == [("ADDED", "b")]
+    assert names_of(events) == [("ADDED", "b")]
 
 
 @row
@@ -115,6 +115,6 @@ async def a_watch_ends_by_itself_after_its_time(b: Backend) -> None:
 
 
 @row
-async def a_watch_from_a_version_that_is_too_old_is_told_so(b: Backend) -> None:
+async def a_watch_from_a_version_that_is_too_old_gets_410(b: Backend) -> None:
     await b.create("whatsappclusters", cluster())
     assert await rejection(take(b.watch("whatsappclusters", version="1"), 1)) == (410, "Expired")

@@ -35,7 +35,7 @@ def stage_of() -> dict[str, Stage]:
 
 @pytest.fixture(scope="session")
 def wheels() -> Path:
-    """The dependencies for this very Python, by hack/wheels; fetched anew when the lock has changed."""
+    """The dependencies for this very Python, by hack/wheels; fetched again when the lock has changed."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return fetched_wheels.provide(ROOT, ROOT / "build" / f"test-wheels-{version}", python=version)
 
@@ -60,7 +60,7 @@ class Built:
 
     @property
     def nobody_can_run(self) -> bool:
-        """Whether we may become nobody, and nobody may run the Python that stands for the base image's."""
+        """Whether this process may become nobody, and nobody may run the Python that stands for the base image's."""
         if os.getuid() != 0:
             return False
         try:

@@ -13,7 +13,7 @@ AHEAD = timedelta(hours=1)
 
 
 class ClockAhead(SystemClock):
-    """The machine's clock as somebody set it."""
+    """The machine's clock as an administrator set it."""
 
     def __init__(self) -> None:
         """Take the time an hour later."""

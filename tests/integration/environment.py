@@ -42,7 +42,7 @@ KINDS = (
     "controllerrevisions,endpoints,whatsappclusters"
 )
 LONG = 90.0
-"""Seconds in which anything must have happened; nothing waits so long in vain but a failing test."""
+"""Seconds in which anything must have happened; nothing but a failing test waits so long."""
 _numbers = itertools.count(1)
 
 
@@ -82,7 +82,7 @@ class Harness:
         self.leader_soon(within=LONG)
 
     def close(self) -> None:
-        """Everything of ours down."""
+        """Everything that was started down."""
         self.operators.close()
         if self.hollow is not None:
             stop([self.hollow])
@@ -123,7 +123,7 @@ class Harness:
             and namespace in {None, write.namespace}
         ]
 
-    def refusals(self, since: str) -> list[Write]:
+    def rejections(self, since: str) -> list[Write]:
         return [write for write in self.plane.writes() if write.user == OPERATOR and write.at >= since and write.code in {401, 403}]
 
 
@@ -135,7 +135,7 @@ class Environment:
         self.plane = harness.plane
         self.began = now()
         self.newest: dict[str, int] = {}
-        """By cluster: the generation of what was asked for last; a watch may not have told of it yet."""
+        """By cluster: the generation of what was asked for last; a watch may not have reported it yet."""
         self._marks: dict[str, int] = {}
         """By cluster: how many of its versions had been seen when something was last changed."""
 
@@ -174,7 +174,7 @@ class Environment:
             await control.kill(self.namespace, pod)
 
     def control(self) -> HollowControl:
-        """A client of the hollow nodes; made anew each time, so that a stage belongs to no event loop."""
+        """A client of the hollow nodes; made again each time, so that an environment belongs to no event loop."""
         return HollowControl.of(self.harness.folder / "hollow")
 
     def traffic(self, name: str = "acme", **options: Any) -> Traffic:
@@ -199,9 +199,9 @@ class Environment:
         }
 
     async def said(self, what: Callable[[Obj], T], of: str, name: str = "acme", timeout: float = LONG) -> T:
-        """What a status of the cluster says as soon as that is true; of the last one, or of one since the last change of ours.
+        """What a status of the cluster says as soon as that is true; of the last one, or of one since the last change by the test.
 
-        For what passes: a busy machine may be told of a state only together with the next one.
+        For what passes: a busy machine may learn of a state only together with the next one.
         """
 
         def found(seen: Observer) -> T:
@@ -213,7 +213,7 @@ class Environment:
         return await self.until(found, of, timeout)
 
     async def word(self, condition: str, reason: str, name: str = "acme", timeout: float = LONG) -> str:
-        """The message of a condition as soon as it has this reason, or has had it since the last change of ours."""
+        """The message of a condition as soon as it has this reason, or has had it since the last change by the test."""
         found = await self.said(lambda status: condition_of(status, condition, reason), f"{condition}={reason}", name, timeout)
         return str(found.get("message"))
 
@@ -345,7 +345,7 @@ class Environment:
     # ------------------------------------------------------------ what must be so after every test
 
     async def check(self) -> None:
-        """No law was broken at any instant, nothing was refused to the operator, nothing secret was told, nobody served a shard twice."""
+        """No law was broken at any instant, nothing was rejected for the operator, nothing secret was shown, no shard was served twice."""
         violations = await asyncio.to_thread(self.seen.verify)
         assert not violations, "\n".join(map(str, violations))
         for obj in self.seen.objects("WhatsAppCluster", self.namespace):
@@ -358,7 +358,7 @@ class Environment:
         async with self.control() as control:
             ambiguous = {where: times for where, times in (await control.state())["ambiguous"].items() if "-shard-" in where}
         assert not [where for where in ambiguous if where.startswith(f"{self.namespace}/")], ambiguous
-        refused = self.harness.refusals(self.began)
+        refused = self.harness.rejections(self.began)
         assert not refused, refused
         log = self.harness.operator_log()
         # The client's own 403, "busy", is an answer like another; and a line's time may end in 403 milliseconds.
@@ -369,7 +369,7 @@ class Environment:
         await self._check_secrets(log)
 
     async def _check_secrets(self, log: str) -> None:
-        """No value of a Secret of the namespace, no token of the operator anywhere that people look."""
+        """No value of a Secret of the namespace, no token of the operator anywhere that people read."""
         secrets = json.loads(await self.kubectl("get", "secrets", "-o", "json"))["items"]
         values = {base64.b64decode(data).decode("utf-8", "replace") for secret in secrets for data in (secret.get("data") or {}).values()}
         values |= {line for value in values for line in value.splitlines()}
@@ -387,7 +387,7 @@ class Environment:
 @asynccontextmanager
 async def an_environment(harness: Harness) -> AsyncIterator[Environment]:
     """A fresh namespace, its clusters deleted afterwards, everything checked."""
-    namespace = f"stage-{next(_numbers)}"
+    namespace = f"environment-{next(_numbers)}"
     await asyncio.to_thread(harness.plane.kubectl, "create", "namespace", namespace)
     observer = Observer(harness.plane.admin_kubeconfig, namespace, ask_client=True)
     with observer as seen:
@@ -459,7 +459,7 @@ def _until(ask: Callable[[], T], what: str, context: Callable[[], str], within: 
     deadline = time.monotonic() + within
     while not (found := ask()):
         if time.monotonic() > deadline:
-            msg = f"waited {within:g} s in vain until {what}:\n{context()[-3000:]}"
+            msg = f"waited {within:g} s without success until {what}:\n{context()[-3000:]}"
             raise LocalKubeError(msg)
         time.sleep(0.05)
     return found

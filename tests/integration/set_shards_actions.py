@@ -99,7 +99,7 @@ def spoiled(word: str, **changes: str | None) -> Action:
 
 
 def expires_soon(certificate: str, expires_at: str) -> Action:
-    """The certificate may still be sent, and a person is told."""
+    """The certificate may still be sent, and a person is notified."""
 
     async def action(s: Trial) -> None:
         await s.put_account(certificate=certificate, expiresAt=expires_at)
@@ -147,7 +147,7 @@ async def refused_then_put_right(s: Trial) -> None:
 
 
 async def refused_for_something_else(s: Trial) -> None:
-    """The client refuses the call with words that nobody knows: as nobody knows what they mean, just this is not sent again."""
+    """The client rejects the call with words that nobody knows: as nobody knows what they mean, just this is not sent again."""
     await s.stand_in("certificate", fingerprint=None)
     await s.go_wrong(fault="error", status=400, code=1009)
     await s.resize()
@@ -180,7 +180,7 @@ async def refused_then_taken_back(s: Trial) -> None:
     """The client is logged off by a wrong certificate; the user goes back to the old number and puts the certificate right."""
     good = await _refused(s)
     await s.resize(s.a)
-    await s.until(lambda _: s.cluster()["metadata"]["generation"] == s.status()["observedGeneration"], "a look at the old number")
+    await s.until(lambda _: s.cluster()["metadata"]["generation"] == s.status()["observedGeneration"], "an observation of the old number")
     assert s.reason("Ready") == s.reason("Stalled") == "CertificateRejected"
     s.right = good
     await s.put_account()
@@ -328,7 +328,7 @@ async def webapp_down(s: Trial) -> None:
         await control.hang(s.namespace, webapp)
     await s.word("Ready", "WebappUnavailable")
     await s.resize()
-    await s.until(lambda _: s.status().get("observedGeneration") == s.cluster()["metadata"]["generation"], "the wish was seen")
+    await s.until(lambda _: s.status().get("observedGeneration") == s.cluster()["metadata"]["generation"], "the annotation was observed")
     assert await s.made() == []
     async with s.control() as control:
         await control.resume(s.namespace, webapp)
@@ -338,7 +338,7 @@ async def webapp_down(s: Trial) -> None:
 
 
 def drifts(shards: int | None = None) -> Action:
-    """Somebody else sets the shards; with ``drift: Repair`` it is undone."""
+    """Another client sets the shards; with ``drift: Repair`` it is undone."""
 
     async def action(s: Trial) -> None:
         await s.patch(reshard={"drift": "Repair"})
@@ -359,7 +359,7 @@ async def _drift_found(s: Trial) -> None:
 
 
 async def drift_adopted(s: Trial) -> None:
-    """The user takes over what somebody else has set: GET is equal, nothing is sent."""
+    """The user takes over what another client has set: GET is equal, nothing is sent."""
     await _drift_found(s)
     await s.resize()
 
@@ -377,7 +377,7 @@ async def drift_repaired_later(s: Trial) -> None:
 
 
 async def taken_back_while_busy(s: Trial) -> None:
-    """The server is busy; before it is not, the wish is gone."""
+    """The server is busy; before it is not, the request is gone."""
     await s.go_wrong(fault="busy", count=1000)
     await s.resize()
     await s.until_made(2)
@@ -420,7 +420,7 @@ async def taken_back_while_unknown_and_late(s: Trial) -> None:
 
 
 async def edited_often(s: Trial) -> None:
-    """Several wishes in a row, sooner than any but the last may be granted."""
+    """Several requests in a row, sooner than any but the last may be carried out."""
     await s.patch(shards=4, reshard={"windows": [SHUT]})
     await s.resize(8)
     await s.patch(shards=2, reshard={"windows": None})
@@ -462,7 +462,7 @@ async def packed_low(s: Trial) -> None:
     """A failover moved a holder up; it is moved down before its pod goes."""
     highest = "acme-coreapp-2"
     for shard in (1, 0):
-        # The only spare takes over: first the highest Coreapp must be that spare, whatever it is now, then it gets shard 0.
+        # The only spare takes over: first the highest Coreapp must be that spare, no matter what it is now, then it gets shard 0.
         if (s.holder(1) == highest) if shard else (s.holder(0) != highest):
             before = len(s.seen.commits)
             await s.delete_pod(s.holder(shard))

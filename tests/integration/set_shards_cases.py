@@ -211,7 +211,7 @@ CASES = (
     # --- preflight: certificate and PIN
     Case(name="certificate-shown-by-its-facts", lane="certificate", action=actions.shows_facts_only, end="A"),
     Case(
-        name="certificate-refused-then-put-right",
+        name="certificate-rejected-then-put-right",
         lane="certificate",
         action=actions.refused_then_put_right,
         calls=("A>B 400", "A>B 201"),
@@ -228,7 +228,7 @@ CASES = (
         words=("Stalled/CertificateRejected",),
     ),
     Case(
-        name="certificate-refused-then-taken-back",
+        name="certificate-rejected-then-taken-back",
         lane="logged-off",
         action=actions.refused_then_taken_back,
         calls=("A>B 400", "A>A 201"),
@@ -446,7 +446,7 @@ CASES = (
     Case(name="crash-during-the-call", lane="crash-b", action=crashes.during_the_call, calls=ONCE, restarts=1, events=(DONE,)),
     Case(name="crash-twice", lane="crash-b", action=crashes.twice, calls=ONCE, restarts=1),
     Case(
-        name="certificate-refused-over-a-restart",
+        name="certificate-rejected-over-a-restart",
         lane="crash-c",
         action=actions.refused_over_a_restart,
         calls=("A>B 400", "A>B 201"),
@@ -454,7 +454,7 @@ CASES = (
         words=("Stalled/CertificateRejected", "Stalled/UpToDate"),
     ),
     Case(
-        name="crash-between-a-refusal-and-its-note",
+        name="crash-between-a-rejection-and-its-note",
         lane="crash-c",
         action=crashes.before_the_refusal_is_noted,
         calls=("A>B 400", "A>B 201"),

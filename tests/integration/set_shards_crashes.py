@@ -73,7 +73,7 @@ async def during_a_call_in_vain(s: Trial) -> None:
 
 
 async def before_the_refusal_is_noted(s: Trial) -> None:
-    """The certificate was refused, and whoever was told died before noting it: it is not sent once more all the same."""
+    """The certificate was rejected, and the operator that got the answer died before noting it: it is not sent once more all the same."""
     good, old = s.new_certificate(), fingerprint(s.right)
     await s.stand_in("certificate", fingerprint=fingerprint(good))
     await s.go_wrong(fault="slow", seconds=3)
@@ -104,7 +104,7 @@ async def before_verification(s: Trial) -> None:
     await s.said(lambda status: status.get("operation", {}).get("answer") == "Accepted", "the noted answer")
     await s.kill_leader()
     before = await s.fired("get_shards")
-    await _until(s, "the next leader asks in vain", lambda: _more(s, before))
+    await _until(s, "the next leader asks without an answer", lambda: _more(s, before))
     assert len(await s.made()) == 1
     await s.fault()
 

@@ -136,8 +136,8 @@ async def put_tls(s: Trial, *, trusted: bool = True) -> None:
     if not s.authority:
         root, leaf = _key(), _key()
         private = leaf.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-        certificate = _sign("acme", leaf, "ours", root, host=f"acme-webapp.{s.namespace}.svc")
-        s.authority = {"tls.crt": _pem(certificate), "tls.key": private, "ca.crt": _pem(_sign("ours", root, "ours", root))}
+        certificate = _sign("acme", leaf, "authority", root, host=f"acme-webapp.{s.namespace}.svc")
+        s.authority = {"tls.crt": _pem(certificate), "tls.key": private, "ca.crt": _pem(_sign("authority", root, "authority", root))}
     stranger = _key()
     other = {} if trusted else {"ca.crt": _pem(_sign("other", stranger, "other", stranger))}
     await s.put_secret(TLS, **{**s.authority, **other})
@@ -150,7 +150,7 @@ async def own_authority(s: Trial) -> None:
 
 
 async def wrong_authority(s: Trial) -> None:
-    """The authority in the Secret is not the one that signed: nothing is sent to whoever answers, and the message says why."""
+    """The authority in the Secret is not the one that signed: nothing is sent to the server that answers, and the message says why."""
     await _distrusted(s)
     await put_tls(s)
 

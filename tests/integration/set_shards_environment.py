@@ -35,7 +35,7 @@ TIMEOUT = 6
 """Seconds until a call of Set Shards counts as unanswered: more than a busy machine takes for one that is answered."""
 ENV = {"SETTLE_GRACE_SECONDS": "2", "SET_SHARDS_TIMEOUT_SECONDS": str(TIMEOUT), "BUSY_BACKOFF_SECONDS": "0.2", "LOG_LEVEL": "INFO"}
 UNHURRIED = {"LEASE_SECONDS": "10", "LEASE_RENEW_DEADLINE_SECONDS": "8"}
-"""For operators that nobody ends: so near its end a Lease lets nothing be written that a busy machine would not write in vain."""
+"""For operators that nobody ends: so near its end a Lease lets nothing be written that would still arrive from a busy machine."""
 RESTART_TIMEOUT = 10
 SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 """Seconds after its note when an unanswered call counts as settled: time-out, restart window, grace."""
@@ -43,7 +43,7 @@ SECRET = "acme-account"
 SHUT = {"name": "leap-day", "schedule": "0 0 29 2 *", "durationMinutes": 5}
 LONG = 90.0
 AT_ONCE = 10
-"""Lanes that play at the same time: with all of them one operator on two busy cores needs longer for a look than a case may take."""
+"""Lanes that play at the same time: with all of them one operator on two busy cores needs longer to observe than a case may take."""
 THREADS = 96
 """Each lane waits in threads: for what its observer sees, and for kubectl."""
 
@@ -93,7 +93,7 @@ class Recorder(Observer):
         super().__init__(*args, **options)
 
     def take(self, kind: str, obj: Obj, *, gone: bool = False, first: bool = False) -> None:
-        """Take in one object, and note what its conditions say anew."""
+        """Take in one object, and note what its conditions say now."""
         if kind == "WhatsAppCluster" and not gone:
             for one in (obj.get("status") or {}).get("conditions") or ():
                 word = f"{one['type']}/{one['reason']}"
@@ -318,7 +318,7 @@ class House(Harness):
         super().start()
 
     def close(self) -> None:
-        """Everything of ours down."""
+        """Everything that was started down."""
         for operators in self.lane_operators.values():
             operators.close()
         super().close()
@@ -375,7 +375,7 @@ class Suite:
         async with self._room:
             await self._play_lane(lane)
             kubectl = self._house.plane.kubectl
-            with suppress(Exception):  # the house is pulled down in the end whatever is left of it
+            with suppress(Exception):  # the house is pulled down in the end no matter what is left of it
                 await asyncio.to_thread(kubectl, "-n", lane.name, "delete", "whatsappclusters", "--all", "--wait=false")
 
     async def _play_lane(self, lane: Lane) -> None:

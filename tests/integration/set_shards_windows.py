@@ -30,7 +30,7 @@ async def shut(s: Trial) -> None:
 
 
 async def shut_taken_back(s: Trial) -> None:
-    """The wish is gone before its window comes."""
+    """The request is gone before its window comes."""
     await s.patch(reshard={"windows": [SHUT]})
     await s.resize(2)
     await s.word("Reconciling", "WindowClosed")

@@ -51,7 +51,7 @@ class Webhook:
 
 @asynccontextmanager
 async def a_webhook(environment: Environment, folder: Path) -> AsyncIterator[Webhook]:
-    """A webhook that the API server asks before it stores a workload in the stage's namespace."""
+    """A webhook that the API server asks before it stores a workload in the environment's namespace."""
     made = certificates.make(folder / "webhook", service_ip="127.0.0.1")
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
     context.load_cert_chain(made.certificate("server"), made.key("server"))
@@ -118,7 +118,7 @@ async def test_a_webhook_that_changes_every_write_holds_up_nothing(environment: 
         before = uids(environment)
         await environment.patch(shards=2)
         await environment.at_rest()
-        assert before <= uids(environment), "more pods are no new template, whatever the webhook makes of a write"
+        assert before <= uids(environment), "more pods are no new template, no matter what the webhook makes of a write"
 
         await environment.patch(coreapp={"pod": {"annotations": {"example.com/release": "b"}}})
         await environment.at_rest()

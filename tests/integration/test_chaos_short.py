@@ -34,7 +34,7 @@ def test_a_short_round_of_chaos_keeps_every_promise(binaries: Binaries, tmp_path
         "--round",
         "short",
         "--dir",
-        tmp_path / "stage",
+        tmp_path / "environment",
         "--json",
         figures,
     ]

@@ -1,4 +1,4 @@
-"""What the API server refuses, and the sentences with which it does."""
+"""What the API server rejects, and the sentences with which it does."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class Api:
     def patch(self, name: str, **spec: Any) -> None:
         self._plane.kubectl("-n", NAMESPACE, "patch", "wac", name, "--type=merge", "--dry-run=server", "-p", json.dumps({"spec": spec}))
 
-    def refusal(self, obj: Obj) -> str:
+    def rejection(self, obj: Obj) -> str:
         with pytest.raises(LocalKubeError) as caught:
             self.create(obj)
         return str(caught.value)
@@ -89,7 +89,7 @@ def test_every_documented_number_of_shards_is_taken(api: Api, shards: int) -> No
 
 @pytest.mark.parametrize("shards", [0, 3, -1, 64, "two", 2.5, None])
 def test_another_number_of_shards_is_refused(api: Api, shards: object) -> None:
-    text = api.refusal(a_cluster(shards=shards))
+    text = api.rejection(a_cluster(shards=shards))
     assert "spec.shards" in text
     if isinstance(shards, int):
         assert 'supported values: "1", "2", "4", "8", "16", "32"' in text
@@ -98,19 +98,19 @@ def test_another_number_of_shards_is_refused(api: Api, shards: object) -> None:
 def test_shards_have_no_default(api: Api) -> None:
     obj = a_cluster()
     del obj["spec"]["shards"]
-    assert "spec.shards: Required value" in api.refusal(obj)
+    assert "spec.shards: Required value" in api.rejection(obj)
 
 
 @pytest.mark.parametrize(("spares", "sentence"), [(-1, "should be greater than or equal to 0"), (33, "should be less than or equal to 32")])
 def test_spares_have_bounds(api: Api, spares: int, sentence: str) -> None:
-    text = api.refusal(a_cluster(spares=spares))
+    text = api.rejection(a_cluster(spares=spares))
     assert "spec.spares" in text
     assert sentence in text
 
 
 @pytest.mark.parametrize("field", ["cert", "certificate", "pin"])
 def test_an_inline_secret_is_refused_without_repeating_it(api: Api, field: str) -> None:
-    text = api.refusal(a_cluster(account={**ACCOUNT, field: "c2VjcmV0LWNlcnQ="}))
+    text = api.rejection(a_cluster(account={**ACCOUNT, field: "c2VjcmV0LWNlcnQ="}))
     assert f"spec.account.{field}" in text
     key = "pin" if field == "pin" else "certificate"
     assert f"must not be given inline: put it under key `{key}` of the Secret that `account.secretRef` names" in text
@@ -119,7 +119,7 @@ def test_an_inline_secret_is_refused_without_repeating_it(api: Api, field: str) 
 
 @pytest.mark.parametrize("name", ["a" * 41, "4acme", "acme.corp"])
 def test_a_name_that_no_service_could_have_is_refused(api: Api, name: str) -> None:
-    text = api.refusal(a_cluster(name))
+    text = api.rejection(a_cluster(name))
     assert "metadata.name" in text
     assert "must be at most 40 of a-z, 0-9 and -, begin with a letter and not end with -: Services and pods are named after it" in text
 
@@ -159,7 +159,7 @@ def test_clusters_are_selected_by_client_and_reason(api: Api, control_plane: Con
 
 @pytest.mark.parametrize(("spec", "field"), [({"shard": 2}, "spec.shard"), ({"webapp": {"replica": 2}}, "spec.webapp.replica")])
 def test_an_unknown_field_is_refused(api: Api, spec: Obj, field: str) -> None:
-    text = api.refusal(a_cluster(**spec))
+    text = api.rejection(a_cluster(**spec))
     assert "strict decoding error" in text
     assert f'unknown field "{field}"' in text
 
@@ -188,7 +188,7 @@ TYPOS: list[tuple[Obj, str]] = [
 def test_a_misspelt_part_of_a_pod_is_refused_by_name(api: Api, kind: str, pod: Obj, field: str) -> None:
     cluster = a_cluster()
     cluster["spec"][kind] = {"pod": pod}
-    assert f'unknown field "spec.{kind}.pod.{field}"' in api.refusal(cluster)
+    assert f'unknown field "spec.{kind}.pod.{field}"' in api.rejection(cluster)
     with pytest.raises(LocalKubeError, match="field not declared in schema"):
         api.apply(cluster)
 
@@ -276,7 +276,7 @@ def test_what_goes_into_pods_is_typed_as_the_api_server_types_it(control_plane: 
     ],
 )
 def test_what_else_cannot_be_is_refused_with_a_sentence(api: Api, spec: Obj, sentence: str) -> None:
-    assert sentence in api.refusal(a_cluster(**spec))
+    assert sentence in api.rejection(a_cluster(**spec))
 
 
 def test_the_account_can_be_added_but_neither_removed_nor_made_another(api: Api) -> None:

@@ -38,7 +38,7 @@ async def case(cluster: Environment) -> Environment:
     """The cluster with each of its three Coreapps on a node of its own."""
     await cluster.at_rest()
     if len({node_of(cluster, pod["metadata"]["name"]) for pod in cluster.pods("coreapp")}) < 3:
-        # What was drained came up beside a holder. Now that its node takes pods again, it goes back there.
+        # What was drained came up next to a holder. Now that its node takes pods again, it goes back there.
         held = cluster.seen.holders(cluster.namespace, "acme").values()
         spare = next(pod["metadata"]["name"] for pod in cluster.pods("coreapp") if pod["metadata"]["name"] not in held)
         uid = cluster.uid(spare)
@@ -91,7 +91,7 @@ async def test_the_shards_of_a_node_that_is_drained_move_first(case: Environment
             if how == "taint":
                 await admin(case, "taint", "node", node, f"{AUTOSCALER}-")
         await case.at_rest()
-        assert not (await traffic.report()).refusals, "no message was refused"
+        assert not (await traffic.report()).rejections, "no message was rejected"
     assert len(case.seen.commits) == before + 1
 
 
@@ -115,7 +115,7 @@ async def test_a_lost_node_costs_its_holders_their_shards_and_nothing_when_it_is
             assert case.uid(old) == uid
             pod = case.seen.find("Pod", case.namespace, old) or {"metadata": {}}
             assert "deletionTimestamp" not in pod["metadata"], "the pod is left: nobody there could end it"
-            assert old in json.dumps(case.status()["conditions"]), f"what is out of reach is told: {case.status()['conditions']}"
+            assert old in json.dumps(case.status()["conditions"]), f"what is out of reach is reported: {case.status()['conditions']}"
         finally:
             await control.back(node)
         await case.until(lambda _: case.uid(old) == uid and not flags(case, old), "the old holder's labels are stripped")
@@ -131,7 +131,7 @@ async def test_a_node_that_is_gone_is_certain(case: Environment, how: str) -> No
     before, old = len(case.seen.commits), case.holder(shard)
     node = node_of(case, old)
     async with light_traffic(case), case.control() as control:
-        # Its machine is off, as whoever says so has made sure.
+        # Its machine is off, as the user who says so has made sure.
         await control.lose(node)
         if how == "deleted":
             await admin(case, "delete", "node", node)

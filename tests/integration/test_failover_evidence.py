@@ -166,7 +166,7 @@ async def while_paused_failover_goes_on_and_a_resize_is_held(environment: Enviro
     assert [call["shards"] for call in (await environment.books())["set_shards_calls"]] == [2]
 
 
-async def an_evicted_holder_hands_over_before_it_is_gone(environment: Environment) -> None:
+async def an_evicted_holder_is_replaced_before_it_is_gone(environment: Environment) -> None:
     async with light_traffic(environment) as traffic:
         before, old = len(environment.seen.commits), environment.holder(0)
         uid = environment.uid(old)
@@ -177,7 +177,7 @@ async def an_evicted_holder_hands_over_before_it_is_gone(environment: Environmen
         assert (entry["evidence"], entry["from"]) == ("PodDraining", old)
         await traffic.next_delivery(0, commit.monotonic)
         await environment.at_rest()
-        assert not (await traffic.report()).refusals, "no message was refused"
+        assert not (await traffic.report()).rejections, "no message was rejected"
 
 
 ACTIONS: dict[str, tuple[tuple[int, int], Action]] = {
@@ -189,7 +189,7 @@ ACTIONS: dict[str, tuple[tuple[int, int], Action]] = {
         ((1, 2), of_two_spares_one_hangs_and_the_promise_is_kept_again),
         ((2, 1), the_last_spare_goes_then_the_holder),
         ((2, 1), of_two_lost_holders_the_lower_shard_gets_the_only_spare),
-        ((2, 1), an_evicted_holder_hands_over_before_it_is_gone),
+        ((2, 1), an_evicted_holder_is_replaced_before_it_is_gone),
     )
 }
 

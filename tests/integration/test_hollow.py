@@ -160,7 +160,7 @@ async def ground(control_plane: ControlPlane, tmp_path: Path) -> AsyncIterator[G
 
 @pytest.fixture(scope="module")
 def fast_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
-    """A control plane of our own: silent nodes are noticed soon, and its API server may be stopped without disturbing other tests."""
+    """A control plane for this module: silent nodes are noticed soon, and its API server may be stopped without disturbing other tests."""
     plane = ControlPlane.start(tmp_path_factory.mktemp("fast"), binaries=binaries, fast_nodes=True)
     yield plane
     plane.stop()
@@ -188,7 +188,7 @@ def main_status(pod: Obj) -> Obj:
 
 
 async def says(ip: str, seconds: float = 1.0) -> str:
-    """What the fake component at an address answers: here, refused, silent."""
+    """What the fake component at an address answers: here, connection refused, silent."""
     try:
         async with asyncio.timeout(seconds):
             reader, writer = await asyncio.open_connection(ip, 6253)
@@ -198,7 +198,7 @@ async def says(ip: str, seconds: float = 1.0) -> str:
             finally:
                 writer.close()
     except ConnectionError:
-        return "refused"
+        return "connection refused"
     except TimeoutError:
         return "silent"
 
@@ -227,7 +227,7 @@ async def test_a_deleted_pod_ends_and_is_replaced(ground: Ground) -> None:
     new = await ground.ready_pod("one-0", but=old["metadata"]["uid"])
 
     assert new["status"]["podIP"] != old["status"]["podIP"]
-    assert await says(old["status"]["podIP"]) == "refused"
+    assert await says(old["status"]["podIP"]) == "connection refused"
     assert not (ground.folder / "pods" / old["metadata"]["uid"]).exists()
 
 
@@ -236,7 +236,7 @@ async def test_a_force_deleted_pod_is_killed(ground: Ground) -> None:
     ip = (await ground.ready_pod("forced"))["status"]["podIP"]
     await ground.delete_pod("forced", grace=0)
 
-    await eventually(lambda: says(ip), lambda answer: answer == "refused", "its port")
+    await eventually(lambda: says(ip), lambda answer: answer == "connection refused", "its port")
 
 
 async def test_a_crash_shows_as_the_kubelet_shows_it(ground: Ground) -> None:
@@ -465,7 +465,7 @@ def environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": f"{ROOT / 'hack'}{os.pathsep}{ROOT / 'operator'}"}
 
 
-async def test_the_command_serves_until_it_is_told_to_stop(control_plane: ControlPlane, tmp_path: Path) -> None:
+async def test_the_command_serves_until_it_is_stopped(control_plane: ControlPlane, tmp_path: Path) -> None:
     options: list[str | Path] = [
         "--kubeconfig",
         control_plane.admin_kubeconfig,
@@ -528,7 +528,7 @@ async def test_a_lost_node_is_noticed_and_comes_back_with_its_pods(fast_plane: C
         await ground.delete_pod(name)  # nobody there carries it out
         await ground.control.back(lost)
         new = await ground.ready_pod(name, but=leaves["metadata"]["uid"])
-        await eventually(lambda: says(leaves["status"]["podIP"]), lambda answer: answer == "refused", "the old pod")
+        await eventually(lambda: says(leaves["status"]["podIP"]), lambda answer: answer == "connection refused", "the old pod")
         node = await eventually(lambda: ground.kube.get(f"/api/v1/nodes/{lost}"), is_ready, "the node")
         assert new["metadata"]["uid"] != leaves["metadata"]["uid"]
         assert node["metadata"]["name"] == lost
@@ -551,7 +551,7 @@ async def test_a_pod_that_goes_while_its_node_comes_back_is_not_revived(
         monkeypatch.setattr(node, "come_back", slowly)
         await ground.control.lose(node.name)
         await ground.control.back(node.name)
-        assert await says(pod["status"]["podIP"]) == "refused"
+        assert await says(pod["status"]["podIP"]) == "connection refused"
         assert pod["metadata"]["uid"] not in ground.hollow.pods
 
 

@@ -1,4 +1,4 @@
-"""What tools that go by kstatus are told of a cluster on a real API server: in time, never for ever, and never too early."""
+"""What tools that go by kstatus read of a cluster on a real API server: in time, never without end, and never too early."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .environment import Environment, Obj
 pytestmark = pytest.mark.integration
 
 IN_TIME = 10.0
-"""Seconds within which a failure must be told."""
+"""Seconds within which a failure must be reported."""
 ACCOUNT = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "acme-account"}}
 STUCK: dict[str, tuple[Obj, Obj]] = {
     "SecretMissing": ({"webapp": {"tls": {"secretRef": {"name": "nowhere"}}}}, {"webapp": {"tls": None}}),
@@ -115,7 +115,7 @@ async def test_kstatus_from_creation_to_deletion(environment: Environment) -> No
     assert verdict(environment.cluster()) is Verdict.CURRENT, "nothing is to be sent"
     await environment.patch(shards=4)
     await until(environment, Verdict.FAILED, "CertificateExpired", IN_TIME)
-    # A failover goes on meanwhile, and what waits for a person is told again after it.
+    # A failover goes on meanwhile, and what waits for a person is reported again after it.
     before = len(environment.seen.commits)
     await environment.delete_pod(environment.holder(0))
     await environment.commit(0, before)

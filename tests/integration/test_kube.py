@@ -1,4 +1,4 @@
-"""What the API server really answers, and what the door makes of it."""
+"""What the API server really answers, and what the client makes of it."""
 
 from __future__ import annotations
 
@@ -173,7 +173,7 @@ async def test_what_is_forbidden_or_invalid_is_refused(control_plane: ControlPla
         assert "hunter2" not in str(caught.value)
 
 
-async def test_a_watch_sees_one_lease_and_ends(control_plane: ControlPlane, namespace: str) -> None:
+async def test_a_watch_yields_one_lease_and_ends(control_plane: ControlPlane, namespace: str) -> None:
     async with the_client(control_plane.admin_kubeconfig) as kube:
 
         def a_lease(name: str) -> Obj:

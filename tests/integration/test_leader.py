@@ -82,7 +82,7 @@ LEDGER = {"apiVersion": "coordination.k8s.io/v1", "kind": "Lease", "metadata": {
 
 
 class Wire:
-    """A TCP line to the API server that can be refused or turned into a black hole."""
+    """A TCP line to the API server whose connections can be refused, or turned into a black hole."""
 
     def __init__(self, target: tuple[str, int]) -> None:
         self.target = target
@@ -238,7 +238,7 @@ async def an_environment(control_plane: ControlPlane, folder: Path) -> AsyncIter
     environment.judge()
 
 
-def test_the_judge_sees_what_a_former_leader_wrote_late(tmp_path: Path) -> None:
+def test_the_judge_notices_what_a_former_leader_wrote_late(tmp_path: Path) -> None:
     def judged(*writes: tuple[int, int]) -> None:
         said = [{"what": "wrote", "version": version, "epoch": epoch} for version, epoch in writes]
         environment = Environment(cast(ControlPlane, None), "none", tmp_path)
@@ -250,7 +250,7 @@ def test_the_judge_sees_what_a_former_leader_wrote_late(tmp_path: Path) -> None:
         judged((5, 0), (7, 1), (9, 0))
 
 
-async def test_a_graceful_handover_is_told_by_the_watch(control_plane: ControlPlane, tmp_path: Path) -> None:
+async def test_a_graceful_handover_is_reported_by_the_watch(control_plane: ControlPlane, tmp_path: Path) -> None:
     async with an_environment(control_plane, tmp_path) as environment:
         leader = await environment.candidate("c0")
         await leader.until("leads")
@@ -310,7 +310,7 @@ async def test_a_short_outage_loses_nothing_and_a_long_one_the_leadership(contro
         wire.refuse()
         await asyncio.sleep(1.5)
         wire.refusing = False
-        assert wire.cut > 0, "there was nothing to refuse"
+        assert wire.cut > 0, "there was no connection to refuse"
         await leader.until("wrote", after=boottime())
         await asyncio.sleep(2)
         assert (leader.terms, other.terms) == ([0], [])

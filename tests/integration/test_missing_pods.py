@@ -61,13 +61,13 @@ async def test_what_stands_in_the_place_of_a_pod_is_named(environment: Environme
     await environment.created(shards=1, spares=1)
 
     # A pod of nobody has the name of the next Coreapp.
-    await apply(environment, "Pod", "acme-coreapp-2", spec={"containers": [{"name": "main", "image": "somebody:1"}]})
+    await apply(environment, "Pod", "acme-coreapp-2", spec={"containers": [{"name": "main", "image": "other:1"}]})
     await environment.patch(spares=2)
     await stalled(environment, "NameConflict", "Pod acme-coreapp-2")
     await environment.kubectl("delete", "pod", "acme-coreapp-2", "--force", "--grace-period=0")
     await environment.at_rest()
 
-    # A finalizer of somebody else keeps a pod that has ended.
+    # A finalizer of another controller keeps a pod that has ended.
     held = environment.seen.find("Pod", environment.namespace, "acme-coreapp-2") or {}
     await environment.kubectl("patch", "pod", "acme-coreapp-2", "--type=merge", "-p", json.dumps({"metadata": {"finalizers": [FINALIZER]}}))
     await environment.delete_pod("acme-coreapp-2")

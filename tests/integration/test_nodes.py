@@ -68,7 +68,7 @@ async def until(nodes: Nodes, predicate: Callable[[Mapping[str, Node]], bool], w
             while (found := nodes.snapshot()) is None or not predicate(found):
                 await asyncio.sleep(0.02)
             return found
-    raise AssertionError(f"waited {LONG:g} s in vain until {what}; last seen: {nodes.snapshot()}")
+    raise AssertionError(f"waited {LONG:g} s without success until {what}; last seen: {nodes.snapshot()}")
 
 
 def age(node: Node) -> float:
@@ -76,7 +76,7 @@ def age(node: Node) -> float:
     return (CLOCK.now() - node.renewed_at).total_seconds()
 
 
-async def test_what_becomes_of_a_node_is_told(control_plane: ControlPlane, hollow: Hollow, kubeconfig: Path) -> None:
+async def test_what_becomes_of_a_node_is_reported(control_plane: ControlPlane, hollow: Hollow, kubeconfig: Path) -> None:
     names = {f"witness-{number}" for number in range(3)}
     async with watching(kubeconfig) as (nodes, changed):
         found = await until(nodes, lambda seen: all(name in seen and seen[name].renewed_at for name in names), "three nodes are known")
@@ -93,17 +93,17 @@ async def test_what_becomes_of_a_node_is_told(control_plane: ControlPlane, hollo
         await until(nodes, lambda seen: age(seen["witness-1"]) < 1, "the node is back")
 
         await kubectl(control_plane, "cordon", "witness-0")
-        await until(nodes, lambda seen: seen["witness-0"].leaving == "cordoned", "the cordon is told")
+        await until(nodes, lambda seen: seen["witness-0"].leaving == "cordoned", "the cordon is reported")
         await kubectl(control_plane, "uncordon", "witness-0")
         await until(nodes, lambda seen: seen["witness-0"].leaving is None, "and its end")
         await kubectl(control_plane, "taint", "node", "witness-0", "karpenter.sh/disrupted:NoSchedule")
-        await until(nodes, lambda seen: seen["witness-0"].leaving == "karpenter.sh/disrupted", "the autoscaler's taint is told")
+        await until(nodes, lambda seen: seen["witness-0"].leaving == "karpenter.sh/disrupted", "the autoscaler's taint is reported")
         await kubectl(control_plane, "taint", "node", "witness-2", "node.kubernetes.io/out-of-service=down:NoExecute")
-        await until(nodes, lambda seen: seen["witness-2"].out_of_service, "a node out of service is told")
+        await until(nodes, lambda seen: seen["witness-2"].out_of_service, "a node out of service is reported")
         not_ready = {"status": {"conditions": [{"type": "Ready", "status": "Unknown"}]}}
         await hollow.lose("witness-1")
         await kubectl(control_plane, "patch", "node", "witness-1", "--subresource=status", "-p", json.dumps(not_ready))
-        await until(nodes, lambda seen: seen["witness-1"].ready is None, "Ready=Unknown is told")
+        await until(nodes, lambda seen: seen["witness-1"].ready is None, "Ready=Unknown is reported")
 
         changed.clear()
         await kubectl(control_plane, "delete", "node", "witness-2")

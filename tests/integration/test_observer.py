@@ -165,7 +165,7 @@ def test_an_operator_that_takes_pods_away_before_set_shards_is_counted(
         kubectl("-n", NAMESPACE, "patch", kind, name, "--type=merge", "-p", json.dumps({"spec": values}))
 
     def report() -> None:
-        """Have the client asked anew; without asking, have the operator write its status anew."""
+        """Have the client asked again; without asking, have the operator write its status again."""
         reports = len(seen.client_reports(NAMESPACE, "few"))
         if asks:
             seen.wait_until(lambda it: len(it.client_reports(NAMESPACE, "few")) > reports + 1, 20, "a report")

@@ -124,22 +124,22 @@ async def test_in_mode_manual_only_the_annotation_moves_a_shard(environment: Env
 async def test_switchovers_that_cannot_be_are_refused_with_an_event(environment: Environment) -> None:
     await environment.created(shards=2, spares=1)
     before = len(environment.seen.commits)
-    for wish, why in (
+    for request, why in (
         ("7", "There is no shard 7"),
         ("0=acme-coreapp-9", "There is no Coreapp acme-coreapp-9"),
         (f"0={environment.holder(1)}", "holds another shard"),
         ("zero", "write a shard such as 0"),
     ):
-        await environment.annotate(SWITCHOVER, wish)
+        await environment.annotate(SWITCHOVER, request)
         assert (await environment.event("SwitchoverRejected", contains=why))["type"] == "Warning"
         await environment.until(
-            lambda _: SWITCHOVER not in (environment.cluster()["metadata"].get("annotations") or {}), f"{wish} is taken off"
+            lambda _: SWITCHOVER not in (environment.cluster()["metadata"].get("annotations") or {}), f"{request} is taken off"
         )
     assert len(environment.seen.commits) == before
     await environment.at_rest()
 
 
-async def test_labels_that_somebody_took_off_a_holder_come_back(environment: Environment) -> None:
+async def test_labels_that_a_user_took_off_a_holder_come_back(environment: Environment) -> None:
     await environment.created(shards=1, spares=1)
     holder = environment.holder(0)
     await environment.kubectl("label", "pod", holder, "multiconnect.dev/epoch-", "multiconnect.dev/shard-")

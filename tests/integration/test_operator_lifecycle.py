@@ -26,7 +26,7 @@ async def steady(harness: Harness) -> AsyncIterator[tuple[Environment, float, st
     harness.ensure_replicas()
     async with an_environment(harness) as environment:
         await environment.created()
-        for reason in ("Serving", "SetShardsDone"):  # the story is told after the report
+        for reason in ("Serving", "SetShardsDone"):  # Events are emitted after the report
             await environment.event(reason)
         yield environment, time.monotonic(), now()
 
@@ -87,7 +87,7 @@ async def test_the_number_of_webapps_follows(environment: Environment, steady: o
     assert len((await environment.books())["set_shards_calls"]) == 0
 
 
-async def test_a_change_of_the_webapps_is_told_until_the_last_is_new(environment: Environment, steady: object) -> None:
+async def test_a_change_of_the_webapps_is_reported_until_the_last_is_new(environment: Environment, steady: object) -> None:
     await environment.created(shards=1, spares=0)
     before = {pod["metadata"]["uid"] for pod in environment.pods("webapp")}
     moved = len(environment.seen.commits)
@@ -153,7 +153,7 @@ async def test_a_cluster_deleted_and_made_again_under_the_same_name(environment:
         assert (await traffic.finish()).lost == 0
 
 
-async def test_no_pod_starts_with_the_password_of_somebody_else(environment: Environment, steady: object) -> None:
+async def test_no_pod_starts_with_the_password_of_another_cluster(environment: Environment, steady: object) -> None:
     """As that of a cluster just deleted under the same name, which goes after what else it had: a pod would keep what is true no longer."""
     former = {"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "acme-admin"}, "stringData": {"password": "former"}}
     await environment.kubectl("create", "-f", "-", input=json.dumps(former))

@@ -127,7 +127,7 @@ async def test_a_cluster_without_spares_says_so_and_comes_back_by_itself(environ
     assert environment.reason("Redundant") == "NoSparesRequested"
     assert environment.replicas() == 2
     async with environment.traffic(rate=50) as traffic:
-        # A killed container resumes what it was told; a deleted pod's successor is given the shard anew.
+        # A killed container resumes its assignment; a deleted pod's successor is assigned the shard again.
         await environment.kill(environment.holder(0))
         await environment.until(lambda _: environment.status()["failuresTolerated"] == 0 and environment.is_at_rest(), "at rest")
         before, name = len(environment.seen.commits), environment.holder(1)

@@ -112,7 +112,7 @@ async def _until(ask: Callable[[], T], what: str) -> T:
         except (urllib.error.URLError, OSError):
             found = None  # it does not listen yet
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last answer: {found}")
+            raise AssertionError(f"waited {LONG:g} s without success until {what}; last answer: {found}")
         await asyncio.sleep(0.05)
 
 

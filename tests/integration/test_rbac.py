@@ -38,7 +38,7 @@ RARE: dict[tuple[str, str, str], str] = {
         "",
         "pods",
         "get",
-    ): "a holder that a Service names and the list of pods lacks is asked for by name; whether a look meets that is chance",
+    ): "a holder that a Service names and the list of pods lacks is asked for by name; whether an observation meets that is chance",
     (
         "",
         "events",
@@ -80,7 +80,7 @@ class Installation:
         return rights
 
     def used(self, requests: list[Write], *roles: str) -> set[Right]:
-        """What was asked for and not refused; ``roles`` are the namespaces that have a Role."""
+        """What was asked for and not rejected; ``roles`` are the namespaces that have a Role."""
         return {
             (
                 one.namespace if one.namespace in roles else EVERYWHERE,
@@ -161,7 +161,7 @@ async def small_life(environment: Environment) -> None:
     await environment.commit(0, before)
     await environment.until(lambda _: SWITCHOVER not in environment.cluster()["metadata"].get("annotations", {}), "the annotation is gone")
 
-    # what somebody else bends is bent back
+    # what another writer changes is changed back
     bent = json.dumps({"metadata": {"labels": {"app.kubernetes.io/instance": "bent"}}})
     for kind, name in (
         ("service", "acme-webapp"),
@@ -175,7 +175,7 @@ async def small_life(environment: Environment) -> None:
 
 
 async def hard_life(environment: Environment) -> None:
-    """A holder is deleted by force, another is killed, another hangs, in a cluster of its own beside the other."""
+    """A holder is deleted by force, another is killed, another hangs, in a cluster of its own in addition to the other."""
     await environment.created("hard", shards=1, spares=1)
     for action in (forced, Environment.kill, hung):
         before, old = len(environment.seen.commits), environment.holder(0, "hard")
@@ -207,7 +207,7 @@ async def test_what_is_granted_is_used_and_what_is_used_is_granted(house: House)
     requests = harness.plane.writes()
     assert not [one for one in requests if one.user == chart.user and one.code in {401, 403}]
     granted, used = chart.granted(), chart.used(requests, NAMESPACE, NODE_LEASES)
-    assert not used - granted, "used, though not granted by the chart (but by something else, or it would have been refused)"
+    assert not used - granted, "used, though not granted by the chart (but by something else, or it would have been rejected)"
     idle = {right[1:] for right in granted - used}
     assert not idle - set(RARE), "granted, but never used"
 
@@ -285,7 +285,7 @@ def test_a_namespaced_operator_needs_its_roles_alone(house: House, tmp_path: Pat
     requests = [one for one in plane.writes() if one.user == chart.user]
     used = chart.used(requests, watched, "narrow-system")
     assert not used - chart.granted()
-    # Kopf would be blind, and only a look now and then would see anything, if it asked first for what it may not have
+    # Kopf would be blind, and only an observation now and then would see anything, if it asked first for what it may not have
     watches = {(group, resource) for where, group, resource, verb in used if (where, verb) == (watched, "watch")}
     assert watches == {("multiconnect.dev", "whatsappclusters"), ("", "pods"), ("", "services"), ("apps", "statefulsets")}
     assert {(one.group, one.resource) for one in requests if one.code == 403} == {("", "nodes"), ("coordination.k8s.io", "leases")}

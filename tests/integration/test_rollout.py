@@ -1,4 +1,4 @@
-"""Changed pods, images and Services with the real StatefulSet controller and scheduler; nothing is refused meanwhile."""
+"""Changed pods, images and Services with the real StatefulSet controller and scheduler; nothing is rejected meanwhile."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def test_every_coreapp_gets_the_new_template_and_no_message_is_refused(clu
             return cluster.is_at_rest()
 
         await cluster.until(done, "rolled out", LONG)
-        assert not (await traffic.report()).refusals, "no message was refused"
+        assert not (await traffic.report()).rejections, "no message was rejected"
     pods = cluster.pods("coreapp")
     assert {pod["metadata"].get("annotations", {}).get("example.com/release") for pod in pods} == {"b"}
     assert not uids(cluster) & before
@@ -70,7 +70,7 @@ async def test_kubectls_own_restart_is_rolled_out_in_the_same_way(cluster: Envir
         await cluster.kubectl("rollout", "restart", "statefulset", "acme-coreapp")
         await cluster.word("Reconciling", "RollingOut")
         await cluster.until(lambda _: cluster.is_at_rest() and not uids(cluster) & before, "all are new", LONG)
-        assert not (await traffic.report()).refusals, "no message was refused"
+        assert not (await traffic.report()).rejections, "no message was rejected"
     entries = cluster.status()["recentHandovers"][: len(cluster.seen.commits) - commits]
     assert {entry["kind"] for entry in entries} == {"Switchover"}
 

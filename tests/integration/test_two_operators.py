@@ -53,7 +53,7 @@ class Pair:
 
     async def leader(self, *, but: str = "") -> str:
         """The name of the one that leads, as soon as another than ``but`` does."""
-        return await soon(lambda: (name := self.operators.leader()) and name != but and name, "somebody leads")
+        return await soon(lambda: (name := self.operators.leader()) and name != but and name, "another one leads")
 
     async def other(self, name: str) -> str:
         return next(one for one, process in self.operators.running.items() if one != name and process.alive())
@@ -86,7 +86,7 @@ class Pair:
 async def soon(ask: Callable[[], str | bool | None], what: str, within: float = LONG) -> str:
     deadline = time.monotonic() + within
     while not (found := await asyncio.to_thread(ask)):
-        assert time.monotonic() < deadline, f"waited {within:g} s in vain until {what}"
+        assert time.monotonic() < deadline, f"waited {within:g} s without success until {what}"
         await asyncio.sleep(0.05)
     return str(found)
 
@@ -124,7 +124,7 @@ async def test_one_that_is_cut_off_writes_nothing_more_and_stands_by_afterwards(
         await environment.at_rest()
         assert pair.wires[first].held > 0, "there was nothing to hold up"
         pair.wires[first].heal()
-        # What was held up arrives now. When it has asked anew, it is a candidate again: it takes over when the other ends.
+        # What was held up arrives now. When it has asked again, it is a candidate again: it takes over when the other ends.
         await pair.hand_over(1)
         await environment.at_rest()
         assert await pair.leader() == second
@@ -196,7 +196,7 @@ async def test_clocks_an_hour_apart_change_nothing(pair: Pair) -> None:
         entry = await reported_of(environment, commit)
         assert (entry["evidence"], 3000 <= entry["detectMilliseconds"] < 60_000) == ("ProbeTimeout", True), entry
         await environment.at_rest()
-        # And back: whoever comes now reads times that are still to come.
+        # And back: an operator that starts now reads times that are still to come.
         await pair.start("op-again")
         await asyncio.to_thread(stop, [pair.operators.running["op-ahead"]])
         assert await pair.leader() == "op-again"

@@ -1,4 +1,4 @@
-"""Two operators whose watches the API server cuts and refuses for a second: both live on and hear. On a real API server."""
+"""Two operators whose watches the API server cuts and rejects for a second: both live on and hear. On a real API server."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ PASSED_ON = ("Authorization", "Content-Type", "Accept")
 
 
 class Proxy:
-    """Passes requests on to the API server; can refuse those for pods, and cut the streams that are open."""
+    """Passes requests on to the API server; can reject those for pods, and cut the streams that are open."""
 
     def __init__(self, server: str, authority: ssl.SSLContext) -> None:
         self.url = ""
         self.refuses = False
-        self.refused = 0
+        self.rejected = 0
         self._server, self._authority = server, authority
         self._streams: list[asyncio.Transport] = []
 
@@ -59,7 +59,7 @@ class Proxy:
 
     async def _pass_on(self, request: web.Request) -> web.StreamResponse:
         if self.refuses and request.path.endswith("/pods"):
-            self.refused += 1
+            self.rejected += 1
             return web.json_response({"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": 401}, status=401)
         headers = {name: request.headers[name] for name in PASSED_ON if name in request.headers}
         timeout = aiohttp.ClientTimeout(total=None)
@@ -95,7 +95,7 @@ async def test_a_second_of_401_while_watches_are_cut_ends_nobody_and_deafens_nob
                     proxy.cut()
                     await asyncio.sleep(1)  # the fault itself
                     proxy.refuses = False
-                    assert proxy.refused >= 2, "there was nothing to refuse"
+                    assert proxy.rejected >= 2, "there was nothing to reject"
                     took = []
                     for number in range(3):
                         before, old = len(environment.seen.commits), environment.holder(number % 2)

@@ -148,7 +148,7 @@ class Laws:
             pass
 
     def judge_beginning(self) -> Iterator[Violation]:
-        """Yield the laws that are broken by what was learnt, whatever came before it. How epochs grew cannot be judged so."""
+        """Yield the laws that are broken by what was learnt, no matter what came before it. How epochs grew cannot be judged so."""
         when = "at the beginning"
         self._suspected.clear()
         for service in self.services.values():

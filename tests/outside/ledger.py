@@ -3,8 +3,8 @@
 What the senders know and what the WhatsApp servers logged are put side by side. Each outbound message ends as exactly one of these:
 
     delivered     its sender got 201, and the servers took it
-    told_refused  its sender gave up and never got 201, and the servers did not take it
-    taken_untold  its sender gave up and never got 201, and yet the servers took it: a second attempt would have been a double
+rejected      its sender gave up and never got 201, and the servers did not take it
+unconfirmed   its sender gave up and never got 201, and yet the servers took it: a second attempt would have been a double
     lost          its sender got 201, and the servers do not know it
     open          its sender still tries: at the end of a run there is none
 
@@ -36,7 +36,7 @@ class Sender(Enum):
     """What the sender of a message knows of it."""
 
     WAITS = "waits"
-    TOLD = "told 201"
+    CONFIRMED = "got 201"
     GAVE_UP = "gave up"
 
 
@@ -52,9 +52,9 @@ class Senders:
         self.begun += 1
         self.states[message_id] = Sender.WAITS
 
-    def told(self, message_id: str) -> None:
+    def confirmed(self, message_id: str) -> None:
         """A Webapp answered 201."""
-        self.states[message_id] = Sender.TOLD
+        self.states[message_id] = Sender.CONFIRMED
 
     def gave_up(self, message_id: str) -> None:
         """The deadline passed without a 201; there is no other try."""
@@ -68,8 +68,8 @@ class Ledger:
     sent: int
     """Messages begun."""
     delivered: int = 0
-    told_refused: int = 0
-    taken_untold: int = 0
+    rejected: int = 0
+    unconfirmed: int = 0
     lost: int = 0
     open: int = 0
     inbound_injected: int = 0
@@ -88,7 +88,7 @@ class Ledger:
     """What the servers' own log comes to: repeated, doubled, below_epoch, overlaps and more."""
 
     def __post_init__(self) -> None:
-        ended = self.delivered + self.told_refused + self.taken_untold + self.lost + self.open
+        ended = self.delivered + self.rejected + self.unconfirmed + self.lost + self.open
         if ended != self.sent:
             msg = f"of {self.sent} messages begun {ended} are accounted for: {self}"
             raise LedgerError(msg)
@@ -105,9 +105,9 @@ class Ledger:
     def failures(self) -> list[str]:
         """One sentence for each thing that may not be in the ledger of a run."""
         said = {
-            f"{self.lost} messages were lost: told 201 and unknown to the WhatsApp servers": self.lost,
-            f"{self.told_refused} messages were given up by their senders and never taken": self.told_refused,
-            f"{self.taken_untold} messages were taken, but their senders gave up and were never told": self.taken_untold,
+            f"{self.lost} messages were lost: confirmed with 201 and unknown to the WhatsApp servers": self.lost,
+            f"{self.rejected} messages were given up by their senders and never taken": self.rejected,
+            f"{self.unconfirmed} messages were taken, but their senders gave up and never got 201": self.unconfirmed,
             f"{self.open} messages are still open": self.open,
             f"{self.inbound_waiting} inbound messages still wait for a webhook": self.inbound_waiting,
             f"{self.inbound_lost} inbound messages were lost": self.inbound_lost,
@@ -127,8 +127,8 @@ class Ledger:
     def __str__(self) -> str:
         totals = self.totals
         return (
-            f"{self.sent} sent = {self.delivered} delivered + {self.told_refused} refused and told + "
-            f"{self.taken_untold} taken and not told + {self.lost} lost + {self.open} open; "
+            f"{self.sent} sent = {self.delivered} delivered + {self.rejected} rejected + "
+            f"{self.unconfirmed} taken and not confirmed + {self.lost} lost + {self.open} open; "
             f"{totals.repeated} repeated, {totals.doubled} doubled, {totals.below_epoch} below the highest epoch, "
             f"{totals.overlaps} overlaps; "
             f"inbound {self.inbound_injected} = {self.inbound_arrived} arrived (+ {self.inbound_again} again) + "
@@ -218,6 +218,6 @@ def end_of(state: Sender, *, taken: bool) -> str:
     """The word of the ledger for a message, by what its sender knows and whether the servers took it."""
     if state is Sender.WAITS:
         return "open"
-    if state is Sender.TOLD:
+    if state is Sender.CONFIRMED:
         return "delivered" if taken else "lost"
-    return "taken_untold" if taken else "told_refused"
+    return "unconfirmed" if taken else "rejected"

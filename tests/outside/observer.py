@@ -173,7 +173,7 @@ class Observer:
 
     @property
     def gaps(self) -> tuple[str, ...]:
-        """The relists among the notes: between two looks something may have happened unseen."""
+        """The relists among the notes: between two lists something may have happened unseen."""
         return tuple(note for note in self.notes if note.startswith("relisted"))
 
     def objects(self, kind: str, namespace: str | None = None) -> list[Obj]:
@@ -468,13 +468,13 @@ class _Watch(threading.Thread):
         return answer["items"], answer["metadata"]["resourceVersion"]
 
     def _call(self, **options: Any) -> Any:
-        """The open response. Raises ObserverError when the API server refuses, _GoneError when the version is too old for it."""
+        """The open response. Raises ObserverError when the API server rejects it, _GoneError when the version is too old for it."""
         try:
             response = self._read(_preload_content=False, _request_timeout=(CONNECT_SECONDS, SILENT_SECONDS), **options)
         except kubernetes.client.ApiException as error:
             if error.status == 410:
                 raise _GoneError from None
-            msg = f"the API server refuses to show {self.kind} objects: {error.status} {error.reason}"
+            msg = f"the API server does not show {self.kind} objects: {error.status} {error.reason}"
             raise ObserverError(msg) from error
         if response.status == 200:
             return response
@@ -482,7 +482,7 @@ class _Watch(threading.Thread):
         response.close()
         if response.status == 410:
             raise _GoneError
-        msg = f"the API server refuses to show {self.kind} objects: {response.status} {text}"
+        msg = f"the API server does not show {self.kind} objects: {response.status} {text}"
         raise ObserverError(msg)
 
 

@@ -42,7 +42,7 @@ class Message:
     delivered_at: float | None = None
     """When the Webapp answered 201."""
     tries: int = 0
-    refusals: Counter[str] = field(default_factory=Counter)
+    rejections: Counter[str] = field(default_factory=Counter)
     """Status, or name of the error, of every try that was not a 201."""
     lost: bool = False
     """The deadline passed without a 201."""
@@ -58,7 +58,7 @@ class Report:
     """What became of every message since the traffic began."""
     delivered: dict[int, int]
     """By shard (by the number of shards at the end)."""
-    refusals: dict[str, int]
+    rejections: dict[str, int]
     """By status or error, over all tries."""
     slowest: float
     """Seconds from the first try to the 201."""
@@ -168,7 +168,7 @@ class Traffic(Webapps):
                     await self._moved.wait()
         except TimeoutError:
             inbound = len(self._inbound.sure - self._inbound.arrived.keys())
-            waiting = f"{len(self._open)} messages of {self.cluster} still wait for their 201, {inbound} inbound ones for us"
+            waiting = f"{len(self._open)} messages of {self.cluster} still wait for their 201, {inbound} inbound ones for the webhook"
             msg = f"after {timeout:g} s {waiting}"
             raise TrafficError(msg) from None
 
@@ -204,15 +204,15 @@ class Traffic(Webapps):
         """What it came to so far. Raises TrafficError when the simulator cannot be asked, LedgerError when its figures do not add up."""
         ledger, upstream = await self.ledger(), await self.counters()
         self.shards = int(upstream["shards"])
-        refusals: Counter[str] = Counter()
+        rejections: Counter[str] = Counter()
         delivered = dict.fromkeys(range(self.shards), 0)
         slowest = 0.0
         for message in self.messages.values():
-            refusals.update(message.refusals)
+            rejections.update(message.rejections)
             if message.delivered_at is not None:
                 delivered[shard_of(message.to, self.shards)] += 1
                 slowest = max(slowest, message.delivered_at - message.sent_at)
-        return Report(ledger, delivered, dict(refusals), slowest, upstream)
+        return Report(ledger, delivered, dict(rejections), slowest, upstream)
 
     # ------------------------------------------------------------ outbound
 
@@ -262,10 +262,10 @@ class Traffic(Webapps):
             now = time.monotonic()
             if status == "201":
                 message.delivered_at = now
-                self.senders.told(message.id)
+                self.senders.confirmed(message.id)
                 self._delivered(message)
                 return
-            message.refusals[status] += 1
+            message.rejections[status] += 1
             if now - message.sent_at > self._deadline:
                 message.lost = True
                 self.senders.gave_up(message.id)
@@ -304,7 +304,7 @@ class Traffic(Webapps):
             raise TrafficError(msg)
 
     async def _inject_all(self) -> None:
-        """Have WhatsApp users write to us."""
+        """Have WhatsApp users write to the account."""
         while not await self._stopped_within(1 / self._inbound_rate):
             await self._inject(f"i-{secrets.token_hex(8)}")
 

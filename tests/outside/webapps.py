@@ -113,7 +113,7 @@ class Webapps:
             raise TrafficError(msg)
 
     async def _refresh(self) -> None:
-        """Look where the Webapps and the simulator's upstream are now."""
+        """Find where the Webapps and the simulator's upstream are now."""
         query = quote(f"multiconnect.dev/cluster={self.cluster}")
         pods = (await self._get(f"/api/v1/namespaces/{self.namespace}/pods?labelSelector={query}"))["items"]
         self._take_addresses(pods)

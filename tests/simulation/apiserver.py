@@ -30,7 +30,7 @@ OWN = ("uid", "resourceVersion", "creationTimestamp", "generation", "deletionTim
 KEPT = 400
 """Versions of one object that stale reads can still see."""
 REMEMBERED, REMEMBERED_FOR = 100, 75.0
-"""Changes of a kind from which a watch can go on: at least so many, and all of the last seconds; before that it is told 410."""
+"""Changes of a kind from which a watch can go on: at least so many, and all of the last seconds; before that it gets 410."""
 GRACE = 30
 """Seconds that a pod gets for its end, if nobody says otherwise."""
 
@@ -105,7 +105,7 @@ class Change:
     by_version: bool = False
     """Whether the request carried the resourceVersion that it was judged by."""
     asked_at: float = 0.0
-    """When whoever asked for it did so."""
+    """When the caller asked for it."""
 
 
 def stamp(at: float) -> str:
@@ -119,7 +119,7 @@ def matches(selector: Mapping[str, str] | None, labels: Mapping[str, str] | None
 
 
 class ApiServer:
-    """Objects are never changed in place, so whoever read one may keep it."""
+    """Objects are never changed in place, so a reader may keep it."""
 
     def __init__(self, now: Callable[[], float]) -> None:
         self._now = now
@@ -132,7 +132,7 @@ class ApiServer:
         self._past: dict[Kind, dict[Name, list[tuple[float, Obj | None]]]] = {}
         self._uids = 0
         self.checks: list[Callable[[Change], None]] = []
-        """Called on every write, before anybody else learns of it."""
+        """Called on every write, before any watch delivers it."""
         self.admission: list[Callable[[Kind, Obj], Obj]] = []
         """Mutating admission: each is given what a create or an update of an object, its status apart, would store, and returns what is
         stored instead. It must not change what it is given."""
@@ -236,7 +236,7 @@ class ApiServer:
         verb: str = "patch",
         inside: bool = False,
     ) -> Obj:
-        """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a controller of ours may write all at once.
+        """Merge a patch in; with `metadata.resourceVersion` inside: Conflict. `inside`: a simulated controller may write all at once.
 
         `scale`: the number of replicas alone, by the subresource that admission of the kind does not see.
         """

@@ -51,7 +51,7 @@ class Causes:
         self._pods: set[str] = set()
         """Every pod that ever was, as `<name>/<uid>`."""
         self._unnamed: set[str | None] = set()
-        """What somebody, no operator, wrote into a Service as its holder although it names no pod."""
+        """What a writer other than an operator wrote into a Service as its holder although it names no pod."""
 
     def note(self, change: Change) -> None:
         """Take one write."""
@@ -82,7 +82,7 @@ class Causes:
         before, after = (set(_shards_asked_for(one)) for one in (change.before, change.after))
         if not self._is_operator(change.actor):
             self._asked.update(dict.fromkeys(after, self._now()))
-        # What is asked for still, or was until now: an operator may write the wish again, but not make one.
+        # What is asked for still, or was until now: an operator may write the request again, but not make one.
         for shard in self._asked.keys() & before:
             self._asked[shard] = self._now()
 
@@ -91,7 +91,7 @@ class Causes:
             self._unnamed.add(text)
 
     def holder_is_unnamed(self, service: Obj) -> bool:
-        """Whether somebody wrote over which pod a Service names, so that it names none."""
+        """Whether a foreign writer wrote over which pod a Service names, so that it names none."""
         return _holder(service) in self._unnamed
 
     def of_nodes(self, node: str) -> set[str]:
@@ -104,7 +104,7 @@ class Causes:
         return found
 
     def labels_were_taken(self, uid: str) -> bool:
-        """Whether somebody wrote the operator's labels on a pod of late."""
+        """Whether a foreign writer wrote the operator's labels on a pod of late."""
         return self._is_recent(self._labels.get(uid))
 
     def was_asked_for(self, shard: int) -> bool:
@@ -158,12 +158,12 @@ class Connections:
 
 
 def leaves(node: Obj) -> bool:
-    """Whether a node is cordoned, or tainted by whoever will take it away."""
+    """Whether a node is cordoned, or tainted by the autoscaler that will take it away."""
     return bool(node["spec"].get("unschedulable") or node["spec"].get("taints"))
 
 
 def is_out_of_service(node: Obj) -> bool:
-    """Whether somebody said that a node is dead."""
+    """Whether a user said that a node is dead."""
     return any(taint["key"] == OUT_OF_SERVICE for taint in node["spec"].get("taints") or ())
 
 

@@ -30,7 +30,7 @@ class Fate:
     kind: str = "answer"
     """``answer``, or how the caller hears nothing: ``timeout``, ``reset``, ``5xx``."""
     status: int | None = None
-    """An answer that is given without looking at the call, such as 403."""
+    """An answer that is given without reading the call, such as 403."""
     applied: float | None = 0.0
     code: int | None = None
     """Error code of that answer."""
@@ -39,7 +39,7 @@ class Fate:
     retry_after: float | None = None
     """Seconds for which it asks not to be called."""
     final: str = ""
-    """What it refuses for good: ``certificate``, ``pin``, ``account``, ``build`` or ``registration``; empty: nothing."""
+    """What it rejects for good: ``certificate``, ``pin``, ``account``, ``build`` or ``registration``; empty: nothing."""
     clear: bool = False
     """It says that nothing was done, although its status does not."""
     lasts: bool = False
@@ -52,7 +52,7 @@ class Fate:
 
 
 class Account:
-    """One WhatsApp account: its number of shards, who is connected, the fence. What happens here is true, whoever knows of it."""
+    """One WhatsApp account: its number of shards, who is connected, the fence. What happens here is true, no matter who knows of it."""
 
     def __init__(self, *, rng: Random, restart_seconds: float, now: Callable[[], float]) -> None:
         self.rng = rng
@@ -101,7 +101,7 @@ class Account:
         return number is not None and known is not None and known != (number, epoch, uid) and number <= known[0]
 
     def disconnect(self, uid: str) -> None:
-        """Drop whatever this Coreapp holds."""
+        """Drop all that this Coreapp holds."""
         for shard, connection in list(self.connections.items()):
             if connection.uid == uid:
                 del self.connections[shard]
@@ -318,7 +318,7 @@ class Coreapp:
         self.changed()
 
     def vanish(self) -> None:
-        """Its machine is switched off: nothing is said to anybody."""
+        """Its machine is switched off: nothing is sent to any peer."""
         self.die()
 
     # --- a process that is stopped, or out of reach --------------------------------------------------------------------

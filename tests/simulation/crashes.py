@@ -14,7 +14,7 @@ P = ParamSpec("P")
 T = TypeVar("T")
 
 MISTAKES = (ArithmeticError, AssertionError, AttributeError, LookupError, NameError, NotImplementedError, TypeError, ValueError)
-"""Errors that no code raises on purpose to tell its caller how a call went. A task that ends in one is broken, whoever awaits it."""
+"""Errors that no code raises on purpose to tell its caller how a call went. A task that ends in one is broken in any case."""
 
 
 class UnexpectedError(Exception):
@@ -53,14 +53,14 @@ class Crashes(logging.Handler):
     def make_task(
         self, loop: asyncio.AbstractEventLoop, coroutine: Coroutine[Any, Any, T] | Generator[Any, None, T], **options: Any
     ) -> asyncio.Task[T]:
-        """Make a task that is observed when it ends: a mistake counts, even if somebody gathers and forgets it."""
+        """Make a task that is observed when it ends: a mistake counts, even if other code gathers and forgets it."""
         task = asyncio.Task(coroutine, loop=loop, **options)
         task.add_done_callback(self._ended)
         return task
 
     def _ended(self, task: asyncio.Task[Any]) -> None:
         # A task of a killed process ends cancelled: that is what a kill is.
-        error = None if task.cancelled() else task._exception  # looking must not retrieve it
+        error = None if task.cancelled() else task._exception  # reading it here must not retrieve it
         for one in _leaves(error):
             if isinstance(one, MISTAKES) and not getattr(one, "is_verdict", False):
                 self.note(f"task {task.get_name()}", one)
@@ -85,7 +85,7 @@ def _leaves(error: BaseException | None) -> Iterator[BaseException]:
 
 
 class Judge(Protocol):
-    """Whoever judges while others run."""
+    """A judge that works while others run."""
 
     crashes: Crashes
 
@@ -94,7 +94,7 @@ J = TypeVar("J", bound=Judge)
 
 
 def never_swallowed(judge: Callable[Concatenate[J, P], T]) -> Callable[Concatenate[J, P], T]:
-    """Keep an error of a law before whoever caused the judgement can swallow it."""
+    """Keep an error of a law before the code that caused the judgement can swallow it."""
 
     @functools.wraps(judge)
     def judged(self: J, /, *args: P.args, **kwargs: P.kwargs) -> T:

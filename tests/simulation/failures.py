@@ -22,7 +22,7 @@ SLACK = 0.8
 """Seconds by which a silence may be less than is claimed: half a round, since when it began lies between two probes, and what a process may
 misjudge of how long it stood still itself."""
 REMEMBERS_LATENESS = 4.5
-"""Seconds for which a process that was late must doubt itself."""
+"""Seconds for which a process that was late must fail its self-check."""
 
 
 class Noted(Ear):
@@ -60,7 +60,7 @@ class Observed:
 
     at: float
     self_check: str | None
-    """Why it had to doubt itself."""
+    """Why its self-check failed."""
     silent: Mapping[str, float]
 
 
@@ -81,7 +81,7 @@ class Move:
     is_named_twice: bool
     """Another shard's Service names the same pod."""
     is_unnamed: bool = False
-    """Somebody wrote over the name of the holder, so that no pod is named."""
+    """A foreign writer wrote over the name of the holder, so that no pod is named."""
 
 
 def is_outdated(server: ApiServer, pod: Obj) -> bool:
@@ -164,7 +164,7 @@ class FailureLaws:
         return node.is_reachable and renewed is not None and self.now() - node.since > 15.0
 
     def _observation_of(self, change: Change) -> Observed | None:
-        """Return the look by which a write was decided."""
+        """Return the observation by which a write was decided."""
         return next(
             (observation for observation in reversed(self.observations.get(change.actor, ())) if observation.at <= change.asked_at), None
         )

@@ -11,7 +11,7 @@ Obj = dict[str, Any]
 
 
 class Named(Protocol):
-    """Whatever says which kind it means by the kind's name."""
+    """Anything that says which kind it means by the kind's name."""
 
     @property
     def kind(self) -> str: ...

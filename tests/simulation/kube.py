@@ -138,7 +138,7 @@ class SimKube:
                 if responses:
                     loop.call_later(back, _succeed, answer, result)
 
-        # On the wire it does not stand still, whatever becomes of the process that sent it.
+        # On the wire it does not stand still, no matter what becomes of the process that sent it.
         loop.call_later(there, arrive, context=Context())
         return await self._heard(answer)
 
@@ -297,8 +297,8 @@ class SimKube:
     def _touch(self, kind: Kind, key: tuple[str, str]) -> Callable[[], None]:
         def touch() -> None:
             if self._server.get(kind, key) is not None:
-                body = {"metadata": {"annotations": {"somebody.example/was-here": str(self._server.revision)}}}
-                self._server.merge("somebody", kind, key, body)
+                body = {"metadata": {"annotations": {"other.example/was-here": str(self._server.revision)}}}
+                self._server.merge("other", kind, key, body)
 
         return touch
 

@@ -1,6 +1,6 @@
 """The laws, checked apart from the code that is to keep them: on every write of the world and on every call to the client.
 
-Knows nothing of the operator but its labels and its status; whatever it needs to judge it has seen itself.
+Knows nothing of the operator but its labels and its status; all that it needs to judge it has seen itself.
 """
 
 from __future__ import annotations
@@ -60,9 +60,9 @@ class Call:
     answered: bool = False
     """The caller knows its answer, or that it will get none."""
     took_effect: bool = False
-    """Whoever asks with GET sees it: settled, though the caller may still wait for its answer."""
+    """A GET shows it: settled, though the caller may still wait for its answer."""
     seen: bool = False
-    """Somebody did ask, after it was sent, and heard its number."""
+    """An operator did ask, after it was sent, and heard its number."""
 
 
 @dataclass(slots=True)
@@ -343,7 +343,7 @@ class Laws:
         return next((f"{meta['name']}/{meta['uid']}" for meta in there), "")
 
     def _law_9(self, actor: str, move: Move, causes: set[str]) -> None:
-        """Law 9: whoever only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
+        """Law 9: a holder that only restarts for Set Shards keeps its shard, as long as that restart is in its time."""
         machine = self.cluster.machines.get(move.uid)
         if move.pod is None or "deletionTimestamp" in move.pod["metadata"] or machine is None or machine.coreapp is None:
             return
@@ -354,7 +354,7 @@ class Laws:
         if sent is None or self.now() > sent.at + (self.settles_after - NOTED_WITHIN - SKEW).total_seconds():
             return  # a call of which nothing was heard took effect so late that normal rules hold again
         if any(call.actor != actor and self.now() - call.at < OBSERVED_FOR for call in self._calls):
-            return  # another leader called while this one looked; only one leader at a time can know of all restarts
+            return  # another leader called while this one observed; only one leader at a time can know of all restarts
         if not (causes <= EXPLAINED_BY_A_RESTART or CLAIMS.get(move.claim, frozenset()) <= EXPLAINED_BY_A_RESTART):
             return
         if self._enough_since is not None and self.now() - self._enough_since >= 9.0:
@@ -469,7 +469,7 @@ class Laws:
         under_way = [one for one in self._calls if not (one.answered or one.took_effect)]
         if under_way:
             self.breaks(5, f"{actor} sends Set Shards({to}) while a call of {under_way[0].actor} is under way")
-        # Whoever calls after an answer that did not come must have asked meanwhile.
+        # An operator that calls after an answer that did not come must have asked meanwhile.
         self.applied["6"] += self._was_unknown
         self._was_unknown = False
         if self._unknown is not None:
@@ -488,7 +488,7 @@ class Laws:
 
     @never_swallowed
     def refused_for_good(self, what: str, body: Mapping[str, Any]) -> None:
-        """Note a refusal that no second call may follow as long as nothing has changed."""
+        """Note a rejection that no second call may follow as long as nothing has changed."""
         if what == "certificate" and body.get("cert") is not None:
             self._refused.add(body["cert"])
         else:
@@ -516,7 +516,7 @@ class Laws:
         data = (secret or {}).get("data") or {}
         expires = _text(data.get("expiresAt"))
         if sent in self._refused:
-            self.breaks(8, "a certificate is sent again that was refused")
+            self.breaks(8, "a certificate is sent again that was rejected")
         try:
             base64.b64decode(sent, validate=True)
         except ValueError:

@@ -401,7 +401,7 @@ class Cluster:
             self._report(machine, {}, ready=up)
 
     def _listening_changed(self, machine: Machine) -> None:
-        """A kubelet finds out at its next probe that somebody listens, and after two that nobody does."""
+        """A kubelet finds out at its next probe that a process listens, and after two that nobody does."""
         machine.troubled_at = asyncio.get_running_loop().time()
         up = machine.coreapp is not None and machine.coreapp.listening
         self._later(*((0.0, 1.0) if up else (1.0, 2.0)), self.check, machine)
@@ -447,7 +447,7 @@ class Cluster:
                 machine.coreapp.is_in_reach_again()
 
     async def connect(self, factory: Callable[[], asyncio.Protocol], ip: str, _port: int) -> tuple[Line, asyncio.Protocol]:
-        """Open a tether: refused when nobody listens, no answer when there is no such machine or no way to it."""
+        """Open a tether: the connection is refused when nobody listens, no answer when there is no such machine or no way to it."""
         process, machine = PROCESS.get(), self.at(ip)
         ear = self.listener(process, machine.uid) if process is not None and machine is not None else Ear()
         ear.dials()

@@ -24,7 +24,7 @@ COLLECTED_WITHIN = 20.0
 
 @dataclass(eq=False, slots=True)
 class SimNode:
-    """One node. Out of reach it cannot be spoken to by anybody in the cluster; switched off nothing runs on it either."""
+    """One node. Out of reach it cannot be reached by anything in the cluster; switched off nothing runs on it either."""
 
     name: str
     is_reachable: bool = True

@@ -227,7 +227,7 @@ class SimSession(ApiSession):
 
 
 def _error(what: str, fate: Fate) -> ApiError:
-    """Return what the operator's HTTP client makes of an answer that refuses the call."""
+    """Return what the operator's HTTP client makes of an answer that rejects the call."""
     after = timedelta(seconds=fate.retry_after) if fate.retry_after is not None else None
     return ApiError(f"{what}: HTTP {fate.status}", status=fate.status, faults=(ApiFault(fate.code, fate.text),), retry_after=after)
 

@@ -33,7 +33,7 @@ class Stream:
         self._labels = labels
         self._name = name
         self._label = label
-        """A label that an object must have, whatever its value; None: none."""
+        """A label that an object must have, with any value; None: none."""
         self._lag = lag
         self._is_broken = is_broken
         self._events: asyncio.Queue[WatchEvent | None] = asyncio.Queue()
@@ -81,7 +81,7 @@ class Stream:
     def _send(self, event: WatchEvent) -> None:
         loop = asyncio.get_running_loop()
         self._due = max(self._due, loop.time() + self._lag())
-        # On the wire nothing stands still, whatever becomes of the process that listens.
+        # On the wire nothing stands still, no matter what becomes of the process that listens.
         loop.call_at(self._due, self._arrive, event, context=Context())
 
     def _arrive(self, event: WatchEvent) -> None:

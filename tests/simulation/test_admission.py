@@ -1,4 +1,4 @@
-"""What the API server makes of a write is settled as far as it goes: written once, told in a condition, and nothing waits for it."""
+"""What the API server makes of a write is settled as far as it goes: written once, reported in a condition, and nothing waits for it."""
 
 from __future__ import annotations
 
@@ -143,7 +143,7 @@ def test_a_cluster_comes_to_rest_whatever_admission_makes_of_it(kind: str, after
         if after != "before it is made":
             world.server.admission.append(mutate)
             for name in ("coreapp", "simulator"):
-                # Somebody's write, which admission changes, too.
+                # A user's write, which admission changes, too.
                 world.server.merge("user", STATEFULSET, (NAMESPACE, f"{NAME}-{name}"), {"metadata": {"annotations": {"a": "b"}}})
             world.server.merge("user", NETWORKPOLICY, (NAMESPACE, f"{NAME}-coreapp"), {"metadata": {"annotations": {"a": "b"}}})
             await comes_to_rest(world)
@@ -231,7 +231,7 @@ def test_what_admission_no_longer_changes_is_put_right_with_the_next_edit() -> N
     simulate(story)
 
 
-def test_what_somebody_changes_beside_admission_is_put_right() -> None:
+def test_what_a_user_changes_in_addition_to_admission_is_put_right() -> None:
     """A field that admission leaves alone is still the operator's."""
 
     async def story(world: World) -> None:
@@ -286,8 +286,8 @@ def test_an_image_that_is_another_after_each_write_rolls_no_pod_again_and_again(
 
 
 @pytest.mark.parametrize("pause", [0.05, 2.0])
-def test_somebody_who_writes_after_each_of_our_writes_is_given_way_to(pause: float) -> None:
-    """No webhook: another controller, which is not told from a person until it has done so a few times."""
+def test_a_writer_that_answers_each_write_of_the_operator_is_given_way_to(pause: float) -> None:
+    """No webhook: another controller, which is not distinguished from a person until it has done so a few times."""
 
     async def story(world: World) -> None:
         world.create(shards=2, spares=1)

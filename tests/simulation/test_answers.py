@@ -184,7 +184,7 @@ def busy(status: int, said: ApiFault, **changes: Any) -> Fate:
 
 
 async def waits(world: World, answers: list[Fate]) -> None:
-    """Nothing stalls and nothing counts as refused; the last answer is yes."""
+    """Nothing stalls and nothing counts as rejected; the last answer is yes."""
     stalled: list[str] = []
 
     def check(_: Change) -> None:
@@ -220,7 +220,7 @@ def test_a_status_decides_where_the_words_say_nothing() -> None:
     simulate(story)
 
 
-def test_a_client_that_asks_for_a_pause_gets_it_whoever_leads_and_whatever_is_wanted() -> None:
+def test_a_client_that_asks_for_a_pause_gets_it_under_any_leader_and_any_spec() -> None:
     async def story(world: World) -> None:
         await settled(world)
         world.account.fates.append(busy(429, (None, ""), retry_after=300))
@@ -246,7 +246,7 @@ def test_a_client_that_asks_for_a_pause_gets_it_whoever_leads_and_whatever_is_wa
 
 
 def test_a_401_is_a_stale_token_once_and_then_a_busy_client() -> None:
-    """A client that refuses every token is not logged in to, and called, without end."""
+    """A client that rejects every token is not logged in to, and called, without end."""
 
     async def story(world: World) -> None:
         await settled(world)

@@ -79,7 +79,7 @@ def test_a_busy_client_is_asked_again_and_a_resize_comes_to_its_end(step: float)
 
 
 @each_step
-def test_a_change_by_somebody_else_is_seen_in_its_time(step: float) -> None:
+def test_a_change_by_another_writer_is_seen_in_its_time(step: float) -> None:
     async def story(world: World) -> None:
         await serving(world, shards=2)
         set_clocks(world, step)
@@ -99,7 +99,7 @@ def test_people_read_the_time_of_the_wall(step: float) -> None:
         world.delete_pod(old, force=True)
         await world.until_done(within=60)
         clock = world.operators[0].clock
-        told = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
-        assert 0 <= (clock.wall() - told).total_seconds() <= 60
+        reported = datetime.fromisoformat(status(world)["recentHandovers"][0]["at"])
+        assert 0 <= (clock.wall() - reported).total_seconds() <= 60
 
     simulate(story)

@@ -104,7 +104,7 @@ class Executioner:
                 raise asyncio.CancelledError
 
 
-async def told(world: World, story: Story, *, at: int = 0, when: str = "", fate: Fate | None = None) -> Executioner:
+async def played(world: World, story: Story, *, at: int = 0, when: str = "", fate: Fate | None = None) -> Executioner:
     """Tell a story with one kill in it; the successor begins a second later."""
     executioner = Executioner(world, at=at, when=when)
     executioner.armed = story.from_the_start
@@ -140,7 +140,7 @@ def test_a_kill_before_or_after_any_write_is_put_right(story: Story) -> None:
     seen: dict[str, int] = {}
 
     async def undisturbed(world: World) -> None:
-        seen.update((await told(world, story)).seen)
+        seen.update((await played(world, story)).seen)
 
     simulate(undisturbed, story.name)
     assert seen["before"] >= 3
@@ -150,7 +150,7 @@ def test_a_kill_before_or_after_any_write_is_put_right(story: Story) -> None:
 
             async def disturbed(world: World, when: str = when, at: int = at) -> None:
                 nonlocal struck
-                struck += (await told(world, story, at=at, when=when)).done
+                struck += (await played(world, story, at=at, when=when)).done
 
             simulate(disturbed, story.name)
             assert struck == (at if when == "before" else seen["before"] + at), f"the kill {when} write {at} struck nothing"
@@ -164,7 +164,7 @@ def test_a_kill_before_or_after_any_write_is_put_right(story: Story) -> None:
 @pytest.mark.parametrize("story", [story for story in STORIES if story.restarts], ids=str)
 def test_a_kill_during_set_shards_costs_no_second_restart(story: Story, fate: Fate) -> None:
     async def disturbed(world: World) -> None:
-        executioner = await told(world, story, fate=fate)
+        executioner = await played(world, story, fate=fate)
         assert executioner.done
 
     simulate(disturbed, story.name)

@@ -125,7 +125,7 @@ def test_a_lost_node_is_left_made_good_and_taken_back() -> None:
     judge_each_seed(story)
 
 
-def test_an_old_holder_that_is_back_is_told_to_stand_by() -> None:
+def test_an_old_holder_that_is_back_is_assigned_standby() -> None:
     async def story(world: World) -> None:
         await started(world)
         old = holder(world, 0)
@@ -136,7 +136,7 @@ def test_an_old_holder_that_is_back_is_told_to_stand_by() -> None:
         await world.until(lambda: world.holder(0) is not old, within=4.1, what="handed over")
         assert old.coreapp.assigned is not None, "it believes to serve"
         world.cluster.park.restore(old.node.name)
-        await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="told")
+        await world.until(lambda: old.coreapp is not None and old.coreapp.assigned is None, within=10, what="assigned")
         assert is_there(world, old)
         # Status may still tell of the time before.
         await world.pause(5.0)
@@ -216,7 +216,7 @@ def test_an_operator_that_stood_still_replaces_nobody_who_is_well() -> None:
 
 
 def test_an_operator_that_hears_nobody_holds_still() -> None:
-    """Doubt: most Coreapps, on at least three nodes that live, are silent at once."""
+    """The self-check fails: most Coreapps, on at least three nodes that live, are silent at once."""
 
     async def story(world: World) -> None:
         world.create(shards=8, spares=2)

@@ -44,7 +44,7 @@ CALL = 0.01
 READS = 7
 """Calls of one observation, side by side."""
 NAME = "acme"
-"""Of every cluster, as the snapshots of the tests have it; each lies in a namespace of its own, by which it is told apart."""
+"""Of every cluster, as the snapshots of the tests have it; each lies in a namespace of its own, by which it is known."""
 BAD = Key("bad", NAME)
 ACCESS = Access(addresses=("10.0.0.1:8443",), server_name="webapp")
 
@@ -60,7 +60,7 @@ class Tenant:
     fails: bool = False
     """Its observations fail."""
     conflicts: bool = False
-    """Somebody always writes the resource first."""
+    """Another writer always writes the resource first."""
     failed_at: float | None = None
     """Since when the holder of shard 0 is gone."""
     kept: dict[Ref, Obj] | None = None
@@ -73,7 +73,7 @@ class Tenant:
 
 
 class Api:
-    """The API server, and all that a reconciler needs beside it."""
+    """The API server, and all that a reconciler needs in addition."""
 
     def __init__(self, loop: VirtualLoop, tenants: dict[Key, Tenant]) -> None:
         self.loop = loop
@@ -206,10 +206,12 @@ def spans(bad: dict[Key, Tenant], *, wakes: float | None = None, refuses_events:
         api = Api(loop, {**{key: Tenant(situations.situation().settled()) for key in names()}, **bad})
         if refuses_events:
             api.refuses_events_of = {key.namespace for key in bad}
-        door: Any = api
-        executor = NotingExecutor(kube=door, clients=door, coreapps=door, clock=api.clock, identity="operator-0")
+        client: Any = api
+        executor = NotingExecutor(kube=client, clients=client, coreapps=client, clock=api.clock, identity="operator-0")
         executor.api = api
-        reconciler = Reconciler(kube=door, observer=door, executor=executor, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce")
+        reconciler = Reconciler(
+            kube=client, observer=client, executor=executor, clock=api.clock, forget=lambda _: None, nonce=lambda: "n0nce"
+        )
         work = asyncio.create_task(reconciler.run(cast("Leadership", SimpleNamespace(epoch=1))))
 
         async def disturb(pause: float) -> None:
@@ -256,7 +258,7 @@ MISBEHAVIOURS: dict[str, Callable[[], tuple[list[float], Counter[str]]]] = {
         {BAD: Tenant(situations.situation().settled(), annotations={"multiconnect.dev/reshard-now": "9" * 4301})}
     ),
     "written all the time": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True), conflicts=True)}, wakes=0.01),
-    "Events refused": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
+    "Events rejected": lambda: spans({BAD: Tenant(witnesses.growing().wanting(paused=True))}, wakes=0.075, refuses_events=True),
     "failing observations": lambda: spans({BAD: Tenant(situations.situation().settled(), fails=True)}, wakes=0.01),
     "objects that never come to be": lambda: spans(
         {Key(f"bad-{n}", NAME): Tenant(situations.situation().settled(), kept={}) for n in range(10)}

@@ -1,4 +1,4 @@
-"""The deletion of a WhatsAppCluster that somebody's finalizer, or the foreground, holds up: its shards are served until the pods go."""
+"""The deletion of a WhatsAppCluster that a foreign finalizer, or the foreground, holds up: its shards are served until the pods go."""
 
 from __future__ import annotations
 
@@ -120,7 +120,7 @@ def test_a_deletion_in_the_foreground_is_left_to_its_course(seed: int) -> None:
 
 
 @pytest.mark.parametrize("seed", range(SEEDS))
-def test_a_new_leader_hands_over_in_a_held_deletion(seed: int) -> None:
+def test_a_new_leader_fails_over_in_a_held_deletion(seed: int) -> None:
     async def story(world: World) -> None:
         made = await held(world)
         world.operators[0].kill()

@@ -49,7 +49,7 @@ def put_back(world: World, copy: Obj) -> None:
     world.server.replace("user", {**copy, "metadata": meta})
 
 
-def served_anew(world: World, old: Machine) -> bool:
+def is_served_again(world: World, old: Machine) -> bool:
     return world.holder(0) not in {None, old} and is_served(world)
 
 
@@ -60,8 +60,8 @@ def test_an_older_service_put_back_is_replaced_under_a_new_epoch(seed: int) -> N
         count = len(world.laws.handovers)
         put_back(world, copy)
         assert world.holder(0) is old
-        took = await world.until(lambda: served_anew(world, old), within=10.0, what="another holds the shard")
-        assert took >= 4.0, "a holder has some seconds to take what it is told"
+        took = await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
+        assert took >= 4.0, "a holder has some seconds to take its assignment"
         assert [evidence for _, _, evidence, _ in world.laws.handovers[count:]] == [EVIDENCE]
         await world.until_done(within=60)
         await world.stays_silent(120.0)
@@ -78,7 +78,7 @@ def test_a_holder_that_the_servers_fence_off_is_replaced(seed: int) -> None:
         assert old.coreapp is not None
         old.coreapp.memory.known.clear()
         put_back(world, copy)
-        await world.until(lambda: served_anew(world, old), within=10.0, what="another holds the shard")
+        await world.until(lambda: is_served_again(world, old), within=10.0, what="another holds the shard")
         assert world.account.fenced > 0
         assert world.laws.handovers[-1][2] == EVIDENCE
         await world.until_done(within=60)

@@ -1,4 +1,4 @@
-"""What is ours is known by its name and its owner's uid, in the simulation. The judge here knows names and labels by itself."""
+"""What belongs to a cluster is known by its name and its owner's uid, in the simulation. The judge knows names and labels by itself."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ def active(world: World, shard: int) -> list[str]:
 
 
 def foreign(kind: Kind, name: str, **spec: Any) -> Obj:
-    """A foreign object with our cluster's label."""
+    """A foreign object with the cluster's label."""
     return {
         "apiVersion": kind.api_version,
         "kind": kind.kind,
@@ -57,7 +57,7 @@ def foreign(kind: Kind, name: str, **spec: Any) -> Obj:
 
 
 def stranger(name: str, labels: Mapping[str, str]) -> Obj:
-    pod = foreign(POD, name, containers=[{"name": "main", "image": "somebody:1"}])
+    pod = foreign(POD, name, containers=[{"name": "main", "image": "other:1"}])
     return {**pod, "metadata": {**pod["metadata"], "labels": dict(labels)}}
 
 
@@ -128,7 +128,7 @@ def test_a_foreign_service_under_a_name_that_is_needed_is_named_and_hinders_only
         world.server.create("user", foreign(SERVICE, taken, selector={"app": "x"}))
         await world.stays_silent(10.0)
         world.edit(shards=4)
-        await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="told")
+        await world.until(says(world, "Stalled", "True", "NameConflict"), within=60, what="reported")
         assert f"Service {taken}" in condition(world, "Stalled")[2]
         assert world.account.shards == 2
         old = world.holder(0)
@@ -172,7 +172,7 @@ OURS: tuple[tuple[Kind, str], ...] = (
 )
 
 
-class Storm:
+class CallCounter:
     """Counts what an operator reads and creates."""
 
     def __init__(self, operator: Operator) -> None:
@@ -203,11 +203,11 @@ def has_labels(world: World, kind: Kind, name: str, labels: Mapping[str, str]) -
 def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> None:
     async def story(world: World) -> None:
         operator = world.operator()
-        storm = Storm(operator)
+        calls = CallCounter(operator)
         operator.campaign()
         await settled(world, operator, client={"type": "Simulator", "simulator": {"storage": {"size": "1Gi"}}})
         had = {one: metadata(world, *one) for one in OURS}
-        storm.begin()
+        calls.begin()
         for kind, name in OURS:
             labels = None if lost == "all" else {CLUSTER: None}
             world.server.merge("user", kind, (NAMESPACE, name), {"metadata": {"labels": labels}})
@@ -215,10 +215,10 @@ def test_what_lost_its_labels_is_found_by_name_and_gets_them_back(lost: str) -> 
             again = partial(has_labels, world, kind, name, meta["labels"])
             await world.until(again, within=60, what=f"{kind.kind} {name} is labelled again")
         await world.until_done(within=60)
-        assert storm.creates == []
+        assert calls.creates == []
         assert {one: metadata(world, *one)["uid"] for one in OURS} == {one: meta["uid"] for one, meta in had.items()}
         await world.stays_silent(60.0)
-        assert storm.reads() < 200, "as many as were read in one second"
+        assert calls.reads() < 200, "as many as were read in one second"
 
     for seed in range(SEEDS):
         simulate(story, seed)
@@ -299,7 +299,7 @@ def test_strangers_pods_wake_nobody_and_are_not_written() -> None:
         before, writes = sum(operator.kube.reads.values()), world.laws.writes
         for number in range(100):
             for name in STRANGERS:
-                note = {"metadata": {"annotations": {"somebody.example/count": str(number)}}}
+                note = {"metadata": {"annotations": {"other.example/count": str(number)}}}
                 world.server.merge("user", POD, (NAMESPACE, name), note)
             await world.pause(0.1)
         assert sum(operator.kube.reads.values()) - before <= quiet + 40

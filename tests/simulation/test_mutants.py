@@ -54,7 +54,7 @@ from .trials import (
     hangs_without_spares,
     many_hang_at_once,
     overlapping,
-    refusals,
+    rejections,
     resizes,
     slow_logins,
     unheard_answers,
@@ -124,19 +124,19 @@ def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
 def services_that_lead_somewhere_at_once(patch: pytest.MonkeyPatch) -> None:
     real = manifests.shard_service
 
-    def open_door(desired: Any, shard: int) -> dict[str, Any]:
+    def unfenced_service(desired: Any, shard: int) -> dict[str, Any]:
         service = real(desired, shard)
         del service["spec"]["selector"][EPOCH]
         service["spec"]["selector"] = {"app.kubernetes.io/component": "coreapp", manifests.CLUSTER_LABEL: desired.key.name}
         return service
 
-    patch.setattr(manifests, "shard_service", open_door)
+    patch.setattr(manifests, "shard_service", unfenced_service)
 
 
 # --- laws 4 to 7 --------------------------------------------------------------------------------------------------------
 
 
-def replicas_follow_the_wish_alone(patch: pytest.MonkeyPatch) -> None:
+def replicas_follow_the_spec_alone(patch: pytest.MonkeyPatch) -> None:
     """Shrink before Set Shards and GET."""
     patch.setattr(facts.Facts, "desired_replicas", property(lambda f: f.spec_replicas))
     patch.setattr(facts.Facts, "min_replicas", property(lambda f: f.desired.shards))
@@ -153,12 +153,12 @@ def replicas_follow_the_wish_alone(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "RULES", rows)
 
 
-def shrink_without_looking(patch: pytest.MonkeyPatch) -> None:
+def shrink_without_asking(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(rules, "_may_shrink", lambda f: f.replicas > f.desired_replicas)
     patch.setattr(facts.Facts, "too_high", property(lambda _: ()))
 
 
-def set_shards_whoever_is_ready(patch: pytest.MonkeyPatch) -> None:
+def set_shards_before_all_are_ready(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(set_shards, "may_call", lambda f: f.resize_is_wanted and not set_shards.is_calling(f))
     patch.setattr(rules, "RULES", tuple(row for row in rules.RULES if row.name != "AwaitingCoreapps"))
 
@@ -236,7 +236,7 @@ def a_restart_excuses_nothing(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(facts.Facts, "is_explained_by_restart", lambda *_: False)
 
 
-def a_report_on_every_look(patch: pytest.MonkeyPatch) -> None:
+def a_report_on_every_pass(patch: pytest.MonkeyPatch) -> None:
     real = report.report
 
     def talkative(f: Any, plan: Any) -> dict[str, Any]:
@@ -250,7 +250,7 @@ def tell_once_only(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(always, "role_assignments", lambda *_: iter(()))
 
 
-def never_told_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
+def never_assigned_to_stop_or_start(patch: pytest.MonkeyPatch) -> None:
     async def deaf(*_: Any) -> bool:
         return True
 
@@ -294,7 +294,7 @@ def dead_labels_stay(patch: pytest.MonkeyPatch) -> None:
 # --- failures -----------------------------------------------------------------------------------------------------------
 
 
-def never_in_doubt(patch: pytest.MonkeyPatch) -> None:
+def self_check_never_fails(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(self_check, "self_check", lambda *_: None)
 
 
@@ -410,7 +410,7 @@ def replicas_without_bound(patch: pytest.MonkeyPatch) -> None:
 
 
 def ends_without_bound(patch: pytest.MonkeyPatch) -> None:
-    """Up to the number of spares at each look, whatever is still on its way out."""
+    """Up to the number of spares at each observation, no matter what is still on its way out."""
     patch.setattr(facts.Facts, "ending", frozenset())
 
 
@@ -459,37 +459,37 @@ MUTANTS = (
     Mutant("take a pending label without a touch", take_a_pending_label_without_a_touch, "2", also=frozenset({"9"})),
     Mutant("commit before prepare", commit_before_prepare, "2"),
     Mutant("new Services lead somewhere", services_that_lead_somewhere_at_once, "1", resizes),
-    Mutant("replicas follow the wish", replicas_follow_the_wish_alone, "4", resizes),
-    Mutant("shrink without looking", shrink_without_looking, "7", elected),
-    Mutant("Set Shards whoever is ready", set_shards_whoever_is_ready, "5", resizes),
+    Mutant("replicas follow the spec", replicas_follow_the_spec_alone, "4", resizes),
+    Mutant("shrink without asking", shrink_without_asking, "7", elected),
+    Mutant("Set Shards before all are ready", set_shards_before_all_are_ready, "5", resizes),
     Mutant("no note before the call", no_note_before_the_call, "5", resizes),
     Mutant("a note without compare-and-swap", a_note_without_compare_and_swap, "5", resizes),
     Mutant("send however late", send_however_late, "5", slow_logins),
     Mutant("POST again after no answer", post_again_after_no_answer, "6", unheard_answers),
     Mutant("settled too early", settled_too_early, "6", unheard_answers),
-    Mutant("anybody's clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
+    Mutant("any other clock is believed", anybodys_clock_is_believed, "6", a_leader_with_a_fast_clock),
     Mutant("any certificate will do", any_certificate_will_do, "8", certificates),
-    Mutant("an expired build is called again", no_word_of("ClientExpired"), "8", refusals),
-    Mutant("a closed registration is called again", no_word_of("RegistrationClosed"), "8", refusals),
-    Mutant("the status decides", the_status_decides, "8", refusals),
+    Mutant("an expired build is called again", no_word_of("ClientExpired"), "8", rejections),
+    Mutant("a closed registration is called again", no_word_of("RegistrationClosed"), "8", rejections),
+    Mutant("the status decides", the_status_decides, "8", rejections),
     Mutant("a restart excuses nothing", a_restart_excuses_nothing, "9", resizes),
-    Mutant("a report on every look", a_report_on_every_look, "11", resizes),
+    Mutant("a report on every pass", a_report_on_every_pass, "11", resizes),
     Mutant("tell once only", tell_once_only, "of assignment", elected),
-    Mutant("tell nobody", never_told_to_stop_or_start, "of assignment", resizes),
+    Mutant("assign nobody", never_assigned_to_stop_or_start, "of assignment", resizes),
     Mutant("the PIN in an event", the_pin_in_an_event, "13", certificates),
-    Mutant("what is not ours is ours", what_is_not_ours_is_ours, "14", a_foreign_service),
+    Mutant("what is foreign is owned", what_is_not_ours_is_ours, "14", a_foreign_service),
     Mutant("deletes without the version", deletes_without_the_version, "14", resizes),
     Mutant("surplus Services stay", surplus_services_stay, "of tidying", resizes),
     Mutant("dead labels stay", dead_labels_stay, "of tidying", resizes),
-    Mutant("never in doubt", never_in_doubt, "of self-check", deafness),
+    Mutant("the self-check never fails", self_check_never_fails, "of self-check", deafness),
     Mutant("every node lives", every_node_lives, "of hung pods", elected),
-    # A move that was asked for at the same time is told with the hasty evidence.
+    # A move that was asked for at the same time is reported with the hasty evidence.
     Mutant("one lost probe will do", one_lost_probe_will_do, "of sound holders", overlapping, also=frozenset({"of claims"})),
     Mutant("hung holders end first", hung_holders_end_before_their_shard_moved, "of hung pods", hangs_without_spares),
     Mutant("replicas without bound", replicas_without_bound, "4", elected),
     Mutant("wait for the dead", wait_for_the_old_holder, "3", a_switched_off_node),
     Mutant("no failover", nobody_fails_over, "of progress", hangs_with_spares),
-    Mutant("holders are told to stop when leadership ends", nobody_serves_without_a_leader, "10", without_an_operator),
+    Mutant("holders are stopped when leadership ends", nobody_serves_without_a_leader, "10", without_an_operator),
     Mutant("a Coreapp forgets", coreapps_that_forget, "10", without_an_operator),
     Mutant("all is said to be well", all_is_said_to_be_well, "16", a_foreign_service_in_the_way_of_growth),
     Mutant("a no without a reason", a_no_without_a_reason, "12", a_foreign_service),
@@ -531,7 +531,7 @@ TRIALS: tuple[Trial, ...] = (
     overlapping,
     elected,
     certificates,
-    refusals,
+    rejections,
     slow_logins,
     unheard_answers,
     a_foreign_service,

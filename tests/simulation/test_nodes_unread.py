@@ -1,4 +1,4 @@
-"""Nodes and their Leases that cannot be read, once or for long: failover goes on, and so does the operator's doubt about itself."""
+"""Nodes and their Leases that cannot be read, once or for long: failover goes on, and so does the operator's self-check."""
 
 from __future__ import annotations
 
@@ -88,7 +88,7 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
         operator.campaign()
         await world.until_done(within=120)
         kube.failing.update({NODE: ANSWERS[answer], LEASE: ANSWERS[answer]})
-        await world.until(lambda: condition(world, "Stalled")[:2] == ("True", "ReadFailed"), within=90, what="told")
+        await world.until(lambda: condition(world, "Stalled")[:2] == ("True", "ReadFailed"), within=90, what="reported")
         assert "Lease, Node" in condition(world, "Stalled")[2]
         assert "neither makes nor changes" not in condition(world, "Stalled")[2]
         old = world.holder(0)
@@ -105,7 +105,7 @@ def test_failover_goes_on_and_the_status_says_what_is_missing(answer: str) -> No
 
 @pytest.mark.parametrize("spares", [2, 4])
 @pytest.mark.parametrize("is_denied", [True, False], ids=["denied", "readable"])
-def test_an_operator_that_hears_nobody_any_more_doubts_itself(is_denied: bool, spares: int) -> None:
+def test_an_operator_that_hears_nobody_any_more_fails_its_self_check(is_denied: bool, spares: int) -> None:
     """Also when half of all Coreapps are standbys, which are asked less often: when the holders count as silent, few of them do."""
 
     judged = 0

@@ -26,18 +26,18 @@ class CountingKube(SimKube):
     def __init__(self, *args: Any, **options: Any) -> None:
         super().__init__(*args, **options)
         self.calls: Counter[tuple[str, str]] = Counter()
-        self.refused: dict[tuple[str, Kind], KubeError] = {}
+        self.rejected: dict[tuple[str, Kind], KubeError] = {}
         """What is answered to a verb on a kind."""
 
     def fenced(self, fence: Fence) -> SimKube:
         view = CountingKube(self._server, actor=self._actor, rng=self._rng, weather=self._weather, fence=fence)
-        view._dead, view.reads, view.calls, view.refused = self._dead, self.reads, self.calls, self.refused
+        view._dead, view.reads, view.calls, view.rejected = self._dead, self.reads, self.calls, self.rejected
         return view
 
     def _call(self, verb: str, kind: Kind) -> None:
         self.calls[verb, kind.kind] += 1
-        if (verb, kind) in self.refused:
-            raise self.refused[verb, kind]
+        if (verb, kind) in self.rejected:
+            raise self.rejected[verb, kind]
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         self._call("get", kind)
@@ -82,7 +82,7 @@ def condition(world: World, kind: str) -> tuple[str, str]:
     return found["status"], found["reason"]
 
 
-async def hands_over(world: World, *, within: float = 1.0) -> None:
+async def fails_over(world: World, *, within: float = 1.0) -> None:
     old = world.holder(0)
     assert old is not None
     world.delete_pod(old, force=True)
@@ -100,7 +100,7 @@ def test_an_annotation_of_ten_kilobytes_costs_a_handful_of_writes() -> None:
         before, leads = kube.calls.copy(), operator.election
         world.annotate(switchover="99," * 3400)
         await world.until(lambda: "multiconnect.dev/switchover" not in annotations_of(world), within=5, what="the annotation is answered")
-        await hands_over(world)
+        await fails_over(world)
         await world.pause(10)
         assert (kube.calls - before)["create", "Event"] <= 10
         assert operator.leads
@@ -109,16 +109,16 @@ def test_an_annotation_of_ten_kilobytes_costs_a_handful_of_writes() -> None:
     run(story)
 
 
-def test_a_wish_that_cannot_be_taken_off_is_refused_once() -> None:
+def test_a_switchover_request_that_cannot_be_taken_off_is_rejected_once() -> None:
     async def story(world: World) -> None:
         _, kube = await settled(world)
         before = kube.calls.copy()
-        kube.refused["patch", WAC] = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
+        kube.rejected["patch", WAC] = Rejected("HTTP 403, Forbidden", code=403, reason="Forbidden")
         world.annotate(switchover="99,98,97")
         await world.pause(60)
         assert (kube.calls - before)["create", "Event"] <= 3
         assert (kube.calls - before)["patch", "WhatsAppCluster"] <= 30
-        await hands_over(world)
+        await fails_over(world)
 
     run(story)
 
@@ -129,7 +129,7 @@ def test_a_number_that_is_none_stops_no_failover_and_is_named(text: str) -> None
         await settled(world)
         world.annotate(reshard_now=text)
         await world.until(lambda: condition(world, "Stalled") == ("True", "FieldInvalid"), within=5, what="said")
-        await hands_over(world)
+        await fails_over(world)
         world.annotate(reshard_now=None)
         await world.until_done(within=120)
 
@@ -145,7 +145,7 @@ def test_a_time_that_no_clock_shows_stops_no_failover() -> None:
             world.edit(account={**account, "registeredAt": at})
             world.put_account_secret(certificate="Y2VydGlmaWNhdGU=", expiresAt=at, pin="482913")
             await world.pause(10)
-            await hands_over(world)
+            await fails_over(world)
             await world.pause(30)
 
     run(story)
@@ -155,16 +155,16 @@ def test_a_time_that_no_clock_shows_stops_no_failover() -> None:
 def test_events_that_are_refused_for_good_are_few(code: int) -> None:
     async def story(world: World) -> None:
         _, kube = await settled(world)
-        kube.refused["create", EVENT] = Rejected(f"HTTP {code}", code=code, reason="Forbidden" if code == 403 else "Invalid")
+        kube.rejected["create", EVENT] = Rejected(f"HTTP {code}", code=code, reason="Forbidden" if code == 403 else "Invalid")
         world.edit(shards=4)
         await world.pause(120)
         before = kube.calls.copy()
         await world.pause(120)
         later = kube.calls - before
         assert later["create", "Event"] <= 6
-        assert later["list", "Pod"] <= 60, "they bring about no looks"
-        await hands_over(world)
-        kube.refused.clear()
+        assert later["list", "Pod"] <= 60, "they bring about no observations"
+        await fails_over(world)
+        kube.rejected.clear()
         await world.until_done(within=120)
         await world.pause(400)
         before = kube.calls.copy()
@@ -196,7 +196,7 @@ def test_a_resource_that_is_written_all_the_time_has_a_status_and_is_resized() -
     run(story)
 
 
-def test_a_look_that_fails_is_tried_again_soon_and_keeps_what_woke_it() -> None:
+def test_an_observation_that_fails_is_tried_again_soon_and_keeps_what_woke_it() -> None:
     async def story(world: World) -> None:
         operator, kube = await settled(world)
         await world.pause(40)
@@ -207,13 +207,13 @@ def test_a_look_that_fails_is_tried_again_soon_and_keeps_what_woke_it() -> None:
         for number in range(1000):
             clusters[f"other-{number}"] = cluster  # type: ignore[index]
         await world.pause(61)
-        kube.refused["list", POD] = Unavailable("HTTP 500", code=500)
+        kube.rejected["list", POD] = Unavailable("HTTP 500", code=500)
         old = world.holder(0)
         assert old is not None
         world.delete_pod(old, force=True)
         await world.pause(0.25)
         assert cluster.is_urgent, "what woke it is not spent"
-        kube.refused.clear()
+        kube.rejected.clear()
         await world.until(lambda: world.holder(0) not in {None, old}, within=1.0, what="handed over")
         for number in range(1000):
             del clusters[f"other-{number}"]  # type: ignore[arg-type]

@@ -72,7 +72,7 @@ def test_a_watch_that_an_outage_cuts_goes_on_where_it_ended() -> None:
     virtual.run(main)
 
 
-def test_a_watch_from_before_what_the_server_remembers_is_told_so() -> None:
+def test_a_watch_from_before_what_the_server_remembers_gets_410() -> None:
     async def main(loop: virtual.VirtualLoop) -> None:
         server, client, _ = a_client(loop)
         first = server.create("user", secret("a"))

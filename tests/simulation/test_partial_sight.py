@@ -118,7 +118,7 @@ def test_a_first_install_that_the_operator_cannot_reach_is_no_endless_loop(seed:
 
 @pytest.mark.parametrize("seed", range(SEEDS))
 def test_many_that_hang_at_once_are_ended_one_after_the_other(seed: int) -> None:
-    """One node, so that there is no majority of nodes to doubt by: the evidence stands, and the harm is bounded all the same."""
+    """One node, so that there is no majority of nodes for a self-check: the evidence stands, and the harm is bounded all the same."""
 
     async def story(world: World) -> None:
         world.create(shards=4, spares=2)
@@ -291,7 +291,7 @@ def test_a_new_leader_that_cannot_read_a_kind_makes_nothing_and_moves_shards(kin
         second = Operator(world, "operator-1", kube=kube)
         world.operators.append(second)
         second.campaign()
-        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="told")
+        await world.until(says(world, "Stalled", "True", "ReadFailed"), within=60, what="reported")
         old = world.holder(1)
         assert old is not None
         world.delete_pod(old, force=True)
@@ -316,7 +316,7 @@ NEEDED = (WAC, POD, SERVICE, STATEFULSET)
     [(kind, fault) for row, kind in enumerate(NEEDED) for column, fault in enumerate(FAULTS) if kind is POD or row == column % 4],
     ids=lambda one: getattr(one, "kind", one),
 )
-def test_a_look_that_fails_is_told_in_the_status(kind: Kind, fault: str) -> None:
+def test_an_observation_that_fails_is_reported_in_the_status(kind: Kind, fault: str) -> None:
     async def story(world: World) -> None:
         world.create(shards=2, spares=1)
         operator, kube = blind_operator(world)
@@ -324,21 +324,21 @@ def test_a_look_that_fails_is_told_in_the_status(kind: Kind, fault: str) -> None
         await world.until_done(within=120)
         kube.failing[kind] = FAULTS[fault]
         world.edit(spares=2)
-        await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="told")
+        await world.until(says(world, "Ready", "Unknown", "ReadFailed"), within=90, what="reported")
         assert condition(world, "Stalled")[:2] == ("True", "ReadFailed")
         assert str(kube.failing[kind].error) in condition(world, "Stalled")[2]
         assert observed_generation(world) == 2
         writes = world.laws.writes
         await world.pause(60)
-        assert world.laws.writes == writes, "it is told once"
+        assert world.laws.writes == writes, "it is reported once"
         kube.failing.clear()
         await world.until_done(within=120)
 
     simulate(story, seed=len(kind.kind) + len(fault))
 
 
-def test_reads_that_fail_in_one_look_do_not_end_the_next() -> None:
-    """What no failover depends on is read beside several looks; that one of these failed ends none of the others."""
+def test_reads_that_fail_in_one_observation_do_not_end_the_next() -> None:
+    """What no failover depends on is read next to several observations; that one of these failed ends none of the others."""
 
     async def story(world: World) -> None:
         world.create(shards=2, spares=1)

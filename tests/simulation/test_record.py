@@ -1,4 +1,4 @@
-"""What is remembered in the status: only what was done is noted, nothing is forgotten, and another cluster's record is not ours."""
+"""What is remembered in the status: only what was done is noted, nothing is forgotten, and the record of another cluster is not taken."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def test_no_intent_is_reported_when_another_act_fails_in_the_tick_that_was_to_ca
 
 @pytest.mark.parametrize("conflicts", range(8, 14))
 def test_no_intent_is_reported_when_noting_it_met_only_conflicts(conflicts: int) -> None:
-    """Somebody writes the resource before every note; whatever comes of that, an intent is there only with its call."""
+    """A foreign writer writes the resource before every note; no matter what comes of that, an intent is there only with its call."""
 
     async def story(world: World) -> None:
         operator = await settled(world, 2)
@@ -122,7 +122,7 @@ def test_a_note_whose_answer_is_lost_has_no_call_and_nobody_waits_for_one() -> N
 
 
 def test_a_ban_is_remembered_when_another_rule_speaks_first() -> None:
-    """Nothing is sent to a banned account, whatever else was wrong meanwhile, and no matter which one leads."""
+    """Nothing is sent to a banned account, no matter what else was wrong meanwhile, and no matter which one leads."""
 
     async def story(world: World) -> None:
         operator = await settled(world, 2)
@@ -188,7 +188,7 @@ def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> No
         saved = status_of(world)
         assert saved["operation"]["to"] == 8
         world.server.delete("user", WAC, WHOLE)
-        world.start_anew()
+        world.recreate()
         await world.pause(60)
         most = [0]
 
@@ -207,7 +207,7 @@ def test_a_status_restored_from_another_life_brings_no_call_of_that_life() -> No
     simulate(story)
 
 
-def test_an_event_whose_sentence_changed_is_told_anew() -> None:
+def test_an_event_whose_sentence_changed_is_emitted_again() -> None:
     async def story(world: World) -> None:
         await settled(world, 2)
         assigned: list[str] = []
@@ -227,9 +227,9 @@ def test_an_event_whose_sentence_changed_is_told_anew() -> None:
 
         squat(3)
         world.edit(shards=4)
-        await world.until(lambda: len(assigned) == 1, within=30, what="the first name is told")
+        await world.until(lambda: len(assigned) == 1, within=30, what="the first name is emitted")
         squat(2)
-        await world.until(lambda: len(assigned) == 2, within=60, what="the second name is told")
+        await world.until(lambda: len(assigned) == 2, within=60, what="the second name is emitted")
         await world.pause(120)
         assert len(assigned) == 2
         assert f"{NAME}-shard-2" in assigned[1]

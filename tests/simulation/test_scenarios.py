@@ -174,7 +174,7 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
         world.operator().lead(1)
         await world.until_done()
         world.server.delete("user", WAC, (NAMESPACE, NAME))
-        world.start_anew()
+        world.recreate()
         await world.pause(0.1)
         world.create(shards=1)
         await world.until_done()
@@ -184,7 +184,7 @@ def test_a_cluster_that_was_deleted_and_made_again_gets_only_its_own() -> None:
 
 
 def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before() -> None:
-    """Law 14: what the last look saw of the former cluster is not taken for the new one's; no pod starts with the former password."""
+    """Law 14: what was last observed of the former cluster is not taken for the new one's; no pod starts with the former password."""
 
     async def story(world: World) -> None:
         world.create(shards=2)
@@ -199,14 +199,14 @@ def test_a_cluster_made_again_at_once_remembers_nothing_of_the_one_before() -> N
         def note(what: str) -> None:
             if what in {f"create StatefulSet {NAME}-coreapp", f"create Deployment {NAME}-webapp"}:
                 secret = world.server.get(SECRET, (NAMESPACE, f"{NAME}-admin"))
-                # Without a Secret the pods wait for ours.
+                # Without a Secret the pods wait for the Secret of the test.
                 made.append(secret["metadata"]["ownerReferences"][0]["uid"] if secret else uid())
 
-        world.cluster.crash(world.coreapps()[0])  # so that a look was just taken when the cluster goes
+        world.cluster.crash(world.coreapps()[0])  # so that an observation was just made when the cluster goes
         await world.pause(0.3)
         operator.kube.before_write = note
         world.server.delete("user", WAC, (NAMESPACE, NAME))
-        world.start_anew()
+        world.recreate()
         world.create(shards=1)
         await world.until_done()
         assert made

@@ -101,7 +101,7 @@ def test_what_no_pod_takes_replaces_none() -> None:
         assert secret is not None
         authority = base64.b64decode(secret["data"]["ca.crt"]).decode()
         world.server.merge("user", SECRET, (NAMESPACE, TLS), {"data": encoded({"ca.crt": f"{authority}\n"})})
-        world.server.merge("user", SECRET, (NAMESPACE, TLS), {"metadata": {"labels": {"touched": "by-somebody"}}})
+        world.server.merge("user", SECRET, (NAMESPACE, TLS), {"metadata": {"labels": {"touched": "by-a-user"}}})
         await world.stays_silent(120.0)
         assert all_pods(world) == first
 

@@ -1,4 +1,4 @@
-"""Tools that wait for a cluster: they are told of a failure when a person must act, and never too early or forever of success."""
+"""Tools that wait for a cluster: they learn of a failure when a person must act, and never too early or forever of success."""
 
 from __future__ import annotations
 
@@ -100,7 +100,7 @@ def test_a_Secret_that_does_not_come_is_Failed_within_ten_seconds(spec: dict[str
 
 
 def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # noqa: N802
-    """Whoever replaces it by deleting and creating it alarms nobody."""
+    """Replacing it by deletion and creation alarms nobody."""
 
     async def story(world: World) -> None:
         world.account.right_certificate = RIGHT
@@ -111,7 +111,7 @@ def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # n
         warned = warnings(world)
         await world.pause(8)
         world.server.delete("user", SECRET, (NAMESPACE, "account"))
-        world.annotate(paused="false")  # somebody's write, so that it is noticed at once
+        world.annotate(paused="false")  # a write of a user, so that it is noticed at once
         await world.until(says(world, "CertificateValid", "Unknown", "AwaitingSecret"), within=2, what="it is noticed")
         apply_secret(world, "account")
         await world.pause(35)

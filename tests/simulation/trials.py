@@ -65,7 +65,7 @@ async def hangs_without_spares(world: World) -> None:
 
 
 async def hangs_with_spares(world: World) -> None:
-    """A holder hangs, and somebody can take over."""
+    """A holder hangs, and a spare can take over."""
     world.create(shards=2, spares=1)
     world.operator().lead(1)
     await world.until_done()
@@ -117,7 +117,7 @@ async def certificates(world: World) -> None:
     await world.stays_silent(60.0)
 
 
-async def refusals(world: World) -> None:
+async def rejections(world: World) -> None:
     """What is rejected for good, under a status that says that the client is only busy; each is put right after a while."""
     for answer in (
         Fate(status=403, applied=None, code=1005, text="Access denied: App Expired", final="build"),

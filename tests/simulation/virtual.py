@@ -32,7 +32,7 @@ class Process:
         self._loop = loop
         self.name = name
         self.context = Context()
-        """Whatever begins in it belongs to the process."""
+        """Everything that begins in it belongs to the process."""
         self.context.run(PROCESS.set, self)
         self.is_stopped = False
         self.pauses: list[tuple[float, float]] = []
@@ -185,7 +185,7 @@ class MachineClocks:
 
 
 def run(main: Callable[[VirtualLoop], Coroutine[Any, Any, T]]) -> T:
-    """Run `main` to its end on a loop of its own; whatever it leaves behind is cancelled."""
+    """Run `main` to its end on a loop of its own; all that it leaves behind is cancelled."""
     loop = VirtualLoop()
     with loop.crashes.collecting():
         result = _run(loop, main)

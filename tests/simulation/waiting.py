@@ -13,7 +13,7 @@ from .kinds import STATEFULSET, WAC, Obj
 from .laws import Laws
 from .machines import REVISION, is_ready, revision_of
 
-BESIDE_A_STALL = {"FailingOver", "SwitchoverRequested", "Draining"}
+ALLOWED_WITH_A_STALL = {"FailingOver", "SwitchoverRequested", "Draining"}
 """Moves of shards: they wait for no person, and end within seconds."""
 
 
@@ -39,13 +39,13 @@ class Waiting:
         if {"Reconciling", "Stalled"} <= conditions.keys():
             self._laws.applied["16"] += 1
             moving, stalled = conditions["Reconciling"], conditions["Stalled"]
-            if moving["status"] == stalled["status"] == "True" and moving["reason"] not in BESIDE_A_STALL:
+            if moving["status"] == stalled["status"] == "True" and moving["reason"] not in ALLOWED_WITH_A_STALL:
                 self._laws.breaks(16, f"Reconciling says {moving['reason']} although Stalled says {stalled['reason']}")
         if verdict(after) is Verdict.CURRENT:
             self._is_current(change, after)
 
     def _note_current(self) -> None:
-        """Note that the newest generation is carried out, if it is: a report may land after somebody has undone that."""
+        """Note that the newest generation is carried out, if it is: a report may land after a foreign writer has undone that."""
         obj = self._laws.server.get(WAC, (self._laws.namespace, self._laws.name))
         if obj is not None and _generation(obj) != self._current and not self._missing(obj["spec"]):
             self._current = _generation(obj)

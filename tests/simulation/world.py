@@ -151,7 +151,7 @@ class World:
         if pod is not None and pod["metadata"]["uid"] == machine.uid:
             self.server.delete("user", POD, machine.name, grace=0 if force else None)
 
-    def start_anew(self) -> None:
+    def recreate(self) -> None:
         """The client's own state goes with the simulator's pod: a new account, with the vendor's one shard."""
         account = self.account
         account.shards, account.password = 1, None

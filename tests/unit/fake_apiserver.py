@@ -35,7 +35,7 @@ VERBS = ["get", "list", "watch", "create", "update", "patch", "delete"]
 
 
 def status(code: int, reason: str = "") -> Obj:
-    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": f"told to answer {code}"}
+    return {"kind": "Status", "apiVersion": "v1", "status": "Failure", "code": code, "reason": reason, "message": f"set to answer {code}"}
 
 
 def refuse(code: int, **headers: str) -> web.Response:

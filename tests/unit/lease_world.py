@@ -249,7 +249,7 @@ async def step(coroutine: Coroutine[Any, Any, Any], awake: asyncio.Event) -> Any
                 while not awake.is_set():
                     try:
                         yield from awake.wait().__await__()
-                    except asyncio.CancelledError as e:  # a timer that came due; it is dealt with when we go on
+                    except asyncio.CancelledError as e:  # a timer that came due; it is dealt with when the loop goes on
                         error = e
                 try:
                     request = coroutine.throw(error) if error else coroutine.send(value)

@@ -1,4 +1,4 @@
-"""Coreapps for the tests of tethers: real servers on a loopback port that answer, hang, close, refuse or swallow as they are told."""
+"""Coreapps for tests of tethers: real servers on a loopback port that answer, hang, close, refuse connections or swallow."""
 
 from __future__ import annotations
 
@@ -116,7 +116,7 @@ class Watch:
         self.woken += 1
 
     async def tick(self) -> None:
-        """Find out how late we are, until cancelled."""
+        """Find out how late this process is, until cancelled."""
         while True:
             due = time.monotonic() + TICK
             await asyncio.sleep(TICK)

@@ -146,7 +146,7 @@ SKIPS = {
 
 
 def pytest_says(folder: Path, which: str, *options: str, **env: str) -> tuple[int, list[str]]:
-    """Run a test that is skipped beside one that passes, with what all tests share: exit status and output."""
+    """Run a test that is skipped next to one that passes, with what all tests share: exit status and output."""
     shutil.copy(ROOT / "conftest.py", folder / "conftest.py")
     (folder / "pytest.ini").write_text("[pytest]\n", encoding="utf-8")
     (folder / "test_it.py").write_text(SKIPS[which], encoding="utf-8")
@@ -168,7 +168,7 @@ def test_a_skipped_lane_fails_in_ci(tmp_path: Path, which: str) -> None:
 @pytest.mark.parametrize(
     ("which", "variable"), [("postgres", "POSTGRES"), ("root", "ROOT"), ("module", "POSTGRES"), ("fixture", "POSTGRES")]
 )
-def test_ci_may_be_told_which_lane_to_skip(tmp_path: Path, which: str, variable: str) -> None:
+def test_ci_may_skip_a_lane_by_its_variable(tmp_path: Path, which: str, variable: str) -> None:
     name = {"POSTGRES": "PostgreSQL", "ROOT": "root"}[variable]
     status, lines = pytest_says(tmp_path, which, CI="true", **{f"ALLOW_SKIP_{variable}": "1"})
     assert status == 0

@@ -26,7 +26,7 @@ contexts: [{name: admin, context: {cluster: here, user: admin}}]
 clusters: [{name: here, cluster: {server: "http://127.0.0.1:9"}}]
 users: [{name: admin, user: {token: secret}}]
 """
-"""Of a workstation: an operator that takes it goes on for ever to ask for the Lease."""
+"""Of a workstation: an operator that takes it goes on forever to ask for the Lease."""
 
 
 @dataclass(frozen=True)

@@ -33,7 +33,7 @@ class World:
     def __init__(self) -> None:
         self.status: Obj = {}
         self.fails: Callable[[], None] = lambda: None
-        self.refuses: Callable[[Obj], None] = lambda _: None
+        self.rejects: Callable[[Obj], None] = lambda _: None
         self.observations = 0
         self.time = 1000.0
 
@@ -59,7 +59,7 @@ class World:
 
     async def patch_status(self, _: Kind, __: str, ___: str, body: Obj) -> Obj:
         change = body.get("status") or {}
-        self.refuses(change)
+        self.rejects(change)
         self.status = {**self.status, **change}
         return self.stored()
 
@@ -143,13 +143,13 @@ async def test_an_error_in_plan_or_report_is_emitted(part: str, monkeypatch: pyt
 async def test_a_status_that_the_api_server_rejects_is_emitted() -> None:
     world = World()
 
-    def refuses(change: Obj) -> None:
+    def rejects(change: Obj) -> None:
         if "shardMap" in change:
             raise Rejected("patch status WhatsAppCluster default/acme: 422 Invalid: status.shardMap[1]: Duplicate value", code=422)
 
-    world.refuses = refuses
+    world.rejects = rejects
 
-    await run(world, "StatusRejected", heal=lambda: setattr(world, "refuses", lambda _: None))
+    await run(world, "StatusRejected", heal=lambda: setattr(world, "rejects", lambda _: None))
 
 
 @pytest.mark.parametrize("status", [{"conditions": 7}, {"conditions": [7]}, {"conditions": {"x": 1}}, {"reason": []}])

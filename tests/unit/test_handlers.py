@@ -38,10 +38,10 @@ async def test_a_list_is_less_urgent_than_an_event(kind: str | None, is_urgent: 
         raise AssertionError
 
     found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
-    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
-    for handle in told:
+    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    for handle in registered:
         await handle(namespace="default", name="acme", event={"type": kind, "object": PART})
-    assert len(told) == 4
+    assert len(registered) == 4
     assert listener.woken == [(Key("default", "acme"), is_urgent)] * 4
 
 
@@ -53,9 +53,9 @@ async def test_a_foreign_object_wakes_no_loop(cluster: str) -> None:
         raise AssertionError
 
     found = handlers.registry(listener.wake, login, listener, deliver=lambda call: call())
-    told: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
+    registered: list[Any] = [handler.fn for handler in found._watching.get_all_handlers()]
     theirs = {"metadata": {"name": "debug", "labels": {"multiconnect.dev/cluster": cluster}, "ownerReferences": [OWNER]}}
-    for handle in told:
+    for handle in registered:
         await handle(namespace="default", name=None, event={"type": "MODIFIED", "object": theirs})
     assert listener.woken == []
 

@@ -1,4 +1,4 @@
-"""Whatever users write into a cluster's resource and Secrets: it is read without an error, bounded, and holds up no failover."""
+"""Any text that users write into a cluster's resource and Secrets is read without an error, bounded, and holds up no failover."""
 
 from __future__ import annotations
 
@@ -78,7 +78,7 @@ def read(obj: Obj) -> Desired:
 
 
 def assert_fails_over(desired: Desired, secret: Obj | None = None) -> None:
-    """A holder of this cluster is gone: its shard is handed over, whatever else the plan is made of, and a status follows."""
+    """A holder of this cluster is gone: its shard is handed over, no matter what else the plan is made of, and a status follows."""
     one = situation().settled().holder_deleted(0)
     snapshot = one.snapshot
     if desired.account is not None and desired.account.secret_name is not None:

@@ -63,7 +63,7 @@ needs_six = pytest.mark.skipif(not has_six(), reason="THIS MACHINE HAS NO IPv6 L
 
 @pytest.fixture
 def alone_on_six() -> Iterator[None]:
-    """The one address ``::1`` with the fixed ports of the client is this test's alone, also beside other runs of the tests."""
+    """The one address ``::1`` with the fixed ports of the client is this test's alone, also next to other runs of the tests."""
     with Path(tempfile.gettempdir(), "whatsapp-operator-ipv6.lock").open("w", encoding="utf-8") as file:
         deadline = time.monotonic() + 4 * DEADLINE
         while True:
@@ -77,7 +77,7 @@ def alone_on_six() -> Iterator[None]:
 
 
 async def until(what: Any) -> Any:
-    """Poll until it is so, whatever is raised by a connection meanwhile."""
+    """Poll until it is so, no matter what is raised by a connection meanwhile."""
     deadline = time.monotonic() + DEADLINE
     while True:
         problem: Exception | None = None

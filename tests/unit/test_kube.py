@@ -215,7 +215,7 @@ async def test_writes_say_who_writes_and_on_what_condition() -> None:
 
 
 def test_the_private_path_of_lightkube_is_where_it_was() -> None:
-    """`delete` and `watch` go through AsyncClient._client: if this fails after an update, look at both in shell/kube.py."""
+    """`delete` and `watch` go through AsyncClient._client: if this fails after an update, check both in shell/kube.py."""
     config = KubeConfig.from_server("http://nowhere").get()
     assert config
     inner = AsyncClient(config._replace(user=User()), trust_env=False)._client
@@ -274,7 +274,7 @@ async def test_each_refusal_has_its_error(code: int, reason: str, error: type[Ku
         assert (caught.value.code, caught.value.reason) == (code, reason)
 
 
-async def test_a_throttled_call_is_sent_again_and_a_refusal_that_lasts_is_told_as_one() -> None:
+async def test_a_throttled_call_is_sent_again_and_a_rejection_that_lasts_is_reported_as_one() -> None:
     async with a_client() as (server, kube):
         left = [429, 429, 200]
 
@@ -568,7 +568,7 @@ async def test_lines_are_kept() -> None:
         assert pool._keepalive_expiry is None
 
 
-async def test_a_server_that_is_not_there_is_told_without_detours(monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_server_that_is_not_there_is_reported_without_detours(monkeypatch: pytest.MonkeyPatch) -> None:
     async with a_server() as server:
         url = server.url
     monkeypatch.setenv("HTTP_PROXY", "http://proxy.invalid:1")
@@ -688,7 +688,7 @@ def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> Non
         LightKube.from_kubeconfig(tmp_path / "missing")
 
 
-def test_certificates_that_cannot_be_read_are_told_without_showing_them(tmp_path: Path) -> None:
+def test_certificates_that_cannot_be_read_are_reported_without_showing_them(tmp_path: Path) -> None:
     user = {"name": "u", "user": {"client-certificate-data": "YWJj", "client-key-data": "c2VjcmV0"}}
     cluster = {"name": "c", "cluster": {"server": "https://nowhere"}}
     context = {"name": "x", "context": {"cluster": "c", "user": "u"}}

@@ -1,4 +1,4 @@
-"""The election in virtual time: handovers, crashes, pauses, outages, and whatever chance makes of them."""
+"""The election in virtual time: handovers, crashes, pauses, outages, and what chance makes of them."""
 
 from __future__ import annotations
 
@@ -326,7 +326,7 @@ async def test_timestamps_of_others_are_not_believed() -> None:
         world.server.store("ADDED", {"metadata": {"name": "op"}, "spec": stamp})
         a = world.process("a")
         await asyncio.sleep(3.9)
-        assert not a.election.leading  # it may have been renewed the moment before we looked
+        assert not a.election.leading  # it may have been renewed the moment before the check
         await world.leader(within=0.3)
 
 
@@ -394,7 +394,7 @@ async def test_work_that_fails_begins_again_after_a_retry_if_nobody_else_is_ther
         assert [term.epoch for term in a.works][:4] == [0, 1, 2, 3]
 
 
-async def test_work_that_returns_hands_over() -> None:
+async def test_work_that_returns_gives_leadership_up() -> None:
     async with a_world() as world:
         a = world.process("a")
         self_check = asyncio.Event()
@@ -426,7 +426,7 @@ async def test_a_campaign_cancelled_while_it_won_does_not_leave_its_name_behind(
         assert world.server.holder == ""
 
 
-async def test_troubles_are_told_once_and_not_each_second(caplog: pytest.LogCaptureFixture) -> None:
+async def test_troubles_are_logged_once_and_not_each_second(caplog: pytest.LogCaptureFixture) -> None:
     caplog.set_level(logging.INFO)
     async with a_world() as world:
         a = world.process("a")
@@ -471,7 +471,7 @@ async def test_never_two_leaders_whatever_happens(seed: int) -> None:
                         each.down = each.hanging = each.mute = each.deaf = False
                         each.go_on()
                 case "kill" | "leave":
-                    if world.server.lease is None:  # somebody new would not know of the holder
+                    if world.server.lease is None:  # a new candidate would not know of the holder
                         continue
                     if what == "leave" and process.awake.is_set():
                         assert process.task

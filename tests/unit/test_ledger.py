@@ -44,8 +44,8 @@ def sent(**states: Sender) -> Senders:
     made = Senders()
     for name, state in states.items():
         made.begin(name)
-        if state is Sender.TOLD:
-            made.told(name)
+        if state is Sender.CONFIRMED:
+            made.confirmed(name)
         elif state is Sender.GAVE_UP:
             made.gave_up(name)
     return made
@@ -54,10 +54,10 @@ def sent(**states: Sender) -> Senders:
 @pytest.mark.parametrize(
     ("state", "taken", "word"),
     [
-        (Sender.TOLD, True, "delivered"),
-        (Sender.TOLD, False, "lost"),
-        (Sender.GAVE_UP, True, "taken_untold"),
-        (Sender.GAVE_UP, False, "told_refused"),
+        (Sender.CONFIRMED, True, "delivered"),
+        (Sender.CONFIRMED, False, "lost"),
+        (Sender.GAVE_UP, True, "unconfirmed"),
+        (Sender.GAVE_UP, False, "rejected"),
         (Sender.WAITS, True, "open"),
         (Sender.WAITS, False, "open"),
     ],
@@ -70,11 +70,11 @@ async def test_every_message_ends_as_one_word(state: Sender, taken: bool, word: 
     assert bool(found.failures()) == (word != "delivered"), found.failures()
 
 
-ENDS = ("delivered", "lost", "taken_untold", "told_refused", "open")
+ENDS = ("delivered", "lost", "unconfirmed", "rejected", "open")
 
 
 async def test_a_message_that_was_forgotten_is_an_error() -> None:
-    senders = sent(kept=Sender.TOLD, forgotten=Sender.GAVE_UP)
+    senders = sent(kept=Sender.CONFIRMED, forgotten=Sender.GAVE_UP)
     del senders.states["forgotten"]
 
     with pytest.raises(LedgerError, match="of 2 messages begun 1 are accounted for"):
@@ -82,13 +82,13 @@ async def test_a_message_that_was_forgotten_is_an_error() -> None:
 
 
 async def test_a_message_that_was_taken_under_another_id_is_a_stranger() -> None:
-    found = await ledger(sent(m=Sender.TOLD), Servers("m", "the same under an id of its Webapp"))
+    found = await ledger(sent(m=Sender.CONFIRMED), Servers("m", "the same under an id of its Webapp"))
 
     assert (found.delivered, found.strangers) == (1, 1)
 
 
 async def test_two_messages_of_one_id_are_an_error() -> None:
-    senders = sent(m=Sender.TOLD)
+    senders = sent(m=Sender.CONFIRMED)
     senders.begin("m")
 
     with pytest.raises(LedgerError, match="of 2 messages begun 1"):
@@ -127,7 +127,7 @@ async def test_what_a_new_database_does_not_know_is_lost_and_said() -> None:
     servers.replace("after", "also after")
     await log.read()
 
-    found = settle([sent(before=Sender.TOLD, after=Sender.TOLD)], log, {})
+    found = settle([sent(before=Sender.CONFIRMED, after=Sender.CONFIRMED)], log, {})
 
     assert (found.delivered, found.lost, found.databases) == (1, 1, 2)
     assert [sentence.split(":")[0] for sentence in found.failures()] == [
@@ -162,7 +162,7 @@ def test_what_the_servers_log_may_not_hold_is_said(totals: Totals, said: str) ->
 
 
 async def test_a_sender_that_is_stopped_just_as_its_pause_ends_sends_nothing_more() -> None:
-    """Else its message would begin after the ledger had waited for all of them, and would be open for ever."""
+    """Else its message would begin after the ledger had waited for all of them, and would be open forever."""
 
     class SetAtTheEnd(asyncio.Event):
         async def wait(self) -> Literal[True]:

@@ -204,7 +204,7 @@ def test_watches_that_are_cut_off() -> None:
     assert value(metrics, "multiconnect_watch_cut_off_seconds", watch="pods") == 0
 
 
-async def test_health_is_told_while_the_event_loop_stands_still() -> None:
+async def test_health_is_served_while_the_event_loop_stands_still() -> None:
     lags: list[float] = []
     lag_monitor = LoopLagMonitor(SystemClock(), on_beat=lags.append, dead_after=0.5)
     beating = asyncio.create_task(lag_monitor.run())

@@ -1,4 +1,4 @@
-"""What is known of nodes, from lists and streams that break, stay silent or are refused; in virtual time."""
+"""What is known of nodes, from lists and streams that break, stay silent or are rejected; in virtual time."""
 
 from __future__ import annotations
 
@@ -97,14 +97,14 @@ class Server:
         if self.expired:
             self.expired = False
             raise Expired("too old resource version", code=410)
-        told = int(resource_version)
+        sent = int(resource_version)
         ends = asyncio.get_running_loop().time() + server_timeout
         dead = False
         while True:
             dead |= self.deaf  # for good: such a stream says nothing ever again
             for version, of, what, obj in list(self.log):
-                if of is kind and version > told and not dead:
-                    told = version
+                if of is kind and version > sent and not dead:
+                    sent = version
                     yield what, obj
             if self.down:
                 raise Unavailable("connection reset")
@@ -285,11 +285,11 @@ async def test_an_outage_of_the_api_server_makes_no_node_seem_lost(outage: float
             found = ages(nodes)
             if (newest := min(found.values())) < 5:
                 worst = max(worst, *(age - newest for age in found.values()))
-        assert worst <= 12, f"a node looked {worst:.1f} s older than the newest"
+        assert worst <= 12, f"a node appeared {worst:.1f} s older than the newest"
         assert changed == []
         kubelets.lost.add("n2")
         await asyncio.sleep(27)
-        assert ages(nodes)["n2"] > 16, "and a lost one is still told from the others"
+        assert ages(nodes)["n2"] > 16, "and a lost one is still distinguished from the others"
 
 
 async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_seem_lost() -> None:
@@ -306,7 +306,7 @@ async def test_the_first_that_is_heard_after_a_silence_does_not_make_the_others_
         await asyncio.sleep(9)
         server.renew("n1", "third")
         await asyncio.sleep(0.1)
-        assert ages(nodes)["n0"] > 9, "while one is heard we are not deaf"
+        assert ages(nodes)["n0"] > 9, "while one is heard the operator is not deaf"
 
 
 async def test_a_watch_that_is_silently_dead_is_opened_again() -> None:
@@ -445,7 +445,7 @@ async def test_one_refusal_costs_nothing(kind: Kind) -> None:
         assert changed == []
 
 
-async def test_what_cannot_be_read_for_a_while_is_told_and_its_end_too() -> None:
+async def test_what_cannot_be_read_for_a_while_is_reported_and_its_end_too() -> None:
     server = Server()
     server.put(NODE, a_node("n0"))
     async with watching(server) as (nodes, _):
@@ -489,7 +489,7 @@ async def test_only_a_renewal_that_was_seen_shows_that_a_node_lives() -> None:
         assert [node.presumed for node in (nodes.snapshot() or {}).values()] == [False]
 
 
-async def test_a_node_that_is_back_is_told_at_once() -> None:
+async def test_a_node_that_is_back_is_reported_at_once() -> None:
     server = Server()
     server.put(NODE, a_node("n0"))
     async with watching(server) as (nodes, changed):

@@ -202,7 +202,7 @@ def report(began: float, version: int, shards: int, *calls: tuple[float, int]) -
 UP, DOWN = (10.0, 4), (20.0, 2)
 
 
-def test_the_number_is_known_between_two_looks_without_a_call() -> None:
+def test_the_number_is_known_between_two_observations_without_a_call() -> None:
     reports = [report(15, 100, 4, UP), report(18, 110, 4, UP)]
     assert shards_when(reports, 105, 17.0) == 4
 
@@ -217,7 +217,7 @@ def test_a_number_that_is_not_certain_is_none() -> None:
     assert shards_when([report(15, 100, 4, UP)], 105, 17.0) is None, "no report afterwards"
     assert shards_when([report(18, 110, 4, UP)], 105, 17.0) is None, "no report before"
     assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, UP, DOWN)], 105, 20.1) is None, "the call may have come first"
-    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its counters began anew"
+    assert shards_when([report(15, 100, 4, UP), report(25, 110, 2, (22.0, 2))], 105, 17.0) is None, "its counters began again"
 
 
 def test_a_change_without_a_call_that_says_so_is_not_certain() -> None:

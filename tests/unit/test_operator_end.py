@@ -1,4 +1,4 @@
-"""However hard a part of the operator refuses to end, SIGTERM ends the process about when its Lease runs out. With real processes."""
+"""However hard a part of the operator fails to end, SIGTERM ends the process about when its Lease runs out. With real processes."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from .fake_apiserver import an_apiserver
 
 LEASE_SECONDS = 3.0
 SLACK = 5.0
-"""Seconds for a busy machine; each of the refusals below lasts forever."""
+"""Seconds for a busy machine; each of the hangs below lasts forever."""
 
 REFUSE = """
 import asyncio, sys, threading, time, kopf
@@ -25,7 +25,7 @@ from whatsapp_operator import __main__ as operator
 
 watching = threading.Event()
 
-async def refuse():
+async def hang():
     while True:
         try:
             await asyncio.sleep(3600)
@@ -36,11 +36,11 @@ async def work(self, leadership):
     while "Kopf" in sys.argv and not watching.is_set():
         await asyncio.sleep(0.05)
     print("leading", flush=True)
-    await (refuse() if "work" in sys.argv else asyncio.sleep(3600))
+    await (hang() if "work" in sys.argv else asyncio.sleep(3600))
 
 async def spawn_tasks(**_):
     watching.set()
-    return [asyncio.create_task(refuse())]
+    return [asyncio.create_task(hang())]
 
 async def block(*_):
     time.sleep(3600)

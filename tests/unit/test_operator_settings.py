@@ -1,4 +1,4 @@
-"""What the environment says, and what is refused with the name of the variable."""
+"""What the environment says, and what is rejected with the name of the variable."""
 
 from __future__ import annotations
 

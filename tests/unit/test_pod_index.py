@@ -170,7 +170,7 @@ def test_who_leads_holds_by_itself_and_goes_on_warm_afterwards() -> None:
     pod_index.note_service(service(0, "p1"), gone=False)
     assert prober.said == said, "the observations say it"
     prober.hold(KEY, {})
-    pod_index.release(KEY)  # as each loop does at the end of our leadership
+    pod_index.release(KEY)  # as each loop does at the end of its leadership
     pod_index.stand_by()
     assert prober.ips() == {"p0": "10.0.0.1", "p1": "10.0.0.2"}
     assert prober.holders() == {"p1"}
@@ -241,7 +241,7 @@ def test_whose_coreapps_are_on_a_node() -> None:
     assert pod_index.clusters_on("nowhere") == ()
 
 
-def test_what_no_event_told_is_swept_out_at_the_second_time() -> None:
+def test_what_no_event_reported_is_swept_out_at_the_second_time() -> None:
     pod_index, prober = a_pod_index()
     for name in ("acme", "ghost"):
         pod_index.note_cluster(cluster(name), gone=False)

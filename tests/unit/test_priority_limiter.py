@@ -1,4 +1,4 @@
-"""Whose turn it is to look: how many at a time, and who first."""
+"""Whose turn it is to observe: how many at a time, and who first."""
 
 import asyncio
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,7 @@ from whatsapp_operator.shell.loop.schedule import PriorityLimiter
 
 
 class Crowd:
-    """Looks that begin when they get their turn and end when they are told to."""
+    """Observations that begin when they get their turn and end when the test says so."""
 
     def __init__(self, turns: PriorityLimiter) -> None:
         self.turns = turns
@@ -39,7 +39,7 @@ class Crowd:
 
 
 def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, background: int = 2) -> None:
-    async def told() -> None:
+    async def limited() -> None:
         crowd = Crowd(PriorityLimiter(at_a_time=at_a_time, background=background))
         async with asyncio.timeout(5):
             await story(crowd)
@@ -47,10 +47,10 @@ def run(story: Callable[[Crowd], Awaitable[None]], *, at_a_time: int = 3, backgr
             task.cancel()
         await asyncio.gather(*crowd.tasks.values(), return_exceptions=True)
 
-    asyncio.run(told())
+    asyncio.run(limited())
 
 
-def test_those_at_leisure_leave_room_for_one_that_presses() -> None:
+def test_background_work_leaves_room_for_urgent_work() -> None:
     async def story(crowd: Crowd) -> None:
         for name in "abc":
             await crowd.come(name, is_urgent=False)
@@ -61,7 +61,7 @@ def test_those_at_leisure_leave_room_for_one_that_presses() -> None:
     run(story)
 
 
-def test_one_that_presses_comes_before_all_that_waited() -> None:
+def test_urgent_work_comes_before_all_that_waited() -> None:
     async def story(crowd: Crowd) -> None:
         for name in "xyz":
             await crowd.come(name, is_urgent=True)

@@ -40,7 +40,7 @@ async def test_an_answering_coreapp_is_known_by_its_report_and_wakes_once() -> N
 
 async def test_a_killed_coreapp_is_broken_at_once() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
-        # No probe and no pause between two connects could have told it as soon.
+        # No probe and no pause between two connects could have shown it as soon.
         watch.hold("a", period=60.0)
         await until(lambda: watch.tethers.report_of("a"))
         await asyncio.sleep(QUICK.retry * 2)
@@ -64,7 +64,7 @@ async def test_what_was_refused_before_we_stood_still_proves_nothing_after_it() 
         time.sleep(1.2)  # noqa: ASYNC251  that is what is tested
         watch.tethers.silence()
         assert watch.tethers.broken_at("a") is None
-        # Refused once more, it counts at once.
+        # A second refused connection counts at once.
         await until(lambda: watch.tethers.broken_at("a"))
         await peer.listen()
         await until(lambda: watch.tethers.report_of("a"))
@@ -250,7 +250,7 @@ async def test_a_port_that_refuses_while_the_open_connection_answers_is_noted_an
 
         assert watch.tethers.broken_at("a") is watch.tethers.unresponsive_since("a") is None
         assert watch.woken == 1
-        # And when it hangs beside, nobody is there any more.
+        # And when it hangs too, nobody is there any more.
         peer.hangs = True
         await until(lambda: watch.tethers.broken_at("a"))
         assert watch.tethers.unresponsive_since("a") is None
@@ -271,7 +271,7 @@ async def test_a_server_that_ends_each_connection_is_asked_in_its_time_and_broke
         assert watch.tethers.report_of("a") is None
 
 
-async def test_tcp_probes_count_a_connection_as_an_answer_and_like_to_be_told_more() -> None:
+async def test_tcp_probes_count_a_connection_as_an_answer_and_take_events_too() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         watch.hold("a", kind="TCP", period=0.05)
         await until(lambda: peer.made >= 4)
@@ -284,7 +284,7 @@ async def test_tcp_probes_count_a_connection_as_an_answer_and_like_to_be_told_mo
         await until(lambda: watch.tethers.broken_at("a"))
 
 
-async def test_tcp_probes_see_no_silence_in_a_process_that_accepts_and_hangs() -> None:
+async def test_tcp_probes_do_not_notice_a_process_that_accepts_and_hangs() -> None:
     async with a_peer() as peer, watching(peer.port) as watch:
         peer.hangs = True
         watch.hold("a", kind="TCP", period=0.05)
@@ -351,7 +351,7 @@ async def test_a_hung_coreapp_does_not_collect_connections() -> None:
         peer.hangs = True
         made = peer.made
         await until(lambda: peer.made >= made + 6)
-        # The open one and those beside it; the peer, hanging, keeps its ends of the others.
+        # The open one and those next to it; the peer, hanging, keeps its ends of the others.
         assert sum((tether._wire is not None) + len(tether._side_connections) for tether in watch.tethers._tethers.values()) <= 3
         peer.hangs = False
         await until(lambda: open_files() <= before)

@@ -38,12 +38,12 @@ def test_webapps_change_until_all_are_of_the_newest_template(deployment: Obj | N
     assert webapps_change(deployment, pods) is change
 
 
-@pytest.mark.parametrize(("phase", "is_told"), [("Pending", True), ("Running", True), ("Failed", False), ("Succeeded", False)])
-def test_a_pod_that_has_ended_waits_for_no_image(phase: str, is_told: bool) -> None:
+@pytest.mark.parametrize(("phase", "is_reported"), [("Pending", True), ("Running", True), ("Failed", False), ("Succeeded", False)])
+def test_a_pod_that_has_ended_waits_for_no_image(phase: str, is_reported: bool) -> None:
     pod = a_webapp("a", phase)
     pod["status"]["containerStatuses"] = [{"name": "webapp", "state": {"waiting": {"reason": "ImagePullBackOff"}}}]
 
-    assert (image_problem_of([pod]) is not None) is is_told
+    assert (image_problem_of([pod]) is not None) is is_reported
 
 
 def test_a_kubelets_sentence_is_passed_on_long_enough_to_name_the_image() -> None:

@@ -27,7 +27,7 @@ def an_object(name: str) -> dict[str, Any]:
 
 
 class Fakes:
-    """Answers writes as told, by the name of the object; what is not told of is accepted."""
+    """Answers writes as set by the name of the object; every other one is accepted."""
 
     def __init__(self) -> None:
         self.answers: dict[str, KubeError] = {}

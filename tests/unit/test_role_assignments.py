@@ -57,10 +57,10 @@ def coreapp(number: int, ip: str) -> Coreapp:
 
 async def test_old_holders_that_never_answer_delay_no_new_one() -> None:
     """More of them than connections that a client keeps by default."""
-    told: list[Any] = []
+    shards: list[Any] = []
 
     async def take(request: web.Request) -> web.Response:
-        told.append((await request.json())["shard"])
+        shards.append((await request.json())["shard"])
         return web.json_response({"shard": 0, "epoch": "1-abcde", "shards": 2})
 
     mute, new = Mute(), coreapp(999, NEW)
@@ -72,7 +72,7 @@ async def test_old_holders_that_never_answer_delay_no_new_one() -> None:
         try:
             await until(lambda: mute.orders >= 100)
             assert await tethers.assign(AssignRole(coreapp=new, shards=2, shard=0, epoch="1-abcde"))
-            assert told == [0]
+            assert shards == [0]
             assert not any(task.done() for task in pending), "nobody waited for them"
         finally:
             for task in pending:

@@ -68,7 +68,7 @@ def pem_key(key: ec.EllipticCurvePrivateKey | rsa.RSAPrivateKey, passphrase: byt
 def material() -> dict[str, bytes]:
     """An authority, a server's certificate by it, and forms in which people put them into Secrets."""
     root, leaf = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority, server = signed("ours", root, "ours", root), signed("webapp", leaf, "ours", root)
+    authority, server = signed("authority", root, "authority", root), signed("webapp", leaf, "authority", root)
     return {
         "ca": pem(authority),
         "ca.der": authority.public_bytes(serialization.Encoding.DER),
@@ -77,7 +77,7 @@ def material() -> dict[str, bytes]:
         "key": pem_key(leaf),
         "locked": pem_key(leaf, b"a-passphrase"),
         "rsa": pem_key(rsa.generate_private_key(65537, 2048)),
-        "expired": pem(signed("ours", root, "ours", root, days=1)),
+        "expired": pem(signed("authority", root, "authority", root, days=1)),
     }
 
 
@@ -133,7 +133,7 @@ def test_good_secrets_are_no_fault() -> None:
         ("server", "ca.crt", None),
         ("server", "ca.crt", b""),
         ("server", "ca.crt", b"\n"),
-        ("server", "ca.crt", b"subject: ours\n" + material()["ca"] + material()["crt"]),
+        ("server", "ca.crt", b"subject: authority\n" + material()["ca"] + material()["crt"]),
         ("server", "ca.crt", material()["ca.key"] + material()["ca"]),
         ("server", "tls.crt", material()["crt"].replace(b"\n", b"\r\n")),
         ("login", "password", b"Right-one-7!xK\n"),
@@ -293,7 +293,7 @@ def forms(word: str) -> Iterator[bytes]:
     yield base64.b64encode(raw)
 
 
-async def look_at(secrets: Mapping[str, Obj]) -> Observation:
+async def observe(secrets: Mapping[str, Obj]) -> Observation:
     """What the Observer makes of the cluster with these Secrets."""
     objects = world()
     objects[WAC][0] |= {"spec": {**SPEC}, "status": {"settledShards": 2}}
@@ -307,7 +307,7 @@ async def look_at(secrets: Mapping[str, Obj]) -> Observation:
 
 
 def shown(found: Observation) -> str:
-    """All that anybody may read of what an observation led to."""
+    """All that a person may read of what an observation led to."""
     plan, facts = rules.plan(found.desired, found.snapshot), rules.facts(found.desired, found.snapshot)
     status = report.report(facts, plan)
     events = report.events({}, status, {}, now=found.snapshot.now)
@@ -324,16 +324,16 @@ def test_no_value_of_a_secret_is_shown_whatever_its_form(name: str, caplog: pyte
         for form in forms(word):
             data = good()
             data[name][key] = form
-            told = shown(asyncio.run(look_at({one: secret(one, values) for one, values in data.items()})))
-            told += "\n".join(record.getMessage() for record in caplog.records)
+            visible = shown(asyncio.run(observe({one: secret(one, values) for one, values in data.items()})))
+            visible += "\n".join(record.getMessage() for record in caplog.records)
             traces = {word, base64.b64encode(word.encode()).decode().rstrip("="), word[:12], repr(form)[2:-1]}
             # A certificate's fingerprint and a stated expiry are shown on purpose; neither is a value.
-            assert not [trace for trace in traces if trace in told], f"{name}/{key} as {form[:20]!r}"
+            assert not [trace for trace in traces if trace in visible], f"{name}/{key} as {form[:20]!r}"
 
 
 async def test_everything_that_the_client_may_know_is_hidden_where_it_repeats_it() -> None:
     data = good()
-    found = await look_at({one: secret(one, values) for one, values in data.items()})
+    found = await observe({one: secret(one, values) for one, values in data.items()})
     documented = {b"PGSQL", b"1"}
     values = [value.decode().strip() for one in data.values() for value in one.values() if value not in documented]
     assert set(values) == set(found.access.hidden)

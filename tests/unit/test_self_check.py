@@ -26,7 +26,7 @@ class Hand:
 
 
 class Self:
-    """Ourselves, whether in doubt, whether leading."""
+    """The operator: whether its self-check fails, whether it leads."""
 
     def __init__(self) -> None:
         self.clock = Hand()
@@ -46,7 +46,7 @@ class Self:
             self.self_check.check()
 
 
-def test_a_short_doubt_changes_nothing() -> None:
+def test_a_short_failure_of_the_self_check_changes_nothing() -> None:
     us = Self()
     us.why = "late"
     us.until(9)
@@ -58,7 +58,7 @@ def test_a_short_doubt_changes_nothing() -> None:
     assert us.stepped_down == []
 
 
-def test_a_long_doubt_gives_leadership_up_again_and_again_for_a_candidate_may_have_come() -> None:
+def test_a_long_failure_gives_leadership_up_again_and_again_for_a_candidate_may_have_come() -> None:
     us = Self()
     us.why = "late"
     us.until(300)
@@ -66,7 +66,7 @@ def test_a_long_doubt_gives_leadership_up_again_and_again_for_a_candidate_may_ha
     assert us.stepped_down == [11, 31, 71, 131, 191, 251]
 
 
-def test_the_next_doubt_does_it_again() -> None:
+def test_the_next_failure_does_it_again() -> None:
     us = Self()
     us.why = "late"
     us.until(20)
@@ -78,7 +78,7 @@ def test_the_next_doubt_does_it_again() -> None:
     assert us.stepped_down == [11, 32]
 
 
-def test_who_comes_to_lead_in_the_midst_of_a_doubt_gives_it_up_too() -> None:
+def test_who_comes_to_lead_in_the_midst_of_a_failure_gives_it_up_too() -> None:
     us = Self()
     us.leads, us.why = False, "most are silent"
     us.until(30)

@@ -1,4 +1,4 @@
-"""Whatever the API server says of an object, the snapshot of the cluster is made, and what is not damaged is in it as ever."""
+"""No matter what the API server says of an object, the snapshot of the cluster is made, and what is not damaged is in it as ever."""
 
 from __future__ import annotations
 
@@ -171,7 +171,7 @@ def known() -> Known:
 
 
 def snapshot_of(objects: Mapping[Kind, list[Obj]]) -> Snapshot:
-    """The snapshot of what the API server says; as the Observer makes it, without asking anybody."""
+    """The snapshot of what the API server says; as the Observer makes it, without asking any component."""
     gathered = Gathered(
         cluster=CLUSTER, services=tuple(objects[SERVICE]), pods=tuple(objects[POD]), statefulsets=tuple(objects[STATEFULSET])
     )
@@ -321,7 +321,7 @@ class Clock:
 
 
 def observation(objects: Mapping[Kind, list[Obj]]) -> tuple[Desired, Snapshot] | None:
-    """What the Observer makes of a cluster that it looks at for the first time."""
+    """What the Observer makes of a cluster that it observes for the first time."""
     fakes = cast("Any", NothingHeard())
     kube = cast("Any", FakeKube(objects))
     observer = Observer(kube=kube, clients=fakes, coreapps=fakes, clock=Clock(), image="sim:1", tuning=Tuning())

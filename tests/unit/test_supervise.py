@@ -40,7 +40,7 @@ async def until_nth(begun: list[float], number: int) -> None:
 
 
 @pytest.mark.parametrize("error", [RuntimeError("what was not expected"), None, asyncio.CancelledError()])
-async def test_however_it_ends_it_is_begun_anew_ever_later(error: BaseException | None) -> None:
+async def test_however_it_ends_it_is_begun_again_ever_later(error: BaseException | None) -> None:
     begun: list[float] = []
 
     async def begin(_: Deliver) -> None:

@@ -1,4 +1,4 @@
-"""The door to the WhatsApp Business API, against a small HTTPS server: what was sent for sure, what was not, and what nobody may see."""
+"""The client of the WhatsApp Business API, against a small HTTPS server: what was sent for sure, what was not, and what nobody may see."""
 
 from __future__ import annotations
 
@@ -47,8 +47,8 @@ CREDENTIALS = Credentials(
 BEGAN = datetime(2026, 3, 1, tzinfo=UTC)
 
 
-class Hands:
-    """A clock whose hands a test moves."""
+class ManualClock:
+    """A clock that a test moves."""
 
     def __init__(self) -> None:
         self.passed = timedelta(0)
@@ -161,7 +161,7 @@ async def served(client: Client, pair: Path) -> AsyncIterator[None]:
 
 @asynccontextmanager
 async def listening(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]) -> AsyncIterator[str]:
-    """A port where whoever connects is handled so; its address."""
+    """A port where each connection is handled so; its address."""
 
     async def met(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -175,10 +175,10 @@ async def listening(handle: Callable[[asyncio.StreamReader, asyncio.StreamWriter
 
 
 class Talk:
-    """A desk, its client, and the clock between them."""
+    """A session, its client, and the clock between them."""
 
     def __init__(self, client: Client) -> None:
-        self.client, self.clock, self.woken = client, Hands(), 0
+        self.client, self.clock, self.woken = client, ManualClock(), 0
         self.session = ApiSession(KEY, clock=self.clock, wake=self._wake, call_timeout=0.5, ask_timeout=0.5)
         self.access = Access(addresses=(client.address,), server_name="webapp", verifies=False, password=PASSWORD, initial_password=INITIAL)
 
@@ -386,11 +386,11 @@ async def test_what_is_no_clear_answer_is_unknown(talk: Talk, response: Callable
     assert (call.answer, call.rejection, call.not_sent) == (Answer.UNKNOWN, None, False)
 
 
-# --- what was refused
+# --- what was rejected
 
 
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
-async def test_a_refusal_is_told_by_its_words(talk: Talk, status: int) -> None:
+async def test_a_rejection_is_recognized_by_its_words(talk: Talk, status: int) -> None:
     talk.client.answers(lambda: rejection(status, "client setup is logged off"))
     call = await talk.call()
     assert (call.answer, call.rejection, call.not_sent) == (Answer.REJECTED, Rejection.CERTIFICATE, False)
@@ -426,7 +426,7 @@ async def test_an_answer_that_cannot_be_read_is_judged_by_its_status(talk: Talk,
     [("120", None, 120), ("Mon, 02 Mar 2026 07:01:30 GMT", "Mon, 02 Mar 2026 07:00:00 GMT", 90), ("soon", None, None), (None, None, None)],
 )
 async def test_a_busy_client_says_when_to_come_back(talk: Talk, header: str | None, date: str | None, expected: int | None) -> None:
-    """A date is of the client's clock, which may be another one than ours."""
+    """A date is of the client's clock, which may be another one than the operator's."""
     headers = {name: value for name, value in (("Retry-After", header), ("Date", date)) if value}
     talk.client.answers(lambda: web.json_response({}, status=503, headers=headers))
     assert (await talk.call()).retry_after == (None if expected is None else timedelta(seconds=expected))
@@ -503,10 +503,10 @@ async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.Log
     await talk.call(addresses=(await refused_port(),))
     records = [record for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio"))]
     assert any(record.name.startswith("httpcore") for record in records), "as much is logged as can be"
-    told = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.session), repr(talk.session.client)])
-    told += f"{talk.access!r} {CREDENTIALS!r}"
-    assert "HTTP 400, error 1005" in told
-    assert not [secret for secret in (*SECRETS, "that-nobody-may-see") if secret in told]
+    shown = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.session), repr(talk.session.client)])
+    shown += f"{talk.access!r} {CREDENTIALS!r}"
+    assert "HTTP 400, error 1005" in shown
+    assert not [secret for secret in (*SECRETS, "that-nobody-may-see") if secret in shown]
 
 
 # --- the way in
@@ -622,7 +622,7 @@ async def test_an_answer_from_before_an_unsent_call_makes_no_next_one(talk: Talk
 
 
 async def test_desks_ask_no_earlier_than_they_may(pair: Path) -> None:
-    client, clock = Client(), Hands()
+    client, clock = Client(), ManualClock()
     woken = asyncio.Event()
     desks = ApiSessions(clock=clock, wake=lambda _: woken.set(), call_timeout=0.5)
     async with served(client, pair):

@@ -67,7 +67,7 @@ def advice(talk: Talk) -> str:
     return str(said["message"])
 
 
-async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_told_in_its_words(pair: Path) -> None:
+async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_reported_in_its_words(pair: Path) -> None:
     async with talking(Picky(), pair) as talk:
         await talk.ask()
         assert talk.login() is Login.REJECTED
@@ -79,7 +79,7 @@ async def test_a_password_that_the_client_does_not_take_as_a_new_one_is_told_in_
         )
 
 
-async def test_a_wrong_password_is_told_in_the_clients_words(pair: Path) -> None:
+async def test_a_wrong_password_is_reported_in_the_clients_words(pair: Path) -> None:
     async with talking(Picky(initial="another"), pair) as talk:
         await talk.ask()
         assert advice(talk) == (
@@ -104,7 +104,7 @@ async def test_a_password_that_breaks_the_documented_rules_is_not_sent_as_a_new_
 
 
 async def test_a_weak_password_that_the_client_has_is_used(pair: Path) -> None:
-    """It may be older than the rules; whoever has it gets in."""
+    """It may be older than the rules; every holder of it gets in."""
     client = Client()
     client.passwords = {"weak"}
     async with served(client, pair):
@@ -124,10 +124,10 @@ async def test_no_value_of_a_secret_is_in_the_words(client: Any, pair: Path, cap
     values = (*SECRETS, *HIDDEN)
     async with talking(client(adds=f": {PASSWORD} {INITIAL} {' '.join(HIDDEN)}"), pair) as talk:
         await talk.ask(hidden=HIDDEN)
-        told = advice(talk) + talk.session.client.problem + repr(talk.session.client)
-        told += "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio")))
-        assert "***" in told
-        assert not [value for value in values if value in told]
+        shown = advice(talk) + talk.session.client.problem + repr(talk.session.client)
+        shown += "\n".join(record.getMessage() for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio")))
+        assert "***" in shown
+        assert not [value for value in values if value in shown]
 
 
 @pytest.mark.parametrize("authority", ["für alle", "-----BEGIN CERTIFICATE-----\nfür", "no PEM"])

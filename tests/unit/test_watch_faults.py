@@ -46,8 +46,8 @@ class Woken(Operator):
     def _wake(self, key: Key, *, is_urgent: bool = True) -> None:
         self.woken.add((key.name, is_urgent))
 
-    def was_told(self, names: set[str]) -> bool:
-        """Whether events, not lists, told of all these clusters."""
+    def was_notified(self, names: set[str]) -> bool:
+        """Whether events, not lists, reported all these clusters."""
         return {(name, True) for name in names} <= self.woken
 
 
@@ -77,7 +77,7 @@ Fault = Callable[[FakeApiServer], Awaitable[None]]
 
 
 def for_a_second(answer: Callable[[web.Request], web.Response | None], *, event: bytes = b"") -> Fault:
-    """All streams are cut (or told this), and for one second what is watched is answered like that."""
+    """All streams are cut (or sent this), and for one second what is watched is answered like that."""
 
     async def fault(server: FakeApiServer) -> None:
         server.fault = lambda request: answer(request) if request.path in WATCHED else None
@@ -180,13 +180,13 @@ async def test_after_any_answer_of_the_api_server_events_still_wake(fault: str, 
             for path, name in names.items():
                 server.tell(path, name)
             with suppress(TimeoutError):
-                await until(partial(operator.was_told, set(names.values())), running, within=2)
+                await until(partial(operator.was_notified, set(names.values())), running, within=2)
                 return
         pytest.fail("no event was heard from a stream")
 
 
 async def test_a_leader_that_is_refused_its_watches_gives_the_lease_up_and_another_may_lead(tmp_path: Path) -> None:
-    """And the process is not ended by its own health: the next one would be refused too."""
+    """And the process is not ended by its own health: the next one would be rejected too."""
     async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
         await until(lambda: bool(server.leases.get(LEASE, {}).get("spec", {}).get("holderIdentity")), running)
         server.fault = lambda request: refuse(403) if request.path in WATCHED else None
@@ -229,7 +229,7 @@ async def test_a_new_token_is_used_as_soon_as_it_is_there(tmp_path: Path) -> Non
         server.kubeconfig(tmp_path, token="new")
         for path in WATCHED:
             server.tell(path, f"later-{path.rpartition('/')[2]}")
-        await until(partial(operator.was_told, {f"later-{path.rpartition('/')[2]}" for path in WATCHED}), running)
+        await until(partial(operator.was_notified, {f"later-{path.rpartition('/')[2]}" for path in WATCHED}), running)
 
 
 async def test_kopf_is_given_another_session_when_it_is_refused_itself(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -264,6 +264,6 @@ async def test_a_lease_that_makes_no_sense_ends_nobody(tmp_path: Path) -> None:
 
 async def test_a_part_that_ends_by_itself_ends_the_process(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with an_apiserver() as server, an_operator(server, tmp_path) as (operator, running):
-        monkeypatch.setattr(operator._metrics, "observe_lag", None)  # a fault of our own in the heartbeat
+        monkeypatch.setattr(operator._metrics, "observe_lag", None)  # a fault of the heartbeat itself
         with pytest.raises(RuntimeError, match="the task loop-lag ended"):
             await asyncio.wait_for(running, SOON)

@@ -71,7 +71,7 @@ def test_a_watch_that_never_came_up_is_cut_off_too() -> None:
 
 
 def test_a_refused_watch_is_cut_off_but_not_stalled() -> None:
-    """The next process would be refused too."""
+    """The next process would be rejected too."""
     clock = Hand()
     health = a_health(clock)
     for _ in range(30):
@@ -102,7 +102,7 @@ def test_what_is_not_expected_is_not_kept() -> None:
 
 
 class Server:
-    """Answers lists, and gives one stream of what it is told."""
+    """Answers lists, and gives one stream of what the test sets."""
 
     def __init__(self) -> None:
         self.lines: asyncio.Queue[Obj | Exception | None] = asyncio.Queue()
@@ -167,6 +167,6 @@ async def test_a_stream_that_is_closed_early_is_closed_at_the_server_too() -> No
     assert server.closed
 
 
-def test_watches_of_one_kind_are_told_apart_by_namespace() -> None:
+def test_watches_of_one_kind_are_distinguished_by_namespace() -> None:
     assert name_of(LEASE, "kube-node-lease") == "leases in kube-node-lease"
     assert name_of(NODE, None) == "nodes"

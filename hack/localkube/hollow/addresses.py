@@ -24,7 +24,7 @@ class Addresses:
     """A claimed range, out of which pods get addresses. An address that was given back is the last to be given out again."""
 
     def __init__(self, seed: str, ranges: Sequence[ipaddress.IPv4Network] = RANGES) -> None:
-        """Claim a range. `seed`: where to begin to look, so that a restart finds its own again. Raises AddressError."""
+        """Claim a range. `seed`: where the search begins, so that a restart finds its own again. Raises AddressError."""
         self._given: set[str] = set()
         self.network, self._claim = _claimed(seed, ranges)
         self._hosts = self.network.num_addresses - 2

@@ -159,7 +159,7 @@ class HollowControl:
         await self._call("POST", f"/nodes/{node}/lose", running=running)
 
     async def back(self, node: str, *, rebooted: bool = False) -> None:
-        """The node is back: its containers go on where they were, or start anew if it was `rebooted`; pods that are gone are ended."""
+        """The node is back: its containers go on where they were, or start again if it was `rebooted`; pods that are gone are ended."""
         await self._call("POST", f"/nodes/{node}/back", rebooted=rebooted)
 
     async def _on_pod(self, namespace: str, pod: str, verb: str, **body: Any) -> None:

@@ -1,4 +1,4 @@
-"""Client of the API server: plain dicts in and out, and collections that are followed for ever. Decides nothing.
+"""Client of the API server: plain dicts in and out, and collections that are followed forever. Decides nothing.
 
 Raw HTTP: a final DELETE needs preconditions and a watch needs bookmarks and a read timeout, which lightkube's calls do not offer.
 """
@@ -168,7 +168,7 @@ def version_of(obj: Obj) -> int:
 
 
 class Mirror:
-    """A collection of the API server, kept up to date for ever: over ended watches, lost versions, a dead or silent server.
+    """A collection of the API server, kept up to date forever: over ended watches, lost versions, a dead or silent server.
 
     `changed(type, object)` is called for each difference (ADDED, MODIFIED, DELETED), after the mirror holds it; an object may come twice.
     """

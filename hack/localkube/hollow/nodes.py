@@ -85,7 +85,7 @@ class HollowNode:
             try:
                 await self._renew()
                 if poked:
-                    await asyncio.sleep(0.1)  # a disagreement that lasts must not make us write all the time
+                    await asyncio.sleep(0.1)  # a disagreement that lasts must not lead to writes all the time
                 if poked or asyncio.get_running_loop().time() - self._reported > STATUS_S:
                     await self._report()
             except KubeError as e:

@@ -33,7 +33,7 @@ Obj = dict[str, Any]
 START_TIMEOUT_S = 10.0
 KILL_TIMEOUT_S = 6.0
 CONFIG_LAG_S = 0.05
-"""A Secret that was created just before its pod may reach us just after it; only after this is it reported as missing."""
+"""A Secret that was created just before its pod may be observed just after it; only after this is it reported as missing."""
 CONFIG_RETRY_S = 1.0
 FLUSH_TIMEOUT_S = 1.0
 SLOWEST_RETRY_S = 5.0
@@ -131,7 +131,7 @@ class HollowPod:
             self._become(replace(self.container, ready=ready))
 
     def _given_up(self, probe: str) -> bool:
-        """Whether the kubelet has had no answer to this probe for longer than it accepts. On a lost node no kubelet of ours probes."""
+        """Whether the kubelet has had no answer to this probe for longer than it accepts. On a lost node no simulated kubelet probes."""
         since = [self._deaf_since]
         if "tcpSocket" not in (self.main.get(probe) or {}):  # such a probe the kernel answers for a stopped process
             since.append(self._hung.get("asked"))

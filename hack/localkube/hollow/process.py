@@ -247,7 +247,7 @@ class Hollow:
                 await (pod.part() if running and pod.kind == "coreapp" else pod.hang("lost"))
 
     async def bring_back(self, name: str, *, rebooted: bool = False) -> None:
-        """End a loss: containers of pods that still exist go on (or start anew after a reboot), the others end; all is reported."""
+        """End a loss: containers of pods that still exist go on (or start again after a reboot), the others end; all is reported."""
         node = self._node(name)
         if not node.lost:
             return
@@ -266,7 +266,7 @@ class Hollow:
             self.pods[uid].report_again()
 
     def _bound(self, name: str) -> dict[str, Obj]:
-        """By uid: what is bound to a node now. To be asked anew after every wait: a pod that is gone by then would be revived."""
+        """By uid: what is bound to a node now. To be asked again after every wait: a pod that is gone by then would be revived."""
         return {obj["metadata"]["uid"]: obj for obj in self._pods.items.values() if obj["spec"].get("nodeName") == name}
 
     def _end_unbound(self, node: HollowNode) -> None:
@@ -340,7 +340,7 @@ async def _serve(options: argparse.Namespace) -> None:
 
 @contextlib.contextmanager
 def _locked(folder: Path) -> Iterator[None]:
-    """Keep the folder ours. Raises LocalKubeError when another process has it, or it cannot be made."""
+    """Keep other processes out of the folder. Raises LocalKubeError when another process has it, or it cannot be made."""
     try:
         folder.mkdir(parents=True, exist_ok=True)
         lock = (folder / "hollow.lock").open("w")

@@ -141,7 +141,7 @@ def relocated(env: Mapping[str, str], folders: Sequence[tuple[str, str]]) -> dic
 
 
 def patience(probe: Obj | None) -> float:
-    """Seconds for which the kubelet waits for a container that has stopped answering this probe; without a probe it waits for ever."""
+    """Seconds for which the kubelet waits for a container that has stopped answering this probe; without a probe it waits forever."""
     if probe is None:
         return float("inf")
     period, failures = probe.get("periodSeconds") or 10, probe.get("failureThreshold") or 3

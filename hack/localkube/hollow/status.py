@@ -98,7 +98,7 @@ class Container:
 
 
 def recalled(pod: Obj, name: str, now: datetime) -> Container:
-    """The container as the API remembers it, after this process was started anew.
+    """The container as the API remembers it, after this process was restarted.
 
     What ran ended with the old process: it counts as killed, so that the next start is a restart and the count goes on.
     """

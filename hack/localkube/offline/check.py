@@ -92,7 +92,7 @@ def way(facts: Facts) -> str:
 
 
 def stock_image(kind: bytes) -> str | None:
-    """The node image that a kind program takes unless told otherwise, with its digest."""
+    """The node image that a kind program takes by default, with its digest."""
     found = re.search(rb"kindest/node:v\d+\.\d+\.\d+@sha256:[0-9a-f]{64}", kind)
     return found[0].decode() if found else None
 

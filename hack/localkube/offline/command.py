@@ -30,7 +30,7 @@ OPTIONS = {
         "help": "install Debian's docker.io, iptables and debootstrap with apt-get, and start dockerd by hand",
     },
     "--name": {"default": NAME, "help": f"name of the cluster (default: {NAME})"},
-    "--force": {"action": "store_true", "help": "make them anew"},
+    "--force": {"action": "store_true", "help": "make them again"},
     "--operator": {"action": "store_true", "help": "also build and load the images and install the operator with Helm"},
     "--workers": {"type": int, "default": WORKERS, "help": f"nodes besides the control plane (default: {WORKERS})"},
     "--load": {"action": "store_true", "help": "bring them, and PostgreSQL, into the cluster too"},

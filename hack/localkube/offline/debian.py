@@ -17,7 +17,7 @@ from localkube.run import logged
 
 SUITE = "bookworm"
 SUITES = {"bullseye", "bookworm", "trixie", "forky", "sid", "oldstable", "stable", "testing", "unstable"}
-"""Debian's; a mirror that has one of them has ours. Other distributions and other projects' repositories have others."""
+"""Debian's; a mirror that has one of them has those used here. Other distributions and other projects' repositories have others."""
 BUILD_SECONDS = 1800.0
 SOURCES = (Path("/etc/apt/sources.list"), Path("/etc/apt/sources.list.d"))
 BULK = (

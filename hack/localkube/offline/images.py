@@ -55,7 +55,7 @@ class Images:
     _of: int = field(default=0, init=False)
 
     def make(self, *, force: bool = False) -> None:
-        """Make what is missing (``force``: all anew, from today's packages), one process at a time. LocalKubeError if something fails."""
+        """Make what is missing (``force``: all again, from today's packages), one process at a time. LocalKubeError if something fails."""
         with Cache(self.cache).lock(self.report):
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()

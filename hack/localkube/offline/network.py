@@ -33,7 +33,7 @@ def nodes_of(listed: Mapping[str, Any]) -> list[Node]:
         name, pods = item["metadata"]["name"], item["spec"].get("podCIDR")
         address = next((each["address"] for each in item["status"].get("addresses", []) if each["type"] == "InternalIP"), None)
         if not pods or not address:
-            msg = f"node {name} has no range of pod addresses yet: look at the log of kube-controller-manager"
+            msg = f"node {name} has no range of pod addresses yet: read the log of kube-controller-manager"
             raise LocalKubeError(msg)
         found.append(Node(name, address, pods))
     return sorted(found, key=lambda node: node.name)

@@ -37,10 +37,10 @@ PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 _Args = Mapping[str, Sequence[str]]
 
-# Below the ports that Linux hands out for outgoing connections (from 32768), so that none is taken between choosing and using it.
+# Below the ports that Linux assigns to outgoing connections (from 32768), so that none is taken between choosing and using it.
 PORT_RANGE = range(20000, 32000)
 
-# EndpointSlices reject the loopback addresses of hollow pods; these would write Warning events for ever.
+# EndpointSlices reject the loopback addresses of hollow pods; these would write Warning events forever.
 CONTROLLERS_WITHOUT_ENDPOINTS = "*,-endpoints-controller,-endpointslice-controller,-endpointslice-mirroring-controller"
 
 # Every write with who, what and the answer; reads are not noted. Events and Leases too: who counts leaves them out.

@@ -140,7 +140,7 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     survivors = _wait(left, 5.0)
     if survivors:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors)
-        msg = f"{names} did not end within 5 s of SIGKILL: look at the machine's disk, then end it by hand"
+        msg = f"{names} did not end within 5 s of SIGKILL: check the machine's disk, then end it by hand"
         raise LocalKubeError(msg)
     for process in everyone:
         process.ended_within(END_SECONDS)
@@ -160,7 +160,7 @@ def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, 
         last = watched[-1]
         for process in watched:
             if not process.alive():
-                where = f"while we waited for {last.name} {what}; the end of {process.log}"
+                where = f"while waiting for {last.name} {what}; the end of {process.log}"
                 msg = f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}"
                 raise EarlyEndError(msg)
         if time.monotonic() > deadline:

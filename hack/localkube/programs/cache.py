@@ -65,7 +65,7 @@ class Cache:
 
     @contextlib.contextmanager
     def staged(self, program: Program) -> Iterator[Path]:
-        """Where to write the program; it is put in place as a whole after it has told its version, and removed if anything fails.
+        """Where to write the program; it is put in place as a whole after it has printed its version, and removed if anything fails.
 
         Hold the lock. LocalKubeError if it is not what it should be.
         """

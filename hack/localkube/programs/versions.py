@@ -132,7 +132,7 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
         packages = ("k8s.io/component-base/version", "k8s.io/client-go/pkg/version")  # version skew checks read them
         return {f"{package}.{name}": value for package in packages for name, value in values.items()}
     if folder == "helm":
-        # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which our charts would reject.
+        # As Helm's own Makefile: its version, and that of the Kubernetes whose libraries it has, else 1.20, which the charts would reject.
         minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
         ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
         return {f"{MODULES[folder]}/internal/version.version": version, **ours}

@@ -42,7 +42,7 @@ def _fields(path: str, schema: Schema, seen: dict[str, str]) -> Iterator[tuple[s
     """Yield path, type, default and meaning of each field. Of large parts that are alike the first is spelled out; ``seen`` knows it."""
     for name, field in schema.get("properties", {}).items():
         if any(rule["rule"] == "false" for rule in field.get("x-kubernetes-validations", ())):
-            continue  # The CRD refuses it in any case.
+            continue  # The CRD rejects it in any case.
         here, parts = f"{path}.{name}", json.dumps(field.get("properties"))
         twin = seen.setdefault(parts, here) if len(field.get("properties", ())) > LARGE else here
         text = _meaning(field) + (f" Its fields are those of `{twin}`." if twin != here else "")

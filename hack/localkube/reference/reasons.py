@@ -56,7 +56,7 @@ def _table(table: tuple[conditions.ConditionRule, ...]) -> Statuses:
 
 
 def events() -> Iterator[Reason]:
-    """Yield the reasons of Events that are written for what was done, beside those of conditions, as they stand in the source."""
+    """Yield the reasons of Events that are written for what was done, in addition to those of conditions, as they stand in the source."""
     for path in Path(whatsapp_operator.__file__).parent.rglob("*.py"):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "EmitEvent":

@@ -76,7 +76,7 @@ def coreapps_of(observer: Observer, namespace: str, name: str) -> list[Obj]:
 def sentence(error: BaseException) -> str:
     """An error that a person reads, without a traceback."""
     if isinstance(error, OSError) and error.strerror:
-        return f"the machine refuses: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
+        return f"the system reports: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
     return str(error) if isinstance(error, (LocalKubeError, KubeError)) else f"{type(error).__name__}: {error}"
 
 

@@ -20,7 +20,7 @@ STEADY_S = 60.0
 OPERATOR_USER = f"system:serviceaccount:{NAMESPACE}:{NAME}"
 NOT_COUNTED = frozenset({"events", "leases"})
 START_GOAL_MIB = 128.0
-"""What one operator may hold at most until it looks after its first cluster: what the chart requests for it."""
+"""What one operator may hold at most until it manages its first cluster: what the chart requests for it."""
 BEGINNINGS = {"no-cluster": "started, no cluster", "one-cluster": "started, one cluster of 2 shards and 1 spare that is ready"}
 
 

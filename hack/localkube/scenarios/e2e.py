@@ -42,7 +42,7 @@ async def play(session: Session[KindEnvironment], options: argparse.Namespace, r
     on = Installation(root, kubeconfig, kubectl=programs["kubectl"], helm=programs["helm"], folder=folder, tag=VERSION)
 
     async def routes() -> None:
-        """Lay the routes between nodes anew; where the cluster has a network plug-in of its own there is nothing to do."""
+        """Lay the routes between nodes again; where the cluster has a network plug-in of its own there is nothing to do."""
         await run(root / "hack" / "kind-offline", "routes", NAMED, timeout=ROUTES_S)
 
     containers = KindNodes(await nodes.node_names(), routes=routes)

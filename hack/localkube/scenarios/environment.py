@@ -1,4 +1,4 @@
-"""The environment that faults happen in, whatever runs beneath: clusters, a stream of messages to each, and an observer of them all."""
+"""The environment that faults happen in, on any kind of cluster: clusters, a stream of messages to each, and an observer of them all."""
 
 from __future__ import annotations
 
@@ -97,7 +97,7 @@ class Environment(ABC):
         return self.fault()
 
     async def ambiguous(self) -> int:
-        """How often a look-up of a shard's Service found several pods since the beginning; 0 where that is not counted."""
+        """How often a lookup of a shard's Service found several pods since the beginning; 0 where that is not counted."""
         return 0
 
     def busy_seconds(self) -> float:
@@ -116,7 +116,7 @@ class Environment(ABC):
     def _new_observer(self) -> Observer:
         return Observer(self.kubeconfig, NAMESPACE, ask_client=self._ask_client)
 
-    async def observe_anew(self) -> Observer:
+    async def restart_observer(self) -> Observer:
         """Have a fresh observer: it judges what it finds and what happens from now on, not what its predecessor missed."""
         old, fresh = self._observer, self._new_observer()
         await asyncio.to_thread(fresh.__enter__)

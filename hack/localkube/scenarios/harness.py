@@ -168,7 +168,7 @@ def alive(folder: Path) -> list[Process]:
 
 
 def remove(folder: Path) -> list[Process]:
-    """End by id what runs in ``folder``, remove what a stage made there, and return what was ended."""
+    """End by id what runs in ``folder``, remove what an environment made there, and return what was ended."""
     ended = alive(folder)
     for name in ("operators", "hollow"):
         processes.stop(processes.load(folder / f"{name}.json"))

@@ -56,8 +56,8 @@ class Books:
 
     sent: int
     lost: int  # given up after 90 s, or answered with 201 and unknown to the WhatsApp servers
-    refused: tuple[int, int]  # tries that were not a 201: on the shards that were struck, on the others
-    words: Counter[str]  # how they were refused: status or name of the error
+    rejected: tuple[int, int]  # tries that were not a 201: on the shards that were struck, on the others
+    words: Counter[str]  # how they were rejected: status or name of the error
     totals: Totals  # what was added to the log of the WhatsApp servers
     taken: tuple[Taken, ...]
 
@@ -182,18 +182,18 @@ def account(mine: Sequence[Message], entries: Sequence[Entry], *, shards: int, s
     by_id = {one.id: one for one in mine}
     known = {entry.message for entry in entries}
     unknown = sum(one.delivered_at is not None and one.id not in known for one in mine)
-    refused = [0, 0]
+    rejected = [0, 0]
     words: Counter[str] = Counter()
     for one in mine:
-        words.update(one.refusals)
-        refused[shard_of(one.to, shards) not in struck] += one.refusals.total()
+        words.update(one.rejections)
+        rejected[shard_of(one.to, shards) not in struck] += one.rejections.total()
     taken = [
         Taken(entry.shard, entry.uid, entry.at, message.delivered_at, shard_of(message.to, shards))
         for entry in entries
         if (message := by_id.get(entry.message)) is not None and message.delivered_at is not None
     ]
     lost = sum(one.lost for one in mine) + unknown
-    return Books(sent=len(mine), lost=lost, refused=(refused[0], refused[1]), words=words, totals=totals, taken=tuple(taken))
+    return Books(sent=len(mine), lost=lost, rejected=(rejected[0], rejected[1]), words=words, totals=totals, taken=tuple(taken))
 
 
 def first_taken(

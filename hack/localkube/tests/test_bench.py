@@ -138,7 +138,7 @@ def test_a_write_while_nothing_happens_fails_the_bench(
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, doubled=1)), "1 messages were doubled"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, below_epoch=1)), "from a holder that had been replaced"),
         (Ledger(sent=10, delivered=10, totals=Totals(delivered=10, overlaps=1)), "two connections of one shard were accepted at once"),
-        (Ledger(sent=10, delivered=10, strangers=1), "under ids that no sender of ours used"),
+        (Ledger(sent=10, delivered=10, strangers=1), "under ids that no sender of this run used"),
         (None, "no message was counted"),
     ],
 )
@@ -370,13 +370,13 @@ def test_after_the_restart_a_refused_or_slow_message_is_an_outage_and_a_quick_on
     found = resize.after_restart(quick, 11.5, 14.0)
     assert (found["outage"], found["longest_wait"]) == (0, pytest.approx(0.2))
 
-    refused = messages((12.5, 12.6), first=5)
-    refused[0].refusals["503"] += 1
-    found = resize.after_restart([*quick, *refused], 11.5, 14.0)
-    assert (found["messages"], found["refused"], found["slow"], found["outage"]) == (3, 1, 0, pytest.approx(0.1))
+    rejected = messages((12.5, 12.6), first=5)
+    rejected[0].rejections["503"] += 1
+    found = resize.after_restart([*quick, *rejected], 11.5, 14.0)
+    assert (found["messages"], found["rejected"], found["slow"], found["outage"]) == (3, 1, 0, pytest.approx(0.1))
 
     found = resize.after_restart([*quick, *messages((12.5, 14.5), first=6)], 11.5, 14.0)
-    assert (found["refused"], found["slow"], found["slow_until"], found["outage"]) == (0, 1, 3.0, 2.0)
+    assert (found["rejected"], found["slow"], found["slow_until"], found["outage"]) == (0, 1, 3.0, 2.0)
 
 
 def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> resize.Resize:
@@ -386,7 +386,7 @@ def a_resize(*, lost: int = 0, doubled: int = 0, after: float = 0.0) -> resize.R
         for shard in range(4)
     }
     waits = {"slow": 0, "slow_until": 0.0, "longest_wait": 0.045, "outage": after}
-    removal = {"seconds": 3.0, "messages": 20, "refused": int(after > 0), **waits}
+    removal = {"seconds": 3.0, "messages": 20, "rejected": int(after > 0), **waits}
     extra = {0: 0.25, 1: 0.5}
     return resize.Resize(before=4, to=2, total=9.0, restart=1.0, gap=1.5, extra=extra, shards=shards, after=removal, repeats=1, begun=T0)
 
@@ -396,7 +396,7 @@ def test_what_is_said_of_a_shrink_names_the_worst_shard_and_the_outage_while_pod
 
     assert "shrink (n=2): 80 messages to 4 shards: 0 lost, 0 doubled (2 given again" in first
     assert "12 waited longer than the restart's 1 s, the worst by 0.30 s (shard 3)" in first
-    assert "0.50 to 0.50 s beyond the restart; after it, while the pods went: 0 s, the vendor notes 35 s (40 messages, 0 refused" in second
+    assert "0.50 to 0.50 s beyond the restart; after it, while the pods went: 0 s, the vendor notes 35 s (40 messages, 0 rejected" in second
     assert resize.figures([a_resize(), a_resize(lost=1)])["shards"]["3"] == {
         "sent": 20, "lost": 1, "doubled": 0, "delayed": 6, "worst": 0.3, "outage": 1.5,
     }  # fmt: skip

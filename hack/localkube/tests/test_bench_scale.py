@@ -65,7 +65,7 @@ def test_a_shard_is_as_after_a_committed_handover() -> None:
     assert objects.holder_labels(1)[manifests.EPOCH_LABEL] == route.epoch
 
 
-def test_a_pod_that_nobody_runs_looks_ready() -> None:
+def test_a_pod_that_nobody_runs_is_ready() -> None:
     pod = {
         "metadata": {"name": "s0001-coreapp-1", "uid": "p-1", "resourceVersion": "9"},
         "spec": {"containers": [{"name": "coreapp", "image": "i"}]},
@@ -114,7 +114,7 @@ def test_each_missed_goal_is_said(figures: dict[str, Any], words: list[str]) -> 
     assert all(word in one for word, one in zip(words, said, strict=True))
 
 
-def test_the_figures_are_shown_beside_their_goals() -> None:
+def test_the_figures_are_shown_with_their_goals() -> None:
     text = io.StringIO()
     bench_scale.show(found(rss=300.0), Console(file=text, width=150))
     assert "1000 clusters of 2 shards and 3 spares (5000 Coreapps)" in text.getvalue()

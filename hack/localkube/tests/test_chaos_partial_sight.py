@@ -36,7 +36,7 @@ def made(tmp_path: Path) -> Certificates:
 
 
 class FakeServer:
-    """An API server that echoes calls, and whose watches say one thing at once and then nothing for ever."""
+    """An API server that echoes calls, and whose watches say one thing at once and then nothing forever."""
 
     def __init__(self) -> None:
         self.calls: list[str] = []

@@ -81,7 +81,7 @@ def test_on_a_terminal_one_table_shows_all_steps() -> None:
         assert text in out.getvalue()
 
 
-def test_the_summary_sets_measured_beside_vendor() -> None:
+def test_the_summary_sets_measured_next_to_vendor() -> None:
     console, out = plain()
     console.print(summary([Step("a", "killed [x]", "35 s", "until delivered", seconds=0.0404), Step("b", "never began", "45-60 s")]))
     lines = [line.split("  ") for line in out.getvalue().splitlines()]
@@ -175,28 +175,28 @@ NONE = {"seen_from_outside": 0, "whatsapp_servers": 0, "resolutions": 0}
         ({}, NONE, None),
         ({"inbound_again": 2}, NONE, None),
         ({"delivered": 8, "lost": 1}, NONE, "1 messages were lost"),
-        ({"delivered": 7, "told_refused": 1, "open": 1}, NONE, "never taken; 1 messages are still open"),
-        ({"strangers": 1}, NONE, "1 messages were taken under ids that no sender of ours used"),
+        ({"delivered": 7, "rejected": 1, "open": 1}, NONE, "never taken; 1 messages are still open"),
+        ({"strangers": 1}, NONE, "1 messages were taken under ids that no sender of this run used"),
         ({"totals": Totals(doubled=2)}, NONE, "2 messages were doubled"),
         ({"inbound_arrived": 2, "inbound_lost": 1}, NONE, "1 inbound messages were lost"),
         ({}, NONE | {"whatsapp_servers": 1, "resolutions": 2}, "two active holders 3 times"),
     ],
 )
 def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[str, int], said: str | None) -> None:
-    told = story()
-    told.ledger, told.two_holders = ledger(**counts), holders
-    complaint = told.complaint()
+    played = story()
+    played.ledger, played.two_holders = ledger(**counts), holders
+    complaint = played.complaint()
 
     assert complaint is None if said is None else said in (complaint or "")
 
 
 def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Path) -> None:
-    told = story()
-    told.steps[0].seconds = 4.00001
-    demo_harness.write_json(tmp_path / "demo.json", told.figures())
+    played = story()
+    played.steps[0].seconds = 4.00001
+    demo_harness.write_json(tmp_path / "demo.json", played.figures())
     figures = json.loads((tmp_path / "demo.json").read_text())
 
-    assert told.complaint() == "the demo did not come to its end"
+    assert played.complaint() == "the demo did not come to its end"
     assert [step["name"] for step in figures["steps"]] == [
         "apply",
         "pod-deleted",
@@ -207,16 +207,16 @@ def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Pa
     ]
     assert figures["steps"][0]["seconds"] == 4.0001
     assert (figures["steps"][1]["seconds"], figures["messages"], figures["two_holders"]) == (None, None, None)
-    assert figures["restart_seconds"] == told.restart < 45
+    assert figures["restart_seconds"] == played.restart < 45
 
 
 def test_errors_of_ours_are_their_own_sentence() -> None:
     assert sentence(LocalKubeError("port 1 is taken")) == "port 1 is taken"
     assert sentence(OSError("disk")) == "OSError: disk"
-    assert sentence(PermissionError(13, "Permission denied", "/build")) == "the machine refuses: Permission denied (/build)"
+    assert sentence(PermissionError(13, "Permission denied", "/build")) == "the system reports: Permission denied (/build)"
 
 
-# ---- the stage
+# ---- the environment
 
 
 @pytest.fixture
@@ -306,7 +306,7 @@ def test_an_interrupt_during_the_set_up_ends_it_in_a_sentence(
 
 
 def test_the_line_below_counts_what_flows() -> None:
-    told: Any = story()
-    assert "as soon as" in told._flow()
-    told.environment = SimpleNamespace(probes={"acme": SimpleNamespace(sent=["a", "b"], delivered=lambda: [(0.0, 1.0)])})
-    assert told._flow().startswith("messages: 2 sent, 1 delivered, 1 wait")
+    played: Any = story()
+    assert "as soon as" in played._flow()
+    played.environment = SimpleNamespace(probes={"acme": SimpleNamespace(sent=["a", "b"], delivered=lambda: [(0.0, 1.0)])})
+    assert played._flow().startswith("messages: 2 sent, 1 delivered, 1 wait")

@@ -13,7 +13,7 @@ from localkube.scenarios.kind.environment import KindEnvironment
 from localkube.scenarios.runner.case import Case
 
 
-class FakeStage:
+class FakeEnvironment:
     """A cluster whose leader is killed; the commit comes with the switchover that is asked for."""
 
     def __init__(self, *, leads: str) -> None:
@@ -47,20 +47,20 @@ class FakeStage:
     async def delete_pod(self, pod: str, *, namespace: str) -> None:
         self.did.append(f"delete {namespace}/{pod}")
 
-    async def seen(self, look: Any, _: float, what: str) -> Any:
-        found = look()
+    async def seen(self, read: Any, _: float, what: str) -> Any:
+        found = read()
         assert found, what
         return found
 
 
-async def kill_leader(environment: FakeStage) -> Case[Any]:
+async def kill_leader(environment: FakeEnvironment) -> Case[Any]:
     case = Case(cast("Any", environment), ("acme",))
     await actions.kill_leader(case)
     return case
 
 
 async def test_a_user_asks_only_when_the_process_has_ended_and_the_pod_is_replaced_at_the_end() -> None:
-    environment = FakeStage(leads="operator-b")
+    environment = FakeEnvironment(leads="operator-b")
     case = await kill_leader(environment)
     assert environment.did == ["KILL operator-a", "switchover of 0"]
     assert len(case.measured) == 1
@@ -72,22 +72,22 @@ async def test_a_user_asks_only_when_the_process_has_ended_and_the_pod_is_replac
 
 
 async def test_that_the_same_pod_led_again_is_said() -> None:
-    assert (await kill_leader(FakeStage(leads="operator-a"))).notes == ["operator-a led again itself, its container restarted"]
+    assert (await kill_leader(FakeEnvironment(leads="operator-a"))).notes == ["operator-a led again itself, its container restarted"]
 
 
 async def test_a_signal_that_kills_returns_when_the_process_has_ended_and_another_at_once() -> None:
-    told: list[str] = []
+    commands: list[str] = []
 
     class Nodes:
         async def process_of(self, _: object) -> tuple[Any, int]:
             return self, 7
 
         async def run(self, command: str) -> str:
-            told.append(command)
+            commands.append(command)
             return ""
 
     environment: Any = SimpleNamespace(nodes=Nodes())
     send = await KindEnvironment.aim(environment, {})
     await send("STOP")
     await send("KILL")
-    assert told == ["kill -STOP 7", "kill -KILL 7; while kill -0 7 2>/dev/null; do sleep 0.01; done"]
+    assert commands == ["kill -STOP 7", "kill -KILL 7; while kill -0 7 2>/dev/null; do sleep 0.01; done"]

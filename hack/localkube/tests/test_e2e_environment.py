@@ -1,4 +1,4 @@
-"""How the end-to-end stage reads nodes and pods, and the programs and shells by which it strikes them."""
+"""How the end-to-end environment reads nodes and pods, and the programs and shells by which it strikes them."""
 
 from __future__ import annotations
 

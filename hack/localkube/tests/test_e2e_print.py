@@ -91,24 +91,26 @@ def test_what_is_wrong_on_any_machine_fails_the_run_here_too() -> None:
 
 
 def test_a_refusal_where_nothing_was_done_fails_the_run() -> None:
-    said = ["node-parted: 3 tries were refused on shards to which nothing was done"]
-    assert failures(PARTED, outcome(PARTED, 3.0, 3.0, 3.0, refused=[0, 3]), n=3) == said
+    said = ["node-parted: 3 tries were rejected on shards to which nothing was done"]
+    assert failures(PARTED, outcome(PARTED, 3.0, 3.0, 3.0, rejected=[0, 3]), n=3) == said
 
 
-def test_refusals_of_the_shard_that_moved_are_counted_and_fail_only_what_is_planned() -> None:
-    assert failures(KILLED, outcome(KILLED, 0.1, refused=[4, 0]), n=1) == []
-    assert failures(DELETED, outcome(DELETED, 0.1, refused=[4, 0]), n=1) == ["holder-deleted: 4 tries were refused, though this is planned"]
+def test_rejections_of_the_shard_that_moved_are_counted_and_fail_only_what_is_planned() -> None:
+    assert failures(KILLED, outcome(KILLED, 0.1, rejected=[4, 0]), n=1) == []
+    assert failures(DELETED, outcome(DELETED, 0.1, rejected=[4, 0]), n=1) == [
+        "holder-deleted: 4 tries were rejected, though this is planned"
+    ]
 
 
 def test_a_restart_of_all_shards_by_the_client_may_refuse_on_all() -> None:
-    assert failures(GROW, outcome(GROW, 1.6, refused=[4, 9]), n=1) == []
+    assert failures(GROW, outcome(GROW, 1.6, rejected=[4, 9]), n=1) == []
 
 
 @pytest.mark.parametrize(
     ("ledger", "said"),
     [
         (Ledger(sent=9, delivered=9), []),
-        (Ledger(sent=9, delivered=8, lost=1), [f"{OF}: 1 messages were lost: told 201 and unknown to the WhatsApp servers"]),
+        (Ledger(sent=9, delivered=8, lost=1), [f"{OF}: 1 messages were lost: confirmed with 201 and unknown to the WhatsApp servers"]),
         (
             Ledger(sent=9, delivered=9, totals=Totals(delivered=9, doubled=1)),
             [f"{OF}: 1 messages were doubled: taken twice under one id"],
@@ -144,11 +146,11 @@ def shown(*played: tuple[Fault[Any], Outcome]) -> str:
 
 def test_the_table_has_each_phase_and_the_verdict() -> None:
     samples = [{"took": 0.12, "committed": 0.06, "decided": 0.03}, {"took": 0.7, "committed": None, "decided": None}]
-    text = shown((KILLED, outcome(KILLED, 0.12, 0.7, samples=samples, refused=[2, 0])), (DELETED, outcome(DELETED, 0.1)))
+    text = shown((KILLED, outcome(KILLED, 0.12, 0.7, samples=samples, rejected=[2, 0])), (DELETED, outcome(DELETED, 0.1)))
     killed, deleted = (line for line in text.splitlines() if "killed" in line or "holder-deleted" in line)
     for cell in ("30 ms / 30 ms", "60 ms / 60 ms", "120 ms", "-", "700 ms", "500 ms MISSED", "2/0"):
         assert cell in killed
-    assert "0 refused met" in deleted
+    assert "0 rejected met" in deleted
 
 
 def test_the_file_says_what_was_met_and_what_failed() -> None:

@@ -23,7 +23,7 @@ def test_a_percentile_is_the_sample_of_the_nearest_rank(count: int, share: float
     assert figures.percentile(samples, share) == rank
 
 
-def test_a_percentile_of_nothing_is_refused() -> None:
+def test_a_percentile_of_nothing_is_rejected() -> None:
     with pytest.raises(ValueError, match="needs samples"):
         figures.percentile([], 0.5)
     assert row([], goal=0.2) == {"n": 0, "failures": 0, "goal": 0.2, "met": None}

@@ -120,7 +120,7 @@ async def test_a_hung_container_is_noticed_by_the_probes_of_its_spec_only(tmp_pa
         await probed.shut_down()
 
 
-async def test_a_tcp_probe_cannot_see_a_stopped_process_but_a_deaf_port(tmp_path: Path) -> None:
+async def test_a_tcp_probe_does_not_notice_a_stopped_process_but_a_deaf_port(tmp_path: Path) -> None:
     probe = {"tcpSocket": {"port": 6253}, "periodSeconds": 1, "failureThreshold": 1, "timeoutSeconds": 0.05}
     async with a_bench(tmp_path) as bench:
         pod = bench.pod(a_pod({"readinessProbe": probe}))

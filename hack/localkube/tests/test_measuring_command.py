@@ -35,7 +35,7 @@ def raises(error: BaseException) -> Callable[[], int]:
         (lambda: None, 0, ""),
         (lambda: 3, 3, ""),
         (raises(LocalKubeError("no cluster")), 1, "hack/x: no cluster\n"),
-        (raises(ExceptionGroup("both", [ExceptionGroup("one", [OSError(2, "gone")])])), 1, "hack/x: the machine refuses: gone\n"),
+        (raises(ExceptionGroup("both", [ExceptionGroup("one", [OSError(2, "gone")])])), 1, "hack/x: the system reports: gone\n"),
         (raises(KeyboardInterrupt()), 130, "hack/x: interrupted; all that was started has been ended\n"),
     ],
 )

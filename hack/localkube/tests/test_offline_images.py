@@ -49,7 +49,7 @@ def test_the_mirror_is_the_machines_own(sources: dict[str, str], mirror: str | N
     assert debian.mirror(sources) == mirror
 
 
-def test_a_root_file_system_is_made_anew_when_what_it_is_made_from_changes() -> None:
+def test_a_root_file_system_is_made_again_when_what_it_is_made_from_changes() -> None:
     root = debian.PYTHON
     assert len({root.key, replace(root, packages=(*root.packages, "curl")).key, replace(root, after="true; true").key}) == 3
     assert replace(root, expected_s=1).key == root.key

@@ -110,7 +110,7 @@ def test_a_figure_that_is_changed_in_the_text_makes_it_stale(repository: Path, c
     assert "README.md: not what docs/figures has" in capsys.readouterr().err
 
 
-def test_the_picture_of_the_demo_is_drawn_anew_when_it_is_old(repository: Path) -> None:
+def test_the_picture_of_the_demo_is_drawn_again_when_it_is_old(repository: Path) -> None:
     timeline = {"seconds": 2.0, "spans": [{"shard": 0, "pod": "acme-coreapp-0", "from": 0.0, "to": 2.0}], "marks": [], "delivered": [1]}
     (repository / "docs/figures/demo.json").write_text(json.dumps({"timeline": timeline}), encoding="utf-8")
     assert list(pages.stale(repository)) == [str(pages.PICTURE)]
@@ -206,7 +206,7 @@ def test_e2e() -> None:
     figures = chaos_print.report_of_kind(played, about, {"holder-deleted": 1, "create": 1})
     text = shown("e2e", figures)
 
-    assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 refused | 5 s | - |" in text
+    assert "| kubectl delete pod | PodDeleted 1 | 60 ms / 60 ms | 1 | 250 ms | - | 250 ms | 0 rejected | 5 s | - |" in text
     assert "| kubectl apply -> Ready | 1 | 4.90 s | - | 4.90 s |" in text
     assert "7 sent = 7 delivered" in text
     assert "- create: max is 9 s" in text
@@ -223,12 +223,12 @@ def test_scale() -> None:
 def test_the_demo_is_shown_as_it_was_printed() -> None:
     out = io.StringIO()
     environment: Any = None
-    told = Demo(environment, ROOT / "examples" / "cluster.yaml", Console(file=out, width=130))
-    told.ledger = Ledger(sent=7, delivered=7)
-    for number, step in enumerate(told.steps, 1):
+    played = Demo(environment, ROOT / "examples" / "cluster.yaml", Console(file=out, width=130))
+    played.ledger = Ledger(sent=7, delivered=7)
+    for number, step in enumerate(played.steps, 1):
         step.seconds = number / 10
-    show(told.figures(), told.console)
-    text = shown("demo", {"run": RUN, "complaint": None, **told.figures()})
+    show(played.figures(), played.console)
+    text = shown("demo", {"run": RUN, "complaint": None, **played.figures()})
 
     printed = [line.rstrip() for line in out.getvalue().splitlines()]
     assert "\n".join(printed).strip() in text

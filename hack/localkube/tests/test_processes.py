@@ -171,7 +171,7 @@ def test_a_program_that_dies_is_quoted(tmp_path: Path) -> None:
     broken.write_text("#!/bin/sh\necho line one\necho the disk is full\nexit 7\n")
     broken.chmod(0o755)
 
-    with pytest.raises(LocalKubeError, match="etcd exited with status 7 while we waited for etcd to open its socket") as caught:
+    with pytest.raises(LocalKubeError, match="etcd exited with status 7 while waiting for etcd to open its socket") as caught:
         ControlPlane.start(tmp_path / "x", binaries=Binaries({"etcd": broken}))
     assert str(caught.value).endswith("line one\nthe disk is full")
 

@@ -31,12 +31,12 @@ def test_a_change_that_is_not_committed_makes_the_commit_dirty(repository: Path)
 
 
 def test_the_commit_is_the_one_at_the_beginning(repository: Path) -> None:
-    run = Provenance(repository, "hack/bench", ["--n", "3", "--out=/some/where/x.json", "--dir", "/some/where/stage"])
+    run = Provenance(repository, "hack/bench", ["--n", "3", "--out=/some/where/x.json", "--dir", "/some/where/folder"])
     (repository / "code").write_text("2", encoding="utf-8")
 
     found = run.of_run()
     assert found["commit"] == provenance.commit(repository).removesuffix(" dirty")
-    assert found["command"] == "hack/bench --n 3 --out=x.json --dir stage", "no folder of this machine"
+    assert found["command"] == "hack/bench --n 3 --out=x.json --dir folder", "no folder of this machine"
     assert set(found["machine"]) == {"cpus", "model", "memory_gib", "kernel", "python"}
     assert set(found["load"]) == {"begin", "end"}
 

@@ -53,7 +53,7 @@ def test_every_field_of_the_resource_is_on_its_page() -> None:
     fields = version["schema"]["openAPIV3Schema"]["properties"]
     assert {f"{part}.{name}" for part in ("spec", "status") for name in fields[part]["properties"]} <= set(re.findall(r"`([\w.]+)`", page))
     assert "`spec.coreapp.pod.env[].valueFrom.secretKeyRef.key`" in page
-    assert "`spec.account.pin`" not in page, "the CRD refuses it in any case"
+    assert "`spec.account.pin`" not in page, "the CRD rejects it in any case"
 
 
 def a_copy(root: Path) -> Path:
@@ -64,7 +64,7 @@ def a_copy(root: Path) -> Path:
     return root
 
 
-def test_what_is_stale_is_written_anew(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_what_is_stale_is_rewritten(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     page = a_copy(tmp_path) / "docs" / "reasons.md"
     page.write_text(page.read_text(encoding="utf-8").replace("| `Serving` |", "| `Servant` |"), encoding="utf-8")
 

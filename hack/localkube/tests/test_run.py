@@ -55,7 +55,7 @@ def test_a_program_ends_with_what_runs_it(tmp_path: Path) -> None:
     ("error", "status", "reported"),
     [
         (LocalKubeError("no room"), 1, "hack/x: no room"),
-        (OSError(28, "No space left on device", "/tmp/a"), 1, r"hack/x: the machine refuses: No space left on device \(/tmp/a\)"),
+        (OSError(28, "No space left on device", "/tmp/a"), 1, r"hack/x: the system reports: No space left on device \(/tmp/a\)"),
         (KeyboardInterrupt(), 130, "hack/x: interrupted; .*"),
     ],
     ids=["error", "machine", "interrupted"],

@@ -104,7 +104,7 @@ async def ended(world: World, *, holder_too: bool = False) -> tuple[Case[Any], l
         await faults.end_leader(signal.SIGTERM, 0, found, holder_too=holder_too)(case)
     finally:
         await case.exits.aclose()
-        assert world.replaced == ["op-0"], "the ended operator is replaced, whatever came of it"
+        assert world.replaced == ["op-0"], "the ended operator is replaced, no matter what came of it"
     return case, found
 
 

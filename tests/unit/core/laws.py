@@ -189,7 +189,7 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Situation) -> bool:
         _must(move.to.uid not in holders, "a holder is taken")
         label, shard = _epoch(move.to), _shard(move.to)
         if label is None or shard is None:
-            continue  # without both labels no Service selects it, whoever commits
+            continue  # without both labels no Service selects it, no matter which operator commits
         named = services.get(shard)
         _must(named is not None, "the Service of the label is missing")
         if named is not None:
@@ -207,7 +207,7 @@ def law_2_prepare_then_commit(plan: PlanOf, one: Situation) -> bool:
 
 @_law
 def only_the_named_pod_is_assigned_to_serve(plan: PlanOf, one: Situation) -> bool:
-    """Told a shard without a holder means: serve it."""
+    """An assigned shard without a holder means: serve it."""
     services = {other.shard: other for other in one.snapshot.routes}
     orders = [tell for tell in _of(_actions(plan, one), AssignRole) if tell.shard is not None and tell.holder is None]
     for order in orders:
@@ -246,7 +246,7 @@ def law_4_enough_replicas(plan: PlanOf, one: Situation) -> bool:
 def law_5_set_shards_only_if(plan: PlanOf, one: Situation) -> bool:
     """Enough ready Coreapps, a fresh GET that differs, nothing under way; and the intent is of now, of this term and of this cluster.
 
-    The plan's record is what is reported whatever became of the call: the intent is not in it, for it is noted just before the call.
+    The plan's record is what is reported no matter what became of the call: the intent is not in it, for it is noted just before the call.
     """
     made = plan(one.desired, one.snapshot)
     calls = _of(made.actions, SetShards)

@@ -94,7 +94,7 @@ def _coreapps(draw: st.DrawFn, routes: list[Route], shards: int) -> list[Coreapp
 
 
 def _long_ago() -> dict[str, datetime]:
-    """Whatever can be held for long has been."""
+    """Everything that can be held for long has been."""
     of_pods = {f"{fact}/uid-{ordinal}" for fact in ("NotReady", "NodesUnreachable", "DeletionBlocked") for ordinal in range(7)}
     return dict.fromkeys(of_pods | {"PodsMissing", "PodsRejected"}, NOW - seconds(300))
 

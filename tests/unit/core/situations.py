@@ -80,7 +80,7 @@ def epoch_of(shard: int) -> str:
 
 
 def serving(holder: Coreapp, shard: int, *, epoch: str | None = None, shards: int | None = None) -> Coreapp:
-    """The pod as a holder that was labelled and told."""
+    """The pod as a holder that was labelled and assigned."""
     text = epoch or epoch_of(shard)
     known = shards if shards is not None else holder.report.shards if holder.report else None
     return replace(

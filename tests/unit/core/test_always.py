@@ -19,7 +19,7 @@ ORDER = ["PodsUnresponsive", "ObjectsChanged", "LabelsLost", "NamesOutgrown", "H
 
 
 def unlabelled() -> Situation:
-    """Somebody took the labels off the Service of shard 0."""
+    """A foreign writer took the labels off the Service of shard 0."""
     bare = {"kind": "Service", "metadata": {"name": "acme-shard-0", "uid": "service-0", "resourceVersion": "100", "labels": {}}}
     return situation().settled().seeing(mislabelled=(bare,))
 
@@ -75,7 +75,7 @@ def test_each_rule_acts_and_nothing_else_does_it_in_its_place(name: str, monkeyp
 
 
 @pytest.mark.parametrize("name", ["FailingOver", "Draining", "Paused", "LoginRejected"])
-def test_they_act_beside_every_rule_and_after_it(name: str) -> None:
+def test_they_act_with_every_rule_and_after_it(name: str) -> None:
     """The actions of the rule that won come first, then those of each rule of this table, in its order."""
     one = WITNESSES[name]
     facts = one.facts()
@@ -86,7 +86,7 @@ def test_they_act_beside_every_rule_and_after_it(name: str) -> None:
     assert [*one.plan().actions][: len(expected)] == expected
 
 
-def test_what_the_winning_rule_hands_over_is_busy() -> None:
+def test_what_the_winning_rule_moves_is_busy() -> None:
     (move,) = (action for action in WITNESSES["FailingOver"].plan().actions if isinstance(action, Handover))
 
     assert always.Busy.of([move]) == always.Busy(

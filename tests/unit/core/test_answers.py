@@ -21,8 +21,8 @@ from .test_laws import many
 
 STATUSES = (400, 401, 403, 429, 500, 503)
 
-# Under any status: what the call was refused for.
-REFUSED: list[tuple[Rejection, int | None, str]] = [
+# Under any status: what the call was rejected for.
+REJECTED: list[tuple[Rejection, int | None, str]] = [
     (Rejection.CERTIFICATE, 1005, "Access denied: client setup is logged off: wrong certificate, call again with the right one"),
     (Rejection.CERTIFICATE, 1005, "Access denied: VName Certificate Error"),
     (Rejection.CERTIFICATE, 1005, "Your client setup is logged-off"),
@@ -92,7 +92,7 @@ def judged(status: int | None, *said: tuple[int | None, str]) -> tuple[Answer, R
     return found.answer, found.rejection
 
 
-@pytest.mark.parametrize(("rejection", "code", "text"), REFUSED)
+@pytest.mark.parametrize(("rejection", "code", "text"), REJECTED)
 @pytest.mark.parametrize("status", STATUSES)
 def test_a_refusal_is_one_under_every_status(status: int, rejection: Rejection, code: int | None, text: str) -> None:
     assert judged(status, (code, text)) == (Answer.REJECTED, rejection)
@@ -204,7 +204,7 @@ def test_words_of_a_login_count_from_the_first_client_error_to_the_last(status: 
 
 
 @pytest.mark.parametrize("code", [1007, 1010, 1012, 1019, 1024, 1025, 1030, 1032, 428, 431, 434])
-def test_a_code_beside_those_that_are_known_means_nothing_but_that_a_password_is_to_be_changed(code: int) -> None:
+def test_a_code_next_to_those_that_are_known_means_nothing_but_that_a_password_is_to_be_changed(code: int) -> None:
     assert judged(400, (code, "")) == ((Answer.NONE, None) if code == 1024 else (Answer.REJECTED, Rejection.OTHER))
     assert judged(500, (code, "")) == ((Answer.NONE, None) if code == 1024 else (Answer.UNKNOWN, None))
 
@@ -212,7 +212,7 @@ def test_a_code_beside_those_that_are_known_means_nothing_but_that_a_password_is
 @pytest.mark.parametrize("code", [429, 1011, 1015, 1016, 1017, 1018])
 def test_each_code_that_says_try_again_is_enough(code: int) -> None:
     assert judged(400, (code, "")) == (Answer.BUSY, None)
-    assert judged(400, (code, "VName Certificate Error")) == (Answer.BUSY, None), "the words beside it may speak of anything"
+    assert judged(400, (code, "VName Certificate Error")) == (Answer.BUSY, None), "the words next to it may speak of anything"
 
 
 @pytest.mark.parametrize("code", [1014, 1023])

@@ -82,7 +82,7 @@ def test_a_serial_number_of_any_length_is_read(value: int) -> None:
     assert of_details(number(1, value)).serial == str(value)
 
 
-def test_fields_may_come_in_any_order_and_beside_ones_that_are_not_known() -> None:
+def test_fields_may_come_in_any_order_and_with_ones_that_are_not_known() -> None:
     unknown = number(15, 1) + varint(6 * 8 + 1) + b"12345678" + varint(7 * 8 + 5) + b"1234" + chunk(200, b"x")
     details = unknown + chunk(4, b"Name") + number(10, 0) + chunk(2, b"Issuer") + unknown + number(1, 5)
 

@@ -175,7 +175,7 @@ def test_a_restart_excuses_disagreement() -> None:
     assert failure(one) is None
 
 
-# --- doubt
+# --- the self-check
 
 
 def nodes(names: Iterable[str], age: float = 1) -> dict[str, Node]:
@@ -188,24 +188,24 @@ def test_the_self_check_fails_when_the_loop_was_late() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "silent_ones", "names", "age", "doubted"),
+    ("targets", "silent_ones", "names", "age", "fails"),
     [
         (9, 5, "abc", 1, True),
         (10, 5, "abc", 1, False),  # not more than half
         (9, 9, "ab", 1, False),  # on two nodes it may well be theirs
-        (9, 5, "abc", 20, False),  # nodes that do not renew their Leases are lost, not we
+        (9, 5, "abc", 20, False),  # nodes that do not renew their Leases are lost, not the operator
     ],
 )
 def test_the_self_check_fails_when_most_are_silent_on_living_nodes(
-    targets: int, silent_ones: int, names: str, age: float, doubted: bool
+    targets: int, silent_ones: int, names: str, age: float, fails: bool
 ) -> None:
     known = {**nodes(names, age), **nodes("z")}
 
-    assert (self_check(Silence(targets=targets, unresponsive=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == doubted
+    assert (self_check(Silence(targets=targets, unresponsive=silent_ones, nodes=frozenset(names)), known, NOW) is not None) == fails
 
 
 @pytest.mark.parametrize(
-    ("silent_ones", "ready", "doubted"),
+    ("silent_ones", "ready", "fails"),
     [
         (5, "abc", True),
         (4, "abc", False),  # not more than half
@@ -213,10 +213,10 @@ def test_the_self_check_fails_when_most_are_silent_on_living_nodes(
         (9, "", False),  # their kubelets, or the control plane for them, have given them up
     ],
 )
-def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, doubted: bool) -> None:
+def test_where_nothing_is_known_of_nodes_kubelets_are_the_witnesses(silent_ones: int, ready: str, fails: bool) -> None:
     silence = Silence(targets=9, unresponsive=silent_ones, nodes=frozenset("abcd"), ready_nodes=frozenset(ready))
 
-    assert (self_check(silence, None, NOW) is not None) == doubted
+    assert (self_check(silence, None, NOW) is not None) == fails
 
 
 def test_who_was_not_asked_since_the_others_fell_silent_speaks_for_nobody() -> None:

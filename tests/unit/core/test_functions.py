@@ -182,7 +182,7 @@ def test_a_cluster_may_be_observed_ten_times_a_second_and_thirty_times_in_a_row(
     assert pace.tokens(left, passed) == now
 
 
-def test_doubt_about_a_pod_that_is_not_ready_is_judged_again_after_five_seconds() -> None:
+def test_silence_of_a_pod_that_is_not_ready_is_judged_again_after_five_seconds() -> None:
     one = SETTLED.with_pod(2, ready=False, lost_readiness=True, report=None).seeing(silence=Silence(lag=seconds(2)))
     stands = {fact: NOW - seconds(600) for fact in one.plan().holds if fact.startswith("Stands/")}
     held = one.seeing(since={**stands, "NotReady/uid-2": NOW - seconds(600)})
@@ -202,7 +202,7 @@ def test_of_a_call_that_there_is_not_nothing_is_said() -> None:
 
 
 @pytest.mark.parametrize(("said", "shown"), [("", "set."), ("HTTP 400: too weak", "set (HTTP 400: too weak).")])
-def test_a_new_password_that_the_client_does_not_take_is_told_of(said: str, shown: str) -> None:
+def test_a_new_password_that_the_client_does_not_take_is_reported(said: str, shown: str) -> None:
     one = SETTLED.client(is_new_password_rejected=True, login_message=said)
 
     assert f"the first login must {shown} A new one has 8 to 64 characters" in sentences.login_advice(one.facts())
@@ -217,7 +217,7 @@ def test_a_new_password_that_the_client_does_not_take_is_told_of(said: str, show
         ({"origin": 2, "attempts": 2}, "2 -> 4 (id 4-x, attempt 2): all Coreapps will restart."),
     ],
 )
-def test_a_call_is_told_with_its_numbers_and_its_attempt(operation: dict[str, Any], message: str) -> None:
+def test_a_call_is_reported_with_its_numbers_and_its_attempt(operation: dict[str, Any], message: str) -> None:
     made = Operation(id="4-x", to=4, leader_epoch=5, started_at=NOW, settle_by=NOW, deadline=NOW, **operation)
 
     assert report.set_shards_sent(made) == EmitEvent(reason="SetShardsSent", message=message)
@@ -231,7 +231,7 @@ def events(one: Situation, done: tuple[Delete, ...] = ()) -> list[EmitEvent]:
     return [*report.plan_events(one.snapshot, one.plan(), done=done, reported_after=5)]
 
 
-def test_a_busy_server_is_told_of_and_a_warning_from_the_fifth_time_on() -> None:
+def test_a_busy_server_is_reported_and_a_warning_from_the_fifth_time_on() -> None:
     (said,) = events(busy(4))
     assert (said.reason, said.message, said.warning) == ("ServerBusy", "Set Shards, attempt 4: HTTP 503.", False)
     (said,) = events(busy(5))
@@ -246,7 +246,7 @@ def test_a_busy_server_is_told_of_and_a_warning_from_the_fifth_time_on() -> None
     ("revision", "reason", "warning"),
     [("rev-0", "DeletingOutdatedPod", False), ("rev-1", "DeletingUnresponsivePod", True), (None, "DeletingUnresponsivePod", True)],
 )
-def test_a_deletion_is_told_of_once_it_was_done_with_its_reason(revision: str | None, reason: str, warning: bool) -> None:
+def test_a_deletion_is_reported_once_it_was_done_with_its_reason(revision: str | None, reason: str, warning: bool) -> None:
     one = SETTLED.with_nodes().with_pod(2, unresponsive_since=NOW - seconds(60), revision=revision)
     plan = one.plan()
     (deleted,) = (action for action in plan.actions if isinstance(action, Delete))
@@ -257,7 +257,7 @@ def test_a_deletion_is_told_of_once_it_was_done_with_its_reason(revision: str | 
     assert [said.reason for said in events(one) if said.reason != "ScalingUp"] == []
 
 
-def test_a_failover_is_told_of_with_the_node_and_a_switchover_is_not() -> None:
+def test_a_failover_is_reported_with_the_node_and_a_switchover_is_not() -> None:
     (said,) = events(SETTLED.with_holder(0, terminated=True))
     assert (said.reason, said.message, said.warning) == (
         "FailingOver",
@@ -269,7 +269,7 @@ def test_a_failover_is_told_of_with_the_node_and_a_switchover_is_not() -> None:
     assert events(SETTLED.with_nodes().with_node(0, leaving="cordoned")) == []
 
 
-def test_a_change_of_the_number_of_Coreapps_is_told_of() -> None:  # noqa: N802
+def test_a_change_of_the_number_of_Coreapps_is_reported() -> None:  # noqa: N802
     (said,) = events(SETTLED.wanting(shards=4))
 
     assert (said.reason, said.message) == ("ScalingUp", "Coreapps 3 -> 5.")

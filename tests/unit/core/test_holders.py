@@ -16,7 +16,7 @@ from .situations import NONCE, NOW, Situation, epoch_of, labels_for, pod, second
 from .witnesses import restarting
 
 SETTLED = situation().settled()
-DOUBT = Silence(lag=seconds(2))
+SELF_CHECK_FAILED = Silence(lag=seconds(2))
 
 
 def failure(one: Situation, shard: int = 0) -> Evidence | None:
@@ -41,7 +41,7 @@ def claim(one: Situation, ordinal: int) -> str:
 )
 def test_a_holder_that_lost_a_label_of_the_selector_is_damaged(labels: dict[str, str]) -> None:
     assert claim(SETTLED.with_pod(0, labels=labels), 0) == "damaged"
-    assert claim(SETTLED.with_route(0, foreign=True).with_pod(0, labels=labels), 0) != "damaged", "that Service is none of ours"
+    assert claim(SETTLED.with_route(0, foreign=True).with_pod(0, labels=labels), 0) != "damaged", "that Service belongs to nobody here"
 
 
 def test_another_pod_with_a_holders_epoch_holds_nothing_of_its_own() -> None:
@@ -55,7 +55,7 @@ def test_a_label_without_a_shard_may_be_any_shards(epoch: str, worth: str) -> No
 
     assert claim(one, 2) == worth
     foreign = one.with_route(0, foreign=True).with_route(1, foreign=True)
-    assert claim(foreign, 2) == "dead", "nobody of ours commits to a Service that is not ours"
+    assert claim(foreign, 2) == "dead", "no operator commits to a foreign Service"
 
 
 @pytest.mark.parametrize(
@@ -118,7 +118,7 @@ def test_shards_without_a_Service_are_not_guessed_from_a_failed_read() -> None: 
         (situation(), 0),
     ],
 )
-def test_no_wish_takes_away_a_shard_that_exists_or_may_come_to_exist(one: Situation, replicas: int) -> None:
+def test_no_spec_takes_away_a_shard_that_exists_or_may_come_to_exist(one: Situation, replicas: int) -> None:
     assert one.wanting(shards=1).facts().min_replicas == replicas
 
 
@@ -168,7 +168,7 @@ def test_a_pod_that_goes_for_a_disruption_is_drained_and_not_before() -> None:
         ({"ready": False}, True),
         ({"ready": True}, False),
         ({"ready": True, "ip": None}, True),
-        ({"ready": True, "ip": None, "never_responded": True}, False),  # it may be our own way to it
+        ({"ready": True, "ip": None, "never_responded": True}, False),  # it may be the operator's own way to it
         ({"ready": False, "report": Report(shards=4)}, False),  # it is back
     ],
 )
@@ -222,14 +222,14 @@ def test_a_coreapp_with_fewer_shards_cannot_hold_a_higher_one() -> None:
     assert not evidence.disagrees(one.facts(), one.route(1), one.holder_of(1))
 
 
-def test_what_doubt_holds_back_is_what_would_be_acted_upon_without_it() -> None:
+def test_what_a_failed_self_check_holds_back_is_what_would_be_acted_upon_without_it() -> None:
     silent = SETTLED.with_holder(0, unresponsive_since=NOW - seconds(3)).with_holder(1, deleting=True)
 
     assert [*evidence.held_back(silent.facts())] == []
-    doubted = silent.seeing(silence=DOUBT).facts()
-    assert [(held.shard, why) for held, why in evidence.held_back(doubted)] == [(0, Evidence.PROBE_TIMEOUT)]
-    assert [(failed.shard, why) for failed, why in doubted.failed] == [(1, Evidence.POD_DELETED)]
-    without = SETTLED.with_route(0, holder_uid=None).seeing(silence=DOUBT).facts()
+    failing = silent.seeing(silence=SELF_CHECK_FAILED).facts()
+    assert [(held.shard, why) for held, why in evidence.held_back(failing)] == [(0, Evidence.PROBE_TIMEOUT)]
+    assert [(failed.shard, why) for failed, why in failing.failed] == [(1, Evidence.POD_DELETED)]
+    without = SETTLED.with_route(0, holder_uid=None).seeing(silence=SELF_CHECK_FAILED).facts()
     assert [*evidence.held_back(without)] == []
 
 
@@ -467,21 +467,21 @@ def acted(one: Situation) -> tuple[list[str | None], list[tuple[int, int]], list
     )
 
 
-def test_two_wishes_get_two_pods_and_a_third_waits() -> None:
+def test_two_requests_get_two_pods_and_a_third_waits() -> None:
     three = situation().settled(shards=4, spares=2).wanting(switchovers=tuple(Switchover(shard=shard) for shard in range(3)))
 
     assert acted(three) == (["0=acme-coreapp-4,1=acme-coreapp-5,2"], [], [])
 
 
-def test_one_pod_that_is_wished_for_twice_takes_one_shard_and_the_other_wish_stands() -> None:
-    wishes = (Switchover(shard=0, to="acme-coreapp-2"), Switchover(shard=1, to="acme-coreapp-2"))
+def test_one_pod_that_is_requested_twice_takes_one_shard_and_the_other_request_stands() -> None:
+    requests = (Switchover(shard=0, to="acme-coreapp-2"), Switchover(shard=1, to="acme-coreapp-2"))
 
-    assert acted(switching(*wishes, text="0=acme-coreapp-2,1=acme-coreapp-2")) == ([], [(0, 2)], [])
+    assert acted(switching(*requests, text="0=acme-coreapp-2,1=acme-coreapp-2")) == ([], [(0, 2)], [])
 
 
 def test_what_cannot_be_is_said_in_one_Event_and_the_rest_is_done() -> None:  # noqa: N802
-    wishes = (Switchover(shard=9), Switchover(shard=1, to="acme-coreapp-3"), Switchover(shard=0, to="acme-coreapp-8"))
-    one = switching(*wishes).wanting(switchover_problem="'y' is no shard.")
+    requests = (Switchover(shard=9), Switchover(shard=1, to="acme-coreapp-3"), Switchover(shard=0, to="acme-coreapp-8"))
+    one = switching(*requests).wanting(switchover_problem="'y' is no shard.")
 
     said = (
         "'y' is no shard.",
@@ -495,6 +495,6 @@ def test_what_cannot_be_is_said_in_one_Event_and_the_rest_is_done() -> None:  # 
     )
 
 
-def test_a_wish_that_is_fulfilled_goes_without_a_word() -> None:
+def test_a_request_that_is_fulfilled_goes_without_an_event() -> None:
     assert acted(switching(Switchover(shard=1, to="acme-coreapp-1"), text="1=acme-coreapp-1")) == ([None], [], [])
     assert acted(switching(text="")) == ([], [], [])

@@ -1,4 +1,4 @@
-"""What is ours: a name that we would give and our owner's uid. Names of two clusters never meet."""
+"""What an operator owns: a name that it would give and the uid of its owner. Names of two clusters never meet."""
 
 from __future__ import annotations
 

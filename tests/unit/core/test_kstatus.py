@@ -40,7 +40,7 @@ STALLS: Mapping[str, Callable[[Situation], Situation]] = {
     "ReadFailed": lambda one: one.seeing(unread={"NetworkPolicy": "list NetworkPolicy: HTTP 403"}),
     "SecretMissing": lambda one: one.seeing(missing="Secret nowhere is not there", since={"SecretMissing": NOW - seconds(3600)}),
 }
-"""What needs a person whatever else goes on."""
+"""What needs a person no matter what else goes on."""
 
 
 def resource(one: Situation) -> Obj:

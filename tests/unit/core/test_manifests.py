@@ -28,7 +28,7 @@ def test_every_object_is_labelled_and_owned(obj: dict[str, Any]) -> None:
     assert labels["multiconnect.dev/cluster"] == "acme"
     assert labels["app.kubernetes.io/managed-by"] == "whatsapp-operator"
     assert manifests.is_owned(obj, "cluster-uid")
-    assert not manifests.is_owned(obj, "somebody-else")
+    assert not manifests.is_owned(obj, "another-uid")
     assert obj["metadata"]["namespace"] == "default"
 
 

@@ -109,7 +109,7 @@ KNOWN_TIMES: list[tuple[str, Situation, float]] = [
 
 @pytest.mark.parametrize(("one", "left"), [row[1:] for row in KNOWN_TIMES], ids=[row[0] for row in KNOWN_TIMES])
 def test_no_known_time_is_missed(one: Situation, left: float) -> None:
-    """Whatever has long stood: at the very time that decides something there is an observation."""
+    """All that has long stood: at the very time that decides something there is an observation."""
     plan = one.plan()
     since = {fact: one.snapshot.now - seconds(100_000) for fact in plan.holds if fact.startswith("Stands/")}
     found = one.seeing(since={**one.snapshot.since, **since}).plan()

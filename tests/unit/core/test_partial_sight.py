@@ -60,7 +60,7 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
 
 
 @pytest.mark.parametrize(
-    ("targets", "silent", "never_responded", "doubted"),
+    ("targets", "silent", "never_responded", "fails"),
     [
         (6, 6, 6, True),  # on two nodes only
         (6, 2, 2, True),
@@ -69,16 +69,14 @@ def test_a_pod_that_we_cannot_reach_is_not_overdue_after_a_restart() -> None:
         (6, 0, 0, False),
     ],
 )
-def test_the_self_check_fails_when_most_of_the_silent_never_answered(
-    targets: int, silent: int, never_responded: int, doubted: bool
-) -> None:
+def test_the_self_check_fails_when_most_of_the_silent_never_answered(targets: int, silent: int, never_responded: int, fails: bool) -> None:
     silence = Silence(targets=targets, unresponsive=silent, never_responded=never_responded, nodes=frozenset("ab"))
 
-    assert (self_check(silence, nodes("ab"), NOW) is not None) == doubted
+    assert (self_check(silence, nodes("ab"), NOW) is not None) == fails
 
 
 def hung(*ordinals: int, shards: int = 4, spares: int = 2, extra: int = 4) -> Situation:
-    """These standbys do not answer, beyond any doubt; there are some more of them than wanted."""
+    """These standbys do not answer, for certain; there are some more of them than wanted."""
     one = situation().settled(shards=shards, spares=spares).with_nodes()
     one = one.with_pods(range(shards + spares, shards + spares + extra)).with_nodes()
     for ordinal in ordinals:

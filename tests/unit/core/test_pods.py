@@ -63,7 +63,7 @@ def test_where_pods_go_is_the_users_word_or_apart_and_everywhere() -> None:
         PodSettings(node_selector={"pool": "a"}, tolerations=({"operator": "Exists"},), affinity={}, spread=spread, priority_class="high")
     )["spec"]
     assert (spec["nodeSelector"], spec["tolerations"], spec["priorityClassName"]) == ({"pool": "a"}, [{"operator": "Exists"}], "high")
-    assert spec["affinity"] == {}, "an empty one takes ours away"
+    assert spec["affinity"] == {}, "an empty one takes the operator's away"
     assert spec["topologySpreadConstraints"][0]["labelSelector"] == {"matchLabels": manifests.component_labels("acme", "coreapp")}
 
 

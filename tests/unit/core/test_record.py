@@ -1,4 +1,4 @@
-"""What is remembered: what was written is read back, and the record of another resource is not taken for ours."""
+"""What is remembered: what was written is read back, and the record of another resource is not taken for it."""
 
 from __future__ import annotations
 
@@ -159,19 +159,19 @@ def test_a_new_sentence_under_the_same_reason_is_emitted() -> None:
 
 
 def test_a_sentence_that_changes_all_the_time_is_emitted_now_and_then() -> None:
-    """A report every second for five minutes, each with another sentence: no flood of Events, and the last sentence is told."""
+    """A report every second for five minutes, each with another sentence: no flood of Events, and the last sentence is emitted."""
     emitted: dict[str, Emitted] = {}
-    told: list[str] = []
+    sentences: list[str] = []
     before = refused("0")
     for second in range(1, 331):
         after = refused(str(min(second, 300)))
         new = said(before, after, emitted, at=second)
         emitted |= {reason: Emitted(message, NOW + seconds(second)) for reason, message in new.items()}
-        told += [message for reason, message in new.items() if reason == "ObjectsRejected"]
+        sentences += [message for reason, message in new.items() if reason == "ObjectsRejected"]
         before = after
 
-    assert len(told) <= 330 / EMITTED_AGAIN.total_seconds() + 1
-    assert told[-1].endswith(": 300")
+    assert len(sentences) <= 330 / EMITTED_AGAIN.total_seconds() + 1
+    assert sentences[-1].endswith(": 300")
 
 
 def test_a_cluster_at_rest_tells_nothing_late() -> None:

@@ -91,7 +91,7 @@ def test_an_empty_status_is_an_empty_record_of_ours() -> None:
 
 
 def test_an_intent_that_says_little_is_noted_and_unanswered_and_settles_late() -> None:
-    """Whoever cut it short: nothing is sent before it is settled (laws#6)."""
+    """No matter who cut it short: nothing is sent before it is settled (laws#6)."""
     assert read({"id": 5, "to": "4"}) == Operation(
         id="5",
         to=4,

@@ -134,14 +134,14 @@ def test_how_far_it_is_is_said() -> None:
 
 def test_the_end_of_a_coreapp_is_emitted_with_its_true_reason() -> None:
     one = rolling_out()
-    (told,) = plan_events(one.snapshot, one.plan(), done=of(one.plan(), Delete), reported_after=5)
-    assert (told.reason, told.warning) == ("DeletingOutdatedPod", False)
-    assert told.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
+    (event,) = plan_events(one.snapshot, one.plan(), done=of(one.plan(), Delete), reported_after=5)
+    assert (event.reason, event.warning) == ("DeletingOutdatedPod", False)
+    assert event.message == "acme-coreapp-2 has a former pod template: it is deleted, so that it comes back with the new one."
 
     hung = situation().settled().with_nodes().with_pod(2, unresponsive_since=NOW - seconds(20), report=None)
-    (told,) = plan_events(hung.snapshot, hung.plan(), done=of(hung.plan(), Delete), reported_after=5)
-    assert (told.reason, told.warning) == ("DeletingUnresponsivePod", True)
-    assert "does not answer" in told.message
+    (event,) = plan_events(hung.snapshot, hung.plan(), done=of(hung.plan(), Delete), reported_after=5)
+    assert (event.reason, event.warning) == ("DeletingUnresponsivePod", True)
+    assert "does not answer" in event.message
 
 
 def test_a_coreapp_that_is_to_go_is_counted_for_none_that_stays() -> None:

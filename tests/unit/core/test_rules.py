@@ -64,15 +64,15 @@ def test_Deleting_makes_nothing_whatever_else_holds() -> None:
     assert plan.wake_after == one.desired.tuning.rest
 
 
-def test_Deleting_hands_shards_over() -> None:
+def test_Deleting_moves_shards() -> None:
     one = situation().settled().wanting(deleting=True).holder_deleted(0)
 
     assert one.row() == "FailingOver"
     assert [move.to.name for move in of(one.plan(), Handover)] == ["acme-coreapp-2"]
-    told = {
+    conditions = {
         entry["type"]: (entry["status"], entry["reason"]) for entry in situation().settled().wanting(deleting=True).report()["conditions"]
     }
-    assert (told["Ready"], told["Reconciling"]) == (("True", "Serving"), ("True", "Deleting"))
+    assert (conditions["Ready"], conditions["Reconciling"]) == (("True", "Serving"), ("True", "Deleting"))
 
 
 def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
@@ -85,7 +85,7 @@ def test_Deleting_keeps_only_the_budget_for_disruptions() -> None:
 # --- failover
 
 
-def test_FailingOver_hands_the_shard_of_a_deleted_holder_to_the_spare_at_once() -> None:
+def test_FailingOver_gives_the_shard_of_a_deleted_holder_to_the_spare_at_once() -> None:
     one = situation().settled().holder_deleted(0)
 
     move = only(one.plan(), Handover)
@@ -131,7 +131,7 @@ def test_FailingOver_does_not_wait_for_the_client_to_answer() -> None:
     assert (move.to.ordinal, move.shards) == (2, None)
 
 
-def test_FailingOver_never_takes_the_route_of_somebody_else() -> None:
+def test_FailingOver_never_takes_a_foreign_route() -> None:
     assert of(situation().settled().holder_deleted(0).with_route(0, foreign=True).plan(), Handover) == []
 
 
@@ -177,7 +177,7 @@ def test_SwitchoverRequested_then_moves_the_shard_to_the_named_pod() -> None:
     assert of(plan, Annotate) == []
 
 
-def test_SwitchoverRequested_at_last_takes_the_wish_off() -> None:
+def test_SwitchoverRequested_at_last_takes_the_annotation_off() -> None:
     plan = switching(Switchover(shard=1, to="acme-coreapp-1"), text="1=acme-coreapp-1").plan()
 
     assert only(plan, Annotate).value is None
@@ -192,7 +192,7 @@ def test_SwitchoverRequested_at_last_takes_the_wish_off() -> None:
         (Switchover(shard=0, to="acme-coreapp-1"), "acme-coreapp-1 holds another shard."),
     ],
 )
-def test_SwitchoverRefused_says_why_and_takes_the_wish_off(switchover: Switchover, sentence: str) -> None:
+def test_SwitchoverRejected_says_why_and_takes_the_annotation_off(switchover: Switchover, sentence: str) -> None:
     plan = switching(switchover, text="x").plan()
 
     said = only(plan, EmitEvent)
@@ -220,7 +220,7 @@ def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
     assert only(plan, Annotate).value is None
 
 
-def test_SwitchoverRefused_is_said_of_every_wish_that_is_dropped() -> None:
+def test_SwitchoverRejected_is_said_of_every_request_that_is_dropped() -> None:
     """laws#12: two requests, one spare; the second is either kept or rejected with its reason, never dropped in silence."""
     plan = situation().settled(spares=1).wanting(switchovers=(Switchover(shard=0), Switchover(shard=1)), switchover_text="0,1").plan()
 
@@ -861,20 +861,20 @@ def test_a_former_holder_is_never_assigned_to_serve_because_its_successor_is_gon
     assert [tell for tell in of(one.plan(), AssignRole) if tell.shard is not None and tell.holder is None] == []
 
 
-@pytest.mark.parametrize(("newer", "told"), [(-1, [0]), (0, []), (5, [])])
-def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder(newer: int, told: list[int]) -> None:
+@pytest.mark.parametrize(("newer", "assigned"), [(-1, [0]), (0, []), (5, [])])
+def test_a_service_that_was_read_before_a_commit_says_nothing_against_its_holder(newer: int, assigned: list[int]) -> None:
     """The epoch of a holder is the version of its Service before the commit: one that is not below what was read was committed later."""
     one = situation().settled()
     report = Report(shards=2, shard=0, epoch=f"{one.route(0).version + newer}-x", gateway="connected", version="v2.53.4")
     one = one.with_pod(2, report=report)
-    assert [tell.shard for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 2 and tell.holder is not None] == told
+    assert [each.shard for each in of(one.plan(), AssignRole) if each.coreapp.ordinal == 2 and each.holder is not None] == assigned
 
 
 def test_a_standby_of_a_shard_without_holder_is_assigned_to_stop() -> None:
     one = situation().settled().with_route(0, epoch=None, holder=None, holder_uid=None)
 
-    told = [(tell.shard, tell.epoch) for tell in of(one.plan(), AssignRole) if tell.coreapp.ordinal == 0]
-    assert told in ([], [(None, None)])
+    assigned = [(each.shard, each.epoch) for each in of(one.plan(), AssignRole) if each.coreapp.ordinal == 0]
+    assert assigned in ([], [(None, None)])
 
 
 @pytest.mark.parametrize(

@@ -186,7 +186,7 @@ def test_a_busy_clients_pause_is_kept_from_the_intents_note_in_whole_seconds(
     assert kept(one).retry_after == (None if after is None else seconds(after)), "the call was noted a second ago"
 
 
-# --- what is remembered of a refusal
+# --- what is remembered of a rejection
 
 VERSIONED = {"secret_version": "70", "fingerprint": FINGERPRINT}
 
@@ -264,7 +264,7 @@ def test_a_number_that_GET_reports_after_the_note_is_accepted(answer: Answer, be
 
 
 def test_a_running_call_is_not_settled_by_a_number() -> None:
-    """It may still be refused, and its answer says for what."""
+    """It may still be rejected, and its answer says for what."""
     assert kept(growing().calling(4).reporting(4)).answer is Answer.NONE
 
 
@@ -306,20 +306,20 @@ def test_a_call_that_logs_on_and_was_accepted_waits_for_the_connection_however_l
     assert kept(late).answer is Answer.ACCEPTED
 
 
-@pytest.mark.parametrize(("held", "fingerprint", "refused"), [(5, FINGERPRINT, True), (4.9, FINGERPRINT, False), (5, None, False)])
+@pytest.mark.parametrize(("held", "fingerprint", "rejected"), [(5, FINGERPRINT, True), (4.9, FINGERPRINT, False), (5, None, False)])
 def test_where_every_connection_is_gone_since_the_certificate_counts_as_refused(
-    held: float, fingerprint: str | None, refused: bool
+    held: float, fingerprint: str | None, rejected: bool
 ) -> None:
     one = overdue(Answer.UNKNOWN, 1, fingerprint=fingerprint)
     one = one.seeing(since={"CutOff": one.snapshot.now - seconds(held)}, wall=NOW + timedelta(days=1))
     record = judged(one)
 
     assert record.operation is None
-    assert record.rejected_fingerprint == (FINGERPRINT if refused else None)
-    assert (record.rejected_because or "").startswith("no answer is known") is refused
-    assert record.logged_off_at == (NOW + timedelta(days=1) if refused else None)
-    if refused:
-        assert judged(one.seeing(logged_off_at=NOW)).logged_off_at == NOW, "the first refusal is the one that did it"
+    assert record.rejected_fingerprint == (FINGERPRINT if rejected else None)
+    assert (record.rejected_because or "").startswith("no answer is known") is rejected
+    assert record.logged_off_at == (NOW + timedelta(days=1) if rejected else None)
+    if rejected:
+        assert judged(one.seeing(logged_off_at=NOW)).logged_off_at == NOW, "the first rejection is the one that did it"
 
 
 def test_an_account_that_is_new_has_no_number_that_was_settled() -> None:
@@ -350,7 +350,7 @@ def test_a_restart_that_is_overdue_settles_the_number_and_goes_on_waiting() -> N
 
     assert judged(one.later(178.9)).settled_shards == 2
     late = judged(one.later(179))
-    assert (late.settled_shards, late.operation is not None) == (4, True), "the next wish is no drift"
+    assert (late.settled_shards, late.operation is not None) == (4, True), "the next request is no drift"
 
 
 def test_a_busy_call_that_nobody_wants_any_more_is_forgotten_unless_the_client_asked_for_a_pause() -> None:

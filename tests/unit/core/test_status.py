@@ -298,9 +298,9 @@ def test_no_message_counts_time(name: str) -> None:
     if one.row() != later.row():
         return
 
-    told = {entry["type"]: entry["message"] for entry in one.report()["conditions"]}
-    assert told == {entry["type"]: entry["message"] for entry in later.report()["conditions"]}
-    assert not [message for message in told.values() if re.search(r"\b(ago|since \d+ s|in \d+ s)\b", message)]
+    messages = {entry["type"]: entry["message"] for entry in one.report()["conditions"]}
+    assert messages == {entry["type"]: entry["message"] for entry in later.report()["conditions"]}
+    assert not [message for message in messages.values() if re.search(r"\b(ago|since \d+ s|in \d+ s)\b", message)]
 
 
 def test_patch_says_null_for_what_is_gone() -> None:

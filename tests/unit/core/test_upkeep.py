@@ -77,7 +77,7 @@ def test_there_is_a_difference_exactly_where_what_is_desired_is_not_covered(live
 
 @given(before=st.none() | st.fixed_dictionaries({"spec": JSON}), desired=JSON, stored=JSON, again=JSON)
 def test_what_came_back_of_a_write_is_not_written_again(before: Any, desired: Any, stored: Any, again: Any) -> None:
-    """Whatever it is, and whatever was known before."""
+    """With any of them, no matter what was known before."""
     wanted = {"spec": desired}
     known = attempted({}, before=before, desired=wanted, stored={"spec": stored}, now=NOW)
     known = attempted(known, before={"spec": stored}, desired=wanted, stored={"spec": again}, now=NOW + SOON)

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of our own, on loopback and in a folder of its own: made, restarted, frozen and removed by tests."""
+"""A PostgreSQL server for these tests, on loopback and in a folder of its own: made, restarted, frozen and removed by tests."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ class PostgresServer:
         return True
 
     def stop(self, how: signal.Signals = signal.SIGINT) -> None:
-        """Stop: SIGINT ends all sessions in good order, SIGQUIT at once and with a recovery at the next start."""
+        """Stop: SIGINT ends all sessions properly, SIGQUIT at once and with a recovery at the next start."""
         process, self._process = self._process, None
         if process is None:
             return

@@ -167,7 +167,7 @@ async def test_a_resumed_role_that_is_over_is_fenced(world: World) -> None:
         return bool((await world.control("counters"))["fenced"] == {"0": 1})
 
     await until(fenced)
-    assert (again.report()["epoch"], again.report()["gateway_status"]) == ("1-a", "disconnected")  # what it was told, until told otherwise
+    assert (again.report()["epoch"], again.report()["gateway_status"]) == ("1-a", "disconnected")  # its assignment, until another one
     message = {"id": "m1", "shard": 0, "to": recipient(0, 1), "body": "x"}
     status, answer = await world.call("POST", f"http://{world.address(1)}:6250/messages", message)
     assert (status, answer["holder"]) == (421, None)

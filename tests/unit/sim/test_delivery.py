@@ -1,4 +1,4 @@
-"""Messages reach the holder of their shard, each once, whatever moves meanwhile."""
+"""Messages reach the holder of their shard, each once, no matter what moves meanwhile."""
 
 import asyncio
 import time
@@ -64,7 +64,7 @@ async def test_a_straggler_is_redirected_to_the_new_holder_and_arrives(world: Wo
     assert (await world.send(recipient(0, 1), "m1"))[0] == 201  # the route still leads to the old one
 
 
-async def test_a_message_waits_for_a_coreapp_that_is_not_yet_told(world: World) -> None:
+async def test_a_message_waits_for_a_coreapp_that_is_not_yet_assigned(world: World) -> None:
     await world.cluster(1)
     world.route(0, 0)
 
@@ -76,7 +76,7 @@ async def test_a_message_waits_for_a_coreapp_that_is_not_yet_told(world: World) 
     assert (await sending)[0] == 201
 
 
-async def test_a_message_that_nobody_is_told_about_is_refused_after_two_seconds(world: World) -> None:
+async def test_a_message_without_an_assigned_coreapp_is_rejected_after_two_seconds(world: World) -> None:
     await world.cluster(1)
     started = time.monotonic()
 
@@ -166,7 +166,7 @@ async def test_a_message_stuck_behind_a_services_own_address_goes_where_that_lea
     await asyncio.gather(*piping, return_exceptions=True)
 
 
-async def test_without_a_holder_the_sender_is_told_to_retry(world: World) -> None:
+async def test_without_a_holder_the_sender_is_asked_to_retry(world: World) -> None:
     await world.cluster(1)
     started = time.monotonic()
 

@@ -1,4 +1,4 @@
-"""What goes wrong on purpose with a Coreapp's probes and ports looks from outside as it should."""
+"""What goes wrong on purpose with a Coreapp's probes and ports appears from outside as it should."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any, cast
 import aiohttp
 import pytest
 
-from localkube.scenarios.faults.partition import REFUSED, TAKEN, near_sender
+from localkube.scenarios.faults.partition import REJECTED, TAKEN, near_sender
 from outside.ledger import Sender, Senders
 from outside.traffic import Message
 from wabiz_sim.gatewaylog import Audit, Entry, Kind
@@ -145,13 +145,13 @@ async def test_a_parted_holder_serves_its_own_side_until_the_fence_refuses_it_an
     stream = OneShard()
     async with near_sender(cast("Any", stream), 0, world.address(1), effects):
         await until(lambda: effects[TAKEN])
-        assert not effects[REFUSED]
+        assert not effects[REJECTED]
         await world.serve(1, 0, "2-b")
-        await until(lambda: effects[REFUSED])
-    assert stream.redirected == effects[REFUSED], "what it does not take is sent the other way"
+        await until(lambda: effects[REJECTED])
+    assert stream.redirected == effects[REJECTED], "what it does not take is sent the other way"
     frames = await world.control("frames")
     taken = [one["message"] for one in frames["frames"] if one["kind"] == "taken"]
-    assert {name for name, state in stream.senders.states.items() if state is Sender.TOLD} <= set(taken), "and what it took was taken"
+    assert {name for name, state in stream.senders.states.items() if state is Sender.CONFIRMED} <= set(taken), "and what it took was taken"
     log = Audit()
     log.read(map(Entry.read, frames["frames"]))
     assert (log.totals().replaced, log.totals().two_holders) == (1, 0)
@@ -172,7 +172,7 @@ async def test_two_holders_of_one_shard_are_counted_when_the_fence_does_not_refu
     assert (log.totals().below_epoch, log.totals().overlaps) == (1, 1)
 
 
-async def test_it_uses_the_grace_that_it_is_told_to_use(world: World) -> None:
+async def test_it_uses_the_grace_that_it_is_given(world: World) -> None:
     _, (core,), _ = await world.cluster(1)
     await core.disturb({"linger": 0.5})
     begun = time.monotonic()

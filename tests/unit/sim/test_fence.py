@@ -15,11 +15,11 @@ async def _dial(world: World, epoch: str, uid: str = "u", shard: int = 0, shards
 
 
 async def _refused(world: World, epoch: str, uid: str = "u") -> bool:
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as rejection:
         await _dial(world, epoch, uid)
-    assert refusal.value.status == 409
-    assert refusal.value.headers is not None
-    return refusal.value.headers["X-Simulator-Rejection"] == "fenced"
+    assert rejection.value.status == 409
+    assert rejection.value.headers is not None
+    return rejection.value.headers["X-Simulator-Rejection"] == "fenced"
 
 
 async def test_a_higher_epoch_replaces_a_lower_one(world: World) -> None:
@@ -38,7 +38,7 @@ async def test_a_higher_epoch_replaces_a_lower_one(world: World) -> None:
     await old.close()
 
 
-async def test_a_lower_epoch_is_refused_and_told_the_highest(world: World) -> None:
+async def test_a_lower_epoch_is_rejected_with_the_highest(world: World) -> None:
     await world.upstream()
     socket = await _dial(world, "5-a")
 
@@ -124,9 +124,9 @@ async def test_a_stale_connection_cannot_send(world: World) -> None:
 async def test_an_epoch_that_cannot_be_read_is_a_bad_request(world: World) -> None:
     await world.upstream()
     for epoch in ("", "a-1", "-a", "5", "5-", "٣-a"):
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as rejection:
             await _dial(world, epoch)
-        assert refusal.value.status == 400
+        assert rejection.value.status == 400
 
 
 async def test_a_coreapp_reports_that_its_epoch_is_fenced_off(world: World) -> None:
@@ -146,11 +146,11 @@ async def test_a_coreapp_reports_that_its_epoch_is_fenced_off(world: World) -> N
 async def test_another_number_of_shards_is_refused(world: World) -> None:
     await world.upstream()
 
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as rejection:
         await _dial(world, "1-a", shards=2)
 
-    assert refusal.value.headers is not None
-    assert refusal.value.headers["X-Simulator-Rejection"] == "shards"
+    assert rejection.value.headers is not None
+    assert rejection.value.headers["X-Simulator-Rejection"] == "shards"
 
 
 async def test_a_refused_gateway_is_dialled_again(world: World) -> None:
@@ -176,9 +176,9 @@ async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_aga
         raise StoreError(name)
 
     store.count = fail  # type: ignore[method-assign]
-    with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+    with pytest.raises(aiohttp.WSServerHandshakeError) as rejection:
         await _dial(world, "4-a")
-    assert refusal.value.status == 503
+    assert rejection.value.status == 503
     assert (await held.receive(2)).type is aiohttp.WSMsgType.CLOSE  # it comes again and hears what is true
     assert held.close_code == 1011
     await held.close()
@@ -192,5 +192,5 @@ async def test_what_was_counted_but_not_stored_is_forgotten_when_all_is_read_aga
 
     await until(serves)
     assert await fenced() == {}
-    assert await _refused(world, "4-a")  # the fence itself was never in doubt
+    assert await _refused(world, "4-a")  # the fence itself never let it in
     assert await fenced() == {"0": 1}

@@ -96,11 +96,11 @@ async def _send(socket: aiohttp.ClientWebSocketResponse, *ids: str) -> None:
 async def _frames(world: World, ids: Sequence[str]) -> dict[str, Any]:
     """What the log comes to once it tells of all these messages."""
 
-    async def told() -> bool:
+    async def is_complete() -> bool:
         rows = (await world.control("frames?limit=1000"))["frames"]
         return {row["message"] for row in rows if row["message"]} == set(ids)
 
-    await until(told)
+    await until(is_complete)
     return dict(await world.control("audit"))
 
 

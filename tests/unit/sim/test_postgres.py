@@ -41,7 +41,7 @@ async def opened(database: Database, uncertain: list[str]) -> AsyncIterator[Open
     stores: list[PostgresStore] = []
 
     async def open_one(where: Database = database, patience: float = 10.0) -> PostgresStore:
-        store = PostgresStore(where, lambda: uncertain.append("doubt"))
+        store = PostgresStore(where, lambda: uncertain.append("uncertain"))
         stores.append(store)
         await store.open(patience)
         return store
@@ -60,9 +60,9 @@ async def proxy(postgres: PostgresServer) -> AsyncIterator[Proxy]:
 
 
 async def _refused(store: PostgresStore) -> str:
-    with pytest.raises(StoreError) as refusal:
+    with pytest.raises(StoreError) as rejection:
         await store.facts()
-    return str(refusal.value)
+    return str(rejection.value)
 
 
 # ---- made and claimed
@@ -180,7 +180,7 @@ async def test_a_change_whose_answer_was_lost_is_uncertain_and_a_retry_settles_i
     store = await opened(replace(database, port=proxy.port))
     proxy.muted = True
     change = asyncio.create_task(store.accept(frame("m")))
-    behind = asyncio.create_task(store.put_facts({"begun": "before the doubt"}))
+    behind = asyncio.create_task(store.put_facts({"begun": "before the uncertainty"}))
     await asyncio.wait_for(proxy.requests.wait(), 5)
     proxy.cut()
 
@@ -235,7 +235,7 @@ async def test_closing_does_not_wait_for_a_frozen_server(opened: Open, postgres:
         postgres.thaw()
 
 
-async def test_whoever_asked_may_give_up_and_the_order_holds(opened: Open) -> None:
+async def test_a_caller_may_give_up_and_the_order_holds(opened: Open) -> None:
     store = await opened()
     given_up = asyncio.create_task(store.put_facts({"a": 1}))
     await asyncio.sleep(0)
@@ -263,10 +263,10 @@ async def test_a_database_that_cannot_be_used_is_one_sentence(
     caplog.set_level(logging.WARNING)
     wrong = replace(database, **change)  # type: ignore[arg-type]
 
-    with pytest.raises(OSError, match="WA_DB_") as refusal:
+    with pytest.raises(OSError, match="WA_DB_") as rejection:
         await opened(wrong, patience=0.1)
 
-    sentence = str(refusal.value)
+    sentence = str(rejection.value)
     assert sentence.startswith(f"database {wrong.name} at {wrong.hostname}:{wrong.port} cannot be used: ")
     assert said in sentence
     assert "\n" not in sentence

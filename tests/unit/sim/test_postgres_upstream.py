@@ -97,7 +97,7 @@ async def test_restarts_of_the_server_lose_and_double_nothing(
         await until(lambda enough=enough: len(sent) >= enough, 30)
         await asyncio.to_thread(postgres.stop, how)
         try:
-            if number == 0:  # away for longer than anybody waits
+            if number == 0:  # away for longer than any caller waits
                 await until(lambda: len(refused) >= SENDERS, 30)
         finally:
             await asyncio.to_thread(postgres.start)
@@ -143,7 +143,7 @@ async def test_while_the_server_is_away_everything_but_the_sign_of_life_is_503(
     assert [message["id"] for message in await _messages(world)] == ["m"]
 
 
-async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_told_to_all(
+async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_reported_to_all(
     world: World, proxy: Proxy, environment: dict[str, str]
 ) -> None:
     environment["WA_DB_PORT"] = str(proxy.port)
@@ -153,9 +153,9 @@ async def test_set_shards_whose_commit_nobody_confirmed_is_an_error_and_then_tol
         await asyncio.wait_for(proxy.requests.wait(), 10)
         url = f"http://{world.address(250)}:8080/ws/node"
         async with world.session.ws_connect(url, params={"uid": "late", "role": "webapp"}) as member:
-            told = (await member.receive_json(timeout=5))["shards"]
+            number = (await member.receive_json(timeout=5))["shards"]
         proxy.cut()
-        return int(told)
+        return int(number)
 
     # The change that is lost is the one of the account itself: reads before it are let through.
     put_facts = server._store.put_facts  # type: ignore[union-attr]
@@ -238,10 +238,10 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
         assert len(counters["set_shards_calls"]) == 1
         assert not counters["password_change_required"]
         query = {"shard": "0", "epoch": "6-z", "uid": "u", "shards": "2"}
-        with pytest.raises(aiohttp.WSServerHandshakeError) as refusal:
+        with pytest.raises(aiohttp.WSServerHandshakeError) as rejection:
             await world.session.ws_connect(f"http://{world.address(250)}:8080/ws/gateway", params=query)
-        assert refusal.value.headers is not None
-        assert refusal.value.headers["X-Simulator-Rejection"] == "fenced"
+        assert rejection.value.headers is not None
+        assert rejection.value.headers["X-Simulator-Rejection"] == "fenced"
     finally:
         for process in (first, second):
             if process is not None and process.returncode is None:

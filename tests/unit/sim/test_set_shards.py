@@ -116,15 +116,15 @@ REJECTIONS = ("busy", "wrong_certificate", "wrong_pin", "banned", "expired_build
 @pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
 async def test_every_refusal_comes_under_any_status(world: World, status: int) -> None:
     await world.cluster(1)
-    told = {}
+    errors = {}
     for fault in REJECTIONS:
         await world.control("faults", {"call": "set_shards", "fault": fault, "status": status})
         found, answer = await world.set_shards(2, cert=GOOD)
         assert found == status
-        told[fault] = (answer["errors"][0]["code"], answer["errors"][0]["details"])
-    assert told["wrong_certificate"] == (1005, "client setup is logged off: wrong certificate, call again with the right one")
-    assert told["banned"] == (1031, "account is banned")
-    assert told["expired_build"] == (1005, "App Expired")
+        errors[fault] = (answer["errors"][0]["code"], answer["errors"][0]["details"])
+    assert errors["wrong_certificate"] == (1005, "client setup is logged off: wrong certificate, call again with the right one")
+    assert errors["banned"] == (1031, "account is banned")
+    assert errors["expired_build"] == (1005, "App Expired")
     counters = await world.control("counters")
     assert (counters["restarts"], counters["logged_off"], counters["banned"]) == (0, True, True)
 

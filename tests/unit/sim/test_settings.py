@@ -174,11 +174,11 @@ def test_without_certificates_encryption_is_off_whatever_else_is_set() -> None:
     ],
 )
 def test_a_database_that_is_named_badly_is_refused_by_variable(name: str, value: str, said: str) -> None:
-    with pytest.raises(SettingsError, match=name) as refusal:
+    with pytest.raises(SettingsError, match=name) as rejection:
         Settings.from_env({**DATABASE, name: value})
 
-    assert said in str(refusal.value)
-    assert "hidden-word-7" not in str(refusal.value)
+    assert said in str(rejection.value)
+    assert "hidden-word-7" not in str(rejection.value)
 
 
 @pytest.mark.parametrize("alone", ["WA_DB_NAME_PREFIX", "WABIZ_DB_TLS_DIR"])

@@ -98,7 +98,7 @@ async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
         SqliteStore(tmp_path / "db.sqlite")
 
 
-def test_what_no_database_can_hold_is_told_apart() -> None:
+def test_what_no_database_can_hold_is_recognized() -> None:
     assert storable("16315551234 \u00fc")
     assert not storable("1\x002")
     assert not storable("\ud800")

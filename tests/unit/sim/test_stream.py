@@ -44,7 +44,7 @@ class Sender(Stream):
         pass
 
     async def send(self, name: str) -> Message:
-        """One message, until it is told or given up."""
+        """One message, until it is confirmed or given up."""
         message = self.start(name)
         await until(lambda: message.delivered_at is not None or message.lost, 40)
         return message
@@ -100,7 +100,7 @@ async def test_a_message_between_two_plays_is_in_the_ledger_of_the_run(sender: S
 
     assert [(books.sent, books.lost) for books in (first, second)] == [(1, 0), (1, 0)]
     assert (found.sent, found.delivered, found.lost, found.undelivered) == (3, 2, 1, 1)
-    assert found.failures() == ["1 messages were lost: told 201 and unknown to the WhatsApp servers"]
+    assert found.failures() == ["1 messages were lost: confirmed with 201 and unknown to the WhatsApp servers"]
 
 
 async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, world: World) -> None:
@@ -118,10 +118,10 @@ async def test_a_message_over_a_mark_counts_in_exactly_one_play(sender: Sender, 
     found = await sender.ledger()
 
     assert [(one.sent, one.lost) for one in books] == [(1, 0), (1, 1), (0, 0)]
-    assert (found.sent, found.delivered, found.told_refused) == (2, 1, 1)
+    assert (found.sent, found.delivered, found.rejected) == (2, 1, 1)
 
 
-async def test_a_message_that_was_taken_before_a_mark_and_told_after_it_is_not_lost(sender: Sender, world: World) -> None:
+async def test_a_message_that_was_taken_before_a_mark_and_confirmed_after_it_is_not_lost(sender: Sender, world: World) -> None:
     await world.control("faults", {"call": "messages", "fault": "slow", "seconds": 1.5})
     over = sender.start("over the mark")
 
@@ -137,24 +137,24 @@ async def test_a_message_that_was_taken_before_a_mark_and_told_after_it_is_not_l
     assert (await sender.ledger()).failures() == []
 
 
-async def test_a_sender_that_gives_up_is_told_refused(sender: Sender, world: World) -> None:
+async def test_a_message_whose_sender_gives_up_is_rejected(sender: Sender, world: World) -> None:
     await swallow(world, sender, applies=False)
     assert (await sender.send("never taken")).lost
 
     found = await sender.ledger()
 
-    assert (found.sent, found.told_refused, found.taken_untold) == (1, 1, 0)
+    assert (found.sent, found.rejected, found.unconfirmed) == (1, 1, 0)
     assert found.totals.dropped > 0
     assert found.failures() == ["1 messages were given up by their senders and never taken"]
 
 
-async def test_a_message_that_was_taken_and_never_told_has_a_word_of_its_own(sender: Sender, world: World) -> None:
+async def test_a_message_that_was_taken_and_never_confirmed_has_a_count_of_its_own(sender: Sender, world: World) -> None:
     await swallow(world, sender, applies=True)
     assert (await sender.send("taken")).lost
 
     found = await sender.ledger()
 
-    assert (found.sent, found.told_refused, found.taken_untold) == (1, 0, 1)
+    assert (found.sent, found.rejected, found.unconfirmed) == (1, 0, 1)
     assert (found.totals.delivered, found.totals.repeated > 0, found.totals.doubled) == (1, True, 0)
 
 
@@ -169,7 +169,7 @@ async def test_a_message_that_still_waits_at_the_end_is_open(sender: Sender, wor
     assert found.failures() == ["1 messages are still open"]
 
 
-async def test_servers_that_begin_with_an_empty_database_are_told_of(sender: Sender, server: Upstream, world: World) -> None:
+async def test_servers_that_begin_with_an_empty_database_are_reported(sender: Sender, server: Upstream, world: World) -> None:
     await sender.send("before")
     mark = await sender.mark()
     await server.kill()
@@ -216,7 +216,7 @@ async def test_a_holder_that_is_cut_off_from_all_but_the_servers_is_seen_to_be_r
     await until(over)
     await sender.send("by the next")
     await next(one for one in world.processes if one.settings.pod_name == "coreapp-0").kill()
-    await world.coreapp(0)  # it resumes what it was last told
+    await world.coreapp(0)  # it resumes what it was last assigned
 
     async def refused() -> bool:
         return bool((await world.control("counters"))["fenced"])

@@ -34,7 +34,7 @@ class World:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         number = next(_octets)
-        # Fixed ports side by side, also with other workers and other runs: an address block of our own, none that hollow pods get.
+        # Fixed ports side by side, also with other workers and other runs: an address block for these tests, none that hollow pods get.
         run = crc32(os.environ.get("PYTEST_XDIST_TESTRUNUID", str(os.getpid())).encode())
         worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
         self.block = f"127.{128 + run % 64}.{worker % 8 * 30 + number % 30 + 1}"

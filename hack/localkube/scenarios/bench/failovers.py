@@ -196,7 +196,7 @@ def missed(samples: Mapping[str, Sequence[float]], failures: Mapping[str, int]) 
 
 
 def table(found: Mapping[str, Obj]) -> Table:
-    """The figures beside their goals and the vendor's baseline."""
+    """The figures with their goals and the vendor's baseline."""
     heads = ("n", "p50", f"p95 (n >= {P95_FROM})", "max", "goal", f"{BASELINE_S:g} s / p95, else max")
     right = (Column(name, justify="right", no_wrap=True) for name in heads)
     made = Table(Column("case", no_wrap=True), *right, "from -> to", box=box.SIMPLE)
@@ -213,7 +213,7 @@ def complaints_of(results: Results, spent: Mapping[str, Obj]) -> list[str]:
     said += [text for name, resizes in results.resizes.items() for text in resize.broken(name, resizes)]
     said += ["no message was counted"] if results.ledger is None else results.ledger.failures()
     if results.ledger is not None and (strangers := results.ledger.strangers):
-        said.append(f"{strangers} messages were taken under ids that no sender of ours used: they may be doubles")
+        said.append(f"{strangers} messages were taken under ids that no sender of this run used: they may be doubles")
     return said + cost.restless(spent) + cost.too_much(results.memory)
 
 

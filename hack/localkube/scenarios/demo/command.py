@@ -79,7 +79,7 @@ class Demo:
         self.two_holders: dict[str, int] | None = None
         """How often a shard had two active holders, as three that know nothing of each other counted it: seen_from_outside, by a watcher
         of all Services and pods; whatsapp_servers, messages taken from a holder that had been replaced, and connections of one shard that
-        were accepted at once; resolutions, look-ups of a shard's Service that found several pods."""
+        were accepted at once; resolutions, lookups of a shard's Service that found several pods."""
         self.timeline: Obj | None = None  # what a picture of it is drawn from
 
     async def run(self) -> None:
@@ -161,7 +161,7 @@ class Demo:
         if failures := self.ledger.failures():
             return "; ".join(failures)
         if self.ledger.strangers:
-            return f"{self.ledger.strangers} messages were taken under ids that no sender of ours used: they may be doubles"
+            return f"{self.ledger.strangers} messages were taken under ids that no sender of this run used: they may be doubles"
         if total := sum(self.two_holders.values()):
             return f"a shard had two active holders {total} times: it never may ({self.two_holders})"
         return None

@@ -14,7 +14,7 @@ Obj = dict[str, Any]
 BIN_S = 0.25
 """Width of a bar of messages."""
 COLOURS = ("#2f6fde", "#e08a1e", "#2e9e6b", "#b0479b")
-"""Of shards 0 to 3; told apart also by people who see no red or green."""
+"""Of shards 0 to 3; distinguishable also for people who see no red or green."""
 WIDTH, LEFT, RIGHT, TOP, LANE, BAR, STRIP, BOTTOM = 960, 130, 20, 78, 30, 20, 46, 40
 FONT = 'font-family="system-ui, sans-serif" font-size="12"'
 

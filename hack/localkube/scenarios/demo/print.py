@@ -23,7 +23,7 @@ def show(figures: Mapping[str, Any], out: Console) -> None:
     if figures["two_holders"] is not None:
         out.print(
             f"Two active holders of one shard: seen {sum(figures['two_holders'].values())} times (by a watcher from outside, in the log of "
-            "the WhatsApp servers, by every look-up of a shard).",
+            "the WhatsApp servers, by every lookup of a shard).",
             highlight=False,
         )
     out.print(

@@ -96,7 +96,7 @@ class Screen:
 
 
 def summary(steps: Sequence[Step]) -> Table:
-    """The measured times beside the vendor's."""
+    """The measured times next to the vendor's."""
     table = Table("step", "measured", "vendor", "which is", box=box.SIMPLE_HEAD, title="What it took", title_justify="left")
     _to_the_right(table, 1, 2)
     for step in steps:

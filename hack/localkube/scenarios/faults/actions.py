@@ -141,7 +141,7 @@ async def lose_probes(case: Hollow, share: float) -> None:
 
 
 async def lose(case: Hollow, group: str = "name", *, rebooted: bool = False, running: bool = False) -> None:
-    """Cut off a node, or by ``group="zone"`` all nodes of a zone, until it is undone; the containers are then as they were, or start anew.
+    """Cut off a node, or by ``group="zone"`` all nodes of a zone, until it is undone; the containers are then as they were, or start again.
 
     It is the one whose loss strikes the most clusters that can be measured: their simulator and one Webapp are elsewhere. Struck are as
     many shards of a cluster as it has spares elsewhere. With ``running`` its Coreapps serve on and reach the WhatsApp servers.

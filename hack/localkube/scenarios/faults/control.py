@@ -14,7 +14,7 @@ from localkube.scenarios.faults.actions import Hollow, close_ports, delete
 from localkube.scenarios.hollow.environment import is_paused
 from localkube.scenarios.hollow.servers import Rule, through
 
-STORM_S = 10.0
+THROTTLED_S = 10.0
 CUT_S = 20.0
 PAUSE_S = 60.0
 UNANSWERED_S = 0.5  # an API server that has not answered for so long is away
@@ -23,7 +23,7 @@ SIGNAL_S = 5.0  # within so long a signal has had its effect
 
 @asynccontextmanager
 async def counted(case: Hollow, what: str, count: Callable[[], int]) -> AsyncIterator[None]:
-    """Note in the scene by how much a count rises while the block lasts."""
+    """Note in the case's effects by how much a count rises while the block lasts."""
     before = count()
     try:
         yield
@@ -66,7 +66,7 @@ async def watches_die(case: Hollow) -> None:
     await delete(case)
 
 
-async def storm(case: Hollow) -> None:
+async def throttled(case: Hollow) -> None:
     """For 10 s the operators' requests are all answered 429; a second into it the ports of a holder of each cluster close."""
     proxy = case.environment.proxy
     async with (
@@ -75,7 +75,7 @@ async def storm(case: Hollow) -> None:
     ):
         await asyncio.sleep(1.0)
         await close_ports(case)
-        await asyncio.sleep(STORM_S - 1.0)
+        await asyncio.sleep(THROTTLED_S - 1.0)
     case.make_possible()
 
 

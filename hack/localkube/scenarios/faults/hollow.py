@@ -8,7 +8,7 @@ from typing import Any
 from localkube.hollow.control import HollowControl
 from localkube.scenarios.faults import actions, control, partial_sight
 from localkube.scenarios.faults.actions import close_ports, delete, delete_during, disturb, leave_slowly, lose, pod
-from localkube.scenarios.faults.partition import REFUSED, TAKEN
+from localkube.scenarios.faults.partition import REJECTED, TAKEN
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.runner.case import Fault, chosen
 
@@ -70,7 +70,7 @@ FAULTS: tuple[Fault[HollowEnvironment], ...] = (
     Fault("node-back", "... and back with its old holder", lose, **CUT_OFF, watch=5.0),
     Fault(
         "holder-partitioned", "holder's node cut off, the holder serves on", actions.part_node, undo=actions.heal_node, watch=3.0,
-        **{**CUT_OFF, "effects": (*HELD, TAKEN, REFUSED, "old holders replaced")},
+        **{**CUT_OFF, "effects": (*HELD, TAKEN, REJECTED, "old holders replaced")},
     ),
     Fault("node-flapping", "away 1.2 s, back 1.5 s, four times", actions.flap_node, **ALL, effects=HELD, failover=False, watch=5.0),
     Fault("zone-lost", "all nodes of a zone cut off", partial(lose, group="zone", rebooted=True), **CUT_OFF),
@@ -91,8 +91,8 @@ FAULTS: tuple[Fault[HollowEnvironment], ...] = (
         effects=("watches cut", "pieces swallowed", *ENDED),
     ),
     Fault(
-        "storm-429", f"the operators answered 429 for 10 s, {CLOSED}", control.storm, **LATE,
-        effects=("calls answered 429", *RESET), allowed=control.STORM_S - 1 + ALLOWED_S,
+        "api-429", f"the operators answered 429 for 10 s, {CLOSED}", control.throttled, **LATE,
+        effects=("calls answered 429", *RESET), allowed=control.THROTTLED_S - 1 + ALLOWED_S,
     ),
     # ---- operators
     Fault(

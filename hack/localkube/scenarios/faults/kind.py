@@ -21,7 +21,7 @@ ENDS: Row = {"evidence": DELETED | DIED, "effects": ENDED, "at_once": True}
 CUT_OFF: Row = {"evidence": SILENT | DIED | NODE, "series": Series.NODE}
 """A node that goes takes connections with it, with or without a word."""
 LOST: Row = {**CUT_OFF, "prepare": actions.spread, "goal": NODE_S}
-WITH_LEADER: Row = {**CUT_OFF, "prepare": actions.hold_beside_leader, "goal": SUCCESSION_S}
+WITH_LEADER: Row = {**CUT_OFF, "prepare": actions.hold_next_to_leader, "goal": SUCCESSION_S}
 RELEASE: Row = {**CHANGE, "series": Series.RELEASE, "allowed": 180.0}
 ALL = "leader, holder and node at once"
 

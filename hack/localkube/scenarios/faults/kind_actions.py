@@ -136,7 +136,7 @@ async def kill_leader(case: Kind) -> None:
         case.notes.append(f"{name} led again itself, its container restarted")
 
 
-async def hold_beside_leader(case: Kind) -> None:
+async def hold_next_to_leader(case: Kind) -> None:
     """A holder on the leader's node. LocalKubeError if no Coreapp is there."""
     environment = case.environment
     await environment.spread()

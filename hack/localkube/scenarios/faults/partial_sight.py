@@ -28,7 +28,7 @@ REVIEWS = "/apis/authorization.k8s.io/v1/subjectaccessreviews"
 HOLDER, EPOCH = "multiconnect.dev/holder", "multiconnect.dev/epoch"
 RESHARD_NOW = "multiconnect.dev/reshard-now"
 HOSTILE = {SWITCHOVER: "99," * 3400, RESHARD_NOW: "9" * 4301}
-"""10 KB of wishes that cannot be fulfilled, and a number that Python refuses to read."""
+"""10 KB of requests that cannot be fulfilled, and a number that Python cannot parse."""
 APART_S = 0.7  # between two holders that are deleted
 GROUP_TAKEN, KIND_TAKEN = "policy", "poddisruptionbudgets"
 OBSERVED, WRITTEN = "chaos.local/observed", "chaos.local/written"
@@ -216,12 +216,12 @@ async def blind_leader(case: Hollow) -> None:
     name = await environment.start_operator(module="localkube.scenarios.faults.egress_denied")
     blind = environment.harness.operators()[name]
 
-    async def see_again() -> None:
+    async def restore_sight() -> None:
         case.effects["connections denied"] += blind.log.read_text(encoding="utf-8", errors="replace").count(DENIED)
         await environment.end(blind.name)
         await environment.start_operator()
 
-    case.exits.push_async_callback(see_again)
+    case.exits.push_async_callback(restore_sight)
     await environment.leader()
     await asyncio.sleep(BLIND_S)
     await environment.start_operator()

@@ -21,14 +21,14 @@ from wabiz_sim.settings import MESSAGING_PORT
 
 PERIOD_S = 0.1
 TRY_S = 3.0  # the holder holds a message for up to 2 s
-TAKEN, REFUSED = "messages taken by the parted holder", "messages refused by the parted holder"
+TAKEN, REJECTED = "messages taken by the parted holder", "messages rejected by the parted holder"
 
 
 @contextlib.asynccontextmanager
 async def near_sender(stream: Stream, shard: int, ip: str, effects: Counter[str]) -> AsyncIterator[None]:
     """Send to the Coreapp at an address for as long as the block lasts; at its end every message is delivered, or given up.
 
-    Counted in ``effects``: TAKEN and REFUSED.
+    Counted in ``effects``: TAKEN and REJECTED.
     """
     connector, timeout = aiohttp.TCPConnector(local_addr=(NEAR, 0)), aiohttp.ClientTimeout(total=TRY_S)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
@@ -44,9 +44,9 @@ async def near_sender(stream: Stream, shard: int, ip: str, effects: Counter[str]
             if status == 200:
                 effects[TAKEN] += 1
                 stream.senders.begin(message.id)
-                stream.senders.told(message.id)
+                stream.senders.confirmed(message.id)
             else:
-                effects[REFUSED] += 1
+                effects[REJECTED] += 1
                 await stream.deliver(message)
 
         async def send_all() -> None:

@@ -138,19 +138,19 @@ def after_restart(messages: Iterable[Message], served: float, settled: float) ->
     """What became of the messages that were sent between two times (`time.monotonic()`): from when every shard was served again until the
     cluster was as wanted, so while the pods of a shrink went.
 
-    refused: answered with anything but 201 at least once; slow: waited longer than SLOW_S, the last until slow_until, counted from
-    ``served``; outage: the longest wait of one that was refused or slow.
+    rejected: answered with anything but 201 at least once; slow: waited longer than SLOW_S, the last until slow_until, counted from
+    ``served``; outage: the longest wait of one that was rejected or slow.
     """
     mine = [one for one in messages if served <= one.sent_at <= settled]
     slow = [one for one in mine if _waited(one) > SLOW_S]
     return {
         "seconds": settled - served,
         "messages": len(mine),
-        "refused": sum(bool(one.refusals) for one in mine),
+        "rejected": sum(bool(one.rejections) for one in mine),
         "slow": len(slow),
         "slow_until": max((one.sent_at + _waited(one) - served for one in slow), default=0.0),
         "longest_wait": max(map(_waited, mine), default=0.0),
-        "outage": max((_waited(one) for one in mine if one.refusals or one in slow), default=0.0),
+        "outage": max((_waited(one) for one in mine if one.rejections or one in slow), default=0.0),
     }
 
 
@@ -194,7 +194,7 @@ def figures(resizes: Sequence[Resize]) -> Obj:
         "messages": sum(one["sent"] for mine in shards.values() for one in mine),
         "repeats": sum(one.repeats for one in resizes),
         "extra_outage": {"n": len(resizes), "max": round(max(max(one.extra.values()) for one in resizes), 4)},
-        "after_restart": added_up(after, ("messages", "refused", "slow"), ("outage", "longest_wait"))
+        "after_restart": added_up(after, ("messages", "rejected", "slow"), ("outage", "longest_wait"))
         | {name: [round(one[name], 2) for one in after] for name in ("slow_until", "seconds")},
         "shards": {
             str(shard): added_up(mine, ("sent", "lost", "doubled", "delayed"), ("worst", "outage")) for shard, mine in shards.items()
@@ -218,7 +218,7 @@ def spoken(name: str, resizes: Sequence[Resize], *, vendor: float) -> list[str]:
     after, waits = found["after_restart"], sorted(max(one.extra.values()) for one in resizes)
     second = (
         f"{case}: extra outage of the worst surviving shard {waits[0]:.2f} to {waits[-1]:.2f} s beyond the restart; after it, while the "
-        f"pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, {after['refused']} refused, "
+        f"pods went: {after['outage']:.2g} s, the vendor notes {vendor:g} s ({after['messages']} messages, {after['rejected']} rejected, "
         f"longest wait {after['longest_wait'] * 1000:.0f} ms)"
     )
     return [first, second]

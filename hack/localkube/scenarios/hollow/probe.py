@@ -56,7 +56,7 @@ class Probe(Stream):
         return list((self._earlier | self.messages).values())
 
     def delivered(self) -> list[tuple[float, float]]:
-        """When each message that was taken was first sent, and when its sender was told so (`time.monotonic()`)."""
+        """When each message that was taken was first sent, and when its sender got 201 (`time.monotonic()`)."""
         return [(one.sent_at, one.delivered_at) for one in self.sent if one.delivered_at is not None]
 
     async def mark(self) -> Mark:

@@ -1,7 +1,7 @@
-"""HTTPS servers beside the API server, under its own certificate: a proxy before it, and a mutating admission webhook.
+"""HTTPS servers in addition to the API server, under its own certificate: a proxy before it, and a mutating admission webhook.
 
-The proxy passes calls and watches on, or answers some of them itself. It passes on whatever credential a caller has, so a caller cannot
-tell it from the API server. What the webhook adds to the pod template of a StatefulSet was never asked for by who wrote it.
+The proxy passes calls and watches on, or answers some of them itself. It passes on every credential of a caller, so a caller cannot
+distinguish it from the API server. What the webhook adds to the pod template of a StatefulSet was never asked for by who wrote it.
 """
 
 from __future__ import annotations

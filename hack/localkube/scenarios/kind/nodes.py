@@ -107,7 +107,7 @@ class NodeShell:
                 stdout=asyncio.subprocess.PIPE,
                 stderr=asyncio.subprocess.DEVNULL,
                 limit=2**20,
-                start_new_session=True,  # Ctrl-C is for us; nodes are put right first
+                start_new_session=True,  # Ctrl-C is for this process; nodes are put right first
             )
         to, answer = self._child.stdin, self._child.stdout
         if to is None or answer is None:
@@ -164,7 +164,7 @@ class KindNodes:
         await docker("pause", name)
 
     async def part(self, name: str) -> None:
-        """Drop whatever comes or goes over its only interface; everything in it runs on."""
+        """Drop everything that comes or goes over its only interface; everything in it runs on."""
         await self.shells[name].run("true")
         self._away[name] = lambda name: self._tables(name, "D")
         await self._tables(name, "I")
@@ -173,7 +173,7 @@ class KindNodes:
         await self.shells[name].run("; ".join(f"iptables -w 5 -{change} {rule} -j DROP" for rule in RULES))
 
     async def back(self) -> dict[str, datetime]:
-        """Bring every node back that was taken away; returns those whose containers start anew, and since when.
+        """Bring every node back that was taken away; returns those whose containers start again, and since when.
 
         LocalKubeError when one does not come.
         """

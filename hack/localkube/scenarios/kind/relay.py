@@ -44,7 +44,7 @@ async def pump(source: asyncio.StreamReader, to: asyncio.StreamWriter) -> None:
 
 
 async def main() -> None:
-    """Listen for ever."""
+    """Listen forever."""
     server = await asyncio.start_server(serve, "0.0.0.0", int(os.environ["PORT"]), backlog=512)  # noqa: S104  a node's own network
     await server.serve_forever()
 

@@ -139,8 +139,8 @@ class Fault(Generic[G]):
     """No sound Coreapp may be deleted: of those that were there when all was well, only the struck ones may be gone afterwards."""
     gap: bool = False  # measured is the longest time without a message of any shard, instead of the time to the next one
     series: Series = Series.FAULT
-    silent: bool = False  # no message may be refused, not even one of the shard that moves
-    restarts: bool = False  # all shards are restarted by the client itself, so refusals on all of them are its own
+    silent: bool = False  # no message may be rejected, not even one of the shard that moves
+    restarts: bool = False  # all shards are restarted by the client itself, so rejections on all of them are its own
     after: str = ""  # played in turn with the fault of this name, for one undoes the other
     at_once: bool = False  # the operator decides without waiting for a probe or a lease
 

@@ -53,8 +53,8 @@ class Outcome:
     sent: int = 0
     lost: int = 0
     doubled: int = 0
-    refused: list[int] = field(default_factory=lambda: [0, 0])  # tries that were no 201: on shards that were struck, on all others
-    words: Counter[str] = field(default_factory=Counter)  # how they were refused: status or name of the error
+    rejected: list[int] = field(default_factory=lambda: [0, 0])  # tries that were no 201: on shards that were struck, on all others
+    words: Counter[str] = field(default_factory=Counter)  # how they were rejected: status or name of the error
     violations: list[str] = field(default_factory=list)  # laws that were broken, two holders of a shard among them
     unsettled: list[str] = field(default_factory=list)  # clusters that were not as wanted 120 s after the undoing
     troubles: list[str] = field(default_factory=list)  # what kept it from being played or measured as it should
@@ -150,7 +150,7 @@ class _Play(Generic[G]):
         await fault.prepare(Case(environment, self._clusters))
         outcome.unsettled += await environment.settle(environment.clusters)
         outcome.violations += environment.broken_laws(environment.observer.violations)  # what came about while nothing was measured
-        await environment.observe_anew()
+        await environment.restart_observer()
         before = {(cluster, one.shard): one for cluster in environment.clusters for one in environment.holders(cluster)}
         pods, ambiguous = environment.lasting_coreapps(), await environment.ambiguous()
         marks = dict(
@@ -263,7 +263,7 @@ class _Play(Generic[G]):
             outcome.doubled += one.totals.doubled
             outcome.words += one.words
             outcome.upstream.update(asdict(one.totals))
-            outcome.refused = [have + more for have, more in zip(outcome.refused, one.refused, strict=True)]
+            outcome.rejected = [have + more for have, more in zip(outcome.rejected, one.rejected, strict=True)]
             if one.totals.two_holders:
                 outcome.violations.append(
                     f"one holder: the WhatsApp servers of {cluster} took {one.totals.below_epoch} messages from holders that had been "

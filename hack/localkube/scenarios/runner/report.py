@@ -23,7 +23,7 @@ FORBIDDEN = ("lost", "doubled", "not_handed_over", "wrong_failovers", "violation
 PHASES = ("decided", "committed")
 COLUMNS = (
     *("fault", "n", "evidence", *(f"{name} p50/max" for name in PHASES), "p50", f"p95 (n >= {P95_FROM})", "max", "goal (p95, else max)"),
-    *(f"{BASELINE_S:g} s / that", "lost", "doubled", "refused struck/others", "wrong", "broken laws"),
+    *(f"{BASELINE_S:g} s / that", "lost", "doubled", "rejected struck/others", "wrong", "broken laws"),
 )
 
 
@@ -65,12 +65,12 @@ def complaints(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
 
 
 def failures(outcome: Outcome, fault: Fault[Any], *, n: int) -> list[str]:
-    """The same where times are the machine's: a missed goal is none of them, a time beyond the bound is, and so are refusals."""
-    said, (own, others) = _broken(outcome, fault, n), outcome.refused
+    """The same where times are the machine's: a missed goal is none of them, a time beyond the bound is, and so are rejections."""
+    said, (own, others) = _broken(outcome, fault, n), outcome.rejected
     if others and not fault.restarts:
-        said.append(f"{others} tries were refused on shards to which nothing was done")
+        said.append(f"{others} tries were rejected on shards to which nothing was done")
     if own and fault.silent:
-        said.append(f"{own} tries were refused, though this is planned")
+        said.append(f"{own} tries were rejected, though this is planned")
     if outcome.times and max(outcome.times) > limit(fault):
         said.append(f"took {max(outcome.times):.1f} s; beyond {limit(fault):g} s it is broken, not slow")
     return [f"{fault.name}: {text}" for text in said]
@@ -88,7 +88,7 @@ def limit(fault: Fault[Any]) -> float:
 
 
 def bound(fault: Fault[Any]) -> float:
-    """Seconds beyond which a time on hollow nodes is that of something broken, whatever the machine is busy with.
+    """Seconds beyond which a time on hollow nodes is that of something broken, no matter what the machine is busy with.
 
     What is decided at once may take ten times its goal, which is less than the three seconds of the probes: so an operator that has fallen
     back on them is found out. The others wait for probes and leases, which a busy machine does not multiply: twice the goal, and never
@@ -133,8 +133,8 @@ def _row(fault: Fault[Any], outcome: Outcome) -> list[str]:
         ranks[2] = f">{fault.allowed:g} s ({len(outcome.missing)}x)"
     words = ", ".join(f"{word} {count}" for word, count in outcome.evidence.most_common()) or "-"
     phases = [f"{clock(summary(times).p50)} / {clock(max(times))}" if (times := spread(outcome.samples, key)) else "-" for key in PHASES]
-    refused = f"{outcome.refused[0]}/{outcome.refused[1]}"
-    numbers = [outcome.lost, outcome.doubled, refused, len(outcome.wrong), len(outcome.violations)]
+    rejected = f"{outcome.rejected[0]}/{outcome.rejected[1]}"
+    numbers = [outcome.lost, outcome.doubled, rejected, len(outcome.wrong), len(outcome.violations)]
     return [fault.name, str(outcome.n), words, *phases, *ranks, _goal(fault, outcome), found.get("ratio", "-"), *map(str, numbers)]
 
 
@@ -142,7 +142,7 @@ def _goal(fault: Fault[Any], outcome: Outcome) -> str:
     if fault.goal is not None:
         return f"{clock(fault.goal)} {'MISSED' if missed(outcome, fault) else 'met'}"
     if fault.silent:
-        return f"0 refused {'MISSED' if outcome.refused[0] else 'met'}"
+        return f"0 rejected {'MISSED' if outcome.rejected[0] else 'met'}"
     return "-" if fault.failover or fault.moves else "no move"
 
 
@@ -194,9 +194,9 @@ def figures(outcome: Outcome, fault: Fault[Any]) -> Obj:
         "sent": outcome.sent,
         "lost": outcome.lost,
         "doubled": outcome.doubled,
-        "refused_struck": outcome.refused[0],
-        "refused_others": outcome.refused[1],
-        "refusals": dict(outcome.words),
+        "rejected_struck": outcome.rejected[0],
+        "rejected_others": outcome.rejected[1],
+        "rejections": dict(outcome.words),
         **{name: getattr(outcome, name) for name in ("violations", "unsettled", "troubles", "notes")},
         "took": round(outcome.took, 1),
         "hollow_cpu": round(outcome.cpu, 2),

@@ -101,7 +101,7 @@ def worst_share(marks: Sequence[tuple[float, float]], span: float) -> float:
 
 
 class ScaleBench:
-    """Measures on a stage that is up without operators. Use ``run`` once."""
+    """Measures in an environment that is up without operators. Use ``run`` once."""
 
     def __init__(self, harness: Harness, options: argparse.Namespace, report: Report) -> None:
         """Prepare."""
@@ -249,7 +249,7 @@ def failover_rows(found: Found) -> dict[str, Obj]:
 
 
 def show(found: Found, console: Console) -> None:
-    """Print the figures beside their goals."""
+    """Print the figures with their goals."""
     console.print(
         f"{found.clusters} clusters of {SHARDS} shards and {SPARES} spares ({found.clusters * COREAPPS} Coreapps) on one operator process; "
         f"{min(HOLLOW, found.clusters)} of them with simulated pods, the others answered for by one process."

@@ -33,7 +33,7 @@ MERGE = "merge-patch+json"
 
 
 class Crowd:
-    """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, on a stage that is up."""
+    """So many clusters that are objects and answers only. Use between ``fill`` and ``close``, in an environment that is up."""
 
     def __init__(self, environment: SingleCluster, *, clusters: int, report: Report) -> None:
         """Prepare; ``clusters``: how many."""
@@ -119,7 +119,7 @@ class Crowd:
         return sum(map(len, pods.values())) == len(self._names) * (COREAPPS + WEBAPPS + 1)
 
     async def _bring_up(self, made: Obj, pods: list[Obj]) -> Obj:
-        """Be scheduler and kubelet of a cluster's pods, and what an operator did before ours began."""
+        """Be scheduler and kubelet of a cluster's pods, and what an operator did before the measured one began."""
         desired, now = objects.desired(made["stored"]), datetime.now(UTC)
         webapps: list[str] = []
         for number, pod in enumerate(pods):

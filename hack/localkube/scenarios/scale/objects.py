@@ -68,7 +68,7 @@ def parts(want: Desired) -> Iterator[Obj]:
 
 
 def stamped(want: Desired, obj: Obj, secrets: Mapping[str, Obj]) -> Obj:
-    """A workload with the checksum of the Secrets that its pods take, as stored; without it the operator would put it in its place anew."""
+    """A workload with the checksum of the Secrets that its pods take, as stored; without it the operator would put it there again."""
     checksum = findings_of(want, secrets).checksums.get(Ref(obj["kind"], obj["metadata"]["name"]))
     return obj if checksum is None else checksums.stamped(obj, None, checksum, replaces=False)
 
