@@ -120,7 +120,7 @@ e2e: binaries ## The user's path on kind, and everything that breaks there; 30 m
 
 COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-index-url --no-emit-find-links --no-header --no-annotate
 
-lock: setup ## Write hack/lock anew from pyproject.toml
+lock: setup ## Write hack/lock from pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev -o hack/lock/dev.txt
 	$(COMPILE) pyproject.toml -o hack/lock/run.txt
 	$(RUN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["simulator"], sep="\n")' \

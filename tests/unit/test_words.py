@@ -30,6 +30,12 @@ FORBIDDEN = (
     "conftest.py",
 )
 
+_FORMER_REASONS = (
+    r"NameTaken|DriftFound|Refilling|OutOfReach|AsPromised|NoSpareWanted|CertificateFit|PodsRefused|ChangeRefused|"
+    r"LoginRefused|PinRefused|CertificateRefused|SwitchoverRefused|WebappDown|ClientSilent|PackingLow|PackedLow|"
+    r"TetherBroken|LabelsTaken|NotReadyLong"
+)
+"""Reasons and evidence as they were called once; forbidden as a part of an identifier too."""
 PROSE = {
     r"anew|whilst|lest|be it|in vain|for ever|for want of|at leisure|in good order|in one breath": "again, while, forever, ...",
     r"whoever|whomever|somebody|anybody": "name who or what it is",
@@ -49,9 +55,7 @@ PROSE = {
     r"(?-i:[Ww]e|us|[Oo]ur|[Oo]urs|ourselves)": "name the process, the operator or the test",
     r"hopeless|made good|evasions?|presses": "unrecoverable, compensated, switchover, urgent",
     r"(?-i:Should (it|a|an|the|they|this|its))": "if",
-    r"NameTaken|DriftFound|Refilling|OutOfReach|AsPromised|NoSpareWanted|CertificateFit|PodsRefused|ChangeRefused": "its new name",
-    r"LoginRefused|PinRefused|CertificateRefused|SwitchoverRefused|WebappDown|ClientSilent|PackingLow|PackedLow": "its new name",
-    r"TetherBroken|LabelsTaken|NotReadyLong": "its new name",
+    _FORMER_REASONS: "its new name",
 }
 """Patterns of whole words, and what to write instead."""
 
@@ -106,6 +110,7 @@ DOCKER_FOLDER = "tests/images/"
 DOCKER_WORDS = frozenset({"stage", "stages"})
 """A part of a Dockerfile from one FROM to the next is a stage; only the tests of the images speak of it."""
 _WORDS = re.compile(rf"\b(?:{'|'.join(PROSE)})\b", re.IGNORECASE)
+_FORMER = re.compile(rf"(?<![A-Za-z])(?:{_FORMER_REASONS})(?![a-z])")
 _PARTS = re.compile(r"[A-Z]?[a-z]+|[A-Z]+(?![a-z])")
 
 
@@ -128,6 +133,7 @@ def _words_of_code(text: str, allowed: frozenset[str] = frozenset()) -> Iterator
     for token in tokenize.generate_tokens(io.StringIO(text).readline):
         if token.type == tokenize.NAME:
             yield from ((token.start[0], token.string) for part in _PARTS.findall(token.string) if part.lower() in NAMES - allowed)
+            yield from ((token.start[0], token.string) for _ in _FORMER.findall(token.string))
         elif token.type in {tokenize.COMMENT, tokenize.STRING}:
             yield from _words_of_prose(token.string, token.start[0])
 
@@ -165,3 +171,4 @@ def test_the_patterns_find_words_and_leave_standard_terms() -> None:
     good = "It looks up a name; one connect was refused: connection refused. A roll-out hands over the shard."
     assert list(_words_of_prose(good, 1)) == []
     assert [word for _, word in _words_of_code("def the_next_look(desk): pass  # anew")] == ["the_next_look", "desk", "anew"]
+    assert [word for _, word in _words_of_code("def test_PinRefused_ends(): NotReadyLonger")] == ["test_PinRefused_ends"]

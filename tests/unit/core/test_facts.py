@@ -68,7 +68,7 @@ def test_PodFailed_by_its_phase(phase: str) -> None:
     assert failure(situation().settled().with_holder(0, phase=phase)) is Evidence.POD_FAILED
 
 
-def test_LabelsTaken_when_another_Service_names_the_same_pod_by_its_label() -> None:
+def test_LabelConflict_when_another_Service_names_the_same_pod_by_its_label() -> None:
     holder = situation().settled().holder_of(1)
     one = situation().settled().with_route(0, holder=holder.name, holder_uid=holder.uid)
 
@@ -88,7 +88,7 @@ def test_ContainerTerminated() -> None:
     assert failure(situation().settled().with_holder(0, terminated=True)) is Evidence.CONTAINER_TERMINATED
 
 
-def test_TetherBroken() -> None:
+def test_ConnectionLost() -> None:
     assert failure(situation().settled().with_holder(0, broken_at=NOW)) is Evidence.CONNECTION_LOST
 
 

@@ -201,19 +201,19 @@ def test_SwitchoverRejected_says_why_and_takes_the_annotation_off(switchover: Sw
     assert only(plan, Annotate).value is None
 
 
-def test_SwitchoverRefused_when_the_named_pod_is_not_ready() -> None:
+def test_SwitchoverRejected_when_the_named_pod_is_not_ready() -> None:
     plan = switching(Switchover(shard=0, to="acme-coreapp-3"), text="x").with_pod(3, ready=False).plan()
 
     assert "acme-coreapp-3 is not a ready standby." in only(plan, EmitEvent).message
 
 
-def test_SwitchoverRefused_when_nobody_can_take_it() -> None:
+def test_SwitchoverRejected_when_nobody_can_take_it() -> None:
     plan = situation().settled(spares=0).wanting(switchovers=(Switchover(shard=0),), switchover_text="0").plan()
 
     assert "No standby can take shard 0." in only(plan, EmitEvent).message
 
 
-def test_SwitchoverRefused_when_the_annotation_means_nothing() -> None:
+def test_SwitchoverRejected_when_the_annotation_means_nothing() -> None:
     plan = situation().settled().wanting(switchover_problem="'x' is no shard.", switchover_text="x").plan()
 
     assert only(plan, EmitEvent).message == "'x' is no shard."
@@ -245,14 +245,14 @@ def test_SwitchoverRequested_waits_for_Set_Shards() -> None:
 # --- what must exist
 
 
-def test_NameTaken_leaves_the_object_alone_and_says_which() -> None:
+def test_NameConflict_leaves_the_object_alone_and_says_which() -> None:
     plan = WITNESSES["NameConflict"].plan()
 
     assert (plan.stuck, plan.actions) == (plan.decision, ())
     assert "Service acme-webapp is not owned by this cluster" in plan.decision.why
 
 
-def test_NameTaken_speaks_of_a_shard_Service_too() -> None:
+def test_NameConflict_speaks_of_a_shard_Service_too() -> None:
     assert situation().settled().with_route(1, foreign=True).row() == "NameConflict"
 
 
@@ -260,7 +260,7 @@ FORMER = [Ref("Secret", "acme-admin"), Ref("PersistentVolumeClaim", "acme-simula
 
 
 @pytest.mark.parametrize("ref", FORMER)
-def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
+def test_NameConflict_holds_first_pods_that_would_start_with_anothers_password_or_store(ref: Ref) -> None:
     one = situation().seeing(name_conflicts=(ref,))
     made = {action.obj["kind"] for action in of(one.plan(), Create)}
 
@@ -271,34 +271,34 @@ def test_NameTaken_holds_first_pods_that_would_start_with_anothers_password_or_s
 
 
 @pytest.mark.parametrize("ref", FORMER)
-def test_NameTaken_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
+def test_NameConflict_does_not_keep_the_pods_of_a_cluster_that_was_at_work_from_coming_back(ref: Ref) -> None:
     one = situation().settled().without_object("StatefulSet", "acme-coreapp").without_object(ref.kind, ref.name)
 
     assert only(one.seeing(statefulset=None, name_conflicts=(ref,)).plan(), Create).obj["kind"] == "StatefulSet"
 
 
-def test_LoginRefused_names_the_Secret() -> None:
+def test_LoginRejected_names_the_Secret() -> None:
     plan = WITNESSES["LoginRejected"].plan()
 
     assert plan.decision.state is State.STUCK
     assert "acme-admin" in plan.decision.why
 
 
-def test_LoginRefused_is_said_also_when_the_shards_were_known_before() -> None:
+def test_LoginRejected_is_said_also_when_the_shards_were_known_before() -> None:
     """laws#12: the password is changed, the token runs out, the user asks for four shards; the reason must be named."""
     one = growing().client(login=Login.REJECTED, asked_at=NOW - seconds(600))
 
     assert one.plan().stuck is not None
 
 
-def test_PodsRefused_says_what_the_API_server_said_and_goes_on_trying() -> None:
+def test_ObjectsRejected_says_what_the_API_server_said_and_goes_on_trying() -> None:
     plan = WITNESSES["ObjectsRejected"].plan()
 
     assert "exceeded quota: compute" in plan.decision.why
     assert of(plan, Create)
 
 
-def test_PodsRefused_ends_when_everything_is_there() -> None:
+def test_ObjectsRejected_ends_when_everything_is_there() -> None:
     assert situation().settled().seeing(rejection="exceeded quota").row() == "UpToDate"
 
 
@@ -490,21 +490,21 @@ def test_AssigningShards_waits_until_GET_has_verified() -> None:
     assert growing().with_route(2).noted(4, Answer.ACCEPTED).row() == "Verifying"
 
 
-def test_PackingLow_moves_a_shard_off_a_pod_that_is_to_go() -> None:
+def test_ConsolidatingShards_moves_a_shard_off_a_pod_that_is_to_go() -> None:
     move = only(WITNESSES["ConsolidatingShards"].plan(), Handover)
 
     assert (move.route.shard, move.to.ordinal, move.evidence, move.planned) == (0, 0, Evidence.CONSOLIDATED, True)
 
 
-def test_PackingLow_is_not_needed_when_nothing_shrinks() -> None:
+def test_ConsolidatingShards_is_not_needed_when_nothing_shrinks() -> None:
     assert situation().settled(spares=2).held_by(0, 3).row() == "UpToDate"
 
 
-def test_PackingLow_waits_while_paused() -> None:
+def test_ConsolidatingShards_waits_while_paused() -> None:
     assert WITNESSES["ConsolidatingShards"].wanting(paused=True).row() == "Paused"
 
 
-def test_PackingLow_never_picks_another_high_pod() -> None:
+def test_ConsolidatingShards_never_picks_another_high_pod() -> None:
     one = situation().settled().with_pods([3, 4]).held_by(0, 3).with_pod(0, ready=False).with_pod(2, ready=False)
 
     assert of(one.plan(), Handover) == []
@@ -523,7 +523,7 @@ def test_ConsolidatingShards_leaves_no_shard_unassigned_because_another_pod_does
     assert 0 in {tell.shard for tell in of(one.plan(), AssignRole)} | {move.route.shard for move in of(one.plan(), Handover)}
 
 
-def test_PackingLow_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
+def test_ConsolidatingShards_does_not_wait_for_the_slowest_pod_of_the_restart() -> None:
     """Pods 0 and 2 are back and low, but shards 2 and 3 that no longer exist still name them: shard 0 must be served all the same."""
     one = situation().settled(shards=4).held_by(0, 4).held_by(3, 0).wanting(shards=2).noted(2, Answer.ACCEPTED, origin=4).reporting(2)
     plan = one.restarted(2).with_pod(3, report=None, ready=False).plan()
@@ -589,7 +589,7 @@ def test_ScalingDown_waits_while_a_call_is_in_flight_whose_note_was_wiped() -> N
     assert of(WITNESSES["ScalingDown"].client(call=Call(id="4-x")).plan(), Scale) == []
 
 
-def test_DriftFound_waits_for_a_person() -> None:
+def test_ShardsDrifted_waits_for_a_person() -> None:
     plan = WITNESSES["ShardsDrifted"].plan()
 
     assert plan.stuck == plan.decision
@@ -696,7 +696,7 @@ def test_CertificateExpired_keeps_a_margin() -> None:
     assert growing().with_account(expires_at=NOW + timedelta(hours=23)).row() == "CertificateExpired"
 
 
-def test_CertificateRefused_is_remembered_and_ends_when_the_Secret_changes() -> None:
+def test_CertificateRejected_is_remembered_and_ends_when_the_Secret_changes() -> None:
     one = growing().with_account().calling(4, Answer.REJECTED, rejection=Rejection.CERTIFICATE, fingerprint=FINGERPRINT)
     plan = one.plan()
 
@@ -812,7 +812,7 @@ def test_RestartOverdue_lifts_the_ban_on_disruptions() -> None:
     assert budget["spec"]["maxUnavailable"] == 1
 
 
-def test_Refilling_tells_of_Webapps_too() -> None:
+def test_ReplacingPods_tells_of_Webapps_too() -> None:
     short = situation().settled().seeing(webapp=Workload(uid="", resource_version="", replicas=2, ready=1))
     change = situation().settled().seeing(webapps_change=True)
 
@@ -821,14 +821,14 @@ def test_Refilling_tells_of_Webapps_too() -> None:
     assert short.condition("Ready")["status"] == change.condition("Ready")["status"] == "True"
 
 
-def test_Refilling_waits_for_a_spare() -> None:
+def test_ReplacingPods_waits_for_a_spare() -> None:
     plan = WITNESSES["ReplacingPods"].plan()
 
     assert plan.actions == ()
     assert "acme-coreapp-2" in plan.decision.why
 
 
-def test_Settled_does_nothing() -> None:
+def test_UpToDate_does_nothing() -> None:
     plan = WITNESSES["UpToDate"].plan()
 
     assert (plan.actions, plan.moving, plan.stuck, plan.record.operation) == ((), None, None, None)

@@ -210,7 +210,7 @@ def test_a_condition_answers_its_own_question(name: str, kind: str, expected: tu
     assert text(EVERYTHING[name])[kind] == expected
 
 
-def test_WebappDown_when_none_is_ready() -> None:
+def test_WebappUnavailable_when_none_is_ready() -> None:
     assert text(situation().settled().seeing(webapp=None))["Ready"] == ("False", "WebappUnavailable")
 
 
