@@ -135,7 +135,12 @@ def test_of_a_table_the_tests_that_run_its_line_come_first_then_those_that_are_n
         tests.add(name, cost, {"boxes": lines})
     tests.add("unit/test_boxesful.py::nothing", 0.01, {})
 
-    assert tests.of(mutant, 10) == ["unit/test_other.py::line", "unit/test_boxes.py::a", "unit/test_boxes_of_wood.py::b", "unit/test_other.py::quick"]
+    assert tests.of(mutant, 10) == [
+        "unit/test_other.py::line",
+        "unit/test_boxes.py::a",
+        "unit/test_boxes_of_wood.py::b",
+        "unit/test_other.py::quick",
+    ]
 
 
 def test_an_explanation_names_a_change_and_says_why() -> None:
