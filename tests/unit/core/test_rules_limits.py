@@ -99,6 +99,45 @@ def test_replicas_that_another_party_insists_on_are_not_lowered_during_a_pause()
     assert ("ScalingDown" in rules_of(one.later(20)), scales(one.later(20))) == (True, [3])
 
 
+def without_standby(one: Situation) -> Situation:
+    """No Coreapp but the holder of shard 0 could take a shard."""
+    for ordinal in (1, 2, 3, 4):
+        one = one.with_pod(ordinal, ready=False)
+    return one
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        WITNESSES["ScalingDown"].wanting(manual=True).holder_deleted(0),
+        without_standby(WITNESSES["ScalingDown"].with_route(1, epoch=None, holder=None, holder_uid=None)),
+    ],
+    ids=["failed", "never assigned"],
+)
+def test_no_Coreapp_goes_while_a_shard_has_no_holder(one: Situation) -> None:  # noqa: N802
+    """It may be the very one that is to take the shard (laws#7)."""
+    assert (one.row(), scales(one)) == ("ScalingDown", [])
+    assert one.plan().decision.why == "Coreapps 5 -> 3, once every shard is served."
+
+
+@pytest.mark.parametrize(
+    "one",
+    [
+        growing(),
+        SETTLED.wanting(webapps=3).seeing(objects=SETTLED.snapshot.objects),
+        SETTLED.all_pods(revision="rev-0").replicas(3),
+        SETTLED.replicas(4),
+    ],
+    ids=["a resize", "a changed object", "a roll-out", "replicas"],
+)
+def test_a_pause_is_named_whatever_it_holds_back(one: Situation) -> None:
+    objects = one.snapshot.objects
+
+    held = one.wanting(paused=True).seeing(objects=objects)
+    assert (held.row(), scales(held)) == ("Paused", [])
+    assert one.row() != "Paused"
+
+
 # --- Webapps
 
 
