@@ -8,6 +8,7 @@ import hashlib
 import importlib
 import json
 import os
+import re
 import resource
 import signal
 import sys
@@ -53,19 +54,19 @@ class Reach:
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
         """Return the tests that reach a mutant, those named for its module first, then the cheapest, for so many seconds.
 
-        One outside of functions is reached by all tests of its module, and by those in the file that is named for it.
+        One outside of functions is reached by all tests of its module, and by those in the files that are named for it; those that run its
+        lines come first.
         """
         first, last = mutant.span
-        named = f"/test_{mutant.module.rpartition('.')[2]}.py::"
-        found: set[str] = set()
+        is_named = re.compile(rf"/test_{mutant.module.rpartition('.')[2]}(_\w+)?\.py::").search
+        lines: set[str] = set().union(*(self.reach.get((mutant.module, line), ()) for line in range(first, last + 1)))
+        found = lines
         if mutant.is_in_function:
-            found.update(*(self.reach.get((mutant.module, line), ()) for line in range(first, last + 1)))
-            if not found:
-                found.update(self.reach.get((mutant.module, mutant.statement.lineno), ()))
+            found = lines or self.reach.get((mutant.module, mutant.statement.lineno), set())
         else:
-            found.update(*(tests for (module, _), tests in self.reach.items() if module == mutant.module))
-            found = {*found, *(test for test in self.cost if named in test)} or {*self.cost}
-        return self._affordable(sorted(found, key=lambda test: (named not in test, self.cost[test], test)), seconds)
+            found = set().union(*(tests for (module, _), tests in self.reach.items() if module == mutant.module))
+            found = {*found, *filter(is_named, self.cost)} or {*self.cost}
+        return self._affordable(sorted(found, key=lambda test: (test not in lines, not is_named(test), self.cost[test], test)), seconds)
 
     def _affordable(self, tests: list[str], seconds: float) -> list[str]:
         total = 0.0

@@ -122,6 +122,27 @@ def test_the_cheapest_tests_that_reach_a_line_come_first_within_the_budget() -> 
     assert tests.of(mutant, 0.01) == ["quick"], "one at least"
 
 
+def test_of_a_table_the_tests_that_run_its_line_come_first_then_those_that_are_named_for_its_module() -> None:
+    mutant = next(one for one in found()[1] if one.function == "TABLE")
+    tests = Reach()
+    line = mutant.span[0]
+    for name, cost, lines in [
+        ("unit/test_other.py::quick", 0.1, [2]),
+        ("unit/test_other.py::line", 5.0, [line]),
+        ("unit/test_boxes.py::a", 0.2, [2]),
+        ("unit/test_boxes_of_wood.py::b", 0.3, []),
+    ]:
+        tests.add(name, cost, {"boxes": lines})
+    tests.add("unit/test_boxesful.py::nothing", 0.01, {})
+
+    assert tests.of(mutant, 10) == [
+        "unit/test_other.py::line",
+        "unit/test_boxes.py::a",
+        "unit/test_boxes_of_wood.py::b",
+        "unit/test_other.py::quick",
+    ]
+
+
 def test_an_explanation_names_a_change_and_says_why() -> None:
     assert explained("# Survivors\n\nText.\n\n## rules\n\n- `_span`, `a < b`: `<` -> `<=`. They are never equal.\n") == {
         ("rules", "_span", "a < b", "<", "<=")

@@ -5,7 +5,7 @@ Only this module decides whether a holder failed. What follows from it is decide
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
@@ -38,30 +38,23 @@ class Proof:
     certainty: Certainty = Certainty.CERTAIN
     after: Callable[[Desired], timedelta] = lambda _: timedelta(0)
     """How long it must be seen before it counts."""
-    holds: Callable[[Claims, Route, Coreapp | None], bool]
+    holds: Callable[[Claims, Route, Coreapp], bool]
+    """For a holder that exists; one that does not is deleted."""
 
 
-def _is_drained(_: Claims, __: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and pod.deleting and pod.disrupted
+def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
+    return pod.epoch_label != route.epoch and f.claim(pod) == "committed"
 
 
-def _is_gone(_: Claims, __: Route, pod: Coreapp | None) -> bool:
-    return pod is None or pod.deleting
-
-
-def _serves_another(f: Claims, route: Route, pod: Coreapp | None) -> bool:
-    return pod is not None and pod.epoch_label not in {route.epoch, None} and f.claim(pod) == "committed"
-
-
-def _is_overdue(f: Claims, _: Route, pod: Coreapp | None) -> bool:
-    if pod is None or is_unconfirmed(pod) or pod.is_ready:
+def _is_overdue(f: Claims, _: Route, pod: Coreapp) -> bool:
+    if is_unconfirmed(pod) or pod.is_ready:
         return False
     return f.is_explained_by_restart(pod) and f.has_held_for("EnoughAreBack", f.desired.tuning.missing_holder)
 
 
-def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp | None], bool]:
+def _without_excuse(holds: Callable[[Claims, Coreapp], bool]) -> Callable[[Claims, Route, Coreapp], bool]:
     """A restart explains that a Coreapp exits, refuses connections or does not answer (laws#9)."""
-    return lambda f, _, pod: pod is not None and not f.is_explained_by_restart(pod) and holds(f, pod)
+    return lambda f, _, pod: not f.is_explained_by_restart(pod) and holds(f, pod)
 
 
 def disagrees(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -85,17 +78,17 @@ def patience_with(route: Route) -> timedelta:
     return DISAGREES_AGAIN if route.evidence == Evidence.HOLDER_DISAGREES else DISAGREES
 
 
-def _has_disagreed(f: Claims, route: Route, pod: Coreapp | None) -> bool:
-    if pod is None or f.is_explained_by_restart(pod) or not disagrees(f, route, pod):
+def _has_disagreed(f: Claims, route: Route, pod: Coreapp) -> bool:
+    if f.is_explained_by_restart(pod) or not disagrees(f, route, pod):
         return False
     return f.has_held_for(disagreement_fact(route), patience_with(route))
 
 
 EVIDENCE: tuple[Proof, ...] = (
-    Proof(evidence=Evidence.POD_DRAINING, holds=_is_drained),
-    Proof(evidence=Evidence.POD_DELETED, holds=_is_gone),
-    Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: pod is not None and is_node_gone(f, pod)),
-    Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod is not None and pod.phase in {"Failed", "Succeeded"}),
+    Proof(evidence=Evidence.POD_DRAINING, holds=lambda _, __, pod: pod.deleting and pod.disrupted),
+    Proof(evidence=Evidence.POD_DELETED, holds=lambda _, __, pod: pod.deleting),
+    Proof(evidence=Evidence.NODE_GONE, holds=lambda f, _, pod: is_node_gone(f, pod)),
+    Proof(evidence=Evidence.POD_FAILED, holds=lambda _, __, pod: pod.phase in {"Failed", "Succeeded"}),
     # Two Services name it, and its label is the other one's: an epoch is on one pod, so this route leads nowhere.
     Proof(evidence=Evidence.LABEL_CONFLICT, holds=_serves_another),
     Proof(evidence=Evidence.RESTART_OVERDUE, after=lambda desired: desired.tuning.missing_holder, holds=_is_overdue),
@@ -120,15 +113,18 @@ def failure(f: Claims, route: Route) -> Evidence | None:
     """Return why the holder of a route must be replaced, or None. Probable evidence does not count while the self-check fails."""
     if route.holder_uid is None:
         return None
-    pod = f.holder(route)
-    proofs = (proof for proof in EVIDENCE if proof.certainty is Certainty.CERTAIN or f.self_check is None)
-    return next((proof.evidence for proof in proofs if proof.holds(f, route, pod)), None)
+    proof = _first(f, route, (proof for proof in EVIDENCE if proof.certainty is Certainty.CERTAIN or f.self_check is None))
+    return proof.evidence if proof is not None else None
 
 
 def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:
     """Yield the routes whose holder would be replaced if the self-check did not fail."""
     for route in f.routes if f.self_check is not None else ():
-        pod = f.holder(route)
-        proof = next((proof for proof in EVIDENCE if proof.holds(f, route, pod)), None) if route.holder_uid else None
+        proof = _first(f, route, EVIDENCE)
         if proof is not None and proof.certainty is Certainty.PROBABLE:
             yield route, proof.evidence
+
+
+def _first(f: Claims, route: Route, proofs: Iterable[Proof]) -> Proof | None:
+    pod = f.holder(route)
+    return next((proof for proof in proofs if (proof.holds(f, route, pod) if pod else proof.evidence is Evidence.POD_DELETED)), None)

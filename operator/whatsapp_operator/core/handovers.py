@@ -89,23 +89,23 @@ def switch_over(f: Facts) -> Iterator[Action]:
     left: list[str] = []
     rejected = [f.desired.switchover_problem] if f.desired.switchover_problem else []
     used: set[str] = set()
+    routes = {route.shard: route for route in f.routes}
     for request in f.desired.switchovers:
-        route = next((route for route in f.routes if route.shard == request.shard), None)
-        pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None) if request.to else None
+        pod = next((pod for pod in f.snapshot.coreapps if pod.name == request.to), None)
         if pod is not None and f.claim(pod) == "pending":
             # Another attempt prepared this pod and has not committed: the request stays until that label is gone.
             left.append(f"{request.shard}={pod.name}")
         elif (why := rejection(f, request)) is not None:
             rejected.append(f"Shard {request.shard} was not moved: {why}")
-        elif route is not None and pod is None:
-            choices = f.standbys(route, used)
+        elif pod is None:
+            choices = f.standbys(routes[request.shard], used)
             used.update(one.uid for one in choices[:1])
             left.append(f"{request.shard}={choices[0].name}" if choices else str(request.shard))
-        elif route is not None and pod is not None and pod.uid != route.holder_uid:
+        elif pod.uid != routes[request.shard].holder_uid:
             left.append(f"{request.shard}={pod.name}")
             if pod.uid not in used:
                 used.add(pod.uid)
-                yield from paired(f, [(route, Evidence.REQUESTED, True)], only=pod)
+                yield from paired(f, [(routes[request.shard], Evidence.REQUESTED, True)], only=pod)
     if rejected:
         # One Event for them all: an annotation costs as many writes however long it is.
         yield EmitEvent(reason=Reason.SWITCHOVER_REJECTED, message=" ".join(rejected), warning=True)

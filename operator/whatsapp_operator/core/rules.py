@@ -85,17 +85,8 @@ def _lacks_coreapps(f: Facts) -> bool:
 
 
 def _may_shrink(f: Facts) -> bool:
-    """laws#7, and that there is no intent that could still bring the shards back (laws#4)."""
-    return (
-        f.replicas > f.desired_replicas
-        and f.is_settled
-        and not set_shards.is_calling(f)
-        and f.shards_are_fresh
-        and not f.missing
-        and not f.too_high
-        and not f.failed
-        and not f.unassigned
-    )
+    """laws#7, of shards that are as desired; and that no call is on its way that could still bring others back (laws#4)."""
+    return not set_shards.is_calling(f) and f.shards_are_fresh and not f.missing and not f.too_high and not f.failed and not f.unassigned
 
 
 def _answer_is(f: Facts, *answers: Answer) -> bool:
@@ -297,7 +288,7 @@ RULES: tuple[Rule, ...] = (
                 f", once {sentences.names_of(f.missing)} are back."
                 if f.missing
                 else ", once every shard is served."
-                if f.too_high or f.failed
+                if f.too_high or f.failed or f.unassigned
                 else "."
             )
         ),

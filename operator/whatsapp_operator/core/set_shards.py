@@ -150,7 +150,7 @@ def judge(desired: Desired, snapshot: Snapshot) -> Record:
     f = Facts(desired, snapshot, record)
     operation = record.operation
     is_accepted = operation is not None and operation.answer is Answer.ACCEPTED
-    if f.is_logged_off and (is_accepted or f.has_held_for("Connected", desired.tuning.connection)):
+    if is_accepted or f.has_held_for("Connected", desired.tuning.connection):
         record = replace(record, logged_off_at=None)
     if operation is not None:
         if operation.answer is Answer.BUSY and operation.to != desired.shards and not (f.must_hold_off and f.shards != desired.shards):

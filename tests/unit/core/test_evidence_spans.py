@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import pytest
 
-from whatsapp_operator.core.evidence import EVIDENCE, Proof
+from whatsapp_operator.core import evidence
 from whatsapp_operator.core.snapshot import Evidence
 
 from .situations import NOW, Situation, seconds, situation
@@ -29,8 +29,9 @@ LASTING: dict[Evidence, Callable[[float], Situation]] = {
 """Evidence that must be seen for a while, seen for so many seconds."""
 
 
-@pytest.mark.parametrize("proof", EVIDENCE, ids=lambda proof: proof.evidence)
-def test_evidence_counts_after_just_the_time_that_its_table_names(proof: Proof) -> None:
+@pytest.mark.parametrize("name", [proof.evidence for proof in evidence.EVIDENCE])
+def test_evidence_counts_after_just_the_time_that_its_table_names(name: Evidence) -> None:
+    proof = next(proof for proof in evidence.EVIDENCE if proof.evidence is name)
     span = proof.after(situation().desired).total_seconds()
     assert (span > 0) == (proof.evidence in LASTING)
     if span:
