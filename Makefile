@@ -122,7 +122,7 @@ COMPILE = $(RUN)/uv pip compile --quiet --upgrade --generate-hashes --no-emit-in
 
 lock: setup ## Write hack/lock from pyproject.toml
 	$(COMPILE) pyproject.toml --extra dev -o hack/lock/dev.txt
-	$(COMPILE) pyproject.toml -o hack/lock/run.txt
+	$(COMPILE) pyproject.toml --extra tracing -o hack/lock/run.txt
 	$(RUN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["simulator"], sep="\n")' \
 	  | $(COMPILE) - -o hack/lock/simulator.txt
 

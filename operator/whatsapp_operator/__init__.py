@@ -70,6 +70,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.objects.rejections``: why pods are missing, as reported by their controllers.
 - ``shell.objects.secret_keys``: the table of the keys of Secrets, with their formats.
 - ``shell.objects.shapes``: schemas of the objects that are read.
+- ``shell.tracing``: a trace for each handover, for OpenTelemetry.
 - ``shell.watch.handlers``: Kopf's handlers; events wake a loop, nothing else.
 - ``shell.watch.health``: when each watch was last connected, and whether this process still tries.
 - ``shell.watch.index``: index of pods by events; keeps probes running while another process leads.

@@ -32,6 +32,7 @@ from whatsapp_operator.shell.loop.observe import Observer
 from whatsapp_operator.shell.loop.reconcile import Reconciler
 from whatsapp_operator.shell.metrics import LoopLagMonitor, Metrics, application, served
 from whatsapp_operator.shell.objects.reading import desired_of
+from whatsapp_operator.shell.tracing import Tracing
 from whatsapp_operator.shell.watch import handlers
 from whatsapp_operator.shell.watch.health import GAP, TendedReads, WatchHealth, name_of
 from whatsapp_operator.shell.watch.index import PodIndex
@@ -61,7 +62,10 @@ class Operator:
     """The whole shell, built once."""
 
     def __init__(self, settings: Settings) -> None:
-        """Build everything; nothing is sent yet. KubeError if the kubeconfig or service account cannot be read."""
+        """Build everything; nothing is sent yet.
+
+        KubeError if the kubeconfig or service account cannot be read; SettingError if traces are asked for and cannot be made.
+        """
         self._settings = settings
         clock = SystemClock()
         kube = LightKube.from_kubeconfig(settings.kubeconfig)
@@ -87,6 +91,7 @@ class Operator:
         self._kube = kube
         self._metrics = Metrics()
         self._metrics.count_writes(kube.writes)
+        self._tracing = _tracing(settings)
         self._lag_monitor = LoopLagMonitor(clock, on_beat=self._on_beat)
         self._nodes = Nodes(reads, clock=clock, changed=self._node_changed)
         self._tethers = Tethers(clock=clock, wake=self._wake)
@@ -122,7 +127,13 @@ class Operator:
                 tuning=settings.tuning,
             ),
             executor=Executor(
-                kube=fenced, clients=self._sessions, coreapps=self._tethers, clock=clock, identity=settings.identity, metrics=self._metrics
+                kube=fenced,
+                clients=self._sessions,
+                coreapps=self._tethers,
+                clock=clock,
+                identity=settings.identity,
+                metrics=self._metrics,
+                tracing=self._tracing,
             ),
             clock=clock,
             forget=self._forget,
@@ -209,6 +220,9 @@ class Operator:
                 except ValueError as error:
                     raise SettingError(str(error)) from None
             await self._run(ending)
+        if self._tracing is not None:
+            # The Lease is released, and nothing is left to be delayed.
+            self._tracing.close()
 
     async def _run(self, ending: Callable[[], object] = lambda: None) -> None:
         stop = asyncio.Event()
@@ -247,6 +261,16 @@ class Operator:
         with suppress(TimeoutError):
             async with asyncio.timeout(END_WITHIN):
                 await self._kube.close()
+
+
+def _tracing(settings: Settings) -> Tracing | None:
+    if settings.tracing_endpoint is None:
+        return None
+    try:
+        return Tracing(settings.tracing_endpoint, identity=settings.identity)
+    except ImportError as error:
+        msg = f"OTEL_EXPORTER_OTLP_ENDPOINT is set, but {error}"
+        raise SettingError(msg) from None
 
 
 def _operator(settings: Settings) -> Operator:

@@ -77,6 +77,13 @@ def _log_level(text: str) -> str:
     return text.upper()
 
 
+def _http_address(text: str) -> str:
+    if not re.fullmatch(r"https?://[^\s/]\S*", text):
+        msg = "an address of http or https, such as http://collector:4318"
+        raise ValueError(msg)
+    return text
+
+
 def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"variable": Variable(name, read, meaning)})
 
@@ -112,6 +119,9 @@ class Settings:
     metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics and /healthz; 0: neither is served")
     metrics_host: str = _setting("METRICS_HOST", "::", str, "address that /metrics and /healthz are served on; :: is IPv4 too")
     log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"what is logged: {', '.join(LOG_LEVELS)}")
+    tracing_endpoint: str | None = _setting(
+        "OTEL_EXPORTER_OTLP_ENDPOINT", None, _http_address, "OpenTelemetry collector (OTLP over HTTP) that gets a trace of each handover"
+    )
     tuning: Tuning = field(default_factory=Tuning)
 
     @classmethod

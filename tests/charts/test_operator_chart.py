@@ -198,6 +198,19 @@ def test_the_operator_may_go_where_it_must(charts: Charts) -> None:
         assert peer["podSelector"]["matchLabels"][manifests.COMPONENT_LABEL] == component
 
 
+@pytest.mark.parametrize(
+    ("endpoint", "port"),
+    [("http://collector.traces:4318", 4318), ("https://[fd00::1]:4443/otlp", 4443), ("https://collector", 443), ("http://[fd00::1]", 80)],
+)
+def test_the_operator_may_send_its_traces_to_the_collector(charts: Charts, endpoint: str, port: int) -> None:
+    variable = {"name": "OTEL_EXPORTER_OTLP_ENDPOINT", "value": endpoint}
+    shown = charts.operator(tracing={"endpoint": endpoint}, networkPolicy={"apiServer": {"ports": [6443]}})
+    assert variable in shown.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["env"]
+    assert egress(shown)[port] is None
+    assert not {80, 4318, 4443} & set(egress(charts.operator()))
+    assert variable["name"] not in charts.operator().text
+
+
 def test_only_metrics_can_be_reached(charts: Charts) -> None:
     spec = charts.operator().one("NetworkPolicy")["spec"]
     assert spec["policyTypes"] == ["Ingress", "Egress"]
@@ -243,6 +256,7 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
         ("image.digest=sha256:abc", "digest"),
         ("crds.keep=maybe", "keep"),
         ("logLevel=LOUD", "logLevel"),
+        ("tracing.endpoint=collector:4317", "endpoint"),
         ("lease.seconds=1", "seconds"),
         ("metrics.port=80", "port"),
         ("metrics.podMonitor.renderMode=perhaps", "renderMode"),

@@ -187,8 +187,8 @@ class NotingExecutor(Executor):
 
     api: Api
 
-    async def _commit(self, observation: Observation, one: Any, memory: Any) -> None:
-        await super()._commit(observation, one, memory)
+    async def _commit(self, observation: Observation, one: Any, memory: Any, timeline: Any) -> None:
+        await super()._commit(observation, one, memory, timeline)
         tenant = self.api.tenants[observation.desired.key]
         if tenant.failed_at is not None:
             self.api.took.append(self.api.loop.time() - tenant.failed_at)

@@ -114,8 +114,10 @@ def take_a_pending_label_without_a_touch(patch: pytest.MonkeyPatch) -> None:
 
 def commit_before_prepare(patch: pytest.MonkeyPatch) -> None:
     async def reversed_steps(self: Executor, observation: Any, handovers: list[Any], memory: Any, outcome: Any) -> None:
-        committed = await self._each(handovers, lambda one: self._commit(observation, one, memory), outcome)
-        await self._each(committed, lambda one: self._prepare(observation, one), outcome)
+        committed = await self._each(
+            handovers, lambda one: self._commit(observation, one, memory, self._timeline(observation, one)), outcome
+        )
+        await self._each(committed, lambda one: self._prepare(observation, one, self._timeline(observation, one)), outcome)
         outcome.wrote |= bool(committed)
 
     patch.setattr(Executor, "_hand_over", reversed_steps)

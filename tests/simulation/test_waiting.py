@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from outside.argocd import health
 from outside.kstatus import Verdict, verdict
 from unit.test_secret_keys import good
 
@@ -116,5 +117,34 @@ def test_the_Secret_of_a_running_cluster_is_missed_after_a_while() -> None:  # n
         apply_secret(world, "account")
         await world.pause(35)
         assert (kstatus(world), warned) == (Verdict.CURRENT, [])
+
+    simulate(story)
+
+
+def test_argo_cd_agrees_with_kstatus_from_creation_to_deletion() -> None:
+    """Every version of a cluster that is made, loses a holder, is resized while it is paused, and deleted."""
+    shown = {Verdict.CURRENT: {"Healthy"}, Verdict.IN_PROGRESS: {"Progressing", "Suspended"}, Verdict.FAILED: {"Degraded"}}
+
+    async def story(world: World) -> None:
+        seen = reports(world)
+        world.operator().lead(1)
+        world.create(shards=2)
+        await world.until_done()
+        holder = world.holder(0)
+        assert holder is not None
+        world.delete_pod(holder)
+        await world.until(lambda: world.holder(0) not in {None, holder}, within=60, what="another holder")
+        await world.until_done()
+        world.annotate(paused="true")
+        world.edit(shards=4)
+        await world.until(lambda: health(seen[-1])[0] == "Suspended", within=60, what="Suspended")
+        world.annotate(paused=None)
+        await world.until_done()
+        world.edit(client={"type": "Simulator", "adminSecretRef": {"name": "nowhere"}})
+        await world.until(lambda: kstatus(world) is Verdict.FAILED, within=60, what="Failed")
+        world.server.delete("user", WAC, (NAMESPACE, NAME))
+        answers = [(verdict(obj), health(obj)[0]) for obj in seen]
+        assert {argo for _, argo in answers} == {"Healthy", "Progressing", "Suspended", "Degraded"}
+        assert [one for one in answers if one[1] not in shown.get(one[0], {"Progressing"})] == []
 
     simulate(story)

@@ -30,6 +30,7 @@ def test_where_metrics_are_served() -> None:
         *(("WATCH_NAMESPACES", text) for text in ("shop,-", "*", "shop;support")),
         ("SETTLE_GRACE_SECONDS", "long"),
         ("BUSY_TOLD_AFTER_ATTEMPTS", "often"),
+        *(("OTEL_EXPORTER_OTLP_ENDPOINT", text) for text in ("collector:4317", "ftp://collector", "http://")),
     ],
 )
 def test_what_cannot_be_used_is_named(name: str, text: str) -> None:
@@ -67,8 +68,10 @@ def test_every_variable_is_read() -> None:
             "LOG_LEVEL": "debug",
             "SET_SHARDS_TIMEOUT_SECONDS": "1.5",
             "BUSY_TOLD_AFTER_ATTEMPTS": "3",
+            "OTEL_EXPORTER_OTLP_ENDPOINT": "http://collector:4318",
         }
     )
     assert given.identity.startswith("operator-0_")
+    assert given.tracing_endpoint == "http://collector:4318"
     assert (given.watch_namespaces, given.kubeconfig, given.log_level) == (("shop", "support"), Path("/k"), "DEBUG")
     assert (given.tuning.call_timeout.total_seconds(), given.tuning.busy_reported_after) == (1.5, 3)

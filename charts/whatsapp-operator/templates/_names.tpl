@@ -42,6 +42,13 @@ app.kubernetes.io/managed-by: {{ .Release.Service | quote }}
 {{- end -}}
 {{- end -}}
 
+{{/* The port of an address of http or https. */}}
+{{- define "whatsapp-operator.port" -}}
+{{- $url := urlParse . -}}
+{{- $port := regexFind "[0-9]+$" (regexFind ":[0-9]+$" $url.host) -}}
+{{- default (ternary "443" "80" (eq $url.scheme "https")) $port -}}
+{{- end -}}
+
 {{/* With scope Namespace: the namespaces that are managed, separated by commas. */}}
 {{- define "whatsapp-operator.namespaces" -}}
 {{- if eq .Values.scope "Namespace" -}}

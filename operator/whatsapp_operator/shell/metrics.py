@@ -99,10 +99,13 @@ class Metrics:
 
     # --- handovers --------------------------------------------------------------------------------------------------------
 
-    def observe_phase(self, phase: Phase, evidence: str, took: timedelta | float) -> None:
-        """Note how long one phase of a handover took (a float is seconds); a negative time, after a step of a clock, counts as 0."""
+    def observe_phase(self, phase: Phase, evidence: str, took: timedelta | float, *, trace_id: str | None = None) -> None:
+        """Note how long one phase of a handover took (a float is seconds); a negative time, after a step of a clock, counts as 0.
+
+        ``trace_id`` names the trace of the handover; it is the exemplar of its bucket, which OpenMetrics shows.
+        """
         seconds = took / timedelta(seconds=1) if isinstance(took, timedelta) else took
-        self._phases.labels(phase.value, evidence).observe(max(0.0, seconds))
+        self._phases.labels(phase.value, evidence).observe(max(0.0, seconds), {"trace_id": trace_id} if trace_id else None)
 
     def count_handover(self, one: Handover) -> None:
         """Note a committed handover: Failover, Switchover, or First for a shard that had no holder."""

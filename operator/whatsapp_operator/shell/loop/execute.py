@@ -49,6 +49,7 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import AlreadyExists, Conflict, KubeError, NotFound, Rejected, TestFailed
 from whatsapp_operator.shell.metrics import Metrics, Phase
+from whatsapp_operator.shell.tracing import Timeline, Tracing
 from whatsapp_operator.shell.whatsapp.session import Access, Clients
 
 from .observe import Memory, Observation, Rejection
@@ -84,10 +85,19 @@ class Executor:
     """Executes plans."""
 
     def __init__(
-        self, *, kube: Kube, clients: Clients, coreapps: Coreapps, clock: Clock, identity: str, metrics: Metrics | None = None
+        self,
+        *,
+        kube: Kube,
+        clients: Clients,
+        coreapps: Coreapps,
+        clock: Clock,
+        identity: str,
+        metrics: Metrics | None = None,
+        tracing: Tracing | None = None,
     ) -> None:
         """Prepare; ``kube`` is fenced by the Lease. ``identity`` is the reporting instance of Events."""
         self._metrics = metrics or Metrics()
+        self._tracing = tracing
         self._kube = kube
         self._clients = clients
         self._coreapps = coreapps
@@ -235,11 +245,19 @@ class Executor:
 
     async def _hand_over(self, observation: Observation, handovers: list[Handover], memory: Memory, outcome: Outcome) -> None:
         """Prepare all, commit those that are prepared, assign those that are committed. Nothing here waits for an old holder."""
-        prepared = await self._each(handovers, lambda one: self._prepare(observation, one), outcome)
-        committed = await self._each(prepared, lambda one: self._commit(observation, one, memory), outcome)
-        outcome.wrote |= bool(prepared)
-        await asyncio.gather(*(self._assign_both(one, memory) for one in committed))
+        timelines = {one.epoch: self._timeline(observation, one) for one in handovers}
+        try:
+            prepared = await self._each(handovers, lambda one: self._prepare(observation, one, timelines[one.epoch]), outcome)
+            committed = await self._each(prepared, lambda one: self._commit(observation, one, memory, timelines[one.epoch]), outcome)
+            outcome.wrote |= bool(prepared)
+            await asyncio.gather(*(self._assign_both(one, memory, timelines[one.epoch]) for one in committed))
+        finally:
+            for timeline in timelines.values():
+                timeline.finish()
         await self.emit_all(observation, [handed_over(one, memory.handover_times.get(str(one.epoch))) for one in committed])
+
+    def _timeline(self, observation: Observation, one: Handover) -> Timeline:
+        return Timeline(observation.desired.key, one, self._metrics, self._clock, self._tracing)
 
     async def _each(self, handovers: list[Handover], step: Callable[[Handover], Awaitable[None]], outcome: Outcome) -> list[Handover]:
         results = await asyncio.gather(*(step(one) for one in handovers), return_exceptions=True)
@@ -255,29 +273,29 @@ class Executor:
                 raise result
         return done
 
-    async def _prepare(self, observation: Observation, one: Handover) -> None:
-        began = self._clock.monotonic()
-        self._metrics.observe_phase(Phase.DECIDE, one.evidence, self._clock.now() - observation.snapshot.now)
+    async def _prepare(self, observation: Observation, one: Handover, timeline: Timeline) -> None:
+        began = self._clock.now()
         if one.old is not None and (first := one.old.unresponsive_since or one.old.broken_at) is not None:
-            self._metrics.observe_phase(Phase.DETECT, one.evidence, one.detected_at - first)
+            timeline.observe(Phase.DETECT, first, one.detected_at)
+        timeline.observe(Phase.DECIDE, observation.snapshot.now, began)
         patch = manifests.label_patch(one.to, one.route.shard, str(one.epoch))
         await self._kube.patch_json(kinds.POD, observation.desired.key.namespace, one.to.name, patch)
-        self._metrics.observe_phase(Phase.PREPARE, one.evidence, self._clock.monotonic() - began)
+        timeline.observe(Phase.PREPARE, began)
 
-    async def _commit(self, observation: Observation, one: Handover, memory: Memory) -> None:
-        now, began = self._clock.wall(), self._clock.monotonic()
+    async def _commit(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:
+        now, began = self._clock.wall(), self._clock.now()
         patch = manifests.commit_patch(observation.desired.key, one, now)
         service = await self._kube.patch_merge(kinds.SERVICE, observation.desired.key.namespace, one.route.name, patch)
         if (route := manifests.route_of(service, observation.desired.key.name, observation.desired.uid)) is not None:
             memory.committed[str(one.epoch)] = route
-        self._metrics.observe_phase(Phase.COMMIT, one.evidence, self._clock.monotonic() - began)
+        timeline.observe(Phase.COMMIT, began)
         self._metrics.count_handover(one)
         milliseconds = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
         detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
         memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=milliseconds)
 
-    async def _assign_both(self, one: Handover, memory: Memory) -> None:
-        committed_at = self._clock.monotonic()
+    async def _assign_both(self, one: Handover, memory: Memory, timeline: Timeline) -> None:
+        committed_at = self._clock.now()
         # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
         report = self._coreapps.report_of(one.to.uid) or one.to.report
         shards = report.shards if report is not None and report.shards is not None else one.shards
@@ -292,10 +310,10 @@ class Executor:
         for task in others:
             task.add_done_callback(_retrieve_error)
         accepted = await first
-        self._metrics.observe_phase(Phase.ASSIGN, one.evidence, self._clock.monotonic() - committed_at)
+        timeline.observe(Phase.ASSIGN, committed_at)
         if accepted:
-            self._metrics.observe_phase(Phase.SERVE, one.evidence, self._clock.monotonic() - committed_at)
-            milliseconds = round((self._clock.monotonic() - committed_at) * 1000)
+            timeline.observe(Phase.SERVE, committed_at)
+            milliseconds = round((self._clock.now() - committed_at) / timedelta(milliseconds=1))
             memory.handover_times[epoch] = replace(memory.handover_times[epoch], serve=milliseconds)
 
     # --- events -----------------------------------------------------------------------------------------------------
