@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
+.PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
   test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
@@ -44,7 +44,11 @@ texts: setup ## Spelling, Markdown, shell, Dockerfile, declared dependencies
 	$(RUN)/hadolint operator/Dockerfile
 	$(RUN)/deptry operator
 
-check: lint types contracts texts ## Everything that runs no test
+docs: setup ## The documents as a site in build/docs; warnings are errors
+	@$(RUN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet -c docs -d build/doctrees . build/docs
+	@echo "wrote build/docs/index.html"
+
+check: lint types contracts texts docs ## Everything that runs no test
 
 charts: binaries ## Write what is derived in the Helm charts, lint and render them into build/charts
 	@$(RUN)/python hack/charts

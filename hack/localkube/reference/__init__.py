@@ -7,7 +7,7 @@ from pathlib import Path
 
 from localkube.errors import LocalKubeError
 
-from . import api, diagrams, reasons
+from . import api, diagrams, events, reasons, rights
 
 CRD = Path("crds") / "whatsappclusters.yaml"
 MADE_BY = "made by `make reference`"
@@ -22,7 +22,7 @@ def derived(root: Path) -> dict[Path, str]:
         crd: _with(crd, {"reasons": reasons.crd_description()}),
         architecture: _with(architecture, {"rules": diagrams.rules(), "always": diagrams.always_rules(), "evidence": diagrams.evidence()}),
     }
-    return {**files, docs / "api.md": api.page(files[crd])}
+    return {**files, docs / "api.md": api.page(files[crd]), docs / "events.md": events.page(), docs / "rbac.md": rights.page(root)}
 
 
 def _with(path: Path, blocks: dict[str, str]) -> str:

@@ -32,14 +32,17 @@ def texts() -> dict[Reason, tuple[str, str]]:
     return {reason: (part[0], part[1]) for reason, part in parts.items() if len(part) == 2}
 
 
-def by_condition() -> dict[str, Statuses]:
-    """Return the reasons of each condition with the status that they go with, and those of Events alone."""
-    failed = report.FAILED_OBSERVATION
+def by_condition(*, unobserved: bool = True) -> dict[str, Statuses]:
+    """Return the reasons of each condition with the status that they go with, and those of Events alone.
+
+    ``unobserved``: also those of clusters that could not be observed, or not yet.
+    """
+    failed = report.FAILED_OBSERVATION if unobserved else frozenset()
     of_account = [one for one in objections.OBJECTIONS if one.is_of_account]
     return {
         "Stalled": dict.fromkeys([*_rules(State.STUCK), *failed], "True") | dict.fromkeys(_rules(State.READY), "False"),
         "Reconciling": dict.fromkeys(_rules(*UNDER_WAY), "True") | {Reason.UP_TO_DATE: "False"},
-        "Ready": _table(conditions.READY) | dict.fromkeys([*failed, Reason.NOT_RECONCILED], "Unknown"),
+        "Ready": _table(conditions.READY) | dict.fromkeys([*failed, *[Reason.NOT_RECONCILED] * unobserved], "Unknown"),
         "Redundant": _table(conditions.REDUNDANT),
         "CertificateValid": _table(conditions.CERTIFICATE_VALID)
         | {one.name: "False" if one.state is State.STUCK else "Unknown" for one in of_account},

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -10,9 +11,9 @@ import yaml
 
 from localkube import reference
 from localkube.errors import LocalKubeError
-from localkube.reference import CRD, diagrams, reasons
+from localkube.reference import CRD, diagrams, events, reasons, rights
 from localkube.reference.__main__ import main
-from whatsapp_operator.core import always, evidence, rules
+from whatsapp_operator.core import always, evidence, report, rules
 from whatsapp_operator.core.reasons import Reason
 
 ROOT = Path(__file__).resolve().parents[3]
@@ -56,8 +57,28 @@ def test_every_field_of_the_resource_is_on_its_page() -> None:
     assert "`spec.account.pin`" not in page, "the CRD rejects it in any case"
 
 
+def test_the_page_of_events_says_what_the_operator_emits_for_a_condition() -> None:
+    rows = dict(re.findall(r"^\| `(\w+)` \| (.*) \|$", DERIVED[ROOT / "docs" / "events.md"], re.MULTILINE))
+    said = 0
+    for condition, statuses in reasons.by_condition(unobserved=False).items():
+        for reason, status in statuses.items() if condition != "Events" else ():
+            after = {"conditions": [{"type": condition, "status": status, "reason": reason, "message": "m"}]}
+            for event in report.events({}, after, {}, now=datetime(2026, 1, 1, tzinfo=UTC)):
+                types, _, cause = rows[event.reason].partition(" | ")
+                assert ("Warning" if event.warning else "Normal") in types.split(" or ")
+                assert f"`{condition}` is `{status}`" in cause.split("; ")
+                said += 1
+    assert said == sum(row.count("` is `") for row in rows.values())
+
+
+def test_the_page_of_events_has_every_step() -> None:
+    emitted = {str(reason) for reason, _ in events.steps()}
+    assert emitted == set(reasons.by_condition()["Events"])
+    assert emitted <= set(re.findall(r"^\| `(\w+)`", DERIVED[ROOT / "docs" / "events.md"], re.MULTILINE))
+
+
 def a_copy(root: Path) -> Path:
-    for path in DERIVED:
+    for path in [*DERIVED, *(ROOT / rights.FOLDER).glob("*-rules.yaml")]:
         there = root / path.relative_to(ROOT)
         there.parent.mkdir(parents=True, exist_ok=True)
         there.write_text(path.read_text(encoding="utf-8"), encoding="utf-8")

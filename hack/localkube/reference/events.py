@@ -1,0 +1,55 @@
+"""The Events that the operator emits: their types, and for what, from the tables and the calls that emit them."""
+
+from __future__ import annotations
+
+import ast
+from collections import defaultdict
+from collections.abc import Iterator
+from pathlib import Path
+
+import whatsapp_operator
+from whatsapp_operator.core import report
+from whatsapp_operator.core.reasons import Reason
+
+from . import reasons
+
+URGENT = {("Stalled", "True"), ("CertificateValid", "False")}
+HEAD = """# Events
+
+<!-- made by `make reference` from core/report.py and core/reasons.py -->
+
+Every Event that the operator emits about a WhatsAppCluster; `kubectl describe wac acme` shows them. Where a condition is named, the Event
+is emitted when that condition gets this reason, or another sentence with it; several conditions with one reason make one Event. It is a
+Warning when a person must act (`Stalled` is `True` or `CertificateValid` is `False`), and for some reasons always. Where a step is named,
+each step makes an Event. What each reason means, and what to do: [reasons](reasons.md).
+
+| reason | type | emitted for |
+| --- | --- | --- |
+"""
+
+
+def page() -> str:
+    """Return the page."""
+    types: dict[Reason, set[str]] = defaultdict(set)
+    causes: dict[Reason, list[str]] = defaultdict(list)
+    for reason, kinds in steps():
+        types[reason] |= kinds
+        causes[reason] = [reasons.texts()[reason][0].removesuffix(".")]
+    for condition, statuses in reasons.by_condition(unobserved=False).items():
+        for reason, status in statuses.items():
+            if condition != "Events" and reason not in report.NO_EVENT:
+                types[reason].add("Warning" if reason in report.WARNINGS or (condition, status) in URGENT else "Normal")
+                causes[reason].append(f"`{condition}` is `{status}`")
+    return HEAD + "".join(f"| `{one}` | {' or '.join(sorted(types[one]))} | {'; '.join(causes[one])} |\n" for one in sorted(types))
+
+
+def steps() -> Iterator[tuple[Reason, set[str]]]:
+    """Yield the reasons of Events of steps as they stand in the source, each with the types that it may have."""
+    for path in sorted(Path(whatsapp_operator.__file__).parent.rglob("*.py")):
+        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "EmitEvent":
+                given = {word.arg: word.value for word in call.keywords}
+                reason, warning = given["reason"], given.get("warning", ast.Constant(False))
+                if isinstance(reason, ast.Attribute) and ast.unparse(reason.value) == "Reason":
+                    fixed = {"Warning" if warning.value else "Normal"} if isinstance(warning, ast.Constant) else set()
+                    yield Reason[reason.attr], fixed or {"Normal", "Warning"}

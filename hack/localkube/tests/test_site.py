@@ -1,0 +1,98 @@
+"""The site of the documents: links and diagrams as on GitHub, and nothing that is fetched from outside."""
+
+from __future__ import annotations
+
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from sphinx.errors import ExtensionError
+
+from localkube import site
+
+ROOT = Path(__file__).resolve().parents[3]
+INDEX = """Index
+=====
+
+.. toctree::
+
+   page
+   not-there
+   /README
+"""
+PAGE = """# Page
+
+<a id="fact"></a>
+**1. A fact.** See the [fact](#fact), the [read me](../README.md#one-two), [the folder](folder) and [a file](folder/a.yaml).
+
+```mermaid
+flowchart LR
+    a["one"] --> b["two"]
+```
+"""
+README = "# Read me\n\n## One, two\n\nThe [fact](docs/page.md#fact).\n"
+
+
+def build(root: Path, page: str = PAGE, readme: str = README) -> subprocess.CompletedProcess[str]:
+    """Build a small site with the configuration of this repository."""
+    (root / "docs" / "folder").mkdir(parents=True, exist_ok=True)
+    (root / "docs" / "folder" / "a.yaml").write_text("a: 1\n", encoding="utf-8")
+    (root / "docs" / "index.rst").write_text(INDEX, encoding="utf-8")
+    (root / "docs" / "page.md").write_text(page, encoding="utf-8")
+    (root / "README.md").write_text(readme, encoding="utf-8")
+    argv = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", ROOT / "docs", root, root / "build"]
+    return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_links_anchors_and_diagrams_are_as_on_github(tmp_path: Path) -> None:
+    built = build(tmp_path)
+    assert (built.returncode, built.stderr) == (0, "")
+    page = (tmp_path / "build" / "docs" / "page.html").read_text(encoding="utf-8")
+    assert 'id="fact"' in page
+    assert 'href="#fact"' in page
+    assert 'href="../README.html#one-two"' in page
+    assert re.search(r"<svg[^>]*>.*one.*two.*</svg>", page, re.DOTALL)
+    assert "flowchart LR" not in page
+    assert 'href="docs/page.html#fact"' in (tmp_path / "build" / "README.html").read_text(encoding="utf-8")
+    assert "docs/index.html" in (tmp_path / "build" / "index.html").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("page", "said"),
+    [
+        (PAGE.replace("(#fact)", "(#guess)"), "guess"),
+        (PAGE.replace("#one-two", "#three"), "three"),
+        (PAGE.replace("(folder)", "(missing.md)"), "missing.md"),
+        (PAGE.replace("-->", "--"), "diagram docs-page-"),
+        (PAGE + "\n![a picture](https://example.com/a.png)\n", "docs/page.html: https://example.com/a.png"),
+    ],
+    ids=["anchor", "anchor of another page", "page", "diagram", "fetched"],
+)
+def test_a_fault_of_a_page_fails_the_build(tmp_path: Path, page: str, said: str) -> None:
+    built = build(tmp_path, page)
+    assert built.returncode != 0
+    assert said in built.stderr
+
+
+def test_a_page_that_no_list_has_fails_the_build(tmp_path: Path) -> None:
+    (tmp_path / "docs").mkdir()
+    (tmp_path / "docs" / "lonely.md").write_text("# Lonely\n", encoding="utf-8")
+    built = build(tmp_path)
+    assert built.returncode != 0
+    assert "lonely.md" in built.stderr
+
+
+def test_what_a_page_fetches_is_seen_and_what_it_links_to_is_not() -> None:
+    page = '<script src="//a.example/a.js"></script><a href="https://b.example"></a><img src="c.png"><link rel="stylesheet" href="http://d.example/d.css">'
+    assert site.fetched(page) == ["//a.example/a.js", "http://d.example/d.css"]
+    assert site.imported('@import "https://e.example/e.css"; a { background: url(//f.example/f.png); src: url(g.woff) }') == [
+        "https://e.example/e.css",
+        "//f.example/f.png",
+    ]
+
+
+def test_a_diagram_that_cannot_be_parsed_is_named() -> None:
+    with pytest.raises(ExtensionError, match=r"diagram here: .*parse"):
+        site.drawn("sequenceDiagram\n    A->>B: one; two: three\n", "here")
