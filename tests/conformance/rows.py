@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import aclosing
 from typing import Any
@@ -10,6 +11,8 @@ from .backend import Backend, Failure, Obj
 
 Row = Callable[[Backend], Awaitable[None]]
 
+TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ")
+CONFLICT, INVALID, NOT_FOUND = (409, "Conflict"), (422, "Invalid"), (404, "NotFound")
 ROWS: dict[str, Row] = {}
 """Every behaviour by its name. The function does something and asserts what must be seen."""
 

@@ -16,7 +16,7 @@ from simulation.collector import Collector
 from simulation.kinds import WAC, Kind, Named, Obj, own
 from simulation.machines import Cluster
 
-from . import controllers, objects, watches
+from . import controllers, deletion, objects, patches, watches
 from .backend import Failure
 from .real import RealServer, tls_of
 from .rows import ROWS
@@ -24,7 +24,7 @@ from .simulated import SimulatedServer
 
 Watch = Collector._watch
 
-__all__ = ["controllers", "objects", "watches"]
+__all__ = ["controllers", "deletion", "objects", "patches", "watches"]
 
 
 Make = Callable[[Callable[[], float]], ApiServer]

@@ -13,7 +13,7 @@ from aiohttp import web
 from whatsapp_operator.core.snapshot import Login
 
 from .core.situations import situation
-from .test_wabiz import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, rejection, served
+from .wabiz_server import INITIAL, PASSWORD, SECRETS, Client, Talk, pair, rejection, served
 
 __all__ = ["pair"]
 

@@ -9,8 +9,8 @@ from whatsapp_operator.core.names import Ref
 from whatsapp_operator.core.report import plan_events
 from whatsapp_operator.core.snapshot import Answer, Evidence
 
+from .plans import of, only
 from .situations import NOW, Situation, seconds, situation
-from .test_rules import of, only
 from .witnesses import WITNESSES, rolling_out
 
 

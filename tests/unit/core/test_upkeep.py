@@ -16,8 +16,8 @@ from whatsapp_operator.core.actions import Replace
 from whatsapp_operator.core.snapshot import Attempt
 from whatsapp_operator.core.upkeep import INSISTENT_FOR, TRIES, Difference, attempted, covers, differences, is_settled
 
+from .plans import of
 from .situations import NOW, situation
-from .test_rules import of
 from .witnesses import WITNESSES, changed_by_admission
 
 SOON = timedelta(seconds=1)

@@ -1,0 +1,110 @@
+"""How the Kubernetes client finds its server and its credentials, from a kubeconfig or in a pod."""
+
+from __future__ import annotations
+
+import traceback
+from typing import TYPE_CHECKING
+
+import pytest
+import yaml
+from aiohttp import web
+from lightkube import KubeConfig
+from lightkube.config.models import Cluster, User
+
+from whatsapp_operator.shell.kube.client import LightKube
+from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
+from whatsapp_operator.shell.kube.kinds import POD
+
+from .kube_server import A_POD, TOKEN, a_server
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+# --------------------------------------------------------------------------------------------------------- configuration
+
+
+def test_a_kubeconfig_that_cannot_be_used_is_one_sentence(tmp_path: Path) -> None:
+    cases: list[tuple[object, str]] = [
+        ("{", "from {path}: ParserError; outside of a cluster name a kubeconfig."),
+        ("[]", "from {path}: AttributeError; outside of a cluster name a kubeconfig."),
+        ({"clusters": []}, ": 'contexts' is missing in {path}."),
+        (
+            {"clusters": [], "contexts": [], "users": []},
+            "from {path}: No current context set and no default provided; outside of a cluster name a kubeconfig.",
+        ),
+        (
+            {"clusters": [], "contexts": [{"name": "a", "context": {"cluster": "x"}}], "current-context": "a"},
+            ": 'x' is missing in {path}.",
+        ),
+        (
+            {"clusters": [], "contexts": [], "current-context": "a"},
+            "from {path}: Context 'a' not found; outside of a cluster name a kubeconfig.",
+        ),
+    ]
+    for content, said in cases:
+        path = tmp_path / "kubeconfig"
+        path.write_text(content if isinstance(content, str) else yaml.safe_dump(content))
+        with pytest.raises(Rejected) as caught:
+            LightKube.from_kubeconfig(path)
+        text = str(caught.value).removeprefix("read how to reach the API server").strip()
+        assert text == said.format(path=f"kubeconfig {path}")
+    with pytest.raises(Rejected, match="not found"):
+        LightKube.from_kubeconfig(tmp_path / "missing")
+
+
+def test_certificates_that_cannot_be_read_are_reported_without_showing_them(tmp_path: Path) -> None:
+    user = {"name": "u", "user": {"client-certificate-data": "YWJj", "client-key-data": "c2VjcmV0"}}
+    cluster = {"name": "c", "cluster": {"server": "https://nowhere"}}
+    context = {"name": "x", "context": {"cluster": "c", "user": "u"}}
+    path = tmp_path / "kubeconfig"
+    path.write_text(yaml.safe_dump({"clusters": [cluster], "users": [user], "contexts": [context], "current-context": "x"}))
+    with pytest.raises(Rejected, match=r"read the TLS files for https://nowhere: SSLError") as caught:
+        LightKube.from_kubeconfig(path)
+    assert "secret" not in "".join(traceback.format_exception(caught.value))
+
+
+async def test_in_a_pod_the_service_account_and_the_address_of_the_environment_are_used(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from lightkube.config import kubeconfig
+
+    monkeypatch.delenv("KUBERNETES_SERVICE_HOST", raising=False)
+    original = KubeConfig.from_service_account
+    monkeypatch.setattr(KubeConfig, "from_service_account", lambda: original(tmp_path))
+    with pytest.raises(Rejected, match=r"from the service account of this pod: .*No such file.*outside of a cluster name a kubeconfig"):
+        LightKube.from_kubeconfig(None)
+    (tmp_path / "token").write_text(TOKEN)
+    (tmp_path / "namespace").write_text("operators")
+    with pytest.raises(Rejected, match=r"'KUBERNETES_SERVICE_HOST' is missing in the environment of this pod"):
+        LightKube.from_kubeconfig(None)
+    monkeypatch.setenv("KUBERNETES_SERVICE_HOST", "fd00::1")
+    monkeypatch.setenv("KUBERNETES_SERVICE_PORT", "6443")
+    with pytest.raises(Rejected, match=r"read the TLS files for https://\[fd00::1\]:6443: FileNotFoundError"):
+        LightKube.from_kubeconfig(None)
+    assert kubeconfig.SERVICE_ACCOUNT == "/var/run/secrets/kubernetes.io/serviceaccount"
+
+
+async def test_a_token_that_was_rotated_is_read_again(tmp_path: Path) -> None:
+    token = tmp_path / "token"
+    token.write_text("old")
+    async with a_server() as server:
+
+        async def only_the_new(request: web.Request) -> web.StreamResponse:
+            if request.headers["Authorization"] != "Bearer new":
+                return web.json_response({"code": 401, "reason": "Unauthorized"}, status=401)
+            return await server.ok(request)
+
+        server.answer = only_the_new
+        config = KubeConfig.from_one(cluster=Cluster(server=server.url), user=User(token_file=str(token))).get()
+        assert config
+        kube = LightKube(config)
+        with pytest.raises(Rejected, match="401 Unauthorized"):
+            await kube.get(POD, "ns", "a")
+        token.write_text("new")
+        await kube.create(A_POD)
+        token.unlink()
+        server.says({"code": 401, "reason": "Unauthorized"}, status=401)
+        with pytest.raises(Unavailable, match="credentials of the kubeconfig or service account could not be read"):
+            await kube.create(A_POD)
+        await kube.close()

@@ -1,0 +1,218 @@
+"""What the client of the WhatsApp Business API makes of answers, and when it logs in; nothing that it says is a secret."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import logging
+from datetime import timedelta
+
+import pytest
+from aiohttp import web
+
+from whatsapp_operator.core.snapshot import Answer, Login, Rejection
+from whatsapp_operator.shell.whatsapp.session import LOGIN_PAUSE, LOGIN_SPAN, MOST_LOGINS, masked
+
+from .wabiz_server import CERTIFICATE, CREDENTIALS, INITIAL, PASSWORD, PIN, SECRETS, Talk, pair, refused_port, rejection, talk
+
+__all__ = ["pair", "talk"]
+
+# --- what was rejected
+
+
+@pytest.mark.parametrize("status", [400, 401, 403, 429, 500, 503])
+async def test_a_rejection_is_recognized_by_its_words(talk: Talk, status: int) -> None:
+    talk.client.answers(lambda: rejection(status, "client setup is logged off"))
+    call = await talk.call()
+    assert (call.answer, call.rejection, call.not_sent) == (Answer.REJECTED, Rejection.CERTIFICATE, False)
+    assert (await talk.call()).answer is Answer.REJECTED
+    assert len(talk.client.logins) == 1, "the token is not at fault"
+
+
+async def test_every_error_of_an_answer_is_read(talk: Talk) -> None:
+    errors = [
+        {"code": "1015", "title": "Too many requests"},
+        "odd",
+        {"code": True},
+        {"code": 1031, "title": "Account locked", "details": PIN},
+    ]
+    talk.client.answers(lambda: web.json_response({"errors": errors}, status=429))
+    call = await talk.call()
+    assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.BANNED)
+    assert call.detail == "POST /v1/account/shards: HTTP 429, error 1015: Too many requests; Account locked: ***"
+
+
+@pytest.mark.parametrize(
+    "body", ["", "{}", "[]", '{"errors": {}}', '{"errors": null}', '{"errors": [7]}', "<html>", "[" * 10**5, '{"errors": ["']
+)
+async def test_an_answer_that_cannot_be_read_is_judged_by_its_status(talk: Talk, body: str) -> None:
+    talk.client.answers(lambda: web.Response(status=503, text=body, content_type="application/json"))
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: web.Response(status=502, text=body, content_type="application/json"))
+    assert (await talk.call()).answer is Answer.UNKNOWN
+
+
+@pytest.mark.parametrize(
+    ("header", "date", "expected"),
+    [("120", None, 120), ("Mon, 02 Mar 2026 07:01:30 GMT", "Mon, 02 Mar 2026 07:00:00 GMT", 90), ("soon", None, None), (None, None, None)],
+)
+async def test_a_busy_client_says_when_to_come_back(talk: Talk, header: str | None, date: str | None, expected: int | None) -> None:
+    """A date is of the client's clock, which may be another one than the operator's."""
+    headers = {name: value for name, value in (("Retry-After", header), ("Date", date)) if value}
+    talk.client.answers(lambda: web.json_response({}, status=503, headers=headers))
+    assert (await talk.call()).retry_after == (None if expected is None else timedelta(seconds=expected))
+
+
+async def test_a_401_is_a_stale_token_once_and_then_a_busy_client(talk: Talk) -> None:
+    talk.client.answers(lambda: rejection(401))
+    assert (await talk.call()).not_sent
+    second = await talk.call()
+    assert (second.answer, second.not_sent) == (Answer.BUSY, False)
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: rejection(403))
+    assert (await talk.call()).answer is Answer.BUSY
+    talk.client.answers(lambda: rejection(401))
+    assert (await talk.call()).not_sent, "another answer came meanwhile"
+
+
+async def test_the_detail_says_what_the_client_said(talk: Talk) -> None:
+    talk.client.answers(lambda: rejection(400, "shards:\tmust be\r\none of 1, 2.", title="Parameter is not valid", code=1009))
+    call = await talk.call()
+    assert (call.answer, call.rejection) == (Answer.REJECTED, Rejection.OTHER)
+    expected = "POST /v1/account/shards: HTTP 400, error 1009: Parameter is not valid: shards: must be one of 1, 2"
+    assert call.detail == expected
+    assert (call.fingerprint, call.secret_version) == ("f" * 64, "12")
+
+
+async def test_the_detail_is_short(talk: Talk) -> None:
+    talk.client.answers(lambda: rejection(403, "x " * 5000))
+    call = await talk.call()
+    assert call.answer is Answer.BUSY
+    assert len(call.detail) < 260
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        f"cert {CERTIFICATE} is wrong",
+        f"cert {CERTIFICATE[:30]}... is wrong",
+        "cert " + "\n".join(CERTIFICATE[at : at + 64] for at in range(0, len(CERTIFICATE), 64)) + " is wrong",
+        f"pin {PIN[:3]}\x00{PIN[3:]} is not {PIN}, {PASSWORD} and {INITIAL}",
+        f"{'x' * 190} {PASSWORD}",
+        f"Basic {base64.b64encode(f'admin:{PASSWORD}'.encode()).decode()}",
+    ],
+)
+async def test_the_detail_holds_no_secret_that_the_client_repeats(talk: Talk, text: str) -> None:
+    talk.client.answers(lambda: rejection(400, text))
+    detail = (await talk.call()).detail
+    assert "*" in detail
+    assert not [secret for secret in SECRETS if secret in detail]
+    assert CERTIFICATE[:12] not in detail
+    assert CERTIFICATE[64:76] not in detail
+    assert PASSWORD[:6] not in detail
+    assert detail.isprintable()
+
+
+def test_masking_leaves_the_rest_alone() -> None:
+    assert masked("pin 123456 of\n\x1b 6315550000", ["123456", ""]) == "pin *** of 6315550000"
+    assert masked("say \\u0022x", ['\\u0022x"']) == "say \\u0022x"
+    assert masked("ab abc", ["ab", "abc"]) == "*** ***"
+    assert masked('it is a\\"b', ['a"b']) == "it is ***"
+    assert masked("one two", ["one\ntwo"]) == "***"
+
+
+async def test_no_secret_is_in_a_record_or_a_repr(talk: Talk, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.DEBUG)
+    await talk.ask()
+    talk.client.answers(lambda: rejection(400, f"{CERTIFICATE} {PIN} {PASSWORD} {talk.client.tokens}"))
+    await talk.call()
+    talk.client.tokens.clear()
+    await talk.call()
+    talk.client.passwords.clear()
+    talk.clock.pass_by(days=6)
+    await talk.ask()
+    await talk.call(addresses=(await refused_port(),))
+    records = [record for record in caplog.records if not record.name.startswith(("aiohttp", "asyncio"))]
+    assert any(record.name.startswith("httpcore") for record in records), "as much is logged as can be"
+    shown = "\n".join([*(f"{record.getMessage()} {record.exc_text}" for record in records), repr(talk.session), repr(talk.session.client)])
+    shown += f"{talk.access!r} {CREDENTIALS!r}"
+    assert "HTTP 400, error 1005" in shown
+    assert not [secret for secret in (*SECRETS, "that-nobody-may-see") if secret in shown]
+
+
+# --- the way in
+
+
+async def test_a_token_is_renewed_after_six_days(talk: Talk) -> None:
+    await talk.ask()
+    talk.clock.pass_by(days=5, hours=23.9)
+    await talk.ask()
+    assert len(talk.client.logins) == 1
+    talk.clock.pass_by(hours=0.1)
+    await talk.ask()
+    assert len(talk.client.logins) == 2
+    talk.clock.pass_by(days=6)
+    assert (await talk.call()).answer is Answer.ACCEPTED
+    assert len(talk.client.logins) == 3
+
+
+async def test_a_token_that_a_question_finds_void_is_renewed_at_once(talk: Talk) -> None:
+    await talk.ask()
+    talk.client.tokens.clear()
+    await talk.ask()
+    assert (talk.session.client.problem, talk.session.client.shards) == ("", 1)
+    assert len(talk.client.logins) == 2
+
+
+async def test_a_question_and_a_call_log_in_once(talk: Talk) -> None:
+    await asyncio.gather(talk.ask(), talk.call(), talk.ask())
+    assert len(talk.client.logins) == 1
+    assert len(talk.client.posts) == 1
+
+
+async def test_a_refused_login_is_tried_again_late_or_with_another_password(talk: Talk) -> None:
+    talk.client.passwords = {"other"}
+    await talk.ask()
+    assert talk.login() is Login.REJECTED
+    assert talk.client.logins == [PASSWORD, INITIAL]
+    talk.clock.pass_by(seconds=LOGIN_PAUSE - 0.1)
+    await talk.ask()
+    assert len(talk.client.logins) == 2
+    await talk.ask(password="other")
+    assert talk.client.logins[2:] == ["other"]
+    assert talk.login() is Login.DONE
+
+
+async def test_a_refused_login_is_tried_again_after_its_pause(talk: Talk) -> None:
+    talk.client.passwords = {"other"}
+    await talk.ask()
+    talk.clock.pass_by(seconds=LOGIN_PAUSE)
+    talk.client.passwords = {PASSWORD}
+    await talk.ask()
+    assert talk.session.client.shards == 1
+
+
+async def test_refused_logins_are_few(talk: Talk) -> None:
+    talk.client.passwords.clear()
+    for _ in range(240):
+        await talk.ask()
+        talk.clock.pass_by(seconds=0.25)
+    assert len(talk.client.logins) == 2 * 60 / LOGIN_PAUSE
+
+
+async def test_logins_whose_tokens_are_worth_nothing_are_few(talk: Talk) -> None:
+    for _ in range(240):
+        await talk.ask()
+        talk.client.tokens.clear()
+        talk.clock.pass_by(seconds=LOGIN_SPAN / 240)
+    assert len(talk.client.logins) == MOST_LOGINS
+    assert "logins" in talk.session.client.problem
+    await talk.ask()
+    assert len(talk.client.logins) == MOST_LOGINS + 1, "a minute later"
+
+
+async def test_a_first_login_changes_the_password(talk: Talk) -> None:
+    talk.client.passwords = {INITIAL}
+    await talk.ask()
+    assert talk.client.logins == [PASSWORD, INITIAL]
+    assert talk.session.client.first_login_at == talk.clock.now()
