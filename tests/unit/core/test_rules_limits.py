@@ -227,11 +227,12 @@ def test_what_is_only_being_read_is_no_failure() -> None:
     [
         (SETTLED.client(shards=None, asked_at=None, login=Login.REJECTED), True),
         (SETTLED.client(login=Login.REJECTED), False),
+        (SETTLED.client(login=Login.REJECTED, asked_at=NOW - seconds(60)), False),
         (growing().client(login=Login.REJECTED, asked_at=NOW - seconds(60)), True),
         (growing().client(login=Login.REJECTED), False),
         (WITNESSES["LoginRejected"].seeing(missing="Secret acme-admin"), False),
     ],
-    ids=["number unknown", "nothing wanted", "number is old", "number is fresh", "the Secret is missing"],
+    ids=["number unknown", "nothing wanted", "nothing wanted of late", "number is old", "number is fresh", "the Secret is missing"],
 )
 def test_a_rejected_login_matters_while_a_number_is_needed(one: Situation, says: bool) -> None:
     assert ("LoginRejected" in rules_of(one)) is says

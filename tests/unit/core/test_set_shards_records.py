@@ -60,3 +60,12 @@ def test_the_first_number_is_settled_only_when_every_shard_is_served() -> None:
     assert (without.plan().record.operation, without.plan().record.settled_shards) == (None, None)
     served = situation().settled(shards=4).seeing(settled_shards=None)
     assert served.plan().record.settled_shards == 4
+
+
+@pytest.mark.parametrize(("origin", "gateway", "is_back"), [(2, "connecting", True), (4, "connecting", False), (4, "connected", True)])
+def test_a_holder_is_back_with_the_new_number_and_where_that_proves_nothing_with_its_connection(
+    origin: int, gateway: str, is_back: bool
+) -> None:
+    one = gateways(situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=origin), gateway)
+
+    assert one.facts().has_restarted(one.holder_of(0)) is is_back

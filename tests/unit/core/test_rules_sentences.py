@@ -1,0 +1,293 @@
+"""What each rule says in its variants: a sentence names what is waited for, and nothing that is not so."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from whatsapp_operator.core.desired import Switchover
+from whatsapp_operator.core.names import Ref
+from whatsapp_operator.core.snapshot import Answer, Login, Workload
+
+from .situations import NOW, Situation, seconds, situation
+from .witnesses import WITNESSES, growing
+
+SETTLED = situation().settled()
+FOUR = situation().settled(shards=4, spares=2)
+LATER = NOW - seconds(600)
+
+
+def cordoned(one: Situation, *ordinals: int) -> Situation:
+    one = one.with_nodes()
+    for ordinal in ordinals:
+        one = one.with_node(ordinal, leaving="cordoned")
+    return one
+
+
+def scaled_by(one: Situation, who: str, replicas: int) -> Situation:
+    return one.seeing(statefulset=Workload(uid="sts", resource_version="9", replicas=replicas, ready=3, revision="rev-1", scaled_by=who))
+
+
+def drifted() -> Situation:
+    """Another party set one shard; the spec asks for two, and for repair."""
+    return SETTLED.reporting(1).wanting(repairs_drift=True).restarted(1)
+
+
+DELETED = "The cluster is being deleted. Its shards are handed over until the pods go; nothing else is done"
+FAILED_1 = "Shard 1: acme-coreapp-1 failed (PodDeleted), acme-coreapp-4 is taking over"
+FAILED_3 = "Shard 3: acme-coreapp-3 failed (ContainerTerminated), acme-coreapp-5 is taking over"
+ONCE = "The Webapp accepts key password of Secret acme-admin neither as it is nor as the new password that the first login must set"
+NEITHER = "The Webapp accepts neither key password nor key initialPassword of Secret acme-admin"
+STRONG = "A new one has 8 to 64 characters, with a digit, an upper-case and a lower-case letter and a special character."
+DRIFT = (
+    "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
+)
+FOREIGN = "is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+FOLLOWS = "the number follows from spec.shards and spec.spares"
+
+SENTENCES: dict[str, tuple[Situation, str, str]] = {
+    "deletion": (SETTLED.wanting(deleting=True), "Deleting", f"{DELETED}."),
+    "deletion with finalizers": (
+        SETTLED.wanting(deleting=True, finalizers=("a.example/x", "b.example/y")),
+        "Deleting",
+        f"{DELETED}. Kubernetes waits for a.example/x, b.example/y.",
+    ),
+    "two failovers": (
+        FOUR.holder_deleted(1).with_holder(3, terminated=True, ready=False),
+        "FailingOver",
+        f"{FAILED_1}; {FAILED_3}.",
+    ),
+    "two requests": (
+        FOUR.wanting(switchovers=(Switchover(shard=0), Switchover(shard=2)), switchover_text="0,2"),
+        "SwitchoverRequested",
+        "Moving shards as annotation multiconnect.dev/switchover says: 0, 2.",
+    ),
+    "two drained nodes": (
+        cordoned(FOUR, 0, 1),
+        "Draining",
+        "Shard 0: acme-coreapp-0 -> acme-coreapp-4; Shard 1: acme-coreapp-1 -> acme-coreapp-5, before the node is drained.",
+    ),
+    "a login with an answer": (
+        WITNESSES["LoginRejected"].client(login_message="401: Unauthorized"),
+        "LoginRejected",
+        f"{NEITHER} (401: Unauthorized). Put the right password there.",
+    ),
+    "a new password that is rejected": (
+        WITNESSES["LoginRejected"].client(is_new_password_rejected=True),
+        "LoginRejected",
+        f"{ONCE}. {STRONG} Put the right password there.",
+    ),
+    "a first start": (situation(), "Bootstrapping", "Creating the first pods; the client has not reported its shards yet."),
+    "a first start with a problem": (
+        situation().client(problem="connection refused"),
+        "Bootstrapping",
+        "Creating the first pods; the client has not reported its shards yet: connection refused.",
+    ),
+    "deleted objects": (
+        SETTLED.without_object("Service", "acme-webapp").without_object("NetworkPolicy", "acme-webapp"),
+        "Bootstrapping",
+        "Creating again what was deleted: NetworkPolicy acme-webapp, Service acme-webapp.",
+    ),
+    "replicas too low": (scaled_by(SETTLED, "kubectl", 2), "ScalingUp", f"Coreapps 2 -> 3 (kubectl wrote 2; {FOLLOWS})."),
+    "two conflicts": (
+        SETTLED.seeing(name_conflicts=(Ref("Service", "acme-webapp"), Ref("Service", "acme-shard-1"))).with_route(1, foreign=True),
+        "NameConflict",
+        f"Service acme-webapp, Service acme-shard-1 {FOREIGN}",
+    ),
+    "shards with and without Services": (
+        WITNESSES["AssigningShards"].with_route(3),
+        "AssigningShards",
+        "Assigning holders to shards 2, 3.",
+    ),
+    "two high holders": (
+        situation().settled(spares=0).with_pods([2, 3]).held_by(0, 2).held_by(1, 3),
+        "ConsolidatingShards",
+        "Moving shards 0, 1 to low ordinals before Coreapps 4 -> 2.",
+    ),
+    "logging in with a problem": (
+        WITNESSES["LoggingIn"].client(problem="connection refused"),
+        "LoggingIn",
+        "Asking the Webapp for the number of shards: connection refused.",
+    ),
+    "not verified": (
+        growing().noted(4, Answer.ACCEPTED).reporting(None),
+        "LoggingIn",
+        "Asking the Webapp for the number of shards.",
+    ),
+    "shrinking": (SETTLED.with_pods([3]), "ScalingDown", "Coreapps 4 -> 3."),
+    "shrinking while two are away": (
+        SETTLED.with_pods([3, 4]).with_pod(3, report=None).with_pod(2, report=None),
+        "ScalingDown",
+        "Coreapps 5 -> 3, once acme-coreapp-2, acme-coreapp-3 are back.",
+    ),
+    "another party's number": (
+        scaled_by(SETTLED.with_pods([3]), "kubectl", 4),
+        "ScalingDown",
+        f"Coreapps 4 -> 3 (kubectl wrote 4; {FOLLOWS}).",
+    ),
+    "drift": (
+        SETTLED.reporting(1),
+        "ShardsDrifted",
+        DRIFT,
+    ),
+    "a resize": (growing(), "SettingShards", "Set Shards 2 -> 4: all Coreapps will restart."),
+    "a call under way": (growing().calling(4), "SettingShards", "Set Shards 2 -> 4: all Coreapps will restart."),
+    "a call of another number": (growing().calling(4).wanting(shards=2), "SettingShards", "Set Shards 2 -> 4: all Coreapps will restart."),
+    "repaired drift": (
+        drifted(),
+        "SettingShards",
+        "Set Shards 1 -> 2: all Coreapps will restart, because another party changed the shards.",
+    ),
+    "logging on": (
+        SETTLED.seeing(logged_off_at=LATER),
+        "SettingShards",
+        "Set Shards 2 -> 2: all Coreapps will restart, which logs the client on again.",
+    ),
+    "without spares": (
+        growing().with_pod(4, ready=False).seeing(since={"LacksCoreapps": LATER}),
+        "SettingShards",
+        "Set Shards 2 -> 4: all Coreapps will restart, with enough Coreapps for the shards but without the spares.",
+    ),
+    "two overdue": (
+        WITNESSES["RestartOverdue"].with_pod(3, report=None).with_holder(3, report=None).wanting(manual=True),
+        "RestartOverdue",
+        "The restart after Set Shards 4 -> 4 is overdue; not back: acme-coreapp-3, acme-coreapp-4.",
+    ),
+    "Webapps": (
+        SETTLED.seeing(webapp=Workload(uid="w", resource_version="1", replicas=2, ready=1)),
+        "ReplacingPods",
+        "1 of 2 Webapps are ready.",
+    ),
+    "Webapps being replaced": (
+        SETTLED.seeing(webapps_change=True),
+        "ReplacingPods",
+        "2 of 2 Webapps are ready while they are replaced.",
+    ),
+    "Coreapps before Webapps": (
+        SETTLED.with_pod(2, ready=False).seeing(webapps_change=True),
+        "ReplacingPods",
+        "2 of 3 Coreapps are ready: waiting for acme-coreapp-2.",
+    ),
+}
+
+
+@pytest.mark.parametrize(("one", "rule", "sentence"), SENTENCES.values(), ids=SENTENCES)
+def test_a_rule_says_what_is_so(one: Situation, rule: str, sentence: str) -> None:
+    decision = one.plan().decision
+
+    assert (decision.rule, decision.why) == (rule, sentence)
+
+
+# --- what goes on although something waits for a person
+
+STUCK = {"image_problem": "acme-webapp-x: ImagePullBackOff"}
+
+
+@pytest.mark.parametrize(
+    ("name", "goes_on"),
+    [
+        ("FailingOver", True),
+        ("SwitchoverRequested", True),
+        ("Draining", True),
+        ("ScalingDown", False),
+        ("RollingOut", False),
+        ("SettingShards", False),
+        ("Verifying", False),
+        ("ReplacingPods", False),
+    ],
+)
+def test_only_handovers_count_as_moving_while_a_person_must_act(name: str, goes_on: bool) -> None:
+    """They end within seconds. Other work may wait for that person for ever, and tools with it."""
+    plan = WITNESSES[name].seeing(**STUCK).plan()
+
+    assert plan.stuck is not None
+    assert (plan.stuck.rule, plan.decision.rule) == ("ImageUnavailable", name)
+    assert (plan.moving is not None and plan.moving.rule == name, plan.is_held_up) == (goes_on, not goes_on)
+    alone = WITNESSES[name].plan()
+    assert (alone.moving is not None and alone.moving.rule == name, alone.is_held_up) == (True, False)
+
+
+def test_nothing_is_held_up_where_nothing_is_left_to_do() -> None:
+    plan = SETTLED.seeing(**STUCK).plan()
+
+    assert (plan.decision.rule, plan.moving, plan.is_held_up) == ("ImageUnavailable", None, False)
+
+
+def test_of_a_cluster_that_is_being_deleted_nothing_else_is_said() -> None:
+    """No person is to mend what goes away."""
+    one = WITNESSES["NameConflict"].wanting(deleting=True).seeing(**STUCK)
+
+    plan = one.plan()
+    assert (plan.decision.rule, plan.stuck, plan.ready, plan.is_held_up) == ("Deleting", None, None, False)
+
+
+# --- rules next to each other
+
+
+def row(one: Situation) -> str:
+    return one.plan().decision.rule
+
+
+def test_a_switchover_waits_until_the_number_of_shards_is_known() -> None:
+    """Without it nobody knows whether the shard exists: the request would be dropped."""
+    wish = SETTLED.wanting(switchovers=(Switchover(shard=0),), switchover_text="0")
+
+    assert row(wish.client(shards=None, asked_at=None)) != "SwitchoverRequested"
+    assert row(wish) == "SwitchoverRequested"
+
+
+def test_nothing_is_drained_in_mode_manual() -> None:
+    assert row(WITNESSES["Draining"].wanting(manual=True)) == "UpToDate"
+
+
+def test_a_StatefulSet_of_another_owner_is_not_scaled() -> None:  # noqa: N802
+    one = SETTLED.seeing(statefulset=None, name_conflicts=(Ref("StatefulSet", "acme-coreapp"),), coreapps=())
+
+    assert row(one.wanting(manual=True)) == "NameConflict"
+
+
+def test_too_many_Coreapps_do_not_hold_up_a_resize() -> None:  # noqa: N802
+    assert row(growing().with_pods([5])) == "SettingShards"
+
+
+@pytest.mark.parametrize("name", ["WindowInvalid", "WindowClosed"])
+def test_a_call_that_is_under_way_waits_for_no_window(name: str) -> None:
+    one = WITNESSES[name]
+
+    assert row(one) == name
+    assert row(one.calling(4)) == "SettingShards"
+
+
+def test_a_closed_window_is_not_named_while_nothing_waits_for_it() -> None:
+    assert row(WITNESSES["WindowClosed"].wanting(shards=2).replicas(3)) != "WindowClosed"
+
+
+@pytest.mark.parametrize(
+    ("one", "says"),
+    [
+        (growing().seeing(not_kept=("fingerprint",)), True),
+        (growing().calling(4).seeing(not_kept=("fingerprint",)), True),
+        (SETTLED.seeing(not_kept=("fingerprint",)), False),
+        (growing(), False),
+    ],
+)
+def test_an_old_CRD_matters_for_a_call_only(one: Situation, says: bool) -> None:  # noqa: N802
+    assert (row(one) == "CrdOutdated") is says
+
+
+def test_a_rejected_change_is_over_when_nothing_is_left_to_change() -> None:
+    assert row(WITNESSES["ChangeRejected"]) == "ChangeRejected"
+    assert row(SETTLED.seeing(rejection="Service is invalid")) == "UpToDate"
+    assert row(WITNESSES["ChangeRejected"].seeing(rejection=None)) != "ChangeRejected"
+
+
+def test_a_login_is_not_called_rejected_before_it_is() -> None:
+    assert row(WITNESSES["LoginRejected"].client(login=Login.DONE)) != "LoginRejected"
+
+
+def test_Webapps_are_waited_for_until_all_are_ready() -> None:  # noqa: N802
+    webapp = SETTLED.snapshot.webapp
+    assert webapp is not None
+    assert row(SETTLED.seeing(webapp=replace(webapp, ready=1))) == "ReplacingPods"
+    assert row(SETTLED.seeing(webapp=replace(webapp, ready=2))) == "UpToDate"
