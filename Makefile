@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
-  test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
+  test release-files release-check demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
@@ -21,7 +21,7 @@ $(VENV)/.ready: hack/lock/dev.txt
 
 setup: $(VENV)/.ready ## Install the tools of this project into .venv, by hash
 
-binaries: setup ## Find, fetch or build the control plane's programs, helm and kubeconform (once; about 7 minutes when built)
+binaries: setup ## Find, fetch or build the control plane's programs, helm, kubeconform and actionlint (once; about 7 minutes when built)
 	@$(RUN)/python hack/cluster programs
 
 control-plane: setup ## Find, fetch or build the control plane's programs alone (once; about 4 minutes when built)
@@ -37,12 +37,13 @@ types: setup ## Types (mypy, strict)
 contracts: setup ## Layers: what may import what
 	$(RUN)/lint-imports
 
-texts: setup ## Spelling, Markdown, shell, Dockerfile, declared dependencies
+texts: setup ## Spelling, Markdown, shell, Dockerfile, declared dependencies, workflows
 	$(RUN)/codespell $$(git ls-files)
 	$(RUN)/pymarkdown scan $$(git ls-files '*.md')
 	$(RUN)/shellcheck $$(git ls-files | xargs grep -lE '^#!.*\b(ba)?sh$$')
 	$(RUN)/hadolint operator/Dockerfile
 	$(RUN)/deptry operator
+	$(RUN)/zizmor --offline --no-progress --persona=pedantic --quiet .github
 
 docs: setup ## The documents as a site in build/docs; warnings are errors
 	@$(RUN)/sphinx-build --fail-on-warning --keep-going --fresh-env --quiet -c docs -d build/doctrees . build/docs
@@ -95,7 +96,14 @@ integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
 test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
-	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(TOOLING)
+	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/release tests/integration $(TOOLING)
+
+release-files: setup binaries ## Make packages, charts, SBOMs and notes into build/release (REGISTRY=..., UNRELEASED=1: notes without a version)
+	@rm -rf build/release
+	@$(RUN)/python -m localkube.release files build/release $(if $(REGISTRY),--registry $(REGISTRY)) $(if $(UNRELEASED),--unreleased)
+
+release-check: setup binaries ## What can be checked of a release here: SBOMs, builds that repeat, charts, notes, workflows
+	$(PYTEST) auto tests/release
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

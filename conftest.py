@@ -22,7 +22,7 @@ from typing import TypeVar
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts"}
+GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts", "release": "charts"}
 """By folder: the group of its tests."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()

@@ -16,7 +16,7 @@ from localkube.plane.controlplane import ControlPlane
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.cache import version_of
-from localkube.programs.versions import chart_programs, pinned_programs
+from localkube.programs.versions import chart_programs, pinned_programs, workflow_programs
 from localkube.progress import to_stderr
 
 NODES_SECONDS = 30.0
@@ -32,7 +32,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = _parser(root).parse_args(argv)
     if options.command == "programs":
         ours = pinned_programs()
-        provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs()))
+        provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs(), *workflow_programs()))
         return 0
     folder: Path = options.dir.absolute()
     if options.command == "up":

@@ -17,6 +17,7 @@ MODULES = {
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
     "kubeconform": "github.com/yannh/kubeconform",
+    "actionlint": "github.com/rhysd/actionlint",
     "kind": "sigs.k8s.io/kind",
     "containerd": "github.com/containerd/containerd/v2",
     "coredns": "github.com/coredns/coredns",
@@ -37,6 +38,7 @@ CHARTS: tuple[Row, ...] = (
     ("helm", "helm", "/cmd/helm", "version --short", "{version}", 72),
     ("kubeconform", "kubeconform", "/cmd/kubeconform", "-v", "{version}", 4),
 )
+WORKFLOWS: tuple[Row, ...] = (("actionlint", "actionlint", "/cmd/actionlint", "-version", "{version}", 20),)
 KIND: tuple[Row, ...] = (
     ("kind", "kind", "", "version", "kind {version}", 4),
     ("kubelet", "kubernetes", "/cmd/kubelet", "--version", "Kubernetes {version}", 17),
@@ -88,6 +90,11 @@ def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     return tuple(_program(tools, row) for row in CHARTS)
 
 
+def workflow_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """The program that judges the workflows."""
+    return tuple(_program(tools, row) for row in WORKFLOWS)
+
+
 def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     """What kind's clusters need besides the control plane's programs; kind itself is the first."""
     return tuple(_program(tools, row) for row in KIND)
@@ -136,7 +143,9 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
         minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
         ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
         return {f"{MODULES[folder]}/internal/version.version": version, **ours}
-    return {"kubeconform": {"main.version": version}, "containerd": {f"{MODULES['containerd']}/version.Version": version}}.get(folder, {})
+    variables = {"kubeconform": "main.version", "actionlint": "github.com/rhysd/actionlint.version"}
+    variables["containerd"] = f"{MODULES['containerd']}/version.Version"
+    return {variables[folder]: version} if folder in variables else {}
 
 
 def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:

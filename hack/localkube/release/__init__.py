@@ -1,0 +1,1 @@
+"""What a release consists of, without the images: packages, charts, SBOMs, notes. Two makes of one commit give the same bytes."""

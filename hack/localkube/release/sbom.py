@@ -1,0 +1,64 @@
+"""The list of an image's Python packages (SBOM), as CycloneDX."""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import sys
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from cyclonedx.schema import SchemaVersion
+from cyclonedx.validation.json import JsonStrictValidator
+
+from localkube.errors import LocalKubeError
+from localkube.run import output
+
+LOCKS = {"operator": "hack/lock/run.txt", "wabiz-sim": "hack/lock/simulator.txt"}
+"""By the name of the image."""
+SECONDS = 600.0
+Bom = dict[str, Any]
+
+
+def sbom(root: Path, image: str, *, version: str, epoch: int, pip: Sequence[str] = ()) -> Bom:
+    """Return the SBOM of an image: the packages of its lock, installed here by hash, with licences and what needs what.
+
+    ``epoch``: the time of the commit, in seconds since 1970. ``pip``: more arguments, such as where the wheels are.
+    LocalKubeError if they cannot be installed or the result is not valid.
+    """
+    lock = root / LOCKS[image]
+    with tempfile.TemporaryDirectory(prefix="sbom-") as folder:
+        python = f"{folder}/bin/python"
+        output([sys.executable, "-m", "venv", "--without-pip", folder], timeout=SECONDS)
+        argv = [sys.executable, "-m", "pip", f"--python={python}", "install", "--quiet", "--disable-pip-version-check", "--no-compile"]
+        output([*argv, "--only-binary=:all:", "--no-deps", "--require-hashes", *pip, "-r", str(lock)], timeout=SECONDS)
+        argv = [sys.executable, "-m", "cyclonedx_py", "environment", "--output-reproducible", "--sv=1.6", "--of=JSON", python]
+        bom: Bom = json.loads(output(argv, timeout=SECONDS, env={**os.environ, "SOURCE_DATE_EPOCH": str(epoch)}))
+    ref = f"whatsapp-operator/{image}@{version}"
+    bom["metadata"]["component"] = {"type": "container", "name": f"whatsapp-operator/{image}", "version": version, "bom-ref": ref}
+    dependencies = [one for one in bom.get("dependencies", ()) if one["ref"] != ref]
+    bom["dependencies"] = [*dependencies, {"ref": ref, "dependsOn": sorted(one["bom-ref"] for one in bom["components"])}]
+    _check(bom, lock)
+    return bom
+
+
+def locked(lock: Path) -> dict[str, str]:
+    """Return the versions that a lock pins, by the name of the package."""
+    return dict(re.findall(r"^([a-z0-9.-]+)==(\S+)", lock.read_text(encoding="utf-8"), flags=re.MULTILINE))
+
+
+def listed(bom: Bom) -> dict[str, str]:
+    """Return the versions in an SBOM, by the name of the package as locks spell it."""
+    return {re.sub(r"[-_.]+", "-", one["name"]).lower(): one["version"] for one in bom["components"]}
+
+
+def _check(bom: Bom, lock: Path) -> None:
+    if fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)):
+        msg = f"the SBOM of {lock.name} is no valid CycloneDX: {fault}"
+        raise LocalKubeError(msg)
+    if listed(bom) != locked(lock):
+        msg = f"the SBOM does not have the packages of {lock.name}: {sorted(listed(bom).items() ^ locked(lock).items())}"
+        raise LocalKubeError(msg)
