@@ -205,11 +205,45 @@ def e2e_block(figures: Row) -> str:
     return joined(figures, text, messages(figures), table, more, missed, end=end)
 
 
+# ------------------------------------------------------------ pages by what is asked of them
+
+
+def chaos_modes_block(figures: Row) -> str:
+    """What chaos measured, by what fails and what becomes of the messages."""
+    return modes(figures, figures["faults"])
+
+
+def e2e_modes_block(figures: Row) -> str:
+    """What was measured on kind, by what fails and what becomes of the messages."""
+    faults = {name: row for name, row in figures["acts"].items() if row["failover"] or row["goal"] is not None}
+    return modes(figures, faults)
+
+
+def modes(figures: Row, faults: Mapping[str, Row]) -> str:
+    """Faults that move a shard, then faults that move none."""
+    parts = []
+    for moves, head in ((True, "Another Coreapp takes the shard over:"), (False, "Nothing is handed over:")):
+        rows = {name: row for name, row in faults.items() if row["failover"] is moves}
+        words = "fault", "what is done", *(["evidence"] if moves else []), "n", "until the next message, p50", "max", "lost", "doubled"
+        lines = [[f"`{name}`", row["what"], *([counts(row["evidence"])] if moves else []), *_mode(row)] for name, row in rows.items()]
+        parts += [head, markdown(words, lines)] if rows else []
+    wrong, broken = harm(faults)
+    found = f"{wrong} failovers of healthy holders, {broken} broken laws."
+    return joined(figures, *parts, end=found)
+
+
+def _mode(row: Row) -> list[str]:
+    n, p50, _, longest, _ = cells(row)
+    return [n, p50, longest, str(row["lost"]), str(row["doubled"])]
+
+
 BLOCKS: dict[str, Callable[[Row], str]] = {
     "demo": demo_block,
     "chaos": chaos_block,
     "bench": bench_block,
     "scale": scale_block,
     "e2e": e2e_block,
+    "chaos-modes": chaos_modes_block,
+    "e2e-modes": e2e_modes_block,
 }
-"""By file of figures: how it is shown."""
+"""By file of figures, or file and view: how it is shown."""

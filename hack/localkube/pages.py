@@ -1,7 +1,7 @@
 """The command ``hack/figures``: what was measured goes into docs/figures, and from there, and from nowhere else, into the text.
 
 A page has places for figures, each between two marks: ``<!-- figures: NAME -->`` and ``<!-- end of figures -->``. Everything between
-them is made of one file, so it is of one run.
+them is made of one file, so it is of one run. NAME is that of the file, or ``FILE-VIEW`` where a file is shown in several ways.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ SOURCES = {
     "e2e": ("build/e2e.json", "make e2e"),
 }
 """Per file of figures: what the program writes, and the command that runs it."""
-PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md")
+PAGES = ("README.md", "docs/benchmarks.md", "docs/end-to-end.md", "docs/failure-modes.md")
 PLACE = re.compile(r"(<!-- figures: (?P<name>[a-z0-9-]+) -->\n).*?(<!-- end of figures -->)", re.DOTALL)
 PICTURE = FOLDER / "demo.svg"
 """Drawn from the timeline of the demo that is kept."""
@@ -68,8 +68,9 @@ def filled(text: str, figures: Callable[[str], Obj | None]) -> str:
         if name not in BLOCKS:
             msg = f"there is no way to show {name}; there are {', '.join(BLOCKS)}"
             raise LocalKubeError(msg)
-        found = figures(name)
-        shown = BLOCKS[name](found) if found else f"*No run is kept here yet: `{SOURCES[name][1]}`, then `make figures TAKE={name}`.*\n"
+        file = name.partition("-")[0]
+        found = figures(file)
+        shown = BLOCKS[name](found) if found else f"*No run is kept here yet: `{SOURCES[file][1]}`, then `make figures TAKE={file}`.*\n"
         return f"{place[1]}\n{shown}\n{place[3]}"
 
     return PLACE.sub(fill, text)

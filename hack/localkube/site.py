@@ -47,7 +47,7 @@ def adapt(app: Sphinx, doctree: nodes.document) -> None:
         slugs.setdefault(anchor, (None, place, ""))
     for block in list(doctree.findall(lambda node: isinstance(node, nodes.literal_block) and node.get("language") == "mermaid")):
         svg = drawn(block.astext(), f"{name.replace('/', '-')}-{block.line}")
-        block.parent.replace(block, nodes.raw("", f'<div class="diagram">{svg}</div>', format="html"))
+        block.parent.replace(block, nodes.raw("", f'<div style="background: #fff; overflow-x: auto">{svg}</div>', format="html"))
     for link in list(doctree.findall(pending_xref)):
         if link.get("reftype") == "myst" and (Path(app.srcdir) / Path(name).parent / link["reftarget"]).is_dir():
             link.parent.replace(link, link.children)

@@ -61,7 +61,7 @@ ITSELF = "it runs the tests, this one among them"
 ELSEWHERE = {
     "make demo": Elsewhere("it is a cluster of its own, for minutes", "hack/localkube/tests/test_demo.py"),
     "make test": Elsewhere(ITSELF, ".ci/run"),
-    "make setup": Elsewhere("it made what this test runs in", ".ci/run"),
+    "make setup": Elsewhere("it made what this test runs in", "make test"),
     "make quick": Elsewhere(ITSELF, "make test"),
     "make check": Elsewhere("`make test` begins with it", "make test"),
     "make bench": Elsewhere(MINUTES, "hack/localkube/tests/test_bench.py"),
@@ -87,24 +87,26 @@ ELSEWHERE = {
 OPERATOR = f"helm install {NAME} charts/whatsapp-operator -n {NAMESPACE} --create-namespace --set image.repository=REGISTRY/operator"
 ACME, READY = "kubectl apply -f examples/cluster.yaml", "kubectl wait wac/acme --for=condition=Ready --timeout=2m"
 DEFAULT = (OPERATOR, ACME, READY)
+CRD = "kubectl delete crd whatsappclusters.multiconnect.dev --ignore-not-found"
 STARTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("README.md", "Install it"): (),
     ("charts/whatsapp-cluster/README.md", "whatsapp-cluster"): (OPERATOR,),
     ("charts/whatsapp-operator/README.md", "whatsapp-operator"): (),
     ("docs/benchmarks.md", "Benchmarks"): (OPERATOR,),
     ("docs/install.md", "With Helm"): (),
-    ("docs/install.md", "One team's namespaces only"): ("kubectl create namespace chat", "kubectl create namespace chat-staging"),
+    ("docs/install.md", "One team's namespaces only"): (CRD, "kubectl create namespace chat", "kubectl create namespace chat-staging"),
     ("docs/install.md", "Uninstall"): (OPERATOR, "helm install acme charts/whatsapp-cluster --set preset=staging"),
     ("docs/kind.md", "The operator on kind"): (OPERATOR,),
     ("docs/install.md", "With kind"): (OPERATOR,),
 }
 """By page and section: what is there when its session begins, if not the operator and cluster `acme`."""
+NARROW = f"helm status {NAME} -n chat-operator"
 CLEAN = (
     f"helm uninstall {NAME} -n {NAMESPACE} --ignore-not-found",
-    f"helm uninstall {NAME} -n chat-operator --ignore-not-found",
-    "kubectl delete crd whatsappclusters.multiconnect.dev --ignore-not-found",
-    "kubectl delete namespace chat chat-staging --ignore-not-found --wait=false",
+    # After a session for namespaces alone, whose CRD is not Helm's.
+    f"! {NARROW} || (helm uninstall {NAME} -n chat-operator && {CRD} && kubectl delete namespace chat chat-staging --wait=false)",
 )
+"""Removes the operator of an earlier session."""
 
 CONSOLES = [block for block in all_blocks() if block.language == "console"]
 COMMANDS = [(block, command) for block in CONSOLES for command in block.commands()]
@@ -113,8 +115,14 @@ SESSIONS = {
     for place, found in itertools.groupby(COMMANDS, key=lambda one: (one[0].page, one[0].section))
 }
 """What runs here, by page and section."""
-PLAYED = sorted((place for place, commands in SESSIONS.items() if commands), key=lambda place: OPERATOR not in STARTS.get(place, DEFAULT))
-"""Sessions in an order in which the operator is seldom installed: first those that begin with one."""
+
+
+def place_of(place: tuple[str, str]) -> tuple[bool, bool]:
+    """The place of a session among all, so that the operator is seldom installed: last those that begin without it or that remove it."""
+    return OPERATOR not in STARTS.get(place, DEFAULT), any("uninstall" in command.typed for command in SESSIONS[place])
+
+
+PLAYED = sorted((place for place, commands in SESSIONS.items() if commands), key=place_of)
 
 
 class Workstation:
@@ -143,6 +151,9 @@ class Workstation:
         """What a command prints. AssertionError with its errors if it fails."""
         for name, value in REPLACED.items():
             typed = typed.replace(name, value)
+        if f"helm uninstall {NAME}" in typed:  # while it still may release its Lease
+            stop(self.operators.running.values())
+            self.operators.running.clear()
         done = subprocess.run(
             ["bash", "-c", typed], cwd=ROOT, env=self.env, capture_output=True, text=True, timeout=COMMAND_SECONDS, check=False
         )
@@ -165,12 +176,11 @@ class Workstation:
         self.plane.kubectl("delete", "namespace", namespace, "--wait=false")
 
     def _follow(self) -> None:
-        account = self.plane.kubectl("get", "serviceaccount", NAME, "-n", NAMESPACE, "--ignore-not-found", "-o", "name")
-        if account and not self.operators.running:
-            self.operators.start("op-a")
-        elif not account and self.operators.running:
-            stop(self.operators.running.values())  # its credential went with the account
-            self.operators.running.clear()
+        """Start the operator if its chart was installed, as its Deployment would on nodes that run its image."""
+        if not self.operators.running:
+            account = self.plane.kubectl("get", "serviceaccount", NAME, "-n", NAMESPACE, "--ignore-not-found", "-o", "name")
+            if account:
+                self.operators.start("op-a")
 
     def _log(self) -> str:
         return "".join(process.last_lines(10) for process in self.operators.running.values())
@@ -238,7 +248,8 @@ def test_a_command_runs_here_or_the_table_says_what_runs_it() -> None:
         if target := re.fullmatch(r"make (\S+)", one.runs):
             assert re.search(rf"^{target[1]}:", makefile, re.MULTILINE), typed
         else:
-            assert re.search(rf"\bdef {test or 'test_'}", (ROOT / file).read_text(encoding="utf-8")) or file == ".ci/run", typed
+            named = " ".join(typed.split()[:2]) if file == ".ci/run" else f"def {test or 'test_'}"
+            assert named in (ROOT / file).read_text(encoding="utf-8"), typed
 
 
 def test_every_block_has_a_language_for_which_there_is_a_check() -> None:

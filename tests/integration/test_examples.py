@@ -94,6 +94,11 @@ def test_the_yaml_of_the_documents_is_taken(plane: ControlPlane, helm: Helm, blo
         tried(plane, helm, given)
 
 
+def test_the_first_cluster_that_is_shown_is_the_first_example() -> None:
+    shown = next(block for block in YAML if block.page == "README.md")
+    assert yaml.safe_load(shown.text) == yaml.safe_load(EXAMPLES["cluster"].read_text(encoding="utf-8"))
+
+
 @pytest.mark.parametrize(
     ("given", "error"),
     [

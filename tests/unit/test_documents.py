@@ -9,6 +9,8 @@ from pathlib import Path
 
 import pytest
 
+from whatsapp_operator import __version__
+
 ROOT = Path(__file__).resolve().parents[2]
 TEXTS = {".py", ".md", ".yaml", ".toml", ".json", ".sh", ".txt", ".tpl", ""}
 OUTSIDE = re.compile(
@@ -87,3 +89,59 @@ def test_what_is_to_be_changed_for_an_addition_is_there() -> None:
     named = re.findall(r"`([\w./-]+/[\w./-]*)`", section)
     assert len(named) > 10
     assert [name for name in named if not (ROOT / name).exists()] == []
+
+
+# ---------------------------------------------------------------- the list of changes, and the version
+
+GROUPS = {"Added", "Changed", "Deprecated", "Removed", "Fixed", "Security"}
+
+
+def faults_of(changelog: str) -> list[str]:
+    """What in a list of changes has not the form of Keep a Changelog (https://keepachangelog.com), sentence by sentence."""
+    headings = re.findall(r"^(#{1,3}) (.+)$", changelog, re.MULTILINE)
+    found = [] if headings[:1] == [("#", "Changelog")] else ["it begins with '# Changelog'"]
+    releases = [text for level, text in headings if level == "##"]
+    if releases[:1] != ["[Unreleased]"]:
+        found.append("the first section is '## [Unreleased]'")
+    dated = [re.fullmatch(r"\[(\d+)\.(\d+)\.(\d+)\] - \d{4}-\d\d-\d\d", text) for text in releases[1:]]
+    found += [f"'## {text}' is no '## [1.2.3] - 2026-01-31'" for text, match in zip(releases[1:], dated, strict=True) if match is None]
+    numbers = [tuple(map(int, match.groups())) for match in dated if match]
+    if numbers != sorted(set(numbers), reverse=True):
+        found.append("the newest release is the first, and each is there once")
+    for release in re.split(r"^## ", changelog, flags=re.MULTILINE)[1:]:
+        groups = re.findall(r"^### (.+)$", release, re.MULTILINE)
+        name = release.partition("\n")[0]
+        found += [f"{name}: '### {group}' is none of {', '.join(sorted(GROUPS))}" for group in groups if group not in GROUPS]
+        found += [f"{name}: '### {group}' is there more than once" for group in sorted(set(groups)) if groups.count(group) > 1]
+    return found
+
+
+@pytest.mark.xfail(reason="its sections are not yet those of Keep a Changelog", strict=True)
+def test_the_list_of_changes_has_the_form_of_keep_a_changelog() -> None:
+    assert faults_of(texts()[Path("CHANGELOG.md")]) == []
+
+
+@pytest.mark.parametrize(
+    ("changelog", "said"),
+    [
+        (
+            "# Changelog\n\n## [Unreleased]\n\n### Added\n\n- A.\n\n## [0.1.0] - 2026-01-31\n\n### Fixed\n\n#### Of the chart\n\n- B.\n",
+            None,
+        ),
+        ("# Changes\n\n## [Unreleased]\n", "begins with"),
+        ("# Changelog\n\n## Unreleased\n", "first section"),
+        ("# Changelog\n\n## [Unreleased]\n\n## 0.1.0\n", "'## 0.1.0' is no"),
+        ("# Changelog\n\n## [Unreleased]\n\n## [0.1.0] - 2026-01-31\n\n## [0.2.0] - 2026-02-01\n", "newest release"),
+        ("# Changelog\n\n## [Unreleased]\n\n### New\n", "'### New' is none of Added"),
+        ("# Changelog\n\n## [Unreleased]\n\n### Added\n\n### Added\n", "more than once"),
+    ],
+)
+def test_a_list_of_changes_of_another_form_is_noticed(changelog: str, said: str | None) -> None:
+    found = faults_of(changelog)
+    assert (len(found) == 1 and said in found[0]) if said else found == []
+
+
+def test_every_image_of_the_documents_has_the_version_of_the_project() -> None:
+    found = {(str(path), tag) for path, text in pages().items() for tag in re.findall(r"REGISTRY/[\w-]+:([\w.]+)", text)}
+    assert {path for path, _ in found} >= {"docs/install.md"}
+    assert {tag for _, tag in found} == {__version__}

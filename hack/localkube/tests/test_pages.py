@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import math
 import re
 from collections import Counter
 from pathlib import Path
@@ -210,6 +211,25 @@ def test_e2e() -> None:
     assert "| kubectl apply -> Ready | 1 | 4.90 s | - | 4.90 s |" in text
     assert "7 sent = 7 delivered" in text
     assert "- create: max is 9 s" in text
+
+
+def test_failure_modes() -> None:
+    harmless = {"lost": 0, "doubled": 0, "wrong_failovers": [], "violations": [], "goal": None}
+    moved = {"what": "pod deleted", "failover": True, "n": 2, "failures": 1, "p50": 0.1, "max": math.inf, "evidence": {"PodDeleted": 1}}
+    still = {"what": "probes lost", "failover": False, "n": 1, "p50": 0.01, "max": 0.02, "evidence": {}, "violations": ["one holder"]}
+    created = {"what": "created", "failover": False, "n": 1, "p50": 4.0, "max": 4.0, "evidence": {}}
+    faults = {"pod-deleted": harmless | moved, "lost-probes": harmless | still}
+    text = shown("chaos-modes", ABOUT | {"faults": faults})
+
+    assert (
+        "| `pod-deleted` | pod deleted | PodDeleted 1 | 2 (1 failed) | 100 ms | failed | 0 | 0 |"
+        in text.partition("Nothing is handed over:")[0]
+    )
+    assert "| `lost-probes` | probes lost | 1 | 10 ms | 20 ms | 0 | 0 |" in text.partition("Nothing is handed over:")[2]
+    assert "0 failovers of healthy holders, 1 broken laws." in text
+    on_kind = shown("e2e-modes", ABOUT | {"acts": faults | {"create": harmless | created}})
+    assert "pod-deleted" in on_kind
+    assert "create" not in on_kind, "what breaks nothing is no failure mode"
 
 
 def test_scale() -> None:
