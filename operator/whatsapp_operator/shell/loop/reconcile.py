@@ -18,7 +18,7 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound, Rejected
 from whatsapp_operator.shell.kube.lease import Leadership
-from whatsapp_operator.shell.metrics import Metrics
+from whatsapp_operator.shell.metrics import NOT_SENT, Metrics
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of
 from whatsapp_operator.shell.objects.shapes import key_of
 from whatsapp_operator.shell.whatsapp.session import Access
@@ -173,7 +173,7 @@ class Reconciler:
     def _reset(self, cluster: Cluster, uid: str) -> None:
         """Drop everything that is remembered about the former cluster of this name (laws#14)."""
         self._forget(cluster.key)
-        self._metrics.forget(cluster.key)
+        self._metrics.clusters.forget(cluster.key)
         cluster.memory.close()
         cluster.uid, cluster.memory, cluster.quiet, cluster.reported, cluster.counted = uid, Memory(), None, None, ""
         cluster.emitted_texts.clear()
@@ -186,7 +186,7 @@ class Reconciler:
         if cluster is not None:
             cluster.memory.close()
         self._forget(key)
-        self._metrics.forget(key)
+        self._metrics.clusters.forget(key)
         self._metrics.count_clusters(len(self._clusters))
 
     async def _find_all(self) -> None:
@@ -218,7 +218,7 @@ class Reconciler:
                     # If a read fails just when the leadership ends, a TaskGroup raises its error instead of the cancellation.
                     raise asyncio.CancelledError from None
                 cause = _log_failure(cluster.key, error)
-                self._metrics.count_error(cause)
+                self._metrics.count_error(named(cause)[0])
                 if cluster.failing_since is None:
                     cluster.failing_since = self._clock.monotonic()
                 is_there = True
@@ -252,6 +252,7 @@ class Reconciler:
                 return False
             before, meta = obj.get("status") or {}, obj["metadata"]
             after = report.failed_observation(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
+            self._metrics.clusters.observe_status(key, after)
             body = report.patch(before, after)
             if body is not None:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}
@@ -373,7 +374,7 @@ class Reconciler:
         call = observation.snapshot.client.call
         if call is not None and call.id != cluster.counted and (call.answer is not None or call.not_sent):
             cluster.counted = call.id
-            self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
+            self._metrics.count_call(NOT_SENT if call.not_sent else str(call.answer))
 
     async def _act(self, cluster: Cluster, observation: Observation, plan: Plan) -> Outcome:
         """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
@@ -433,7 +434,8 @@ class Reconciler:
         """Write the status if it differs; return False if the cluster has changed since the observation."""
         f = rules.facts(observation.desired, observation.snapshot)
         after = report.report(f, plan)
-        self._metrics.observe_status(cluster.key, after)
+        self._metrics.clusters.observe_status(cluster.key, after)
+        self._metrics.clusters.observe_probes(cluster.key, observation.snapshot.coreapps, f.wall)
         body = report.patch(observation.snapshot.status, after)
         # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
         if body is not None and cluster.reported != (after, observation.snapshot.status):
