@@ -43,6 +43,7 @@ A map of the modules (a test checks it against the tree):
 - ``core.scaling``: replicas that others wrote.
 - ``shell.addresses``: addresses of pods in URLs.
 - ``shell.clock``: time and random values.
+- ``shell.cluster_series``: the metrics of clusters, computed at each scrape.
 - ``shell.coreapps.loop_lag``: the lag of the event loop.
 - ``shell.coreapps.probe``: client of the Coreapps: all tethers, their silence, role assignments.
 - ``shell.coreapps.self_check``: gives up the leadership when the self-check keeps failing.

@@ -107,7 +107,12 @@ class Operator:
             patience=CUT_OFF_PATIENCE,
             meaning="this process is woken late or not at all",
         )
-        self._sessions = ApiSessions(clock=clock, wake=self._wake, call_timeout=settings.tuning.call_timeout / timedelta(seconds=1))
+        self._sessions = ApiSessions(
+            clock=clock,
+            wake=self._wake,
+            call_timeout=settings.tuning.call_timeout / timedelta(seconds=1),
+            asked=self._metrics.clusters.count_request,
+        )
         self._pod_index = PodIndex(self._tethers, read=lambda obj: desired_of(obj, image=settings.image, tuning=settings.tuning))
         self._reconciler = self._build_reconciler(kube.fenced(self._election), clock)
 
@@ -150,6 +155,7 @@ class Operator:
 
     def _on_beat(self, late: float) -> None:
         self._metrics.observe_lag(late)
+        self._metrics.observe_lease(self._election.seconds_unrenewed())
         self._metrics.observe_nodes(self._nodes.snapshot())
         self._metrics.observe_silence(self._tethers.silence())
         self._metrics.observe_watches(self._health.seconds_cut_off())

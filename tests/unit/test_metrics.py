@@ -13,12 +13,16 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
 
+from whatsapp_operator import __version__
 from whatsapp_operator.core.actions import Handover
 from whatsapp_operator.core.names import Epoch, Key
+from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Coreapp, Evidence, Route, Silence
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.metrics import LoopLagMonitor, Metrics, Phase, application, served
 
+SERIES_OF_CLUSTER, SERIES_OF_PROCESS = 35, 1669
+"""As docs/metrics.md states it."""
 ACME, OTHER = Key("ns", "acme"), Key("ns", "other")
 NOW = datetime(2030, 1, 1, tzinfo=UTC)
 
@@ -71,7 +75,7 @@ def test_the_loop() -> None:
     times = iter([5.0, 5.25])
     with metrics.time_observation(lambda: next(times)):
         pass
-    metrics.count_error(TimeoutError())
+    metrics.count_error(Reason.READ_FAILED)
     metrics.count_call("Busy")
     metrics.lead(True)
     metrics.count_clusters(3)
@@ -82,7 +86,7 @@ def test_the_loop() -> None:
     for line in (
         "multiconnect_observation_seconds_sum 0.25",
         "multiconnect_observation_seconds_count 1.0",
-        'multiconnect_reconcile_errors_total{error="TimeoutError"} 1.0',
+        'multiconnect_reconcile_errors_total{reason="ReadFailed"} 1.0',
         'multiconnect_set_shards_attempts_total{answer="Busy"} 1.0',
         "multiconnect_leading 1.0",
         "multiconnect_clusters 3.0",
@@ -115,36 +119,129 @@ def test_writes_are_read_from_the_clients_own_counter() -> None:
     assert value(metrics, "multiconnect_writes_total", verb="patch", kind="Pod") == 3
 
 
-def a_status(reason: str = "Serving", *, active: int = 2, standby: int = 1) -> dict[str, object]:
-    return {"reason": reason, "shards": 2, "failuresTolerated": standby, "coreapp": {"active": active, "standby": standby}}
+def a_status(reason: str = "Serving", *, active: int = 2, standby: int = 1, ready: str = "True") -> dict[str, object]:
+    return {
+        "reason": reason,
+        "shards": 2,
+        "settledShards": 2,
+        "failuresTolerated": standby,
+        "coreapp": {"active": active, "standby": standby, "desired": 3, "ready": active + standby},
+        "webapp": {"desired": 2, "ready": 1},
+        "conditions": [{"type": "Ready", "status": ready, "reason": reason}],
+    }
+
+
+OF_ACME = {"namespace": "ns", "name": "acme"}
+
+
+def of_acme(metrics: Metrics, series: str, **labels: str) -> float | None:
+    return value(metrics, f"multiconnect_{series}", **OF_ACME, **labels)
 
 
 def test_a_cluster_by_what_its_status_says() -> None:
     metrics = Metrics()
-    metrics.observe_status(ACME, a_status())
-    metrics.observe_status(ACME, a_status("FailingOver", active=1, standby=0))
-    of = {"namespace": "ns", "name": "acme"}
-    assert value(metrics, "multiconnect_shards", **of, state="Served") == 1
-    assert value(metrics, "multiconnect_shards", **of, state="Unserved") == 1
-    assert value(metrics, "multiconnect_standbys", **of) == 0
-    assert value(metrics, "multiconnect_failures_tolerated", **of) == 0
-    assert value(metrics, "multiconnect_reason", **of, reason="FailingOver") == 1
-    assert value(metrics, "multiconnect_reason", **of, reason="Serving") is None, "one reason at a time"
-    metrics.observe_status(OTHER, {"reason": "Creating"})
+    metrics.clusters.observe_status(ACME, a_status())
+    assert of_acme(metrics, "condition", type="Ready", status="True") == 1
+    metrics.clusters.observe_status(ACME, a_status("FailingOver", active=1, standby=0, ready="False"))
+    assert of_acme(metrics, "shards", state="Served") == 1
+    assert of_acme(metrics, "shards", state="Unserved") == 1
+    assert of_acme(metrics, "shards_settled") == 2
+    assert of_acme(metrics, "standbys") == 0
+    assert of_acme(metrics, "failures_tolerated") == 0
+    assert (of_acme(metrics, "coreapps_desired"), of_acme(metrics, "coreapps_ready")) == (3, 1)
+    assert (of_acme(metrics, "webapps_desired"), of_acme(metrics, "webapps_ready")) == (2, 1)
+    assert of_acme(metrics, "reason", reason="FailingOver") == 1
+    assert of_acme(metrics, "reason", reason="Serving") is None, "one reason at a time"
+    assert [of_acme(metrics, "condition", type="Ready", status=one) for one in ("True", "False", "Unknown")] == [0, 1, 0]
+    metrics.clusters.observe_status(OTHER, {"reason": "Creating"})
     assert value(metrics, "multiconnect_shards", namespace="ns", name="other", state="Unserved") == 0
+
+
+def test_times_of_a_cluster_are_there_while_they_apply() -> None:
+    metrics = Metrics()
+    metrics.clusters.observe_status(ACME, a_status())
+    times = ("operation_started_timestamp_seconds", "operation_deadline_timestamp_seconds", "certificate_expiry_timestamp_seconds")
+    assert [of_acme(metrics, one) for one in times] == [None, None, None]
+    operation = {"startedAt": "2030-01-01T00:00:00Z", "deadline": "2030-01-01T00:02:00Z"}
+    metrics.clusters.observe_status(ACME, {**a_status(), "operation": operation, "certificate": {"expiresAt": "2030-01-01T01:00:00Z"}})
+    at = NOW.timestamp()
+    assert [of_acme(metrics, one) for one in times] == [at, at + 120, at + 3600]
+
+
+def test_probes_and_requests_of_a_cluster() -> None:
+    metrics = Metrics()
+    metrics.clusters.observe_probes(ACME, (), NOW)
+    metrics.clusters.count_request(ACME, "Failed")
+    assert 'name="acme"' not in text(metrics), "a cluster without a status has no series"
+    metrics.clusters.observe_status(ACME, a_status())
+    assert of_acme(metrics, "client_requests_total", result="Failed") == 0, "there from the start"
+    assert of_acme(metrics, "observed_timestamp_seconds") is None
+    pods = [
+        Coreapp(name="a", uid="a", ordinal=0),
+        Coreapp(name="b", uid="b", ordinal=1),
+        Coreapp(name="c", uid="c", ordinal=2, unresponsive_since=NOW),
+        Coreapp(name="d", uid="d", ordinal=3, unresponsive_since=NOW, broken_at=NOW),
+        Coreapp(name="e", uid="e", ordinal=4, never_responded=True),
+    ]
+    metrics.clusters.observe_probes(ACME, pods, NOW)
+    found = {one: of_acme(metrics, "probes", result=one) for one in ("Answered", "Unanswered", "ConnectionRefused", "NeverAnswered")}
+    assert found == {"Answered": 2, "Unanswered": 1, "ConnectionRefused": 1, "NeverAnswered": 1}
+    assert of_acme(metrics, "observed_timestamp_seconds") == NOW.timestamp()
+    metrics.clusters.count_request(ACME, "Failed")
+    assert of_acme(metrics, "client_requests_total", result="Failed") == 1
+    assert of_acme(metrics, "client_requests_total", result="Answered") == 0
 
 
 def test_the_series_of_a_cluster_end_with_it() -> None:
     metrics = Metrics()
-    metrics.observe_status(ACME, a_status())
-    metrics.observe_status(OTHER, a_status())
-    metrics.forget(ACME)
-    metrics.forget(ACME)
-    metrics.forget(Key("ns", "never"))
+    metrics.clusters.observe_status(ACME, a_status())
+    metrics.clusters.observe_status(OTHER, a_status())
+    metrics.clusters.forget(ACME)
+    metrics.clusters.forget(ACME)
+    metrics.clusters.forget(Key("ns", "never"))
     assert 'name="acme"' not in text(metrics)
-    assert text(metrics).count('name="other"') == 5
-    metrics.observe_status(ACME, a_status())
-    assert text(metrics).count('name="acme"') == 5
+    found = text(metrics).count('name="other"')
+    metrics.clusters.observe_status(ACME, a_status())
+    assert text(metrics).count('name="acme"') == found > 15
+
+
+def test_the_series_of_a_cluster_and_of_a_process_are_bounded() -> None:
+    metrics = Metrics()
+    of_process = sum(len(family.samples) for family in metrics.registry.collect() if family.name.startswith("multiconnect_"))
+    types = ("Ready", "Reconciling", "Stalled", "Redundant", "CertificateValid")
+    whole = {
+        **a_status(),
+        "conditions": [{"type": one, "status": "True"} for one in types],
+        "operation": {"startedAt": "2030-01-01T00:00:00Z", "deadline": "2030-01-01T00:00:00Z"},
+        "certificate": {"expiresAt": "2030-01-01T00:00:00Z"},
+    }
+    metrics.clusters.observe_status(ACME, whole)
+    metrics.clusters.observe_probes(ACME, (), NOW)
+    assert text(metrics).count('name="acme"') == SERIES_OF_CLUSTER
+    assert of_process == SERIES_OF_PROCESS
+
+
+def test_labelled_counters_are_there_from_the_start_and_nothing_is_created() -> None:
+    metrics = Metrics()
+    for evidence in Evidence:
+        for kind in ("Failover", "Switchover", "First"):
+            assert value(metrics, "multiconnect_handovers_total", kind=kind, evidence=evidence) == 0
+        for phase in Phase:
+            assert value(metrics, "multiconnect_handover_seconds_count", phase=phase, evidence=evidence) == 0
+    for answer in ("Accepted", "Busy", "Rejected", "Unknown", "NotSent"):
+        assert value(metrics, "multiconnect_set_shards_attempts_total", answer=answer) == 0
+    for reason in ("ReadFailed", "StatusRejected", "SpecInvalid", "InternalError"):
+        assert value(metrics, "multiconnect_reconcile_errors_total", reason=reason) == 0
+    assert "_created" not in text(metrics)
+
+
+def test_the_process_and_its_build() -> None:
+    metrics = Metrics()
+    assert value(metrics, "multiconnect_build_info", version=__version__) == 1
+    assert (value(metrics, "process_resident_memory_bytes") or 0) > 0
+    assert (value(metrics, "process_start_time_seconds") or 0) > 0
+    metrics.observe_lease(2.5)
+    assert value(metrics, "multiconnect_lease_age_seconds") == 2.5
 
 
 def test_two_processes_in_one_share_nothing() -> None:

@@ -1,6 +1,7 @@
 """Metrics for Prometheus, and the liveness probe. A separate thread serves them, so they answer also when the event loop does not run.
 
-Labels are bounded: fixed values of the operator, or clusters, whose series end with them.
+Labels are bounded: fixed values of the operator, or clusters, whose series end with them. All labels of counters and histograms exist from
+the start: PromQL's ``increase`` does not notice the first event of a series that begins with 1.
 """
 
 from __future__ import annotations
@@ -17,16 +18,19 @@ from socketserver import TCPServer
 from typing import TYPE_CHECKING, Final
 from wsgiref.simple_server import WSGIRequestHandler, make_server
 
-from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, make_wsgi_app
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, ProcessCollector, disable_created_metrics, make_wsgi_app
 from prometheus_client.exposition import ThreadingWSGIServer
 from prometheus_client.metrics_core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
+from whatsapp_operator import __version__
 from whatsapp_operator.core.actions import Handover
-from whatsapp_operator.core.names import Key, Obj
-from whatsapp_operator.core.snapshot import Silence
+from whatsapp_operator.core.reasons import Reason
+from whatsapp_operator.core.report import FAILED_OBSERVATION
+from whatsapp_operator.core.snapshot import Answer, Evidence, Silence
 
 from .clock import Clock
+from .cluster_series import ClusterSeries
 
 if TYPE_CHECKING:
     from wsgiref.types import StartResponse, WSGIApplication, WSGIEnvironment
@@ -57,13 +61,23 @@ class Phase(StrEnum):
     """From commit until the new holder had accepted the shard."""
 
 
+KINDS: Final = ("Failover", "Switchover", "First")
+"""Kinds of handovers; First is that of a shard that had no holder."""
+NOT_SENT: Final = "NotSent"
+"""Stands for the answer of a Set Shards call that was noted and not sent."""
+ANSWERS: Final = (*(str(answer) for answer in Answer if answer is not Answer.NONE), NOT_SENT)
+
+
 class Metrics:
     """All series of this process. Small methods report what happened; nothing is read back."""
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """Make all series in ``registry``, or in a new one."""
+        disable_created_metrics()  # They would double the series of counters, and Prometheus has no use for them.
         self.registry = registry = registry or CollectorRegistry()
-        of_cluster = ("namespace", "name")
+        self.clusters = ClusterSeries()
+        registry.register(self.clusters)
+        ProcessCollector(registry=registry)
 
         def gauge(name: str, help_text: str, *labels: str) -> Gauge:
             return Gauge(f"multiconnect_{name}", help_text, labels, registry=registry)
@@ -82,20 +96,29 @@ class Metrics:
         self._observations = Histogram(
             "multiconnect_observation_seconds", "Duration of observations of a cluster.", registry=registry, buckets=OBSERVATION_BUCKETS
         )
-        self._errors = counter("reconcile_errors", "Reconciliations that ended in an error.", "error")
+        self._errors = counter("reconcile_errors", "Reconciliations that ended in an error, by the reason in the status.", "reason")
         self._calls = counter("set_shards_attempts", "Set Shards calls by their answer.", "answer")
         self._leading = gauge("leading", "1 while this process leads.")
         self._clusters = gauge("clusters", "WhatsAppClusters that this process manages.")
-        self._shards = gauge("shards", "Shards of a cluster that are served, or not.", *of_cluster, "state")
-        self._standbys = gauge("standbys", "Coreapps of a cluster that could take over now.", *of_cluster)
-        self._tolerated = gauge("failures_tolerated", "Failures that a cluster can still tolerate.", *of_cluster)
-        self._reason = gauge("reason", "1 for the reason in a cluster's status.", *of_cluster, "reason")
         self._targets = gauge("probe_targets", "Coreapps that are probed and have answered before.")
         self._unresponsive = gauge("probe_unresponsive", "Those of them whose last probe is unanswered.")
         self._lag = gauge("loop_lag_seconds", "How late the event loop was at its last heartbeat.")
         self._nodes = gauge("nodes_known", "Nodes that are watched; -1: nodes are not known.")
         self._watches = gauge("watch_cut_off_seconds", "For how long a watch has not been connected; 0: it is connected.", "watch")
-        self._reasons: dict[Key, str] = {}
+        self._lease_age = gauge("lease_age_seconds", "For how long this process, which may lead or not, has seen no renewal of the Lease.")
+        gauge("build_info", "1; the label is the version of the operator.", "version").labels(__version__).set(1)
+        self._begin_series()
+
+    def _begin_series(self) -> None:
+        for evidence in map(str, Evidence):
+            for phase in Phase:
+                self._phases.labels(phase.value, evidence)
+            for kind in KINDS:
+                self._handovers.labels(kind, evidence)
+        for reason in FAILED_OBSERVATION:
+            self._errors.labels(str(reason))
+        for answer in ANSWERS:
+            self._calls.labels(answer)
 
     # --- handovers --------------------------------------------------------------------------------------------------------
 
@@ -118,12 +141,12 @@ class Metrics:
         """Return a context manager that measures an observation, by a clock in seconds."""
         return Timed(self._observations, clock)
 
-    def count_error(self, error: BaseException) -> None:
+    def count_error(self, reason: Reason) -> None:
         """Note that a reconciliation ended in an error."""
-        self._errors.labels(type(error).__name__).inc()
+        self._errors.labels(str(reason)).inc()
 
     def count_call(self, answer: str) -> None:
-        """Note the answer of a Set Shards call."""
+        """Note the answer of a Set Shards call, or ``NOT_SENT``."""
         self._calls.labels(answer).inc()
 
     def lead(self, leads: bool) -> None:
@@ -133,35 +156,6 @@ class Metrics:
     def count_clusters(self, clusters: int) -> None:
         """Note how many clusters have a loop."""
         self._clusters.set(clusters)
-
-    # --- clusters ---------------------------------------------------------------------------------------------------------
-
-    def observe_status(self, key: Key, status: Obj) -> None:
-        """Note the values of a cluster's status."""
-        coreapp = status.get("coreapp") or {}
-        served = int(coreapp.get("active", 0))
-        for state, number in (("Served", served), ("Unserved", max(0, int(status.get("shards") or 0) - served))):
-            self._shards.labels(*key, state).set(number)
-        self._standbys.labels(*key).set(int(coreapp.get("standby", 0)))
-        self._tolerated.labels(*key).set(int(status.get("failuresTolerated") or 0))
-        reason = str(status.get("reason", ""))
-        before = self._reasons.get(key)
-        if reason != before:
-            if before is not None:
-                self._reason.remove(*key, before)
-            self._reasons[key] = reason
-            self._reason.labels(*key, reason).set(1)
-
-    def forget(self, key: Key) -> None:
-        """End all series of a cluster."""
-        reason = self._reasons.pop(key, None)
-        if reason is None:
-            return
-        self._reason.remove(*key, reason)
-        for state in ("Served", "Unserved"):
-            self._shards.remove(*key, state)
-        self._standbys.remove(*key)
-        self._tolerated.remove(*key)
 
     # --- probes and watches --------------------------------------------------------------------------------------------------
 
@@ -173,6 +167,10 @@ class Metrics:
     def observe_lag(self, seconds: float) -> None:
         """Note how late the event loop was."""
         self._lag.set(seconds)
+
+    def observe_lease(self, age: float) -> None:
+        """Note for how many seconds no renewal of the Lease was seen."""
+        self._lease_age.set(age)
 
     def observe_nodes(self, known: Mapping[str, object] | None) -> None:
         """Note how many nodes are known."""

@@ -143,6 +143,7 @@ class Election:
 
         self._last_record: Obj | None = None  # the record as last read; None: it did not exist
         self._changed_at: float | None = None  # when it was last observed to change; None: never read
+        self._created_at = clock()
         self._vacant_from = float("-inf")  # until when the holder of a deleted record may go on
         self._last_epoch = -1  # the highest epoch that was read
         self._asked_at = float("-inf")  # the last read or event
@@ -168,6 +169,10 @@ class Election:
         if self._term is None:
             return 0.0
         return self._renewed_at + self._timings.duration - self._clock()
+
+    def seconds_unrenewed(self) -> float:
+        """Return for how many seconds no change of the Lease was seen, no matter who holds it; before the first read, since the start."""
+        return self._clock() - (self._created_at if self._changed_at is None else self._changed_at)
 
     def step_down(self, abstain: float = 10.0) -> bool:
         """Give up the leadership: the work is stopped and awaited, then the Lease is released. False: this process does not lead.

@@ -16,7 +16,7 @@ from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import KubeError, Rejected
 from whatsapp_operator.shell.kube.lease import Leadership
-from whatsapp_operator.shell.metrics import Metrics
+from whatsapp_operator.shell.metrics import NOT_SENT, Metrics
 from whatsapp_operator.shell.objects.reading import SpecError
 from whatsapp_operator.shell.objects.shapes import key_of
 
@@ -24,7 +24,7 @@ from .cluster import Cluster
 from .execute import Executor, Outcome
 from .observe import NotKept, Observation, Observer
 from .schedule import PriorityLimiter
-from .status import StatusError, StatusWriter
+from .status import StatusError, StatusWriter, named
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +54,7 @@ class Reconciler:
         """Prepare; ``run`` starts. ``forget`` drops what other parts of the shell hold for a cluster."""
         self._metrics = metrics or Metrics()
         self._kube = kube
-        self._status = StatusWriter(kube, clock)
+        self._status = StatusWriter(kube, clock, self._metrics)
         self._observer = observer
         self._executor = executor
         self._clock = clock
@@ -129,7 +129,7 @@ class Reconciler:
         if cluster is not None:
             cluster.memory.close()
         self._forget(key)
-        self._metrics.forget(key)
+        self._metrics.clusters.forget(key)
         self._metrics.count_clusters(len(self._clusters))
 
     async def _find_all(self) -> None:
@@ -161,7 +161,7 @@ class Reconciler:
                     # If a read fails just when the leadership ends, a TaskGroup raises its error instead of the cancellation.
                     raise asyncio.CancelledError from None
                 cause = _log_failure(cluster.key, error)
-                self._metrics.count_error(cause)
+                self._metrics.count_error(named(cause)[0])
                 if cluster.failing_since is None:
                     cluster.failing_since = self._clock.monotonic()
                 is_there = True
@@ -233,7 +233,7 @@ class Reconciler:
                 if cluster.uid is not None:
                     # It was deleted and created again between two observations. This one used the memory of the former cluster.
                     self._forget(cluster.key)
-                    self._metrics.forget(cluster.key)
+                    self._metrics.clusters.forget(cluster.key)
                     cluster.reset(observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
@@ -279,7 +279,7 @@ class Reconciler:
         call = observation.snapshot.client.call
         if call is not None and call.id != cluster.counted and (call.answer is not None or call.not_sent):
             cluster.counted = call.id
-            self._metrics.count_call("NotSent" if call.not_sent else str(call.answer))
+            self._metrics.count_call(NOT_SENT if call.not_sent else str(call.answer))
 
     async def _act(self, cluster: Cluster, observation: Observation, plan: Plan) -> Outcome:
         """Execute the plan; a call of Set Shards last, and only after its intent was noted."""
@@ -339,7 +339,8 @@ class Reconciler:
         """Write the status if it differs; return False if the cluster has changed since the observation."""
         f = rules.facts(observation.desired, observation.snapshot)
         after = report.report(f, plan)
-        self._metrics.observe_status(cluster.key, after)
+        self._metrics.clusters.observe_status(cluster.key, after)
+        self._metrics.clusters.observe_probes(cluster.key, observation.snapshot.coreapps, f.wall)
         body = report.patch(observation.snapshot.status, after)
         # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
         if body is not None and cluster.reported != (after, observation.snapshot.status):

@@ -12,6 +12,7 @@ from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
 from whatsapp_operator.shell.kube.errors import Conflict, KubeError, NotFound
+from whatsapp_operator.shell.metrics import Metrics
 from whatsapp_operator.shell.objects.reading import SpecError, desired_of
 
 from .observe import Observation
@@ -29,8 +30,8 @@ class StatusError(Exception):
 class StatusWriter:
     """Writes statuses of all clusters."""
 
-    def __init__(self, kube: Kube, clock: Clock) -> None:
-        self._kube, self._clock = kube, clock
+    def __init__(self, kube: Kube, clock: Clock, metrics: Metrics) -> None:
+        self._kube, self._clock, self._metrics = kube, clock, metrics
 
     async def write(self, observation: Observation, body: dict[str, Any], *, version: str | None = None) -> Obj | None:
         """Write the status at the observed resourceVersion, or at ``version``; return the stored cluster, None if it has changed.
@@ -71,6 +72,7 @@ class StatusWriter:
                 return False
             before, meta = obj.get("status") or {}, obj["metadata"]
             after = report.failed_observation(before, generation=meta["generation"], now=self._clock.wall(), reason=reason, message=message)
+            self._metrics.clusters.observe_status(key, after)
             body = report.patch(before, after)
             if body is not None:
                 patch = {"metadata": {"resourceVersion": meta["resourceVersion"]}, "status": body}

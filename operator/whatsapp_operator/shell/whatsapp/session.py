@@ -144,9 +144,19 @@ class TooLate(Exception):  # noqa: N818 - it is no fault: laws#5 requires it
 class ApiSession:
     """All calls to the client of one cluster."""
 
-    def __init__(self, key: Key, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float, ask_timeout: float = 5.0) -> None:
-        """Prepare; nothing is sent yet. Time-outs in seconds."""
+    def __init__(
+        self,
+        key: Key,
+        *,
+        clock: Clock,
+        wake: Callable[[Key], None],
+        call_timeout: float,
+        ask_timeout: float = 5.0,
+        asked: Callable[[Key, str], None] = lambda _key, _result: None,
+    ) -> None:
+        """Prepare; nothing is sent yet. Time-outs in seconds. ``asked`` is called with ``Answered`` or ``Failed`` after each GET."""
         self.client = Client()
+        self._asked = asked
         self._key = key
         self._clock = clock
         self._wake = wake
@@ -210,10 +220,13 @@ class ApiSession:
             shards = int(body["account"]["shards"])
             version = (body.get("meta") or {}).get("version")
         except ApiError as error:
+            self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed(str(error)))
         except (KeyError, TypeError, ValueError):
+            self._asked(self._key, "Failed")
             self._note(asking=False, **self._failed("GET shards: unreadable answer"))
         else:
+            self._asked(self._key, "Answered")
             known = version if isinstance(version, str) else None
             # An answer from before a call that was not sent is no reason for the next one.
             if self._unsent_at == unsent_at:
@@ -498,8 +511,16 @@ def _code(value: object) -> int | None:
 class ApiSessions:
     """The sessions of all clusters that this process leads."""
 
-    def __init__(self, *, clock: Clock, wake: Callable[[Key], None], call_timeout: float = 60.0) -> None:
-        """Prepare; ``wake`` is called with a cluster when an answer arrived."""
+    def __init__(
+        self,
+        *,
+        clock: Clock,
+        wake: Callable[[Key], None],
+        call_timeout: float = 60.0,
+        asked: Callable[[Key, str], None] = lambda _key, _result: None,
+    ) -> None:
+        """Prepare; ``wake`` is called with a cluster when an answer arrived, ``asked`` with a cluster and the result of each GET."""
+        self._asked = asked
         self._clock = clock
         self._wake = wake
         self._call_timeout = call_timeout
@@ -508,7 +529,7 @@ class ApiSessions:
 
     def _session(self, key: Key) -> ApiSession:
         if key not in self._sessions:
-            self._sessions[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout)
+            self._sessions[key] = ApiSession(key, clock=self._clock, wake=self._wake, call_timeout=self._call_timeout, asked=self._asked)
         return self._sessions[key]
 
     def state_of(self, key: Key) -> Client:
