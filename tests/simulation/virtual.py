@@ -17,6 +17,8 @@ from .crashes import Crashes
 
 T = TypeVar("T")
 
+RESOLUTION = 1e-9
+"""Timers that are due within so many seconds run together."""
 START = datetime(2027, 1, 4, 12, 0, 0, tzinfo=UTC)
 """Wall time at which every simulation begins."""
 
@@ -77,33 +79,21 @@ def outside(do: Callable[..., T], *args: Any) -> T:
     return Context().run(do, *args)
 
 
-class _Jump:
-    """Stands where a loop keeps its selector: instead of waiting it lets the time pass."""
-
-    def __init__(self, loop: VirtualLoop) -> None:
-        self._loop = loop
-
-    def select(self, timeout: float | None) -> list[Any]:
-        if timeout is None:
-            msg = f"nothing is due any more at {self._loop.time():.3f} s"
-            raise NothingLeft(msg)
-        if timeout > 0:
-            self._loop.passed += timeout
-        return []
-
-
 class VirtualLoop(asyncio.BaseEventLoop):
     """Runs ready tasks in order, then jumps. What it runs is a pure function of what it is given."""
 
     def __init__(self) -> None:
         super().__init__()
         self._ready: deque[asyncio.Handle]
-        self._scheduled: list[asyncio.TimerHandle]
+        self._stopping: bool
+        self._timers: list[tuple[float, asyncio.TimerHandle]] = []
+        """A heap. Pairs are compared without a call of Python code, unlike the handles alone."""
+        self._cancelled = 0
+        """Timers in the heap that were cancelled."""
         self.passed = 0.0
         self._stopped: set[Process] = set()
         self.connect: Callable[[Callable[[], Any], str, int], Awaitable[Any]] | None = None
         """Who answers `create_connection`."""
-        self._selector = _Jump(self)
         self.crashes = Crashes(self.time)
         self.set_exception_handler(self.crashes.of_loop)
         self.set_task_factory(self.crashes.make_task)
@@ -112,13 +102,28 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual time in seconds since the start."""
         return self.passed
 
+    def call_later(
+        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
+    ) -> asyncio.TimerHandle:
+        """Call something after some seconds."""
+        return self.call_at(self.passed + delay, callback, *args, context=context)
+
+    def call_at(self, when: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
+        """Call something at a time."""
+        timer = asyncio.TimerHandle(when, callback, args, self, context)
+        timer._scheduled = True  # type: ignore[attr-defined]
+        heapq.heappush(self._timers, (when, timer))
+        return timer
+
+    def _timer_handle_cancelled(self, handle: Any) -> None:
+        self._cancelled += handle._scheduled
+
     def take_timers(self, process: Process) -> list[asyncio.TimerHandle]:
         """Stop a process: take what it waits for out of the time that passes."""
-        taken = [timer for timer in self._scheduled if timer._context.get(PROCESS) is process]  # type: ignore[attr-defined]
+        taken = [timer for _, timer in self._timers if timer._context.get(PROCESS) is process]  # type: ignore[attr-defined]
         for timer in taken:
             timer._scheduled = False  # type: ignore[attr-defined]
-        self._scheduled[:] = [timer for timer in self._scheduled if timer._scheduled]  # type: ignore[attr-defined]
-        heapq.heapify(self._scheduled)
+        self._keep([(when, timer) for when, timer in self._timers if timer._scheduled])  # type: ignore[attr-defined]
         self._stopped.add(process)
         return taken
 
@@ -129,9 +134,14 @@ class VirtualLoop(asyncio.BaseEventLoop):
         for timer in timers:
             if not timer.cancelled():
                 timer._scheduled = True  # type: ignore[attr-defined]
-                heapq.heappush(self._scheduled, timer)
+                heapq.heappush(self._timers, (timer.when(), timer))
+
+    def _keep(self, timers: list[tuple[float, asyncio.TimerHandle]]) -> None:
+        heapq.heapify(timers)
+        self._timers = timers
 
     def _run_once(self) -> None:
+        """Do what is ready; if nothing is, let the time pass until the next timer."""
         for _ in range(len(self._ready) if self._stopped else 0):
             handle = self._ready.popleft()
             process = handle._context.get(PROCESS)  # type: ignore[attr-defined]
@@ -139,10 +149,30 @@ class VirtualLoop(asyncio.BaseEventLoop):
                 process.put_off(handle)
             else:
                 self._ready.append(handle)
-        super()._run_once()  # type: ignore[misc]
+        self._drop_cancelled()
+        ready, timers = self._ready, self._timers
+        if not ready and not self._stopping:
+            if not timers:
+                raise NothingLeft(f"nothing is due any more at {self.passed:.3f} s")
+            self.passed += max(0.0, timers[0][0] - self.passed)
+        now = self.passed + RESOLUTION
+        while timers and timers[0][0] < now:
+            _, timer = heapq.heappop(timers)
+            timer._scheduled = False  # type: ignore[attr-defined]
+            ready.append(timer)
+        for _ in range(len(ready)):
+            handle = ready.popleft()
+            if not handle.cancelled():
+                handle._run()  # type: ignore[attr-defined]
 
-    def _process_events(self, event_list: list[Any]) -> None:
-        """Nothing comes from outside."""
+    def _drop_cancelled(self) -> None:
+        """Forget timers that were cancelled: the first ones, or all of them once they are many."""
+        if len(self._timers) > 100 and self._cancelled > len(self._timers) / 2:
+            self._keep([(when, timer) for when, timer in self._timers if not timer.cancelled()])
+            self._cancelled = 0
+        while self._timers and self._timers[0][1].cancelled():
+            heapq.heappop(self._timers)
+            self._cancelled -= 1
 
     def _write_to_self(self) -> None:
         """Nobody is to be woken: there are no threads."""
