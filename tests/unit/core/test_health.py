@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsapp_operator.core import health
-from whatsapp_operator.core.snapshot import Report
+from whatsapp_operator.core.snapshot import Answer, Report
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import out_of_reach, restarting
@@ -71,3 +71,49 @@ def test_a_Coreapp_out_of_reach_is_compensated_after_a_minute(span: float, repla
     one = out_of_reach(span).replicas(3)
 
     assert [pod.uid for pod in one.facts().compensated] == replaced
+
+
+@pytest.mark.parametrize(
+    ("changes", "unready"),
+    [
+        ({"report": None}, True),
+        ({"unresponsive_since": NOW}, True),
+        ({}, False),
+        ({"report": None, "lost_readiness": False}, False),
+        ({"report": None, "terminated": True}, False),
+    ],
+    ids=["never asked", "an old answer", "it answers", "not ready yet", "ended"],
+)
+def test_what_the_kubelet_says_counts_unless_the_Coreapp_answers(changes: dict[str, object], unready: bool) -> None:  # noqa: N802
+    one = SETTLED.with_holder(0, ready=False, **{"lost_readiness": True, **changes})
+
+    assert health.is_unready(one.holder_of(0)) is unready
+
+
+@pytest.mark.parametrize(
+    ("one", "lost"),
+    [
+        (SETTLED, False),
+        (SETTLED.with_nodes(), False),
+        (SETTLED.with_nodes().with_holder(0, node="deleted"), True),
+        (SETTLED.with_nodes().with_holder(0, node=None), False),
+        (SETTLED.with_holder(0, node=None), False),
+        (SETTLED.with_nodes().with_node(0, ready=None), True),
+        (SETTLED.with_nodes().with_node(0, ready=False), False),
+        (SETTLED.with_nodes().with_node(0, gone=True), True),
+        (SETTLED.with_nodes().with_node(0, renewed_at=NOW - seconds(20)), True),
+    ],
+    ids=["nodes unknown", "alive", "no such node", "not scheduled", "neither", "unknown", "not ready", "gone", "Lease stale"],
+)
+def test_a_node_is_lost_if_it_is_gone_or_says_nothing(one: Situation, lost: bool) -> None:
+    assert health.is_node_lost(one.facts(), one.holder_of(0)) is lost
+
+
+@pytest.mark.parametrize(("span", "hung"), [(2.9, False), (3, True)])
+def test_a_Coreapp_that_its_kubelet_calls_unready_for_long_is_hung_unless_a_restart_explains_it(span: float, hung: bool) -> None:  # noqa: N802
+    one = SETTLED.with_nodes().with_holder(0, ready=False, lost_readiness=True, report=None)
+    one = one.seeing(since={"NotReady/uid-0": NOW - seconds(span)})
+
+    assert health.is_hung(one.facts(), one.holder_of(0)) is hung
+    excused = one.noted(4, Answer.UNKNOWN)
+    assert not health.is_hung(excused.facts(), excused.holder_of(0))
