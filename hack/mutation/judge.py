@@ -54,19 +54,24 @@ class Reach:
     def of(self, mutant: Mutant, seconds: float) -> list[str]:
         """Return the tests that reach a mutant, those named for its module first, then the cheapest, for so many seconds.
 
-        One outside of functions is reached by all tests of its module, and by those in the files that are named for it; those that run its
-        lines come first.
+        One outside of functions is reached by all tests of its module, and by those in the files that are named for it; those that run most
+        lines of its entry of a table come first.
         """
         first, last = mutant.span
         is_named = re.compile(rf"/test_{mutant.module.rpartition('.')[2]}(_\w+)?\.py::").search
-        lines: set[str] = set().union(*(self.reach.get((mutant.module, line), ()) for line in range(first, last + 1)))
-        found = lines
         if mutant.is_in_function:
-            found = lines or self.reach.get((mutant.module, mutant.statement.lineno), set())
+            near = self._running(mutant.module, first, last) or self._running(mutant.module, mutant.statement.lineno)
+            found = {*near}
         else:
+            near = self._running(mutant.module, *_entry(mutant))
             found = set().union(*(tests for (module, _), tests in self.reach.items() if module == mutant.module))
             found = {*found, *filter(is_named, self.cost)} or {*self.cost}
-        return self._affordable(sorted(found, key=lambda test: (test not in lines, not is_named(test), self.cost[test], test)), seconds)
+        best = sorted(found, key=lambda test: (0 if mutant.is_in_function else -near[test], not is_named(test), self.cost[test], test))
+        return self._affordable(best, seconds)
+
+    def _running(self, module: str, first: int, last: int | None = None) -> Counter[str]:
+        """Return the tests that run some of these lines of a module, with how many of them each one runs."""
+        return Counter(test for line in range(first, (last or first) + 1) for test in self.reach.get((module, line), ()))
 
     def _affordable(self, tests: list[str], seconds: float) -> list[str]:
         total = 0.0
@@ -77,6 +82,15 @@ class Reach:
                 break
             taken.append(test)
         return taken
+
+
+def _entry(mutant: Mutant) -> tuple[int, int]:
+    """Return the first and last line of the innermost call with keywords around a mutant: an entry of a table; or its own lines."""
+    first, last = mutant.span
+    calls = (node for node in ast.walk(mutant.statement) if isinstance(node, ast.Call) and node.keywords)
+    spans = ((node.lineno, node.end_lineno or node.lineno) for node in calls)
+    around = [span for span in spans if span[0] <= first and last <= span[1]]
+    return min(around, key=lambda span: span[1] - span[0], default=mutant.span)
 
 
 @dataclass

@@ -144,8 +144,7 @@ def _hung(f: Facts) -> Iterator[Coreapp]:
         is_starting = not (pod.ready or pod.lost_readiness) and not health.is_unresponsive(f, pod, f.desired.restart_timeout)
         if is_starting or pod.deleting or not health.is_hung(f, pod) or not health.is_node_alive(f, pod):
             continue
-        since = pod.unresponsive_since or f.snapshot.since.get(health.unready_fact(pod), f.snapshot.now)
-        long = f.snapshot.now - since >= 2 * f.desired.unhealthy_after
+        long = health.is_unresponsive(f, pod, 2 * f.desired.unhealthy_after)
         if pod.uid not in f.holder_uids or (long and not f.desired.manual):
             yield pod
 

@@ -142,7 +142,6 @@ class Facts(Holders):
         # Not while Set Shards is under way: what restarts then is not to be restarted once more, nor is the call to be cut off.
         replaces = (
             self.operation is None
-            and not self.restart_is_expected
             and self.has_held_for(checksums.fact(ref, checksum), checksums.SETTLED_AFTER)
             and not checksums.written_lately(self.snapshot.written.get(ref, {}), self.snapshot.now)
         )

@@ -29,7 +29,7 @@ def is_node_gone(f: Restart, pod: Coreapp) -> bool:
 def is_node_lost(f: Restart, pod: Coreapp) -> bool:
     """Whether the node of an unresponsive pod is unreachable: gone, not renewing its Lease, or out of service."""
     node = node_of(f, pod)
-    if f.snapshot.nodes is None or pod.node is None or node is None:
+    if node is None:
         return f.snapshot.nodes is not None and pod.node is not None
     return is_node_gone(f, pod) or node.ready is None or is_lease_stale(node, f.newest_renewal, f.snapshot.now)
 

@@ -8,7 +8,7 @@ from whatsapp_operator.core import handovers, rollout
 from whatsapp_operator.core.actions import Handover
 
 from .situations import Situation, situation
-from .witnesses import rolling_out
+from .witnesses import restarting, rolling_out
 
 
 def moves(found: tuple[Handover, ...]) -> list[tuple[int, int]]:
@@ -30,6 +30,14 @@ def test_two_shards_of_drained_nodes_share_no_standby_and_none_goes_to_a_drained
 
 def test_a_drained_shard_goes_to_a_standby_that_stays_even_if_only_the_leaving_one_answers() -> None:
     assert moves(handovers.drain_switchovers(draining(0, 2).with_pod(3, report=None).facts())) == [(0, 3)]
+
+
+def test_no_shard_is_drained_while_all_restart_although_a_standby_is_back() -> None:
+    """The holder restarts anyway, and takes its shard again: a move would be one interruption more."""
+    one = restarting().restarted(4, [4]).with_nodes().with_node(0, leaving="cordoned")
+
+    assert handovers.drain_switchovers(one.facts()) == ()
+    assert moves(handovers.drain_switchovers(one.seeing(operation=None).facts())) == [(0, 4)]
 
 
 def test_an_evicted_holder_is_replaced_by_a_standby_on_a_drained_node_if_there_is_no_other() -> None:

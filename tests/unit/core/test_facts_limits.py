@@ -1,0 +1,139 @@
+"""Numbers of Coreapps and Webapps, and objects that differ, at the limits."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.names import Ref
+
+from .situations import NOW, Situation, seconds, situation
+from .witnesses import changed_by_admission, out_of_reach, rolling_out
+
+SETTLED = situation().settled()
+DEPLOYMENT = manifests.webapp_deployment("acme")
+
+
+def compensated(one: Situation) -> list[str]:
+    return [pod.uid for pod in one.facts().compensated]
+
+
+# --- Coreapps
+
+
+@pytest.mark.parametrize(("replicas", "found"), [(4, []), (5, ["uid-0"])])
+def test_the_one_more_of_a_roll_out_replaces_no_Coreapp_out_of_reach(replicas: int, found: list[str]) -> None:  # noqa: N802
+    """A new leader does not know for how long the pod has been away: what exists beyond the roll-out stays, nothing is added."""
+    one = out_of_reach(3600).seeing(since={}).with_pod(1, revision="rev-0").replicas(replicas)
+
+    assert compensated(one) == found
+
+
+@pytest.mark.parametrize(("spares", "found"), [(0, ["uid-0"]), (1, ["uid-0"]), (2, ["uid-0", "uid-1"]), (3, ["uid-0", "uid-1", "uid-2"])])
+def test_as_many_are_compensated_as_there_are_spares_and_one_at_least(spares: int, found: list[str]) -> None:
+    one = situation().settled(shards=4, spares=spares).with_nodes()
+    for ordinal in (0, 1, 2):
+        one = one.with_node(ordinal, ready=None).with_pod(ordinal, unresponsive_since=NOW - seconds(90), report=None)
+    one = one.seeing(since={f"NodesUnreachable/uid-{ordinal}": NOW - seconds(90) for ordinal in (0, 1, 2)})
+
+    assert compensated(one) == found
+
+
+@pytest.mark.parametrize(("replicas", "high"), [(3, []), (4, [0])])
+def test_no_shard_is_too_high_if_nothing_is_to_be_lowered(replicas: int, high: list[int]) -> None:
+    """A pod beyond the replicas is on its way out: its shard follows by failover."""
+    one = SETTLED.with_pod(3).held_by(0, 3).replicas(replicas)
+
+    assert [route.shard for route in one.facts().too_high] == high
+
+
+def test_a_shard_beyond_those_wanted_is_still_in_the_way() -> None:
+    assert SETTLED.with_route(2).facts().is_unsettled
+    assert not SETTLED.facts().is_unsettled
+
+
+def test_a_cluster_whose_first_number_was_never_verified_is_unsettled() -> None:
+    assert SETTLED.seeing(settled_shards=None).client(asked_at=NOW - seconds(60)).facts().is_unsettled
+
+
+# --- templates
+
+
+def test_only_a_changed_StatefulSet_makes_it_unknown_which_Coreapps_are_outdated() -> None:  # noqa: N802
+    def changed(kind: str, name: str) -> Situation:
+        ref = Ref(kind, name)
+        live: dict[str, Any] = {**SETTLED.snapshot.objects[ref]}
+        live["spec"] = {**live["spec"], "template": {}}
+        return SETTLED.seeing(objects={**SETTLED.snapshot.objects, ref: live})
+
+    assert changed("StatefulSet", "acme-coreapp").facts().is_template_settling
+    assert not changed("Deployment", "acme-webapp").facts().is_template_settling
+    assert not rolling_out().facts().is_template_settling
+
+
+def test_what_admission_changed_is_named_and_not_written_again() -> None:
+    one = changed_by_admission()
+    facts = one.facts()
+    assert facts.changed == ()
+    assert [(ref, len(paths)) for ref, paths in facts.altered] == [(manifests.coreapp_statefulset("acme"), 2)]
+
+    ref = manifests.coreapp_statefulset("acme")
+    live = one.snapshot.objects[ref]
+    moved = {**live, "metadata": {**live["metadata"], "labels": {}}}
+    both = one.seeing(objects={**one.snapshot.objects, ref: moved}).facts()
+    assert [Ref(obj["kind"], obj["metadata"]["name"]) for obj in both.changed] == [ref]
+    assert both.altered == facts.altered, "what is to be written is not called altered"
+
+
+def test_an_object_that_differs_in_nothing_that_admission_changed_is_not_called_altered() -> None:
+    ref = Ref("Deployment", "acme-webapp")
+    live = {**SETTLED.snapshot.objects[ref], "spec": {}}
+    facts = SETTLED.seeing(objects={**SETTLED.snapshot.objects, ref: live}).facts()
+
+    assert (len(facts.changed), facts.altered) == (1, ())
+
+
+# --- objects
+
+
+@pytest.mark.parametrize("why", ["", "HTTP 403"])
+def test_no_object_is_made_of_a_kind_that_was_not_read(why: str) -> None:
+    kinds = {obj["kind"] for obj in situation().facts().absent}
+    unread = {obj["kind"] for obj in situation().seeing(unread={"Service": why}).facts().absent}
+
+    assert kinds - unread == {"Service"}
+
+
+@pytest.mark.parametrize(("ago", "may"), [(0, False), (4.9, False), (5, True), (60, True)])
+def test_a_rejected_object_is_tried_again_after_five_seconds(ago: float, may: bool) -> None:
+    assert SETTLED.seeing(rejected_at=NOW - seconds(ago)).facts().may_write_objects is may
+    assert SETTLED.facts().may_write_objects
+
+
+# --- Webapps
+
+
+def webapps(one: Situation) -> int | None:
+    found: int | None = next(obj for obj in one.facts().objects if obj["kind"] == "Deployment")["spec"].get("replicas")
+    return found
+
+
+@pytest.mark.parametrize(("settled", "reported", "number"), [(None, None, 1), (2, None, 2), (None, 2, 2), (2, 2, 2)])
+def test_one_Webapp_starts_alone_until_a_number_of_shards_is_known(settled: int | None, reported: int | None, number: int) -> None:  # noqa: N802
+    """Also if the client does not answer just now: the database exists."""
+    one = SETTLED.seeing(settled_shards=settled).client(shards=reported, asked_at=None)
+
+    assert webapps(one) == number
+
+
+@pytest.mark.parametrize(("spec", "number"), [({"replicas": 1}, 2), ({"replicas": 5}, 5), ({}, 2), (None, 2)])
+def test_the_first_Webapp_gets_a_second_and_what_another_party_chose_stays(spec: dict[str, int] | None, number: int) -> None:  # noqa: N802
+    """The note on the Deployment says that the number is still the initial one."""
+    one = SETTLED.wanting(webapps=None)
+    live: dict[str, Any] = {**one.snapshot.objects[DEPLOYMENT]}
+    live["metadata"] = {**live["metadata"], "annotations": {manifests.FIRST_BOOT_ANNOTATION: "true"}}
+    live["spec"] = spec
+
+    assert webapps(one.seeing(objects={**one.snapshot.objects, DEPLOYMENT: live})) == number
