@@ -42,7 +42,7 @@ def build(root: Path, page: str = PAGE, readme: str = README) -> subprocess.Comp
     (root / "docs" / "index.rst").write_text(INDEX, encoding="utf-8")
     (root / "docs" / "page.md").write_text(page, encoding="utf-8")
     (root / "README.md").write_text(readme, encoding="utf-8")
-    argv = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", ROOT / "docs", root, root / "build"]
+    argv: list[str | Path] = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "--quiet", "-c", ROOT / "docs", root, root / "build"]
     return subprocess.run(argv, capture_output=True, text=True, timeout=120, check=False)
 
 
@@ -62,7 +62,7 @@ def test_links_anchors_and_diagrams_are_as_on_github(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("page", "said"),
     [
-        (PAGE.replace("(#fact)", "(#guess)"), "guess"),
+        (PAGE.replace("(#fact)", "(#missing)"), "missing"),
         (PAGE.replace("#one-two", "#three"), "three"),
         (PAGE.replace("(folder)", "(missing.md)"), "missing.md"),
         (PAGE.replace("-->", "--"), "diagram docs-page-"),
