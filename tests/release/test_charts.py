@@ -34,7 +34,7 @@ def text_of(folder: Path, chart: str, name: str) -> str:
         return file.read().decode()
 
 
-def annotations(folder: Path, chart: str) -> Obj:
+def annotated(folder: Path, chart: str) -> Obj:
     """What is annotated, lists and maps as such."""
     about = yaml.safe_load(text_of(folder, chart, "Chart.yaml"))["annotations"]
     assert {type(value) for value in about.values()} == {str}, "Helm takes texts only"
@@ -43,7 +43,7 @@ def annotations(folder: Path, chart: str) -> Obj:
 
 @pytest.mark.parametrize("chart", [OPERATOR, CLUSTER])
 def test_what_artifact_hub_shows(folder: Path, chart: str) -> None:
-    about = annotations(folder, chart)
+    about = annotated(folder, chart)
     assert about["license"] == "Apache-2.0"
     assert about["category"] in {"integration-delivery", "streaming-messaging"}
     assert about["prerelease"] is True
@@ -55,7 +55,7 @@ def test_what_artifact_hub_shows(folder: Path, chart: str) -> None:
 
 @pytest.mark.parametrize(("chart", "names"), [(OPERATOR, {"operator", "wabiz-sim"}), (CLUSTER, {"wabiz-sim"})])
 def test_the_images_are_those_of_the_release(folder: Path, chart: str, names: set[str]) -> None:
-    images = annotations(folder, chart)["images"]
+    images = annotated(folder, chart)["images"]
     assert {one["image"] for one in images} == {f"{REGISTRY}/{name}:{__version__}" for name in names}
     assert all(one["platforms"] == ["linux/amd64", "linux/arm64"] for one in images)
     values = text_of(folder, chart, "values.yaml")
@@ -71,7 +71,7 @@ def test_the_images_of_the_repository_are_those_of_its_version() -> None:
 
 
 def test_the_operators_chart_shows_its_resource(folder: Path) -> None:
-    about = annotations(folder, OPERATOR)
+    about = annotated(folder, OPERATOR)
     crd = yaml.safe_load((ROOT / "crds" / "whatsappclusters.yaml").read_text(encoding="utf-8"))
     assert about["operator"] is True
     assert about["operatorCapabilities"] == "Full Lifecycle"

@@ -135,7 +135,7 @@ def test_everything_that_is_signed_is_verified() -> None:
 def test_the_commands_are_good_bash_and_stop_at_the_first_that_fails(tmp_path: Path) -> None:
     script = tmp_path / "verify"
     script.write_text(verification(ROOT), encoding="utf-8")
-    argv = [BIN / "shellcheck", "--shell=bash", "--exclude=SC2154,SC2164", script]
+    argv = [str(BIN / "shellcheck"), "--shell=bash", "--exclude=SC2154,SC2164", str(script)]
     done = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout) == (0, "")
     calls, programs = tmp_path / "calls", tmp_path / "bin"

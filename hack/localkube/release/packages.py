@@ -85,7 +85,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         return b""
     file = archive.extractfile(member) if member.isfile() else None
     if file is None:
-        msg = f"{archive.name} has {member.name}, which is neither a file nor a folder"
+        msg = f"{member.name} in the archive is neither a file nor a folder"
         raise LocalKubeError(msg)
     return file.read()
 
