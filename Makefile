@@ -63,8 +63,8 @@ wheels: setup ## Fetch the images' dependencies into build/wheels, for builds wh
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
-# One for the tests on real control planes, which often wait, and one for each of two processors.
-WORKERS ?= 3
+# Two for the tests on real control planes, which mostly wait, and one for each of two processors.
+WORKERS ?= 4
 TOOLING := hack/localkube/tests
 
 quick: setup ## Style, types, layers, unit tests but the slow ones, 21 seeds of the simulation: for the inner loop

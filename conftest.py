@@ -1,8 +1,8 @@
 """What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
 
-Tests on real control planes form one group, which one worker runs, in order: several operators and API servers at a
-time would be too much for two processors. It begins first, for it takes longest and often waits; the other workers fill the processors
-meanwhile (``--no-loadscope-reorder`` keeps this order).
+Tests on real control planes form two groups, each of which one worker runs, in order: those that share the operators' control plane, and all
+others. More of them at a time would be too much for two processors. They begin first, for they take longest and mostly wait; the other
+workers fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
 
 A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say
 which lanes were skipped. In CI (the variable CI is set) nothing is skipped: a skip is a failure, unless the variable of its lane is 1.
@@ -16,14 +16,17 @@ import os
 import re
 from collections import Counter
 from collections.abc import Generator
+from functools import cache
 from pathlib import Path
 from typing import TypeVar
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts", "release": "charts"}
-"""By folder: the group of its tests."""
+GROUPS = {"integration": "planes", "conformance": "planes", "charts": "charts", "images": "charts", "release": "charts"}
+"""By folder: the group of its tests, unless they share the operators' control plane."""
+SHARES_OPERATORS = re.compile(r"\b(environment: Environment|harness: Harness)[,)]")
+"""What a module has whose tests take part in the operators' control plane."""
 LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
@@ -42,7 +45,7 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdis
     """
 
     def _split_scope(self, nodeid: str) -> str:
-        return GROUPS.get(Path(nodeid.split("::", maxsplit=1)[0]).parent.name, nodeid)
+        return _group_of(self.config.rootpath / nodeid.split("::", maxsplit=1)[0]) or nodeid
 
 
 @pytest.hookimpl(optionalhook=True)
@@ -97,7 +100,14 @@ def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> Genera
 
 def _group(item: pytest.Item) -> str:
     """The group of a test; empty: any worker may run it."""
-    return GROUPS.get(item.path.parent.name, "")
+    return _group_of(item.path)
+
+
+@cache
+def _group_of(module: Path) -> str:
+    """The group of a module's tests. One that is taken for the wrong one of two costs another control plane, and nothing else."""
+    group = GROUPS.get(module.parent.name, "")
+    return "operators" if group == "planes" and SHARES_OPERATORS.search(module.read_text(encoding="utf-8")) else group
 
 
 def _place(item: pytest.Item) -> int:
@@ -105,7 +115,7 @@ def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("last"):
         return 3
     folder = item.path.parent.name
-    return {"integration": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
+    return {"operators": 0, "planes": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
 
 
 def _judged(report: R) -> R:

@@ -19,7 +19,7 @@ KIND = "whatsappclusters.multiconnect.dev"
 WITHOUT = "--controllers=-node-lifecycle-controller,-pod-garbage-collector-controller"
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def plane(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with the CRD installed."""
     capture = request.config.pluginmanager.getplugin("capturemanager")

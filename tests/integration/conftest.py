@@ -1,4 +1,4 @@
-"""What the integration tests share: one real control plane for the whole session."""
+"""What the integration tests share: one real control plane, and one with the operator. They end with the last of these tests."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def binaries(request: pytest.FixtureRequest) -> Binaries:
         return provide(os.environ, report=to_stderr)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ControlPlane]:
     """A control plane with an audit log, without nodes. Tests share it: each works in namespaces of its own and leaves no node behind."""
     plane = ControlPlane.start(tmp_path_factory.mktemp("control-plane"), binaries=binaries, audit_log=True)
@@ -31,7 +31,7 @@ def control_plane(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) 
     plane.stop()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def harness(binaries: Binaries, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
     """What the operator's tests share: a control plane of their own with hollow nodes that run the simulator, and two operators."""
     folder = tmp_path_factory.mktemp("operator")

@@ -102,9 +102,7 @@ class VirtualLoop(asyncio.BaseEventLoop):
         """Return the virtual time in seconds since the start."""
         return self.passed
 
-    def call_later(
-        self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None
-    ) -> asyncio.TimerHandle:
+    def call_later(self, delay: float, callback: Callable[..., object], *args: Any, context: Context | None = None) -> asyncio.TimerHandle:
         """Call something after some seconds."""
         return self.call_at(self.passed + delay, callback, *args, context=context)
 
