@@ -5,13 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
 from types import FrameType
 from typing import Final, NoReturn
 
 import typer
 
-from kubectl_whatsapp import cli
+from kubectl_whatsapp import BEGUN, cli
 from kubectl_whatsapp.access import AccessError, RequestError
 from kubectl_whatsapp.commands import change, collect, drill, observe
 from kubectl_whatsapp.rights import NEEDED
@@ -21,11 +22,15 @@ COMMANDS: Final = (observe, change, collect, drill)
 cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code; what goes wrong is a sentence on standard error."""
+def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
+    """Run a command and return the exit code; what goes wrong is a sentence on standard error.
+
+    ``begun``: when the process began, by the monotonic clock; now if not given.
+    """
     given = sys.argv[1:] if argv is None else [*argv]
+    begun = time.monotonic() if begun is None else begun
     try:
-        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False) or 0)
+        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False, obj=begun) or 0)
     except cli.CommandError as error:
         return _failed(str(error), error.code)
     except (AccessError, RequestError) as error:
@@ -53,7 +58,7 @@ def run() -> NoReturn:
     """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
     signal.signal(signal.SIGTERM, _ended)
     try:
-        code = main()
+        code = main(begun=BEGUN)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130

@@ -20,8 +20,8 @@ Obj = dict[str, Any]
 
 DEADLINE: Final = 1.0
 """Seconds for all reading together, counted from the start of the process: in an outage a person waits for the answer."""
-LEAST: Final = 0.4
-"""Seconds that reading gets at least, however long the process took to start."""
+LEAST: Final = 0.7
+"""The part of it that reading gets at least, even if the process took long to start."""
 API: Final = "/apis/multiconnect.dev/v1alpha1"
 OPERATOR_LABEL: Final = "app.kubernetes.io/name=whatsapp-operator,app.kubernetes.io/component=operator"
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"

@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 from kubectl_whatsapp import access
 from kubectl_whatsapp.access import AccessError, Options, RequestError, access_of, find
@@ -46,14 +45,9 @@ def test_kubectl_itself_merges_and_picks_the_configuration(tmp_path: Path) -> No
     assert find(Options(namespace="other"), environ=environ).namespace == "other"
 
 
-def test_a_kubectl_in_the_path_is_found_and_one_of_its_own_merges_two_files(tmp_path: Path) -> None:
-    first, second = kubeconfig("https://one:1"), kubeconfig("https://two:2")
-    del second["current-context"], first["contexts"]
-    for name, config in (("a", first), ("b", second)):
-        (tmp_path / name).write_text(yaml.safe_dump(config), encoding="utf-8")
-    found = find(Options(), environ={"PATH": os.environ["PATH"], "KUBECONFIG": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
-
-    assert (found.server, found.namespace) == ("https://one:1", "shop")
+def test_kubectl_is_found_in_the_path(tmp_path: Path) -> None:
+    kubectl(tmp_path, kubeconfig("https://one:1"))
+    assert find(Options(), environ={"PATH": str(tmp_path)}).server == "https://one:1"
 
 
 @pytest.mark.parametrize(
