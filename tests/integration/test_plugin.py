@@ -285,11 +285,13 @@ async def test_each_command_can_with_the_rights_of_its_help_and_says_which_one_i
             await check_rights(harness, environment, command, tmp_path, made)
             await environment.at_rest()
     finally:
-        await environment.kubectl("delete", "--ignore-not-found", "--wait=false", "-f", "-", input=as_list(made))
+        await cluster_wide(harness, "delete", "--ignore-not-found", "--wait=false", objects=made)
 
 
-def as_list(objects: list[Obj]) -> str:
-    return json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+async def cluster_wide(harness: Harness, *verb: str, objects: list[Obj]) -> None:
+    """Give objects of several namespaces to kubectl."""
+    listed = json.dumps({"apiVersion": "v1", "kind": "List", "items": objects})
+    await asyncio.to_thread(harness.plane.kubectl, *verb, "-f", "-", input=listed)
 
 
 async def check_rights(harness: Harness, environment: Environment, command: str, folder: Path, made: list[Obj]) -> None:
@@ -301,7 +303,7 @@ async def check_rights(harness: Harness, environment: Environment, command: str,
         for number, right in enumerate(NEEDED[command])
     }
     made += [obj for objects in roles.values() for obj in objects]
-    await environment.kubectl("apply", "-f", "-", input=as_list([obj for objects in roles.values() for obj in objects]))
+    await cluster_wide(harness, "apply", objects=[obj for objects in roles.values() for obj in objects])
     kubeconfig = await asyncio.to_thread(
         harness.plane.service_account_kubeconfig, environment.namespace, account, folder / f"{account}.kubeconfig"
     )
@@ -311,11 +313,10 @@ async def check_rights(harness: Harness, environment: Environment, command: str,
 
     await until(ask, lambda found: "cannot " not in found.text, f"{command} can with just its rights")
     for right, objects in roles.items():
-        binding = as_list(objects[1:])
         await environment.at_rest()
-        await environment.kubectl("delete", "--wait=true", "-f", "-", input=binding)
+        await cluster_wide(harness, "delete", objects=objects[1:])
         await until(ask, lambda found, right=right: refused(found.text, right), f"{command} names {right.name}")  # type: ignore[misc]
-        await environment.kubectl("apply", "-f", "-", input=binding)
+        await cluster_wide(harness, "apply", objects=objects[1:])
         await until(ask, lambda found: "cannot " not in found.text, f"{command} can again")
 
 

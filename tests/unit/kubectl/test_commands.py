@@ -389,3 +389,32 @@ def test_the_map_is_the_tree() -> None:
     mapped = set(re.findall(r"^- ``([\w.]+)``", kubectl_whatsapp.__doc__ or "", flags=re.MULTILINE))
 
     assert modules == mapped
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "kubectl.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_rights_of_each_command() -> None:
+    rows = [f"| `{command}` | {rights.sentence(command).removeprefix('Rights (RBAC): ')} |" for command in NEEDED]
+    block = PAGE.split("<!-- begin rights")[1].split("<!-- end rights")[0]
+    assert "\n".join(["| command | rights |", "| --- | --- |", *rows]) in block
+
+
+EXAMPLES: dict[str, Cluster] = {
+    "status acme": a_cluster().without_node("node-0").operator_dead(),
+    "why acme shard-0": a_cluster().without_pod("acme-coreapp-0"),
+    "plan acme --shards 4": a_cluster(),
+    "check acme --short": a_cluster().annotated(paused="true"),
+}
+
+
+@pytest.mark.parametrize("args", EXAMPLES)
+def test_the_examples_of_the_page_are_what_is_printed(server: Server, capsys: pytest.CaptureFixture[str], args: str) -> None:
+    server.cluster = EXAMPLES[args]
+    shown = PAGE.split(f"$ kubectl whatsapp {args}\n")[1].split("```")[0]
+    _, out, err = run(capsys, *args.split())
+
+    assert err == ""
+    assert out.startswith(shown), out
