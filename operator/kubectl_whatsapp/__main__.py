@@ -42,7 +42,9 @@ def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> in
     except Exception as error:
         if not hasattr(error, "format_message"):  # of a wrong option or argument
             raise
-        return _failed(f"{error.format_message()} See `kubectl whatsapp --help`.")
+        usage = context.get_usage() if (context := getattr(error, "ctx", None)) else "Usage: kubectl whatsapp COMMAND"
+        cli.note(f"usage{usage.removeprefix('Usage')}")
+        return _failed(f"{error.format_message()} See --help.", cli.MISUSED)
 
 
 def _failed(sentence: str, code: int = cli.FAILED) -> int:

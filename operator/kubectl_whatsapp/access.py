@@ -19,6 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -106,7 +107,8 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
 
 def _import_client() -> None:
     """Load the client library while kubectl runs: it takes longer than kubectl does."""
-    import pykube  # noqa: F401, PLC0415
+    with suppress(ImportError):  # the main thread says so
+        import pykube  # noqa: F401, PLC0415
 
 
 def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:

@@ -16,6 +16,8 @@ from kubectl_whatsapp.access import Access, Client, Options
 from kubectl_whatsapp.reading import Read, Target
 from kubectl_whatsapp.shape import Output, dump
 
+MISUSED: Final = 2
+"""Exit code after a wrong option or argument, as with every command."""
 FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
@@ -30,6 +32,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from whatsapp_operator import __version__  # noqa: PLC0415  # nothing else of it is loaded
+
+        print(f"kubectl-whatsapp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Hold the options before a command."""
 
 
 class CommandError(Exception):

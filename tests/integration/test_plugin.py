@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import pykube  # noqa: F401  # first in this thread: while another one loads it, pytest changes what is done with its warnings
 import pytest
 import yaml
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import pykube  # noqa: F401  # first in this thread: while another one loads it, pytest changes what is done with its warnings
 import pytest
 
 FAKE = """#!{python} -S

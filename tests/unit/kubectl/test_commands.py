@@ -73,9 +73,6 @@ def test_only_commands_that_write_have_more_than_get_and_list() -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["status"], "Missing argument 'CLUSTER'"),
-        (["nothing"], "No such command 'nothing'"),
-        (["status", "acme", "-o", "xml"], "'xml' is not one of"),
         (["switchover", "acme", "x"], "x is no shard; give its number, as 0 or shard-0."),
         (["why", "acme", "x"], "x is no shard"),
         (["plan", "acme"], "give --shards, --spares or both."),
@@ -97,6 +94,23 @@ def test_errors_are_sentences(server: Server, capsys: pytest.CaptureFixture[str]
     assert err.startswith("kubectl whatsapp: ")
     assert sentence in err
     assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["status"], "Missing argument 'CLUSTER'"),
+        (["nothing"], "No such command 'nothing'"),
+        (["status", "acme", "-o", "xml"], "Invalid value for '--output' / '-o': 'xml' is not one of"),
+    ],
+)
+def test_a_wrong_argument_shows_how_a_command_is_used(capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
+    code = main(args)
+    printed = capsys.readouterr()
+
+    assert (code, printed.out) == (2, "")
+    assert printed.err.startswith("usage: kubectl whatsapp ")
+    assert f"\nkubectl whatsapp: {sentence}" in printed.err
 
 
 def test_without_a_cluster_in_the_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
