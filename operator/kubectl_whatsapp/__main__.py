@@ -7,6 +7,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
 
@@ -14,12 +15,24 @@ import typer
 
 from kubectl_whatsapp import BEGUN, cli
 from kubectl_whatsapp.access import AccessError, RequestError
-from kubectl_whatsapp.commands import change, collect, drill, observe
 from kubectl_whatsapp.rights import NEEDED
 
-COMMANDS: Final = (observe, change, collect, drill)
-"""Each registers its commands as it is imported."""
-cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
+MODULES: Final = {
+    "observe": ("status", "why", "check"),
+    "change": ("plan", "switchover", "reshard-now", "pause", "resume"),
+    "collect": ("report", "logs"),
+    "drill": ("game-day",),
+}
+"""The commands of each module, which registers them as it is imported."""
+
+
+def _load(given: Sequence[str]) -> None:
+    """Import the module of the command that is asked for, for that is faster; all of them if none is."""
+    asked = next((word for word in given if not word.startswith("-")), "")
+    needed = [module for module, names in MODULES.items() if asked in names] or [*MODULES]
+    for module in needed:
+        import_module(f"kubectl_whatsapp.commands.{module}")
+    cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
 
 
 def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
@@ -29,6 +42,7 @@ def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> in
     """
     given = sys.argv[1:] if argv is None else [*argv]
     begun = time.monotonic() if begun is None else begun
+    _load(given)
     try:
         return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False, obj=begun) or 0)
     except cli.CommandError as error:

@@ -20,7 +20,7 @@ import pytest
 
 import kubectl_whatsapp
 from kubectl_whatsapp import rights
-from kubectl_whatsapp.__main__ import main
+from kubectl_whatsapp.__main__ import MODULES, main
 from kubectl_whatsapp.rights import NEEDED, Where
 from whatsapp_operator.core import manifests
 
@@ -432,3 +432,7 @@ def test_the_examples_of_the_page_are_what_is_printed(server: Server, capsys: py
 
     assert err == ""
     assert out.startswith(shown), out
+
+
+def test_each_command_is_in_the_table_of_modules() -> None:
+    assert sorted(name for names in MODULES.values() for name in names) == sorted(NEEDED)
