@@ -67,7 +67,10 @@ NEEDED: Final[dict[str, tuple[Right, ...]]] = {
     "logs": (GET_CLUSTER, GET_LOGS, GET_LEASE, GET_OPERATOR_LOGS),
     "game-day": (GET_NAMESPACE, *_VERDICT, DELETE_PODS),
 }
-"""By command, in the order in which they are used. Without a right that only reads, a command says what it could not read and why, and shows the rest."""
+"""By command, in the order in which they are used.
+
+Without a right that only reads, a command says what it could not read and why, and shows the rest.
+"""
 
 
 def sentence(command: str) -> str:
