@@ -1,0 +1,88 @@
+"""The command line: ``kubectl whatsapp COMMAND``."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from importlib import import_module
+from types import FrameType
+from typing import Final, NoReturn
+
+import typer
+
+from kubectl_whatsapp import BEGUN, cli
+from kubectl_whatsapp.access import AccessError, RequestError
+from kubectl_whatsapp.rights import NEEDED
+
+MODULES: Final = {
+    "observe": ("status", "why", "check"),
+    "change": ("plan", "switchover", "reshard-now", "pause", "resume"),
+    "collect": ("report", "logs"),
+    "drill": ("game-day",),
+}
+"""The commands of each module, which registers them as it is imported."""
+
+
+def _load(given: Sequence[str]) -> None:
+    """Import the module of the command that is asked for, for that is faster; all of them if none is."""
+    asked = next((word for word in given if not word.startswith("-")), "")
+    needed = [module for module, names in MODULES.items() if asked in names] or [*MODULES]
+    for module in needed:
+        import_module(f"kubectl_whatsapp.commands.{module}")
+    cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
+
+
+def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
+    """Run a command and return the exit code; what goes wrong is a sentence on standard error.
+
+    ``begun``: when the process began, by the monotonic clock; now if not given.
+    """
+    given = sys.argv[1:] if argv is None else [*argv]
+    begun = time.monotonic() if begun is None else begun
+    _load(given)
+    try:
+        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False, obj=begun) or 0)
+    except cli.CommandError as error:
+        return _failed(str(error), error.code)
+    except (AccessError, RequestError) as error:
+        return _failed(str(error))
+    except typer.Abort:
+        return 130
+    except typer.Exit as error:
+        return int(error.exit_code)
+    except Exception as error:
+        if not hasattr(error, "format_message"):  # of a wrong option or argument
+            raise
+        usage = context.get_usage() if (context := getattr(error, "ctx", None)) else "Usage: kubectl whatsapp COMMAND"
+        cli.note(f"usage{usage.removeprefix('Usage')}")
+        return _failed(f"{error.format_message()} See --help.", cli.MISUSED)
+
+
+def _failed(sentence: str, code: int = cli.FAILED) -> int:
+    cli.note(f"kubectl whatsapp: {sentence}")
+    return code
+
+
+def _ended(_: int, __: FrameType | None) -> NoReturn:
+    sys.exit(143)
+
+
+def run() -> NoReturn:
+    """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
+    signal.signal(signal.SIGTERM, _ended)
+    try:
+        code = main(begun=BEGUN)
+        sys.stdout.flush()
+    except KeyboardInterrupt:
+        code = 130
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        code = 141
+    sys.exit(code)
+
+
+if __name__ == "__main__":
+    run()

@@ -1,0 +1,367 @@
+"""The way to the API server: kubectl's own configuration, exec credentials, and one request at a time. Alone knows pykube-ng.
+
+pykube-ng's last release does not read a merged KUBECONFIG, knows no exec plugin of ``client.authentication.k8s.io/v1``, and writes client
+keys to files in the temporary folder that everyone can read. So kubectl itself merges and picks the configuration, an exec plugin is run
+once here, and certificates and keys lie in a folder of this user's own that goes with the process.
+"""
+
+from __future__ import annotations
+
+import atexit
+import base64
+import binascii
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Final
+
+Obj = dict[str, Any]
+
+KUBECTL_SECONDS: Final = 5.0
+"""Within so long kubectl must have printed its configuration."""
+CREDENTIAL_SECONDS: Final = 60.0
+"""Within so long an exec plugin must have printed a credential: it may ask a person to log in."""
+EXEC_VERSIONS: Final = ("client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1")
+"""The versions of exec credentials that are served (kubernetes.io, "client-go credential plugins")."""
+FILES: Final = ("certificate-authority", "client-certificate", "client-key")
+
+
+class AccessError(Exception):
+    """There is no way to the API server; the message says why, and what to do."""
+
+
+class RequestError(Exception):
+    """A request did not lead to what was asked for; the message says why in a few words."""
+
+    def __init__(self, message: str, *, status: int | None = None, details: Obj | None = None) -> None:
+        """``status``: of HTTP, None without an answer; ``details``: the API server's own Status object, if it sent one."""
+        super().__init__(message)
+        self.status = status
+        self.details = details or {}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Options:
+    """kubectl's own flags that say where to go; empty means as kubectl would choose."""
+
+    context: str = ""
+    kubeconfig: str = ""
+    namespace: str = ""
+
+    def as_flags(self) -> list[str]:
+        """The flags for kubectl."""
+        pairs = (("--context", self.context), ("--kubeconfig", self.kubeconfig))
+        return [f"{flag}={value}" for flag, value in pairs if value]
+
+
+@dataclass(frozen=True, slots=True)
+class Access:
+    """An API server and a credential for it. Its repr shows no secret."""
+
+    config: Obj = field(repr=False)
+    """A kubeconfig with one context, without data and without an exec plugin: certificates are files."""
+    namespace: str
+    """The one that was asked for, else the context's."""
+    context: str
+    server: str
+    user: str = ""
+    """As the kubeconfig names it."""
+    asked_for: float = 0.0
+    """Seconds that a credential plugin took: it may have asked a person."""
+
+    def client(self) -> Client:
+        """A client of the API server, for all threads. AccessError if a file of the kubeconfig is not there."""
+        return Client(self)
+
+    def secrets(self) -> Iterator[str]:
+        """Every credential that is in it, so that a report can be searched for them."""
+        user = self.config["users"][0]["user"]
+        yield from (str(user[key]) for key in ("token", "password") if user.get(key))
+
+
+def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
+    """Find the API server as kubectl would, and get a credential. AccessError says why that is not possible."""
+    kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
+    if kubectl is None:
+        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
+        raise AccessError(msg)
+    command = [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
+    threading.Thread(target=_import_client, daemon=True).start()
+    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is")
+    try:
+        config = json.loads(printed)
+    except ValueError:
+        msg = f"kubectl printed no configuration that can be read: {' '.join(command[1:])}"
+        raise AccessError(msg) from None
+    return access_of(config, options, environ=environ)
+
+
+def _import_client() -> None:
+    """Load the client library while kubectl runs: it takes longer than kubectl does."""
+    with suppress(ImportError):  # the main thread says so
+        import pykube  # noqa: F401, PLC0415
+
+
+def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
+    """Return the access that a kubeconfig of one context gives (``kubectl config view --raw --minify --flatten``)."""
+    try:
+        context = config["contexts"][0]
+        cluster: Obj = dict(config["clusters"][0]["cluster"])
+        user: Obj = dict((config.get("users") or [{"user": {}}])[0].get("user") or {})
+        server = str(cluster["server"])
+    except (KeyError, IndexError, TypeError):
+        msg = "The kubeconfig names no cluster. See `kubectl config get-contexts`, then choose one with --context."
+        raise AccessError(msg) from None
+    begun = time.monotonic()
+    if plugin := user.pop("exec", None):
+        user |= credential(plugin, cluster, environ=environ)
+    if "auth-provider" in user:
+        msg = "The kubeconfig logs in by auth-provider, which kubectl itself no longer knows. Use a credential plugin (users[].user.exec)."
+        raise AccessError(msg)
+    if path := user.pop("tokenFile", None):
+        user["token"] = _read(path)
+    asked_for = time.monotonic() - begun
+    folder = _private_folder()
+    for part in (cluster, user):
+        _write_files(part, folder)
+    name = context.get("name") or "default"
+    found = {
+        "clusters": [{"name": "cluster", "cluster": cluster}],
+        "users": [{"name": "user", "user": user}],
+        "contexts": [{"name": name, "context": {"cluster": "cluster", "user": "user"}}],
+        "current-context": name,
+    }
+    namespace = options.namespace or (context.get("context") or {}).get("namespace") or "default"
+    named = (context.get("context") or {}).get("user") or ""
+    return Access(config=found, namespace=namespace, context=name, server=server, user=named, asked_for=asked_for)
+
+
+def _read(path: str) -> str:
+    try:
+        return Path(path).read_text(encoding="utf-8").strip()
+    except OSError as error:
+        msg = f"The token in {path}, which the kubeconfig names, cannot be read: {error.strerror}."
+        raise AccessError(msg) from None
+
+
+def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.environ) -> Obj:
+    """Run an exec plugin and return what it gives as fields of a kubeconfig's user. AccessError says why it gives nothing."""
+    version, command = plugin.get("apiVersion"), str(plugin.get("command") or "")
+    if version not in EXEC_VERSIONS:
+        msg = f"The credential plugin {command or '?'} has the version {version}; {' and '.join(EXEC_VERSIONS)} are supported."
+        raise AccessError(msg)
+    is_interactive = plugin.get("interactiveMode", "IfAvailable") != "Never" and sys.stdin is not None and sys.stdin.isatty()
+    spec: Obj = {"interactive": is_interactive}
+    if plugin.get("provideClusterInfo"):
+        kept = {"server", "tls-server-name", "insecure-skip-tls-verify", "certificate-authority-data", "proxy-url"}
+        spec["cluster"] = {key: value for key, value in cluster.items() if key in kept}
+    information = {"apiVersion": version, "kind": "ExecCredential", "spec": spec}
+    variables = {one["name"]: one["value"] for one in plugin.get("env") or ()}
+    found = {**environ, **variables, "KUBERNETES_EXEC_INFO": json.dumps(information)}
+    called = [command, *(plugin.get("args") or ())]
+    hint = f" {plugin['installHint']}" if plugin.get("installHint") else ""
+    printed = _run(
+        called, found, CREDENTIAL_SECONDS, f"The credential plugin {command} gives no credential", hint=hint, asks=is_interactive
+    )
+    try:
+        status = json.loads(printed)["status"]
+        certificate = {key: base64.b64encode(status[name].encode()).decode() for key, name in _CERTIFICATES.items() if status.get(name)}
+    except (ValueError, KeyError, TypeError, AttributeError):
+        msg = f"The credential plugin {command} printed no ExecCredential with a status.{hint}"
+        raise AccessError(msg) from None
+    token = {"token": status["token"]} if status.get("token") else {}
+    if not token and certificate.keys() != _CERTIFICATES.keys():
+        msg = f"The credential plugin {command} gave neither a token nor a certificate with its key.{hint}"
+        raise AccessError(msg)
+    return {**token, **certificate}
+
+
+_CERTIFICATES: Final = {"client-certificate-data": "clientCertificateData", "client-key-data": "clientKeyData"}
+
+
+def _run(command: Sequence[str], environ: Mapping[str, str], seconds: float, failed: str, *, hint: str = "", asks: bool = False) -> str:
+    try:
+        done = subprocess.run(  # what kubectl's configuration names, as a list
+            list(command),
+            env=dict(environ),
+            stdin=None if asks else subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=None if asks else subprocess.PIPE,
+            text=True,
+            timeout=seconds,
+            check=False,
+        )
+    except subprocess.TimeoutExpired:
+        msg = f"{failed}: no answer within {seconds:g} s.{hint}"
+        raise AccessError(msg) from None
+    except OSError as error:
+        msg = f"{failed}: {error.strerror or error}.{hint}"
+        raise AccessError(msg) from None
+    if done.returncode:
+        why = " ".join((done.stderr or "").split())[:300] or f"it ended with {done.returncode}"
+        msg = f"{failed}: {why}.{hint}"
+        raise AccessError(msg)
+    return done.stdout
+
+
+def _private_folder() -> Path:
+    folder = tempfile.mkdtemp(prefix="kubectl-whatsapp-")  # only this user can enter it
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
+
+
+def _write_files(part: Obj, folder: Path) -> None:
+    """Replace data by files, for pykube-ng would write it where everyone can read it."""
+    for key in FILES:
+        data = part.pop(f"{key}-data", None)
+        if data is None:
+            continue
+        try:
+            content = base64.b64decode(data, validate=True)
+        except (binascii.Error, ValueError, TypeError):
+            msg = f"{key}-data of the kubeconfig is not base64."
+            raise AccessError(msg) from None
+        path = folder / key
+        path.touch(mode=0o600)
+        path.write_bytes(content)
+        part[key] = str(path)
+
+
+class Client:
+    """Requests to the API server. Several threads may use it at once."""
+
+    def __init__(self, access: Access) -> None:
+        """Prepare; nothing is sent yet. AccessError if a file of the kubeconfig is not there."""
+        import pykube  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
+
+        try:
+            self._http = pykube.HTTPClient(pykube.KubeConfig(access.config))
+            self._http.config.user  # noqa: B018  # reads the files that are named
+        except pykube.exceptions.PyKubeError as error:
+            msg = f"The kubeconfig cannot be used: {error}."
+            raise AccessError(msg) from None
+        session, cluster, user = self._http.session, access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
+        session.headers["User-Agent"] = "kubectl-whatsapp"
+        session.headers.update(_impersonation(user))
+        if proxy := cluster.get("proxy-url"):
+            session.proxies = {"http": proxy, "https": proxy}
+        self.server_date = ""
+        """The Date header of the last answer: the API server's clock, by which other times are compared."""
+
+    def get(self, path: str, *, timeout: float, **query: str) -> Obj:
+        """Return what is at a path such as ``/api/v1/nodes``. RequestError."""
+        return self._json("GET", path, None, timeout=timeout, query=query)
+
+    def text(self, path: str, *, timeout: float, **query: str) -> str:
+        """Return a text such as a pod's log. RequestError."""
+        return str(self._send("GET", path, None, timeout=timeout, query=query).text)
+
+    def lines(self, path: str, *, timeout: float, **query: str) -> Iterator[str]:
+        """Yield the lines of a text as they come, such as a log that is followed. RequestError."""
+        answer = self._send("GET", path, None, timeout=(timeout, None), query=query, stream=True)
+        with answer:
+            yield from answer.iter_lines(decode_unicode=True, chunk_size=1)
+
+    def patch(self, path: str, body: Obj, *, timeout: float, dry_run: bool = False) -> Obj:
+        """Merge into an object; ``dry_run``: the API server judges it and stores nothing. RequestError."""
+        query = {"dryRun": "All"} if dry_run else {}
+        return self._json("PATCH", path, body, timeout=timeout, query={**query, "fieldManager": "kubectl-whatsapp"})
+
+    def delete(self, path: str, *, uid: str, timeout: float) -> Obj:
+        """Delete exactly the object with this uid. RequestError."""
+        return self._json("DELETE", path, {"preconditions": {"uid": uid}}, timeout=timeout, query={})
+
+    def _json(self, method: str, path: str, body: Obj | None, *, timeout: float, query: Mapping[str, str]) -> Obj:
+        found = _object(self._send(method, path, body, timeout=timeout, query=query))
+        if not found:
+            msg = "the answer is no JSON object"
+            raise RequestError(msg)
+        return found
+
+    def _send(
+        self,
+        method: str,
+        path: str,
+        body: Obj | None,
+        *,
+        timeout: float | tuple[float, None],
+        query: Mapping[str, str],
+        stream: bool = False,
+    ) -> Any:
+        import requests  # noqa: PLC0415
+
+        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+        data = json.dumps(body) if body is not None else None
+        url = self._http.url.rstrip("/") + path
+        try:
+            answer = self._http.session.request(
+                method, url, params=dict(query), data=data, headers=headers if data else None, timeout=timeout, stream=stream
+            )
+        except requests.Timeout:
+            seconds = timeout[0] if isinstance(timeout, tuple) else timeout
+            msg = f"no answer within {seconds:.1f} s"
+            raise RequestError(msg) from None
+        except (requests.RequestException, OSError) as error:
+            raise RequestError(_connection_trouble(error)) from None
+        self.server_date = answer.headers.get("Date") or self.server_date
+        if answer.status_code >= 400:
+            raise _rejection(answer)
+        return answer
+
+
+def _object(answer: Any) -> Obj:
+    """The JSON object of an answer; empty if it is none."""
+    try:
+        found = answer.json()
+    except ValueError:
+        return {}
+    return _cleaned(found) if isinstance(found, dict) else {}
+
+
+_CONTROLS: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a value without control characters: an author of a message must not control the terminal of its reader."""
+    if isinstance(value, str):
+        return value if value.isprintable() else value.translate(_CONTROLS)
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
+
+
+def _rejection(answer: Any) -> RequestError:
+    found = _object(answer)
+    text = " ".join(str(found.get("message") or answer.reason or "").split())[:1000]
+    if answer.status_code == 401:
+        text = "the API server does not accept the credential of this kubeconfig (401 Unauthorized); log in again"
+    return RequestError(text or f"HTTP {answer.status_code}", status=answer.status_code, details=found)
+
+
+def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
+    """The headers of a kubeconfig that acts as another user. Requests can send one group only."""
+    if name := user.get("as"):
+        yield "Impersonate-User", str(name)
+    groups = user.get("as-groups") or ()
+    if len(groups) > 1:
+        msg = "The kubeconfig acts as several groups (as-groups); this plugin can send one."
+        raise AccessError(msg)
+    yield from (("Impersonate-Group", str(group)) for group in groups)
+
+
+def _connection_trouble(error: Exception) -> str:
+    """The innermost cause of a failed connection, which alone says something to a person."""
+    inner: BaseException = error
+    while (cause := inner.__cause__ or inner.__context__) is not None:
+        inner = cause
+    said = " ".join(str(inner).split())[:200] or type(inner).__name__
+    return f"the API server cannot be reached ({said})"

@@ -1,0 +1,159 @@
+"""What the plugin writes: annotations and spec fields of a WhatsAppCluster, judged by the API server first; and what to wait for."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final, Protocol
+
+from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.marks import PAUSED_ANNOTATION, RESHARD_NOW_ANNOTATION, SWITCHOVER_ANNOTATION
+from kubectl_whatsapp.reading import Target, cluster_path
+
+Obj = dict[str, Any]
+T = Any
+
+TIMEOUT: Final = 10.0
+"""Seconds for one request."""
+POLL: Final = 0.1
+REASON: Final = "multiconnect.dev/switchover-reason"
+"""Why a person asked for the last switchover. Only people read it."""
+
+
+class Client(Protocol):
+    """What is needed of a client."""
+
+    def get(self, path: str, *, timeout: float, **query: str) -> Obj:
+        """Return what is at a path. RequestError."""
+        ...
+
+    def patch(self, path: str, body: Obj, *, timeout: float, dry_run: bool = False) -> Obj:
+        """Merge into an object. RequestError."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """A change of a WhatsAppCluster that a person asks for."""
+
+    body: Obj
+    """The merge patch."""
+    sentence: str
+    """What it does, as a person reads it."""
+
+
+def shard_number(text: str) -> int | None:
+    """Return the number of a shard that is written as 3 or shard-3; None if it is none."""
+    match = re.fullmatch(r"(?:shard-)?([0-9]{1,2})", text)
+    return int(match[1]) if match else None
+
+
+def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "") -> Change:
+    """Move a shard once; to a certain pod, or to the best standby. ``version``: rejected if the cluster has changed since."""
+    metadata: Obj = {"annotations": {SWITCHOVER_ANNOTATION: f"{shard}={to}" if to else str(shard), REASON: reason or None}}
+    if version:
+        metadata["resourceVersion"] = version
+    return Change({"metadata": metadata}, f"shard {shard} is asked to move to {to or 'the best standby'}")
+
+
+def reshard_now(shards: int) -> Change:
+    """Let Set Shards to this number go outside of the maintenance windows."""
+    return Change(
+        {"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, f"Set Shards to {shards} need not wait for a window"
+    )
+
+
+def paused(*, yes: bool) -> Change:
+    """Hold planned changes, or let them go on."""
+    sentence = "planned changes are held; failovers go on" if yes else "planned changes go on"
+    return Change({"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if yes else None}}}, sentence)
+
+
+def resize(shards: int | None, spares: int | None) -> Change:
+    """Set another number of shards or spares."""
+    spec = {key: value for key, value in (("shards", shards), ("spares", spares)) if value is not None}
+    return Change({"spec": spec}, ", ".join(f"{value} {key}" for key, value in spec.items()))
+
+
+def read(client: Client, target: Target) -> Obj:
+    """Return the WhatsAppCluster. RequestError."""
+    return client.get(cluster_path(target), timeout=TIMEOUT)
+
+
+def apply(client: Client, target: Target, change: Change, *, dry_run: bool = False) -> Obj:
+    """Write a change, or have it judged only. Returns the WhatsAppCluster as it then is. RequestError."""
+    return client.patch(cluster_path(target), change.body, timeout=TIMEOUT, dry_run=dry_run)
+
+
+def causes(error: RequestError) -> tuple[str, ...]:
+    """Return what the API server says against a change: one sentence for each field, else the whole message."""
+    found = (error.details.get("details") or {}).get("causes") or ()
+    # A cause without a field says only that others come first.
+    sentences = [f"{one['field']}: {one.get('message')}" for one in found if one.get("field") not in {None, "", "<nil>"}]
+    return tuple(dict.fromkeys(sentences)) or (str(error),)
+
+
+def wait(
+    client: Client, target: Target, until: Callable[[Obj], T], *, seconds: float, clock: Callable[[], float] = time.monotonic
+) -> tuple[T | None, float]:
+    """Read the WhatsAppCluster again and again until ``until`` returns something other than None.
+
+    Returns that, or None after ``seconds``, and how long it took. A reading that fails is repeated, unless it is not allowed.
+    """
+    begun = clock()
+    while (spent := clock() - begun) < seconds:
+        try:
+            found = until(client.get(cluster_path(target), timeout=min(TIMEOUT, seconds - spent)))
+        except RequestError as error:
+            if error.status in {401, 403, 404}:
+                raise
+            found = None
+        if found is not None:
+            return found, clock() - begun
+        time.sleep(POLL)
+    return None, clock() - begun
+
+
+def entry(cluster: Obj, shard: int) -> Obj:
+    """Return what the status reports of a shard; empty if it has none of that number."""
+    return next((one for one in (cluster.get("status") or {}).get("shardMap") or () if one.get("shard") == shard), {})
+
+
+def phases(handover: Obj) -> Obj:
+    """Return how long each phase of a handover took, as the status reports it."""
+    names = ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds")
+    return {name: handover[name] for name in names if name in handover}
+
+
+def moved(shard: int, epoch: str | None) -> Callable[[Obj], Obj | None]:
+    """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected."""
+
+    def judge(cluster: Obj) -> Obj | None:
+        found = entry(cluster, shard)
+        if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving":
+            return found
+        is_asked = SWITCHOVER_ANNOTATION in ((cluster.get("metadata") or {}).get("annotations") or {})
+        # The annotation goes after the commit and after a rejection; the status of a commit may come a moment later.
+        return None if is_asked or found.get("state") == "Moving" else {}
+
+    return judge
+
+
+def condition_is(name: str) -> Callable[[Obj], str | None]:
+    """Return a judge of whether a cluster is Ready, or UpToDate: its newest spec is carried out and nothing waits for a person."""
+
+    def judge(cluster: Obj) -> str | None:
+        generation = (cluster.get("metadata") or {}).get("generation")
+        status = cluster.get("status") or {}
+        found = {one.get("type"): one for one in status.get("conditions") or ()}
+        if name == "Ready":
+            ready = found.get("Ready") or {}
+            return f"Ready: {ready.get('message')}" if ready.get("status") == "True" else None
+        working, stalled = found.get("Reconciling") or {}, found.get("Stalled") or {}
+        is_current = status.get("observedGeneration") == generation
+        is_done = is_current and working.get("status") == "False" and stalled.get("status") == "False"
+        return f"UpToDate: {working.get('message')}" if is_done else None
+
+    return judge

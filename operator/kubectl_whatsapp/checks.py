@@ -1,0 +1,170 @@
+"""Prerequisites and health, one line a check: one table. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Final
+
+from kubectl_whatsapp.model import Level, View
+from kubectl_whatsapp.reading import Read
+from kubectl_whatsapp.view import view
+from kubectl_whatsapp.world import World, condition
+
+Answer = tuple[Level, str]
+WORST: Final = (Level.CRITICAL, Level.UNKNOWN, Level.WARNING, Level.OK)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Check:
+    """One check, its result, and where to read on."""
+
+    name: str
+    level: Level
+    sentence: str
+    hint: str
+    """Page and heading in the documentation."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """All checks of a cluster."""
+
+    namespace: str
+    name: str
+    at: datetime
+    level: Level
+    """The worst of them."""
+    sentence: str
+    checks: tuple[Check, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a check goes by."""
+
+    world: World
+    view: View
+
+
+def _reachable(f: Facts) -> Answer:
+    unread = f.view.unread
+    if not unread:
+        return Level.OK, f"everything was read in {f.view.seconds:.2f} s."
+    level = Level.WARNING if f.world.cluster else Level.UNKNOWN
+    return level, "; ".join(f"could not read {what} ({why})" for what, why in unread.items())
+
+
+def _leader(f: Facts) -> Answer:
+    leader = f.view.leader
+    if leader is None:
+        return Level.UNKNOWN, "the operator's Lease could not be read."
+    return (Level.OK, f"{leader.holder} leads.") if leader.alive else (Level.CRITICAL, "no operator leads: failures are not mended.")
+
+
+def _replicas(f: Facts) -> Answer:
+    ready = f.view.leader.replicas_ready if f.view.leader else None
+    if ready is None:
+        return Level.UNKNOWN, "no pod of the operator was found."
+    return (
+        (Level.OK, f"{ready} replicas are ready.") if ready >= 2 else (Level.WARNING, f"{ready} replica is ready; two survive a failure.")
+    )
+
+
+def _cluster(f: Facts) -> Answer:
+    verdict = f.view.verdict
+    return verdict.level, verdict.sentence
+
+
+def _spec(f: Facts) -> Answer:
+    generation, observed = (f.world.cluster.get("metadata") or {}).get("generation"), f.world.status.get("observedGeneration")
+    if generation == observed:
+        return Level.OK, f"the operator has observed generation {generation} of the spec."
+    return Level.WARNING, f"the operator has observed generation {observed} of the spec; the newest is {generation}."
+
+
+def _condition(kind: str, good: str, bad: Level) -> Callable[[Facts], Answer]:
+    def judge(f: Facts) -> Answer:
+        found = condition(f.world.cluster, kind)
+        if not found:
+            return Level.UNKNOWN, f"the operator has not reported condition {kind}."
+        sentence = f"{found.get('reason')}: {found.get('message')}"
+        if found.get("status") == good:
+            return Level.OK, sentence
+        return (Level.UNKNOWN if found.get("status") == "Unknown" else bad), sentence
+
+    return judge
+
+
+def _spread(f: Facts) -> Answer:
+    holders = [one.node for one in f.view.shards if one.node]
+    spares = sum(one.eligible for one in f.view.standbys)
+    most = max((holders.count(node) for node in holders), default=0)
+    if not holders:
+        return Level.UNKNOWN, "no holder is known."
+    if most <= spares:
+        return Level.OK, f"no node has more holders than there are spares ({spares})."
+    node = next(node for node in holders if holders.count(node) == most)
+    return Level.WARNING, f"node {node} has {most} holders and there are {spares} spares: its loss leaves shards unserved."
+
+
+def _apart(f: Facts) -> Answer:
+    webapps = [pod for pod in f.world.component("webapp") if not f.world.pod_trouble(pod)]
+    nodes = {(pod.get("spec") or {}).get("nodeName") for pod in webapps}
+    if f.world.read.items("pods") is None:
+        return Level.UNKNOWN, "pods could not be read."
+    if len(webapps) < 2:
+        return Level.WARNING, f"{len(webapps)} Webapp is ready; two survive a failure."
+    return (Level.OK, f"{len(webapps)} Webapps are ready.") if len(nodes) > 1 else (Level.WARNING, "all Webapps are on one node.")
+
+
+def _paused(f: Facts) -> Answer:
+    return (Level.WARNING, "planned changes are held.") if f.world.is_paused else (Level.OK, "planned changes are not held.")
+
+
+def _mode(f: Facts) -> Answer:
+    is_manual = (f.world.spec.get("failover") or {}).get("mode") == "Manual"
+    return (
+        (Level.WARNING, "spec.failover.mode is Manual: nothing moves a shard by itself.")
+        if is_manual
+        else (Level.OK, "failovers are automatic.")
+    )
+
+
+CHECKS: Final[tuple[tuple[str, str, Callable[[Facts], Answer]], ...]] = (
+    ("reading", "docs/kubectl.md#rights", _reachable),
+    ("operator leads", "docs/architecture.md#leadership", _leader),
+    ("operator replicas", "docs/production-checklist.md#the-operator", _replicas),
+    ("cluster", "docs/kubectl.md#status", _cluster),
+    ("newest spec", "docs/reasons.md#ready", _spec),
+    ("nothing stalled", "docs/reasons.md#stalled", _condition("Stalled", "False", Level.WARNING)),
+    ("spares", "docs/reasons.md#redundant", _condition("Redundant", "True", Level.WARNING)),
+    ("certificate", "docs/reasons.md#certificatevalid", _condition("CertificateValid", "True", Level.WARNING)),
+    ("holders are spread", "docs/production-checklist.md#a-cluster", _spread),
+    ("Webapps", "docs/production-checklist.md#a-cluster", _apart),
+    ("not paused", "docs/kubectl.md#pause-and-resume", _paused),
+    ("automatic failover", "docs/failover.md", _mode),
+)
+"""Name, hint and check, in the order in which they are shown."""
+OF_THE_CLUSTER: Final = 3
+"""From this check on a cluster is needed."""
+
+
+def check(read: Read) -> Report:
+    """Return the result of each check; without the cluster, only of those that need none."""
+    facts = Facts(World(read), view(read))
+    kept = CHECKS if facts.world.cluster else CHECKS[: OF_THE_CLUSTER + 1]
+    answers = [
+        Check(name=name, level=level, sentence=sentence, hint=hint) for name, hint, judge in kept for level, sentence in [judge(facts)]
+    ]
+    level = next(level for level in WORST if any(one.level is level for one in answers))
+    good = sum(one.level is Level.OK for one in answers)
+    return Report(
+        namespace=read.target.namespace,
+        name=read.target.name,
+        at=read.at,
+        level=level,
+        sentence=f"{good} of {len(answers)} checks are passed.",
+        checks=tuple(answers),
+    )

@@ -1,0 +1,172 @@
+"""What all commands share: their options, the way to the API server, output, and how they fail."""
+
+from __future__ import annotations
+
+import inspect
+import sys
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Annotated, Any, Final, NoReturn
+
+import typer
+
+from kubectl_whatsapp import access, reading, rights
+from kubectl_whatsapp.access import Access, Client, Options
+from kubectl_whatsapp.reading import Read, Target
+from kubectl_whatsapp.shape import Output, dump
+
+MISUSED: Final = 2
+"""Exit code after a wrong option or argument, as with every command."""
+FAILED: Final = 4
+"""Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
+NOT_IN_TIME: Final = 5
+"""Exit code when what was waited for did not come."""
+
+app = typer.Typer(
+    name="kubectl whatsapp",
+    help="What state a WhatsApp cluster is in, why, and what to do about it; also while the operator or a node is gone.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from whatsapp_operator import __version__  # noqa: PLC0415  # nothing else of it is loaded
+
+        print(f"kubectl-whatsapp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Hold the options before a command."""
+
+
+class CommandError(Exception):
+    """A command could not do its work; the message says why, and what to do."""
+
+    def __init__(self, sentence: str, code: int = FAILED) -> None:
+        """``code``: what the process ends with."""
+        super().__init__(sentence)
+        self.code = code
+
+
+def fail(sentence: str, code: int = FAILED) -> NoReturn:
+    """End the command with a sentence on standard error."""
+    raise CommandError(sentence, code)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Question:
+    """A cluster, the way to it, and how to print what is said of it."""
+
+    access: Access
+    client: Client
+    target: Target
+    output: Output
+    seconds: float
+    """For all reading together."""
+    begun: float
+    """When the command began, by the monotonic clock."""
+
+    def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float | None = None) -> Read:
+        """Read these sources under one deadline."""
+        return reading.read(self.client, self.target, names, deadline=self.seconds if deadline is None else deadline)
+
+    def read_at_once(self, names: Iterable[str] = reading.VERDICT) -> Read:
+        """Read these sources so that the deadline counts from the start of the process; a credential plugin's time is not counted."""
+        spent = time.monotonic() - self.begun - self.access.asked_for
+        return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent))
+
+    def show(self, kind: str, value: Any, text: Callable[[], Any]) -> None:
+        """Print a value: as JSON, as YAML, or what ``text`` returns."""
+        if self.output.is_for_programs:
+            print(dump(kind, value, self.output))
+            return
+        from kubectl_whatsapp import render  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
+
+        render.show(text())
+
+
+_SHARED: Final[dict[str, Any]] = {
+    "namespace": (Annotated[str, typer.Option("--namespace", "-n", help="Namespace of the cluster (default: the context's).")], ""),
+    "context": (Annotated[str, typer.Option("--context", help="Context of the kubeconfig.")], ""),
+    "kubeconfig": (Annotated[str, typer.Option("--kubeconfig", help="Path of the kubeconfig.")], ""),
+    "operator_namespace": (
+        Annotated[
+            str, typer.Option("--operator-namespace", envvar="WHATSAPP_OPERATOR_NAMESPACE", help="Namespace in which the operator runs.")
+        ],
+        reading.OPERATOR_NAMESPACE,
+    ),
+    "lease": (
+        Annotated[str, typer.Option("--lease", envvar="WHATSAPP_OPERATOR_LEASE", help="Name of the operator's Lease: the Helm release's.")],
+        reading.LEASE,
+    ),
+    "request_timeout": (
+        Annotated[
+            float, typer.Option("--request-timeout", help="Seconds for all reading; what is not answered by then is named.", min=0.1)
+        ],
+        reading.DEADLINE,
+    ),
+    "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
+}
+_CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
+
+Command = Callable[..., int | None]
+
+
+def command(name: str) -> Callable[[Command], Command]:
+    """Register a function as a command. It gets a ``Question`` first, then its own parameters, and returns the exit code.
+
+    The argument CLUSTER and the options that all commands share are added, and the help ends with the rights that it needs.
+    """
+
+    def register(function: Command) -> Command:
+        own = [*inspect.signature(function, eval_str=True).parameters.values()][1:]
+        kind = inspect.Parameter.KEYWORD_ONLY
+
+        def run(ctx: typer.Context, **given: Any) -> int:
+            shared = {key: given.pop(key) for key in ("cluster", *_SHARED)}
+            return function(_question(begun=ctx.obj, **shared), **given) or 0
+
+        parameters = [
+            inspect.Parameter("ctx", kind, annotation=typer.Context),
+            inspect.Parameter("cluster", kind, annotation=_CLUSTER),
+            *(one.replace(kind=kind) for one in own),
+            *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in _SHARED.items()),
+        ]
+        run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]  # what typer reads
+        run.__annotations__ = {one.name: one.annotation for one in parameters}
+        app.command(name, help=inspect.getdoc(function), epilog=rights.sentence(name))(run)
+        return function
+
+    return register
+
+
+def _question(
+    *,
+    begun: float,
+    cluster: str,
+    namespace: str,
+    context: str,
+    kubeconfig: str,
+    operator_namespace: str,
+    lease: str,
+    request_timeout: float,
+    output: Output,
+) -> Question:
+    found = access.find(Options(context=context, kubeconfig=kubeconfig, namespace=namespace))
+    target = Target(found.namespace, cluster, operator_namespace, lease)
+    return Question(access=found, client=found.client(), target=target, output=output, seconds=request_timeout, begun=begun)
+
+
+def note(sentence: str) -> None:
+    """Say something that is no result on standard error."""
+    print(sentence, file=sys.stderr, flush=True)

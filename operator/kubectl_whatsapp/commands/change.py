@@ -1,0 +1,176 @@
+"""Commands that change a cluster, or say what a change would do: plan, switchover, reshard-now, pause, resume."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from kubectl_whatsapp import changes, planning
+from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
+from kubectl_whatsapp.world import World
+
+SETTLE = 2.0
+"""Seconds after a request was taken off in which the status may still report that it was carried out."""
+
+
+@command("plan")
+def plan(
+    question: Question,
+    shards: Annotated[int | None, typer.Option("--shards", help="Number of shards.")] = None,
+    spares: Annotated[int | None, typer.Option("--spares", help="Number of spares.")] = None,
+) -> int:
+    """Say what a change of shards or spares would do, without changing anything.
+
+    The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it: it judges the
+    change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
+    """
+    if shards is None and spares is None:
+        fail("give --shards, --spares or both.")
+    read = question.read_at_once()
+    if "cluster" not in read.found:
+        fail(f"WhatsAppCluster {question.target.namespace}/{question.target.name}: {read.unread.get('cluster', 'it does not exist')}.")
+    rejected: tuple[str, ...] = ()
+    try:
+        changes.apply(question.client, question.target, changes.resize(shards, spares), dry_run=True)
+    except RequestError as error:
+        rejected = changes.causes(error)
+    spec = read.found["cluster"].get("spec") or {}
+    found = planning.planned(
+        World(read),
+        shards=spec.get("shards", 1) if shards is None else shards,
+        spares=spec.get("spares", 1) if spares is None else spares,
+        rejected=rejected,
+    )
+
+    def text() -> object:
+        from kubectl_whatsapp import render  # noqa: PLC0415
+
+        return render.plan(found)
+
+    question.show("Plan", found, text)
+    return 0 if found.accepted else 1
+
+
+@command("switchover")
+def switchover(
+    question: Question,
+    shard: Annotated[str, typer.Argument(help="The shard, as 0 or shard-0.", metavar="SHARD")],
+    to: Annotated[str, typer.Option("--to", help="The standby that is to take it (default: the best one).", metavar="POD")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
+    ] = "",
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served.")] = 60.0,
+) -> int:
+    """Move a shard to a standby, wait until it is served there, and say how long it took.
+
+    Ends with 0 when the shard has moved, 4 when the operator rejects the request, 5 when it has not moved in time.
+    """
+    number = changes.shard_number(shard)
+    if number is None:
+        fail(f"{shard} is no shard; give its number, as 0 or shard-0.")
+    before = _cluster(question)
+    held = changes.entry(before, number)
+    if not held:
+        known = sorted(one.get("shard") for one in (before.get("status") or {}).get("shardMap") or ())
+        fail(f"{question.target.name} has no shard {number}; it has {', '.join(map(str, known)) or 'none yet'}.")
+    if to and held.get("holder") == to:
+        print(f"shard {number} is held by {to} already; nothing was changed.")
+        return 0
+    pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
+    if pending:
+        fail(f"another switchover is requested ({SWITCHOVER_ANNOTATION}: {pending}); wait until it is done, or remove the annotation.")
+    change = changes.switchover(number, to, reason, version=before["metadata"]["resourceVersion"])
+    _apply(question, change)
+    found, took = _moved(question, number, held.get("epoch"), timeout)
+    origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
+    phases = changes.phases(found)
+    result |= {"seconds": round(took, 3), **phases}
+
+    def text() -> object:
+        named = "".join(f", {name.removesuffix('Milliseconds')} {value} ms" for name, value in phases.items())
+        return f"shard {number} moved from {origin} to {found['holder']} in {took:.2f} s{named}."
+
+    question.show("Switchover", result, text)
+    return 0
+
+
+def _moved(question: Question, shard: int, epoch: str | None, timeout: float) -> tuple[changes.Obj, float]:
+    """Wait until the shard has moved; returns its entry, with the handover that the status reports of it."""
+    begun = time.monotonic()
+    judge, settled = changes.moved(shard, epoch), 0.0
+
+    def until(cluster: changes.Obj) -> changes.Obj | None:
+        nonlocal settled
+        found = judge(cluster)
+        if found == {}:
+            settled = settled or time.monotonic()
+            return found if time.monotonic() - settled > SETTLE else None
+        if found is None:
+            return None
+        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
+        return {**next((one for one in handovers if one.get("epoch") == found["epoch"]), {}), **found}
+
+    found, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    took = time.monotonic() - begun
+    if found == {}:
+        fail(f"the operator rejected the switchover: {_rejection(question)}")
+    if found is None:
+        fail(f"shard {shard} has not moved after {took:.0f} s; see `kubectl whatsapp status {question.target.name}`.", NOT_IN_TIME)
+    return dict(found), took
+
+
+def _rejection(question: Question) -> str:
+    """What the operator's newest Event says of a rejected switchover."""
+    read = question.read(["events"])
+    if why := read.unread.get("events"):
+        return f"it removed the annotation and moved nothing; its Event could not be read ({why})."
+    said = [one for one in read.items("events") or () if one.get("reason") == "SwitchoverRejected"]
+    newest = max(said, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""), default={})
+    return str(newest.get("message") or "it removed the annotation and moved nothing.")
+
+
+@command("reshard-now")
+def reshard_now(question: Question) -> int:
+    """Let the Set Shards that waits for a maintenance window go at once. All messages are interrupted while all Coreapps restart."""
+    cluster = _cluster(question)
+    shards, current = (cluster.get("spec") or {}).get("shards"), (cluster.get("status") or {}).get("shards")
+    if shards == current:
+        fail(f"nothing waits for a window: the client has {current} shards, as the spec says.")
+    return _apply(question, changes.reshard_now(int(shards or 0)), shown=True)
+
+
+@command("pause")
+def pause(question: Question) -> int:
+    """Hold planned changes: scaling, Set Shards, roll-outs. Failovers go on."""
+    return _apply(question, changes.paused(yes=True), shown=True)
+
+
+@command("resume")
+def resume(question: Question) -> int:
+    """Let planned changes go on again."""
+    if (_cluster(question).get("spec") or {}).get("paused"):
+        fail("spec.paused is true in the resource itself; set it to false where the resource is kept.")
+    return _apply(question, changes.paused(yes=False), shown=True)
+
+
+def _cluster(question: Question) -> changes.Obj:
+    try:
+        return changes.read(question.client, question.target)
+    except RequestError as error:
+        fail(f"WhatsAppCluster {question.target.namespace}/{question.target.name} could not be read: {error}")
+
+
+def _apply(question: Question, change: changes.Change, *, shown: bool = False) -> int:
+    try:
+        changes.apply(question.client, question.target, change)
+    except RequestError as error:
+        fail(f"nothing was changed: {'; '.join(changes.causes(error))}")
+    if shown:
+        question.show(
+            "Change", {"name": question.target.name, "change": change.sentence}, lambda: f"{question.target.name}: {change.sentence}."
+        )
+    return 0

@@ -1,0 +1,100 @@
+"""A guarded drill: game-day."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated
+
+import typer
+
+from kubectl_whatsapp import changes
+from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail, note
+from kubectl_whatsapp.model import Level, Shard
+from kubectl_whatsapp.view import view
+
+TEST_LABEL = "multiconnect.dev/test"
+"""On a namespace, with the value ``true``: drills are welcome there."""
+
+
+@command("game-day")
+def game_day(
+    question: Question,
+    shard: Annotated[str, typer.Option("--shard", help="Whose holder is deleted (default: the lowest).", metavar="SHARD")] = "",
+    yes: Annotated[
+        bool, typer.Option("--yes-in-production", help="Also in a namespace without the label multiconnect.dev/test=true.")
+    ] = False,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served again.")] = 60.0,
+) -> int:
+    """Delete the pod that holds a shard, and say how long it took until the shard was served again.
+
+    Does nothing unless all shards are served, a spare could take over and an operator leads, in a namespace with the label
+    multiconnect.dev/test=true or with --yes-in-production.
+    """
+    if not yes:
+        _must_be_test_namespace(question)
+    found = question.read()
+    for what, cause in found.unread_titles().items():
+        note(f"could not read {what} ({cause})")
+    seen = view(found)
+    number = changes.shard_number(shard) if shard else 0
+    held = next((one for one in seen.shards if one.number == number), None)
+    if held is None or held.holder is None:
+        fail(f"{question.target.name} has no shard {shard or 0} with a holder.")
+    if seen.verdict.level is not Level.OK or not any(one.eligible for one in seen.standbys):
+        fail(f"nothing was deleted, for this would be no drill: {seen.verdict.sentence}")
+    if seen.leader is None or not seen.leader.alive:
+        fail("nothing was deleted: it is not known that an operator leads.")
+    uid = next(pod["metadata"]["uid"] for pod in found.items("pods") or () if pod["metadata"]["name"] == held.holder)
+    note(f"deleting {held.holder}, which holds shard {held.number}")
+    begun = time.monotonic()
+    try:
+        question.client.delete(f"/api/v1/namespaces/{question.target.namespace}/pods/{held.holder}", uid=uid, timeout=changes.TIMEOUT)
+    except RequestError as error:
+        fail(f"nothing was deleted: {error}")
+    return _watch(question, held, begun=begun, timeout=timeout)
+
+
+def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> int:
+    """Wait until the shard is served under another epoch, and print how long that took."""
+
+    def until(cluster: changes.Obj) -> changes.Obj | None:
+        entry = changes.entry(cluster, held.number)
+        handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
+        handover = next((one for one in handovers if one.get("epoch") == entry.get("epoch")), None)
+        return handover if entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving" and handover else None
+
+    handover, _ = changes.wait(question.client, question.target, until, seconds=timeout)
+    took = time.monotonic() - begun
+    if handover is None:
+        more = f"see `kubectl whatsapp why {question.target.name} {held.number}`."
+        fail(f"shard {held.number} is not served again after {took:.0f} s; {more}", NOT_IN_TIME)
+    to, evidence = handover.get("to"), handover.get("evidence")
+    result = {
+        "shard": held.number,
+        "from": held.holder,
+        "to": to,
+        "evidence": evidence,
+        "seconds": round(took, 3),
+        **changes.phases(handover),
+    }
+    commit = f", committed {handover['commitMilliseconds']} ms after its detection" if "commitMilliseconds" in handover else ""
+
+    def text() -> str:
+        return f"shard {held.number} moved from {held.holder} to {to} ({evidence}) and was served {took:.2f} s after the deletion{commit}."
+
+    question.show("GameDay", result, text)
+    return 0
+
+
+def _must_be_test_namespace(question: Question) -> None:
+    namespace = question.target.namespace
+    try:
+        labels = (question.client.get(f"/api/v1/namespaces/{namespace}", timeout=changes.TIMEOUT).get("metadata") or {}).get("labels") or {}
+    except RequestError as error:
+        fail(f"nothing was deleted: whether {namespace} is a namespace for tests could not be read ({error}).")
+    if labels.get(TEST_LABEL) != "true":
+        fail(
+            f"nothing was deleted: namespace {namespace} has no label {TEST_LABEL}=true. "
+            "Set it if drills are welcome there, or give --yes-in-production."
+        )

@@ -1,0 +1,109 @@
+"""Commands that read and judge: status, why, check."""
+
+from __future__ import annotations
+
+import sys
+import time
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from kubectl_whatsapp import changes, checks, reading
+from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.shape import Output
+from kubectl_whatsapp.view import view
+
+REFRESH = 1.0
+"""Seconds between two readings of ``status --watch``."""
+
+
+class Until(StrEnum):
+    """What ``status --until`` waits for."""
+
+    READY = "Ready"
+    UP_TO_DATE = "UpToDate"
+
+
+@command("status")
+def status(
+    question: Question,
+    watch: Annotated[bool, typer.Option("--watch", "-w", help="Show it again each second until Ctrl-C.")] = False,
+    until: Annotated[Until | None, typer.Option("--until", help="Show it each second until the cluster is Ready or UpToDate.")] = None,
+    timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait for --until.")] = 600.0,
+) -> int:
+    """Show the verdict first, then shards, standbys, what goes on, and what to do next.
+
+    Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would not be mended, 3
+    when that is not known, 4 when the command itself failed, 5 when --until was not reached in time.
+    """
+    if not watch and until is None:
+        return _show(question)[0]
+    ends = time.monotonic() + timeout
+    first = True
+    while True:
+        if not first and sys.stdout.isatty() and not question.output.is_for_programs:
+            print("\033[H\033[2J", end="")
+        _, cluster = _show(question, at_once=first)
+        first = False
+        if until is not None and changes.condition_is(until)(cluster) is not None:
+            return 0
+        if until is not None and time.monotonic() > ends:
+            fail(f"{question.target.name} is not {until} after {timeout:g} s.", NOT_IN_TIME)
+        time.sleep(REFRESH)
+
+
+def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj]:
+    read = question.read_at_once() if at_once else question.read()
+    found = view(read)
+
+    def text() -> object:
+        from kubectl_whatsapp import render  # noqa: PLC0415
+
+        return render.status(found, wide=question.output is Output.WIDE)
+
+    question.show("Status", found, text)
+    return found.verdict.level.exit_code, read.found.get("cluster") or {}
+
+
+@command("why")
+def why(
+    question: Question, shard: Annotated[str, typer.Argument(help="Also ask about this shard, as 3 or shard-3.", metavar="[SHARD]")] = ""
+) -> int:
+    """Say which of the operator's rules decides, on what evidence, which rules above it do not hold, and what would change it.
+
+    The operator's own rules are run on what can be read. What only the operator can know is taken for granted, and named.
+    """
+    number = changes.shard_number(shard) if shard else None
+    if shard and number is None:
+        fail(f"{shard} is no shard; give its number, as 3 or shard-3.")
+    read = question.read_at_once(reading.RULES)
+    from kubectl_whatsapp.why import why as answer  # noqa: PLC0415  # loads the operator's rules
+
+    found = answer(read, number)
+
+    def text() -> object:
+        from kubectl_whatsapp import render  # noqa: PLC0415
+
+        return render.why(found, wide=question.output is Output.WIDE)
+
+    question.show("Why", found, text)
+    return 3 if found.problem else 0
+
+
+@command("check")
+def check(question: Question, short: Annotated[bool, typer.Option("--short", help="Show only what is not passed.")] = False) -> int:
+    """Check the prerequisites and the health of a cluster, one line a check, with the page to read.
+
+    Ends like status: 0 when all checks are passed, else with the worst of them.
+    """
+    read = question.read_at_once()
+    found = checks.check(read)
+
+    def text() -> object:
+        from kubectl_whatsapp import render  # noqa: PLC0415
+
+        return render.check(found, short=short)
+
+    question.show("Check", found, text)
+    return found.level.exit_code

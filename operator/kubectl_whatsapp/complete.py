@@ -1,0 +1,126 @@
+"""Completion for kubectl: it runs ``kubectl_complete-whatsapp`` with the words so far, and reads lines and a directive, as Cobra's have.
+
+After what is wrong or slow nothing is proposed: a completion never fails and never waits for long.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Sequence
+from typing import Final
+
+from kubectl_whatsapp import access, reading, rights
+from kubectl_whatsapp.reading import API, Target
+
+DIRECTIVE: Final = ":4"
+"""Cobra's ShellCompDirectiveNoFileComp: no file names are proposed."""
+PATIENCE: Final = 1.0
+SHARD_COMMANDS: Final = frozenset({"switchover", "why", "logs"})
+WITH_VALUE: Final[dict[str, str]] = {
+    "-n": "namespace",
+    "--namespace": "namespace",
+    "--context": "context",
+    "--kubeconfig": "kubeconfig",
+    "-o": "output",
+    "--output": "output",
+    "--to": "pod",
+    "--shard": "shard",
+    "--until": "until",
+    "--operator-namespace": "",
+    "--lease": "",
+    "--timeout": "",
+    "--request-timeout": "",
+    "--reason": "",
+    "--file": "",
+    "-f": "",
+    "--tail": "",
+    "--shards": "shards",
+    "--spares": "",
+}
+"""Options that take a value, and what is proposed for it."""
+FIXED: Final[dict[str, tuple[str, ...]]] = {
+    "output": ("text", "wide", "json", "yaml"),
+    "until": ("Ready", "UpToDate"),
+    "shards": ("1", "2", "4", "8", "16", "32"),
+}
+
+Ask = Callable[[dict[str, str], str, str], Iterable[str]]
+"""Gives names; its arguments are the options, the kind (``cluster``, ``shard`` or ``pod``) and the cluster."""
+
+
+def proposals(words: Sequence[str], ask: Ask) -> list[str]:
+    """Return what could stand in place of the last word."""
+    *before, last = words or [""]
+    options, places, open_option = _parsed(before)
+    name, equals, _ = last.partition("=")
+    if open_option:
+        found = _values(WITH_VALUE[open_option], options, places, ask)
+    elif equals and name in WITH_VALUE:
+        found = [f"{name}={one}" for one in _values(WITH_VALUE[name], options, places, ask)]
+    elif last.startswith("-"):
+        found = sorted((*WITH_VALUE, "--follow", "--help", "--short", "--watch", "-w", "--yes-in-production"))
+    elif not places:
+        found = [*rights.NEEDED]
+    else:
+        kind = "cluster" if len(places) == 1 else "shard" if len(places) == 2 and places[0] in SHARD_COMMANDS else ""
+        found = _values(kind, options, places, ask)
+    return [one for one in found if one.startswith(last)]
+
+
+def _parsed(before: Sequence[str]) -> tuple[dict[str, str], list[str], str]:
+    """The values of options by kind, the words that belong to no option, and the option whose value comes next."""
+    options: dict[str, str] = {}
+    places: list[str] = []
+    open_option = ""
+    for word in before:
+        name, equals, value = word.partition("=")
+        if open_option:
+            options[WITH_VALUE[open_option]], open_option = word, ""
+        elif word in WITH_VALUE:
+            open_option = word
+        elif equals and name in WITH_VALUE:
+            options[WITH_VALUE[name]] = value
+        elif not word.startswith("-"):
+            places.append(word)
+    return options, places, open_option
+
+
+def _values(kind: str, options: dict[str, str], places: Sequence[str], ask: Ask) -> list[str]:
+    if kind in FIXED:
+        return [*FIXED[kind]]
+    if kind in {"cluster", "pod", "shard"}:
+        return [*ask(options, kind, places[1] if len(places) > 1 else "")]
+    return []
+
+
+def _ask(options: dict[str, str], kind: str, cluster: str) -> list[str]:
+    """Read names from the API server; none after any trouble."""
+    try:
+        found = access.find(
+            access.Options(
+                context=options.get("context", ""), kubeconfig=options.get("kubeconfig", ""), namespace=options.get("namespace", "")
+            )
+        )
+        client, target = found.client(), Target(found.namespace, cluster)
+        if kind == "pod":
+            read = reading.read(client, target, ["pods"], deadline=PATIENCE)
+            return [pod["metadata"]["name"] for pod in read.items("pods") or () if "-coreapp-" in pod["metadata"]["name"]]
+        path = f"{API}/namespaces/{found.namespace}/whatsappclusters"
+        listed = client.get(path, timeout=PATIENCE)
+    except (access.AccessError, access.RequestError):
+        return []
+    clusters = listed.get("items") or ()
+    if kind == "cluster":
+        return [one["metadata"]["name"] for one in clusters]
+    status = next((one.get("status") or {} for one in clusters if one["metadata"]["name"] == cluster), {})
+    return [f"shard-{number}" for number in range(int(status.get("shards") or 0))]
+
+
+def main() -> None:
+    """Print the proposals and the directive."""
+    words = sys.argv[1:]
+    print("\n".join([*proposals(words, _ask), DIRECTIVE]))
+
+
+if __name__ == "__main__":
+    main()

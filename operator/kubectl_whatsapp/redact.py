@@ -1,0 +1,57 @@
+"""Takes out of a report what is secret or personal. Pure. What is uncertain is taken out."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterable
+from typing import Any, Final
+
+HIDDEN: Final = "***"
+DROPPED: Final = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration"})
+"""Keys that say nothing here, or repeat what was taken out elsewhere."""
+WORDS: Final = r"token|passw(?:or)?d|secret|pin|certificate|credential|authorization|api[-_]?key|private[-_]?key|phone"
+SECRET_KEY: Final = re.compile(rf"(?i).*({WORDS}).*")
+"""Keys whose text is not shown."""
+SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint|pinversion)")
+"""Keys that match the former and name an object, a time or a version."""
+TEXTS: Final = (
+    re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL),
+    re.compile(r"(?i)\b(?:bearer|basic|apikey)\s+[\w.~+/=-]{4,}"),
+    re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?"),
+    re.compile(rf"""(?i)[\w-]*(?:{WORDS})[\w-]*["']?\s*[:=]\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;)}}\]]+)"""),
+    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
+    re.compile(r"(?<![\w.:-])\+?\d{7,15}(?![\w:.-])"),
+    re.compile(r"\b(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}"),
+)
+"""In texts: PEM, authorization headers, JWTs, ``key=value`` of secret keys, passwords in URLs, telephone numbers, long base64."""
+
+
+def text(content: str, known: Iterable[str] = ()) -> str:
+    """Return a text without what is secret in it. ``known``: secrets that are to be found wherever they stand."""
+    for one in sorted((one for one in known if len(one) >= 4), key=len, reverse=True):
+        content = content.replace(one, HIDDEN)
+    for pattern in TEXTS:
+        content = pattern.sub(HIDDEN, content)
+    return content
+
+
+def obj(value: Any, known: Iterable[str] = (), *, key: str = "") -> Any:
+    """Return an object of Kubernetes without what is secret in it. ``key``: under which it stands."""
+    known = tuple(known)
+    if isinstance(value, dict):
+        is_secret = value.get("kind") == "Secret"
+        shown = {name: one for name, one in value.items() if name not in DROPPED and not (is_secret and name in {"data", "stringData"})}
+        return {text(str(name), known): obj(one, known, key=str(name)) for name, one in shown.items()}
+    if isinstance(value, list | tuple):
+        return [_hidden_value(one, known) if key == "env" else obj(one, known, key=key) for one in value]
+    is_secret_key = bool(SECRET_KEY.fullmatch(key)) and not SAFE_KEY.fullmatch(key)
+    if isinstance(value, str):
+        return HIDDEN if value and is_secret_key else text(value, known)
+    return HIDDEN if is_secret_key and isinstance(value, int | float) and not isinstance(value, bool) else value
+
+
+def _hidden_value(entry: Any, known: Iterable[str]) -> Any:
+    """An environment variable without its value: anyone may put a secret there."""
+    if not isinstance(entry, dict):
+        return HIDDEN
+    return {name: HIDDEN if name == "value" else obj(one, known, key=str(name)) for name, one in entry.items()}

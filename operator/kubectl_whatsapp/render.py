@@ -1,0 +1,302 @@
+"""Values as text for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.padding import Padding
+from rich.table import Table
+from rich.text import Text
+
+from kubectl_whatsapp.model import Level, Shard, View
+from kubectl_whatsapp.world import stamp
+
+if TYPE_CHECKING:
+    from kubectl_whatsapp.checks import Report
+    from kubectl_whatsapp.planning import Planned
+    from kubectl_whatsapp.why import ShardAnswer, Why
+
+STYLES: Final = {Level.OK: "green", Level.WARNING: "yellow", Level.CRITICAL: "bold red", Level.UNKNOWN: "magenta"}
+SERVED: Final = {True: ("yes", "green"), False: ("no", "bold red"), None: ("?", "magenta")}
+HANDOVERS: Final = 3
+"""So many are shown, the last first; ``-o wide`` shows all."""
+MANY: Final = 8
+"""So many shards are shown, those with trouble first; ``-o wide`` shows all."""
+NARROW: Final = 72
+"""Below so many columns a table is written as lines."""
+PIPE: Final = 10_000
+"""Columns of what is no terminal: nothing is wrapped there."""
+
+
+def console(*, width: int | None = None, stderr: bool = False) -> Console:
+    """Return where text goes. NO_COLOR is obeyed; what is no terminal gets no colour and is not wrapped."""
+    found = Console(highlight=False, width=width, stderr=stderr, emoji=False, markup=False)
+    return found if found.is_terminal or width else Console(highlight=False, width=PIPE, stderr=stderr, emoji=False, markup=False)
+
+
+def show(value: RenderableType) -> None:
+    """Print a value; blanks at the ends of lines are left out where nobody sees them."""
+    target = console()
+    if target.is_terminal:
+        target.print(value)
+        return
+    with target.capture() as captured:
+        target.print(value)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
+def age(since: datetime | None, now: datetime) -> str:
+    """Return how long ago, in the largest unit of which there are two."""
+    return "-" if since is None else span(max(0.0, (now - since).total_seconds()))
+
+
+def span(seconds: float) -> str:
+    """Return a duration in the largest unit of which there are two."""
+    for size, unit in ((86400, "d"), (3600, "h"), (60, "m")):
+        if seconds >= 2 * size:
+            return f"{int(seconds // size)}{unit}"
+    return f"{int(seconds)}s"
+
+
+def verdict(view: View) -> Text:
+    """Return the verdict alone."""
+    return Text.assemble((f"{view.namespace}/{view.name}: ", "bold"), (view.verdict.sentence, STYLES[view.verdict.level]))
+
+
+# --- tables ---------------------------------------------------------------------------------------------------------------
+
+Cell = str | Text
+
+
+class Rows:
+    """A table that becomes lines where it would not fit."""
+
+    def __init__(self, columns: Sequence[str], rows: Iterable[Sequence[Cell]]) -> None:
+        """Columns without any content are left out."""
+        rows = [*rows]
+        kept = [at for at in range(len(columns)) if any(str(row[at]) not in {"", "-"} for row in rows) or at == 0]
+        self.columns = [columns[at] for at in kept]
+        self.rows = [[row[at] for at in kept] for row in rows]
+
+    def __rich_console__(self, console: Console, _: object) -> Iterator[RenderableType]:
+        """Give the table, or for each row a line of its first cells and lines of the others."""
+        if console.width >= NARROW:
+            yield self._table()
+            return
+        for first, *cells in self.rows:
+            yield Text.assemble((f"{self.columns[0]} ", "bold"), first)
+            named = [(name, cell) for name, cell in zip(self.columns[1:], cells, strict=True) if str(cell) not in {"", "-"}]
+            yield from (_indented(Text.assemble(f"{name.lower()}: ", cell)) for name, cell in named)
+
+    def _table(self) -> Table:
+        table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
+        for column in self.columns:
+            table.add_column(column, overflow="fold")
+        for row in self.rows:
+            table.add_row(*row)
+        return table
+
+
+# --- status ---------------------------------------------------------------------------------------------------------------
+
+
+def status(view: View, *, wide: bool = False) -> RenderableType:
+    """Return the whole of ``status``: the verdict, then the rest."""
+    return Group(*_status(view, wide=wide))
+
+
+def _status(view: View, *, wide: bool) -> Iterator[RenderableType]:
+    yield verdict(view)
+    if view.message and view.message not in view.verdict.sentence:
+        yield _indented(f"The operator's last word is {view.reason}: {view.message}")
+    yield from (_indented(Text(sentence, style="yellow")) for sentence in view.inaction)
+    if view.shards:
+        yield _shards(view, wide=wide)
+    if view.standbys:
+        yield Rows(
+            ("STANDBY", "NODE", "ELIGIBLE", "WHY NOT"),
+            [(one.pod, one.node or "-", _yes(one.eligible), one.why) for one in view.standbys],
+        )
+    yield from map(Text, _lines(view))
+    if view.handovers:
+        yield _handovers(view, wide=wide)
+    yield from unread(view.unread.items())
+    if view.next_steps:
+        yield Text("Next:", style="bold")
+        yield from map(_indented, view.next_steps)
+
+
+def _yes(holds: bool) -> Text:
+    return Text("yes", style="green") if holds else Text("no", style="yellow")
+
+
+def unread(found: Iterable[tuple[str, str]]) -> Iterator[Text]:
+    """Yield a line for each thing that could not be read."""
+    yield from (Text(f"could not read {what} ({why})", style="magenta") for what, why in found)
+
+
+def _shards(view: View, *, wide: bool) -> Rows:
+    few = view.shards if wide else _first_troubled(view.shards)
+    rows = [
+        (str(one.number), Text(*SERVED[one.served]), one.holder or "-", one.node or "-", one.epoch or "-", age(one.since, view.at), one.why)
+        for one in few
+    ]
+    left = len(view.shards) - len(few)
+    more = [("...", Text("yes", style="green"), f"{left} more, see -o wide", "", "", "", "")] if left else []
+    return Rows(("SHARD", "SERVED", "HOLDER", "NODE", "EPOCH", "SINCE", "WHY NOT"), [*rows, *more])
+
+
+def _first_troubled(shards: tuple[Shard, ...]) -> tuple[Shard, ...]:
+    if len(shards) <= MANY:
+        return shards
+    troubled = [one for one in shards if not one.served]
+    kept = [*troubled, *(one for one in shards if one.served)][: max(MANY, len(troubled))]
+    return tuple(sorted(kept, key=lambda one: one.number))
+
+
+def _lines(view: View) -> Iterator[str]:
+    if view.spec_shards is not None:
+        yield f"Spec: {view.spec_shards} shards, {view.spec_spares} spares"
+    if view.operation is not None:
+        yield f"Operation: {_operation(view)}"
+    if view.leader is not None:
+        yield f"Operator: {_leader(view)}"
+    if view.certificate_expires is not None:
+        yield f"Certificate: expires {view.certificate_expires:%Y-%m-%d}, in {(view.certificate_expires - view.at).days} days"
+
+
+def _operation(view: View) -> str:
+    operation = view.operation
+    assert operation is not None  # noqa: S101  # the caller asked
+    parts = [f"step {operation.number} of {operation.of}, {operation.step}"]
+    if operation.shards_before != operation.shards_after:
+        parts.append(f"shards {operation.shards_before or '?'} -> {operation.shards_after or '?'}")
+    if operation.attempts > 1:
+        parts.append(f"attempt {operation.attempts}")
+    if operation.deadline is not None:
+        left = (operation.deadline - view.at).total_seconds()
+        parts.append(f"deadline {stamp(operation.deadline)} ({f'in {span(left)}' if left >= 0 else f'{span(-left)} ago'})")
+    then = f". Then: {'; '.join(operation.comes_next)}" if operation.comes_next else ""
+    return "; ".join(parts) + then
+
+
+def _leader(view: View) -> str:
+    leader = view.leader
+    assert leader is not None  # noqa: S101  # the caller asked
+    replicas = f"; {leader.replicas_ready} replicas are ready" if leader.replicas_ready is not None else ""
+    if not leader.holder:
+        return f"none leads{replicas}"
+    renewed = f"its Lease was renewed {age(leader.renewed, view.at)} ago" if leader.renewed else "its Lease was never renewed"
+    return f"{leader.holder} {'leads' if leader.alive else 'led, and leads no more'}; {renewed}{replicas}"
+
+
+def _handovers(view: View, *, wide: bool) -> Rows:
+    rows = [
+        (
+            f"{age(one.at, view.at)} ago",
+            str(one.shard),
+            one.kind,
+            one.from_ or "-",
+            one.to,
+            one.evidence,
+            *(
+                f"{phase} ms" if phase is not None else "-"
+                for phase in (one.detect_milliseconds, one.commit_milliseconds, one.serve_milliseconds)
+            ),
+        )
+        for one in (view.handovers if wide else view.handovers[:HANDOVERS])
+    ]
+    return Rows(("HANDOVER", "SHARD", "KIND", "FROM", "TO", "EVIDENCE", "DETECT", "COMMIT", "SERVE"), rows)
+
+
+# --- why ------------------------------------------------------------------------------------------------------------------
+
+
+def why(found: Why, *, wide: bool = False) -> RenderableType:
+    """Return the whole of ``why``."""
+    return Group(*_why(found, wide=wide))
+
+
+def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
+    title = f"{found.namespace}/{found.name}: "
+    if found.problem:
+        yield Text.assemble((title, "bold"), (found.problem, "magenta"))
+    else:
+        yield Text.assemble((title, "bold"), (f"{found.rule} decides. ", "bold"), found.sentence)
+        yield _indented(f"It means: {found.meaning}")
+        yield _indented(f"What changes it: {found.what_changes_it}")
+    if found.shard is not None:
+        yield from _shard_answer(found.shard, wide=wide)
+    if found.evidence:
+        yield Text("By what it goes:", style="bold")
+        yield from map(_indented, found.evidence)
+    if found.said_no:
+        names = [one.rule for one in found.said_no]
+        few = names if wide else names[-6:]
+        before = "" if len(few) == len(names) else f"{len(names) - len(few)} rules (-o wide), then "
+        yield Text(f"Rules above that do not hold: {before}{', '.join(few)}")
+    yield from (Text(f"Also holds: {one.rule}. {one.why}") for one in found.also)
+    if found.reported:
+        yield Text(f"The operator's last word is {found.reported}")
+        if found.problem and found.reported_advice:
+            yield _indented(f"What changes it: {found.reported_advice}")
+    if found.differs:
+        yield Text(f"That is another answer. {found.differs}", style="yellow")
+    if found.granted and (wide or found.differs):
+        yield Text("Taken for granted, because only the operator can know it:", style="bold")
+        yield from map(_indented, found.granted)
+    yield from unread((found.unread or {}).items())
+
+
+def _indented(text: Text | str) -> Padding:
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
+
+
+def _shard_answer(found: ShardAnswer, *, wide: bool) -> Iterator[RenderableType]:
+    yield Text.assemble((f"Shard {found.shard}: ", "bold"), f"{found.state}. " if found.state else "", found.sentence)
+    speaks = [one for one in found.evidence if one.holds]
+    silent = [one.evidence for one in found.evidence if not one.holds]
+    yield from (_indented(f"{one.evidence} holds ({one.certainty.lower()})") for one in speaks)
+    if silent and (wide or not speaks):
+        yield _indented(f"does not hold: {', '.join(silent)}")
+    if found.candidates:
+        yield Rows(("COULD TAKE IT", "ELIGIBLE", "WHY NOT"), [(one.pod, _yes(one.eligible), one.why) for one in found.candidates])
+
+
+# --- plan and check -------------------------------------------------------------------------------------------------------
+
+
+def plan(found: Planned) -> RenderableType:
+    """Return the whole of ``plan``."""
+    return Group(*_plan(found))
+
+
+def _plan(found: Planned) -> Iterator[RenderableType]:
+    yield Text.assemble((f"{found.namespace}/{found.name}: ", "bold"), found.sentence)
+    yield from (Text(f"Rejected: {one}", style="bold red") for one in found.rejected)
+    yield from (Text(f"Held: {one}", style="yellow") for one in found.held)
+    if found.steps:
+        rows = [(str(number), one.what, one.interrupts, one.takes) for number, one in enumerate(found.steps, 1)]
+        yield Rows(("STEP", "WHAT", "INTERRUPTS", "TAKES"), rows)
+    yield from (Text(one) for one in found.needs)
+    yield from unread(found.unread.items())
+
+
+def check(found: Report, *, short: bool = False) -> RenderableType:
+    """Return one line for each check; ``short``: only for those that are not passed."""
+    marks = {Level.OK: "ok", Level.WARNING: "warning", Level.CRITICAL: "failed", Level.UNKNOWN: "unknown"}
+    shown = [one for one in found.checks if not short or one.level is not Level.OK]
+    lines = [
+        Text.assemble(
+            (f"{marks[one.level]:8}", STYLES[one.level]),
+            one.name,
+            ": ",
+            one.sentence,
+            f" See {one.hint}" if one.level is not Level.OK else "",
+        )
+        for one in shown
+    ]
+    return Group(*lines, Text(found.sentence, style="bold"))

@@ -1,0 +1,227 @@
+"""What was read, as one value: the verdict, the shards, the standbys, what goes on, and what to do next. Pure, and free of rendering.
+
+The status is what the operator last wrote, and the operator may be dead. So whether a shard is served is judged here from the objects
+themselves: its Service selects a pod by the epoch, that pod is ready, and its node has been heard of.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from datetime import timedelta
+from typing import Any, Final
+
+from kubectl_whatsapp.marks import EPOCH_LABEL, SHARD_LABEL, moment, route_of
+from kubectl_whatsapp.model import Condition, Handover, Leader, Operation, Shard, Standby, View
+from kubectl_whatsapp.reading import OPERATOR_LABEL, Read
+from kubectl_whatsapp.verdict import Facts, verdict
+from kubectl_whatsapp.world import World, condition, labels
+
+Obj = dict[str, Any]
+
+LEASE_SLACK: Final = timedelta(seconds=2)
+"""The API server's clock is read to the second, and a renewal may be in progress."""
+
+
+def view(read: Read) -> View:
+    """Return what is shown of a cluster. What could not be read makes the answer smaller, never wrong."""
+    world = World(read)
+    shards = tuple(_shards(world))
+    standbys = tuple(_standbys(world, {one.holder for one in shards if one.holder}))
+    leader = _leader(world)
+    return View(
+        namespace=read.target.namespace,
+        name=read.target.name,
+        at=read.at,
+        verdict=verdict(Facts(world, shards, standbys, leader)),
+        shards=shards,
+        standbys=standbys,
+        spec_shards=world.spec.get("shards"),
+        spec_spares=world.spec.get("spares", 1) if world.spec else None,
+        reason=str(world.status.get("reason") or ""),
+        message=str(world.status.get("message") or ""),
+        conditions=tuple(_conditions(world)),
+        operation=_operation(world),
+        handovers=tuple(_handovers(world)),
+        leader=leader,
+        certificate_expires=moment((world.status.get("certificate") or {}).get("expiresAt")),
+        inaction=tuple(dict.fromkeys(_inaction(world))),
+        next_steps=tuple(_next_steps(world, shards, standbys, leader)),
+        unread=read.unread_titles(),
+        seconds=read.seconds,
+    )
+
+
+# --- shards ---------------------------------------------------------------------------------------------------------------
+
+
+def _shards(world: World) -> Iterator[Shard]:
+    services = world.read.items("services")
+    if not world.cluster or services is None:
+        yield from _reported(world)
+        return
+    routes = (route_of(one, world.read.target.name, world.uid) for one in services)
+    found = {route.shard: route for route in routes if route is not None}
+    for number in range(max(world.status.get("shards") or world.status.get("settledShards") or 0, 0)):
+        route = found.get(number)
+        if route is None or route.holder is None or route.epoch is None:
+            yield Shard(number=number, served=False, why="no Coreapp has it" if route else "it has no Service")
+            continue
+        pod = world.pods.get(route.holder)
+        served, why = _served(world, route.epoch, route.holder, route.holder_uid, pod)
+        node = (pod.get("spec") or {}).get("nodeName") if pod else None
+        yield Shard(number=number, served=served, holder=route.holder, node=node, epoch=route.epoch, since=route.committed_at, why=why)
+
+
+def _reported(world: World) -> Iterator[Shard]:
+    """The shards as the operator last wrote them, if their Services could not be read."""
+    for entry in sorted(world.status.get("shardMap") or (), key=lambda one: int(one.get("shard", 0))):
+        yield Shard(
+            number=entry.get("shard", 0),
+            served=None,
+            holder=entry.get("holder"),
+            node=entry.get("node"),
+            epoch=entry.get("epoch"),
+            since=moment(entry.get("since")),
+            why="its Service could not be read; this is what the operator last reported",
+        )
+
+
+def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | None) -> tuple[bool | None, str]:
+    if world.read.items("pods") is None:
+        return None, "pods could not be read"
+    if pod is None or (uid and pod["metadata"].get("uid") != uid):
+        return False, f"{holder} is gone" if pod is None else f"{holder} was made again and does not hold it any more"
+    if labels(pod).get(EPOCH_LABEL) != epoch:
+        return False, f"{holder} does not carry epoch {epoch}, so the Service leads nowhere"
+    trouble = world.pod_trouble(pod)
+    return not trouble, trouble
+
+
+def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
+    # Without the cluster it is not known who holds a shard.
+    for pod in world.component("coreapp") if world.cluster else ():
+        name, trouble = pod["metadata"]["name"], world.pod_trouble(pod)
+        if name in holders:
+            continue
+        node = (pod.get("spec") or {}).get("nodeName")
+        epoch = labels(pod).get(EPOCH_LABEL)
+        if not trouble and epoch:
+            trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
+        if not trouble and node and (world.nodes.get(node, {}).get("spec") or {}).get("unschedulable"):
+            trouble = f"node {node} is cordoned; it would be used only if there is no other"
+        yield Standby(pod=name, node=node, eligible=not trouble, why=trouble)
+
+
+# --- the operator ---------------------------------------------------------------------------------------------------------
+
+
+def _leader(world: World) -> Leader | None:
+    lease = world.read.found.get("lease")
+    operators = world.read.items("operators")
+    # Without any pod the operator runs elsewhere, or under other labels.
+    ready = sum(not world.pod_trouble(pod) for pod in operators) if operators else None
+    if lease is None:
+        return Leader(holder="", renewed=None, alive=False, replicas_ready=ready) if "lease" in world.read.absent else None
+    spec: Obj = lease.get("spec") or {}
+    renewed = moment(spec.get("renewTime"))
+    lasts = timedelta(seconds=float(spec.get("leaseDurationSeconds") or 0))
+    holder = str(spec.get("holderIdentity") or "")
+    alive = bool(holder) and renewed is not None and world.read.at - renewed <= lasts + LEASE_SLACK
+    return Leader(holder=holder, renewed=renewed, alive=alive, replicas_ready=ready)
+
+
+def _conditions(world: World) -> Iterator[Condition]:
+    for one in world.status.get("conditions") or ():
+        kind, status, reason, message = (str(one.get(key) or "") for key in ("type", "status", "reason", "message"))
+        yield Condition(type=kind, status=status, reason=reason, message=message, since=moment(one.get("lastTransitionTime")))
+
+
+def _handovers(world: World) -> Iterator[Handover]:
+    for one in world.status.get("recentHandovers") or ():
+        yield Handover(
+            at=moment(one.get("at")),
+            shard=one.get("shard", 0),
+            kind=str(one.get("kind") or ""),
+            from_=one.get("from"),
+            to=str(one.get("to") or ""),
+            evidence=str(one.get("evidence") or ""),
+            detect_milliseconds=one.get("detectMilliseconds"),
+            commit_milliseconds=one.get("commitMilliseconds"),
+            serve_milliseconds=one.get("serveMilliseconds"),
+        )
+
+
+# --- what goes on ---------------------------------------------------------------------------------------------------------
+
+STEPS: Final[tuple[tuple[frozenset[str], str], ...]] = (
+    (frozenset({"ScalingUp"}), "Coreapps are added"),
+    (frozenset({"AwaitingCoreapps"}), "enough Coreapps must be ready"),
+    (frozenset({"WindowClosed"}), "a maintenance window must open"),
+    (frozenset({"SettingShards", "ServerBusy", "AnswerUnknown"}), "Set Shards is called"),
+    (frozenset({"Verifying", "Restarting", "RestartOverdue"}), "all Coreapps restart"),
+    (frozenset({"AssigningShards", "ConsolidatingShards"}), "shards get their holders"),
+    (frozenset({"ScalingDown"}), "Coreapps that are not needed go"),
+)
+"""The steps of a resize, by the operator's reasons (docs/resharding.md, "The order")."""
+
+
+def _operation(world: World) -> Operation | None:
+    noted: Obj = world.status.get("operation") or {}
+    reason = str(condition(world.cluster, "Reconciling").get("reason") or "")
+    before = noted.get("from") or world.status.get("settledShards")
+    after = noted.get("to") or world.spec.get("shards")
+    number = next((number for number, (reasons, _) in enumerate(STEPS) if reason in reasons), None)
+    if number is None:
+        if not noted:
+            return None
+        number = 4 if noted.get("answer") == "Accepted" else 3
+    windows = bool((world.spec.get("reshard") or {}).get("windows"))
+    resizes = bool(noted) or before != after
+    wanted = [
+        step for step in range(len(STEPS)) if step == number or _comes(step, resizes=resizes, windows=windows, before=before, after=after)
+    ]
+    return Operation(
+        step=reason or "SettingShards",
+        number=wanted.index(number) + 1,
+        of=len(wanted),
+        shards_before=before,
+        shards_after=after,
+        answer=str(noted.get("answer") or ""),
+        attempts=int(noted.get("attempts") or 0),
+        started=moment(noted.get("startedAt")),
+        deadline=moment(noted.get("deadline")),
+        comes_next=tuple(STEPS[step][1] for step in wanted if step > number),
+    )
+
+
+def _comes(step: int, *, resizes: bool, windows: bool, before: int | None, after: int | None) -> bool:
+    """Whether a step belongs to the change: from ``before`` to ``after`` shards, or only of the number of Coreapps."""
+    if not resizes:
+        return False
+    grows = before is not None and after is not None and after > before
+    return {0: grows, 2: windows, 6: not grows}.get(step, True)
+
+
+def _inaction(world: World) -> Iterator[str]:
+    if world.is_paused:
+        yield "Planned changes are held: the cluster is paused. Failovers go on."
+    if (world.spec.get("failover") or {}).get("mode") == "Manual":
+        yield "Failovers are not made: spec.failover.mode is Manual."
+    for one in world.status.get("conditions") or ():
+        if one.get("reason") in {"SelfCheckFailed", "WindowClosed", "NodesUnreachable"}:
+            yield str(one.get("message"))
+
+
+def _next_steps(world: World, shards: tuple[Shard, ...], standbys: tuple[Standby, ...], leader: Leader | None) -> Iterator[str]:
+    target = world.read.target
+    if leader is not None and not leader.alive:
+        place = f"-n {target.operator_namespace}"
+        yield f"kubectl {place} get pods,leases"
+        yield f"kubectl {place} logs --selector {OPERATOR_LABEL} --tail 50"
+    lost = next((one for one in shards if one.served is False), None)
+    if lost is not None and lost.holder:
+        yield f"kubectl -n {target.namespace} describe pod {lost.holder}"
+    if (unfit := next((one for one in standbys if not one.eligible), None)) is not None:
+        yield f"kubectl -n {target.namespace} describe pod {unfit.pod}"
+    if lost is not None or condition(world.cluster, "Stalled").get("status") == "True":
+        yield f"kubectl whatsapp why {target.name} -n {target.namespace}"
