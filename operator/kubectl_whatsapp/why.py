@@ -304,7 +304,7 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
         sentence = f"{route.holder} holds it and is not ready, but that alone does not prove a failure."
     answers = tuple(
         EvidenceAnswer(
-            evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.holds(f, route, pod)
+            evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.counts(f, route, pod)
         )
         for proof in evidence.EVIDENCE
     )

@@ -39,7 +39,11 @@ class Proof:
     after: Callable[[Desired], timedelta] = lambda _: timedelta(0)
     """How long it must be seen before it counts."""
     holds: Callable[[Claims, Route, Coreapp], bool]
-    """For a holder that exists; one that does not is deleted."""
+    """Whether it speaks against a holder that exists."""
+
+    def counts(self, f: Claims, route: Route, pod: Coreapp | None) -> bool:
+        """Return whether it speaks against the holder of a route; one that does not exist was deleted."""
+        return self.holds(f, route, pod) if pod is not None else self.evidence is Evidence.POD_DELETED
 
 
 def _serves_another(f: Claims, route: Route, pod: Coreapp) -> bool:
@@ -127,4 +131,4 @@ def held_back(f: Claims) -> Iterator[tuple[Route, Evidence]]:
 
 def _first(f: Claims, route: Route, proofs: Iterable[Proof]) -> Proof | None:
     pod = f.holder(route)
-    return next((proof for proof in proofs if (proof.holds(f, route, pod) if pod else proof.evidence is Evidence.POD_DELETED)), None)
+    return next((proof for proof in proofs if proof.counts(f, route, pod)), None)
