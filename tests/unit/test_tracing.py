@@ -177,9 +177,11 @@ async def test_what_is_left_is_sent_when_the_process_ends(collector: Collector, 
 # ---- collectors that are away
 
 
-@pytest.mark.parametrize("answers", [False, None], ids=["nobody listens", "it never answers"])
-async def test_a_collector_that_is_away_holds_up_nothing(answers: bool | None, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("listens", [False, True], ids=["nobody listens", "it never answers"])
+async def test_a_collector_that_is_away_holds_up_nothing(listens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
+    # So that a single wait for the collector would be seen, also beside other work: it answers no request, or is tried for a minute.
+    monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3600")
     called, ended = asyncio.Event(), asyncio.Event()
 
     async def listen(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -189,7 +191,7 @@ async def test_a_collector_that_is_away_holds_up_nothing(answers: bool | None, m
 
     server = await asyncio.start_server(listen, "127.0.0.1", 0)
     host, port = server.sockets[0].getsockname()
-    if answers is False:
+    if not listens:
         server.close()
         await server.wait_closed()
     tracing = Tracing(f"http://{host}:{port}", identity="op-a_1")
@@ -198,15 +200,15 @@ async def test_a_collector_that_is_away_holds_up_nothing(answers: bool | None, m
     for _ in range(400):
         assert await Cluster(tracing).hand_over()
     took = time.monotonic() - began
-    if answers is None:
+    if listens:
         await asyncio.wait_for(called.wait(), LONG)
     await asyncio.to_thread(tracing.close)
     closed_in = time.monotonic() - began - took
     ended.set()
     server.close()
-    # The exporter tries for 10 s, and the library's own shutdown waits for 30.
-    assert took < 8, "no handover waited for the collector"
-    assert closed_in < CLOSE_WITHIN + 4
+    assert took < LONG, "no handover waited for the collector"
+    # The library's own shutdown would wait for 30 s.
+    assert closed_in < CLOSE_WITHIN + 20
 
 
 # ---- off
