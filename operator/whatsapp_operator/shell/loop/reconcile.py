@@ -11,6 +11,7 @@ from typing import Any
 
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
+from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.shell.clock import Clock, random_nonce
@@ -322,7 +323,8 @@ class Reconciler:
                     self._reset(cluster, observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
-            plan = rules.plan(observation.desired, observation.snapshot)
+            facts = rules.facts(observation.desired, observation.snapshot)
+            plan = rules.plan_of(facts)
             outcome = await self._act(cluster, observation, plan)
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
@@ -337,7 +339,7 @@ class Reconciler:
             cluster.quiet = observation.access if quiet and not moving and not outcome.failed and not cluster.memory.unassigned else None
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            reported = not plan.is_reportable or await self._report(cluster, observation, plan)
+            reported = not plan.is_reportable or await self._report(cluster, observation, facts, plan)
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
@@ -429,10 +431,9 @@ class Reconciler:
                 await self._write_status(observation, undone, version=stored["metadata"]["resourceVersion"])
         return not lost
 
-    async def _report(self, cluster: Cluster, observation: Observation, plan: Plan) -> bool:
+    async def _report(self, cluster: Cluster, observation: Observation, facts: Facts, plan: Plan) -> bool:
         """Write the status if it differs; return False if the cluster has changed since the observation."""
-        f = rules.facts(observation.desired, observation.snapshot)
-        after = report.report(f, plan)
+        after = report.report(facts, plan)
         self._metrics.observe_status(cluster.key, after)
         body = report.patch(observation.snapshot.status, after)
         # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
