@@ -103,7 +103,8 @@ tooling-test: setup ## Tests of what is in hack/ alone
 integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
-test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
+test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
+	@$(MAKE) --no-print-directory --jobs 2 check
 	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/release tests/integration $(TOOLING)
 
 release-files: setup binaries ## Make packages, charts, SBOMs and notes into build/release (REGISTRY=..., UNRELEASED=1: notes without a version)

@@ -1,7 +1,7 @@
 """What every tier shares: one event loop less, the order of tests on several workers, and lanes that are never skipped in silence.
 
 Tests on real control planes form two groups, each of which one worker runs, in order: those that share the operators' control plane, and
-all others. More of them at a time would be too much for two processors. They begin first, for they take longest and mostly wait; the other
+the others. More of them at a time would be too much for two processors. They begin first, for they take longest and mostly wait; the other
 workers fill the processors meanwhile (``--no-loadscope-reorder`` keeps this order).
 
 A test that cannot run on this machine is skipped with the reason ``lane <name>: <why and what helps>``. The last lines of the output say

@@ -6,12 +6,12 @@ import asyncio
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from datetime import UTC, datetime
-from types import SimpleNamespace
+from types import ModuleType, SimpleNamespace
 from typing import Any, cast
 
 import pytest
 
-from whatsapp_operator.core import rules
+from whatsapp_operator.core import report, rules
 from whatsapp_operator.shell.kube.errors import Rejected, Unavailable
 from whatsapp_operator.shell.kube.kinds import Kind, Obj
 from whatsapp_operator.shell.kube.lease import Leadership
@@ -133,9 +133,9 @@ async def test_an_observation_that_fails_is_emitted(error: BaseException, reason
     await run(world, reason, heal=lambda: setattr(world, "fails", lambda: None))
 
 
-@pytest.mark.parametrize("part", ["plan", "facts"])
-async def test_an_error_in_plan_or_report_is_emitted(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rules, part, raising(RuntimeError("oops")))
+@pytest.mark.parametrize(("module", "part"), [(rules, "facts"), (rules, "plan_of"), (report, "report")], ids=["facts", "plan", "report"])
+async def test_an_error_in_plan_or_report_is_emitted(module: ModuleType, part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(module, part, raising(RuntimeError("oops")))
 
     await run(World(), "InternalError", heal=monkeypatch.undo)
 

@@ -473,7 +473,11 @@ def facts(desired: Desired, snapshot: Snapshot) -> Facts:
 
 def plan(desired: Desired, snapshot: Snapshot) -> Plan:
     """Return what to do after one observation. Pure and total: no input raises, equal input gives equal output."""
-    f = facts(desired, snapshot)
+    return plan_of(facts(desired, snapshot))
+
+
+def plan_of(f: Facts) -> Plan:
+    """Return what to do after the observation with these facts."""
     matches = [*_matching(f)]
     winner = matches[0]
     actions = list(winner.then(f))
@@ -491,7 +495,7 @@ def plan(desired: Desired, snapshot: Snapshot) -> Plan:
         ready=_first(f, matches, State.READY),
         actions=tuple(actions),
         record=f.record,
-        next_window_at=windows.next_opening(desired.windows, f.wall) if winner.name == Reason.WINDOW_CLOSED else None,
+        next_window_at=windows.next_opening(f.desired.windows, f.wall) if winner.name == Reason.WINDOW_CLOSED else None,
         is_settled=f.is_settled,
         # Not "nothing to do" of a change that is only being written, or that its controller has not observed yet; nor anything while
         # objects are still being read.

@@ -10,6 +10,7 @@ from datetime import timedelta
 
 from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
+from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
@@ -237,7 +238,8 @@ class Reconciler:
                     cluster.reset(observation.desired.uid)
                     continue
                 cluster.uid = observation.desired.uid
-            plan = rules.plan(observation.desired, observation.snapshot)
+            facts = rules.facts(observation.desired, observation.snapshot)
+            plan = rules.plan_of(facts)
             outcome = await self._act(cluster, observation, plan)
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
@@ -252,7 +254,7 @@ class Reconciler:
             cluster.quiet = observation.access if quiet and not moving and not outcome.failed and not cluster.memory.unassigned else None
             if cluster.memory.reading is not None:
                 cluster.memory.reading.add_done_callback(lambda _: cluster.woken.set())
-            reported = not plan.is_reportable or await self._report(cluster, observation, plan)
+            reported = not plan.is_reportable or await self._report(cluster, observation, facts, plan)
             return self._rest_after(cluster, plan, failed=moving or bool(outcome.failed) or cluster.memory.unassigned or not reported)
         return timedelta(0)
 
@@ -335,12 +337,11 @@ class Reconciler:
                 await self._status.write(observation, undone, version=stored["metadata"]["resourceVersion"])
         return not lost
 
-    async def _report(self, cluster: Cluster, observation: Observation, plan: Plan) -> bool:
+    async def _report(self, cluster: Cluster, observation: Observation, facts: Facts, plan: Plan) -> bool:
         """Write the status if it differs; return False if the cluster has changed since the observation."""
-        f = rules.facts(observation.desired, observation.snapshot)
-        after = report.report(f, plan)
+        after = report.report(facts, plan)
         self._metrics.clusters.observe_status(cluster.key, after)
-        self._metrics.clusters.observe_probes(cluster.key, observation.snapshot.coreapps, f.wall)
+        self._metrics.clusters.observe_probes(cluster.key, observation.snapshot.coreapps, facts.wall)
         body = report.patch(observation.snapshot.status, after)
         # If the same status was written and the stored one is unchanged, the installed CRD drops the missing fields.
         if body is not None and cluster.reported != (after, observation.snapshot.status):
