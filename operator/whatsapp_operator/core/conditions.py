@@ -282,6 +282,6 @@ def loudest(spoken: Iterable[Condition]) -> Condition:
         (ready.status != "True", ready),
         (redundant.status == "False" and redundant.reason == Reason.NO_SPARE_LEFT, redundant),
         (moving.status == "True", moving),
-        *((one.status == "False", one) for one in by_type.values() if one not in {ready, moving, stuck}),
+        *((one.status == "False", one) for one in by_type.values() if one not in {moving, stuck}),
     )
     return next((condition for holds, condition in order if holds), ready)

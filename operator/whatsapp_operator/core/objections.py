@@ -49,8 +49,10 @@ def is_secret_missing(f: Facts) -> bool:
     return _missing_secret(f) is not None
 
 
-def _has_certificate(f: Facts) -> bool:
-    return f.snapshot.account is not None and f.snapshot.account.has_certificate
+def _with_certificate(f: Facts) -> AccountSecret | None:
+    """Return the Secret of the account if it has a certificate."""
+    account = f.snapshot.account
+    return account if account is not None and account.has_certificate else None
 
 
 def _expires(f: Facts) -> str:
@@ -88,9 +90,10 @@ def _would_send(f: Facts) -> str | None:
     """Return the fingerprint of the certificate that a call would carry; None if it cannot be read, or none is asked for."""
     if f.desired.account is None:
         return None
-    if not _has_certificate(f):
+    secret = _with_certificate(f)
+    if secret is None:
         return NO_CERTIFICATE
-    return f.snapshot.account.certificate.fingerprint if f.snapshot.account and f.snapshot.account.certificate else None
+    return secret.certificate.fingerprint if secret.certificate else None
 
 
 def _rejected_certificate(f: Facts) -> str:
@@ -165,7 +168,7 @@ OBJECTIONS: tuple[Objection, ...] = (
         name=Reason.REGISTRATION_TOO_OLD,
         when=lambda f: (
             f.desired.account is not None
-            and not _has_certificate(f)
+            and _with_certificate(f) is None
             and f.desired.account.registered_at is not None
             and f.wall - f.desired.account.registered_at > REGISTRATION_GRACE
         ),
@@ -176,17 +179,17 @@ OBJECTIONS: tuple[Objection, ...] = (
     ),
     Objection(
         name=Reason.CERTIFICATE_MISSING,
-        when=lambda f: f.desired.account is not None and not _has_certificate(f) and f.desired.account.registered_at is None,
+        when=lambda f: f.desired.account is not None and _with_certificate(f) is None and f.desired.account.registered_at is None,
         why=lambda f: f"Secret {_secret(f)} has no key certificate. Copy the certificate from Business Manager into it.",
     ),
     Objection(
         name=Reason.CERTIFICATE_MALFORMED,
-        when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.certificate is None,
+        when=lambda f: (secret := _with_certificate(f)) is not None and secret.certificate is None,
         why=lambda f: f"Key certificate of Secret {_secret(f)} is not base64. Copy it again from Business Manager, whole.",
     ),
     Objection(
         name=Reason.CERTIFICATE_EXPIRY_UNKNOWN,
-        when=lambda f: f.snapshot.account is not None and _has_certificate(f) and f.snapshot.account.expires_at is None,
+        when=lambda f: (secret := _with_certificate(f)) is not None and secret.expires_at is None,
         why=lambda f: (
             f"Key expiresAt of Secret {_secret(f)} is missing or no RFC 3339 time such as 2027-05-01T00:00:00Z. "
             "Put the time there at which the certificate expires: an expired one gets the account banned, so none is sent whose expiry is "
@@ -196,10 +199,9 @@ OBJECTIONS: tuple[Objection, ...] = (
     Objection(
         name=Reason.CERTIFICATE_EXPIRED,
         when=lambda f: (
-            f.snapshot.account is not None
-            and _has_certificate(f)
-            and f.snapshot.account.expires_at is not None
-            and f.snapshot.account.expires_at - f.wall < f.desired.tuning.certificate_margin
+            (secret := _with_certificate(f)) is not None
+            and secret.expires_at is not None
+            and secret.expires_at - f.wall < f.desired.tuning.certificate_margin
         ),
         why=lambda f: (
             f"The certificate in Secret {_secret(f)} expires at {_expires(f)}: too soon, or it has expired, and an expired one gets the "

@@ -8,7 +8,7 @@ import pytest
 
 from whatsapp_operator.core.desired import Switchover
 from whatsapp_operator.core.names import Ref
-from whatsapp_operator.core.snapshot import Answer, Login, Workload
+from whatsapp_operator.core.snapshot import Answer, Call, Login, Workload
 
 from .situations import NOW, Situation, seconds, situation
 from .witnesses import WITNESSES, growing
@@ -44,6 +44,7 @@ DRIFT = (
     "Another party changed the shards from 2 to 1. Set spec.shards to 1 to keep that, or spec.reshard.drift to Repair to have it undone."
 )
 FOREIGN = "is not owned by this cluster and is left alone. Delete or rename it, or give the cluster another name."
+UNCLEAR = "got no clear answer; only GET is sent until its outcome is known, at the latest at"
 FOLLOWS = "the number follows from spec.shards and spec.spares"
 
 SENTENCES: dict[str, tuple[Situation, str, str]] = {
@@ -114,6 +115,16 @@ SENTENCES: dict[str, tuple[Situation, str, str]] = {
         growing().noted(4, Answer.ACCEPTED).reporting(None),
         "LoggingIn",
         "Asking the Webapp for the number of shards.",
+    ),
+    "no clear answer": (
+        growing().noted(4, Answer.UNKNOWN),
+        "AnswerUnknown",
+        f"Set Shards 2 -> 4 {UNCLEAR} 2027-01-04T12:13:59Z.",
+    ),
+    "shrinking below a high holder": (
+        SETTLED.with_pods([3, 4]).held_by(0, 3).with_pod(0, ready=False).with_pod(2, ready=False),
+        "ScalingDown",
+        "Coreapps 5 -> 3, once every shard is served.",
     ),
     "shrinking": (SETTLED.with_pods([3]), "ScalingDown", "Coreapps 4 -> 3."),
     "shrinking while two are away": (
@@ -195,6 +206,8 @@ STUCK = {"image_problem": "acme-webapp-x: ImagePullBackOff"}
         ("SettingShards", False),
         ("Verifying", False),
         ("ReplacingPods", False),
+        ("ServerBusy", False),
+        ("AwaitingCoreapps", False),
     ],
 )
 def test_only_handovers_count_as_moving_while_a_person_must_act(name: str, goes_on: bool) -> None:
@@ -257,6 +270,7 @@ def test_a_call_that_is_under_way_waits_for_no_window(name: str) -> None:
 
     assert row(one) == name
     assert row(one.calling(4)) == "SettingShards"
+    assert row(one.client(call=Call(id="4-x"))) == "SettingShards", "its note was wiped"
 
 
 def test_a_closed_window_is_not_named_while_nothing_waits_for_it() -> None:
@@ -291,3 +305,44 @@ def test_Webapps_are_waited_for_until_all_are_ready() -> None:  # noqa: N802
     assert webapp is not None
     assert row(SETTLED.seeing(webapp=replace(webapp, ready=1))) == "ReplacingPods"
     assert row(SETTLED.seeing(webapp=replace(webapp, ready=2))) == "UpToDate"
+
+
+def test_no_shard_is_consolidated_while_it_is_unknown_how_many_there_will_be() -> None:
+    one = SETTLED.with_pods([3]).held_by(0, 3)
+
+    assert row(one) == "ConsolidatingShards"
+    assert row(one.noted(1, Answer.UNKNOWN)) == "AnswerUnknown"
+
+
+def test_a_roll_out_waits_for_a_restart_that_is_overdue() -> None:
+    one = WITNESSES["RestartOverdue"].all_pods(revision="rev-0").with_pods([5])
+
+    assert row(one) == "RestartOverdue"
+    assert row(one.seeing(operation=None)) == "RollingOut"
+
+
+def unwritten(one: Situation) -> Situation:
+    """The Webapps' Service differs from what is wanted, and is not written yet."""
+    ref = Ref("Service", "acme-webapp")
+    live = {**one.snapshot.objects[ref], "spec": {}}
+    return one.seeing(objects={**one.snapshot.objects, ref: live})
+
+
+@pytest.mark.parametrize(
+    ("one", "reportable"),
+    [
+        (SETTLED, True),
+        (unwritten(SETTLED), False),
+        (unwritten(SETTLED.with_pod(2, ready=False)), True),
+        (SETTLED.seeing(statefulset=Workload(uid="sts", resource_version="9", replicas=3, ready=3, revision=None)), False),
+        (
+            SETTLED.seeing(statefulset=Workload(uid="sts", resource_version="9", replicas=3, ready=2, revision=None)).with_pod(
+                2, ready=False
+            ),
+            True,
+        ),
+    ],
+    ids=["nothing to do", "a change not written", "the same beside work", "a template not looked at", "the same beside work"],
+)
+def test_nothing_to_do_is_not_said_of_a_change_that_is_only_being_written(one: Situation, reportable: bool) -> None:
+    assert one.plan().is_reportable is reportable

@@ -1,0 +1,253 @@
+"""When a cluster is observed and its client asked again, moment by moment."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+
+import pytest
+
+from whatsapp_operator.core import checksums, manifests, pace, rules
+from whatsapp_operator.core.actions import State
+from whatsapp_operator.core.snapshot import Answer, Silence
+
+from .situations import NOW, Situation, seconds, situation
+from .witnesses import WITNESSES, growing, restarting, rolling_out
+
+SETTLED = situation().settled()
+LATE = Silence(lag=seconds(2))
+
+
+def due(one: Situation) -> set[timedelta]:
+    return {*pace.due(one.facts())}
+
+
+def asks(one: Situation, rule: str = "SettingShards", state: State = State.WORKING) -> bool:
+    return pace.asks(one.facts(), rule, state)
+
+
+# --- the table
+
+SOON, EACH_SECOND = seconds(0.25), seconds(1)
+CADENCES = {
+    "Verifying": (SOON, seconds(2)),
+    "Restarting": (SOON, seconds(2)),
+    "AnswerUnknown": (SOON, seconds(5)),
+    **dict.fromkeys(
+        [
+            "Paused",
+            "WindowClosed",
+            "WindowInvalid",
+            "ShardsDrifted",
+            "NameConflict",
+            "CrdOutdated",
+            "LoginRejected",
+            "PodsRejected",
+            "DeletionBlocked",
+            "ReplicasOverruled",
+            "Banned",
+            "SecretMissing",
+            "AwaitingSecret",
+            "CertificateRejected",
+            "CertificateExpired",
+            "PinMalformed",
+        ],
+        (EACH_SECOND, timedelta.max),
+    ),
+    **dict.fromkeys(["FailingOver", "ServerBusy", "SettingShards", "ScalingUp", "RollingOut", "UpToDate"], (SOON, timedelta.max)),
+}
+
+
+@pytest.mark.parametrize("rule", CADENCES)
+def test_what_waits_for_a_person_is_observed_less_often_than_what_moves(rule: str) -> None:
+    entry = pace.cadence(rule)
+
+    assert (entry.first, entry.longest) == CADENCES[rule]
+
+
+@pytest.mark.parametrize(
+    ("first", "last", "pauses"),
+    [
+        (pace.FIRST_RETRY, pace.LAST_RETRY, [0.1, 0.2, 0.4, 5, 5]),
+        (pace.FIRST_RETRY, pace.LAST_URGENT_RETRY, [0.1, 0.2, 0.4, 1, 1]),
+        (pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY, [1, 2, 4, 64, 300]),
+    ],
+    ids=["observations", "urgent ones", "Events"],
+)
+def test_pauses_after_failures_double_up_to_a_limit(first: timedelta, last: timedelta, pauses: list[float]) -> None:
+    assert [pace.retry_after(failures, first, last) for failures in (1, 2, 3, 7, 99)] == [seconds(pause) for pause in pauses]
+    assert pace.retry_after(0, first, last) == first
+
+
+def test_failures_of_which_nothing_is_said_are_those_of_observations() -> None:
+    assert [pace.retry_after(failures) for failures in (1, 99)] == [seconds(0.1), seconds(5)]
+
+
+# --- asking the client
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (growing().client(asked_at=None), True),
+        (growing().client(asked_at=None, asking=True), False),
+        (growing().client(asked_at=None).seeing(webapp=None), False),
+        (growing().client(asked_at=None).seeing(unread={"Secret": ""}), False),
+        (growing().client(asked_at=None).seeing(unread={"Secret": "HTTP 403"}), False),
+        (growing().client(asked_at=None).seeing(unread={"Service": "HTTP 403"}), True),
+    ],
+    ids=["at once", "being asked", "no Webapp", "Secrets not read yet", "Secrets not readable", "something else not readable"],
+)
+def test_the_client_is_asked_if_it_can_be_asked(one: Situation, expected: bool) -> None:
+    assert asks(one) is expected
+
+
+@pytest.mark.parametrize(("settled", "reported", "expected"), [(None, None, False), (2, None, True), (None, 2, True)])
+def test_a_first_login_waits_for_a_missing_Secret_a_later_one_does_not(  # noqa: N802
+    settled: int | None, reported: int | None, expected: bool
+) -> None:
+    one = SETTLED.seeing(settled_shards=settled, missing="Secret acme-admin").client(shards=reported, asked_at=None)
+
+    assert asks(one) is expected
+
+
+def stands(one: Situation, rule: str, span: float) -> Situation:
+    """The rule has won for so many seconds without progress."""
+    return one.seeing(since={pace.standing(one.facts(), rule): NOW - seconds(span)})
+
+
+@pytest.mark.parametrize(("ago", "expected"), [(0.2, False), (0.25, True)])
+def test_while_a_call_is_under_way_its_effect_is_asked_for_four_times_a_second_however_long_it_takes(ago: float, expected: bool) -> None:
+    one = stands(growing().noted(4, Answer.UNKNOWN), "AnswerUnknown", 600).client(asked_at=NOW - seconds(ago))
+
+    assert asks(one, "AnswerUnknown", State.WAITING) is expected
+
+
+def test_a_client_that_does_not_answer_is_asked_less_often_even_then() -> None:
+    one = growing().noted(4, Answer.UNKNOWN).client(unresponsive_since=NOW - seconds(60))
+    old = stands(one, "AnswerUnknown", 16)
+
+    assert not asks(old.client(asked_at=NOW - seconds(3.9)), "AnswerUnknown", State.WAITING)
+    assert asks(old.client(asked_at=NOW - seconds(4)), "AnswerUnknown", State.WAITING)
+
+
+@pytest.mark.parametrize(
+    ("state", "ago", "expected"),
+    [
+        (State.WORKING, 1.9, False),
+        (State.WORKING, 2, True),
+        (State.WAITING, 2, False),
+        (State.WAITING, 24.9, False),
+        (State.WAITING, 25, True),
+    ],
+)
+def test_a_number_is_fresh_while_something_is_done_and_old_while_something_is_waited_for(state: State, ago: float, expected: bool) -> None:
+    """A rule that has won for a hundred seconds: an observation is due after a quarter of that."""
+    one = stands(growing(), "SettingShards", 100).client(asked_at=NOW - seconds(ago))
+
+    assert asks(one, "SettingShards", state) is expected
+
+
+def test_the_first_pauses_are_longer_while_the_client_does_not_answer() -> None:
+    one = growing()
+
+    assert pace.pause(one.facts(), "SettingShards") == SOON
+    assert pace.pause(one.client(unresponsive_since=NOW).facts(), "SettingShards") == EACH_SECOND
+
+
+# --- facts whose age is wanted
+
+
+def holds(one: Situation) -> set[str]:
+    return {fact for fact in one.plan().holds if not fact.startswith("Stands/")}
+
+
+def test_that_enough_are_back_is_timed_while_a_call_is_under_way() -> None:
+    assert "EnoughAreBack" in holds(restarting().restarted(4, range(4)))
+    assert "EnoughAreBack" not in holds(restarting())
+    assert holds(SETTLED) == set()
+
+
+def test_that_Coreapps_are_lacking_is_timed_for_a_resize_and_for_a_first_number_only() -> None:  # noqa: N802
+    lacking = SETTLED.with_pod(2, ready=False)
+
+    assert "LacksCoreapps" in holds(growing().with_pod(4, ready=False))
+    assert "LacksCoreapps" in holds(lacking.seeing(settled_shards=None))
+    assert "LacksCoreapps" not in holds(lacking)
+
+
+def test_that_Secrets_changed_is_timed_for_the_pods_that_took_them() -> None:  # noqa: N802
+    ref = manifests.webapp_deployment("acme")
+    live = SETTLED.snapshot.objects[ref]
+    taken = {**live, "metadata": {**live["metadata"], "annotations": {checksums.CHECKSUM_ANNOTATION: "old"}}}
+    one = SETTLED.seeing(checksums={ref: "new"}, objects={**SETTLED.snapshot.objects, ref: taken})
+
+    assert [checksum for _, checksum in one.facts().stale_workloads] == ["new"]
+    assert [fact.partition("/")[0] for fact in holds(one)] == ["SecretsChanged"]
+
+
+def test_each_outdated_Coreapp_is_timed_by_its_role() -> None:  # noqa: N802
+    assert holds(rolling_out()) == {"Outdated/uid-0/holder", "Outdated/uid-1/holder", "Outdated/uid-2/spare"}
+
+
+# --- known moments
+
+
+def test_a_busy_client_is_tried_again_at_a_known_moment() -> None:
+    one = growing().noted(4, Answer.BUSY)
+    pause = one.facts().backoff - seconds(1)
+
+    assert pause in due(one)
+    assert pause not in due(growing().noted(4, Answer.UNKNOWN))
+
+
+@pytest.mark.parametrize(
+    ("one", "expected"),
+    [
+        (growing().noted(4, Answer.ACCEPTED), True),
+        (growing().noted(4, Answer.UNKNOWN), False),
+        (growing().noted(4, Answer.UNKNOWN).with_pod(1, report=None), True),
+        (growing().noted(4, Answer.UNKNOWN).with_pod(1, unresponsive_since=NOW - seconds(1)), True),
+    ],
+    ids=["restart", "all answer", "one was never asked", "one is silent"],
+)
+def test_the_end_of_a_restart_matters_while_it_explains_something(one: Situation, expected: bool) -> None:
+    """The deadline is 180 s after the note, which was written a second ago."""
+    assert (seconds(179) in due(one)) is expected
+    assert seconds(839) in due(one), "an unanswered call is settled then"
+
+
+def test_a_rejected_object_is_tried_again_at_a_known_moment() -> None:
+    assert seconds(4) in due(SETTLED.seeing(rejected_at=NOW - seconds(1)))
+    assert due(SETTLED.seeing(rejected_at=NOW - seconds(5))) == due(SETTLED) == set()
+
+
+def silent(span: float, renewed: float | None = 3) -> Situation:
+    """A standby has not answered for so many seconds; the Lease of its node was renewed so many seconds ago."""
+    at = None if renewed is None else NOW - seconds(renewed)
+    return SETTLED.with_nodes().with_node(2, renewed_at=at).with_pod(2, unresponsive_since=NOW - seconds(span))
+
+
+def test_a_silence_is_looked_at_when_it_decides_something() -> None:
+    """After 3 and 6 s (unhealthy, and twice that), 15 s (a Lease) and 180 s (a restart); 12 s from now the Lease is that old too."""
+    assert due(silent(1)) == {seconds(2), seconds(5), seconds(14), seconds(179), seconds(12), seconds(1)}
+    assert due(silent(1, renewed=None)) == {seconds(2), seconds(5), seconds(14), seconds(179), seconds(1)}
+
+
+@pytest.mark.parametrize(("span", "checked", "passed"), [(2, 1, 1), (16, 4, 4), (60, 5, 15)])
+def test_a_long_silence_is_looked_at_less_and_less_often_but_while_the_self_check_fails_every_five_seconds(
+    span: float, checked: float, passed: float
+) -> None:
+    assert seconds(passed) in due(silent(span))
+    assert seconds(checked) in due(silent(span).seeing(silence=LATE))
+
+
+def test_a_failed_self_check_is_looked_at_again_while_a_kubelet_says_that_a_Coreapp_is_not_ready() -> None:  # noqa: N802
+    unready = SETTLED.with_pod(2, ready=False, lost_readiness=True, report=None)
+
+    assert seconds(5) in due(unready.seeing(silence=LATE))
+    assert seconds(5) not in due(SETTLED.seeing(silence=LATE))
+
+
+def test_every_rule_has_a_cadence_of_the_table() -> None:
+    assert {pace.cadence(rule.name).first for rule in rules.RULES} == {SOON, EACH_SECOND}
+    assert pace.observe_after(WITNESSES["UpToDate"].facts(), "UpToDate") == seconds(30)
