@@ -296,6 +296,12 @@ def test_plan_asks_the_api_server_and_stores_nothing(server: Server, capsys: pyt
     assert code == 1
     assert "Rejected: spec.shards: Unsupported value: 3" in out
 
+    server.rejects = 403, {"message": "whatsappclusters is forbidden"}
+    code, out, _ = run(capsys, "plan", "acme", "--shards", "4")
+    assert code == 1
+    assert "Set Shards 2 -> 4" in out
+    assert "could not read whether the API server would accept it (whatsappclusters is forbidden)" in out
+
 
 # --- the drill -------------------------------------------------------------------------------------------------------------
 
