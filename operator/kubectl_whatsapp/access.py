@@ -251,6 +251,7 @@ class Client:
             raise AccessError(msg) from None
         session, cluster, user = self._http.session, access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
         session.headers["User-Agent"] = "kubectl-whatsapp"
+        session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
         session.headers.update(_impersonation(user))
         if proxy := cluster.get("proxy-url"):
             session.proxies = {"http": proxy, "https": proxy}
@@ -316,6 +317,10 @@ class Client:
         if answer.status_code >= 400:
             raise _rejection(answer)
         return answer
+
+
+def _unchanged(request: Any) -> Any:
+    return request
 
 
 def _object(answer: Any) -> Obj:

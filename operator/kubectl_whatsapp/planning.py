@@ -45,17 +45,20 @@ class Planned:
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
-def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...] = ()) -> Planned:
-    """Return what a change to so many shards and spares would do. ``rejected``: what the API server says against it."""
+def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...] = (), unjudged: str = "") -> Planned:
+    """Return what a change to so many shards and spares would do.
+
+    ``rejected``: what the API server says against it; ``unjudged``: why it could not be asked, or would not say.
+    """
     before, spares_before = world.spec.get("shards"), world.spec.get("spares", 1)
     current = world.status.get("shards") or before or shards
     base = Planned(
         namespace=world.read.target.namespace,
         name=world.read.target.name,
         sentence=f"{_change(before, shards)} shards, {_change(spares_before, spares)} spares.",
-        accepted=not rejected,
+        accepted=not rejected and not unjudged,
         rejected=rejected,
-        unread=world.read.unread_titles(),
+        unread={**world.read.unread_titles(), **({"whether the API server would accept it": unjudged} if unjudged else {})},
     )
     if rejected:
         return base

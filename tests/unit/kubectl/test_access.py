@@ -178,6 +178,15 @@ def test_a_request_carries_the_credential_and_who_is_acted_as(tmp_path: Path) ->
     assert client.server_date == "Mon, 04 Jan 2027 12:00:00 GMT"
 
 
+def test_a_netrc_does_not_replace_the_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login eve password other", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with serving(a_cluster(), tmp_path) as server:
+        client_of(server.url, token="t0").get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5)
+
+    assert server.headers[0]["Authorization"] == "Bearer t0"
+
+
 def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:
     with serving(a_cluster(), tmp_path) as proxy:
         config = kubeconfig("http://api.invalid:6443")

@@ -296,6 +296,12 @@ def test_plan_asks_the_api_server_and_stores_nothing(server: Server, capsys: pyt
     assert code == 1
     assert "Rejected: spec.shards: Unsupported value: 3" in out
 
+    server.rejects = 403, {"message": "whatsappclusters is forbidden"}
+    code, out, _ = run(capsys, "plan", "acme", "--shards", "4")
+    assert code == 1
+    assert "Set Shards 2 -> 4" in out
+    assert "could not read whether the API server would accept it (whatsappclusters is forbidden)" in out
+
 
 # --- the drill -------------------------------------------------------------------------------------------------------------
 
@@ -348,6 +354,7 @@ def start(kubeconfig: Path, *args: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 
 
+@pytest.mark.slow
 def test_a_process_in_an_outage_says_what_it_knows_and_ends(tmp_path: Path) -> None:
     with serving(a_cluster().without_pod("acme-coreapp-0"), tmp_path, delays={"nodes": 60.0, "nodeLeases": 60.0}) as server:
         begun = time.monotonic()
@@ -359,6 +366,7 @@ def test_a_process_in_an_outage_says_what_it_knows_and_ends(tmp_path: Path) -> N
     assert time.monotonic() - begun < 30, "it does not wait for threads that hang"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_without_a_traceback_and_removes_its_files(tmp_path: Path, number: int) -> None:
     with serving(a_cluster(), tmp_path) as server:
@@ -372,6 +380,7 @@ def test_a_signal_ends_it_without_a_traceback_and_removes_its_files(tmp_path: Pa
     assert list(tmp_path.glob("kubectl-whatsapp-*")) == []
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     with serving(a_cluster(32, 4), tmp_path) as server:
         process = start(server.kubeconfig, "status", "acme", "--watch", "-o", "json")
@@ -383,6 +392,7 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_what_help_and_status_load_is_little(tmp_path: Path) -> None:
     code = "import sys; from kubectl_whatsapp.__main__ import main; main(sys.argv[1:]); print(sorted(sys.modules), file=sys.stderr)"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}

@@ -66,6 +66,7 @@ def kubectl_complete(kubeconfig: Path, *words: str) -> list[str]:
     return done.stdout.splitlines()
 
 
+@pytest.mark.slow
 def test_names_come_from_the_api_server_and_nothing_after_trouble(tmp_path: Path) -> None:
     cluster = a_cluster()
     listed = '{"items": [' + json.dumps(cluster.found["cluster"]) + "]}"

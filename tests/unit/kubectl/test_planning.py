@@ -65,6 +65,13 @@ def test_what_the_api_server_rejects_has_no_steps() -> None:
     assert (found.accepted, found.steps, found.rejected) == (False, (), ("spec.shards: Unsupported value: 3",))
 
 
+def test_what_the_api_server_does_not_judge_has_its_steps_all_the_same() -> None:
+    found = plan(a_cluster(), shards=4, unjudged="forbidden")
+
+    assert (found.accepted, found.rejected, len(found.steps)) == (False, (), 3)
+    assert found.unread == {"whether the API server would accept it": "forbidden"}
+
+
 @pytest.mark.parametrize(
     ("cluster", "held"),
     [
