@@ -24,7 +24,7 @@ from xdist.scheduler import LoadScopeScheduling
 
 GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts"}
 """By folder: the group of its tests."""
-LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
+LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "Prometheus": "ALLOW_SKIP_PROMETHEUS", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 

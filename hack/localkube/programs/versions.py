@@ -17,6 +17,7 @@ MODULES = {
     "kubernetes": "k8s.io/kubernetes",
     "helm": "helm.sh/helm/v3",
     "kubeconform": "github.com/yannh/kubeconform",
+    "prometheus": "github.com/prometheus/prometheus",
     "kind": "sigs.k8s.io/kind",
     "containerd": "github.com/containerd/containerd/v2",
     "coredns": "github.com/coredns/coredns",
@@ -36,6 +37,10 @@ CONTROL_PLANE: tuple[Row, ...] = (
 CHARTS: tuple[Row, ...] = (
     ("helm", "helm", "/cmd/helm", "version --short", "{version}", 72),
     ("kubeconform", "kubeconform", "/cmd/kubeconform", "-v", "{version}", 4),
+)
+PROMETHEUS: tuple[Row, ...] = (
+    ("promtool", "prometheus", "/cmd/promtool", "--version", "version {version}", 200),
+    ("prometheus", "prometheus", "/cmd/prometheus", "--version", "version {version}", 60),
 )
 KIND: tuple[Row, ...] = (
     ("kind", "kind", "", "version", "kind {version}", 4),
@@ -88,6 +93,11 @@ def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     return tuple(_program(tools, row) for row in CHARTS)
 
 
+def prometheus_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """Prometheus and promtool, where neither the PATH nor Debian has them."""
+    return tuple(_program(tools, row) for row in PROMETHEUS)
+
+
 def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     """What kind's clusters need besides the control plane's programs; kind itself is the first."""
     return tuple(_program(tools, row) for row in KIND)
@@ -136,6 +146,8 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
         minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
         ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
         return {f"{MODULES[folder]}/internal/version.version": version, **ours}
+    if folder == "prometheus":
+        return {"github.com/prometheus/common/version.Version": version}
     return {"kubeconform": {"main.version": version}, "containerd": {f"{MODULES['containerd']}/version.Version": version}}.get(folder, {})
 
 
