@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from localkube.charts import CRD, OPERATOR
+from localkube.monitoring import dashboard
+from localkube.monitoring import rules as alerts
 from whatsapp_operator.core import manifests
 from whatsapp_operator.settings import Settings
 
@@ -288,3 +290,30 @@ def test_the_notes_say_what_a_namespaced_operator_does_not_see(charts: Charts, t
 
 def test_the_notes_warn_when_uninstalling_would_delete_everything(charts: Charts, tmp_path: Path) -> None:
     assert "Uninstalling DELETES" in charts.notes(OPERATOR, tmp_path, crds={"keep": False})
+
+
+# ---- alerts and the dashboard
+
+
+def test_alerts_are_rendered_with_the_address_of_their_runbooks(charts: Charts) -> None:
+    enabled = "monitoring.rules.enabled=true"
+    known = ("--api-versions", "monitoring.coreos.com/v1/PrometheusRule")
+    assert not charts.operator(*known).of("PrometheusRule")
+    assert not charts.operator("--set", enabled).of("PrometheusRule")
+    address = "https://runbooks.example.com/alerts.md"
+    shown = charts.operator("--set", f"{enabled},monitoring.rules.runbooks={address}", *known).one("PrometheusRule")
+    wanted = alerts.groups()
+    for group in wanted["groups"]:
+        for rule in group["rules"]:
+            rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(alerts.RUNBOOKS, address)
+    assert shown["spec"] == wanted
+    said = charts.refusal(OPERATOR, "--set", f"{enabled},monitoring.rules.renderMode=failIfMissing")
+    assert "there is no PrometheusRule" in said
+    assert "runbooks" in charts.refusal(OPERATOR, "--set", "monitoring.rules.runbooks=x#y")
+
+
+def test_the_dashboard_is_rendered_as_it_is(charts: Charts) -> None:
+    assert not charts.operator().of("ConfigMap")
+    shown = charts.operator("--set", "monitoring.dashboard.enabled=true,monitoring.dashboard.labels.mine=yes").one("ConfigMap")
+    assert shown["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "mine": "yes"}.items()
+    assert shown["data"] == {"whatsapp-operator.json": dashboard.text()}

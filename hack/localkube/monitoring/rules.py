@@ -15,7 +15,7 @@ from .situations import BEGIN, INTERVAL_S, RESTART
 
 RUNBOOKS = "RUNBOOKS"
 """Stands for the address of the page of runbooks, which the user of the chart says."""
-HEAD = "# Made by `make charts` from hack/localkube/monitoring/alerts.py. The chart replaces RUNBOOKS.\n"
+HEAD = "# Made by `make charts` from hack/localkube/monitoring/alerts.py.\n"
 PLANNED = {"a planned move": situations.PLANNED_MOVE, "a Set Shards restart": situations.SET_SHARDS}
 AROUND = (BEGIN, BEGIN + 1, BEGIN + RESTART // 2, BEGIN + RESTART - 1, BEGIN + RESTART, BEGIN + RESTART + 4, BEGIN + 40)
 """Samples at which nothing may fire while planned work goes on, or after it."""
