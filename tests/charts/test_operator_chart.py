@@ -115,6 +115,7 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
         lease={"seconds": 8, "renewDeadlineSeconds": 6.5, "retrySeconds": 2},
         metrics={"port": 9090},
         logLevel="DEBUG",
+        logFormat="json",
         simulator={"image": {"repository": "r/sim", "tag": "7"}},
         extraEnv=[{"name": "SETTLE_GRACE_SECONDS", "value": "30"}],
     )
@@ -122,6 +123,7 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
     settings = Settings.from_env({**env, "POD_NAME": "p", "POD_NAMESPACE": "n"})
     assert (settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds) == (8, 6.5, 2)
     assert (settings.metrics_port, settings.log_level, settings.image, settings.watch_namespaces) == (9090, "DEBUG", "r/sim:7", ())
+    assert settings.log_format == "json"
     assert settings.tuning.settle_grace.total_seconds() == 30
     assert shown.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] == 9090
 
@@ -129,7 +131,17 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
 def test_the_defaults_are_those_of_the_operator(rendered: Rendered) -> None:
     env = {name: value for name, value in rendered.env().items() if isinstance(value, str)}
     given, own = Settings.from_env({**env, "POD_NAMESPACE": "n"}), Settings(identity="x", namespace="n")
-    names = ("lease_name", "lease_seconds", "renew_deadline_seconds", "retry_seconds", "log_level", "image", "tuning", "watch_namespaces")
+    names = (
+        "lease_name",
+        "lease_seconds",
+        "renew_deadline_seconds",
+        "retry_seconds",
+        "log_level",
+        "log_format",
+        "image",
+        "tuning",
+        "watch_namespaces",
+    )
     assert {name: getattr(given, name) for name in names} == {name: getattr(own, name) for name in names}
 
 
@@ -245,6 +257,7 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
         ("image.digest=sha256:abc", "digest"),
         ("crds.keep=maybe", "keep"),
         ("logLevel=LOUD", "logLevel"),
+        ("logFormat=xml", "logFormat"),
         ("lease.seconds=1", "seconds"),
         ("metrics.port=80", "port"),
         ("metrics.podMonitor.renderMode=perhaps", "renderMode"),

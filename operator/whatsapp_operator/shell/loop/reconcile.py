@@ -13,6 +13,7 @@ from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.core.reasons import Reason
+from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
@@ -207,7 +208,9 @@ class Reconciler:
 
     async def _run_loop(self, cluster: Cluster, leadership: Leadership) -> None:
         """Run the loop of one cluster until the cluster is gone."""
+        logs.note(cluster=str(cluster.key))
         while True:
+            logs.note(rule=None)
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
@@ -324,6 +327,7 @@ class Reconciler:
                     continue
                 cluster.uid = observation.desired.uid
             plan = rules.plan(observation.desired, observation.snapshot)
+            logs.note(rule=str(plan.decision.rule))
             outcome = await self._act(cluster, observation, plan)
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0
