@@ -93,8 +93,8 @@ integration: setup binaries ## Integration tests alone, on a real API server
 test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
 	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(TOOLING)
 
-demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
-	@$(RUN)/python hack/demo $(if $(KEEP),--keep)
+demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running; OBSERVE=1: a Prometheus evaluates the alerts)
+	@$(RUN)/python hack/demo $(if $(KEEP),--keep) $(if $(OBSERVE),--observe)
 
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down
