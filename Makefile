@@ -114,8 +114,8 @@ release-files: setup binaries ## Make packages, charts, SBOMs and notes into bui
 release-check: setup binaries ## What can be checked of a release here: SBOMs, builds that repeat, charts, notes, workflows
 	$(PYTEST) auto tests/release
 
-demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
-	@$(RUN)/python hack/demo $(if $(KEEP),--keep)
+demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running; OBSERVE=1: a Prometheus evaluates the alerts)
+	@$(RUN)/python hack/demo $(if $(KEEP),--keep) $(if $(OBSERVE),--observe)
 
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down

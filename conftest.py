@@ -27,7 +27,7 @@ GROUPS = {"integration": "planes", "conformance": "planes", "charts": "charts", 
 """By folder: the group of its tests, unless they share the operators' control plane."""
 SHARES_OPERATORS = re.compile(r"\b(environment: Environment|harness: Harness)[,)]")
 """What a module has whose tests take part in the operators' control plane."""
-LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
+LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "Prometheus": "ALLOW_SKIP_PROMETHEUS", "root": "ALLOW_SKIP_ROOT"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 

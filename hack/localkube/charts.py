@@ -13,6 +13,7 @@ from typing import Any
 import yaml
 
 from localkube.errors import LocalKubeError
+from localkube.monitoring import dashboard, rules
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, kubernetes_version
 from localkube.progress import to_stderr
@@ -45,7 +46,8 @@ def derived(root: Path) -> dict[Path, str]:
     """The files of the charts that come from others, by path, as they should be."""
     charts = root / "charts"
     crd = (root / CRD).read_text(encoding="utf-8")
-    files = {charts / OPERATOR / "files" / CRD.name: crd}
+    shipped = charts / OPERATOR / "files"
+    files = {shipped / CRD.name: crd, shipped / "alerts.yaml": rules.text(), shipped / "dashboard.json": dashboard.text()}
     mine = json.loads((charts / OPERATOR / SCHEMA).read_text(encoding="utf-8"))
     for chart, schema in ((OPERATOR, mine), (CLUSTER, cluster_schema(yaml.safe_load(crd)))):
         values, readme = charts / chart / "values.yaml", charts / chart / "README.md"

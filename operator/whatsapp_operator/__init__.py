@@ -64,6 +64,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.loop.reconcile``: the loop: observe, plan, note, act, report, rest.
 - ``shell.loop.schedule``: limits concurrent observations, urgent ones first.
 - ``shell.loop.status``: every write of the status.
+- ``shell.logs``: the log as text or JSON, with the cluster, the shard and the rule.
 - ``shell.metrics``: metrics for Prometheus, and the liveness probe.
 - ``shell.objects.assemble``: makes one frozen value of all objects that were read; damaged ones are left out.
 - ``shell.objects.fields``: reads frozen values from objects, each field from its place.

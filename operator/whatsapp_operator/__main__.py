@@ -19,6 +19,7 @@ from whatsapp_operator import __version__
 from whatsapp_operator.core import self_check
 from whatsapp_operator.core.names import Key
 from whatsapp_operator.settings import SettingError, Settings, listed
+from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import SystemClock
 from whatsapp_operator.shell.coreapps.probe import Tethers
 from whatsapp_operator.shell.coreapps.self_check import SelfCheck
@@ -316,7 +317,7 @@ def main(argv: Sequence[str] | None = None) -> None:
     parser.parse_args(argv)
     try:
         settings = Settings.from_env()
-        logging.basicConfig(level=settings.log_level, format="%(asctime)s %(levelname).1s %(name)s: %(message)s")
+        logs.configure(settings.log_level, settings.log_format)
         handlers.quieten()
         # Imported modules stay: the garbage collector need not search them.
         gc.collect()

@@ -17,6 +17,7 @@ from whatsapp_operator.core.desired import Tuning
 
 SERVICE_ACCOUNT_NAMESPACE = Path("/var/run/secrets/kubernetes.io/serviceaccount/namespace")
 LOG_LEVELS = ("DEBUG", "INFO", "WARNING", "ERROR", "CRITICAL")
+LOG_FORMATS = ("text", "json")
 _LABEL = re.compile(r"[a-z0-9]([-a-z0-9]{0,61}[a-z0-9])?")
 
 
@@ -84,6 +85,13 @@ def _http_address(text: str) -> str:
     return text
 
 
+def _log_format(text: str) -> str:
+    if text.lower() not in LOG_FORMATS:
+        msg = f"one of {', '.join(LOG_FORMATS)}"
+        raise ValueError(msg)
+    return text.lower()
+
+
 def _setting(name: str, default: Any, read: Callable[[str], Any], meaning: str) -> Any:
     return field(default=default, metadata={"variable": Variable(name, read, meaning)})
 
@@ -119,6 +127,7 @@ class Settings:
     metrics_port: int = _setting("METRICS_PORT", 0, _port, "port of /metrics and /healthz; 0: neither is served")
     metrics_host: str = _setting("METRICS_HOST", "::", str, "address that /metrics and /healthz are served on; :: is IPv4 too")
     log_level: str = _setting("LOG_LEVEL", "INFO", _log_level, f"what is logged: {', '.join(LOG_LEVELS)}")
+    log_format: str = _setting("LOG_FORMAT", "text", _log_format, f"form of the log: {', '.join(LOG_FORMATS)}")
     tracing_endpoint: str | None = _setting(
         "OTEL_EXPORTER_OTLP_ENDPOINT", None, _http_address, "OpenTelemetry collector (OTLP over HTTP) that gets a trace of each handover"
     )

@@ -10,6 +10,8 @@ import pytest
 import yaml
 
 from localkube.charts import CRD, OPERATOR
+from localkube.monitoring import dashboard
+from localkube.monitoring import rules as alerts
 from whatsapp_operator.core import manifests
 from whatsapp_operator.settings import Settings
 
@@ -113,6 +115,7 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
         lease={"seconds": 8, "renewDeadlineSeconds": 6.5, "retrySeconds": 2},
         metrics={"port": 9090},
         logLevel="DEBUG",
+        logFormat="json",
         simulator={"image": {"repository": "r/sim", "tag": "7"}},
         extraEnv=[{"name": "SETTLE_GRACE_SECONDS", "value": "30"}],
     )
@@ -120,6 +123,7 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
     settings = Settings.from_env({**env, "POD_NAME": "p", "POD_NAMESPACE": "n"})
     assert (settings.lease_seconds, settings.renew_deadline_seconds, settings.retry_seconds) == (8, 6.5, 2)
     assert (settings.metrics_port, settings.log_level, settings.image, settings.watch_namespaces) == (9090, "DEBUG", "r/sim:7", ())
+    assert settings.log_format == "json"
     assert settings.tuning.settle_grace.total_seconds() == 30
     assert shown.one("Deployment")["spec"]["template"]["spec"]["containers"][0]["ports"][0]["containerPort"] == 9090
 
@@ -127,7 +131,17 @@ def test_the_operator_takes_the_settings_as_they_are_given(charts: Charts) -> No
 def test_the_defaults_are_those_of_the_operator(rendered: Rendered) -> None:
     env = {name: value for name, value in rendered.env().items() if isinstance(value, str)}
     given, own = Settings.from_env({**env, "POD_NAMESPACE": "n"}), Settings(identity="x", namespace="n")
-    names = ("lease_name", "lease_seconds", "renew_deadline_seconds", "retry_seconds", "log_level", "image", "tuning", "watch_namespaces")
+    names = (
+        "lease_name",
+        "lease_seconds",
+        "renew_deadline_seconds",
+        "retry_seconds",
+        "log_level",
+        "log_format",
+        "image",
+        "tuning",
+        "watch_namespaces",
+    )
     assert {name: getattr(given, name) for name in names} == {name: getattr(own, name) for name in names}
 
 
@@ -257,6 +271,7 @@ def test_both_monitors_are_one_too_many(charts: Charts) -> None:
         ("crds.keep=maybe", "keep"),
         ("logLevel=LOUD", "logLevel"),
         ("tracing.endpoint=collector:4317", "endpoint"),
+        ("logFormat=xml", "logFormat"),
         ("lease.seconds=1", "seconds"),
         ("metrics.port=80", "port"),
         ("metrics.podMonitor.renderMode=perhaps", "renderMode"),
@@ -302,3 +317,30 @@ def test_the_notes_say_what_a_namespaced_operator_does_not_observe(charts: Chart
 
 def test_the_notes_warn_when_uninstalling_would_delete_everything(charts: Charts, tmp_path: Path) -> None:
     assert "Uninstalling DELETES" in charts.notes(OPERATOR, tmp_path, crds={"keep": False})
+
+
+# ---- alerts and the dashboard
+
+
+def test_alerts_are_rendered_with_the_address_of_their_runbooks(charts: Charts) -> None:
+    enabled = "monitoring.rules.enabled=true"
+    known = ("--api-versions", "monitoring.coreos.com/v1/PrometheusRule")
+    assert not charts.operator(*known).of("PrometheusRule")
+    assert not charts.operator("--set", enabled).of("PrometheusRule")
+    address = "https://runbooks.example.com/alerts.md"
+    shown = charts.operator("--set", f"{enabled},monitoring.rules.runbooks={address}", *known).one("PrometheusRule")
+    wanted = alerts.groups()
+    for group in wanted["groups"]:
+        for rule in group["rules"]:
+            rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(alerts.RUNBOOKS, address)
+    assert shown["spec"] == wanted
+    said = charts.refusal(OPERATOR, "--set", f"{enabled},monitoring.rules.renderMode=failIfMissing")
+    assert "there is no PrometheusRule" in said
+    assert "runbooks" in charts.refusal(OPERATOR, "--set", "monitoring.rules.runbooks=x#y")
+
+
+def test_the_dashboard_is_rendered_as_it_is(charts: Charts) -> None:
+    assert not charts.operator().of("ConfigMap")
+    shown = charts.operator("--set", "monitoring.dashboard.enabled=true,monitoring.dashboard.labels.mine=yes").one("ConfigMap")
+    assert shown["metadata"]["labels"].items() >= {"grafana_dashboard": "1", "mine": "yes"}.items()
+    assert shown["data"] == {"whatsapp-operator.json": dashboard.text()}

@@ -5,6 +5,7 @@ What it does is what the real one does: the conformance table holds both to the 
 
 from __future__ import annotations
 
+import re
 from bisect import bisect_right
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -201,6 +202,7 @@ class ApiServer:
         given = obj["metadata"]
         name = (given.get("namespace", ""), given.get("name") or f"{given['generateName']}{self._uids:05d}")
         if kind is EVENT:
+            obj = _core_event(obj)
             self.events.append(obj)
             self._tell(Change(self._now(), actor, "create", kind, name, None, obj, self.revision))
             return obj
@@ -406,3 +408,21 @@ def _grace_of(pod: Obj, asked: int | None) -> int:
     if not pod["spec"].get("nodeName") or pod["status"].get("phase") in {"Failed", "Succeeded"}:
         return 0
     return asked if asked is not None else int(pod["spec"].get("terminationGracePeriodSeconds", GRACE))
+
+
+def _core_event(event: Obj) -> Obj:
+    """Return an Event of events.k8s.io/v1 as core/v1 shows it; KeyError or AssertionError for one that the API server rejects."""
+    kept = {key: event[key] for key in ("metadata", "type", "reason", "action", "eventTime", "reportingInstance")}
+    assert event["apiVersion"] == "events.k8s.io/v1"
+    assert event.keys() == {"apiVersion", "kind", *kept, "regarding", "note", "reportingController"}
+    assert event["regarding"]["namespace"] == event["metadata"]["namespace"]
+    assert len(event["note"]) <= 1024
+    assert re.fullmatch(r"[^.]+\.\d{6}Z", event["eventTime"])
+    return {
+        **kept,
+        "apiVersion": "v1",
+        "kind": "Event",
+        "involvedObject": event["regarding"],
+        "message": event["note"],
+        "reportingComponent": event["reportingController"],
+    }

@@ -26,6 +26,7 @@ def test_where_metrics_are_served() -> None:
         *(("LEASE_SECONDS", text) for text in ("soon", "-1", "nan", "1e10", "2.9")),
         *(("LEASE_RETRY_SECONDS", text) for text in ("3", "5")),
         ("LOG_LEVEL", "loud"),
+        ("LOG_FORMAT", "xml"),
         *(("POD_NAMESPACE", text) for text in ("No Such", "a.b", "-", "a" * 64)),
         *(("WATCH_NAMESPACES", text) for text in ("shop,-", "*", "shop;support")),
         ("SETTLE_GRACE_SECONDS", "long"),

@@ -93,25 +93,34 @@ class Operators:
         self._plane.kubectl("apply", "--server-side", "-f", "-", input="\n---\n".join(json.dumps(obj) for obj in objects))
         await_crd(self._plane)
 
-    def start(self, name: str, *, server: str | None = None, module: str = "whatsapp_operator") -> Process:
+    def start(
+        self,
+        name: str,
+        *,
+        server: str | None = None,
+        module: str = "whatsapp_operator",
+        env: Mapping[str, str] | None = None,
+    ) -> Process:
         """Start one replica under this name and return its process; its log is ``<folder>/<name>.log``.
 
         ``server``: the URL under which it is to reach the API server, such as a ``Wire``'s; its own if not given. ``module``: what
-        Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way.
+        Python runs, on the PYTHONPATH of the settings, if that is not the operator itself but what starts it in another way. ``env``: more
+        settings of this replica.
         """
         kubeconfig = self._plane.service_account_kubeconfig(self._namespace, self._account, self._folder / f"{name}.kubeconfig")
         if server is not None:
             dataclasses.replace(read(kubeconfig), server=server).write(kubeconfig, namespace=self._namespace)
-        env = {
+        whole = {
             **{key: value for key, value in os.environ.items() if key in {"PATH", "HOME", "LANG"}},
             "PYTHONPATH": str(REPOSITORY / "operator"),
             "KUBECONFIG": str(kubeconfig),
             "POD_NAME": name,
             "POD_NAMESPACE": self._namespace,
             **self._env,
+            **(env or {}),
         }
         command = [sys.executable, "-m", module]
-        process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=env)
+        process = self._spawner.start(name, command, folder=self._folder, log=self._folder / f"{name}.log", env=whole)
         self.running[name] = process
         return process
 

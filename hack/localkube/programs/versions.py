@@ -18,6 +18,7 @@ MODULES = {
     "helm": "helm.sh/helm/v3",
     "kubeconform": "github.com/yannh/kubeconform",
     "actionlint": "github.com/rhysd/actionlint",
+    "prometheus": "github.com/prometheus/prometheus",
     "kind": "sigs.k8s.io/kind",
     "containerd": "github.com/containerd/containerd/v2",
     "coredns": "github.com/coredns/coredns",
@@ -39,6 +40,10 @@ CHARTS: tuple[Row, ...] = (
     ("kubeconform", "kubeconform", "/cmd/kubeconform", "-v", "{version}", 4),
 )
 WORKFLOWS: tuple[Row, ...] = (("actionlint", "actionlint", "/cmd/actionlint", "-version", "{version}", 20),)
+PROMETHEUS: tuple[Row, ...] = (
+    ("promtool", "prometheus", "/cmd/promtool", "--version", "version {version}", 200),
+    ("prometheus", "prometheus", "/cmd/prometheus", "--version", "version {version}", 60),
+)
 KIND: tuple[Row, ...] = (
     ("kind", "kind", "", "version", "kind {version}", 4),
     ("kubelet", "kubernetes", "/cmd/kubelet", "--version", "Kubernetes {version}", 17),
@@ -95,6 +100,11 @@ def workflow_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     return tuple(_program(tools, row) for row in WORKFLOWS)
 
 
+def prometheus_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
+    """Prometheus and promtool, where neither the PATH nor Debian has them."""
+    return tuple(_program(tools, row) for row in PROMETHEUS)
+
+
 def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
     """What kind's clusters need besides the control plane's programs; kind itself is the first."""
     return tuple(_program(tools, row) for row in KIND)
@@ -143,8 +153,12 @@ def _linker_values(tools: Path, folder: str, version: str) -> dict[str, str]:
         minor = _pin(tools / folder, "k8s.io/client-go")[0].split(".")[1]
         ours = {f"{MODULES[folder]}/pkg/{package}.k8sVersionMinor": minor for package in ("lint/rules", "chartutil")}
         return {f"{MODULES[folder]}/internal/version.version": version, **ours}
-    variables = {"kubeconform": "main.version", "actionlint": "github.com/rhysd/actionlint.version"}
-    variables["containerd"] = f"{MODULES['containerd']}/version.Version"
+    variables = {
+        "kubeconform": "main.version",
+        "actionlint": "github.com/rhysd/actionlint.version",
+        "containerd": f"{MODULES['containerd']}/version.Version",
+        "prometheus": "github.com/prometheus/common/version.Version",
+    }
     return {variables[folder]: version} if folder in variables else {}
 
 

@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.monitoring import pages
 
 from . import api, diagrams, events, reasons, rights
 
@@ -22,7 +23,14 @@ def derived(root: Path) -> dict[Path, str]:
         crd: _with(crd, {"reasons": reasons.crd_description()}),
         architecture: _with(architecture, {"rules": diagrams.rules(), "always": diagrams.always_rules(), "evidence": diagrams.evidence()}),
     }
-    return {**files, docs / "api.md": api.page(files[crd]), docs / "events.md": events.page(), docs / "rbac.md": rights.page(root)}
+    whole = {
+        "api.md": api.page(files[crd]),
+        "events.md": events.page(),
+        "rbac.md": rights.page(root),
+        "metrics.md": pages.metrics_page(),
+        "alerts.md": pages.alerts_page(),
+    }
+    return {**files, **{docs / name: text for name, text in whole.items()}}
 
 
 def _with(path: Path, blocks: dict[str, str]) -> str:

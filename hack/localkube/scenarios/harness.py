@@ -13,16 +13,23 @@ from pathlib import Path
 
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import ADDRESS_FILE
+from localkube.monitoring.server import PrometheusServer, free_port
 from localkube.plane import controlplane, processes
 from localkube.plane.controlplane import ControlPlane
 from localkube.plane.operators import REPOSITORY, Operators
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
+from localkube.programs.prometheus import prometheus
 from localkube.progress import Report, quiet
 
 HOLLOW_S, OPERATOR_S = 30.0, 20.0
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
-RECORDS = ("operators.json", "hollow.json", "processes.json")  # of what runs in a folder; those that talk to the API server first
+RECORDS = (
+    "operators.json",
+    "prometheus.json",
+    "hollow.json",
+    "processes.json",
+)  # of what runs in a folder; those that talk to the API server first
 
 
 class Harness:
@@ -40,9 +47,13 @@ class Harness:
         detached: bool = False,
         audit_log: bool = False,
         operator_env: Mapping[str, str] | None = None,
+        observe: bool = False,
         report: Report = quiet,
     ) -> None:
-        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given."""
+        """Prepare; nothing is started yet. ``port``: of the API server, a free one if not given.
+
+        ``observe``: a Prometheus scrapes the operators.
+        """
         self.folder = folder.absolute()
         self._nodes, self._port = nodes, port
         self._detached, self._audit_log = detached, audit_log
@@ -52,6 +63,7 @@ class Harness:
         self._operators: Operators | None = None
         self._spawner = Spawner(leashed=not detached)
         self._replicas = 0
+        self.prometheus = PrometheusServer(self.folder / "prometheus") if observe else None
 
     # ---- up and down
 
@@ -82,6 +94,10 @@ class Harness:
         self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
         begun = time.monotonic()
         self._install()
+        if self.prometheus is not None:
+            process = self.prometheus.start(prometheus(os.environ, report=report)["prometheus"], self._spawner)
+            processes.save(self.folder / "prometheus.json", [process])
+            self._report(f"Prometheus runs at {self.prometheus.url} and evaluates the alerts")
         for process in [self.start_operator() for _ in range(replicas)]:
             self.wait_for_operator(process)
         self._report(f"{replicas} operators run after {time.monotonic() - begun:.1f} s, with the rights of their ServiceAccount")
@@ -90,7 +106,8 @@ class Harness:
         """End what runs, and only that; remove the folder."""
         if self._operators is not None:
             self._operators.close()
-        processes.stop(processes.load(self.folder / "hollow.json"))
+        for record in ("prometheus.json", "hollow.json"):
+            processes.stop(processes.load(self.folder / record))
         if self._plane is not None:
             self._plane.stop()
         remove(self.folder)
@@ -133,7 +150,12 @@ class Harness:
 
         ``module``: what Python runs, on the PYTHONPATH of the operator's settings.
         """
-        process = self._install().start(f"operator-{self._replicas}", server=server, module=module)
+        name, env = f"operator-{self._replicas}", {}
+        if self.prometheus is not None:
+            port = free_port()
+            env = {"METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+            self.prometheus.scrape(name, port)
+        process = self._install().start(name, server=server, module=module, env=env)
         self._replicas += 1
         self._note_operators()
         return process
@@ -170,11 +192,11 @@ def alive(folder: Path) -> list[Process]:
 def remove(folder: Path) -> list[Process]:
     """End by id what runs in ``folder``, remove what an environment made there, and return what was ended."""
     ended = alive(folder)
-    for name in ("operators", "hollow"):
+    for name in ("operators", "prometheus", "hollow"):
         processes.stop(processes.load(folder / f"{name}.json"))
     if (folder / "processes.json").exists():
         ControlPlane.attach(folder).stop()
-    for name in ("operators", "hollow"):
+    for name in ("operators", "prometheus", "hollow"):
         shutil.rmtree(folder / name, ignore_errors=True)
         (folder / f"{name}.json").unlink(missing_ok=True)
     if folder.exists():

@@ -197,6 +197,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     """Run the command; ``root`` is the repository. Returns 0, 1 after one sentence on standard error, 130 after Ctrl-C."""
     parser = argparse.ArgumentParser(prog="hack/demo", description="A cluster that runs, fails over and resizes before your eyes.")
     parser.add_argument("--keep", action="store_true", help="leave it running at the end; hack/demo --down removes it")
+    parser.add_argument("--observe", action="store_true", help="let a Prometheus scrape the operators and evaluate the alerts")
     parser.add_argument("--down", action="store_true", help="end and remove what an earlier run left")
     parser.add_argument("--port", type=int, help="port of the API server on 127.0.0.1 (default: a free one)")
     parser.add_argument("--dir", type=Path, default=root / "build" / "demo", help="its folder (default: build/demo)")
@@ -223,7 +224,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
 
 def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     console = Console() if sys.stdout.isatty() else Console(width=PLAIN_WIDTH)
-    harness = Harness(folder, port=options.port, detached=options.keep, audit_log=True, report=to_stderr)
+    harness = Harness(folder, port=options.port, detached=options.keep, audit_log=True, observe=options.observe, report=to_stderr)
     harness.up()
     demo = Demo(harness, command.root / "examples" / "cluster.yaml", console)
     keep, file = False, folder.with_suffix(".json")
@@ -240,6 +241,8 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
         wait = not keep and sys.stdin.isatty() and sys.stdout.isatty()
         for line in (f"Figures: {file}", *(_invitation(folder) if keep or wait else ())):
             console.print(line, markup=False, highlight=False, soft_wrap=True)
+        if harness.prometheus is not None and (keep or wait):
+            console.print(f"Alerts and metrics: {harness.prometheus.url}/alerts", highlight=False, soft_wrap=True)
         if complaint := demo.complaint():
             raise LocalKubeError(complaint)
         if wait:

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
     from lightkube.config.kubeconfig import SingleConfig
 from .errors import AlreadyExists, Conflict, Expired, KubeError, LeaseTooShort, NotFound, Rejected, TestFailed, Unavailable
-from .kinds import EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
+from .kinds import CORE_EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
 
 # ------------------------------------------------------------------------------------------------------------ protocols
 
@@ -254,12 +254,12 @@ class LightKube:
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
         """See Kube."""
         found: list[Obj] = []
-        async with _explained(_Call("list", EVENT, namespace, ""), self._limits.read):
-            ask = self._api.list(_resource(EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
+        async with _explained(_Call("list", CORE_EVENT, namespace, ""), self._limits.read):
+            ask = self._api.list(_resource(CORE_EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
             async for item in ask:
                 if len(found) == MOST_EVENTS:
                     break
-                found.append({"apiVersion": EVENT.api_version, "kind": EVENT.kind} | item)
+                found.append({"apiVersion": CORE_EVENT.api_version, "kind": CORE_EVENT.kind} | item)
         return found
 
     async def list(self, kind: Kind, namespace: str | None, labels: Mapping[str, str] | None = None) -> list[Obj]:

@@ -43,6 +43,7 @@ from whatsapp_operator.core.names import Key, Obj, Ref
 from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import HandoverTimes
 from whatsapp_operator.core.upkeep import attempted
+from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock
 from whatsapp_operator.shell.coreapps.probe import Coreapps
 from whatsapp_operator.shell.kube import kinds
@@ -64,6 +65,8 @@ MOST_ACTIONS = 128
 """Actions after one observation, without handovers; a cluster of 32 shards needs half of that."""
 AT_A_TIME = 16
 """Concurrent writes of one cluster, without handovers: the client has a hundred connections for all clusters."""
+NOTE_LIMIT, INSTANCE_LIMIT = 1024, 128
+"""Longest texts that the API server accepts in an Event: the note, and the instance that reports it."""
 CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
@@ -274,6 +277,7 @@ class Executor:
         return done
 
     async def _prepare(self, observation: Observation, one: Handover, timeline: Timeline) -> None:
+        logs.note(shard=one.route.shard)
         began = self._clock.now()
         if one.old is not None and (first := one.old.unresponsive_since or one.old.broken_at) is not None:
             timeline.observe(Phase.DETECT, first, one.detected_at)
@@ -283,6 +287,7 @@ class Executor:
         timeline.observe(Phase.PREPARE, began)
 
     async def _commit(self, observation: Observation, one: Handover, memory: Memory, timeline: Timeline) -> None:
+        logs.note(shard=one.route.shard)
         now, began = self._clock.wall(), self._clock.now()
         patch = manifests.commit_patch(observation.desired.key, one, now)
         service = await self._kube.patch_merge(kinds.SERVICE, observation.desired.key.namespace, one.route.name, patch)
@@ -290,11 +295,13 @@ class Executor:
             memory.committed[str(one.epoch)] = route
         timeline.observe(Phase.COMMIT, began)
         self._metrics.count_handover(one)
+        log.info("%s: shard %d is handed over to %s (%s)", observation.desired.key, one.route.shard, one.to.name, one.evidence)
         milliseconds = round((self._clock.now() - one.detected_at) / timedelta(milliseconds=1))
         detect = round((one.detected_at - one.failed_at) / timedelta(milliseconds=1)) if one.failed_at is not None else None
         memory.handover_times[str(one.epoch)] = HandoverTimes(detect=detect, commit=milliseconds)
 
     async def _assign_both(self, one: Handover, memory: Memory, timeline: Timeline) -> None:
+        logs.note(shard=one.route.shard)
         committed_at = self._clock.now()
         # A new leader observed before its tethers were connected: by now they may have a report that the observation lacks.
         report = self._coreapps.report_of(one.to.uid) or one.to.report
@@ -320,13 +327,13 @@ class Executor:
 
     async def emit(self, observation: Observation, event: EmitEvent) -> None:
         """Write an Event about the cluster."""
-        key, now = observation.desired.key, manifests.timestamp(self._clock.wall())
+        key = observation.desired.key
         await self._kube.create(
             {
-                "apiVersion": "v1",
-                "kind": "Event",
+                "apiVersion": kinds.EVENT.api_version,
+                "kind": kinds.EVENT.kind,
                 "metadata": {"name": f"{key.name}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
-                "involvedObject": {
+                "regarding": {
                     "apiVersion": manifests.API_VERSION,
                     "kind": "WhatsAppCluster",
                     "name": key.name,
@@ -335,13 +342,12 @@ class Executor:
                 },
                 "type": "Warning" if event.warning else "Normal",
                 "reason": str(event.reason),
-                "message": event.message[:1024],
-                "source": {"component": "whatsapp-operator"},
-                "reportingComponent": "multiconnect.dev/whatsapp-operator",
-                "reportingInstance": self._identity,
-                "firstTimestamp": now,
-                "lastTimestamp": now,
-                "count": 1,
+                # Required; a reason is the name of the rule that acts.
+                "action": str(event.reason),
+                "note": event.message[:NOTE_LIMIT],
+                "eventTime": self._clock.wall().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
+                "reportingController": "multiconnect.dev/whatsapp-operator",
+                "reportingInstance": self._identity[:INSTANCE_LIMIT],
             }
         )
 

@@ -12,6 +12,7 @@ from whatsapp_operator.core import pace, record, report, rules
 from whatsapp_operator.core.actions import EmitEvent, Handover, Plan, SetShards, State
 from whatsapp_operator.core.facts import Facts
 from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell import logs
 from whatsapp_operator.shell.clock import Clock, random_nonce
 from whatsapp_operator.shell.kube import kinds
 from whatsapp_operator.shell.kube.client import Kube
@@ -151,7 +152,9 @@ class Reconciler:
 
     async def _run_loop(self, cluster: Cluster, leadership: Leadership) -> None:
         """Run the loop of one cluster until the cluster is gone."""
+        logs.note(cluster=str(cluster.key))
         while True:
+            logs.note(rule=None)
             cluster.woken.clear()
             try:
                 rest = await self._tick(cluster, leadership)
@@ -240,6 +243,7 @@ class Reconciler:
                 cluster.uid = observation.desired.uid
             facts = rules.facts(observation.desired, observation.snapshot)
             plan = rules.plan_of(facts)
+            logs.note(rule=str(plan.decision.rule))
             outcome = await self._act(cluster, observation, plan)
             moving = (outcome.wrote or outcome.is_outdated) and not outcome.failed
             conflicts = conflicts + 1 if outcome.is_outdated and not outcome.wrote else 0

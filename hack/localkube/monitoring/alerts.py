@@ -1,0 +1,367 @@
+"""The table of alerts. The rules, their runbooks and their unit tests are made from it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from . import situations
+from .situations import LEADER, STANDBY, always, in_condition, of_cluster, serve, step
+
+BY = "by (namespace, name)"
+ON = "on (namespace, name)"
+OPERATORS = "by (job, namespace)"
+RESTARTING = f"unless {ON} max {BY} (multiconnect_operation_deadline_timestamp_seconds) > time()"
+"""A Set Shards restarts all Coreapps: expected until its deadline."""
+ACME = {"namespace": "shop", "name": "acme"}
+OF_JOB = {"job": "whatsapp-operator", "namespace": "system"}
+CRITICAL, WARNING = "critical", "warning"
+DOWN, NOT_REPORTED = "WhatsAppOperatorDown", "WhatsAppClusterNotReported"
+IN_CLUSTER, IN_OPERATOR = "{{ $labels.namespace }}/{{ $labels.name }}", "of {{ $labels.job }} in {{ $labels.namespace }}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Alert:
+    """One alert, its runbook, and the series in which it fires."""
+
+    name: str
+    severity: str
+    expr: str
+    hold: str
+    """For how long the expression must hold, as Prometheus spells it."""
+    summary: str
+    """One sentence; may use ``{{ $labels.x }}``."""
+    meaning: str
+    impact: str
+    check: str
+    """What to read or run first."""
+    do: str
+    fires: Mapping[str, str | None]
+    """What differs from ``situations.HEALTHY`` when it fires; None: the series is missing."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """The labels of the alert that fires then."""
+    fires_at: str = "20m"
+    """After how long promtool evaluates it."""
+    when_absent: str = DOWN
+    """The alert that fires when the series of this one are missing."""
+
+
+def _condition(kind: str, status: str) -> str:
+    return f'max {BY} (multiconnect_condition{{type="{kind}",status="{status}"}})'
+
+
+OF_OPERATOR = (
+    Alert(
+        name=DOWN,
+        severity=CRITICAL,
+        expr="absent(multiconnect_build_info)",
+        hold="1m",
+        summary="No operator is scraped.",
+        meaning="Prometheus has no series of any operator: all of them are down, or it does not reach or select them.",
+        impact="Coreapps go on serving. A holder that fails now is not replaced, and no other alert of this page can fire.",
+        check="`kubectl get pods -l app.kubernetes.io/name=whatsapp-operator -A` and the page of targets of Prometheus.",
+        do="Bring the pods back. If they run, correct `metrics.serviceMonitor` or `metrics.podMonitor`, and `networkPolicy.metricsFrom`.",
+        fires=dict.fromkeys(situations.HEALTHY),
+    ),
+    Alert(
+        name="WhatsAppOperatorReplicaDown",
+        severity=WARNING,
+        expr="up == 0 and on (job, instance) last_over_time(multiconnect_build_info[1h])",
+        hold="5m",
+        summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} is not reached.",
+        meaning="Prometheus cannot scrape one replica of the operator that it could scrape in the last hour.",
+        impact="A replica that is down cannot take over the leadership.",
+        check="`kubectl describe pod` of the replica, its log, and its node.",
+        do="Mend what the pod says. A pod that runs and is not reached is mostly a matter of a NetworkPolicy or of its node.",
+        fires={f"up{{{STANDBY}}}": always(0), f'multiconnect_build_info{{{STANDBY},version="1"}}': "1x20 stale"},
+        labels={**OF_JOB, "instance": "op-1"},
+    ),
+    Alert(
+        name="WhatsAppOperatorNoLeader",
+        severity=CRITICAL,
+        expr=f"sum {OPERATORS} (multiconnect_leading) == 0",
+        hold="30s",
+        summary=f"No operator {IN_OPERATOR} leads.",
+        meaning="The operators run and none of them holds the Lease. A takeover takes about 4 s.",
+        impact="Coreapps go on serving. A holder that fails now is not replaced, and nothing is reported of clusters.",
+        check="The logs of all replicas say why they do not lead; `kubectl get lease whatsapp-operator -o yaml` in their namespace.",
+        do="Give back the right to the Lease, or the connection to the API server. Restart the replicas if their logs say nothing.",
+        fires={f"multiconnect_leading{{{LEADER}}}": always(0)},
+        labels=OF_JOB,
+    ),
+    Alert(
+        name="WhatsAppOperatorTwoLeaders",
+        severity=CRITICAL,
+        expr=f"sum {OPERATORS} (multiconnect_leading) > 1",
+        hold="1m",
+        summary=f"More than one operator {IN_OPERATOR} leads.",
+        meaning="Two replicas say that they lead, for longer than scrapes at different times explain.",
+        impact="Each write is still a compare-and-swap, but the two may undo what the other does.",
+        check="`LEASE_NAME` and the namespace of all replicas, and whether a machine was restored from a snapshot.",
+        do="Delete the pod that does not hold the Lease. Give two installations that share a Prometheus job different names.",
+        fires={f"multiconnect_leading{{{STANDBY}}}": always(1)},
+        labels=OF_JOB,
+    ),
+    Alert(
+        name="WhatsAppOperatorLeaseNotRenewed",
+        severity=WARNING,
+        expr="(multiconnect_lease_age_seconds and on (job, instance) multiconnect_leading == 0) > 15",
+        hold="1m",
+        summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} sees no renewal of the Lease.",
+        meaning="A replica that does not lead has seen no renewal of the Lease for 15 s. A leader renews it each second.",
+        impact="Either nobody leads, or this replica is cut off from the API server and cannot take over.",
+        check="WhatsAppOperatorNoLeader fires too: nobody leads. Otherwise the log of this replica.",
+        do="Mend the connection of this replica to the API server; if another node reaches it, delete the pod.",
+        fires={f"multiconnect_lease_age_seconds{{{STANDBY}}}": always(30)},
+        labels={**OF_JOB, "instance": "op-1"},
+    ),
+    Alert(
+        name="WhatsAppOperatorWatchCutOff",
+        severity=WARNING,
+        expr='multiconnect_watch_cut_off_seconds{watch!~"nodes|leases in kube-node-lease"} > 30',
+        hold="1m",
+        summary=f"The operator {{{{ $labels.instance }}}} {IN_OPERATOR} does not watch {{{{ $labels.watch }}}}.",
+        meaning="A watch of the API server has not been connected for more than 30 s.",
+        impact="The leader gives up the leadership. A replica without this watch is woken late or not at all.",
+        check="The log of the replica: it names what the API server answers.",
+        do="Give back the right to list and watch, or mend the connection. The liveness probe restarts a replica that no longer tries.",
+        fires={f'multiconnect_watch_cut_off_seconds{{{STANDBY},watch="pods"}}': always(60)},
+        labels={**OF_JOB, "instance": "op-1", "watch": "pods"},
+    ),
+    Alert(
+        name="WhatsAppOperatorSlow",
+        severity=WARNING,
+        expr="avg_over_time(multiconnect_loop_lag_seconds[5m]) > 0.25",
+        hold="5m",
+        summary=f"The event loop of the operator {{{{ $labels.instance }}}} {IN_OPERATOR} is late.",
+        meaning="The operator gets too little processor time: its event loop has been late by more than a quarter of a second for minutes.",
+        impact="Failovers take longer. While it is late, the self-check holds back what is only probable.",
+        check="The processor of its node, a limit of CPU on the pod, and `multiconnect_clusters`.",
+        do="Remove the limit of CPU, raise the request, or move the pod to a node with room.",
+        fires={f"multiconnect_loop_lag_seconds{{{LEADER}}}": always(0.5)},
+        labels={**OF_JOB, "instance": "op-0"},
+    ),
+    Alert(
+        name="WhatsAppOperatorInternalError",
+        severity=WARNING,
+        expr=f'sum {OPERATORS} (increase(multiconnect_reconcile_errors_total{{reason="InternalError"}}[15m])) > 0',
+        hold="0s",
+        summary=f"The operator {IN_OPERATOR} failed on a cluster by an error of its own.",
+        meaning="An observation of a cluster ended in an error that the operator does not expect.",
+        impact="The observation is tried again. Until one succeeds, the operator does nothing for that cluster.",
+        check="The log of the leader has the traceback; `kubectl get wac -A` shows `InternalError`.",
+        do="Report it with the traceback. If it began with an edit of the spec, undo the edit.",
+        fires={f'multiconnect_reconcile_errors_total{{{LEADER},reason="InternalError"}}': step(0, 1)},
+        labels=OF_JOB,
+    ),
+    Alert(
+        name="WhatsAppFailoversFrequent",
+        severity=WARNING,
+        expr=f'sum {OPERATORS} (increase(multiconnect_handovers_total{{kind="Failover"}}[15m])) > 5',
+        hold="0s",
+        summary=f"Shards fail over often: more than 5 times in 15 minutes by the operator {IN_OPERATOR}.",
+        meaning="Holders fail again and again. A lost node costs as many failovers as it had holders, once.",
+        impact="Each failover interrupts its shard for a fraction of a second to some seconds.",
+        check="`status.recentHandovers` of the clusters names from, to and the evidence. The label `evidence` of the metric sums it up.",
+        do="Follow the evidence: [what each one means](failover.md#evidence).",
+        fires={f'multiconnect_handovers_total{{{LEADER},kind="Failover",evidence="PodDeleted"}}': step(0, 8)},
+        labels=OF_JOB,
+    ),
+    Alert(
+        name="WhatsAppHandoverSlow",
+        severity=WARNING,
+        expr=(
+            f'sum {OPERATORS} (increase(multiconnect_handover_seconds_bucket{{phase="serve",le="+Inf"}}[15m]))'
+            f' - sum {OPERATORS} (increase(multiconnect_handover_seconds_bucket{{phase="serve",le="4.0"}}[15m])) > 0.5'
+        ),
+        hold="0s",
+        summary=f"A new holder took more than 4 s to serve (operator {IN_OPERATOR}).",
+        meaning="After a handover was committed, the new holder accepted its shard only after more than 4 s.",
+        impact="The shard was unserved for that time.",
+        check="`serveMilliseconds` in `status.recentHandovers` names the pod. Its log, its processor and its network.",
+        do="Give the Coreapps the processor time that they need. If it is one node, drain it.",
+        fires={serve("PodDeleted", "+Inf"): step(0, 1)},
+        labels=OF_JOB,
+    ),
+)
+
+OF_CLUSTERS = (
+    Alert(
+        name=NOT_REPORTED,
+        severity=CRITICAL,
+        expr=(
+            'sum by (job) (multiconnect_clusters) > (count by (job) (multiconnect_condition{type="Ready",status="True"})'
+            " or on (job) 0 * sum by (job) (multiconnect_clusters))"
+        ),
+        hold="5m",
+        summary="The operator {{ $labels.job }} manages clusters of which it reports no condition.",
+        meaning="The leader has loops for more clusters than it has conditions of: some were never observed.",
+        impact="Nothing is known of these clusters, and no alert of a cluster can fire for them.",
+        check="`kubectl get wac -A`: the ones without a reason. The log of the leader names what it cannot read or write.",
+        do="Give back the rights of the operator. If the API server does not answer, mend that first.",
+        fires=dict.fromkeys(situations.OF_CLUSTER),
+        labels={"job": "whatsapp-operator"},
+    ),
+    Alert(
+        name="WhatsAppClusterNotReady",
+        severity=CRITICAL,
+        expr=f"({_condition('Ready', 'True')} == 0 and {ON} max {BY} (multiconnect_shards_settled) > 0) {RESTARTING}",
+        hold="1m",
+        summary=f"{IN_CLUSTER} has not been Ready for a minute.",
+        meaning="Condition Ready is False or Unknown, and no restart by Set Shards explains it.",
+        impact="At least one shard does not serve, or messages cannot be handed in.",
+        check="`kubectl describe wac`: the condition Ready says why, in one sentence.",
+        do="Look up its reason: [reasons](reasons.md#ready).",
+        fires=in_condition("Ready", "False"),
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterSetupSlow",
+        severity=WARNING,
+        expr=f"max {BY} (multiconnect_shards_settled) == 0",
+        hold="30m",
+        summary=f"{IN_CLUSTER} has been set up for half an hour and is not done.",
+        meaning="A new cluster has not reached its number of shards for the first time.",
+        impact="It does not serve yet.",
+        check="`kubectl describe wac`: the condition Reconciling or Stalled names the step that it waits for.",
+        do="Look up its reason: [reasons](reasons.md). Mostly a pod does not start, or a Secret is missing.",
+        fires={of_cluster("shards_settled"): always(0)},
+        fires_at="35m",
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterShardUnserved",
+        severity=CRITICAL,
+        expr=f'max {BY} (multiconnect_shards{{state="Unserved"}}) > 0 {RESTARTING}',
+        hold="30s",
+        summary=f"A shard of {IN_CLUSTER} is not served.",
+        meaning="A shard has had no holder that serves for half a minute.",
+        impact="Messages of that shard are neither sent nor received.",
+        check="`status.shardMap` names the shard and its holder; the condition Ready says why no standby takes it.",
+        do="Make room for a Coreapp: nodes, quota, image. A pod that hangs is deleted by the operator itself.",
+        fires={of_cluster("shards", 'state="Unserved"'): always(1)},
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterNoSpareLeft",
+        severity=WARNING,
+        expr=(f"(max {BY} (multiconnect_failures_tolerated) == 0 and {ON} {_condition('Redundant', 'False')} == 1) {RESTARTING}"),
+        hold="2m",
+        summary=f"{IN_CLUSTER} has no spare left.",
+        meaning="All Coreapps that are ready hold a shard.",
+        impact="The next failure leaves a shard unserved until a pod is back.",
+        check="`kubectl get pods -l multiconnect.dev/cluster=NAME`: which Coreapp is missing or not ready, and its Events.",
+        do="Make room for the missing pod.",
+        fires={of_cluster("failures_tolerated"): always(0), **in_condition("Redundant", "False")},
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterNotRedundant",
+        severity=WARNING,
+        expr=f"({_condition('Redundant', 'False')} == 1) {RESTARTING}",
+        hold="10m",
+        summary=f"{IN_CLUSTER} has had fewer spares than spec.spares for ten minutes.",
+        meaning="Some spares are not ready, for longer than a pod takes to come back.",
+        impact="Fewer failures can be tolerated than the spec says.",
+        check="The condition Redundant, and the pods that are not ready.",
+        do="Make room for the missing pods, or lower `spec.spares`.",
+        fires=in_condition("Redundant", "False"),
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterStalled",
+        severity=CRITICAL,
+        expr=f"{_condition('Stalled', 'True')} == 1",
+        hold="0s",
+        summary=f"{IN_CLUSTER} waits for a person.",
+        meaning="Condition Stalled is True: the operator cannot go on by itself.",
+        impact="Failovers go on. Everything else that is named in the condition waits.",
+        check="`kubectl describe wac`: the condition Stalled says what is wrong and what to do.",
+        do="Look up its reason: [reasons](reasons.md#stalled).",
+        fires=in_condition("Stalled", "True"),
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterRestartOverdue",
+        severity=CRITICAL,
+        expr=f"max {BY} (multiconnect_operation_deadline_timestamp_seconds) < time()",
+        hold="1m",
+        summary=f"{IN_CLUSTER} is not back after Set Shards.",
+        meaning="The deadline of a Set Shards has passed and not all Coreapps have restarted.",
+        impact="The cluster serves in part or not at all. Alerts that a restart silences fire from now on.",
+        check="`status.operation` and the Coreapps that are not ready.",
+        do="See [resharding](resharding.md). Mend the Coreapps that do not come back; the operator then goes on by itself.",
+        fires={of_cluster("operation_deadline_timestamp_seconds"): always(60)},
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterCertificateExpiresSoon",
+        severity=WARNING,
+        expr=f"min {BY} (multiconnect_certificate_expiry_timestamp_seconds) - time() < 30 * 24 * 3600",
+        hold="5m",
+        summary=f"The certificate of {IN_CLUSTER} expires in less than 30 days.",
+        meaning="`expiresAt` in the Secret of the account is less than 30 days away.",
+        impact="None now. Without a valid certificate the number of shards cannot be changed.",
+        check="`status.certificate`.",
+        do="Download a new certificate from the vendor and put it into the Secret, with its `expiresAt`.",
+        fires={of_cluster("certificate_expiry_timestamp_seconds"): always(20 * 24 * 3600)},
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterCertificateInvalid",
+        severity=CRITICAL,
+        expr=f"{_condition('CertificateValid', 'False')} == 1",
+        hold="5m",
+        summary=f"The account of {IN_CLUSTER} has no usable certificate.",
+        meaning="Condition CertificateValid is False: Set Shards would be rejected, or the client was logged off.",
+        impact="The number of shards cannot be changed. A client that was logged off serves nothing.",
+        check="The condition CertificateValid says what is wrong with which key.",
+        do="Look up its reason: [reasons](reasons.md#certificatevalid).",
+        fires=in_condition("CertificateValid", "False"),
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterClientNotAnswering",
+        severity=WARNING,
+        expr=(
+            f'(sum {BY} (increase(multiconnect_client_requests_total{{result="Failed"}}[10m])) > {ON}'
+            f' sum {BY} (increase(multiconnect_client_requests_total{{result="Answered"}}[10m]))) {RESTARTING}'
+        ),
+        hold="5m",
+        summary=f"The WhatsApp Business API of {IN_CLUSTER} mostly fails.",
+        meaning="More than half of the operator's requests for the number of shards failed in the last ten minutes.",
+        impact="Failovers go on. Nothing that needs the number of shards does.",
+        check="The Webapps: are they ready, and do they reach the database? The condition Ready has the last error.",
+        do="Mend the Webapps, their login or the network to them.",
+        fires={
+            of_cluster("client_requests_total", 'result="Failed"'): "0+1x160",
+            of_cluster("client_requests_total", 'result="Answered"'): always(7),
+        },
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+    Alert(
+        name="WhatsAppClusterNotObserved",
+        severity=WARNING,
+        expr=f"time() - max {BY} (multiconnect_observed_timestamp_seconds) > 900",
+        hold="1m",
+        summary=f"{IN_CLUSTER} has not been observed for 15 minutes.",
+        meaning="No observation of this cluster was completed, although the operator leads.",
+        impact="What the other metrics say of it is old. A holder that fails may not be replaced.",
+        check="The log of the leader, by the name of the cluster; `multiconnect_reconcile_errors_total`.",
+        do="Mend what the log names. If it names nothing, delete the pod of the leader and report it with its log.",
+        fires={of_cluster("observed_timestamp_seconds"): always(60)},
+        labels=ACME,
+        when_absent=NOT_REPORTED,
+    ),
+)
+ALERTS = (*OF_OPERATOR, *OF_CLUSTERS)

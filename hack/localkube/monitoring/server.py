@@ -1,0 +1,111 @@
+"""A real Prometheus on loopback: scrapes operators that run as processes, and evaluates the alerts."""
+
+from __future__ import annotations
+
+import json
+import socket
+import time
+import urllib.parse
+import urllib.request
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from localkube.errors import LocalKubeError
+from localkube.plane.processes import Process, Spawner
+
+from . import rules
+
+READY_SECONDS, POLL_SECONDS, ANSWER_SECONDS = 60.0, 0.1, 10.0
+RULES, CONFIG, TARGETS = "alerts.yaml", "prometheus.yaml", "targets.json"
+
+
+class PrometheusServer:
+    """One Prometheus in a folder of its own. It finds its targets in a file, so operators may come and go."""
+
+    def __init__(self, folder: Path, *, interval: str = "5s", hold: str | None = None) -> None:
+        """``interval``: how often it scrapes and evaluates; ``hold``: instead of how long each alert waits."""
+        self.folder = folder.absolute()
+        self.port = free_port()
+        self._interval, self._hold = interval, hold
+        self._targets: dict[str, int] = {}
+        self.process: Process | None = None
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    def start(self, program: Path, spawner: Spawner) -> Process:
+        """Start it and wait until it is ready. LocalKubeError with its last lines if it does not come so far."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        groups = rules.groups()
+        for rule in (rule for group in groups["groups"] for rule in group["rules"]):
+            rule["for"] = self._hold or rule["for"]
+        self._write(RULES, yaml.safe_dump(groups))
+        job = {
+            "job_name": "whatsapp-operator",
+            "honor_labels": True,  # namespace and name are those of WhatsAppClusters
+            "file_sd_configs": [{"files": [str(self.folder / TARGETS)], "refresh_interval": "1s"}],
+        }
+        every = {"scrape_interval": self._interval, "scrape_timeout": self._interval, "evaluation_interval": self._interval}
+        self._write(CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
+        self._write_targets()
+        options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
+        argv = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
+        log = self.folder / "prometheus.log"
+        self.process = spawner.start("prometheus", argv, folder=self.folder, log=log)
+        deadline = time.monotonic() + READY_SECONDS
+        while not self._is_ready():
+            if not self.process.alive() or time.monotonic() > deadline:
+                msg = f"Prometheus is not ready within {READY_SECONDS:g} s; the end of {log}:\n{self.process.last_lines()}"
+                raise LocalKubeError(msg)
+            time.sleep(POLL_SECONDS)
+        return self.process
+
+    def scrape(self, name: str, port: int) -> None:
+        """Scrape one more operator, which serves its metrics on this port of loopback."""
+        self._targets[name] = port
+        self._write_targets()
+
+    def firing(self) -> dict[str, list[dict[str, str]]]:
+        """Return the labels of all alerts that fire, by the name of the alert. URLError if it does not answer."""
+        found: dict[str, list[dict[str, str]]] = {}
+        for alert in self._ask("/api/v1/alerts")["data"]["alerts"]:
+            if alert["state"] == "firing":
+                found.setdefault(alert["labels"]["alertname"], []).append(alert["labels"])
+        return found
+
+    def value(self, expr: str) -> float | None:
+        """Return the value of an expression now: of its first series; None if it has none. URLError if it does not answer."""
+        result = self._ask(f"/api/v1/query?{urllib.parse.urlencode({'query': expr})}")["data"]["result"]
+        return float(result[0]["value"][1]) if result else None
+
+    def _write_targets(self) -> None:
+        labels = {"namespace": "whatsapp-operator-system"}
+        groups = [{"targets": [f"127.0.0.1:{port}"], "labels": {**labels, "pod": name}} for name, port in sorted(self._targets.items())]
+        self._write(TARGETS, json.dumps(groups))
+
+    def _write(self, name: str, text: str) -> None:
+        partial = self.folder / f".{name}.partial"
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(self.folder / name)
+
+    def _is_ready(self) -> bool:
+        try:
+            with urllib.request.urlopen(f"{self.url}/-/ready", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
+                return bool(answer.status == 200)
+        except OSError:
+            return False
+
+    def _ask(self, path: str) -> Any:
+        with urllib.request.urlopen(f"{self.url}{path}", timeout=ANSWER_SECONDS) as answer:  # noqa: S310  loopback
+            return json.load(answer)
+
+
+def free_port() -> int:
+    """Return a port of loopback that is free now."""
+    with socket.socket() as one:
+        one.bind(("127.0.0.1", 0))
+        return int(one.getsockname()[1])

@@ -1,0 +1,110 @@
+"""Series of an operator with one cluster, as promtool takes them: 40 healthy minutes, and what planned work changes in it."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+Series = Mapping[str, str]
+"""Values in promtool's notation, by series; one value each 15 s."""
+
+INTERVAL_S = 15
+LAST = 160
+"""The number of the last sample: after 40 minutes."""
+BEGIN = 60
+"""The number of the sample at which something happens: after 15 minutes."""
+PROCESS = 'job="whatsapp-operator",namespace="system",instance="{}"'
+LEADER, STANDBY = PROCESS.format("op-0"), PROCESS.format("op-1")
+CLUSTER = 'job="whatsapp-operator",instance="op-0",namespace="shop",name="acme"'
+GOOD = {"Ready": "True", "Redundant": "True", "Stalled": "False", "Reconciling": "False", "CertificateValid": "True"}
+
+
+def always(value: float) -> str:
+    """Return a constant value for the whole time."""
+    return f"{value:.10g}x{LAST}"
+
+
+def step(before: float, after: float, *, at: int = BEGIN) -> str:
+    """Return a value that changes once, with the sample ``at``."""
+    return f"{before:g}x{at - 1} {after:g}x{LAST - at}"
+
+
+def pulse(before: float, during: float, *, samples: int) -> str:
+    """Return a value that changes for so many samples and then changes back."""
+    return f"{before:g}x{BEGIN - 1} {during:g}x{samples - 1} {before:g}x{LAST - BEGIN - samples}"
+
+
+def condition(kind: str, status: str) -> str:
+    """Return the series of one status of one condition."""
+    return f'multiconnect_condition{{{CLUSTER},type="{kind}",status="{status}"}}'
+
+
+def in_condition(kind: str, status: str) -> dict[str, str]:
+    """Return the series of a condition that has this status all the time."""
+    return {condition(kind, one): always(one == status) for one in ("True", "False", "Unknown")}
+
+
+def serve(evidence: str, le: str) -> str:
+    """Return a bucket of the last phase of handovers."""
+    return f'multiconnect_handover_seconds_bucket{{{LEADER},phase="serve",evidence="{evidence}",le="{le}"}}'
+
+
+def of_cluster(name: str, *labels: str) -> str:
+    """Return a series of the cluster."""
+    return f"multiconnect_{name}{{{','.join((CLUSTER, *labels))}}}"
+
+
+OF_PROCESS: Series = {
+    **{f"up{{{one}}}": always(1) for one in (LEADER, STANDBY)},
+    **{f'multiconnect_build_info{{{one},version="1"}}': always(1) for one in (LEADER, STANDBY)},
+    **{f"multiconnect_leading{{{one}}}": always(one == LEADER) for one in (LEADER, STANDBY)},
+    **{f"multiconnect_lease_age_seconds{{{one}}}": always(1) for one in (LEADER, STANDBY)},
+    **{f'multiconnect_watch_cut_off_seconds{{{one},watch="pods"}}': always(0) for one in (LEADER, STANDBY)},
+    # Nodes cannot be watched with rights in some namespaces only: no fault.
+    **{f'multiconnect_watch_cut_off_seconds{{{one},watch="nodes"}}': always(3600) for one in (LEADER, STANDBY)},
+    **{f"multiconnect_loop_lag_seconds{{{one}}}": always(0.01) for one in (LEADER, STANDBY)},
+    **{f"multiconnect_clusters{{{one}}}": always(one == LEADER) for one in (LEADER, STANDBY)},
+    f'multiconnect_reconcile_errors_total{{{LEADER},reason="InternalError"}}': always(0),
+    f'multiconnect_handovers_total{{{LEADER},kind="Failover",evidence="PodDeleted"}}': always(0),
+    f'multiconnect_handovers_total{{{LEADER},kind="Switchover",evidence="Requested"}}': always(0),
+    **{serve(evidence, le): always(0) for evidence in ("PodDeleted", "Requested") for le in ("4.0", "+Inf")},
+}
+OF_CLUSTER: Series = {
+    **{condition(kind, status): always(good == status) for kind, good in GOOD.items() for status in ("True", "False", "Unknown")},
+    of_cluster("shards", 'state="Served"'): always(2),
+    of_cluster("shards", 'state="Unserved"'): always(0),
+    of_cluster("shards_settled"): always(2),
+    of_cluster("failures_tolerated"): always(1),
+    of_cluster("certificate_expiry_timestamp_seconds"): always(100 * 24 * 3600),
+    of_cluster("observed_timestamp_seconds"): f"0+{INTERVAL_S}x{LAST}",
+    of_cluster("client_requests_total", 'result="Answered"'): f"0+1x{LAST}",
+    of_cluster("client_requests_total", 'result="Failed"'): always(0),
+}
+HEALTHY: Series = {**OF_PROCESS, **OF_CLUSTER}
+
+PLANNED_MOVE: Series = {
+    # A scrape finds the shard between its two holders.
+    condition("Ready", "True"): pulse(1, 0, samples=1),
+    condition("Ready", "False"): pulse(0, 1, samples=1),
+    condition("Reconciling", "True"): pulse(0, 1, samples=1),
+    condition("Reconciling", "False"): pulse(1, 0, samples=1),
+    of_cluster("shards", 'state="Served"'): pulse(2, 1, samples=1),
+    of_cluster("shards", 'state="Unserved"'): pulse(0, 1, samples=1),
+    f'multiconnect_handovers_total{{{LEADER},kind="Switchover",evidence="Requested"}}': step(0, 1),
+    **{serve("Requested", le): step(0, 1) for le in ("4.0", "+Inf")},
+}
+RESTART = 8
+"""Samples for which a restart takes: two minutes."""
+SET_SHARDS: Series = {
+    condition("Ready", "True"): pulse(1, 0, samples=RESTART),
+    condition("Ready", "False"): pulse(0, 1, samples=RESTART),
+    condition("Redundant", "True"): pulse(1, 0, samples=RESTART),
+    condition("Redundant", "False"): pulse(0, 1, samples=RESTART),
+    condition("Reconciling", "True"): pulse(0, 1, samples=RESTART),
+    condition("Reconciling", "False"): pulse(1, 0, samples=RESTART),
+    of_cluster("shards", 'state="Served"'): pulse(2, 0, samples=RESTART),
+    of_cluster("shards", 'state="Unserved"'): pulse(0, 2, samples=RESTART),
+    of_cluster("failures_tolerated"): pulse(1, 0, samples=RESTART),
+    of_cluster("client_requests_total", 'result="Failed"'): step(0, 8),
+    of_cluster("operation_started_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S}x{RESTART - 1} stale",
+    of_cluster("operation_deadline_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S + 180}x{RESTART - 1} stale",
+}

@@ -1,0 +1,87 @@
+"""A real Prometheus scrapes a real operator: nothing fires while all is well, and what is wrong fires and ends."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+import pytest
+
+from localkube.errors import LocalKubeError
+from localkube.monitoring.alerts import ALERTS
+from localkube.monitoring.server import PrometheusServer, free_port
+from localkube.plane.operators import Operators
+from localkube.plane.processes import Spawner, stop
+from localkube.programs.prometheus import prometheus
+from localkube.progress import to_stderr
+
+from .environment import LONG, Environment, Harness
+
+pytestmark = pytest.mark.integration
+T = TypeVar("T")
+
+
+@pytest.fixture
+def server(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[PrometheusServer]:
+    """Prometheus without targets; alerts fire without waiting."""
+    capture = request.config.pluginmanager.getplugin("capturemanager")
+    try:
+        with capture.global_and_fixture_disabled():
+            program = prometheus(os.environ, report=to_stderr)["prometheus"]
+    except LocalKubeError as error:
+        pytest.skip(f"lane Prometheus: {error}")
+    spawner, one = Spawner(leashed=True), PrometheusServer(tmp_path / "prometheus", interval="1s", hold="0s")
+    process = one.start(program, spawner)
+    try:
+        yield one
+    finally:
+        stop([process])
+        spawner.close()
+
+
+async def test_alerts_of_a_real_operator(harness: Harness, environment: Environment, server: PrometheusServer, tmp_path: Path) -> None:
+    port = free_port()
+    env = {"SETTLE_GRACE_SECONDS": "2", "METRICS_PORT": str(port), "METRICS_HOST": "127.0.0.1"}
+    (tmp_path / "operators").mkdir()
+    extra = Operators(harness.plane, tmp_path / "operators", env=env)
+    of = f'namespace="{environment.namespace}",name="acme"'
+    try:
+        await _until(lambda: "WhatsAppOperatorDown" in server.firing(), "no operator is scraped")
+        extra.start("op-observed")
+        await asyncio.to_thread(harness.end_replicas)
+        server.scrape("op-observed", port)
+        await environment.created(shards=2, spares=1)
+        await _until(lambda: server.value(f'multiconnect_condition{{{of},type="Ready",status="True"}}') == 1, "it is scraped as Ready")
+        await _until(lambda: not server.firing(), "no alert fires while all is well")
+
+        account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "missing"}}
+        await environment.create("second", shards=1, spares=0, account=account)
+        stalled = await _until(lambda: server.firing().get("WhatsAppClusterStalled"), "the cluster without its Secret fires")
+        assert [(one["namespace"], one["name"], one["severity"]) for one in stalled] == [(environment.namespace, "second", "critical")]
+        await environment.kubectl("delete", "wac", "second", "--wait=false")
+        await _until(lambda: "WhatsAppClusterStalled" not in server.firing(), "the alert ends with its cluster")
+        assert server.value(f'multiconnect_reason{{namespace="{environment.namespace}",name="second"}}') is None
+
+        extra.close()
+        await _until(lambda: "WhatsAppOperatorDown" in server.firing(), "the operator is missed")
+        assert server.firing().keys() <= {alert.name for alert in ALERTS}
+    finally:
+        extra.close()
+        await asyncio.to_thread(harness.ensure_replicas)
+
+
+async def _until(ask: Callable[[], T], what: str) -> T:
+    deadline = asyncio.get_running_loop().time() + LONG
+    while True:
+        found: object = None
+        try:
+            if found := await asyncio.to_thread(ask):
+                return found
+        except OSError as error:
+            found = error
+        if asyncio.get_running_loop().time() > deadline:
+            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last answer: {found}")
+        await asyncio.sleep(0.2)
