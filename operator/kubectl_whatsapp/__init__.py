@@ -5,6 +5,7 @@ A map of the modules, from the ground up (a test checks it against the tree):
 - ``rights``: what each command may need to do: one table.
 - ``access``: the way to the API server: kubectl's configuration, exec credentials; alone knows pykube-ng.
 - ``reading``: reads several things at once under one deadline; what could not be read is kept with the reason.
+- ``marks``: labels and annotations of the operator, and the Service of a shard. Pure.
 - ``world``: what was read, by name. Pure.
 - ``model``: what is shown of one cluster, as frozen values.
 - ``verdict``: the verdict: one table. Pure.

@@ -14,15 +14,18 @@ import typer
 from kubectl_whatsapp import cli
 from kubectl_whatsapp.access import AccessError, RequestError
 from kubectl_whatsapp.commands import change, collect, drill, observe
+from kubectl_whatsapp.rights import NEEDED
 
 COMMANDS: Final = (observe, change, collect, drill)
-"""Each registers its commands as it is imported; the help lists them in this order."""
+"""Each registers its commands as it is imported."""
+cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run a command and return the exit code; what goes wrong is a sentence on standard error."""
+    given = sys.argv[1:] if argv is None else [*argv]
     try:
-        return int(cli.app(args=None if argv is None else [*argv], prog_name="kubectl whatsapp", standalone_mode=False) or 0)
+        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False) or 0)
     except cli.CommandError as error:
         return _failed(str(error), error.code)
     except (AccessError, RequestError) as error:

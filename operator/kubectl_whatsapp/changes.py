@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any, Final, Protocol
 
 from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.marks import PAUSED_ANNOTATION, RESHARD_NOW_ANNOTATION, SWITCHOVER_ANNOTATION
 from kubectl_whatsapp.reading import Target, cluster_path
 
 Obj = dict[str, Any]
@@ -17,9 +18,6 @@ T = Any
 TIMEOUT: Final = 10.0
 """Seconds for one request."""
 POLL: Final = 0.1
-SWITCHOVER: Final = "multiconnect.dev/switchover"
-RESHARD_NOW: Final = "multiconnect.dev/reshard-now"
-PAUSED: Final = "multiconnect.dev/paused"
 REASON: Final = "multiconnect.dev/switchover-reason"
 """Why a person asked for the last switchover. Only people read it."""
 
@@ -54,7 +52,7 @@ def shard_number(text: str) -> int | None:
 
 def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "") -> Change:
     """Move a shard once; to a certain pod, or to the best standby. ``version``: rejected if the cluster has changed since."""
-    metadata: Obj = {"annotations": {SWITCHOVER: f"{shard}={to}" if to else str(shard), REASON: reason or None}}
+    metadata: Obj = {"annotations": {SWITCHOVER_ANNOTATION: f"{shard}={to}" if to else str(shard), REASON: reason or None}}
     if version:
         metadata["resourceVersion"] = version
     return Change({"metadata": metadata}, f"shard {shard} is asked to move to {to or 'the best standby'}")
@@ -62,13 +60,15 @@ def switchover(shard: int, to: str = "", reason: str = "", *, version: str = "")
 
 def reshard_now(shards: int) -> Change:
     """Let Set Shards to this number go outside of the maintenance windows."""
-    return Change({"metadata": {"annotations": {RESHARD_NOW: str(shards)}}}, f"Set Shards to {shards} need not wait for a window")
+    return Change(
+        {"metadata": {"annotations": {RESHARD_NOW_ANNOTATION: str(shards)}}}, f"Set Shards to {shards} need not wait for a window"
+    )
 
 
 def paused(*, yes: bool) -> Change:
     """Hold planned changes, or let them go on."""
     sentence = "planned changes are held; failovers go on" if yes else "planned changes go on"
-    return Change({"metadata": {"annotations": {PAUSED: "true" if yes else None}}}, sentence)
+    return Change({"metadata": {"annotations": {PAUSED_ANNOTATION: "true" if yes else None}}}, sentence)
 
 
 def resize(shards: int | None, spares: int | None) -> Change:
@@ -90,7 +90,8 @@ def apply(client: Client, target: Target, change: Change, *, dry_run: bool = Fal
 def causes(error: RequestError) -> tuple[str, ...]:
     """Return what the API server says against a change: one sentence for each field, else the whole message."""
     found = (error.details.get("details") or {}).get("causes") or ()
-    sentences = [f"{one.get('field')}: {one.get('message')}" if one.get("field") else str(one.get("message")) for one in found]
+    # A cause without a field says only that others come first.
+    sentences = [f"{one['field']}: {one.get('message')}" for one in found if one.get("field") not in {None, "", "<nil>"}]
     return tuple(dict.fromkeys(sentences)) or (str(error),)
 
 
@@ -120,6 +121,12 @@ def entry(cluster: Obj, shard: int) -> Obj:
     return next((one for one in (cluster.get("status") or {}).get("shardMap") or () if one.get("shard") == shard), {})
 
 
+def phases(handover: Obj) -> Obj:
+    """Return how long each phase of a handover took, as the status reports it."""
+    names = ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds")
+    return {name: handover[name] for name in names if name in handover}
+
+
 def moved(shard: int, epoch: str | None) -> Callable[[Obj], Obj | None]:
     """Return a judge that gives the new entry of a shard once it serves under another epoch; empty once the request was rejected."""
 
@@ -127,7 +134,7 @@ def moved(shard: int, epoch: str | None) -> Callable[[Obj], Obj | None]:
         found = entry(cluster, shard)
         if found.get("epoch") not in {None, epoch} and found.get("state") == "Serving":
             return found
-        is_asked = SWITCHOVER in ((cluster.get("metadata") or {}).get("annotations") or {})
+        is_asked = SWITCHOVER_ANNOTATION in ((cluster.get("metadata") or {}).get("annotations") or {})
         # The annotation goes after the commit and after a rejection; the status of a commit may come a moment later.
         return None if is_asked or found.get("state") == "Moving" else {}
 

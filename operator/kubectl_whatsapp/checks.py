@@ -67,7 +67,9 @@ def _replicas(f: Facts) -> Answer:
     ready = f.view.leader.replicas_ready if f.view.leader else None
     if ready is None:
         return Level.UNKNOWN, "no pod of the operator was found."
-    return (Level.OK, f"{ready} replicas are ready.") if ready >= 2 else (Level.WARNING, f"{ready} replica is ready; two survive a failure.")
+    return (
+        (Level.OK, f"{ready} replicas are ready.") if ready >= 2 else (Level.WARNING, f"{ready} replica is ready; two survive a failure.")
+    )
 
 
 def _cluster(f: Facts) -> Answer:
@@ -123,7 +125,11 @@ def _paused(f: Facts) -> Answer:
 
 def _mode(f: Facts) -> Answer:
     is_manual = (f.world.spec.get("failover") or {}).get("mode") == "Manual"
-    return (Level.WARNING, "spec.failover.mode is Manual: nothing moves a shard by itself.") if is_manual else (Level.OK, "failovers are automatic.")
+    return (
+        (Level.WARNING, "spec.failover.mode is Manual: nothing moves a shard by itself.")
+        if is_manual
+        else (Level.OK, "failovers are automatic.")
+    )
 
 
 CHECKS: Final[tuple[tuple[str, str, Callable[[Facts], Answer]], ...]] = (
@@ -149,7 +155,9 @@ def check(read: Read) -> Report:
     """Return the result of each check; without the cluster, only of those that need none."""
     facts = Facts(World(read), view(read))
     kept = CHECKS if facts.world.cluster else CHECKS[: OF_THE_CLUSTER + 1]
-    answers = [Check(name=name, level=level, sentence=sentence, hint=hint) for name, hint, judge in kept for level, sentence in [judge(facts)]]
+    answers = [
+        Check(name=name, level=level, sentence=sentence, hint=hint) for name, hint, judge in kept for level, sentence in [judge(facts)]
+    ]
     level = next(level for level in WORST if any(one.level is level for one in answers))
     good = sum(one.level is Level.OK for one in answers)
     return Report(

@@ -71,7 +71,7 @@ class Question:
             return
         from kubectl_whatsapp import render  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
 
-        render.console().print(text())
+        render.show(text())
 
 
 _SHARED: Final[dict[str, Any]] = {
@@ -123,7 +123,7 @@ def command(name: str) -> Callable[[Command], Command]:
 
 
 def _question(
-    cluster: str, namespace: str, context: str, kubeconfig: str, operator_namespace: str, lease: str, output: Output
+    *, cluster: str, namespace: str, context: str, kubeconfig: str, operator_namespace: str, lease: str, output: Output
 ) -> Question:
     found = access.find(Options(context=context, kubeconfig=kubeconfig, namespace=namespace))
     target = Target(found.namespace, cluster, operator_namespace, lease)

@@ -6,9 +6,8 @@ After what is wrong or slow nothing is proposed: a completion never fails and ne
 from __future__ import annotations
 
 import sys
-import time
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Final
+from typing import Final
 
 from kubectl_whatsapp import access, reading, rights
 from kubectl_whatsapp.reading import API, Target
@@ -44,63 +43,48 @@ FIXED: Final[dict[str, tuple[str, ...]]] = {
     "shards": ("1", "2", "4", "8", "16", "32"),
 }
 
-Obj = dict[str, Any]
-Ask = Callable[[str, str], Iterable[Obj]]
-"""Gives the objects at a path of a kind, ``clusters`` or ``pods``, in the namespace that the words name."""
+Ask = Callable[[dict[str, str], str, str], Iterable[str]]
+"""Gives names; its arguments are the options, the kind (``cluster``, ``shard`` or ``pod``) and the cluster."""
 
 
-def proposals(words: Sequence[str], ask: Callable[[dict[str, str], str, str], Iterable[str]]) -> list[str]:
-    """Return what could stand in place of the last word. ``ask``: gives names of a kind; its arguments are options, kind and cluster."""
+def proposals(words: Sequence[str], ask: Ask) -> list[str]:
+    """Return what could stand in place of the last word."""
     *before, last = words or [""]
-    options, places = _parsed(before)
-    if last.startswith("--") and "=" in last:
-        name, _, begin = last.partition("=")
-        return [f"{name}={one}" for one in _values(WITH_VALUE.get(name, ""), options, places, ask) if one.startswith(begin)]
-    if before and before[-1] in WITH_VALUE and len(before) != len(places) + _given(before):
-        return [one for one in _values(WITH_VALUE[before[-1]], options, places, ask) if one.startswith(last)]
-    if last.startswith("-"):
-        return sorted(one for one in (*WITH_VALUE, "--help", "--watch", "-w", "--short") if one.startswith(last))
-    if not places:
-        return sorted(one for one in rights.NEEDED if one.startswith(last))
-    kind = "cluster" if len(places) == 1 else "shard" if len(places) == 2 and places[0] in SHARD_COMMANDS else ""
-    return [one for one in _values(kind, options, places, ask) if one.startswith(last)]
+    options, places, open_option = _parsed(before)
+    name, equals, _ = last.partition("=")
+    if open_option:
+        found = _values(WITH_VALUE[open_option], options, places, ask)
+    elif equals and name in WITH_VALUE:
+        found = [f"{name}={one}" for one in _values(WITH_VALUE[name], options, places, ask)]
+    elif last.startswith("-"):
+        found = sorted((*WITH_VALUE, "--follow", "--help", "--short", "--watch", "-w", "--yes-in-production"))
+    elif not places:
+        found = [*rights.NEEDED]
+    else:
+        kind = "cluster" if len(places) == 1 else "shard" if len(places) == 2 and places[0] in SHARD_COMMANDS else ""
+        found = _values(kind, options, places, ask)
+    return [one for one in found if one.startswith(last)]
 
 
-def _given(before: Sequence[str]) -> int:
-    """How many of the words are options that are complete, with their values."""
-    count, at = 0, 0
-    while at < len(before):
-        if before[at] in WITH_VALUE and at + 1 < len(before):
-            count, at = count + 2, at + 2
-        else:
-            count, at = count + (before[at].startswith("-") and before[at] not in WITH_VALUE), at + 1
-    return count
-
-
-def _parsed(before: Sequence[str]) -> tuple[dict[str, str], list[str]]:
-    """The options that have a value, and the other words."""
+def _parsed(before: Sequence[str]) -> tuple[dict[str, str], list[str], str]:
+    """The values of options by kind, the words that belong to no option, and the option whose value comes next."""
     options: dict[str, str] = {}
     places: list[str] = []
-    at = 0
-    while at < len(before):
-        word = before[at]
+    open_option = ""
+    for word in before:
         name, equals, value = word.partition("=")
-        if word in WITH_VALUE:
-            if at + 1 < len(before):
-                options[WITH_VALUE[word]] = before[at + 1]
-            at += 2
-            continue
-        if equals and name in WITH_VALUE:
+        if open_option:
+            options[WITH_VALUE[open_option]], open_option = word, ""
+        elif word in WITH_VALUE:
+            open_option = word
+        elif equals and name in WITH_VALUE:
             options[WITH_VALUE[name]] = value
         elif not word.startswith("-"):
             places.append(word)
-        at += 1
-    return options, places
+    return options, places, open_option
 
 
-def _values(
-    kind: str, options: dict[str, str], places: Sequence[str], ask: Callable[[dict[str, str], str, str], Iterable[str]]
-) -> list[str]:
+def _values(kind: str, options: dict[str, str], places: Sequence[str], ask: Ask) -> list[str]:
     if kind in FIXED:
         return [*FIXED[kind]]
     if kind in {"cluster", "pod", "shard"}:
@@ -135,8 +119,6 @@ def main() -> None:
     """Print the proposals and the directive."""
     words = sys.argv[1:]
     print("\n".join([*proposals(words, _ask), DIRECTIVE]))
-    sys.stdout.flush()
-    time.sleep(0)
 
 
 if __name__ == "__main__":

@@ -97,7 +97,7 @@ class Handover:
     at: datetime | None
     shard: int
     kind: str
-    origin: str | None
+    from_: str | None
     to: str
     evidence: str
     detect_milliseconds: int | None = None

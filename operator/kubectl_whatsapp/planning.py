@@ -52,7 +52,7 @@ def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...]
     base = Planned(
         namespace=world.read.target.namespace,
         name=world.read.target.name,
-        sentence=f"{before} -> {shards} shards, {spares_before} -> {spares} spares.",
+        sentence=f"{_change(before, shards)} shards, {_change(spares_before, spares)} spares.",
         accepted=not rejected,
         rejected=rejected,
         unread=world.read.unread_titles(),
@@ -65,6 +65,10 @@ def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...]
         held=tuple(_held(world, resizes=current != shards)),
         needs=tuple(_needs(world, current, shards, spares)),
     )
+
+
+def _change(before: int | None, after: int) -> str:
+    return str(after) if before == after else f"{before} -> {after}"
 
 
 def _steps(world: World, current: int, shards: int, spares: int) -> Iterator[PlannedStep]:
@@ -132,6 +136,8 @@ def _needs(world: World, current: int, shards: int, spares: int) -> Iterator[str
 def _nodes(world: World, most: int) -> str:
     if world.read.items("nodes") is None:
         return "not known."
-    usable = [node for name, node in world.nodes.items() if not world.node_trouble(name) and not (node.get("spec") or {}).get("unschedulable")]
+    usable = [
+        node for name, node in world.nodes.items() if not world.node_trouble(name) and not (node.get("spec") or {}).get("unschedulable")
+    ]
     more = "" if len(usable) >= most else ", so some would share a node and fail together"
     return f"{len(usable)} can take pods{more}."

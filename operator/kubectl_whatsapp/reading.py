@@ -13,6 +13,7 @@ from typing import Any, Final, Protocol
 
 from kubectl_whatsapp import rights
 from kubectl_whatsapp.access import RequestError
+from kubectl_whatsapp.marks import CLUSTER_LABEL
 from kubectl_whatsapp.rights import Right
 
 Obj = dict[str, Any]
@@ -22,7 +23,6 @@ DEADLINE: Final = 1.0
 LEAST: Final = 0.4
 """Seconds that reading gets at least, however long the process took to start."""
 API: Final = "/apis/multiconnect.dev/v1alpha1"
-CLUSTER_LABEL: Final = "multiconnect.dev/cluster"
 OPERATOR_LABEL: Final = "app.kubernetes.io/name=whatsapp-operator,app.kubernetes.io/component=operator"
 OPERATOR_NAMESPACE: Final = "whatsapp-operator-system"
 LEASE: Final = "whatsapp-operator"
@@ -56,7 +56,11 @@ class Source:
 
 def sources(target: Target) -> dict[str, Source]:
     """Return everything that can be read of a target, by name."""
-    core, apps, operator = f"/api/v1/namespaces/{target.namespace}", f"/apis/apps/v1/namespaces/{target.namespace}", target.operator_namespace
+    core, apps, operator = (
+        f"/api/v1/namespaces/{target.namespace}",
+        f"/apis/apps/v1/namespaces/{target.namespace}",
+        target.operator_namespace,
+    )
     leases = "/apis/coordination.k8s.io/v1/namespaces"
     labelled = {"labelSelector": f"{CLUSTER_LABEL}={target.name}"}
     about = {"fieldSelector": f"involvedObject.kind=WhatsAppCluster,involvedObject.name={target.name}"}
@@ -75,7 +79,10 @@ def sources(target: Target) -> dict[str, Source]:
         "nodeLeases": one("the Leases of nodes", rights.LIST_NODE_LEASES, f"{leases}/kube-node-lease/leases"),
         "lease": one(f"the operator's Lease {operator}/{target.lease}", rights.GET_LEASE, f"{leases}/{operator}/leases/{target.lease}"),
         "operators": one(
-            f"the operator's pods in {operator}", rights.LIST_OPERATORS, f"/api/v1/namespaces/{operator}/pods", {"labelSelector": OPERATOR_LABEL}
+            f"the operator's pods in {operator}",
+            rights.LIST_OPERATORS,
+            f"/api/v1/namespaces/{operator}/pods",
+            {"labelSelector": OPERATOR_LABEL},
         ),
     }
 
@@ -127,7 +134,12 @@ _Answer = tuple[str, Obj | Exception]
 
 
 def read(
-    client: Client, target: Target, names: Iterable[str] = VERDICT, *, deadline: float = DEADLINE, clock: Callable[[], float] = time.monotonic
+    client: Client,
+    target: Target,
+    names: Iterable[str] = VERDICT,
+    *,
+    deadline: float = DEADLINE,
+    clock: Callable[[], float] = time.monotonic,
 ) -> Read:
     """Ask these sources at once, and return what was answered within ``deadline`` seconds. Raises nothing for what failed."""
     begun = clock()
@@ -161,7 +173,7 @@ def read(
 def _ask(client: Client, name: str, source: Source, timeout: float, answers: queue.SimpleQueue[_Answer]) -> None:
     try:
         answers.put((name, client.get(source.path, timeout=timeout, **source.query)))
-    except Exception as error:  # noqa: BLE001  # it is shown next to what could be read
+    except Exception as error:  # it is shown next to what could be read
         answers.put((name, error))
 
 

@@ -9,23 +9,21 @@ from typing import Any, Final
 HIDDEN: Final = "***"
 DROPPED: Final = frozenset({"managedFields", "kubectl.kubernetes.io/last-applied-configuration"})
 """Keys that say nothing here, or repeat what was taken out elsewhere."""
-SECRET_KEY: Final = re.compile(r"(?i)(token|password|passwd|secret|pin|certificate|credential|authorization|api[-_]?key|private[-_]?key|phone)")
-"""Parts of keys whose text is never shown."""
-SAFE_KEY: Final = re.compile(r"(?i)(^(ping|pinned).*|.*(secret|token)(name|ref|s)?$|.*(expires|fingerprint|name|seconds|at)$)")
-"""Keys that match the former and name an object or a time. ``secretName`` is a name; a text under ``secret`` or ``token`` is not."""
+WORDS: Final = r"token|passw(?:or)?d|secret|pin|certificate|credential|authorization|api[-_]?key|private[-_]?key|phone"
+SECRET_KEY: Final = re.compile(rf"(?i).*({WORDS}).*")
+"""Keys whose text is not shown."""
+SAFE_KEY: Final = re.compile(r"(?i)(?:ping|pinned).*|.*(?:name|ref|seconds|at|fingerprint|pinversion)")
+"""Keys that match the former and name an object, a time or a version."""
 TEXTS: Final = (
     re.compile(r"-----BEGIN [A-Z ]+-----.*?(?:-----END [A-Z ]+-----|\Z)", re.DOTALL),
-    re.compile(r"(?i)\b(bearer|basic|apikey)\s+[\w.~+/=-]{4,}"),
+    re.compile(r"(?i)\b(?:bearer|basic|apikey)\s+[\w.~+/=-]{4,}"),
     re.compile(r"\beyJ[\w-]{4,}\.[\w-]+(?:\.[\w-]*)?"),
-    re.compile(r"""(?ix) \b [\w-]* (?:token|passw(?:or)?d|secret|pin|certificate|credential|authorization|api[-_]?key|phone(?:[-_ ]?number)?) [\w-]*
-                   ["']? \s* [:=] \s* (?: "(?:[^"\\]|\\.)*" | '(?:[^'\\]|\\.)*' | [^\s,;)}\]]+ )"""),
-    re.compile(r"://[^/\s:@]+:[^/\s@]+@"),
+    re.compile(rf"""(?i)[\w-]*(?:{WORDS})[\w-]*["']?\s*[:=]\s*(?:"(?:[^"\\]|\\.)*"|'(?:[^'\\]|\\.)*'|[^\s,;)}}\]]+)"""),
+    re.compile(r"(?<=://)[^/\s:@]+:[^/\s@]+(?=@)"),
     re.compile(r"(?<![\w.:-])\+?\d{7,15}(?![\w:.-])"),
     re.compile(r"\b(?=[A-Za-z0-9+/]*\d)(?=[A-Za-z0-9+/]*[a-z])(?=[A-Za-z0-9+/]*[A-Z])[A-Za-z0-9+/]{40,}={0,2}"),
 )
 """In texts: PEM, authorization headers, JWTs, ``key=value`` of secret keys, passwords in URLs, telephone numbers, long base64."""
-NAME_VALUE: Final = ("env",)
-"""Lists of entries with a name and a value: the values of all of them are taken out, for anyone may put a secret there."""
 
 
 def text(content: str, known: Iterable[str] = ()) -> str:
@@ -45,21 +43,15 @@ def obj(value: Any, known: Iterable[str] = (), *, key: str = "") -> Any:
         shown = {name: one for name, one in value.items() if name not in DROPPED and not (is_secret and name in {"data", "stringData"})}
         return {text(str(name), known): obj(one, known, key=str(name)) for name, one in shown.items()}
     if isinstance(value, list | tuple):
-        if key in NAME_VALUE:
-            return [_hidden_value(one, known) for one in value]
-        return [obj(one, known, key=key) for one in value]
+        return [_hidden_value(one, known) if key == "env" else obj(one, known, key=key) for one in value]
+    is_secret_key = bool(SECRET_KEY.fullmatch(key)) and not SAFE_KEY.fullmatch(key)
     if isinstance(value, str):
-        return HIDDEN if value and _is_secret(key) else text(value, known)
-    if isinstance(value, int | float) and not isinstance(value, bool) and key.lower() in {"pin", "phonenumber", "password"}:
-        return HIDDEN
-    return value
-
-
-def _is_secret(key: str) -> bool:
-    return bool(SECRET_KEY.search(key)) and key.lower() not in {"token", "secret"} and not SAFE_KEY.fullmatch(key) or key.lower() in {"token", "secret"}
+        return HIDDEN if value and is_secret_key else text(value, known)
+    return HIDDEN if is_secret_key and isinstance(value, int | float) and not isinstance(value, bool) else value
 
 
 def _hidden_value(entry: Any, known: Iterable[str]) -> Any:
+    """An environment variable without its value: anyone may put a secret there."""
     if not isinstance(entry, dict):
         return HIDDEN
     return {name: HIDDEN if name == "value" else obj(one, known, key=str(name)) for name, one in entry.items()}

@@ -37,6 +37,17 @@ def console(*, width: int | None = None, stderr: bool = False) -> Console:
     return found if found.is_terminal or width else Console(highlight=False, width=PIPE, stderr=stderr, emoji=False, markup=False)
 
 
+def show(value: RenderableType) -> None:
+    """Print a value; blanks at the ends of lines are left out where nobody sees them."""
+    target = console()
+    if target.is_terminal:
+        target.print(value)
+        return
+    with target.capture() as captured:
+        target.print(value)
+    print("\n".join(line.rstrip() for line in captured.get().rstrip("\n").split("\n")))
+
+
 def age(since: datetime | None, now: datetime) -> str:
     """Return how long ago, in the largest unit of which there are two."""
     return "-" if since is None else span(max(0.0, (now - since).total_seconds()))
@@ -78,7 +89,7 @@ class Rows:
         for first, *cells in self.rows:
             yield Text.assemble((f"{self.columns[0]} ", "bold"), first)
             named = [(name, cell) for name, cell in zip(self.columns[1:], cells, strict=True) if str(cell) not in {"", "-"}]
-            yield from (Padding(Text.assemble(f"{name.lower()}: ", cell), (0, 0, 0, 2)) for name, cell in named)
+            yield from (_indented(Text.assemble(f"{name.lower()}: ", cell)) for name, cell in named)
 
     def _table(self) -> Table:
         table = Table(box=None, pad_edge=False, header_style="bold", show_edge=False)
@@ -100,8 +111,8 @@ def status(view: View, *, wide: bool = False) -> RenderableType:
 def _status(view: View, *, wide: bool) -> Iterator[RenderableType]:
     yield verdict(view)
     if view.message and view.message not in view.verdict.sentence:
-        yield Padding(Text(f"The operator's last word is {view.reason}: {view.message}"), (0, 0, 0, 2))
-    yield from (Padding(Text(sentence, style="yellow"), (0, 0, 0, 2)) for sentence in view.inaction)
+        yield _indented(f"The operator's last word is {view.reason}: {view.message}")
+    yield from (_indented(Text(sentence, style="yellow")) for sentence in view.inaction)
     if view.shards:
         yield _shards(view, wide=wide)
     if view.standbys:
@@ -115,7 +126,7 @@ def _status(view: View, *, wide: bool) -> Iterator[RenderableType]:
     yield from unread(view.unread.items())
     if view.next_steps:
         yield Text("Next:", style="bold")
-        yield from (Padding(Text(step), (0, 0, 0, 2)) for step in view.next_steps)
+        yield from map(_indented, view.next_steps)
 
 
 def _yes(holds: bool) -> Text:
@@ -188,10 +199,13 @@ def _handovers(view: View, *, wide: bool) -> Rows:
             f"{age(one.at, view.at)} ago",
             str(one.shard),
             one.kind,
-            one.origin or "-",
+            one.from_ or "-",
             one.to,
             one.evidence,
-            *(f"{phase} ms" if phase is not None else "-" for phase in (one.detect_milliseconds, one.commit_milliseconds, one.serve_milliseconds)),
+            *(
+                f"{phase} ms" if phase is not None else "-"
+                for phase in (one.detect_milliseconds, one.commit_milliseconds, one.serve_milliseconds)
+            ),
         )
         for one in (view.handovers if wide else view.handovers[:HANDOVERS])
     ]
@@ -237,8 +251,8 @@ def _why(found: Why, *, wide: bool) -> Iterator[RenderableType]:
     yield from unread((found.unread or {}).items())
 
 
-def _indented(text: str) -> Padding:
-    return Padding(Text(text), (0, 0, 0, 2))
+def _indented(text: Text | str) -> Padding:
+    return Padding(Text(text) if isinstance(text, str) else text, (0, 0, 0, 2), expand=False)
 
 
 def _shard_answer(found: ShardAnswer, *, wide: bool) -> Iterator[RenderableType]:
@@ -276,7 +290,13 @@ def check(found: Report, *, short: bool = False) -> RenderableType:
     marks = {Level.OK: "ok", Level.WARNING: "warning", Level.CRITICAL: "failed", Level.UNKNOWN: "unknown"}
     shown = [one for one in found.checks if not short or one.level is not Level.OK]
     lines = [
-        Text.assemble((f"{marks[one.level]:8}", STYLES[one.level]), one.name, ": ", one.sentence, f" See {one.hint}" if one.level is not Level.OK else "")
+        Text.assemble(
+            (f"{marks[one.level]:8}", STYLES[one.level]),
+            one.name,
+            ": ",
+            one.sentence,
+            f" See {one.hint}" if one.level is not Level.OK else "",
+        )
         for one in shown
     ]
     return Group(*lines, Text(found.sentence, style="bold"))

@@ -28,7 +28,7 @@ class Output(StrEnum):
 
 def camel(name: str) -> str:
     """Return a field's name as JSON has it."""
-    first, *rest = name.split("_")
+    first, *rest = name.rstrip("_").split("_")
     return first + "".join(part.capitalize() for part in rest)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Iterator
 from datetime import timedelta
 from typing import Any, Final
 
+from kubectl_whatsapp.marks import EPOCH_LABEL, SHARD_LABEL, moment, route_of
 from kubectl_whatsapp.model import Condition, Handover, Leader, Operation, Shard, Standby, View
 from kubectl_whatsapp.reading import OPERATOR_LABEL, Read
 from kubectl_whatsapp.verdict import Facts, verdict
-from kubectl_whatsapp.world import World, condition, labels, moment
-from whatsapp_operator.core import manifests
+from kubectl_whatsapp.world import World, condition, labels
 
 Obj = dict[str, Any]
 
@@ -59,8 +59,8 @@ def _shards(world: World) -> Iterator[Shard]:
     if not world.cluster or services is None:
         yield from _reported(world)
         return
-    routes = (manifests.route_of(one, world.read.target.name, world.uid) for one in services)
-    found = {route.shard: route for route in routes if route is not None and not route.foreign}
+    routes = (route_of(one, world.read.target.name, world.uid) for one in services)
+    found = {route.shard: route for route in routes if route is not None}
     for number in range(max(world.status.get("shards") or world.status.get("settledShards") or 0, 0)):
         route = found.get(number)
         if route is None or route.holder is None or route.epoch is None:
@@ -91,7 +91,7 @@ def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | N
         return None, "pods could not be read"
     if pod is None or (uid and pod["metadata"].get("uid") != uid):
         return False, f"{holder} is gone" if pod is None else f"{holder} was made again and does not hold it any more"
-    if labels(pod).get(manifests.EPOCH_LABEL) != epoch:
+    if labels(pod).get(EPOCH_LABEL) != epoch:
         return False, f"{holder} does not carry epoch {epoch}, so the Service leads nowhere"
     trouble = world.pod_trouble(pod)
     return not trouble, trouble
@@ -103,9 +103,9 @@ def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
         if name in holders:
             continue
         node = (pod.get("spec") or {}).get("nodeName")
-        epoch = labels(pod).get(manifests.EPOCH_LABEL)
+        epoch = labels(pod).get(EPOCH_LABEL)
         if not trouble and epoch:
-            trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(manifests.SHARD_LABEL, '?')}"
+            trouble = f"it still carries epoch {epoch} of shard {labels(pod).get(SHARD_LABEL, '?')}"
         if not trouble and node and (world.nodes.get(node, {}).get("spec") or {}).get("unschedulable"):
             trouble = f"node {node} is cordoned; it would be used only if there is no other"
         yield Standby(pod=name, node=node, eligible=not trouble, why=trouble)
@@ -141,7 +141,7 @@ def _handovers(world: World) -> Iterator[Handover]:
             at=moment(one.get("at")),
             shard=one.get("shard", 0),
             kind=str(one.get("kind") or ""),
-            origin=one.get("from"),
+            from_=one.get("from"),
             to=str(one.get("to") or ""),
             evidence=str(one.get("evidence") or ""),
             detect_milliseconds=one.get("detectMilliseconds"),
@@ -176,7 +176,9 @@ def _operation(world: World) -> Operation | None:
         number = 4 if noted.get("answer") == "Accepted" else 3
     windows = bool((world.spec.get("reshard") or {}).get("windows"))
     resizes = bool(noted) or before != after
-    wanted = [step for step in range(len(STEPS)) if step == number or _comes(step, resizes=resizes, windows=windows, before=before, after=after)]
+    wanted = [
+        step for step in range(len(STEPS)) if step == number or _comes(step, resizes=resizes, windows=windows, before=before, after=after)
+    ]
     return Operation(
         step=reason or "SettingShards",
         number=wanted.index(number) + 1,

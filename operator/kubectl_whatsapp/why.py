@@ -6,14 +6,19 @@ report stands next to what the rules say now, and everything that was taken for 
 
 from __future__ import annotations
 
+import ast
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from datetime import datetime
+from functools import cache
+from importlib.resources import files
 from inspect import cleandoc
+from itertools import pairwise
 from typing import Any, Final
 
+from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.reading import Read
-from kubectl_whatsapp.world import World, condition, moment
+from kubectl_whatsapp.world import World, condition
 from whatsapp_operator.core import conditions, evidence, handovers, record, rules
 from whatsapp_operator.core.actions import Plan
 from whatsapp_operator.core.desired import Desired, Tuning
@@ -121,7 +126,9 @@ def why(read: Read, shard: int | None = None) -> Why:
     try:
         desired = desired_of(world.cluster, image="", tuning=Tuning())
     except SpecError as error:
-        return replace(blank, rule=Reason.SPEC_INVALID, sentence=str(error), meaning=_meaning("SpecInvalid"), what_changes_it=_advice("SpecInvalid"))
+        return replace(
+            blank, rule=Reason.SPEC_INVALID, sentence=str(error), meaning=_meaning("SpecInvalid"), what_changes_it=_advice("SpecInvalid")
+        )
     return _answered(blank, world, desired, shard)
 
 
@@ -131,7 +138,7 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
     answers = [_answer(rule, facts) for rule in rules.RULES]
     first = next(number for number, one in enumerate(answers) if one.holds)
     rule, last = plan.decision.rule, str(world.status.get("reason") or "")
-    is_same = rule == last or last in {condition(world.cluster, "Ready").get("reason"), "SparesReady"} and rule == Reason.UP_TO_DATE
+    is_same = rule == last or (last in {condition(world.cluster, "Ready").get("reason"), "SparesReady"} and rule == Reason.UP_TO_DATE)
     reports = {str(one.get("reason")) for one in world.status.get("conditions") or ()}
     return replace(
         blank,
@@ -228,32 +235,25 @@ def _since(world: World, fact: str) -> datetime:
 # --- what is said of it ---------------------------------------------------------------------------------------------------
 
 
-def _docs() -> dict[str, list[str]]:
-    """The meaning of each reason and what to do, as the operator's own table has them."""
-    from importlib.resources import files  # noqa: PLC0415  # only this command needs it
-
-    text = files("whatsapp_operator.core").joinpath("reasons.py").read_text(encoding="utf-8")
-    return _parsed(text)
-
-
-def _parsed(text: str) -> dict[str, list[str]]:
-    import ast  # noqa: PLC0415  # only this command needs it
-
-    body = next(node for node in ast.parse(text).body if isinstance(node, ast.ClassDef)).body
-    found: dict[str, list[str]] = {}
-    for before, after in zip(body, body[1:], strict=False):
-        if isinstance(before, ast.Assign) and isinstance(before.value, ast.Constant) and isinstance(after, ast.Expr):
-            assert isinstance(after.value, ast.Constant)  # noqa: S101  # a docstring
-            found[str(before.value.value)] = [" ".join(part.split()) for part in cleandoc(str(after.value.value)).split("\n\n")]
+@cache
+def _docs() -> dict[str, tuple[str, str]]:
+    """The meaning of each reason and what to do: the two paragraphs of its docstring, which only the source has."""
+    source = files("whatsapp_operator.core").joinpath("reasons.py").read_text(encoding="utf-8")
+    (reasons,) = (node for node in ast.parse(source).body if isinstance(node, ast.ClassDef))
+    found = {}
+    for name, text in pairwise(reasons.body):
+        if isinstance(name, ast.Assign) and isinstance(text, ast.Expr):
+            meaning, _, advice = cleandoc(ast.literal_eval(text.value)).partition("\n\n")
+            found[str(ast.literal_eval(name.value))] = " ".join(meaning.split()), " ".join(advice.split())
     return found
 
 
 def _meaning(reason: str) -> str:
-    return next(iter(_docs().get(str(reason), [])), "")
+    return _docs().get(str(reason), ("", ""))[0]
 
 
 def _advice(reason: str) -> str:
-    return " ".join(_docs().get(str(reason), [])[1:2])
+    return _docs().get(str(reason), ("", ""))[1]
 
 
 def _evidence(f: Facts, plan: Plan) -> Iterator[str]:
@@ -301,7 +301,9 @@ def _of_shard(f: Facts, number: int) -> ShardAnswer:
     else:
         sentence = f"{route.holder} holds it and is not ready, but that alone does not prove a failure."
     answers = tuple(
-        EvidenceAnswer(evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.holds(f, route, pod))
+        EvidenceAnswer(
+            evidence=str(proof.evidence), certainty=str(proof.certainty), holds=bool(route.holder_uid) and proof.holds(f, route, pod)
+        )
         for proof in evidence.EVIDENCE
     )
     return ShardAnswer(

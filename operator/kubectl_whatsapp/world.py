@@ -7,8 +7,8 @@ from datetime import datetime, timedelta
 from functools import cached_property
 from typing import Any, Final
 
+from kubectl_whatsapp.marks import COMPONENT_LABEL, PAUSED_ANNOTATION, moment
 from kubectl_whatsapp.reading import Read
-from whatsapp_operator.core import manifests
 
 Obj = dict[str, Any]
 
@@ -42,11 +42,11 @@ class World:
     @property
     def is_paused(self) -> bool:
         """Whether planned changes are held."""
-        return bool(self.spec.get("paused")) or self.annotations.get(manifests.PAUSED_ANNOTATION) == "true"
+        return bool(self.spec.get("paused")) or self.annotations.get(PAUSED_ANNOTATION) == "true"
 
     def component(self, name: str) -> list[Obj]:
         """Return the pods of a component, by name."""
-        return [pod for _, pod in sorted(self.pods.items(), key=_ordinal) if labels(pod).get(manifests.COMPONENT_LABEL) == name]
+        return [pod for _, pod in sorted(self.pods.items(), key=_ordinal) if labels(pod).get(COMPONENT_LABEL) == name]
 
     def node_trouble(self, node: str | None) -> str:
         """Return why a node does not count as there; empty if it does, or nothing is known of nodes."""
@@ -107,11 +107,6 @@ def labels(obj: Obj) -> Mapping[str, str]:
 def condition(obj: Obj, kind: str) -> Obj:
     """Return a condition of an object; empty if it has none of that type."""
     return next((one for one in (obj.get("status") or {}).get("conditions") or () if one.get("type") == kind), {})
-
-
-def moment(text: object) -> datetime | None:
-    """Return a time as Kubernetes writes it; None if it is none."""
-    return manifests.moment(str(text))
 
 
 def stamp(at: datetime) -> str:

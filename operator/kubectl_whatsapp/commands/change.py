@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import time
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from kubectl_whatsapp import changes
+from kubectl_whatsapp import changes, planning
 from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
+from kubectl_whatsapp.marks import SWITCHOVER_ANNOTATION
+from kubectl_whatsapp.world import World
 
 SETTLE = 2.0
 """Seconds after a request was taken off in which the status may still report that it was carried out."""
@@ -23,8 +25,8 @@ def plan(
 ) -> int:
     """Say what a change of shards or spares would do, without changing anything.
 
-    The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it: it judges the change in a
-    server-side dry run. Ends with 0 if the change would be accepted, else with 1.
+    The steps, what each interrupts and how long, the pods that are needed, and what the API server says against it: it judges the
+    change in a server-side dry run. Ends with 0 if the change would be accepted, else with 1.
     """
     if shards is None and spares is None:
         fail("give --shards, --spares or both.")
@@ -36,9 +38,6 @@ def plan(
         changes.apply(question.client, question.target, changes.resize(shards, spares), dry_run=True)
     except RequestError as error:
         rejected = changes.causes(error)
-    from kubectl_whatsapp import planning  # noqa: PLC0415  # loads the operator's core, which --help need not wait for
-    from kubectl_whatsapp.world import World  # noqa: PLC0415
-
     spec = read.found["cluster"].get("spec") or {}
     found = planning.planned(
         World(read),
@@ -61,7 +60,9 @@ def switchover(
     question: Question,
     shard: Annotated[str, typer.Argument(help="The shard, as 0 or shard-0.", metavar="SHARD")],
     to: Annotated[str, typer.Option("--to", help="The standby that is to take it (default: the best one).", metavar="POD")] = "",
-    reason: Annotated[str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")] = "",
+    reason: Annotated[
+        str, typer.Option("--reason", help="Why; kept in annotation multiconnect.dev/switchover-reason.", metavar="TEXT")
+    ] = "",
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served.")] = 60.0,
 ) -> int:
     """Move a shard to a standby, wait until it is served there, and say how long it took.
@@ -79,14 +80,14 @@ def switchover(
     if to and held.get("holder") == to:
         print(f"shard {number} is held by {to} already; nothing was changed.")
         return 0
-    pending = ((before.get("metadata") or {}).get("annotations") or {}).get(changes.SWITCHOVER)
+    pending = ((before.get("metadata") or {}).get("annotations") or {}).get(SWITCHOVER_ANNOTATION)
     if pending:
-        fail(f"another switchover is requested ({changes.SWITCHOVER}: {pending}); wait until it is done, or remove the annotation.")
+        fail(f"another switchover is requested ({SWITCHOVER_ANNOTATION}: {pending}); wait until it is done, or remove the annotation.")
     change = changes.switchover(number, to, reason, version=before["metadata"]["resourceVersion"])
     _apply(question, change)
     found, took = _moved(question, number, held.get("epoch"), timeout)
     origin, result = held.get("holder"), {"shard": number, "from": held.get("holder"), "to": found["holder"], "epoch": found["epoch"]}
-    phases = _phases(found)
+    phases = changes.phases(found)
     result |= {"seconds": round(took, 3), **phases}
 
     def text() -> object:
@@ -130,11 +131,6 @@ def _rejection(question: Question) -> str:
     return str(newest.get("message") or "it removed the annotation and moved nothing.")
 
 
-def _phases(found: changes.Obj) -> dict[str, Any]:
-    names = ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds")
-    return {name: found[name] for name in names if name in found}
-
-
 @command("reshard-now")
 def reshard_now(question: Question) -> int:
     """Let the Set Shards that waits for a maintenance window go at once. All messages are interrupted while all Coreapps restart."""
@@ -172,7 +168,7 @@ def _apply(question: Question, change: changes.Change, *, shown: bool = False) -
     except RequestError as error:
         fail(f"nothing was changed: {'; '.join(changes.causes(error))}")
     if shown:
-        question.show("Change", {"name": question.target.name, "change": change.sentence}, lambda: f"{question.target.name}: {change.sentence}.")
+        question.show(
+            "Change", {"name": question.target.name, "change": change.sentence}, lambda: f"{question.target.name}: {change.sentence}."
+        )
     return 0
-
-

@@ -14,10 +14,12 @@ from typing import Annotated, Any
 
 import typer
 
-from kubectl_whatsapp import changes, reading, redact
+from kubectl_whatsapp import changes, checks, reading, redact
 from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import Question, command, fail, note
 from kubectl_whatsapp.reading import Read
+from kubectl_whatsapp.shape import document
+from kubectl_whatsapp.view import view
 
 PATIENCE = 10.0
 """Seconds for all objects, and for each log."""
@@ -65,10 +67,7 @@ def _write(path: Path, parts: dict[str, str], at: datetime) -> None:
 
 def _parts(question: Question, read: Read) -> Iterator[tuple[str, str]]:
     """The files of a report, redacted."""
-    from kubectl_whatsapp import checks  # noqa: PLC0415  # loads the operator's core
-    from kubectl_whatsapp.shape import document  # noqa: PLC0415
-    from kubectl_whatsapp.view import view  # noqa: PLC0415
-    from kubectl_whatsapp.why import why  # noqa: PLC0415
+    from kubectl_whatsapp.why import why  # noqa: PLC0415  # loads the operator's rules
 
     known = tuple(question.access.secrets())
     spec = (read.found.get("cluster") or {}).get("spec") or {}
@@ -110,7 +109,9 @@ def _log(question: Question, namespace: str, pod: str) -> str:
 @command("logs")
 def logs(
     question: Question,
-    what: Annotated[str, typer.Argument(help="A shard (its holder's log), a pod, or operator (its leader's).", metavar="SHARD|POD|operator")],
+    what: Annotated[
+        str, typer.Argument(help="A shard (its holder's log), a pod, or operator (its leader's).", metavar="SHARD|POD|operator")
+    ],
     follow: Annotated[bool, typer.Option("--follow", help="Go on until Ctrl-C; a shard is followed to its next holder.")] = False,
     tail: Annotated[int, typer.Option("--tail", help="Number of lines.")] = 50,
 ) -> int:

@@ -10,6 +10,8 @@ import typer
 from kubectl_whatsapp import changes
 from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail, note
+from kubectl_whatsapp.model import Level, Shard
+from kubectl_whatsapp.view import view
 
 TEST_LABEL = "multiconnect.dev/test"
 """On a namespace, with the value ``true``: drills are welcome there."""
@@ -19,7 +21,9 @@ TEST_LABEL = "multiconnect.dev/test"
 def game_day(
     question: Question,
     shard: Annotated[str, typer.Option("--shard", help="Whose holder is deleted (default: the lowest).", metavar="SHARD")] = "",
-    yes: Annotated[bool, typer.Option("--yes-in-production", help="Also in a namespace without the label multiconnect.dev/test=true.")] = False,
+    yes: Annotated[
+        bool, typer.Option("--yes-in-production", help="Also in a namespace without the label multiconnect.dev/test=true.")
+    ] = False,
     timeout: Annotated[float, typer.Option("--timeout", help="Seconds to wait until the shard is served again.")] = 60.0,
 ) -> int:
     """Delete the pod that holds a shard, and say how long it took until the shard was served again.
@@ -29,9 +33,6 @@ def game_day(
     """
     if not yes:
         _must_be_test_namespace(question)
-    from kubectl_whatsapp.model import Level  # noqa: PLC0415
-    from kubectl_whatsapp.view import view  # noqa: PLC0415  # loads the operator's core, which --help need not wait for
-
     found = question.read()
     seen = view(found)
     number = changes.shard_number(shard) if shard else 0
@@ -49,28 +50,38 @@ def game_day(
         question.client.delete(f"/api/v1/namespaces/{question.target.namespace}/pods/{held.holder}", uid=uid, timeout=changes.TIMEOUT)
     except RequestError as error:
         fail(f"nothing was deleted: {error}")
-    return _watch(question, held.number, held.epoch, held.holder, begun, timeout)
+    return _watch(question, held, begun=begun, timeout=timeout)
 
 
-def _watch(question: Question, shard: int, epoch: str | None, origin: str, begun: float, timeout: float) -> int:
+def _watch(question: Question, held: Shard, *, begun: float, timeout: float) -> int:
+    """Wait until the shard is served under another epoch, and print how long that took."""
+
     def until(cluster: changes.Obj) -> changes.Obj | None:
-        entry = changes.entry(cluster, shard)
+        entry = changes.entry(cluster, held.number)
         handovers = (cluster.get("status") or {}).get("recentHandovers") or ()
         handover = next((one for one in handovers if one.get("epoch") == entry.get("epoch")), None)
-        return handover if entry.get("epoch") not in {None, epoch} and entry.get("state") == "Serving" and handover else None
+        return handover if entry.get("epoch") not in {None, held.epoch} and entry.get("state") == "Serving" and handover else None
 
     handover, _ = changes.wait(question.client, question.target, until, seconds=timeout)
     took = time.monotonic() - begun
     if handover is None:
-        fail(f"shard {shard} is not served again after {took:.0f} s; see `kubectl whatsapp why {question.target.name} {shard}`.", NOT_IN_TIME)
-    result = {"shard": shard, "from": origin, "to": handover.get("to"), "evidence": handover.get("evidence"), "seconds": round(took, 3)}
-    result |= {name: handover[name] for name in ("detectMilliseconds", "commitMilliseconds", "serveMilliseconds") if name in handover}
+        more = f"see `kubectl whatsapp why {question.target.name} {held.number}`."
+        fail(f"shard {held.number} is not served again after {took:.0f} s; {more}", NOT_IN_TIME)
+    to, evidence = handover.get("to"), handover.get("evidence")
+    result = {
+        "shard": held.number,
+        "from": held.holder,
+        "to": to,
+        "evidence": evidence,
+        "seconds": round(took, 3),
+        **changes.phases(handover),
+    }
     commit = f", committed {handover['commitMilliseconds']} ms after its detection" if "commitMilliseconds" in handover else ""
-    question.show(
-        "GameDay",
-        result,
-        lambda: f"shard {shard} moved from {origin} to {handover.get('to')} ({handover.get('evidence')}) and was served {took:.2f} s later{commit}.",
-    )
+
+    def text() -> str:
+        return f"shard {held.number} moved from {held.holder} to {to} ({evidence}) and was served {took:.2f} s after the deletion{commit}."
+
+    question.show("GameDay", result, text)
     return 0
 
 

@@ -9,9 +9,10 @@ from typing import Annotated
 
 import typer
 
-from kubectl_whatsapp import changes, reading
+from kubectl_whatsapp import changes, checks, reading
 from kubectl_whatsapp.cli import NOT_IN_TIME, Question, command, fail
 from kubectl_whatsapp.shape import Output
+from kubectl_whatsapp.view import view
 
 REFRESH = 1.0
 """Seconds between two readings of ``status --watch``."""
@@ -43,7 +44,7 @@ def status(
     while True:
         if not first and sys.stdout.isatty() and not question.output.is_for_programs:
             print("\033[H\033[2J", end="")
-        code, cluster = _show(question, at_once=first)
+        _, cluster = _show(question, at_once=first)
         first = False
         if until is not None and changes.condition_is(until)(cluster) is not None:
             return 0
@@ -54,8 +55,6 @@ def status(
 
 def _show(question: Question, *, at_once: bool = True) -> tuple[int, reading.Obj]:
     read = question.read_at_once() if at_once else question.read()
-    from kubectl_whatsapp.view import view  # noqa: PLC0415  # loads the operator's core, which --help need not wait for
-
     found = view(read)
 
     def text() -> object:
@@ -99,8 +98,6 @@ def check(question: Question, short: Annotated[bool, typer.Option("--short", hel
     Ends like status: 0 when all checks are passed, else with the worst of them.
     """
     read = question.read_at_once()
-    from kubectl_whatsapp import checks  # noqa: PLC0415
-
     found = checks.check(read)
 
     def text() -> object:
