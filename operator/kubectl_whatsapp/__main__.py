@@ -13,10 +13,10 @@ import typer
 
 from kubectl_whatsapp import cli
 from kubectl_whatsapp.access import AccessError, RequestError
-from kubectl_whatsapp.commands import change, collect, drill, observe
+from kubectl_whatsapp.commands import change, collect, dashboard, drill, observe
 from kubectl_whatsapp.rights import NEEDED
 
-COMMANDS: Final = (observe, change, collect, drill)
+COMMANDS: Final = (observe, change, collect, drill, dashboard)
 """Each registers its commands as it is imported."""
 cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
 
