@@ -336,7 +336,19 @@ def _object(answer: Any) -> Obj:
         found = answer.json()
     except ValueError:
         return {}
-    return found if isinstance(found, dict) else {}
+    return _cleaned(found) if isinstance(found, dict) else {}
+
+
+_CONTROLS: Final = {code: "\N{REPLACEMENT CHARACTER}" for code in (*range(32), *range(127, 160)) if chr(code) not in "\t\n"}
+
+
+def _cleaned(value: Any) -> Any:
+    """Return a value without control characters: an author of a message must not control the terminal of its reader."""
+    if isinstance(value, str):
+        return value if value.isprintable() else value.translate(_CONTROLS)
+    if isinstance(value, dict):
+        return {_cleaned(key): _cleaned(one) for key, one in value.items()}
+    return [_cleaned(one) for one in value] if isinstance(value, list) else value
 
 
 def _rejection(answer: Any) -> RequestError:

@@ -137,9 +137,11 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
     facts, plan = rules.facts(desired, snapshot), rules.plan(desired, snapshot)
     answers = [_answer(rule, facts) for rule in rules.RULES]
     first = next(number for number, one in enumerate(answers) if one.holds)
-    rule, last = plan.decision.rule, str(world.status.get("reason") or "")
-    is_same = rule == last or (last in {condition(world.cluster, "Ready").get("reason"), "SparesReady"} and rule == Reason.UP_TO_DATE)
-    reports = {str(one.get("reason")) for one in world.status.get("conditions") or ()}
+    rule = plan.decision.rule
+    active = {
+        str(one.get("reason")) for kind in ("Reconciling", "Stalled") if (one := condition(world.cluster, kind)).get("status") == "True"
+    }
+    is_same = rule in active if active else rule in {Reason.UP_TO_DATE, Reason.CHANGED_BY_ADMISSION}
     return replace(
         blank,
         rule=str(rule),
@@ -150,7 +152,7 @@ def _answered(blank: Why, world: World, desired: Desired, shard: int | None) -> 
         said_no=tuple(answers[:first]),
         also=tuple(one for one in answers[first + 1 :] if one.holds and one.rule != Reason.UP_TO_DATE),
         evidence=tuple(_evidence(facts, plan)),
-        differs="" if is_same or str(rule) in reports else _difference(world),
+        differs="" if is_same else _difference(world),
         granted=tuple(_granted(world, desired)),
         shard=_of_shard(facts, shard) if shard is not None else None,
     )

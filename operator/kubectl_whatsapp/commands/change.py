@@ -125,8 +125,10 @@ def _moved(question: Question, shard: int, epoch: str | None, timeout: float) ->
 
 def _rejection(question: Question) -> str:
     """What the operator's newest Event says of a rejected switchover."""
-    events = question.read(["events"]).items("events") or ()
-    said = [one for one in events if one.get("reason") == "SwitchoverRejected"]
+    read = question.read(["events"])
+    if why := read.unread.get("events"):
+        return f"it removed the annotation and moved nothing; its Event could not be read ({why})."
+    said = [one for one in read.items("events") or () if one.get("reason") == "SwitchoverRejected"]
     newest = max(said, key=lambda one: str(one.get("lastTimestamp") or one.get("eventTime") or ""), default={})
     return str(newest.get("message") or "it removed the annotation and moved nothing.")
 

@@ -34,6 +34,8 @@ def game_day(
     if not yes:
         _must_be_test_namespace(question)
     found = question.read()
+    for what, cause in found.unread_titles().items():
+        note(f"could not read {what} ({cause})")
     seen = view(found)
     number = changes.shard_number(shard) if shard else 0
     held = next((one for one in seen.shards if one.number == number), None)

@@ -1,0 +1,234 @@
+"""The way to the API server: kubectl's configuration, exec credentials, keys on disk, requests."""
+
+from __future__ import annotations
+
+import base64
+import json
+import os
+import stat
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_whatsapp import access
+from kubectl_whatsapp.access import AccessError, Options, RequestError, access_of, find
+
+from .clusters import a_cluster, kubeconfig, serving
+
+Obj = dict[str, Any]
+KEY = base64.b64encode(b"a private key").decode()
+
+
+def program(folder: Path, name: str, code: str) -> Path:
+    path = folder / name
+    path.write_text(f"#!{sys.executable}\nimport json, os, sys, time\n{code}\n", encoding="utf-8")
+    path.chmod(0o755)
+    return path
+
+
+def kubectl(folder: Path, config: Obj) -> dict[str, str]:
+    """A kubectl that prints this configuration, and notes how it was called."""
+    code = f"print(json.dumps(json.loads({json.dumps(config)!r}))); open({str(folder / 'called')!r}, 'w').write(' '.join(sys.argv[1:]))"
+    return {"KUBECTL": str(program(folder, "kubectl", code)), "PATH": os.environ["PATH"]}
+
+
+def test_kubectl_itself_merges_and_picks_the_configuration(tmp_path: Path) -> None:
+    environ = kubectl(tmp_path, kubeconfig("https://api.example:6443"))
+    found = find(Options(context="here", kubeconfig="/a:/b"), environ=environ)
+
+    assert (found.server, found.namespace, found.context) == ("https://api.example:6443", "shop", "here")
+    called = (tmp_path / "called").read_text(encoding="utf-8")
+    assert called == "--context=here --kubeconfig=/a:/b config view --raw --minify --flatten -o json"
+    assert find(Options(namespace="other"), environ=environ).namespace == "other"
+
+
+def test_a_kubectl_in_the_path_is_found_and_one_of_its_own_merges_two_files(tmp_path: Path) -> None:
+    first, second = kubeconfig("https://one:1"), kubeconfig("https://two:2")
+    del second["current-context"], first["contexts"]
+    for name, config in (("a", first), ("b", second)):
+        (tmp_path / name).write_text(yaml.safe_dump(config), encoding="utf-8")
+    found = find(Options(), environ={"PATH": os.environ["PATH"], "KUBECONFIG": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
+
+    assert (found.server, found.namespace) == ("https://one:1", "shop")
+
+
+@pytest.mark.parametrize(
+    ("code", "sentence"),
+    [
+        (
+            "sys.stderr.write('error: context was not found'); sys.exit(1)",
+            "kubectl cannot say where the API server is: error: context was not",
+        ),
+        ("print('no json')", "kubectl printed no configuration that can be read"),
+        ("print('{}')", "The kubeconfig names no cluster."),
+    ],
+)
+def test_a_kubectl_that_fails(tmp_path: Path, code: str, sentence: str) -> None:
+    with pytest.raises(AccessError, match=sentence):
+        find(Options(), environ={"KUBECTL": str(program(tmp_path, "kubectl", code))})
+
+
+def test_a_kubectl_that_hangs_or_is_not_there(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access, "KUBECTL_SECONDS", 0.2)
+    with pytest.raises(AccessError, match=r"no answer within 0.2 s"):
+        find(Options(), environ={"KUBECTL": str(program(tmp_path, "kubectl", "time.sleep(60)"))})
+    with pytest.raises(AccessError, match="install kubectl, or name it in the variable KUBECTL"):
+        find(Options(), environ={"PATH": str(tmp_path / "nothing")})
+
+
+def test_keys_lie_where_only_this_user_can_read_them_and_are_gone_afterwards(tmp_path: Path) -> None:
+    config = kubeconfig("https://api:1", **{"client-certificate-data": KEY, "client-key-data": KEY})
+    code = (
+        "import json, os, stat, sys\n"
+        "from kubectl_whatsapp.access import Options, access_of\n"
+        f"found = access_of(json.loads({json.dumps(config)!r}), Options())\n"
+        "user = found.config['users'][0]['user']\n"
+        "print(json.dumps([[p, stat.S_IMODE(os.stat(p).st_mode), stat.S_IMODE(os.stat(os.path.dirname(p)).st_mode), open(p).read()]\n"
+        "                  for p in (user['client-key'], user['client-certificate'])]))\n"
+        "assert 'private' not in repr(found)\n"
+    )
+    environ = {**os.environ, "TMPDIR": str(tmp_path), "PYTHONPATH": str(Path(access.__file__).parents[1])}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, env=environ)
+    files = json.loads(done.stdout)
+
+    assert [(mode, folder, content) for _, mode, folder, content in files] == [(0o600, 0o700, "a private key")] * 2
+    assert [path for path, *_ in files if Path(path).exists()] == []
+    assert [path for path, *_ in files if not path.startswith(str(tmp_path))] == []
+
+
+def exec_config(command: Path, **more: Any) -> Obj:
+    plugin = {"apiVersion": "client.authentication.k8s.io/v1", "command": str(command), "interactiveMode": "IfAvailable", **more}
+    return kubeconfig("https://api:1", exec=plugin)
+
+
+@pytest.mark.parametrize("version", ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"])
+def test_an_exec_plugin_gives_a_token(tmp_path: Path, version: str) -> None:
+    code = (
+        "told = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
+        "print(json.dumps({'status': {'token': ' '.join([sys.argv[1], os.environ['PROFILE'], told['apiVersion'], told['kind'],"
+        " str(told['spec']['interactive']), told['spec']['cluster']['server']])}}))"
+    )
+    more = {"apiVersion": version, "args": ["get"], "env": [{"name": "PROFILE", "value": "blue"}], "provideClusterInfo": True}
+    found = access_of(exec_config(program(tmp_path, "login", code), **more), Options(), environ={})
+
+    assert found.config["users"][0]["user"] == {"token": f"get blue {version} ExecCredential False https://api:1"}
+
+
+def test_an_exec_plugin_gives_a_certificate(tmp_path: Path) -> None:
+    code = "print(json.dumps({'status': {'clientCertificateData': 'CERT', 'clientKeyData': 'KEY'}}))"
+    user = access_of(exec_config(program(tmp_path, "login", code)), Options(), environ={}).config["users"][0]["user"]
+
+    assert Path(user["client-key"]).read_text(encoding="utf-8") == "KEY"
+    assert stat.S_IMODE(os.stat(user["client-key"]).st_mode) == 0o600
+
+
+@pytest.mark.parametrize(
+    ("code", "more", "sentence"),
+    [
+        (
+            "sys.stderr.write('not logged in'); sys.exit(3)",
+            {"installHint": "Install it."},
+            "gives no credential: not logged in. Install it.",
+        ),
+        ("sys.exit(3)", {}, "it ended with 3"),
+        ("print('no json')", {}, "printed no ExecCredential with a status"),
+        ("print(json.dumps({'status': {}}))", {}, "neither a token nor a certificate with its key"),
+        ("print(json.dumps({'status': {'clientKeyData': 'KEY'}}))", {}, "neither a token nor a certificate with its key"),
+        ("", {"apiVersion": "client.authentication.k8s.io/v1alpha1"}, "has the version client.authentication.k8s.io/v1alpha1"),
+    ],
+)
+def test_an_exec_plugin_that_fails(tmp_path: Path, code: str, more: Obj, sentence: str) -> None:
+    with pytest.raises(AccessError, match=sentence):
+        access_of(exec_config(program(tmp_path, "login", code), **more), Options(), environ={})
+
+
+def test_an_exec_plugin_that_is_not_installed(tmp_path: Path) -> None:
+    with pytest.raises(AccessError, match=r"No such file or directory\. Install it\."):
+        access_of(exec_config(tmp_path / "none", installHint="Install it."), Options(), environ={})
+
+
+def test_a_token_in_a_file_and_what_is_not_supported(tmp_path: Path) -> None:
+    (tmp_path / "token").write_text("from a file\n", encoding="utf-8")
+    found = access_of(kubeconfig("https://api:1", tokenFile=str(tmp_path / "token")), Options())
+    assert found.config["users"][0]["user"] == {"token": "from a file"}
+
+    with pytest.raises(AccessError, match="cannot be read: No such file"):
+        access_of(kubeconfig("https://api:1", tokenFile=str(tmp_path / "none")), Options())
+    with pytest.raises(AccessError, match="auth-provider"):
+        access_of(kubeconfig("https://api:1", **{"auth-provider": {"name": "oidc"}}), Options())
+    with pytest.raises(AccessError, match="client-key-data of the kubeconfig is not base64"):
+        access_of(kubeconfig("https://api:1", **{"client-key-data": "~"}), Options())
+    with pytest.raises(AccessError, match="several groups"):
+        access_of(kubeconfig("https://api:1", **{"as": "eve", "as-groups": ["a", "b"]}), Options()).client()
+    with pytest.raises(AccessError, match="file does not exist"):
+        access_of(kubeconfig("https://api:1", **{"client-certificate": "/no/such/file", "client-key": "/no/such/file"}), Options()).client()
+
+
+def client_of(url: str, **user: Any) -> access.Client:
+    return access_of(kubeconfig(url, **user), Options()).client()
+
+
+def test_a_request_carries_the_credential_and_who_is_acted_as(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        client = client_of(server.url, token="t0", **{"as": "eve", "as-groups": ["ops"]})
+        found = client.get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5, limit="1")
+        (headers,), (asked,) = server.headers, server.asked
+
+    assert found["kind"] == "WhatsAppCluster"
+    assert asked[2] == {"limit": ["1"]}
+    assert (headers["Authorization"], headers["Impersonate-User"], headers["Impersonate-Group"]) == ("Bearer t0", "eve", "ops")
+    assert client.server_date == "Mon, 04 Jan 2027 12:00:00 GMT"
+
+
+def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as proxy:
+        config = kubeconfig("http://api.invalid:6443")
+        config["clusters"][0]["cluster"]["proxy-url"] = proxy.url
+        with pytest.raises(RequestError):
+            access_of(config, Options()).client().get("/x", timeout=5)
+        assert proxy.asked[0][1] == "/x"
+
+
+def test_writes_say_who_writes_and_a_dry_run_stores_nothing(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        client = client_of(server.url)
+        client.patch("/p", {"spec": {}}, timeout=5, dry_run=True)
+        client.delete("/q", uid="u", timeout=5)
+        patch, delete = server.asked
+
+    assert patch == ("PATCH", "/p", {"dryRun": ["All"], "fieldManager": ["kubectl-whatsapp"]}, '{"spec": {}}')
+    assert server.headers[0]["Content-Type"] == "application/merge-patch+json"
+    assert delete == ("DELETE", "/q", {}, '{"preconditions": {"uid": "u"}}')
+
+
+def test_errors_say_what_the_api_server_says(tmp_path: Path) -> None:
+    with serving(a_cluster(), tmp_path) as server:
+        server.rejects = (
+            422,
+            {"kind": "Status", "message": "spec.shards: \x1b[31m3 is wrong", "details": {"causes": [{"field": "spec.shards"}]}},
+        )
+        with pytest.raises(RequestError) as raised:
+            client_of(server.url).patch("/p", {}, timeout=5)
+        server.rejects = 401, {"message": "Unauthorized"}
+        with pytest.raises(RequestError, match="log in again"):
+            client_of(server.url).patch("/p", {}, timeout=5)
+        server.texts["/broken"] = "no json"
+        with pytest.raises(RequestError, match="no JSON"):
+            client_of(server.url).get("/broken", timeout=5)
+        assert client_of(server.url).text("/broken", timeout=5) == "no json"
+        assert list(client_of(server.url).lines("/broken", timeout=5)) == ["no json"]
+
+    assert (raised.value.status, raised.value.details["details"]["causes"]) == (422, [{"field": "spec.shards"}])
+    assert "\x1b" not in str(raised.value), "no control characters reach the terminal"
+
+
+def test_an_api_server_that_is_away_or_silent(tmp_path: Path) -> None:
+    slow = serving(a_cluster(), tmp_path, delays={"cluster": 1.0})
+    with slow as server, pytest.raises(RequestError, match=r"no answer within 0\.1 s"):
+        client_of(server.url).get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=0.1)
+    with pytest.raises(RequestError, match=r"the API server cannot be reached \(.*[Rr]efused"):
+        client_of(server.url).get("/x", timeout=5)

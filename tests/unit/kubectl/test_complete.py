@@ -1,0 +1,81 @@
+"""What is proposed for the word that is being typed."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Iterable
+from pathlib import Path
+
+import pytest
+
+from kubectl_whatsapp import complete, rights
+from kubectl_whatsapp.__main__ import main
+
+from .clusters import a_cluster, serving
+
+ROOT = Path(__file__).parents[3]
+
+
+def ask(options: dict[str, str], kind: str, cluster: str) -> Iterable[str]:
+    of = f"{options.get('namespace', 'shop')}/{cluster}"
+    return {"cluster": ["acme", "other"], "shard": ["shard-0", "shard-1"], "pod": [f"{of}-coreapp-0"]}[kind]
+
+
+@pytest.mark.parametrize(
+    ("words", "found"),
+    [
+        ([], [*rights.NEEDED]),
+        ([""], [*rights.NEEDED]),
+        (["re"], ["reshard-now", "resume", "report"]),
+        (["status", ""], ["acme", "other"]),
+        (["status", "a"], ["acme"]),
+        (["status", "-n", "x", "a"], ["acme"]),
+        (["status", "--watch", "a"], ["acme"]),
+        (["status", "acme", ""], []),
+        (["why", "acme", ""], ["shard-0", "shard-1"]),
+        (["switchover", "--namespace=x", "acme", "shard-1"], ["shard-1"]),
+        (["switchover", "acme", "shard-1", "--to", ""], ["shop/acme-coreapp-0"]),
+        (["switchover", "acme", "0", "-n", "x", "--to="], ["--to=x/acme-coreapp-0"]),
+        (["status", "acme", "-o", "j"], ["json"]),
+        (["status", "acme", "--output=y"], ["--output=yaml"]),
+        (["plan", "acme", "--shards", "1"], ["1", "16"]),
+        (["plan", "acme", "--spares", ""], []),
+        (["status", "acme", "--reason", "x"], []),
+        (["status", "--un"], ["--until"]),
+        (["status", "acme", "--until", ""], ["Ready", "UpToDate"]),
+    ],
+)
+def test_the_proposals(words: list[str], found: list[str]) -> None:
+    assert complete.proposals(words, ask) == found
+
+
+def test_options_with_a_value_are_those_of_the_commands(capsys: pytest.CaptureFixture[str]) -> None:
+    shown = ""
+    for command in rights.NEEDED:
+        assert main([command, "--help"]) == 0
+        shown += capsys.readouterr().out
+    assert [name for name in complete.WITH_VALUE if f"{name} " not in shown and f"{name}, " not in shown] == []
+
+
+def kubectl_complete(kubeconfig: Path, *words: str) -> list[str]:
+    env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECONFIG": str(kubeconfig)}
+    done = subprocess.run([sys.executable, "-m", "kubectl_whatsapp.complete", *words], capture_output=True, text=True, check=True, env=env)
+    return done.stdout.splitlines()
+
+
+def test_names_come_from_the_api_server_and_nothing_after_trouble(tmp_path: Path) -> None:
+    cluster = a_cluster()
+    listed = '{"items": [' + json.dumps(cluster.found["cluster"]) + "]}"
+    path = "/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters"
+    with serving(cluster, tmp_path, texts={path: listed}) as server:
+        assert kubectl_complete(server.kubeconfig, "status", "") == ["acme", ":4"]
+        assert kubectl_complete(server.kubeconfig, "why", "acme", "shard-1") == ["shard-1", ":4"]
+        assert kubectl_complete(server.kubeconfig, "switchover", "acme", "0", "--to", "") == [
+            *(f"acme-coreapp-{n}" for n in range(3)),
+            ":4",
+        ]
+    assert kubectl_complete(server.kubeconfig, "status", "") == [":4"]
+    assert kubectl_complete(tmp_path / "none", "status", "") == [":4"]

@@ -1,0 +1,109 @@
+"""Text for people: at any width, without colour where there is no terminal, and never longer than the terminal."""
+
+from __future__ import annotations
+
+import io
+import re
+
+import pytest
+from rich.console import Console
+
+from kubectl_whatsapp import checks, planning, render
+from kubectl_whatsapp.view import view
+from kubectl_whatsapp.why import why
+from kubectl_whatsapp.world import World
+
+from .clusters import Cluster, a_cluster
+from .test_view import troubled
+
+ESCAPE = "\x1b["
+
+
+def printed(value: object, width: int, *, terminal: bool = False) -> str:
+    out = io.StringIO()
+    Console(file=out, width=width, highlight=False, emoji=False, markup=False, force_terminal=terminal).print(value)
+    return out.getvalue()
+
+
+def clusters() -> dict[str, Cluster]:
+    return {"well": a_cluster(), "troubled": troubled(), "nothing": a_cluster().without(*a_cluster().found), "many": a_cluster(32, 4)}
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+@pytest.mark.parametrize("name", clusters())
+def test_the_verdict_comes_first_and_no_line_is_too_long(name: str, width: int) -> None:
+    found = view(clusters()[name].read())
+    text = printed(render.status(found, wide=True), width)
+
+    assert max(map(len, text.splitlines())) <= width
+    assert " ".join(text.split()).startswith(f"shop/acme: {found.verdict.sentence}")
+    words = re.sub(r"\s", "", text)
+    for one in (*found.shards, *found.standbys):
+        assert re.sub(r"\s", "", one.why) in words or width < 100
+    for what in found.unread:
+        assert re.sub(r"\s", "", what) in words
+
+
+@pytest.mark.parametrize("width", [40, 80, 120])
+def test_why_plan_and_check_fit_too(width: int) -> None:
+    for cluster in (a_cluster(), troubled()):
+        read = cluster.read()
+        found = why(read, 0)
+        for value in (
+            render.why(found, wide=True),
+            render.check(checks.check(read)),
+            render.plan(planning.planned(World(read), shards=8, spares=2)),
+        ):
+            assert max(map(len, printed(value, width).splitlines())) <= width
+
+
+def test_a_narrow_terminal_gets_lines_and_a_wide_one_a_table() -> None:
+    found = view(a_cluster().read())
+
+    assert "SHARD 0\n  served: yes\n  holder: acme-coreapp-0\n  node: node-0\n" in printed(render.status(found), 40)
+    assert re.search(r"^0 +yes +acme-coreapp-0 +node-0 +10-first +3h", printed(render.status(found), 80), re.MULTILINE)
+
+
+def test_of_many_shards_those_with_trouble_are_shown_and_wide_shows_all() -> None:
+    found = view(a_cluster(32, 4).without_node("node-17").read())
+    text, wide = printed(render.status(found), 120), printed(render.status(found, wide=True), 120)
+
+    assert "node node-17 is gone" in text
+    assert "24 more, see -o wide" in text
+    assert len(re.findall(r"^\d+ +(?:yes|no)", text, re.MULTILINE)) == 8
+    assert len(re.findall(r"^\d+ +(?:yes|no)", wide, re.MULTILINE)) == 32
+
+
+def test_colour_only_on_a_terminal_and_not_with_no_color(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TERM", "xterm")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+    found = render.status(view(troubled().read()))
+    assert ESCAPE in printed(found, 80, terminal=True)
+    assert ESCAPE not in printed(found, 80)
+
+    monkeypatch.setenv("NO_COLOR", "1")
+    colours = re.findall(r"\x1b\[([\d;]*)m", printed(found, 80, terminal=True))
+    assert not [one for one in colours if any(code.startswith(("3", "4", "9")) for code in one.split(";"))]
+
+
+def test_a_pipe_gets_whole_lines_without_blanks_at_their_ends(capsys: pytest.CaptureFixture[str]) -> None:
+    render.show(render.status(view(troubled().read())))
+    lines = capsys.readouterr().out.splitlines()
+
+    assert ESCAPE not in "".join(lines)
+    assert [line for line in lines if line != line.rstrip()] == []
+    assert "1 of 2 shards is not served: shard 0: node node-0 is gone. No operator leads, so no shard is moved." in lines[0]
+
+
+def test_texts_with_markup_are_shown_as_they_are() -> None:
+    found = a_cluster().says("Ready", "False", "Banned", "[red]:smile:[/red]")
+    text = printed(render.verdict(view(found.read())), 120)
+
+    assert "[red]:smile:[/red]" in text
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"), [(0, "0s"), (119, "119s"), (120, "2m"), (7199, "119m"), (7200, "2h"), (172799, "47h"), (172800, "2d")]
+)
+def test_a_duration_is_in_the_largest_unit_of_which_there_are_two(seconds: float, text: str) -> None:
+    assert render.span(seconds) == text

@@ -1,0 +1,131 @@
+"""What was read as one value, and the shape in which programs get it."""
+
+from __future__ import annotations
+
+import json
+import re
+from dataclasses import fields, is_dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from kubectl_whatsapp import model
+from kubectl_whatsapp.shape import Output, camel, dump
+from kubectl_whatsapp.view import STEPS, view
+
+from .clusters import Cluster, a_cluster, before
+
+GOLDEN = Path(__file__).parent / "status.json"
+PAGE = Path(__file__).parents[3] / "docs" / "kubectl.md"
+
+
+def troubled() -> Cluster:
+    """A cluster with something in every field."""
+    found = a_cluster().operator_dead().without_node("node-0").unready("acme-coreapp-2").annotated(paused="true").without("deployments")
+    operation = {"id": "4-x", "from": 2, "to": 4, "answer": "Accepted", "attempts": 1, "startedAt": before(seconds=20)}
+    found = found.status(operation={**operation, "deadline": before(seconds=-160)}, certificate={"expiresAt": "2027-05-01T00:00:00Z"})
+    return found.spec(shards=4).says("Reconciling", "True", "Restarting", "The Coreapps restart.")
+
+
+def test_the_shape_for_programs_is_the_documented_one() -> None:
+    assert json.loads(dump("Status", view(troubled().read()), Output.JSON)) == json.loads(GOLDEN.read_text(encoding="utf-8"))
+
+
+def test_yaml_and_json_say_the_same() -> None:
+    found = view(troubled().read())
+
+    assert yaml.safe_load(dump("Status", found, Output.YAML)) == json.loads(dump("Status", found, Output.JSON))
+
+
+def test_each_field_of_the_shape_is_documented() -> None:
+    page = PAGE.read_text(encoding="utf-8")
+    section = page.split("## The shape for programs")[1].split("\n## ")[0]
+    documented = set(re.findall(r"`(\w+)`", section))
+    classes = [one for one in vars(model).values() if is_dataclass(one)]
+
+    assert {camel(field.name) for one in classes for field in fields(one)} <= documented
+
+
+def test_the_golden_has_each_field() -> None:
+    golden = json.loads(GOLDEN.read_text(encoding="utf-8"))
+    assert {camel(field.name) for field in fields(model.View)} <= golden.keys()
+
+
+@pytest.mark.parametrize(
+    ("reason", "spec", "step", "of", "then"),
+    [
+        ("ScalingUp", {"shards": 4}, 1, 5, "enough Coreapps must be ready"),
+        ("AwaitingCoreapps", {"shards": 4}, 2, 5, "Set Shards is called"),
+        ("SettingShards", {"shards": 4}, 3, 5, "all Coreapps restart"),
+        ("Restarting", {"shards": 4}, 4, 5, "shards get their holders"),
+        ("AssigningShards", {"shards": 4}, 5, 5, ""),
+        ("WindowClosed", {"shards": 4, "reshard": {"windows": [{}]}}, 3, 6, "Set Shards is called"),
+        ("AwaitingCoreapps", {"shards": 1}, 1, 5, "Set Shards is called"),
+        ("ScalingDown", {"shards": 1}, 5, 5, ""),
+        ("ScalingUp", {"spares": 3}, 1, 1, ""),
+    ],
+)
+def test_an_operation_has_a_step_and_says_what_comes_next(reason: str, spec: dict[str, Any], step: int, of: int, then: str) -> None:
+    found = view(a_cluster().spec(**spec).says("Reconciling", "True", reason).read()).operation
+
+    assert found is not None
+    assert (found.step, found.number, found.of, (*found.comes_next, "")[0]) == (reason, step, of, then)
+
+
+def test_what_is_no_resize_is_no_operation() -> None:
+    assert view(a_cluster().read()).operation is None
+    assert view(a_cluster().says("Reconciling", "True", "FailingOver").read()).operation is None
+
+
+def test_the_steps_are_reasons_of_the_operator() -> None:
+    from whatsapp_operator.core.reasons import Reason
+
+    assert {reason for reasons, _ in STEPS for reason in reasons} <= {str(reason) for reason in Reason}
+
+
+def test_deliberate_inaction_is_said() -> None:
+    found = a_cluster().spec(failover={"mode": "Manual"}).annotated(paused="true").says("Reconciling", "True", "WindowClosed", "It waits.")
+
+    assert view(found.read()).inaction == (
+        "Planned changes are held: the cluster is paused. Failovers go on.",
+        "Failovers are not made: spec.failover.mode is Manual.",
+        "It waits.",
+    )
+
+
+def test_a_standby_says_why_it_is_not_eligible() -> None:
+    def cordoned(found: dict[str, Any]) -> None:
+        found["nodes"]["items"][2]["spec"]["unschedulable"] = True
+
+    def labelled(found: dict[str, Any]) -> None:
+        found["pods"]["items"][2]["metadata"]["labels"] |= {"multiconnect.dev/epoch": "9-x", "multiconnect.dev/shard": "1"}
+
+    cases = [
+        (a_cluster().unready("acme-coreapp-2"), "acme-coreapp-2 is not ready"),
+        (a_cluster().deleting("acme-coreapp-2"), "acme-coreapp-2 is being deleted"),
+        (a_cluster().without_node("node-2"), "node node-2 is gone"),
+        (a_cluster().but(cordoned), "node node-2 is cordoned; it would be used only if there is no other"),
+        (a_cluster().but(labelled), "it still carries epoch 9-x of shard 1"),
+    ]
+    for cluster, why in cases:
+        (standby,) = view(cluster.read()).standbys
+        assert (standby.eligible, standby.why) == (False, why)
+
+
+def test_a_service_of_another_owner_is_no_shard() -> None:
+    def foreign(found: dict[str, Any]) -> None:
+        service = next(one for one in found["services"]["items"] if one["metadata"]["name"] == "acme-shard-0")
+        service["metadata"]["ownerReferences"][0]["uid"] = "another"
+
+    shard = view(a_cluster().but(foreign).read()).shards[0]
+    assert (shard.served, shard.why) == (False, "it has no Service")
+
+
+def test_a_pod_that_was_made_again_holds_nothing() -> None:
+    def again(found: dict[str, Any]) -> None:
+        found["pods"]["items"][0]["metadata"]["uid"] = "new"
+
+    shard = view(a_cluster().but(again).read()).shards[0]
+    assert (shard.served, shard.why) == (False, "acme-coreapp-0 was made again and does not hold it any more")
