@@ -18,7 +18,8 @@ def dashboard(
 ) -> int:
     """Serve a live page about one cluster, or about all of a namespace, until Ctrl-C. It only reads.
 
-    Open the address that it prints in a browser on this machine. The address holds a token: who has it reads what you may read.
+    Open the address that it prints in a browser on this machine. The address holds a token: who has it reads what you may read. With -A
+    the rights are needed in all namespaces.
     """
     # They load the web server and the operator's rules, which no other command needs.
     from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415

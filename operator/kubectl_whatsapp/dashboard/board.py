@@ -116,7 +116,7 @@ class Board:
         }
         self._polled: Read | None = None
         """As last answered."""
-        self._polled_at = self._reachable_since = time.monotonic()
+        self._begun = self._polled_at = self._reachable_since = time.monotonic()
 
     def start(self) -> None:
         """Begin to read, in threads that end with the process."""
@@ -167,11 +167,11 @@ class Board:
         }
 
     def reads(self) -> dict[Key, Read]:
-        """Return what was read of each cluster, by namespace and name; empty until everything was asked for once."""
-        polled = self._polled
-        if polled is None or self._lists["cluster"].objects is None:
+        """Return what was read of each cluster, by namespace and name; empty until everything was read once, or takes long."""
+        polled, now = self._polled, time.monotonic()
+        is_partial = now - self._begun < GRACE and any(one.trouble == lists.NOT_YET for one in self._lists.values())
+        if polled is None or self._lists["cluster"].objects is None or is_partial:
             return {}
-        now = time.monotonic()
         at = polled.at + timedelta(seconds=now - self._polled_at if self.is_reachable else 0.0)
         unread = {name: trouble for name, one in self._lists.items() if (trouble := self._unread(one, now))}
         parts = {name: _by_cluster(one.objects) for name, one in self._lists.items() if name not in {"cluster", *unread}}
@@ -200,8 +200,8 @@ class Board:
         trouble = self._unread(self._lists["cluster"], time.monotonic())
         place = f"namespace {self.scope.namespace}" if self.scope.namespace else "any namespace"
         absent = f"There is no WhatsAppCluster {self.scope.name} in {place}.".replace("  ", " ")
-        is_read = self._polled is not None and self._lists["cluster"].objects is not None
-        problem = f"WhatsAppClusters could not be read ({trouble})." if trouble else "" if views or not is_read else absent
+        is_absent = self._polled is not None and self._lists["cluster"].objects == {}
+        problem = f"WhatsAppClusters could not be read ({trouble})." if trouble else absent if is_absent else ""
         return {"clusters": [_entry(key, one) for key, one in views.items()], "problem": problem}
 
     def cluster(self, key: Key, found: View | str | None, shard: int | None) -> Obj:

@@ -24,6 +24,7 @@ SILENCE: Final = WATCH + 2.0
 PAUSE: Final = 0.5
 """Seconds between two attempts."""
 EXPIRED: Final = 410
+NOT_YET: Final = "not read yet"
 
 
 class Client(Protocol):
@@ -46,7 +47,7 @@ class WatchedList:
         self.source = source
         self.objects: dict[Key, Obj] | None = None
         """As last seen, replaced as a whole; None if they were never read."""
-        self.trouble = "not read yet"
+        self.trouble = NOT_YET
         """Why the list cannot be read now; empty if it can."""
         self.since = time.monotonic()
         """Since when there is this trouble, by the monotonic clock."""

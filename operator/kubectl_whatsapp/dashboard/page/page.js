@@ -236,8 +236,16 @@ function showWhy(why) {
   say(byId("shard-title"), `Shard ${shard.shard}`);
   const speaks = shard.evidence.filter((one) => one.holds).map((one) => `${one.evidence} holds (${one.certainty.toLowerCase()})`);
   const silent = shard.evidence.filter((one) => !one.holds).map((one) => one.evidence);
-  const able = shard.candidates.map((one) => `${one.eligible ? "✓" : "✕"} ${one.pod}: ${one.eligible ? "could take it" : one.why}`);
-  byId("shard").replaceChildren(...[paragraph(`${shard.state ? `${shard.state}. ` : ""}${shard.sentence}`), lines(speaks), more("Evidence that does not hold", silent), lines(able)].filter(Boolean));
+  const able = shard.candidates.filter((one) => one.eligible).map((one) => `✓ ${one.pod} could take it`);
+  const unable = shard.candidates.filter((one) => !one.eligible).map((one) => `✕ ${one.pod}: ${one.why}`);
+  const parts = [
+    paragraph(`${shard.state ? `${shard.state}. ` : ""}${shard.sentence}`),
+    lines(speaks),
+    lines(able),
+    more("Evidence that does not hold", silent),
+    more("Coreapps that could not take it", unable),
+  ];
+  byId("shard").replaceChildren(...parts.filter(Boolean));
 }
 
 function whyLines(why) {
