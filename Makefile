@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
+.PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test browser integration \
   test demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
@@ -87,11 +87,14 @@ charts-test: binaries ## Tests of the charts and of the Dockerfile alone, withou
 tooling-test: setup ## Tests of what is in hack/ alone
 	$(PYTEST) auto $(TOOLING)
 
+browser: setup ## Tests of the live page in a real browser alone (chromium)
+	$(PYTEST) 1 tests/browser
+
 integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
 test: check binaries ## All checks, then all tests but those on kind (WORKERS=...)
-	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/integration $(TOOLING)
+	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/browser tests/integration $(TOOLING)
 
 demo: control-plane ## A running cluster that fails over and reshards before your eyes (KEEP=1 leaves it running)
 	@$(RUN)/python hack/demo $(if $(KEEP),--keep)

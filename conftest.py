@@ -22,9 +22,9 @@ from typing import TypeVar
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts"}
+GROUPS = {"integration": "integration", "conformance": "integration", "charts": "charts", "images": "charts", "browser": "browser"}
 """By folder: the group of its tests."""
-LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT"}
+LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "root": "ALLOW_SKIP_ROOT", "browser": "ALLOW_SKIP_BROWSER"}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 
@@ -105,7 +105,7 @@ def _place(item: pytest.Item) -> int:
     if item.get_closest_marker("last"):
         return 3
     folder = item.path.parent.name
-    return {"integration": 0, "charts": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
+    return {"integration": 0, "charts": 1, "browser": 1, "": 1 if folder == "simulation" else 2}[_group(item)]
 
 
 def _judged(report: R) -> R:

@@ -40,7 +40,8 @@ export function span(seconds) {
   return `${Math.max(0, Math.floor(seconds))}s`;
 }
 
-// Let the arrow keys, Home and End move the focus within a group, of which only one element is reached by Tab.
+// Let the arrow keys, Home and End move the focus within a group, of which only one element is reached by Tab. Returns what must be called
+// after the group has changed. The group must be HTML: Chromium lets Tab reach every SVG element that listens to the focus.
 export function roving(group, selector) {
   const members = () => [...group.querySelectorAll(selector)].filter((one) => !one.closest("[hidden]"));
   group.addEventListener("keydown", (event) => {
@@ -52,7 +53,7 @@ export function roving(group, selector) {
     event.preventDefault();
     all[Math.min(Math.max(to, 0), last)].focus();
   });
-  group.addEventListener("focusin", (event) => reach(members(), event.target));
+  group.addEventListener("focusin", (event) => event.target.matches(selector) && reach(members(), event.target));
   return () => {
     const all = members();
     if (!all.some((one) => one.getAttribute("tabindex") === "0")) reach(all, all[0]);

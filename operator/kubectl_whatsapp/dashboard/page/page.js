@@ -313,6 +313,10 @@ const picture = new Picture(byId("picture"), selectShard);
 const reachCluster = roving(byId("clusters-list"), "a");
 byId("filter").addEventListener("input", filter);
 document.addEventListener("keydown", (event) => event.key === "Escape" && selection().shard !== null && selectShard(null));
+byId("skip").addEventListener("click", (event) => {
+  event.preventDefault(); // what stands behind the # is what is selected
+  byId("main").focus();
+});
 addEventListener("hashchange", connect);
 setInterval(tick, 1000);
 connect();

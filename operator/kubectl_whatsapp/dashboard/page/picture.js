@@ -20,7 +20,7 @@ export class Picture {
     this.pods = svg("g", {class: "pods", "aria-hidden": "true"});
     this.shards = svg("g", {class: "shards", role: "toolbar", "aria-label": "Shards"});
     this.root = svg("svg", {role: "group", "aria-label": "Shards on Coreapps on nodes"}, this.nodes, this.pods, this.shards);
-    this.reach = roving(this.shards, ".shard");
+    this.reach = roving(parent, ".shard");
     this.shards.addEventListener("click", (event) => this.choose(event.target.closest(".shard")));
     this.shards.addEventListener("keydown", (event) => this.press(event));
     parent.append(this.root);
