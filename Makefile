@@ -6,7 +6,7 @@ export PYTHONPATH := operator:hack:tests
 export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
-.PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test integration \
+.PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test browser integration \
   test plugin release-files release-check demo demo-down bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
@@ -100,12 +100,15 @@ charts-test: binaries ## Tests of the charts and of the Dockerfile alone, withou
 tooling-test: setup ## Tests of what is in hack/ alone
 	$(PYTEST) auto $(TOOLING)
 
+browser: setup ## Tests of the live page in a real browser alone (chromium)
+	$(PYTEST) 1 tests/browser
+
 integration: setup binaries ## Integration tests alone, on a real API server
 	$(PYTEST) $(WORKERS) tests/integration tests/conformance
 
 test: binaries ## All checks, then all tests but those on kind (WORKERS=...)
 	@$(MAKE) --no-print-directory --jobs 2 check
-	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/release tests/integration $(TOOLING)
+	$(PYTEST) $(WORKERS) tests/unit tests/simulation tests/conformance tests/charts tests/images tests/release tests/browser tests/integration $(TOOLING)
 
 release-files: setup binaries ## Make packages, charts, SBOMs and notes into build/release (REGISTRY=..., UNRELEASED=1: notes without a version)
 	@rm -rf build/release

@@ -23,11 +23,23 @@ from typing import TypeVar
 import pytest
 from xdist.scheduler import LoadScopeScheduling
 
-GROUPS = {"integration": "planes", "conformance": "planes", "charts": "charts", "images": "charts", "release": "charts"}
+GROUPS = {
+    "integration": "planes",
+    "conformance": "planes",
+    "charts": "charts",
+    "images": "charts",
+    "release": "charts",
+    "browser": "planes",
+}
 """By folder: the group of its tests, unless they share the operators' control plane."""
 SHARES_OPERATORS = re.compile(r"\b(environment: Environment|harness: Harness)[,)]")
 """What a module has whose tests take part in the operators' control plane."""
-LANES = {"PostgreSQL": "ALLOW_SKIP_POSTGRES", "Prometheus": "ALLOW_SKIP_PROMETHEUS", "root": "ALLOW_SKIP_ROOT"}
+LANES = {
+    "PostgreSQL": "ALLOW_SKIP_POSTGRES",
+    "Prometheus": "ALLOW_SKIP_PROMETHEUS",
+    "root": "ALLOW_SKIP_ROOT",
+    "browser": "ALLOW_SKIP_BROWSER",
+}
 GAVE_WAY = pytest.StashKey[bool]()
 R = TypeVar("R", pytest.TestReport, pytest.CollectReport)
 

@@ -17,11 +17,15 @@ A map of the modules, from the ground up (a test checks it against the tree):
 - ``changes``: what is written, and what is waited for.
 - ``shape``: values as JSON and YAML.
 - ``render``: values as text for people.
+- ``dashboard.lists``: the objects of one list, kept current by a watch.
+- ``dashboard.board``: what the live page shows: clusters, judged, and whether the API server answers.
+- ``dashboard.server``: serves the page on loopback.
 - ``cli``: what all commands share: options, output, errors.
 - ``commands.observe``: status, why, check.
 - ``commands.change``: plan, switchover, reshard-now, pause, resume.
 - ``commands.collect``: report and logs.
 - ``commands.drill``: game-day.
+- ``commands.dashboard``: dashboard.
 - ``complete``: completion of commands, clusters, shards and pods for kubectl.
 - ``__main__``: the command line.
 """

@@ -22,6 +22,7 @@ MODULES: Final = {
     "change": ("plan", "switchover", "reshard-now", "pause", "resume"),
     "collect": ("report", "logs"),
     "drill": ("game-day",),
+    "dashboard": ("dashboard",),
 }
 """The commands of each module, which registers them as it is imported."""
 

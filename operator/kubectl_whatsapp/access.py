@@ -272,6 +272,10 @@ class Client:
         with answer:
             yield from answer.iter_lines(decode_unicode=True, chunk_size=1)
 
+    def watch(self, path: str, *, timeout: float, silence: float, **query: str) -> Iterator[Obj]:
+        """Begin a watch and return its events as they come. RequestError, also after so many seconds of ``silence``."""
+        return _events(self._send("GET", path, None, timeout=(timeout, silence), query={**query, "watch": "true"}, stream=True))
+
     def patch(self, path: str, body: Obj, *, timeout: float, dry_run: bool = False) -> Obj:
         """Merge into an object; ``dry_run``: the API server judges it and stores nothing. RequestError."""
         query = {"dryRun": "All"} if dry_run else {}
@@ -294,7 +298,7 @@ class Client:
         path: str,
         body: Obj | None,
         *,
-        timeout: float | tuple[float, None],
+        timeout: float | tuple[float, float | None],
         query: Mapping[str, str],
         stream: bool = False,
     ) -> Any:
@@ -321,6 +325,16 @@ class Client:
 
 def _unchanged(request: Any) -> Any:
     return request
+
+
+def _events(answer: Any) -> Iterator[Obj]:
+    import requests  # noqa: PLC0415
+
+    try:
+        with answer:
+            yield from (json.loads(line) for line in answer.iter_lines(chunk_size=None) if line)
+    except (requests.RequestException, OSError, ValueError) as error:
+        raise RequestError(_connection_trouble(error)) from None
 
 
 def _object(answer: Any) -> Obj:

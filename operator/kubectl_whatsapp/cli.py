@@ -118,14 +118,16 @@ _SHARED: Final[dict[str, Any]] = {
     "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
 }
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
+_ANY_CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster (default: all).", metavar="[CLUSTER]")]
 
 Command = Callable[..., int | None]
 
 
-def command(name: str) -> Callable[[Command], Command]:
+def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
     """Register a function as a command. It gets a ``Question`` first, then its own parameters, and returns the exit code.
 
-    The argument CLUSTER and the options that all commands share are added, and the help ends with the rights that it needs.
+    The argument CLUSTER and the options that all commands share are added, and the help ends with the rights that it needs. ``for_one``:
+    CLUSTER must be given; else it is empty if it is not.
     """
 
     def register(function: Command) -> Command:
@@ -138,7 +140,9 @@ def command(name: str) -> Callable[[Command], Command]:
 
         parameters = [
             inspect.Parameter("ctx", kind, annotation=typer.Context),
-            inspect.Parameter("cluster", kind, annotation=_CLUSTER),
+            inspect.Parameter("cluster", kind, annotation=_CLUSTER)
+            if for_one
+            else inspect.Parameter("cluster", kind, annotation=_ANY_CLUSTER, default=""),
             *(one.replace(kind=kind) for one in own),
             *(inspect.Parameter(key, kind, annotation=annotation, default=default) for key, (annotation, default) in _SHARED.items()),
         ]

@@ -46,6 +46,10 @@ LIST_OPERATORS: Final = Right(Where.OPERATOR, "list", "pods")
 LIST_STATEFULSETS: Final = Right(Where.CLUSTER, "list", "statefulsets", "apps")
 LIST_DEPLOYMENTS: Final = Right(Where.CLUSTER, "list", "deployments", "apps")
 LIST_EVENTS: Final = Right(Where.CLUSTER, "list", "events")
+WATCHED: Final = tuple(
+    Right(one.where, "watch", one.resource, one.group)
+    for one in (LIST_CLUSTERS, LIST_PODS, LIST_SERVICES, LIST_STATEFULSETS, LIST_DEPLOYMENTS)
+)
 GET_LOGS: Final = Right(Where.CLUSTER, "get", "pods/log")
 GET_OPERATOR_LOGS: Final = Right(Where.OPERATOR, "get", "pods/log")
 DELETE_PODS: Final = Right(Where.CLUSTER, "delete", "pods")
@@ -66,6 +70,7 @@ NEEDED: Final[dict[str, tuple[Right, ...]]] = {
     "report": (*_RULES, LIST_EVENTS, GET_LOGS, GET_OPERATOR_LOGS),
     "logs": (GET_CLUSTER, GET_LOGS, GET_LEASE, GET_OPERATOR_LOGS),
     "game-day": (GET_NAMESPACE, *_VERDICT, DELETE_PODS),
+    "dashboard": (LIST_CLUSTERS, *_RULES[1:], *WATCHED),
 }
 """By command, in the order in which they are used.
 

@@ -26,6 +26,7 @@ class Machine:
             (self.programs / name).symlink_to(shutil.which(name) or name)
         self.program("make")
         self.program("docker")
+        self.program("chromium")
         self.program("id", "echo 0")
         self.kind("exit 0")
 
@@ -127,6 +128,39 @@ def test_without_postgresql_ci_passes_when_that_is_allowed_and_says_so_at_the_en
     assert not [call for call in calls if call.startswith("apt-get")]
 
 
+def test_a_browser_is_installed_where_it_is_missing(complete: Machine) -> None:
+    chromium = complete.programs / "chromium"
+    chromium.unlink()
+    complete.program("apt-get", f'[ "$1" = update ] || {{ echo > {chromium}; /bin/chmod 755 {chromium}; }}')
+    status, last, calls = complete.run()
+    assert (status, last) == (0, "CI: every lane ran.")
+    assert [call for call in calls if call.startswith("apt-get")] == [
+        "apt-get update",
+        "apt-get install --yes --no-install-recommends chromium",
+    ]
+
+
+def test_without_a_browser_ci_fails_and_says_why_at_the_end(complete: Machine) -> None:
+    (complete.programs / "chromium").unlink()
+    complete.program("apt-get", "exit 100")
+    why = "the tests in a browser cannot run here (there is no chromium: apt-get install chromium)"
+    assert complete.run()[:2] == (1, f"CI FAILED: {why}; ALLOW_SKIP_BROWSER=1 would let CI pass without it.")
+    status, last, _ = complete.run(ALLOW_SKIP_BROWSER="1")
+    assert (status, last.startswith("CI: SKIPPED the tests in a browser ("), last.endswith("), as ALLOW_SKIP_BROWSER=1 allows.")) == (
+        0,
+        True,
+        True,
+    )
+
+
+def test_what_cannot_be_installed_does_not_keep_the_rest_away(machine: Machine) -> None:
+    (machine.programs / "chromium").unlink()
+    machine.program("apt-get", f'[ "${{!#}}" != postgresql ] || {{ {machine.postgres()}; exit; }}; exit 100')
+    _, last, calls = machine.run()
+    assert last.startswith("CI FAILED: the tests in a browser cannot run here (")
+    assert "make test" in calls
+
+
 def test_the_tests_know_that_they_run_in_ci(complete: Machine) -> None:
     complete.program("make", f'echo "CI is $CI" >> {complete.calls}')
     assert "CI is true" in complete.run()[2]
@@ -137,6 +171,7 @@ def test_the_tests_know_that_they_run_in_ci(complete: Machine) -> None:
 WORKERS = ("-p", "xdist", "-n", "2", "--dist", "loadscope", "--no-loadscope-reorder")
 SKIPS = {
     "postgres": 'import pytest\ndef test_it(): pytest.skip("lane PostgreSQL: no initdb here: apt-get install postgresql")\n',
+    "browser": 'import pytest\ndef test_it(): pytest.skip("lane browser: no chromium here: apt-get install chromium")\n',
     "root": 'import pytest\n@pytest.mark.skipif(True, reason="lane root: run it as root")\ndef test_it(): pass\n',
     "other": 'import pytest\n@pytest.mark.parametrize("nothing", [])\ndef test_it(nothing): pass\n',
     "module": 'import pytest\npytest.skip("lane PostgreSQL: not here", allow_module_level=True)\n',
@@ -157,7 +192,7 @@ def pytest_says(folder: Path, which: str, *options: str, **env: str) -> tuple[in
     return done.returncode, done.stdout.rstrip().splitlines()
 
 
-@pytest.mark.parametrize("which", ["postgres", "root", "other", "module", "fixture"])
+@pytest.mark.parametrize("which", ["postgres", "browser", "root", "other", "module", "fixture"])
 def test_a_skipped_lane_fails_in_ci(tmp_path: Path, which: str) -> None:
     status, lines = pytest_says(tmp_path, which, CI="true")
     assert status != 0
@@ -166,14 +201,15 @@ def test_a_skipped_lane_fails_in_ci(tmp_path: Path, which: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("which", "variable"), [("postgres", "POSTGRES"), ("root", "ROOT"), ("module", "POSTGRES"), ("fixture", "POSTGRES")]
+    ("which", "variable"),
+    [("postgres", "POSTGRES"), ("browser", "BROWSER"), ("root", "ROOT"), ("module", "POSTGRES"), ("fixture", "POSTGRES")],
 )
 def test_ci_may_skip_a_lane_by_its_variable(tmp_path: Path, which: str, variable: str) -> None:
-    name = {"POSTGRES": "PostgreSQL", "ROOT": "root"}[variable]
+    name = {"POSTGRES": "PostgreSQL", "ROOT": "root", "BROWSER": "browser"}[variable]
     status, lines = pytest_says(tmp_path, which, CI="true", **{f"ALLOW_SKIP_{variable}": "1"})
     assert status == 0
     assert lines[-2].startswith(f"SKIPPED LANE {name}, 1 test: "), lines
-    other = {"POSTGRES": "ROOT", "ROOT": "POSTGRES"}[variable]
+    other = {"POSTGRES": "ROOT", "ROOT": "POSTGRES", "BROWSER": "ROOT"}[variable]
     assert pytest_says(tmp_path, which, CI="true", **{f"ALLOW_SKIP_{other}": "1"})[0] != 0
 
 
