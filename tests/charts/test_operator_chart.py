@@ -334,9 +334,9 @@ def test_alerts_are_rendered_with_the_address_of_their_runbooks(charts: Charts) 
         for rule in group["rules"]:
             rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(alerts.RUNBOOKS, address)
     assert shown["spec"] == wanted
-    said = charts.refusal(OPERATOR, "--set", f"{enabled},monitoring.rules.renderMode=failIfMissing")
+    said = charts.rejection(OPERATOR, "--set", f"{enabled},monitoring.rules.renderMode=failIfMissing")
     assert "there is no PrometheusRule" in said
-    assert "runbooks" in charts.refusal(OPERATOR, "--set", "monitoring.rules.runbooks=x#y")
+    assert "runbooks" in charts.rejection(OPERATOR, "--set", "monitoring.rules.runbooks=x#y")
 
 
 def test_the_dashboard_is_rendered_as_it_is(charts: Charts) -> None:
