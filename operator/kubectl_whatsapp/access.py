@@ -26,7 +26,7 @@ from typing import Any, Final
 
 Obj = dict[str, Any]
 
-KUBECTL_SECONDS: Final = 5.0
+KUBECTL_SECONDS: Final = 10.0
 """Within so long kubectl must have printed its configuration."""
 CREDENTIAL_SECONDS: Final = 60.0
 """Within so long an exec plugin must have printed a credential: it may ask a person to log in."""

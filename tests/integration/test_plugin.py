@@ -242,7 +242,7 @@ async def test_an_api_server_that_is_slow_silent_or_gone(environment: Environmen
             assert found.json()["verdict"]["level"] == "unknown"
             assert "no answer within" in found.json()["verdict"]["sentence"]
             assert len(found.json()["unread"]) == 7
-            assert found.json()["seconds"] < 1.5, "reading ends with its deadline, however slow the API server is"
+            assert found.json()["seconds"] < 3.0, "reading ends with its deadline, however slow the API server is"
         assert wire.held > 0, "the black hole was one"
 
         wire.heal()

@@ -260,7 +260,7 @@ def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: py
     server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.annotated(switchover="0"))
     code, _, err = run(capsys, "switchover", "acme", "0", "--timeout", "0.3")
     assert code == 5
-    assert "shard 0 has not moved after 0 s; see `kubectl whatsapp status acme`." in err
+    assert re.search(r"shard 0 has not moved after \d+ s; see `kubectl whatsapp status acme`\.", err)
 
 
 def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -356,14 +356,14 @@ def start(kubeconfig: Path, *args: str, **env: str) -> subprocess.Popen[str]:
 
 @pytest.mark.slow
 def test_a_process_in_an_outage_says_what_it_knows_and_ends(tmp_path: Path) -> None:
-    with serving(a_cluster().without_pod("acme-coreapp-0"), tmp_path, delays={"nodes": 60.0, "nodeLeases": 60.0}) as server:
+    with serving(a_cluster().without_pod("acme-coreapp-0"), tmp_path, delays={"nodes": 300.0, "nodeLeases": 300.0}) as server:
         begun = time.monotonic()
-        out, err = (process := start(server.kubeconfig, "status", "acme", "--request-timeout", "3")).communicate(timeout=60)
+        out, err = (process := start(server.kubeconfig, "status", "acme", "--request-timeout", "8")).communicate(timeout=60)
 
     assert process.returncode == 2, err
     assert out.startswith("shop/acme: 1 of 2 shards is not served: shard 0: acme-coreapp-0 is gone.")
     assert "could not read nodes (no answer within" in out
-    assert time.monotonic() - begun < 30, "it does not wait for threads that hang"
+    assert time.monotonic() - begun < 60, "it does not wait for threads that hang"
 
 
 @pytest.mark.slow

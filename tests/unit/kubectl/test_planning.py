@@ -100,7 +100,7 @@ def test_what_it_needs() -> None:
         "Pods: 5 Coreapps at most, 2 more than now; each requests 50m of cpu and 64Mi of memory. "
         "Nodes: 3 can take pods, so some would share a node and fail together."
     )
-    assert machines == "Machines: the vendor's template has 4 for 4 active Coreapps."
+    assert machines == "Machines: the vendor recommends 4 for 4 active Coreapps."
 
     own = a_cluster(4, 2).spec(coreapp={"pod": {"resources": {"requests": {"cpu": "2"}}}}, database={"secretRef": {"name": "db"}})
     pods, _, database = plan(own.silent_node("node-5", minutes=5), shards=4).needs
