@@ -54,6 +54,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.lease``: leader election by a Lease.
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
+- ``shell.loop.events``: Events, and series of equal ones.
 - ``shell.loop.execute``: every write.
 - ``shell.loop.observe``: every read.
 - ``shell.loop.reconcile``: the loop: observe, plan, note, act, report, rest.

@@ -1,0 +1,88 @@
+"""Events by events.k8s.io/v1: a new one for each message, and a series for one that comes again soon."""
+
+from __future__ import annotations
+
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
+
+from whatsapp_operator.core import manifests
+from whatsapp_operator.core.actions import EmitEvent
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.kube.client import Kube
+from whatsapp_operator.shell.kube.errors import NotFound
+from whatsapp_operator.shell.kube.kinds import EVENT
+
+SERIES_FOR: Final = 360.0
+"""Seconds within which an equal Event belongs to the series of the last one, as in Kubernetes' own recorder."""
+NOTE_LIMIT, INSTANCE_LIMIT = 1024, 128
+"""Longest texts that the API server accepts in an Event: the note, and the instance that reports it."""
+
+
+@dataclass(slots=True)
+class _Written:
+    name: str
+    count: int
+    at: float
+    """By the monotonic clock."""
+
+
+class EventWriter:
+    """Writes the Events of all clusters of this process."""
+
+    def __init__(self, kube: Kube, *, clock: Clock, identity: str) -> None:
+        """``identity`` is the instance that reports."""
+        self._kube = kube
+        self._clock = clock
+        self._identity = identity
+        self._written: dict[tuple[str, EmitEvent], _Written] = {}
+        """By the uid of the cluster and the Event: what was written in the last ``SERIES_FOR`` seconds."""
+
+    async def write(self, key: Key, uid: str, event: EmitEvent) -> None:
+        """Write an Event about a cluster, or count it in the series of an equal one. KubeError."""
+        now = self._clock.monotonic()
+        self._written = {which: one for which, one in self._written.items() if now - one.at < SERIES_FOR}
+        last = self._written.get((uid, event))
+        if last is None or not await self._repeat(key, last):
+            name = f"{key.name}.{uuid.uuid4().hex[:16]}"
+            await self._kube.create(self._new(key, uid, name, event))
+            last = self._written[uid, event] = _Written(name, 0, now)
+        last.count, last.at = last.count + 1, now
+
+    async def _repeat(self, key: Key, last: _Written) -> bool:
+        """Count an Event in a series; return False if the first of the series is gone."""
+        series = {"count": last.count + 1, "lastObservedTime": _micro_time(self._clock.wall())}
+        try:
+            await self._kube.patch_merge(EVENT, key.namespace, last.name, {"series": series})
+        except NotFound:
+            return False
+        return True
+
+    def _new(self, key: Key, uid: str, name: str, event: EmitEvent) -> dict[str, Any]:
+        return {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {"name": name, "namespace": key.namespace},
+            "regarding": {
+                "apiVersion": manifests.API_VERSION,
+                "kind": "WhatsAppCluster",
+                "name": key.name,
+                "namespace": key.namespace,
+                "uid": uid,
+            },
+            "type": "Warning" if event.warning else "Normal",
+            "reason": str(event.reason),
+            # Required; a reason is the name of the rule that acts.
+            "action": str(event.reason),
+            "note": event.message[:NOTE_LIMIT],
+            "eventTime": _micro_time(self._clock.wall()),
+            "reportingController": "multiconnect.dev/whatsapp-operator",
+            "reportingInstance": self._identity[:INSTANCE_LIMIT],
+        }
+
+
+def _micro_time(at: datetime) -> str:
+    """Spell an aware time as a MicroTime of Kubernetes, which has exactly six digits."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")
