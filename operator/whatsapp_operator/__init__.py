@@ -58,7 +58,8 @@ A map of the modules (a test checks it against the tree):
 - ``shell.kube.nodes``: what the API server knows of nodes.
 - ``shell.kube.transport``: connections to the API server, replaced after a failure.
 - ``shell.loop.cluster``: what the loop of one cluster remembers.
-- ``shell.loop.events``: which Events are still to be written.
+- ``shell.loop.event_log``: which Events are still to be written.
+- ``shell.loop.events``: Events, and series of equal ones.
 - ``shell.loop.execute``: every write but those of the status.
 - ``shell.loop.observe``: every read.
 - ``shell.loop.reconcile``: the loop: observe, plan, note, act, report, rest.

@@ -53,7 +53,7 @@ class PrometheusServer:
         self._write(CONFIG, yaml.safe_dump({"global": every, "rule_files": [str(self.folder / RULES)], "scrape_configs": [job]}))
         self._write_targets()
         options = (f"--config.file={self.folder / CONFIG}", f"--storage.tsdb.path={self.folder / 'data'}")
-        argv = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
+        argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         log = self.folder / "prometheus.log"
         self.process = spawner.start("prometheus", argv, folder=self.folder, log=log)
         deadline = time.monotonic() + READY_SECONDS

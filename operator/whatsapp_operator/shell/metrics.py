@@ -73,7 +73,7 @@ class Metrics:
 
     def __init__(self, registry: CollectorRegistry | None = None) -> None:
         """Make all series in ``registry``, or in a new one."""
-        disable_created_metrics()  # They would double the series of counters, and Prometheus has no use for them.
+        disable_created_metrics()  # type: ignore[no-untyped-call]  # They would double the series of counters, and Prometheus has no use for them.
         self.registry = registry = registry or CollectorRegistry()
         self.clusters = ClusterSeries()
         registry.register(self.clusters)

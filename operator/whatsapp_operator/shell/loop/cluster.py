@@ -9,7 +9,7 @@ from whatsapp_operator.core import pace
 from whatsapp_operator.core.names import Key, Obj
 from whatsapp_operator.shell.whatsapp.session import Access
 
-from .events import EventLog
+from .event_log import EventLog
 from .observe import Memory
 
 

@@ -1,82 +1,88 @@
-"""Events of one cluster: each is emitted once while its cause lasts, and one that cannot be written is kept."""
+"""Events by events.k8s.io/v1: a new one for each message, and a series for one that comes again soon."""
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
-from datetime import datetime, timedelta
+import uuid
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any, Final
 
-from whatsapp_operator.core import pace, report
+from whatsapp_operator.core import manifests
 from whatsapp_operator.core.actions import EmitEvent
-from whatsapp_operator.core.names import Obj
+from whatsapp_operator.core.names import Key
+from whatsapp_operator.shell.clock import Clock
+from whatsapp_operator.shell.kube.client import Kube
+from whatsapp_operator.shell.kube.errors import NotFound
+from whatsapp_operator.shell.kube.kinds import EVENT
 
-MOST_PENDING = 20
-"""Events that could not be written and are kept for the next observation; older ones are dropped."""
-
-Write = Callable[[Iterable[EmitEvent]], Awaitable[list[EmitEvent]]]
-"""Writes Events; returns those that need no further attempt."""
+SERIES_FOR: Final = 360.0
+"""Seconds within which an equal Event belongs to the series of the last one, as in Kubernetes' own recorder."""
+NOTE_LIMIT, INSTANCE_LIMIT = 1024, 128
+"""Longest texts that the API server accepts in an Event: the note, and the instance that reports it."""
 
 
 @dataclass(slots=True)
-class EventLog:
-    """The Events of one cluster."""
+class _Written:
+    name: str
+    count: int
+    at: float
+    """By the monotonic clock."""
 
-    _texts: set[tuple[str, str]] = field(default_factory=set)
-    """Reason and message of those that were emitted while their condition lasted."""
-    _emitted: dict[str, report.Emitted] = field(default_factory=dict)
-    """By reason: the last Event of a current condition."""
-    _pending: list[EmitEvent] = field(default_factory=list)
-    """Events that could not be written, oldest first."""
-    _requested: tuple[EmitEvent, ...] = ()
-    """Events that the last plan requested: they are written once while plans go on requesting them."""
-    _failures: int = 0
-    """Consecutive failures to write Events."""
-    _write_at: float = 0.0
-    """When Events are written again, by the monotonic clock."""
 
-    def newly_requested(self, requested: tuple[EmitEvent, ...]) -> list[EmitEvent]:
-        """Return those of a plan's events that the plan before did not request."""
-        fresh, self._requested = [event for event in requested if event not in self._requested], requested
-        return fresh
+class EventWriter:
+    """Writes the Events of all clusters of this process."""
 
-    def of_conditions(self, before: Obj, after: Obj, now: datetime) -> list[EmitEvent]:
-        """Return the events of a changed status that were not emitted yet while their conditions last."""
-        # A reason that no condition has any more is over: if it comes again, its Event is emitted again.
-        current = {one["reason"] for one in after["conditions"]}
-        self._texts = {(reason, text) for reason, text in self._texts if reason in current}
-        self._emitted = {reason: last for reason, last in self._emitted.items() if reason in current}
-        changed = report.events(before, after, self._emitted, now=now)
-        self._emitted |= {event.reason: report.Emitted(event.message, now) for event in changed if event.reason in current}
-        return self.not_yet_emitted(changed)
+    def __init__(self, kube: Kube, *, clock: Clock, identity: str) -> None:
+        """``identity`` is the instance that reports."""
+        self._kube = kube
+        self._clock = clock
+        self._identity = identity
+        self._written: dict[tuple[str, EmitEvent], _Written] = {}
+        """By the uid of the cluster and the Event: what was written in the last ``SERIES_FOR`` seconds."""
 
-    def not_yet_emitted(self, events: Iterable[EmitEvent]) -> list[EmitEvent]:
-        """Return the events without those that were emitted with the same message while their condition lasted."""
-        fresh: list[EmitEvent] = []
-        for event in events:
-            if (event.reason, event.message) not in self._texts:
-                self._texts = {(reason, text) for reason, text in self._texts if reason != event.reason}
-                self._texts.add((event.reason, event.message))
-                fresh.append(event)
-        return fresh
+    async def write(self, key: Key, uid: str, event: EmitEvent) -> None:
+        """Write an Event about a cluster, or count it in the series of an equal one. KubeError."""
+        now = self._clock.monotonic()
+        self._written = {which: one for which, one in self._written.items() if now - one.at < SERIES_FOR}
+        last = self._written.get((uid, event))
+        if last is None or not await self._repeat(key, last):
+            name = f"{key.name}.{uuid.uuid4().hex[:16]}"
+            await self._kube.create(self._new(key, uid, name, event))
+            last = self._written[uid, event] = _Written(name, 0, now)
+        last.count, last.at = last.count + 1, now
 
-    async def write(self, events: Iterable[EmitEvent], write: Write, monotonic: Callable[[], float]) -> None:
-        """Write Events, pending ones first. Events that cannot be written are kept, because the next plan does not request them again.
+    async def _repeat(self, key: Key, last: _Written) -> bool:
+        """Count an Event in a series; return False if the first of the series is gone."""
+        series = {"count": last.count + 1, "lastObservedTime": _micro_time(self._clock.wall())}
+        try:
+            await self._kube.patch_merge(EVENT, key.namespace, last.name, {"series": series})
+        except NotFound:
+            return False
+        return True
 
-        While writing fails, one is tried at a time, with pauses, and only the newest are kept.
-        """
-        waiting, self._pending = [*self._pending, *events], []
-        while waiting and monotonic() >= self._write_at:
-            trying = waiting[:1] if self._failures else waiting
-            done = await write(trying)
-            waiting = [event for event in waiting if event not in done]
-            if len(done) < len(trying):
-                self._failures += 1
-                pause = pace.retry_after(self._failures, pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY)
-                self._write_at = monotonic() + pause.total_seconds()
-            else:
-                self._failures = 0
-        self._pending = waiting[-MOST_PENDING:]
+    def _new(self, key: Key, uid: str, name: str, event: EmitEvent) -> dict[str, Any]:
+        return {
+            "apiVersion": EVENT.api_version,
+            "kind": EVENT.kind,
+            "metadata": {"name": name, "namespace": key.namespace},
+            "regarding": {
+                "apiVersion": manifests.API_VERSION,
+                "kind": "WhatsAppCluster",
+                "name": key.name,
+                "namespace": key.namespace,
+                "uid": uid,
+            },
+            "type": "Warning" if event.warning else "Normal",
+            "reason": str(event.reason),
+            # Required; a reason is the name of the rule that acts.
+            "action": str(event.reason),
+            "note": event.message[:NOTE_LIMIT],
+            "eventTime": _micro_time(self._clock.wall()),
+            "reportingController": "multiconnect.dev/whatsapp-operator",
+            "reportingInstance": self._identity[:INSTANCE_LIMIT],
+        }
 
-    def due_in(self, monotonic: float) -> timedelta | None:
-        """Return in what time pending Events are to be written; None: there are none."""
-        return timedelta(seconds=max(0.0, self._write_at - monotonic)) if self._pending else None
+
+def _micro_time(at: datetime) -> str:
+    """Spell an aware time as a MicroTime of Kubernetes, which has exactly six digits."""
+    return at.astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z")

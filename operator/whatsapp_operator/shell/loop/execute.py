@@ -8,7 +8,6 @@ import ipaddress
 import logging
 import secrets
 import string
-import uuid
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime, timedelta
@@ -53,6 +52,7 @@ from whatsapp_operator.shell.metrics import Metrics, Phase
 from whatsapp_operator.shell.tracing import Timeline, Tracing
 from whatsapp_operator.shell.whatsapp.session import Access, Clients
 
+from .events import EventWriter
 from .observe import Memory, Observation, Rejection
 
 log = logging.getLogger(__name__)
@@ -65,8 +65,6 @@ MOST_ACTIONS = 128
 """Actions after one observation, without handovers; a cluster of 32 shards needs half of that."""
 AT_A_TIME = 16
 """Concurrent writes of one cluster, without handovers: the client has a hundred connections for all clusters."""
-NOTE_LIMIT, INSTANCE_LIMIT = 1024, 128
-"""Longest texts that the API server accepts in an Event: the note, and the instance that reports it."""
 CERTIFICATE_LIFETIME = timedelta(days=3650)
 
 
@@ -105,7 +103,7 @@ class Executor:
         self._clients = clients
         self._coreapps = coreapps
         self._clock = clock
-        self._identity = identity
+        self._events = EventWriter(kube, clock=clock, identity=identity)
 
     async def perform(self, observation: Observation, actions: Iterable[Action], memory: Memory) -> Outcome:
         """Execute all actions of a plan except Set Shards, which follows its note, and Events. Handovers come first, all together.
@@ -325,36 +323,10 @@ class Executor:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
-    async def emit(self, observation: Observation, event: EmitEvent) -> None:
-        """Write an Event about the cluster."""
-        key = observation.desired.key
-        await self._kube.create(
-            {
-                "apiVersion": kinds.EVENT.api_version,
-                "kind": kinds.EVENT.kind,
-                "metadata": {"name": f"{key.name}.{uuid.uuid4().hex[:16]}", "namespace": key.namespace},
-                "regarding": {
-                    "apiVersion": manifests.API_VERSION,
-                    "kind": "WhatsAppCluster",
-                    "name": key.name,
-                    "namespace": key.namespace,
-                    "uid": observation.desired.uid,
-                },
-                "type": "Warning" if event.warning else "Normal",
-                "reason": str(event.reason),
-                # Required; a reason is the name of the rule that acts.
-                "action": str(event.reason),
-                "note": event.message[:NOTE_LIMIT],
-                "eventTime": self._clock.wall().astimezone(UTC).isoformat(timespec="microseconds").replace("+00:00", "Z"),
-                "reportingController": "multiconnect.dev/whatsapp-operator",
-                "reportingInstance": self._identity[:INSTANCE_LIMIT],
-            }
-        )
-
     async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
         """Write an Event; a failure stops nothing. Return whether it needs no further attempt: written, or rejected for good."""
         try:
-            await self.emit(observation, event)
+            await self._events.write(observation.desired.key, observation.desired.uid, event)
         except KubeError as error:
             log.warning("%s: %s", observation.desired.key, error)
             return isinstance(error, Rejected) and error.code in NEVER_ACCEPTED
