@@ -58,7 +58,7 @@ async def dashboard(environment: Environment, kubectl: Path, folder: Path, *, se
         config["clusters"][0]["cluster"]["server"] = server
     path = folder / "kubeconfig"
     path.write_text(yaml.safe_dump(config), encoding="utf-8")
-    options = ["--kubeconfig", path, "--namespace", environment.namespace, "--operator-namespace", NAMESPACE, "--lease", NAME]
+    options = ["--kubeconfig", str(path), "--namespace", environment.namespace, "--operator-namespace", NAMESPACE, "--lease", NAME]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECTL": str(kubectl)}
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "kubectl_whatsapp", "dashboard", "acme", *options),

@@ -279,12 +279,12 @@ def deletes_without_the_version(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_pin_in_an_event(patch: pytest.MonkeyPatch) -> None:
-    real = Executor.emit
+    real = Executor._try_emit
 
-    async def indiscreet(self: Executor, observation: Any, event: Any) -> None:
-        await real(self, observation, replace(event, message=f"{event.message} {observation.credentials.pin}"))
+    async def indiscreet(self: Executor, observation: Any, event: Any) -> bool:
+        return await real(self, observation, replace(event, message=f"{event.message} {observation.credentials.pin}"))
 
-    patch.setattr(Executor, "emit", indiscreet)
+    patch.setattr(Executor, "_try_emit", indiscreet)
 
 
 def surplus_services_stay(patch: pytest.MonkeyPatch) -> None:
