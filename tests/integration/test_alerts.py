@@ -60,7 +60,9 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
         account = {"countryCode": "1", "phoneNumber": "6315550000", "secretRef": {"name": "missing"}}
         await environment.create("second", shards=1, spares=0, account=account)
         stalled = await _until(lambda: server.firing().get("WhatsAppClusterStalled"), "the cluster without its Secret fires")
-        assert [(one["namespace"], one["name"], one["severity"]) for one in stalled or ()] == [(environment.namespace, "second", "critical")]
+        assert [(one["namespace"], one["name"], one["severity"]) for one in stalled or ()] == [
+            (environment.namespace, "second", "critical")
+        ]
         await environment.kubectl("delete", "wac", "second", "--wait=false")
         await _until(lambda: "WhatsAppClusterStalled" not in server.firing(), "the alert ends with its cluster")
         assert server.value(f'multiconnect_reason{{namespace="{environment.namespace}",name="second"}}') is None
@@ -83,5 +85,5 @@ async def _until(ask: Callable[[], T], what: str) -> T:
         except OSError as error:
             found = error
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last answer: {found}")
+            raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last answer: {found}")
         await asyncio.sleep(0.2)

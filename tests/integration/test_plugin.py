@@ -139,7 +139,7 @@ async def test_a_cluster_that_is_well_and_what_a_change_would_do(environment: En
     assert (stored["metadata"]["generation"], stored["spec"]["shards"]) == (before, 2), "a dry run stores nothing"
 
 
-async def test_a_switchover_and_a_drill_are_what_the_observer_sees(environment: Environment) -> None:
+async def test_a_switchover_and_a_drill_are_what_the_observer_notes(environment: Environment) -> None:
     await environment.created(shards=2, spares=1)
     commits, origin = len(environment.seen.commits), environment.holder(0)
     moved = await plugin(environment, "switchover", "acme", "shard-0", "--reason", "an exercise", "-o", "json")

@@ -19,7 +19,7 @@ EPOCH = 1_900_000_000
 
 @pytest.fixture(scope="session")
 def wheels() -> Path:
-    """The images' dependencies for this very Python; fetched anew when the lock has changed."""
+    """The images' dependencies for this very Python; fetched again when the lock has changed."""
     version = f"{sys.version_info.major}.{sys.version_info.minor}"
     return fetched_wheels.provide(ROOT, ROOT / "build" / f"test-wheels-{version}", python=version)
 

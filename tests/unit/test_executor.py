@@ -374,9 +374,9 @@ async def test_a_shard_stops_at_its_first_failure_and_the_others_go_on(call: tup
     cluster = Cluster()
     cluster.answers[call] = answer
     cluster.stored["acme-shard-1"] = service(1)
-    wish = Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=None)
+    request = Annotate(name=manifests.SWITCHOVER_ANNOTATION, value=None)
 
-    outcome = await cluster.perform(handover(0), handover(1, to=pod(3)), wish)
+    outcome = await cluster.perform(handover(0), handover(1, to=pod(3)), request)
 
     assert [one.coreapp.name for one in cluster.assigned] == ["acme-coreapp-3"]
     assert [*cluster.memory.committed] == [f"101-{NONCE}"]
@@ -415,7 +415,7 @@ async def test_no_handover_waits_for_the_old_holder_nor_for_its_error() -> None:
         await failed.wait()
 
 
-async def test_an_old_holder_without_an_address_is_told_nothing() -> None:
+async def test_an_old_holder_without_an_address_gets_no_assignment() -> None:
     cluster = Cluster()
 
     await cluster.perform(handover(old=pod(0, ip=None)))

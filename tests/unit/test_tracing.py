@@ -180,7 +180,7 @@ async def test_what_is_left_is_sent_when_the_process_ends(collector: Collector, 
 @pytest.mark.parametrize("listens", [False, True], ids=["nobody listens", "it never answers"])
 async def test_a_collector_that_is_away_holds_up_nothing(listens: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("OTEL_BSP_SCHEDULE_DELAY", "10")
-    # So that a single wait for the collector would be seen, also beside other work: it answers no request, or is tried for a minute.
+    # So that a single wait for the collector would be seen, also next to other work: it answers no request, or is tried for a minute.
     monkeypatch.setenv("OTEL_EXPORTER_OTLP_TRACES_TIMEOUT", "3600")
     called, ended = asyncio.Event(), asyncio.Event()
 

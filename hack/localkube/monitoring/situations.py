@@ -28,7 +28,7 @@ def step(before: float, after: float, *, at: int = BEGIN) -> str:
     return f"{before:g}x{at - 1} {after:g}x{LAST - at}"
 
 
-def pulse(before: float, during: float, *, samples: int) -> str:
+def interval(before: float, during: float, *, samples: int) -> str:
     """Return a value that changes for so many samples and then changes back."""
     return f"{before:g}x{BEGIN - 1} {during:g}x{samples - 1} {before:g}x{LAST - BEGIN - samples}"
 
@@ -83,27 +83,27 @@ HEALTHY: Series = {**OF_PROCESS, **OF_CLUSTER}
 
 PLANNED_MOVE: Series = {
     # A scrape finds the shard between its two holders.
-    condition("Ready", "True"): pulse(1, 0, samples=1),
-    condition("Ready", "False"): pulse(0, 1, samples=1),
-    condition("Reconciling", "True"): pulse(0, 1, samples=1),
-    condition("Reconciling", "False"): pulse(1, 0, samples=1),
-    of_cluster("shards", 'state="Served"'): pulse(2, 1, samples=1),
-    of_cluster("shards", 'state="Unserved"'): pulse(0, 1, samples=1),
+    condition("Ready", "True"): interval(1, 0, samples=1),
+    condition("Ready", "False"): interval(0, 1, samples=1),
+    condition("Reconciling", "True"): interval(0, 1, samples=1),
+    condition("Reconciling", "False"): interval(1, 0, samples=1),
+    of_cluster("shards", 'state="Served"'): interval(2, 1, samples=1),
+    of_cluster("shards", 'state="Unserved"'): interval(0, 1, samples=1),
     f'multiconnect_handovers_total{{{LEADER},kind="Switchover",evidence="Requested"}}': step(0, 1),
     **{serve("Requested", le): step(0, 1) for le in ("4.0", "+Inf")},
 }
 RESTART = 8
 """Samples for which a restart takes: two minutes."""
 SET_SHARDS: Series = {
-    condition("Ready", "True"): pulse(1, 0, samples=RESTART),
-    condition("Ready", "False"): pulse(0, 1, samples=RESTART),
-    condition("Redundant", "True"): pulse(1, 0, samples=RESTART),
-    condition("Redundant", "False"): pulse(0, 1, samples=RESTART),
-    condition("Reconciling", "True"): pulse(0, 1, samples=RESTART),
-    condition("Reconciling", "False"): pulse(1, 0, samples=RESTART),
-    of_cluster("shards", 'state="Served"'): pulse(2, 0, samples=RESTART),
-    of_cluster("shards", 'state="Unserved"'): pulse(0, 2, samples=RESTART),
-    of_cluster("failures_tolerated"): pulse(1, 0, samples=RESTART),
+    condition("Ready", "True"): interval(1, 0, samples=RESTART),
+    condition("Ready", "False"): interval(0, 1, samples=RESTART),
+    condition("Redundant", "True"): interval(1, 0, samples=RESTART),
+    condition("Redundant", "False"): interval(0, 1, samples=RESTART),
+    condition("Reconciling", "True"): interval(0, 1, samples=RESTART),
+    condition("Reconciling", "False"): interval(1, 0, samples=RESTART),
+    of_cluster("shards", 'state="Served"'): interval(2, 0, samples=RESTART),
+    of_cluster("shards", 'state="Unserved"'): interval(0, 2, samples=RESTART),
+    of_cluster("failures_tolerated"): interval(1, 0, samples=RESTART),
     of_cluster("client_requests_total", 'result="Failed"'): step(0, 8),
     of_cluster("operation_started_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S}x{RESTART - 1} stale",
     of_cluster("operation_deadline_timestamp_seconds"): f"_x{BEGIN} {BEGIN * INTERVAL_S + 180}x{RESTART - 1} stale",

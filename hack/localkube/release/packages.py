@@ -71,7 +71,7 @@ def _in_registry(text: str, registry: str) -> str:
 
 
 def settle(archive: Path, epoch: int) -> None:
-    """Write a .tar.gz anew in an order, with times and owners that depend on nothing but its files. LocalKubeError for odd members."""
+    """Rewrite a .tar.gz in an order, with times and owners that depend on nothing but its files. LocalKubeError for odd members."""
     with tarfile.open(archive) as old:
         members = sorted(old.getmembers(), key=lambda one: one.name)
         # Chart.yaml first, where Helm's own packages have it.

@@ -32,15 +32,15 @@ def test_a_shard_that_is_moving_is_assigned_by_the_handover_alone() -> None:
     one = SETTLED.with_holder(0, report=Report(shards=2, shard=0, epoch="5-old")).facts()
 
     assert [*always.role_assignments(one, NOBODY, frozenset({0}))] == []
-    (told,) = always.role_assignments(one, NOBODY, frozenset())
-    assert (told.coreapp.ordinal, told.shard, told.epoch, told.holder) == (0, 0, epoch_of(0), None)
+    (assigned,) = always.role_assignments(one, NOBODY, frozenset())
+    assert (assigned.coreapp.ordinal, assigned.shard, assigned.epoch, assigned.holder) == (0, 0, epoch_of(0), None)
     assert [*always.role_assignments(one, frozenset({"uid-0"}), frozenset())] == []
 
 
-def test_the_holder_of_a_shard_that_no_longer_exists_is_not_told_that_it_succeeds_itself() -> None:
+def test_the_holder_of_a_shard_that_no_longer_exists_is_not_named_as_its_own_successor() -> None:
     one = SETTLED.reporting(1).wanting(shards=1).restarted(1, [2]).with_holder(1, report=Report(shards=1, shard=1, epoch="5-old"))
 
-    assert [told for told in one.plan().actions if isinstance(told, AssignRole) and told.coreapp.ordinal == 1] == []
+    assert [assigned for assigned in one.plan().actions if isinstance(assigned, AssignRole) and assigned.coreapp.ordinal == 1] == []
 
 
 # --- labels

@@ -38,8 +38,8 @@ def assert_agrees(one: Situation) -> None:
     obj = resource(one)
     shown, message = health(obj)
     assert shown == expected(obj)
-    told = {f"{entry['reason']}: {entry['message']}" for entry in obj["status"]["conditions"]}
-    assert message in told or one.desired.deleting
+    reported = {f"{entry['reason']}: {entry['message']}" for entry in obj["status"]["conditions"]}
+    assert message in reported or one.desired.deleting
 
 
 @pytest.mark.parametrize("name", WITNESSES)

@@ -22,16 +22,16 @@ READY: dict[str, tuple[Situation, str, str, str]] = {
     "first number": (growing().seeing(settled_shards=None), "False", "SettingShards", RESIZE),
     "first restart, number unknown": (restarting().seeing(settled_shards=None).reporting(None), "False", "Restarting", AWAY),
     "a short silence": (
-        SETTLED.client(unresponsive_since=NOW - seconds(9.9), problem="refused"),
+        SETTLED.client(unresponsive_since=NOW - seconds(9.9), problem="connection reset"),
         "True",
         "Serving",
         "All 2 shards are served; 1 failure can be taken.",
     ),
     "a long silence": (
-        SETTLED.client(unresponsive_since=NOW - seconds(10), problem="refused"),
+        SETTLED.client(unresponsive_since=NOW - seconds(10), problem="connection reset"),
         "Unknown",
         "WebappNotResponding",
-        "The Webapp does not answer: refused",
+        "The Webapp does not answer: connection reset",
     ),
 }
 

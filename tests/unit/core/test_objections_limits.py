@@ -128,7 +128,7 @@ def test_a_shard_without_a_holder_moves_only_if_a_standby_can_take_it() -> None:
 
 
 def test_a_restart_is_what_is_said_until_all_shards_that_exist_are_served() -> None:
-    """The client has four by now, whatever number was settled before."""
+    """The client has four by now, no matter which number was settled before."""
     one = situation().settled(shards=4).noted(4, Answer.ACCEPTED, origin=2).seeing(settled_shards=2).with_holder(0, report=Report(shards=2))
 
     assert ready(one) == ("False", "Restarting")

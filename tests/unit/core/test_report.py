@@ -81,7 +81,7 @@ def test_nothing_is_said_where_nothing_is_wrong(reason: str) -> None:
         ),
     ],
 )
-def test_what_a_person_should_see_is_a_warning(kind: str, value: str, reason: str, warning: bool) -> None:
+def test_what_needs_a_person_is_a_warning(kind: str, value: str, reason: str, warning: bool) -> None:
     assert emitted(status(SERVING), status(condition(kind, value, reason))) == [(reason, warning)]
 
 

@@ -211,7 +211,7 @@ STUCK = {"image_problem": "acme-webapp-x: ImagePullBackOff"}
     ],
 )
 def test_only_handovers_count_as_moving_while_a_person_must_act(name: str, goes_on: bool) -> None:
-    """They end within seconds. Other work may wait for that person for ever, and tools with it."""
+    """They end within seconds. Other work may wait for that person forever, and tools with it."""
     plan = WITNESSES[name].seeing(**STUCK).plan()
 
     assert plan.stuck is not None
@@ -244,10 +244,10 @@ def row(one: Situation) -> str:
 
 def test_a_switchover_waits_until_the_number_of_shards_is_known() -> None:
     """Without it nobody knows whether the shard exists: the request would be dropped."""
-    wish = SETTLED.wanting(switchovers=(Switchover(shard=0),), switchover_text="0")
+    requested = SETTLED.wanting(switchovers=(Switchover(shard=0),), switchover_text="0")
 
-    assert row(wish.client(shards=None, asked_at=None)) != "SwitchoverRequested"
-    assert row(wish) == "SwitchoverRequested"
+    assert row(requested.client(shards=None, asked_at=None)) != "SwitchoverRequested"
+    assert row(requested) == "SwitchoverRequested"
 
 
 def test_nothing_is_drained_in_mode_manual() -> None:
@@ -342,7 +342,7 @@ def unwritten(one: Situation) -> Situation:
             True,
         ),
     ],
-    ids=["nothing to do", "a change not written", "the same beside work", "a template not looked at", "the same beside work"],
+    ids=["nothing to do", "a change not written", "the same next to work", "a template not observed", "the same next to work"],
 )
 def test_nothing_to_do_is_not_said_of_a_change_that_is_only_being_written(one: Situation, reportable: bool) -> None:
     assert one.plan().is_reportable is reportable

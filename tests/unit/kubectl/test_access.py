@@ -102,9 +102,9 @@ def exec_config(command: Path, **more: Any) -> Obj:
 @pytest.mark.parametrize("version", ["client.authentication.k8s.io/v1", "client.authentication.k8s.io/v1beta1"])
 def test_an_exec_plugin_gives_a_token(tmp_path: Path, version: str) -> None:
     code = (
-        "told = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
-        "print(json.dumps({'status': {'token': ' '.join([sys.argv[1], os.environ['PROFILE'], told['apiVersion'], told['kind'],"
-        " str(told['spec']['interactive']), told['spec']['cluster']['server']])}}))"
+        "info = json.loads(os.environ['KUBERNETES_EXEC_INFO'])\n"
+        "print(json.dumps({'status': {'token': ' '.join([sys.argv[1], os.environ['PROFILE'], info['apiVersion'], info['kind'],"
+        " str(info['spec']['interactive']), info['spec']['cluster']['server']])}}))"
     )
     more = {"apiVersion": version, "args": ["get"], "env": [{"name": "PROFILE", "value": "blue"}], "provideClusterInfo": True}
     found = access_of(exec_config(program(tmp_path, "login", code), **more), Options(), environ={})

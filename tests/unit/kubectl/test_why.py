@@ -104,7 +104,7 @@ def test_without_the_rest_they_are_run_all_the_same(source: str) -> None:
 
 def test_a_cluster_that_is_not_there_or_not_readable() -> None:
     assert why(a_cluster().missing("cluster").read()).problem == "The rules need the WhatsAppCluster: it does not exist."
-    assert why(a_cluster().without("cluster", why="refused").read()).problem == "The rules need the WhatsAppCluster: refused."
+    assert why(a_cluster().without("cluster", why="HTTP 500").read()).problem == "The rules need the WhatsAppCluster: HTTP 500."
 
 
 def test_a_shard_shows_its_evidence_and_who_could_take_it() -> None:

@@ -86,7 +86,7 @@ class WatchedApi:
             self.objects[plural] = there
 
     def compact(self) -> None:
-        """Forget what happened: whoever asks for it gets 410."""
+        """Forget what happened: a request for it gets 410."""
         with self._news:
             self._version = self._compacted = next(self._numbers)
 
