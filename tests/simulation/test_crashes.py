@@ -1,7 +1,7 @@
 """The operator is killed before and after every single write of a story, and around the call to Set Shards; a new one finishes.
 
-A story is played once. At each of its writes a copy of the process is made in which the operator is killed, so that what came before it need
-not be simulated again for each kill. A simulation has neither threads nor sockets: the copy goes on exactly as the story would.
+A story is played once. At each of its writes a copy of the process is made in which the operator is killed, so that what came before it
+need not be simulated again for each kill. A simulation has neither threads nor sockets: the copy goes on exactly as the story would.
 """
 
 from __future__ import annotations

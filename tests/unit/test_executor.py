@@ -479,7 +479,7 @@ async def test_an_Event_is_tried_again_unless_it_was_written_or_rejected_for_goo
 
     assert await cluster.executor.emit_all(cluster.observation(), [SAID]) == ([SAID] if is_done else [])
     ((_, _, sent),) = cluster.calls
-    assert (sent["type"], sent["reason"], len(sent["message"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
+    assert (sent["type"], sent["reason"], len(sent["note"]), sent["reportingInstance"]) == ("Warning", "FailingOver", 1024, "operator-0")
 
 
 @pytest.mark.parametrize(
