@@ -18,6 +18,7 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
@@ -253,6 +254,8 @@ class Client:
         session.headers["User-Agent"] = "kubectl-whatsapp"
         session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
         session.headers.update(_impersonation(user))
+        if cluster.get("insecure-skip-tls-verify"):
+            warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # asked for, and kubectl does not warn either
         if proxy := cluster.get("proxy-url"):
             session.proxies = {"http": proxy, "https": proxy}
         self.server_date = ""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 
 from kubectl_whatsapp import access
 from kubectl_whatsapp.access import AccessError, Options, RequestError, access_of, find
@@ -185,6 +187,26 @@ def test_a_netrc_does_not_replace_the_credential(tmp_path: Path, monkeypatch: py
         client_of(server.url, token="t0").get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5)
 
     assert server.headers[0]["Authorization"] == "Bearer t0"
+
+
+def test_tls_is_checked_unless_the_kubeconfig_says_otherwise(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    path = "/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme"
+    known = base64.b64encode(authority.cert_pem.bytes()).decode()
+    with serving(a_cluster(), tmp_path) as server:
+        server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        for more, is_trusted in (({}, False), ({"certificate-authority-data": known}, True), ({"insecure-skip-tls-verify": True}, True)):
+            config = kubeconfig(url)
+            config["clusters"][0]["cluster"] |= more
+            client = access_of(config, Options()).client()
+            if is_trusted:
+                assert client.get(path, timeout=30)["kind"] == "WhatsAppCluster"
+            else:
+                with pytest.raises(RequestError, match="certificate verify failed"):
+                    client.get(path, timeout=30)
 
 
 def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:
