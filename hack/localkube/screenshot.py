@@ -32,7 +32,9 @@ CLUSTER = {
 }
 FAILOVERS = (0, 2, 0)
 """The shards whose holders are deleted, one after another, so that there is something to see."""
-WIDTH, HEIGHT = 1080, 900
+WIDTH, HEIGHT = 960, 900
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
+"""Root has no sandbox, and a container often little of /dev/shm."""
 LARGEST = 200_000
 """Bytes that the picture may have at most."""
 LONG_S = 120.0
@@ -106,12 +108,11 @@ def _take(url: str, chromium: str, to: Path) -> None:
     from playwright.sync_api import sync_playwright  # noqa: PLC0415  # loaded only when a picture is taken
 
     with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=chromium, args=["--no-sandbox", "--disable-dev-shm-usage"])
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
         page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce")
         page.set_default_timeout(LONG_S * 1000)
-        page.goto(f"{url}#default/acme/0")
+        page.goto(f"{url}#default/acme")
         page.locator("#handovers li").nth(len(FAILOVERS) - 1).wait_for()
-        page.locator("#shard-part").wait_for()
         page.screenshot(path=to, full_page=True)
         browser.close()
 
