@@ -7,10 +7,10 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binaries control-plane lint types contracts texts docs check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test browser integration \
-  test plugin release-files release-check demo demo-down bench chaos figures reference kind kind-down e2e lock clean
+  test plugin release-files release-check demo demo-down dashboard-picture bench chaos figures reference kind kind-down e2e lock clean
 
 help: ## Say what there is
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-12s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
 
 $(VENV)/.ready: hack/lock/dev.txt
 	@$(PYTHON) -c 'import sys; sys.exit(0 if sys.version_info >= (3, 11) else "Python 3.11 or newer is needed, $(PYTHON) is " + sys.version.split()[0] + ". Name another: make PYTHON=python3.12")'
@@ -122,6 +122,9 @@ demo: control-plane ## A running cluster that fails over and reshards before you
 
 demo-down: setup ## Remove what `make demo KEEP=1` left
 	@$(RUN)/python hack/demo --down
+
+dashboard-picture: control-plane ## Take docs/dashboard.png again, from a real run (chromium)
+	@$(RUN)/python hack/dashboard-picture
 
 bench: control-plane ## Measure failovers and resizes (CASE=..., N=..., RESIZES=...; SCALE=1000: what so many clusters cost)
 	@$(RUN)/python hack/bench $(if $(SCALE),--scale $(SCALE) $(if $(N),--failovers $(N)),$(if $(CASE),--case $(CASE)) $(if $(N),--n $(N)) $(if $(RESIZES),--resizes $(RESIZES)))

@@ -14,6 +14,7 @@ The map, from the ground up (see the first line of each module):
 ``offline``     kind clusters and their images, also where no registry is reached
 ``hollow``      the hollow nodes
 ``scenarios``   what is shown, measured and broken: demo, bench, chaos, scale, e2e
+``screenshot``  the picture of the live page
 ``pages``       the files of figures and the text that is made of them; ``blocks`` how each is shown in Markdown
 ``tests``       the tests of all this
 

@@ -27,13 +27,6 @@ from .environment import LONG, ROOT, Environment
 pytestmark = pytest.mark.integration
 expect.set_options(timeout=PATIENCE)
 
-
-@pytest.fixture(autouse=True)
-def _browser() -> None:
-    """Skips before anything is started."""
-    find()
-
-
 WITHIN_S = 1.0
 """Within so long of its commit a failover is to be seen on the page."""
 TIMES = 3
@@ -50,6 +43,12 @@ NOTE = """() => {
 """Notes when the page first shows each holder of shard 0."""
 
 
+@pytest.fixture(autouse=True)
+def _browser() -> None:
+    """Skips where there is no browser, before a cluster is made."""
+    find()
+
+
 @asynccontextmanager
 async def dashboard(environment: Environment, kubectl: Path, folder: Path, *, server: str = "") -> AsyncIterator[str]:
     """``kubectl whatsapp dashboard`` as a process, and the address that it prints. It is ended by Ctrl-C, without a traceback."""
@@ -61,7 +60,7 @@ async def dashboard(environment: Environment, kubectl: Path, folder: Path, *, se
     options = ["--kubeconfig", str(path), "--namespace", environment.namespace, "--operator-namespace", NAMESPACE, "--lease", NAME]
     env = {**os.environ, "PYTHONPATH": str(ROOT / "operator"), "KUBECTL": str(kubectl)}
     process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "kubectl_whatsapp", "dashboard", "acme", *options),
+        *[sys.executable, "-m", "kubectl_whatsapp", "dashboard", "acme", *options],
         env=env,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.PIPE,

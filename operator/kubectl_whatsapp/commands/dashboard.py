@@ -41,7 +41,7 @@ def dashboard(
         async with server.serving(port):
             print(server.url, flush=True)
             note("Open it in a browser on this machine. Ctrl-C ends it.")
-            await asyncio.Event().wait()
+            await server.wait()
 
     try:
         asyncio.run(serve())

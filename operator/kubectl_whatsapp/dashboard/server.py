@@ -60,6 +60,7 @@ class Server:
         self._views: dict[Key, View | str] = {}
         self._is_ending = False
         self._board: Board
+        self._judging: asyncio.Task[None]
 
     @property
     def url(self) -> str:
@@ -76,7 +77,7 @@ class Server:
         app.router.add_get("/{token}/{file:[a-z]*\\.?[a-z]*}", self._file, allow_head=False)
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=1.0)
         await runner.setup()
-        judging = asyncio.create_task(self._judge_forever())
+        self._judging = asyncio.create_task(self._judge_forever())
         try:
             site = web.TCPSite(runner, LOOPBACK, port)
             await site.start()
@@ -86,9 +87,13 @@ class Server:
         finally:
             self._is_ending = True
             self._board.stop()
-            judging.cancel()
+            self._judging.cancel()
             self._wake_readers()
             await runner.cleanup()
+
+    async def wait(self) -> None:
+        """Wait as long as it serves. Raises what keeps it from judging: a page that stands still must not pass for a live one."""
+        await self._judging
 
     async def _judge_forever(self) -> None:
         while True:

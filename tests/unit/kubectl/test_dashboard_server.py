@@ -18,6 +18,7 @@ import yaml
 from yarl import URL
 
 from kubectl_whatsapp.__main__ import main
+from kubectl_whatsapp.dashboard.board import Board
 from kubectl_whatsapp.dashboard.server import HEADERS, HEARTBEAT, Server, frame
 
 from .clusters import a_cluster, kubeconfig
@@ -247,3 +248,14 @@ async def test_open_pages_do_not_hold_up_the_end(api: WatchedApi) -> None:
                 await answer.content.readany()
         assert time.monotonic() - begun < 2 * HEARTBEAT
         answer.close()
+
+
+async def test_a_page_that_cannot_be_brought_up_to_date_ends_the_command(api: WatchedApi, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(_: Board) -> None:
+        msg = "a fault"
+        raise RuntimeError(msg)
+
+    monkeypatch.setattr(Board, "views", fail)
+    async with a_dashboard(api.url) as server, asyncio.timeout(60):
+        with pytest.raises(RuntimeError, match="a fault"):
+            await server.wait()

@@ -1,0 +1,126 @@
+"""Takes the picture of the live page for the documentation, from a real run: ``hack/dashboard-picture``."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from localkube.errors import LocalKubeError
+from localkube.plane.operators import NAME, NAMESPACE
+from localkube.programs.binaries import provide
+from localkube.progress import to_stderr
+from localkube.scenarios.harness import Harness
+
+Obj = dict[str, Any]
+
+CLUSTER = {
+    "apiVersion": "multiconnect.dev/v1alpha1",
+    "kind": "WhatsAppCluster",
+    "metadata": {"name": "acme"},
+    "spec": {"shards": 4, "spares": 2, "client": {"type": "Simulator", "simulator": {"restartSeconds": 3}}},
+}
+FAILOVERS = (0, 2, 0)
+"""The shards whose holders are deleted, one after another, so that there is something to see."""
+WIDTH, HEIGHT = 960, 900
+ARGUMENTS = ["--no-sandbox", "--disable-dev-shm-usage"]
+"""Root has no sandbox, and a container often little of /dev/shm."""
+LARGEST = 200_000
+"""Bytes that the picture may have at most."""
+LONG_S = 120.0
+
+
+def main(argv: Sequence[str], *, root: Path) -> int:
+    """Run a cluster, let it fail over, and write the picture; ``root`` is the repository. LocalKubeError says what went wrong."""
+    parser = argparse.ArgumentParser(prog="hack/dashboard-picture", description="Write docs/dashboard.png from a real run.")
+    parser.add_argument("--to", type=Path, default=root / "docs" / "dashboard.png", help="the file (default: docs/dashboard.png)")
+    options = parser.parse_args(argv)
+    chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
+    if chromium is None:
+        msg = "there is no chromium here: apt-get install chromium, or name it in the variable CHROMIUM"
+        raise LocalKubeError(msg)
+    with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
+        harness = Harness(Path(folder) / "run", report=to_stderr)
+        harness.up()
+        try:
+            _fail_over(harness)
+            with _dashboard(harness, root) as url:
+                _take(url, chromium, options.to)
+        finally:
+            harness.down()
+    if (size := options.to.stat().st_size) > LARGEST:
+        msg = f"{options.to} has {size} bytes; {LARGEST} are allowed"
+        raise LocalKubeError(msg)
+    to_stderr(f"{options.to}: {size} bytes")
+    return 0
+
+
+def _status(harness: Harness) -> Obj:
+    found: Obj = json.loads(harness.plane.kubectl("get", "whatsappcluster", "acme", "-o", "json")).get("status") or {}
+    return found
+
+
+def _is_at_rest(status: Obj) -> bool:
+    said = {one["type"]: one["status"] for one in status.get("conditions") or ()}
+    return (said.get("Ready"), said.get("Redundant"), said.get("Reconciling")) == ("True", "True", "False")
+
+
+def _fail_over(harness: Harness) -> None:
+    harness.plane.kubectl("apply", "-f", "-", input=json.dumps(CLUSTER))
+    _until(lambda: _is_at_rest(_status(harness)), "the cluster is ready")
+    for count, shard in enumerate(FAILOVERS, 1):
+        holder = _status(harness)["shardMap"][shard]["holder"]
+        harness.plane.kubectl("delete", "pod", holder, "--wait=false")
+        _until(lambda: len(_status(harness).get("recentHandovers") or ()) >= count, f"failover {count} is reported")  # noqa: B023
+        _until(lambda: _is_at_rest(_status(harness)), "the cluster is at rest")
+
+
+@contextmanager
+def _dashboard(harness: Harness, root: Path) -> Iterator[str]:
+    """The command as a process, and the address that it prints."""
+    options = ["--kubeconfig", str(harness.plane.admin_kubeconfig), "--operator-namespace", NAMESPACE, "--lease", NAME]
+    env = {**os.environ, "PYTHONPATH": str(root / "operator"), "KUBECTL": str(provide(os.environ)["kubectl"])}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kubectl_whatsapp", "dashboard", *options], env=env, stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None  # noqa: S101  # it was asked for
+        if not (url := process.stdout.readline().strip()):
+            msg = "kubectl whatsapp dashboard printed no address"
+            raise LocalKubeError(msg)
+        yield url
+    finally:
+        process.send_signal(signal.SIGINT)
+        process.communicate(timeout=LONG_S)
+
+
+def _take(url: str, chromium: str, to: Path) -> None:
+    from playwright.sync_api import sync_playwright  # noqa: PLC0415  # loaded only when a picture is taken
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium, args=ARGUMENTS)
+        page = browser.new_page(viewport={"width": WIDTH, "height": HEIGHT}, color_scheme="light", reduced_motion="reduce")
+        page.set_default_timeout(LONG_S * 1000)
+        page.goto(f"{url}#default/acme")
+        page.locator("#handovers li").nth(len(FAILOVERS) - 1).wait_for()
+        page.screenshot(path=to, full_page=True)
+        browser.close()
+
+
+def _until(holds: Callable[[], bool], what: str) -> None:
+    deadline = time.monotonic() + LONG_S
+    while not holds():
+        if time.monotonic() > deadline:
+            msg = f"waited {LONG_S:g} s until {what}"
+            raise LocalKubeError(msg)
+        time.sleep(0.2)
