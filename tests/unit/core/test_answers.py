@@ -161,6 +161,7 @@ WORDS = st.text() | st.lists(
 ).map(" ".join)
 
 
+@pytest.mark.slow
 @many
 @given(status=st.none() | st.integers(100, 599), said=st.lists(st.builds(ApiFault, CODES, WORDS), max_size=4))
 def test_every_answer_has_a_meaning_and_no_order_of_errors_changes_it(status: int | None, said: list[ApiFault]) -> None:

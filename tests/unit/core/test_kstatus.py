@@ -116,6 +116,7 @@ def test_whatever_needs_a_person_is_Failed_in_every_state(stall: str) -> None:  
         assert_reconciling_speaks_of_what_goes_on(STALLS[stall](witness))
 
 
+@pytest.mark.slow
 @many
 @given(one=any_observations())
 def test_Reconciling_speaks_of_what_goes_on_in_any_observation(one: Situation) -> None:  # noqa: N802
@@ -156,6 +157,7 @@ def is_carried_out(one: Situation) -> bool:
     )
 
 
+@pytest.mark.slow
 @many
 @given(one=any_observations())
 def test_kstatus_is_never_Current_before_the_spec_is_carried_out(one: Situation) -> None:  # noqa: N802

@@ -64,6 +64,7 @@ def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
     return result
 
 
+@pytest.mark.slow
 @many
 @given(kept=RECORDS, then=RECORDS)
 def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Record, then: Record) -> None:
@@ -75,6 +76,7 @@ def test_what_is_put_into_a_status_is_read_back_whatever_stood_there(kept: Recor
     assert (stored["message"], stored["certificate"]["serial"]) == ("kept", "42")
 
 
+@pytest.mark.slow
 @many
 @given(one=any_observations())
 def test_what_is_reported_of_any_observation_is_what_is_read_back(one: Situation) -> None:
@@ -158,6 +160,7 @@ def test_a_new_sentence_under_the_same_reason_is_emitted() -> None:
     assert "a webhook" in said(refused("quota"), refused("a webhook"))["ObjectsRejected"]
 
 
+@pytest.mark.slow
 def test_a_sentence_that_changes_all_the_time_is_emitted_now_and_then() -> None:
     """A report every second for five minutes, each with another sentence: no flood of Events, and the last sentence is emitted."""
     emitted: dict[str, Emitted] = {}

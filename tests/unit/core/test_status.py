@@ -162,6 +162,7 @@ def test_conditions_speak_the_words_of_the_api(name: str) -> None:
     assert_words_of_the_api(EVERYTHING[name])
 
 
+@pytest.mark.slow
 @many
 @given(one=situations())
 def test_conditions_speak_the_words_of_the_api_in_any_observation(one: Situation) -> None:

@@ -46,6 +46,7 @@ async def test_without_an_upstream_a_webapp_is_alive(world: World) -> None:
     assert await probed(world, world.address(200), WEBAPP["livenessProbe"])
 
 
+@pytest.mark.slow
 async def test_without_its_database_the_upstream_is_alive_and_so_is_a_webapp(world: World, postgres: PostgresServer, prefix: str) -> None:
     await world.cluster(0, **{**postgres.environment(prefix=prefix), "WABIZ_STATE_DIR": ""})
     await asyncio.to_thread(postgres.stop)

@@ -6,6 +6,7 @@ import sys
 from pathlib import Path
 
 import aiohttp
+import pytest
 
 from .world import World, closed, until
 
@@ -23,6 +24,7 @@ async def _run(world: World, component: str, number: int, tmp_path: Path, **more
     return await asyncio.create_subprocess_exec(sys.executable, "-m", "wabiz_sim", component, env=env, stderr=asyncio.subprocess.PIPE)
 
 
+@pytest.mark.slow
 async def test_all_three_run_and_end_on_sigterm(world: World, tmp_path: Path) -> None:
     parts = (("upstream", 250), ("coreapp", 1), ("webapp", 200))
     processes = [await _run(world, part, number, tmp_path) for part, number in parts]

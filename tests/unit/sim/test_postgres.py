@@ -141,6 +141,7 @@ async def test_an_emptied_database_is_not_taken_for_a_new_account(opened: Open, 
 # ---- lost and found
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
 async def test_a_restart_that_nobody_asked_during_is_not_even_uncertain(
     opened: Open, postgres: PostgresServer, uncertain: list[str], how: signal.Signals

@@ -74,6 +74,7 @@ async def _counted(world: World) -> bool:
     return True
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", [signal.SIGINT, signal.SIGQUIT])
 async def test_restarts_of_the_server_lose_and_double_nothing(
     world: World, postgres: PostgresServer, environment: dict[str, str], how: signal.Signals
@@ -208,6 +209,7 @@ async def _process(world: World, environment: dict[str, str], folder: Path) -> a
     return await asyncio.create_subprocess_exec(*argv, env=env, cwd=folder, stderr=asyncio.subprocess.PIPE)
 
 
+@pytest.mark.slow
 async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
     world: World, environment: dict[str, str], tmp_path: Path
 ) -> None:
@@ -251,6 +253,7 @@ async def test_what_was_killed_goes_on_elsewhere_with_nothing_but_the_database(
     assert second.returncode == 0
 
 
+@pytest.mark.slow
 async def test_two_processes_that_make_the_database_at_once(world: World, environment: dict[str, str], tmp_path: Path) -> None:
     others = {**environment, "POD_IP": world.address(251), "WABIZ_LISTEN": world.address(251)}
     processes = [await _process(world, environment, tmp_path), await _process(world, others, tmp_path)]
