@@ -75,15 +75,15 @@ async def test_alerts_of_a_real_operator(harness: Harness, environment: Environm
         await asyncio.to_thread(harness.ensure_replicas)
 
 
-async def _until(ask: Callable[[], T], what: str) -> T:
+async def _until(ask: Callable[[], T | None], what: str) -> T:
     deadline = asyncio.get_running_loop().time() + LONG
     while True:
-        found: object = None
+        error: OSError | None = None
         try:
             if found := await asyncio.to_thread(ask):
                 return found
-        except OSError as error:
-            found = error
+        except OSError as raised:
+            error = raised
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last answer: {found}")
+            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last error: {error}")
         await asyncio.sleep(0.2)

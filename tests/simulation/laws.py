@@ -39,6 +39,10 @@ SKEW = timedelta(seconds=1)
 """How far the clocks of two operators may be apart."""
 
 
+REPORTER = "multiconnect.dev/whatsapp-operator"
+"""As Events name the operator."""
+
+
 class LawBroken(AssertionError):  # noqa: N818  says what happened
     """A law does not hold; the message says which, when and how."""
 
@@ -254,6 +258,11 @@ class Laws:
             ours = {one["metadata"]["uid"] for one in sets if wac and _owned(one, wac["metadata"]["uid"])}
             if not owners & ours and any(one["metadata"]["uid"] in owners for one in sets):
                 self.breaks(14, f"{change.actor} writes pod {change.name[1]}, which belongs to another")
+        elif change.kind is EVENT:
+            # Events have no owner: those that the operator itself wrote about this cluster are its own, and only their series may change.
+            about = before["involvedObject"]
+            if (about["kind"], about["name"], before["reportingComponent"]) != ("WhatsAppCluster", self.name, REPORTER):
+                self.breaks(14, f"{change.actor} {change.verb} Event {change.name[1]}, which is about {about['kind']} {about['name']}")
         elif wac is not None and wac["metadata"]["uid"] not in owners:
             self.breaks(14, f"{change.actor} {change.verb} {change.kind.kind} {change.name[1]}, which belongs to {owners or 'nobody'}")
         if change.kind is POD and change.verb == "delete":

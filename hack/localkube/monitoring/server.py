@@ -43,6 +43,7 @@ class PrometheusServer:
         groups = rules.groups()
         for rule in (rule for group in groups["groups"] for rule in group["rules"]):
             rule["for"] = self._hold or rule["for"]
+            rule["annotations"]["runbook_url"] = rule["annotations"]["runbook_url"].replace(rules.RUNBOOKS, "docs/alerts.md")
         self._write(RULES, yaml.safe_dump(groups))
         job = {
             "job_name": "whatsapp-operator",

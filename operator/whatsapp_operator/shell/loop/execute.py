@@ -323,10 +323,14 @@ class Executor:
 
     # --- events -----------------------------------------------------------------------------------------------------
 
+    async def emit(self, observation: Observation, event: EmitEvent) -> None:
+        """Write an Event about the cluster."""
+        await self._events.write(observation.desired.key, observation.desired.uid, event)
+
     async def _try_emit(self, observation: Observation, event: EmitEvent) -> bool:
         """Write an Event; a failure stops nothing. Return whether it needs no further attempt: written, or rejected for good."""
         try:
-            await self._events.write(observation.desired.key, observation.desired.uid, event)
+            await self.emit(observation, event)
         except KubeError as error:
             log.warning("%s: %s", observation.desired.key, error)
             return isinstance(error, Rejected) and error.code in NEVER_ACCEPTED
