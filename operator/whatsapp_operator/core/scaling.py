@@ -31,7 +31,7 @@ def lowers_after(f: Facts) -> datetime | None:
     Only lowering waits. A number that is too low is raised at once, however often that is, for it ends Coreapps that hold shards.
     """
     workload, last = f.snapshot.statefulset, f.snapshot.overruled
-    if workload is None or workload.scaled_by is None or last is None or last.by != workload.scaled_by or last.times < TRIES:
+    if workload is None or last is None or last.by != workload.scaled_by or last.times < TRIES:
         return None
     return last.at + min(FIRST_PAUSE * (1 << min(last.times - TRIES, 8)), LONGEST_PAUSE)
 

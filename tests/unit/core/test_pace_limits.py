@@ -67,15 +67,18 @@ def test_what_waits_for_a_person_is_observed_less_often_than_what_moves(rule: st
 @pytest.mark.parametrize(
     ("first", "last", "pauses"),
     [
-        (pace.FIRST_RETRY, pace.LAST_RETRY, [0.1, 0.2, 0.4, 5, 5]),
-        (pace.FIRST_RETRY, pace.LAST_URGENT_RETRY, [0.1, 0.2, 0.4, 1, 1]),
-        (pace.FIRST_EVENT_RETRY, pace.LAST_EVENT_RETRY, [1, 2, 4, 64, 300]),
+        ("FIRST_RETRY", "LAST_RETRY", [0.1, 0.2, 0.4, 5, 5]),
+        ("FIRST_RETRY", "LAST_URGENT_RETRY", [0.1, 0.2, 0.4, 1, 1]),
+        ("FIRST_EVENT_RETRY", "LAST_EVENT_RETRY", [1, 2, 4, 64, 300]),
+        ("REASSIGN_AFTER", "REASSIGN_AFTER", [0.5] * 5),
     ],
-    ids=["observations", "urgent ones", "Events"],
+    ids=["observations", "urgent ones", "Events", "roles"],
 )
-def test_pauses_after_failures_double_up_to_a_limit(first: timedelta, last: timedelta, pauses: list[float]) -> None:
-    assert [pace.retry_after(failures, first, last) for failures in (1, 2, 3, 7, 99)] == [seconds(pause) for pause in pauses]
-    assert pace.retry_after(0, first, last) == first
+def test_pauses_after_failures_double_up_to_a_limit(first: str, last: str, pauses: list[float]) -> None:
+    shortest, longest = getattr(pace, first), getattr(pace, last)
+
+    assert [pace.retry_after(failures, shortest, longest) for failures in (1, 2, 3, 7, 99)] == [seconds(pause) for pause in pauses]
+    assert pace.retry_after(0, shortest, longest) == shortest
 
 
 def test_failures_of_which_nothing_is_said_are_those_of_observations() -> None:
@@ -251,3 +254,11 @@ def test_a_failed_self_check_is_looked_at_again_while_a_kubelet_says_that_a_Core
 def test_every_rule_has_a_cadence_of_the_table() -> None:
     assert {pace.cadence(rule.name).first for rule in rules.RULES} == {SOON, EACH_SECOND}
     assert pace.observe_after(WITNESSES["UpToDate"].facts(), "UpToDate") == seconds(30)
+
+
+def test_a_Coreapp_that_is_not_ready_and_an_account_without_a_certificate_have_their_moments() -> None:  # noqa: N802
+    unready = SETTLED.with_pod(2, ready=False, lost_readiness=True, report=None).seeing(since={"NotReady/uid-2": NOW - seconds(1)})
+    registered = SETTLED.with_account(registered_at=NOW - timedelta(days=6))
+
+    assert {seconds(2), seconds(5)} <= due(unready)
+    assert timedelta(days=1) in due(registered)
