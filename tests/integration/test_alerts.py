@@ -85,5 +85,5 @@ async def _until(ask: Callable[[], T | None], what: str) -> T:
         except OSError as raised:
             error = raised
         if asyncio.get_running_loop().time() > deadline:
-            raise AssertionError(f"waited {LONG:g} s in vain until {what}; last error: {error}")
+            raise AssertionError(f"after {LONG:g} s it did not happen that {what}; last error: {error}")
         await asyncio.sleep(0.2)
