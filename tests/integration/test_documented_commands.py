@@ -101,6 +101,7 @@ STARTS: dict[tuple[str, str], tuple[str, ...]] = {
     ("docs/benchmarks.md", "Benchmarks"): (OPERATOR,),
     ("docs/install.md", "With Helm"): (),
     ("docs/install.md", "One team's namespaces only"): (CRD, "kubectl create namespace chat", "kubectl create namespace chat-staging"),
+    ("docs/install.md", "Argo CD"): ("kubectl create namespace argocd", "kubectl create configmap argocd-cm -n argocd"),
     ("docs/install.md", "Uninstall"): (OPERATOR, "helm install acme charts/whatsapp-cluster --set preset=staging"),
     ("docs/kind.md", "The operator on kind"): (OPERATOR,),
     ("docs/install.md", "With kind"): (OPERATOR,),
