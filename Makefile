@@ -7,7 +7,7 @@ export PYTHONDONTWRITEBYTECODE :=
 
 .DEFAULT_GOAL := help
 .PHONY: help setup binaries control-plane lint types contracts texts check quick quick-tests charts wheels unit simulation coverage mutants charts-test tooling-test browser integration \
-  test demo demo-down dashboard-picture bench chaos figures reference kind kind-down e2e lock clean
+  test demo demo-down dashboard-picture bench chaos figures reference plugin kind kind-down e2e lock clean
 
 help: ## Say what there is
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-17s %s\n", $$1, $$2}'
@@ -55,6 +55,15 @@ reference: setup ## Write what is derived in docs and in the CRD, then what the 
 
 wheels: setup ## Fetch the images' dependencies into build/wheels, for builds where containers reach no registry
 	@$(RUN)/python hack/wheels
+
+
+plugin: setup ## Make build/kubectl-whatsapp.pyz, the plugin as one file for machines without pip
+	@rm -rf build/plugin && mkdir -p build
+	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --require-hashes -r hack/lock/kubectl.txt
+	@$(RUN)/pip install --quiet --disable-pip-version-check --target build/plugin --no-deps --no-build-isolation .
+	@$(RUN)/shiv --site-packages build/plugin --compressed --reproducible --entry-point kubectl_whatsapp.__main__:run \
+	  --python '/usr/bin/env python3' --output-file build/kubectl-whatsapp.pyz
+	@echo "build/kubectl-whatsapp.pyz: put it into the PATH as kubectl-whatsapp"
 
 # Tests that share an environment go to one worker, the longest first; conftest.py says which.
 PYTEST = $(RUN)/pytest --dist loadscope --no-loadscope-reorder --durations 10 -n
@@ -131,6 +140,10 @@ lock: setup ## Write hack/lock anew from pyproject.toml
 	$(COMPILE) pyproject.toml -o hack/lock/run.txt
 	$(RUN)/python -c 'import tomllib; print(*tomllib.load(open("pyproject.toml", "rb"))["project"]["optional-dependencies"]["simulator"], sep="\n")' \
 	  | $(COMPILE) - -o hack/lock/simulator.txt
+	$(RUN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
+	  own = (one for one in p["dependencies"] if not one.startswith(("kopf", "lightkube", "aiohttp", "prometheus"))); \
+	  print(*p["optional-dependencies"]["kubectl"], *own, sep="\n")' \
+	  | $(COMPILE) - -o hack/lock/kubectl.txt
 
 clean: ## Remove what the build made here (the programs in the user's cache stay)
 	rm -rf build .mypy_cache .ruff_cache .pytest_cache .hypothesis

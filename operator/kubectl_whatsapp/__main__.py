@@ -5,27 +5,47 @@ from __future__ import annotations
 import os
 import signal
 import sys
+import time
 from collections.abc import Sequence
+from importlib import import_module
 from types import FrameType
 from typing import Final, NoReturn
 
 import typer
 
-from kubectl_whatsapp import cli
+from kubectl_whatsapp import BEGUN, cli
 from kubectl_whatsapp.access import AccessError, RequestError
-from kubectl_whatsapp.commands import change, collect, dashboard, drill, observe
 from kubectl_whatsapp.rights import NEEDED
 
-COMMANDS: Final = (observe, change, collect, drill, dashboard)
-"""Each registers its commands as it is imported."""
-cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
+MODULES: Final = {
+    "observe": ("status", "why", "check"),
+    "change": ("plan", "switchover", "reshard-now", "pause", "resume"),
+    "collect": ("report", "logs"),
+    "drill": ("game-day",),
+    "dashboard": ("dashboard",),
+}
+"""The commands of each module, which registers them as it is imported."""
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run a command and return the exit code; what goes wrong is a sentence on standard error."""
+def _load(given: Sequence[str]) -> None:
+    """Import the module of the command that is asked for, for that is faster; all of them if none is."""
+    asked = next((word for word in given if not word.startswith("-")), "")
+    needed = [module for module, names in MODULES.items() if asked in names] or [*MODULES]
+    for module in needed:
+        import_module(f"kubectl_whatsapp.commands.{module}")
+    cli.app.registered_commands.sort(key=lambda one: [*NEEDED].index(one.name or ""))
+
+
+def main(argv: Sequence[str] | None = None, *, begun: float | None = None) -> int:
+    """Run a command and return the exit code; what goes wrong is a sentence on standard error.
+
+    ``begun``: when the process began, by the monotonic clock; now if not given.
+    """
     given = sys.argv[1:] if argv is None else [*argv]
+    begun = time.monotonic() if begun is None else begun
+    _load(given)
     try:
-        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False) or 0)
+        return int(cli.app(args=given or ["--help"], prog_name="kubectl whatsapp", standalone_mode=False, obj=begun) or 0)
     except cli.CommandError as error:
         return _failed(str(error), error.code)
     except (AccessError, RequestError) as error:
@@ -37,7 +57,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if not hasattr(error, "format_message"):  # of a wrong option or argument
             raise
-        return _failed(f"{error.format_message()} See `kubectl whatsapp --help`.")
+        usage = context.get_usage() if (context := getattr(error, "ctx", None)) else "Usage: kubectl whatsapp COMMAND"
+        cli.note(f"usage{usage.removeprefix('Usage')}")
+        return _failed(f"{error.format_message()} See --help.", cli.MISUSED)
 
 
 def _failed(sentence: str, code: int = cli.FAILED) -> int:
@@ -53,7 +75,7 @@ def run() -> NoReturn:
     """Run a command as a process: Ctrl-C and a closed pipe end it without a traceback, SIGTERM in order, so that keys are removed."""
     signal.signal(signal.SIGTERM, _ended)
     try:
-        code = main()
+        code = main(begun=BEGUN)
         sys.stdout.flush()
     except KeyboardInterrupt:
         code = 130

@@ -18,14 +18,16 @@ import sys
 import tempfile
 import threading
 import time
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 Obj = dict[str, Any]
 
-KUBECTL_SECONDS: Final = 5.0
+KUBECTL_SECONDS: Final = 10.0
 """Within so long kubectl must have printed its configuration."""
 CREDENTIAL_SECONDS: Final = 60.0
 """Within so long an exec plugin must have printed a credential: it may ask a person to log in."""
@@ -106,7 +108,8 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
 
 def _import_client() -> None:
     """Load the client library while kubectl runs: it takes longer than kubectl does."""
-    import pykube  # noqa: F401, PLC0415
+    with suppress(ImportError):  # the main thread says so
+        import pykube  # noqa: F401, PLC0415
 
 
 def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
@@ -249,7 +252,10 @@ class Client:
             raise AccessError(msg) from None
         session, cluster, user = self._http.session, access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
         session.headers["User-Agent"] = "kubectl-whatsapp"
+        session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
         session.headers.update(_impersonation(user))
+        if cluster.get("insecure-skip-tls-verify"):
+            warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # asked for, and kubectl does not warn either
         if proxy := cluster.get("proxy-url"):
             session.proxies = {"http": proxy, "https": proxy}
         self.server_date = ""
@@ -318,6 +324,10 @@ class Client:
         if answer.status_code >= 400:
             raise _rejection(answer)
         return answer
+
+
+def _unchanged(request: Any) -> Any:
+    return request
 
 
 def _events(answer: Any) -> Iterator[Obj]:

@@ -11,11 +11,13 @@ from typing import Annotated, Any, Final, NoReturn
 
 import typer
 
-from kubectl_whatsapp import BEGUN, access, reading, rights
+from kubectl_whatsapp import access, reading, rights
 from kubectl_whatsapp.access import Access, Client, Options
 from kubectl_whatsapp.reading import Read, Target
 from kubectl_whatsapp.shape import Output, dump
 
+MISUSED: Final = 2
+"""Exit code after a wrong option or argument, as with every command."""
 FAILED: Final = 4
 """Exit code when a command could not do its work. 0 to 3 are the levels of a verdict."""
 NOT_IN_TIME: Final = 5
@@ -30,6 +32,21 @@ app = typer.Typer(
     rich_markup_mode=None,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
+
+
+def _show_version(is_asked: bool) -> None:
+    if is_asked:
+        from whatsapp_operator import __version__  # noqa: PLC0415  # nothing else of it is loaded
+
+        print(f"kubectl-whatsapp {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Show the version and exit.")] = False,
+) -> None:
+    """Hold the options before a command."""
 
 
 class CommandError(Exception):
@@ -54,15 +71,19 @@ class Question:
     client: Client
     target: Target
     output: Output
+    seconds: float
+    """For all reading together."""
+    begun: float
+    """When the command began, by the monotonic clock."""
 
-    def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float = reading.DEADLINE) -> Read:
+    def read(self, names: Iterable[str] = reading.VERDICT, *, deadline: float | None = None) -> Read:
         """Read these sources under one deadline."""
-        return reading.read(self.client, self.target, names, deadline=deadline)
+        return reading.read(self.client, self.target, names, deadline=self.seconds if deadline is None else deadline)
 
     def read_at_once(self, names: Iterable[str] = reading.VERDICT) -> Read:
-        """Read these sources within a second of the start of the process; a credential plugin's time is not counted."""
-        spent = time.monotonic() - BEGUN - self.access.asked_for
-        return self.read(names, deadline=max(reading.LEAST, reading.DEADLINE - spent))
+        """Read these sources so that the deadline counts from the start of the process; a credential plugin's time is not counted."""
+        spent = time.monotonic() - self.begun - self.access.asked_for
+        return self.read(names, deadline=max(reading.LEAST * self.seconds, self.seconds - spent))
 
     def show(self, kind: str, value: Any, text: Callable[[], Any]) -> None:
         """Print a value: as JSON, as YAML, or what ``text`` returns."""
@@ -88,6 +109,12 @@ _SHARED: Final[dict[str, Any]] = {
         Annotated[str, typer.Option("--lease", envvar="WHATSAPP_OPERATOR_LEASE", help="Name of the operator's Lease: the Helm release's.")],
         reading.LEASE,
     ),
+    "request_timeout": (
+        Annotated[
+            float, typer.Option("--request-timeout", help="Seconds for all reading; what is not answered by then is named.", min=0.1)
+        ],
+        reading.DEADLINE,
+    ),
     "output": (Annotated[Output, typer.Option("--output", "-o", help="How to print it.")], Output.TEXT),
 }
 _CLUSTER: Final = Annotated[str, typer.Argument(help="Name of the WhatsAppCluster.", metavar="CLUSTER")]
@@ -107,11 +134,12 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
         own = [*inspect.signature(function, eval_str=True).parameters.values()][1:]
         kind = inspect.Parameter.KEYWORD_ONLY
 
-        def run(**given: Any) -> int:
+        def run(ctx: typer.Context, **given: Any) -> int:
             shared = {key: given.pop(key) for key in ("cluster", *_SHARED)}
-            return function(_question(**shared), **given) or 0
+            return function(_question(begun=ctx.obj, **shared), **given) or 0
 
         parameters = [
+            inspect.Parameter("ctx", kind, annotation=typer.Context),
             inspect.Parameter("cluster", kind, annotation=_CLUSTER)
             if for_one
             else inspect.Parameter("cluster", kind, annotation=_ANY_CLUSTER, default=""),
@@ -127,11 +155,20 @@ def command(name: str, *, for_one: bool = True) -> Callable[[Command], Command]:
 
 
 def _question(
-    *, cluster: str, namespace: str, context: str, kubeconfig: str, operator_namespace: str, lease: str, output: Output
+    *,
+    begun: float,
+    cluster: str,
+    namespace: str,
+    context: str,
+    kubeconfig: str,
+    operator_namespace: str,
+    lease: str,
+    request_timeout: float,
+    output: Output,
 ) -> Question:
     found = access.find(Options(context=context, kubeconfig=kubeconfig, namespace=namespace))
     target = Target(found.namespace, cluster, operator_namespace, lease)
-    return Question(access=found, client=found.client(), target=target, output=output)
+    return Question(access=found, client=found.client(), target=target, output=output, seconds=request_timeout, begun=begun)
 
 
 def note(sentence: str) -> None:

@@ -29,6 +29,7 @@ WITH_VALUE: Final[dict[str, str]] = {
     "--operator-namespace": "",
     "--lease": "",
     "--timeout": "",
+    "--request-timeout": "",
     "--reason": "",
     "--file": "",
     "-f": "",

@@ -13,8 +13,9 @@ Obj = dict[str, Any]
 VENDOR_RESTART: Final = "45 to 60 s"
 """How long all Coreapps of the real client are away after Set Shards, as the vendor says."""
 MACHINES: Final[Mapping[int, int]] = {2: 3, 4: 4, 8: 5, 16: 8, 32: 15}
-"""Machines by active Coreapps, as in the vendor's template."""
+"""Machines by active Coreapps (client#size)."""
 CONNECTIONS: Final = "about 700 connections for 8 shards at 100 messages a second (1200 with TLS), 1700 for 32 at 250"
+"""Of the database (client#size)."""
 DEFAULT_REQUESTS: Final = {"cpu": "50m", "memory": "64Mi"}
 
 
@@ -45,17 +46,20 @@ class Planned:
     unread: Mapping[str, str] = field(default_factory=dict)
 
 
-def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...] = ()) -> Planned:
-    """Return what a change to so many shards and spares would do. ``rejected``: what the API server says against it."""
+def planned(world: World, *, shards: int, spares: int, rejected: tuple[str, ...] = (), unjudged: str = "") -> Planned:
+    """Return what a change to so many shards and spares would do.
+
+    ``rejected``: what the API server says against it; ``unjudged``: why it could not be asked, or would not say.
+    """
     before, spares_before = world.spec.get("shards"), world.spec.get("spares", 1)
     current = world.status.get("shards") or before or shards
     base = Planned(
         namespace=world.read.target.namespace,
         name=world.read.target.name,
         sentence=f"{_change(before, shards)} shards, {_change(spares_before, spares)} spares.",
-        accepted=not rejected,
+        accepted=not rejected and not unjudged,
         rejected=rejected,
-        unread=world.read.unread_titles(),
+        unread={**world.read.unread_titles(), **({"whether the API server would accept it": unjudged} if unjudged else {})},
     )
     if rejected:
         return base
@@ -125,7 +129,7 @@ def _needs(world: World, current: int, shards: int, spares: int) -> Iterator[str
     asked = " and ".join(f"{amount} of {kind}" for kind, amount in sorted(requests.items()))
     yield f"Pods: {most} Coreapps at most, {max(0, most - now)} more than now; each requests {asked}. Nodes: {_nodes(world, most)}"
     if shards in MACHINES:
-        yield f"Machines: the vendor's template has {MACHINES[shards]} for {shards} active Coreapps."
+        yield f"Machines: the vendor recommends {MACHINES[shards]} for {shards} active Coreapps."
     if world.spec.get("database"):
         yield (
             f"Database: each Coreapp and Webapp opens connections, {CONNECTIONS}. Raise max_connections first: a Webapp without one stays "

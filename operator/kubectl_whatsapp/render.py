@@ -27,7 +27,7 @@ MANY: Final = 8
 """So many shards are shown, those with trouble first; ``-o wide`` shows all."""
 NARROW: Final = 72
 """Below so many columns a table is written as lines."""
-PIPE: Final = 200
+PIPE: Final = 10_000
 """Columns of what is no terminal: nothing is wrapped there."""
 
 

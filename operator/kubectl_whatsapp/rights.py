@@ -64,15 +64,18 @@ NEEDED: Final[dict[str, tuple[Right, ...]]] = {
     "plan": (*_VERDICT, PATCH_CLUSTER),
     "switchover": (GET_CLUSTER, PATCH_CLUSTER, LIST_EVENTS),
     "reshard-now": (GET_CLUSTER, PATCH_CLUSTER),
-    "pause": (GET_CLUSTER, PATCH_CLUSTER),
+    "pause": (PATCH_CLUSTER,),
     "resume": (GET_CLUSTER, PATCH_CLUSTER),
     "check": _VERDICT,
     "report": (*_RULES, LIST_EVENTS, GET_LOGS, GET_OPERATOR_LOGS),
-    "logs": (GET_CLUSTER, LIST_PODS, GET_LOGS),
-    "game-day": (*_VERDICT, DELETE_PODS, GET_NAMESPACE),
+    "logs": (GET_CLUSTER, GET_LOGS, GET_LEASE, GET_OPERATOR_LOGS),
+    "game-day": (GET_NAMESPACE, *_VERDICT, DELETE_PODS),
     "dashboard": (LIST_CLUSTERS, *_RULES[1:], *WATCHED),
 }
-"""By command. Without a right that only reads, a command says what it could not read and why, and shows the rest."""
+"""By command, in the order in which they are used.
+
+Without a right that only reads, a command says what it could not read and why, and shows the rest.
+"""
 
 
 def sentence(command: str) -> str:

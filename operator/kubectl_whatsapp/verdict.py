@@ -6,8 +6,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from kubectl_whatsapp.marks import moment
 from kubectl_whatsapp.model import Leader, Level, Shard, Standby, Verdict
-from kubectl_whatsapp.world import World, condition
+from kubectl_whatsapp.world import World, condition, stamp
 
 PASSING: Final = frozenset({"Bootstrapping", "Restarting", "FailingOver", "NotReconciled"})
 """Reasons of ``Ready`` for a state that the operator is about to end."""
@@ -59,8 +60,17 @@ def _unserved(f: Facts) -> str | None:
     if not lost:
         return None
     few = "; ".join(f"shard {one.number}: {one.why}" for one in lost[:3]) + (f"; and {len(lost) - 3} more" if len(lost) > 3 else "")
-    tail = " No operator leads, so no shard is moved." if f.is_leaderless else ""
+    tail = " No operator leads, so no shard is moved." if f.is_leaderless else _restart(f)
     return f"{len(lost)} of {len(f.shards)} shards {'is' if len(lost) == 1 else 'are'} not served: {few}.{tail}"
+
+
+def _restart(f: Facts) -> str:
+    """What explains that Coreapps are away; empty if nothing does."""
+    operation = f.world.status.get("operation") or {}
+    deadline = moment(operation.get("deadline"))
+    if deadline is None or deadline < f.world.read.at or operation.get("answer") == "Busy":
+        return ""
+    return f" Set Shards restarts all Coreapps, until {stamp(deadline)} at the latest."
 
 
 def _leaderless(f: Facts) -> str | None:

@@ -98,7 +98,8 @@ def _served(world: World, epoch: str, holder: str, uid: str | None, pod: Obj | N
 
 
 def _standbys(world: World, holders: set[str]) -> Iterator[Standby]:
-    for pod in world.component("coreapp"):
+    # Without the cluster it is not known who holds a shard.
+    for pod in world.component("coreapp") if world.cluster else ():
         name, trouble = pod["metadata"]["name"], world.pod_trouble(pod)
         if name in holders:
             continue

@@ -1,4 +1,4 @@
-"""The sdist and the wheel: built without a network, complete, and both programs of the installed wheel start."""
+"""The sdist and the wheel: built without a network, complete, and all programs of the installed wheel start."""
 
 from __future__ import annotations
 
@@ -19,7 +19,9 @@ from whatsapp_operator import __version__
 ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 TOP = ("pyproject.toml", PROJECT["readme"], *PROJECT["license-files"])
-PACKAGES = ("whatsapp_operator", "wabiz_sim")
+PACKAGES = ("whatsapp_operator", "wabiz_sim", "kubectl_whatsapp")
+COMPLETION = "kubectl_complete-whatsapp"
+"""Started by kubectl with words to complete; --help is one of them."""
 
 
 def run(*argv: str | Path, cwd: Path) -> str:
@@ -59,7 +61,7 @@ def installed(wheel: zipfile.ZipFile, tmp_path_factory: pytest.TempPathFactory) 
     return folder
 
 
-def test_the_wheel_has_every_file_of_both_packages_and_no_other(wheel: zipfile.ZipFile) -> None:
+def test_the_wheel_has_every_file_of_the_packages_and_no_other(wheel: zipfile.ZipFile) -> None:
     operator = ROOT / "operator"
     files = {path.relative_to(operator).as_posix() for package in PACKAGES for path in (operator / package).rglob("*") if path.is_file()}
     expected = {path for path in files if "__pycache__" not in path}
@@ -82,9 +84,14 @@ def test_the_wheel_says_what_it_is_and_needs(wheel: zipfile.ZipFile) -> None:
     assert needed == {line.replace(" ", "") for line in PROJECT["dependencies"]}
 
 
-@pytest.mark.parametrize("script", PROJECT["scripts"])
+@pytest.mark.parametrize("script", [script for script in PROJECT["scripts"] if script != COMPLETION])
 def test_each_program_of_the_installed_wheel_starts(installed: Path, tmp_path: Path, script: str) -> None:
-    assert run(installed / "bin" / script, "--help", cwd=tmp_path).startswith(f"usage: {script}")
+    usage = run(installed / "bin" / script, "--help", cwd=tmp_path).replace("Usage: kubectl whatsapp", "usage: kubectl-whatsapp")
+    assert usage.startswith(f"usage: {script}")
     assert run(installed / "bin" / script, "--version", cwd=tmp_path) == f"{script} {__version__}\n"
     where = "import whatsapp_operator, wabiz_sim; print(whatsapp_operator.__file__, wabiz_sim.__file__)"
     assert all(path.startswith(str(installed)) for path in run(installed / "bin" / "python", "-c", where, cwd=tmp_path).split())
+
+
+def test_the_completion_of_the_installed_wheel_proposes_commands(installed: Path, tmp_path: Path) -> None:
+    assert run(installed / "bin" / COMPLETION, "stat", cwd=tmp_path) == "status\n:4\n"

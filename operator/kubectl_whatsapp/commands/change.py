@@ -34,16 +34,21 @@ def plan(
     if "cluster" not in read.found:
         fail(f"WhatsAppCluster {question.target.namespace}/{question.target.name}: {read.unread.get('cluster', 'it does not exist')}.")
     rejected: tuple[str, ...] = ()
+    unjudged = ""
     try:
         changes.apply(question.client, question.target, changes.resize(shards, spares), dry_run=True)
     except RequestError as error:
-        rejected = changes.causes(error)
+        if error.status in {None, 401, 403}:
+            unjudged = str(error)
+        else:
+            rejected = changes.causes(error)
     spec = read.found["cluster"].get("spec") or {}
     found = planning.planned(
         World(read),
         shards=spec.get("shards", 1) if shards is None else shards,
         spares=spec.get("spares", 1) if spares is None else spares,
         rejected=rejected,
+        unjudged=unjudged,
     )
 
     def text() -> object:

@@ -14,8 +14,6 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
-import yaml
-
 from kubectl_whatsapp.access import RequestError
 from kubectl_whatsapp.reading import Read, Target, sources
 from whatsapp_operator.core import manifests
@@ -307,7 +305,7 @@ def serving(
     thread.start()
     try:
         server.kubeconfig = folder / "kubeconfig"
-        server.kubeconfig.write_text(yaml.safe_dump(kubeconfig(server.url)), encoding="utf-8")
+        server.kubeconfig.write_text(json.dumps(kubeconfig(server.url)), encoding="utf-8")
         yield server
     finally:
         server.closing.set()

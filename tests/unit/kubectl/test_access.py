@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import os
+import ssl
 import stat
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
+import trustme
 
 from kubectl_whatsapp import access
 from kubectl_whatsapp.access import AccessError, Options, RequestError, access_of, find
@@ -46,14 +47,9 @@ def test_kubectl_itself_merges_and_picks_the_configuration(tmp_path: Path) -> No
     assert find(Options(namespace="other"), environ=environ).namespace == "other"
 
 
-def test_a_kubectl_in_the_path_is_found_and_one_of_its_own_merges_two_files(tmp_path: Path) -> None:
-    first, second = kubeconfig("https://one:1"), kubeconfig("https://two:2")
-    del second["current-context"], first["contexts"]
-    for name, config in (("a", first), ("b", second)):
-        (tmp_path / name).write_text(yaml.safe_dump(config), encoding="utf-8")
-    found = find(Options(), environ={"PATH": os.environ["PATH"], "KUBECONFIG": f"{tmp_path / 'a'}:{tmp_path / 'b'}"})
-
-    assert (found.server, found.namespace) == ("https://one:1", "shop")
+def test_kubectl_is_found_in_the_path(tmp_path: Path) -> None:
+    kubectl(tmp_path, kubeconfig("https://one:1"))
+    assert find(Options(), environ={"PATH": str(tmp_path)}).server == "https://one:1"
 
 
 @pytest.mark.parametrize(
@@ -182,6 +178,35 @@ def test_a_request_carries_the_credential_and_who_is_acted_as(tmp_path: Path) ->
     assert asked[2] == {"limit": ["1"]}
     assert (headers["Authorization"], headers["Impersonate-User"], headers["Impersonate-Group"]) == ("Bearer t0", "eve", "ops")
     assert client.server_date == "Mon, 04 Jan 2027 12:00:00 GMT"
+
+
+def test_a_netrc_does_not_replace_the_credential(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / ".netrc").write_text("machine 127.0.0.1 login eve password other", encoding="utf-8")
+    monkeypatch.setenv("NETRC", str(tmp_path / ".netrc"))
+    with serving(a_cluster(), tmp_path) as server:
+        client_of(server.url, token="t0").get("/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme", timeout=5)
+
+    assert server.headers[0]["Authorization"] == "Bearer t0"
+
+
+def test_tls_is_checked_unless_the_kubeconfig_says_otherwise(tmp_path: Path) -> None:
+    authority = trustme.CA()
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    authority.issue_cert("127.0.0.1").configure_cert(context)
+    path = "/apis/multiconnect.dev/v1alpha1/namespaces/shop/whatsappclusters/acme"
+    known = base64.b64encode(authority.cert_pem.bytes()).decode()
+    with serving(a_cluster(), tmp_path) as server:
+        server.http.socket = context.wrap_socket(server.http.socket, server_side=True)
+        url = server.url.replace("http:", "https:")
+        for more, is_trusted in (({}, False), ({"certificate-authority-data": known}, True), ({"insecure-skip-tls-verify": True}, True)):
+            config = kubeconfig(url)
+            config["clusters"][0]["cluster"] |= more
+            client = access_of(config, Options()).client()
+            if is_trusted:
+                assert client.get(path, timeout=30)["kind"] == "WhatsAppCluster"
+            else:
+                with pytest.raises(RequestError, match="certificate verify failed"):
+                    client.get(path, timeout=30)
 
 
 def test_a_proxy_of_the_kubeconfig_is_used(tmp_path: Path) -> None:

@@ -20,7 +20,7 @@ import pytest
 
 import kubectl_whatsapp
 from kubectl_whatsapp import rights
-from kubectl_whatsapp.__main__ import main
+from kubectl_whatsapp.__main__ import MODULES, main
 from kubectl_whatsapp.rights import NEEDED, Where
 from whatsapp_operator.core import manifests
 
@@ -40,7 +40,7 @@ def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
 
 
 def run(capsys: pytest.CaptureFixture[str], *args: str) -> tuple[int, str, str]:
-    code = main(args)
+    code = main([*args, "--request-timeout", "30"] if args and "--help" not in args and args[0] in NEEDED else args)
     printed = capsys.readouterr()
     return code, printed.out, printed.err
 
@@ -73,9 +73,6 @@ def test_only_commands_that_write_have_more_than_get_list_and_watch() -> None:
 @pytest.mark.parametrize(
     ("args", "sentence"),
     [
-        (["status"], "Missing argument 'CLUSTER'"),
-        (["nothing"], "No such command 'nothing'"),
-        (["status", "acme", "-o", "xml"], "'xml' is not one of"),
         (["switchover", "acme", "x"], "x is no shard; give its number, as 0 or shard-0."),
         (["why", "acme", "x"], "x is no shard"),
         (["plan", "acme"], "give --shards, --spares or both."),
@@ -97,6 +94,23 @@ def test_errors_are_sentences(server: Server, capsys: pytest.CaptureFixture[str]
     assert err.startswith("kubectl whatsapp: ")
     assert sentence in err
     assert "Traceback" not in err + out
+
+
+@pytest.mark.parametrize(
+    ("args", "sentence"),
+    [
+        (["status"], "Missing argument 'CLUSTER'"),
+        (["nothing"], "No such command 'nothing'"),
+        (["status", "acme", "-o", "xml"], "Invalid value for '--output' / '-o': 'xml' is not one of"),
+    ],
+)
+def test_a_wrong_argument_shows_how_a_command_is_used(capsys: pytest.CaptureFixture[str], args: list[str], sentence: str) -> None:
+    code = main(args)
+    printed = capsys.readouterr()
+
+    assert (code, printed.out) == (2, "")
+    assert printed.err.startswith("usage: kubectl whatsapp ")
+    assert f"\nkubectl whatsapp: {sentence}" in printed.err
 
 
 def test_without_a_cluster_in_the_kubeconfig(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:
@@ -246,7 +260,7 @@ def test_a_switchover_that_does_not_come_ends_in_time(server: Server, capsys: py
     server.on_write = lambda one, _: setattr(one, "cluster", one.cluster.annotated(switchover="0"))
     code, _, err = run(capsys, "switchover", "acme", "0", "--timeout", "0.3")
     assert code == 5
-    assert "shard 0 has not moved after 0 s; see `kubectl whatsapp status acme`." in err
+    assert re.search(r"shard 0 has not moved after \d+ s; see `kubectl whatsapp status acme`\.", err)
 
 
 def test_a_switchover_changes_nothing_that_is_so_or_that_another_asked_for(server: Server, capsys: pytest.CaptureFixture[str]) -> None:
@@ -281,6 +295,12 @@ def test_plan_asks_the_api_server_and_stores_nothing(server: Server, capsys: pyt
     code, out, _ = run(capsys, "plan", "acme", "--shards", "3")
     assert code == 1
     assert "Rejected: spec.shards: Unsupported value: 3" in out
+
+    server.rejects = 403, {"message": "whatsappclusters is forbidden"}
+    code, out, _ = run(capsys, "plan", "acme", "--shards", "4")
+    assert code == 1
+    assert "Set Shards 2 -> 4" in out
+    assert "could not read whether the API server would accept it (whatsappclusters is forbidden)" in out
 
 
 # --- the drill -------------------------------------------------------------------------------------------------------------
@@ -334,21 +354,23 @@ def start(kubeconfig: Path, *args: str, **env: str) -> subprocess.Popen[str]:
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environ)
 
 
+@pytest.mark.slow
 def test_a_process_in_an_outage_says_what_it_knows_and_ends(tmp_path: Path) -> None:
-    with serving(a_cluster().without_pod("acme-coreapp-0"), tmp_path, delays={"nodes": 60.0, "nodeLeases": 60.0}) as server:
+    with serving(a_cluster().without_pod("acme-coreapp-0"), tmp_path, delays={"nodes": 300.0, "nodeLeases": 300.0}) as server:
         begun = time.monotonic()
-        out, err = (process := start(server.kubeconfig, "status", "acme")).communicate(timeout=60)
+        out, err = (process := start(server.kubeconfig, "status", "acme", "--request-timeout", "8")).communicate(timeout=60)
 
     assert process.returncode == 2, err
     assert out.startswith("shop/acme: 1 of 2 shards is not served: shard 0: acme-coreapp-0 is gone.")
     assert "could not read nodes (no answer within" in out
-    assert time.monotonic() - begun < 30, "it does not wait for threads that hang"
+    assert time.monotonic() - begun < 60, "it does not wait for threads that hang"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_a_signal_ends_it_without_a_traceback_and_removes_its_files(tmp_path: Path, number: int) -> None:
     with serving(a_cluster(), tmp_path) as server:
-        process = start(server.kubeconfig, "status", "acme", "--watch", TMPDIR=str(tmp_path))
+        process = start(server.kubeconfig, "status", "acme", "--watch", "--request-timeout", "30", TMPDIR=str(tmp_path))
         assert process.stdout is not None
         assert process.stdout.readline().startswith("shop/acme: ")
         process.send_signal(number)
@@ -358,6 +380,7 @@ def test_a_signal_ends_it_without_a_traceback_and_removes_its_files(tmp_path: Pa
     assert list(tmp_path.glob("kubectl-whatsapp-*")) == []
 
 
+@pytest.mark.slow
 def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
     with serving(a_cluster(32, 4), tmp_path) as server:
         process = start(server.kubeconfig, "status", "acme", "--watch", "-o", "json")
@@ -369,6 +392,7 @@ def test_a_closed_pipe_is_no_error(tmp_path: Path) -> None:
         process.stderr.close()
 
 
+@pytest.mark.slow
 def test_what_help_and_status_load_is_little(tmp_path: Path) -> None:
     code = "import sys; from kubectl_whatsapp.__main__ import main; main(sys.argv[1:]); print(sorted(sys.modules), file=sys.stderr)"
     env = {**os.environ, "PYTHONPATH": str(ROOT / "operator")}
@@ -389,3 +413,36 @@ def test_the_map_is_the_tree() -> None:
     mapped = set(re.findall(r"^- ``([\w.]+)``", kubectl_whatsapp.__doc__ or "", flags=re.MULTILINE))
 
     assert modules == mapped
+
+
+# --- the page --------------------------------------------------------------------------------------------------------------
+
+PAGE = (ROOT / "docs" / "kubectl.md").read_text(encoding="utf-8")
+
+
+def test_the_page_has_the_rights_of_each_command() -> None:
+    rows = [f"| `{command}` | {rights.sentence(command).removeprefix('Rights (RBAC): ')} |" for command in NEEDED]
+    block = PAGE.split("<!-- begin rights")[1].split("<!-- end rights")[0]
+    assert "\n".join(["| command | rights |", "| --- | --- |", *rows]) in block
+
+
+EXAMPLES: dict[str, Cluster] = {
+    "status acme": a_cluster().without_node("node-0").operator_dead(),
+    "why acme shard-0": a_cluster().without_pod("acme-coreapp-0"),
+    "plan acme --shards 4": a_cluster(),
+    "check acme --short": a_cluster().annotated(paused="true"),
+}
+
+
+@pytest.mark.parametrize("args", EXAMPLES)
+def test_the_examples_of_the_page_are_what_is_printed(server: Server, capsys: pytest.CaptureFixture[str], args: str) -> None:
+    server.cluster = EXAMPLES[args]
+    shown = PAGE.split(f"$ kubectl whatsapp {args}\n")[1].split("```")[0]
+    _, out, err = run(capsys, *args.split())
+
+    assert err == ""
+    assert out.startswith(shown), out
+
+
+def test_each_command_is_in_the_table_of_modules() -> None:
+    assert sorted(name for names in MODULES.values() for name in names) == sorted(NEEDED)

@@ -14,7 +14,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 from yarl import URL
 
 from kubectl_whatsapp.__main__ import main
@@ -156,7 +155,7 @@ async def test_a_port_in_use_is_said_with_what_to_do(
     server: Server, api: WatchedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(kubeconfig(api.url)), encoding="utf-8")
+    path.write_text(json.dumps(kubeconfig(api.url)), encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(path))
     code = await asyncio.to_thread(main, ["dashboard", "--port", str(server.port)])
 

@@ -65,6 +65,13 @@ def test_what_the_api_server_rejects_has_no_steps() -> None:
     assert (found.accepted, found.steps, found.rejected) == (False, (), ("spec.shards: Unsupported value: 3",))
 
 
+def test_what_the_api_server_does_not_judge_has_its_steps_all_the_same() -> None:
+    found = plan(a_cluster(), shards=4, unjudged="forbidden")
+
+    assert (found.accepted, found.rejected, len(found.steps)) == (False, (), 3)
+    assert found.unread == {"whether the API server would accept it": "forbidden"}
+
+
 @pytest.mark.parametrize(
     ("cluster", "held"),
     [
@@ -93,7 +100,7 @@ def test_what_it_needs() -> None:
         "Pods: 5 Coreapps at most, 2 more than now; each requests 50m of cpu and 64Mi of memory. "
         "Nodes: 3 can take pods, so some would share a node and fail together."
     )
-    assert machines == "Machines: the vendor's template has 4 for 4 active Coreapps."
+    assert machines == "Machines: the vendor recommends 4 for 4 active Coreapps."
 
     own = a_cluster(4, 2).spec(coreapp={"pod": {"resources": {"requests": {"cpu": "2"}}}}, database={"secretRef": {"name": "db"}})
     pods, _, database = plan(own.silent_node("node-5", minutes=5), shards=4).needs

@@ -23,16 +23,17 @@ def test_everything_is_read_at_once_by_the_clock_of_the_api_server() -> None:
     assert (found.unread, found.absent) == ({}, frozenset())
 
 
+@pytest.mark.slow
 def test_what_is_slow_is_named_and_the_rest_is_kept(tmp_path: Path) -> None:
-    with serving(a_cluster(), tmp_path, delays={"nodes": 30.0, "pods": 30.0}) as server:
+    with serving(a_cluster(), tmp_path, delays={"nodes": 60.0, "pods": 60.0}) as server:
         client = access_of(kubeconfig(server.url), Options()).client()
         begun = time.monotonic()
-        found = read(client, TARGET, deadline=0.5)
+        found = read(client, TARGET, deadline=3.0)
         took = time.monotonic() - begun
 
-    assert 0.5 <= took < 5
+    assert 3.0 <= took < 25
     assert set(found.unread) == {"nodes", "pods"}
-    assert all(why.startswith("no answer within 0.5 s") for why in found.unread.values())
+    assert all(why.startswith("no answer within 3.0 s") for why in found.unread.values())
     assert set(found.found) == set(VERDICT) - {"nodes", "pods"}
     assert found.items("pods") is None
     assert found.unread_titles().keys() == {"nodes", "its pods"}

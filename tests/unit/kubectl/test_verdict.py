@@ -41,6 +41,18 @@ CASES: tuple[tuple[str, Cluster, Level, str], ...] = (
         Level.CRITICAL,
         "node node-0 is gone. No operator leads, so no shard is moved.",
     ),
+    (
+        "a restart that was asked for",
+        a_cluster().unready("acme-coreapp-0").status(operation={"to": 2, "answer": "Accepted", "deadline": "2027-01-04T12:02:00Z"}),
+        Level.CRITICAL,
+        "acme-coreapp-0 is not ready. Set Shards restarts all Coreapps, until 12:02:00Z at the latest.",
+    ),
+    (
+        "a restart that is overdue",
+        a_cluster().unready("acme-coreapp-0").status(operation={"to": 2, "answer": "Accepted", "deadline": "2027-01-04T11:02:00Z"}),
+        Level.CRITICAL,
+        "1 of 2 shards is not served: shard 0: acme-coreapp-0 is not ready.",
+    ),
     ("operator dead", a_cluster().operator_dead(), Level.CRITICAL, "All 2 shards are served, and no operator leads"),
     ("a takeover", a_cluster().operator_dead(seconds=5), Level.OK, "All 2 shards are served"),
     ("no Lease", a_cluster().missing("lease"), Level.CRITICAL, "no operator leads"),

@@ -85,6 +85,11 @@ def test_the_steps_are_reasons_of_the_operator() -> None:
     assert {reason for reasons, _ in STEPS for reason in reasons} <= {str(reason) for reason in Reason}
 
 
+def test_without_the_cluster_no_pod_is_taken_for_a_standby() -> None:
+    found = view(a_cluster().without("cluster").read())
+    assert (found.shards, found.standbys, found.next_steps) == ((), (), ())
+
+
 def test_deliberate_inaction_is_said() -> None:
     found = a_cluster().spec(failover={"mode": "Manual"}).annotated(paused="true").says("Reconciling", "True", "WindowClosed", "It waits.")
 
