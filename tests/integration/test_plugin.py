@@ -14,6 +14,7 @@ from contextlib import asynccontextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 from urllib.parse import urlsplit
 
 import pykube  # noqa: F401  # first in this thread: while another one loads it, pytest changes what is done with its warnings
@@ -21,6 +22,8 @@ import pytest
 import yaml
 
 from kubectl_whatsapp.__main__ import main
+from kubectl_whatsapp.access import Options, access_of
+from kubectl_whatsapp.dashboard import board
 from kubectl_whatsapp.rights import NEEDED, Right, Where
 from localkube.plane.kubeconfig import read
 from localkube.plane.operators import NAMESPACE
@@ -337,8 +340,34 @@ async def check_rights(harness: Harness, environment: Environment, command: str,
         await until(ask, lambda found, right=right: refused(found.text, right), f"{command} names {right.name}")  # type: ignore[misc]
 
 
+def page_for_rights(kubeconfig: Path) -> str:
+    """What the live page shows of the cluster, as soon as it names a missing right, or everything is watched."""
+    config = yaml.safe_load(kubeconfig.read_text(encoding="utf-8"))
+    found = access_of(config, Options())
+    key = (found.namespace, "acme")
+    with patch.object(board, "GRACE", 0.0):
+        page = board.Board(
+            found.client(), found.client(), board.Scope(namespace=key[0], name=key[1], operator_namespace=NAMESPACE), lambda: None
+        )
+        page.start()
+        try:
+            ends, quiet = time.monotonic() + LONG, 0
+            while time.monotonic() < ends:
+                views = page.views()
+                text = json.dumps([page.clusters(views), page.cluster(key, views.get(key), 0)], ensure_ascii=False).replace('\\"', '"')
+                quiet = quiet + 1 if views and "not read yet" not in text else 0
+                if FORBIDDEN in text or quiet > 20:
+                    return text
+                time.sleep(0.1)
+        finally:
+            page.stop()
+    return "the page was never complete"
+
+
 def run_for_rights(kubeconfig: Path, command: str, archive: Path) -> Result:
     """What a command says; of a report also what is in it."""
+    if command == "dashboard":
+        return Result(0, page_for_rights(kubeconfig), "")
     more = ("--file", str(archive)) if command == "report" else COMMANDS.get(command, ())
     found = here(kubeconfig, command, "acme", *more, "--operator-namespace", NAMESPACE)
     if command == "logs":

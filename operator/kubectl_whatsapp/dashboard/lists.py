@@ -23,6 +23,8 @@ WATCH: Final = 8
 SILENCE: Final = WATCH + 2.0
 PAUSE: Final = 0.5
 """Seconds between two attempts."""
+REJECTED: Final = 2.0
+"""Seconds until what was rejected is asked for again."""
 EXPIRED: Final = 410
 NOT_YET: Final = "not read yet"
 
@@ -74,11 +76,13 @@ class WatchedList:
                     self._version = ""
                 if error.status != EXPIRED:
                     self._report(str(error))
-                self._stopped.wait(PAUSE)
+                self._stopped.wait(PAUSE if error.status in {None, EXPIRED} else REJECTED)
 
     def _list(self) -> None:
         listed = self._client.get(self.source.path, timeout=LIST, **self.source.query)
         self._take({_key(obj): obj for obj in listed.get("items") or ()})
+        if self.trouble == NOT_YET:
+            self._report("")  # any other trouble is over as soon as it is watched, too
         self._version = str((listed.get("metadata") or {}).get("resourceVersion") or "")
 
     def _watch(self) -> None:
@@ -105,7 +109,7 @@ class WatchedList:
     def _take(self, objects: dict[Key, Obj]) -> None:
         """Replace what is known; readers have the old one or the new one, never half of each."""
         self.answered = time.monotonic()
-        self.objects, self.trouble = objects, ""
+        self.objects = objects
         self._changed()
 
     def _report(self, trouble: str) -> None:

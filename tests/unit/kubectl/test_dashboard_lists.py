@@ -174,7 +174,25 @@ def test_a_rejected_list_says_why_and_is_tried_again(api: WatchedApi) -> None:
         assert one.list.objects is None
         assert one.list.answered > 0
         api.fault = lambda _, __: None
-        one.until(lambda found: found.objects)
-        assert not one.list.trouble
+        one.until(lambda found: found.objects and not found.trouble)
+    finally:
+        one.stopped.set()
+
+
+def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_the_time(
+    api: WatchedApi, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "REJECTED", 0.1)
+    api.fault = lambda _, query: 403 if "watch" in query else None
+    one = Following(api, Scope(namespace="shop"), "pods")
+    one.list.start()
+    try:
+        one.until(lambda found: found.trouble == "error 403")
+        since = one.list.since
+        watching(api, "pods", 3)
+        assert (one.list.trouble, one.list.since) == ("error 403", since)
+        assert one.names()
+        api.fault = lambda _, __: None
+        one.until(lambda found: not found.trouble)
     finally:
         one.stopped.set()

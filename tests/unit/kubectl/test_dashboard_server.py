@@ -7,6 +7,7 @@ import json
 import re
 import secrets
 import socket
+import sys
 import time
 from collections.abc import AsyncIterator
 from importlib.resources import files
@@ -14,7 +15,6 @@ from pathlib import Path
 
 import aiohttp
 import pytest
-import yaml
 from yarl import URL
 
 from kubectl_whatsapp.__main__ import main
@@ -156,12 +156,25 @@ async def test_a_port_in_use_is_said_with_what_to_do(
     server: Server, api: WatchedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     path = tmp_path / "kubeconfig"
-    path.write_text(yaml.safe_dump(kubeconfig(api.url)), encoding="utf-8")
+    path.write_text(json.dumps(kubeconfig(api.url)), encoding="utf-8")
     monkeypatch.setenv("KUBECONFIG", str(path))
     code = await asyncio.to_thread(main, ["dashboard", "--port", str(server.port)])
 
     assert code == 4
     assert f"port {server.port} of 127.0.0.1 cannot be used" in capsys.readouterr().err
+
+
+def test_the_plugin_as_one_file_says_what_the_page_needs(
+    api: WatchedApi, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "kubeconfig"
+    path.write_text(json.dumps(kubeconfig(api.url)), encoding="utf-8")
+    monkeypatch.setenv("KUBECONFIG", str(path))
+    monkeypatch.delitem(sys.modules, "kubectl_whatsapp.dashboard.server")
+    monkeypatch.setitem(sys.modules, "aiohttp", None)
+
+    assert main(["dashboard"]) == 4
+    assert "the live page needs the Python package aiohttp. Install the plugin with pip" in capsys.readouterr().err
 
 
 # --- events ------------------------------------------------------------------------------------------------------------------
