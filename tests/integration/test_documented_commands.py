@@ -85,6 +85,7 @@ ELSEWHERE = {
 }
 
 PAGES = {
+    "docs/dashboard.md": Elsewhere("its commands serve until Ctrl-C", "tests/integration/test_dashboard.py"),
     "docs/kubectl.md": Elsewhere("its outputs are of an outage", "tests/unit/kubectl/test_commands.py"),
     "docs/verify.md": Elsewhere("it needs a release", "tests/release/test_workflows.py"),
 }
