@@ -25,7 +25,7 @@ def dashboard(
     try:
         from kubectl_whatsapp.dashboard.board import Board, Scope  # noqa: PLC0415
         from kubectl_whatsapp.dashboard.server import Server  # noqa: PLC0415
-    except ModuleNotFoundError as error:  # in the plugin as one file, which has only what runs on every Python
+    except ModuleNotFoundError as error:  # in the plugin as one file, on another Python than it was made with
         fail(f"the live page needs the Python package {error.name}. Install the plugin with pip: pip install 'whatsapp-operator[kubectl]'.")
 
     target = question.target
