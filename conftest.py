@@ -14,6 +14,7 @@ import asyncio
 import gc
 import os
 import re
+import signal
 from collections import Counter
 from collections.abc import Generator
 from functools import cache
@@ -58,6 +59,11 @@ class GroupScheduling(LoadScopeScheduling):  # type: ignore[misc]  # pytest-xdis
 
     def _split_scope(self, nodeid: str) -> str:
         return _group_of(self.config.rootpath / nodeid.split("::", maxsplit=1)[0]) or nodeid
+
+
+def pytest_configure() -> None:
+    """Let Ctrl-C reach the programs that tests start: a shell's background ignores it, and what it starts inherits that."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.hookimpl(optionalhook=True)
