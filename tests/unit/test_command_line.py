@@ -97,7 +97,9 @@ async def test_the_operators_help_lists_each_setting_with_its_default(workstatio
         assert re.search(rf"^ +{name}\b[^A-Z]*.*default: {default}\)", re.sub(r"\n {10,}", " ", shown), flags=re.MULTILINE), name
 
 
-@pytest.mark.parametrize("tool", ["bench", "chaos", "charts", "cluster", "demo", "e2e", "figures", "kind-offline", "wheels"])
+@pytest.mark.parametrize(
+    "tool", ["bench", "chaos", "charts", "cluster", "dashboard-picture", "demo", "e2e", "figures", "kind-offline", "wheels"]
+)
 async def test_the_tools_of_a_checkout(workstation: dict[str, str], tool: str) -> None:
     path = str(ROOT / "hack" / tool)
     shown, wrong = await asyncio.gather(end_of(workstation, path, "--help"), end_of(workstation, path, "--halp"))

@@ -51,6 +51,9 @@ class Fakes:
     def wall(self) -> datetime:
         return self.at + AHEAD
 
+    def monotonic(self) -> float:
+        return (self.at - NOW).total_seconds()
+
     def report_of(self, _: str) -> Report | None:
         return None
 
@@ -195,17 +198,19 @@ async def test_a_collector_that_is_away_holds_up_nothing(listens: bool, monkeypa
         server.close()
         await server.wait_closed()
     tracing = Tracing(f"http://{host}:{port}", identity="op-a_1")
-    began = time.monotonic()
-    # Seven spans each: more than the queue takes.
-    for _ in range(400):
-        assert await Cluster(tracing).hand_over()
-    took = time.monotonic() - began
-    if listens:
-        await asyncio.wait_for(called.wait(), LONG)
-    await asyncio.to_thread(tracing.close)
-    closed_in = time.monotonic() - began - took
-    ended.set()
-    server.close()
+    try:
+        began = time.monotonic()
+        # Seven spans each: more than the queue takes.
+        for _ in range(400):
+            assert await Cluster(tracing).hand_over()
+        took = time.monotonic() - began
+        if listens:
+            await asyncio.wait_for(called.wait(), LONG)
+        await asyncio.to_thread(tracing.close)
+        closed_in = time.monotonic() - began - took
+    finally:
+        ended.set()
+        server.close()
     assert took < LONG, "no handover waited for the collector"
     # The library's own shutdown would wait for 30 s.
     assert closed_in < CLOSE_WITHIN + 20
