@@ -316,3 +316,14 @@ async def test_health_is_served_while_the_event_loop_stands_still() -> None:
         assert (await asyncio.to_thread(get, port, "/healthz"))[0] == 200
     beating.cancel()
     assert max(lags) > 0.2, "and how late it was"
+
+
+@pytest.mark.parametrize("text", ["tomorrow", "2030-01-01T00:00:60Z", "", None, 7])
+def test_a_time_that_is_damaged_ends_no_scrape(text: object) -> None:
+    metrics = Metrics()
+    metrics.clusters.observe_status(ACME, {**a_status(), "operation": {"startedAt": text}})
+    metrics.clusters.observe_status(OTHER, a_status())
+
+    families = {family.name: family for family in metrics.registry.collect()}
+    assert families["multiconnect_operation_started_timestamp_seconds"].samples == []
+    assert len(families["multiconnect_standbys"].samples) == 2

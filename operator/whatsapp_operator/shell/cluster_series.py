@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter as Tally
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Final
@@ -71,12 +72,11 @@ def _number(*path: str) -> Callable[[Seen], Iterator[Sample]]:
 
 
 def _time(*path: str) -> Callable[[Seen], Iterator[Sample]]:
-    """Return a reader of a time in the status; no sample where it is missing."""
+    """Return a reader of a time in the status; no sample where it is missing or damaged: one cluster must not end the scrape of all."""
 
     def read(seen: Seen) -> Iterator[Sample]:
-        text = _at(seen.status, path)
-        if text:
-            yield (), datetime.fromisoformat(str(text)).timestamp()
+        with suppress(ValueError, OverflowError):
+            yield (), datetime.fromisoformat(str(_at(seen.status, path))).timestamp()
 
     return read
 
