@@ -60,7 +60,11 @@ def _leader(f: Facts) -> Answer:
     leader = f.view.leader
     if leader is None:
         return Level.UNKNOWN, "the operator's Lease could not be read."
-    return (Level.OK, f"{leader.holder} leads.") if leader.alive else (Level.CRITICAL, "no operator leads: failures are not mended.")
+    return (
+        (Level.OK, f"{leader.holder} leads.")
+        if leader.alive
+        else (Level.CRITICAL, "no operator leads: the next failure would move no shard.")
+    )
 
 
 def _replicas(f: Facts) -> Answer:

@@ -20,7 +20,7 @@ class Level(StrEnum):
     def exit_code(self) -> int:
         """What commands end with.
 
-        0: all is well; 1: a person should act; 2: messages are not delivered, or the next failure would not be mended; 3: not known.
+        0: all is well; 1: a person should act; 2: messages are not delivered, or the next failure would move no shard; 3: not known.
         """
         return {"ok": 0, "warning": 1, "critical": 2, "unknown": 3}[self.value]
 

@@ -34,7 +34,7 @@ def status(
 ) -> int:
     """Show the verdict first, then shards, standbys, what goes on, and what to do next.
 
-    Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would not be mended, 3
+    Ends with 0 when all is well, 1 when a person should act, 2 when messages are not delivered or the next failure would move no shard, 3
     when that is not known, 4 when the command itself failed, 5 when --until was not reached in time.
     """
     if not watch and until is None:

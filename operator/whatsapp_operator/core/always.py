@@ -11,7 +11,7 @@ from .actions import Action, AssignRole, ClearLabels, Delete, Handover, Label, R
 from .facts import Facts
 from .names import Epoch, Ref
 from .snapshot import Coreapp, Route
-from .upkeep import mended
+from .upkeep import corrected
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -155,7 +155,7 @@ def mending(f: Facts) -> Iterator[Replace]:
         ref = Ref(obj["kind"], obj["metadata"]["name"])
         if not (f.desired.paused or f.desired.deleting) or ref == manifests.coreapp_budget(f.desired.key.name):
             live = f.snapshot.objects[ref]
-            yield Replace(obj=mended(live, obj), desired=obj, live=live)
+            yield Replace(obj=corrected(live, obj), desired=obj, live=live)
 
 
 def labelling(f: Facts, busy: frozenset[str]) -> Iterator[Label]:

@@ -32,7 +32,7 @@ def marked(obj: dict[str, Any], notes: Mapping[str, str] | None = None) -> dict[
     return {**obj, "metadata": {**obj["metadata"], "annotations": {**(notes or {}), **marks}}}
 
 
-def mended(live: Obj, wanted: Obj) -> dict[str, Any]:
+def corrected(live: Obj, wanted: Obj) -> dict[str, Any]:
     """Return the object that replaces ``live``, by its resourceVersion: its spec as desired, field by field of the first level.
 
     Fields that the desired object does not have stay: the number of Coreapps, an assigned address, labels and annotations of others, also

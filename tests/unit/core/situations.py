@@ -91,7 +91,7 @@ def serving(holder: Coreapp, shard: int, *, epoch: str | None = None, shards: in
 
 
 def kept_objects(desired: Desired, *, operation: Operation | None, webapps: int | None = None) -> dict[Ref, Obj]:
-    """Every object of a cluster as the API server holds it when nothing is to be mended."""
+    """Every object of a cluster as the API server holds it when nothing is to be corrected."""
     wanted = (
         *manifests.secrets(desired),
         *manifests.upkeep(desired, webapp_replicas=desired.webapps if webapps is None else webapps, resharding=operation is not None),

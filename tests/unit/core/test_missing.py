@@ -1,4 +1,4 @@
-"""Pods that are missing: said in the controller's words after some seconds, with what to do; and no longer when it is mended."""
+"""Pods that are missing: said in the controller's words after some seconds, with what to do; and no longer when it is corrected."""
 
 from __future__ import annotations
 
@@ -60,7 +60,7 @@ def test_a_rejection_needs_a_person_after_three_seconds_and_says_what_to_do() ->
     assert (said["status"], said["reason"]) == ("True", "PodsRejected")
     for part in (SAID, "Make room", "spec.coreapp.pod"):
         assert part in said["message"]
-    assert lacking(age=30).condition("Stalled")["status"] == "False", "it is mended"
+    assert lacking(age=30).condition("Stalled")["status"] == "False", "it is corrected"
 
 
 def test_a_rejection_holds_up_nothing() -> None:

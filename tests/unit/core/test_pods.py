@@ -8,7 +8,7 @@ import pytest
 
 from whatsapp_operator.core import manifests
 from whatsapp_operator.core.desired import Database, Desired, Images, PodSettings, WebappService
-from whatsapp_operator.core.upkeep import covers, mended
+from whatsapp_operator.core.upkeep import corrected, covers
 
 from .situations import situation
 
@@ -113,7 +113,7 @@ def test_what_a_user_takes_away_is_noticed_and_goes() -> None:
     wanted = manifests.coreapps(wanting(), replicas=None)
 
     assert not covers(live, wanted)
-    after = mended(live, wanted)
+    after = corrected(live, wanted)
     assert covers(after, wanted)
     assert "nodeSelector" not in after["spec"]["template"]["spec"]
     assert "team" not in after["spec"]["template"]["metadata"]["labels"]
@@ -126,9 +126,9 @@ def test_annotations_of_others_on_a_template_stay_and_those_of_the_user_go() -> 
     live = stored(manifests.coreapps(wanting(coreapp_pod=PodSettings(annotations={"note": "1"})), replicas=3))
     live["spec"]["template"]["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"] = "now"
 
-    after = mended(live, manifests.coreapps(wanting(coreapp_pod=PodSettings(annotations={"other": "2"})), replicas=None))
+    after = corrected(live, manifests.coreapps(wanting(coreapp_pod=PodSettings(annotations={"other": "2"})), replicas=None))
     assert after["spec"]["template"]["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "now", "other": "2"}
-    again = mended(after, manifests.coreapps(wanting(), replicas=None))
+    again = corrected(after, manifests.coreapps(wanting(), replicas=None))
     assert again["spec"]["template"]["metadata"]["annotations"] == {"kubectl.kubernetes.io/restartedAt": "now"}
 
 
@@ -138,7 +138,7 @@ def test_annotations_of_the_service_go_with_the_spec_and_those_of_others_stay() 
     wanted = manifests.webapp_service(wanting(webapp_service=WebappService(type="LoadBalancer")))
 
     assert not covers(live, wanted)
-    assert set(mended(live, wanted)["metadata"]["annotations"]) == {"cloud/ip", "multiconnect.dev/wanted"}
+    assert set(corrected(live, wanted)["metadata"]["annotations"]) == {"cloud/ip", "multiconnect.dev/wanted"}
 
 
 def test_an_environment_variable_that_is_empty_is_no_difference() -> None:

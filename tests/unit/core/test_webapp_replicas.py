@@ -9,7 +9,7 @@ import pytest
 from whatsapp_operator.core.actions import Action, Create, Replace
 from whatsapp_operator.core.names import Obj, Ref
 from whatsapp_operator.core.snapshot import Workload
-from whatsapp_operator.core.upkeep import mended
+from whatsapp_operator.core.upkeep import corrected
 
 from .situations import Situation, situation
 
@@ -113,4 +113,4 @@ def test_mended_sends_no_managers_back() -> None:
     """The API server would take them for all that there are."""
     obj = situation().settled().snapshot.objects[DEPLOYMENT]
     live = {**obj, "metadata": {**obj["metadata"], "managedFields": [{"manager": "kubectl"}]}}
-    assert "managedFields" not in mended(live, obj)["metadata"]
+    assert "managedFields" not in corrected(live, obj)["metadata"]
