@@ -64,7 +64,7 @@ class WatchedList:
         threading.Thread(target=self.run, name=f"watch {self.source.title}", daemon=True).start()
 
     def run(self) -> None:
-        """Read and watch until it is stopped. An expired version (410) and every other rejection lead to a new list."""
+        """Read and watch until it is stopped. An expired version (410), every other rejection and every answer that cannot be understood lead to a new list."""
         while not self._stopped.is_set():
             try:
                 if not self._version:
@@ -77,6 +77,11 @@ class WatchedList:
                 if error.status != EXPIRED:
                     self._report(str(error))
                 self._stopped.wait(PAUSE if error.status in {None, EXPIRED} else REJECTED)
+            except (LookupError, TypeError, ValueError, AttributeError) as error:
+                # A thread that ended here would leave old objects that pass for current ones.
+                self._version = ""
+                self._report(f"the answer is none of an API server ({type(error).__name__}: {error})")
+                self._stopped.wait(REJECTED)
 
     def _list(self) -> None:
         listed = self._client.get(self.source.path, timeout=LIST, **self.source.query)

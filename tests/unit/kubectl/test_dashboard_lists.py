@@ -196,3 +196,17 @@ def test_a_list_that_may_be_read_and_not_watched_is_said_to_be_in_trouble_all_th
         one.until(lambda found: not found.trouble)
     finally:
         one.stopped.set()
+
+
+@pytest.mark.parametrize("event", ["[]", '{"type": "MODIFIED", "object": {"metadata": {"name": "new"}}}', '{"type": "BOOKMARK", "object": 7}'])
+def test_an_event_that_cannot_be_understood_is_said_and_leads_to_a_new_list(
+    api: WatchedApi, event: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(lists, "REJECTED", 0.1)
+    with following(api) as one:
+        good = api.events
+        monkeypatch.setattr(api, "events", lambda *_: iter([event.encode() + b"\n"]))
+        api.emit_error("pods", 410)  # ends the watch that is open
+        one.until(lambda found: found.trouble.startswith("the answer is none of an API server"))
+        monkeypatch.setattr(api, "events", good)
+        one.until(lambda found: not found.trouble)

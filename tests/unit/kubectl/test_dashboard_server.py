@@ -19,7 +19,7 @@ from yarl import URL
 
 from kubectl_whatsapp.__main__ import main
 from kubectl_whatsapp.dashboard.board import Board
-from kubectl_whatsapp.dashboard.server import HEADERS, HEARTBEAT, Server, frame
+from kubectl_whatsapp.dashboard.server import HEADERS, HEARTBEAT, Server, _call, frame
 
 from .clusters import a_cluster, kubeconfig
 from .dashboards import a_dashboard, a_page, sentence
@@ -272,3 +272,13 @@ async def test_a_page_that_cannot_be_brought_up_to_date_ends_the_command(api: Wa
     async with a_dashboard(api.url) as server, asyncio.timeout(60):
         with pytest.raises(RuntimeError, match="a fault"):
             await server.wait()
+
+
+def test_what_a_list_says_after_the_end_is_ignored() -> None:
+    """The thread of a list may call while the event loop is being closed."""
+
+    loop = asyncio.new_event_loop()
+    loop.close()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(loop, "is_closed", lambda: False)  # as it was a moment ago
+        _call(loop, lambda: None)
