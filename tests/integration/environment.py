@@ -198,23 +198,31 @@ class Environment:
             for obj in self.seen.objects("WhatsAppCluster", self.namespace)
         }
 
+    def since_mark(self, name: str) -> list[Obj]:
+        """The versions of a cluster since ``mark``, the oldest first; the last one if there is none since then."""
+        versions = self.seen.versions("WhatsAppCluster", self.namespace, name)
+        return versions[self._marks.get(name, 0) :] or versions[-1:]
+
     async def said(self, what: Callable[[Obj], T], of: str, name: str = "acme", timeout: float = LONG) -> T:
         """What a status of the cluster says as soon as that is true; of the last one, or of one since the last change by the test.
 
         For what passes: a busy machine may learn of a state only together with the next one.
         """
 
-        def found(seen: Observer) -> T:
-            versions = seen.versions("WhatsAppCluster", self.namespace, name)
-            since = versions[self._marks.get(name, 0) :] or versions[-1:]
-            answers = [what(obj.get("status") or {}) for obj in since]
+        def found(_: Observer) -> T:
+            answers = [what(obj.get("status") or {}) for obj in self.since_mark(name)]
             return next((answer for answer in answers if answer), answers[-1] if answers else what({}))
 
         return await self.until(found, of, timeout)
 
     async def word(self, condition: str, reason: str, name: str = "acme", timeout: float = LONG) -> str:
         """The message of a condition as soon as it has this reason, or has had it since the last change by the test."""
-        found = await self.said(lambda status: condition_of(status, condition, reason), f"{condition}={reason}", name, timeout)
+        try:
+            found = await self.said(lambda status: condition_of(status, condition, reason), f"{condition}={reason}", name, timeout)
+        except AssertionError as error:
+            shown = [one for obj in self.since_mark(name) for one in (obj.get("status") or {}).get("conditions") or ()]
+            error.add_note(f"{condition} was: " + ", ".join(one["reason"] for one in shown if one["type"] == condition))
+            raise
         return str(found.get("message"))
 
     async def at_rest(self, name: str = "acme", timeout: float = LONG) -> None:
