@@ -395,11 +395,9 @@ async def taken_back_in_flight(s: Trial) -> None:
 
 async def taken_back_in_the_restart(s: Trial) -> None:
     """The Coreapps restart."""
-    await s.fault(call="restart", fault="slow", count=3, seconds=7)
-    await s.resize()
-    await s.word("Reconciling", "Restarting")
-    await s.resize(s.a)
-    await s.until_made(2)
+    async with s.resize_with_slow_restart():
+        await s.resize(s.a)
+        await s.until_made(2)
 
 
 async def taken_back_while_unknown(s: Trial) -> None:
@@ -431,15 +429,12 @@ async def edited_often(s: Trial) -> None:
 
 async def deleted_in_the_restart(s: Trial) -> None:
     """A holder's pod is deleted while all restart: that is no part of the restart, it is replaced before the others are back."""
-    await s.fault(call="restart", fault="slow", count=20, seconds=7)
-    await s.resize()
-    await s.word("Reconciling", "Restarting")
-    before, holder = len(s.seen.commits), s.holder(0)
-    uid = s.uid(holder)
-    await s.delete_pod(holder)
-    commit = await s.commit(0, before)
-    assert commit.holder_uid != uid
-    await s.rest()
+    async with s.resize_with_slow_restart():
+        before, holder = len(s.seen.commits), s.holder(0)
+        uid = s.uid(holder)
+        await s.delete_pod(holder)
+        commit = await s.commit(0, before)
+        assert commit.holder_uid != uid
     versions = s.seen.versions("WhatsAppCluster", s.namespace, "acme")
     last = max(number for number, obj in enumerate(versions) if "operation" in obj.get("status", {}))
     over = int(versions[last + 1]["metadata"]["resourceVersion"])

@@ -122,10 +122,8 @@ async def _until(s: Trial, what: str, ask: Callable[[], Awaitable[bool]]) -> Non
 
 async def during_the_restart(s: Trial) -> None:
     """The Coreapps are away."""
-    await s.fault(call="restart", fault="slow", count=20, seconds=3)
-    await s.resize()
-    await s.word("Reconciling", "Restarting")
-    await s.kill_leader()
+    async with s.resize_with_slow_restart():
+        await s.kill_leader()
 
 
 async def twice(s: Trial) -> None:

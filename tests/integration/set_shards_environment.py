@@ -12,9 +12,9 @@ import json
 import signal
 import threading
 import time
-from collections.abc import Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -37,6 +37,8 @@ ENV = {"SETTLE_GRACE_SECONDS": "2", "SET_SHARDS_TIMEOUT_SECONDS": str(TIMEOUT), 
 UNHURRIED = {"LEASE_SECONDS": "10", "LEASE_RENEW_DEADLINE_SECONDS": "8"}
 """For operators that nobody ends: so near its end a Lease lets nothing be written that would still arrive from a busy machine."""
 RESTART_TIMEOUT = 10
+SEEN_RESTART, SEEN_RESTART_TIMEOUT = 20, 60
+"""Seconds of a restart that must be seen while it lasts, and until it would count as overdue."""
 SETTLES = TIMEOUT + RESTART_TIMEOUT + 2
 """Seconds after its note when an unanswered call counts as settled: time-out, restart window, grace."""
 SECRET = "acme-account"
@@ -158,6 +160,20 @@ class Trial(Environment):
     async def go_wrong(self, **fault: Any) -> None:
         """One more fault of Set Shards."""
         await self.fault(call="set_shards", **fault)
+
+    @asynccontextmanager
+    async def resize_with_slow_restart(self) -> AsyncIterator[None]:
+        """Want B shards; in the block the Coreapps restart, and the status has said so.
+
+        The restart lasts long enough to be seen on a machine that is so busy that the operator needs seconds to observe it.
+        """
+        await self.patch(reshard={"restartTimeoutSeconds": SEEN_RESTART_TIMEOUT})
+        await self.fault(call="restart", fault="slow", count=max(self.a, self.b) + 1, seconds=SEEN_RESTART)  # with the spare
+        await self.resize()
+        await self.word("Reconciling", "Restarting")
+        yield
+        await self.rest()
+        await self.patch(reshard={"restartTimeoutSeconds": RESTART_TIMEOUT})
 
     async def put_secret(self, name: str = SECRET, **values: str | bytes | None) -> None:
         """Write a Secret whole; values None are left out."""
