@@ -51,6 +51,7 @@ A map of the modules (a test checks it against the tree):
 - ``shell.coreapps.silence``: since when probes are unanswered, and when that counts.
 - ``shell.coreapps.tether``: watches one Coreapp: its connection and its probes.
 - ``shell.coreapps.wire``: one connection to a healthcheck port, its requests and answers.
+- ``shell.kube.call``: one call, and which error its failure means.
 - ``shell.kube.client``: every call to the API server.
 - ``shell.kube.errors``: how a call can fail.
 - ``shell.kube.kinds``: the kinds of objects.

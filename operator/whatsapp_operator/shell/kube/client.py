@@ -19,9 +19,8 @@ The client library logs one INFO line for each request (logger `httpx2`). The pr
 from __future__ import annotations
 
 import asyncio
-import re
 from collections import Counter
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from copy import copy
 from dataclasses import dataclass
 from functools import cache
@@ -45,6 +44,9 @@ from lightkube.types import PatchType
 
 from whatsapp_operator.core.manifests import FIELD_MANAGER
 
+from .call import OBJECT_MISSING, Call, error_of, explained
+from .errors import LeaseTooShort, NotFound, Rejected
+from .kinds import CORE_EVENT, STATEFULSET, Kind, Obj
 from .transport import ReconnectingTransport, RetryThrottled, socket_options
 
 if TYPE_CHECKING:
@@ -52,8 +54,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from lightkube.config.kubeconfig import SingleConfig
-from .errors import AlreadyExists, Conflict, Expired, KubeError, LeaseTooShort, NotFound, Rejected, TestFailed, Unavailable
-from .kinds import CORE_EVENT, SECRET, STATEFULSET, Kind, Obj, kind_of
 
 # ------------------------------------------------------------------------------------------------------------ protocols
 
@@ -233,10 +233,10 @@ class LightKube:
 
     async def get(self, kind: Kind, namespace: str | None, name: str) -> Obj | None:
         """See Kube."""
-        call = _Call("get", kind, namespace, name)
+        call = Call("get", kind, namespace, name)
         within = _within(kind, namespace)
         try:
-            async with _explained(call, self._limits.read):
+            async with explained(call, self._limits.read):
                 return _slim(dict(await self._api.get(_resource(kind), name, **within)))
         except NotFound as e:
             if e.reason == OBJECT_MISSING:
@@ -247,14 +247,14 @@ class LightKube:
         """Return all objects, as `list` does, and the resourceVersion from which a `watch` misses nothing."""
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
-        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+        async with explained(Call("list", kind, namespace, ""), self._limits.read):
             found = self._api.list(_resource(kind), **within)
             return [head | item async for item in found], str(found.resourceVersion)
 
     async def list_events(self, namespace: str, uid: str) -> list[Obj]:
         """See Kube."""
         found: list[Obj] = []
-        async with _explained(_Call("list", CORE_EVENT, namespace, ""), self._limits.read):
+        async with explained(Call("list", CORE_EVENT, namespace, ""), self._limits.read):
             ask = self._api.list(_resource(CORE_EVENT), namespace=namespace, fields={"involvedObject.uid": uid}, chunk_size=MOST_EVENTS)
             async for item in ask:
                 if len(found) == MOST_EVENTS:
@@ -266,7 +266,7 @@ class LightKube:
         """See Kube. Items get the apiVersion and kind that the server leaves out in lists."""
         within = _within(kind, namespace or ALL_NS)
         head = {"apiVersion": kind.api_version, "kind": kind.kind}
-        async with _explained(_Call("list", kind, namespace, ""), self._limits.read):
+        async with explained(Call("list", kind, namespace, ""), self._limits.read):
             # A damaged item is passed on: the reader leaves out this one item and keeps the others.
             items = [head | item async for item in self._api.list(_resource(kind), labels=dict(labels or {}), **within)]
         return [_slim(item) if isinstance(item.get("metadata"), dict) else item for item in items]
@@ -294,20 +294,20 @@ class LightKube:
             "fieldSelector": f"metadata.name={name}" if name else None,
         }
         within = _within(kind, namespace or ALL_NS)
-        call = _Call("watch", kind, namespace, name or "")
+        call = Call("watch", kind, namespace, name or "")
         ends = asyncio.get_running_loop().time() + server_timeout + self._limits.read
-        async with _explained(call, self._limits.read):
+        async with explained(call, self._limits.read):
             ask = inner.prepare_request("list", res=_resource(kind), watch=True, params=params, **within)
             ask.timeout = httpx2.Timeout(self._limits.read, read=None)
             response = await inner.send(inner.build_adapter_request(ask), stream=True)
         try:
-            async with _explained(call, self._limits.read):
+            async with explained(call, self._limits.read):
                 if response.is_error:
                     await response.aread()  # the body has the reason
                 inner.raise_for_status(response)
             lines = response.aiter_lines()
             while True:
-                async with _explained(call, ends - asyncio.get_running_loop().time()):
+                async with explained(call, ends - asyncio.get_running_loop().time()):
                     line = await anext(lines, None)
                     event = _event_of(call, msgspec.json.decode(line)) if line else None
                 if line is None:
@@ -321,13 +321,13 @@ class LightKube:
 
     async def create(self, obj: Obj) -> Obj:
         """See Kube."""
-        call = _Call.of("create", obj)
+        call = Call.of("create", obj)
         async with self._write(call):
             return _slim(dict(await self._api.create(_resource(call.kind)(obj))))
 
     async def replace(self, obj: Obj) -> Obj:
         """See Kube. ValueError without `metadata.resourceVersion`, because then the server would replace any version."""
-        call = _Call.of("replace", obj)
+        call = Call.of("replace", obj)
         if not obj["metadata"].get("resourceVersion"):
             msg = f"{call} needs metadata.resourceVersion."
             raise ValueError(msg)
@@ -336,21 +336,21 @@ class LightKube:
 
     async def patch_json(self, kind: Kind, namespace: str | None, name: str, ops: Sequence[Mapping[str, Any]]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch", kind, namespace, name), PatchType.JSON, ops)
+        return await self._patch(Call("patch", kind, namespace, name), PatchType.JSON, ops)
 
     async def patch_merge(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch", kind, namespace, name), PatchType.MERGE, body)
+        return await self._patch(Call("patch", kind, namespace, name), PatchType.MERGE, body)
 
     async def patch_status(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch status", kind, namespace, name), PatchType.MERGE, body, "Status")
+        return await self._patch(Call("patch status", kind, namespace, name), PatchType.MERGE, body, "Status")
 
     async def patch_scale(self, kind: Kind, namespace: str | None, name: str, body: Mapping[str, Any]) -> Obj:
         """See Kube."""
-        return await self._patch(_Call("patch scale", kind, namespace, name), PatchType.MERGE, body, "Scale")
+        return await self._patch(Call("patch scale", kind, namespace, name), PatchType.MERGE, body, "Scale")
 
-    async def _patch(self, call: _Call, how: PatchType, body: Any, part: str = "") -> Obj:
+    async def _patch(self, call: Call, how: PatchType, body: Any, part: str = "") -> Obj:
         within = _within(call.kind, call.namespace)
         resource = getattr(_resource(call.kind), part) if part else _resource(call.kind)
         async with self._write(call, json_patch=how is PatchType.JSON):
@@ -374,7 +374,7 @@ class LightKube:
         within = _within(kind, namespace)
         inner = self._api._client  # noqa: SLF001  AsyncClient.delete cannot send preconditions; a test guards this path
         try:
-            async with self._write(_Call("delete", kind, namespace, name)):
+            async with self._write(Call("delete", kind, namespace, name)):
                 ask = inner.prepare_request("delete", res=_resource(kind), name=name, **within)
                 ask.data = options
                 inner.raise_for_status(await inner.send(inner.build_adapter_request(ask)))
@@ -385,112 +385,17 @@ class LightKube:
         return True
 
     @asynccontextmanager
-    async def _write(self, call: _Call, *, json_patch: bool = False) -> AsyncIterator[None]:
+    async def _write(self, call: Call, *, json_patch: bool = False) -> AsyncIterator[None]:
         left = self._fence.seconds_left()
         if left <= self._limits.write:
             msg = f"{call}: not sent, {max(left, 0):.1f} s of the Lease are left and the call may take {self._limits.write:g} s."
             raise LeaseTooShort(msg)
         self.writes[call.verb, call.kind.kind] += 1
-        async with _explained(call, self._limits.write, json_patch=json_patch):
+        async with explained(call, self._limits.write, json_patch=json_patch):
             yield
 
 
 # ------------------------------------------------------------------------------------------------ answers of the server
-
-OBJECT_MISSING = "NotFound"
-"""`reason` of a NotFound of the object itself; it is empty where the namespace or the whole kind is missing."""
-
-
-NAME = re.compile(r"[a-z0-9]([-a-z0-9.]*[a-z0-9])?")
-"""Names of objects and namespaces of these kinds (an RFC 1123 subdomain)."""
-
-
-@dataclass(frozen=True, slots=True)
-class _Call:
-    verb: str
-    kind: Kind
-    namespace: str | None
-    name: str
-
-    @classmethod
-    def of(cls, verb: str, obj: Mapping[str, Any]) -> _Call:
-        return cls(verb, kind_of(obj), obj["metadata"].get("namespace"), obj["metadata"]["name"])
-
-    def __post_init__(self) -> None:
-        """Reject names that would change the path of the request: an empty one would delete a whole collection."""
-        unnamed = self.verb in {"list", "watch"} and not self.name
-        if not (unnamed or NAME.fullmatch(self.name)) or not (self.namespace is None or NAME.fullmatch(self.namespace)):
-            msg = f"{self}: not sent, no object can have such a name."
-            raise Rejected(msg)
-
-    def __str__(self) -> str:
-        where = "/".join(part for part in (self.namespace, self.name) if part)
-        return f"{self.verb} {self.kind.kind} {where}".rstrip()
-
-
-@asynccontextmanager
-async def _explained(call: _Call, seconds: float, *, json_patch: bool = False) -> AsyncIterator[None]:
-    """Bound the block by `seconds`, and turn every failure into one KubeError without secrets."""
-    try:
-        async with asyncio.timeout(seconds):
-            yield
-    except TimeoutError:
-        msg = f"{call}: the API server did not answer within {seconds:g} s."
-        raise Unavailable(msg) from None
-    except httpx2.HTTPStatusError as e:  # lightkube's ApiError too
-        raise _error_of(call, e.response.status_code, _status(e.response), json_patch=json_patch) from None
-    except httpx2.HTTPError as e:
-        text = f"{type(e).__name__}: {str(e)[:100]}".removesuffix(": ")
-        msg = f"{call}: the API server cannot be reached ({text})."
-        raise Unavailable(msg) from None
-    except ConfigError:
-        msg = f"{call}: the credentials of the kubeconfig or service account could not be read."
-        raise Unavailable(msg) from None
-    except (
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-    ) as e:  # msgspec's too; the library parses answers without checking their type
-        msg = f"{call}: the API server answered something that is not Kubernetes' JSON ({type(e).__name__})."
-        raise Unavailable(msg) from None
-
-
-def _status(response: httpx2.Response) -> Mapping[str, Any]:
-    """Return the Status in an error answer, or a replacement if there is none."""
-    with suppress(ValueError):
-        status = msgspec.json.decode(response.content)
-        if isinstance(status, dict):
-            details = status.get("details")
-            return {**status, "reason": str(status.get("reason") or ""), "details": details if isinstance(details, dict) else {}}
-    return {"message": "an answer that is not Kubernetes'"}
-
-
-def _error_of(call: _Call, code: int, status: Mapping[str, Any], *, json_patch: bool = False) -> KubeError:
-    """Return the error that a Status of the server means."""
-    reason = status.get("reason") or ""
-    details = status.get("details") or {}
-    text = " ".join(str(status.get("message") or "nothing").split())
-    if call.kind is SECRET and call.verb not in {"get", "list", "watch"}:
-        text = "(not repeated here, it could quote a secret)"
-    error: type[KubeError]
-    if code == 404:
-        error = NotFound
-        if not details.get("name"):  # "404 page not found"
-            text += f"; are {call.kind.plural} of {call.kind.api_version} installed?"
-        reason = OBJECT_MISSING if reason == "NotFound" and details.get("name") == call.name else ""
-    elif code == 409:
-        error = AlreadyExists if reason == "AlreadyExists" else Conflict
-    elif code == 410:
-        error = Expired
-    elif code == 422 and json_patch and not details.get("causes"):
-        error = TestFailed
-        text = "a test or a path of the patch does not match the object as it is now"
-    elif code == 429 or not 400 <= code < 500:
-        error = Unavailable
-    else:
-        error = Rejected
-    return error(f"{call}: {code} {reason}".rstrip() + f": {text[:300]}", code=code, reason=reason)
 
 
 def _slim(obj: Obj) -> Obj:
@@ -509,10 +414,10 @@ def _owns_replicas(fields: Any) -> bool:
     return isinstance(spec, dict) and "f:replicas" in spec
 
 
-def _event_of(call: _Call, event: Obj) -> tuple[str, Obj]:
+def _event_of(call: Call, event: Obj) -> tuple[str, Obj]:
     what, obj = event["type"], event["object"]
     if what == "ERROR":
-        raise _error_of(call, int(obj.get("code") or 500), obj)
+        raise error_of(call, int(obj.get("code") or 500), obj)
     return what, obj
 
 

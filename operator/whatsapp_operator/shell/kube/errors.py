@@ -2,13 +2,6 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
-
-# --------------------------------------------------------------------------------------------------------------- errors
-
 
 class KubeError(Exception):
     """A call failed. The message names verb, object and answer; `code` and `reason` are the server's, if it answered."""
