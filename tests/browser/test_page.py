@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import re
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
@@ -14,7 +13,7 @@ from playwright.async_api import Browser, Page, expect
 from kubectl_whatsapp.dashboard.server import Server
 from unit.kubectl.clusters import a_cluster, condition
 from unit.kubectl.dashboards import a_dashboard
-from unit.kubectl.watched import WatchedApi, renamed, watched
+from unit.kubectl.watched import WatchedApi, changed, fail_over, renamed, watched
 
 from .chromium import PATIENCE, Noted, a_tab
 
@@ -99,25 +98,6 @@ async def a_page(browser: Browser, api: WatchedApi, where: str = "", **options: 
             await page.locator("#cluster").wait_for()
             yield page, server, noted
         noted.check(server.url)
-
-
-def changed(api: WatchedApi, plural: str, name: str, change: Any, namespace: str = "shop") -> None:
-    obj = copy.deepcopy(api.objects[plural][namespace, name])
-    change(obj)
-    api.put(plural, obj)
-
-
-def fail_over(api: WatchedApi) -> None:
-    """Shard 0 of shop/acme moves from Coreapp 0, which goes, to Coreapp 2."""
-    labels = {"multiconnect.dev/role": "active", "multiconnect.dev/shard": "0", "multiconnect.dev/epoch": "20-second"}
-    changed(api, "pods", "acme-coreapp-2", lambda pod: pod["metadata"]["labels"].update(labels))
-
-    def commit(service: Obj) -> None:
-        service["spec"]["selector"]["multiconnect.dev/epoch"] = "20-second"
-        service["metadata"]["annotations"]["multiconnect.dev/holder"] = "acme-coreapp-2/uid-acme-coreapp-2"
-
-    changed(api, "services", "acme-shard-0", commit)
-    api.remove("pods", "shop", "acme-coreapp-0")
 
 
 def resizing() -> Obj:

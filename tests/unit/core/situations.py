@@ -322,3 +322,14 @@ def situation() -> Situation:
     return Situation(
         desired, Snapshot(now=NOW, nonce=NONCE, leader_epoch=5, generation=3, resource_version="77", record=Record(uid=desired.uid))
     )
+
+
+def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
+    """RFC 7396, as the API server does it."""
+    result = dict(before) if isinstance(before, dict) else {}
+    for key, value in body.items():
+        if value is None:
+            result.pop(key, None)
+        else:
+            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
+    return result

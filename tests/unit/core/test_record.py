@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import fields, replace
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -15,7 +14,7 @@ from whatsapp_operator.core.report import EMITTED_AGAIN, Emitted
 from whatsapp_operator.core.snapshot import Answer, Operation, Record, Rejection
 
 from .random_situations import any_observations
-from .situations import FINGERPRINT, NOW, Situation, seconds, situation
+from .situations import FINGERPRINT, NOW, Situation, merged, seconds, situation
 from .test_laws import many
 from .witnesses import growing
 
@@ -51,17 +50,6 @@ RECORDS = st.builds(
     expired_build=st.none() | WORDS,
     registration_closed_for=st.none() | WORDS,
 )
-
-
-def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7396, as the API server does it."""
-    result = dict(before) if isinstance(before, dict) else {}
-    for key, value in body.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
-    return result
 
 
 @pytest.mark.slow

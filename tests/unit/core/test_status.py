@@ -7,7 +7,6 @@ from __future__ import annotations
 import json
 import re
 from datetime import timedelta
-from typing import Any
 
 import pytest
 from hypothesis import given
@@ -19,7 +18,7 @@ from whatsapp_operator.core.reasons import Reason
 from whatsapp_operator.core.snapshot import Answer, Call, Evidence, HandoverTimes, Rejection, Report
 
 from .random_situations import situations
-from .situations import FINGERPRINT, NOW, Situation, seconds, situation
+from .situations import FINGERPRINT, NOW, Situation, merged, seconds, situation
 from .test_laws import many
 from .witnesses import WITNESSES, growing, restarting
 
@@ -310,17 +309,6 @@ def test_patch_says_null_for_what_is_gone() -> None:
     assert report.patch({}, {"o": {"x": 1}}) == {"o": {"x": 1}}
     assert report.patch({"l": [1]}, {"l": [2]}) == {"l": [2]}
     assert report.patch({"a": {"b": 1}}, {"a": {"b": 1}}) is None
-
-
-def merged(before: Any, body: dict[str, Any]) -> dict[str, Any]:
-    """RFC 7396, as the API server does it."""
-    result = dict(before) if isinstance(before, dict) else {}
-    for key, value in body.items():
-        if value is None:
-            result.pop(key, None)
-        else:
-            result[key] = merged(result.get(key), value) if isinstance(value, dict) else value
-    return result
 
 
 @pytest.mark.slow

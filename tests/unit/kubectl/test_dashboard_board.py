@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import AsyncIterator
 from typing import Any
 
@@ -14,7 +13,7 @@ from kubectl_whatsapp.dashboard.server import Server
 
 from .clusters import DATE, a_cluster, condition
 from .dashboards import Page, a_dashboard, a_page, sentence
-from .watched import WatchedApi, renamed, watched
+from .watched import WatchedApi, changed, fail_over, renamed, watched
 
 Obj = dict[str, Any]
 WELL = "All 2 shards are served"
@@ -38,25 +37,6 @@ async def page(server: Server) -> AsyncIterator[Page]:
     async with a_page(server, namespace="shop", cluster="acme") as one:
         await one.until("cluster", lambda found: sentence(found).startswith(WELL))
         yield one
-
-
-def changed(api: WatchedApi, plural: str, name: str, change: Any, namespace: str = "shop") -> None:
-    obj = copy.deepcopy(api.objects[plural][namespace, name])
-    change(obj)
-    api.put(plural, obj)
-
-
-def fail_over(api: WatchedApi) -> None:
-    """Shard 0 moves from Coreapp 0, which goes, to Coreapp 2, as the operator would do it."""
-    labels = {"multiconnect.dev/role": "active", "multiconnect.dev/shard": "0", "multiconnect.dev/epoch": "20-second"}
-    changed(api, "pods", "acme-coreapp-2", lambda pod: pod["metadata"]["labels"].update(labels))
-
-    def commit(service: Obj) -> None:
-        service["spec"]["selector"]["multiconnect.dev/epoch"] = "20-second"
-        service["metadata"]["annotations"]["multiconnect.dev/holder"] = "acme-coreapp-2/uid-acme-coreapp-2"
-
-    changed(api, "services", "acme-shard-0", commit)
-    api.remove("pods", "shop", "acme-coreapp-0")
 
 
 def holder(found: Obj, shard: int = 0) -> str:

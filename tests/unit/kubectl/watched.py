@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import itertools
 import json
 import threading
@@ -193,6 +194,26 @@ class WatchedApi:
         with self._news:
             self._closing = True
             self._news.notify_all()
+
+
+def changed(api: WatchedApi, plural: str, name: str, change: Any, namespace: str = "shop") -> None:
+    """Change an object in place by a function."""
+    obj = copy.deepcopy(api.objects[plural][namespace, name])
+    change(obj)
+    api.put(plural, obj)
+
+
+def fail_over(api: WatchedApi) -> None:
+    """Shard 0 of shop/acme moves from Coreapp 0, which goes, to Coreapp 2, as the operator would do it."""
+    labels = {"multiconnect.dev/role": "active", "multiconnect.dev/shard": "0", "multiconnect.dev/epoch": "20-second"}
+    changed(api, "pods", "acme-coreapp-2", lambda pod: pod["metadata"]["labels"].update(labels))
+
+    def commit(service: Obj) -> None:
+        service["spec"]["selector"]["multiconnect.dev/epoch"] = "20-second"
+        service["metadata"]["annotations"]["multiconnect.dev/holder"] = "acme-coreapp-2/uid-acme-coreapp-2"
+
+    changed(api, "services", "acme-shard-0", commit)
+    api.remove("pods", "shop", "acme-coreapp-0")
 
 
 def _place(obj: Obj) -> Place:
