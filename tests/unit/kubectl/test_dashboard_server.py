@@ -192,8 +192,8 @@ def test_an_event_is_framed_so_that_its_text_comes_out_as_it_went_in(text: str) 
 
 async def test_a_page_is_sent_everything_at_first(server: Server) -> None:
     async with a_page(server, namespace="shop", cluster="acme", shard="1") as page:
-        found = await page.until("cluster", sentence)
-        listed = next(data for name, data in page.events if name == "clusters" and data["clusters"])
+        found = await page.until("cluster", lambda one: sentence(one) and not one["status"]["unread"])
+        listed = next(data for name, data in reversed(page.events) if name == "clusters" and data["clusters"])
         assert page.answer.headers["Content-Type"] == "text/event-stream; charset=utf-8"
 
     assert listed["clusters"] == [
