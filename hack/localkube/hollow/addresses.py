@@ -8,6 +8,8 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
+from localkube.errors import LocalKubeError
+
 RANGES = tuple(ipaddress.IPv4Network("127.64.0.0/10").subnets(new_prefix=18))
 CLAIM_PORT = 6249
 PORTS = (6250, 6251, 6252, 6253, 8080, 8443)
@@ -16,7 +18,7 @@ RESERVED = 256
 """Addresses at the start of a range: the claim and the nodes."""
 
 
-class AddressError(Exception):
+class AddressError(LocalKubeError):
     """No address could be had; the text says why and what to do."""
 
 

@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 
+from localkube.errors import LocalKubeError
 from localkube.plane.kubeconfig import Access
 from whatsapp_operator.shell.kube.transport import close_if_cancelled
 
@@ -28,7 +29,7 @@ WATCH_S = 10.0
 PARALLEL_CALLS = 24
 
 
-class KubeError(Exception):
+class KubeError(LocalKubeError):
     """A call to the API server did not succeed; the text says which and why."""
 
 

@@ -24,11 +24,11 @@ from typing import Any
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.addresses import AddressError, Addresses
+from localkube.hollow.addresses import Addresses
 from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.control import ADDRESS_FILE, application
-from localkube.hollow.kube import Kube, KubeError, Mirror
+from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import RENEW_S, HollowNode
 from localkube.hollow.pods import RESTART_S, HollowPod, Surroundings
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
@@ -374,7 +374,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except TimeoutError:
         print(f"hollow nodes: the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s", file=sys.stderr)
         return 1
-    except (LocalKubeError, KubeError, AddressError, OSError) as e:
+    except (LocalKubeError, OSError) as e:
         print(f"hollow nodes: {e}", file=sys.stderr)
         return 1
     return 0

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import Kube, KubeError
+from localkube.hollow.kube import Kube
 from outside.observer import Observer
 
 Obj = dict[str, Any]
@@ -77,7 +77,7 @@ def sentence(error: BaseException) -> str:
     """An error that a person reads, without a traceback."""
     if isinstance(error, OSError) and error.strerror:
         return f"the system reports: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
-    return str(error) if isinstance(error, (LocalKubeError, KubeError)) else f"{type(error).__name__}: {error}"
+    return str(error) if isinstance(error, LocalKubeError) else f"{type(error).__name__}: {error}"
 
 
 def _is_ready(pod: Obj) -> bool:

@@ -12,7 +12,6 @@ from typing import Any
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
 from localkube.provenance import Provenance, is_crowded
 from localkube.scenarios.cluster import sentence
 from localkube.scenarios.harness import end_by_any_signal, write_json
@@ -51,7 +50,7 @@ class Command:
         status = 0
         try:
             status = work() or 0
-        except* (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired) as group:
+        except* (LocalKubeError, OSError, subprocess.TimeoutExpired) as group:
             first: BaseException = group
             while isinstance(first, BaseExceptionGroup):
                 first = first.exceptions[0]

@@ -82,7 +82,7 @@ class Environment(ABC):
 
     @abstractmethod
     async def put_right(self) -> None:
-        """After a case that broke off: everything as it was before. Raises LocalKubeError or KubeError."""
+        """After a case that broke off: everything as it was before. Raises LocalKubeError."""
 
     @abstractmethod
     async def is_operator(self, name: str) -> bool:

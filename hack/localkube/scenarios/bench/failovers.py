@@ -252,7 +252,7 @@ def manifest(root: Path, folder: Path) -> Path:
 
 
 async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> Results:
-    """Measure all that was asked for. LocalKubeError, KubeError."""
+    """Measure all that was asked for. LocalKubeError."""
     async with SingleCluster(harness, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()

@@ -21,7 +21,6 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
 from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
@@ -83,7 +82,7 @@ class Demo:
         self.timeline: Obj | None = None  # what a picture of it is drawn from
 
     async def run(self) -> None:
-        """Take all steps. LocalKubeError or KubeError as soon as one does not come true."""
+        """Take all steps. LocalKubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
             environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness, report=quiet))
             screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
@@ -231,7 +230,7 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     try:
         try:
             asyncio.run(demo.run())
-        except (LocalKubeError, KubeError):
+        except LocalKubeError:
             keep = options.keep  # to see what went wrong
             raise
         finally:

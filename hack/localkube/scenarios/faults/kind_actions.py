@@ -9,7 +9,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
 from localkube.scenarios.cluster import NAMESPACE
 from localkube.scenarios.environment import SHARDS
 from localkube.scenarios.faults.actions import note_nodes
@@ -43,7 +42,7 @@ async def signal(case: Kind, name: str, *, back: str = "") -> None:
 
 
 async def _if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
-    with contextlib.suppress(LocalKubeError, KubeError):
+    with contextlib.suppress(LocalKubeError):
         await act(*args, **options)
 
 

@@ -13,7 +13,6 @@ from functools import partial
 from typing import Any, Generic
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
 from localkube.hollow.pods import RESTART_S
 from localkube.progress import Report
 from localkube.scenarios.cluster import Holder, sentence
@@ -23,7 +22,6 @@ from localkube.scenarios.traffic import Books, Mark, first_taken, longest_gap
 from outside.observer import ObserverError
 
 Obj = dict[str, Any]
-ERRORS = (LocalKubeError, KubeError)
 
 CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
 APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
@@ -103,7 +101,7 @@ class Player(Generic[G]):
             had = outcome.n
             try:
                 await _Play(self._environment, fault, outcome, n - had).run()
-            except ERRORS as error:
+            except LocalKubeError as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
             spare -= fault.everybody or outcome.n - had < min(n - had, len(self._environment.clusters))
@@ -126,7 +124,7 @@ class Player(Generic[G]):
         self._report(f"{fault.name} broke off; putting the environment right")
         try:
             await self._environment.put_right()
-        except ERRORS as error:
+        except LocalKubeError as error:
             self._report(f"the environment cannot be put right: {sentence(error)}")
 
 
@@ -189,7 +187,7 @@ class _Play(Generic[G]):
         self._cases = [Case(self._environment, (cluster,)) for cluster in self._clusters]
         delays = (APART_S * (number + random.random()) for number in range(len(self._cases)))  # noqa: S311 - not in step with probes
         for result in await asyncio.gather(*map(self._strike_case, self._cases, delays), return_exceptions=True):
-            if isinstance(result, ERRORS):
+            if isinstance(result, LocalKubeError):
                 self._outcome.troubles.append(sentence(result))
             elif isinstance(result, BaseException):
                 raise result

@@ -119,7 +119,7 @@ class ScaleBench:
         return self._operator
 
     async def run(self) -> None:
-        """Fill, begin, measure. LocalKubeError, KubeError."""
+        """Fill, begin, measure. LocalKubeError."""
         async with AsyncExitStack() as exits:
             environment = await exits.enter_async_context(SingleCluster(self._harness, report=self._report))
             crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)

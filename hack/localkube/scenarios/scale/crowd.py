@@ -45,7 +45,7 @@ class Crowd:
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
 
     async def fill(self) -> None:
-        """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
+        """Create everything, with answers behind every address before an operator may ask. LocalKubeError."""
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         await self._environment.until(self._may_create_pods, ACCOUNT_S, f"a ServiceAccount in namespace {NAMESPACE}", pause=POLL_S)
