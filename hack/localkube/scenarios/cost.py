@@ -43,7 +43,7 @@ def spelled(writes: Iterable[Write]) -> str:
 
 def of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Write]) -> dict[str, Obj]:
     """What each case cost in writes of the operator: per fault how many, and how many until the first report; which the worst one made."""
-    found = {case: [operator_writes(writes, begun, ended) for begun, ended in times] for case, times in windows.items()}
+    found = {case: [operator_writes(writes, begun, ended) for begun, ended in times] for case, times in windows.items() if times}
     return {
         case: {
             "writes": [len(one) for one in each],

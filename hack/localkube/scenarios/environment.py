@@ -6,7 +6,7 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
@@ -94,7 +94,7 @@ class Environment(ABC):
 
     def state(self) -> str:
         """What a person should know when something does not come true."""
-        return self.fault()
+        return self.fault() or self.observer.summary()
 
     async def ambiguous(self) -> int:
         """How often a lookup of a shard's Service found several pods since the beginning; 0 where that is not counted."""
@@ -204,6 +204,12 @@ class Environment(ABC):
                 await asyncio.sleep(0.05)
         return open_
 
+    async def settled(self, *clusters: str, timeout: float = SETTLE_S) -> None:
+        """The same; LocalKubeError, with what is wrong, after ``timeout`` seconds."""
+        if late := await self.settle(clusters, timeout):
+            msg = f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {self.state()}"
+            raise LocalKubeError(msg)
+
     async def leader(self) -> str:
         """The name of the replica that holds the Lease and runs. LocalKubeError if none does within 30 s."""
 
@@ -234,13 +240,12 @@ class Environment(ABC):
         """Change ``spec.shards``."""
         await self.edit(cluster, {"spec": {"shards": shards}})
 
-    async def resize(self, clusters: Iterable[str], shards: int, timeout: float = SETTLE_S) -> None:
+    async def resize(self, clusters: Collection[str], shards: int, timeout: float = SETTLE_S) -> None:
         """Change ``spec.shards`` and wait until all are as wanted. LocalKubeError after ``timeout`` seconds."""
-        names = list(clusters)
-        await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in names))
-        if late := await self.settle(names, timeout):
-            msg = f"{', '.join(late)} did not settle at {shards} shards within {timeout:g} s. {self.state()}"
-            raise LocalKubeError(msg)
+        await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in clusters))
+        # Before the change is seen, everything is as was wanted until then.
+        await self.seen(lambda: all(self.status(one).get("shards") == shards for one in clusters), timeout, f"{shards} shards")
+        await self.settled(*clusters, timeout=timeout)
 
     async def schedulable(self, *, yes: bool, nodes: Iterable[str]) -> None:
         """Uncordon nodes, or cordon them."""

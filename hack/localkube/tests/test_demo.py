@@ -145,11 +145,11 @@ async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pyte
     one = probe(tmp_path)
     one.shards = 32
     for _ in range(5):
-        one._send_to(3)
+        one._begin(3)
     assert len(one._open) == 2
     waiting.set()
     await asyncio.gather(*one._open)
-    one._send_to(3)
+    one._begin(3)
     assert len(one._open) == 1
 
 
@@ -275,6 +275,24 @@ async def test_a_cluster_that_does_not_settle_is_said_with_what_is_wrong() -> No
     await environment.settled("other")
     with pytest.raises(LocalKubeError, match=r"acme did not become as wanted, with all spares, within 3 s. kube-apiserver was ended"):
         await environment.settled("acme", timeout=3.0)
+
+
+async def test_a_resize_is_over_only_when_the_change_was_seen() -> None:
+    """The observer is a moment behind, and until then the cluster is as was wanted before."""
+    seen, settled = iter([2, 2, 4]), list[str]()
+
+    async def nothing(*_: object) -> None:
+        """The API server has it."""
+
+    async def settle(clusters: tuple[str, ...], _: float) -> list[str]:
+        assert not list(seen), "not before the change was seen"
+        settled.extend(clusters)
+        return []
+
+    environment: Any = SingleCluster.__new__(SingleCluster)
+    environment.set_shards, environment.settle, environment.status = nothing, settle, lambda _: {"shards": next(seen)}
+    await environment.resize(["acme"], 4)
+    assert settled == ["acme"]
 
 
 def test_no_way_to_the_programs_is_one_sentence(

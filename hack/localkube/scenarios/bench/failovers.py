@@ -27,7 +27,7 @@ from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_l
 from localkube.scenarios.harness import Harness, write_json
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
-from localkube.scenarios.runner.case import Case, Fault
+from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
@@ -136,32 +136,17 @@ class Bench:
                     self._report(f"shards: round {number} of {self._resizes}: {', '.join(added)}, {spent}")
 
     async def _fail_over(self, fault: Fault[HollowEnvironment]) -> None:
-        results, windows = self.results, list[list[float]]()
-
-        async def strike(case: Case[HollowEnvironment]) -> None:
-            windows.append([time.time()])
-            await fault.strike(case)
-            if case.notes:
-                windows.pop()  # it is not counted
-            elif len(windows) % 10 == 1:
-                self._report(f"{fault.name}: {len(windows)} of {self._n}")
-
-        async def end(_: object) -> None:
-            if windows and len(windows[-1]) == 1:
-                windows[-1].append(time.time())
-
-        player = Player[HollowEnvironment](self._environment, n=self._n, report=self._report)
-        (outcome,) = await player.play_in_turn([replace(fault, strike=strike, prepare=end)])
-        await end(None)
+        results, player = self.results, Player[HollowEnvironment](self._environment, n=self._n, report=self._report)
+        (outcome,) = await player.play_in_turn([fault])
         results.outcomes[fault.name] = outcome
         results.broken += complaints(outcome, replace(fault, goal=None), n=self._n)
-        counted = zip(windows, outcome.samples, strict=False)  # a play that broke off has a window alone, and is a complaint
-        results.windows[fault.name] = [(begun, ended) for (begun, ended), sample in counted if "resumed" not in sample]
+        # A play that broke off has no window, and is a complaint.
+        results.windows[fault.name] = [one["window"] for one in outcome.samples if "window" in one and "resumed" not in one]
 
     async def _resize(self, name: str, before: int, after: int) -> float:
         environment, results = self._environment, self.results
         if environment.status(NAME)["shards"] != before:
-            await resize.bring_to(environment, NAME, before)
+            await environment.resize([NAME], before, resize.RESIZE_S)
         found = await resize.resize(environment, NAME, after, restart=RESTART_S)
         results.resizes.setdefault(name, []).append(found)
         results.windows.setdefault(name, []).append((found.begun, time.time()))

@@ -34,7 +34,7 @@ from localkube.scenarios.faults.succession import Succession, end_leader
 from localkube.scenarios.harness import Harness, alive, remove, write_json
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
-from localkube.scenarios.runner.case import Case, Fault
+from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
@@ -104,16 +104,11 @@ class Demo:
 
     async def _fail_over(self, environment: SingleCluster, step: Step) -> None:
         probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-        (fault,) = named([step.name])
-
-        async def strike(case: Case[HollowEnvironment]) -> None:
-            step.begun = time.monotonic()
-            await fault.strike(case)
-
-        outcome = await _play(environment, replace(fault, strike=strike))
+        outcome = await _play(environment, *named([step.name]))
         if not outcome.times:
             step.meaning = "until it served again itself: its container was back before another Coreapp took over"
         step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
+        step.begun = _monotonic(outcome.samples[-1]["window"][0])
         after, waits = environment.holder(NAME, 0), [taken - sent for sent, taken in probe.delivered() if taken >= begun]
         step.note = f"{holder and holder.pod} -> {after and after.pod}; slowest of {len(waits)} messages {clock(max(waits))}"
 
@@ -127,7 +122,7 @@ class Demo:
 
     async def _resize(self, environment: SingleCluster, step: Step, to: int) -> None:
         found = await resize(environment, NAME, to, restart=self.restart)
-        step.begun = time.monotonic() - (time.time() - found.begun)
+        step.begun = _monotonic(found.begun)
         step.seconds, step.details = found.gap, asdict(found)
         step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
 
@@ -179,6 +174,11 @@ class Demo:
 
 def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else math.ceil(seconds * 10_000) / 10_000
+
+
+def _monotonic(wall: float) -> float:
+    """A time by `time.time()` on the other clock."""
+    return time.monotonic() - (time.time() - wall)
 
 
 async def _play(environment: SingleCluster, fault: Fault[HollowEnvironment]) -> Outcome:

@@ -53,7 +53,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
     with probe.pace(min(MOST_PER_SECOND, MOST_PER_SHARD * shards), spread=shards):
         await asyncio.sleep(WARM_S)
         begun, begun_wall = time.monotonic(), time.time()
-        await bring_to(environment, cluster, to)
+        await environment.resize([cluster], to, RESIZE_S)
         settled = time.monotonic()
         await asyncio.sleep(AFTER_S)
     with probe.pace(0.0):
@@ -76,13 +76,6 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
         repeats=books.totals.repeated,
         begun=begun_wall,
     )
-
-
-async def bring_to(environment: SingleCluster, cluster: str, to: int) -> None:
-    """Change the number of shards and wait until the cluster is as wanted. LocalKubeError if that takes longer than RESIZE_S."""
-    await environment.set_shards(cluster, to)
-    await environment.seen(lambda: environment.status(cluster).get("shards") == to, RESIZE_S, f"{to} shards")
-    await environment.settled(cluster, timeout=RESIZE_S)
 
 
 # ------------------------------------------------------------------------------------------------------------ what came of it

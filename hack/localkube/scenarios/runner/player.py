@@ -39,7 +39,7 @@ class Outcome:
     times: list[float] = field(default_factory=list)
     samples: list[Obj] = field(default_factory=list)
     """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
-    the operator had decided that, by its own word."""
+    the operator had decided that, by its own word. ``window``: from the fault to the end of the play (`time.time()`)."""
     missing: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
     """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
@@ -91,6 +91,8 @@ class Player(Generic[G]):
                 await self._play(fault, outcome, number)
             if any(outcome.n < number for outcome in outcomes):
                 break
+            if number % 10 == 0 and number < self._n:
+                self._report(f"{', '.join(fault.name for fault in faults)}: {number} of {self._n}")
         for outcome in outcomes:
             self._tell(outcome)
         return outcomes
@@ -136,6 +138,7 @@ class _Play(Generic[G]):
         self._clusters = environment.clusters if fault.everybody else environment.clusters[: max(1, wanted)]
         self._cases: list[Case[G]] = []
         self._begun = self._undone = 0.0
+        self._begun_wall = 0.0
         self._reported: dict[str, Obj] = {}
 
     @property
@@ -159,8 +162,8 @@ class _Play(Generic[G]):
             )
         )
         await asyncio.sleep(CALM_S)
-        self._begun, used = time.monotonic(), environment.busy_seconds()
-        effects = await environment.effects()
+        self._begun, self._begun_wall, used = time.monotonic(), time.time(), environment.busy_seconds()
+        effects, had = await environment.effects(), len(outcome.samples)
         watching = asyncio.create_task(self._watch_own_loop())
         try:
             await self._strike()
@@ -178,6 +181,9 @@ class _Play(Generic[G]):
             outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
         if ended := environment.fault():
             raise LocalKubeError(ended)
+        window = min((victim.begun_wall for victim in self._victims), default=self._begun_wall), time.time()
+        for sample in outcome.samples[had:]:
+            sample["window"] = window
 
     async def _strike(self) -> None:
         if self._fault.everybody:
