@@ -10,6 +10,7 @@ from pathlib import Path
 from localkube.errors import LocalKubeError
 
 TICK_SECONDS = 0.5
+LONGEST = 160
 
 
 def nothing() -> None:
@@ -88,4 +89,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _short(argv: Sequence[str]) -> str:
-    return " ".join([Path(argv[0]).name, *argv[1:4]])
+    text = " ".join([Path(argv[0]).name, *argv[1:]])
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -11,7 +11,6 @@ import random
 import shutil
 import signal
 import socket
-import subprocess
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import timedelta
@@ -27,6 +26,7 @@ from localkube.plane.certificates import Certificates
 from localkube.plane.kubeconfig import Access, Caller
 from localkube.plane.processes import EarlyEndError, Process, Spawner
 from localkube.programs.binaries import Binaries, provide
+from localkube.run import output
 
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
@@ -176,20 +176,11 @@ class ControlPlane:
             return f"the API server does not answer: {error}"
         return None if status == 200 else f"the API server is not ready: {' '.join(text.split())[:300]}"
 
-    def kubectl(self, *args: str, input: str | None = None, timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
+    def kubectl(self, *args: str, input: str = "", timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
         """Standard output of kubectl as admin; ``input`` goes to its standard input. LocalKubeError with what kubectl said if it fails."""
         self._binaries = self._binaries or provide(os.environ)
-        argv = [str(self._binaries["kubectl"]), f"--cache-dir={self.folder / 'kubectl-cache'}", *args]
-        env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig)}
-        try:
-            done = subprocess.run(argv, input=input, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired as error:
-            msg = f"kubectl {' '.join(args)} did not end within {timeout:g} s"
-            raise LocalKubeError(msg) from error
-        if done.returncode != 0:
-            msg = f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}"
-            raise LocalKubeError(msg)
-        return done.stdout
+        env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
+        return output([str(self._binaries["kubectl"]), *args], text=input, env=env, timeout=timeout)
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path, *, valid: timedelta = timedelta(days=30)) -> Path:
         """Write a kubeconfig with a token of an existing ServiceAccount to ``path``. LocalKubeError if there is no such account."""

@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from localkube.errors import LocalKubeError
+from localkube.offline import docker as host
+from localkube.run import output
 
 Obj = dict[str, Any]
 
@@ -30,34 +32,9 @@ SHELL_S = 10.0
 MOST = 2000
 
 
-async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "", may_fail: bool = False) -> str:
-    """What a program writes on standard output; ``given`` is its standard input.
-
-    LocalKubeError with its last words when it fails (unless it may) or does not end within ``timeout`` seconds; it is killed then.
-    """
-    words = [str(word) for word in argv]
-    command = text if len(text := " ".join(words)) <= 160 else f"{text[:160]}..."
-    pipe = asyncio.subprocess.PIPE
-    try:
-        child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        msg = f"{words[0]} cannot be run: {error.strerror}"
-        raise LocalKubeError(msg) from error
-    try:
-        async with asyncio.timeout(timeout):
-            output, complaint = (text.decode("utf-8", "replace") for text in await child.communicate(given.encode()))
-    except TimeoutError:
-        msg = f"'{command}' did not end within {timeout:g} s"
-        raise LocalKubeError(msg) from None
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-    if child.returncode != 0 and not may_fail:
-        msg = f"'{command}' failed with status {child.returncode}: {(complaint or output).strip()[-MOST:]}"
-        raise LocalKubeError(msg)
-    return output
+async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "") -> str:
+    """As `localkube.run.output`; what goes on meanwhile goes on."""
+    return await asyncio.to_thread(output, [str(word) for word in argv], timeout=timeout, text=given)
 
 
 class NodeShell:
@@ -124,8 +101,8 @@ class NodeShell:
 
 
 async def docker(*words: str) -> str:
-    """What docker prints. LocalKubeError when it fails."""
-    return await run("docker", *words)
+    """What docker prints. LocalKubeError when it fails, or there is none."""
+    return await asyncio.to_thread(host.docker, *words)
 
 
 class KindNodes:
@@ -243,8 +220,3 @@ async def unpause() -> None:
     """Let nodes go on that a run left paused which could not clean up after itself."""
     if names := (await docker("ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}")).split():
         await docker("unpause", *names)
-
-
-async def has_image(image: str) -> bool:
-    """Whether Docker has this image."""
-    return bool((await docker("images", "--quiet", image)).strip())
