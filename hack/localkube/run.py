@@ -4,17 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 
-TICK_SECONDS = 0.5
 LONGEST = 160
-
-
-def nothing() -> None:
-    """A ``tick`` for those who show no progress."""
 
 
 def output(argv: Sequence[str], *, timeout: float = 60.0, text: str = "", env: Mapping[str, str] | None = None, both: bool = False) -> str:
@@ -43,10 +38,9 @@ def logged(
     what: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    tick: Callable[[], None] = nothing,
     timeout: float = 1200.0,
 ) -> None:
-    """Run a program for minutes: its output goes into ``log``, ``tick`` is called twice a second, and it ends with this process.
+    """Run a program for minutes: its output goes into ``log``, and it ends with this process.
 
     ``env`` is added to the environment. LocalKubeError, with ``what`` and the end of the log, if it fails or takes more than ``timeout`` s.
     """
@@ -56,7 +50,10 @@ def logged(
     with log.open("wb") as stream:
         child = subprocess.Popen(argv, cwd=cwd or log.parent, env=environ, stdin=none, stdout=stream, stderr=subprocess.STDOUT)
         try:
-            _wait(child, what, tick, timeout)
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            msg = f"{what} did not end within {timeout:g} s"
+            raise LocalKubeError(msg) from None
         finally:
             _end(child)
     if child.returncode != 0:
@@ -64,18 +61,6 @@ def logged(
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("go: downloading")]
         msg = f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)")
         raise LocalKubeError(msg)
-
-
-def _wait(child: subprocess.Popen[bytes], what: str, tick: Callable[[], None], timeout: float) -> None:
-    for _ in range(int(timeout / TICK_SECONDS)):
-        try:
-            child.wait(TICK_SECONDS)
-        except subprocess.TimeoutExpired:
-            tick()
-        else:
-            return
-    msg = f"{what} did not end within {timeout:g} s"
-    raise LocalKubeError(msg)
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

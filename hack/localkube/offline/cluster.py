@@ -72,8 +72,8 @@ class KindCluster:
         asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
         argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
         try:
-            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40) as tick:
-                logged(argv, log=self.folder / f"{self.name}.log", tick=tick, timeout=CREATE_SECONDS)
+            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40):
+                logged(argv, log=self.folder / f"{self.name}.log", timeout=CREATE_SECONDS)
                 self.kubeconfig.chmod(0o600)
                 if image is not None:
                     self._drop_storage()

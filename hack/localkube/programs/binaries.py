@@ -108,8 +108,8 @@ class _Maker:
         try:
             release = self.releases.find(program)
             text = f"fetching {program.name} {program.version}"
-            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of) as tick:
-                download(release, staged, tick)
+            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of):
+                download(release, staged)
         except (NotHadError, LocalKubeError) as error:
             return str(error)
         return ""
@@ -125,5 +125,5 @@ class _Maker:
             raise LocalKubeError(msg) from error
         text, log = f"building {program.name} {program.version} with {go}", self.cache.folder / f"{program.name}.build.log"
         step_ = step(text, self.report, number=number, of=of, expected_s=program.build_seconds)
-        with self.cache.staged(program) as staged, step_ as tick:
-            self.gobuild.build(program, go, staged, log, tick)
+        with self.cache.staged(program) as staged, step_:
+            self.gobuild.build(program, go, staged, log)

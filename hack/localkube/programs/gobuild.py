@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class GoBuild:
     environ: Mapping[str, str]
     requirements: Path = TOOLS / "go" / "requirements.txt"
 
-    def build(self, program: Program, go: Path, staged: Path, log: Path, tick: Callable[[], None]) -> None:
+    def build(self, program: Program, go: Path, staged: Path, log: Path) -> None:
         """Build ``program`` with ``go`` into ``staged``, the compiler's words into ``log``. LocalKubeError if it does not compile.
 
         An interrupted build goes on where it was, from Go's own build cache.
@@ -41,7 +41,7 @@ class GoBuild:
         argv = [str(go), "build", "-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker_flags(program)}"]
         argv += [f"-tags={program.build_tags}", "-o", str(staged), program.package]
         what = f"go build of {program.name} {program.version}"
-        logged(argv, what=what, log=log, cwd=program.module, env=env, tick=tick, timeout=BUILD_SECONDS)
+        logged(argv, what=what, log=log, cwd=program.module, env=env, timeout=BUILD_SECONDS)
 
     def go(self, oldest: tuple[int, int]) -> Path:
         """A Go of at least that version. NotHadError, with what was tried, if there is none and none can be installed."""

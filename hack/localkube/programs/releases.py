@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 from localkube.programs.cache import sha256_of
 from localkube.programs.versions import Program
-from localkube.run import logged, nothing, output
+from localkube.run import logged, output
 
 # Kubernetes documents both ("Download Kubernetes"): each program by itself, its checksum in a file next to it.
 KUBERNETES_URL = "https://dl.k8s.io/release/{version}/bin/{os}/{arch}/{name}"
@@ -78,11 +77,11 @@ class Releases:
         raise NotHadError(self._silent[host])
 
 
-def download(release: Release, staged: Path, tick: Callable[[], None] = nothing) -> None:
-    """Write the program to ``staged``, calling ``tick`` meanwhile. NotHadError if it breaks off or its checksum is wrong."""
+def download(release: Release, staged: Path) -> None:
+    """Write the program to ``staged``. NotHadError if it breaks off or its checksum is wrong."""
     path, log = staged.with_suffix(".download"), staged.with_suffix(".log")
     try:
-        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, tick=tick, timeout=PROGRAM_SECONDS)
+        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, timeout=PROGRAM_SECONDS)
         if sha256_of(path) != release.digest.lower():
             msg = f"{release.url} does not have the SHA-256 that its project publishes"
             raise NotHadError(msg)
