@@ -15,8 +15,8 @@ from typing import Any
 
 from localkube.blocks import BLOCKS
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.scenarios.demo import picture
-from localkube.scenarios.harness import write_json
 
 Obj = dict[str, Any]
 

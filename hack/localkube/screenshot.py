@@ -51,13 +51,10 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         raise LocalKubeError(msg)
     with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
         harness = Harness(Path(folder) / "run", report=to_stderr)
-        harness.up()
-        try:
+        with harness.running():
             _fail_over(harness)
             with _dashboard(harness, root) as url:
                 _take(url, chromium, options.to)
-        finally:
-            harness.down()
     if (size := options.to.stat().st_size) > LARGEST:
         msg = f"{options.to} has {size} bytes; {LARGEST} are allowed"
         raise LocalKubeError(msg)

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import shutil
 import signal
@@ -24,6 +22,7 @@ from typing import Any
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
+from localkube.files import only_one, write_json
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Component, Make, Resolve
@@ -329,31 +328,11 @@ async def _serve(options: argparse.Namespace) -> None:
     nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix, renew_s=options.renew)
     try:
         async with nodes as hollow, controlled(hollow) as url:
-            partial = folder / f".{ADDRESS_FILE}.partial"
-            partial.write_text(json.dumps({"control": url}) + "\n", encoding="utf-8")
-            partial.replace(file)
+            write_json(file, {"control": url})
             print(f"{len(hollow.nodes)} hollow nodes are ready; faults on command at {url}", flush=True)
             await stopped.wait()
     finally:
         file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder. Raises LocalKubeError when another process has it, or it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "hollow.lock").open("w")
-    except OSError as e:
-        message = f"folder {folder} cannot be used ({e.strerror}): give another with --folder"
-        raise LocalKubeError(message) from e
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            message = f"other hollow nodes run in {folder}: stop them or give another folder with --folder"
-            raise LocalKubeError(message) from e
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -369,7 +348,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        with _locked(options.folder):
+        options.folder.mkdir(parents=True, exist_ok=True)
+        taken = f"other hollow nodes run in {options.folder}: stop them or give another folder with --folder"
+        with only_one(options.folder / "hollow.lock", taken):
             asyncio.run(_serve(options))
     except TimeoutError:
         print(f"hollow nodes: the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s", file=sys.stderr)

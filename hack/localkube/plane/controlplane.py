@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import random
@@ -12,7 +11,7 @@ import shutil
 import signal
 import socket
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
@@ -21,6 +20,7 @@ import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
+from localkube.files import only_one
 from localkube.plane import certificates, kubeconfig, processes
 from localkube.plane.certificates import Certificates
 from localkube.plane.kubeconfig import Access, Caller
@@ -107,7 +107,7 @@ class ControlPlane:
         binaries = binaries or provide(os.environ, report=report)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "logs").mkdir(exist_ok=True)
-        with _only_one(folder):
+        with only_one(folder / ".lock", f"another command is starting a control plane in {folder}: wait for it or use another folder"):
             running = [process for process in processes.load(folder / "processes.json") if process.alive()]
             if running:
                 names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
@@ -377,18 +377,6 @@ def _healthy(port: int) -> bool:
         return httpx.get(f"https://{LOOPBACK}:{port}/healthz", verify=False, timeout=2.0, trust_env=False).is_success  # noqa: S501
     except httpx.HTTPError:
         return False
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two starts in one folder at the same time: the second raises LocalKubeError."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            msg = f"another command is starting a control plane in {folder}: wait for it or use another folder"
-            raise LocalKubeError(msg) from None
-        yield
 
 
 def _write(event: Mapping[str, Any]) -> Write:

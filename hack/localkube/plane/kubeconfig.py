@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
+from localkube.files import PRIVATE, write
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,7 @@ class Access:
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local", "namespace": namespace}}],
             "current-context": "local",
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600)
-        partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        partial.replace(path)
-        return path
+        return write(path, yaml.safe_dump(config, sort_keys=False), mode=PRIVATE)
 
 
 class Caller:

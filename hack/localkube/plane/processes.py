@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 
 POLL_SECONDS = 0.02
 START_SECONDS = 30.0
@@ -171,10 +172,7 @@ def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, 
 
 def save(path: Path, processes: Iterable[Process]) -> None:
     """Write the processes to ``path`` in one step, so that another command can find and end them."""
-    rows = [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes])
 
 
 def load(path: Path) -> list[Process]:

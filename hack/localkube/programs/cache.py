@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.programs.versions import Program
 from localkube.progress import Report
 from localkube.run import output
@@ -82,8 +83,7 @@ class Cache:
             status = path.stat()
             content = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
             path.replace(self.path(program))
-            note.with_suffix(".partial").write_text(json.dumps(content) + "\n", encoding="utf-8")
-            note.with_suffix(".partial").replace(note)
+            write_json(note, content)
         finally:
             path.unlink(missing_ok=True)
 

@@ -12,9 +12,10 @@ from typing import Any
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.provenance import Provenance, is_crowded
 from localkube.scenarios.cluster import sentence
-from localkube.scenarios.harness import end_by_any_signal, write_json
+from localkube.scenarios.harness import end_by_any_signal
 
 Obj = dict[str, Any]
 

@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,12 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.plane.controlplane import Write
 from localkube.scenarios import cost
 from localkube.scenarios.bench import failovers
 from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import named
-from localkube.scenarios.harness import write_json
 from localkube.scenarios.runner.player import Outcome
 from outside.ledger import Ledger
 from outside.traffic import Message
@@ -100,11 +101,8 @@ def ended(
         def __init__(self, *_: object, **__: object) -> None:
             """Nothing runs."""
 
-        def up(self) -> None:
-            """Nothing starts."""
-
-        def down(self) -> None:
-            """Nothing ends."""
+        def running(self) -> AbstractContextManager[None]:
+            return nullcontext()
 
     async def measure(*_: object) -> failovers.Results:
         return results

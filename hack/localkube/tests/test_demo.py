@@ -15,6 +15,7 @@ import pytest
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.plane import certificates, processes
 from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
@@ -193,7 +194,7 @@ def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[s
 def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Path) -> None:
     played = story()
     played.steps[0].seconds = 4.00001
-    demo_harness.write_json(tmp_path / "demo.json", played.figures())
+    write_json(tmp_path / "demo.json", played.figures())
     figures = json.loads((tmp_path / "demo.json").read_text())
 
     assert played.complaint() == "the demo did not come to its end"

@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Column, Table
 
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
+from localkube.files import write_json
 from localkube.plane.controlplane import Write
 from localkube.progress import Report, to_stderr
 from localkube.scenarios import cost
@@ -24,7 +25,7 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import DELETED, DIED, ENDED, named
 from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_leader
-from localkube.scenarios.harness import Harness, write_json
+from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.runner.case import Fault
@@ -275,12 +276,9 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     harness = Harness(options.dir, audit_log=True, report=to_stderr)
 
     def work() -> int:
-        harness.up()
-        try:
+        with harness.running():
             results = asyncio.run(measure(harness, root, options))
             writes = harness.plane.writes()
-        finally:
-            harness.down()
         return show(results, writes, command, options.out)
 
     return command.run(work)

@@ -21,6 +21,8 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
+from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
@@ -31,7 +33,7 @@ from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
-from localkube.scenarios.harness import Harness, alive, remove, write_json
+from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.runner.case import Fault

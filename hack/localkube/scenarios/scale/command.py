@@ -295,12 +295,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     harness = Harness(options.dir, audit_log=True, report=to_stderr)
 
     def work() -> int:
-        harness.up(replicas=0)
         try:
-            bench = ScaleBench(harness, options, to_stderr)
-            asyncio.run(bench.run())
+            with harness.running(replicas=0):
+                bench = ScaleBench(harness, options, to_stderr)
+                asyncio.run(bench.run())
         finally:
-            harness.down()
             shutil.rmtree(options.dir / "scale", ignore_errors=True)
         show(bench.found, command.console)
         return command.write(options.out, figures(bench.found), missed(bench.found))

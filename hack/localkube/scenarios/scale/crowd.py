@@ -10,13 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from localkube.files import PRIVATE, write
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
+from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import Report
-from localkube.scenarios.harness import start_module, until
 from localkube.scenarios.hollow.environment import processor_seconds
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.scale import objects
@@ -144,14 +145,11 @@ class Crowd:
 
     def _start_answers(self) -> None:
         folder = self._environment.harness.folder / "scale"
-        folder.mkdir(exist_ok=True)
-        plan, ready = folder / "plan.json", folder / "ready"
-        plan.touch(mode=0o600)
-        plan.write_text(json.dumps(self._plan), encoding="utf-8")
+        ready, plan = folder / "ready", write(folder / "plan.json", json.dumps(self._plan), mode=PRIVATE)
         options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
         self._answers = start_module(self._spawner, "answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
-        until(ready.exists, self._answers, LISTEN_S, "be ready")
+        processes.wait_until(ready.exists, [self._answers], "to be ready", time.monotonic() + LISTEN_S)
 
 
 async def items(kube: Kube, path: str, page: int = 500) -> AsyncIterator[Obj]:
