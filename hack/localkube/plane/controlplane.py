@@ -176,11 +176,11 @@ class ControlPlane:
             return f"the API server does not answer: {error}"
         return None if status == 200 else f"the API server is not ready: {' '.join(text.split())[:300]}"
 
-    def kubectl(self, *args: str, input: str = "", timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
+    def kubectl(self, *args: str, input: str | None = None, timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
         """Standard output of kubectl as admin; ``input`` goes to its standard input. LocalKubeError with what kubectl said if it fails."""
         self._binaries = self._binaries or provide(os.environ)
         env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
-        return output([str(self._binaries["kubectl"]), *args], text=input, env=env, timeout=timeout)
+        return output([str(self._binaries["kubectl"]), *args], text=input or "", env=env, timeout=timeout)
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path, *, valid: timedelta = timedelta(days=30)) -> Path:
         """Write a kubeconfig with a token of an existing ServiceAccount to ``path``. LocalKubeError if there is no such account."""
