@@ -94,6 +94,15 @@ class Kube:
         """Patch the object at a path: a strategic merge unless said otherwise."""
         return await self._call("PATCH", path, body, f"application/{kind}")
 
+    async def replace(self, path: str, body: Obj) -> Obj:
+        """Put an object in the place of the one at a path, as ``kubectl replace`` does."""
+        return await self._call("PUT", path, body)
+
+    async def delete(self, path: str, *, grace: int | None = None) -> None:
+        """Delete the object at a path as ``kubectl delete`` does, with its own grace or so many seconds."""
+        options = {} if grace is None else {"gracePeriodSeconds": grace}
+        await self._call("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
+
     async def finish_deletion(self, path: str, uid: str | None = None) -> None:
         """The kubelet's last word: delete at once the object (of this uid), unless it is gone or replaced already."""
         body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}

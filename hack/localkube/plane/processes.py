@@ -59,6 +59,15 @@ class Process:
             return "ended"
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
 
+    def is_paused(self) -> bool:
+        """Whether a signal has stopped it."""
+        return _fields(self.pid)[:1] == ["T"]
+
+    def processor_seconds(self) -> float:
+        """User and system time that all its threads have used so far; 0 when it is gone."""
+        fields = _fields(self.pid)
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
     def ended_within(self, seconds: float) -> bool:
         """Wait until it has ended, at most so long; return whether it has."""
         ended = not _wait([self], seconds)
@@ -204,12 +213,17 @@ def _wait(processes: list[Process], seconds: float) -> list[Process]:
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """("running" or "dead", start time in ticks since boot) of a pid, None when there is none."""
+    fields = _fields(pid)
+    return (("dead" if fields[0] in "ZX" else "running"), int(fields[19])) if fields else None
+
+
+def _fields(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on (`proc(5)`); none when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    return ("dead" if fields[0] in "ZX" else "running"), int(fields[19])
+        return []
+    return text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
 
 
 def _boot() -> str:

@@ -12,9 +12,10 @@ from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from localkube.errors import LocalKubeError
+from localkube.hollow.kube import Kube
 from localkube.plane import kubeconfig
 from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Api, Holder, coreapps_of, is_settled
+from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, coreapps_of, is_settled
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
@@ -49,7 +50,7 @@ class Environment(ABC):
         self.reported: set[str] = set()  # broken laws that are in an outcome already
         self.own_writes: set[str] = set()
         """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
-        self.api = Api(kubeconfig.read(kubeconfig_path))
+        self.api = Kube(kubeconfig.read(kubeconfig_path))
         self._report = report
         self._exits = AsyncExitStack()
         self._ask_client = ask_client

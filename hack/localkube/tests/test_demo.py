@@ -14,13 +14,12 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from localkube.errors import LocalKubeError
+from localkube.errors import LocalKubeError, sentence
 from localkube.files import write_json
 from localkube.plane import certificates, processes
 from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
-from localkube.scenarios.cluster import sentence
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step, clock, summary
 from localkube.scenarios.harness import Harness

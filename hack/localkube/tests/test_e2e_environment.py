@@ -16,7 +16,8 @@ import yaml
 from localkube.charts import Helm
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import REPOSITORY
-from localkube.scenarios.kind.environment import crowded, has_started, is_ready, is_whole
+from localkube.scenarios.cluster import is_ready
+from localkube.scenarios.kind.environment import crowded, has_started, is_whole
 from localkube.scenarios.kind.install import DATABASE_SECRET, Installation, postgres
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 

@@ -9,7 +9,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.control import HollowControl, HollowControlError
+from localkube.hollow.control import HollowControl
 from localkube.scenarios.cluster import NAMESPACE, Holder
 from localkube.scenarios.environment import SHARDS, SPARES, Environment
 from localkube.scenarios.faults.partition import near_sender
@@ -76,17 +76,16 @@ async def pod(case: Hollow, verb: Verb, *, undo: Verb | None = None, until: Obj 
     for cluster in case.clusters:
         holder = case.strike(cluster, 0)
         if undo is not None:
-            case.exits.push_async_callback(
-                _if_there, undo, case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **(until or {})
-            )
+            case.exits.push_async_callback(if_there, undo, case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **(until or {}))
         await verb(case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **change)
     if slowly:
         case.restart_clocks()
 
 
-async def _if_there(verb: Verb, *args: Any, **options: Any) -> None:
-    with contextlib.suppress(HollowControlError):
-        await verb(*args, **options)
+async def if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
+    """Do something to a pod that may be gone."""
+    with contextlib.suppress(LocalKubeError):
+        await act(*args, **options)
 
 
 async def disturb(case: Hollow, *, until: Obj, **change: Any) -> None:

@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.scenarios.cluster import NAMESPACE
+from localkube.scenarios.cluster import NAMESPACE, is_ready
 from localkube.scenarios.environment import SHARDS
-from localkube.scenarios.faults.actions import note_nodes
-from localkube.scenarios.kind.environment import KindEnvironment, is_ready, node_of
+from localkube.scenarios.faults.actions import if_there, note_nodes
+from localkube.scenarios.kind.environment import KindEnvironment, node_of
 from localkube.scenarios.kind.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import KindNodes
 from localkube.scenarios.runner.case import Case
@@ -36,19 +35,14 @@ async def signal(case: Kind, name: str, *, back: str = "") -> None:
     """
     holder = case.holder(CLUSTER, 0)
     send = await case.environment.aim(case.environment.pod_of(holder))
-    case.exits.push_async_callback(_if_there, send, back) if back else replace_at_end(case, holder.pod)
+    case.exits.push_async_callback(if_there, send, back) if back else replace_at_end(case, holder.pod)
     case.strike(CLUSTER, 0, holder)
     await send(name)
 
 
-async def _if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
-    with contextlib.suppress(LocalKubeError):
-        await act(*args, **options)
-
-
 def replace_at_end(case: Kind, pod: str, namespace: str = NAMESPACE) -> None:
     """Delete a pod at the end, unless it is gone already."""
-    case.exits.push_async_callback(_if_there, case.environment.delete_pod, pod, namespace=namespace)
+    case.exits.push_async_callback(if_there, case.environment.delete_pod, pod, namespace=namespace)
 
 
 async def spread(case: Kind) -> None:

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -93,7 +90,7 @@ class HollowEnvironment(Environment):
 
     def busy_seconds(self) -> float:
         """Processor time that the hollow nodes have used so far, in seconds."""
-        return sum(map(processor_seconds, load(self.harness.folder / "hollow.json")))
+        return sum(map(Process.processor_seconds, load(self.harness.folder / "hollow.json")))
 
     async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
@@ -146,21 +143,3 @@ def manifest(name: str) -> Obj:
     client = {"type": "Simulator", "simulator": {"restartSeconds": RESTART_S}}
     spec = {"shards": SHARDS, "spares": SPARES, "client": client}
     return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
-
-
-def processor_seconds(process: Process) -> float:
-    """User and system time of a process, all threads; 0 when it is gone (`proc(5)`, fields 14 and 15 of stat)."""
-    fields = _fields(process)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
-def is_paused(process: Process) -> bool:
-    """Whether a signal has stopped a process (`proc(5)`, field 3 of stat)."""
-    return _fields(process)[:1] == ["T"]
-
-
-def _fields(process: Process) -> list[str]:
-    """The fields of a process's stat from the third on; none when it is gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return []

@@ -10,7 +10,7 @@ from typing import Any
 
 from localkube.errors import LocalKubeError
 from localkube.progress import Report
-from localkube.scenarios.cluster import Holder
+from localkube.scenarios.cluster import Holder, is_ready
 from localkube.scenarios.environment import SETTLE_S, SHARDS, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
@@ -173,14 +173,6 @@ def crowded(pods: Collection[Obj], workers: Collection[str], held: Collection[st
 def node_of(pod: Mapping[str, Any]) -> str:
     """The node that a pod is on, empty if it has none yet."""
     return str(pod["spec"].get("nodeName") or "")
-
-
-def is_ready(obj: Mapping[str, Any]) -> bool:
-    """Whether a pod or a node is ready and not about to go."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return "deletionTimestamp" not in obj.get("metadata", {}) and any(
-        (one["type"], one["status"]) == ("Ready", "True") for one in conditions
-    )
 
 
 def has_started(pod: Mapping[str, Any], since: datetime) -> bool:

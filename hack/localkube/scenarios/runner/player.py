@@ -12,10 +12,10 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Generic
 
-from localkube.errors import LocalKubeError
+from localkube.errors import LocalKubeError, sentence
 from localkube.hollow.pods import RESTART_S
 from localkube.progress import Report
-from localkube.scenarios.cluster import Holder, sentence
+from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
 from localkube.scenarios.traffic import Books, Mark, first_taken, longest_gap

@@ -27,7 +27,7 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, manifest, processor_seconds
+from localkube.scenarios.hollow.environment import HollowEnvironment, manifest
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
@@ -79,12 +79,12 @@ class Found:
 
 async def use_of(process: Process, seconds: float) -> tuple[float, float, float]:
     """Watch a process for so long: the shares of one core that it used, in all and in the worst 5 s, and its most resident memory."""
-    marks, rss = [(time.monotonic(), processor_seconds(process))], memory_mib(process.pid)
+    marks, rss = [(time.monotonic(), process.processor_seconds())], memory_mib(process.pid)
     (begun, spent) = marks[0]
     while time.monotonic() - begun < seconds:
         await asyncio.sleep(SAMPLE_S)
         rss = max(rss, memory_mib(process.pid))
-        marks.append((time.monotonic(), processor_seconds(process)))
+        marks.append((time.monotonic(), process.processor_seconds()))
     return (marks[-1][1] - spent) / (marks[-1][0] - begun), worst_share(marks, WORST_S), rss
 
 
@@ -152,7 +152,7 @@ class ScaleBench:
                 reported = time.monotonic()
                 self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
-        found.begin_s, found.begin_cpu_s = time.monotonic() - begun, processor_seconds(self.operator)
+        found.begin_s, found.begin_cpu_s = time.monotonic() - begun, self.operator.processor_seconds()
         found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
         self._report(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
         deadline = time.monotonic() + QUIET_S
@@ -185,7 +185,7 @@ class ScaleBench:
         found, player = self.found, Player[HollowEnvironment](environment, n=1, report=quiet)
         kinds = [(replace(fault, goal=None), times) for fault, times in zip(named(KINDS), (found.deleted, found.killed), strict=True)]
         await environment.settled(*self._hollow)
-        begun, spent = time.monotonic(), processor_seconds(self.operator)
+        begun, spent = time.monotonic(), self.operator.processor_seconds()
         for number in range(self._options.failovers):
             fault, times = kinds[number % 2]
             environment.clusters = (self._hollow[number % len(self._hollow)],)
@@ -200,7 +200,7 @@ class ScaleBench:
             if number % 5 == 4:
                 worst = max(found.failovers, default=0.0)
                 self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
-        found.busy_cpu = (processor_seconds(self.operator) - spent) / (time.monotonic() - begun)
+        found.busy_cpu = (self.operator.processor_seconds() - spent) / (time.monotonic() - begun)
         for name, probe in environment.probes.items():
             found.ledger += [f"{name}: {text}" for text in (await probe.ledger()).failures()]
 

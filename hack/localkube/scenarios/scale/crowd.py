@@ -18,7 +18,6 @@ from localkube.plane import processes
 from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import Report
-from localkube.scenarios.hollow.environment import processor_seconds
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
@@ -67,7 +66,7 @@ class Crowd:
 
     def used(self) -> float:
         """Processor time that the process which answers for all pods has used so far, in seconds."""
-        return processor_seconds(self._answers) if self._answers is not None else 0.0
+        return self._answers.processor_seconds() if self._answers is not None else 0.0
 
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
