@@ -20,14 +20,11 @@ def output(argv: Sequence[str], *, timeout: float = 60.0, text: str = "", env: M
     try:
         done = subprocess.run(argv, input=text, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
     except OSError as error:
-        msg = f"{argv[0]} cannot be run: {error.strerror or error}"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
     except subprocess.TimeoutExpired as error:
-        msg = f"'{_short(argv)}' did not end within {timeout:g} s"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"'{_short(argv)}' did not end within {timeout:g} s") from error
     if done.returncode != 0:
-        msg = f"'{_short(argv)}' failed: {(done.stderr or done.stdout).strip()[-4000:]}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"'{_short(argv)}' failed: {(done.stderr or done.stdout).strip()[-4000:]}")
     return done.stdout + done.stderr if both else done.stdout
 
 
@@ -52,15 +49,13 @@ def logged(
         try:
             child.wait(timeout)
         except subprocess.TimeoutExpired:
-            msg = f"{what} did not end within {timeout:g} s"
-            raise LocalKubeError(msg) from None
+            raise LocalKubeError(f"{what} did not end within {timeout:g} s") from None
         finally:
             _end(child)
     if child.returncode != 0:
         # Go announces each download; what went wrong comes after them
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("go: downloading")]
-        msg = f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)")
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)"))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:

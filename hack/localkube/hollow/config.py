@@ -36,8 +36,7 @@ async def _claim_uid(kube: Kube, namespace: str, name: str) -> str:
     except KubeError as e:
         raise ConfigError(str(e)) from e
     if claim is None:
-        message = f'persistentvolumeclaim "{name}" not found'
-        raise ConfigError(message)
+        raise ConfigError(f'persistentvolumeclaim "{name}" not found')
     return str(claim["metadata"]["uid"])
 
 

@@ -96,8 +96,7 @@ class HollowControl:
         try:
             return cls(json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))["control"])
         except (OSError, ValueError, KeyError) as e:
-            message = f"no hollow nodes are ready in {folder} ({e}): start them with 'python -m localkube.hollow'"
-            raise HollowControlError(message) from e
+            raise HollowControlError(f"no hollow nodes are ready in {folder} ({e}): start them with 'python -m localkube.hollow'") from e
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S))
@@ -168,15 +167,12 @@ class HollowControl:
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
         what = f"hollow nodes at {self._url}: {method} {path}"
         if self._session is None:
-            message = "HollowControl is used outside of its 'async with' block"
-            raise HollowControlError(message)
+            raise HollowControlError("HollowControl is used outside of its 'async with' block")
         try:
             async with self._session.request(method, self._url + path, json=body or None) as response:
                 answer: Obj = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
-            message = f"{what}: no answer ({type(e).__name__}: {e})"
-            raise HollowControlError(message) from e
+            raise HollowControlError(f"{what}: no answer ({type(e).__name__}: {e})") from e
         if response.status >= 400:
-            message = f"{what}: {(answer or {}).get('error', response.status)}"
-            raise HollowControlError(message)
+            raise HollowControlError(f"{what}: {(answer or {}).get('error', response.status)}")
         return answer

@@ -120,8 +120,7 @@ class Kube:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 response = await self._calls.request(method, path, content=content, headers={"Content-Type": content_type})
         except (httpx2.HTTPError, TimeoutError) as e:
-            message = f"{what}: no answer ({type(e).__name__}: {e})"
-            raise NoAnswerError(message) from e
+            raise NoAnswerError(f"{what}: no answer ({type(e).__name__}: {e})") from e
         if not response.is_success:
             raise _refusal(what, response)
         answer: Obj = msgspec.json.decode(response.content)
@@ -148,8 +147,7 @@ class Kube:
                     for line in lines:
                         yield _event(what, msgspec.json.decode(line))
         except httpx2.HTTPError as e:
-            message = f"{what}: broken ({type(e).__name__}: {e})"
-            raise NoAnswerError(message) from e
+            raise NoAnswerError(f"{what}: broken ({type(e).__name__}: {e})") from e
 
 
 def _event(what: str, event: Obj) -> tuple[str, Obj]:
@@ -212,8 +210,7 @@ class Mirror:
     async def _list(self) -> str:
         answer = await self._kube.get(f"{self._path}?fieldSelector={self._selector}" if self._selector else self._path)
         if answer is None:
-            message = f"LIST {self._path}: 404"
-            raise NoAnswerError(message)
+            raise NoAnswerError(f"LIST {self._path}: 404")
         listed = {key_of(obj): obj for obj in answer.get("items") or []}
         for key in self.items.keys() - listed.keys():
             self._take("DELETED", self.items[key])

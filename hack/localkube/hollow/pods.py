@@ -187,8 +187,7 @@ class HollowPod:
         """Have the component do something else wrong: see `Disturbance` of the simulator. Raises NotRunningError, ValueError."""
         component = self._running()
         if not hasattr(component, "disturb"):
-            message = f"a {self.kind} cannot be disturbed, only killed and hung"
-            raise ValueError(message)
+            raise ValueError(f"a {self.kind} cannot be disturbed, only killed and hung")
         self._note_readiness(component)
         await component.disturb(fault)
         if "ports" in fault:
@@ -326,8 +325,7 @@ class HollowPod:
 
     def _running(self) -> Component:
         if self._component is None or not self.container.runs:
-            message = f"pod {self.namespace}/{self.name} runs no container now ({self.container.describe()})"
-            raise NotRunningError(message)
+            raise NotRunningError(f"pod {self.namespace}/{self.name} runs no container now ({self.container.describe()})")
         return self._component
 
     # ------------------------------------------------------------ its deletion

@@ -186,12 +186,10 @@ class Hollow:
         where, name = service_name(service, namespace)
         found = self._services.items.get((where, name))
         if found is None:
-            message = f"there is no service {where}/{name}"
-            raise LookupError(message)
+            raise LookupError(f"there is no service {where}/{name}")
         chosen = backends(found, self._backends(where, found["spec"].get("selector") or {}))
         if not chosen:
-            message = f"service {where}/{name} has no endpoint"
-            raise LookupError(message)
+            raise LookupError(f"service {where}/{name} has no endpoint")
         if len(chosen) > 1:
             self.ambiguous[f"{where}/{name}"] += 1
         return chosen[0].ip, target_port(found, port, chosen[0])
@@ -220,13 +218,11 @@ class Hollow:
         for pod in self.pods.values():
             if (pod.namespace, pod.name) == (namespace, name) and uid in {None, pod.uid} and not pod.finished:
                 return pod
-        message = f"no hollow node runs a pod {namespace}/{name}{f' with uid {uid}' if uid else ''}"
-        raise LookupError(message)
+        raise LookupError(f"no hollow node runs a pod {namespace}/{name}{f' with uid {uid}' if uid else ''}")
 
     def _node(self, name: str) -> HollowNode:
         if name not in self.nodes:
-            message = f"there is no hollow node {name}; there are {', '.join(sorted(self.nodes))}"
-            raise LookupError(message)
+            raise LookupError(f"there is no hollow node {name}; there are {', '.join(sorted(self.nodes))}")
         return self.nodes[name]
 
     def _pods_on(self, node: HollowNode) -> list[HollowPod]:

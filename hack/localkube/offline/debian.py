@@ -131,5 +131,4 @@ def _unmounted(folder: Path) -> None:
         if os.path.ismount(folder / mount):
             subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
             if os.path.ismount(folder / mount):
-                msg = f"{folder} still has something mounted in it: unmount it, then remove the folder"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{folder} still has something mounted in it: unmount it, then remove the folder")

@@ -19,8 +19,7 @@ CONTENT = "dev.multiconnect.content"
 def docker(*args: str, timeout: float = 60.0, text: str = "") -> str:
     """The standard output of ``docker ARGS``, fed with ``text``. LocalKubeError with what it wrote if it fails."""
     if shutil.which("docker") is None:
-        msg = "there is no program 'docker': install it, on Debian with 'hack/kind-offline up --install-docker'"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("there is no program 'docker': install it, on Debian with 'hack/kind-offline up --install-docker'")
     return output(["docker", *args], timeout=timeout, text=text)
 
 

@@ -129,8 +129,7 @@ def kubeadm_images(binaries: Binaries) -> dict[str, str]:
     listed = output(argv, env={**os.environ, "HOME": "/nonexistent"})
     names = {line.rpartition(":")[0].rpartition("/")[2]: line for line in listed.split()}
     if lacking := set(COMPONENTS) - set(names):
-        msg = f"kubeadm names no image for {', '.join(sorted(lacking))}: {listed.strip()[-300:]}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"kubeadm names no image for {', '.join(sorted(lacking))}: {listed.strip()[-300:]}")
     return names
 
 

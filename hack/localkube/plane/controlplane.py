@@ -111,8 +111,7 @@ class ControlPlane:
             running = [process for process in processes.load(folder / "processes.json") if process.alive()]
             if running:
                 names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
-                msg = f"a control plane already runs in {folder}: {names}; stop it with 'hack/cluster down --dir {folder}'"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"a control plane already runs in {folder}: {names}; stop it with 'hack/cluster down --dir {folder}'")
             started = cls(folder, binaries=binaries, spawner=Spawner(leashed=not detached), running=[])
             if audit_log:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
@@ -133,8 +132,7 @@ class ControlPlane:
         """The control plane that ``start`` left in ``folder``, running or not. LocalKubeError if there never was one."""
         folder = folder.absolute()
         if not (folder / "processes.json").exists():
-            msg = f"there is no control plane in {folder}: start one with 'hack/cluster up --dir {folder}'"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"there is no control plane in {folder}: start one with 'hack/cluster up --dir {folder}'")
         return cls(folder, binaries=None, spawner=None, running=processes.load(folder / "processes.json"))
 
     def stop(self) -> None:
@@ -193,8 +191,7 @@ class ControlPlane:
         try:
             lines = (self.folder / "audit.log").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            msg = f"{self.folder} keeps no audit log: start the control plane with audit_log=True"
-            raise LocalKubeError(msg) from None
+            raise LocalKubeError(f"{self.folder} keeps no audit log: start the control plane with audit_log=True") from None
         return [_write(json.loads(line)) for line in lines if line.endswith("}")]  # a last line may be half written
 
     def pause_apiserver(self) -> None:
@@ -210,8 +207,7 @@ class ControlPlane:
     def _start(self, more: _Args, port: int | None, deadline: float, report: Callable[[str], None]) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
         if port is not None and not _free(port):
-            msg = f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port")
         for tries_left in reversed(range(PORT_TRIES)):
             try:
                 self._start_on(_free_ports(port or self._last_port()), made, more, deadline, report)
@@ -257,8 +253,7 @@ class ControlPlane:
 
     def _run(self, name: str, args: Sequence[str]) -> None:
         if self._binaries is None or self._spawner is None:
-            msg = f"{self.folder} was attached to, not started here"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{self.folder} was attached to, not started here")
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log))
@@ -286,8 +281,7 @@ class ControlPlane:
     def _signal_apiserver(self, number: signal.Signals) -> None:
         apiserver = next((process for process in self._running if process.name == "kube-apiserver"), None)
         if apiserver is None or not apiserver.signal(number):
-            msg = f"the kube-apiserver of {self.folder} does not run"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:
@@ -348,8 +342,7 @@ def _free_ports(first: int | None) -> list[int]:
     chosen = [] if first is None else [first]
     chosen += [port for port in random.sample(PORT_RANGE, 50) if port != first and _free(port)][: 3 - len(chosen)]
     if len(chosen) < 3:
-        msg = f"no free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {LOOPBACK}: end what uses them"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {LOOPBACK}: end what uses them")
     return chosen
 
 

@@ -95,8 +95,7 @@ def read(path: Path) -> Access:
         fault = f"the kubeconfig {path} is not YAML{f' (line {place.line + 1})' if place else ''}"
     except (KeyError, TypeError, StopIteration, ValueError) as error:
         fault = f"the kubeconfig {path} does not lead to a cluster and a user ({type(error).__name__} {error})"
-    msg = f"{fault}: write it again with 'hack/cluster up', or correct it"
-    raise LocalKubeError(msg)
+    raise LocalKubeError(f"{fault}: write it again with 'hack/cluster up', or correct it")
 
 
 def _named(config: Any, kind: str, name: str) -> dict[str, Any]:
@@ -112,8 +111,7 @@ def _pem(path: Path, entry: dict[str, Any], field: str, *, optional: bool = Fals
         return Path(path.parent, entry[field]).read_text(encoding="ascii")
     if optional:
         return ""
-    msg = f"{field}-data"
-    raise KeyError(msg)
+    raise KeyError(f"{field}-data")
 
 
 def _encoded(text: str) -> str:

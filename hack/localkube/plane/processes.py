@@ -126,8 +126,7 @@ class Spawner:
 
     def _start(self, name: str, argv: list[str], folder: Path, log: Path, env: Mapping[str, str] | None) -> Process:
         if not os.access(argv[0], os.X_OK):
-            msg = f"{name} cannot be started: {argv[0]} is not there or not executable"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{name} cannot be started: {argv[0]} is not there or not executable")
         if self._leashed:
             argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
         with log.open("ab") as output:
@@ -150,8 +149,7 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     survivors = _wait(left, 5.0)
     if survivors:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors)
-        msg = f"{names} did not end within 5 s of SIGKILL: check the machine's disk, then end it by hand"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{names} did not end within 5 s of SIGKILL: check the machine's disk, then end it by hand")
     for process in everyone:
         process.ended_within(END_SECONDS)
     return left
@@ -171,11 +169,9 @@ def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, 
         for process in watched:
             if not process.alive():
                 where = f"while waiting for {last.name} {what}; the end of {process.log}"
-                msg = f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}"
-                raise EarlyEndError(msg)
+                raise EarlyEndError(f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}")
         if time.monotonic() > deadline:
-            msg = f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}")
         time.sleep(POLL_SECONDS)
 
 
@@ -192,8 +188,7 @@ def load(path: Path) -> list[Process]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}") from error
 
 
 def _serve(orders: SimpleQueue[Callable[[], None] | None]) -> None:

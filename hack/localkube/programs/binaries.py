@@ -63,8 +63,7 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
     if not folder:
         return {}
     if not Path(folder).is_dir():
-        msg = f"KUBEBUILDER_ASSETS is {folder}, which is no folder: unset it or correct it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"KUBEBUILDER_ASSETS is {folder}, which is no folder: unset it or correct it")
     found = {}
     for program in programs:
         path = Path(folder).absolute() / program.name

@@ -77,8 +77,7 @@ class Cache:
             path.chmod(0o755)
             version = version_of(program, path)
             if program.version_says not in version:
-                msg = f"{program.name} should be {program.version}, but says {version[:200]!r} when asked for its version"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{program.name} should be {program.version}, but says {version[:200]!r} when asked for its version")
             note.unlink(missing_ok=True)
             status = path.stat()
             content = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}

@@ -49,8 +49,7 @@ class Releases:
     def find(self, program: Program) -> Release:
         """Where the program is, and its published checksum. NotHadError if it is not published, or its page does not answer."""
         if not program.of_control_plane:
-            msg = "it is only built from source"
-            raise NotHadError(msg)
+            raise NotHadError("it is only built from source")
         os, arch = self.platform
         if program.of_kubernetes:
             url = self.kubernetes_url.format(version=program.version, os=os, arch=arch, name=program.name)
@@ -59,8 +58,7 @@ class Releases:
         lines = map(str.split, self._checksums(f"{base}/SHA256SUMS").splitlines())
         digests = {words[1]: words[0] for words in lines if len(words) == 2}
         if f"{name}.tar.gz" not in digests:
-            msg = f"{base}/SHA256SUMS does not list {name}.tar.gz"
-            raise NotHadError(msg)
+            raise NotHadError(f"{base}/SHA256SUMS does not list {name}.tar.gz")
         return Release(f"{base}/{name}.tar.gz", digests[f"{name}.tar.gz"], f"{name}/etcd")
 
     def _checksums(self, url: str) -> str:
@@ -83,16 +81,14 @@ def download(release: Release, staged: Path) -> None:
     try:
         logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, timeout=PROGRAM_SECONDS)
         if sha256_of(path) != release.digest.lower():
-            msg = f"{release.url} does not have the SHA-256 that its project publishes"
-            raise NotHadError(msg)
+            raise NotHadError(f"{release.url} does not have the SHA-256 that its project publishes")
         if not release.member:
             path.replace(staged)
             return
         with tarfile.open(path) as archive:
             archive.extract(archive.getmember(release.member).replace(name=staged.name), staged.parent, filter="data")
     except (LocalKubeError, tarfile.TarError, KeyError) as error:
-        msg = f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})"
-        raise NotHadError(msg) from error
+        raise NotHadError(f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})") from error
     finally:
         path.unlink(missing_ok=True)
         log.unlink(missing_ok=True)

@@ -160,6 +160,5 @@ def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
     version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
     go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     if (path and version is None) or go is None:
-        msg = f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git")
     return version[1] if version else "v1", (int(go[1]), int(go[2]))

@@ -20,8 +20,7 @@ def notes(changelog: str, version: str) -> str:
     for heading, text in zip(parts[1::2], parts[2::2], strict=True):
         if re.match(rf"\[?{re.escape(version)}\]?(\s|$)", heading) and (body := _without_links(text)):
             return body + "\n"
-    msg = f"CHANGELOG.md has no notes of {version}: write them under a heading '## [{version}] - YYYY-MM-DD'"
-    raise LocalKubeError(msg)
+    raise LocalKubeError(f"CHANGELOG.md has no notes of {version}: write them under a heading '## [{version}] - YYYY-MM-DD'")
 
 
 def _without_links(text: str) -> str:

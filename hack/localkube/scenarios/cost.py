@@ -81,8 +81,7 @@ def memory_mib(pid: int, field_name: str = "VmRSS") -> float:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(f"{field_name}:")).split()[1]) / 1024
     except (OSError, StopIteration, ValueError) as error:
-        msg = f"the memory of process {pid} cannot be read: it has ended"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"the memory of process {pid} cannot be read: it has ended") from error
 
 
 def most_mib(operators: Iterable[Process]) -> float:

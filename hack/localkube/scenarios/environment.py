@@ -182,8 +182,7 @@ class Environment(ABC):
         deadline = time.monotonic() + timeout
         while not (found := await ask()):
             if time.monotonic() > deadline:
-                msg = f"{what} did not come true within {timeout:g} s. {self.state()}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{what} did not come true within {timeout:g} s. {self.state()}")
             await asyncio.sleep(pause)
         return found
 
@@ -208,8 +207,7 @@ class Environment(ABC):
     async def settled(self, *clusters: str, timeout: float = SETTLE_S) -> None:
         """The same; LocalKubeError, with what is wrong, after ``timeout`` seconds."""
         if late := await self.settle(clusters, timeout):
-            msg = f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {self.state()}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {self.state()}")
 
     async def leader(self) -> str:
         """The name of the replica that holds the Lease and runs. LocalKubeError if none does within 30 s."""

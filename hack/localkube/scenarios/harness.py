@@ -63,8 +63,7 @@ class Harness:
         """Start everything and wait until it is ready. LocalKubeError says what failed; nothing is left running then."""
         if running := alive(self.folder):
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
-            msg = f"one runs already in {self.folder}: {names}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"one runs already in {self.folder}: {names}")
         remove(self.folder)
         try:
             self._up(replicas)
@@ -112,8 +111,7 @@ class Harness:
     def plane(self) -> ControlPlane:
         """The control plane."""
         if self._plane is None:
-            msg = f"nothing runs in {self.folder} yet"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"nothing runs in {self.folder} yet")
         return self._plane
 
     def fault(self) -> str | None:

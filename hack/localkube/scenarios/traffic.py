@@ -162,8 +162,7 @@ class Stream(Traffic):
         deadline = until + timeout
         while any(one.delivered_at is None and not one.lost for one in mine):
             if time.monotonic() > deadline:
-                msg = f"messages of {self.cluster} still wait after {timeout:g} s"
-                raise TrafficError(msg)
+                raise TrafficError(f"messages of {self.cluster} still wait after {timeout:g} s")
             await asyncio.sleep(0.05)
         await self._read_log()
         return account(mine, self._taken, shards=mark.shards, struck=struck, totals=self.log.audit.totals().since(mark.totals))

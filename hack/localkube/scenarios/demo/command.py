@@ -211,8 +211,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
             ended = remove(folder)
             to_stderr(f"ended {len(ended)} processes and removed {folder}" if ended else f"nothing runs in {folder}")
         elif alive(folder):
-            msg = f"a demo runs in {folder} already: end it with 'hack/demo --down'"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"a demo runs in {folder} already: end it with 'hack/demo --down'")
         else:
             try:
                 _run(folder, options, command)

@@ -155,8 +155,7 @@ async def lose(case: Hollow, group: str = "name", *, rebooted: bool = False, run
         for shard in victims_on(case, cluster, set(names)):
             case.strike(cluster, shard)
     if not case.victims:
-        msg = f"no cluster can be measured by the loss of {', '.join(names)}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no cluster can be measured by the loss of {', '.join(names)}")
     for name in names:
         case.exits.push_async_callback(case.environment.control.back, name, rebooted=rebooted)
     await asyncio.gather(*(case.environment.control.lose(name, running=running) for name in names))

@@ -65,8 +65,7 @@ async def _node_with_holder(case: Kind) -> str:
     environment = case.environment
     leader = node_of(await environment.leader_pod())
     if not (nodes := [node for node in await environment.workers() if environment.holders_on(node)]):
-        msg = "no worker has a holder, so none can be lost"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("no worker has a holder, so none can be lost")
     return min(nodes, key=lambda name: (name == leader, len(environment.holders_on(name)), name))
 
 
@@ -74,8 +73,7 @@ async def _leaders_node(case: Kind) -> str:
     """The leader's node. LocalKubeError if no holder is there."""
     node = node_of(await case.environment.leader_pod())
     if not case.environment.holders_on(node):
-        msg = f"no holder is on the leader's node {node}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no holder is on the leader's node {node}")
     return node
 
 
@@ -138,8 +136,7 @@ async def hold_next_to_leader(case: Kind) -> None:
         return
     spare = next((pod["metadata"] for pod in environment.coreapps(CLUSTER) if node_of(pod) == node and is_ready(pod)), None)
     if spare is None:
-        msg = f"the leader's node {node} has no Coreapp, so none can be lost with it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the leader's node {node} has no Coreapp, so none can be lost with it")
     await environment.switch_over(CLUSTER, 0, to=spare["name"])
     await environment.seen(
         lambda: any(one.uid == spare["uid"] for one in environment.holders(CLUSTER)), SUCCESSION_S, f"a holder on {node}"
@@ -226,8 +223,6 @@ async def uninstall(case: Kind) -> None:
     await environment.on.kubectl("get", "crd", "whatsappclusters.multiconnect.dev")
     await environment.on.kubectl("-n", NAMESPACE, "get", "wac", CLUSTER)
     if left := before - {pod["metadata"]["uid"] for pod in environment.pods(CLUSTER, *PARTS)}:
-        msg = f"{len(left)} pods of {CLUSTER} went with the operator"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{len(left)} pods of {CLUSTER} went with the operator")
     if len(served := environment.holders(CLUSTER)) != SHARDS:
-        msg = f"only {len(served)} of {SHARDS} shards are served after the operator is gone"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"only {len(served)} of {SHARDS} shards are served after the operator is gone")

@@ -61,8 +61,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
     messages, calls = list(probe.messages.values()), (await probe.counters())["set_shards_calls"]
     called = [datetime.fromisoformat(call["at"]).timestamp() for call in calls if call["restarted"] and call["shards"] == to]
     if not called:
-        msg = f"the simulator knows of no Set Shards to {to}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the simulator knows of no Set Shards to {to}")
     gaps, surviving = (outages(messages, number, called[-1] - begun_wall + begun) for number in (shards, min(before, to)))
     return Resize(
         before=before,
@@ -92,8 +91,7 @@ def outages(messages: Iterable[Message], shards: int, called: float) -> dict[int
         taken = sorted(one.delivered_at for one in mine[shard] if one.delivered_at is not None)
         gaps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(taken) if later > called]
         if not gaps:
-            msg = f"too few messages of shard {shard} were taken to say how long it was without service"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"too few messages of shard {shard} were taken to say how long it was without service")
         _, last, again = max(gaps)
         missed = min(one.sent_at for one in mine[shard] if one.delivered_at is not None and one.delivered_at >= again)
         found[shard] = (again - max(last, min(called, missed)), again)

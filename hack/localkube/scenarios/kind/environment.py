@@ -88,8 +88,7 @@ class KindEnvironment(Environment):
         """The holder's pod. LocalKubeError if it is gone."""
         pod = self.pod(holder.pod, holder.uid)
         if pod is None:
-            msg = f"{holder.pod} is gone, so it cannot be struck"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{holder.pod} is gone, so it cannot be struck")
         return pod
 
     def holders_on(self, node: str) -> list[Holder]:
@@ -101,8 +100,7 @@ class KindEnvironment(Environment):
         name = await self.leader()
         pod = await self.api.get(f"{PODS_OF_SYSTEM}/{name}")
         if pod is None:
-            msg = f"operator {name} is gone"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"operator {name} is gone")
         return pod
 
     async def aim(self, pod: Obj) -> Callable[[str], Awaitable[str]]:

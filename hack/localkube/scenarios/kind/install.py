@@ -133,8 +133,7 @@ class Installation:
         except LocalKubeError as error:
             said = await self.shown("wac", name, "-o", "jsonpath={.status.reason}: {.status.message}")
             pods = await self.shown("pods", "-o", "wide")
-            msg = f"WhatsAppCluster {name} is not Ready after {READY_S:g} s: {said or error}\n{pods}"
-            raise LocalKubeError(msg) from None
+            raise LocalKubeError(f"WhatsAppCluster {name} is not Ready after {READY_S:g} s: {said or error}\n{pods}") from None
 
     async def pin_simulator(self) -> None:
         """Have the simulator's WhatsApp servers run on the control plane: in a test of the client they are not what is to fail.

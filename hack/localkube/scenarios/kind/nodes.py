@@ -68,11 +68,9 @@ class NodeShell:
             except (TimeoutError, OSError) as error:
                 await self.aclose()
                 why = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-                msg = f"'{command}' in node {self.container}: {why}"
-                raise LocalKubeError(msg) from None
+                raise LocalKubeError(f"'{command}' in node {self.container}: {why}") from None
         if status != "0":
-            msg = f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}")
         return output
 
     async def _exchange(self, command: str, mark: str) -> tuple[str, str]:
@@ -88,16 +86,14 @@ class NodeShell:
             )
         to, answer = self._child.stdin, self._child.stdout
         if to is None or answer is None:
-            msg = "the shell has no pipes"
-            raise OSError(msg)
+            raise OSError("the shell has no pipes")
         to.write(f"( {command}\n) 2>&1 </dev/null; echo {mark} $?\n".encode())
         await to.drain()
         try:
             output = (await answer.readuntil(mark.encode())).decode("utf-8", "replace").removesuffix(mark)
             return output, (await answer.readline()).decode().strip()
         except asyncio.IncompleteReadError:
-            msg = "the shell has ended"
-            raise OSError(msg) from None
+            raise OSError("the shell has ended") from None
 
 
 async def docker(*words: str) -> str:
@@ -172,13 +168,11 @@ class KindNodes:
         statuses: list[Obj] = (pod.get("status") or {}).get("containerStatuses") or [{}]
         container = str(statuses[0].get("containerID", "")).removeprefix("containerd://")
         if node not in self.shells or not container:
-            msg = f"pod {name} runs no container on a node of this cluster"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"pod {name} runs no container on a node of this cluster")
         rows = (await self.shells[node].run("ctr -n k8s.io task ls")).splitlines()
         found = next((row.split() for row in rows if row.startswith(container)), None)
         if found is None or found[-1] != "RUNNING":
-            msg = f"the container of pod {name} does not run on {node}: {found}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the container of pod {name} does not run on {node}: {found}")
         return self.shells[node], int(found[1])
 
     async def tag(self, image: str, also: str) -> None:
@@ -192,8 +186,7 @@ async def node_names(role: str = "") -> tuple[str, ...]:
     filters = ("--filter", LABEL, *(("--filter", f"label=io.x-k8s.kind.role={role}") if role else ()))
     if names := sorted((await docker("ps", "--all", *filters, "--format", "{{.Names}}")).split()):
         return tuple(names)
-    msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
-    raise LocalKubeError(msg)
+    raise LocalKubeError(f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'")
 
 
 async def start_sender(image: str) -> str:

@@ -114,8 +114,7 @@ class ScaleBench:
     def operator(self) -> Process:
         """The one process that is measured."""
         if self._operator is None or not self._operator.alive():
-            msg = f"the operator does not run. {self._harness.fault() or ''}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the operator does not run. {self._harness.fault() or ''}")
         return self._operator
 
     async def run(self) -> None:
@@ -131,8 +130,7 @@ class ScaleBench:
                 await self._fail_over(environment)
             self.found.rss_peak = memory_mib(self.operator.pid, "VmHWM")
             for violation in await asyncio.to_thread(environment.whole.verify):
-                msg = f"a law was broken: {violation}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"a law was broken: {violation}")
 
     async def _begin(self, api: Kube) -> None:
         """Start the operator and the hollow clusters; return when it has reported on every cluster and writes no more."""
@@ -158,8 +156,7 @@ class ScaleBench:
         deadline = time.monotonic() + QUIET_S
         while late := await self._writes(time.time() - QUIET_WRITES_S):
             if time.monotonic() > deadline:
-                msg = f"the operator still writes: {spelled(late)}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"the operator still writes: {spelled(late)}")
             await asyncio.sleep(QUIET_WRITES_S / 3)
 
     async def _writes(self, since: float) -> list[Write]:
