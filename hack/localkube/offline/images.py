@@ -59,7 +59,8 @@ class Images:
         with Cache(self.cache).lock(self.report):
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()
-            python, postgres, node = debian.PYTHON.key, self._postgres_content(), self._node_content()
+            python, node = debian.PYTHON.key, self._node_content()
+            postgres = _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
             wanted = {
                 image
                 for image, content in ((PYTHON_IMAGE, python), (POSTGRES_IMAGE, postgres), (NODE_IMAGE, node))
@@ -75,9 +76,6 @@ class Images:
             if NODE_IMAGE in wanted:
                 self._node(node)
             shutil.rmtree(self.cache / "debs", ignore_errors=True)  # packages that were kept from one root file system to the next
-
-    def _postgres_content(self) -> str:
-        return _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
 
     def _node_content(self) -> str:
         """Stands for all that the node image is made from."""

@@ -82,8 +82,12 @@ class Environment(ABC):
         """Start what runs beneath; what ends it goes into ``_exits``. LocalKubeError."""
 
     @abstractmethod
-    async def put_right(self) -> None:
-        """After a case that broke off: everything as it was before. Raises LocalKubeError."""
+    async def bring_back(self) -> None:
+        """Have all nodes again, and what runs on them that no cluster is. LocalKubeError when it takes too long."""
+
+    @abstractmethod
+    async def workers(self) -> list[str]:
+        """The names of the nodes that faults may strike."""
 
     @abstractmethod
     async def is_operator(self, name: str) -> bool:
@@ -246,7 +250,15 @@ class Environment(ABC):
         await self.seen(lambda: all(self.status(one).get("shards") == shards for one in clusters), timeout, f"{shards} shards")
         await self.settled(*clusters, timeout=timeout)
 
-    async def schedulable(self, *, yes: bool, nodes: Iterable[str]) -> None:
-        """Uncordon nodes, or cordon them."""
-        for node in nodes:
-            await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": not yes or None}}, kind=MERGE)
+    async def cordon(self, *, yes: bool) -> None:
+        """Have these nodes take no more pods, or take them again."""
+        for node in await self.workers():
+            await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": yes or None}}, kind=MERGE)
+
+    async def put_right(self) -> None:
+        """After a case that broke off: everything as it was before. LocalKubeError."""
+        await self.bring_back()
+        await self.cordon(yes=False)
+        await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
+        if late := await self.settle(self.clusters):
+            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")

@@ -8,7 +8,8 @@ from collections.abc import AsyncIterator
 from contextlib import aclosing
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import yaml
@@ -17,7 +18,9 @@ from localkube.charts import Helm
 from localkube.errors import LocalKubeError
 from localkube.plane.operators import REPOSITORY
 from localkube.scenarios.cluster import is_ready
-from localkube.scenarios.kind.environment import crowded, has_started, is_whole
+from localkube.scenarios.environment import Environment
+from localkube.scenarios.hollow.environment import HollowEnvironment
+from localkube.scenarios.kind.environment import KindEnvironment, crowded, has_started, is_whole
 from localkube.scenarios.kind.install import DATABASE_SECRET, Installation, postgres
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes, NodeShell, run
 
@@ -74,6 +77,29 @@ def test_a_pod_that_is_about_to_go_is_not_ready() -> None:
 )
 def test_a_pod_on_a_restarted_node_runs_when_its_kubelet_has_said_so_since(states: list[dict[str, Any]], started: bool) -> None:
     assert has_started(pod("p", "w1", containerStatuses=[{"state": state} for state in states]), SINCE) is started
+
+
+@pytest.mark.parametrize("backend", [KindEnvironment, HollowEnvironment])
+async def test_putting_right_has_all_nodes_take_pods_again_and_two_shards(backend: type[Environment]) -> None:
+    did: list[Any] = []
+
+    async def patch(path: str, body: dict[str, Any], *, kind: str) -> None:
+        did.append((path.rpartition("/")[2], body["spec"]))
+
+    async def answer(found: Any) -> Any:
+        return found
+
+    environment: Any = backend.__new__(cast("Any", backend))
+    environment.clusters, environment.api, environment._report = ("acme",), SimpleNamespace(patch=patch), did.append
+    environment.bring_back = lambda: answer(did.append("back"))
+    environment.workers = lambda: answer(["w1", "w2"])
+    environment.settle, environment.state = answer, lambda: "a pod is missing"
+    await environment.put_right()
+    free = {"unschedulable": None}
+    assert did == ["back", ("w1", free), ("w2", free), ("acme", {"shards": 2}), "acme is still not as wanted: a pod is missing"]
+    did.clear()
+    await environment.cordon(yes=True)
+    assert did == [("w1", {"unschedulable": True}), ("w2", {"unschedulable": True})]
 
 
 # ------------------------------------------------------------ what is applied

@@ -11,7 +11,7 @@ from typing import Any
 from localkube.errors import LocalKubeError
 from localkube.hollow.control import HollowControl
 from localkube.scenarios.cluster import NAMESPACE, Holder
-from localkube.scenarios.environment import SHARDS, SPARES, Environment
+from localkube.scenarios.environment import SHARDS, Environment
 from localkube.scenarios.faults.partition import near_sender
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.runner.case import Case
@@ -212,18 +212,3 @@ async def delete_during(case: Hollow, shards: int, reached: Callable[[HollowEnvi
 
     await asyncio.gather(*map(one, case.clusters))
     await delete(case)
-
-
-def has_grown(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether there are more pods already."""
-    return len(environment.coreapps(cluster)) > SHARDS + SPARES
-
-
-def is_called(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether Set Shards is noted, so that all Coreapps restart."""
-    return "operation" in environment.status(cluster)
-
-
-def has_shrunk(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether the client reports two shards."""
-    return environment.status(cluster).get("shards") == SHARDS

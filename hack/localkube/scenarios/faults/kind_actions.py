@@ -80,7 +80,7 @@ async def _leaders_node(case: Kind) -> str:
 async def lose(case: Kind, verb: Callable[[KindNodes, str], Awaitable[None]], *, leaders: bool = False) -> None:
     """Take a holder's node away, or the leader's with the holder there, until the undoing: ``verb`` is a method of `KindNodes`."""
     node = await (_leaders_node if leaders else _node_with_holder)(case)
-    case.exits.push_async_callback(case.environment.bring_nodes_back)
+    case.exits.push_async_callback(case.environment.bring_back)
     await _strike_all_on(case, node)
     await verb(case.environment.nodes, node)
 
@@ -99,7 +99,7 @@ async def drain(case: Kind) -> None:
     """`kubectl drain` for the node of a holder; it returns when all pods but those of DaemonSets have left. Uncordoned at the end."""
     node = await _node_with_holder(case)
     case.exits.push_async_callback(case.environment.avoid, ())
-    case.exits.push_async_callback(case.environment.uncordon)
+    case.exits.push_async_callback(case.environment.cordon, yes=False)
     await _strike_all_on(case, node)
     await case.environment.drain(node)
 

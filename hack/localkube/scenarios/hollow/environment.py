@@ -61,18 +61,15 @@ class HollowEnvironment(Environment):
         await asyncio.gather(*map(create, self.clusters))
         self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
 
-    async def put_right(self) -> None:
-        """Nodes there, containers going on, two operators that run, two shards."""
-        for node in await self.nodes():
-            await self.control.back(node["name"])
-        await self.cordon(yes=False)
+    async def bring_back(self) -> None:
+        """Nodes there, containers going on, two operators that run."""
+        for node in await self.workers():
+            await self.control.back(node)
         for name, process in self.harness.operators().items():
             if not process.alive():
                 await self._forget(name)
         while len(self.harness.operators()) < 2:
             await self.start_operator()
-        await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
-        await self.settle(self.clusters)
 
     def fault(self) -> str:
         """One sentence on a process that ended by itself, empty if there is none."""
@@ -107,9 +104,9 @@ class HollowEnvironment(Environment):
         nodes: list[Obj] = (await self.control.state())["nodes"]
         return nodes
 
-    async def cordon(self, *, yes: bool) -> None:
-        """Have all nodes take no more pods, or take them again."""
-        await self.schedulable(yes=not yes, nodes=[node["name"] for node in await self.nodes()])
+    async def workers(self) -> list[str]:
+        """All of them."""
+        return [node["name"] for node in await self.nodes()]
 
     async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
         """Start one more replica behind a wire of its own and wait until it watches. Returns its name. ``module``: what Python runs."""

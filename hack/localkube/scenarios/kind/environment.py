@@ -11,7 +11,7 @@ from typing import Any
 from localkube.errors import LocalKubeError
 from localkube.progress import Report
 from localkube.scenarios.cluster import Holder, is_ready
-from localkube.scenarios.environment import SETTLE_S, SHARDS, Environment
+from localkube.scenarios.environment import SETTLE_S, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
 
@@ -35,14 +35,6 @@ class KindEnvironment(Environment):
 
     async def _start(self) -> None:
         await self._exits.enter_async_context(self.nodes)
-
-    async def put_right(self) -> None:
-        """All nodes there and schedulable, two shards, everything whole."""
-        await self.bring_nodes_back()
-        await self.uncordon()
-        await self.set_shards(CLUSTER, SHARDS)
-        if late := await self.settle(self.clusters):
-            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")
 
     def state(self) -> str:
         """What is not whole."""
@@ -80,7 +72,7 @@ class KindEnvironment(Environment):
         return list((await self.api.get(path) or {}).get("items") or ())
 
     async def workers(self) -> list[str]:
-        """The names of the nodes that faults may strike."""
+        """All nodes but the control plane."""
         nodes = (node["metadata"] for node in await self._list("/api/v1/nodes"))
         return sorted(meta["name"] for meta in nodes if CONTROL_PLANE not in meta["labels"])
 
@@ -113,7 +105,7 @@ class KindEnvironment(Environment):
 
         return send
 
-    async def bring_nodes_back(self) -> None:
+    async def bring_back(self) -> None:
         """Have all nodes again, and send through all Webapps. LocalKubeError when it takes too long.
 
         What the API server said of the containers of a node before that was started again is of the past, so their kubelets are awaited.
@@ -131,10 +123,6 @@ class KindEnvironment(Environment):
         """`kubectl drain` as an administrator types it."""
         options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_S:g}s")
         await self.on.kubectl("drain", node, *options, timeout=DRAIN_S + 10.0)
-
-    async def uncordon(self) -> None:
-        """Have all workers take pods."""
-        await self.schedulable(yes=True, nodes=await self.workers())
 
     async def avoid(self, nodes: Collection[str]) -> None:
         """Send through Webapps elsewhere; those on these nodes are about to go."""
