@@ -86,14 +86,19 @@ async def test_putting_right_has_all_nodes_take_pods_again_and_two_shards(backen
     async def patch(path: str, body: dict[str, Any], *, kind: str) -> None:
         did.append((path.rpartition("/")[2], body["spec"]))
 
-    async def answer(found: Any) -> Any:
-        return found
+    async def back() -> None:
+        did.append("back")
+
+    async def workers() -> list[str]:
+        return ["w1", "w2"]
+
+    async def settle(late: tuple[str, ...]) -> tuple[str, ...]:
+        return late
 
     environment: Any = backend.__new__(cast("Any", backend))
     environment.clusters, environment.api, environment._report = ("acme",), SimpleNamespace(patch=patch), did.append
-    environment.bring_back = lambda: answer(did.append("back"))
-    environment.workers = lambda: answer(["w1", "w2"])
-    environment.settle, environment.state = answer, lambda: "a pod is missing"
+    environment.bring_back, environment.workers, environment.settle = back, workers, settle
+    environment.state = lambda: "a pod is missing"
     await environment.put_right()
     free = {"unschedulable": None}
     assert did == ["back", ("w1", free), ("w2", free), ("acme", {"shards": 2}), "acme is still not as wanted: a pod is missing"]
