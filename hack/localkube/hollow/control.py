@@ -32,17 +32,10 @@ def application(hollow: Hollow) -> web.Application:
     POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
     """
-    on_pod: dict[str, Callable[[HollowPod, Obj], Awaitable[None]]] = {
-        "kill": lambda pod, _: pod.kill(),
-        "hang": lambda pod, _: pod.hang(),
-        "resume": lambda pod, _: pod.resume(),
-        "disturb": lambda pod, body: pod.disturb(body),
-        "fail": lambda pod, body: pod.fail(body["reason"]),
+    on_pod: dict[str, Callable[..., Awaitable[None]]] = {
+        verb.__name__: verb for verb in (HollowPod.kill, HollowPod.hang, HollowPod.resume, HollowPod.disturb, HollowPod.fail)
     }
-    on_node: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
-        "lose": lambda name, body: hollow.lose(name, running=body["running"]),
-        "back": lambda name, body: hollow.bring_back(name, rebooted=body["rebooted"]),
-    }
+    on_node: dict[str, Callable[..., Awaitable[None]]] = {"lose": hollow.lose, "back": hollow.bring_back}
 
     async def state(_: web.Request) -> web.Response:
         return web.json_response(hollow.describe())
@@ -54,11 +47,11 @@ def application(hollow: Hollow) -> web.Application:
 
     async def strike_pod(request: web.Request) -> web.Response:
         body, where = await request.json(), request.match_info
-        await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), body)
+        await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), **body)
         return web.json_response({})
 
     async def strike_node(request: web.Request) -> web.Response:
-        await on_node[request.match_info["verb"]](request.match_info["name"], await request.json())
+        await on_node[request.match_info["verb"]](request.match_info["name"], **await request.json())
         return web.json_response({})
 
     app = web.Application(middlewares=[_errors])
