@@ -32,7 +32,7 @@ SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"  # the first of the range is that of the Service "kubernetes"
 ETCD_SOCKET, ETCD_PEER_SOCKET = "localhost:2379", "localhost:2380"  # file names; etcd wants them to look like addresses
 START_SECONDS = 60.0
-LASTS = "720h"
+VALID_SECONDS = 30 * 24 * 3600  # of a token
 PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 _Args = Mapping[str, Sequence[str]]
@@ -182,9 +182,16 @@ class ControlPlane:
 
     def service_account_kubeconfig(self, namespace: str, name: str, path: Path) -> Path:
         """Write a kubeconfig with a token of an existing ServiceAccount to ``path``. LocalKubeError if there is no such account."""
-        token = self.kubectl("create", "token", name, f"--namespace={namespace}", f"--duration={LASTS}").strip()
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": VALID_SECONDS}}
+        where = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
+        try:
+            status, text = self._admin().request("POST", where, body, timeout=10.0)
+        except httpx.HTTPError as error:
+            status, text = 0, f"no answer: {error}"
+        if status != 201:
+            raise LocalKubeError(f"the API server gives no token for the ServiceAccount {namespace}/{name} ({status}): {text[:300]}")
         admin = kubeconfig.read(self.admin_kubeconfig)
-        return Access(admin.server, admin.authority, token=token).write(path, namespace=namespace)
+        return Access(admin.server, admin.authority, token=json.loads(text)["status"]["token"]).write(path, namespace=namespace)
 
     def writes(self) -> list[Write]:
         """Every write so far, oldest first, from the audit log. LocalKubeError if it was started without one."""
