@@ -65,7 +65,7 @@ class Probe(Stream):
 
     @property
     def spread(self) -> int:
-        """As many shards as there are, or as `pace` was told."""
+        """As many shards as there are, or as `pace` says."""
         return self._spread or self.shards
 
     @property
