@@ -3,6 +3,7 @@
 The map, from the ground up (see the first line of each module):
 
 ``errors``      the one error, and how a command ends with it
+``files``       files written in one step; folders in which one process works at a time
 ``run``         programs that are run to their end; ``progress`` what a person sees meanwhile
 ``figures``     how measured times are summed up, and the 35 s they are compared with
 ``provenance``  the commit, machine, load and command that figures come from

@@ -98,8 +98,7 @@ def commented(values: Path) -> Iterator[tuple[str, Any, str]]:
             covered.add(path)
             yield path, _at(content, path), " ".join(comment).replace("|", "\\|")
         elif not isinstance(_at(content, path), Mapping) and not any(path.startswith(f"{one}.") for one in covered):
-            msg = f"{path} in values.yaml of chart {values.parent.name} has no comment: put '# -- what it does' above it"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{path} in values.yaml of chart {values.parent.name} has no comment: put '# -- what it does' above it")
         comment = []
 
 

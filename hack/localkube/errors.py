@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import sys
 from collections.abc import Callable
 
@@ -10,17 +11,25 @@ class LocalKubeError(Exception):
     """Something a person must read: one clear sentence, no traceback needed. Commands print it and exit with status 1."""
 
 
-def guarded(program: str, work: Callable[[], int]) -> int:
+def sentence(error: BaseException) -> str:
+    """An error that a person reads, without a traceback."""
+    if isinstance(error, OSError) and error.strerror:
+        return f"the system reports: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
+    return str(error) if isinstance(error, LocalKubeError) else f"{type(error).__name__}: {error}"
+
+
+def guarded(program: str, work: Callable[[], int], *, interrupted: str = "what was built is kept, run it again to go on") -> int:
     """The exit status of ``work``; what a person must read goes to standard error, after the name of the program."""
+    status = 0
     try:
-        return work()
-    except LocalKubeError as error:
-        print(f"{program}: {error}", file=sys.stderr)
-        return 1
-    except OSError as error:
-        where = f" ({error.filename})" if error.filename else ""
-        print(f"{program}: the system reports: {error.strerror or error}{where}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print(f"{program}: interrupted; what was built is kept, run it again to go on", file=sys.stderr)
-        return 130
+        status = work()
+    except* (LocalKubeError, OSError, subprocess.TimeoutExpired) as group:
+        first: BaseException = group
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        print(f"{program}: {sentence(first)}", file=sys.stderr)
+        status = 1
+    except* KeyboardInterrupt:
+        print(f"{program}: interrupted; {interrupted}", file=sys.stderr)
+        status = 130
+    return status

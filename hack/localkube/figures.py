@@ -18,8 +18,7 @@ P95_FROM = 40
 def percentile(samples: Sequence[float], share: float) -> float:
     """The smallest sample that at least this share (0 to 1) of all samples do not exceed (nearest rank). ValueError without samples."""
     if not samples:
-        msg = "a percentile needs samples"
-        raise ValueError(msg)
+        raise ValueError("a percentile needs samples")
     return sorted(samples)[max(0, math.ceil(share * len(samples)) - 1)]
 
 

@@ -15,8 +15,8 @@ from typing import Any
 
 from localkube.blocks import BLOCKS
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.scenarios.demo import picture
-from localkube.scenarios.harness import write_json
 
 Obj = dict[str, Any]
 
@@ -50,12 +50,10 @@ def publish(root: Path, name: str) -> str:
     try:
         figures = json.loads((root / made).read_text(encoding="utf-8"))
     except FileNotFoundError:
-        msg = f"there is no {made}: '{command}' writes it"
-        raise LocalKubeError(msg) from None
+        raise LocalKubeError(f"there is no {made}: '{command}' writes it") from None
     commit = str((figures.get("run") or {}).get("commit") or "unknown")
     if commit == "unknown":
-        msg = f"{made} does not say of which commit it is: measure again with '{command}'"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{made} does not say of which commit it is: measure again with '{command}'")
     write_json(root / FOLDER / f"{name}.json", published(figures))
     return f"{FOLDER / name}.json: measured at commit {commit}"
 
@@ -66,8 +64,7 @@ def filled(text: str, figures: Callable[[str], Obj | None]) -> str:
     def fill(place: re.Match[str]) -> str:
         name = place["name"]
         if name not in BLOCKS:
-            msg = f"there is no way to show {name}; there are {', '.join(BLOCKS)}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"there is no way to show {name}; there are {', '.join(BLOCKS)}")
         file = name.partition("-")[0]
         found = figures(file)
         shown = BLOCKS[name](found) if found else f"*No run is kept here yet: `{SOURCES[file][1]}`, then `make figures TAKE={file}`.*\n"
@@ -110,8 +107,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     if options.check and options.names:
         parser.error("--check changes nothing, so it takes no NAME")
     if options.check and (pages := stale(root)):
-        msg = f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{', '.join(pages)}: not what docs/figures has; 'make figures' writes it")
     for name in options.names:
         print(publish(root, name))
     for page in () if options.check else write(root):

@@ -7,6 +7,9 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 
+from rich.console import Console
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
 Report = Callable[[str], None]
 
 
@@ -20,33 +23,25 @@ def quiet(line: str) -> None:
 
 
 @contextlib.contextmanager
-def step(text: str, report: Report, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[Callable[[], None]]:
-    """One step of several. Yields what to call while it runs: on a terminal that redraws its line.
-
-    Elsewhere only its begin and its failure are reported.
-    """
+def step(text: str, report: Report, *, number: int = 1, of: int = 1, expected_s: float | None = None) -> Iterator[None]:
+    """One step of several: on a terminal a line that counts while it runs, elsewhere only its begin and its failure are reported."""
     begun, text = time.monotonic(), f"[{number}/{of}] {text}"
     expected = f"about {clock(expected_s)}" if expected_s else ""
-    terminal = sys.stderr if report is to_stderr and sys.stderr.isatty() else None
-
-    def tick() -> None:
-        if terminal is not None:
-            terminal.write(f"\r\x1b[K{text}  {clock(time.monotonic() - begun)}{expected and ' of '}{expected}")
-            terminal.flush()
-
-    if terminal is None:
+    on_terminal = report is to_stderr and sys.stderr.isatty()
+    columns = TextColumn("{task.description}", markup=False), TimeElapsedColumn(), TextColumn(expected and f"of {expected}")
+    if not on_terminal:
         report(f"{text}{expected and ', '}{expected}")
     result = "failed"
     try:
-        yield tick
+        with Progress(*columns, console=Console(stderr=True), transient=True, disable=not on_terminal) as shown:
+            shown.add_task(text, total=None)
+            yield
         result = "done"
     except KeyboardInterrupt:
         result = "interrupted; the next run goes on from there,"
         raise
     finally:
-        if terminal is not None:
-            terminal.write("\r\x1b[K")
-        if terminal is not None or result != "done":
+        if on_terminal or result != "done":
             report(f"{text}: {result} after {clock(time.monotonic() - begun)}")
 
 

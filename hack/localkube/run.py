@@ -4,16 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 
-TICK_SECONDS = 0.5
-
-
-def nothing() -> None:
-    """A ``tick`` for those who show no progress."""
+LONGEST = 160
 
 
 def output(argv: Sequence[str], *, timeout: float = 60.0, text: str = "", env: Mapping[str, str] | None = None, both: bool = False) -> str:
@@ -24,14 +20,11 @@ def output(argv: Sequence[str], *, timeout: float = 60.0, text: str = "", env: M
     try:
         done = subprocess.run(argv, input=text, env=env, capture_output=True, text=True, errors="replace", timeout=timeout, check=False)
     except OSError as error:
-        msg = f"{argv[0]} cannot be run: {error.strerror or error}"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"{argv[0]} cannot be run: {error.strerror or error}") from error
     except subprocess.TimeoutExpired as error:
-        msg = f"'{_short(argv)}' did not end within {timeout:g} s"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"'{_short(argv)}' did not end within {timeout:g} s") from error
     if done.returncode != 0:
-        msg = f"'{_short(argv)}' failed: {(done.stderr or done.stdout).strip()[-4000:]}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"'{_short(argv)}' failed: {(done.stderr or done.stdout).strip()[-4000:]}")
     return done.stdout + done.stderr if both else done.stdout
 
 
@@ -42,10 +35,9 @@ def logged(
     what: str = "",
     cwd: Path | None = None,
     env: Mapping[str, str] | None = None,
-    tick: Callable[[], None] = nothing,
     timeout: float = 1200.0,
 ) -> None:
-    """Run a program for minutes: its output goes into ``log``, ``tick`` is called twice a second, and it ends with this process.
+    """Run a program for minutes: its output goes into ``log``, and it ends with this process.
 
     ``env`` is added to the environment. LocalKubeError, with ``what`` and the end of the log, if it fails or takes more than ``timeout`` s.
     """
@@ -55,26 +47,15 @@ def logged(
     with log.open("wb") as stream:
         child = subprocess.Popen(argv, cwd=cwd or log.parent, env=environ, stdin=none, stdout=stream, stderr=subprocess.STDOUT)
         try:
-            _wait(child, what, tick, timeout)
+            child.wait(timeout)
+        except subprocess.TimeoutExpired:
+            raise LocalKubeError(f"{what} did not end within {timeout:g} s") from None
         finally:
             _end(child)
     if child.returncode != 0:
         # Go announces each download; what went wrong comes after them
         lines = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if not line.startswith("go: downloading")]
-        msg = f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)")
-        raise LocalKubeError(msg)
-
-
-def _wait(child: subprocess.Popen[bytes], what: str, tick: Callable[[], None], timeout: float) -> None:
-    for _ in range(int(timeout / TICK_SECONDS)):
-        try:
-            child.wait(TICK_SECONDS)
-        except subprocess.TimeoutExpired:
-            tick()
-        else:
-            return
-    msg = f"{what} did not end within {timeout:g} s"
-    raise LocalKubeError(msg)
+        raise LocalKubeError(f"{what} failed; the end of {log}:\n" + ("\n".join(lines[-12:]) or "(it is empty)"))
 
 
 def _end(child: subprocess.Popen[bytes]) -> None:
@@ -88,4 +69,5 @@ def _end(child: subprocess.Popen[bytes]) -> None:
 
 
 def _short(argv: Sequence[str]) -> str:
-    return " ".join([Path(argv[0]).name, *argv[1:4]])
+    text = " ".join([Path(argv[0]).name, *argv[1:]])
+    return text if len(text) <= LONGEST else f"{text[:LONGEST]}..."

@@ -47,20 +47,15 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     options = parser.parse_args(argv)
     chromium = os.environ.get("CHROMIUM") or shutil.which("chromium")
     if chromium is None:
-        msg = "there is no chromium here: apt-get install chromium, or name it in the variable CHROMIUM"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("there is no chromium here: apt-get install chromium, or name it in the variable CHROMIUM")
     with tempfile.TemporaryDirectory(prefix="dashboard-picture-") as folder:
         harness = Harness(Path(folder) / "run", report=to_stderr)
-        harness.up()
-        try:
+        with harness.running():
             _fail_over(harness)
             with _dashboard(harness, root) as url:
                 _take(url, chromium, options.to)
-        finally:
-            harness.down()
     if (size := options.to.stat().st_size) > LARGEST:
-        msg = f"{options.to} has {size} bytes; {LARGEST} are allowed"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{options.to} has {size} bytes; {LARGEST} are allowed")
     to_stderr(f"{options.to}: {size} bytes")
     return 0
 
@@ -96,8 +91,7 @@ def _dashboard(harness: Harness, root: Path) -> Iterator[str]:
     try:
         assert process.stdout is not None  # noqa: S101  # it was asked for
         if not (url := process.stdout.readline().strip()):
-            msg = "kubectl whatsapp dashboard printed no address"
-            raise LocalKubeError(msg)
+            raise LocalKubeError("kubectl whatsapp dashboard printed no address")
         yield url
     finally:
         process.send_signal(signal.SIGINT)
@@ -121,6 +115,5 @@ def _until(holds: Callable[[], bool], what: str) -> None:
     deadline = time.monotonic() + LONG_S
     while not holds():
         if time.monotonic() > deadline:
-            msg = f"waited {LONG_S:g} s until {what}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"waited {LONG_S:g} s until {what}")
         time.sleep(0.2)

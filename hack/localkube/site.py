@@ -58,8 +58,7 @@ def drawn(diagram: str, name: str) -> str:
     try:
         svg: str = mmdr.render(diagram).svg()
     except ValueError as error:
-        msg = f"diagram {name}: {error}"
-        raise ExtensionError(msg) from error
+        raise ExtensionError(f"diagram {name}: {error}") from error
     return svg.replace("merman", name)
 
 
@@ -71,8 +70,7 @@ def check(app: Sphinx, error: Exception | None) -> None:
         )
         (Path(app.outdir) / "index.html").write_text(index, encoding="utf-8")
         if found := outside(Path(app.outdir)):
-            msg = f"the pages fetch from outside: {', '.join(found)}"
-            raise ExtensionError(msg)
+            raise ExtensionError(f"the pages fetch from outside: {', '.join(found)}")
 
 
 def outside(folder: Path) -> list[str]:

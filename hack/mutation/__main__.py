@@ -37,8 +37,7 @@ def explained(text: str) -> set[Key]:
         elif line.startswith("- "):
             entry = ENTRY.match(line)
             if entry is None:
-                msg = f"{EXPLAINED.name}: not an explanation: {line}"
-                raise ValueError(msg)
+                raise ValueError(f"{EXPLAINED.name}: not an explanation: {line}")
             found.add((module, entry["function"], entry["line"], entry["before"], entry["after"]))
     return found
 

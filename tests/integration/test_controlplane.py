@@ -135,7 +135,7 @@ def test_a_paused_api_server_gives_no_answer_until_it_is_resumed(control_plane: 
 
 
 def test_a_failing_kubectl_says_what_kubectl_said(control_plane: ControlPlane) -> None:
-    with pytest.raises(LocalKubeError, match=r'kubectl get configmap none: .*"none" not found'):
+    with pytest.raises(LocalKubeError, match=r"'kubectl get configmap none' failed: .*\"none\" not found"):
         control_plane.kubectl("get", "configmap", "none")
 
 

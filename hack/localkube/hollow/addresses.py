@@ -8,6 +8,8 @@ import socket
 from collections.abc import Sequence
 from contextlib import suppress
 
+from localkube.errors import LocalKubeError
+
 RANGES = tuple(ipaddress.IPv4Network("127.64.0.0/10").subnets(new_prefix=18))
 CLAIM_PORT = 6249
 PORTS = (6250, 6251, 6252, 6253, 8080, 8443)
@@ -16,7 +18,7 @@ RESERVED = 256
 """Addresses at the start of a range: the claim and the nodes."""
 
 
-class AddressError(Exception):
+class AddressError(LocalKubeError):
     """No address could be had; the text says why and what to do."""
 
 
@@ -45,8 +47,7 @@ class Addresses:
             self._next = self._next + 1 if self._next < self._hosts else RESERVED
             if self._taken(ip := str(self.network[self._next])):
                 return ip
-        message = f"no free address left in {self.network}"
-        raise AddressError(message)
+        raise AddressError(f"no free address left in {self.network}")
 
     def retake(self, ip: str) -> str:
         """The same address as before if it can be had (a restarted process must not change its pods' addresses), else a new one."""
@@ -75,8 +76,7 @@ def _claimed(seed: str, ranges: Sequence[ipaddress.IPv4Network]) -> tuple[ipaddr
         # Only a listening socket keeps others out; create_server sets SO_REUSEADDR.
         with suppress(OSError):
             return network, socket.create_server((str(network[1]), CLAIM_PORT))
-    message = f"all address ranges from {ranges[0]} on are taken by other hollow nodes (port {CLAIM_PORT}): stop them"
-    raise AddressError(message)
+    raise AddressError(f"all address ranges from {ranges[0]} on are taken by other hollow nodes (port {CLAIM_PORT}): stop them")
 
 
 def _is_free(ip: str, port: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+from localkube.files import PRIVATE, write
 from localkube.hollow.kube import Kube, KubeError
 from localkube.hollow.spec import ConfigError, Sources, Volume, environment, relocated, volumes
 
@@ -35,15 +36,11 @@ async def _claim_uid(kube: Kube, namespace: str, name: str) -> str:
     except KubeError as e:
         raise ConfigError(str(e)) from e
     if claim is None:
-        message = f'persistentvolumeclaim "{name}" not found'
-        raise ConfigError(message)
+        raise ConfigError(f'persistentvolumeclaim "{name}" not found')
     return str(claim["metadata"]["uid"])
 
 
 def _fill(folder: Path, volume: Volume) -> None:
     folder.mkdir(parents=True, exist_ok=True, mode=0o700)
     for name, content in volume.files.items():
-        partial = folder / f".{name}.partial"
-        partial.touch(mode=0o600)
-        partial.write_bytes(content)
-        partial.replace(folder / name)
+        write(folder / name, content, mode=PRIVATE)

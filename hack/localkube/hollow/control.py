@@ -32,17 +32,10 @@ def application(hollow: Hollow) -> web.Application:
     POST /nodes/<name>/<verb>: lose {running}, back {rebooted}.
     Answers 404 or 409 with {"error": one sentence} when there is no such pod or it runs no container.
     """
-    on_pod: dict[str, Callable[[HollowPod, Obj], Awaitable[None]]] = {
-        "kill": lambda pod, _: pod.kill(),
-        "hang": lambda pod, _: pod.hang(),
-        "resume": lambda pod, _: pod.resume(),
-        "disturb": lambda pod, body: pod.disturb(body),
-        "fail": lambda pod, body: pod.fail(body["reason"]),
+    on_pod: dict[str, Callable[..., Awaitable[None]]] = {
+        verb.__name__: verb for verb in (HollowPod.kill, HollowPod.hang, HollowPod.resume, HollowPod.disturb, HollowPod.fail)
     }
-    on_node: dict[str, Callable[[str, Obj], Awaitable[None]]] = {
-        "lose": lambda name, body: hollow.lose(name, running=body["running"]),
-        "back": lambda name, body: hollow.bring_back(name, rebooted=body["rebooted"]),
-    }
+    on_node: dict[str, Callable[..., Awaitable[None]]] = {"lose": hollow.lose, "back": hollow.bring_back}
 
     async def state(_: web.Request) -> web.Response:
         return web.json_response(hollow.describe())
@@ -54,11 +47,11 @@ def application(hollow: Hollow) -> web.Application:
 
     async def strike_pod(request: web.Request) -> web.Response:
         body, where = await request.json(), request.match_info
-        await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), body)
+        await on_pod[where["verb"]](hollow.pod(where["namespace"], where["name"], body.pop("uid", None)), **body)
         return web.json_response({})
 
     async def strike_node(request: web.Request) -> web.Response:
-        await on_node[request.match_info["verb"]](request.match_info["name"], await request.json())
+        await on_node[request.match_info["verb"]](request.match_info["name"], **await request.json())
         return web.json_response({})
 
     app = web.Application(middlewares=[_errors])
@@ -96,8 +89,7 @@ class HollowControl:
         try:
             return cls(json.loads((folder / ADDRESS_FILE).read_text(encoding="utf-8"))["control"])
         except (OSError, ValueError, KeyError) as e:
-            message = f"no hollow nodes are ready in {folder} ({e}): start them with 'python -m localkube.hollow'"
-            raise HollowControlError(message) from e
+            raise HollowControlError(f"no hollow nodes are ready in {folder} ({e}): start them with 'python -m localkube.hollow'") from e
 
     async def __aenter__(self) -> Self:
         self._session = aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=CALL_TIMEOUT_S))
@@ -168,15 +160,12 @@ class HollowControl:
     async def _call(self, method: str, path: str, **body: Any) -> Obj:
         what = f"hollow nodes at {self._url}: {method} {path}"
         if self._session is None:
-            message = "HollowControl is used outside of its 'async with' block"
-            raise HollowControlError(message)
+            raise HollowControlError("HollowControl is used outside of its 'async with' block")
         try:
             async with self._session.request(method, self._url + path, json=body or None) as response:
                 answer: Obj = await response.json(content_type=None)
         except (aiohttp.ClientError, TimeoutError, ValueError) as e:
-            message = f"{what}: no answer ({type(e).__name__}: {e})"
-            raise HollowControlError(message) from e
+            raise HollowControlError(f"{what}: no answer ({type(e).__name__}: {e})") from e
         if response.status >= 400:
-            message = f"{what}: {(answer or {}).get('error', response.status)}"
-            raise HollowControlError(message)
+            raise HollowControlError(f"{what}: {(answer or {}).get('error', response.status)}")
         return answer

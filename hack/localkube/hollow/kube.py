@@ -14,6 +14,7 @@ from typing import Any, Self
 import httpx2
 import msgspec
 
+from localkube.errors import LocalKubeError
 from localkube.plane.kubeconfig import Access
 from whatsapp_operator.shell.kube.transport import close_if_cancelled
 
@@ -28,7 +29,7 @@ WATCH_S = 10.0
 PARALLEL_CALLS = 24
 
 
-class KubeError(Exception):
+class KubeError(LocalKubeError):
     """A call to the API server did not succeed; the text says which and why."""
 
 
@@ -93,6 +94,15 @@ class Kube:
         """Patch the object at a path: a strategic merge unless said otherwise."""
         return await self._call("PATCH", path, body, f"application/{kind}")
 
+    async def replace(self, path: str, body: Obj) -> Obj:
+        """Put an object in the place of the one at a path, as ``kubectl replace`` does."""
+        return await self._call("PUT", path, body)
+
+    async def delete(self, path: str, *, grace: int | None = None) -> None:
+        """Delete the object at a path as ``kubectl delete`` does, with its own grace or so many seconds."""
+        options = {} if grace is None else {"gracePeriodSeconds": grace}
+        await self._call("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
+
     async def finish_deletion(self, path: str, uid: str | None = None) -> None:
         """The kubelet's last word: delete at once the object (of this uid), unless it is gone or replaced already."""
         body: Obj = {"apiVersion": "v1", "kind": "DeleteOptions", "gracePeriodSeconds": 0}
@@ -110,8 +120,7 @@ class Kube:
             async with asyncio.timeout(CALL_TIMEOUT_S):
                 response = await self._calls.request(method, path, content=content, headers={"Content-Type": content_type})
         except (httpx2.HTTPError, TimeoutError) as e:
-            message = f"{what}: no answer ({type(e).__name__}: {e})"
-            raise NoAnswerError(message) from e
+            raise NoAnswerError(f"{what}: no answer ({type(e).__name__}: {e})") from e
         if not response.is_success:
             raise _refusal(what, response)
         answer: Obj = msgspec.json.decode(response.content)
@@ -138,8 +147,7 @@ class Kube:
                     for line in lines:
                         yield _event(what, msgspec.json.decode(line))
         except httpx2.HTTPError as e:
-            message = f"{what}: broken ({type(e).__name__}: {e})"
-            raise NoAnswerError(message) from e
+            raise NoAnswerError(f"{what}: broken ({type(e).__name__}: {e})") from e
 
 
 def _event(what: str, event: Obj) -> tuple[str, Obj]:
@@ -202,8 +210,7 @@ class Mirror:
     async def _list(self) -> str:
         answer = await self._kube.get(f"{self._path}?fieldSelector={self._selector}" if self._selector else self._path)
         if answer is None:
-            message = f"LIST {self._path}: 404"
-            raise NoAnswerError(message)
+            raise NoAnswerError(f"LIST {self._path}: 404")
         listed = {key_of(obj): obj for obj in answer.get("items") or []}
         for key in self.items.keys() - listed.keys():
             self._take("DELETED", self.items[key])

@@ -183,12 +183,11 @@ class HollowPod:
         if self._hung.pop(why, None) is not None and not self._hung and self._component is not None:
             self._component.resume()
 
-    async def disturb(self, fault: Mapping[str, Any]) -> None:
+    async def disturb(self, **fault: Any) -> None:
         """Have the component do something else wrong: see `Disturbance` of the simulator. Raises NotRunningError, ValueError."""
         component = self._running()
         if not hasattr(component, "disturb"):
-            message = f"a {self.kind} cannot be disturbed, only killed and hung"
-            raise ValueError(message)
+            raise ValueError(f"a {self.kind} cannot be disturbed, only killed and hung")
         self._note_readiness(component)
         await component.disturb(fault)
         if "ports" in fault:
@@ -200,14 +199,14 @@ class HollowPod:
 
     async def part(self) -> None:
         """Cut the container off from all who call it, while it goes on, and so do its own calls. Raises NotRunningError, ValueError."""
-        await self.disturb({"ports": "parted"})
+        await self.disturb(ports="parted")
         self._parted = self._component
 
     async def join(self) -> None:
         """End `part`: what was asked meanwhile is answered now, if that life still lasts."""
         parted, self._parted = self._parted, None
         if parted is not None and parted is self._component:
-            await self.disturb({"ports": "open"})
+            await self.disturb(ports="open")
 
     @property
     def leaving(self) -> bool:
@@ -326,8 +325,7 @@ class HollowPod:
 
     def _running(self) -> Component:
         if self._component is None or not self.container.runs:
-            message = f"pod {self.namespace}/{self.name} runs no container now ({self.container.describe()})"
-            raise NotRunningError(message)
+            raise NotRunningError(f"pod {self.namespace}/{self.name} runs no container now ({self.container.describe()})")
         return self._component
 
     # ------------------------------------------------------------ its deletion

@@ -10,8 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import contextlib
-import fcntl
-import json
 import logging
 import shutil
 import signal
@@ -24,11 +22,12 @@ from typing import Any
 from aiohttp import web
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.addresses import AddressError, Addresses
+from localkube.files import only_one, write_json
+from localkube.hollow.addresses import Addresses
 from localkube.hollow.claims import HollowClaims
 from localkube.hollow.components import Component, Make, Resolve
 from localkube.hollow.control import ADDRESS_FILE, application
-from localkube.hollow.kube import Kube, KubeError, Mirror
+from localkube.hollow.kube import Kube, Mirror
 from localkube.hollow.nodes import RENEW_S, HollowNode
 from localkube.hollow.pods import RESTART_S, HollowPod, Surroundings
 from localkube.hollow.spec import Backend, Data, backends, data_of, is_address, named_ports, service_name, target_port
@@ -187,12 +186,10 @@ class Hollow:
         where, name = service_name(service, namespace)
         found = self._services.items.get((where, name))
         if found is None:
-            message = f"there is no service {where}/{name}"
-            raise LookupError(message)
+            raise LookupError(f"there is no service {where}/{name}")
         chosen = backends(found, self._backends(where, found["spec"].get("selector") or {}))
         if not chosen:
-            message = f"service {where}/{name} has no endpoint"
-            raise LookupError(message)
+            raise LookupError(f"service {where}/{name} has no endpoint")
         if len(chosen) > 1:
             self.ambiguous[f"{where}/{name}"] += 1
         return chosen[0].ip, target_port(found, port, chosen[0])
@@ -221,13 +218,11 @@ class Hollow:
         for pod in self.pods.values():
             if (pod.namespace, pod.name) == (namespace, name) and uid in {None, pod.uid} and not pod.finished:
                 return pod
-        message = f"no hollow node runs a pod {namespace}/{name}{f' with uid {uid}' if uid else ''}"
-        raise LookupError(message)
+        raise LookupError(f"no hollow node runs a pod {namespace}/{name}{f' with uid {uid}' if uid else ''}")
 
     def _node(self, name: str) -> HollowNode:
         if name not in self.nodes:
-            message = f"there is no hollow node {name}; there are {', '.join(sorted(self.nodes))}"
-            raise LookupError(message)
+            raise LookupError(f"there is no hollow node {name}; there are {', '.join(sorted(self.nodes))}")
         return self.nodes[name]
 
     def _pods_on(self, node: HollowNode) -> list[HollowPod]:
@@ -329,31 +324,11 @@ async def _serve(options: argparse.Namespace) -> None:
     nodes = running(kubeconfig.read(options.kubeconfig), folder, nodes=options.nodes, prefix=options.node_prefix, renew_s=options.renew)
     try:
         async with nodes as hollow, controlled(hollow) as url:
-            partial = folder / f".{ADDRESS_FILE}.partial"
-            partial.write_text(json.dumps({"control": url}) + "\n", encoding="utf-8")
-            partial.replace(file)
+            write_json(file, {"control": url})
             print(f"{len(hollow.nodes)} hollow nodes are ready; faults on command at {url}", flush=True)
             await stopped.wait()
     finally:
         file.unlink(missing_ok=True)
-
-
-@contextlib.contextmanager
-def _locked(folder: Path) -> Iterator[None]:
-    """Keep other processes out of the folder. Raises LocalKubeError when another process has it, or it cannot be made."""
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        lock = (folder / "hollow.lock").open("w")
-    except OSError as e:
-        message = f"folder {folder} cannot be used ({e.strerror}): give another with --folder"
-        raise LocalKubeError(message) from e
-    with lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError as e:
-            message = f"other hollow nodes run in {folder}: stop them or give another folder with --folder"
-            raise LocalKubeError(message) from e
-        yield
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -369,12 +344,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     logging.basicConfig(level=logging.WARNING, format="%(asctime)s %(name)s %(levelname)s %(message)s")
     try:
-        with _locked(options.folder):
+        options.folder.mkdir(parents=True, exist_ok=True)
+        taken = f"other hollow nodes run in {options.folder}: stop them or give another folder with --folder"
+        with only_one(options.folder / "hollow.lock", taken):
             asyncio.run(_serve(options))
     except TimeoutError:
         print(f"hollow nodes: the API server at hand did not answer in full within {READY_TIMEOUT_S:.0f} s", file=sys.stderr)
         return 1
-    except (LocalKubeError, KubeError, AddressError, OSError) as e:
+    except (LocalKubeError, OSError) as e:
         print(f"hollow nodes: {e}", file=sys.stderr)
         return 1
     return 0

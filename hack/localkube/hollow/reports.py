@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -33,10 +34,8 @@ class Reporter:
 
     async def reported(self, timeout: float) -> None:
         """Wait until all was reported, at most so many seconds."""
-        try:
+        with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._quiet.wait(), timeout)
-        except TimeoutError:
-            return
 
     def compare(self, pod: Obj) -> None:
         """Report again if a newer version of the pod has other conditions than what was sent last (the node controller does so)."""

@@ -93,8 +93,7 @@ def _key_value(variable: str, source: Obj, sources: Sources) -> str | None:
         return data[key].decode(errors="replace")
     if reference.get("optional"):
         return None
-    message = f'{kind} "{name}" not found' if data is None else f"couldn't find key {key} in {kind} {name}"
-    raise ConfigError(message)
+    raise ConfigError(f'{kind} "{name}" not found' if data is None else f"couldn't find key {key} in {kind} {name}")
 
 
 def _field(pod: Obj, path: str, addresses: Mapping[str, str]) -> str:
@@ -106,8 +105,7 @@ def _field(pod: Obj, path: str, addresses: Mapping[str, str]) -> str:
         return str(fields[path])
     if keyed := _KEYED.fullmatch(path):
         return str((meta.get(keyed[1]) or {}).get(keyed[2], ""))
-    message = f"hollow nodes do not know the field {path}"
-    raise ConfigError(message)
+    raise ConfigError(f"hollow nodes do not know the field {path}")
 
 
 def volumes(pod: Obj, container: Obj, sources: Sources) -> list[Volume]:
@@ -121,8 +119,7 @@ def volumes(pod: Obj, container: Obj, sources: Sources) -> list[Volume]:
         volume = declared.get(mount["name"], {})
         files: Data | None = {}
         if "secret" in volume and (files := sources("secret", name := volume["secret"]["secretName"])) is None:
-            message = f'secret "{name}" not found'
-            raise ConfigError(message)
+            raise ConfigError(f'secret "{name}" not found')
         claim = volume.get("persistentVolumeClaim", {}).get("claimName", "")
         found.append(Volume(name=mount["name"], mount_path=mount["mountPath"].rstrip("/"), claim=claim, files=files or {}))
     return sorted(found, key=lambda volume: len(volume.mount_path), reverse=True)
@@ -180,14 +177,12 @@ def target_port(service: Obj, port: int, pod: Backend) -> int:
     name = service["metadata"]["name"]
     entry = next((one for one in service["spec"].get("ports") or () if one["port"] == port), None)
     if entry is None:
-        message = f"service {name} has no port {port}"
-        raise LookupError(message)
+        raise LookupError(f"service {name} has no port {port}")
     target = entry.get("targetPort", port)
     if isinstance(target, int):
         return target
     if target not in pod.ports:
-        message = f"service {name}: pod {pod.name} has no port named {target}"
-        raise LookupError(message)
+        raise LookupError(f"service {name}: pod {pod.name} has no port named {target}")
     return pod.ports[target]
 
 

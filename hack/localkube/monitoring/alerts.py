@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from functools import partial
 
 from . import situations
 from .situations import LEADER, STANDBY, always, in_condition, of_cluster, serve, step
@@ -185,6 +186,7 @@ OF_OPERATOR = (
     ),
 )
 
+_of_cluster = partial(Alert, labels=ACME, when_absent=NOT_REPORTED)
 OF_CLUSTERS = (
     Alert(
         name=NOT_REPORTED,
@@ -202,7 +204,7 @@ OF_CLUSTERS = (
         fires=dict.fromkeys(situations.OF_CLUSTER),
         labels={"job": "whatsapp-operator"},
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterNotReady",
         severity=CRITICAL,
         expr=f"({_condition('Ready', 'True')} == 0 and {ON} max {BY} (multiconnect_shards_settled) > 0) {RESTARTING}",
@@ -213,10 +215,8 @@ OF_CLUSTERS = (
         check="`kubectl describe wac`: the condition Ready says why, in one sentence.",
         do="Look up its reason: [reasons](reasons.md#ready).",
         fires=in_condition("Ready", "False"),
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterSetupSlow",
         severity=WARNING,
         expr=f"max {BY} (multiconnect_shards_settled) == 0",
@@ -228,10 +228,8 @@ OF_CLUSTERS = (
         do="Look up its reason: [reasons](reasons.md). Mostly a pod does not start, or a Secret is missing.",
         fires={of_cluster("shards_settled"): always(0)},
         fires_at="35m",
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterShardUnserved",
         severity=CRITICAL,
         expr=f'max {BY} (multiconnect_shards{{state="Unserved"}}) > 0 {RESTARTING}',
@@ -242,10 +240,8 @@ OF_CLUSTERS = (
         check="`status.shardMap` names the shard and its holder; the condition Ready says why no standby takes it.",
         do="Make room for a Coreapp: nodes, quota, image. A pod that hangs is deleted by the operator itself.",
         fires={of_cluster("shards", 'state="Unserved"'): always(1)},
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterNoSpareLeft",
         severity=WARNING,
         expr=(f"(max {BY} (multiconnect_failures_tolerated) == 0 and {ON} {_condition('Redundant', 'False')} == 1) {RESTARTING}"),
@@ -256,10 +252,8 @@ OF_CLUSTERS = (
         check="`kubectl get pods -l multiconnect.dev/cluster=NAME`: which Coreapp is missing or not ready, and its Events.",
         do="Make room for the missing pod.",
         fires={of_cluster("failures_tolerated"): always(0), **in_condition("Redundant", "False")},
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterNotRedundant",
         severity=WARNING,
         expr=f"({_condition('Redundant', 'False')} == 1) {RESTARTING}",
@@ -270,10 +264,8 @@ OF_CLUSTERS = (
         check="The condition Redundant, and the pods that are not ready.",
         do="Make room for the missing pods, or lower `spec.spares`.",
         fires=in_condition("Redundant", "False"),
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterStalled",
         severity=CRITICAL,
         expr=f"{_condition('Stalled', 'True')} == 1",
@@ -284,10 +276,8 @@ OF_CLUSTERS = (
         check="`kubectl describe wac`: the condition Stalled says what is wrong and what to do.",
         do="Look up its reason: [reasons](reasons.md#stalled).",
         fires=in_condition("Stalled", "True"),
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterRestartOverdue",
         severity=CRITICAL,
         expr=f"max {BY} (multiconnect_operation_deadline_timestamp_seconds) < time()",
@@ -298,10 +288,8 @@ OF_CLUSTERS = (
         check="`status.operation` and the Coreapps that are not ready.",
         do="See [resharding](resharding.md). Mend the Coreapps that do not come back; the operator then goes on by itself.",
         fires={of_cluster("operation_deadline_timestamp_seconds"): always(60)},
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterCertificateExpiresSoon",
         severity=WARNING,
         expr=f"min {BY} (multiconnect_certificate_expiry_timestamp_seconds) - time() < 30 * 24 * 3600",
@@ -312,10 +300,8 @@ OF_CLUSTERS = (
         check="`status.certificate`.",
         do="Download a new certificate from the vendor and put it into the Secret, with its `expiresAt`.",
         fires={of_cluster("certificate_expiry_timestamp_seconds"): always(20 * 24 * 3600)},
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterCertificateInvalid",
         severity=CRITICAL,
         expr=f"{_condition('CertificateValid', 'False')} == 1",
@@ -326,10 +312,8 @@ OF_CLUSTERS = (
         check="The condition CertificateValid says what is wrong with which key.",
         do="Look up its reason: [reasons](reasons.md#certificatevalid).",
         fires=in_condition("CertificateValid", "False"),
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterClientNotAnswering",
         severity=WARNING,
         expr=(
@@ -346,10 +330,8 @@ OF_CLUSTERS = (
             of_cluster("client_requests_total", 'result="Failed"'): "0+1x160",
             of_cluster("client_requests_total", 'result="Answered"'): always(7),
         },
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
-    Alert(
+    _of_cluster(
         name="WhatsAppClusterNotObserved",
         severity=WARNING,
         expr=f"time() - max {BY} (multiconnect_observed_timestamp_seconds) > 900",
@@ -360,8 +342,6 @@ OF_CLUSTERS = (
         check="The log of the leader, by the name of the cluster; `multiconnect_reconcile_errors_total`.",
         do="Mend what the log names. If it names nothing, delete the pod of the leader and report it with its log.",
         fires={of_cluster("observed_timestamp_seconds"): always(60)},
-        labels=ACME,
-        when_absent=NOT_REPORTED,
     ),
 )
 ALERTS = (*OF_OPERATOR, *OF_CLUSTERS)

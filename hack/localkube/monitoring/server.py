@@ -12,12 +12,12 @@ from typing import Any
 
 import yaml
 
-from localkube.errors import LocalKubeError
-from localkube.plane.processes import Process, Spawner
+from localkube.files import write
+from localkube.plane.processes import Process, Spawner, wait_until
 
 from . import rules
 
-READY_SECONDS, POLL_SECONDS, ANSWER_SECONDS = 60.0, 0.1, 10.0
+READY_SECONDS, ANSWER_SECONDS = 60.0, 10.0
 RULES, CONFIG, TARGETS = "alerts.yaml", "prometheus.yaml", "targets.json"
 
 
@@ -57,12 +57,7 @@ class PrometheusServer:
         argv: list[str | Path] = [program, *options, f"--web.listen-address=127.0.0.1:{self.port}", "--log.level=warn"]
         log = self.folder / "prometheus.log"
         self.process = spawner.start("prometheus", argv, folder=self.folder, log=log)
-        deadline = time.monotonic() + READY_SECONDS
-        while not self._is_ready():
-            if not self.process.alive() or time.monotonic() > deadline:
-                msg = f"Prometheus is not ready within {READY_SECONDS:g} s; the end of {log}:\n{self.process.last_lines()}"
-                raise LocalKubeError(msg)
-            time.sleep(POLL_SECONDS)
+        wait_until(self._is_ready, [self.process], "to be ready", time.monotonic() + READY_SECONDS)
         return self.process
 
     def scrape(self, name: str, port: int) -> None:
@@ -89,9 +84,7 @@ class PrometheusServer:
         self._write(TARGETS, json.dumps(groups))
 
     def _write(self, name: str, text: str) -> None:
-        partial = self.folder / f".{name}.partial"
-        partial.write_text(text, encoding="utf-8")
-        partial.replace(self.folder / name)
+        write(self.folder / name, text)
 
     def _is_ready(self) -> bool:
         try:

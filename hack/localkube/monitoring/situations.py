@@ -38,6 +38,11 @@ def condition(kind: str, status: str) -> str:
     return f'multiconnect_condition{{{CLUSTER},type="{kind}",status="{status}"}}'
 
 
+def turned(kind: str, status: str, to: str, *, samples: int) -> dict[str, str]:
+    """Return the series of a condition that changes its status for so many samples."""
+    return {condition(kind, status): interval(1, 0, samples=samples), condition(kind, to): interval(0, 1, samples=samples)}
+
+
 def in_condition(kind: str, status: str) -> dict[str, str]:
     """Return the series of a condition that has this status all the time."""
     return {condition(kind, one): always(one == status) for one in ("True", "False", "Unknown")}
@@ -83,10 +88,8 @@ HEALTHY: Series = {**OF_PROCESS, **OF_CLUSTER}
 
 PLANNED_MOVE: Series = {
     # A scrape finds the shard between its two holders.
-    condition("Ready", "True"): interval(1, 0, samples=1),
-    condition("Ready", "False"): interval(0, 1, samples=1),
-    condition("Reconciling", "True"): interval(0, 1, samples=1),
-    condition("Reconciling", "False"): interval(1, 0, samples=1),
+    **turned("Ready", "True", "False", samples=1),
+    **turned("Reconciling", "False", "True", samples=1),
     of_cluster("shards", 'state="Served"'): interval(2, 1, samples=1),
     of_cluster("shards", 'state="Unserved"'): interval(0, 1, samples=1),
     f'multiconnect_handovers_total{{{LEADER},kind="Switchover",evidence="Requested"}}': step(0, 1),
@@ -95,12 +98,9 @@ PLANNED_MOVE: Series = {
 RESTART = 8
 """Samples for which a restart takes: two minutes."""
 SET_SHARDS: Series = {
-    condition("Ready", "True"): interval(1, 0, samples=RESTART),
-    condition("Ready", "False"): interval(0, 1, samples=RESTART),
-    condition("Redundant", "True"): interval(1, 0, samples=RESTART),
-    condition("Redundant", "False"): interval(0, 1, samples=RESTART),
-    condition("Reconciling", "True"): interval(0, 1, samples=RESTART),
-    condition("Reconciling", "False"): interval(1, 0, samples=RESTART),
+    **turned("Ready", "True", "False", samples=RESTART),
+    **turned("Redundant", "True", "False", samples=RESTART),
+    **turned("Reconciling", "False", "True", samples=RESTART),
     of_cluster("shards", 'state="Served"'): interval(2, 0, samples=RESTART),
     of_cluster("shards", 'state="Unserved"'): interval(0, 2, samples=RESTART),
     of_cluster("failures_tolerated"): interval(1, 0, samples=RESTART),

@@ -69,8 +69,7 @@ def kindest_images(kind: bytes) -> list[str]:
     """The images besides Kubernetes' own that a kind program puts into a node image."""
     found = sorted({match.decode() for match in re.findall(KINDEST, kind)})
     if not found:
-        msg = "kind does not name the images that it puts into a node image: this version of kind needs another pattern"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("kind does not name the images that it puts into a node image: this version of kind needs another pattern")
     return found
 
 

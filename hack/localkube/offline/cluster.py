@@ -72,8 +72,8 @@ class KindCluster:
         asked.write_text(yaml.safe_dump(config(self.name, image=image, workers=workers), sort_keys=False), encoding="utf-8")
         argv = [str(self.binaries["kind"]), "create", "cluster", f"--config={asked}", f"--kubeconfig={self.kubeconfig}", "--wait=0s"]
         try:
-            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40) as tick:
-                logged(argv, log=self.folder / f"{self.name}.log", tick=tick, timeout=CREATE_SECONDS)
+            with step(f"cluster {self.name}: a control plane and {workers} workers", self.report, expected_s=40):
+                logged(argv, log=self.folder / f"{self.name}.log", timeout=CREATE_SECONDS)
                 self.kubeconfig.chmod(0o600)
                 if image is not None:
                     self._drop_storage()
@@ -125,8 +125,7 @@ class KindCluster:
     def load(self, images: Sequence[str]) -> None:
         """Bring images from Docker into every node."""
         if missing := [image for image in images if not has_image(image)]:
-            msg = f"Docker has no image {missing[0]}: build it first"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"Docker has no image {missing[0]}: build it first")
         argv = [str(self.binaries["kind"]), "load", "docker-image", f"--name={self.name}", *images]
         logged(argv, log=self.folder / f"{self.name}.load.log", timeout=LOAD_SECONDS)
 
@@ -164,8 +163,7 @@ class KindCluster:
             except (LocalKubeError, ValueError) as error:
                 why = str(error)
             if time.monotonic() > deadline:
-                msg = f"cluster {self.name} has no pod network after {READY_SECONDS:g} s, with {self.kubeconfig}: {why}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"cluster {self.name} has no pod network after {READY_SECONDS:g} s, with {self.kubeconfig}: {why}")
             time.sleep(POLL_SECONDS)
 
     def _nodes(self) -> list[str]:

@@ -175,8 +175,7 @@ class _Machine:
         binaries = binaries or kind_images.programs(os.environ, to_stderr, "kind", "kubectl")
         cluster = KindCluster(self.options.name, self.root / "build" / "kind", binaries, to_stderr)
         if must_exist and not cluster.exists():
-            msg = f"there is no cluster {cluster.name}: make it with 'hack/kind-offline up --name {cluster.name}'"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"there is no cluster {cluster.name}: make it with 'hack/kind-offline up --name {cluster.name}'")
         return cluster
 
     @property

@@ -8,7 +8,7 @@ import os
 import re
 import subprocess
 import tempfile
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -78,10 +78,10 @@ def mirror(texts: Mapping[str, str] | None = None) -> str | None:
     return None
 
 
-def make(root: Root, cache: Path, url: str, tick: Callable[[], None]) -> Path:
+def make(root: Root, cache: Path, url: str) -> Path:
     """The archive of ``root``, built by debootstrap from the mirror ``url`` unless it is there. Takes root's rights.
 
-    LocalKubeError with the end of debootstrap's words if it fails; ``tick`` is called twice a second meanwhile.
+    LocalKubeError with the end of debootstrap's words if it fails.
     """
     target = root.archive(cache)
     if target.exists():
@@ -97,7 +97,7 @@ def make(root: Root, cache: Path, url: str, tick: Callable[[], None]) -> Path:
             ["tar", "--numeric-owner", "--one-file-system", "--exclude=./dev/*", "-C", str(folder), "-cf", str(partial), "."],
         ):
             what = f"{argv[0]} of the Debian root file system {root.name!r} from {url}"
-            logged(argv, what=what, log=log, env=env, tick=tick, timeout=BUILD_SECONDS)
+            logged(argv, what=what, log=log, env=env, timeout=BUILD_SECONDS)
         _unmounted(folder)
         for old in cache.glob(f"debian-{root.name}-*.tar"):
             old.unlink()
@@ -131,5 +131,4 @@ def _unmounted(folder: Path) -> None:
         if os.path.ismount(folder / mount):
             subprocess.run(["umount", "--lazy", str(folder / mount)], timeout=30, check=False)
             if os.path.ismount(folder / mount):
-                msg = f"{folder} still has something mounted in it: unmount it, then remove the folder"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{folder} still has something mounted in it: unmount it, then remove the folder")

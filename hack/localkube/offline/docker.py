@@ -5,12 +5,12 @@ from __future__ import annotations
 import contextlib
 import json
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.run import logged, nothing, output
+from localkube.run import logged, output
 
 CONTENT = "dev.multiconnect.content"
 """The label that says what an image was made from."""
@@ -19,8 +19,7 @@ CONTENT = "dev.multiconnect.content"
 def docker(*args: str, timeout: float = 60.0, text: str = "") -> str:
     """The standard output of ``docker ARGS``, fed with ``text``. LocalKubeError with what it wrote if it fails."""
     if shutil.which("docker") is None:
-        msg = "there is no program 'docker': install it, on Debian with 'hack/kind-offline up --install-docker'"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("there is no program 'docker': install it, on Debian with 'hack/kind-offline up --install-docker'")
     return output(["docker", *args], timeout=timeout, text=text)
 
 
@@ -47,18 +46,18 @@ def has_image(image: str, content: str | None = None) -> bool:
     return found is not None and (content is None or (found.get("Labels") or {}).get(CONTENT) == content)
 
 
-def import_archive(archive: Path, image: str, *, content: str, changes: Sequence[str] = (), log: Path, tick: Callable[[], None]) -> None:
+def import_archive(archive: Path, image: str, *, content: str, changes: Sequence[str] = (), log: Path) -> None:
     """Make an image of one root file system. ``changes`` are lines of a Dockerfile, such as CMD."""
     words = [word for change in (f"LABEL {CONTENT}={content}", *changes) for word in ("--change", change)]
     with replacing(image):
-        logged(["docker", "import", *words, str(archive), image], log=log, tick=tick)
+        logged(["docker", "import", *words, str(archive), image], log=log)
 
 
-def build(folder: Path, image: str, *options: str, log: Path, file: Path | None = None, tick: Callable[[], None] = nothing) -> None:
+def build(folder: Path, image: str, *options: str, log: Path, file: Path | None = None) -> None:
     """Build an image from ``folder``, without a network unless ``options`` say otherwise, without BuildKit, which Debian lacks."""
     argv = ["docker", "build", "--force-rm", "--network=none", "--tag", image, "--file", str(file or folder / "Dockerfile"), *options]
     with replacing(image):
-        logged([*argv, str(folder)], log=log, tick=tick, env={"DOCKER_BUILDKIT": "0"})
+        logged([*argv, str(folder)], log=log, env={"DOCKER_BUILDKIT": "0"})
 
 
 @contextlib.contextmanager

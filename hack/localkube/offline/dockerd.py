@@ -53,8 +53,7 @@ def start(folder: Path, report: Report) -> None:
         if not process.alive() or time.monotonic() - begun > START_SECONDS:
             state = "does not answer" if process.alive() else process.exit_text()
             stop(folder)
-            msg = f"dockerd {state}; the end of {process.log}:\n{process.last_lines(12)}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"dockerd {state}; the end of {process.log}:\n{process.last_lines(12)}")
         time.sleep(0.2)
     report(f"dockerd answers after {time.monotonic() - begun:.1f} s; its data and log are in {folder}")
 
@@ -86,8 +85,7 @@ def _runtime(folder: Path) -> list[str]:
 
 def _needed(name: str) -> str:
     if (found := program(name)) is None:
-        msg = f"there is no program '{name}': give --install-docker, or install Docker and start it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"there is no program '{name}': give --install-docker, or install Docker and start it")
     return found
 
 

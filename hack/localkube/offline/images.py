@@ -7,7 +7,7 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -59,7 +59,8 @@ class Images:
         with Cache(self.cache).lock(self.report):
             for archive in self.cache.glob("debian-*.tar") if force else ():
                 archive.unlink()
-            python, postgres, node = debian.PYTHON.key, self._postgres_content(), self._node_content()
+            python, node = debian.PYTHON.key, self._node_content()
+            postgres = _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
             wanted = {
                 image
                 for image, content in ((PYTHON_IMAGE, python), (POSTGRES_IMAGE, postgres), (NODE_IMAGE, node))
@@ -76,9 +77,6 @@ class Images:
                 self._node(node)
             shutil.rmtree(self.cache / "debs", ignore_errors=True)  # packages that were kept from one root file system to the next
 
-    def _postgres_content(self) -> str:
-        return _digest([debian.POSTGRES.key, *_files(DEFINITIONS / "postgres")])
-
     def _node_content(self) -> str:
         """Stands for all that the node image is made from."""
         ours = [sha256_of(self.binaries[name]) for name in ("kind", "kubelet", "kubeadm", "kubectl", *IN_NODE, *COMPONENTS)]
@@ -91,7 +89,7 @@ class Images:
         proxy = self._debian(debian.PROXY)
         names = kubeadm_images(self.binaries)
         with tempfile.TemporaryDirectory(dir=self.cache, prefix=".node-") as work:
-            with self._step("putting the node's base together", 10) as tick:
+            with self._step("putting the node's base together", 10):
                 context = Path(work) / "base"
                 shutil.copytree(DEFINITIONS / "node", context)
                 for name in IN_NODE:
@@ -99,23 +97,23 @@ class Images:
                 config = context / "root" / "etc" / "containerd" / "config.toml"
                 config.write_text(config.read_text(encoding="utf-8").replace("PAUSE_IMAGE", names["pause"]), encoding="utf-8")
                 options = (f"--build-arg=BASE={base}", f"--label={docker.CONTENT}={content}")
-                docker.build(context, NODE_BASE, *options, log=self._log("node-base"), tick=tick)
+                docker.build(context, NODE_BASE, *options, log=self._log("node-base"))
                 server = kind_archive.server_archive(self.binaries, names, proxy, Path(work))
             argv = [str(self.binaries["kind"]), "build", "node-image", "--type=file", f"--image={NODE_IMAGE}", f"--base-image={NODE_BASE}"]
-            with self._step("kind build node-image", 40) as tick, docker.replacing(NODE_IMAGE):
-                logged([*argv, str(server)], log=self._log("node-image"), tick=tick, env={"TMPDIR": work})
+            with self._step("kind build node-image", 40), docker.replacing(NODE_IMAGE):
+                logged([*argv, str(server)], log=self._log("node-image"), env={"TMPDIR": work})
 
     def _debian(self, root: Root) -> Path:
-        with self._step(f"Debian with the packages of {root.name}", root.expected_s) as tick:
-            return debian.make(root, self.cache, self.mirror, tick)
+        with self._step(f"Debian with the packages of {root.name}", root.expected_s):
+            return debian.make(root, self.cache, self.mirror)
 
     def _imported(self, root: Root, image: str, *changes: str) -> str:
         archive = self._debian(root)
-        with self._step(f"image {image}", 8) as tick:
-            docker.import_archive(archive, image, content=root.key, changes=changes, log=self._log(root.name), tick=tick)
+        with self._step(f"image {image}", 8):
+            docker.import_archive(archive, image, content=root.key, changes=changes, log=self._log(root.name))
         return image
 
-    def _step(self, text: str, expected_s: float) -> AbstractContextManager[Callable[[], None]]:
+    def _step(self, text: str, expected_s: float) -> AbstractContextManager[None]:
         self._number += 1
         return step(text, self.report, number=self._number, of=self._of, expected_s=expected_s)
 
@@ -129,8 +127,7 @@ def kubeadm_images(binaries: Binaries) -> dict[str, str]:
     listed = output(argv, env={**os.environ, "HOME": "/nonexistent"})
     names = {line.rpartition(":")[0].rpartition("/")[2]: line for line in listed.split()}
     if lacking := set(COMPONENTS) - set(names):
-        msg = f"kubeadm names no image for {', '.join(sorted(lacking))}: {listed.strip()[-300:]}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"kubeadm names no image for {', '.join(sorted(lacking))}: {listed.strip()[-300:]}")
     return names
 
 

@@ -33,8 +33,7 @@ def nodes_of(listed: Mapping[str, Any]) -> list[Node]:
         name, pods = item["metadata"]["name"], item["spec"].get("podCIDR")
         address = next((each["address"] for each in item["status"].get("addresses", []) if each["type"] == "InternalIP"), None)
         if not pods or not address:
-            msg = f"node {name} has no range of pod addresses yet: read the log of kube-controller-manager"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"node {name} has no range of pod addresses yet: read the log of kube-controller-manager")
         found.append(Node(name, address, pods))
     return sorted(found, key=lambda node: node.name)
 
@@ -73,6 +72,5 @@ def corefile(text: str) -> str:
     changed = re.sub(r"^[ \t]*loop[ \t]*\n", "", text, flags=re.MULTILINE)
     changed = re.sub(r"^[ \t]*forward [^\n{]*(\{[^}]*\})?[ \t]*\n", "", changed, flags=re.MULTILINE)
     if "kubernetes " not in changed or "forward" in changed or changed.count("{") != changed.count("}"):
-        msg = "the configuration of CoreDNS is not kubeadm's: it cannot be freed of the server above that is not there"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("the configuration of CoreDNS is not kubeadm's: it cannot be freed of the server above that is not there")
     return changed

@@ -6,20 +6,18 @@ import argparse
 import os
 import shlex
 import shutil
-import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from localkube.plane import controlplane, processes
+from localkube.plane import folder, processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.processes import Process, Spawner
+from localkube.plane.processes import Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.cache import version_of
 from localkube.programs.versions import chart_programs, pinned_programs, workflow_programs
 from localkube.progress import to_stderr
 
-NODES_SECONDS = 30.0
 FAST_RENEW_SECONDS = 3.0
 """Between two renewals of a node's Lease with --fast-nodes: a node is lost after 12 s there, to which the kubelet's 10 s are close."""
 
@@ -34,10 +32,10 @@ def main(argv: Sequence[str], *, root: Path) -> int:
         ours = pinned_programs()
         provide(os.environ, report=to_stderr, programs=ours if options.control_plane else (*ours, *chart_programs(), *workflow_programs()))
         return 0
-    folder: Path = options.dir.absolute()
+    where: Path = options.dir.absolute()
     if options.command == "up":
-        return _up(folder, options, root)
-    return _status(folder) if options.command == "status" else _down(folder)
+        return _up(where, options)
+    return _status(where) if options.command == "status" else _down(where)
 
 
 def _parser(root: Path) -> argparse.ArgumentParser:
@@ -55,21 +53,21 @@ def _parser(root: Path) -> argparse.ArgumentParser:
     return parser
 
 
-def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
+def _up(where: Path, options: argparse.Namespace) -> int:
     begun = time.monotonic()
-    plane = _running(folder)
-    outcome = f"it runs in {folder}"
+    plane = _running(where)
+    outcome = f"it runs in {where}"
     try:
         if plane is None:
             outcome = "ready after {:.1f} s"
             plane = ControlPlane.start(
-                folder, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
+                where, port=options.port, fast_nodes=options.fast_nodes, audit_log=options.audit_log, detached=True, report=to_stderr
             )
         if options.nodes > 0:
-            _nodes_up(plane, options.nodes, root, fast=options.fast_nodes)
+            _nodes_up(plane, options.nodes, fast=options.fast_nodes)
     except BaseException:
         if outcome.startswith("ready"):
-            _stop(folder)  # all of it, or nothing
+            folder.stop(where)  # all of it, or nothing
         raise
     to_stderr(f"{outcome.format(time.monotonic() - begun)}; 'hack/cluster down' ends it")
     # every line for eval "$(hack/cluster up)"
@@ -81,44 +79,33 @@ def _up(folder: Path, options: argparse.Namespace, root: Path) -> int:
     return 0
 
 
-def _running(folder: Path) -> ControlPlane | None:
-    """The control plane that runs and is ready in ``folder``; what is left of one that broke is ended, its data kept."""
-    if not (folder / "processes.json").exists():
+def _running(where: Path) -> ControlPlane | None:
+    """The control plane that runs and is ready in a folder; what is left of one that broke is ended, its data kept."""
+    if not (where / "processes.json").exists():
         return None
-    plane = ControlPlane.attach(folder)
+    plane = ControlPlane.attach(where)
     fault = plane.ready()
     if fault is None:
         return plane
     if any(process.alive() for process in plane.processes):
         to_stderr(f"{fault}: ending what is left of it, then starting it again")
-    _stop(folder)
+    folder.stop(where)
     return None
 
 
-def _nodes_up(plane: ControlPlane, nodes: int, root: Path, *, fast: bool) -> None:
+def _nodes_up(plane: ControlPlane, nodes: int, *, fast: bool) -> None:
     """Start the process that plays ``nodes`` nodes, unless it runs, and wait until they are ready; ``fast``: their Leases renew fast."""
-    record = plane.folder / "hollow.json"
-    if any(process.alive() for process in processes.load(record)):
-        return
-    begun = time.monotonic()
-    folder = plane.folder / "hollow"
-    (folder / "hollow.json").unlink(missing_ok=True)  # left by a process that was killed
-    argv: list[str | Path] = [sys.executable, "-m", "localkube.hollow", "--kubeconfig", plane.admin_kubeconfig, "--folder", folder]
-    argv += ["--nodes", str(nodes), *(["--renew", str(FAST_RENEW_SECONDS)] if fast else [])]
-    env = {**os.environ, "PYTHONPATH": f"{root / 'hack'}{os.pathsep}{root / 'operator'}"}
-    spawner = Spawner(leashed=False)
-    hollow = spawner.start("hollow nodes", argv, folder=plane.folder, log=plane.folder / "logs" / "hollow.log", env=env)
-    spawner.close()
-    processes.save(record, [hollow])
-    processes.wait_until((folder / "hollow.json").exists, [hollow], "to be ready", begun + NODES_SECONDS)
-    to_stderr(f"{nodes} hollow nodes ready after {time.monotonic() - begun:.1f} s")
+    if not any(process.alive() for process in processes.load(plane.folder / "hollow.json")):
+        spawner = Spawner(leashed=False)
+        folder.start_nodes(plane, spawner, nodes, to_stderr, **({"renew": FAST_RENEW_SECONDS} if fast else {}))
+        spawner.close()
 
 
-def _status(folder: Path) -> int:
+def _status(where: Path) -> int:
     """Print what runs; 0 if all of it does and is ready."""
-    plane = ControlPlane.attach(folder)
+    plane = ControlPlane.attach(where)
     versions = {program.name: program for program in pinned_programs()}
-    running = [*plane.processes, *processes.load(folder / "hollow.json")]
+    running = [*plane.processes, *processes.load(where / "hollow.json")]
     for process in running:
         state, version = f"not running ({process.log})", ""
         if process.alive():
@@ -133,23 +120,9 @@ def _status(folder: Path) -> int:
     return 0 if fault is None and all(process.alive() for process in running) else 1
 
 
-def _down(folder: Path) -> int:
-    if not (folder / "processes.json").exists():
-        to_stderr(f"nothing runs in {folder}")
+def _down(where: Path) -> int:
+    if not (where / "processes.json").exists():
+        to_stderr(f"nothing runs in {where}")
         return 0
-    ended = _stop(folder)
-    shutil.rmtree(folder / "hollow", ignore_errors=True)
-    (folder / "hollow.json").unlink(missing_ok=True)
-    controlplane.remove(folder)
-    to_stderr(f"ended {len(ended)} processes and removed {folder}")
+    to_stderr(f"ended {len(folder.remove(where))} processes and removed {where}")
     return 0
-
-
-def _stop(folder: Path) -> list[Process]:
-    """End what runs in ``folder``; returns it."""
-    plane = ControlPlane.attach(folder)
-    hollow = processes.load(folder / "hollow.json")
-    alive = [process for process in [*plane.processes, *hollow] if process.alive()]
-    processes.stop(hollow)
-    plane.stop()
-    return alive

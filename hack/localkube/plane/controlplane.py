@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-import fcntl
 import json
 import os
 import random
 import shutil
 import signal
 import socket
-import subprocess
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from datetime import timedelta
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,17 +19,20 @@ import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
+from localkube.files import only_one
 from localkube.plane import certificates, kubeconfig, processes
 from localkube.plane.certificates import Certificates
 from localkube.plane.kubeconfig import Access, Caller
 from localkube.plane.processes import EarlyEndError, Process, Spawner
 from localkube.programs.binaries import Binaries, provide
+from localkube.run import output
 
 LOOPBACK = "127.0.0.1"
 SERVICE_RANGE = "10.96.0.0/16"
 SERVICE_IP = "10.96.0.1"  # the first of the range is that of the Service "kubernetes"
 ETCD_SOCKET, ETCD_PEER_SOCKET = "localhost:2379", "localhost:2380"  # file names; etcd wants them to look like addresses
 START_SECONDS = 60.0
+VALID_SECONDS = 30 * 24 * 3600  # of a token
 PORT_TRIES = 5
 FAST_NODES = ("--node-monitor-period=1s", "--node-monitor-grace-period=12s")
 _Args = Mapping[str, Sequence[str]]
@@ -107,12 +107,11 @@ class ControlPlane:
         binaries = binaries or provide(os.environ, report=report)
         folder.mkdir(parents=True, exist_ok=True, mode=0o700)
         (folder / "logs").mkdir(exist_ok=True)
-        with _only_one(folder):
+        with only_one(folder / ".lock", f"another command is starting a control plane in {folder}: wait for it or use another folder"):
             running = [process for process in processes.load(folder / "processes.json") if process.alive()]
             if running:
                 names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
-                msg = f"a control plane already runs in {folder}: {names}; stop it with 'hack/cluster down --dir {folder}'"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"a control plane already runs in {folder}: {names}; stop it with 'hack/cluster down --dir {folder}'")
             started = cls(folder, binaries=binaries, spawner=Spawner(leashed=not detached), running=[])
             if audit_log:
                 (folder / "audit-policy.yaml").write_text(yaml.safe_dump(AUDIT_POLICY), encoding="utf-8")
@@ -133,8 +132,7 @@ class ControlPlane:
         """The control plane that ``start`` left in ``folder``, running or not. LocalKubeError if there never was one."""
         folder = folder.absolute()
         if not (folder / "processes.json").exists():
-            msg = f"there is no control plane in {folder}: start one with 'hack/cluster up --dir {folder}'"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"there is no control plane in {folder}: start one with 'hack/cluster up --dir {folder}'")
         return cls(folder, binaries=None, spawner=None, running=processes.load(folder / "processes.json"))
 
     def stop(self) -> None:
@@ -179,29 +177,19 @@ class ControlPlane:
     def kubectl(self, *args: str, input: str | None = None, timeout: float = 60.0) -> str:  # noqa: A002 - subprocess calls it so
         """Standard output of kubectl as admin; ``input`` goes to its standard input. LocalKubeError with what kubectl said if it fails."""
         self._binaries = self._binaries or provide(os.environ)
-        argv = [str(self._binaries["kubectl"]), f"--cache-dir={self.folder / 'kubectl-cache'}", *args]
-        env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig)}
-        try:
-            done = subprocess.run(argv, input=input, env=env, capture_output=True, text=True, timeout=timeout, check=False)
-        except subprocess.TimeoutExpired as error:
-            msg = f"kubectl {' '.join(args)} did not end within {timeout:g} s"
-            raise LocalKubeError(msg) from error
-        if done.returncode != 0:
-            msg = f"kubectl {' '.join(args)}: {done.stderr.strip() or done.stdout.strip()}"
-            raise LocalKubeError(msg)
-        return done.stdout
+        env = {**os.environ, "KUBECONFIG": str(self.admin_kubeconfig), "KUBECACHEDIR": str(self.folder / "kubectl-cache")}
+        return output([str(self._binaries["kubectl"]), *args], text=input or "", env=env, timeout=timeout)
 
-    def service_account_kubeconfig(self, namespace: str, name: str, path: Path, *, valid: timedelta = timedelta(days=30)) -> Path:
+    def service_account_kubeconfig(self, namespace: str, name: str, path: Path) -> Path:
         """Write a kubeconfig with a token of an existing ServiceAccount to ``path``. LocalKubeError if there is no such account."""
-        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": int(valid.total_seconds())}}
+        body = {"apiVersion": "authentication.k8s.io/v1", "kind": "TokenRequest", "spec": {"expirationSeconds": VALID_SECONDS}}
         where = f"/api/v1/namespaces/{namespace}/serviceaccounts/{name}/token"
         try:
             status, text = self._admin().request("POST", where, body, timeout=10.0)
         except httpx.HTTPError as error:
             status, text = 0, f"no answer: {error}"
         if status != 201:
-            msg = f"the API server gives no token for the ServiceAccount {namespace}/{name} ({status}): {text[:300]}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the API server gives no token for the ServiceAccount {namespace}/{name} ({status}): {text[:300]}")
         admin = kubeconfig.read(self.admin_kubeconfig)
         return Access(admin.server, admin.authority, token=json.loads(text)["status"]["token"]).write(path, namespace=namespace)
 
@@ -210,8 +198,7 @@ class ControlPlane:
         try:
             lines = (self.folder / "audit.log").read_text(encoding="utf-8").splitlines()
         except FileNotFoundError:
-            msg = f"{self.folder} keeps no audit log: start the control plane with audit_log=True"
-            raise LocalKubeError(msg) from None
+            raise LocalKubeError(f"{self.folder} keeps no audit log: start the control plane with audit_log=True") from None
         return [_write(json.loads(line)) for line in lines if line.endswith("}")]  # a last line may be half written
 
     def pause_apiserver(self) -> None:
@@ -227,8 +214,7 @@ class ControlPlane:
     def _start(self, more: _Args, port: int | None, deadline: float, report: Callable[[str], None]) -> None:
         made = certificates.make(self.folder / "certificates", service_ip=SERVICE_IP)
         if port is not None and not _free(port):
-            msg = f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"port {port} on {LOOPBACK} is taken by another program: end it or choose another port")
         for tries_left in reversed(range(PORT_TRIES)):
             try:
                 self._start_on(_free_ports(port or self._last_port()), made, more, deadline, report)
@@ -274,8 +260,7 @@ class ControlPlane:
 
     def _run(self, name: str, args: Sequence[str]) -> None:
         if self._binaries is None or self._spawner is None:
-            msg = f"{self.folder} was attached to, not started here"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{self.folder} was attached to, not started here")
         log = self.folder / "logs" / f"{name}.log"
         log.unlink(missing_ok=True)
         self._running.append(self._spawner.start(name, [self._binaries[name], *args], folder=self.folder, log=log))
@@ -303,8 +288,7 @@ class ControlPlane:
     def _signal_apiserver(self, number: signal.Signals) -> None:
         apiserver = next((process for process in self._running if process.name == "kube-apiserver"), None)
         if apiserver is None or not apiserver.signal(number):
-            msg = f"the kube-apiserver of {self.folder} does not run"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the kube-apiserver of {self.folder} does not run")
 
 
 def _arguments(folder: Path, ports: list[int], made: Certificates) -> _Args:
@@ -365,8 +349,7 @@ def _free_ports(first: int | None) -> list[int]:
     chosen = [] if first is None else [first]
     chosen += [port for port in random.sample(PORT_RANGE, 50) if port != first and _free(port)][: 3 - len(chosen)]
     if len(chosen) < 3:
-        msg = f"no free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {LOOPBACK}: end what uses them"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no free ports between {PORT_RANGE.start} and {PORT_RANGE.stop} on {LOOPBACK}: end what uses them")
     return chosen
 
 
@@ -386,18 +369,6 @@ def _healthy(port: int) -> bool:
         return httpx.get(f"https://{LOOPBACK}:{port}/healthz", verify=False, timeout=2.0, trust_env=False).is_success  # noqa: S501
     except httpx.HTTPError:
         return False
-
-
-@contextlib.contextmanager
-def _only_one(folder: Path) -> Iterator[None]:
-    """Two starts in one folder at the same time: the second raises LocalKubeError."""
-    with (folder / ".lock").open("w") as lock:
-        try:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError:
-            msg = f"another command is starting a control plane in {folder}: wait for it or use another folder"
-            raise LocalKubeError(msg) from None
-        yield
 
 
 def _write(event: Mapping[str, Any]) -> Write:

@@ -13,6 +13,7 @@ import httpx
 import yaml
 
 from localkube.errors import LocalKubeError
+from localkube.files import PRIVATE, write
 
 
 @dataclass(frozen=True)
@@ -57,13 +58,7 @@ class Access:
             "contexts": [{"name": "local", "context": {"cluster": "local", "user": "local", "namespace": namespace}}],
             "current-context": "local",
         }
-        path.parent.mkdir(parents=True, exist_ok=True)
-        partial = path.with_name(f".{path.name}.partial")
-        partial.unlink(missing_ok=True)
-        partial.touch(mode=0o600)
-        partial.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
-        partial.replace(path)
-        return path
+        return write(path, yaml.safe_dump(config, sort_keys=False), mode=PRIVATE)
 
 
 class Caller:
@@ -100,8 +95,7 @@ def read(path: Path) -> Access:
         fault = f"the kubeconfig {path} is not YAML{f' (line {place.line + 1})' if place else ''}"
     except (KeyError, TypeError, StopIteration, ValueError) as error:
         fault = f"the kubeconfig {path} does not lead to a cluster and a user ({type(error).__name__} {error})"
-    msg = f"{fault}: write it again with 'hack/cluster up', or correct it"
-    raise LocalKubeError(msg)
+    raise LocalKubeError(f"{fault}: write it again with 'hack/cluster up', or correct it")
 
 
 def _named(config: Any, kind: str, name: str) -> dict[str, Any]:
@@ -117,8 +111,7 @@ def _pem(path: Path, entry: dict[str, Any], field: str, *, optional: bool = Fals
         return Path(path.parent, entry[field]).read_text(encoding="ascii")
     if optional:
         return ""
-    msg = f"{field}-data"
-    raise KeyError(msg)
+    raise KeyError(f"{field}-data")
 
 
 def _encoded(text: str) -> str:

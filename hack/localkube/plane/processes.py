@@ -17,6 +17,7 @@ from pathlib import Path
 from queue import SimpleQueue
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 
 POLL_SECONDS = 0.02
 START_SECONDS = 30.0
@@ -57,6 +58,15 @@ class Process:
         if code is None:
             return "ended"
         return f"exited with status {code}" if code >= 0 else f"was ended by signal {-code}"
+
+    def is_paused(self) -> bool:
+        """Whether a signal has stopped it."""
+        return _fields(self.pid)[:1] == ["T"]
+
+    def processor_seconds(self) -> float:
+        """User and system time that all its threads have used so far; 0 when it is gone."""
+        fields = _fields(self.pid)
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
 
     def ended_within(self, seconds: float) -> bool:
         """Wait until it has ended, at most so long; return whether it has."""
@@ -116,8 +126,7 @@ class Spawner:
 
     def _start(self, name: str, argv: list[str], folder: Path, log: Path, env: Mapping[str, str] | None) -> Process:
         if not os.access(argv[0], os.X_OK):
-            msg = f"{name} cannot be started: {argv[0]} is not there or not executable"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{name} cannot be started: {argv[0]} is not there or not executable")
         if self._leashed:
             argv = [sys.executable, "-I", "-S", "-c", _LEASH, str(os.getpid()), *argv]
         with log.open("ab") as output:
@@ -140,8 +149,7 @@ def stop(processes: Iterable[Process], *, grace: float = 5.0) -> list[Process]:
     survivors = _wait(left, 5.0)
     if survivors:
         names = ", ".join(f"{process.name} (pid {process.pid})" for process in survivors)
-        msg = f"{names} did not end within 5 s of SIGKILL: check the machine's disk, then end it by hand"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{names} did not end within 5 s of SIGKILL: check the machine's disk, then end it by hand")
     for process in everyone:
         process.ended_within(END_SECONDS)
     return left
@@ -161,20 +169,15 @@ def wait_until(done: Callable[[], bool], watched: Sequence[Process], what: str, 
         for process in watched:
             if not process.alive():
                 where = f"while waiting for {last.name} {what}; the end of {process.log}"
-                msg = f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}"
-                raise EarlyEndError(msg)
+                raise EarlyEndError(f"{process.name} {process.exit_text()} {where}:\n{process.last_lines()}")
         if time.monotonic() > deadline:
-            msg = f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"waited too long for {last.name} {what}; the end of {last.log}:\n{last.last_lines()}")
         time.sleep(POLL_SECONDS)
 
 
 def save(path: Path, processes: Iterable[Process]) -> None:
     """Write the processes to ``path`` in one step, so that another command can find and end them."""
-    rows = [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes]
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(rows, indent=1) + "\n", encoding="utf-8")
-    partial.replace(path)
+    write_json(path, [{"name": p.name, "pid": p.pid, "started": p.started, "boot": p.boot, "log": str(p.log)} for p in processes])
 
 
 def load(path: Path) -> list[Process]:
@@ -185,8 +188,7 @@ def load(path: Path) -> list[Process]:
     except FileNotFoundError:
         return []
     except (OSError, ValueError, TypeError, KeyError) as error:
-        msg = f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"{path} does not say which processes run ({error}): end them by hand, then remove {path.parent}") from error
 
 
 def _serve(orders: SimpleQueue[Callable[[], None] | None]) -> None:
@@ -206,12 +208,17 @@ def _wait(processes: list[Process], seconds: float) -> list[Process]:
 
 def _stat(pid: int) -> tuple[str, int] | None:
     """("running" or "dead", start time in ticks since boot) of a pid, None when there is none."""
+    fields = _fields(pid)
+    return (("dead" if fields[0] in "ZX" else "running"), int(fields[19])) if fields else None
+
+
+def _fields(pid: int) -> list[str]:
+    """The fields of /proc/<pid>/stat from the third on (`proc(5)`); none when there is no such process."""
     try:
         text = Path(f"/proc/{pid}/stat").read_text(encoding="utf-8", errors="replace")
     except OSError:
-        return None
-    fields = text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
-    return ("dead" if fields[0] in "ZX" else "running"), int(fields[19])
+        return []
+    return text.rpartition(")")[2].split()  # the name before it may hold spaces and brackets
 
 
 def _boot() -> str:

@@ -63,8 +63,7 @@ def _assets(environ: Mapping[str, str], programs: Sequence[Program], report: Rep
     if not folder:
         return {}
     if not Path(folder).is_dir():
-        msg = f"KUBEBUILDER_ASSETS is {folder}, which is no folder: unset it or correct it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"KUBEBUILDER_ASSETS is {folder}, which is no folder: unset it or correct it")
     found = {}
     for program in programs:
         path = Path(folder).absolute() / program.name
@@ -108,8 +107,8 @@ class _Maker:
         try:
             release = self.releases.find(program)
             text = f"fetching {program.name} {program.version}"
-            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of) as tick:
-                download(release, staged, tick)
+            with self.cache.staged(program) as staged, step(text, self.report, number=number, of=of):
+                download(release, staged)
         except (NotHadError, LocalKubeError) as error:
             return str(error)
         return ""
@@ -125,5 +124,5 @@ class _Maker:
             raise LocalKubeError(msg) from error
         text, log = f"building {program.name} {program.version} with {go}", self.cache.folder / f"{program.name}.build.log"
         step_ = step(text, self.report, number=number, of=of, expected_s=program.build_seconds)
-        with self.cache.staged(program) as staged, step_ as tick:
-            self.gobuild.build(program, go, staged, log, tick)
+        with self.cache.staged(program) as staged, step_:
+            self.gobuild.build(program, go, staged, log)

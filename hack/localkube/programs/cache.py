@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.programs.versions import Program
 from localkube.progress import Report
 from localkube.run import output
@@ -76,14 +77,12 @@ class Cache:
             path.chmod(0o755)
             version = version_of(program, path)
             if program.version_says not in version:
-                msg = f"{program.name} should be {program.version}, but says {version[:200]!r} when asked for its version"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{program.name} should be {program.version}, but says {version[:200]!r} when asked for its version")
             note.unlink(missing_ok=True)
             status = path.stat()
             content = {"version": program.version, "size": status.st_size, "mtime_ns": status.st_mtime_ns, "sha256": sha256_of(path)}
             path.replace(self.path(program))
-            note.with_suffix(".partial").write_text(json.dumps(content) + "\n", encoding="utf-8")
-            note.with_suffix(".partial").replace(note)
+            write_json(note, content)
         finally:
             path.unlink(missing_ok=True)
 

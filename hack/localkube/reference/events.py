@@ -2,12 +2,8 @@
 
 from __future__ import annotations
 
-import ast
 from collections import defaultdict
-from collections.abc import Iterator
-from pathlib import Path
 
-import whatsapp_operator
 from whatsapp_operator.core import report
 from whatsapp_operator.core.reasons import Reason
 
@@ -32,7 +28,7 @@ def page() -> str:
     """Return the page."""
     types: dict[Reason, set[str]] = defaultdict(set)
     causes: dict[Reason, list[str]] = defaultdict(list)
-    for reason, kinds in steps():
+    for reason, kinds in reasons.steps():
         types[reason] |= kinds
         causes[reason] = [reasons.texts()[reason][0].removesuffix(".")]
     for condition, statuses in reasons.by_condition(unobserved=False).items():
@@ -41,15 +37,3 @@ def page() -> str:
                 types[reason].add("Warning" if reason in report.WARNINGS or (condition, status) in URGENT else "Normal")
                 causes[reason].append(f"`{condition}` is `{status}`")
     return HEAD + "".join(f"| `{one}` | {' or '.join(sorted(types[one]))} | {'; '.join(causes[one])} |\n" for one in sorted(types))
-
-
-def steps() -> Iterator[tuple[Reason, set[str]]]:
-    """Yield the reasons of Events of steps as they stand in the source, each with the types that it may have."""
-    for path in sorted(Path(whatsapp_operator.__file__).parent.rglob("*.py")):
-        for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-            if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "EmitEvent":
-                given = {word.arg: word.value for word in call.keywords}
-                reason, warning = given["reason"], given.get("warning", ast.Constant(False))
-                if isinstance(reason, ast.Attribute) and ast.unparse(reason.value) == "Reason":
-                    fixed = {"Warning" if warning.value else "Normal"} if isinstance(warning, ast.Constant) else set()
-                    yield Reason[reason.attr], fixed or {"Normal", "Warning"}

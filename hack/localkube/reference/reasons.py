@@ -46,7 +46,7 @@ def by_condition(*, unobserved: bool = True) -> dict[str, Statuses]:
         "Redundant": _table(conditions.REDUNDANT),
         "CertificateValid": _table(conditions.CERTIFICATE_VALID)
         | {one.name: "False" if one.state is State.STUCK else "Unknown" for one in of_account},
-        "Events": dict.fromkeys(events(), ""),
+        "Events": dict.fromkeys((reason for reason, _ in steps()), ""),
     }
 
 
@@ -58,13 +58,16 @@ def _table(table: tuple[conditions.ConditionRule, ...]) -> Statuses:
     return {rule.reason: rule.status for rule in table}
 
 
-def events() -> Iterator[Reason]:
-    """Yield the reasons of Events that are written for what was done, in addition to those of conditions, as they stand in the source."""
-    for path in Path(whatsapp_operator.__file__).parent.rglob("*.py"):
+def steps() -> Iterator[tuple[Reason, set[str]]]:
+    """Yield the reasons of Events of steps as they stand in the source, each with the types that it may have."""
+    for path in sorted(Path(whatsapp_operator.__file__).parent.rglob("*.py")):
         for call in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             if isinstance(call, ast.Call) and isinstance(call.func, ast.Name) and call.func.id == "EmitEvent":
-                given = [word.value for word in call.keywords if word.arg == "reason"]
-                yield from (Reason[one.attr] for one in given if isinstance(one, ast.Attribute) and ast.unparse(one.value) == "Reason")
+                given = {word.arg: word.value for word in call.keywords}
+                reason, warning = given["reason"], given.get("warning", ast.Constant(False))
+                if isinstance(reason, ast.Attribute) and ast.unparse(reason.value) == "Reason":
+                    fixed = {"Warning" if warning.value else "Normal"} if isinstance(warning, ast.Constant) else set()
+                    yield Reason[reason.attr], fixed or {"Normal", "Warning"}
 
 
 def tables() -> dict[str, str]:

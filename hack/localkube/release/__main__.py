@@ -60,8 +60,7 @@ def check_tag(root: Path, tag: str) -> None:
         meta = yaml.safe_load((root / "charts" / chart / "Chart.yaml").read_text(encoding="utf-8"))
         found |= {f"chart {chart}": meta["version"], f"the images of chart {chart}": meta["appVersion"]}
     if wrong := [f"{what} is {version}" for what, version in found.items() if f"v{version}" != tag]:
-        msg = f"the tag is {tag}, but {', '.join(wrong)}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the tag is {tag}, but {', '.join(wrong)}")
     notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), tag.removeprefix("v"))
 
 
@@ -70,8 +69,7 @@ def verification(root: Path) -> str:
     text = (root / VERIFICATION).read_text(encoding="utf-8")
     block = re.search(rf"{re.escape(BEGIN)}\s*```bash\n(.*?)```\s*{re.escape(END)}", text, flags=re.DOTALL)
     if block is None:
-        msg = f"{VERIFICATION} has no block of bash between {BEGIN!r} and {END!r}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{VERIFICATION} has no block of bash between {BEGIN!r} and {END!r}")
     return block[1]
 
 
@@ -79,8 +77,7 @@ def files(root: Path, folder: Path, *, registry: str = "", unreleased: bool = Fa
     """Make everything in ``folder``, which must be empty or not there."""
     folder.mkdir(parents=True, exist_ok=True)
     if any(folder.iterdir()):
-        msg = f"{folder} is not empty: remove what is in it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{folder} is not empty: remove what is in it")
     epoch = commit_time(root)
     text = notes((root / "CHANGELOG.md").read_text(encoding="utf-8"), "Unreleased" if unreleased else __version__)
     (folder / "notes.md").write_text(text, encoding="utf-8")

@@ -10,6 +10,8 @@ from localkube.errors import LocalKubeError
 
 KINDS = {"added", "changed", "deprecated", "removed", "fixed", "security"}
 """The headings of Keep a Changelog, which are also the kinds of Artifact Hub."""
+LINKS = re.compile(r"^\[[^\]]+\]: \S+$\n?", re.MULTILINE)
+"""The definitions of links at the end of a changelog, which belong to its headings."""
 MAX_CHANGES = 50
 MAX_CHANGE_LENGTH = 300
 
@@ -18,15 +20,9 @@ def notes(changelog: str, version: str) -> str:
     """Return the section of ``version`` without its heading. LocalKubeError if there is none, or if it says nothing."""
     parts = re.split(r"^## (.*)$", changelog, flags=re.MULTILINE)
     for heading, text in zip(parts[1::2], parts[2::2], strict=True):
-        if re.match(rf"\[?{re.escape(version)}\]?(\s|$)", heading) and (body := _without_links(text)):
+        if re.match(rf"\[?{re.escape(version)}\]?(\s|$)", heading) and (body := LINKS.sub("", text).strip()):
             return body + "\n"
-    msg = f"CHANGELOG.md has no notes of {version}: write them under a heading '## [{version}] - YYYY-MM-DD'"
-    raise LocalKubeError(msg)
-
-
-def _without_links(text: str) -> str:
-    """Leave out the definitions of links at the end of a changelog, which belong to its headings."""
-    return re.sub(r"^\[[^\]]+\]: \S+$\n?", "", text, flags=re.MULTILINE).strip()
+    raise LocalKubeError(f"CHANGELOG.md has no notes of {version}: write them under a heading '## [{version}] - YYYY-MM-DD'")
 
 
 def changes(text: str) -> str:

@@ -85,8 +85,7 @@ def _content(archive: tarfile.TarFile, member: tarfile.TarInfo) -> bytes:
         return b""
     file = archive.extractfile(member) if member.isfile() else None
     if file is None:
-        msg = f"{member.name} in the archive is neither a file nor a folder"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{member.name} in the archive is neither a file nor a folder")
     return file.read()
 
 

@@ -57,8 +57,6 @@ def listed(bom: Bom) -> dict[str, str]:
 
 def _check(bom: Bom, lock: Path) -> None:
     if fault := JsonStrictValidator(SchemaVersion.V1_6).validate_str(json.dumps(bom)):
-        msg = f"the SBOM of {lock.name} is no valid CycloneDX: {fault}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the SBOM of {lock.name} is no valid CycloneDX: {fault}")
     if listed(bom) != locked(lock):
-        msg = f"the SBOM does not have the packages of {lock.name}: {sorted(listed(bom).items() ^ locked(lock).items())}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the SBOM does not have the packages of {lock.name}: {sorted(listed(bom).items() ^ locked(lock).items())}")

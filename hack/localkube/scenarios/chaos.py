@@ -60,11 +60,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
             await session.play(environment)
 
     def work() -> None:
-        harness.up(replicas=0)
-        try:
+        with harness.running(replicas=0):
             asyncio.run(play())
-        finally:
-            harness.down()
 
     status = command.run(work)
     end = (

@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from localkube.errors import LocalKubeError
-from localkube.hollow.kube import Kube, KubeError
 from outside.observer import Observer
 
 Obj = dict[str, Any]
@@ -17,19 +16,6 @@ LEASES = "/apis/coordination.k8s.io/v1/namespaces/whatsapp-operator-system/lease
 LEASE = "whatsapp-operator"
 ROLE = "multiconnect.dev/role"
 SWITCHOVER = "multiconnect.dev/switchover"
-
-
-class Api(Kube):
-    """The API server as an administrator, with the calls that hollow nodes do not need."""
-
-    async def replace(self, path: str, body: Obj) -> Obj:
-        """Put an object in the place of the one at a path, as ``kubectl replace`` does. Raises KubeError."""
-        return await self._call("PUT", path, body)
-
-    async def delete(self, path: str, *, grace: int | None = None) -> None:
-        """Delete the object at a path as ``kubectl delete`` does, with its own grace or so many seconds. Raises KubeError."""
-        options = {} if grace is None else {"gracePeriodSeconds": grace}
-        await self._call("DELETE", path, {"apiVersion": "v1", "kind": "DeleteOptions", **options})
 
 
 @dataclass(frozen=True)
@@ -60,7 +46,7 @@ def is_settled(observer: Observer, namespace: str, name: str) -> bool:
         and status.get("failuresTolerated") == spares
         and SWITCHOVER not in (obj["metadata"].get("annotations") or {})
         and len(coreapps) == shards + spares
-        and all(map(_is_ready, coreapps))
+        and all(map(is_ready, coreapps))
         and len(holders) == shards
         and reported == holders
         and {meta["labels"].get(ROLE, "") for meta in others} <= {"standby"}
@@ -73,14 +59,9 @@ def coreapps_of(observer: Observer, namespace: str, name: str) -> list[Obj]:
     return [pod for pod in observer.objects("Pod", namespace) if wanted.items() <= (pod["metadata"].get("labels") or {}).items()]
 
 
-def sentence(error: BaseException) -> str:
-    """An error that a person reads, without a traceback."""
-    if isinstance(error, OSError) and error.strerror:
-        return f"the system reports: {error.strerror}{f' ({error.filename})' if error.filename else ''}"
-    return str(error) if isinstance(error, (LocalKubeError, KubeError)) else f"{type(error).__name__}: {error}"
-
-
-def _is_ready(pod: Obj) -> bool:
-    if pod["metadata"].get("deletionTimestamp"):
-        return False
-    return any(one["type"] == "Ready" and one["status"] == "True" for one in (pod.get("status") or {}).get("conditions") or ())
+def is_ready(obj: Mapping[str, Any]) -> bool:
+    """Whether a pod or a node is ready and not about to go."""
+    conditions = (obj.get("status") or {}).get("conditions") or ()
+    return "deletionTimestamp" not in obj.get("metadata", {}) and any(
+        (one["type"], one["status"]) == ("Ready", "True") for one in conditions
+    )

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import subprocess
 import sys
 import time
 from collections.abc import Callable, Mapping, Sequence
@@ -11,11 +10,10 @@ from typing import Any
 
 from rich.console import Console
 
-from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
+from localkube.errors import guarded
+from localkube.files import write_json
 from localkube.provenance import Provenance, is_crowded
-from localkube.scenarios.cluster import sentence
-from localkube.scenarios.harness import end_by_any_signal, write_json
+from localkube.scenarios.harness import end_by_any_signal
 
 Obj = dict[str, Any]
 
@@ -48,19 +46,7 @@ class Command:
         Returns what it returns (0 if None), 1 after one sentence on standard error, 130 after a signal.
         """
         end_by_any_signal()
-        status = 0
-        try:
-            status = work() or 0
-        except* (LocalKubeError, KubeError, OSError, subprocess.TimeoutExpired) as group:
-            first: BaseException = group
-            while isinstance(first, BaseExceptionGroup):
-                first = first.exceptions[0]
-            self.complain(sentence(first))
-            status = 1
-        except* KeyboardInterrupt:
-            self.complain("interrupted; all that was started has been ended")
-            status = 130
-        return status
+        return guarded(self.program, lambda: work() or 0, interrupted="all that was started has been ended")
 
     def write(self, path: Path, figures: Mapping[str, Any], complaints: Sequence[str], status: int = 0) -> int:
         """Write the figures with where they come from, and say the complaints. Returns ``status``, or 1 if that is 0 and there are some."""

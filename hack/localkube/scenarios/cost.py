@@ -43,7 +43,7 @@ def spelled(writes: Iterable[Write]) -> str:
 
 def of(windows: Mapping[str, Sequence[tuple[float, float]]], writes: Sequence[Write]) -> dict[str, Obj]:
     """What each case cost in writes of the operator: per fault how many, and how many until the first report; which the worst one made."""
-    found = {case: [operator_writes(writes, begun, ended) for begun, ended in times] for case, times in windows.items()}
+    found = {case: [operator_writes(writes, begun, ended) for begun, ended in times] for case, times in windows.items() if times}
     return {
         case: {
             "writes": [len(one) for one in each],
@@ -81,8 +81,7 @@ def memory_mib(pid: int, field_name: str = "VmRSS") -> float:
         lines = Path(f"/proc/{pid}/status").read_text(encoding="utf-8").splitlines()
         return int(next(line for line in lines if line.startswith(f"{field_name}:")).split()[1]) / 1024
     except (OSError, StopIteration, ValueError) as error:
-        msg = f"the memory of process {pid} cannot be read: it has ended"
-        raise LocalKubeError(msg) from error
+        raise LocalKubeError(f"the memory of process {pid} cannot be read: it has ended") from error
 
 
 def most_mib(operators: Iterable[Process]) -> float:

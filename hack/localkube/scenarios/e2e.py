@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from localkube.errors import LocalKubeError
+from localkube.offline import docker
 from localkube.programs.binaries import provide
 from localkube.programs.versions import chart_programs, pinned_programs
 from localkube.progress import to_stderr
@@ -64,7 +65,7 @@ async def install(on: Installation, *, sqlite: bool) -> Obj:
     about: Obj = {"database": "PostgreSQL" if database else "SQLite"}
     if not (await on.kubectl("get", "wac", CLUSTER, "--ignore-not-found", "-o", "name")).strip():
         if database:
-            await on.database(OUR_POSTGRES if await nodes.has_image(OUR_POSTGRES) else POSTGRES)
+            await on.database(OUR_POSTGRES if await asyncio.to_thread(docker.has_image, OUR_POSTGRES) else POSTGRES)
         took = await on.create(database=database)
         about["first_ready"] = round(took, 1)
         to_stderr(f"kubectl apply: the cluster is Ready after {took:.1f} s, its state in {about['database']}")
@@ -116,8 +117,8 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     def up() -> int:
         with contextlib.suppress(LocalKubeError):  # no Docker: hack/kind-offline says so
             asyncio.run(nodes.unpause())
-        docker = ["--install-docker"] if options.install_docker else []
-        return kind("up", NAMED, *docker, timeout=UP_S) or kind("images", "--load", NAMED, timeout=UP_S)
+        more = ["--install-docker"] if options.install_docker else []
+        return kind("up", NAMED, *more, timeout=UP_S) or kind("images", "--load", NAMED, timeout=UP_S)
 
     def work() -> int:
         if not options.here and (status := up()):

@@ -6,15 +6,16 @@ import asyncio
 import time
 from abc import ABC, abstractmethod
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Collection, Iterable, Mapping
 from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
 from localkube.errors import LocalKubeError
+from localkube.hollow.kube import Kube
 from localkube.plane import kubeconfig
 from localkube.progress import Report
-from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Api, Holder, coreapps_of, is_settled
+from localkube.scenarios.cluster import GROUP, LEASE, LEASES, NAMESPACE, SWITCHOVER, Holder, coreapps_of, is_settled
 from localkube.scenarios.traffic import Stream
 from outside.laws import Violation
 from outside.observer import Commit, Observer
@@ -49,7 +50,7 @@ class Environment(ABC):
         self.reported: set[str] = set()  # broken laws that are in an outcome already
         self.own_writes: set[str] = set()
         """How the sentence on a broken law ends where a fault itself wrote into a shard's Service: that is its own doing."""
-        self.api = Api(kubeconfig.read(kubeconfig_path))
+        self.api = Kube(kubeconfig.read(kubeconfig_path))
         self._report = report
         self._exits = AsyncExitStack()
         self._ask_client = ask_client
@@ -81,8 +82,12 @@ class Environment(ABC):
         """Start what runs beneath; what ends it goes into ``_exits``. LocalKubeError."""
 
     @abstractmethod
-    async def put_right(self) -> None:
-        """After a case that broke off: everything as it was before. Raises LocalKubeError or KubeError."""
+    async def bring_back(self) -> None:
+        """Have all nodes again, and what runs on them that no cluster is. LocalKubeError when it takes too long."""
+
+    @abstractmethod
+    async def workers(self) -> list[str]:
+        """The names of the nodes that faults may strike."""
 
     @abstractmethod
     async def is_operator(self, name: str) -> bool:
@@ -94,7 +99,7 @@ class Environment(ABC):
 
     def state(self) -> str:
         """What a person should know when something does not come true."""
-        return self.fault()
+        return self.fault() or self.observer.summary()
 
     async def ambiguous(self) -> int:
         """How often a lookup of a shard's Service found several pods since the beginning; 0 where that is not counted."""
@@ -181,8 +186,7 @@ class Environment(ABC):
         deadline = time.monotonic() + timeout
         while not (found := await ask()):
             if time.monotonic() > deadline:
-                msg = f"{what} did not come true within {timeout:g} s. {self.state()}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"{what} did not come true within {timeout:g} s. {self.state()}")
             await asyncio.sleep(pause)
         return found
 
@@ -203,6 +207,11 @@ class Environment(ABC):
             if open_:
                 await asyncio.sleep(0.05)
         return open_
+
+    async def settled(self, *clusters: str, timeout: float = SETTLE_S) -> None:
+        """The same; LocalKubeError, with what is wrong, after ``timeout`` seconds."""
+        if late := await self.settle(clusters, timeout):
+            raise LocalKubeError(f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {self.state()}")
 
     async def leader(self) -> str:
         """The name of the replica that holds the Lease and runs. LocalKubeError if none does within 30 s."""
@@ -234,15 +243,22 @@ class Environment(ABC):
         """Change ``spec.shards``."""
         await self.edit(cluster, {"spec": {"shards": shards}})
 
-    async def resize(self, clusters: Iterable[str], shards: int, timeout: float = SETTLE_S) -> None:
+    async def resize(self, clusters: Collection[str], shards: int, timeout: float = SETTLE_S) -> None:
         """Change ``spec.shards`` and wait until all are as wanted. LocalKubeError after ``timeout`` seconds."""
-        names = list(clusters)
-        await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in names))
-        if late := await self.settle(names, timeout):
-            msg = f"{', '.join(late)} did not settle at {shards} shards within {timeout:g} s. {self.state()}"
-            raise LocalKubeError(msg)
+        await asyncio.gather(*(self.set_shards(cluster, shards) for cluster in clusters))
+        # Before the change is seen, everything is as was wanted until then.
+        await self.seen(lambda: all(self.status(one).get("shards") == shards for one in clusters), timeout, f"{shards} shards")
+        await self.settled(*clusters, timeout=timeout)
 
-    async def schedulable(self, *, yes: bool, nodes: Iterable[str]) -> None:
-        """Uncordon nodes, or cordon them."""
-        for node in nodes:
-            await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": not yes or None}}, kind=MERGE)
+    async def cordon(self, *, yes: bool) -> None:
+        """Have these nodes take no more pods, or take them again."""
+        for node in await self.workers():
+            await self.api.patch(f"/api/v1/nodes/{node}", {"spec": {"unschedulable": yes or None}}, kind=MERGE)
+
+    async def put_right(self) -> None:
+        """After a case that broke off: everything as it was before. LocalKubeError."""
+        await self.bring_back()
+        await self.cordon(yes=False)
+        await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
+        if late := await self.settle(self.clusters):
+            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")

@@ -2,34 +2,26 @@
 
 from __future__ import annotations
 
-import json
+import contextlib
 import os
-import shutil
 import signal
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.control import ADDRESS_FILE
 from localkube.monitoring.server import PrometheusServer, free_port
-from localkube.plane import controlplane, processes
+from localkube.plane import processes
 from localkube.plane.controlplane import ControlPlane
-from localkube.plane.operators import REPOSITORY, Operators
+from localkube.plane.folder import alive, remove, start_nodes
+from localkube.plane.operators import Operators
 from localkube.plane.processes import Process, Spawner
 from localkube.programs.binaries import provide
 from localkube.programs.prometheus import prometheus
 from localkube.progress import Report, quiet
 
-HOLLOW_S, OPERATOR_S = 30.0, 20.0
+OPERATOR_S = 20.0
 LOGGED_IN = "on_login"  # in an operator's log as soon as it watches; it campaigns from before
-RECORDS = (
-    "operators.json",
-    "prometheus.json",
-    "hollow.json",
-    "processes.json",
-)  # of what runs in a folder; those that talk to the API server first
 
 
 class Harness:
@@ -71,8 +63,7 @@ class Harness:
         """Start everything and wait until it is ready. LocalKubeError says what failed; nothing is left running then."""
         if running := alive(self.folder):
             names = ", ".join(f"{process.name} (pid {process.pid})" for process in running)
-            msg = f"one runs already in {self.folder}: {names}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"one runs already in {self.folder}: {names}")
         remove(self.folder)
         try:
             self._up(replicas)
@@ -85,13 +76,7 @@ class Harness:
         self._plane = ControlPlane.start(
             self.folder, binaries=binaries, port=self._port, audit_log=self._audit_log, detached=self._detached, report=report
         )
-        begun = time.monotonic()
-        options = {"kubeconfig": self._plane.admin_kubeconfig, "nodes": self._nodes, "folder": self.folder / "hollow"}
-        log = self.folder / "logs" / "hollow.log"
-        hollow = start_module(self._spawner, "hollow nodes", "localkube.hollow", options, folder=self.folder, log=log)
-        processes.save(self.folder / "hollow.json", [hollow])
-        until((self.folder / "hollow" / ADDRESS_FILE).exists, hollow, HOLLOW_S, "be ready")
-        self._report(f"{self._nodes} hollow nodes are ready after {time.monotonic() - begun:.1f} s")
+        start_nodes(self._plane, self._spawner, self._nodes, report)
         begun = time.monotonic()
         self._install()
         if self.prometheus is not None:
@@ -106,12 +91,19 @@ class Harness:
         """End what runs, and only that; remove the folder."""
         if self._operators is not None:
             self._operators.close()
-        for record in ("prometheus.json", "hollow.json"):
-            processes.stop(processes.load(self.folder / record))
-        if self._plane is not None:
-            self._plane.stop()
         remove(self.folder)
+        if self._plane is not None:
+            self._plane.stop()  # it takes the exit statuses
         self._spawner.close()
+
+    @contextlib.contextmanager
+    def running(self, *, replicas: int = 2) -> Iterator[None]:
+        """``up``, and ``down`` at the end of the block."""
+        self.up(replicas=replicas)
+        try:
+            yield
+        finally:
+            self.down()
 
     # ---- parts
 
@@ -119,8 +111,7 @@ class Harness:
     def plane(self) -> ControlPlane:
         """The control plane."""
         if self._plane is None:
-            msg = f"nothing runs in {self.folder} yet"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"nothing runs in {self.folder} yet")
         return self._plane
 
     def fault(self) -> str | None:
@@ -162,10 +153,11 @@ class Harness:
 
     def wait_for_operator(self, process: Process, *, timeout: float = OPERATOR_S) -> None:
         """Wait until a replica watches and campaigns. LocalKubeError with its last lines if it ended or did not come so far."""
-        log = process.log
-        until(
-            lambda: log.exists() and LOGGED_IN in log.read_text(encoding="utf-8", errors="replace"), process, timeout, "watch the cluster"
-        )
+
+        def watches() -> bool:
+            return process.log.exists() and LOGGED_IN in process.log.read_text(encoding="utf-8", errors="replace")
+
+        processes.wait_until(watches, [process], "to watch the cluster", time.monotonic() + timeout)
 
     def forget_operator(self, name: str) -> None:
         """Strike off a replica that was ended on purpose."""
@@ -177,33 +169,6 @@ class Harness:
         processes.save(self.folder / "operators.json", self.operators().values())
 
 
-def start_module(spawner: Spawner, name: str, module: str, options: Mapping[str, object], *, folder: Path, log: Path) -> Process:
-    """Start a module of this repository as a process of its own, with these options of its command line."""
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(str(REPOSITORY / part) for part in ("hack", "operator", "tests"))}
-    words = [word for option, value in options.items() for word in (f"--{option}", str(value))]
-    return spawner.start(name, [sys.executable, "-m", module, *words], folder=folder, log=log, env=env)
-
-
-def alive(folder: Path) -> list[Process]:
-    """The processes that still run in ``folder``."""
-    return [process for name in RECORDS for process in processes.load(folder / name) if process.alive()]
-
-
-def remove(folder: Path) -> list[Process]:
-    """End by id what runs in ``folder``, remove what an environment made there, and return what was ended."""
-    ended = alive(folder)
-    for name in ("operators", "prometheus", "hollow"):
-        processes.stop(processes.load(folder / f"{name}.json"))
-    if (folder / "processes.json").exists():
-        ControlPlane.attach(folder).stop()
-    for name in ("operators", "prometheus", "hollow"):
-        shutil.rmtree(folder / name, ignore_errors=True)
-        (folder / f"{name}.json").unlink(missing_ok=True)
-    if folder.exists():
-        controlplane.remove(folder)
-    return ended
-
-
 def end_by_any_signal() -> None:
     """From now on SIGTERM and SIGHUP end this process as Ctrl-C does: by KeyboardInterrupt, so that everything is cleaned up.
 
@@ -212,26 +177,6 @@ def end_by_any_signal() -> None:
     signal.signal(signal.SIGINT, signal.default_int_handler)
     for number in (signal.SIGTERM, signal.SIGHUP):
         signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
-
-
-def write_json(path: Path, content: object) -> None:
-    """Write figures for other programs, in one step."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    partial.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    partial.replace(path)
-
-
-def until(done: Callable[[], bool], process: Process, timeout: float, what: str) -> None:
-    """Wait for a process; LocalKubeError with its last lines as soon as it ended, or after ``timeout`` seconds."""
-    deadline = time.monotonic() + timeout
-    while not done():
-        if not process.alive():
-            raise LocalKubeError(_ended(process))
-        if time.monotonic() > deadline:
-            msg = f"{process.name} did not {what} within {timeout:g} s; the end of {process.log}:\n{process.last_lines()}"
-            raise LocalKubeError(msg)
-        time.sleep(processes.POLL_SECONDS)
 
 
 def _ended(process: Process) -> str:

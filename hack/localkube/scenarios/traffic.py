@@ -65,6 +65,8 @@ class Books:
 class Stream(Traffic):
     """Sends from the beginning of its block to its end. It finds the pods by what an observer sees, so it goes on without an API server."""
 
+    burst_period = BURST_PERIOD_S
+
     def __init__(
         self, kubeconfig: Path, namespace: str, cluster: str, observer: Callable[[], Observer], *, proxy: str = "", inbound_rate: float = 0
     ) -> None:
@@ -92,8 +94,18 @@ class Stream(Traffic):
             for shard in range(self.shards):
                 self._begin(shard)
 
+    @property
+    def spread(self) -> int:
+        """Over how many shards the recipients are spread."""
+        return self.shards
+
+    @property
+    def most_open(self) -> int:
+        """How many messages of a shard may wait at a time."""
+        return MOST_OPEN
+
     def _begin(self, shard: int) -> None:
-        if self._waiting_now[shard] < MOST_OPEN:
+        if self._waiting_now[shard] < self.most_open:
             self._waiting_now[shard] += 1
             task = asyncio.create_task(self._send_one(shard))
             self._open.add(task)
@@ -101,7 +113,7 @@ class Stream(Traffic):
 
     async def _send_one(self, shard: int) -> None:
         try:
-            if shard >= self.shards:
+            if shard >= self.spread:
                 return  # there are fewer shards by now
             await self._send(Message(id=f"c-{secrets.token_hex(8)}", to=self.recipient_in(shard), sent_at=time.monotonic()))
         finally:
@@ -109,16 +121,16 @@ class Stream(Traffic):
 
     def recipient_in(self, shard: int) -> str:
         """A recipient whose messages go through a shard."""
-        return next(to for to in iter(self._recipient, None) if shard_of(to, self.shards) == shard)
+        return next(to for to in iter(self._recipient, None) if shard_of(to, self.spread) == shard)
 
     def burst(self, shard: int, seconds: float) -> None:
-        """Send to a shard every 20 ms for so long, so that its next message is not waited for."""
+        """Send often to a shard for so long, so that its next message is not waited for."""
 
         async def send() -> None:
             end = time.monotonic() + seconds
             while time.monotonic() < end and not self._stopped.is_set():
                 self._begin(shard)
-                await asyncio.sleep(BURST_PERIOD_S)
+                await asyncio.sleep(self.burst_period)
 
         task = asyncio.create_task(send())
         self._bursts.add(task)
@@ -150,8 +162,7 @@ class Stream(Traffic):
         deadline = until + timeout
         while any(one.delivered_at is None and not one.lost for one in mine):
             if time.monotonic() > deadline:
-                msg = f"messages of {self.cluster} still wait after {timeout:g} s"
-                raise TrafficError(msg)
+                raise TrafficError(f"messages of {self.cluster} still wait after {timeout:g} s")
             await asyncio.sleep(0.05)
         await self._read_log()
         return account(mine, self._taken, shards=mark.shards, struck=struck, totals=self.log.audit.totals().since(mark.totals))

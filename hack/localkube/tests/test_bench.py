@@ -5,6 +5,7 @@ import itertools
 import json
 import re
 from collections import Counter
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -15,12 +16,12 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
+from localkube.files import write_json
 from localkube.plane.controlplane import Write
 from localkube.scenarios import cost
 from localkube.scenarios.bench import failovers
 from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import named
-from localkube.scenarios.harness import write_json
 from localkube.scenarios.runner.player import Outcome
 from outside.ledger import Ledger
 from outside.traffic import Message
@@ -100,11 +101,8 @@ def ended(
         def __init__(self, *_: object, **__: object) -> None:
             """Nothing runs."""
 
-        def up(self) -> None:
-            """Nothing starts."""
-
-        def down(self) -> None:
-            """Nothing ends."""
+        def running(self) -> AbstractContextManager[None]:
+            return nullcontext()
 
     async def measure(*_: object) -> failovers.Results:
         return results
@@ -200,7 +198,7 @@ def test_what_the_ended_leader_did_itself_is_not_counted_and_said(
 
 
 async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> failovers.Results:
-    """What a bench makes of plays of a case of which this comes: fields of its outcome, or ``note``."""
+    """What a bench makes of plays of a case of which this comes: fields of its outcome."""
 
     class Player:
         def __class_getitem__(cls, _: object) -> type:
@@ -209,34 +207,26 @@ async def played(name: str, *cases: dict[str, Any], monkeypatch: pytest.MonkeyPa
         def __init__(self, *_: object, **__: object) -> None:
             """It plays on nothing."""
 
-        async def play_in_turn(self, faults: list[Any]) -> list[Outcome]:
-            (fault,), found = faults, Outcome(name)
+        async def play_in_turn(self, _: object) -> list[Outcome]:
+            found = Outcome(name)
             for case in cases:
-                played: Any = SimpleNamespace(notes=[])
-                await fault.prepare(played)
-                played.notes += [case["note"]] if "note" in case else []
-                await fault.strike(played)
-                found.notes += played.notes
                 for field, value in case.items():
-                    if field != "note":
-                        setattr(found, field, getattr(found, field) + value)
+                    setattr(found, field, getattr(found, field) + value)
             return [found]
-
-    async def struck(_: object) -> None:
-        """It is."""
 
     monkeypatch.setattr(failovers, "Player", Player)
     environment: Any = SimpleNamespace()
     bench = failovers.Bench(environment, n=sum("times" in case or "missing" in case for case in cases), resizes=1, report=lambda _: None)
-    await bench._fail_over(replace(named(["pod-deleted"])[0], name=name, strike=struck))
+    await bench._fail_over(replace(named(["pod-deleted"])[0], name=name))
     return bench.results
 
 
-TOOK: dict[str, Any] = {"times": [0.15], "samples": [{"took": 0.15}], "evidence": Counter({"PodDeleted": 1})}
+WINDOW = (T0, T0 + 1)
+TOOK: dict[str, Any] = {"times": [0.15], "samples": [{"took": 0.15, "window": WINDOW}], "evidence": Counter({"PodDeleted": 1})}
 
 
 async def test_a_shard_that_is_not_handed_over_is_one_of_n(monkeypatch: pytest.MonkeyPatch) -> None:
-    failed = {"missing": ["shard 0 of acme"], "samples": [{"took": None}]}
+    failed = {"missing": ["shard 0 of acme"], "samples": [{"took": None, "window": WINDOW}]}
     results = await played("pod-deleted", failed, TOOK, monkeypatch=monkeypatch)
     assert (results.failures, results.samples) == ({"pod-deleted": 1}, {"pod-deleted": [0.15]})
     assert results.broken == ["pod-deleted: 1 of 2 shards not handed over within 30 s"]
@@ -246,8 +236,8 @@ async def test_a_shard_that_is_not_handed_over_is_one_of_n(monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("name", "other"),
     [
-        ("container-killed", {"resumed": [0.9], "samples": [{"took": None, "resumed": 0.9}]}),
-        ("leader-terminated", {"note": "op-0 still did"}),
+        ("container-killed", {"resumed": [0.9], "samples": [{"took": None, "resumed": 0.9, "window": WINDOW}]}),
+        ("leader-terminated", {"notes": ["op-0 still did"]}),
     ],
 )
 async def test_what_something_else_did_is_no_failover_and_is_counted_apart(
@@ -256,8 +246,7 @@ async def test_what_something_else_did_is_no_failover_and_is_counted_apart(
     results = await played(name, other, TOOK, other, monkeypatch=monkeypatch)
     assert results.samples == {name: [0.15]}
     assert (results.not_counted, results.broken) == ({name: 2}, [])
-    ((begun, ended),) = results.windows[name]
-    assert begun <= ended, "what the others wrote is not counted"
+    assert results.windows[name] == [WINDOW], "what the others wrote is not counted"
 
 
 async def test_a_wrong_failover_and_strange_evidence_fail_the_bench(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -70,7 +70,7 @@ def test_a_pod_that_nobody_runs_is_ready() -> None:
         "metadata": {"name": "s0001-coreapp-1", "uid": "p-1", "resourceVersion": "9"},
         "spec": {"containers": [{"name": "coreapp", "image": "i"}]},
     }
-    coreapp = coreapp_of(pod | objects.running(pod, ip="127.64.0.9", now=NOW), None, None)
+    coreapp = coreapp_of({**pod, "status": objects.running(pod, ip="127.64.0.9", now=NOW)["status"]}, None, None)
     assert coreapp is not None
     assert (coreapp.ready, coreapp.ip, coreapp.terminated, coreapp.phase) == (True, "127.64.0.9", False, "Running")
 

@@ -171,6 +171,8 @@ async def test_a_fault_that_was_seen_to_do_something_is_measured(ground: FakeGro
     outcome = await played(ground, strikes(ground), effects=("pods ended",))
     assert (outcome.n, outcome.troubles, outcome.wrong, outcome.evidence) == (1, [], [], Counter({"PodDeleted": 1}))
     assert outcome.effects["pods ended"] == 1
+    begun, ended = outcome.samples[0]["window"]
+    assert time.time() - 60 < begun <= ended <= time.time()
 
 
 @pytest.mark.parametrize("asks", [True, False])

@@ -14,12 +14,12 @@ from typing import Any, cast
 import pytest
 from rich.console import Console
 
-from localkube.errors import LocalKubeError
+from localkube.errors import LocalKubeError, sentence
+from localkube.files import write_json
 from localkube.plane import certificates, processes
 from localkube.plane.kubeconfig import Access
 from localkube.plane.processes import Spawner
 from localkube.scenarios import harness as demo_harness
-from localkube.scenarios.cluster import sentence
 from localkube.scenarios.demo import command as demo
 from localkube.scenarios.demo.screen import Screen, Step, clock, summary
 from localkube.scenarios.harness import Harness
@@ -145,11 +145,11 @@ async def test_no_more_messages_wait_than_help(tmp_path: Path, monkeypatch: pyte
     one = probe(tmp_path)
     one.shards = 32
     for _ in range(5):
-        one._send_to(3)
+        one._begin(3)
     assert len(one._open) == 2
     waiting.set()
     await asyncio.gather(*one._open)
-    one._send_to(3)
+    one._begin(3)
     assert len(one._open) == 1
 
 
@@ -193,7 +193,7 @@ def test_a_broken_promise_is_a_complaint(counts: dict[str, Any], holders: dict[s
 def test_a_demo_that_broke_off_is_a_complaint_and_still_has_figures(tmp_path: Path) -> None:
     played = story()
     played.steps[0].seconds = 4.00001
-    demo_harness.write_json(tmp_path / "demo.json", played.figures())
+    write_json(tmp_path / "demo.json", played.figures())
     figures = json.loads((tmp_path / "demo.json").read_text())
 
     assert played.complaint() == "the demo did not come to its end"
@@ -275,6 +275,24 @@ async def test_a_cluster_that_does_not_settle_is_said_with_what_is_wrong() -> No
     await environment.settled("other")
     with pytest.raises(LocalKubeError, match=r"acme did not become as wanted, with all spares, within 3 s. kube-apiserver was ended"):
         await environment.settled("acme", timeout=3.0)
+
+
+async def test_a_resize_is_over_only_when_the_change_was_seen() -> None:
+    """The observer is a moment behind, and until then the cluster is as was wanted before."""
+    seen, settled = iter([2, 2, 4]), list[str]()
+
+    async def nothing(*_: object) -> None:
+        """The API server has it."""
+
+    async def settle(clusters: tuple[str, ...], _: float) -> list[str]:
+        assert not list(seen), "not before the change was seen"
+        settled.extend(clusters)
+        return []
+
+    environment: Any = SingleCluster.__new__(SingleCluster)
+    environment.set_shards, environment.settle, environment.status = nothing, settle, lambda _: {"shards": next(seen)}
+    await environment.resize(["acme"], 4)
+    assert settled == ["acme"]
 
 
 def test_no_way_to_the_programs_is_one_sentence(

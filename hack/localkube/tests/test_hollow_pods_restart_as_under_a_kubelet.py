@@ -131,7 +131,7 @@ async def test_a_tcp_probe_does_not_notice_a_stopped_process_but_a_deaf_port(tmp
         assert pod.container.ready
         await pod.resume()
 
-        await pod.disturb({"ports": "half-open"})
+        await pod.disturb(ports="half-open")
         assert pod.container.ready
 
         def noticed() -> bool:
@@ -139,7 +139,7 @@ async def test_a_tcp_probe_does_not_notice_a_stopped_process_but_a_deaf_port(tmp
             return not pod.container.ready
 
         await until(noticed)
-        await pod.disturb({"ports": "open"})
+        await pod.disturb(ports="open")
         pod.probe()
         assert pod.container.ready
         assert bench.made[0].calls == ["start", "hang", "resume", "disturb half-open", "disturb open"]
@@ -193,11 +193,11 @@ async def test_only_what_can_be_disturbed_is(tmp_path: Path, monkeypatch: pytest
     async with a_bench(tmp_path) as bench:
         pod = bench.pod(a_pod())
         with pytest.raises(NotRunningError, match="runs no container"):
-            await pod.disturb({"swallow": 0.3})
+            await pod.disturb(swallow=0.3)
         await until(lambda: pod.container.ready)
         monkeypatch.delattr(FakeComponent, "disturb")
         with pytest.raises(ValueError, match="cannot be disturbed, only killed and hung"):
-            await pod.disturb({"swallow": 0.3})
+            await pod.disturb(swallow=0.3)
         await pod.shut_down()
 
 

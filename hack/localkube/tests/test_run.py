@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import re
+import subprocess
 from pathlib import Path
 
 import pytest
 
 from localkube import run
 from localkube.errors import LocalKubeError, guarded
+from localkube.progress import step
 
 
 def shell(text: str) -> list[str]:
@@ -33,22 +35,36 @@ def test_the_end_of_the_log_is_said(tmp_path: Path) -> None:
     run.logged(shell('test "$EXTRA" = 1 && test "$PWD" = /'), log=tmp_path / "log", env={"EXTRA": "1"}, cwd=Path("/"))
 
 
-def test_a_program_that_hangs_is_ended(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(run, "TICK_SECONDS", 0.1)
-    ticks: list[None] = []
+def test_a_program_that_hangs_is_ended(tmp_path: Path) -> None:
     with pytest.raises(LocalKubeError, match=r"did not end within 0\.5 s"):
-        run.logged(shell("exec sleep 60"), log=tmp_path / "log", tick=lambda: ticks.append(None), timeout=0.5)
-    assert len(ticks) == 5
+        run.logged(shell(f"echo $$ > {tmp_path}/pid; exec sleep 60"), log=tmp_path / "log", timeout=0.5)
+    number = (tmp_path / "pid").read_text(encoding="ascii").strip() if (tmp_path / "pid").exists() else ""
+    assert not (number and Path(f"/proc/{number}").exists())
 
 
-def test_a_program_ends_with_what_runs_it(tmp_path: Path) -> None:
-    def interrupt() -> None:
-        raise KeyboardInterrupt
+def test_a_program_ends_with_what_runs_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[subprocess.Popen[bytes]] = []
 
+    class Interrupted(subprocess.Popen[bytes]):
+        def wait(self, timeout: float | None = None) -> int:
+            if self not in started:
+                started.append(self)
+                raise KeyboardInterrupt
+            return super().wait(timeout)
+
+    monkeypatch.setattr("subprocess.Popen", Interrupted)
     with pytest.raises(KeyboardInterrupt):
-        run.logged(shell(f"echo $$ > {tmp_path}/pid; exec sleep 60"), log=tmp_path / "log", tick=interrupt)
-    if (pid := tmp_path / "pid").exists() and (number := pid.read_text(encoding="ascii").strip()):
-        assert not Path(f"/proc/{number}").exists()
+        run.logged(["sleep", "60"], log=tmp_path / "log")
+    assert [child.returncode for child in started] == [-15]
+
+
+def test_a_step_says_its_begin_and_how_it_failed() -> None:
+    said: list[str] = []
+    with step("building [x]", said.append, number=2, of=5, expected_s=61):
+        pass
+    with pytest.raises(LocalKubeError), step("building y", said.append):
+        raise LocalKubeError("no")
+    assert said == ["[2/5] building [x], about 1:01", "[1/1] building y", "[1/1] building y: failed after 0:00"]
 
 
 @pytest.mark.parametrize(

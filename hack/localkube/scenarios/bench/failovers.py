@@ -16,6 +16,7 @@ from rich import box
 from rich.table import Column, Table
 
 from localkube.figures import BASELINE_S, P95_FROM, clock, row, summary
+from localkube.files import write_json
 from localkube.plane.controlplane import Write
 from localkube.progress import Report, to_stderr
 from localkube.scenarios import cost
@@ -24,10 +25,10 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.faults import resize
 from localkube.scenarios.faults.hollow import DELETED, DIED, ENDED, named
 from localkube.scenarios.faults.succession import STILL_ACTED, Succession, end_leader
-from localkube.scenarios.harness import Harness, write_json
+from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
-from localkube.scenarios.runner.case import Case, Fault
+from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
@@ -136,32 +137,17 @@ class Bench:
                     self._report(f"shards: round {number} of {self._resizes}: {', '.join(added)}, {spent}")
 
     async def _fail_over(self, fault: Fault[HollowEnvironment]) -> None:
-        results, windows = self.results, list[list[float]]()
-
-        async def strike(case: Case[HollowEnvironment]) -> None:
-            windows.append([time.time()])
-            await fault.strike(case)
-            if case.notes:
-                windows.pop()  # it is not counted
-            elif len(windows) % 10 == 1:
-                self._report(f"{fault.name}: {len(windows)} of {self._n}")
-
-        async def end(_: object) -> None:
-            if windows and len(windows[-1]) == 1:
-                windows[-1].append(time.time())
-
-        player = Player[HollowEnvironment](self._environment, n=self._n, report=self._report)
-        (outcome,) = await player.play_in_turn([replace(fault, strike=strike, prepare=end)])
-        await end(None)
+        results, player = self.results, Player[HollowEnvironment](self._environment, n=self._n, report=self._report)
+        (outcome,) = await player.play_in_turn([fault])
         results.outcomes[fault.name] = outcome
         results.broken += complaints(outcome, replace(fault, goal=None), n=self._n)
-        counted = zip(windows, outcome.samples, strict=False)  # a play that broke off has a window alone, and is a complaint
-        results.windows[fault.name] = [(begun, ended) for (begun, ended), sample in counted if "resumed" not in sample]
+        # A play that broke off has no window, and is a complaint.
+        results.windows[fault.name] = [one["window"] for one in outcome.samples if "window" in one and "resumed" not in one]
 
     async def _resize(self, name: str, before: int, after: int) -> float:
         environment, results = self._environment, self.results
         if environment.status(NAME)["shards"] != before:
-            await resize.bring_to(environment, NAME, before)
+            await environment.resize([NAME], before, resize.RESIZE_S)
         found = await resize.resize(environment, NAME, after, restart=RESTART_S)
         results.resizes.setdefault(name, []).append(found)
         results.windows.setdefault(name, []).append((found.begun, time.time()))
@@ -252,7 +238,7 @@ def manifest(root: Path, folder: Path) -> Path:
 
 
 async def measure(harness: Harness, root: Path, options: argparse.Namespace) -> Results:
-    """Measure all that was asked for. LocalKubeError, KubeError."""
+    """Measure all that was asked for. LocalKubeError."""
     async with SingleCluster(harness, report=to_stderr) as environment:
         bench = Bench(environment, n=options.n, resizes=options.resizes, report=to_stderr)
         results, begun = bench.results, time.monotonic()
@@ -290,12 +276,9 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     harness = Harness(options.dir, audit_log=True, report=to_stderr)
 
     def work() -> int:
-        harness.up()
-        try:
+        with harness.running():
             results = asyncio.run(measure(harness, root, options))
             writes = harness.plane.writes()
-        finally:
-            harness.down()
         return show(results, writes, command, options.out)
 
     return command.run(work)

@@ -21,7 +21,8 @@ import yaml
 from rich.console import Console
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
+from localkube.files import write_json
+from localkube.plane.folder import alive, remove
 from localkube.programs.binaries import provide
 from localkube.progress import quiet, to_stderr
 from localkube.scenarios.cluster import NAME
@@ -32,10 +33,10 @@ from localkube.scenarios.demo.screen import PLAIN_WIDTH, Screen, Step, clock
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.faults.resize import resize
 from localkube.scenarios.faults.succession import Succession, end_leader
-from localkube.scenarios.harness import Harness, alive, remove, write_json
+from localkube.scenarios.harness import Harness
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.hollow.single import SingleCluster
-from localkube.scenarios.runner.case import Case, Fault
+from localkube.scenarios.runner.case import Fault
 from localkube.scenarios.runner.player import Outcome, Player
 from localkube.scenarios.runner.report import complaints
 from outside.ledger import Ledger
@@ -83,7 +84,7 @@ class Demo:
         self.timeline: Obj | None = None  # what a picture of it is drawn from
 
     async def run(self) -> None:
-        """Take all steps. LocalKubeError or KubeError as soon as one does not come true."""
+        """Take all steps. LocalKubeError as soon as one does not come true."""
         async with AsyncExitStack() as exits:
             environment = self.environment = await exits.enter_async_context(SingleCluster(self._harness, report=quiet))
             screen = exits.enter_context(Screen(self.console, self.steps, below=self._flow))
@@ -105,16 +106,11 @@ class Demo:
 
     async def _fail_over(self, environment: SingleCluster, step: Step) -> None:
         probe, holder, begun = environment.probes[NAME], environment.holder(NAME, 0), time.monotonic()
-        (fault,) = named([step.name])
-
-        async def strike(case: Case[HollowEnvironment]) -> None:
-            step.begun = time.monotonic()
-            await fault.strike(case)
-
-        outcome = await _play(environment, replace(fault, strike=strike))
+        outcome = await _play(environment, *named([step.name]))
         if not outcome.times:
             step.meaning = "until it served again itself: its container was back before another Coreapp took over"
         step.seconds, step.details = max(outcome.times or outcome.resumed), outcome.samples[-1]
+        step.begun = _monotonic(outcome.samples[-1]["window"][0])
         after, waits = environment.holder(NAME, 0), [taken - sent for sent, taken in probe.delivered() if taken >= begun]
         step.note = f"{holder and holder.pod} -> {after and after.pod}; slowest of {len(waits)} messages {clock(max(waits))}"
 
@@ -128,7 +124,7 @@ class Demo:
 
     async def _resize(self, environment: SingleCluster, step: Step, to: int) -> None:
         found = await resize(environment, NAME, to, restart=self.restart)
-        step.begun = time.monotonic() - (time.time() - found.begun)
+        step.begun = _monotonic(found.begun)
         step.seconds, step.details = found.gap, asdict(found)
         step.note = f"the operator adds {clock(found.added)}; all of it with pods took {clock(found.total)}"
 
@@ -182,6 +178,11 @@ def _rounded(seconds: float | None) -> float | None:
     return None if seconds is None else math.ceil(seconds * 10_000) / 10_000
 
 
+def _monotonic(wall: float) -> float:
+    """A time by `time.time()` on the other clock."""
+    return time.monotonic() - (time.time() - wall)
+
+
 async def _play(environment: SingleCluster, fault: Fault[HollowEnvironment]) -> Outcome:
     """Play a fault once. LocalKubeError when anything is not as it must be; how long it took is for the reader to judge."""
     outcome = await Player[HollowEnvironment](environment, n=1, report=quiet).play(fault)
@@ -210,8 +211,7 @@ def main(argv: Sequence[str], *, root: Path) -> int:
             ended = remove(folder)
             to_stderr(f"ended {len(ended)} processes and removed {folder}" if ended else f"nothing runs in {folder}")
         elif alive(folder):
-            msg = f"a demo runs in {folder} already: end it with 'hack/demo --down'"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"a demo runs in {folder} already: end it with 'hack/demo --down'")
         else:
             try:
                 _run(folder, options, command)
@@ -231,7 +231,7 @@ def _run(folder: Path, options: argparse.Namespace, command: Command) -> None:
     try:
         try:
             asyncio.run(demo.run())
-        except (LocalKubeError, KubeError):
+        except LocalKubeError:
             keep = options.keep  # to see what went wrong
             raise
         finally:

@@ -9,9 +9,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.control import HollowControl, HollowControlError
+from localkube.hollow.control import HollowControl
 from localkube.scenarios.cluster import NAMESPACE, Holder
-from localkube.scenarios.environment import SHARDS, SPARES, Environment
+from localkube.scenarios.environment import SHARDS, Environment
 from localkube.scenarios.faults.partition import near_sender
 from localkube.scenarios.hollow.environment import HollowEnvironment
 from localkube.scenarios.runner.case import Case
@@ -76,17 +76,16 @@ async def pod(case: Hollow, verb: Verb, *, undo: Verb | None = None, until: Obj 
     for cluster in case.clusters:
         holder = case.strike(cluster, 0)
         if undo is not None:
-            case.exits.push_async_callback(
-                _if_there, undo, case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **(until or {})
-            )
+            case.exits.push_async_callback(if_there, undo, case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **(until or {}))
         await verb(case.environment.control, NAMESPACE, holder.pod, uid=holder.uid, **change)
     if slowly:
         case.restart_clocks()
 
 
-async def _if_there(verb: Verb, *args: Any, **options: Any) -> None:
-    with contextlib.suppress(HollowControlError):
-        await verb(*args, **options)
+async def if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
+    """Do something to a pod that may be gone."""
+    with contextlib.suppress(LocalKubeError):
+        await act(*args, **options)
 
 
 async def disturb(case: Hollow, *, until: Obj, **change: Any) -> None:
@@ -156,8 +155,7 @@ async def lose(case: Hollow, group: str = "name", *, rebooted: bool = False, run
         for shard in victims_on(case, cluster, set(names)):
             case.strike(cluster, shard)
     if not case.victims:
-        msg = f"no cluster can be measured by the loss of {', '.join(names)}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no cluster can be measured by the loss of {', '.join(names)}")
     for name in names:
         case.exits.push_async_callback(case.environment.control.back, name, rebooted=rebooted)
     await asyncio.gather(*(case.environment.control.lose(name, running=running) for name in names))
@@ -214,18 +212,3 @@ async def delete_during(case: Hollow, shards: int, reached: Callable[[HollowEnvi
 
     await asyncio.gather(*map(one, case.clusters))
     await delete(case)
-
-
-def has_grown(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether there are more pods already."""
-    return len(environment.coreapps(cluster)) > SHARDS + SPARES
-
-
-def is_called(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether Set Shards is noted, so that all Coreapps restart."""
-    return "operation" in environment.status(cluster)
-
-
-def has_shrunk(environment: HollowEnvironment, cluster: str) -> bool:
-    """Whether the client reports two shards."""
-    return environment.status(cluster).get("shards") == SHARDS

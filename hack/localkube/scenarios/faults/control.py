@@ -11,7 +11,6 @@ from functools import partial
 
 from localkube.hollow.kube import KubeError
 from localkube.scenarios.faults.actions import Hollow, close_ports, delete
-from localkube.scenarios.hollow.environment import is_paused
 from localkube.scenarios.hollow.servers import Rule, through
 
 THROTTLED_S = 10.0
@@ -112,7 +111,7 @@ async def pause_leader(case: Hollow) -> None:
     case.exits.push_async_callback(wake)
     process.signal(signal.SIGSTOP)
     await delete(case)
-    await case.environment.seen(lambda: is_paused(process), SIGNAL_S, f"the stop of {process.name}")
+    await case.environment.seen(process.is_paused, SIGNAL_S, f"the stop of {process.name}")
     case.effects["operators stopped"] += 1
 
 

@@ -6,6 +6,7 @@ from functools import partial
 from typing import Any
 
 from localkube.hollow.control import HollowControl
+from localkube.scenarios.environment import SHARDS, SPARES
 from localkube.scenarios.faults import actions, control, partial_sight
 from localkube.scenarios.faults.actions import close_ports, delete, delete_during, disturb, leave_slowly, lose, pod
 from localkube.scenarios.faults.partition import REJECTED, TAKEN
@@ -34,9 +35,9 @@ LATE: Row = {**ALL, "evidence": SHUT}
 """No handover can be made for a while: what is allowed is counted from the fault, so it is so much more."""
 LEADER: Row = {**ALL, "evidence": DELETED | DIED, "goal": SUCCESSION_S}
 SIGHT: Row = {**ALL, "evidence": DELETED | DIED, "goal": QUICK_S, "pods_stay": True}
-GROW = partial(delete_during, shards=4, reached=actions.has_grown, what="more pods")
-CALL = partial(delete_during, shards=4, reached=actions.is_called, what="the noted call")
-SHRINK = partial(delete_during, shards=2, reached=actions.has_shrunk, what="2 shards")
+GROW = partial(delete_during, shards=4, reached=lambda at, cluster: len(at.coreapps(cluster)) > SHARDS + SPARES, what="more pods")
+CALL = partial(delete_during, shards=4, reached=lambda at, cluster: "operation" in at.status(cluster), what="the noted call")
+SHRINK = partial(delete_during, shards=2, reached=lambda at, cluster: at.status(cluster).get("shards") == SHARDS, what="2 shards")
 RESIZE: Row = {"effects": ENDED, "moves": frozenset({"resize"})}
 
 FAULTS: tuple[Fault[HollowEnvironment], ...] = (

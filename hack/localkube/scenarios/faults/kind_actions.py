@@ -3,17 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Any
 
 from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
-from localkube.scenarios.cluster import NAMESPACE
+from localkube.scenarios.cluster import NAMESPACE, is_ready
 from localkube.scenarios.environment import SHARDS
-from localkube.scenarios.faults.actions import note_nodes
-from localkube.scenarios.kind.environment import KindEnvironment, is_ready, node_of
+from localkube.scenarios.faults.actions import if_there, note_nodes
+from localkube.scenarios.kind.environment import KindEnvironment, node_of
 from localkube.scenarios.kind.install import CLUSTER, GONE_S, OPERATOR_REPOSITORY, SIMULATOR_REPOSITORY, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import KindNodes
 from localkube.scenarios.runner.case import Case
@@ -37,19 +35,14 @@ async def signal(case: Kind, name: str, *, back: str = "") -> None:
     """
     holder = case.holder(CLUSTER, 0)
     send = await case.environment.aim(case.environment.pod_of(holder))
-    case.exits.push_async_callback(_if_there, send, back) if back else replace_at_end(case, holder.pod)
+    case.exits.push_async_callback(if_there, send, back) if back else replace_at_end(case, holder.pod)
     case.strike(CLUSTER, 0, holder)
     await send(name)
 
 
-async def _if_there(act: Callable[..., Awaitable[object]], *args: Any, **options: Any) -> None:
-    with contextlib.suppress(LocalKubeError, KubeError):
-        await act(*args, **options)
-
-
 def replace_at_end(case: Kind, pod: str, namespace: str = NAMESPACE) -> None:
     """Delete a pod at the end, unless it is gone already."""
-    case.exits.push_async_callback(_if_there, case.environment.delete_pod, pod, namespace=namespace)
+    case.exits.push_async_callback(if_there, case.environment.delete_pod, pod, namespace=namespace)
 
 
 async def spread(case: Kind) -> None:
@@ -72,8 +65,7 @@ async def _node_with_holder(case: Kind) -> str:
     environment = case.environment
     leader = node_of(await environment.leader_pod())
     if not (nodes := [node for node in await environment.workers() if environment.holders_on(node)]):
-        msg = "no worker has a holder, so none can be lost"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("no worker has a holder, so none can be lost")
     return min(nodes, key=lambda name: (name == leader, len(environment.holders_on(name)), name))
 
 
@@ -81,15 +73,14 @@ async def _leaders_node(case: Kind) -> str:
     """The leader's node. LocalKubeError if no holder is there."""
     node = node_of(await case.environment.leader_pod())
     if not case.environment.holders_on(node):
-        msg = f"no holder is on the leader's node {node}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"no holder is on the leader's node {node}")
     return node
 
 
 async def lose(case: Kind, verb: Callable[[KindNodes, str], Awaitable[None]], *, leaders: bool = False) -> None:
     """Take a holder's node away, or the leader's with the holder there, until the undoing: ``verb`` is a method of `KindNodes`."""
     node = await (_leaders_node if leaders else _node_with_holder)(case)
-    case.exits.push_async_callback(case.environment.bring_nodes_back)
+    case.exits.push_async_callback(case.environment.bring_back)
     await _strike_all_on(case, node)
     await verb(case.environment.nodes, node)
 
@@ -108,7 +99,7 @@ async def drain(case: Kind) -> None:
     """`kubectl drain` for the node of a holder; it returns when all pods but those of DaemonSets have left. Uncordoned at the end."""
     node = await _node_with_holder(case)
     case.exits.push_async_callback(case.environment.avoid, ())
-    case.exits.push_async_callback(case.environment.uncordon)
+    case.exits.push_async_callback(case.environment.cordon, yes=False)
     await _strike_all_on(case, node)
     await case.environment.drain(node)
 
@@ -145,8 +136,7 @@ async def hold_next_to_leader(case: Kind) -> None:
         return
     spare = next((pod["metadata"] for pod in environment.coreapps(CLUSTER) if node_of(pod) == node and is_ready(pod)), None)
     if spare is None:
-        msg = f"the leader's node {node} has no Coreapp, so none can be lost with it"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the leader's node {node} has no Coreapp, so none can be lost with it")
     await environment.switch_over(CLUSTER, 0, to=spare["name"])
     await environment.seen(
         lambda: any(one.uid == spare["uid"] for one in environment.holders(CLUSTER)), SUCCESSION_S, f"a holder on {node}"
@@ -218,9 +208,7 @@ async def change_images(case: Kind) -> None:
     begun = time.monotonic()
     await environment.edit(CLUSTER, {"spec": {"client": {"images": {"coreapp": image, "webapp": image}}}})
     await environment.seen(lambda: images() == {image}, ROLL_OUT_S, f"every Coreapp and Webapp with {image}")
-    if await environment.settle(case.clusters, ROLL_OUT_S):
-        msg = f"{CLUSTER} did not settle with {image} within {ROLL_OUT_S:g} s. {environment.state()}"
-        raise LocalKubeError(msg)
+    await environment.settled(*case.clusters, timeout=ROLL_OUT_S)
     case.measured.append(time.monotonic() - begun)
 
 
@@ -235,8 +223,6 @@ async def uninstall(case: Kind) -> None:
     await environment.on.kubectl("get", "crd", "whatsappclusters.multiconnect.dev")
     await environment.on.kubectl("-n", NAMESPACE, "get", "wac", CLUSTER)
     if left := before - {pod["metadata"]["uid"] for pod in environment.pods(CLUSTER, *PARTS)}:
-        msg = f"{len(left)} pods of {CLUSTER} went with the operator"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"{len(left)} pods of {CLUSTER} went with the operator")
     if len(served := environment.holders(CLUSTER)) != SHARDS:
-        msg = f"only {len(served)} of {SHARDS} shards are served after the operator is gone"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"only {len(served)} of {SHARDS} shards are served after the operator is gone")

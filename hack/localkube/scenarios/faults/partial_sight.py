@@ -56,8 +56,7 @@ async def _delete_apart(case: Hollow, clusters: Sequence[str]) -> None:
 async def _delete_others(case: Hollow) -> None:
     """Delete a holder in every cluster but the first. LocalKubeError where there is no other."""
     if len(case.clusters) < 2:
-        msg = "this fault strikes one cluster and is measured by the others, so it needs two at least"
-        raise LocalKubeError(msg)
+        raise LocalKubeError("this fault strikes one cluster and is measured by the others, so it needs two at least")
     await _delete_apart(case, case.clusters[1:])
 
 

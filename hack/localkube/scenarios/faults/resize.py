@@ -53,7 +53,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
     with probe.pace(min(MOST_PER_SECOND, MOST_PER_SHARD * shards), spread=shards):
         await asyncio.sleep(WARM_S)
         begun, begun_wall = time.monotonic(), time.time()
-        await bring_to(environment, cluster, to)
+        await environment.resize([cluster], to, RESIZE_S)
         settled = time.monotonic()
         await asyncio.sleep(AFTER_S)
     with probe.pace(0.0):
@@ -61,8 +61,7 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
     messages, calls = list(probe.messages.values()), (await probe.counters())["set_shards_calls"]
     called = [datetime.fromisoformat(call["at"]).timestamp() for call in calls if call["restarted"] and call["shards"] == to]
     if not called:
-        msg = f"the simulator knows of no Set Shards to {to}"
-        raise LocalKubeError(msg)
+        raise LocalKubeError(f"the simulator knows of no Set Shards to {to}")
     gaps, surviving = (outages(messages, number, called[-1] - begun_wall + begun) for number in (shards, min(before, to)))
     return Resize(
         before=before,
@@ -76,13 +75,6 @@ async def resize(environment: SingleCluster, cluster: str, to: int, *, restart: 
         repeats=books.totals.repeated,
         begun=begun_wall,
     )
-
-
-async def bring_to(environment: SingleCluster, cluster: str, to: int) -> None:
-    """Change the number of shards and wait until the cluster is as wanted. LocalKubeError if that takes longer than RESIZE_S."""
-    await environment.set_shards(cluster, to)
-    await environment.seen(lambda: environment.status(cluster).get("shards") == to, RESIZE_S, f"{to} shards")
-    await environment.settled(cluster, timeout=RESIZE_S)
 
 
 # ------------------------------------------------------------------------------------------------------------ what came of it
@@ -99,8 +91,7 @@ def outages(messages: Iterable[Message], shards: int, called: float) -> dict[int
         taken = sorted(one.delivered_at for one in mine[shard] if one.delivered_at is not None)
         gaps = [(later - earlier, earlier, later) for earlier, later in itertools.pairwise(taken) if later > called]
         if not gaps:
-            msg = f"too few messages of shard {shard} were taken to say how long it was without service"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"too few messages of shard {shard} were taken to say how long it was without service")
         _, last, again = max(gaps)
         missed = min(one.sent_at for one in mine[shard] if one.delivered_at is not None and one.delivered_at >= again)
         found[shard] = (again - max(last, min(called, missed)), again)

@@ -78,8 +78,7 @@ def end_leader(number: signal.Signals, shard: int, found: list[Succession], *, h
         spec = (await environment.api.get(f"{LEASES}/{LEASE}") or {}).get("spec") or {}
         new = str(spec.get("holderIdentity") or "").rpartition("_")[0]
         if set(by) != {environment.harness.credential(new)}:
-            msg = f"the audit log does not say that {new} handed shard {shard} over (by: {', '.join(by)})"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the audit log does not say that {new} handed shard {shard} over (by: {', '.join(by)})")
         lease = datetime.fromisoformat(spec["acquireTime"]).timestamp() - begun_wall
         case.measured.append(acts)
         found.append(Succession(lease=lease, acts=acts, old=old, new=new, begun=begun))

@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import os
 import signal
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -64,18 +61,15 @@ class HollowEnvironment(Environment):
         await asyncio.gather(*map(create, self.clusters))
         self._report(f"{len(self.clusters)} clusters are ready after {time.monotonic() - begun:.1f} s")
 
-    async def put_right(self) -> None:
-        """Nodes there, containers going on, two operators that run, two shards."""
-        for node in await self.nodes():
-            await self.control.back(node["name"])
-        await self.cordon(yes=False)
+    async def bring_back(self) -> None:
+        """Nodes there, containers going on, two operators that run."""
+        for node in await self.workers():
+            await self.control.back(node)
         for name, process in self.harness.operators().items():
             if not process.alive():
                 await self._forget(name)
         while len(self.harness.operators()) < 2:
             await self.start_operator()
-        await asyncio.gather(*(self.set_shards(cluster, SHARDS) for cluster in self.clusters))
-        await self.settle(self.clusters)
 
     def fault(self) -> str:
         """One sentence on a process that ended by itself, empty if there is none."""
@@ -93,7 +87,7 @@ class HollowEnvironment(Environment):
 
     def busy_seconds(self) -> float:
         """Processor time that the hollow nodes have used so far, in seconds."""
-        return sum(map(processor_seconds, load(self.harness.folder / "hollow.json")))
+        return sum(map(Process.processor_seconds, load(self.harness.folder / "hollow.json")))
 
     async def is_operator(self, name: str) -> bool:
         """Whether a replica of this name runs."""
@@ -110,9 +104,9 @@ class HollowEnvironment(Environment):
         nodes: list[Obj] = (await self.control.state())["nodes"]
         return nodes
 
-    async def cordon(self, *, yes: bool) -> None:
-        """Have all nodes take no more pods, or take them again."""
-        await self.schedulable(yes=not yes, nodes=[node["name"] for node in await self.nodes()])
+    async def workers(self) -> list[str]:
+        """All of them."""
+        return [node["name"] for node in await self.nodes()]
 
     async def start_operator(self, *, module: str = "whatsapp_operator") -> str:
         """Start one more replica behind a wire of its own and wait until it watches. Returns its name. ``module``: what Python runs."""
@@ -146,21 +140,3 @@ def manifest(name: str) -> Obj:
     client = {"type": "Simulator", "simulator": {"restartSeconds": RESTART_S}}
     spec = {"shards": SHARDS, "spares": SPARES, "client": client}
     return {"apiVersion": "multiconnect.dev/v1alpha1", "kind": "WhatsAppCluster", "metadata": {"name": name}, "spec": spec}
-
-
-def processor_seconds(process: Process) -> float:
-    """User and system time of a process, all threads; 0 when it is gone (`proc(5)`, fields 14 and 15 of stat)."""
-    fields = _fields(process)
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
-
-
-def is_paused(process: Process) -> bool:
-    """Whether a signal has stopped a process (`proc(5)`, field 3 of stat)."""
-    return _fields(process)[:1] == ["T"]
-
-
-def _fields(process: Process) -> list[str]:
-    """The fields of a process's stat from the third on; none when it is gone."""
-    with contextlib.suppress(OSError):
-        return Path(f"/proc/{process.pid}/stat").read_text(encoding="utf-8").rpartition(")")[2].split()
-    return []

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import itertools
-import secrets
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,18 +15,18 @@ from localkube.scenarios.cluster import NAMESPACE
 from localkube.scenarios.traffic import Mark, Stream
 from outside.observer import Observer
 from outside.traffic import Message
-from wabiz_sim.sharding import shard_of
 
 RATE = 10.0
 IDLE_S = 0.05
 """How soon another rate takes effect, from none."""
-BURST_PERIOD_S = 0.005
 MOST_WAITING = 64
 """Messages that wait at a time, over all shards. More would only be load: the Webapps try each again every 20 to 200 ms."""
 
 
 class Probe(Stream):
     """Sends to every shard in turn, from the beginning of its block to its end; each message has a recipient of its own."""
+
+    burst_period = 0.005
 
     def __init__(
         self, kubeconfig: Path, cluster: str, observer: Callable[[], Observer], *, rate: float = RATE, inbound_rate: float = 0.0
@@ -38,7 +36,6 @@ class Probe(Stream):
         self._rate, self._spread = rate, 0
         self._earlier: dict[str, Message] = {}
         self._recipients: set[str] = set()
-        self._per_shard: Counter[int] = Counter()
 
     @contextmanager
     def pace(self, rate: float, *, spread: int = 0) -> Iterator[None]:
@@ -66,22 +63,24 @@ class Probe(Stream):
         found = await super().mark()
         return replace(found, shards=max(found.shards, self._spread))
 
+    @property
+    def spread(self) -> int:
+        """As many shards as there are, or as `pace` says."""
+        return self._spread or self.shards
+
+    @property
+    def most_open(self) -> int:
+        """Of each shard the same share of all that may wait."""
+        return max(2, MOST_WAITING // self.spread)
+
+    def recipient_in(self, shard: int) -> str:
+        """One to whom nothing was sent yet."""
+        self._recipients.add(to := next(to for to in iter(partial(super().recipient_in, shard), None) if to not in self._recipients))
+        return to
+
     def taken(self) -> Counter[str]:
         """How many messages the WhatsApp servers took for each recipient since the last mark, as far as their log was read."""
         return Counter(entry.note for entry in self._taken)
-
-    def burst(self, shard: int, seconds: float) -> None:
-        """Send to a shard every 5 ms for so long, so that its next message is not waited for."""
-
-        async def send() -> None:
-            end = time.monotonic() + seconds
-            while time.monotonic() < end and not self._stopped.is_set():
-                self._send_to(shard)
-                await asyncio.sleep(BURST_PERIOD_S)
-
-        task = asyncio.create_task(send())
-        self._bursts.add(task)
-        task.add_done_callback(self._bursts.discard)
 
     async def _send_all(self) -> None:
         clock = asyncio.get_running_loop().time
@@ -91,24 +90,4 @@ class Probe(Stream):
             if await self._stopped_within(due - clock()):
                 return
             if self._rate:
-                self._send_to(number % (self._spread or self.shards))
-
-    def _send_to(self, shard: int) -> None:
-        shards = self._spread or self.shards
-        if self._per_shard[shard] >= max(2, MOST_WAITING // shards):
-            return
-        self._per_shard[shard] += 1
-        task = asyncio.create_task(
-            self._send(Message(id=f"p-{secrets.token_hex(8)}", to=self._new(shard, shards), sent_at=time.monotonic()))
-        )
-        self._open.add(task)
-        task.add_done_callback(self._done)
-        task.add_done_callback(partial(self._no_longer, shard))
-
-    def _no_longer(self, shard: int, _: object) -> None:
-        self._per_shard[shard] -= 1
-
-    def _new(self, shard: int, shards: int) -> str:
-        fits = (to for to in iter(self._recipient, None) if to not in self._recipients and shard_of(to, shards) == shard)
-        self._recipients.add(to := next(fits))
-        return to
+                self._begin(number % self.spread)

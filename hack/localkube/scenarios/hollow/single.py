@@ -7,7 +7,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 
-from localkube.errors import LocalKubeError
 from localkube.progress import Report
 from localkube.scenarios.cluster import NAMESPACE
 from localkube.scenarios.harness import Harness
@@ -47,13 +46,6 @@ class SingleCluster(HollowEnvironment):
         """``kubectl apply -f``, and wait until that cluster is as wanted. LocalKubeError with what kubectl said, or after 120 s."""
         await asyncio.to_thread(self.harness.plane.kubectl, "apply", "-n", NAMESPACE, "-f", str(manifest))
         await self.settled(cluster)
-
-    async def settled(self, *clusters: str, timeout: float = 120.0) -> None:
-        """Wait until these clusters are as wanted. LocalKubeError after ``timeout`` seconds."""
-        if late := await self.settle(clusters, timeout):
-            why = self.fault() or self.observer.summary()
-            msg = f"{', '.join(late)} did not become as wanted, with all spares, within {timeout:g} s. {why}"
-            raise LocalKubeError(msg)
 
     @asynccontextmanager
     async def sending(self, *clusters: str, rate: float = RATE, inbound_rate: float = 0.0) -> AsyncIterator[None]:

@@ -10,8 +10,8 @@ from typing import Any
 
 from localkube.errors import LocalKubeError
 from localkube.progress import Report
-from localkube.scenarios.cluster import Holder
-from localkube.scenarios.environment import SETTLE_S, SHARDS, Environment
+from localkube.scenarios.cluster import Holder, is_ready
+from localkube.scenarios.environment import SETTLE_S, Environment
 from localkube.scenarios.kind.install import CLUSTER, REPLICAS, SYSTEM, Installation
 from localkube.scenarios.kind.nodes import CONTROL_PLANE, KindNodes
 
@@ -35,14 +35,6 @@ class KindEnvironment(Environment):
 
     async def _start(self) -> None:
         await self._exits.enter_async_context(self.nodes)
-
-    async def put_right(self) -> None:
-        """All nodes there and schedulable, two shards, everything whole."""
-        await self.bring_nodes_back()
-        await self.uncordon()
-        await self.set_shards(CLUSTER, SHARDS)
-        if late := await self.settle(self.clusters):
-            self._report(f"{', '.join(late)} is still not as wanted: {self.state()}")
 
     def state(self) -> str:
         """What is not whole."""
@@ -80,7 +72,7 @@ class KindEnvironment(Environment):
         return list((await self.api.get(path) or {}).get("items") or ())
 
     async def workers(self) -> list[str]:
-        """The names of the nodes that faults may strike."""
+        """All nodes but the control plane."""
         nodes = (node["metadata"] for node in await self._list("/api/v1/nodes"))
         return sorted(meta["name"] for meta in nodes if CONTROL_PLANE not in meta["labels"])
 
@@ -88,8 +80,7 @@ class KindEnvironment(Environment):
         """The holder's pod. LocalKubeError if it is gone."""
         pod = self.pod(holder.pod, holder.uid)
         if pod is None:
-            msg = f"{holder.pod} is gone, so it cannot be struck"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"{holder.pod} is gone, so it cannot be struck")
         return pod
 
     def holders_on(self, node: str) -> list[Holder]:
@@ -101,8 +92,7 @@ class KindEnvironment(Environment):
         name = await self.leader()
         pod = await self.api.get(f"{PODS_OF_SYSTEM}/{name}")
         if pod is None:
-            msg = f"operator {name} is gone"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"operator {name} is gone")
         return pod
 
     async def aim(self, pod: Obj) -> Callable[[str], Awaitable[str]]:
@@ -115,7 +105,7 @@ class KindEnvironment(Environment):
 
         return send
 
-    async def bring_nodes_back(self) -> None:
+    async def bring_back(self) -> None:
         """Have all nodes again, and send through all Webapps. LocalKubeError when it takes too long.
 
         What the API server said of the containers of a node before that was started again is of the past, so their kubelets are awaited.
@@ -133,10 +123,6 @@ class KindEnvironment(Environment):
         """`kubectl drain` as an administrator types it."""
         options = ("--ignore-daemonsets", "--delete-emptydir-data", f"--timeout={DRAIN_S:g}s")
         await self.on.kubectl("drain", node, *options, timeout=DRAIN_S + 10.0)
-
-    async def uncordon(self) -> None:
-        """Have all workers take pods."""
-        await self.schedulable(yes=True, nodes=await self.workers())
 
     async def avoid(self, nodes: Collection[str]) -> None:
         """Send through Webapps elsewhere; those on these nodes are about to go."""
@@ -173,14 +159,6 @@ def crowded(pods: Collection[Obj], workers: Collection[str], held: Collection[st
 def node_of(pod: Mapping[str, Any]) -> str:
     """The node that a pod is on, empty if it has none yet."""
     return str(pod["spec"].get("nodeName") or "")
-
-
-def is_ready(obj: Mapping[str, Any]) -> bool:
-    """Whether a pod or a node is ready and not about to go."""
-    conditions = (obj.get("status") or {}).get("conditions") or ()
-    return "deletionTimestamp" not in obj.get("metadata", {}) and any(
-        (one["type"], one["status"]) == ("Ready", "True") for one in conditions
-    )
 
 
 def has_started(pod: Mapping[str, Any], since: datetime) -> bool:

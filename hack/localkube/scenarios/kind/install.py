@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import secrets
 import time
@@ -43,9 +44,15 @@ class Installation:
         folder.mkdir(parents=True, exist_ok=True)
         self._helm = Helm(helm, folder, env={"KUBECONFIG": str(kubeconfig)})
 
-    async def kubectl(self, *words: str, given: str = "", timeout: float = 60.0, may_fail: bool = False) -> str:
+    async def kubectl(self, *words: str, given: str = "", timeout: float = 60.0) -> str:
         """What kubectl prints; ``given`` is its standard input."""
-        return await run(self._kubectl, "--kubeconfig", self.kubeconfig, *words, given=given, timeout=timeout, may_fail=may_fail)
+        return await run(self._kubectl, f"--kubeconfig={self.kubeconfig}", *words, given=given, timeout=timeout)
+
+    async def shown(self, *words: str) -> str:
+        """What ``kubectl get`` prints, empty if it fails."""
+        with contextlib.suppress(LocalKubeError):
+            return await self.kubectl("get", *words)
+        return ""
 
     async def helm(self, *words: str, values: Mapping[str, Any] | None = None) -> str:
         """What helm prints."""
@@ -124,10 +131,9 @@ class Installation:
         try:
             await self.kubectl("wait", f"wac/{name}", "--for=condition=Ready", f"--timeout={READY_S:g}s", timeout=READY_S + 10)
         except LocalKubeError as error:
-            said = await self.kubectl("get", "wac", name, "-o", "jsonpath={.status.reason}: {.status.message}", may_fail=True)
-            pods = await self.kubectl("get", "pods", "-o", "wide", may_fail=True)
-            msg = f"WhatsAppCluster {name} is not Ready after {READY_S:g} s: {said or error}\n{pods}"
-            raise LocalKubeError(msg) from None
+            said = await self.shown("wac", name, "-o", "jsonpath={.status.reason}: {.status.message}")
+            pods = await self.shown("pods", "-o", "wide")
+            raise LocalKubeError(f"WhatsAppCluster {name} is not Ready after {READY_S:g} s: {said or error}\n{pods}") from None
 
     async def pin_simulator(self) -> None:
         """Have the simulator's WhatsApp servers run on the control plane: in a test of the client they are not what is to fail.
@@ -135,7 +141,7 @@ class Installation:
         Fields that the operator does not claim; it leaves them alone.
         """
         name = f"{CLUSTER}-simulator"
-        if CONTROL_PLANE in await self.kubectl("get", "pod", f"{name}-0", "-o", "jsonpath={.spec.nodeSelector}", may_fail=True):
+        if CONTROL_PLANE in await self.shown("pod", f"{name}-0", "-o", "jsonpath={.spec.nodeSelector}"):
             return
         tolerations = [{"key": CONTROL_PLANE, "operator": "Exists", "effect": "NoSchedule"}]
         patch = {"spec": {"template": {"spec": {"nodeSelector": {CONTROL_PLANE: ""}, "tolerations": tolerations}}}}

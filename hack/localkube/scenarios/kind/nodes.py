@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any, Self
 
 from localkube.errors import LocalKubeError
+from localkube.offline import docker as host
+from localkube.run import output
 
 Obj = dict[str, Any]
 
@@ -30,34 +32,9 @@ SHELL_S = 10.0
 MOST = 2000
 
 
-async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "", may_fail: bool = False) -> str:
-    """What a program writes on standard output; ``given`` is its standard input.
-
-    LocalKubeError with its last words when it fails (unless it may) or does not end within ``timeout`` seconds; it is killed then.
-    """
-    words = [str(word) for word in argv]
-    command = text if len(text := " ".join(words)) <= 160 else f"{text[:160]}..."
-    pipe = asyncio.subprocess.PIPE
-    try:
-        child = await asyncio.create_subprocess_exec(*words, stdin=pipe, stdout=pipe, stderr=pipe)
-    except OSError as error:
-        msg = f"{words[0]} cannot be run: {error.strerror}"
-        raise LocalKubeError(msg) from error
-    try:
-        async with asyncio.timeout(timeout):
-            output, complaint = (text.decode("utf-8", "replace") for text in await child.communicate(given.encode()))
-    except TimeoutError:
-        msg = f"'{command}' did not end within {timeout:g} s"
-        raise LocalKubeError(msg) from None
-    finally:
-        if child.returncode is None:
-            with contextlib.suppress(ProcessLookupError):
-                child.kill()
-            await child.wait()
-    if child.returncode != 0 and not may_fail:
-        msg = f"'{command}' failed with status {child.returncode}: {(complaint or output).strip()[-MOST:]}"
-        raise LocalKubeError(msg)
-    return output
+async def run(*argv: str | Path, timeout: float = RUN_S, given: str = "") -> str:
+    """As `localkube.run.output`; what goes on meanwhile goes on."""
+    return await asyncio.to_thread(output, [str(word) for word in argv], timeout=timeout, text=given)
 
 
 class NodeShell:
@@ -91,11 +68,9 @@ class NodeShell:
             except (TimeoutError, OSError) as error:
                 await self.aclose()
                 why = f"no answer within {timeout:g} s" if isinstance(error, TimeoutError) else str(error)
-                msg = f"'{command}' in node {self.container}: {why}"
-                raise LocalKubeError(msg) from None
+                raise LocalKubeError(f"'{command}' in node {self.container}: {why}") from None
         if status != "0":
-            msg = f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"'{command}' in node {self.container} failed: {output.strip()[-MOST:]}")
         return output
 
     async def _exchange(self, command: str, mark: str) -> tuple[str, str]:
@@ -111,21 +86,19 @@ class NodeShell:
             )
         to, answer = self._child.stdin, self._child.stdout
         if to is None or answer is None:
-            msg = "the shell has no pipes"
-            raise OSError(msg)
+            raise OSError("the shell has no pipes")
         to.write(f"( {command}\n) 2>&1 </dev/null; echo {mark} $?\n".encode())
         await to.drain()
         try:
             output = (await answer.readuntil(mark.encode())).decode("utf-8", "replace").removesuffix(mark)
             return output, (await answer.readline()).decode().strip()
         except asyncio.IncompleteReadError:
-            msg = "the shell has ended"
-            raise OSError(msg) from None
+            raise OSError("the shell has ended") from None
 
 
 async def docker(*words: str) -> str:
-    """What docker prints. LocalKubeError when it fails."""
-    return await run("docker", *words)
+    """What docker prints. LocalKubeError when it fails, or there is none."""
+    return await asyncio.to_thread(host.docker, *words)
 
 
 class KindNodes:
@@ -195,13 +168,11 @@ class KindNodes:
         statuses: list[Obj] = (pod.get("status") or {}).get("containerStatuses") or [{}]
         container = str(statuses[0].get("containerID", "")).removeprefix("containerd://")
         if node not in self.shells or not container:
-            msg = f"pod {name} runs no container on a node of this cluster"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"pod {name} runs no container on a node of this cluster")
         rows = (await self.shells[node].run("ctr -n k8s.io task ls")).splitlines()
         found = next((row.split() for row in rows if row.startswith(container)), None)
         if found is None or found[-1] != "RUNNING":
-            msg = f"the container of pod {name} does not run on {node}: {found}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the container of pod {name} does not run on {node}: {found}")
         return self.shells[node], int(found[1])
 
     async def tag(self, image: str, also: str) -> None:
@@ -215,8 +186,7 @@ async def node_names(role: str = "") -> tuple[str, ...]:
     filters = ("--filter", LABEL, *(("--filter", f"label=io.x-k8s.kind.role={role}") if role else ()))
     if names := sorted((await docker("ps", "--all", *filters, "--format", "{{.Names}}")).split()):
         return tuple(names)
-    msg = f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'"
-    raise LocalKubeError(msg)
+    raise LocalKubeError(f"there is no kind cluster {NAME}: make it with 'hack/kind-offline up --name {NAME}'")
 
 
 async def start_sender(image: str) -> str:
@@ -243,8 +213,3 @@ async def unpause() -> None:
     """Let nodes go on that a run left paused which could not clean up after itself."""
     if names := (await docker("ps", "--filter", LABEL, "--filter", "status=paused", "--format", "{{.Names}}")).split():
         await docker("unpause", *names)
-
-
-async def has_image(image: str) -> bool:
-    """Whether Docker has this image."""
-    return bool((await docker("images", "--quiet", image)).strip())

@@ -68,8 +68,7 @@ class Case(Generic[G]):
         """The holder of a shard now. LocalKubeError if there is none."""
         found = self.environment.holder(cluster, shard)
         if found is None:
-            msg = f"shard {shard} of {cluster} has no holder, so none can be struck"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"shard {shard} of {cluster} has no holder, so none can be struck")
         return found
 
     def strike(self, cluster: str, shard: int, holder: Holder | None = None) -> Holder:
@@ -149,6 +148,5 @@ def chosen(faults: Sequence[Fault[G]], names: Collection[str]) -> tuple[Fault[G]
     """The faults of these names, all if there are none, in the table's order. ValueError with a sentence when one is not in it."""
     known = [fault.name for fault in faults]
     if unknown := sorted(set(names) - set(known)):
-        msg = f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}"
-        raise ValueError(msg)
+        raise ValueError(f"there is no fault {', '.join(unknown)}; there are {', '.join(known)}")
     return tuple(fault for fault in faults if not names or fault.name in names)

@@ -12,18 +12,16 @@ from dataclasses import asdict, dataclass, field
 from functools import partial
 from typing import Any, Generic
 
-from localkube.errors import LocalKubeError
-from localkube.hollow.kube import KubeError
+from localkube.errors import LocalKubeError, sentence
 from localkube.hollow.pods import RESTART_S
 from localkube.progress import Report
-from localkube.scenarios.cluster import Holder, sentence
+from localkube.scenarios.cluster import Holder
 from localkube.scenarios.runner.case import RESUMES_S, Case, Fault, G, Victim
 from localkube.scenarios.runner.judge import UNREPORTED, Key, World, judge
 from localkube.scenarios.traffic import Books, Mark, first_taken, longest_gap
 from outside.observer import ObserverError
 
 Obj = dict[str, Any]
-ERRORS = (LocalKubeError, KubeError)
 
 CALM_S = 1.0  # before a fault messages flow for so long, watched by the fresh observer
 APART_S = 0.7  # from one cluster's fault to the next one's: on real clusters they do not come in one instant
@@ -41,7 +39,7 @@ class Outcome:
     times: list[float] = field(default_factory=list)
     samples: list[Obj] = field(default_factory=list)
     """One per shard that was struck: where, the time, when the Service was seen to lead to the next holder (None: not at all), and when
-    the operator had decided that, by its own word."""
+    the operator had decided that, by its own word. ``window``: from the fault to the end of the play (`time.time()`)."""
     missing: list[str] = field(default_factory=list)  # shards that were not handed over in the time that is allowed
     resumed: list[float] = field(default_factory=list)
     """Times of shards whose old holder was back before another took over. They are no failovers, and no part of ``times``."""
@@ -93,6 +91,8 @@ class Player(Generic[G]):
                 await self._play(fault, outcome, number)
             if any(outcome.n < number for outcome in outcomes):
                 break
+            if number % 10 == 0 and number < self._n:
+                self._report(f"{', '.join(fault.name for fault in faults)}: {number} of {self._n}")
         for outcome in outcomes:
             self._tell(outcome)
         return outcomes
@@ -103,7 +103,7 @@ class Player(Generic[G]):
             had = outcome.n
             try:
                 await _Play(self._environment, fault, outcome, n - had).run()
-            except ERRORS as error:
+            except LocalKubeError as error:
                 outcome.troubles.append(sentence(error))
                 await self._put_right(fault)
             spare -= fault.everybody or outcome.n - had < min(n - had, len(self._environment.clusters))
@@ -126,7 +126,7 @@ class Player(Generic[G]):
         self._report(f"{fault.name} broke off; putting the environment right")
         try:
             await self._environment.put_right()
-        except ERRORS as error:
+        except LocalKubeError as error:
             self._report(f"the environment cannot be put right: {sentence(error)}")
 
 
@@ -138,6 +138,7 @@ class _Play(Generic[G]):
         self._clusters = environment.clusters if fault.everybody else environment.clusters[: max(1, wanted)]
         self._cases: list[Case[G]] = []
         self._begun = self._undone = 0.0
+        self._begun_wall = 0.0
         self._reported: dict[str, Obj] = {}
 
     @property
@@ -161,8 +162,8 @@ class _Play(Generic[G]):
             )
         )
         await asyncio.sleep(CALM_S)
-        self._begun, used = time.monotonic(), environment.busy_seconds()
-        effects = await environment.effects()
+        self._begun, self._begun_wall, used = time.monotonic(), time.time(), environment.busy_seconds()
+        effects, had = await environment.effects(), len(outcome.samples)
         watching = asyncio.create_task(self._watch_own_loop())
         try:
             await self._strike()
@@ -180,6 +181,9 @@ class _Play(Generic[G]):
             outcome.violations.append(f"one holder: a shard's Service was found to match several pods {more} times")
         if ended := environment.fault():
             raise LocalKubeError(ended)
+        window = min((victim.begun_wall for victim in self._victims), default=self._begun_wall), time.time()
+        for sample in outcome.samples[had:]:
+            sample["window"] = window
 
     async def _strike(self) -> None:
         if self._fault.everybody:
@@ -189,7 +193,7 @@ class _Play(Generic[G]):
         self._cases = [Case(self._environment, (cluster,)) for cluster in self._clusters]
         delays = (APART_S * (number + random.random()) for number in range(len(self._cases)))  # noqa: S311 - not in step with probes
         for result in await asyncio.gather(*map(self._strike_case, self._cases, delays), return_exceptions=True):
-            if isinstance(result, ERRORS):
+            if isinstance(result, LocalKubeError):
                 self._outcome.troubles.append(sentence(result))
             elif isinstance(result, BaseException):
                 raise result

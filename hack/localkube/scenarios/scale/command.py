@@ -27,7 +27,7 @@ from localkube.scenarios.command import Command
 from localkube.scenarios.cost import memory_mib, operator_writes, spelled
 from localkube.scenarios.faults.hollow import named
 from localkube.scenarios.harness import Harness
-from localkube.scenarios.hollow.environment import HollowEnvironment, manifest, processor_seconds
+from localkube.scenarios.hollow.environment import HollowEnvironment, manifest
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.runner.player import Player
 from localkube.scenarios.runner.report import complaints
@@ -79,12 +79,12 @@ class Found:
 
 async def use_of(process: Process, seconds: float) -> tuple[float, float, float]:
     """Watch a process for so long: the shares of one core that it used, in all and in the worst 5 s, and its most resident memory."""
-    marks, rss = [(time.monotonic(), processor_seconds(process))], memory_mib(process.pid)
+    marks, rss = [(time.monotonic(), process.processor_seconds())], memory_mib(process.pid)
     (begun, spent) = marks[0]
     while time.monotonic() - begun < seconds:
         await asyncio.sleep(SAMPLE_S)
         rss = max(rss, memory_mib(process.pid))
-        marks.append((time.monotonic(), processor_seconds(process)))
+        marks.append((time.monotonic(), process.processor_seconds()))
     return (marks[-1][1] - spent) / (marks[-1][0] - begun), worst_share(marks, WORST_S), rss
 
 
@@ -114,12 +114,11 @@ class ScaleBench:
     def operator(self) -> Process:
         """The one process that is measured."""
         if self._operator is None or not self._operator.alive():
-            msg = f"the operator does not run. {self._harness.fault() or ''}"
-            raise LocalKubeError(msg)
+            raise LocalKubeError(f"the operator does not run. {self._harness.fault() or ''}")
         return self._operator
 
     async def run(self) -> None:
-        """Fill, begin, measure. LocalKubeError, KubeError."""
+        """Fill, begin, measure. LocalKubeError."""
         async with AsyncExitStack() as exits:
             environment = await exits.enter_async_context(SingleCluster(self._harness, report=self._report))
             crowd = Crowd(environment, clusters=self._options.scale - len(self._hollow), report=self._report)
@@ -131,8 +130,7 @@ class ScaleBench:
                 await self._fail_over(environment)
             self.found.rss_peak = memory_mib(self.operator.pid, "VmHWM")
             for violation in await asyncio.to_thread(environment.whole.verify):
-                msg = f"a law was broken: {violation}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"a law was broken: {violation}")
 
     async def _begin(self, api: Kube) -> None:
         """Start the operator and the hollow clusters; return when it has reported on every cluster and writes no more."""
@@ -152,14 +150,13 @@ class ScaleBench:
                 reported = time.monotonic()
                 self._report(f"{ready} of {self._options.scale} clusters are as wanted, {found.begin_rss:.0f} MiB")
             await asyncio.sleep(1.0)
-        found.begin_s, found.begin_cpu_s = time.monotonic() - begun, processor_seconds(self.operator)
+        found.begin_s, found.begin_cpu_s = time.monotonic() - begun, self.operator.processor_seconds()
         found.begin_rss = memory_mib(self.operator.pid, "VmHWM")
         self._report(f"all {ready} clusters are as wanted after {found.begin_s:.0f} s, {found.begin_cpu_s:.0f} s of processor")
         deadline = time.monotonic() + QUIET_S
         while late := await self._writes(time.time() - QUIET_WRITES_S):
             if time.monotonic() > deadline:
-                msg = f"the operator still writes: {spelled(late)}"
-                raise LocalKubeError(msg)
+                raise LocalKubeError(f"the operator still writes: {spelled(late)}")
             await asyncio.sleep(QUIET_WRITES_S / 3)
 
     async def _writes(self, since: float) -> list[Write]:
@@ -185,7 +182,7 @@ class ScaleBench:
         found, player = self.found, Player[HollowEnvironment](environment, n=1, report=quiet)
         kinds = [(replace(fault, goal=None), times) for fault, times in zip(named(KINDS), (found.deleted, found.killed), strict=True)]
         await environment.settled(*self._hollow)
-        begun, spent = time.monotonic(), processor_seconds(self.operator)
+        begun, spent = time.monotonic(), self.operator.processor_seconds()
         for number in range(self._options.failovers):
             fault, times = kinds[number % 2]
             environment.clusters = (self._hollow[number % len(self._hollow)],)
@@ -200,7 +197,7 @@ class ScaleBench:
             if number % 5 == 4:
                 worst = max(found.failovers, default=0.0)
                 self._report(f"failovers: {number + 1} of {self._options.failovers}, worst {clock(worst)}")
-        found.busy_cpu = (processor_seconds(self.operator) - spent) / (time.monotonic() - begun)
+        found.busy_cpu = (self.operator.processor_seconds() - spent) / (time.monotonic() - begun)
         for name, probe in environment.probes.items():
             found.ledger += [f"{name}: {text}" for text in (await probe.ledger()).failures()]
 
@@ -295,12 +292,11 @@ def main(argv: Sequence[str], *, root: Path) -> int:
     harness = Harness(options.dir, audit_log=True, report=to_stderr)
 
     def work() -> int:
-        harness.up(replicas=0)
         try:
-            bench = ScaleBench(harness, options, to_stderr)
-            asyncio.run(bench.run())
+            with harness.running(replicas=0):
+                bench = ScaleBench(harness, options, to_stderr)
+                asyncio.run(bench.run())
         finally:
-            harness.down()
             shutil.rmtree(options.dir / "scale", ignore_errors=True)
         show(bench.found, command.console)
         return command.write(options.out, figures(bench.found), missed(bench.found))

@@ -10,14 +10,14 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from datetime import UTC, datetime
 from typing import Any
 
+from localkube.files import PRIVATE, write
 from localkube.hollow.addresses import Addresses
 from localkube.hollow.kube import Kube
 from localkube.hollow.nodes import HollowNode
 from localkube.plane import processes
+from localkube.plane.folder import start_module
 from localkube.plane.processes import Process, Spawner
 from localkube.progress import Report
-from localkube.scenarios.harness import start_module, until
-from localkube.scenarios.hollow.environment import processor_seconds
 from localkube.scenarios.hollow.single import SingleCluster
 from localkube.scenarios.scale import objects
 from localkube.scenarios.scale.objects import COLLECTIONS, COREAPPS, NAMESPACE, NODES, SHARDS, WEBAPPS
@@ -45,7 +45,7 @@ class Crowd:
         self._plan: Obj = {"coreapps": {}, "webapps": [], "nodes": []}
 
     async def fill(self) -> None:
-        """Create everything, with answers behind every address before an operator may ask. KubeError, LocalKubeError."""
+        """Create everything, with answers behind every address before an operator may ask. LocalKubeError."""
         begun = time.monotonic()
         await self._kube.post("/api/v1/namespaces", {"apiVersion": "v1", "kind": "Namespace", "metadata": {"name": NAMESPACE}})
         await self._environment.until(self._may_create_pods, ACCOUNT_S, f"a ServiceAccount in namespace {NAMESPACE}", pause=POLL_S)
@@ -66,7 +66,7 @@ class Crowd:
 
     def used(self) -> float:
         """Processor time that the process which answers for all pods has used so far, in seconds."""
-        return processor_seconds(self._answers) if self._answers is not None else 0.0
+        return self._answers.processor_seconds() if self._answers is not None else 0.0
 
     def close(self) -> None:
         """End the answers and let the addresses go; the objects end with their control plane."""
@@ -144,14 +144,11 @@ class Crowd:
 
     def _start_answers(self) -> None:
         folder = self._environment.harness.folder / "scale"
-        folder.mkdir(exist_ok=True)
-        plan, ready = folder / "plan.json", folder / "ready"
-        plan.touch(mode=0o600)
-        plan.write_text(json.dumps(self._plan), encoding="utf-8")
+        ready, plan = folder / "ready", write(folder / "plan.json", json.dumps(self._plan), mode=PRIVATE)
         options = {"kubeconfig": self._environment.kubeconfig, "plan": plan, "ready": ready}
         log = folder / "answers.log"
         self._answers = start_module(self._spawner, "answers", "localkube.scenarios.hollow.answers", options, folder=folder, log=log)
-        until(ready.exists, self._answers, LISTEN_S, "be ready")
+        processes.wait_until(ready.exists, [self._answers], "to be ready", time.monotonic() + LISTEN_S)
 
 
 async def items(kube: Kube, path: str, page: int = 500) -> AsyncIterator[Obj]:

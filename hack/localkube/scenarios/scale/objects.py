@@ -10,7 +10,7 @@ from dataclasses import fields
 from datetime import UTC, datetime
 from typing import Any
 
-from localkube.hollow.status import stamp
+from localkube.hollow.status import Container, pod_status, stamp, transitions
 from whatsapp_operator.core import checksums, manifests
 from whatsapp_operator.core.actions import GenerateSecret
 from whatsapp_operator.core.desired import Desired, Tuning
@@ -96,18 +96,10 @@ def shard_service(want: Desired, shard: int, holder: Obj, *, now: datetime) -> O
 
 def running(pod: Obj, *, ip: str, now: datetime) -> Obj:
     """What the kubelet reports of a pod whose container is ready, as a patch of its status."""
-    at, container = stamp(now), pod["spec"]["containers"][0]
-    ready = {"imageID": "", "ready": True, "started": True, "restartCount": 0, "state": {"running": {"startedAt": at}}}
-    kinds = ("PodScheduled", "Initialized", "ContainersReady", "Ready")
-    status = {
-        "phase": "Running",
-        "podIP": ip,
-        "podIPs": [{"ip": ip}],
-        "startTime": at,
-        "conditions": [{"type": kind, "status": "True", "lastTransitionTime": at} for kind in kinds],
-        "containerStatuses": [{"name": container["name"], "image": container["image"], **ready}],
-    }
-    return {"status": status}
+    container = Container().running(now, ready=True)
+    since = transitions({}, container, now, failed=False) | {"PodScheduled": ("True", stamp(now))}
+    name = pod["spec"]["containers"][0]["name"]
+    return pod_status(pod, container, main_name=name, ip=ip, host_ip=ip, started=stamp(now), since=since, failed="")
 
 
 def report(pod: Obj, ordinal: int) -> Obj:
