@@ -16,12 +16,12 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -91,13 +91,11 @@ class Access:
 
 def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
     """Find the API server as kubectl would, and get a credential. AccessError says why that is not possible."""
-    kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
-    if kubectl is None:
-        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
-        raise AccessError(msg)
-    command = [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
-    threading.Thread(target=_import_client, daemon=True).start()
-    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is")
+    command = _view(options, environ)
+    started = _started.pop(tuple(command), None)
+    with suppress(ImportError):  # the client says so
+        import pykube  # noqa: F401, PLC0415  # while kubectl runs
+    printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is", started=started)
     try:
         config = json.loads(printed)
     except ValueError:
@@ -106,10 +104,41 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     return access_of(config, options, environ=environ)
 
 
-def _import_client() -> None:
-    """Load the client library while kubectl runs: it takes longer than kubectl does."""
-    with suppress(ImportError):  # the main thread says so
-        import pykube  # noqa: F401, PLC0415
+def _view(options: Options, environ: Mapping[str, str]) -> list[str]:
+    kubectl = environ.get("KUBECTL") or shutil.which("kubectl", path=environ.get("PATH"))
+    if kubectl is None:
+        msg = "kubectl is not in PATH. This plugin takes its configuration from it: install kubectl, or name it in the variable KUBECTL."
+        raise AccessError(msg)
+    return [kubectl, *options.as_flags(), "config", "view", "--raw", "--minify", "--flatten", "-o", "json"]
+
+
+_started: Final[dict[tuple[str, ...], subprocess.Popen[str]]] = {}
+"""kubectl, by its command line, if it was started and nobody has asked for its answer yet."""
+
+
+@contextmanager
+def kubectl_started(words: Sequence[str]) -> Iterator[None]:
+    """Have kubectl run, with the flags among these words of a command line, while the rest of this program is loaded.
+
+    It only saves time: ``find`` starts kubectl again if it needs other flags. At the end a kubectl that nobody needed is ended.
+    """
+    with suppress(AccessError, OSError):  # ``find`` says so
+        command = _view(Options(context=_value_of("--context", words), kubeconfig=_value_of("--kubeconfig", words)), os.environ)
+        _started[tuple(command)] = _start(command, os.environ)
+    try:
+        yield
+    finally:
+        while _started:
+            _, process = _started.popitem()
+            with process:
+                process.kill()
+
+
+def _value_of(flag: str, words: Sequence[str]) -> str:
+    """The last value of a flag, as ``--flag value`` or ``--flag=value``; empty without one."""
+    values = [after for word, after in pairwise((*words, "")) if word == flag]
+    values += [word.partition("=")[2] for word in words if word.startswith(f"{flag}=")]
+    return values[-1] if values else ""
 
 
 def access_of(config: Obj, options: Options, *, environ: Mapping[str, str] = os.environ) -> Access:
@@ -189,35 +218,62 @@ def credential(plugin: Obj, cluster: Obj, *, environ: Mapping[str, str] = os.env
 _CERTIFICATES: Final = {"client-certificate-data": "clientCertificateData", "client-key-data": "clientKeyData"}
 
 
-def _run(command: Sequence[str], environ: Mapping[str, str], seconds: float, failed: str, *, hint: str = "", asks: bool = False) -> str:
+def _start(command: Sequence[str], environ: Mapping[str, str], *, asks: bool = False) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # what kubectl's configuration names, as a list
+        list(command),
+        env=dict(environ),
+        stdin=None if asks else subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=None if asks else subprocess.PIPE,
+        text=True,
+    )
+
+
+def _run(
+    command: Sequence[str],
+    environ: Mapping[str, str],
+    seconds: float,
+    failed: str,
+    *,
+    hint: str = "",
+    asks: bool = False,
+    started: subprocess.Popen[str] | None = None,
+) -> str:
+    """Return what a program prints; ``started``: it runs already."""
     try:
-        done = subprocess.run(  # what kubectl's configuration names, as a list
-            list(command),
-            env=dict(environ),
-            stdin=None if asks else subprocess.DEVNULL,
-            stdout=subprocess.PIPE,
-            stderr=None if asks else subprocess.PIPE,
-            text=True,
-            timeout=seconds,
-            check=False,
-        )
+        with started or _start(command, environ, asks=asks) as process:
+            try:
+                out, err = process.communicate(timeout=seconds)
+            except:
+                process.kill()
+                raise
     except subprocess.TimeoutExpired:
         msg = f"{failed}: no answer within {seconds:g} s.{hint}"
         raise AccessError(msg) from None
     except OSError as error:
         msg = f"{failed}: {error.strerror or error}.{hint}"
         raise AccessError(msg) from None
-    if done.returncode:
-        why = " ".join((done.stderr or "").split())[:300] or f"it ended with {done.returncode}"
+    if process.returncode:
+        why = " ".join((err or "").split())[:300] or f"it ended with {process.returncode}"
         msg = f"{failed}: {why}.{hint}"
         raise AccessError(msg)
-    return done.stdout
+    return out
 
 
 def _private_folder() -> Path:
     folder = tempfile.mkdtemp(prefix="kubectl-whatsapp-")  # only this user can enter it
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    _folders.append(folder)
     return Path(folder)
+
+
+_folders: Final[list[str]] = []
+
+
+@atexit.register
+def remove_files() -> None:
+    """Remove the certificates and keys of this process."""
+    while _folders:
+        shutil.rmtree(_folders.pop(), ignore_errors=True)
 
 
 def _write_files(part: Obj, folder: Path) -> None:
