@@ -3,6 +3,7 @@
 A map of the modules, from the ground up (a test checks it against the tree):
 
 - ``rights``: what each command may need to do: one table.
+- ``plain``: GET requests with the standard library alone.
 - ``access``: the way to the API server: kubectl's configuration, exec credentials; alone knows pykube-ng.
 - ``reading``: reads several things at once under one deadline; what could not be read is kept with the reason.
 - ``marks``: labels and annotations of the operator, and the Service of a shard. Pure.

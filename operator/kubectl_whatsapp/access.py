@@ -16,14 +16,18 @@ import shutil
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from http.client import HTTPException
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
+
+from kubectl_whatsapp.plain import Answer, Reader, needs_proxy
 
 Obj = dict[str, Any]
 
@@ -93,8 +97,6 @@ def find(options: Options, *, environ: Mapping[str, str] = os.environ) -> Access
     """Find the API server as kubectl would, and get a credential. AccessError says why that is not possible."""
     command = _view(options, environ)
     started = _started.pop(tuple(command), None)
-    with suppress(ImportError):  # the client says so
-        import pykube  # noqa: F401, PLC0415  # while kubectl runs
     printed = _run(command, environ, KUBECTL_SECONDS, "kubectl cannot say where the API server is", started=started)
     try:
         config = json.loads(printed)
@@ -293,29 +295,50 @@ def _write_files(part: Obj, folder: Path) -> None:
         part[key] = str(path)
 
 
+Timeout = float | tuple[float, float | None]
+"""Seconds for each step; of a pair the first for the connection, the second for each silence."""
+
+
 class Client:
     """Requests to the API server. Several threads may use it at once."""
 
     def __init__(self, access: Access) -> None:
         """Prepare; nothing is sent yet. AccessError if a file of the kubeconfig is not there."""
-        import pykube  # noqa: PLC0415  # takes a tenth of a second, which --help need not wait for
-
+        cluster, user = access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
+        self._access = access
+        self._headers = {"User-Agent": "kubectl-whatsapp", **dict(_impersonation(user))}
+        self._lock = threading.Lock()
+        self._http: Any = None
         try:
-            self._http = pykube.HTTPClient(pykube.KubeConfig(access.config))
-            self._http.config.user  # noqa: B018  # reads the files that are named
-        except pykube.exceptions.PyKubeError as error:
-            msg = f"The kubeconfig cannot be used: {error}."
+            credential = dict(_authorization(user))
+            certificate = {"certificate": user.get("client-certificate") or "", "key": user.get("client-key") or ""}
+            reader = Reader(cluster, self._headers | credential, **certificate)
+        except OSError as error:
+            msg = f"The kubeconfig cannot be used: {_unusable(cluster, user) or error}."
             raise AccessError(msg) from None
-        session, cluster, user = self._http.session, access.config["clusters"][0]["cluster"], access.config["users"][0]["user"]
-        session.headers["User-Agent"] = "kubectl-whatsapp"
-        session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
-        session.headers.update(_impersonation(user))
+        self._reader = None if needs_proxy(cluster) else reader
+        self.server_date = ""
+        """The Date header of the last answer: the API server's clock, by which other times are compared."""
+
+    def _session(self) -> Any:
+        """The client library's session, and the server's address. It takes a tenth of a second to load, and is made when it is needed."""
+        with self._lock:
+            if self._http is None:
+                self._http = self._made()
+            return self._http.session
+
+    def _made(self) -> Any:
+        import pykube  # noqa: PLC0415
+
+        cluster = self._access.config["clusters"][0]["cluster"]
+        http = pykube.HTTPClient(pykube.KubeConfig(self._access.config))
+        http.session.headers.update(self._headers)
+        http.session.auth = _unchanged  # else a .netrc that names the host would replace the credential of the kubeconfig
         if cluster.get("insecure-skip-tls-verify"):
             warnings.filterwarnings("ignore", message="Unverified HTTPS request")  # asked for, and kubectl does not warn either
         if proxy := cluster.get("proxy-url"):
-            session.proxies = {"http": proxy, "https": proxy}
-        self.server_date = ""
-        """The Date header of the last answer: the API server's clock, by which other times are compared."""
+            http.session.proxies = {"http": proxy, "https": proxy}
+        return http
 
     def get(self, path: str, *, timeout: float, **query: str) -> Obj:
         """Return what is at a path such as ``/api/v1/nodes``. RequestError."""
@@ -323,7 +346,8 @@ class Client:
 
     def text(self, path: str, *, timeout: float, **query: str) -> str:
         """Return a text such as a pod's log. RequestError."""
-        return str(self._send("GET", path, None, timeout=timeout, query=query).text)
+        content: bytes = self._send("GET", path, None, timeout=timeout, query=query).content
+        return content.decode("utf-8", "replace")
 
     def lines(self, path: str, *, timeout: float, **query: str) -> Iterator[str]:
         """Yield the lines of a text as they come, such as a log that is followed. RequestError."""
@@ -357,29 +381,49 @@ class Client:
         path: str,
         body: Obj | None,
         *,
-        timeout: float | tuple[float, float | None],
+        timeout: Timeout,
         query: Mapping[str, str],
         stream: bool = False,
     ) -> Any:
-        import requests  # noqa: PLC0415
-
-        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
-        data = json.dumps(body) if body is not None else None
-        url = self._http.url.rstrip("/") + path
-        try:
-            answer = self._http.session.request(
-                method, url, params=dict(query), data=data, headers=headers if data else None, timeout=timeout, stream=stream
-            )
-        except requests.Timeout:
-            seconds = timeout[0] if isinstance(timeout, tuple) else timeout
-            msg = f"no answer within {seconds:.1f} s"
-            raise RequestError(msg) from None
-        except (requests.RequestException, OSError) as error:
-            raise RequestError(_connection_trouble(error)) from None
+        if method == "GET" and not stream and self._reader is not None:
+            answer: Any = self._read(self._reader, path, timeout if isinstance(timeout, float | int) else timeout[0], query)
+        else:
+            answer = self._ask(method, path, body, timeout, query, stream=stream)
         self.server_date = answer.headers.get("Date") or self.server_date
         if answer.status_code >= 400:
             raise _rejection(answer)
         return answer
+
+    def _read(self, reader: Reader, path: str, timeout: float, query: Mapping[str, str]) -> Answer:
+        try:
+            return reader.get(path, query, timeout=timeout)
+        except TimeoutError:
+            raise RequestError(_silence(timeout)) from None
+        except (OSError, HTTPException) as error:
+            raise RequestError(_connection_trouble(error)) from None
+
+    def _ask(self, method: str, path: str, body: Obj | None, timeout: Timeout, query: Mapping[str, str], *, stream: bool) -> Any:
+        """Send a request by the client library."""
+        import requests  # noqa: PLC0415
+
+        session = self._session()
+        headers = {"Content-Type": "application/merge-patch+json" if method == "PATCH" else "application/json"}
+        data = json.dumps(body) if body is not None else None
+        url = self._http.url.rstrip("/") + path
+        try:
+            answer = session.request(
+                method, url, params=dict(query), data=data, headers=headers if data else None, timeout=timeout, stream=stream
+            )
+        except requests.Timeout:
+            raise RequestError(_silence(timeout[0] if isinstance(timeout, tuple) else timeout)) from None
+        except (requests.RequestException, OSError) as error:
+            raise RequestError(_connection_trouble(error)) from None
+        answer.encoding = "utf-8"  # else a text without a named encoding would be read as Latin-1
+        return answer
+
+
+def _silence(seconds: float) -> str:
+    return f"no answer within {seconds:.1f} s"
 
 
 def _unchanged(request: Any) -> Any:
@@ -399,7 +443,7 @@ def _events(answer: Any) -> Iterator[Obj]:
 def _object(answer: Any) -> Obj:
     """The JSON object of an answer; empty if it is none."""
     try:
-        found = answer.json()
+        found = json.loads(answer.content)
     except ValueError:
         return {}
     return _cleaned(found) if isinstance(found, dict) else {}
@@ -434,6 +478,21 @@ def _impersonation(user: Obj) -> Iterator[tuple[str, str]]:
         msg = "The kubeconfig acts as several groups (as-groups); this plugin can send one."
         raise AccessError(msg)
     yield from (("Impersonate-Group", str(group)) for group in groups)
+
+
+def _authorization(user: Obj) -> Iterator[tuple[str, str]]:
+    """The header with the credential of a kubeconfig, unless it is a certificate."""
+    if token := user.get("token"):
+        yield "Authorization", f"Bearer {token}"
+    elif user.get("username") and user.get("password"):
+        pair = f"{user['username']}:{user['password']}".encode()
+        yield "Authorization", f"Basic {base64.b64encode(pair).decode()}"
+
+
+def _unusable(cluster: Obj, user: Obj) -> str:
+    """Which file of a kubeconfig does not exist; empty if all do."""
+    named = (part.get(key) for part in (cluster, user) for key in FILES)
+    return next((f"{path}: the file does not exist" for path in named if path and not Path(path).exists()), "")
 
 
 def _connection_trouble(error: Exception) -> str:

@@ -5,9 +5,10 @@ from __future__ import annotations
 import http.client
 import os
 import ssl
+import weakref
 from collections.abc import Mapping
 from typing import Any, Final
-from urllib.parse import urlencode, urlsplit
+from urllib.parse import quote, urlencode, urlsplit
 
 Obj = dict[str, Any]
 
@@ -32,17 +33,18 @@ class Reader:
     """Sends GET requests, and keeps connections for the next ones. Several threads may use it at once."""
 
     def __init__(self, cluster: Obj, headers: Mapping[str, str], *, certificate: str = "", key: str = "") -> None:
-        """``cluster``: of a kubeconfig, certificates as files. Nothing is sent yet. OSError if a file cannot be read (an SSLError is one)."""
+        """Prepare; nothing is sent yet. OSError if a file cannot be used. ``cluster``: of a kubeconfig, with certificates as files."""
         url = urlsplit(cluster["server"])
         self._host, self._port, self._prefix = url.hostname or "", url.port, url.path.rstrip("/")
         self._headers = {**headers, "Accept": "application/json", "Accept-Encoding": "gzip"}
         self._server_name = cluster.get("tls-server-name") or self._host
         self._trust = _trust(cluster, certificate, key) if url.scheme == "https" else None
         self._idle: list[http.client.HTTPConnection] = []
+        weakref.finalize(self, _close, self._idle)
 
     def get(self, path: str, query: Mapping[str, str], *, timeout: float) -> Answer:
         """Return the answer. OSError (TimeoutError among them) or HTTPException without one; ``timeout``: seconds for each step."""
-        target = f"{self._prefix}{path}?{urlencode(query)}" if query else f"{self._prefix}{path}"
+        target = quote(f"{self._prefix}{path}", safe="/%:@!$&'()*+,;=") + (f"?{urlencode(query)}" if query else "")
         while True:
             try:
                 connection, is_fresh = self._idle.pop(), False
@@ -75,6 +77,8 @@ class Reader:
 class _Tls(http.client.HTTPConnection):
     """A connection to a server whose certificate may have another name than its address."""
 
+    default_port = 443
+
     def __init__(self, host: str, port: int, trust: ssl.SSLContext, server_name: str) -> None:
         super().__init__(host, port)
         self._trust, self._server_name = trust, server_name
@@ -82,6 +86,11 @@ class _Tls(http.client.HTTPConnection):
     def connect(self) -> None:
         super().connect()
         self.sock = self._trust.wrap_socket(self.sock, server_hostname=self._server_name)
+
+
+def _close(connections: list[http.client.HTTPConnection]) -> None:
+    for one in connections:
+        one.close()
 
 
 def _trust(cluster: Obj, certificate: str, key: str) -> ssl.SSLContext:

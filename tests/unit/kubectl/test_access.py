@@ -160,7 +160,7 @@ def test_a_token_in_a_file_and_what_is_not_supported(tmp_path: Path) -> None:
         access_of(kubeconfig("https://api:1", **{"client-key-data": "~"}), Options())
     with pytest.raises(AccessError, match="several groups"):
         access_of(kubeconfig("https://api:1", **{"as": "eve", "as-groups": ["a", "b"]}), Options()).client()
-    with pytest.raises(AccessError, match="file does not exist"):
+    with pytest.raises(AccessError, match="/no/such/file: the file does not exist"):
         access_of(kubeconfig("https://api:1", **{"client-certificate": "/no/such/file", "client-key": "/no/such/file"}), Options()).client()
 
 

@@ -9,6 +9,7 @@ import pytest
 from rich.console import Console
 
 from kubectl_whatsapp import checks, planning, render
+from kubectl_whatsapp.reading import OPERATOR_LABEL
 from kubectl_whatsapp.view import view
 from kubectl_whatsapp.why import why
 from kubectl_whatsapp.world import World
@@ -85,7 +86,7 @@ shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operato
 ├── could not read its Deployments (no answer within 1.0 s)
 └── Next:
     kubectl -n whatsapp-operator-system get pods,leases
-    kubectl -n whatsapp-operator-system logs --selector app.kubernetes.io/name=whatsapp-operator,app.kubernetes.io/component=operator --tail 50
+    kubectl -n whatsapp-operator-system logs --selector {selector} --tail 50
     kubectl -n shop describe pod acme-coreapp-0
     kubectl -n shop describe pod acme-coreapp-2
     kubectl whatsapp why acme -n shop
@@ -93,7 +94,7 @@ shop/acme: 1 of 2 shards is not served: shard 0: node node-0 is gone. No operato
 
 
 def test_the_tree_of_a_cluster_in_trouble() -> None:
-    assert printed(render.status(view(troubled().read())), 200) == STATUS
+    assert printed(render.status(view(troubled().read())), 200) == STATUS.replace("{selector}", OPERATOR_LABEL)
 
 
 def test_a_branch_stays_in_its_place_in_a_narrow_terminal() -> None:
